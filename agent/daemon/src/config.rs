@@ -1,0 +1,283 @@
+//! Reads TOML files into a typed value, or says everything that is wrong with them at once.
+//!
+//! A config is one main file and a directory of `*.toml` drop-ins beside it, read in name order. Each file is a whole
+//! document of the same type; the caller merges the values. One pass finds every syntax error; then serde reads the
+//! document again and again, each time without the entry it refused last, so that one wrong key does not hide the next.
+//! What only the whole can tell (an unknown name, an interval shorter than its retry) the caller adds with
+//! [`Problems::add`], at the place of a [`Spanned`] value.
+
+use std::{
+    fmt, fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+pub use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer};
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub file: PathBuf,
+    /// Line and column, from 1; `None` where the file as a whole is meant.
+    pub at: Option<(usize, usize)>,
+    /// Lower-case fragment that says what is wrong and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((line, column)) = self.at {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Everything that is wrong with a config. Printed one problem a line, in the order of files and lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// Notes a problem at bytes `span` of `source`.
+    pub fn add(&mut self, source: &Source, span: Range<usize>, message: impl Into<String>) {
+        let at = Some(source.line_and_column(span.start));
+        self.0.push(Problem { file: source.path.clone(), at, message: message.into() });
+    }
+
+    /// Notes a problem of the file as a whole.
+    pub fn add_whole(&mut self, path: &Path, message: impl Into<String>) {
+        self.0.push(Problem { file: path.to_owned(), at: None, message: message.into() });
+    }
+
+    /// Returns `value` if nothing is wrong.
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() {
+            return Ok(value);
+        }
+        self.0.sort_by(|a, b| (&a.file, a.at).cmp(&(&b.file, b.at)));
+        Err(self)
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The text of one config file, kept to turn byte offsets into lines.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+impl Source {
+    /// Line and column (in characters), both from 1.
+    fn line_and_column(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// Reads `main` and `main`'s drop-in directory (`agent.toml` → `agent.d/*.toml`), in name order.
+///
+/// A missing main file is an empty one (the defaults are in the binary); a missing directory too. An unreadable file is a
+/// problem. Returns each file's value with its source.
+pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(Source, T)> {
+    let mut read = Vec::new();
+    for path in files(main, problems) {
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let source = Source { path, text };
+                if let Some(value) = parse(&source, problems) {
+                    read.push((source, value));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => problems.add_whole(&path, format!("cannot be read: {error}")),
+        }
+    }
+    read
+}
+
+/// Parses one file. `None` only together with at least one new problem.
+pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> Option<T> {
+    let (document, syntax) = DeTable::parse_recoverable(&source.text);
+    if !syntax.is_empty() {
+        for error in syntax {
+            problems.add(source, error.span().unwrap_or(0..0), one_line(error.message()));
+        }
+        return None;
+    }
+    let mut document = document;
+    let mut refused = 0;
+    loop {
+        let error = match T::deserialize(Deserializer::from(document.clone())) {
+            Ok(value) => return (refused == 0).then_some(value),
+            Err(error) => error,
+        };
+        refused += 1;
+        let span = error.span().unwrap_or(0..0);
+        problems.add(source, span.clone(), with_suggestion(error.message()));
+        let removed = remove(document.get_mut(), &span);
+        if !removed || refused >= PROBLEMS_MAX {
+            return None;
+        }
+    }
+}
+
+/// After this many problems in one file the rest is not worth reading.
+const PROBLEMS_MAX: usize = 50;
+
+fn files(main: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    let mut files = vec![main.to_owned()];
+    let drop_ins = main.with_extension("d");
+    match fs::read_dir(&drop_ins) {
+        Ok(entries) => {
+            let mut paths: Vec<_> = entries
+                .filter_map(Result::ok)
+                .map(|entry| entry.path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                .collect();
+            paths.sort();
+            files.extend(paths);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => problems.add_whole(&drop_ins, format!("cannot be listed: {error}")),
+    }
+    files
+}
+
+/// Takes the innermost entry that lies at `span` out of the table, or the innermost table around it.
+fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    let hit = |at: Range<usize>| at.start <= span.start && span.end <= at.end;
+    for (_, value) in table.iter_mut() {
+        let removed = match value.get_mut() {
+            DeValue::Table(inner) => remove(inner, span),
+            DeValue::Array(items) => items.iter_mut().any(|item| match item.get_mut() {
+                DeValue::Table(inner) => remove(inner, span),
+                _ => false,
+            }),
+            _ => false,
+        };
+        if removed {
+            return true;
+        }
+    }
+    let found =
+        table.iter().find(|(key, value)| hit(key.span()) || hit(value.span())).map(|(key, _)| key.clone());
+    found.is_some_and(|key| table.remove(&key).is_some())
+}
+
+/// serde's "unknown field `intervall`, expected one of `interval`, `retry_interval`" with the likeliest name in front.
+fn with_suggestion(message: &str) -> String {
+    let message = one_line(message);
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let Some(wrong) = quoted.next().filter(|_| unknown) else { return message };
+    match closest(wrong, quoted) {
+        Some(meant) => format!("{message}; did you mean `{meant}`?"),
+        None => message,
+    }
+}
+
+/// The candidate that `wrong` is most likely a misspelling of, if any is near.
+pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(wrong, candidate), candidate))
+        .filter(|&(distance, candidate)| distance <= candidate.len().max(wrong.len()) / 3 + 1)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn one_line(message: &str) -> String {
+    message.trim().replace('\n', "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::duration::Span;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the reading is tested")]
+    struct File {
+        name: Option<String>,
+        #[serde(default)]
+        check: BTreeMap<String, Check>,
+        #[serde(default)]
+        route: Vec<Check>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the reading is tested")]
+    struct Check {
+        interval: Option<Span>,
+        max_attempts: Option<u8>,
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        let source = Source { path: "agent.toml".into(), text: text.into() };
+        let mut problems = Problems::default();
+        let value = parse::<File>(&source, &mut problems);
+        assert_eq!(value.is_some(), problems.0.is_empty());
+        problems.or(()).err().map_or(Vec::new(), |all| all.0.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn every_wrong_key_is_said_at_once_with_its_place_and_what_was_meant() {
+        let said = problems(
+            "nam = \"x\"\n[check.disk]\nintervall = \"5m\"\nmax_attempts = 900\n[check.load]\ninterval = \"5\"\n[[route]]\ninterval = 3\n",
+        );
+        assert_eq!(said.len(), 5, "{said:#?}");
+        assert!(said[0].starts_with("agent.toml:1:1: unknown field `nam`"), "{said:#?}");
+        assert!(said[0].ends_with("did you mean `name`?"), "{said:#?}");
+        assert!(said[1].starts_with("agent.toml:3:1:") && said[1].ends_with("did you mean `interval`?"));
+        assert!(said[2].starts_with("agent.toml:4:16:"), "{said:#?}");
+        assert!(said[3].contains("agent.toml:6:12: \"5\" is not a duration; write a number and a unit"));
+        assert!(said[4].starts_with("agent.toml:8:12:"), "{said:#?}");
+    }
+
+    #[test]
+    fn every_syntax_error_is_said_at_once() {
+        let said = problems("name = \n[check.disk\ninterval = \"5m\"\nx = 'a\n");
+        assert!(said.len() >= 2, "{said:#?}");
+        assert!(said[0].starts_with("agent.toml:1:"), "{said:#?}");
+    }
+
+    #[test]
+    fn a_right_file_has_no_problems() {
+        assert_eq!(problems("[check.disk]\ninterval = \"5m\"\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_missing_file_is_an_empty_one_and_drop_ins_follow_in_name_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("agent.toml");
+        fs::create_dir(dir.path().join("agent.d")).unwrap();
+        fs::write(dir.path().join("agent.d/20-b.toml"), "name = \"b\"").unwrap();
+        fs::write(dir.path().join("agent.d/10-a.toml"), "name = \"a\"").unwrap();
+        fs::write(dir.path().join("agent.d/readme.txt"), "not toml").unwrap();
+        let mut problems = Problems::default();
+        let read = load::<File>(&main, &mut problems);
+        let names: Vec<_> = read.iter().filter_map(|(_, file)| file.name.as_deref()).collect();
+        assert_eq!((names, problems.0.len()), (vec!["a", "b"], 0));
+    }
+}

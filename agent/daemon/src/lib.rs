@@ -1,0 +1,20 @@
+//! What every dogwatch daemon does the same way, so that `dogwatch run`, `dogwatch dns` and `alertd` cannot drift apart:
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`config`] | TOML files in, one typed value or *every* problem at once, each with file, line, column, suggestion |
+//! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in configs and on command lines |
+//! | [`logging`] | one line an event on stderr, with a priority the journal understands |
+//! | [`metrics_page`] | the process's metrics, rendered for Prometheus, with the upkeep that keeps memory bounded |
+//! | [`systemd`] | ready, reloading, stopping, watchdog, inherited sockets |
+//! | [`unix_http`] | HTTP over a unix socket, both ends, with the caller's name from the peer credentials |
+//!
+//! It knows nothing of checks, DNS or alerts, and holds no state between calls.
+
+pub mod config;
+pub mod duration;
+pub mod logging;
+pub mod metrics_page;
+pub mod signals;
+pub mod systemd;
+pub mod unix_http;

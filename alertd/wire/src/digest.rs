@@ -1,0 +1,45 @@
+//! One short text that two sides compare instead of all hard states.
+
+use crate::State;
+
+/// Returns 16 hex digits over all services that are not OK or that flap, in any order of input.
+///
+/// FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each, names ascending by bytes. OK services that do
+/// not flap are left out, so that watching a new healthy service is not a difference.
+pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
+    let mut problems: Vec<_> =
+        states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();
+    problems.sort_unstable();
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    for (name, state, flapping) in problems {
+        name.bytes().for_each(&mut eat);
+        [0x1f, b'0' + state as u8, b'0' + u8::from(flapping), 0x1e].into_iter().for_each(&mut eat);
+    }
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_does_not_matter_and_healthy_services_do_not_count() {
+        let a = digest([("disk", State::Critical, false), ("load", State::Ok, false)]);
+        let b = digest([("swap", State::Ok, false), ("disk", State::Critical, false)]);
+        assert_eq!(a, b);
+        assert_ne!(a, digest([]));
+    }
+
+    #[test]
+    fn a_name_cannot_pose_as_two() {
+        let one = digest([("a", State::Warning, false), ("b", State::Warning, false)]);
+        assert_ne!(one, digest([("ab", State::Warning, false)]));
+        assert_ne!(one, digest([("a", State::Warning, false)]));
+    }
+
+    #[test]
+    fn flapping_is_part_of_the_truth() {
+        assert_ne!(digest([("disk", State::Ok, true)]), digest([]));
+    }
+}
