@@ -1,1 +1,3 @@
-//! (to be written)
+//! The alert router.
+
+pub mod notify;

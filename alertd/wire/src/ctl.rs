@@ -1,1 +1,214 @@
-//! What `alertctl` says and hears. (alertd's API grows here; see the module of the same name in `alertd/src/api`.)
+//! What people and tools ask of alertd, and what it answers. JSON over HTTP on the same socket; `alertctl` is one client.
+//!
+//! | method and path | body | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/status` | – | [`Status`] |
+//! | `POST /v1/incidents/{number}/ack` | [`Ack`] | [`Incident`] |
+//! | `POST /v1/incidents/{number}/unack` | [`Unack`] | [`Incident`] |
+//! | `GET /v1/incidents/{number}/why` | – | [`Why`] |
+//! | `GET /v1/history?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>`, newest first |
+//! | `GET /v1/silences` | – | `Vec<`[`Silence`]`>` |
+//! | `POST /v1/silences` | [`NewSilence`] | [`Silence`] |
+//! | `DELETE /v1/silences/{number}` | – | [`Silence`], ended |
+//! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
+//!
+//! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::State;
+
+/// Everything open, for `alertctl status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub started_at: Timestamp,
+    /// Open incidents, worst and oldest first.
+    pub incidents: Vec<Incident>,
+    pub agents: Vec<AgentStatus>,
+    pub outbox: OutboxStatus,
+    /// What is wrong with alertd itself (store on fire, receiver failing), each a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// What alertd knows of one agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    pub agent: String,
+    pub host: String,
+    pub version: String,
+    pub services: u32,
+    pub last_heard_at: Timestamp,
+    /// No heartbeat when one was due.
+    pub silent: bool,
+}
+
+/// How many notifications are in which state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutboxStatus {
+    pub queued: u64,
+    pub leased: u64,
+    pub failed: u64,
+    /// Creation time of the oldest that is neither accepted nor settled otherwise.
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// A group of alerts that people work on under one number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    pub number: u64,
+    /// Worst state of the firing alerts; OK once all are resolved.
+    pub state: State,
+    /// Labels the alerts were grouped by.
+    pub group: BTreeMap<String, String>,
+    pub route: String,
+    /// One line: what a person sees first.
+    pub title: String,
+    pub opened_at: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+    pub alerts: Vec<Alert>,
+    pub ack: Option<AckInfo>,
+    /// Who was told of the problem (receiver names), in order.
+    pub told: Vec<String>,
+    /// The next escalation step and when, if nobody acks before.
+    pub next_step: Option<NextStep>,
+    /// Numbers of the silences that mute all of it now.
+    pub silenced_by: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextStep {
+    /// From 1.
+    pub step: u32,
+    pub targets: Vec<String>,
+    pub at: Timestamp,
+}
+
+/// One alert of an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    pub state: State,
+    pub flapping: bool,
+    pub summary: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub perfdata: String,
+    pub since: Timestamp,
+    /// When it resolved; `None` while it fires.
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// "I am on it": stops the escalation, mutes repeats. Never a silence.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ack {
+    #[serde(default)]
+    pub comment: String,
+    /// Holds until everything is OK; otherwise any change of state removes it (Nagios' normal ack).
+    #[serde(default)]
+    pub sticky: bool,
+    /// Removes itself after this many seconds.
+    #[serde(default)]
+    pub expire_s: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AckInfo {
+    pub author: String,
+    pub comment: String,
+    pub at: Timestamp,
+    pub sticky: bool,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Unack {
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// How an incident came to be where it is: every decision with its reason, every notification with its state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    pub incident: Incident,
+    /// Matchers on the way down the route tree, outermost first.
+    pub route_path: Vec<String>,
+    pub decisions: Vec<HistoryEntry>,
+    pub notifications: Vec<NotificationInfo>,
+}
+
+/// One attempt to tell one receiver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotificationInfo {
+    /// The idempotency key, the same on every retry.
+    pub id: String,
+    pub receiver: String,
+    pub kind: String,
+    pub reason: String,
+    /// `queued`, `leased`, `accepted`, `failed`, `superseded` or `digested`.
+    pub state: String,
+    pub created_at: Timestamp,
+    pub attempts: u32,
+    pub last_error: Option<String>,
+    /// What the receiver called it (SMTP queue id, PagerDuty dedup key).
+    pub provider_id: Option<String>,
+    pub settled_at: Option<Timestamp>,
+}
+
+/// One line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    pub at: Timestamp,
+    /// `None` for what concerns no incident.
+    pub incident: Option<u64>,
+    /// `transition`, `opened`, `notified`, `escalated`, `acked`, `resolved`, `silenced`, …
+    pub kind: String,
+    /// The decision's reason, as in the log and the metric.
+    pub reason: String,
+    /// A login name for what a person did.
+    pub author: Option<String>,
+    pub text: String,
+}
+
+/// `name=value`, `!=`, `=~`, `!~`, as in Alertmanager.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewSilence {
+    /// Matchers as text: `host=web1`, `service=~"disk.*"`. All must match; at least one must not match the empty string.
+    pub matchers: Vec<String>,
+    pub duration_s: u64,
+    pub comment: String,
+    /// Say what it would match, create nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    /// 0 on a dry run.
+    pub number: u64,
+    pub matchers: Vec<String>,
+    pub author: String,
+    pub comment: String,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub active: bool,
+    /// How many firing alerts it matches now.
+    pub matches: u64,
+}
+
+/// Sends one marked test message to a receiver, past routes, limits and silences, and waits for its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestNotify {
+    pub receiver: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestResult {
+    pub notification: NotificationInfo,
+}

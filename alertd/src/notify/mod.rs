@@ -1,0 +1,93 @@
+//! One attempt to tell one receiver: what is told, and what came of it.
+//!
+//! A [`Notification`] is decided by the core, committed to the outbox as JSON, and only then sent. It is complete: a
+//! receiver renders it without asking anyone, so a retry after a crash says the same words under the same id.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dogwatch_wire::State;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What is told to one receiver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Idempotency key: the same on every retry and after every crash. Becomes the `Message-ID`, the webhook id.
+    pub id: String,
+    /// The incident's number; 0 for a test or a digest over several.
+    pub incident: u64,
+    /// The same for all notifications of one incident: mail thread, PagerDuty `dedup_key`.
+    pub dedup_key: String,
+    /// Name of the receiver in the config.
+    pub receiver: String,
+    pub kind: Kind,
+    /// Why this was decided: the reason's name in logs, metrics and `alertctl why`.
+    pub reason: String,
+    pub created_at: Timestamp,
+    /// Labels the alerts were grouped by.
+    pub group: BTreeMap<String, String>,
+    pub firing: Vec<NotifiedAlert>,
+    /// Resolved since this receiver was last told.
+    pub resolved: Vec<NotifiedAlert>,
+    /// For [`Kind::Digest`]: what was held back by the rate limit, one line an incident.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digest: Vec<DigestLine>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// First word of an incident to this receiver.
+    Problem,
+    /// More or other alerts in an incident it was told of.
+    Update,
+    /// Still so after `repeat_interval`.
+    Reminder,
+    /// Everything is OK again.
+    Recovery,
+    /// Somebody acknowledged.
+    Acknowledged,
+    /// What the rate limit held back, in one message.
+    Digest,
+    Test,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotifiedAlert {
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub state: State,
+    pub flapping: bool,
+    pub summary: String,
+    pub detail: String,
+    pub perfdata: String,
+    pub since: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// One held-back notification in a digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DigestLine {
+    pub incident: u64,
+    pub kind: Kind,
+    pub title: String,
+    pub at: Timestamp,
+}
+
+/// The receiver took it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// What the receiver called it, if it said: an SMTP queue id, a PagerDuty dedup key.
+    pub provider_id: Option<String>,
+}
+
+/// Why a receiver did not take a notification, by what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// Try again: a timeout, 429, 4xx of SMTP, 5xx of HTTP. `after` is what the receiver asked for.
+    #[error("{reason}")]
+    Retry { after: Option<Duration>, reason: String },
+    /// Will fail the same way every time: tell the operator, use the fallback receiver.
+    #[error("{reason}")]
+    Rejected { reason: String },
+}
