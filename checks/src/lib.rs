@@ -1,1 +1,169 @@
-//! (to be written)
+//! Native checks, and what every check speaks: results, thresholds, perfdata, plugin output.
+//!
+//! Promises: a check answers with a [`CheckResult`], whatever it meets; what it could not read is UNKNOWN with the reason,
+//! and a hung filesystem costs one thread, once. Deliberately not here: schedules, soft and hard states, alerts, and
+//! running external plugins. A check remembers nothing between runs, except which mounts hang ([`Host`]).
+//!
+//! | kind | asserts | reads |
+//! | --- | --- | --- |
+//! | `load` | load average per processor | `/proc/loadavg` |
+
+mod load;
+pub mod options;
+pub mod perfdata;
+pub mod result;
+pub mod root;
+pub mod threshold;
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+pub use options::{OptionError, OptionSpec, Options, Value};
+pub use perfdata::Perf;
+pub use result::{CheckResult, State};
+use root::Root;
+
+/// A check, ready to run as often as wanted. By how it must be run: [`Blocking`] ones on a thread that may hang, so on a
+/// capped number of them and never on one of the runtime's; [`Async`] ones as a task.
+#[derive(Clone)]
+pub enum Check {
+    Blocking(Arc<dyn Blocking>),
+    Async(Arc<dyn Async>),
+}
+
+/// Reads this host: files, `statvfs`. Usually microseconds; may hang when the kernel does.
+pub trait Blocking: Send + Sync {
+    fn run(&self) -> CheckResult;
+}
+
+/// Waits for others: the network, a helper process.
+pub trait Async: Send + Sync {
+    /// Answers within `timeout`; dropping the future ends what it began.
+    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>>;
+}
+
+impl Check {
+    fn blocking(check: impl Blocking + 'static) -> Self {
+        Self::Blocking(Arc::new(check))
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blocking(_) => "Blocking",
+            Self::Async(_) => "Async",
+        })
+    }
+}
+
+/// What checks of one process share. Make one, keep it: it remembers which mounts hang.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub root: Root,
+}
+
+impl Host {
+    pub fn live() -> Self {
+        Self::new(Root::live())
+    }
+
+    pub fn new(root: Root) -> Self {
+        Self { root }
+    }
+}
+
+/// A kind of native check: a row of the table from name to constructor.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    pub name: &'static str,
+    /// For `dogwatch check --help`.
+    pub about: &'static str,
+    pub options: &'static [OptionSpec],
+    /// `None` only after it has noted an error.
+    make: fn(&mut options::Reader<'_>, &Host) -> Option<Check>,
+}
+
+/// All native checks.
+pub const KINDS: &[Kind] =
+    &[Kind { name: "load", about: "load average per processor", options: load::OPTIONS, make: load::make }];
+
+/// The kind called `name`.
+pub fn kind(name: &str) -> Result<&'static Kind, OptionError> {
+    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        OptionError { option: "kind".into(), message: options::unknown("kind of check", name, &known) }
+    })
+}
+
+impl Kind {
+    /// A check with these options, or everything that is wrong with them.
+    pub fn build(&self, options: &Options, host: &Host) -> Result<Check, Vec<OptionError>> {
+        let mut reader = options::Reader::new(options, self.options);
+        let check = (self.make)(&mut reader, host);
+        let errors = reader.into_errors();
+        match check {
+            Some(check) if errors.is_empty() => Ok(check),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// The checks worth running on this host without being told: names of kinds, each with its default options.
+pub fn defaults(host: &Host) -> Vec<&'static str> {
+    let _ = host;
+    vec!["load"]
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A captured tree below `tests/fixtures`; its origin stands in `tests/fixtures/README.md`.
+    pub(crate) fn fixture(name: &str) -> Host {
+        Host::new(Root::captured(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))))
+    }
+
+    pub(crate) fn run(name: &str, host: &Host) -> CheckResult {
+        run_with(name, &[], host)
+    }
+
+    pub(crate) fn run_with(name: &str, options: &[(&str, &str)], host: &Host) -> CheckResult {
+        let options = options.iter().copied().collect();
+        match kind(name).unwrap().build(&options, host).unwrap() {
+            Check::Blocking(check) => check.run(),
+            Check::Async(_) => panic!("{name} does not block"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_can_be_built_or_says_which_option_it_misses() {
+        let host = Host::live();
+        for kind in KINDS {
+            if let Err(errors) = kind.build(&Options::default(), &host) {
+                assert!(
+                    errors.iter().all(|error| error.message.contains("missing")),
+                    "{}: {errors:?}",
+                    kind.name
+                );
+            }
+        }
+        assert_eq!(
+            kind("laod").unwrap_err().to_string(),
+            "kind: unknown kind of check `laod`; did you mean `load`?"
+        );
+    }
+
+    #[test]
+    fn an_option_no_kind_knows_is_refused_by_all() {
+        let options = Options::from_iter([("colour", "blue")]);
+        for kind in KINDS {
+            let errors = kind.build(&options, &Host::live()).unwrap_err();
+            assert!(errors.iter().any(|error| error.option == "colour"), "{}", kind.name);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `load`: the load average, per processor unless told otherwise.
+//!
+//! The 5-minute average decides: one minute is a cron job, fifteen is long over. More than 2 runnable or waiting tasks per
+//! processor is what node-mixin and the awesome-prometheus-alerts rules warn at.
+
+use crate::{
+    Blocking, Check, Host,
+    options::{OptionSpec, Reader},
+    perfdata::Perf,
+    result::{CheckResult, State},
+    root::{LoadAverage, ReadError, Root},
+    threshold::{Range, Thresholds},
+};
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "warn",
+        value: "RANGE[,RANGE,RANGE]",
+        help: "load over 5 minutes, or over 1, 5, 15 [2]",
+    },
+    OptionSpec {
+        name: "crit",
+        value: "RANGE[,RANGE,RANGE]",
+        help: "load over 5 minutes, or over 1, 5, 15 [4]",
+    },
+    OptionSpec { name: "total", value: "", help: "judge the host's load, not the load per processor" },
+];
+
+pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let default = |limit| [None, Some(Range::above(limit)), None];
+    let warn = reader.parsed("warn", three).unwrap_or(default(2.0));
+    let crit = reader.parsed("crit", three).unwrap_or(default(4.0));
+    let thresholds = [0, 1, 2].map(|i| Thresholds { warn: warn[i], crit: crit[i] });
+    Some(Check::blocking(Load { root: host.root.clone(), thresholds, total: reader.flag("total") }))
+}
+
+/// `"2"` is for 5 minutes; `"4,2,1"`, as `check_load` takes it, for 1, 5 and 15.
+fn three(text: &str) -> Result<[Option<Range>; 3], String> {
+    let ranges: Vec<Range> = text
+        .split(',')
+        .map(|part| part.trim().parse().map_err(|error| format!("{error}")))
+        .collect::<Result<_, _>>()?;
+    match ranges[..] {
+        [five] => Ok([None, Some(five), None]),
+        [one, five, fifteen] => Ok([Some(one), Some(five), Some(fifteen)]),
+        _ => Err("should be one range, or three for 1, 5 and 15 minutes".into()),
+    }
+}
+
+struct Load {
+    root: Root,
+    thresholds: [Thresholds; 3],
+    total: bool,
+}
+
+impl Blocking for Load {
+    fn run(&self) -> CheckResult {
+        match self.read() {
+            Ok((load, cores)) => judge(load, cores, self.total, self.thresholds),
+            Err(error) => CheckResult::unknown(error.to_string()),
+        }
+    }
+}
+
+impl Load {
+    fn read(&self) -> Result<(LoadAverage, usize), ReadError> {
+        Ok((self.root.load_average()?, self.root.cores()?))
+    }
+}
+
+fn judge(load: LoadAverage, cores: usize, total: bool, thresholds: [Thresholds; 3]) -> CheckResult {
+    #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
+    let divisor = if total { 1.0 } else { cores.max(1) as f64 };
+    let judged = load.0.map(|average| average / divisor);
+    let state = judged
+        .iter()
+        .zip(thresholds)
+        .map(|(&value, thresholds)| thresholds.judge(value))
+        .fold(State::Ok, State::worst);
+    let perfdata = [("load1", 0), ("load5", 1), ("load15", 2)].map(|(label, i)| {
+        let scaled = |range: Option<Range>| range.map(|range| range.scaled(divisor));
+        Perf::new(label, load.0[i], "")
+            .thresholds(scaled(thresholds[i].warn), scaled(thresholds[i].crit))
+            .bounds(0.0, None)
+    });
+    let [one, five, fifteen] = judged;
+    let of = if total { String::new() } else { format!(" per processor ({cores})") };
+    CheckResult::new(state, format!("load {one:.2}, {five:.2}, {fifteen:.2}{of}"))
+        .with_perfdata(perfdata.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{fixture, run, run_with};
+
+    #[test]
+    fn the_load_per_processor_decides() {
+        let result = run("load", &fixture("debian12-vm"));
+        assert_eq!(
+            result.to_nagios("load"),
+            "LOAD OK - load 0.19, 0.14, 0.14 per processor (2) | load1=0.38;;;0 load5=0.28;4;8;0 load15=0.28;;;0"
+        );
+    }
+
+    #[test]
+    fn a_busy_host_alerts_by_the_average_over_five_minutes() {
+        let host = fixture("busy");
+        assert_eq!(run("load", &host).state, State::Warning);
+        assert_eq!(run_with("load", &[("crit", "2.1")], &host).state, State::Critical);
+        assert_eq!(run_with("load", &[("warn", "3")], &host).state, State::Ok);
+        assert_eq!(run_with("load", &[("warn", "3"), ("total", "true")], &host).state, State::Critical);
+        assert_eq!(
+            run_with("load", &[("warn", "9,8,0.5"), ("crit", "10,10,10")], &host).state,
+            State::Warning
+        );
+    }
+
+    #[test]
+    fn a_host_that_tells_nothing_is_unknown() {
+        let result = run("load", &fixture("empty"));
+        assert_eq!(result.state, State::Unknown);
+        assert!(result.summary.contains("proc/loadavg"), "{}", result.summary);
+    }
+
+    #[test]
+    fn one_or_three_ranges_are_taken() {
+        assert!(three("1,2").is_err());
+        assert!(three("").is_err());
+        assert_eq!(three("3").unwrap(), [None, Some(Range::above(3.0)), None]);
+    }
+}

@@ -1,0 +1,321 @@
+//! What a check can be told, the same way from a config table and from a command line.
+//!
+//! `[check.root] kind = "disk", path = "/", warn = "10%"` and `dogwatch check disk --path / --warn 10%` both end here: a
+//! list of names and values. A kind declares its options ([`OptionSpec`], shown by `--help`) and takes them out of a
+//! [`Reader`], which collects everything that is wrong, each error with the name of its option, so that the caller can
+//! point at the place. Options that are the scheduler's (`interval`, `timeout`, …) never come here.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::threshold::Range;
+
+/// One value as written. A command line only has [`Value::Text`]; it is understood wherever another type is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Number(f64),
+    Bool(bool),
+    List(Vec<String>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number, true, false, or a list of texts")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text(text.to_owned()))
+            }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
+                Ok(Value::Number(number))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "no option means a number beyond 2^53")]
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
+                Ok(Value::Number(number as f64))
+            }
+            #[expect(clippy::cast_precision_loss, reason = "no option means a number beyond 2^53")]
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
+                Ok(Value::Number(number as f64))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Value::List(list))
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}
+
+/// Names and values, in the order written. A name given twice on a command line makes a list.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Options(Vec<(String, Value)>);
+
+impl Options {
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
+        let (name, value) = (name.into(), value.into());
+        match (self.0.iter_mut().find(|(known, _)| *known == name).map(|(_, value)| value), value) {
+            (None, value) => self.0.push((name, value)),
+            (Some(Value::List(items)), Value::Text(next)) => items.push(next),
+            (Some(slot @ Value::Text(_)), Value::Text(next)) => {
+                if let Value::Text(first) = std::mem::replace(slot, Value::Bool(true)) {
+                    *slot = Value::List(vec![first, next]);
+                }
+            }
+            (Some(slot), value) => *slot = value,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Options {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(items: I) -> Self {
+        let mut options = Self::default();
+        for (name, value) in items {
+            options.set(name, value);
+        }
+        options
+    }
+}
+
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Options;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of options")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Options, A::Error> {
+                let mut options = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    options.push(entry);
+                }
+                Ok(Options(options))
+            }
+        }
+        from.deserialize_map(Visitor)
+    }
+}
+
+/// One option of a kind, for `--help` and for telling a misspelling.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    pub name: &'static str,
+    /// What stands for the value in `--help`: `RANGE`, `PERCENT`. Empty: a switch.
+    pub value: &'static str,
+    /// With the default in it.
+    pub help: &'static str,
+}
+
+/// What is wrong with one option.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {message}")]
+pub struct OptionError {
+    /// Which; the kind itself is called `kind`.
+    pub option: String,
+    pub message: String,
+}
+
+/// Hands out options by type and notes what is wrong with them.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    options: &'a Options,
+    specs: &'static [OptionSpec],
+    errors: Vec<OptionError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(options: &'a Options, specs: &'static [OptionSpec]) -> Self {
+        let mut reader = Self { options, specs, errors: Vec::new() };
+        for name in options.names() {
+            if !specs.iter().any(|spec| spec.name == name) {
+                let known: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+                reader.error(name, unknown("option", name, &known));
+            }
+        }
+        reader
+    }
+
+    pub(crate) fn into_errors(self) -> Vec<OptionError> {
+        self.errors
+    }
+
+    pub(crate) fn error(&mut self, option: &str, message: impl Into<String>) {
+        self.errors.push(OptionError { option: option.to_owned(), message: message.into() });
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        debug_assert!(self.specs.iter().any(|spec| spec.name == name), "option {name} is not declared");
+        self.options.get(name)
+    }
+
+    /// Reads the option's text with `parse`; a number is read as it would be written.
+    pub(crate) fn parsed<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = match self.get(name)? {
+            Value::Text(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(_) | Value::List(_) => {
+                self.error(name, "should be one text or number");
+                return None;
+            }
+        };
+        parse(text.trim()).map_err(|error| self.error(name, error.to_string())).ok()
+    }
+
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
+        self.parsed(name, |text| if text.is_empty() { Err("must not be empty") } else { Ok(text.to_owned()) })
+    }
+
+    pub(crate) fn from_str<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
+        self.parsed(name, str::parse)
+    }
+
+    pub(crate) fn range(&mut self, name: &str) -> Option<Range> {
+        self.from_str(name)
+    }
+
+    pub(crate) fn seconds(&mut self, name: &str) -> Option<Duration> {
+        self.parsed(name, duration)
+    }
+
+    pub(crate) fn flag(&mut self, name: &str) -> bool {
+        match self.get(name) {
+            None => false,
+            Some(Value::Bool(on)) => *on,
+            Some(Value::Text(text)) if matches!(text.as_str(), "true" | "") => true,
+            Some(Value::Text(text)) if text == "false" => false,
+            Some(_) => {
+                self.error(name, "should be true or false");
+                false
+            }
+        }
+    }
+
+    /// A list; one text is a list of one.
+    pub(crate) fn list(&mut self, name: &str) -> Option<Vec<String>> {
+        match self.get(name)? {
+            Value::List(items) => Some(items.clone()),
+            Value::Text(text) => Some(vec![text.clone()]),
+            Value::Number(_) | Value::Bool(_) => {
+                self.error(name, "should be a list of texts");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn required<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
+        if self.options.get(name).is_none() {
+            self.error(name, "is missing; this kind of check needs it");
+        }
+        value
+    }
+}
+
+/// `"1s"`, `"250ms"`, `"2m"`, or a bare number of seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * factor;
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| format!("{text:?} is not a duration; write for example \"250ms\", \"5s\" or \"2m\""))
+}
+
+/// "unknown option `pth`; did you mean `path`?", or what there is.
+pub(crate) fn unknown(what: &str, wrong: &str, known: &[&str]) -> String {
+    let near = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|&(distance, name)| distance <= name.len().max(wrong.len()) / 3 + 1)
+        .min();
+    match near {
+        Some((_, name)) => format!("unknown {what} `{wrong}`; did you mean `{name}`?"),
+        None => format!("unknown {what} `{wrong}`; there is {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECS: &[OptionSpec] = &[
+        OptionSpec { name: "path", value: "PATH", help: "" },
+        OptionSpec { name: "warn", value: "RANGE", help: "" },
+        OptionSpec { name: "quiet", value: "", help: "" },
+    ];
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once_with_the_options_name() {
+        let options = Options::from_iter([("pth", "/"), ("warn", "2:1"), ("quiet", "maybe")]);
+        let mut reader = Reader::new(&options, SPECS);
+        let path = reader.text("path");
+        assert_eq!(reader.required("path", path), None);
+        assert_eq!(reader.range("warn"), None);
+        assert!(!reader.flag("quiet"));
+        let errors: Vec<_> = reader.into_errors().iter().map(OptionError::to_string).collect();
+        assert_eq!(
+            errors,
+            [
+                "pth: unknown option `pth`; did you mean `path`?",
+                "path: is missing; this kind of check needs it",
+                "warn: \"2:1\" begins after it ends",
+                "quiet: should be true or false",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_option_given_twice_is_a_list() {
+        let options = Options::from_iter([("path", "/"), ("path", "/home"), ("path", "/var")]);
+        let mut reader = Reader::new(&options, SPECS);
+        assert_eq!(reader.list("path").unwrap(), ["/", "/home", "/var"]);
+        assert_eq!(reader.text("path"), None);
+        assert_eq!(reader.into_errors().len(), 1);
+    }
+
+    #[test]
+    fn durations_need_a_unit_that_exists() {
+        let millis = |text: &str| duration(text).map(|d| d.as_millis());
+        assert_eq!(millis("250ms"), Ok(250));
+        assert_eq!(millis("1.5"), Ok(1_500));
+        assert_eq!(millis("2 m"), Ok(120_000));
+        for wrong in ["", "s", "-1s", "1y", "1s2", "1e9d", "99999999999999999999999d"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

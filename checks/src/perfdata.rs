@@ -1,0 +1,213 @@
+//! The plugin grammar of performance data, `'label'=value[unit];[warn];[crit];[min];[max]`, read and printed.
+//!
+//! A plugin's item that cannot be read is skipped and handed back as it was; it never costs the others. Units are kept as
+//! printed: [`Perf::in_base_units`] turns them into seconds, bytes, … for those who must add them up. State is never
+//! derived from perfdata: `check_disk` alone has meant *used* and *free* by the same label.
+
+use std::fmt;
+
+use crate::threshold::{Number, Range, number};
+
+/// One measured value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Perf {
+    pub label: String,
+    /// `None` where the plugin says `U`: it could not be determined this time.
+    pub value: Option<f64>,
+    /// As printed: `ms`, `KB`, `%`, `c`, or nothing.
+    pub unit: String,
+    pub warn: Option<Range>,
+    pub crit: Option<Range>,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+impl Perf {
+    pub fn new(label: impl Into<String>, value: f64, unit: &str) -> Self {
+        let value = value.is_finite().then_some(value);
+        Self {
+            label: label.into(),
+            value,
+            unit: unit.to_owned(),
+            warn: None,
+            crit: None,
+            min: None,
+            max: None,
+        }
+    }
+
+    #[must_use]
+    pub fn thresholds(mut self, warn: Option<Range>, crit: Option<Range>) -> Self {
+        (self.warn, self.crit) = (warn, crit);
+        self
+    }
+
+    #[must_use]
+    pub fn bounds(mut self, min: impl Into<Option<f64>>, max: impl Into<Option<f64>>) -> Self {
+        (self.min, self.max) = (min.into(), max.into());
+        self
+    }
+}
+
+impl fmt::Display for Perf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = !self.label.is_empty()
+            && !self.label.contains(|c: char| c.is_whitespace() || matches!(c, '=' | '\'' | '|'));
+        if plain {
+            write!(f, "{}=", self.label)?;
+        } else {
+            let label = self.label.replace('|', "¦").replace(|c: char| c.is_control(), " ");
+            write!(f, "'{}'=", label.replace('\'', "''"))?;
+        }
+        match self.value {
+            Some(value) => write!(f, "{}{}", Number(value), self.unit)?,
+            None => f.write_str("U")?,
+        }
+        let range = |range: Option<Range>| range.map(|range| range.to_string()).unwrap_or_default();
+        let bound = |bound: Option<f64>| bound.map(|bound| Number(bound).to_string()).unwrap_or_default();
+        let rest = [range(self.warn), range(self.crit), bound(self.min), bound(self.max)].join(";");
+        let rest = rest.trim_end_matches(';');
+        if rest.is_empty() { Ok(()) } else { write!(f, ";{rest}") }
+    }
+}
+
+/// Prints items the way a plugin does, a space between.
+pub fn print(items: &[Perf]) -> String {
+    items.iter().map(Perf::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// What [`parse`] made of a text.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parsed {
+    pub items: Vec<Perf>,
+    /// Items that could not be read, as they were.
+    pub unparsable: Vec<String>,
+}
+
+/// Reads what follows the `|`. Never fails as a whole; at most [`ITEMS_MAX`] items are kept.
+pub fn parse(text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut prefix = String::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() && parsed.items.len() + parsed.unparsable.len() < ITEMS_MAX {
+        let (item, tail) = next_item(rest);
+        match item {
+            Item::Readable { label, values } => match parse_item(&label, values) {
+                Some(perf) => parsed.items.push(with_prefix(perf, &mut prefix)),
+                None => parsed.unparsable.push(rest[..rest.len() - tail.len()].to_owned()),
+            },
+            Item::Unreadable(item) => parsed.unparsable.push(item.to_owned()),
+        }
+        rest = tail.trim_start();
+    }
+    parsed
+}
+
+/// More values than this from one plugin are a mistake; the rest is cut.
+pub const ITEMS_MAX: usize = 1_000;
+
+enum Item<'a> {
+    Readable { label: String, values: &'a str },
+    Unreadable(&'a str),
+}
+
+/// Splits the next item off `text`, which does not begin with a space.
+fn next_item(text: &str) -> (Item<'_>, &str) {
+    let end_of =
+        |text: &str, from: usize| text[from..].find(char::is_whitespace).map_or(text.len(), |end| from + end);
+    if let Some(quoted) = text.strip_prefix('\'')
+        && let Some((label, length)) = quoted_label(quoted)
+        && quoted[length..].starts_with('=')
+    {
+        let values_at = 1 + length + 1;
+        let end = end_of(text, values_at);
+        return (Item::Readable { label, values: &text[values_at..end] }, &text[end..]);
+    }
+    let end = end_of(text, 0);
+    let (item, tail) = text.split_at(end);
+    // The last `=`: a label may hold one, a value may not.
+    let item = match item.rsplit_once('=') {
+        Some((label, values)) if !label.starts_with('\'') => {
+            Item::Readable { label: label.to_owned(), values }
+        }
+        _ => Item::Unreadable(item),
+    };
+    (item, tail)
+}
+
+/// The label up to its closing quote, and how many bytes that took; `''` is a quote inside.
+fn quoted_label(text: &str) -> Option<(String, usize)> {
+    let mut label = String::new();
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != '\'' {
+            label.push(c);
+        } else if chars.next_if(|&(_, next)| next == '\'').is_some() {
+            label.push('\'');
+        } else {
+            return Some((label, at + 1));
+        }
+    }
+    None
+}
+
+/// `check_multi` prints `plugin::label=…` once and means it for the labels that follow.
+fn with_prefix(mut perf: Perf, prefix: &mut String) -> Perf {
+    if let Some((plugin, _)) = perf.label.split_once("::") {
+        plugin.clone_into(prefix);
+    } else if !prefix.is_empty() {
+        perf.label = format!("{prefix}::{}", perf.label);
+    }
+    perf
+}
+
+fn parse_item(label: &str, values: &str) -> Option<Perf> {
+    if label.is_empty() {
+        return None;
+    }
+    let mut fields = values.split(';');
+    let (value, unit) = match fields.next()? {
+        "U" => (None, ""),
+        measured => {
+            let (digits, unit) = split_unit(measured);
+            (Some(number(digits)?), unit)
+        }
+    };
+    // A range in whose syntax the plugin was careless is no reason to lose the value.
+    let mut range = || fields.next().and_then(|text| text.parse().ok());
+    let (warn, crit) = (range(), range());
+    let mut bound = || fields.next().and_then(number);
+    let (min, max) = (bound(), bound());
+    Some(Perf { label: label.to_owned(), value, unit: unit_ok(unit)?.to_owned(), warn, crit, min, max })
+}
+
+/// Where the number ends. An `e` belongs to it only if an exponent follows: `1EB` is an exabyte.
+fn split_unit(text: &str) -> (&str, &str) {
+    let bytes = text.as_bytes();
+    let digits_from = |mut at: usize| {
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        at
+    };
+    let mut end = digits_from(usize::from(text.starts_with(['+', '-'])));
+    if bytes.get(end) == Some(&b'.') {
+        end = digits_from(end + 1);
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let exponent = end + 1 + usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+        let after = digits_from(exponent);
+        if after > exponent {
+            end = after;
+        }
+    }
+    text.split_at(end)
+}
+
+/// `1,23` and `123_456` are no numbers with an odd unit; they are mistakes.
+fn unit_ok(unit: &str) -> Option<&str> {
+    let wrong = |c: char| {
+        c.is_ascii_digit() || c.is_control() || (c.is_ascii_punctuation() && !matches!(c, '%' | '/' | '*'))
+    };
+    (!unit.contains(wrong)).then_some(unit)
+}

@@ -1,0 +1,175 @@
+//! Where the host's facts are read: `/proc`, `/sys`, `/run` of this host, or of a captured tree in a test.
+//!
+//! On the live host load, memory and swap come from the `sysinfo` crate, which keeps up with kernels. Its paths are fixed,
+//! so a captured tree is read by the few lines here, and a test holds the two to the same numbers on the host it runs on.
+//! Not taken from `sysinfo`: disks. It has no inodes, misses a read-only remount (`is_read_only` is set at first sight
+//! only) and would hang on a dead mount (0.40.1). Its API changes every minor version: nothing of it leaves this file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use sysinfo::{MemoryRefreshKind, System};
+
+/// The root of what checks read.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// `None` is the live host.
+    tree: Option<PathBuf>,
+}
+
+/// A fact could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cannot make sense of {path}: {why}", path = path.display())]
+    Format { path: PathBuf, why: &'static str },
+    #[error("cannot read {what}: {source}")]
+    Sysinfo { what: &'static str, source: sysinfo::Error },
+}
+
+/// Load averages over 1, 5 and 15 minutes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadAverage(pub [f64; 3]);
+
+/// Bytes of memory or swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total: u64,
+    /// For memory: what can be had without swapping (`MemAvailable`). For swap: free.
+    pub available: u64,
+}
+
+impl Root {
+    pub const fn live() -> Self {
+        Self { tree: None }
+    }
+
+    /// A captured tree: `tree/proc/loadavg` stands for `/proc/loadavg`.
+    pub fn captured(tree: impl Into<PathBuf>) -> Self {
+        Self { tree: Some(tree.into()) }
+    }
+
+    pub const fn is_live(&self) -> bool {
+        self.tree.is_none()
+    }
+
+    /// Where `absolute` is.
+    pub fn path(&self, absolute: &str) -> PathBuf {
+        match &self.tree {
+            None => PathBuf::from(absolute),
+            Some(tree) => tree.join(absolute.trim_start_matches('/')),
+        }
+    }
+
+    pub fn read(&self, absolute: &str) -> Result<String, ReadError> {
+        let path = self.path(absolute);
+        fs::read_to_string(&path).map_err(|source| ReadError::Io { path, source })
+    }
+
+    pub fn load_average(&self) -> Result<LoadAverage, ReadError> {
+        if self.is_live() {
+            let load = System::load_average()
+                .map_err(|source| ReadError::Sysinfo { what: "the load average", source })?;
+            return Ok(LoadAverage([load.one, load.five, load.fifteen]));
+        }
+        let text = self.read("/proc/loadavg")?;
+        let mut numbers = text.split_whitespace().map_while(|field| field.parse().ok());
+        match [numbers.next(), numbers.next(), numbers.next()] {
+            [Some(one), Some(five), Some(fifteen)] => Ok(LoadAverage([one, five, fifteen])),
+            _ => Err(self.format("/proc/loadavg", "it should begin with three numbers")),
+        }
+    }
+
+    /// How many processors are online; at least 1.
+    pub fn cores(&self) -> Result<usize, ReadError> {
+        let text = self.read("/sys/devices/system/cpu/online")?;
+        count_cpu_list(text.trim())
+            .ok_or_else(|| self.format("/sys/devices/system/cpu/online", "it should be a list like 0-3,8"))
+    }
+
+    pub fn memory(&self) -> Result<Space, ReadError> {
+        self.space("MemTotal", "MemAvailable", |system| Space {
+            total: system.total_memory(),
+            available: system.available_memory(),
+        })
+    }
+
+    /// A host without swap has a total of 0.
+    pub fn swap(&self) -> Result<Space, ReadError> {
+        self.space("SwapTotal", "SwapFree", |system| Space {
+            total: system.total_swap(),
+            available: system.free_swap(),
+        })
+    }
+
+    fn space(&self, total: &str, available: &str, live: fn(&System) -> Space) -> Result<Space, ReadError> {
+        if self.is_live() {
+            let mut system = System::new().map_err(|source| ReadError::Sysinfo { what: "memory", source })?;
+            system.refresh_memory_specifics(MemoryRefreshKind::everything());
+            return Ok(live(&system));
+        }
+        self.meminfo(total, available)
+    }
+
+    fn meminfo(&self, total: &str, available: &str) -> Result<Space, ReadError> {
+        let text = self.read("/proc/meminfo")?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1_024)
+        };
+        match (field(total), field(available)) {
+            (Some(total), Some(available)) => Ok(Space { total, available }),
+            _ => Err(self.format("/proc/meminfo", "a line that every kernel since 3.14 has is missing")),
+        }
+    }
+
+    fn format(&self, absolute: &str, why: &'static str) -> ReadError {
+        ReadError::Format { path: self.path(absolute), why }
+    }
+}
+
+/// Whether systemd runs this host, by the test that `sd_booted(3)` does.
+pub fn runs_systemd(root: &Root) -> bool {
+    Path::is_dir(&root.path("/run/systemd/system"))
+}
+
+/// `0-3,8` → 5.
+fn count_cpu_list(list: &str) -> Option<usize> {
+    let mut count = 0_usize;
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        count = count.checked_add(last.checked_sub(first)?)?.checked_add(1)?;
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_captured_and_the_live_reading_agree_on_this_host() {
+        let by_hand = Root::captured("/");
+        let live = Root::live();
+        assert_eq!(by_hand.memory().unwrap().total, live.memory().unwrap().total);
+        assert_eq!(by_hand.swap().unwrap().total, live.swap().unwrap().total);
+        // Other work on the host moves these between the two readings; a wrong unit would be off by a thousand.
+        let close = |a: f64, b: f64, slack: f64| (a - b).abs() <= slack;
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let available = |root: &Root| root.memory().unwrap().available as f64;
+        assert!(close(available(&by_hand), available(&live), available(&live) * 0.2));
+        let one = |root: &Root| root.load_average().unwrap().0[0];
+        assert!(close(one(&by_hand), one(&live), 1.0));
+    }
+
+    #[test]
+    fn processors_are_counted_from_the_kernels_list() {
+        assert_eq!(["0", "0-1", "0-3,8", "0,2-3"].map(count_cpu_list), [Some(1), Some(2), Some(5), Some(3)]);
+        assert_eq!(["", "a", "3-1", "0-", "1-99999999999999999999"].map(count_cpu_list), [None; 5]);
+        assert!(Root::live().cores().unwrap() >= 1);
+    }
+}

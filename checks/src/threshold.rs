@@ -1,0 +1,233 @@
+//! Warning and critical ranges in the plugin guidelines' syntax, `[@]start:end`, and what they make of a value.
+//!
+//! Both bounds belong to the range. A missing start is 0, a missing end is infinity, `~` is minus infinity. A value
+//! *outside* the range alerts; with `@` in front a value *inside* does. As in monitoring-plugins 3.x, and unlike the old
+//! library, junk after a number is refused: `10x:20` is a mistake, not 10.
+
+use std::{fmt, str::FromStr};
+
+use crate::result::State;
+
+/// When a value alerts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    start: f64,
+    end: f64,
+    alert_inside: bool,
+}
+
+/// Why a text is no range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    #[error(
+        "{0:?} is not a number; a range is written [@]start:end, for example \"10\", \"10:\", \"~:10\" or \"@10:20\""
+    )]
+    NotANumber(String),
+    #[error("{0:?} begins after it ends")]
+    StartAfterEnd(String),
+}
+
+impl Range {
+    /// Alerts above `limit` (and below 0): written `limit`.
+    pub const fn above(limit: f64) -> Self {
+        Self { start: 0.0, end: limit, alert_inside: false }
+    }
+
+    /// Alerts below `limit`: written `limit:`.
+    pub const fn below(limit: f64) -> Self {
+        Self { start: limit, end: f64::INFINITY, alert_inside: false }
+    }
+
+    /// Whether `value` alerts. What is not a number lies in no range, so it alerts unless the range is an `@` one.
+    pub fn alerts(self, value: f64) -> bool {
+        (self.start <= value && value <= self.end) == self.alert_inside
+    }
+
+    /// The same range in a unit that is `factor` times smaller.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { start: self.start * factor, end: self.end * factor, ..self }
+    }
+}
+
+impl FromStr for Range {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let (alert_inside, bounds) = match text.strip_prefix('@') {
+            Some(bounds) => (true, bounds),
+            None => (false, text),
+        };
+        let wrong = || RangeError::NotANumber(text.to_owned());
+        let number = |text| number(text).ok_or_else(wrong);
+        let (start, end) = match bounds.split_once(':') {
+            None => (0.0, number(bounds)?),
+            Some(("", "")) => return Err(wrong()),
+            Some((start, end)) => (
+                match start {
+                    "" => 0.0,
+                    "~" => f64::NEG_INFINITY,
+                    start => number(start)?,
+                },
+                if end.is_empty() { f64::INFINITY } else { number(end)? },
+            ),
+        };
+        if start > end {
+            return Err(RangeError::StartAfterEnd(text.to_owned()));
+        }
+        Ok(Self { start, end, alert_inside })
+    }
+}
+
+/// The shortest text that reads back as the same range.
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.alert_inside {
+            f.write_str("@")?;
+        }
+        if self.start == f64::NEG_INFINITY {
+            f.write_str("~:")?;
+        } else if self.start != 0.0 || self.end == f64::INFINITY {
+            write!(f, "{}:", Number(self.start))?;
+        }
+        if self.end < f64::INFINITY { write!(f, "{}", Number(self.end)) } else { Ok(()) }
+    }
+}
+
+/// A decimal number with point and exponent; unlike [`f64::from_str`] neither `inf` nor `nan`, nor what overflows.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    let plausible = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'+' | b'-' | b'e' | b'E'));
+    let number: f64 = if plausible { text.parse().ok()? } else { return None };
+    number.is_finite().then_some(number)
+}
+
+/// Prints a number so that it reads back the same and stays short: 300 digits help nobody.
+pub(crate) struct Number(pub(crate) f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0.abs();
+        if size >= 1e17 || (size < 1e-5 && size > 0.0) {
+            write!(f, "{:e}", self.0)
+        } else {
+            write!(f, "{}", self.0)
+        }
+    }
+}
+
+/// The two ranges of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Thresholds {
+    pub warn: Option<Range>,
+    pub crit: Option<Range>,
+}
+
+impl Thresholds {
+    /// Critical is judged before warning.
+    pub fn judge(self, value: f64) -> State {
+        let alerts = |range: Option<Range>| range.is_some_and(|range| range.alerts(value));
+        if alerts(self.crit) {
+            State::Critical
+        } else if alerts(self.warn) {
+            State::Warning
+        } else {
+            State::Ok
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(text: &str) -> Range {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_form_of_a_range_alerts_where_the_guidelines_say() {
+        // range, values that alert, values that do not
+        let cases: &[(&str, &[f64], &[f64])] = &[
+            ("10", &[-0.001, 10.001, -5.0], &[0.0, 5.0, 10.0]),
+            ("10:", &[9.999, -1.0], &[10.0, 1e300]),
+            ("~:10", &[10.001], &[-1e300, 0.0, 10.0]),
+            ("10:20", &[9.999, 20.001], &[10.0, 15.0, 20.0]),
+            ("@10:20", &[10.0, 15.0, 20.0], &[9.999, 20.001]),
+            (":5.75", &[-0.1, 5.751], &[0.0, 5.75]),
+            ("@1:1", &[1.0], &[0.999, 1.001]),
+            ("1:1", &[0.999, 1.001], &[1.0]),
+            ("0", &[-0.1, 0.1], &[0.0]),
+            ("@~:0", &[-3.0, 0.0], &[0.1]),
+            ("@0", &[0.0], &[-0.1, 0.1]),
+            ("-10:-5", &[-10.1, -4.9, 0.0], &[-10.0, -5.0]),
+            ("12345678901234567890:", &[1.0, 12_345_678_901_234_560_000.0], &[12_345_678_901_234_567_890.0]),
+            ("1e3:", &[999.0], &[1000.0]),
+        ];
+        for (text, alerting, quiet) in cases {
+            for &value in *alerting {
+                assert!(range(text).alerts(value), "{text} should alert at {value}");
+            }
+            for &value in *quiet {
+                assert!(!range(text).alerts(value), "{text} should not alert at {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for text in [
+            "", "@", ":", "@:", "~", "~10", "2:1", "@2:1", "a", "1:b", "10x:20", "1:12%%", "1,5", "inf",
+            "nan:", "1e999", "1:2:3", " 1",
+        ] {
+            assert!(text.parse::<Range>().is_err(), "{text:?}");
+        }
+        assert_eq!("2:1".parse::<Range>(), Err(RangeError::StartAfterEnd("2:1".into())));
+    }
+
+    #[test]
+    fn a_value_that_is_not_a_number_alerts() {
+        assert!(range("10").alerts(f64::NAN));
+        assert!(!range("@10").alerts(f64::NAN));
+    }
+
+    #[test]
+    fn critical_is_judged_before_warning() {
+        let both = Thresholds { warn: Some(range("5")), crit: Some(range("10")) };
+        assert_eq!(
+            [3.0, 7.0, 11.0].map(|value| both.judge(value)),
+            [State::Ok, State::Warning, State::Critical]
+        );
+        let swapped = Thresholds { warn: Some(range("10")), crit: Some(range("5")) };
+        assert_eq!(swapped.judge(7.0), State::Critical);
+        assert_eq!(Thresholds::default().judge(7.0), State::Ok);
+    }
+
+    #[test]
+    fn ranges_print_in_their_shortest_form() {
+        for (text, printed) in
+            [("0:10", "10"), ("0:", "0:"), ("~:", "~:"), ("@0:5.5", "@5.5"), ("-1:2", "-1:2")]
+        {
+            assert_eq!(range(text).to_string(), printed);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_back_the_same(start in proptest::num::f64::NORMAL, length in 0.0..1e300, open in 0..4, alert_inside: bool) {
+            let mut range = Range { start, end: start + length, alert_inside };
+            if open & 1 == 1 { range.start = f64::NEG_INFINITY; }
+            if open & 2 == 2 { range.end = f64::INFINITY; }
+            prop_assume!(range.end == f64::INFINITY || range.end.is_finite());
+            prop_assert_eq!(range.to_string().parse(), Ok(range));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[@~:0-9.eE+-]{0,12}|\\PC{0,20}") {
+            if let Ok(range) = text.parse::<Range>() {
+                prop_assert_eq!(range.to_string().parse(), Ok(range));
+            }
+        }
+    }
+}
