@@ -2,12 +2,28 @@
 //!
 //! A [`Notification`] is decided by the core, committed to the outbox as JSON, and only then sent. It is complete: a
 //! receiver renders it without asking anyone, so a retry after a crash says the same words under the same id.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
+//! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
+//! | [`mail`] | the words as a MIME message |
+//! | [`maildir`] | a mail as a file |
+//!
+//! Not here: when to send, how often, to whom. A receiver neither retries nor limits; it says what came of one try.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dogwatch_wire::State;
+use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub mod mail;
+pub mod maildir;
+pub mod receiver;
+pub mod words;
+
+pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
 
 /// What is told to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +48,9 @@ pub struct Notification {
     /// For [`Kind::Digest`]: what was held back by the rate limit, one line an incident.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<DigestLine>,
+    /// Who acknowledged, if somebody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack: Option<AckInfo>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,0 +1,382 @@
+//! A notification as a mail: plain text and the same in HTML. Pure; used by [`super::maildir`] and by e-mail.
+//!
+//! | header | value |
+//! | --- | --- |
+//! | `Message-ID` | from the notification's id and the address: the same on every retry, so a mail that came twice shows once |
+//! | `In-Reply-To`, `References` | one invented root for each `dedup_key`: mail programs show an incident as a thread |
+//! | `Date` | when it was decided, not when it was sent |
+//! | `Auto-Submitted: auto-generated` | vacation responders keep quiet (RFC 3834) |
+//! | `X-Dogwatch-Id`, `X-Dogwatch-Incident`, `X-Dogwatch-State` | for filters and tests |
+//! | `List-Id` | one for each receiver: the easiest thing to filter by (RFC 2919) |
+//!
+//! The text is for a phone: state, host, service and value first, then since when, what to do, how to ack.
+
+use std::{fmt::Write, time::SystemTime};
+
+use lettre::{
+    Message,
+    message::{
+        Mailbox, MultiPart, SinglePart,
+        header::{ContentType, HeaderName, HeaderValue},
+    },
+};
+use ring::digest::{SHA256, digest};
+
+use super::{
+    DeliveryError, Kind, Notification, NotifiedAlert,
+    receiver::Sender,
+    words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
+};
+
+/// Lines of a plugin's long output that go into the mail.
+const DETAIL_LINES_MAX: usize = 40;
+
+/// Returns the message to one recipient.
+pub fn message(
+    told: &Notification,
+    from: &Mailbox,
+    to: &Mailbox,
+    sender: &Sender,
+) -> Result<Message, DeliveryError> {
+    let domain = from.email.domain();
+    let root = format!("<{}.incident@{domain}>", hex_of(&told.dedup_key));
+    let text = facts(told, sender);
+    let parts = MultiPart::alternative()
+        .boundary(format!("dogwatch-{}", hex_of(&told.id)))
+        .singlepart(part(ContentType::TEXT_PLAIN, text.plain()))
+        .singlepart(part(ContentType::TEXT_HTML, text.html()));
+    Message::builder()
+        .from(from.clone())
+        .to(to.clone())
+        .subject(words::title(told))
+        .date(SystemTime::from(told.created_at))
+        .message_id(Some(message_id(told, domain)))
+        .in_reply_to(root.clone())
+        .references(root)
+        .raw_header(header("Auto-Submitted", "auto-generated".into()))
+        .raw_header(header("List-Id", format!("<{}.dogwatch.{domain}>", token(&told.receiver))))
+        .raw_header(header("X-Dogwatch-Id", words::line(&told.id, 200)))
+        .raw_header(header("X-Dogwatch-Incident", told.incident.to_string()))
+        .raw_header(header("X-Dogwatch-State", words::worst(told).name().into()))
+        .multipart(parts)
+        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot write the mail: {error}") })
+}
+
+/// `<id@domain>`; an id that a header cannot hold is hashed.
+pub fn message_id(told: &Notification, domain: &str) -> String {
+    format!("<{}@{domain}>", token(&told.id))
+}
+
+fn part(kind: ContentType, text: String) -> SinglePart {
+    SinglePart::builder().header(kind).body(text)
+}
+
+fn header(name: &'static str, value: String) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value)
+}
+
+/// The text itself if it is safe in a message id and a file name, else its hash.
+pub(super) fn token(text: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(safe) {
+        text.to_owned()
+    } else {
+        hex_of(text)
+    }
+}
+
+/// 32 hex digits of SHA-256.
+fn hex_of(text: &str) -> String {
+    digest(&SHA256, text.as_bytes()).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// What the mail says, before it is text or HTML.
+struct Text {
+    headline: String,
+    /// Colour of the headline.
+    colour: &'static str,
+    sections: Vec<Section>,
+    /// How to ack and why it came.
+    foot: Vec<(&'static str, String)>,
+}
+
+struct Section {
+    head: String,
+    line: String,
+    rows: Vec<(String, String)>,
+    block: Vec<String>,
+}
+
+fn facts(told: &Notification, sender: &Sender) -> Text {
+    let mut sections = Vec::new();
+    let alerts = told.firing.iter().chain(&told.resolved);
+    sections.extend(alerts.take(ALERTS_MAX).map(|alert| section(alert, told, sender)));
+    let more = (told.firing.len() + told.resolved.len()).saturating_sub(ALERTS_MAX);
+    if more > 0 {
+        sections.push(Section::only(format!("… and {}", words::plural(more, "more alert"))));
+    }
+    if !told.digest.is_empty() {
+        sections.push(digest_section(told, sender));
+    }
+    if told.kind == Kind::Test {
+        sections.push(Section::only(
+            "This is a test. If you can read it, alerts reach you here. Nothing is wrong.".into(),
+        ));
+    }
+    Text { headline: words::title(told), colour: colour(told), sections, foot: foot(told, sender) }
+}
+
+fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Section {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| {
+        if !value.is_empty() {
+            rows.push((words::line(name, 40), value));
+        }
+    };
+    let until = alert.resolved_at.unwrap_or(told.created_at);
+    let since = words::clock_time(alert.since, &sender.zone);
+    match alert.resolved_at {
+        None => row("since", format!("{since} ({})", words::age(alert.since, until))),
+        Some(at) => {
+            row("was", format!("{since} to {}", words::clock_time(at, &sender.zone)));
+            row("lasted", words::age(alert.since, until));
+        }
+    }
+    row("value", words::line(&alert.perfdata, 500));
+    for (name, value) in alert.annotations.iter().take(20) {
+        row(name, words::line(value, 500));
+    }
+    let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
+    Section {
+        head: format!("{state} {}", words::alert_name(alert)),
+        line: words::line(&alert.summary, 1_000),
+        rows,
+        block: words::block(&alert.detail, DETAIL_LINES_MAX),
+    }
+}
+
+fn digest_section(told: &Notification, sender: &Sender) -> Section {
+    let shown = told.digest.iter().take(DIGEST_LINES_MAX).map(|held| {
+        let at = held.at.to_zoned(sender.zone.clone()).strftime("%H:%M:%S").to_string();
+        format!("{at} #{} {}", held.incident, words::line(&held.title, 160))
+    });
+    let mut block: Vec<_> = shown.collect();
+    if told.digest.len() > DIGEST_LINES_MAX {
+        block.push(format!("… and {} more", told.digest.len() - DIGEST_LINES_MAX));
+    }
+    let mut section = Section::only("Held back by this receiver's rate limit:".into());
+    section.block = block;
+    section
+}
+
+impl Section {
+    fn only(line: String) -> Self {
+        Self { head: String::new(), line, rows: Vec::new(), block: Vec::new() }
+    }
+}
+
+fn foot(told: &Notification, sender: &Sender) -> Vec<(&'static str, String)> {
+    let number = told.incident;
+    let mut foot = Vec::new();
+    if let Some(ack) = &told.ack {
+        let at = words::clock_time(ack.at, &sender.zone);
+        let comment = words::line(&ack.comment, 300);
+        let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
+        foot.push(("acked", format!("by {} at {at}{said}", words::line(&ack.author, 80))));
+    }
+    if number > 0 {
+        let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
+        if open && told.ack.is_none() {
+            foot.push(("ack", format!("alertctl ack {number}   (on {})", words::line(&sender.host, 80))));
+        }
+        foot.push(("why", format!("alertctl why {number}")));
+    } else {
+        foot.push(("all", format!("alertctl status   (on {})", words::line(&sender.host, 80))));
+    }
+    foot.push(("sent", words::why_told(told)));
+    foot
+}
+
+fn colour(told: &Notification) -> &'static str {
+    use dogwatch_wire::State;
+    match words::worst(told) {
+        State::Critical => "#b00020",
+        State::Warning => "#9a6700",
+        State::Unknown => "#6b3fa0",
+        State::Ok => "#1a7f37",
+    }
+}
+
+impl Text {
+    fn plain(&self) -> String {
+        let mut out = format!("{}\n", self.headline);
+        for section in &self.sections {
+            out.push('\n');
+            for line in [&section.head, &section.line].into_iter().filter(|line| !line.is_empty()) {
+                let _ = writeln!(out, "{line}");
+            }
+            for (name, value) in &section.rows {
+                let _ = writeln!(out, "  {name:<8} {value}");
+            }
+            for line in &section.block {
+                let _ = writeln!(out, "    {line}");
+            }
+        }
+        out.push('\n');
+        for (name, value) in &self.foot {
+            let _ = writeln!(out, "{name:<6} {value}");
+        }
+        out
+    }
+
+    fn html(&self) -> String {
+        let mut out = String::from(
+            "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+             content=\"width=device-width\"></head><body style=\"font:16px sans-serif;max-width:40em\">\n",
+        );
+        let _ = writeln!(out, "<h2 style=\"color:{}\">{}</h2>", self.colour, escaped(&self.headline));
+        for section in &self.sections {
+            if !section.head.is_empty() {
+                let _ = writeln!(out, "<h3>{}</h3>", escaped(&section.head));
+            }
+            let _ = writeln!(out, "<p>{}</p>", escaped(&section.line));
+            write_table(&mut out, section.rows.iter().map(|(name, value)| (name.as_str(), value)));
+            if !section.block.is_empty() {
+                let _ = writeln!(
+                    out,
+                    "<pre style=\"overflow-x:auto\">{}</pre>",
+                    escaped(&section.block.join("\n"))
+                );
+            }
+        }
+        out.push_str("<hr>\n");
+        write_table(&mut out, self.foot.iter().map(|(name, value)| (*name, value)));
+        out.push_str("</body></html>\n");
+        out
+    }
+}
+
+fn write_table<'a>(out: &mut String, rows: impl Iterator<Item = (&'a str, &'a String)>) {
+    out.push_str("<table>\n");
+    for (name, value) in rows {
+        let _ = writeln!(out, "<tr><th align=\"left\">{}</th><td>{}</td></tr>", escaped(name), linked(value));
+    }
+    out.push_str("</table>\n");
+}
+
+/// A link if the whole value is one; only `http` and `https`, so that no value runs anything.
+fn linked(value: &str) -> String {
+    let is_link = (value.starts_with("https://") || value.starts_with("http://")) && !value.contains(' ');
+    let text = escaped(value);
+    if is_link { format!("<a href=\"{text}\">{text}</a>") } else { text }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::{super::words::tests::problem, *};
+
+    #[test]
+    fn the_mail_says_what_where_since_when_what_to_do_and_how_to_ack() {
+        let text = facts(&problem(), &sender()).plain();
+        assert_eq!(
+            text,
+            "[#4711] CRITICAL web1/disk: /var 96% used\n\
+             \n\
+             CRITICAL web1/disk\n\
+             /var 96% used\n\
+             \x20 since    02:12 Sat 21 Nov 2026 UTC (4 min)\n\
+             \x20 value    /var=96%;80;90\n\
+             \x20 note     ask storage first\n\
+             \x20 runbook  https://wiki.example/disk\n\
+             \x20   /var 96% of 20 GiB\n\
+             \x20   / 40% of 10 GiB\n\
+             \n\
+             ack    alertctl ack 4711   (on mon1)\n\
+             why    alertctl why 4711\n\
+             sent   first message about this to you (group_wait_over)\n"
+        );
+    }
+
+    #[test]
+    fn a_retry_is_the_same_mail_byte_for_byte() {
+        assert_eq!(formatted(&problem()), formatted(&problem()));
+    }
+
+    #[test]
+    fn one_incident_is_one_thread_and_each_notification_its_own_message() {
+        let first = formatted(&problem());
+        let second = formatted(&Notification { id: "n-other".into(), kind: Kind::Recovery, ..problem() });
+        let header = |mail: &str, name: &str| {
+            let line = mail.lines().find(|line| line.starts_with(&format!("{name}: "))).unwrap().to_owned();
+            line[name.len() + 2..].to_owned()
+        };
+        assert_eq!(header(&first, "References"), header(&second, "References"));
+        assert_eq!(header(&first, "In-Reply-To"), header(&first, "References"));
+        assert_eq!(header(&first, "Message-ID"), "<n-0192f3a7-2@mon1.example>");
+        assert_ne!(header(&first, "Message-ID"), header(&second, "Message-ID"));
+        assert_eq!(header(&first, "Date"), "Sat, 21 Nov 2026 02:16:00 +0000");
+        assert_eq!(header(&first, "Auto-Submitted"), "auto-generated");
+    }
+
+    #[test]
+    fn hostile_text_makes_neither_headers_nor_tags() {
+        let mut told = problem();
+        let evil = "x\r\nBcc: all@example.org\r\n\r\n<script>alert(1)</script>\u{202e}";
+        told.firing[0].summary = evil.into();
+        told.firing[0].detail = evil.into();
+        told.firing[0].labels.insert("host".into(), evil.into());
+        told.firing[0].annotations.insert("runbook".into(), "javascript:alert(1)".into());
+        told.firing[0].annotations.insert("link".into(), "https://x\"><script>".into());
+        told.id = evil.into();
+        told.receiver = evil.into();
+        told.reason = evil.into();
+        let mail = formatted(&told);
+        let head = mail.split("\r\n\r\n").next().unwrap();
+        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+        let text = facts(&told, &sender());
+        assert!(!text.html().contains("<script>"), "{}", text.html());
+        assert!(!text.html().contains("href=\"javascript"));
+        assert!(!text.plain().contains('\u{202e}'));
+    }
+
+    #[test]
+    fn a_storm_is_cut_and_counted_and_lines_fit_smtp() {
+        let mut told = problem();
+        told.firing[0].summary = "ü".repeat(5_000);
+        told.firing = vec![told.firing[0].clone(); 400];
+        let text = facts(&told, &sender()).plain();
+        assert!(text.contains("… and 375 more alerts"));
+        assert!(formatted(&told).split("\r\n").all(|line| line.len() <= 998), "RFC 5321 §4.5.3.1.6");
+        assert!(formatted(&told).is_ascii(), "no 8BITMIME needed");
+    }
+
+    fn formatted(told: &Notification) -> String {
+        let from = "dogwatch <dogwatch@mon1.example>".parse().unwrap();
+        let to = "Ada Övergård <ada@example.org>".parse().unwrap();
+        String::from_utf8(message(told, &from, &to, &sender()).unwrap().formatted()).unwrap()
+    }
+
+    fn sender() -> Sender {
+        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+    }
+}

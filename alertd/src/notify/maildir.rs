@@ -1,0 +1,148 @@
+//! `[receiver.NAME.maildir]`: each notification as a file in a maildir, for a host without a mail server, for
+//! `cargo xtask up`, and for tests. `mutt -f PATH`, `mail -f` and plain `cat PATH/new/*` read it.
+//!
+//! Written under `tmp`, synced, renamed into `new`, directory synced: what is accepted survives a power cut. The file's
+//! name is made from the notification's id alone, so a retry replaces the same file and never makes a second one; a
+//! reader that has moved it to `cur` meanwhile is asked too. (The maildir convention of time, pid and host in the name
+//! guards against two writers that pick one name; ours is unique by the id.)
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use lettre::{Address, message::Mailbox};
+use serde::Deserialize;
+
+use super::{Accepted, DeliveryError, Notification, mail, receiver::Sender};
+
+/// `[receiver.NAME.maildir]` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Made if missing, with `tmp`, `new` and `cur` in it.
+    pub path: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Maildir {
+    path: PathBuf,
+}
+
+impl File {
+    pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<Maildir> {
+        let at = self.path.span();
+        let path = self.path.into_inner();
+        if path.as_os_str().is_empty() {
+            problems.add(source, at, "the maildir's path is empty; write where mails shall lie");
+            return None;
+        }
+        Some(Maildir { path })
+    }
+}
+
+impl Maildir {
+    pub(super) async fn send(&self, told: &Notification, sender: &Sender) -> Result<Accepted, DeliveryError> {
+        let host = mail::token(&sender.host);
+        let from = mailbox("dogwatch", &host)?;
+        let to = mailbox(&mail::token(&told.receiver), &host)?;
+        let bytes = mail::message(told, &from, &to, sender)?.formatted();
+        let name = mail::token(&told.id);
+        let path = self.path.clone();
+        let file = name.clone();
+        let written = tokio::task::spawn_blocking(move || deliver(&path, &file, &bytes)).await;
+        match written {
+            Ok(Ok(())) => Ok(Accepted { provider_id: Some(name) }),
+            // A full disk and a wrong mode both heal without us; the operator reads the words meanwhile.
+            Ok(Err(error)) => Err(retry(format!("cannot write to {}: {error}", self.path.display()))),
+            Err(error) => Err(retry(format!("the writer of {} died: {error}", self.path.display()))),
+        }
+    }
+}
+
+fn mailbox(user: &str, host: &str) -> Result<Mailbox, DeliveryError> {
+    let address = Address::new(user, host).map_err(|error| DeliveryError::Rejected {
+        reason: format!("no mail address for {user}@{host}: {error}"),
+    })?;
+    Ok(Mailbox::new(None, address))
+}
+
+fn retry(reason: String) -> DeliveryError {
+    DeliveryError::Retry { after: None, reason }
+}
+
+fn deliver(maildir: &Path, name: &str, mail: &[u8]) -> io::Result<()> {
+    for part in ["tmp", "new", "cur"] {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(maildir.join(part))?;
+    }
+    if was_read(&maildir.join("cur"), name)? {
+        return Ok(());
+    }
+    let tmp = maildir.join("tmp").join(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
+    file.write_all(mail)?;
+    file.sync_all()?;
+    fs::rename(&tmp, maildir.join("new").join(name))?;
+    fs::File::open(maildir.join("new"))?.sync_all()
+}
+
+/// A reader moves `new/NAME` to `cur/NAME:2,FLAGS`.
+fn was_read(cur: &Path, name: &str) -> io::Result<bool> {
+    for entry in fs::read_dir(cur)? {
+        let file = entry?.file_name();
+        if file.to_string_lossy().split(":2,").next() == Some(name) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::{super::words::tests::problem, *};
+
+    #[tokio::test]
+    async fn a_retry_makes_no_second_mail_even_after_it_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let maildir = Maildir { path: dir.path().join("mail") };
+        let count = |part: &str| fs::read_dir(dir.path().join("mail").join(part)).unwrap().count();
+        for _ in 0..2 {
+            maildir.send(&problem(), &sender()).await.unwrap();
+            assert_eq!((count("tmp"), count("new"), count("cur")), (0, 1, 0));
+        }
+        let new = dir.path().join("mail/new/n-0192f3a7-2");
+        let text = fs::read_to_string(&new).unwrap();
+        assert!(text.contains("Subject: [#4711] CRITICAL web1/disk: /var 96% used\r\n"), "{text}");
+        fs::rename(&new, dir.path().join("mail/cur/n-0192f3a7-2:2,S")).unwrap();
+        maildir.send(&problem(), &sender()).await.unwrap();
+        assert_eq!((count("new"), count("cur")), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_hostile_id_cannot_leave_the_maildir() {
+        let dir = tempfile::tempdir().unwrap();
+        let maildir = Maildir { path: dir.path().join("mail") };
+        let told = Notification { id: "../../../etc/passwd".into(), ..problem() };
+        let name = maildir.send(&told, &sender()).await.unwrap().provider_id.unwrap();
+        assert_eq!(name.len(), 32);
+        assert!(dir.path().join("mail/new").join(name).is_file());
+    }
+
+    #[tokio::test]
+    async fn a_maildir_that_cannot_be_written_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mail"), "a file in the way").unwrap();
+        let maildir = Maildir { path: dir.path().join("mail") };
+        let error = maildir.send(&problem(), &sender()).await.unwrap_err();
+        assert!(matches!(error, DeliveryError::Retry { .. }), "{error}");
+    }
+
+    fn sender() -> Sender {
+        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+    }
+}

@@ -1,0 +1,119 @@
+//! `[receiver.NAME]` in `alertd.toml`: a name and exactly one table that says how to reach it.
+//!
+//! ```toml
+//! [receiver.local.maildir]
+//! path = "/var/mail/dogwatch"
+//! ```
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use dogwatch_daemon::config::{Problems, Source};
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+use super::{Accepted, DeliveryError, Notification, maildir};
+
+/// One `[receiver.NAME]` as written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiverFile {
+    pub maildir: Option<maildir::File>,
+}
+
+/// How to reach a receiver, checked.
+#[derive(Debug, Clone)]
+pub enum Receiver {
+    Maildir(maildir::Maildir),
+}
+
+impl ReceiverFile {
+    /// Returns the receiver, or notes every problem; `at` is where the name stands in `source`.
+    pub fn resolve(
+        self,
+        name: &str,
+        at: Range<usize>,
+        source: &Source,
+        problems: &mut Problems,
+    ) -> Option<Receiver> {
+        let before = problems.0.len();
+        let mut found = Vec::new();
+        if let Some(file) = self.maildir {
+            found.push(file.resolve(source, problems).map(Receiver::Maildir));
+        }
+        if found.len() != 1 {
+            let count = if found.is_empty() { "no" } else { "more than one" };
+            problems.add(
+                source,
+                at,
+                format!(
+                    "receiver {name:?} has {count} way to be reached; give it exactly one table: {}",
+                    KINDS.map(|kind| format!("[receiver.{name}.{kind}]")).join(", ")
+                ),
+            );
+        }
+        found.pop().flatten().filter(|_| problems.0.len() == before)
+    }
+}
+
+const KINDS: [&str; 1] = ["maildir"];
+
+impl Receiver {
+    /// The table's name: `email`, `pagerduty`, …
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Maildir(_) => "maildir",
+        }
+    }
+}
+
+/// Who speaks: the host alertd runs on, and the time zone that people read times in.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub host: String,
+    pub zone: TimeZone,
+}
+
+impl Sender {
+    /// This host's name and time zone, read once at the start.
+    pub fn of_this_host() -> Self {
+        let uname = rustix::system::uname();
+        let host = uname.nodename().to_string_lossy();
+        let host = if host.is_empty() { "localhost".into() } else { host.into_owned() };
+        Self { host, zone: TimeZone::system() }
+    }
+}
+
+/// All receivers by name.
+#[derive(Debug, Clone)]
+pub struct Receivers {
+    by_name: BTreeMap<String, Receiver>,
+    sender: Sender,
+}
+
+impl Receivers {
+    pub fn new(by_name: BTreeMap<String, Receiver>, sender: Sender) -> Self {
+        Self { by_name, sender }
+    }
+
+    /// Hands `notification` to `receiver`, once, within `deadline`. Safe to drop half way: the id makes a repeat harmless.
+    pub async fn send(
+        &self,
+        receiver: &str,
+        notification: &Notification,
+        deadline: Duration,
+    ) -> Result<Accepted, DeliveryError> {
+        let Some(found) = self.by_name.get(receiver) else {
+            return Err(DeliveryError::Rejected {
+                reason: format!("receiver {receiver:?} is no longer in the config"),
+            });
+        };
+        let try_once = async {
+            match found {
+                Receiver::Maildir(maildir) => maildir.send(notification, &self.sender).await,
+            }
+        };
+        tokio::time::timeout(deadline, try_once).await.unwrap_or_else(|_| {
+            Err(DeliveryError::Retry { after: None, reason: format!("no answer within {deadline:?}") })
+        })
+    }
+}

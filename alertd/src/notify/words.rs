@@ -1,0 +1,294 @@
+//! The sentences a person reads at three in the morning, the same in every receiver. Pure.
+//!
+//! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
+//! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
+
+use std::fmt::Write;
+
+use dogwatch_wire::State;
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{Kind, Notification, NotifiedAlert};
+
+/// Alerts of one incident that are written out; the rest is counted.
+pub const ALERTS_MAX: usize = 25;
+/// Digest lines that are written out; the rest is counted.
+pub const DIGEST_LINES_MAX: usize = 100;
+/// Characters of a title: what a lock screen and a subject line show, with room to spare.
+const TITLE_CHARS_MAX: usize = 200;
+
+/// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
+pub fn line(text: &str, chars_max: usize) -> String {
+    let visible = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|&c| is_harmless(c));
+    let mut line: String = visible.collect::<String>().split(' ').filter(|word| !word.is_empty()).fold(
+        String::new(),
+        |mut line, word| {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+            line
+        },
+    );
+    if let Some((cut, _)) = line.char_indices().nth(chars_max) {
+        line.truncate(cut);
+        line.pop();
+        line.push('…');
+    }
+    line
+}
+
+/// Makes harmless lines of long output, at most `lines_max`, each at most 500 characters, its columns kept.
+pub fn block(text: &str, lines_max: usize) -> Vec<String> {
+    let mut lines: Vec<String> = text
+        .lines()
+        .map(|line| line.replace('\t', "    ").chars().filter(|&c| is_harmless(c)).take(500).collect())
+        .collect();
+    if lines.len() > lines_max {
+        let more = lines.len() - lines_max;
+        lines.truncate(lines_max);
+        lines.push(format!("… and {more} more lines"));
+    }
+    lines
+}
+
+/// Neither a control character nor one that makes text read in another order than it is written (UAX #9).
+fn is_harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `[#4711] CRITICAL web1/disk: /var 96% used`.
+pub fn title(told: &Notification) -> String {
+    let tag = match told.kind {
+        Kind::Test => "[test]".into(),
+        Kind::Digest if told.incident == 0 => "[digest]".into(),
+        _ => format!("[#{}]", told.incident),
+    };
+    line(&format!("{tag} {}", title_after_tag(told)), TITLE_CHARS_MAX)
+}
+
+fn title_after_tag(told: &Notification) -> String {
+    match told.kind {
+        Kind::Test => format!("dogwatch test message to {}", told.receiver),
+        Kind::Digest => {
+            format!("{} held back: {}", plural(told.digest.len(), "notification"), digest_counts(told))
+        }
+        Kind::Problem => format!("{} {}", worst(told).name(), subject(told)),
+        Kind::Update => format!("{} (update) {}", worst(told).name(), subject(told)),
+        Kind::Reminder => format!("still {} {}", worst(told).name(), subject(told)),
+        Kind::Recovery => format!("OK {}", subject(told)),
+        Kind::Acknowledged => match &told.ack {
+            Some(ack) => format!("acknowledged by {}: {}", ack.author, subject(told)),
+            None => format!("acknowledged: {}", subject(told)),
+        },
+    }
+}
+
+/// `3 problems, 1 recovery`.
+fn digest_counts(told: &Notification) -> String {
+    let count = |kinds: &[Kind]| told.digest.iter().filter(|line| kinds.contains(&line.kind)).count();
+    let problems = count(&[Kind::Problem, Kind::Update, Kind::Reminder]);
+    let recoveries = count(&[Kind::Recovery]);
+    let acks = count(&[Kind::Acknowledged]);
+    let parts = [(problems, "problem"), (recoveries, "recovery"), (acks, "acknowledgement")];
+    let parts: Vec<_> = parts.into_iter().filter(|&(n, _)| n > 0).map(|(n, noun)| plural(n, noun)).collect();
+    parts.join(", ")
+}
+
+/// `web1/disk: /var 96% used`, or `3 alerts (service=disk): web1/disk: /var 96% used`.
+fn subject(told: &Notification) -> String {
+    let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
+    // The worst first: it is what the title has room for.
+    let first = alerts.iter().max_by_key(|alert| severity(alert.state));
+    match (first, alerts.len()) {
+        (None, _) => group(told),
+        (Some(only), 1) => named(only),
+        (Some(first), n) => format!("{n} alerts ({}): {}", group(told), named(first)),
+    }
+}
+
+fn named(alert: &NotifiedAlert) -> String {
+    let flapping = if alert.flapping { " (flapping)" } else { "" };
+    let name = alert_name(alert);
+    if alert.summary.is_empty() {
+        format!("{name}{flapping}")
+    } else {
+        format!("{name}{flapping}: {}", alert.summary)
+    }
+}
+
+/// `web1/disk` for a service; what there is for a posted alert.
+pub fn alert_name(alert: &NotifiedAlert) -> String {
+    let label = |name: &str| alert.labels.get(name).filter(|value| !value.is_empty());
+    let name = match (label("host"), label("service"), label("alertname")) {
+        (Some(host), Some(service), _) => format!("{host}/{service}"),
+        (Some(host), None, Some(name)) => format!("{host}/{name}"),
+        (Some(only), None, None) | (None, Some(only), _) | (None, None, Some(only)) => only.clone(),
+        (None, None, None) => {
+            let pairs: Vec<_> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            pairs.join(",")
+        }
+    };
+    line(&name, 120)
+}
+
+/// `service=disk`, or `all` for the one group of everything.
+pub fn group(told: &Notification) -> String {
+    if told.group.is_empty() {
+        return "all".into();
+    }
+    let pairs: Vec<_> = told.group.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    line(&pairs.join(", "), 120)
+}
+
+/// Worst state of what fires; OK if nothing does. CRITICAL is worse than UNKNOWN: a known evil wakes first.
+pub fn worst(told: &Notification) -> State {
+    told.firing.iter().map(|alert| alert.state).max_by_key(|&state| severity(state)).unwrap_or(State::Ok)
+}
+
+fn severity(state: State) -> u8 {
+    match state {
+        State::Ok => 0,
+        State::Warning => 1,
+        State::Unknown => 2,
+        State::Critical => 3,
+    }
+}
+
+/// Why the reader is told, in words; the reason's own name stands behind it for `grep`.
+pub fn why_told(told: &Notification) -> String {
+    let words = match told.kind {
+        Kind::Problem => "first message about this to you",
+        Kind::Update => "something changed in this incident",
+        Kind::Reminder => "still not OK",
+        Kind::Recovery | Kind::Acknowledged => "you were told of the problem",
+        Kind::Digest => "the rate limit held these back",
+        Kind::Test => "somebody ran alertctl test-notify",
+    };
+    format!("{words} ({})", line(&told.reason, 80))
+}
+
+/// `03:12 Sat 21 Nov 2026 CET`.
+pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
+    at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
+}
+
+/// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
+pub fn age(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// `1 problem`, `2 problems`, `2 recoveries`.
+pub fn plural(n: usize, noun: &str) -> String {
+    let mut text = format!("{n} ");
+    let plural = match noun.strip_suffix('y') {
+        _ if n == 1 => noun.into(),
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{noun}s"),
+    };
+    let _ = write!(text, "{plural}");
+    text
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::DigestLine, *};
+
+    #[test]
+    fn the_title_says_number_state_where_and_what() {
+        assert_eq!(title(&problem()), "[#4711] CRITICAL web1/disk: /var 96% used");
+        let of = |kind| title(&Notification { kind, ..problem() });
+        assert_eq!(of(Kind::Reminder), "[#4711] still CRITICAL web1/disk: /var 96% used");
+        assert_eq!(of(Kind::Test), "[test] dogwatch test message to oncall");
+    }
+
+    #[test]
+    fn a_recovery_says_ok_and_names_what_recovered() {
+        let mut told = problem();
+        told.resolved = std::mem::take(&mut told.firing);
+        told.resolved[0].summary = "/var 61% used".into();
+        told.kind = Kind::Recovery;
+        assert_eq!(title(&told), "[#4711] OK web1/disk: /var 61% used");
+    }
+
+    #[test]
+    fn of_many_alerts_the_worst_is_named() {
+        let mut told = problem();
+        let mut unknown = told.firing[0].clone();
+        unknown.state = State::Unknown;
+        unknown.labels.insert("host".into(), "web0".into());
+        told.firing.insert(0, unknown);
+        assert_eq!(title(&told), "[#4711] CRITICAL 2 alerts (service=disk): web1/disk: /var 96% used");
+    }
+
+    #[test]
+    fn a_digest_counts_what_it_holds() {
+        let mut told = problem();
+        let entry = |kind| DigestLine { incident: 1, kind, title: "x".into(), at: told.created_at };
+        let digest = vec![entry(Kind::Problem), entry(Kind::Reminder), entry(Kind::Recovery)];
+        told = Notification { kind: Kind::Digest, incident: 0, digest, ..told };
+        assert_eq!(title(&told), "[digest] 3 notifications held back: 2 problems, 1 recovery");
+    }
+
+    #[test]
+    fn hostile_text_stays_on_its_line() {
+        let text = "a\r\nBcc: x@y\u{202e}z\u{1b}[31m\0\t end";
+        assert_eq!(line(text, 100), "a Bcc: x@yz[31m end");
+        assert_eq!(line("äöü€uro", 4), "äöü…");
+        assert_eq!(block("a\tb\n\u{7}c\nd", 2), ["a    b", "c", "… and 1 more lines"]);
+    }
+
+    #[test]
+    fn ages_read_as_people_say_them() {
+        let start = problem().created_at;
+        let after = |seconds| age(start, start + jiff::SignedDuration::from_secs(seconds));
+        assert_eq!(
+            [after(7), after(250), after(12_000), after(187_200)],
+            ["7 s", "4 min", "3 h 20 min", "2 d 4 h"]
+        );
+        assert_eq!(after(-5), "0 s", "clocks differ between hosts");
+    }
+
+    /// What the receivers' tests send.
+    pub fn problem() -> Notification {
+        let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+        };
+        Notification {
+            id: "n-0192f3a7-2".into(),
+            incident: 4711,
+            dedup_key: "alertd/web1/4711".into(),
+            receiver: "oncall".into(),
+            kind: Kind::Problem,
+            reason: "group_wait_over".into(),
+            created_at: "2026-11-21T02:16:00Z".parse().unwrap(),
+            group: pairs(&[("service", "disk")]),
+            firing: vec![NotifiedAlert {
+                labels: pairs(&[("host", "web1"), ("service", "disk")]),
+                annotations: pairs(&[
+                    ("runbook", "https://wiki.example/disk"),
+                    ("note", "ask storage first"),
+                ]),
+                state: State::Critical,
+                flapping: false,
+                summary: "/var 96% used".into(),
+                detail: "/var 96% of 20 GiB\n/ 40% of 10 GiB".into(),
+                perfdata: "/var=96%;80;90".into(),
+                since: "2026-11-21T02:12:00Z".parse().unwrap(),
+                resolved_at: None,
+            }],
+            resolved: Vec::new(),
+            digest: Vec::new(),
+            ack: None,
+        }
+    }
+}
