@@ -1,0 +1,26 @@
+//! The scriptable upstream as a process: `fake-upstream 127.0.0.1:5300`, then a mood a line on standard input
+//! (`right`, `silent`, `servfail`, `refused`, `nxdomain`, `empty`, `truncated`, `slow`); `queries` prints the count.
+
+use std::io::{self, BufRead};
+
+use anyhow::{Context, Result};
+use dogwatch_tests::upstream::{Mood, Upstream};
+
+fn main() -> Result<()> {
+    let address = std::env::args().nth(1).context("usage: fake-upstream ADDRESS:PORT")?;
+    let upstream = Upstream::start(address.parse().context("not an address and port")?)?;
+    println!("listening on {}", upstream.address);
+    for line in io::stdin().lock().lines() {
+        match line?.trim() {
+            "queries" => println!("{}", upstream.queries()),
+            word => match Mood::from_name(word) {
+                Some(mood) => upstream.set(mood),
+                None => eprintln!("no such mood: {word:?}"),
+            },
+        }
+    }
+    // Standard input at its end means that nobody steers any more, not that nobody asks.
+    loop {
+        std::thread::park();
+    }
+}

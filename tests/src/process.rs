@@ -1,0 +1,232 @@
+//! Real processes under test: started with their own folder, ended by pid when dropped, never left behind.
+
+use std::{
+    env, fs,
+    io::{self, Read, Seek, SeekFrom, Write},
+    net::{TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for anything before it gives up. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running process. Dropping it sends SIGKILL and reaps it.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with its output in `dir/NAME.log` (appended, so a restart keeps the story).
+    ///
+    /// # Panics
+    /// If it cannot be started: a test has nothing to do then.
+    pub fn start(name: &str, command: &mut Command, dir: &Path) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let out =
+            fs::OpenOptions::new().create(true).append(true).open(&log).expect("the test folder is writable");
+        let err = out.try_clone().expect("a descriptor is left");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap_or_else(|error| {
+            panic!("{name}: {} does not start: {error}", command.get_program().display())
+        });
+        Self { name: name.to_owned(), child, log }
+    }
+
+    /// Writes one line to its standard input.
+    pub fn say(&mut self, line: &str) {
+        // It may have ended; whoever reads its answer finds out.
+        let _ = self.child.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}"));
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it printed so far, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // Gone already is as good.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// `kill -9`, reaped.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, then waits for the end.
+    ///
+    /// # Panics
+    /// If it does not end within [`PATIENCE`].
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// If it does not end within [`PATIENCE`].
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        wait_for(&format!("{} to end\n{}", self.name, self.log()), || {
+            ended = self.child.try_wait().ok().flatten();
+            ended.is_some()
+        });
+        ended.expect("awaited just now")
+    }
+
+    pub fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// CPU time of all its threads so far, from the scheduler (nanoseconds resolution).
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.pid())
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process would not die of SIGTERM; SIGKILL ends it in any state.
+        self.kill();
+        if thread::panicking() {
+            eprintln!("---- log of {} ----\n{}", self.name, tail(&self.log, 16 * 1024));
+        }
+    }
+}
+
+/// CPU time of a process: sum over `/proc/PID/task/*/schedstat`, first field (ns on a CPU).
+pub fn cpu_of(pid: u32) -> Duration {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let nanoseconds = tasks
+        .filter_map(Result::ok)
+        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok())
+        .sum();
+    Duration::from_nanos(nanoseconds)
+}
+
+fn tail(path: &Path, bytes: u64) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = fs::File::open(path)?;
+        let start = file.metadata()?.len().saturating_sub(bytes);
+        file.seek(SeekFrom::Start(start))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    read().unwrap_or_else(|error| format!("(unreadable: {error})"))
+}
+
+/// Path of a binary of this workspace, as built beside the running test.
+///
+/// # Panics
+/// If it is not built, with the command that builds it.
+pub fn binary(name: &str) -> PathBuf {
+    let exe = env::current_exe().expect("a running test has a path");
+    let built = exe.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    built.unwrap_or_else(|| {
+        panic!("{name} is not built: run `cargo build --workspace --bins` (`cargo xtask test` does)")
+    })
+}
+
+/// Path of a program of Debian's, or `None` after saying loudly what is skipped.
+///
+/// # Panics
+/// If it is missing and `DOGWATCH_TEST_STRICT=1` says that nothing may be skipped.
+pub fn debian_program(name: &str, package: &str) -> Option<PathBuf> {
+    let folders = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+        "/usr/lib/nagios/plugins",
+    ];
+    let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed (Debian package {package})"));
+    }
+    found
+}
+
+/// Whether the test runs as root; says loudly what is skipped otherwise.
+pub fn root_or_skip(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip(&format!("{what} needs root"));
+    }
+    root
+}
+
+/// Says that a test is skipped, so that nobody takes its silence for success.
+///
+/// # Panics
+/// If `DOGWATCH_TEST_STRICT=1` says that nothing may be skipped.
+pub fn skip(why: &str) {
+    assert!(
+        env::var_os("DOGWATCH_TEST_STRICT").is_none_or(|strict| strict != "1"),
+        "not skipped, strict: {why}"
+    );
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Polls until `condition` holds.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(PATIENCE, condition), "waited {PATIENCE:?} in vain for {what}");
+}
+
+/// Whether `condition` comes to hold within `limit`.
+#[expect(clippy::disallowed_methods, reason = "real processes run in real time")]
+pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A loopback port that is free for UDP and TCP right now.
+///
+/// # Panics
+/// If the machine has none.
+pub fn free_port() -> u16 {
+    for _ in 0..100 {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let port = tcp.local_addr().expect("a bound socket has an address").port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no loopback port is free for both UDP and TCP");
+}
