@@ -14,7 +14,7 @@
 use std::{fmt::Write, time::SystemTime};
 
 use lettre::{
-    Message,
+    Address, Message,
     message::{
         Mailbox, MultiPart, SinglePart,
         header::{ContentType, HeaderName, HeaderValue},
@@ -65,6 +65,14 @@ pub fn message(
 /// `<id@domain>`; an id that a header cannot hold is hashed.
 pub fn message_id(told: &Notification, domain: &str) -> String {
     format!("<{}@{domain}>", token(&told.id))
+}
+
+/// `user@HOST`; a host name that no address can hold becomes `localhost`.
+pub(super) fn local_address(user: &str, sender: &Sender) -> Result<Address, DeliveryError> {
+    let user = token(user);
+    Address::new(&user, &sender.host)
+        .or_else(|_| Address::new(&user, "localhost"))
+        .map_err(|error| DeliveryError::Rejected { reason: format!("{user:?} names no mailbox: {error}") })
 }
 
 fn part(kind: ContentType, text: String) -> SinglePart {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
-use lettre::{Address, message::Mailbox};
+use lettre::message::Mailbox;
 use serde::Deserialize;
 
 use super::{Accepted, DeliveryError, Notification, mail, receiver::Sender};
@@ -46,9 +46,8 @@ impl File {
 
 impl Maildir {
     pub(super) async fn send(&self, told: &Notification, sender: &Sender) -> Result<Accepted, DeliveryError> {
-        let host = mail::token(&sender.host);
-        let from = mailbox("dogwatch", &host)?;
-        let to = mailbox(&mail::token(&told.receiver), &host)?;
+        let from = Mailbox::new(None, mail::local_address("dogwatch", sender)?);
+        let to = Mailbox::new(None, mail::local_address(&told.receiver, sender)?);
         let bytes = mail::message(told, &from, &to, sender)?.formatted();
         let name = mail::token(&told.id);
         let path = self.path.clone();
@@ -61,13 +60,6 @@ impl Maildir {
             Err(error) => Err(retry(format!("the writer of {} died: {error}", self.path.display()))),
         }
     }
-}
-
-fn mailbox(user: &str, host: &str) -> Result<Mailbox, DeliveryError> {
-    let address = Address::new(user, host).map_err(|error| DeliveryError::Rejected {
-        reason: format!("no mail address for {user}@{host}: {error}"),
-    })?;
-    Ok(Mailbox::new(None, address))
 }
 
 fn retry(reason: String) -> DeliveryError {

@@ -8,6 +8,7 @@
 //! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
 //! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
 //! | [`mail`] | the words as a MIME message |
+//! | [`email`] | a mail by SMTP |
 //! | [`maildir`] | a mail as a file |
 //!
 //! Not here: when to send, how often, to whom. A receiver neither retries nor limits; it says what came of one try.
@@ -18,9 +19,11 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub mod email;
 pub mod mail;
 pub mod maildir;
 pub mod receiver;
+mod smtp;
 pub mod words;
 
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};

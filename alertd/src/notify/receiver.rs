@@ -11,18 +11,20 @@ use dogwatch_daemon::config::{Problems, Source};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
-use super::{Accepted, DeliveryError, Notification, maildir};
+use super::{Accepted, DeliveryError, Notification, email, maildir};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverFile {
+    pub email: Option<email::File>,
     pub maildir: Option<maildir::File>,
 }
 
 /// How to reach a receiver, checked.
 #[derive(Debug, Clone)]
 pub enum Receiver {
+    Email(email::Email),
     Maildir(maildir::Maildir),
 }
 
@@ -37,6 +39,9 @@ impl ReceiverFile {
     ) -> Option<Receiver> {
         let before = problems.0.len();
         let mut found = Vec::new();
+        if let Some(file) = self.email {
+            found.push(file.resolve(source, problems).map(Receiver::Email));
+        }
         if let Some(file) = self.maildir {
             found.push(file.resolve(source, problems).map(Receiver::Maildir));
         }
@@ -55,16 +60,20 @@ impl ReceiverFile {
     }
 }
 
-const KINDS: [&str; 1] = ["maildir"];
+const KINDS: [&str; 2] = ["email", "maildir"];
 
 impl Receiver {
     /// The table's name: `email`, `pagerduty`, …
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Email(_) => "email",
             Self::Maildir(_) => "maildir",
         }
     }
 }
+
+/// What a receiver may take beyond the deadline to say what it was waiting for.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Who speaks: the host alertd runs on, and the time zone that people read times in.
 #[derive(Debug, Clone)]
@@ -109,10 +118,12 @@ impl Receivers {
         };
         let try_once = async {
             match found {
+                Receiver::Email(email) => email.send(notification, &self.sender, deadline).await,
                 Receiver::Maildir(maildir) => maildir.send(notification, &self.sender).await,
             }
         };
-        tokio::time::timeout(deadline, try_once).await.unwrap_or_else(|_| {
+        // A receiver that can say what it waited for keeps the deadline itself; this one stands behind it.
+        tokio::time::timeout(deadline + GRACE, try_once).await.unwrap_or_else(|_| {
             Err(DeliveryError::Retry { after: None, reason: format!("no answer within {deadline:?}") })
         })
     }

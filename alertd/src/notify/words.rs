@@ -198,7 +198,7 @@ pub fn plural(n: usize, noun: &str) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::{super::DigestLine, *};
@@ -259,7 +259,7 @@ pub mod tests {
     }
 
     /// What the receivers' tests send.
-    pub fn problem() -> Notification {
+    pub(in crate::notify) fn problem() -> Notification {
         let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
         };
