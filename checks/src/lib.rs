@@ -10,10 +10,12 @@
 
 mod load;
 pub mod options;
+pub mod output;
 pub mod perfdata;
 pub mod result;
 pub mod root;
 pub mod threshold;
+pub mod unit;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 

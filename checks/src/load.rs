@@ -26,6 +26,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "total", value: "", help: "judge the host's load, not the load per processor" },
 ];
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let default = |limit| [None, Some(Range::above(limit)), None];
     let warn = reader.parsed("warn", three).unwrap_or(default(2.0));

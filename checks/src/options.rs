@@ -194,12 +194,12 @@ impl<'a> Reader<'a> {
         self.parsed(name, |text| if text.is_empty() { Err("must not be empty") } else { Ok(text.to_owned()) })
     }
 
-    pub(crate) fn from_str<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
+    pub(crate) fn value<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
         self.parsed(name, str::parse)
     }
 
     pub(crate) fn range(&mut self, name: &str) -> Option<Range> {
-        self.from_str(name)
+        self.value(name)
     }
 
     pub(crate) fn seconds(&mut self, name: &str) -> Option<Duration> {

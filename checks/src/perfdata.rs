@@ -1,7 +1,7 @@
 //! The plugin grammar of performance data, `'label'=value[unit];[warn];[crit];[min];[max]`, read and printed.
 //!
 //! A plugin's item that cannot be read is skipped and handed back as it was; it never costs the others. Units are kept as
-//! printed: [`Perf::in_base_units`] turns them into seconds, bytes, … for those who must add them up. State is never
+//! printed: [`crate::unit`] turns them into seconds, bytes, … for those who must add them up. State is never
 //! derived from perfdata: `check_disk` alone has meant *used* and *free* by the same label.
 
 use std::fmt;
@@ -56,8 +56,7 @@ impl fmt::Display for Perf {
         if plain {
             write!(f, "{}=", self.label)?;
         } else {
-            let label = self.label.replace('|', "¦").replace(|c: char| c.is_control(), " ");
-            write!(f, "'{}'=", label.replace('\'', "''"))?;
+            write!(f, "'{}'=", shown(&self.label).replace('\'', "''"))?;
         }
         match self.value {
             Some(value) => write!(f, "{}{}", Number(value), self.unit)?,
@@ -178,7 +177,12 @@ fn parse_item(label: &str, values: &str) -> Option<Perf> {
     let (warn, crit) = (range(), range());
     let mut bound = || fields.next().and_then(number);
     let (min, max) = (bound(), bound());
-    Some(Perf { label: label.to_owned(), value, unit: unit_ok(unit)?.to_owned(), warn, crit, min, max })
+    Some(Perf { label: shown(label), value, unit: unit_ok(unit)?.to_owned(), warn, crit, min, max })
+}
+
+/// A label may hold neither what begins perfdata nor what no terminal should see.
+fn shown(label: &str) -> String {
+    label.replace('|', "¦").replace(|c: char| c.is_control(), " ")
 }
 
 /// Where the number ends. An `e` belongs to it only if an exponent follows: `1EB` is an exabyte.
@@ -210,4 +214,119 @@ fn unit_ok(unit: &str) -> Option<&str> {
         c.is_ascii_digit() || c.is_control() || (c.is_ascii_punctuation() && !matches!(c, '%' | '/' | '*'))
     };
     (!unit.contains(wrong)).then_some(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(text: &str) -> Perf {
+        let parsed = parse(text);
+        assert_eq!((parsed.items.len(), parsed.unparsable.len()), (1, 0), "{text:?}: {parsed:?}");
+        parsed.items.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn ranges_are_kept_where_icinga_drops_them() {
+        let perf = one("test=123456;1000:2000;0:3000;3000;4000");
+        assert_eq!(perf.warn, "1000:2000".parse().ok());
+        assert_eq!(perf.crit, "0:3000".parse().ok());
+        assert_eq!((perf.min, perf.max), (Some(3_000.0), Some(4_000.0)));
+        let careless = one("a=5;warn;@;0;10");
+        assert_eq!((careless.warn, careless.crit, careless.max), (None, None, Some(10.0)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_handed_back_and_costs_nothing_else() {
+        for item in [
+            "test=",
+            "123456",
+            "a=1,23",
+            "a=123_456",
+            "a=inf",
+            "a=-Inf",
+            "a=nan%",
+            "inode=nan%",
+            "=1",
+            "''=1",
+            "'a=1",
+            "a='1'",
+        ] {
+            let parsed = parse(&format!("before=1 {item} after=2"));
+            assert_eq!(parsed.unparsable, [item], "{item}");
+            assert_eq!(parsed.items.len(), 2, "{item}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_undetermined() {
+        assert_eq!(one("a=U;1;2").value, None);
+        assert_eq!(one("a=U").to_string(), "a=U");
+    }
+
+    #[test]
+    fn labels_may_be_quoted_and_prefixed() {
+        let labels = |text: &str| parse(text).items.into_iter().map(|perf| perf.label).collect::<Vec<_>>();
+        assert_eq!(labels("'a b'=1 'it''s'=2 'a=b'=3 a=b=4 '/'=5"), ["a b", "it's", "a=b", "a=b", "/"]);
+        assert_eq!(labels("test::a=3 b=4 other::c=5 d=6"), ["test::a", "test::b", "other::c", "other::d"]);
+    }
+
+    #[test]
+    fn real_plugins_lines_survive() {
+        for line in [
+            "load1=0.380;5.000;10.000;0; load5=0.280;4.000;6.000;0;",
+            "/home=32MB;491;501;-2147483648;511",
+            "time=0.000112s;;;0.000000;10.000000",
+            "rta=0.036000ms;100.000000;500.000000;0.000000 pl=0%;20;60;0",
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.unparsable, [""; 0], "{line}");
+            assert_eq!(parse(&print(&parsed.items)).items, parsed.items, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_items_is_cut() {
+        assert_eq!(parse(&"a=1 ".repeat(ITEMS_MAX + 5)).items.len(), ITEMS_MAX);
+    }
+
+    prop_compose! {
+        fn any_range()(start in -1e9..1e9, length in 0.0..1e9, inside: bool) -> Range {
+            let at = if inside { "@" } else { "" };
+            format!("{at}{}:{}", Number(start), Number(start + length)).parse().unwrap()
+        }
+    }
+
+    prop_compose! {
+        fn any_perf()(
+            label in "[a-z/ '=|]{1,10}",
+            value in proptest::option::of(-1e300..1e300),
+            unit in "(|s|ms|%|KB|c|MiB)",
+            warn in proptest::option::of(any_range()),
+            crit in proptest::option::of(any_range()),
+            min in proptest::option::of(-1e9..1e9),
+            max in proptest::option::of(-1e9..1e9),
+        ) -> Perf {
+            let unit = if value.is_some() { unit } else { String::new() };
+            Perf { label: label.replace('|', "¦"), value, unit, warn, crit, min, max }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_back_the_same(items in proptest::collection::vec(any_perf(), 0..5)) {
+            prop_assert_eq!(parse(&print(&items)), Parsed { items, unparsable: vec![] });
+        }
+
+        #[test]
+        fn any_text_is_read_without_losing_an_item(text in "([a-z0-9=;'.:%@~ ]|\\PC){0,60}") {
+            let parsed = parse(&text);
+            prop_assert!(parsed.items.len() + parsed.unparsable.len() <= text.len());
+            if !text.trim().is_empty() {
+                prop_assert!(!parsed.items.is_empty() || !parsed.unparsable.is_empty());
+            }
+        }
+    }
 }

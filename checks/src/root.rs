@@ -140,9 +140,9 @@ pub fn runs_systemd(root: &Root) -> bool {
 fn count_cpu_list(list: &str) -> Option<usize> {
     let mut count = 0_usize;
     for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
-        count = count.checked_add(last.checked_sub(first)?)?.checked_add(1)?;
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (from.parse::<usize>().ok()?, to.parse::<usize>().ok()?);
+        count = count.checked_add(to.checked_sub(from)?)?.checked_add(1)?;
     }
     Some(count)
 }

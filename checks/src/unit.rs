@@ -1,0 +1,191 @@
+//! Perfdata in base units (seconds, bytes, ratios, …), for those who add up what different plugins print.
+//!
+//! A unit nobody knows is no unit; nothing is refused. Only the metrics page wants this: everywhere else perfdata stays as
+//! the plugin printed it.
+
+use crate::perfdata::Perf;
+
+/// A quantity in base units, for those who add up what different plugins print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BaseUnit {
+    None,
+    Seconds,
+    Bytes,
+    Bits,
+    /// 1 is the whole.
+    Ratio,
+    /// Only ever grows.
+    Counter,
+    Celsius,
+    Fahrenheit,
+    Kelvin,
+    Volts,
+    /// Also of volt-amperes.
+    Watts,
+    Amperes,
+    AmpereSeconds,
+    WattHours,
+    Ohms,
+    Grams,
+    Litres,
+    Lumens,
+    Candelas,
+    Decibel,
+    DecibelMilliwatts,
+}
+
+impl Perf {
+    /// What a value in this unit must be multiplied by, and the base unit it then has. A unit nobody knows is none.
+    ///
+    /// The names are Icinga 2's (`lib/base/perfdatavalue.cpp`): `m` is minutes, `c` a counter but `C` degrees, `b` bits but
+    /// `B` bytes, `K` kelvin but `KB` a thousand bytes. Temperatures are not converted into each other.
+    pub fn base_unit(&self) -> (f64, BaseUnit) {
+        base_unit(&self.unit).unwrap_or((1.0, BaseUnit::None))
+    }
+
+    /// The value in its base unit.
+    pub fn in_base_units(&self) -> Option<(f64, BaseUnit)> {
+        let (factor, unit) = self.base_unit();
+        Some((self.value? * factor, unit))
+    }
+}
+
+fn base_unit(unit: &str) -> Option<(f64, BaseUnit)> {
+    // Case decides for these, before anything is folded.
+    let exact = match unit {
+        "" => Some((1.0, BaseUnit::None)),
+        "%" => Some((0.01, BaseUnit::Ratio)),
+        "c" => Some((1.0, BaseUnit::Counter)),
+        "C" => Some((1.0, BaseUnit::Celsius)),
+        "b" => Some((1.0, BaseUnit::Bits)),
+        "B" => Some((1.0, BaseUnit::Bytes)),
+        _ => None,
+    };
+    exact
+        .or_else(|| folded(&unit.to_lowercase()))
+        .or_else(|| prefixed(unit, "B").map(|factor| (factor, BaseUnit::Bytes)))
+        .or_else(|| prefixed(unit, "b").map(|factor| (factor, BaseUnit::Bits)))
+        .or_else(|| {
+            let lower = unit.to_lowercase();
+            SCALED.iter().find_map(|&(name, size, base)| Some((prefixed(&lower, name)? * size, base)))
+        })
+}
+
+/// Units that take no prefix, in lower case.
+fn folded(unit: &str) -> Option<(f64, BaseUnit)> {
+    Some(match unit {
+        "ns" => (1e-9, BaseUnit::Seconds),
+        "us" | "µs" | "μs" => (1e-6, BaseUnit::Seconds),
+        "ms" => (1e-3, BaseUnit::Seconds),
+        "s" => (1.0, BaseUnit::Seconds),
+        "m" => (60.0, BaseUnit::Seconds),
+        "h" => (3_600.0, BaseUnit::Seconds),
+        "d" => (86_400.0, BaseUnit::Seconds),
+        "k" => (1.0, BaseUnit::Kelvin),
+        "f" => (1.0, BaseUnit::Fahrenheit),
+        "t" => (1e6, BaseUnit::Grams),
+        "lm" => (1.0, BaseUnit::Lumens),
+        "cd" => (1.0, BaseUnit::Candelas),
+        "db" => (1.0, BaseUnit::Decibel),
+        "dbm" => (1.0, BaseUnit::DecibelMilliwatts),
+        _ => return None,
+    })
+}
+
+/// Units that take a decimal prefix, in lower case; longer names first.
+const SCALED: &[(&str, f64, BaseUnit)] = &[
+    ("ah", 3_600.0, BaseUnit::AmpereSeconds),
+    ("am", 60.0, BaseUnit::AmpereSeconds),
+    ("as", 1.0, BaseUnit::AmpereSeconds),
+    ("wh", 1.0, BaseUnit::WattHours),
+    ("wm", 1.0 / 60.0, BaseUnit::WattHours),
+    ("ws", 1.0 / 3_600.0, BaseUnit::WattHours),
+    ("a", 1.0, BaseUnit::Amperes),
+    ("v", 1.0, BaseUnit::Volts),
+    ("w", 1.0, BaseUnit::Watts),
+    ("o", 1.0, BaseUnit::Ohms),
+    ("g", 1.0, BaseUnit::Grams),
+    ("l", 1.0, BaseUnit::Litres),
+];
+
+/// The factor of the prefix in front of `name`; binary prefixes (`Ki`) only for bits and bytes. Case of the prefix does
+/// not count there: plugins print `kB`, `KB`, `gib`.
+fn prefixed(unit: &str, name: &str) -> Option<f64> {
+    const POWERS: [(&str, i32); 8] =
+        [("k", 1), ("m", 2), ("g", 3), ("t", 4), ("p", 5), ("e", 6), ("z", 7), ("y", 8)];
+    let prefix = unit.strip_suffix(name)?.to_lowercase();
+    let power = |letter: &str| POWERS.iter().find(|(known, _)| *known == letter).map(|(_, power)| *power);
+    let information = matches!(name, "B" | "b");
+    match prefix.as_str() {
+        "" => Some(1.0),
+        // A milliampere is likelier than a megaampere; a plugin never means a millibyte.
+        "m" if !information => Some(1e-3),
+        "u" | "µ" if !information => Some(1e-6),
+        "n" if !information => Some(1e-9),
+        "h" if !information => Some(100.0),
+        letter => match letter.strip_suffix('i').filter(|_| information) {
+            Some(letter) => Some(1_024_f64.powi(power(letter)?)),
+            None => Some(1_000_f64.powi(power(letter)?)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{perfdata::parse, threshold::Range};
+
+    fn one(text: &str) -> Perf {
+        parse(text).items.into_iter().next().unwrap()
+    }
+
+    /// Value, unit, warn, crit, min, max, all in base units.
+    fn based(text: &str) -> (f64, BaseUnit, String) {
+        let perf = one(text);
+        let (factor, unit) = perf.base_unit();
+        let range = |range: Option<Range>| range.map(|range| range.scaled(factor).to_string());
+        let bound = |bound: Option<f64>| bound.map(|bound| (bound * factor).to_string());
+        let rest = [range(perf.warn), range(perf.crit), bound(perf.min), bound(perf.max)];
+        (perf.value.unwrap() * factor, unit, rest.map(Option::unwrap_or_default).join(";"))
+    }
+
+    /// The rows of Icinga's conformance tests (`test/icinga-perfdata.cpp`).
+    #[test]
+    fn units_are_what_icinga_takes_them_for() {
+        use BaseUnit as U;
+        let cases = [
+            ("test=1000ms;200;500", 1.0, U::Seconds, "0.2;0.5;;"),
+            ("testA=2m;3;4;1;5", 120.0, U::Seconds, "180;240;60;300"),
+            ("t=2h", 7_200.0, U::Seconds, ";;;"),
+            ("t=1d", 86_400.0, U::Seconds, ";;;"),
+            ("t=100us", 1e-4, U::Seconds, ";;;"),
+            ("test=42c", 42.0, U::Counter, ";;;"),
+            ("test=1C", 1.0, U::Celsius, ";;;"),
+            ("test=1K", 1.0, U::Kelvin, ";;;"),
+            ("test=1F", 1.0, U::Fahrenheit, ";;;"),
+            ("test=1TO", 1e12, U::Ohms, ";;;"),
+            ("test=1dBm", 1.0, U::DecibelMilliwatts, ";;;"),
+            ("test=1t", 1e6, U::Grams, ";;;"),
+            ("test=1hl", 100.0, U::Litres, ";;;"),
+            ("test=1kAm", 60_000.0, U::AmpereSeconds, ";;;"),
+            ("test=1EWh", 1e18, U::WattHours, ";;;"),
+            ("test=1KB", 1_000.0, U::Bytes, ";;;"),
+            ("test=1KiB", 1_024.0, U::Bytes, ";;;"),
+            ("test=2MiB", 2_097_152.0, U::Bytes, ";;;"),
+            ("test=1gib", 1_073_741_824.0, U::Bits, ";;;"),
+            ("test=50%;80;90", 0.5, U::Ratio, "0.8;0.9;;"),
+            ("test=2foobar", 2.0, U::None, ";;;"),
+            ("test=1mA", 1e-3, U::Amperes, ";;;"),
+            ("test=+1.5E-15EB", 1_500.0, U::Bytes, ";;;"),
+            ("test=23.", 23.0, U::None, ";;;"),
+            ("test=.42", 0.42, U::None, ";;;"),
+            ("test=1.1E-1", 0.11, U::None, ";;;"),
+            ("a=1;;7;1;9", 1.0, U::None, ";7;1;9"),
+        ];
+        for (text, value, unit, rest) in cases {
+            let (got, got_unit, got_rest) = based(text);
+            assert!((got - value).abs() <= value.abs() * 1e-9, "{text}: {got}");
+            assert_eq!((got_unit, got_rest.as_str()), (unit, rest), "{text}");
+        }
+    }
+}
