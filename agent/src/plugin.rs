@@ -25,7 +25,7 @@ use std::{
 use dogwatch_checks::{CheckResult, State, output};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
-    io::{AsyncReadExt as _, unix::AsyncFd},
+    io::{AsyncReadExt as _, Interest, unix::AsyncFd},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
@@ -107,7 +107,7 @@ impl Plugin {
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("no process id"))?;
-        let ended = AsyncFd::new(pidfd_open(pid, PidfdFlags::empty())?)?;
+        let ended = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
         let group = Group(Some(pid));
         Ok(Running { group, child, ended, stdout: Some(stdout), printed: Printed::default() })
     }
@@ -131,19 +131,24 @@ impl Plugin {
                 (None, Some(signal)) => (State::Unknown, format!("plugin died by signal {signal}")),
                 (None, None) => (State::Unknown, "plugin ended in a way nobody knows".to_owned()),
             },
-            End::Deadline(after) => (self.timeout_state, format!("plugin was stopped after {}", seconds(after))),
+            End::Deadline(after) => {
+                (self.timeout_state, format!("plugin was stopped after {}", seconds(after)))
+            }
             End::Unkillable(after) => (
                 self.timeout_state,
-                format!("plugin was killed after {} and does not die: it hangs in the kernel", seconds(after)),
+                format!(
+                    "plugin was killed after {} and does not die: it hangs in the kernel",
+                    seconds(after)
+                ),
             ),
             End::Lost(error) => (State::Unknown, format!("plugin could not be waited for: {error}")),
         };
-        let said = output::parse(state, printed);
-        let mut result = CheckResult::new(state, reason);
-        if !printed.is_empty() {
-            result.detail = format!("it printed: {}\n{}", said.summary, said.detail).trim_end().to_owned();
+        let result = CheckResult::new(state, reason);
+        if printed.is_empty() {
+            return result;
         }
-        result
+        let said = output::parse(state, printed);
+        result.with_detail(format!("it printed: {}\n{}", said.summary, said.detail).trim_end())
     }
 }
 
@@ -260,6 +265,14 @@ impl Running {
             }
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "unsound only for a descriptor that closes itself; the new name for it is an unsafe fn"
+)]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 /// The first [`OUTPUT_MAX`] bytes.
