@@ -17,7 +17,6 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -31,6 +30,7 @@ use serde::Deserialize;
 use super::{
     Accepted, DeliveryError, Notification, mail,
     receiver::Sender,
+    secret::SecretFile,
     smtp::{Refusal, Session},
     words,
 };
@@ -49,7 +49,7 @@ pub struct File {
     /// Default: `none` to this host, `required` to any other.
     pub tls: Option<Spanned<Tls>>,
     pub username: Option<Spanned<String>>,
-    /// Read at each send, so a new password needs no reload. The last newline is not part of it.
+    /// Read at each send, so a new password needs no reload. Its first line counts.
     pub password_file: Option<Spanned<PathBuf>>,
     /// PEM file with further authorities to trust, for a relay with a private one.
     pub ca_file: Option<Spanned<PathBuf>>,
@@ -99,7 +99,7 @@ pub struct Email {
 #[derive(Debug, Clone)]
 pub(super) struct Login {
     pub(super) username: String,
-    password_file: PathBuf,
+    pub(super) password: SecretFile,
 }
 
 impl File {
@@ -125,7 +125,10 @@ impl File {
                         "a password must not travel in the clear; set tls = \"required\" or \"implicit\"",
                     );
                 }
-                Some(Login { username: username.into_inner(), password_file: password_file.into_inner() })
+                Some(Login {
+                    username: username.into_inner(),
+                    password: SecretFile::new(password_file.into_inner()),
+                })
             }
             (None, None) => None,
             (Some(username), None) => {
@@ -226,16 +229,6 @@ impl Email {
             return Ok(from.clone());
         }
         Ok(Mailbox::new(Some("dogwatch".into()), mail::local_address("dogwatch", sender)?))
-    }
-}
-
-impl Login {
-    /// Reads the password now.
-    pub(super) fn password(&self) -> Result<String, String> {
-        let text = fs::read_to_string(&self.password_file).map_err(|error| {
-            format!("cannot read password_file {}: {error}", self.password_file.display())
-        })?;
-        Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
     }
 }
 

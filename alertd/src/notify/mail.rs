@@ -94,7 +94,7 @@ pub(super) fn token(text: &str) -> String {
 }
 
 /// 32 hex digits of SHA-256.
-fn hex_of(text: &str) -> String {
+pub(super) fn hex_of(text: &str) -> String {
     digest(&SHA256, text.as_bytes()).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

@@ -10,6 +10,9 @@
 //! | [`mail`] | the words as a MIME message |
 //! | [`email`] | a mail by SMTP |
 //! | [`maildir`] | a mail as a file |
+//! | [`pagerduty`] | Events API v2 |
+//! | [`webhook`] | signed JSON, its schema |
+//! | [`exec`] | a program of one's own |
 //!
 //! Not here: when to send, how often, to whom. A receiver neither retries nor limits; it says what came of one try.
 
@@ -20,10 +23,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub mod email;
+pub mod exec;
+mod http;
 pub mod mail;
 pub mod maildir;
+pub mod pagerduty;
 pub mod receiver;
+mod secret;
 mod smtp;
+pub mod webhook;
 pub mod words;
 
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};

@@ -11,21 +11,27 @@ use dogwatch_daemon::config::{Problems, Source};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
-use super::{Accepted, DeliveryError, Notification, email, maildir};
+use super::{Accepted, DeliveryError, Notification, email, exec, http::Http, maildir, pagerduty, webhook};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverFile {
     pub email: Option<email::File>,
+    pub exec: Option<exec::File>,
     pub maildir: Option<maildir::File>,
+    pub pagerduty: Option<pagerduty::File>,
+    pub webhook: Option<webhook::File>,
 }
 
 /// How to reach a receiver, checked.
 #[derive(Debug, Clone)]
 pub enum Receiver {
     Email(email::Email),
+    Exec(exec::Exec),
     Maildir(maildir::Maildir),
+    PagerDuty(pagerduty::PagerDuty),
+    Webhook(webhook::Webhook),
 }
 
 impl ReceiverFile {
@@ -42,8 +48,17 @@ impl ReceiverFile {
         if let Some(file) = self.email {
             found.push(file.resolve(source, problems).map(Receiver::Email));
         }
+        if let Some(file) = self.exec {
+            found.push(file.resolve(source, problems).map(Receiver::Exec));
+        }
         if let Some(file) = self.maildir {
             found.push(file.resolve(source, problems).map(Receiver::Maildir));
+        }
+        if let Some(file) = self.pagerduty {
+            found.push(file.resolve(source, problems).map(Receiver::PagerDuty));
+        }
+        if let Some(file) = self.webhook {
+            found.push(file.resolve(source, problems).map(Receiver::Webhook));
         }
         if found.len() != 1 {
             let count = if found.is_empty() { "no" } else { "more than one" };
@@ -60,20 +75,23 @@ impl ReceiverFile {
     }
 }
 
-const KINDS: [&str; 2] = ["email", "maildir"];
+const KINDS: [&str; 5] = ["email", "exec", "maildir", "pagerduty", "webhook"];
 
 impl Receiver {
     /// The table's name: `email`, `pagerduty`, …
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Email(_) => "email",
+            Self::Exec(_) => "exec",
             Self::Maildir(_) => "maildir",
+            Self::PagerDuty(_) => "pagerduty",
+            Self::Webhook(_) => "webhook",
         }
     }
 }
 
 /// What a receiver may take beyond the deadline to say what it was waiting for.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Who speaks: the host alertd runs on, and the time zone that people read times in.
 #[derive(Debug, Clone)]
@@ -97,11 +115,12 @@ impl Sender {
 pub struct Receivers {
     by_name: BTreeMap<String, Receiver>,
     sender: Sender,
+    http: Http,
 }
 
 impl Receivers {
     pub fn new(by_name: BTreeMap<String, Receiver>, sender: Sender) -> Self {
-        Self { by_name, sender }
+        Self { by_name, sender, http: Http::default() }
     }
 
     /// Hands `notification` to `receiver`, once, within `deadline`. Safe to drop half way: the id makes a repeat harmless.
@@ -116,10 +135,14 @@ impl Receivers {
                 reason: format!("receiver {receiver:?} is no longer in the config"),
             });
         };
+        let (sender, http) = (&self.sender, &self.http);
         let try_once = async {
             match found {
-                Receiver::Email(email) => email.send(notification, &self.sender, deadline).await,
-                Receiver::Maildir(maildir) => maildir.send(notification, &self.sender).await,
+                Receiver::Email(email) => email.send(notification, sender, deadline).await,
+                Receiver::Exec(exec) => exec.send(notification, sender, deadline).await,
+                Receiver::Maildir(maildir) => maildir.send(notification, sender).await,
+                Receiver::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
+                Receiver::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
             }
         };
         // A receiver that can say what it waited for keeps the deadline itself; this one stands behind it.

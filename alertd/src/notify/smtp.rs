@@ -110,7 +110,7 @@ impl<'a> Session<'a> {
         }
         if let Some(login) = &email.login {
             session.now("logging in");
-            let password = login.password().map_err(Refusal::configured)?;
+            let password = login.password.read().map_err(Refusal::configured)?;
             let credentials = Credentials::new(login.username.clone(), password);
             let said = session.connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await;
             expect("login", said, &[235])?;

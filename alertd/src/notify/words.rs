@@ -19,21 +19,26 @@ const TITLE_CHARS_MAX: usize = 200;
 
 /// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
 pub fn line(text: &str, chars_max: usize) -> String {
-    let visible = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|&c| is_harmless(c));
-    let mut line: String = visible.collect::<String>().split(' ').filter(|word| !word.is_empty()).fold(
-        String::new(),
-        |mut line, word| {
-            if !line.is_empty() {
-                line.push(' ');
+    let (mut line, mut length, mut gap) = (String::new(), 0, false);
+    for c in text.chars().filter(|&c| c.is_whitespace() || is_harmless(c)) {
+        if c.is_whitespace() {
+            gap = length > 0;
+            continue;
+        }
+        length += 1 + usize::from(gap);
+        if length > chars_max {
+            // Room for the mark: it takes the last character's place.
+            let over = line.chars().count() >= chars_max;
+            if over {
+                line.pop();
             }
-            line.push_str(word);
-            line
-        },
-    );
-    if let Some((cut, _)) = line.char_indices().nth(chars_max) {
-        line.truncate(cut);
-        line.pop();
-        line.push('…');
+            line.push('…');
+            break;
+        }
+        if std::mem::take(&mut gap) {
+            line.push(' ');
+        }
+        line.push(c);
     }
     line
 }
@@ -244,6 +249,10 @@ pub(super) mod tests {
         let text = "a\r\nBcc: x@y\u{202e}z\u{1b}[31m\0\t end";
         assert_eq!(line(text, 100), "a Bcc: x@yz[31m end");
         assert_eq!(line("äöü€uro", 4), "äöü…");
+        assert_eq!(
+            ["abcd", " abcd ", "abc d", "abc  de"].map(|text| line(text, 4)),
+            ["abcd", "abcd", "abc…", "abc…"]
+        );
         assert_eq!(block("a\tb\n\u{7}c\nd", 2), ["a    b", "c", "… and 1 more lines"]);
     }
 

@@ -1,0 +1,323 @@
+//! The HTTPS client that PagerDuty and webhooks share: POST, a deadline, a bounded answer, and what a status means.
+//!
+//! TLS by rustls with ring; certificates are checked against the host's own store, loaded at the first `https` use, so a
+//! host without `ca-certificates` can still reach an `http` endpoint. One connection a request: notifications are rare
+//! and a kept connection that the other side has dropped would cost a retry. Redirects are not followed: a receiver
+//! that moved is for the operator to see.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Bytes,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{ClientConfig, crypto::ring};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+use super::{DeliveryError, words};
+
+/// Bytes of an answer that are read: a short JSON or an error page's beginning.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Cheap to clone; clones share the loaded certificates.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    plain: Client<HttpConnector, Full<Bytes>>,
+    secure: Arc<OnceLock<Https>>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    retry_after: Option<Duration>,
+    pub(super) body: Bytes,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            plain: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http(),
+            secure: Arc::default(),
+        }
+    }
+}
+
+impl Http {
+    /// Sends JSON and reads the answer, all within `deadline`.
+    pub(super) async fn post(
+        &self,
+        url: &Uri,
+        headers: &[(HeaderName, String)],
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Answer, DeliveryError> {
+        let request = request(url, headers, body)?;
+        tokio::time::timeout(deadline, self.exchange(request))
+            .await
+            .unwrap_or_else(|_| Err(retry(format!("{} gave no answer within {deadline:?}", endpoint(url)))))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, DeliveryError> {
+        let to = endpoint(request.uri());
+        let sent = if request.uri().scheme_str() == Some("https") {
+            self.secure()?.request(request).await
+        } else {
+            self.plain.request(request).await
+        };
+        let reply = sent.map_err(|error| retry(format!("{to}: {}", chain(&error))))?;
+        let (head, body) = reply.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        // The status decides; a body that is too long or breaks off only has less to say.
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body })
+    }
+
+    fn secure(&self) -> Result<&Https, DeliveryError> {
+        if let Some(client) = self.secure.get() {
+            return Ok(client);
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(BuilderVerifierExt::with_platform_verifier)
+            .map_err(|error| {
+                retry(format!("cannot load this host's certificate store; install ca-certificates: {error}"))
+            })?
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(self.secure.get_or_init(|| client))
+    }
+}
+
+impl Answer {
+    /// What an answer that is no success asks for: 408, 425, 429 and 5xx pass, other 4xx and redirects stay.
+    pub(super) fn into_error(self, url: &Uri) -> DeliveryError {
+        let said = words::line(&String::from_utf8_lossy(&self.body), 300);
+        let reason = format!("{} answered {}: {said}", endpoint(url), self.status);
+        let reason = reason.trim_end_matches([':', ' ']).to_owned();
+        match self.status.as_u16() {
+            408 | 425 | 500..=599 => DeliveryError::Retry { after: self.retry_after, reason },
+            429 => DeliveryError::Retry { after: self.retry_after.or(Some(TOO_MANY_PAUSE)), reason },
+            _ => DeliveryError::Rejected { reason },
+        }
+    }
+}
+
+/// What a 429 without `Retry-After` means (PagerDuty suggests tries 30 s apart).
+const TOO_MANY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Reads a URL from the config. `http` is refused when `secret` says that a secret travels with it, except to this host.
+pub(super) fn url(
+    text: &Spanned<String>,
+    secret: bool,
+    source: &Source,
+    problems: &mut Problems,
+) -> Option<Uri> {
+    let mut wrong = |message: String| {
+        problems.add(source, text.span(), message);
+        None
+    };
+    let Ok(uri) = text.get_ref().parse::<Uri>() else {
+        return wrong(format!("{:?} is not a URL; write https://HOST/PATH", text.get_ref()));
+    };
+    let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
+        return wrong(format!("{:?} names no host; write https://HOST/PATH", text.get_ref()));
+    };
+    let local = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Some(uri),
+        Some("http") if local || !secret => Some(uri),
+        Some("http") => wrong("a secret must not travel in the clear; write https://".into()),
+        _ => wrong(format!("{:?} is neither http:// nor https://", text.get_ref())),
+    }
+}
+
+fn request(
+    url: &Uri,
+    headers: &[(HeaderName, String)],
+    body: Vec<u8>,
+) -> Result<Request<Full<Bytes>>, DeliveryError> {
+    let rejected = |reason: String| DeliveryError::Rejected { reason };
+    let mut request = Request::post(url.clone())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("dogwatch-alertd/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| rejected(format!("cannot write the request: {error}")))?;
+    for (name, value) in headers {
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| rejected(format!("header {name} cannot hold its value")))?;
+        request.headers_mut().insert(name.clone(), value);
+    }
+    Ok(request)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    // The date form would need a clock; nobody here sends it.
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Scheme, host and port: a path or a query may be a secret.
+pub(super) fn endpoint(url: &Uri) -> String {
+    format!("{}://{}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or("?"))
+        + &url.port().map(|port| format!(":{port}")).unwrap_or_default()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    words::line(&text, 300)
+}
+
+fn retry(reason: String) -> DeliveryError {
+    DeliveryError::Retry { after: None, reason }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Mutex;
+
+    use axum::{Router, extract::State, http::HeaderMap};
+
+    use super::*;
+
+    /// What came in, and what is answered.
+    pub(in crate::notify) struct Server {
+        pub(in crate::notify) url: String,
+        shared: Arc<Shared>,
+    }
+
+    struct Shared {
+        requests: Mutex<Vec<(HeaderMap, Bytes)>>,
+        answer: (u16, Vec<(&'static str, &'static str)>, String),
+    }
+
+    impl Server {
+        pub(in crate::notify) async fn start(
+            status: u16,
+            headers: &[(&'static str, &'static str)],
+            body: &str,
+        ) -> Self {
+            let answer = (status, headers.to_vec(), body.to_owned());
+            let shared = Arc::new(Shared { requests: Mutex::default(), answer });
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/hook?key=hidden", listener.local_addr().unwrap());
+            let router = Router::new().fallback(answer_all).with_state(Arc::clone(&shared));
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            Self { url, shared }
+        }
+
+        pub(in crate::notify) fn requests(&self) -> Vec<(HeaderMap, Bytes)> {
+            self.shared.requests.lock().unwrap().clone()
+        }
+    }
+
+    async fn answer_all(
+        State(shared): State<Arc<Shared>>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> axum::response::Response {
+        shared.requests.lock().unwrap().push((headers, body));
+        let (status, headers, body) = &shared.answer;
+        let mut builder = axum::response::Response::builder().status(*status);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(body.clone().into()).unwrap()
+    }
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    async fn error_of(status: u16, headers: &[(&'static str, &'static str)]) -> DeliveryError {
+        let server = Server::start(status, headers, "sorry\r\nmate").await;
+        let url = server.url.parse().unwrap();
+        Http::default().post(&url, &[], b"{}".to_vec(), DEADLINE).await.unwrap().into_error(&url)
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_and_what_stays_is_not() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert!(matches!(error_of(status, &[]).await, DeliveryError::Retry { .. }), "{status}");
+        }
+        for status in [301, 307, 400, 401, 403, 404, 410, 413, 422] {
+            assert!(matches!(error_of(status, &[]).await, DeliveryError::Rejected { .. }), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pause_that_is_asked_for_is_kept() {
+        let after = |error| match error {
+            DeliveryError::Retry { after, .. } => after.map(|after: Duration| after.as_secs()),
+            DeliveryError::Rejected { .. } => None,
+        };
+        assert_eq!(after(error_of(503, &[("retry-after", "120")]).await), Some(120));
+        assert_eq!(after(error_of(429, &[]).await), Some(30));
+        assert_eq!(after(error_of(503, &[("retry-after", "soon")]).await), None);
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_endpoint_without_its_path() {
+        let text = error_of(500, &[]).await.to_string();
+        assert!(text.ends_with("answered 500 Internal Server Error: sorry mate"), "{text}");
+        assert!(!text.contains("hidden") && text.contains("http://127.0.0.1:"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_mute_or_absent_endpoint_is_tried_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let http = Http::default();
+        let post = || http.post(&url, &[], Vec::new(), Duration::from_millis(200));
+        let error = post().await.unwrap_err();
+        assert!(
+            matches!(&error, DeliveryError::Retry { reason, .. } if reason.contains("within 200ms")),
+            "{error}"
+        );
+        drop(listener);
+        assert!(matches!(post().await.unwrap_err(), DeliveryError::Retry { .. }));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut() {
+        let server = Server::start(202, &[], &"x".repeat(ANSWER_BYTES_MAX + 1)).await;
+        let url = server.url.parse().unwrap();
+        let answer = Http::default().post(&url, &[], Vec::new(), DEADLINE).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (202, 0));
+    }
+
+    #[test]
+    fn a_secret_goes_over_https_or_stays_on_this_host() {
+        let check = |text: &str, secret| {
+            let source = Source { path: "alertd.toml".into(), text: text.into() };
+            let mut problems = Problems::default();
+            let found = url(&Spanned::new(0..text.len(), text.into()), secret, &source, &mut problems);
+            assert_eq!(found.is_some(), problems.0.is_empty());
+            found.is_some()
+        };
+        assert!(check("https://example.org/x", true) && check("http://[::1]:80/", true));
+        assert!(check("http://127.0.0.1:9/", true) && check("http://example.org/", false));
+        for text in ["http://example.org/", "ftp://x/", "example.org", "https:///x", "not a url", ""] {
+            assert!(!check(text, true), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! `[receiver.NAME.pagerduty]`: PagerDuty Events API v2, and whatever speaks it.
+//!
+//! ```toml
+//! [receiver.pager.pagerduty]
+//! routing_key_file = "/etc/dogwatch/pagerduty.key"   # the integration's 32 characters
+//! ```
+//!
+//! One alertd incident is one PagerDuty incident, by `dedup_key`; a repeat after a crash joins it instead of paging
+//! twice. Problem, update and reminder *trigger*, an ack *acknowledges*, a recovery *resolves*. PagerDuty does not page
+//! again for what joins an open incident: new alerts of a group show in its log only. A digest and a test trigger
+//! incidents of their own that a person resolves.
+//!
+//! | alertd | severity |
+//! | --- | --- |
+//! | CRITICAL | critical |
+//! | UNKNOWN | error |
+//! | WARNING | warning |
+//! | OK, test | info |
+
+use std::{path::PathBuf, time::Duration};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use dogwatch_wire::State;
+use hyper::Uri;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, http, mail,
+    receiver::Sender,
+    secret::SecretFile,
+    words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
+};
+
+/// `[receiver.NAME.pagerduty]` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub routing_key_file: Spanned<PathBuf>,
+    /// Default: PagerDuty's own.
+    pub url: Option<Spanned<String>>,
+}
+
+const EVENTS_URL: &str = "https://events.pagerduty.com/v2/enqueue";
+/// The API's limits (developer docs, Events API v2).
+const DEDUP_KEY_CHARS_MAX: usize = 255;
+const SUMMARY_CHARS_MAX: usize = 1_024;
+/// Of 512 KB, with room for the provider's way of counting.
+const EVENT_BYTES_MAX: usize = 500_000;
+
+#[derive(Debug, Clone)]
+pub struct PagerDuty {
+    routing_key: SecretFile,
+    url: Uri,
+}
+
+impl File {
+    pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<PagerDuty> {
+        let url = match self.url {
+            Some(url) => http::url(&url, true, source, problems)?,
+            None => Uri::from_static(EVENTS_URL),
+        };
+        Some(PagerDuty { routing_key: SecretFile::new(self.routing_key_file.into_inner()), url })
+    }
+}
+
+impl PagerDuty {
+    pub(super) async fn send(
+        &self,
+        told: &Notification,
+        sender: &Sender,
+        http: &http::Http,
+        deadline: Duration,
+    ) -> Result<Accepted, DeliveryError> {
+        let rejected = |reason: String| DeliveryError::Rejected { reason };
+        let key = self.routing_key.read().map_err(rejected)?;
+        let body = event(told, sender, &key)?;
+        let answer = http.post(&self.url, &[], body, deadline).await?;
+        if answer.status.as_u16() != 202 {
+            return Err(answer.into_error(&self.url));
+        }
+        let reply = serde_json::from_slice::<Reply>(&answer.body).ok().and_then(|reply| reply.dedup_key);
+        Ok(Accepted { provider_id: reply.map(|key| words::line(&key, DEDUP_KEY_CHARS_MAX)) })
+    }
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    dedup_key: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    routing_key: &'a str,
+    #[serde(rename = "event_action")]
+    action: &'static str,
+    dedup_key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Payload>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<Link>,
+    client: &'static str,
+}
+
+#[derive(Serialize)]
+struct Payload {
+    summary: String,
+    source: String,
+    severity: &'static str,
+    timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component: Option<String>,
+    group: String,
+    custom_details: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct Link {
+    href: String,
+    text: String,
+}
+
+/// How much of each alert goes along; less if the event would be too large.
+#[derive(Clone, Copy)]
+enum Detail {
+    Full,
+    SummariesOnly,
+    None,
+}
+
+/// The event's bytes, never above the API's limit.
+fn event(told: &Notification, sender: &Sender, routing_key: &str) -> Result<Vec<u8>, DeliveryError> {
+    let rejected = |reason: String| DeliveryError::Rejected { reason };
+    for detail in [Detail::Full, Detail::SummariesOnly, Detail::None] {
+        let bytes = serde_json::to_vec(&event_with(told, sender, routing_key, detail))
+            .map_err(|error| rejected(format!("cannot write the event: {error}")))?;
+        if bytes.len() <= EVENT_BYTES_MAX {
+            return Ok(bytes);
+        }
+    }
+    Err(rejected("the event is too large even without details".into()))
+}
+
+fn event_with<'a>(told: &Notification, sender: &Sender, routing_key: &'a str, detail: Detail) -> Event<'a> {
+    let action = match told.kind {
+        Kind::Problem | Kind::Update | Kind::Reminder | Kind::Digest | Kind::Test => "trigger",
+        Kind::Acknowledged => "acknowledge",
+        Kind::Recovery => "resolve",
+    };
+    let trigger = action == "trigger";
+    Event {
+        routing_key,
+        action,
+        dedup_key: dedup_key(told),
+        payload: trigger.then(|| payload(told, sender, detail)),
+        links: if trigger { links(told) } else { Vec::new() },
+        client: "dogwatch",
+    }
+}
+
+fn dedup_key(told: &Notification) -> String {
+    let key = words::line(&told.dedup_key, usize::MAX);
+    if key.is_empty() || key.chars().count() > DEDUP_KEY_CHARS_MAX {
+        mail::hex_of(&told.dedup_key)
+    } else {
+        key
+    }
+}
+
+fn payload(told: &Notification, sender: &Sender, detail: Detail) -> Payload {
+    let label = |name: &str| told.firing.first().and_then(|alert| alert.labels.get(name));
+    Payload {
+        summary: words::line(&words::title(told), SUMMARY_CHARS_MAX),
+        source: words::line(label("host").unwrap_or(&sender.host), 255),
+        severity: severity(told),
+        timestamp: told.created_at.to_string(),
+        component: label("service").map(|service| words::line(service, 255)),
+        group: words::group(told),
+        custom_details: details(told, sender, detail),
+    }
+}
+
+fn severity(told: &Notification) -> &'static str {
+    match (told.kind, words::worst(told)) {
+        (Kind::Test, _) => "info",
+        // What was held back may be worse than we can see here.
+        (Kind::Digest, State::Ok) | (_, State::Critical) => "critical",
+        (_, State::Unknown) => "error",
+        (_, State::Warning) => "warning",
+        (_, State::Ok) => "info",
+    }
+}
+
+fn details(told: &Notification, sender: &Sender, detail: Detail) -> serde_json::Value {
+    let alerts = |alerts: &[NotifiedAlert]| -> serde_json::Value {
+        alerts.iter().take(ALERTS_MAX).map(|alert| one_alert(alert, sender, detail)).collect()
+    };
+    let mut details = json!({
+        "reason": words::line(&told.reason, 80),
+        "notification": words::line(&told.id, 200),
+        "firing_count": told.firing.len(),
+        "resolved_count": told.resolved.len(),
+    });
+    if told.incident > 0 {
+        details["ack"] = format!("alertctl ack {} (on {})", told.incident, sender.host).into();
+        details["why"] = format!("alertctl why {}", told.incident).into();
+    }
+    if !matches!(detail, Detail::None) {
+        details["firing"] = alerts(&told.firing);
+        details["resolved"] = alerts(&told.resolved);
+        let held = told.digest.iter().take(DIGEST_LINES_MAX);
+        details["held_back"] =
+            held.map(|line| format!("#{} {}", line.incident, words::line(&line.title, 200))).collect();
+    }
+    details
+}
+
+fn one_alert(alert: &NotifiedAlert, sender: &Sender, detail: Detail) -> serde_json::Value {
+    let mut value = json!({
+        "name": words::alert_name(alert),
+        "state": alert.state.name(),
+        "summary": words::line(&alert.summary, 500),
+        "since": words::clock_time(alert.since, &sender.zone),
+    });
+    if matches!(detail, Detail::Full) {
+        value["value"] = words::line(&alert.perfdata, 500).into();
+        value["detail"] = words::block(&alert.detail, 40).into();
+        for (name, text) in alert.annotations.iter().take(20) {
+            value[words::line(name, 40)] = words::line(text, 500).into();
+        }
+    }
+    value
+}
+
+/// Annotations that are URLs, the runbook among them.
+fn links(told: &Notification) -> Vec<Link> {
+    let annotations = told.firing.iter().take(ALERTS_MAX).flat_map(|alert| &alert.annotations);
+    let mut links: Vec<Link> = Vec::new();
+    for (name, value) in annotations {
+        let is_url = value.starts_with("https://") || value.starts_with("http://");
+        if is_url && links.len() < 10 && !links.iter().any(|link| link.href == *value) {
+            links.push(Link { href: words::line(value, 1_000), text: words::line(name, 100) });
+        }
+    }
+    links
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use serde_json::Value;
+
+    use super::{super::words::tests::problem, *};
+
+    #[test]
+    fn a_problem_triggers_with_what_where_and_how_bad() {
+        assert_eq!(
+            json_of(&problem()),
+            json!({
+                "routing_key": "k".repeat(32),
+                "event_action": "trigger",
+                "dedup_key": "alertd/web1/4711",
+                "client": "dogwatch",
+                "links": [{"href": "https://wiki.example/disk", "text": "runbook"}],
+                "payload": {
+                    "summary": "[#4711] CRITICAL web1/disk: /var 96% used",
+                    "source": "web1",
+                    "severity": "critical",
+                    "timestamp": "2026-11-21T02:16:00Z",
+                    "component": "disk",
+                    "group": "service=disk",
+                    "custom_details": {
+                        "reason": "group_wait_over",
+                        "notification": "n-0192f3a7-2",
+                        "firing_count": 1,
+                        "resolved_count": 0,
+                        "ack": "alertctl ack 4711 (on mon1)",
+                        "why": "alertctl why 4711",
+                        "firing": [{
+                            "name": "web1/disk",
+                            "state": "CRITICAL",
+                            "summary": "/var 96% used",
+                            "since": "02:12 Sat 21 Nov 2026 UTC",
+                            "value": "/var=96%;80;90",
+                            "detail": ["/var 96% of 20 GiB", "/ 40% of 10 GiB"],
+                            "note": "ask storage first",
+                            "runbook": "https://wiki.example/disk",
+                        }],
+                        "resolved": [],
+                        "held_back": [],
+                    },
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn an_ack_acknowledges_and_a_recovery_resolves_the_same_incident() {
+        let action = |kind| {
+            let event = json_of(&Notification { kind, ..problem() });
+            assert_eq!(event["dedup_key"], "alertd/web1/4711");
+            (event["event_action"].clone(), event.get("payload").is_some())
+        };
+        assert_eq!(action(Kind::Acknowledged), (json!("acknowledge"), false));
+        assert_eq!(action(Kind::Recovery), (json!("resolve"), false));
+        assert_eq!(action(Kind::Reminder), (json!("trigger"), true));
+    }
+
+    #[test]
+    fn nothing_a_plugin_says_breaks_the_apis_limits() {
+        let mut told = problem();
+        let loud = "\"\\ü<\u{7}\n".repeat(2_000);
+        let alert = &mut told.firing[0];
+        alert.summary.clone_from(&loud);
+        alert.detail.clone_from(&loud);
+        alert.labels.insert("host".into(), loud.clone());
+        for n in 0..50 {
+            alert.annotations.insert(format!("a{n}"), format!("https://{loud}"));
+        }
+        told.firing = vec![told.firing[0].clone(); 100];
+        told.dedup_key = "k".repeat(256);
+        let event = json_of(&told);
+        assert!(event.to_string().len() <= 512_000);
+        assert!(event["payload"]["summary"].as_str().unwrap().chars().count() <= 1_024);
+        assert_eq!(event["dedup_key"].as_str().unwrap().len(), 32);
+        assert_eq!(event["payload"]["custom_details"]["firing_count"], 100);
+    }
+
+    #[tokio::test]
+    async fn accepted_is_202_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "secret-key\n").unwrap();
+        let send = async |status, body: &str| {
+            let server = http::tests::Server::start(status, &[], body).await;
+            let pager =
+                PagerDuty { routing_key: SecretFile::new(key.clone()), url: server.url.parse().unwrap() };
+            let result =
+                pager.send(&problem(), &sender(), &http::Http::default(), Duration::from_secs(10)).await;
+            let sent: Value = serde_json::from_slice(&server.requests()[0].1).unwrap();
+            assert_eq!(sent["routing_key"], "secret-key");
+            result
+        };
+        let accepted = send(202, r#"{"status":"success","dedup_key":"alertd/web1/4711"}"#).await.unwrap();
+        assert_eq!(accepted.provider_id.unwrap(), "alertd/web1/4711");
+        assert!(matches!(send(200, "").await.unwrap_err(), DeliveryError::Rejected { .. }));
+        let error = send(400, r#"{"status":"invalid event"}"#).await.unwrap_err();
+        assert!(matches!(&error, DeliveryError::Rejected { reason } if reason.contains("invalid event")));
+        assert!(!error.to_string().contains("secret-key"));
+        assert!(matches!(send(429, "").await.unwrap_err(), DeliveryError::Retry { after: Some(_), .. }));
+    }
+
+    fn json_of(told: &Notification) -> Value {
+        serde_json::from_slice(&event(told, &sender(), &"k".repeat(32)).unwrap()).unwrap()
+    }
+
+    fn sender() -> Sender {
+        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+    }
+}

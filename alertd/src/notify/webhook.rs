@@ -1,0 +1,283 @@
+//! `[receiver.NAME.webhook]`: one POST a notification, JSON, signed.
+//!
+//! ```toml
+//! [receiver.chat.webhook]
+//! url = "https://hooks.example.org/dogwatch"
+//! secret_file = "/etc/dogwatch/webhook.secret"   # signs; one secret a line while you change it
+//! token_file = "/etc/dogwatch/webhook.token"     # sent as Authorization: Bearer
+//! ```
+//!
+//! | header | value |
+//! | --- | --- |
+//! | `Content-Type` | `application/json` |
+//! | `X-Dogwatch-Id` | the notification's id: the same on every retry and after a crash; drop what you have seen |
+//! | `X-Dogwatch-Signature` | `v1=HEX`, HMAC-SHA256 over the body's bytes; comma between several, one a secret |
+//!
+//! Any 2xx is taken as accepted; 408, 425, 429 (`Retry-After` is obeyed), 5xx and silence are tried again; the rest is
+//! refused for good and goes to the operator.
+//!
+//! The body, version 1 (fields may be added, never changed; `exec` gets the same on its stdin):
+//!
+//! | field | what |
+//! | --- | --- |
+//! | `version` | 1 |
+//! | `id`, `dedup_key`, `receiver`, `reason` | text; `dedup_key` is the same for one incident |
+//! | `incident` | number; 0 for a test or a digest |
+//! | `kind` | `problem`, `update`, `reminder`, `recovery`, `acknowledged`, `digest`, `test` |
+//! | `state` | worst firing state: `OK`, `WARNING`, `CRITICAL`, `UNKNOWN` |
+//! | `title` | one line for people |
+//! | `created_at` | RFC 3339, UTC; when it was decided |
+//! | `group` | labels the alerts were grouped by |
+//! | `firing`, `resolved` | lists of `labels`, `annotations`, `state`, `flapping`, `summary`, `detail`, `perfdata`, `since`, `resolved_at` or null |
+//! | `digest` | list of `incident`, `kind`, `title`, `at` |
+//! | `ack` | null, or `author`, `comment`, `at`, `sticky`, `expires_at` or null |
+//! | `sent_by` | host name of alertd |
+
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use dogwatch_wire::{State, ctl::AckInfo};
+use hyper::{
+    Uri,
+    header::{AUTHORIZATION, HeaderName},
+};
+use jiff::Timestamp;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Accepted, DeliveryError, DigestLine, Kind, Notification, NotifiedAlert, http, mail, receiver::Sender,
+    secret::SecretFile, words,
+};
+
+/// `[receiver.NAME.webhook]` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    pub url: Spanned<String>,
+    pub secret_file: Option<Spanned<PathBuf>>,
+    pub token_file: Option<Spanned<PathBuf>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    url: Uri,
+    secrets: Option<SecretFile>,
+    token: Option<SecretFile>,
+}
+
+impl File {
+    pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<Webhook> {
+        // A signature gives nothing away; a token does.
+        let url = http::url(&self.url, self.token_file.is_some(), source, problems)?;
+        let secret = |path: Spanned<PathBuf>| SecretFile::new(path.into_inner());
+        Some(Webhook { url, secrets: self.secret_file.map(secret), token: self.token_file.map(secret) })
+    }
+}
+
+impl Webhook {
+    pub(super) async fn send(
+        &self,
+        told: &Notification,
+        sender: &Sender,
+        http: &http::Http,
+        deadline: Duration,
+    ) -> Result<Accepted, DeliveryError> {
+        let rejected = |reason: String| DeliveryError::Rejected { reason };
+        let body = body(told, sender)?;
+        let mut headers = vec![(HeaderName::from_static("x-dogwatch-id"), mail::token(&told.id))];
+        if let Some(secrets) = &self.secrets {
+            let secrets = secrets.lines().map_err(rejected)?;
+            headers.push((HeaderName::from_static("x-dogwatch-signature"), signatures(&secrets, &body)));
+        }
+        if let Some(token) = &self.token {
+            headers.push((AUTHORIZATION, format!("Bearer {}", token.read().map_err(rejected)?)));
+        }
+        let answer = http.post(&self.url, &headers, body, deadline).await?;
+        if answer.status.is_success() { Ok(Accepted::default()) } else { Err(answer.into_error(&self.url)) }
+    }
+}
+
+/// The message as others read it; see the top of this file.
+#[derive(Serialize)]
+struct Body<'a> {
+    version: u32,
+    id: &'a str,
+    incident: u64,
+    dedup_key: &'a str,
+    receiver: &'a str,
+    kind: Kind,
+    reason: &'a str,
+    state: State,
+    title: String,
+    created_at: Timestamp,
+    group: &'a BTreeMap<String, String>,
+    firing: Vec<BodyAlert<'a>>,
+    resolved: Vec<BodyAlert<'a>>,
+    digest: Vec<BodyDigestLine<'a>>,
+    ack: &'a Option<AckInfo>,
+    sent_by: &'a str,
+}
+
+#[derive(Serialize)]
+struct BodyAlert<'a> {
+    labels: &'a BTreeMap<String, String>,
+    annotations: &'a BTreeMap<String, String>,
+    state: State,
+    flapping: bool,
+    summary: &'a str,
+    detail: &'a str,
+    perfdata: &'a str,
+    since: Timestamp,
+    resolved_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct BodyDigestLine<'a> {
+    incident: u64,
+    kind: Kind,
+    title: &'a str,
+    at: Timestamp,
+}
+
+pub(super) fn body(told: &Notification, sender: &Sender) -> Result<Vec<u8>, DeliveryError> {
+    let body = Body {
+        version: 1,
+        id: &told.id,
+        incident: told.incident,
+        dedup_key: &told.dedup_key,
+        receiver: &told.receiver,
+        kind: told.kind,
+        reason: &told.reason,
+        state: words::worst(told),
+        title: words::title(told),
+        created_at: told.created_at,
+        group: &told.group,
+        firing: told.firing.iter().map(BodyAlert::of).collect(),
+        resolved: told.resolved.iter().map(BodyAlert::of).collect(),
+        digest: told.digest.iter().map(BodyDigestLine::of).collect(),
+        ack: &told.ack,
+        sent_by: &sender.host,
+    };
+    serde_json::to_vec(&body)
+        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot write the message: {error}") })
+}
+
+impl<'a> BodyAlert<'a> {
+    fn of(alert: &'a NotifiedAlert) -> Self {
+        Self {
+            labels: &alert.labels,
+            annotations: &alert.annotations,
+            state: alert.state,
+            flapping: alert.flapping,
+            summary: &alert.summary,
+            detail: &alert.detail,
+            perfdata: &alert.perfdata,
+            since: alert.since,
+            resolved_at: alert.resolved_at,
+        }
+    }
+}
+
+impl<'a> BodyDigestLine<'a> {
+    fn of(line: &'a DigestLine) -> Self {
+        Self { incident: line.incident, kind: line.kind, title: &line.title, at: line.at }
+    }
+}
+
+/// `v1=HEX`, one for each secret.
+fn signatures(secrets: &[String], body: &[u8]) -> String {
+    let sign = |secret: &String| {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body);
+        tag.as_ref().iter().fold(String::from("v1="), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    };
+    secrets.iter().map(sign).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use serde_json::{Value, json};
+
+    use super::{super::words::tests::problem, *};
+
+    /// Version 1 as others have built on it. A change here breaks them: add a version instead.
+    #[test]
+    fn the_body_is_what_the_contract_says() {
+        let value: Value = serde_json::from_slice(&body(&problem(), &sender()).unwrap()).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "version": 1,
+                "id": "n-0192f3a7-2",
+                "incident": 4711,
+                "dedup_key": "alertd/web1/4711",
+                "receiver": "oncall",
+                "kind": "problem",
+                "reason": "group_wait_over",
+                "state": "CRITICAL",
+                "title": "[#4711] CRITICAL web1/disk: /var 96% used",
+                "created_at": "2026-11-21T02:16:00Z",
+                "group": {"service": "disk"},
+                "firing": [{
+                    "labels": {"host": "web1", "service": "disk"},
+                    "annotations": {"note": "ask storage first", "runbook": "https://wiki.example/disk"},
+                    "state": "CRITICAL",
+                    "flapping": false,
+                    "summary": "/var 96% used",
+                    "detail": "/var 96% of 20 GiB\n/ 40% of 10 GiB",
+                    "perfdata": "/var=96%;80;90",
+                    "since": "2026-11-21T02:12:00Z",
+                    "resolved_at": null,
+                }],
+                "resolved": [],
+                "digest": [],
+                "ack": null,
+                "sent_by": "mon1",
+            })
+        );
+    }
+
+    #[test]
+    fn the_signature_is_hmac_sha256_one_for_each_secret() {
+        // RFC 4231, test case 2.
+        let rfc = "v1=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        let body = b"what do ya want for nothing?";
+        assert_eq!(signatures(&["Jefe".into()], body), rfc);
+        let two = signatures(&["Jefe".into(), "new".into()], body);
+        assert!(two.starts_with(&format!("{rfc},v1=")), "{two}");
+    }
+
+    #[tokio::test]
+    async fn a_post_carries_id_signature_and_token_and_any_2xx_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            Some(SecretFile::new(dir.path().join(name)))
+        };
+        let server = http::tests::Server::start(204, &[], "").await;
+        let hook = Webhook {
+            url: server.url.parse().unwrap(),
+            secrets: file("secret", "s1\ns2\n"),
+            token: file("token", "t0k\n"),
+        };
+        let send = || async {
+            hook.send(&problem(), &sender(), &http::Http::default(), Duration::from_secs(10)).await
+        };
+        send().await.unwrap();
+        send().await.unwrap();
+        let requests = server.requests();
+        let (headers, body) = &requests[0];
+        assert_eq!(headers["x-dogwatch-id"], "n-0192f3a7-2");
+        assert_eq!(headers["authorization"], "Bearer t0k");
+        assert_eq!(headers["x-dogwatch-signature"], signatures(&["s1".into(), "s2".into()], body));
+        assert_eq!(requests[0].1, requests[1].1, "a retry says the same");
+    }
+
+    fn sender() -> Sender {
+        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+    }
+}
