@@ -7,13 +7,21 @@
 //! | kind | asserts | reads |
 //! | --- | --- | --- |
 //! | `load` | load average per processor | `/proc/loadavg` |
+//! | `memory`, `swap` | what is available, what is free | `/proc/meminfo` |
+//! | `disk` | space and inodes; hung, lost and missing filesystems | `mountinfo`, `statvfs` |
 
+mod clock;
+mod disk;
 mod load;
+mod memory;
+mod mountinfo;
 pub mod options;
 pub mod output;
 pub mod perfdata;
 pub mod result;
 pub mod root;
+mod space;
+mod statvfs;
 pub mod threshold;
 pub mod unit;
 
@@ -58,10 +66,12 @@ impl fmt::Debug for Check {
     }
 }
 
-/// What checks of one process share. Make one, keep it: it remembers which mounts hang.
+/// What checks of one process share. Make one, keep it: it remembers which mounts hang, and which were writable.
 #[derive(Debug, Clone)]
 pub struct Host {
-    pub root: Root,
+    root: Root,
+    asker: Arc<statvfs::Asker>,
+    seen_writable: Arc<disk::SeenWritable>,
 }
 
 impl Host {
@@ -70,7 +80,8 @@ impl Host {
     }
 
     pub fn new(root: Root) -> Self {
-        Self { root }
+        let asker = Arc::new(statvfs::Asker::new(root.clone()));
+        Self { root, asker, seen_writable: Arc::default() }
     }
 }
 
@@ -86,8 +97,27 @@ pub struct Kind {
 }
 
 /// All native checks.
-pub const KINDS: &[Kind] =
-    &[Kind { name: "load", about: "load average per processor", options: load::OPTIONS, make: load::make }];
+pub const KINDS: &[Kind] = &[
+    Kind { name: "load", about: "load average per processor", options: load::OPTIONS, make: load::make },
+    Kind {
+        name: "memory",
+        about: "memory that can be had without swapping",
+        options: memory::MEMORY_OPTIONS,
+        make: memory::make_memory,
+    },
+    Kind {
+        name: "swap",
+        about: "free swap, where there is any",
+        options: memory::SWAP_OPTIONS,
+        make: memory::make_swap,
+    },
+    Kind {
+        name: "disk",
+        about: "space and inodes of all real filesystems; hung, lost and missing ones",
+        options: disk::OPTIONS,
+        make: disk::make,
+    },
+];
 
 /// The kind called `name`.
 pub fn kind(name: &str) -> Result<&'static Kind, OptionError> {
@@ -113,7 +143,7 @@ impl Kind {
 /// The checks worth running on this host without being told: names of kinds, each with its default options.
 pub fn defaults(host: &Host) -> Vec<&'static str> {
     let _ = host;
-    vec!["load"]
+    vec!["load", "memory", "swap", "disk"]
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl State {
         if self.weight() >= other.weight() { self } else { other }
     }
 
-    const fn weight(self) -> u8 {
+    pub(crate) const fn weight(self) -> u8 {
         match self {
             Self::Ok => 0,
             Self::Unknown => 1,

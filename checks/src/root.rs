@@ -42,6 +42,18 @@ pub struct Space {
     pub available: u64,
 }
 
+/// What `statvfs(3)` says of one filesystem, in bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FsUsage {
+    /// Used, root's reserve counted neither as used nor as free: `df`'s Used.
+    pub used: u64,
+    /// For those who are not root: `df`'s Avail.
+    pub free: u64,
+    /// 0 where a filesystem has no fixed number of inodes (btrfs, vfat).
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
 impl Root {
     pub const fn live() -> Self {
         Self { tree: None }
@@ -126,8 +138,41 @@ impl Root {
         }
     }
 
+    /// May hang for as long as the filesystem does: ask through [`crate::statvfs`]. In a captured tree a file called
+    /// `statvfs` answers, a line for each path: `path block_size blocks free available inodes inodes_free`.
+    pub(crate) fn statvfs(&self, path: &Path) -> io::Result<FsUsage> {
+        let Some(tree) = &self.tree else {
+            let fs = rustix::fs::statvfs(path)?;
+            return Ok(FsUsage::new([
+                fs.f_frsize,
+                fs.f_blocks,
+                fs.f_bfree,
+                fs.f_bavail,
+                fs.f_files,
+                fs.f_ffree,
+            ]));
+        };
+        let table = fs::read_to_string(tree.join("statvfs"))?;
+        let line = table.lines().find_map(|line| line.strip_prefix(path.to_str()?)?.strip_prefix(' '));
+        let numbers: Vec<u64> =
+            line.unwrap_or_default().split(' ').map_while(|field| field.parse().ok()).collect();
+        let numbers: [u64; 6] = numbers.try_into().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(FsUsage::new(numbers))
+    }
+
     fn format(&self, absolute: &str, why: &'static str) -> ReadError {
         ReadError::Format { path: self.path(absolute), why }
+    }
+}
+
+impl FsUsage {
+    fn new([block, blocks, free, available, inodes, inodes_free]: [u64; 6]) -> Self {
+        Self {
+            used: blocks.saturating_sub(free).saturating_mul(block),
+            free: available.saturating_mul(block),
+            inodes,
+            inodes_free,
+        }
     }
 }
 

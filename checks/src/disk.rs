@@ -1,0 +1,385 @@
+//! `disk`: space and inodes of every real filesystem; those that hang, vanished, or lost their right to be written.
+//!
+//! Percentages are `df`'s: of what is used and free for everybody, without root's reserve. A filesystem is *lost* when the
+//! kernel made it read-only after an error (its own options say `ro`, its mount's do not; or `emergency_ro`), when
+//! `/etc/fstab` wants it writable and it is not, or when this process has seen it writable before. What cannot be written
+//! to by intent fills no further, so only its path by name brings it into the judgement. Growth is not looked at here.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    fmt::Write as _,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    Blocking, Check, Host,
+    mountinfo::{self, Access, Mount},
+    options::{OptionSpec, Reader},
+    perfdata::Perf,
+    result::{CheckResult, State},
+    root::{FsUsage, ReadError, Root},
+    space::{Limit, Limits, human, percent},
+    statvfs::{Answer, Asker, PATIENCE},
+};
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "path",
+        value: "PATH",
+        help: "only the filesystem at this path; may be a list [all real ones]",
+    },
+    OptionSpec {
+        name: "exclude",
+        value: "PATH",
+        help: "not the filesystems mounted here or below; may be a list",
+    },
+    OptionSpec { name: "exclude-type", value: "TYPE", help: "not filesystems of this type; may be a list" },
+    OptionSpec {
+        name: "warn",
+        value: "LIMIT",
+        help: "least free space that should be left: percent, bytes, \"N% used\"; two mean below both [10%,50GiB]",
+    },
+    OptionSpec { name: "crit", value: "LIMIT", help: "least free space that must be left [5%,5GiB]" },
+    OptionSpec { name: "warn-inodes", value: "LIMIT", help: "least free inodes that should be left [10%]" },
+    OptionSpec { name: "crit-inodes", value: "LIMIT", help: "least free inodes that must be left [5%]" },
+];
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
+pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let space = Limits { warn: Limit::percent_and_gib(10.0, 50.0), crit: Limit::percent_and_gib(5.0, 5.0) };
+    let inodes = Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) };
+    Some(Check::blocking(Disk {
+        root: host.root.clone(),
+        asker: host.asker.clone(),
+        seen_writable: host.seen_writable.clone(),
+        only: absolute(reader, "path"),
+        exclude: absolute(reader, "exclude"),
+        exclude_types: reader.list("exclude-type").unwrap_or_default(),
+        limits: DiskLimits {
+            space: Limits::take(reader, "warn", "crit", space),
+            inodes: Limits::take(reader, "warn-inodes", "crit-inodes", inodes),
+        },
+    }))
+}
+
+fn absolute(reader: &mut Reader<'_>, name: &str) -> Vec<PathBuf> {
+    let paths = reader.list(name).unwrap_or_default();
+    if let Some(wrong) = paths.iter().find(|path| !path.starts_with('/')) {
+        reader.error(name, format!("{wrong:?} should begin with a slash"));
+    }
+    paths.into_iter().map(PathBuf::from).collect()
+}
+
+struct Disk {
+    root: Root,
+    asker: Arc<Asker>,
+    seen_writable: Arc<SeenWritable>,
+    only: Vec<PathBuf>,
+    exclude: Vec<PathBuf>,
+    exclude_types: Vec<String>,
+    limits: DiskLimits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct DiskLimits {
+    space: Limits,
+    inodes: Limits,
+}
+
+/// One filesystem, as found.
+#[derive(Debug)]
+struct Filesystem {
+    point: PathBuf,
+    access: Access,
+    /// Named by the operator, so that its absence or silence is a problem.
+    named: bool,
+    answer: Answer,
+}
+
+impl Blocking for Disk {
+    fn run(&self) -> CheckResult {
+        match self.read() {
+            Ok(filesystems) => judge(&filesystems, self.limits),
+            Err(error) => CheckResult::unknown(error.to_string()),
+        }
+    }
+}
+
+impl Disk {
+    fn read(&self) -> Result<Vec<Filesystem>, ReadError> {
+        let mounts = mountinfo::parse(&self.root.read("/proc/self/mountinfo")?);
+        // A host without fstab (a container, a fresh image) wants nothing of us.
+        let wanted = mountinfo::writable_in_fstab(&self.root.read("/etc/fstab").unwrap_or_default());
+        self.seen_writable.look_at(&mounts);
+        let chosen = self.choose(&mounts);
+        let points: Vec<_> = chosen.iter().map(|(point, _)| point.clone()).collect();
+        let answers = self.asker.ask(&points, PATIENCE);
+        Ok(chosen
+            .into_iter()
+            .zip(answers)
+            .map(|((point, mount), answer)| Filesystem {
+                access: mount.map_or(Access::ReadWrite, |mount| self.access(&mount, &wanted)),
+                named: !self.only.is_empty(),
+                point,
+                answer,
+            })
+            .collect())
+    }
+
+    /// Paths to ask, each with the mount it lies in.
+    fn choose(&self, mounts: &[Mount]) -> Vec<(PathBuf, Option<Mount>)> {
+        if !self.only.is_empty() {
+            let with_mount = |path: &PathBuf| (path.clone(), mountinfo::containing(mounts, path).cloned());
+            return self.only.iter().map(with_mount).collect();
+        }
+        mountinfo::worth_watching(mounts)
+            .into_iter()
+            .filter(|mount| !self.exclude.iter().any(|excluded| mount.point.starts_with(excluded)))
+            .filter(|mount| !self.exclude_types.contains(&mount.fs_type))
+            .map(|mount| (mount.point.clone(), Some(mount)))
+            .collect()
+    }
+
+    fn access(&self, mount: &Mount, wanted: &[PathBuf]) -> Access {
+        match mount.access() {
+            Access::ReadOnly if wanted.contains(&mount.point) || self.seen_writable.contains(mount) => {
+                Access::Lost
+            }
+            other => other,
+        }
+    }
+}
+
+/// The mounts that were writable when last looked at. One in a process.
+#[derive(Debug, Default)]
+pub(crate) struct SeenWritable(Mutex<BTreeSet<(String, PathBuf)>>);
+
+impl SeenWritable {
+    /// Notes who can be written to; forgets who is no longer mounted.
+    fn look_at(&self, mounts: &[Mount]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|(device, point)| {
+            mounts.iter().any(|mount| mount.device == *device && mount.point == *point)
+        });
+        let writable = mounts.iter().filter(|mount| mount.access() == Access::ReadWrite);
+        seen.extend(writable.map(|mount| (mount.device.clone(), mount.point.clone())));
+    }
+
+    fn contains(&self, mount: &Mount) -> bool {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.contains(&(mount.device.clone(), mount.point.clone()))
+    }
+}
+
+fn judge(filesystems: &[Filesystem], limits: DiskLimits) -> CheckResult {
+    let mut state = State::Ok;
+    let mut problems = Vec::new();
+    let mut lines = Vec::new();
+    let mut perfdata = Vec::new();
+    let mut fullest: Option<(f64, String)> = None;
+    for filesystem in filesystems {
+        let point = shown(&filesystem.point);
+        let Some((verdict, said)) = judge_one(filesystem, limits) else { continue };
+        if verdict != State::Ok {
+            problems.push((verdict, format!("{point} {said}")));
+        }
+        state = state.worst(verdict);
+        lines.push(format!("{point}: {said}"));
+        if let Answer::Usage(usage) = filesystem.answer {
+            let free = percent(bytes(usage.free), bytes(usage.free + usage.used));
+            if fullest.as_ref().is_none_or(|(least, _)| free < *least) {
+                fullest = Some((free, format!("{point} {said}")));
+            }
+            perfdata.extend(perf(&point, usage, limits));
+        }
+    }
+    problems.sort_by_key(|(verdict, _)| Reverse(verdict.weight()));
+    let summary = match (problems.is_empty(), fullest) {
+        (false, _) => problems.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "),
+        (true, Some((_, fullest))) if lines.len() > 1 => {
+            format!("{} filesystems, fullest: {fullest}", lines.len())
+        }
+        (true, Some((_, only))) => only,
+        (true, None) => return CheckResult::unknown("no filesystem to look at"),
+    };
+    let detail = if lines.len() > 1 { lines.join("\n") } else { String::new() };
+    CheckResult::new(state, summary).with_perfdata(perfdata).with_detail(detail)
+}
+
+/// The verdict on one filesystem and what to say of it; `None` if it does not concern us.
+fn judge_one(filesystem: &Filesystem, limits: DiskLimits) -> Option<(State, String)> {
+    let usage = match &filesystem.answer {
+        Answer::Usage(usage) => *usage,
+        Answer::Hung(since) => {
+            return Some((State::Critical, format!("hangs: no answer for {} s", since.as_secs().max(1))));
+        }
+        Answer::Failed(error) => {
+            return match error.kind() {
+                // Other people's FUSE mounts, when the agent is not root.
+                ErrorKind::PermissionDenied if !filesystem.named => None,
+                ErrorKind::PermissionDenied => Some((State::Unknown, "may not be looked at".into())),
+                ErrorKind::NotFound => Some((State::Critical, "is not there".into())),
+                _ => Some((State::Critical, format!("cannot be asked: {error}"))),
+            };
+        }
+    };
+    if usage.used + usage.free == 0 || (filesystem.access == Access::ReadOnly && !filesystem.named) {
+        return None;
+    }
+    let total = bytes(usage.used + usage.free);
+    let mut verdict = limits.space.judge(bytes(usage.free), total);
+    let mut said = format!("{:.0}% free ({})", percent(bytes(usage.free), total), human(bytes(usage.free)));
+    if usage.inodes > 0 {
+        let inodes = limits.inodes.judge(bytes(usage.inodes_free), bytes(usage.inodes));
+        if inodes != State::Ok {
+            let free = percent(bytes(usage.inodes_free), bytes(usage.inodes));
+            let _ = write!(said, ", {free:.0}% of inodes free");
+        }
+        verdict = verdict.worst(inodes);
+    }
+    if filesystem.access == Access::Lost {
+        said += ", became read-only";
+        verdict = State::Critical;
+    }
+    Some((verdict, said))
+}
+
+fn perf(point: &str, usage: FsUsage, limits: DiskLimits) -> Vec<Perf> {
+    let (free, total) = (bytes(usage.free), bytes(usage.free + usage.used));
+    let mut perfdata = vec![limits.space.perf(point, "B", free, total)];
+    if usage.inodes > 0 {
+        let (free, total) = (bytes(usage.inodes_free), bytes(usage.inodes));
+        perfdata.push(limits.inodes.perf(format!("{point} inodes"), "", free, total));
+    }
+    perfdata
+}
+
+fn shown(point: &Path) -> String {
+    crate::output::clean(&point.to_string_lossy()).replace('\n', " ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes or inodes; the error is far below what is judged")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::{
+        kind,
+        testing::{fixture, run, run_with},
+    };
+
+    #[test]
+    fn every_real_filesystem_is_looked_at_and_the_fullest_named() {
+        let result = run("disk", &fixture("debian12-vm"));
+        assert_eq!(result.state, State::Ok);
+        assert_eq!(result.summary, "2 filesystems, fullest: / 88% free (195.9 GiB)");
+        assert_eq!(result.detail, "/: 88% free (195.9 GiB)\n/run: 100% free (2.4 GiB)");
+        let labels: Vec<_> = result.perfdata.iter().map(|perf| perf.label.as_str()).collect();
+        assert_eq!(labels, ["/", "/ inodes", "/run", "/run inodes"]);
+    }
+
+    #[test]
+    fn what_is_full_is_named_the_worst_first() {
+        let result = run("disk", &fixture("full-disks"));
+        assert_eq!(result.state, State::Critical);
+        assert_eq!(
+            result.summary,
+            "/var 2% free (400.0 MiB); /srv/mail 60% free (60.0 GiB), 3% of inodes free; / 8% free (1.6 GiB)"
+        );
+        // A tenth of the huge one is far more than 50 GiB.
+        assert!(result.detail.contains("/archive: 8% free (800.0 GiB)"), "{}", result.detail);
+    }
+
+    #[test]
+    fn limits_and_choice_are_the_operators() {
+        let host = fixture("full-disks");
+        let state = |options: &[(&str, &str)]| run_with("disk", options, &host).state;
+        assert_eq!(state(&[("path", "/")]), State::Warning);
+        assert_eq!(state(&[("path", "/"), ("warn", "5%"), ("crit", "1%")]), State::Ok);
+        assert_eq!(state(&[("path", "/"), ("crit", "91% used")]), State::Critical);
+        assert_eq!(state(&[("path", "/archive"), ("warn", "10%")]), State::Warning);
+        assert_eq!(state(&[("exclude", "/var"), ("exclude", "/srv")]), State::Warning);
+        assert_eq!(
+            state(&[("exclude-type", "ext4"), ("exclude-type", "xfs"), ("exclude-type", "btrfs")]),
+            State::Unknown,
+            "nothing is left"
+        );
+        assert_eq!(state(&[("path", "/srv/mail"), ("warn-inodes", "2%"), ("crit-inodes", "1%")]), State::Ok);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_critical() {
+        let result = run_with("disk", &[("path", "/srv/backup")], &fixture("full-disks"));
+        assert_eq!((result.state, result.summary.as_str()), (State::Critical, "/srv/backup is not there"));
+    }
+
+    #[test]
+    fn a_filesystem_that_the_kernel_made_read_only_is_lost() {
+        let result = run("disk", &fixture("readonly"));
+        assert_eq!(result.state, State::Critical);
+        // /data by the mismatch of options, /home by fstab; /media was mounted read-only on purpose.
+        assert_eq!(
+            result.summary,
+            "/home 50% free (50.0 GiB), became read-only; /data 50% free (50.0 GiB), became read-only"
+        );
+        assert!(!result.detail.contains("/media"));
+    }
+
+    #[test]
+    fn a_remount_is_noticed_against_what_was_seen_before() {
+        let tree = tempfile::tempdir().unwrap();
+        let host = Host::new(Root::captured(tree.path()));
+        fs::create_dir_all(tree.path().join("proc/self")).unwrap();
+        fs::write(tree.path().join("statvfs"), "/x 4096 1000 500 500 100 50\n").unwrap();
+        let mounted = |options: &str| {
+            let line = format!("1 1 8:1 / /x {options} - ext4 /dev/a {options}\n");
+            fs::write(tree.path().join("proc/self/mountinfo"), line).unwrap();
+            run_with("disk", &[("path", "/x"), ("warn", "1%"), ("crit", "1%")], &host).state
+        };
+        assert_eq!(mounted("ro"), State::Ok, "it never was writable");
+        assert_eq!(mounted("rw"), State::Ok);
+        assert_eq!(mounted("ro"), State::Critical);
+        assert_eq!(mounted("rw"), State::Ok);
+    }
+
+    #[test]
+    fn a_filesystem_that_hangs_is_critical_and_others_may_be_nobodys_business() {
+        let found =
+            |answer, named| Filesystem { point: "/nfs".into(), access: Access::ReadWrite, named, answer };
+        let limits = DiskLimits {
+            space: Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) },
+            inodes: Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) },
+        };
+        let one = |answer, named| judge_one(&found(answer, named), limits);
+        let failed = |kind: ErrorKind| Answer::Failed(kind.into());
+        let hung = one(Answer::Hung(Duration::from_secs(42)), false);
+        assert_eq!(hung, Some((State::Critical, "hangs: no answer for 42 s".into())));
+        assert_eq!(one(failed(ErrorKind::NotConnected), false).unwrap().0, State::Critical);
+        assert_eq!(one(failed(ErrorKind::PermissionDenied), false), None);
+        assert_eq!(one(failed(ErrorKind::PermissionDenied), true).unwrap().0, State::Unknown);
+        let without_inodes = FsUsage { used: 50, free: 50, inodes: 0, inodes_free: 0 };
+        assert_eq!(one(Answer::Usage(without_inodes), false).unwrap().0, State::Ok, "btrfs");
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        let options = [("path", "var")].into_iter().collect();
+        let errors = kind("disk").unwrap().build(&options, &Host::live()).unwrap_err();
+        assert_eq!(errors[0].to_string(), "path: \"var\" should begin with a slash");
+    }
+
+    #[test]
+    fn this_host_answers() {
+        let result = run("disk", &Host::live());
+        assert_ne!(result.state, State::Unknown, "{}", result.summary);
+        assert!(result.perfdata.iter().any(|perf| perf.label == "/"));
+    }
+}

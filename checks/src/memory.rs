@@ -1,0 +1,147 @@
+//! `memory`: what can still be had without swapping; `swap`: how much of it is free.
+//!
+//! Memory goes by the kernel's own estimate, `MemAvailable`: free memory says nothing, caches are given back. A host
+//! without swap is OK here (`check_swap` says CRITICAL): many have none on purpose. Totals and free bytes come from
+//! `sysinfo` on the live host (see [`crate::root`]). A memory limit of the agent's own cgroup is not looked at: the host
+//! is watched, not the agent.
+
+use crate::{
+    Blocking, Check, Host,
+    options::{OptionSpec, Reader},
+    result::{CheckResult, State},
+    root::{ReadError, Root, Space},
+    space::{Limit, Limits, human, percent},
+};
+
+pub(crate) const MEMORY_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "warn",
+        value: "LIMIT",
+        help: "least that should be available: percent, bytes or \"N% used\" [10%]",
+    },
+    OptionSpec { name: "crit", value: "LIMIT", help: "least that must be available [5%]" },
+];
+
+pub(crate) const SWAP_OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "warn",
+        value: "LIMIT",
+        help: "least that should be free: percent, bytes or \"N% used\" [20%]",
+    },
+    OptionSpec { name: "crit", value: "LIMIT", help: "least that must be free [5%]" },
+];
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
+pub(crate) fn make_memory(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let defaults = Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) };
+    let limits = Limits::take(reader, "warn", "crit", defaults);
+    Some(Check::blocking(Memory { root: host.root.clone(), limits, read: Root::memory, judge: judge_memory }))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
+pub(crate) fn make_swap(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let defaults = Limits { warn: Limit::percent(20.0), crit: Limit::percent(5.0) };
+    let limits = Limits::take(reader, "warn", "crit", defaults);
+    Some(Check::blocking(Memory { root: host.root.clone(), limits, read: Root::swap, judge: judge_swap }))
+}
+
+struct Memory {
+    root: Root,
+    limits: Limits,
+    read: fn(&Root) -> Result<Space, ReadError>,
+    judge: fn(Space, Limits) -> CheckResult,
+}
+
+impl Blocking for Memory {
+    fn run(&self) -> CheckResult {
+        match (self.read)(&self.root) {
+            Ok(space) => (self.judge)(space, self.limits),
+            Err(error) => CheckResult::unknown(error.to_string()),
+        }
+    }
+}
+
+fn judge_memory(memory: Space, limits: Limits) -> CheckResult {
+    if memory.total == 0 {
+        return CheckResult::unknown("the kernel reports no memory at all");
+    }
+    judge(memory, limits, "memory_used", "available")
+}
+
+fn judge_swap(swap: Space, limits: Limits) -> CheckResult {
+    if swap.total == 0 {
+        return CheckResult::new(State::Ok, "no swap on this host");
+    }
+    judge(swap, limits, "swap_used", "free")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes; the error is far below a page")]
+fn judge(space: Space, limits: Limits, label: &str, free_is_called: &str) -> CheckResult {
+    let (free, total) = (space.available as f64, space.total as f64);
+    let summary =
+        format!("{:.0}% {free_is_called} ({} of {})", percent(free, total), human(free), human(total));
+    CheckResult::new(limits.judge(free, total), summary)
+        .with_perfdata(vec![limits.perf(label, "B", free, total)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Options, kind,
+        testing::{fixture, run, run_with},
+    };
+
+    #[test]
+    fn memory_goes_by_what_is_available_not_by_what_is_free() {
+        assert_eq!(
+            run("memory", &fixture("debian12-vm")).to_nagios("memory"),
+            "MEMORY OK - 97% available (22.8 GiB of 23.5 GiB) | memory_used=800411648B;22748862873;24012688588;0;25276514304"
+        );
+    }
+
+    #[test]
+    fn memory_that_runs_out_alerts() {
+        // 8 % of 16 GiB are available, though only 1 % is free.
+        let host = fixture("busy");
+        assert_eq!(run("memory", &host).state, State::Warning);
+        assert_eq!(run_with("memory", &[("warn", "5%"), ("crit", "1%")], &host).state, State::Ok);
+        assert_eq!(run_with("memory", &[("crit", "91% used")], &host).state, State::Critical);
+        assert_eq!(run_with("memory", &[("warn", "3GiB"), ("crit", "2GiB")], &host).state, State::Critical);
+    }
+
+    #[test]
+    fn swap_is_judged_only_where_there_is_any() {
+        assert_eq!(run("swap", &fixture("debian12-vm")).to_nagios("swap"), "SWAP OK - no swap on this host");
+        let result = run("swap", &fixture("busy"));
+        assert_eq!(
+            result.to_nagios("swap"),
+            "SWAP WARNING - 12% free (256.0 MiB of 2.0 GiB) | swap_used=1879048192B;1717986918;2040109465;0;2147483648"
+        );
+        assert_eq!(run_with("swap", &[("warn", "10%")], &fixture("busy")).state, State::Ok);
+    }
+
+    #[test]
+    fn a_warning_that_would_come_after_critical_is_refused() {
+        let build = |pairs: &[(&str, &str)]| {
+            let options: Options = pairs.iter().copied().collect();
+            kind("memory").unwrap().build(&options, &Host::live()).map(drop)
+        };
+        let errors = build(&[("warn", "80%"), ("crit", "90%")]).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].option, "warn");
+        assert!(errors[0].message.contains("80% used"), "{}", errors[0]);
+        assert_eq!(build(&[("crit", "20%")]).unwrap_err()[0].option, "crit");
+        assert_eq!(build(&[("warn", "80%")]), Ok(()));
+    }
+
+    #[test]
+    fn a_host_that_tells_nothing_is_unknown() {
+        assert_eq!(run("memory", &fixture("empty")).state, State::Unknown);
+        assert_eq!(judge_memory(Space { total: 0, available: 0 }, limits()).state, State::Unknown);
+    }
+
+    fn limits() -> Limits {
+        Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) }
+    }
+}

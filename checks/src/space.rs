@@ -1,0 +1,204 @@
+//! How little free space is too little: limits for memory, swap and disks, as percent, as bytes, or as both.
+//!
+//! A bare percentage means *free*, as in `check_disk` and `check_swap`; who thinks in used space writes `"80% used"`. With
+//! both, `"10%,50GiB"`, free space must be below both: a tenth of 20 TB is no reason to wake anyone.
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    options::Reader,
+    perfdata::Perf,
+    result::State,
+    threshold::{Number, Range, number},
+};
+
+/// Alerts when less is free. At least one is set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Limit {
+    percent: Option<f64>,
+    bytes: Option<f64>,
+}
+
+impl Limit {
+    pub(crate) const fn percent(percent: f64) -> Self {
+        Self { percent: Some(percent), bytes: None }
+    }
+
+    pub(crate) const fn percent_and_gib(percent: f64, gib: f64) -> Self {
+        Self { percent: Some(percent), bytes: Some(gib * GIB) }
+    }
+
+    /// The least that must be free of `total`.
+    pub(crate) fn floor(self, total: f64) -> f64 {
+        let of_total = self.percent.map_or(f64::INFINITY, |percent| total * percent / 100.0);
+        of_total.min(self.bytes.unwrap_or(f64::INFINITY))
+    }
+
+    /// Whether whatever violates `self` violates `other` too.
+    fn is_stricter_than(self, other: Self) -> bool {
+        let above = |a: Option<f64>, b: Option<f64>| matches!((a, b), (Some(a), Some(b)) if a > b);
+        above(self.percent, other.percent) || above(self.bytes, other.bytes)
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut limit = Self { percent: None, bytes: None };
+        for part in text.split(',').map(str::trim) {
+            let wrong = || {
+                format!(
+                    "{part:?} is not an amount of free space; write for example \"10%\", \"80% used\" or \"5GiB\""
+                )
+            };
+            if let Some((percent, rest)) = part.split_once('%') {
+                let percent = number(percent.trim()).filter(|percent| (0.0..=100.0).contains(percent));
+                let percent = percent.ok_or_else(wrong)?;
+                limit.percent = Some(match rest.trim() {
+                    "" | "free" => percent,
+                    "used" => 100.0 - percent,
+                    _ => return Err(wrong()),
+                });
+            } else {
+                limit.bytes = Some(bytes(part).ok_or_else(wrong)?);
+            }
+        }
+        Ok(limit)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.percent, self.bytes) {
+            (Some(percent), Some(bytes)) => write!(f, "{}%,{}", Number(percent), human(bytes)),
+            (Some(percent), None) => write!(f, "{}%", Number(percent)),
+            (None, Some(bytes)) => f.write_str(&human(bytes)),
+            (None, None) => f.write_str("nothing"),
+        }
+    }
+}
+
+/// Warning and critical limits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) warn: Limit,
+    pub(crate) crit: Limit,
+}
+
+impl Limits {
+    /// Reads the two options, and refuses a warning that would come after the critical state.
+    pub(crate) fn take(reader: &mut Reader<'_>, warn: &str, crit: &str, defaults: Self) -> Self {
+        let limits = Self {
+            warn: reader.value(warn).unwrap_or(defaults.warn),
+            crit: reader.value(crit).unwrap_or(defaults.crit),
+        };
+        if limits.crit.is_stricter_than(limits.warn) {
+            reader.error(
+                if limits.warn == defaults.warn { crit } else { warn },
+                format!(
+                    "a warning below {} free would come after critical below {}; these mean free space, for used write \"80% used\"",
+                    limits.warn, limits.crit
+                ),
+            );
+        }
+        limits
+    }
+
+    pub(crate) fn judge(self, free: f64, total: f64) -> State {
+        if free < self.crit.floor(total) {
+            State::Critical
+        } else if free < self.warn.floor(total) {
+            State::Warning
+        } else {
+            State::Ok
+        }
+    }
+
+    /// Perfdata of *used* space, as `check_disk` 2.x has it, which is what graphs know.
+    pub(crate) fn perf(self, label: impl Into<String>, unit: &str, free: f64, total: f64) -> Perf {
+        let range = |limit: Limit| Some(Range::above((total - limit.floor(total)).max(0.0).floor()));
+        Perf::new(label, total - free, unit).thresholds(range(self.warn), range(self.crit)).bounds(0.0, total)
+    }
+}
+
+pub(crate) fn percent(part: f64, total: f64) -> f64 {
+    if total > 0.0 { part / total * 100.0 } else { 0.0 }
+}
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// `5GiB`, `500 MB`, `1024`.
+fn bytes(text: &str) -> Option<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (amount, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "k" | "kib" => 1_024.0,
+        "m" | "mib" => 1_048_576.0,
+        "g" | "gib" => GIB,
+        "t" | "tib" => 1_024.0 * GIB,
+        _ => return None,
+    };
+    Some(number(amount)? * factor)
+}
+
+/// `12.3 GiB`.
+pub(crate) fn human(bytes: f64) -> String {
+    let mut amount = bytes;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if amount < 1_024.0 {
+            return if unit == "B" { format!("{amount:.0} B") } else { format!("{amount:.1} {unit}") };
+        }
+        amount /= 1_024.0;
+    }
+    format!("{amount:.1} TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(text: &str) -> Limit {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_limit_may_be_percent_or_bytes_free_or_used() {
+        for (text, floor_of_1000) in [
+            ("10%", 100.0),
+            ("10% free", 100.0),
+            ("80% used", 200.0),
+            ("50 B", 50.0),
+            ("1KB", 1_000.0),
+            ("10%, 50", 50.0),
+        ] {
+            assert!((limit(text).floor(1_000.0) - floor_of_1000).abs() < 1e-9, "{text}");
+        }
+        assert!((limit("2GiB").floor(1e12) - 2.0 * GIB).abs() < 1.0);
+        for wrong in ["", "ten", "110%", "-1%", "10% full", "5 parsecs", "10%,,"] {
+            assert!(wrong.parse::<Limit>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenth_of_a_huge_disk_is_no_alarm() {
+        let limits =
+            Limits { warn: Limit::percent_and_gib(10.0, 50.0), crit: Limit::percent_and_gib(5.0, 5.0) };
+        assert_eq!(limits.judge(600.0 * GIB, 20_000.0 * GIB), State::Ok);
+        assert_eq!(limits.judge(40.0 * GIB, 20_000.0 * GIB), State::Warning);
+        assert_eq!(limits.judge(1.5 * GIB, 20.0 * GIB), State::Warning);
+        assert_eq!(limits.judge(0.5 * GIB, 20.0 * GIB), State::Critical);
+        assert_eq!(limits.judge(4.0 * GIB, 20_000.0 * GIB), State::Critical);
+    }
+
+    #[test]
+    fn sizes_are_printed_for_people() {
+        let printed = [0.0, 1_023.0, 1_536.0, 50.0 * GIB, 3_072.0 * GIB].map(human);
+        assert_eq!(printed, ["0 B", "1023 B", "1.5 KiB", "50.0 GiB", "3.0 TiB"]);
+    }
+}
