@@ -1,0 +1,97 @@
+//! What the tests need from Debian, installed without starting any of it.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh;
+
+/// Every package that a test, the bench or the lab uses, and for what.
+pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
+    ("bind9-dnsutils", "dig, as a client that is not ours"),
+    ("binutils", "readelf, for the package's dependencies"),
+    ("dbus", "the lab's hosts and systemctl as a user"),
+    ("dnsmasq-base", "a peer in the bench"),
+    ("lintian", "checks the package"),
+    ("mmdebstrap", "the lab's root file system"),
+    ("monitoring-plugins-basic", "real Nagios plugins"),
+    ("nsd", "a real authoritative server"),
+    ("openssl", "certificates for the http and smtp tests"),
+    ("opensmtpd", "a real SMTP server"),
+    ("python3-aiosmtpd", "an SMTP server that can be told to refuse"),
+    ("prometheus", "promtool, and a Prometheus that scrapes"),
+    ("systemd-container", "systemd-nspawn, for the lab"),
+    ("unbound", "a peer in the bench, an upstream in tests"),
+];
+
+/// The packages of [`APT_PACKAGES`] that are not installed.
+pub(crate) fn missing() -> Result<Vec<&'static str>> {
+    if !sh::has("dpkg-query") {
+        bail!("this is not a Debian: install the equivalents of {} yourself", names().join(" "));
+    }
+    let installed = sh::output(&mut sh::command(&[
+        "dpkg-query",
+        "--show",
+        "--showformat=${db:Status-Status} ${Package}\n",
+    ]))?;
+    let is_installed = |name: &str| installed.lines().any(|line| line == format!("installed {name}"));
+    Ok(names().into_iter().filter(|name| !is_installed(name)).collect())
+}
+
+/// Installs what is missing. Returns the line that would do it if we may not (not root), `None` if all is there.
+pub(crate) fn install(insist: bool) -> Result<Option<String>> {
+    let missing = missing()?;
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let by_hand = format!("sudo apt-get install --no-install-recommends {}", missing.join(" "));
+    if !sh::is_root() {
+        if insist {
+            bail!("only root may install; run: {by_hand}");
+        }
+        return Ok(Some(by_hand));
+    }
+    println!("installing from Debian: {}", missing.join(" "));
+    let _nothing_starts = NothingStarts::begin()?;
+    let mut line = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    line.extend(&missing);
+    if apt(&line).is_err() {
+        apt(&["apt-get", "update", "-qq"])?;
+        apt(&line)?;
+    }
+    Ok(None)
+}
+
+fn apt(line: &[&str]) -> Result<()> {
+    sh::output(sh::command(line).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
+}
+
+fn names() -> Vec<&'static str> {
+    APT_PACKAGES.iter().map(|(name, _)| *name).collect()
+}
+
+/// While this lives, installing a package starts no service (Debian's invoke-rc.d asks `policy-rc.d`; 101 is "no").
+struct NothingStarts {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NothingStarts {
+    fn begin() -> Result<Self> {
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NothingStarts {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_file(POLICY);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `cargo xtask deb`: the Debian package, made with dpkg-deb from the files under `packaging/`.
+//!
+//! Not by cargo-deb, because three things must hold that its defaults break: a conffile never changes between versions (or
+//! an unattended upgrade ends at a question), an upgrade restarts only the `.service` units (or the DNS port closes for a
+//! moment), and a purge leaves nothing. The lab proves all three.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{docs, sh};
+
+/// The programs, and where they go.
+const PROGRAMS: &[(&str, &str)] = &[("dogwatch", "usr/bin"), ("alertctl", "usr/bin"), ("alertd", "usr/sbin")];
+pub(crate) const UNITS: &[&str] =
+    &["dogwatch-dns.socket", "dogwatch-dns.service", "alertd.service", "dogwatch.service"];
+pub(crate) const SERVICES: &[&str] = &["dogwatch-dns.service", "alertd.service", "dogwatch.service"];
+const CONFFILES: &[&str] = &["agent.toml", "alertd.toml", "dns.toml"];
+const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
+/// Permitted exposure of each service by `systemd-analyze security`, in tenths: 0 is none, 100 is a shell for everyone.
+const EXPOSURE_MAX: &[(&str, u32)] =
+    &[("dogwatch.service", 35), ("dogwatch-dns.service", 20), ("alertd.service", 20)];
+
+/// Builds `dist/dogwatch_VERSION_ARCH.deb` from a release build, checks it, and returns its path.
+pub(crate) fn build(version: Option<&str>) -> Result<PathBuf> {
+    let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+    println!("building the release profile …");
+    sh::run(&mut sh::cargo(&[
+        "build",
+        "-q",
+        "--release",
+        "--bins",
+        "-p",
+        "dogwatch",
+        "-p",
+        "dogwatch-alertd",
+    ]))?;
+    let package = pack(version, &sh::target().join("release"))?;
+    check(&package)?;
+    Ok(package)
+}
+
+/// Packs the programs that lie in `binaries`.
+pub(crate) fn pack(version: &str, binaries: &Path) -> Result<PathBuf> {
+    let architecture = sh::output(&mut sh::command(&["dpkg", "--print-architecture"]))?;
+    let root = sh::target().join("deb/root");
+    let _ = fs::remove_dir_all(&root);
+    directory(&root)?;
+    let mut depends = Depends::default();
+    for (program, place) in PROGRAMS {
+        let to = root.join(place).join(program);
+        install(&binaries.join(program), &to, 0o755)?;
+        sh::run(sh::command(&["strip", "--strip-unneeded"]).arg(&to))?;
+        depends.add(&to)?;
+    }
+    let packaging = sh::root().join("packaging");
+    for unit in UNITS {
+        install(
+            &packaging.join("systemd").join(unit),
+            &root.join("usr/lib/systemd/system").join(unit),
+            0o644,
+        )?;
+    }
+    install(&packaging.join("systemd/sysusers.conf"), &root.join("usr/lib/sysusers.d/dogwatch.conf"), 0o644)?;
+    for file in CONFFILES {
+        install(&packaging.join("etc").join(file), &root.join("etc/dogwatch").join(file), 0o644)?;
+    }
+    docs::install(&root)?;
+    documents(&root, &packaging, version)?;
+    control(&root, &packaging, version, &architecture, &depends.line()?)?;
+
+    let dist = sh::root().join("dist");
+    fs::create_dir_all(&dist)?;
+    let package = dist.join(format!("dogwatch_{version}_{architecture}.deb"));
+    let mut build = sh::command(&["dpkg-deb", "--root-owner-group", "-Zxz", "--build"]);
+    sh::output(build.arg(&root).arg(&package))?;
+    Ok(package)
+}
+
+/// What can be said of the package without installing it.
+fn check(package: &Path) -> Result<()> {
+    let root = sh::target().join("deb/root");
+    if sh::has("systemd-analyze") {
+        let mut verify = sh::command(&["systemd-analyze", "verify", "--man=no", "--recursive-errors=one"]);
+        verify.arg(format!("--root={}", root.display()));
+        sh::output(verify.args(SERVICES).arg("dogwatch-dns.socket"))?;
+        for (unit, most) in EXPOSURE_MAX {
+            let mut security = sh::command(&["systemd-analyze", "security", "--offline=yes", "--no-pager"]);
+            security.arg(format!("--root={}", root.display())).arg(format!("--threshold={most}")).arg(unit);
+            let report = sh::output(&mut security)
+                .with_context(|| format!("{unit} is more exposed than {}.{}", most / 10, most % 10))?;
+            println!("{unit}: {}", report.lines().last().unwrap_or_default().trim_start_matches(['→', ' ']));
+        }
+    } else {
+        println!("SKIPPED unit checks: no systemd-analyze");
+    }
+    if sh::has("lintian") {
+        let mut lintian = sh::command(&["lintian", "--allow-root", "--tag-display-limit", "0"]);
+        sh::run(lintian.args(["--fail-on", "error,warning"]).arg(package))?;
+    } else {
+        println!("SKIPPED lintian: not installed");
+    }
+    Ok(())
+}
+
+/// Copyright and changelogs, as Debian policy §12 wants them.
+fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
+    let doc = root.join("usr/share/doc/dogwatch");
+    let mit = fs::read_to_string(sh::root().join("LICENSE-MIT"))?;
+    let terms: Vec<_> = mit.lines().skip_while(|line| !line.starts_with("Permission")).collect();
+    let copyright = fs::read_to_string(packaging.join("deb/copyright"))?;
+    let indented = terms.iter().map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") });
+    let copyright = copyright.replace("@MIT@", &indented.collect::<Vec<_>>().join("\n"));
+    write(&doc.join("copyright"), copyright.as_bytes(), 0o644)?;
+    let changes = fs::read(sh::root().join("CHANGELOG.md"))?;
+    write(&doc.join("NEWS.md.gz"), &gzip(&changes)?, 0o644)?;
+    let date = sh::output(&mut sh::command(&["git", "log", "-1", "--format=%cD"]))?;
+    let entry = format!(
+        "dogwatch ({version}) unstable; urgency=medium\n\n  * What an operator notices: NEWS.md.gz beside this file.\n\n -- dogwatch maintainers <dogwatch@example.org>  {date}\n"
+    );
+    write(&doc.join("changelog.gz"), &gzip(entry.as_bytes())?, 0o644)
+}
+
+fn control(root: &Path, packaging: &Path, version: &str, architecture: &str, depends: &str) -> Result<()> {
+    let size = sh::output(sh::command(&["du", "-sk"]).arg(root))?;
+    let sums = sh::output(
+        sh::command(&["find", "usr", "-type", "f", "-exec", "md5sum", "{}", "+"]).current_dir(root),
+    )?;
+    let control = fs::read_to_string(packaging.join("deb/control"))?
+        .replace("@VERSION@", version)
+        .replace("@ARCHITECTURE@", architecture)
+        .replace("@SIZE_KIB@", size.split_whitespace().next().unwrap_or("0"))
+        .replace("@DEPENDS@", depends);
+    let debian = root.join("DEBIAN");
+    write(&debian.join("control"), control.as_bytes(), 0o644)?;
+    write(&debian.join("md5sums"), (sums + "\n").as_bytes(), 0o644)?;
+    let conffiles = CONFFILES.iter().fold(String::new(), |mut list, file| {
+        let _ = writeln!(list, "/etc/dogwatch/{file}");
+        list
+    });
+    write(&debian.join("conffiles"), conffiles.as_bytes(), 0o644)?;
+    for script in SCRIPTS {
+        install(&packaging.join("deb").join(script), &debian.join(script), 0o755)?;
+    }
+    Ok(())
+}
+
+/// What the programs need of the C library, read from the programs.
+#[derive(Default)]
+struct Depends {
+    glibc: (u32, u32),
+    libgcc: bool,
+}
+
+impl Depends {
+    fn add(&mut self, program: &Path) -> Result<()> {
+        let needed = sh::output(sh::command(&["readelf", "--wide", "--dynamic"]).arg(program))?;
+        for library in needed.lines().filter(|line| line.contains("(NEEDED)")).filter_map(bracketed) {
+            match library {
+                "libgcc_s.so.1" => self.libgcc = true,
+                "libc.so.6" | "libm.so.6" | "ld-linux-x86-64.so.2" | "ld-linux-aarch64.so.1" => {}
+                other => {
+                    bail!("{} needs {other}, which no dependency of the package brings", program.display())
+                }
+            }
+        }
+        let versions = sh::output(sh::command(&["readelf", "--wide", "--version-info"]).arg(program))?;
+        self.glibc = self.glibc.max(newest_glibc(&versions));
+        Ok(())
+    }
+
+    fn line(&self) -> Result<String> {
+        let (major, minor) = self.glibc;
+        if major == 0 {
+            bail!("the programs name no version of glibc: is this a static build?");
+        }
+        let libgcc = if self.libgcc { ", libgcc-s1 (>= 4.2)" } else { "" };
+        Ok(format!("libc6 (>= {major}.{minor}){libgcc}"))
+    }
+}
+
+fn bracketed(line: &str) -> Option<&str> {
+    line.split_once('[')?.1.split_once(']').map(|(inside, _)| inside)
+}
+
+/// The newest `GLIBC_x.y` that readelf names.
+fn newest_glibc(versions: &str) -> (u32, u32) {
+    let numbers = versions.split("GLIBC_").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+        let mut parts = rest[..end].split('.').map(|part| part.parse().unwrap_or(0));
+        Some((parts.next()?, parts.next()?))
+    });
+    numbers.max().unwrap_or_default()
+}
+
+/// gzip without name and time, so that the same input gives the same package.
+pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut child = Command::new("gzip").arg("-9n").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().context("gzip has no stdin")?;
+    let bytes = bytes.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&bytes));
+    let output = child.wait_with_output()?;
+    writer.join().map_err(|_| anyhow::anyhow!("the writer of gzip's input panicked"))??;
+    Ok(output.stdout)
+}
+
+fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    write(to, &bytes, mode)
+}
+
+pub(crate) fn write(to: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    directory(to.parent().context("a file has a folder")?)?;
+    fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))?;
+    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
+}
+
+/// Makes a directory with mode 0755, whatever the umask: it becomes the mode on the installed system.
+fn directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        directory(parent)?;
+    }
+    fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_of_glibc_counts_by_number_not_by_letter() {
+        assert_eq!(newest_glibc("Name: GLIBC_2.9  Flags\n Name: GLIBC_2.34\n Name: GLIBC_2.2.5"), (2, 34));
+        assert_eq!(newest_glibc("Name: GCC_3.0"), (0, 0));
+    }
+
+    #[test]
+    fn every_unit_and_conffile_that_is_shipped_exists_and_every_hardening_line_says_why() {
+        let packaging = sh::root().join("packaging");
+        for file in CONFFILES {
+            let text = fs::read_to_string(packaging.join("etc").join(file)).unwrap();
+            assert!(text.lines().all(|line| line.starts_with('#')), "{file} must stay all comments");
+        }
+        for unit in SERVICES {
+            let text = fs::read_to_string(packaging.join("systemd").join(unit)).unwrap();
+            let lines: Vec<_> = text.lines().collect();
+            for (number, line) in lines.iter().enumerate() {
+                let hardening = ["Protect", "Private", "Restrict", "NoNew", "MemoryDeny", "Lock"]
+                    .iter()
+                    .any(|start| line.starts_with(start));
+                assert!(!hardening || lines[number - 1].starts_with('#'), "{unit}: {line} lacks its reason");
+            }
+        }
+    }
+}

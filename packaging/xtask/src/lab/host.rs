@@ -1,0 +1,284 @@
+//! One Debian host with a real systemd as PID 1, in namespaces of its own: systemd-nspawn on an overlay over one base image.
+//!
+//! The base is made once by mmdebstrap from this machine's own apt sources and kept under `target/lab`. A host has its own
+//! process, mount, network (loopback only), UTS, IPC and cgroup namespaces, and the machine's kernel. What it cannot show:
+//! memory limits of cgroup v2 on a machine that has v1, negative OOM scores where root lacks `CAP_SYS_RESOURCE`.
+//!
+//! Everything a host leaves on the machine (process, mount, cgroups) is noted in its folder before it is made, so that
+//! [`clean`] takes it away even after a crash of the run that made it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh;
+
+/// In every host, beside what `minbase` has.
+const BASE_PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,libnss-systemd,procps";
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
+/// What each cgroup controller of version 1 is called; nspawn mounts them read-only.
+const CONTROLLERS: &str = "memory cpu cpuacct pids blkio cpuset devices freezer";
+
+pub(crate) fn folder() -> PathBuf {
+    sh::target().join("lab")
+}
+
+/// Makes the base image unless it is there. Returns how it came.
+pub(crate) fn base() -> Result<&'static str> {
+    let (base, done) = (folder().join("base"), folder().join("base.done"));
+    let suite = codename()?;
+    let want = format!("{suite} {BASE_PACKAGES}\n");
+    if fs::read_to_string(&done).is_ok_and(|have| have == want) {
+        return Ok("kept");
+    }
+    let _ = fs::remove_file(&done);
+    sh::output(sh::command(&["rm", "-rf"]).arg(&base))?;
+    fs::create_dir_all(folder())?;
+    println!("making the base image once, 20 s …");
+    let mut make = sh::command(&["mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io"]);
+    make.arg(format!("--include={BASE_PACKAGES}")).arg(&suite).arg(&base).args(sources());
+    sh::output(&mut make)?;
+    // Each host gets an id of its own, and no way to a resolver that it cannot reach.
+    fs::write(base.join("etc/machine-id"), "")?;
+    let _ = fs::remove_file(base.join("etc/hostname"));
+    let _ = fs::remove_file(base.join("etc/resolv.conf"));
+    fs::write(&done, want)?;
+    Ok("made")
+}
+
+fn codename() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(line.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
+}
+
+fn sources() -> Vec<PathBuf> {
+    let listed =
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut sources: Vec<_> = listed
+        .chain([PathBuf::from("/etc/apt/sources.list")])
+        .filter(|path| {
+            path.extension().is_some_and(|end| end == "sources" || end == "list") && path.is_file()
+        })
+        .filter(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("debian")))
+        .collect();
+    sources.sort();
+    sources
+}
+
+/// A booted host. Dropped, it is switched off and everything it had on this machine is taken away.
+pub(crate) struct Host {
+    folder: PathBuf,
+    pid1: String,
+}
+
+impl Host {
+    /// Boots a host. `resolv_conf` is its resolver configuration.
+    pub(crate) fn boot(name: &str, resolv_conf: &str) -> Result<Self> {
+        let host = folder().join("hosts").join(name);
+        remove(&host);
+        for part in ["up", "work", "root"] {
+            fs::create_dir_all(host.join(part))?;
+        }
+        let mut booted = Self { folder: host, pid1: String::new() };
+        booted.mount()?;
+        fs::write(booted.path("etc/resolv.conf"), resolv_conf)?;
+        fs::write(booted.path("etc/hostname"), format!("{name}\n"))?;
+        fs::write(booted.path("etc/hosts"), format!("127.0.0.1 localhost\n127.0.1.1 {name}\n"))?;
+        booted.start()?;
+        Ok(booted)
+    }
+
+    fn mount(&self) -> Result<()> {
+        let at = |part: &str| self.folder.join(part).display().to_string();
+        let base = folder().join("base");
+        let layers = format!("lowerdir={},upperdir={},workdir={}", base.display(), at("up"), at("work"));
+        sh::output(&mut sh::command(&["mount", "-t", "overlay", "-o", &layers, "dogwatch-lab", &at("root")]))
+            .map(drop)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let cgroups = cgroups();
+        fs::write(self.folder.join("cgroups"), cgroups.join("\n"))?;
+        for cgroup in &cgroups {
+            fs::create_dir_all(cgroup)?;
+            // A new cpuset is empty, and takes no process before it has processors and memory.
+            for set in ["cpuset.cpus", "cpuset.mems"] {
+                let above = Path::new(cgroup).with_file_name(set);
+                if let (Ok(value), true) = (fs::read(above), Path::new(cgroup).join(set).exists()) {
+                    fs::write(Path::new(cgroup).join(set), value)?;
+                }
+            }
+        }
+        // The shell moves itself into the cgroups, then becomes systemd-nspawn, which dies with us.
+        let script = r#"for c in $CGROUPS; do echo $$ > "$c/cgroup.procs" || exit 1; done
+exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
+        let console = fs::File::create(self.folder.join("console.log"))?;
+        let child = Command::new("sh")
+            .args(["-c", script, "sh", "-q", "--register=no", "--keep-unit", "--boot", "--private-network"])
+            .args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--machine=dogwatch-lab"])
+            .arg(format!("--directory={}", self.path("").display()))
+            .env("CGROUPS", cgroups.join(" "))
+            .stdin(Stdio::null())
+            .stderr(console.try_clone()?)
+            .stdout(console)
+            .spawn()?;
+        fs::write(self.folder.join("nspawn.pid"), child.id().to_string())?;
+        let nspawn = child.id().to_string();
+        let mut pid1 = None;
+        sh::wait_until(BOOT_LIMIT, || {
+            pid1 = child_named(&nspawn, "systemd");
+            pid1.is_some() || exited(&nspawn)
+        });
+        self.pid1 = pid1.with_context(|| self.console("the host did not start"))?;
+        self.settled()?;
+        let remount = format!(
+            "for c in {CONTROLLERS}; do mount -o remount,bind,rw /sys/fs/cgroup/$c 2>/dev/null; done; true"
+        );
+        sh::output(&mut sh::command(&["nsenter", "-t", &self.pid1, "-m", "sh", "-c", &remount]))?;
+        self.output(&["systemctl", "daemon-reexec"])?;
+        self.settled()
+    }
+
+    /// Waits until systemd has started all it wants to start.
+    fn settled(&self) -> Result<()> {
+        let mut state = String::new();
+        let up = sh::wait_until(BOOT_LIMIT, || {
+            let asked = self.command(&["systemctl", "is-system-running"]).stdin(Stdio::null()).output();
+            state =
+                asked.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default();
+            matches!(state.as_str(), "running" | "degraded")
+        });
+        if !up {
+            bail!(self.console(&format!("the host is still {state:?} after {} s", BOOT_LIMIT.as_secs())));
+        }
+        Ok(())
+    }
+
+    /// Every process dies at once, as in a power cut; then the host boots again from its disk.
+    pub(crate) fn power_cut(&mut self) -> Result<()> {
+        stop(&self.folder);
+        self.mount()?;
+        self.start()
+    }
+
+    /// A path of the host, seen from here.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.folder.join("root").join(inside.trim_start_matches('/'))
+    }
+
+    /// A command that runs inside, as root, in all of the host's namespaces.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = sh::command(&[
+            "nsenter", "-t", &self.pid1, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i",
+        ]);
+        command.args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"]).args(words);
+        command
+    }
+
+    pub(crate) fn output(&self, words: &[&str]) -> Result<String> {
+        sh::output(&mut self.command(words))
+    }
+
+    /// A command of this machine that runs in the host's network.
+    pub(crate) fn in_network(&self, words: &[&str]) -> Command {
+        let mut command = sh::command(&["nsenter", "-t", &self.pid1, "-n"]);
+        command.args(words);
+        command
+    }
+
+    fn console(&self, what: &str) -> String {
+        let console = fs::read_to_string(self.folder.join("console.log")).unwrap_or_default();
+        let last: Vec<_> = console.lines().rev().take(5).collect();
+        format!("{what}; its console ends: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        remove(&self.folder);
+    }
+}
+
+/// Takes away what earlier hosts left on this machine.
+pub(crate) fn clean() {
+    for host in fs::read_dir(folder().join("hosts")).into_iter().flatten().flatten() {
+        remove(&host.path());
+    }
+}
+
+fn remove(host: &Path) {
+    stop(host);
+    let _ = fs::remove_dir_all(host);
+}
+
+/// Ends the host's processes, takes its mount and cgroups away. What is on its disk stays.
+fn stop(host: &Path) {
+    let pid = fs::read_to_string(host.join("nspawn.pid")).unwrap_or_default();
+    if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "systemd-nspawn") {
+        let _ = sh::output(&mut sh::command(&["kill", "-KILL", &pid]));
+        sh::wait_until(Duration::from_secs(10), || exited(&pid));
+    }
+    let root = host.join("root");
+    let unmounted = sh::wait_until(Duration::from_secs(5), || {
+        !is_mount(&root) || sh::output(sh::command(&["umount", "-q"]).arg(&root)).is_ok()
+    });
+    if !unmounted {
+        let _ = sh::output(sh::command(&["umount", "--lazy"]).arg(&root));
+    }
+    for cgroup in fs::read_to_string(host.join("cgroups")).unwrap_or_default().lines() {
+        sh::wait_until(Duration::from_secs(2), || {
+            let empty = sh::command(&["find", cgroup, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+                .stderr(Stdio::null())
+                .status();
+            empty.is_err() || !Path::new(cgroup).exists()
+        });
+    }
+}
+
+/// The cgroup for the host in every hierarchy: below our own, so that limits set on us hold for it.
+fn cgroups() -> Vec<String> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let name = format!("dogwatch-lab-{}", std::process::id());
+    own.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            let mounts = match controllers {
+                "" => vec!["unified".to_owned(), ".".to_owned()],
+                controllers => vec![controllers.trim_start_matches("name=").to_owned()],
+            };
+            let mount = mounts
+                .into_iter()
+                .map(|mount| format!("/sys/fs/cgroup/{mount}"))
+                .find(|mount| Path::new(mount).join("cgroup.procs").exists())?;
+            Some(format!("{mount}{}/{name}", path.trim_end_matches('/')))
+        })
+        .collect()
+}
+
+fn is_mount(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let path = path.display().to_string();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path.as_str()))
+}
+
+/// The child of `parent` with that name.
+fn child_named(parent: &str, name: &str) -> Option<String> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children
+        .split_whitespace()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+        .map(ToOwned::to_owned)
+}
+
+/// Whether a process is gone, or a zombie that nobody fetched yet.
+fn exited(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+}

@@ -1,0 +1,261 @@
+//! The demo's upstream, and a client that shows what the cache answers.
+//!
+//! The upstream is a relay in front of the real one, so that a newcomer can kill it without cutting the machine off. It
+//! answers for every name under `demo.test` itself, with a TTL of 5 s: the demo then needs no network, and nobody waits an
+//! hour for a name to expire. Everything else it forwards as it is, one socket a query.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net,
+    sync::Semaphore,
+    time::timeout,
+};
+
+use crate::{
+    clock,
+    dns_wire::{self, Reply},
+};
+
+const DEMO_ZONE: &str = "demo.test";
+const DEMO_TTL_S: u32 = 5;
+/// What `dogwatch dns` gives an upstream at most; later the reply would find nobody waiting.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+const IN_FLIGHT_MAX: usize = 256;
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Action {
+    Stop,
+    Start,
+}
+
+#[derive(Args)]
+pub(crate) struct Ask {
+    /// The names to ask for (type A)
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// The server; by default the cache of a running `cargo xtask up`
+    #[arg(long, default_value = "127.0.0.1:5300")]
+    server: SocketAddr,
+    /// Once a second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// So many questions a second instead, and only a summary
+    #[arg(long, requires = "seconds")]
+    rate: Option<u32>,
+    /// For how long, with --rate
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+/// While this file is there, `up` keeps the relay down.
+pub(crate) fn off_file(dir: &Path) -> PathBuf {
+    dir.join("upstream.off")
+}
+
+/// `cargo xtask upstream stop|start`.
+pub(crate) fn switch(action: Action, dir: &Path) -> Result<()> {
+    let off = off_file(dir);
+    if !dir.join("upstream.pid").exists() {
+        bail!("no `cargo xtask up` runs under {}", dir.display());
+    }
+    match action {
+        Action::Stop => fs::write(&off, "").with_context(|| format!("cannot write {}", off.display()))?,
+        Action::Start => {
+            if let Err(error) = fs::remove_file(&off) {
+                bail!("the upstream runs already ({}: {error})", off.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Serves until it is killed.
+pub(crate) fn relay(listen: SocketAddr, to: Option<SocketAddr>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let udp = net::UdpSocket::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        let tcp =
+            net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+        println!("relay on {listen}");
+        let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        tokio::try_join!(relay_udp(Arc::new(udp), to, room.clone()), relay_tcp(tcp, to, room))?;
+        Ok(())
+    })
+}
+
+async fn relay_udp(socket: Arc<net::UdpSocket>, to: Option<SocketAddr>, room: Arc<Semaphore>) -> Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+        let (query, socket) = (buffer[..length].to_vec(), socket.clone());
+        tokio::spawn(async move {
+            if let Some(reply) = answer(&query, to).await {
+                let _ = socket.send_to(&reply, from).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn relay_tcp(listener: net::TcpListener, to: Option<SocketAddr>, room: Arc<Semaphore>) -> Result<()> {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+        tokio::spawn(async move {
+            while let Ok(Ok(query)) = timeout(FORWARD_LIMIT, read_framed(&mut stream)).await {
+                let Some(reply) = answer(&query, to).await else { break };
+                if write_framed(&mut stream, &reply).await.is_err() {
+                    break;
+                }
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// The demo zone's own answer, or the upstream's. `None` is silence, as a dead server's.
+async fn answer(query: &[u8], to: Option<SocketAddr>) -> Option<Vec<u8>> {
+    let question = dns_wire::question(query)?;
+    if question.name == DEMO_ZONE || question.name.ends_with(&format!(".{DEMO_ZONE}")) {
+        let address = (question.kind == dns_wire::TYPE_A).then_some(demo_address(&question.name));
+        return Some(dns_wire::reply(query, &question, address, DEMO_TTL_S));
+    }
+    let Some(to) = to else {
+        return Some(dns_wire::refusal(query, &question, dns_wire::RCODE_REFUSED));
+    };
+    match timeout(FORWARD_LIMIT, forward(query, to)).await {
+        Ok(Ok(reply)) => Some(reply),
+        Ok(Err(_)) => Some(dns_wire::refusal(query, &question, dns_wire::RCODE_SERVFAIL)),
+        Err(_) => None,
+    }
+}
+
+/// Over TCP always: then the reply is whole, and there is no forged datagram to tell from the true one.
+async fn forward(query: &[u8], to: SocketAddr) -> Result<Vec<u8>> {
+    let mut stream = net::TcpStream::connect(to).await?;
+    write_framed(&mut stream, query).await?;
+    read_framed(&mut stream).await
+}
+
+async fn read_framed(stream: &mut net::TcpStream) -> Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_framed(stream: &mut net::TcpStream, message: &[u8]) -> Result<()> {
+    let mut framed = u16::try_from(message.len())?.to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await?;
+    Ok(())
+}
+
+/// An address of the documentation range (RFC 5737), the same for the same name.
+fn demo_address(name: &str) -> Ipv4Addr {
+    let sum = name.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    Ipv4Addr::new(192, 0, 2, sum)
+}
+
+/// `cargo xtask ask`.
+pub(crate) fn ask(options: &Ask) -> Result<()> {
+    if let (Some(rate), Some(seconds)) = (options.rate, options.seconds) {
+        return flood(options, rate.max(1), Duration::from_secs(seconds));
+    }
+    let mut id = 0;
+    loop {
+        let mut failed = 0;
+        for name in &options.names {
+            id += 1;
+            let from = clock::now();
+            let line = match exchange(options.server, id, name, Duration::from_secs(5)) {
+                Ok(reply) => show(&reply),
+                Err(error) => {
+                    failed += 1;
+                    format!("{error:#}")
+                }
+            };
+            println!("{name:<24} {line}  ({:.1} ms)", from.elapsed().as_secs_f64() * 1000.0);
+        }
+        if !options.watch {
+            if failed > 0 {
+                bail!("{failed} of {} names without an answer from {}", options.names.len(), options.server);
+            }
+            return Ok(());
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn show(reply: &Reply) -> String {
+    let what = match (reply.rcode, reply.values.is_empty()) {
+        (0, false) => reply.values.join(" "),
+        (0, true) => "no data".into(),
+        (2, _) => "SERVFAIL".into(),
+        (3, _) => "NXDOMAIN".into(),
+        (5, _) => "REFUSED".into(),
+        (other, _) => format!("rcode {other}"),
+    };
+    let ttl = reply.ttl.map_or(String::new(), |ttl| format!("  ttl {ttl}"));
+    let ede = reply.ede.as_ref().map_or(String::new(), |(code, text)| format!("  EDE {code} {text}"));
+    format!("{what}{ttl}{ede}")
+}
+
+/// Asks at a steady rate; every question without a right answer within 2 s is lost. Fails if any was.
+fn flood(options: &Ask, rate: u32, duration: Duration) -> Result<()> {
+    let (from, pause) = (clock::now(), Duration::from_secs(1) / rate);
+    let (mut asked, mut lost, mut worst) = (0u32, 0, Duration::ZERO);
+    while clock::now().duration_since(from) < duration {
+        let due: Instant = from + pause * asked;
+        thread::sleep(due.saturating_duration_since(clock::now()));
+        let name = &options.names[asked as usize % options.names.len()];
+        let sent = clock::now();
+        let id = u16::try_from(asked & 0xFFFF)?;
+        match exchange(options.server, id, name, Duration::from_secs(2)) {
+            Ok(reply) if reply.rcode == 0 && !reply.values.is_empty() => {}
+            Ok(reply) => {
+                lost += 1;
+                eprintln!("{name}: {}", show(&reply));
+            }
+            Err(error) => {
+                lost += 1;
+                eprintln!("{name}: {error:#}");
+            }
+        }
+        worst = worst.max(sent.elapsed());
+        asked += 1;
+    }
+    println!("{asked} asked, {lost} lost, worst {:.1} ms", worst.as_secs_f64() * 1000.0);
+    if lost > 0 {
+        bail!("{lost} of {asked} questions went unanswered");
+    }
+    Ok(())
+}
+
+/// One question over UDP from a socket of its own.
+pub(crate) fn exchange(server: SocketAddr, id: u16, name: &str, limit: Duration) -> Result<Reply> {
+    let local = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let local = if server.ip().is_loopback() { local } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(local)?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(limit))?;
+    socket.send(&dns_wire::query(id, name, dns_wire::TYPE_A))?;
+    let mut buffer = [0; 4096];
+    let length = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
+    match dns_wire::parse_reply(&buffer[..length]) {
+        Some(reply) if reply.id == id => Ok(reply),
+        _ => bail!("an answer from {server} that cannot be read"),
+    }
+}
