@@ -1,3 +1,4 @@
 //! The alert router.
 
+pub mod ctl;
 pub mod notify;

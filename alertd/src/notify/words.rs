@@ -3,7 +3,7 @@
 //! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
 //! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use dogwatch_wire::State;
 use jiff::{Timestamp, tz::TimeZone};
@@ -125,13 +125,18 @@ fn named(alert: &NotifiedAlert) -> String {
 
 /// `web1/disk` for a service; what there is for a posted alert.
 pub fn alert_name(alert: &NotifiedAlert) -> String {
-    let label = |name: &str| alert.labels.get(name).filter(|value| !value.is_empty());
+    name_of(&alert.labels)
+}
+
+/// [`alert_name`] from the labels alone.
+pub fn name_of(labels: &BTreeMap<String, String>) -> String {
+    let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
     let name = match (label("host"), label("service"), label("alertname")) {
         (Some(host), Some(service), _) => format!("{host}/{service}"),
         (Some(host), None, Some(name)) => format!("{host}/{name}"),
         (Some(only), None, None) | (None, Some(only), _) | (None, None, Some(only)) => only.clone(),
         (None, None, None) => {
-            let pairs: Vec<_> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             pairs.join(",")
         }
     };
@@ -204,8 +209,6 @@ pub fn plural(n: usize, noun: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
-
     use super::{super::DigestLine, *};
 
     #[test]

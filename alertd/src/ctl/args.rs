@@ -1,0 +1,222 @@
+//! What `alertctl` can be told, and its help: the man page and the completions are made from this.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use dogwatch_daemon::duration::Span;
+
+/// Talks to alertd: what is wrong, who knows, who is on it.
+///
+/// alertd takes your name from the socket, so whatever you do is recorded as done by you. Times are shown in this
+/// machine's time zone.
+#[derive(Debug, Parser)]
+#[command(name = "alertctl", version, after_long_help = AFTER_HELP)]
+pub struct Cli {
+    /// alertd's socket
+    #[arg(
+        long,
+        global = true,
+        env = "ALERTD_SOCKET",
+        default_value = "/run/alertd/alertd.sock",
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
+    /// Print alertd's answer as JSON, for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0  done
+  1  alertd refused, a test notification was not accepted, or a config has problems
+  2  wrong usage
+  3  alertd cannot be reached, or you may not use its socket
+
+Environment:
+  ALERTD_SOCKET  the socket, where --socket is not given
+  NO_COLOR       no colours, even on a terminal
+
+Examples:
+  alertctl status
+  alertctl ack 4711 looking at it
+  alertctl ack 4711 --expire 2h restarting the array
+  alertctl why 4711
+  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap, ticket 88'
+  alertctl test-notify oncall";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show open incidents, agents, and what is wrong with alertd itself
+    ///
+    /// One block an incident, worst and oldest first: its number, state, age, where, who acknowledged, who was told, and
+    /// what happens next if nobody acknowledges.
+    Status,
+    /// Say "I am on it": stops the escalation and the reminders of one incident
+    ///
+    /// Those who were told of the problem are told that you have it. The ack ends by itself when everything is OK; unless
+    /// --sticky, also when a state changes (a WARNING that becomes CRITICAL, a further alert): then the escalation starts
+    /// again. It is not a silence: the incident stays open and visible.
+    Ack(Ack),
+    /// Take an ack back: the escalation goes on
+    Unack(Unack),
+    /// Explain one incident: how it came about, every decision with its reason, who was told and what came of it
+    Why {
+        /// The incident's number
+        #[arg(value_name = "N", value_parser = number)]
+        number: u64,
+    },
+    /// Mute notifications for everything that matches, for a time; or list and end silences
+    ///
+    /// Every MATCHER must match: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX, as in Alertmanager. What is
+    /// silenced stays visible in `alertctl status`. When the silence ends and the problem is still there, people are told.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Silence(Silence),
+    /// Show what happened, newest first
+    History(History),
+    /// Send a marked test message to one receiver and wait for what comes of it
+    ///
+    /// Goes past routes, limits and silences. Use it after every change to a receiver: a pager that was never tried does
+    /// not work.
+    TestNotify {
+        /// The receiver's name in the config: [receiver.NAME.…]
+        receiver: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Ack {
+    /// The incident's number
+    #[arg(value_name = "N", value_parser = number)]
+    pub number: u64,
+    /// What you are doing about it; others will read it
+    #[arg(value_name = "COMMENT")]
+    pub comment: Vec<String>,
+    /// Keep the ack until everything is OK, whatever changes
+    #[arg(long)]
+    pub sticky: bool,
+    /// Take the ack back by itself after this time, like 2h
+    #[arg(long, value_name = "TIME")]
+    pub expire: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub struct Unack {
+    /// The incident's number
+    #[arg(value_name = "N", value_parser = number)]
+    pub number: u64,
+    /// Why; others will read it
+    #[arg(value_name = "COMMENT")]
+    pub comment: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Silence {
+    #[command(subcommand)]
+    pub command: Option<SilenceCommand>,
+    /// What to mute: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX
+    #[arg(value_name = "MATCHER", required = true)]
+    pub matchers: Vec<String>,
+    /// How long, like 2h
+    #[arg(long = "for", value_name = "TIME", required = true)]
+    pub duration: Option<Span>,
+    /// Why; others will read it
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub comment: Option<String>,
+    /// Only say how many firing alerts it would match
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SilenceCommand {
+    /// Show the silences
+    List,
+    /// End a silence now
+    End {
+        /// The silence's number
+        #[arg(value_name = "N", value_parser = number)]
+        number: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    /// How far back
+    #[arg(long, default_value = "24h", value_name = "TIME")]
+    pub since: Span,
+    /// How many entries at most
+    #[arg(long, default_value_t = 200, value_name = "COUNT")]
+    pub limit: u32,
+}
+
+/// `4711` or `#4711`.
+fn number(text: &str) -> Result<u64, String> {
+    text.strip_prefix('#')
+        .unwrap_or(text)
+        .parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| format!("{text:?} is not a number; write the one in brackets, like 4711"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_people_type_is_understood() {
+        let Command::Ack(ack) = parse("ack #4711 looking at it --expire 2h --sticky").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((ack.number, ack.comment.join(" ").as_str(), ack.sticky), (4711, "looking at it", true));
+        assert_eq!(ack.expire, Some(Span::secs(7_200)));
+        let Command::Silence(silence) =
+            parse("silence host=web1 a!=b --for 2h --comment x --json").unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!(silence.matchers, ["host=web1", "a!=b"]);
+        let list = parse("silence list").unwrap().command;
+        assert!(matches!(list, Command::Silence(Silence { command: Some(SilenceCommand::List), .. })));
+        let end = parse("silence end 7").unwrap().command;
+        assert!(matches!(
+            end,
+            Command::Silence(Silence { command: Some(SilenceCommand::End { number: 7 }), .. })
+        ));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_words() {
+        for (line, words) in [
+            ("ack", "N"),
+            ("ack web1", "is not a number"),
+            ("ack -- -5", "is not a number"),
+            ("ack 0", "is not a number"),
+            ("ack 99999999999999999999", "is not a number"),
+            ("ack 1 --expire 2", "is not a duration"),
+            ("silence host=web1 --comment x", "--for"),
+            ("silence host=web1 --for 2h", "--comment"),
+            ("silence --for 2h --comment x", "MATCHER"),
+            ("silence end", "N"),
+            ("history --limit many", "limit"),
+            ("stauts", "status"),
+        ] {
+            let said = parse(line).unwrap_err().to_string();
+            assert!(said.contains(words), "{line}: {said}");
+        }
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["alertctl"].into_iter().chain(line.split(' ')))
+    }
+}

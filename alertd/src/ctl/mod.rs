@@ -1,0 +1,278 @@
+//! `alertctl`: asks alertd over its socket and shows the answer.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`args`] | commands, options, help |
+//! | `show` | answers as text (pure) |
+//! | `paint` | tables and colours (pure) |
+//!
+//! It decides nothing and keeps nothing: alertd knows the caller from the socket and answers or refuses.
+
+use std::{
+    env,
+    io::{self, IsTerminal, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser};
+use dogwatch_daemon::unix_http::{CallError, Client};
+use dogwatch_wire::ctl::{self, HistoryEntry, Incident, Status, TestResult, Why};
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use nix::unistd::{Gid, Group};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub mod args;
+mod paint;
+mod show;
+
+use args::{Cli, Command, Silence, SilenceCommand};
+use paint::Paint;
+use show::View;
+
+/// What alertd needs at most for anything but a test.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// A test waits for the receiver's end.
+const TEST_DEADLINE: Duration = Duration::from_mins(2);
+
+/// The command line's definition, for the man page and the completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// How it ended; the numbers are in the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Refused = 1,
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Reads the command line and does it.
+pub async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    let (exit, text) = match run(cli).await {
+        Ok(answer) => (answer.exit, answer.text),
+        Err(failure) => {
+            say_failure(&failure, json);
+            return failure.exit.into();
+        }
+    };
+    // A reader that has seen enough (`alertctl history | head`) is no failure.
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Refused.into(),
+        _ => exit.into(),
+    }
+}
+
+fn say_failure(failure: &Failure, json: bool) {
+    if json {
+        eprintln!("{}", serde_json::json!({ "error": failure.words, "exit": failure.exit as u8 }));
+    } else {
+        eprintln!("alertctl: {}", failure.words);
+    }
+}
+
+/// What to print, and how it ended.
+struct Answer {
+    text: String,
+    exit: Exit,
+}
+
+/// Why there is no answer, with what to do about it.
+struct Failure {
+    words: String,
+    exit: Exit,
+}
+
+async fn run(cli: Cli) -> Result<Answer, Failure> {
+    let alertd = Alertd { client: Client::new(&cli.socket, DEADLINE), socket: &cli.socket, json: cli.json };
+    let view = View { now: now(), zone: TimeZone::system(), paint: paint() };
+    match cli.command {
+        Command::Status => alertd.get("/v1/status", |status: &Status| show::status(status, &view)).await,
+        Command::Ack(ack) => {
+            let body = ctl::Ack {
+                comment: ack.comment.join(" "),
+                sticky: ack.sticky,
+                expire_s: ack.expire.map(|span| span.0.as_secs()),
+            };
+            let target = format!("/v1/incidents/{}/ack", ack.number);
+            alertd.post(&target, &body, |incident: &Incident| show::acked(incident, &view)).await
+        }
+        Command::Unack(unack) => {
+            let body = ctl::Unack { comment: unack.comment.join(" ") };
+            let target = format!("/v1/incidents/{}/unack", unack.number);
+            alertd.post(&target, &body, |incident: &Incident| show::acked(incident, &view)).await
+        }
+        Command::Why { number } => {
+            alertd.get(&format!("/v1/incidents/{number}/why"), |why: &Why| show::why(why, &view)).await
+        }
+        Command::Silence(silence) => self::silence(&alertd, silence, &view).await,
+        Command::History(history) => {
+            let back = SignedDuration::try_from(history.since.0).unwrap_or(SignedDuration::MAX);
+            let since = view.now.saturating_sub(back).unwrap_or(Timestamp::MIN);
+            let target = format!("/v1/history?since={since}&limit={}", history.limit);
+            alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
+        }
+        Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
+    }
+}
+
+async fn silence(alertd: &Alertd<'_>, silence: Silence, view: &View) -> Result<Answer, Failure> {
+    match silence.command {
+        Some(SilenceCommand::List) => {
+            alertd.get("/v1/silences", |list: &Vec<ctl::Silence>| show::silences(list, view)).await
+        }
+        Some(SilenceCommand::End { number }) => {
+            let target = format!("/v1/silences/{number}");
+            alertd.call(Method::DELETE, &target, None::<&()>, show::silence_ended).await
+        }
+        None => {
+            let body = ctl::NewSilence {
+                matchers: silence.matchers,
+                duration_s: silence.duration.map_or(0, |span| span.0.as_secs()),
+                comment: silence.comment.unwrap_or_default(),
+                dry_run: silence.dry_run,
+            };
+            let dry_run = body.dry_run;
+            alertd.post("/v1/silences", &body, |made| show::silenced(made, dry_run, view)).await
+        }
+    }
+}
+
+async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> Result<Answer, Failure> {
+    alertd.client = Client::new(alertd.socket, TEST_DEADLINE);
+    let mut accepted = false;
+    let shown = |result: &TestResult| {
+        accepted = result.notification.state == "accepted";
+        show::tested(&result.notification, view)
+    };
+    let mut answer = alertd.post("/v1/test-notify", &ctl::TestNotify { receiver }, shown).await?;
+    if !accepted {
+        answer.exit = Exit::Refused;
+    }
+    Ok(answer)
+}
+
+/// The daemon at the other end.
+struct Alertd<'a> {
+    client: Client,
+    socket: &'a Path,
+    json: bool,
+}
+
+impl Alertd<'_> {
+    async fn get<T: Serialize + DeserializeOwned>(
+        &self,
+        target: &str,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<Answer, Failure> {
+        self.call(Method::GET, target, None::<&()>, show).await
+    }
+
+    async fn post<T: Serialize + DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<Answer, Failure> {
+        self.call(Method::POST, target, Some(body), show).await
+    }
+
+    async fn call<T: Serialize + DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<Answer, Failure> {
+        let answer: T =
+            self.client.call(method, target, body).await.map_err(|error| failure(&error, self.socket))?;
+        let shown = show(&answer);
+        let text = if self.json { pretty(&answer) } else { shown };
+        Ok(Answer { text, exit: Exit::Done })
+    }
+}
+
+fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value)
+        .map_or_else(|error| format!("{{\"error\": \"{error}\"}}\n"), |text| text + "\n")
+}
+
+/// Says what to do about a call that brought nothing.
+fn failure(error: &CallError, socket: &Path) -> Failure {
+    let path = socket.display();
+    let (exit, words) = match error {
+        CallError::Refused { message, .. } => (Exit::Refused, message.clone()),
+        CallError::NoAnswer { .. } => {
+            (Exit::Unreachable, format!("{error}; see `journalctl -u alertd` for what keeps it"))
+        }
+        CallError::Unreachable { source, .. } => (
+            Exit::Unreachable,
+            match source.kind() {
+                io::ErrorKind::PermissionDenied => format!(
+                    "you may not use {path}; join the group {0:?} (`sudo adduser $USER {0}`) and log in again, or use sudo",
+                    group_of(socket)
+                ),
+                io::ErrorKind::NotFound => format!(
+                    "there is no {path}: alertd is not running (`systemctl status alertd`), or listens elsewhere (--socket, ALERTD_SOCKET)"
+                ),
+                io::ErrorKind::ConnectionRefused => {
+                    format!("nobody answers at {path}: alertd is not running (`systemctl status alertd`)")
+                }
+                _ => format!("cannot reach {path}: {source}"),
+            },
+        ),
+    };
+    Failure { words, exit }
+}
+
+/// The group that may use the socket; the package's where the socket cannot be looked at.
+fn group_of(socket: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let gid = std::fs::metadata(socket).map(|found| found.gid()).ok().filter(|&gid| gid != 0);
+    gid.and_then(|gid| Group::from_gid(Gid::from_raw(gid)).ok().flatten())
+        .map_or_else(|| "dogwatch".into(), |group| group.name)
+}
+
+fn paint() -> Paint {
+    let wanted = io::stdout().is_terminal()
+        && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|term| term != "dumb");
+    if wanted { Paint::Colours } else { Paint::Plain }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reading of the clock: ages are shown as of now")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_to_do() {
+        let words = |kind: io::ErrorKind| {
+            let error = CallError::Unreachable { path: "/x".into(), source: io::Error::from(kind) };
+            failure(&error, Path::new("/nonexistent/alertd.sock"))
+        };
+        let missing = words(io::ErrorKind::NotFound);
+        assert!(missing.words.contains("systemctl status alertd") && missing.words.contains("--socket"));
+        assert_eq!(missing.exit, Exit::Unreachable);
+        let forbidden = words(io::ErrorKind::PermissionDenied).words;
+        assert!(forbidden.contains("join the group \"dogwatch\""), "{forbidden}");
+        let refused = CallError::Refused { status: 404, retry_after: None, message: "no incident 5".into() };
+        let refused = failure(&refused, Path::new("/x"));
+        assert_eq!((refused.words.as_str(), refused.exit), ("no incident 5", Exit::Refused));
+    }
+}

@@ -1,0 +1,547 @@
+//! alertd's answers as a person reads them at three in the morning. Pure: time and zone are arguments.
+//!
+//! Whatever a plugin, a label or a comment says is made harmless first ([`words::line`]): nothing that alertd holds can
+//! move the cursor or colour the terminal.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use dogwatch_wire::ctl::{
+    AckInfo, Alert, HistoryEntry, Incident, NextStep, NotificationInfo, Silence, Status, Why,
+};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::paint::{Colour, Paint, Table};
+use crate::notify::words::{self, line, plural};
+
+/// How to show.
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) now: Timestamp,
+    pub(super) zone: TimeZone,
+    pub(super) paint: Paint,
+}
+
+const TEXT_CHARS_MAX: usize = 300;
+const NAME_CHARS_MAX: usize = 60;
+
+impl View {
+    fn age(&self, at: Timestamp) -> String {
+        words::age(at, self.now)
+    }
+
+    fn until(&self, at: Timestamp) -> String {
+        if at <= self.now { "now".into() } else { format!("in {}", words::age(self.now, at)) }
+    }
+
+    /// Time of day; with the date where it is not today's.
+    fn clock(&self, at: Timestamp) -> String {
+        let (at, now) = (at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
+        let format = if at.date() == now.date() { "%H:%M:%S" } else { "%d %b %H:%M:%S" };
+        at.strftime(format).to_string()
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.paint.text(text, Colour::Bold)
+    }
+}
+
+pub(super) fn status(status: &Status, view: &View) -> String {
+    let mut out = String::new();
+    for warning in &status.warnings {
+        let warning = line(warning, TEXT_CHARS_MAX);
+        let _ = writeln!(out, "{} {warning}", view.paint.text("warning:", Colour::Red));
+    }
+    if status.incidents.is_empty() {
+        let _ = writeln!(out, "{}", view.paint.text("no open incidents", Colour::Green));
+    } else {
+        let mut table = Table::with_head(&["#", "STATE", "SINCE", "WHERE", "ACK", "TOLD", "NEXT"]);
+        for incident in &status.incidents {
+            table.row(incident_cells(incident, view), line(&incident.title, TEXT_CHARS_MAX));
+        }
+        table.write(&mut out, view.paint);
+    }
+    out.push('\n');
+    agents(status, view, &mut out);
+    let _ = writeln!(out, "{}", outbox(status, view));
+    let _ = writeln!(out, "alertd {} up {}", line(&status.version, 40), view.age(status.started_at));
+    out
+}
+
+fn incident_cells(incident: &Incident, view: &View) -> Vec<(String, Colour)> {
+    let plain = |text: String| (text, Colour::None);
+    let ack = match &incident.ack {
+        Some(ack) => (line(&ack.author, NAME_CHARS_MAX), Colour::Green),
+        None => plain("-".into()),
+    };
+    vec![
+        (incident.number.to_string(), Colour::Bold),
+        (incident.state.name().into(), Colour::of(incident.state)),
+        plain(view.age(incident.opened_at)),
+        plain(place(incident)),
+        ack,
+        plain(names(&incident.told)),
+        plain(next(incident, view)),
+    ]
+}
+
+/// `web1/disk` for one alert; the group and a count for more.
+fn place(incident: &Incident) -> String {
+    match incident.alerts.as_slice() {
+        [only] => name(only),
+        alerts => format!("{} ({})", group(&incident.group), plural(alerts.len(), "alert")),
+    }
+}
+
+fn name(alert: &Alert) -> String {
+    words::name_of(&alert.labels)
+}
+
+fn group(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if pairs.is_empty() { "all".into() } else { line(&pairs.join(", "), NAME_CHARS_MAX * 2) }
+}
+
+fn names(names: &[String]) -> String {
+    if names.is_empty() { "nobody".into() } else { line(&names.join(", "), NAME_CHARS_MAX * 2) }
+}
+
+fn next(incident: &Incident, view: &View) -> String {
+    if !incident.silenced_by.is_empty() {
+        return format!("silenced by {}", numbers(&incident.silenced_by));
+    }
+    match (&incident.next_step, &incident.ack) {
+        (Some(NextStep { targets, at, .. }), _) => format!("{} {}", names(targets), view.until(*at)),
+        (None, Some(_)) => "acked".into(),
+        (None, None) => "-".into(),
+    }
+}
+
+fn numbers(numbers: &[u64]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn agents(status: &Status, view: &View, out: &mut String) {
+    let silent: Vec<_> = status.agents.iter().filter(|agent| agent.silent).collect();
+    let services: u32 = status.agents.iter().map(|agent| agent.services).fold(0, u32::saturating_add);
+    let counts = format!(
+        "{}, {} watched",
+        plural(status.agents.len(), "agent"),
+        plural(usize::try_from(services).unwrap_or(usize::MAX), "service")
+    );
+    if silent.is_empty() {
+        let _ = writeln!(out, "{counts}");
+        return;
+    }
+    let words = format!("{} silent:", plural(silent.len(), "agent"));
+    let _ = writeln!(out, "{counts}; {}", view.paint.text(&words, Colour::Red));
+    let mut table = Table::with_head(&["HOST", "LAST HEARD", "VERSION", "SERVICES"]);
+    for agent in silent {
+        let cells = [
+            line(&agent.host, NAME_CHARS_MAX),
+            format!("{} ago", view.age(agent.last_heard_at)),
+            line(&agent.version, 40),
+            agent.services.to_string(),
+        ];
+        table.row(cells.into_iter().map(|text| (text, Colour::None)).collect(), String::new());
+    }
+    table.write(out, view.paint);
+}
+
+fn outbox(status: &Status, view: &View) -> String {
+    let outbox = &status.outbox;
+    let waiting = outbox.queued + outbox.leased;
+    let oldest = outbox.oldest_at.filter(|_| waiting > 0);
+    let oldest = oldest.map(|at| format!(", the oldest for {}", view.age(at))).unwrap_or_default();
+    let failed = format!("{} failed", outbox.failed);
+    let colour = if outbox.failed > 0 { Colour::Red } else { Colour::None };
+    format!("notifications: {waiting} waiting{oldest}, {}", view.paint.text(&failed, colour))
+}
+
+pub(super) fn acked(incident: &Incident, view: &View) -> String {
+    let title = line(&incident.title, TEXT_CHARS_MAX);
+    let number = incident.number;
+    if let Some(ack) = &incident.ack {
+        return format!("#{number} acknowledged {}\n{title}\n", ack_words(ack, view));
+    }
+    let next = incident.next_step.as_ref();
+    let next = next.map(|next| format!("; next is {} {}", names(&next.targets), view.until(next.at)));
+    format!("#{number} is not acknowledged{}\n{title}\n", next.unwrap_or_default())
+}
+
+/// `by ada at 03:14:00 until 05:14:00, sticky: looking`.
+fn ack_words(ack: &AckInfo, view: &View) -> String {
+    let mut words = format!("by {} at {}", line(&ack.author, NAME_CHARS_MAX), view.clock(ack.at));
+    if let Some(at) = ack.expires_at {
+        let _ = write!(words, " until {}", view.clock(at));
+    }
+    if ack.sticky {
+        words.push_str(", sticky");
+    }
+    if !ack.comment.is_empty() {
+        let _ = write!(words, ": {}", line(&ack.comment, TEXT_CHARS_MAX));
+    }
+    words
+}
+
+pub(super) fn why(why: &Why, view: &View) -> String {
+    let incident = &why.incident;
+    let mut out = String::new();
+    let state = view.paint.text(incident.state.name(), Colour::of(incident.state));
+    let _ = writeln!(
+        out,
+        "{} {state} {}",
+        view.bold(&format!("#{}", incident.number)),
+        line(&incident.title, TEXT_CHARS_MAX)
+    );
+    for (name, value) in facts(why, view) {
+        let _ = writeln!(out, "  {name:<9} {value}");
+    }
+    let _ = writeln!(out, "\n{}", view.bold("alerts"));
+    for alert in &incident.alerts {
+        alert_lines(alert, view, &mut out);
+    }
+    let _ = writeln!(out, "\n{}", view.bold("what happened"));
+    // Oldest first: a story is read from its beginning.
+    let mut decisions: Vec<_> = why.decisions.iter().collect();
+    decisions.sort_by_key(|entry| entry.at);
+    for entry in decisions {
+        let _ = writeln!(out, "  {}", entry_line(entry, view));
+    }
+    let _ = writeln!(out, "\n{}", view.bold("who was told"));
+    if why.notifications.is_empty() {
+        let _ = writeln!(out, "  nobody");
+    }
+    let mut notifications: Vec<_> = why.notifications.iter().collect();
+    notifications.sort_by_key(|told| told.created_at);
+    for told in notifications {
+        let _ = writeln!(out, "  {}", told_line(told, view));
+    }
+    out
+}
+
+fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
+    let incident = &why.incident;
+    let opened = words::clock_time(incident.opened_at, &view.zone);
+    let mut facts = vec![match incident.resolved_at {
+        None => ("open", format!("since {opened} ({})", view.age(incident.opened_at))),
+        Some(at) => (
+            "resolved",
+            format!("at {}, open since {opened} ({})", view.clock(at), words::age(incident.opened_at, at)),
+        ),
+    }];
+    facts.push(("group", group(&incident.group)));
+    let path: Vec<_> = why.route_path.iter().map(|step| line(step, TEXT_CHARS_MAX)).collect();
+    facts.push(("route", format!("{} ({})", line(&incident.route, NAME_CHARS_MAX), path.join(" > "))));
+    facts.push(("told", names(&incident.told)));
+    if let Some(ack) = &incident.ack {
+        facts.push(("acked", ack_words(ack, view)));
+    }
+    if let Some(next) = &incident.next_step {
+        let (step, targets) = (next.step, names(&next.targets));
+        facts.push(("next", format!("step {step}: {targets} {}, unless somebody acks", view.until(next.at))));
+    }
+    if !incident.silenced_by.is_empty() {
+        facts.push(("silenced", format!("by silence {}", numbers(&incident.silenced_by))));
+    }
+    facts
+}
+
+fn alert_lines(alert: &Alert, view: &View, out: &mut String) {
+    let state = view.paint.text(alert.state.name(), Colour::of(alert.state));
+    let when = match alert.resolved_at {
+        None => format!("for {}", view.age(alert.since)),
+        Some(at) => format!("resolved {} ago", view.age(at)),
+    };
+    let flapping = if alert.flapping { ", flapping" } else { "" };
+    let summary = line(&alert.summary, TEXT_CHARS_MAX);
+    let _ = writeln!(out, "  {} {state} {when}{flapping}: {summary}", name(alert));
+    for text in words::block(&alert.detail, 20) {
+        let _ = writeln!(out, "      {text}");
+    }
+    for (name, value) in &alert.annotations {
+        let _ = writeln!(out, "    {}: {}", line(name, NAME_CHARS_MAX), line(value, TEXT_CHARS_MAX));
+    }
+}
+
+/// `03:12:01  opened      CRITICAL web1/disk … [first_notification]`.
+fn entry_line(entry: &HistoryEntry, view: &View) -> String {
+    let author = entry.author.as_ref().map(|author| format!(" by {}", line(author, NAME_CHARS_MAX)));
+    let reason = view.paint.text(&format!("[{}]", line(&entry.reason, NAME_CHARS_MAX)), Colour::Dim);
+    let kind = format!("{}{}", line(&entry.kind, NAME_CHARS_MAX), author.unwrap_or_default());
+    format!("{}  {kind:<12} {} {reason}", view.clock(entry.at), line(&entry.text, TEXT_CHARS_MAX))
+}
+
+/// `03:12:31  oncall: problem accepted at 03:12:32 after 2 tries, "queued as 17" [first_notification]`.
+fn told_line(told: &NotificationInfo, view: &View) -> String {
+    let colour = match told.state.as_str() {
+        "accepted" => Colour::Green,
+        "failed" => Colour::Red,
+        _ => Colour::Yellow,
+    };
+    let state = view.paint.text(&line(&told.state, NAME_CHARS_MAX), colour);
+    let mut text = format!(
+        "{}  {}: {} {state}",
+        view.clock(told.created_at),
+        line(&told.receiver, NAME_CHARS_MAX),
+        line(&told.kind, NAME_CHARS_MAX)
+    );
+    if let Some(at) = told.settled_at {
+        let _ = write!(text, " at {}", view.clock(at));
+    }
+    if told.attempts != 1 {
+        let _ = write!(text, " after {}", tries(told.attempts));
+    }
+    if let Some(id) = &told.provider_id {
+        let _ = write!(text, ", {:?}", line(id, TEXT_CHARS_MAX));
+    }
+    if let Some(error) = &told.last_error {
+        let _ = write!(text, ", last error: {}", line(error, TEXT_CHARS_MAX));
+    }
+    let reason = view.paint.text(&format!("[{}]", line(&told.reason, NAME_CHARS_MAX)), Colour::Dim);
+    format!("{text} {reason}")
+}
+
+fn tries(n: u32) -> String {
+    if n == 1 { "1 try".into() } else { format!("{n} tries") }
+}
+
+pub(super) fn history(entries: &[HistoryEntry], view: &View) -> String {
+    let mut out = String::new();
+    if entries.is_empty() {
+        out.push_str("nothing happened in that time\n");
+    }
+    for entry in entries {
+        let number = entry.incident.map_or_else(|| "-".into(), |number| format!("#{number}"));
+        let _ = writeln!(out, "{number:<7} {}", entry_line(entry, view));
+    }
+    out
+}
+
+pub(super) fn silences(silences: &[Silence], view: &View) -> String {
+    if silences.is_empty() {
+        return "no silences\n".into();
+    }
+    let mut out = String::new();
+    let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "MATCHES", "WHAT"]);
+    for silence in silences {
+        let (state, colour) = if silence.active { ("active", Colour::Yellow) } else { ("over", Colour::Dim) };
+        let ends = if silence.active {
+            view.until(silence.ends_at)
+        } else {
+            format!("{} ago", view.age(silence.ends_at))
+        };
+        let cells = vec![
+            (silence.number.to_string(), Colour::Bold),
+            (state.into(), colour),
+            (ends, Colour::None),
+            (line(&silence.author, NAME_CHARS_MAX), Colour::None),
+            (silence.matches.to_string(), Colour::None),
+            (matchers(silence), Colour::None),
+        ];
+        table.row(cells, line(&silence.comment, TEXT_CHARS_MAX));
+    }
+    table.write(&mut out, view.paint);
+    out
+}
+
+fn matchers(silence: &Silence) -> String {
+    line(&silence.matchers.join(" "), TEXT_CHARS_MAX)
+}
+
+pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String {
+    let matches = usize::try_from(silence.matches).unwrap_or(usize::MAX);
+    let alerts = plural(matches, "firing alert");
+    let what = matchers(silence);
+    if dry_run {
+        return format!("would silence {alerts} now: {what}\n");
+    }
+    let until = words::clock_time(silence.ends_at, &view.zone);
+    let number = silence.number;
+    format!(
+        "silence {number} mutes {alerts} now: {what}\nuntil {until}; end it with: alertctl silence end {number}\n"
+    )
+}
+
+pub(super) fn silence_ended(silence: &Silence) -> String {
+    format!("silence {} ended: {}\n", silence.number, matchers(silence))
+}
+
+pub(super) fn tested(told: &NotificationInfo, view: &View) -> String {
+    format!("{}\n", told_line(told, view))
+}
+
+#[cfg(test)]
+mod tests {
+    use dogwatch_wire::{
+        State,
+        ctl::{AgentStatus, OutboxStatus},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_status_says_what_is_wrong_who_knows_and_what_comes_next() {
+        let silent = AgentStatus {
+            agent: "a2".into(),
+            host: "db1".into(),
+            version: "0.1.0".into(),
+            services: 3,
+            last_heard_at: at("03:10"),
+            silent: true,
+        };
+        let alive = AgentStatus { host: "web1".into(), silent: false, ..silent.clone() };
+        let shown = Status {
+            version: "0.1.0".into(),
+            started_at: at("00:16"),
+            incidents: vec![incident()],
+            agents: vec![alive, silent],
+            outbox: OutboxStatus { queued: 1, leased: 1, failed: 0, oldest_at: Some(at("03:15")) },
+            warnings: vec!["receiver \"pager\" failed 3 times".into()],
+        };
+        assert_eq!(
+            status(&shown, &view()),
+            "warning: receiver \"pager\" failed 3 times\n\
+             \x20 #     STATE     SINCE  WHERE      ACK  TOLD    NEXT\n\
+             \x20 4711  CRITICAL  4 min  web1/disk  -    oncall  pager in 1 min\n\
+             \x20       CRITICAL web1/disk: /var 96% used\n\
+             \n\
+             2 agents, 6 services watched; 1 agent silent:\n\
+             \x20 HOST  LAST HEARD  VERSION  SERVICES\n\
+             \x20 db1   6 min ago   0.1.0    3\n\
+             notifications: 2 waiting, the oldest for 1 min, 0 failed\n\
+             alertd 0.1.0 up 3 h 0 min\n"
+        );
+    }
+
+    #[test]
+    fn why_tells_the_story_from_its_beginning() {
+        let mut shown = incident();
+        shown.ack = Some(AckInfo {
+            author: "ada".into(),
+            comment: "looking".into(),
+            at: at("03:15"),
+            sticky: false,
+            expires_at: Some(at("05:15")),
+        });
+        let entry = |time: &str, kind: &str, reason: &str, author: Option<&str>, text: &str| HistoryEntry {
+            at: at(time),
+            incident: Some(4711),
+            kind: kind.into(),
+            reason: reason.into(),
+            author: author.map(Into::into),
+            text: text.into(),
+        };
+        let shown = Why {
+            incident: shown,
+            route_path: vec!["default".into(), "service=disk".into()],
+            decisions: vec![
+                entry("03:15", "acked", "by_hand", Some("ada"), "looking"),
+                entry("03:12", "opened", "reported", None, "OK to CRITICAL"),
+            ],
+            notifications: vec![NotificationInfo {
+                id: "n-1".into(),
+                receiver: "oncall".into(),
+                kind: "problem".into(),
+                reason: "first_notification".into(),
+                state: "accepted".into(),
+                created_at: at("03:12"),
+                attempts: 2,
+                last_error: Some("mx: 451 greylisted".into()),
+                provider_id: Some("queued as 17".into()),
+                settled_at: Some(at("03:13")),
+            }],
+        };
+        assert_eq!(
+            why(&shown, &view()),
+            "#4711 CRITICAL CRITICAL web1/disk: /var 96% used\n\
+             \x20 open      since 03:12 Sat 21 Nov 2026 UTC (4 min)\n\
+             \x20 group     service=disk\n\
+             \x20 route     disks (default > service=disk)\n\
+             \x20 told      oncall\n\
+             \x20 acked     by ada at 03:15:00 until 05:15:00: looking\n\
+             \x20 next      step 2: pager in 1 min, unless somebody acks\n\
+             \n\
+             alerts\n\
+             \x20 web1/disk CRITICAL for 4 min: /var 96% used\n\
+             \x20   runbook: https://wiki.example/disk\n\
+             \n\
+             what happened\n\
+             \x20 03:12:00  opened       OK to CRITICAL [reported]\n\
+             \x20 03:15:00  acked by ada looking [by_hand]\n\
+             \n\
+             who was told\n\
+             \x20 03:12:00  oncall: problem accepted at 03:13:00 after 2 tries, \"queued as 17\", last error: mx: 451 greylisted [first_notification]\n"
+        );
+    }
+
+    #[test]
+    fn nothing_that_a_plugin_says_reaches_the_terminal_as_a_command() {
+        let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\r\n\u{202e}x";
+        let mut shown = incident();
+        shown.title = evil.into();
+        shown.alerts[0].summary = evil.into();
+        shown.alerts[0].detail = evil.into();
+        shown.alerts[0].labels.insert("host".into(), evil.into());
+        shown.told = vec![evil.into()];
+        shown.route = evil.into();
+        let shown =
+            Why { incident: shown, route_path: vec![evil.into()], decisions: vec![], notifications: vec![] };
+        let text = why(&shown, &view());
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\r', '\u{202e}']), "{text:?}");
+    }
+
+    #[test]
+    fn a_silence_says_how_to_end_it_and_a_dry_run_that_it_did_nothing() {
+        let made = Silence {
+            number: 3,
+            matchers: vec!["host=web1".into()],
+            author: "ada".into(),
+            comment: "ticket 88".into(),
+            starts_at: at("03:16"),
+            ends_at: at("05:16"),
+            active: true,
+            matches: 2,
+        };
+        assert!(silenced(&made, false, &view()).contains("end it with: alertctl silence end 3"));
+        assert_eq!(silenced(&made, true, &view()), "would silence 2 firing alerts now: host=web1\n");
+        assert!(silences(&[made], &view()).contains("3  active  in 2 h 0 min  ada  2        host=web1\n"));
+    }
+
+    fn incident() -> Incident {
+        let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+        };
+        Incident {
+            number: 4711,
+            state: State::Critical,
+            group: labels(&[("service", "disk")]),
+            route: "disks".into(),
+            title: "CRITICAL web1/disk: /var 96% used".into(),
+            opened_at: at("03:12"),
+            resolved_at: None,
+            alerts: vec![Alert {
+                labels: labels(&[("host", "web1"), ("service", "disk")]),
+                annotations: labels(&[("runbook", "https://wiki.example/disk")]),
+                state: State::Critical,
+                flapping: false,
+                summary: "/var 96% used".into(),
+                detail: String::new(),
+                perfdata: String::new(),
+                since: at("03:12"),
+                resolved_at: None,
+            }],
+            ack: None,
+            told: vec!["oncall".into()],
+            next_step: Some(NextStep { step: 2, targets: vec!["pager".into()], at: at("03:17") }),
+            silenced_by: Vec::new(),
+        }
+    }
+
+    fn at(time: &str) -> Timestamp {
+        format!("2026-11-21T{time}:00Z").parse().unwrap()
+    }
+
+    fn view() -> View {
+        View { now: at("03:16"), zone: TimeZone::UTC, paint: Paint::Plain }
+    }
+}
