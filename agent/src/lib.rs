@@ -1,1 +1,10 @@
+pub mod clock;
+pub mod config;
+mod dns_sensor;
+pub mod flapping;
+pub mod moment;
 pub mod plugin;
+pub mod report;
+pub mod schedule;
+pub mod service;
+pub mod status;

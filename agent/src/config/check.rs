@@ -1,0 +1,359 @@
+//! One `[check.NAME]`: what every check has, and what its kind adds.
+
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+
+use dogwatch_checks::{Host, OptionError, Options, Value};
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned, closest},
+    duration::Span,
+};
+use dogwatch_wire::limits;
+
+use super::{
+    Check, Origin, Passive, Work,
+    file::{CheckFile, FlappingFile},
+    resolve::labels,
+};
+use crate::{
+    dns_sensor::{self, DnsSensor},
+    flapping::Thresholds,
+    schedule::Timing,
+};
+
+/// What a check takes if it says nothing itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults {
+    pub(super) interval: Duration,
+    pub(super) retry_interval: Duration,
+    pub(super) max_attempts: u8,
+    pub(super) timeout: Duration,
+}
+
+/// What all checks of a config share.
+pub(super) struct Context<'a> {
+    pub(super) defaults: Defaults,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) dns_control: PathBuf,
+    pub(super) host: &'a Host,
+}
+
+/// Kinds that are not in dogwatch-checks' table, because they are not the host's but the agent's.
+pub const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
+
+/// Bounds of every interval and timeout.
+pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
+pub(super) const LONGEST: Span = Span::secs(7 * 86_400);
+
+/// Keys that every kind takes.
+const COMMON: [&str; 9] = [
+    "kind",
+    "interval",
+    "retry_interval",
+    "max_attempts",
+    "timeout",
+    "labels",
+    "runbook",
+    "note",
+    "flapping",
+];
+
+/// The known kind that `wrong` is most likely a misspelling of.
+pub fn closest_kind(wrong: &str) -> Option<&'static str> {
+    closest(wrong, kinds())
+}
+
+fn kinds() -> impl Iterator<Item = &'static str> {
+    dogwatch_checks::KINDS.iter().map(|kind| kind.name).chain(KINDS)
+}
+
+/// `None` only together with at least one new problem.
+pub(super) fn resolve(
+    name: &Spanned<String>,
+    file: &CheckFile,
+    source: &Source,
+    context: &Context<'_>,
+    problems: &mut Problems,
+) -> Option<Check> {
+    let before = problems.0.len();
+    let mut reader = Reader { name: name.get_ref(), at: name.span(), file, source, problems };
+    reader.check_name();
+    let kind = reader.kind()?;
+    let labels = reader.labels(&context.labels);
+    let mut annotations = BTreeMap::new();
+    for key in ["runbook", "note"] {
+        if let Some(text) = reader.text(key) {
+            annotations.insert(key.to_owned(), text.to_owned());
+        }
+    }
+    let Timings { timing, timeout } = reader.timings(&kind, context.defaults);
+    let max_attempts = reader.max_attempts().unwrap_or(default_attempts(&kind, context.defaults));
+    let flapping = reader.flapping();
+    let work = reader.work(&kind, context);
+    let line = source.text[..name.span().start].matches('\n').count() + 1;
+    let origin = Origin::File { path: source.path.clone(), line };
+    if problems.0.len() > before {
+        return None;
+    }
+    Some(Check { kind, work: work?, timing, max_attempts, timeout, flapping, labels, annotations, origin })
+}
+
+/// The checks worth having on this host without being told.
+pub(super) fn auto(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
+    let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
+        let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
+        Some((name, name, Work::Run(check)))
+    });
+    let dns = ["dns-upstream", "dns-stale"].into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+        let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
+        (name, "dns", Work::Run(sensor.into_check()))
+    });
+    native
+        .chain(dns)
+        .map(|(name, kind, work)| {
+            let check = Check {
+                kind: kind.to_owned(),
+                work,
+                timing: default_timing(kind, context.defaults),
+                max_attempts: default_attempts(kind, context.defaults),
+                timeout: context.defaults.timeout,
+                flapping: Some(Thresholds::default()),
+                labels: context.labels.clone(),
+                annotations: BTreeMap::new(),
+                origin: Origin::Auto,
+            };
+            (Arc::from(name), check)
+        })
+        .collect()
+}
+
+fn default_timing(kind: &str, defaults: Defaults) -> Timing {
+    match kind {
+        "dns" => Timing { interval: dns_sensor::INTERVAL, retry_interval: dns_sensor::INTERVAL },
+        _ => Timing { interval: defaults.interval, retry_interval: defaults.retry_interval },
+    }
+}
+
+/// A cache that masks an outage and a job that reports its own failure need no second opinion.
+fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
+    match kind {
+        "dns" | "passive" => 1,
+        _ => defaults.max_attempts,
+    }
+}
+
+struct Timings {
+    timing: Timing,
+    timeout: Duration,
+}
+
+/// One table, with a place for everything that is wrong in it.
+struct Reader<'a> {
+    name: &'a str,
+    at: Range<usize>,
+    file: &'a CheckFile,
+    source: &'a Source,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Reader<'a> {
+    fn problem(&mut self, at: Range<usize>, message: impl AsRef<str>) {
+        self.problems.add(self.source, at, format!("check {:?}: {}", self.name, message.as_ref()));
+    }
+
+    fn entry(&self, key: &str) -> Option<&'a (Spanned<String>, Spanned<Value>)> {
+        self.file.entries.iter().find(|(name, _)| name.get_ref() == key)
+    }
+
+    fn check_name(&mut self) {
+        let name = self.name;
+        if name.is_empty() || name.len() > 100 || name.trim() != name || name.chars().any(char::is_control) {
+            self.problem(self.at.clone(), "a name has 1 to 100 bytes, none of them control characters");
+        }
+    }
+
+    fn kind(&mut self) -> Option<String> {
+        let Some((_, value)) = self.entry("kind") else {
+            // `[check.disk]` says it all.
+            if kinds().any(|kind| kind == self.name) {
+                return Some(self.name.to_owned());
+            }
+            let known = kinds().collect::<Vec<_>>().join(", ");
+            self.problem(self.at.clone(), format!("kind is missing; it is one of {known}"));
+            return None;
+        };
+        let Value::Text(kind) = value.get_ref() else {
+            self.problem(value.span(), "kind should be a text");
+            return None;
+        };
+        if kinds().any(|known| known == kind) {
+            return Some(kind.clone());
+        }
+        let hint = closest_kind(kind).map_or_else(
+            || format!("it is one of {}", kinds().collect::<Vec<_>>().join(", ")),
+            |meant| format!("did you mean `{meant}`?"),
+        );
+        self.problem(value.span(), format!("unknown kind `{kind}`; {hint}"));
+        None
+    }
+
+    fn text(&mut self, key: &str) -> Option<&'a str> {
+        let (_, value) = self.entry(key)?;
+        match value.get_ref() {
+            Value::Text(text) if text.len() <= 1_024 => Some(text),
+            _ => {
+                self.problem(value.span(), format!("{key} should be a text of at most 1024 bytes"));
+                None
+            }
+        }
+    }
+
+    fn span(&mut self, key: &str) -> Option<Duration> {
+        let (_, value) = self.entry(key)?;
+        let read = match value.get_ref() {
+            Value::Text(text) => text.parse::<Span>(),
+            _ => Err("should be a duration like \"30s\" or \"5m\"".to_owned()),
+        };
+        let message = match read {
+            Ok(span) if (SHORTEST..=LONGEST).contains(&span) => return Some(span.0),
+            Ok(_) => format!("should be {SHORTEST} to {LONGEST}"),
+            Err(message) => message,
+        };
+        self.problem(value.span(), format!("{key}: {message}"));
+        None
+    }
+
+    fn timings(&mut self, kind: &str, defaults: Defaults) -> Timings {
+        let default = default_timing(kind, defaults);
+        let interval = self.span("interval");
+        let retry = self.span("retry_interval");
+        let timeout = self.span("timeout");
+        let interval_used = interval.unwrap_or(default.interval);
+        if let (Some(retry), Some((_, value))) = (retry, self.entry("retry_interval"))
+            && retry > interval_used
+        {
+            let message = format!(
+                "retry_interval {} must not be longer than interval {}",
+                Span(retry),
+                Span(interval_used)
+            );
+            self.problem(value.span(), message);
+        }
+        // One who shortens the interval alone wants retries at least as often.
+        let retry_interval = retry.unwrap_or(default.retry_interval.min(interval_used));
+        let timing = Timing { interval: interval_used, retry_interval };
+        Timings { timing, timeout: timeout.unwrap_or(defaults.timeout) }
+    }
+
+    fn max_attempts(&mut self) -> Option<u8> {
+        let (_, value) = self.entry("max_attempts")?;
+        if let Value::Number(number) = value.get_ref()
+            && (1.0..=255.0).contains(number)
+            && number.fract() == 0.0
+        {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number of 1..=255")]
+            return Some(*number as u8);
+        }
+        self.problem(value.span(), "max_attempts should be a whole number of 1 to 255");
+        None
+    }
+
+    fn labels(&mut self, shared: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut all = shared.clone();
+        all.extend(labels(&self.file.labels, self.source, self.problems));
+        // alertd adds host and service.
+        if all.len() > limits::LABELS_MAX - 2 {
+            self.problem(self.at.clone(), format!("{} labels; at most {}", all.len(), limits::LABELS_MAX - 2));
+        }
+        all
+    }
+
+    fn flapping(&mut self) -> Option<Thresholds> {
+        let default = Thresholds::default();
+        let Some(written) = &self.file.flapping else { return Some(default) };
+        let FlappingFile { detect, start, stop } = *written.get_ref();
+        let thresholds = Thresholds { start: start.unwrap_or(default.start), stop: stop.unwrap_or(default.stop) };
+        if !(0.0 < thresholds.stop && thresholds.stop <= thresholds.start && thresholds.start <= 100.0) {
+            let message = format!(
+                "flapping: stop {} and start {} should be percentages with 0 < stop <= start <= 100",
+                thresholds.stop, thresholds.start
+            );
+            self.problem(written.span(), message);
+        }
+        (detect != Some(false)).then_some(thresholds)
+    }
+
+    fn work(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
+        match kind {
+            "passive" => self.passive(),
+            "dns" => self.dns(context),
+            _ => self.native(kind, context),
+        }
+    }
+
+    fn passive(&mut self) -> Option<Work> {
+        self.refuse_unknown(kind_options("passive"));
+        let freshness = self.span("freshness");
+        let submitters = match self.entry("submitters") {
+            None => Vec::new(),
+            Some((_, value)) => match value.get_ref() {
+                Value::List(names) => names.clone(),
+                Value::Text(name) => vec![name.clone()],
+                _ => {
+                    self.problem(value.span(), "submitters should be a list of login names");
+                    return None;
+                }
+            },
+        };
+        Some(Work::Passive(Passive { freshness, submitters }))
+    }
+
+    fn dns(&mut self, context: &Context<'_>) -> Option<Work> {
+        self.refuse_unknown(kind_options("dns"));
+        let sensor = self.text("sensor").unwrap_or(self.name).to_owned();
+        Some(Work::Run(DnsSensor { control: context.dns_control.clone(), sensor }.into_check()))
+    }
+
+    fn native(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
+        let kind = dogwatch_checks::kind(kind).ok()?;
+        let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
+        self.refuse_unknown(known.iter().copied());
+        let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));
+        let options: Options = options.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
+        match kind.build(&options, context.host) {
+            Ok(check) => Some(Work::Run(check)),
+            Err(errors) => {
+                for OptionError { option, message } in errors {
+                    let at = self.entry(&option).map_or(self.at.clone(), |(_, value)| value.span());
+                    self.problem(at, format!("{option}: {message}"));
+                }
+                None
+            }
+        }
+    }
+
+    fn own_entries(&self) -> impl Iterator<Item = &'a (Spanned<String>, Spanned<Value>)> {
+        self.file.entries.iter().filter(|(key, _)| !COMMON.contains(&key.get_ref().as_str()))
+    }
+
+    fn refuse_unknown(&mut self, own: impl Iterator<Item = &'static str> + Clone) {
+        let unknown: Vec<_> =
+            self.own_entries().filter(|(key, _)| !own.clone().any(|own| own == key.get_ref())).collect();
+        for (key, _) in unknown {
+            let hint = match closest(key.get_ref(), own.clone().chain(COMMON)) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("it takes {}", own.clone().chain(COMMON).collect::<Vec<_>>().join(", ")),
+            };
+            self.problem(key.span(), format!("unknown key `{}`; {hint}", key.get_ref()));
+        }
+    }
+}
+
+/// Keys of the agent's own kinds.
+fn kind_options(kind: &str) -> impl Iterator<Item = &'static str> + Clone {
+    let options: &'static [&'static str] = match kind {
+        "passive" => &["freshness", "submitters"],
+        "dns" => &["sensor"],
+        _ => &[],
+    };
+    options.iter().copied()
+}

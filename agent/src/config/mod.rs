@@ -1,0 +1,142 @@
+//! `agent.toml`: as written ([`file`]) → as used ([`Config`]), or every problem at once, each with its place.
+//!
+//! Nothing after [`Config`] validates again. A default stands beside its reason in [`resolve`].
+
+mod check;
+mod file;
+mod resolve;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use dogwatch_checks::Host;
+use dogwatch_daemon::config::{self, Problems};
+
+pub use check::{KINDS, closest_kind};
+
+use crate::{flapping::Thresholds, schedule::Timing};
+
+/// Everything `dogwatch run` needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub agent: Agent,
+    pub alertd: Alertd,
+    /// Control socket of `dogwatch dns`.
+    pub dns_control: PathBuf,
+    pub checks: BTreeMap<Arc<str>, Check>,
+    /// The built-in checks are among them: what the host has is looked for again from time to time.
+    pub auto_checks: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// As people know it.
+    pub host: String,
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    /// `None`: no metrics page.
+    pub metrics: Option<SocketAddr>,
+    pub machine_id_file: PathBuf,
+    /// After boot and after a long sleep no problem becomes hard for this long.
+    pub boot_grace: Duration,
+    /// Checks that run at once.
+    pub max_concurrent: usize,
+    /// JSON bytes of events kept for an alertd that does not answer.
+    pub spool_bytes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alertd {
+    /// Tried in order at every batch.
+    pub sockets: Vec<PathBuf>,
+    pub heartbeat: Duration,
+    /// For one batch and its answer.
+    pub timeout: Duration,
+}
+
+/// One service of this host.
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub kind: String,
+    pub work: Work,
+    pub timing: Timing,
+    pub max_attempts: u8,
+    pub timeout: Duration,
+    pub flapping: Option<Thresholds>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub origin: Origin,
+}
+
+/// Where results come from.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Ours or a plugin: run it.
+    Run(dogwatch_checks::Check),
+    /// Somebody submits them.
+    Passive(Passive),
+}
+
+/// A service that reports by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passive {
+    /// How long a result holds that does not say so itself; `None`: for ever.
+    pub freshness: Option<Duration>,
+    /// Login names that may submit, besides root and the agent's own.
+    pub submitters: Vec<String>,
+}
+
+/// Why a check is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Found on this host, nobody asked.
+    Auto,
+    /// Written here.
+    File { path: PathBuf, line: usize },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}
+
+/// Reads `path` and its drop-ins.
+pub fn load(path: &Path, host: &Host) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let files = config::load::<file::ConfigFile>(path, &mut problems);
+    let config = resolve::resolve(&files, &system_host_name(), host, &mut problems);
+    problems.or(config)
+}
+
+/// This machine's name as the kernel knows it.
+fn system_host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The agent's identity at alertd: 32 hex digits from the machine id, which itself stays private (machine-id(5)).
+pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(machine_id_file)?;
+    let machine_id = text.trim();
+    if machine_id.len() != 32 || !machine_id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let message = format!(
+            "{} does not hold a machine id (32 hex digits); run systemd-machine-id-setup",
+            machine_id_file.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
+    Ok(digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Where the package puts it.
+pub const DEFAULT_PATH: &str = "/etc/dogwatch/agent.toml";

@@ -1,0 +1,220 @@
+//! Files as written → [`Config`] as used.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use dogwatch_checks::Host;
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    duration::Span,
+};
+use dogwatch_wire::limits;
+
+use super::{
+    Agent, Alertd, Config,
+    check::{self, Defaults},
+    file::{ConfigFile, Labels},
+};
+
+/// Merges the files (a later one wins, a check may be named once) and checks what only the whole can tell.
+pub(super) fn resolve(
+    files: &[(Source, ConfigFile)],
+    system_host_name: &str,
+    host: &Host,
+    problems: &mut Problems,
+) -> Config {
+    let agent = agent(files, system_host_name, problems);
+    let alertd = alertd(files, problems);
+    let defaults = defaults(files, problems);
+    let mut labels = BTreeMap::new();
+    for (source, file) in files {
+        labels.extend(self::labels(&file.agent.labels, source, problems));
+    }
+    let dns_control = last(files, |file| file.dns.control.clone())
+        .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
+
+    let context = check::Context { defaults, labels, dns_control: dns_control.clone(), host };
+    let mut checks = BTreeMap::new();
+    let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
+    for (source, file) in files {
+        for (name, entry) in &file.check {
+            if let Some(first) = written.insert(name.get_ref(), source) {
+                let message =
+                    format!("check {:?} is in {} already; names are unique", name.get_ref(), first.path.display());
+                problems.add(source, name.span(), message);
+                continue;
+            }
+            if let Some(check) = check::resolve(name, entry, source, &context, problems) {
+                checks.insert(Arc::from(name.get_ref().as_str()), check);
+            }
+        }
+    }
+    // One who writes no check wants to be watched all the same.
+    let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(written.is_empty());
+    if auto_checks {
+        for (name, check) in check::auto(&context) {
+            checks.entry(name).or_insert(check);
+        }
+    }
+    if checks.len() > limits::STATES_MAX
+        && let Some((source, _)) = files.first()
+    {
+        let message = format!("{} checks; one agent watches at most {}", checks.len(), limits::STATES_MAX);
+        problems.add_whole(&source.path, message);
+    }
+    Config { agent, alertd, dns_control, checks, auto_checks }
+}
+
+fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut Problems) -> Agent {
+    let mut host = system_host_name.to_owned();
+    let mut metrics = "127.0.0.1:9847".parse().ok();
+    // Twice the cores: most checks wait. At least four, or one slow plugin halves a small host's watch.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut max_concurrent = (2 * cores).max(4);
+    // Some thousand events: hours of an outage of alertd, and small enough for the agent's memory budget.
+    let mut spool_bytes_max = 2 * 1_024 * 1_024;
+    for (source, file) in files {
+        if let Some(name) = &file.agent.host {
+            if name.get_ref().trim().is_empty() || name.get_ref().len() > 253 {
+                problems.add(source, name.span(), "should be a host name of 1 to 253 bytes");
+            }
+            name.get_ref().clone_into(&mut host);
+        }
+        if let Some(address) = &file.agent.metrics {
+            metrics = match address.get_ref().as_str() {
+                "off" => None,
+                text => text
+                    .parse()
+                    .map_err(|_| {
+                        let message = format!("{text:?} is not an address and port; write \"127.0.0.1:9847\" or \"off\"");
+                        problems.add(source, address.span(), message);
+                    })
+                    .ok(),
+            };
+        }
+        let counts = [
+            (&file.agent.max_concurrent, &mut max_concurrent, 1, 256, "checks at once"),
+            (&file.agent.spool_bytes_max, &mut spool_bytes_max, 64 * 1_024, 256 * 1_024 * 1_024, "bytes"),
+        ];
+        for (written, value, least, most, what) in counts {
+            let Some(written) = written else { continue };
+            if (least..=most).contains(written.get_ref()) {
+                *value = *written.get_ref();
+            } else {
+                problems.add(source, written.span(), format!("should be {least} to {most} {what}"));
+            }
+        }
+    }
+    let path = |get: fn(&ConfigFile) -> Option<PathBuf>, default: &str| {
+        last(files, get).unwrap_or_else(|| PathBuf::from(default))
+    };
+    Agent {
+        host,
+        state_dir: path(|file| file.agent.state_dir.clone(), "/var/lib/dogwatch"),
+        socket: path(|file| file.agent.socket.clone(), "/run/dogwatch/agent.sock"),
+        metrics,
+        machine_id_file: path(|file| file.agent.machine_id_file.clone(), "/etc/machine-id"),
+        // Services come up one after another; two minutes is what a slow database takes.
+        boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_secs(120), |span| span.0),
+        max_concurrent,
+        spool_bytes_max,
+    }
+}
+
+fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
+    let mut sockets = vec![PathBuf::from("/run/alertd/alertd.sock")];
+    let mut heartbeat = Duration::from_secs(30);
+    let mut timeout = Duration::from_secs(10);
+    for (source, file) in files {
+        if let Some(written) = &file.alertd.sockets {
+            if written.get_ref().is_empty() {
+                problems.add(source, written.span(), "should name at least one socket of an alertd");
+            }
+            sockets.clone_from(written.get_ref());
+        }
+        let spans = [
+            (&file.alertd.heartbeat, &mut heartbeat, Span::secs(1), Span::secs(3_600)),
+            (&file.alertd.timeout, &mut timeout, Span::secs(1), Span::secs(60)),
+        ];
+        for (written, value, least, most) in spans {
+            between(source, written.as_ref(), value, least, most, problems);
+        }
+    }
+    Alertd { sockets, heartbeat, timeout }
+}
+
+fn defaults(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Defaults {
+    let mut defaults = Defaults {
+        // Soft after at most a minute, hard 30 s later: what Nagios' template does in five and Icinga's sample in two.
+        interval: Duration::from_secs(60),
+        retry_interval: Duration::from_secs(15),
+        max_attempts: 3,
+        timeout: Duration::from_secs(10),
+    };
+    for (source, file) in files {
+        let spans = [
+            (&file.defaults.interval, &mut defaults.interval),
+            (&file.defaults.retry_interval, &mut defaults.retry_interval),
+            (&file.defaults.timeout, &mut defaults.timeout),
+        ];
+        for (written, value) in spans {
+            between(source, written.as_ref(), value, check::SHORTEST, check::LONGEST, problems);
+        }
+        if let Some(written) = &file.defaults.max_attempts {
+            if *written.get_ref() == 0 {
+                problems.add(source, written.span(), "max_attempts should be 1 to 255");
+            } else {
+                defaults.max_attempts = *written.get_ref();
+            }
+        }
+        if defaults.retry_interval > defaults.interval
+            && let Some(retry) = &file.defaults.retry_interval
+        {
+            let message = format!(
+                "retry_interval {} must not be longer than interval {}",
+                Span(defaults.retry_interval),
+                Span(defaults.interval)
+            );
+            problems.add(source, retry.span(), message);
+        }
+    }
+    defaults
+}
+
+fn between(
+    source: &Source,
+    written: Option<&Spanned<Span>>,
+    value: &mut Duration,
+    least: Span,
+    most: Span,
+    problems: &mut Problems,
+) {
+    let Some(written) = written else { return };
+    if (least..=most).contains(written.get_ref()) {
+        *value = written.get_ref().0;
+    } else {
+        problems.add(source, written.span(), format!("should be {least} to {most}"));
+    }
+}
+
+/// Checked label names and values.
+pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (name, value) in written {
+        let text = name.get_ref();
+        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            problems.add(source, name.span(), format!("{text:?} is not a label name; use letters, digits and _"));
+        } else if matches!(text.as_str(), "host" | "service") {
+            problems.add(source, name.span(), format!("the label {text} is set by alertd; take another name"));
+        } else if value.get_ref().len() > 256 {
+            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
+        } else {
+            labels.insert(text.clone(), value.get_ref().clone());
+        }
+    }
+    labels
+}
+
+fn last<T>(files: &[(Source, ConfigFile)], get: impl Fn(&ConfigFile) -> Option<T>) -> Option<T> {
+    files.iter().rev().find_map(|(_, file)| get(file))
+}

@@ -1,0 +1,79 @@
+//! `kind = "dns"`: what `dogwatch dns` feels, asked over its control socket.
+//!
+//! The cache is asked (pull), so a dead cache is noticed too. A restart of the cache takes less than [`RESTART`]; only
+//! after that is it unreachable: CRITICAL for `dns-upstream` (nobody answers names), UNKNOWN for what else it would feel.
+
+use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+
+use dogwatch_checks::{Async, Check, CheckResult, State, perfdata};
+use dogwatch_daemon::unix_http::Client;
+use serde::Deserialize;
+
+/// One sensor of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsSensor {
+    pub control: PathBuf,
+    pub sensor: String,
+}
+
+/// An element of `GET /v1/sensors`.
+#[derive(Debug, Deserialize)]
+struct Reading {
+    name: String,
+    state: i32,
+    text: String,
+    #[serde(default)]
+    perfdata: String,
+}
+
+impl DnsSensor {
+    pub fn into_check(self) -> Check {
+        Check::Async(Arc::new(self))
+    }
+
+    async fn read(&self) -> CheckResult {
+        let client = Client::new(&self.control, Duration::from_secs(2));
+        let mut waited = Duration::ZERO;
+        loop {
+            match client.get::<Vec<Reading>>("/v1/sensors").await {
+                Ok(readings) => return self.pick(readings),
+                Err(error) if waited >= RESTART => return self.unreachable(&error.to_string()),
+                Err(_) => {}
+            }
+            tokio::time::sleep(RETRY).await;
+            waited += RETRY;
+        }
+    }
+
+    fn pick(&self, readings: Vec<Reading>) -> CheckResult {
+        let names = readings.iter().map(|reading| reading.name.clone()).collect::<Vec<_>>().join(", ");
+        let Some(reading) = readings.into_iter().find(|reading| reading.name == self.sensor) else {
+            let message = format!("dogwatch dns has no sensor {}; it has {names}", self.sensor);
+            return CheckResult::unknown(message);
+        };
+        let parsed = perfdata::parse(&reading.perfdata);
+        let state = State::from_exit_code(reading.state).unwrap_or(State::Unknown);
+        let mut result = CheckResult::new(state, reading.text).with_perfdata(parsed.items);
+        result.unparsable = parsed.unparsable;
+        result
+    }
+
+    fn unreachable(&self, why: &str) -> CheckResult {
+        let state = if self.sensor == "dns-upstream" { State::Critical } else { State::Unknown };
+        CheckResult::new(state, format!("cannot reach dogwatch dns: {why}"))
+    }
+}
+
+impl Async for DnsSensor {
+    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+        Box::pin(async move {
+            let reading = tokio::time::timeout(timeout, self.read());
+            reading.await.unwrap_or_else(|_| self.unreachable("no answer in time"))
+        })
+    }
+}
+
+/// How often the cache is asked: a page is to leave within 60 s of the first failed refresh.
+pub const INTERVAL: Duration = Duration::from_secs(5);
+const RESTART: Duration = Duration::from_secs(4);
+const RETRY: Duration = Duration::from_millis(250);

@@ -1,0 +1,174 @@
+//! Flapping: too large a share of recent results changed the state (Nagios Core, `base/flapping.c`).
+//!
+//! The last 21 states allow 20 changes. A change weighs 0.75 if it is the oldest and 1.25 if it is the newest, so what is
+//! recent counts for more. A service flaps once the weighted share reaches `start` and until it falls to `stop`; between the
+//! two it keeps what it is. Hard states and soft recoveries are recorded, soft problems are not.
+
+use dogwatch_checks::State;
+use serde::{Deserialize, Serialize};
+
+/// States kept: 20 changes lie between 21 states.
+pub const STATES: usize = 21;
+
+/// Percent of weighted change at which a service begins and ceases to flap.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    pub start: f64,
+    pub stop: f64,
+}
+
+impl Default for Thresholds {
+    /// Compiled into Nagios Core: with 30 it takes the six newest changes of twenty, and 20 is reached again after the last
+    /// of them has grown old.
+    fn default() -> Self {
+        Self { start: 30.0, stop: 20.0 }
+    }
+}
+
+/// The last [`STATES`] states, oldest first. Written as one letter each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct History([State; STATES]);
+
+impl Default for History {
+    fn default() -> Self {
+        Self([State::Ok; STATES])
+    }
+}
+
+impl History {
+    pub fn record(&mut self, state: State) {
+        self.0.rotate_left(1);
+        self.0[STATES - 1] = state;
+    }
+
+    /// Weighted share of changes, from 0 to 100.
+    pub fn percent(&self) -> f64 {
+        let weights: f64 = self
+            .0
+            .windows(2)
+            .zip(0_u8..)
+            .filter(|(pair, _)| pair[0] != pair[1])
+            .map(|(_, age)| 0.75 + f64::from(age) * 0.5 / 19.0)
+            .sum();
+        weights * 100.0 / 20.0
+    }
+
+    /// Whether the service flaps now, given whether it did before.
+    pub fn is_flapping(&self, before: bool, thresholds: Thresholds) -> bool {
+        let percent = self.percent();
+        if percent >= thresholds.start {
+            true
+        } else if percent <= thresholds.stop {
+            false
+        } else {
+            before
+        }
+    }
+}
+
+impl From<History> for String {
+    fn from(history: History) -> Self {
+        history.0.iter().map(|state| &state.name()[..1]).collect()
+    }
+}
+
+impl TryFrom<String> for History {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not {STATES} states");
+        let states: Vec<State> = text.chars().map(state).collect::<Option<_>>().ok_or_else(wrong)?;
+        states.try_into().map(Self).map_err(|_| wrong())
+    }
+}
+
+fn state(letter: char) -> Option<State> {
+    State::ALL.into_iter().find(|state| state.name().starts_with(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Percent after 21 OK states and then these, newest last.
+    fn percent(states: &str) -> f64 {
+        history(states).percent()
+    }
+
+    #[test]
+    fn weights_are_those_of_nagios() {
+        // From the formula w(x) = 0.75 + (x-1)·0.5/19 of the newest n changes, by hand.
+        for (states, expected) in [
+            ("O", 0.0),
+            ("C", 1.25 * 5.0),
+            ("CO", 12.37),
+            ("COC", 18.36),
+            ("COCO", 24.21),
+            ("COCOC", 29.93),
+            ("COCOCO", 35.53),
+        ] {
+            assert!((percent(states) - expected).abs() < 0.01, "{states}: {}", percent(states));
+        }
+        // All twenty changes: the mean weight is 1.
+        assert!((percent("COCOCOCOCOCOCOCOCOCOC") - 100.0).abs() < 1e-9);
+        // One change as the oldest there can be: 0.75 of 20.
+        let oldest = format!("O{}", "C".repeat(20));
+        assert!((percent(&oldest) - 3.75).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_change_between_two_problems_is_a_change() {
+        assert!((percent("W") - percent("C")).abs() < 1e-9);
+        assert!((percent("WC") - percent("CO")).abs() < 1e-9);
+    }
+
+    #[test]
+    fn thirty_percent_takes_six_changes_and_twenty_takes_four() {
+        let at = |start, states| {
+            history(states).is_flapping(false, Thresholds { start, ..Thresholds::default() })
+        };
+        assert!(!at(30.0, "COCOC"));
+        assert!(at(30.0, "COCOCO"));
+        assert!(!at(20.0, "COC"));
+        assert!(at(20.0, "COCO"));
+    }
+
+    #[test]
+    fn between_the_thresholds_it_stays_what_it_was() {
+        // Steady again after six changes; `F` flapping, `-` not. Sixteen results later two of the six are forgotten and the
+        // other four weigh 15.8 %; one result earlier it was 20.07 %.
+        let states = "COCOCO OOOOOOOOOOOOOOOOO";
+        let drawn_ = "-----F FFFFFFFFFFFFFFF--";
+        let mut history = History::default();
+        let mut flapping = false;
+        let drawn: String = states
+            .chars()
+            .map(|letter| {
+                let Some(state) = state(letter) else { return letter };
+                history.record(state);
+                flapping = history.is_flapping(flapping, Thresholds::default());
+                if flapping { 'F' } else { '-' }
+            })
+            .collect();
+        assert_eq!(drawn, drawn_);
+    }
+
+    #[test]
+    fn history_survives_being_written_down() {
+        let before = history("CWUOC");
+        let text = serde_json::to_string(&before).unwrap();
+        assert_eq!(text, "\"OOOOOOOOOOOOOOOOCWUOC\"");
+        assert_eq!(serde_json::from_str::<History>(&text).unwrap(), before);
+        assert!(serde_json::from_str::<History>("\"OOO\"").is_err());
+        assert!(serde_json::from_str::<History>("\"OOOOOOOOOOOOOOOOCWUOX\"").is_err());
+    }
+
+    fn history(states: &str) -> History {
+        let mut history = History::default();
+        for letter in states.chars() {
+            history.record(state(letter).unwrap());
+        }
+        history
+    }
+}

@@ -1,0 +1,535 @@
+//! What alertd does not have yet, and when to send it.
+//!
+//! ```text
+//!  push ─▶ in memory ─▶ spooled ─▶ sent ─▶ acknowledged: gone
+//!             └────── disk refuses: sent from memory ──┘
+//! ```
+//!
+//! Promised: events leave in order of their numbers, one batch in flight; what is not acknowledged is sent again, after a
+//! full-jitter back-off (a random part of a limit that doubles) or after what alertd asked for; a heartbeat rides along or
+//! goes alone when due; memory is bounded: the oldest events go first and are counted, and alertd, seeing the gap, asks
+//! for the states. Numbers are never used twice: before the first event of a process leaves, an empty batch asks what
+//! alertd has of this epoch, and if that is more than the spool knows, the disk has lost something ([`Verdict::Amnesia`]).
+
+use std::{collections::VecDeque, time::Duration};
+
+use dogwatch_wire::{BatchReply, Event, EventKind, limits};
+use jiff::Timestamp;
+
+use crate::moment::Moment;
+
+/// How much, how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// JSON bytes of all events that wait.
+    pub bytes_max: usize,
+    pub heartbeat: Duration,
+}
+
+/// Events in order, and the state of the conversation with alertd.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: Limits,
+    queue: VecDeque<Queued>,
+    bytes: usize,
+    dropped: u64,
+    next_seq: u64,
+    /// On disk up to this number.
+    spooled: u64,
+    /// The disk refuses: what is in memory only is sent too, for a page matters more than a tidy restart.
+    memory_only: bool,
+    phase: Phase,
+    in_flight: Option<InFlight>,
+    /// Events a batch may hold; halved when alertd finds one too large.
+    batch_max: usize,
+    failures: u32,
+    not_before: Moment,
+    next_heartbeat: Moment,
+    want_states: bool,
+    states_not_before: Moment,
+}
+
+#[derive(Debug)]
+struct Queued {
+    event: Event,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was exchanged yet: ask for the last number first.
+    Asking,
+    Open,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    /// Number of the last event in it, if any.
+    through: Option<u64>,
+    heartbeat: bool,
+    states: bool,
+}
+
+/// One batch to send now. The caller fills in the digest and the states: they are those after its last event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parcel {
+    pub events: Vec<Event>,
+    pub heartbeat: bool,
+    pub states: bool,
+}
+
+/// Why alertd did not take a batch, by what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody answers, an error there, or "not now" with a time.
+    Later { retry_after: Option<Duration> },
+    /// 413: send less at once.
+    TooLarge,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken; what is acknowledged may leave the disk.
+    Accepted,
+    /// alertd has events of this epoch that we never numbered: our disk lost them. Start a new epoch
+    /// ([`Outbox::start_epoch`]), for it would take ours for repeats.
+    Amnesia,
+}
+
+impl Outbox {
+    /// An outbox with what the spool still holds. `next_seq`: the first number never used.
+    pub fn new(limits: Limits, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
+        let mut outbox = Self {
+            limits,
+            queue: VecDeque::new(),
+            bytes: 0,
+            dropped: 0,
+            next_seq,
+            spooled: next_seq.saturating_sub(1),
+            memory_only: false,
+            phase: Phase::Asking,
+            in_flight: None,
+            batch_max: limits::EVENTS_MAX,
+            failures: 0,
+            not_before: now,
+            next_heartbeat: now,
+            want_states: false,
+            states_not_before: now,
+        };
+        for event in events {
+            outbox.enqueue(event);
+        }
+        outbox
+    }
+
+    /// Takes over new limits (reload).
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Something happened. It leaves once it is on disk ([`Self::on_spooled`]).
+    pub fn push(&mut self, at: Timestamp, kind: EventKind) {
+        let event = Event { seq: self.next_seq, at, kind };
+        self.next_seq += 1;
+        self.enqueue(event);
+    }
+
+    fn enqueue(&mut self, event: Event) {
+        let bytes = json_bytes(&event);
+        self.bytes += bytes;
+        self.queue.push_back(Queued { event, bytes });
+        while self.bytes > self.limits.bytes_max && self.queue.len() > 1 {
+            self.pop();
+            self.dropped += 1;
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(gone) = self.queue.pop_front() {
+            self.bytes -= gone.bytes;
+        }
+    }
+
+    /// What is not on disk yet, in order.
+    pub fn unspooled(&self) -> impl Iterator<Item = &Event> {
+        let on_disk = self.spooled;
+        self.events().filter(move |event| event.seq > on_disk)
+    }
+
+    /// All that is not acknowledged, in order.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.queue.iter().map(|queued| &queued.event)
+    }
+
+    /// Everything up to `seq` is on disk.
+    pub fn on_spooled(&mut self, seq: u64) {
+        self.spooled = self.spooled.max(seq);
+        self.memory_only = false;
+    }
+
+    /// The disk does not take events.
+    pub fn on_spool_failed(&mut self) {
+        self.memory_only = true;
+    }
+
+    /// The batch to send now, if any. Counts as sent until `on_reply` or `on_failure`.
+    pub fn poll_send(&mut self, now: Moment) -> Option<Parcel> {
+        if self.in_flight.is_some() || now < self.not_before {
+            return None;
+        }
+        let parcel = match self.phase {
+            Phase::Asking => Parcel { events: Vec::new(), heartbeat: false, states: false },
+            Phase::Open => self.next_parcel(now)?,
+        };
+        self.in_flight = Some(InFlight {
+            through: parcel.events.last().map(|event| event.seq),
+            heartbeat: parcel.heartbeat,
+            states: parcel.states,
+        });
+        Some(parcel)
+    }
+
+    fn next_parcel(&self, now: Moment) -> Option<Parcel> {
+        let mut bytes = 0;
+        let events: Vec<Event> = self
+            .sendable()
+            .take(self.batch_max)
+            .take_while(|queued| {
+                bytes += queued.bytes;
+                bytes <= BATCH_BYTES_MAX || bytes == queued.bytes
+            })
+            .map(|queued| queued.event.clone())
+            .collect();
+        // Digest and states are those after the last event, so they go only with the rest of what there is.
+        let all = events.len() == self.queue.len();
+        let states = all && self.want_states && now >= self.states_not_before;
+        let heartbeat = all && (now >= self.next_heartbeat || states || !events.is_empty());
+        let nothing = events.is_empty() && !heartbeat;
+        (!nothing).then_some(Parcel { events, heartbeat, states })
+    }
+
+    fn sendable(&self) -> impl Iterator<Item = &Queued> {
+        let through = if self.memory_only { u64::MAX } else { self.spooled };
+        self.queue.iter().take_while(move |queued| queued.event.seq <= through)
+    }
+
+    /// alertd has answered.
+    pub fn on_reply(&mut self, reply: &BatchReply, now: Moment, random: f64) -> Verdict {
+        let Some(sent) = self.in_flight.take() else { return Verdict::Accepted };
+        if reply.acked_seq >= self.next_seq {
+            return Verdict::Amnesia;
+        }
+        while self.queue.front().is_some_and(|queued| queued.event.seq <= reply.acked_seq) {
+            self.pop();
+        }
+        self.phase = Phase::Open;
+        self.want_states = reply.want_states;
+        if sent.states {
+            self.states_not_before = now + STATES_APART;
+        }
+        if sent.heartbeat {
+            self.next_heartbeat = now + self.limits.heartbeat;
+        }
+        if sent.through.is_some_and(|through| reply.acked_seq < through) {
+            // It answered but did not take them all; sending at once would be a loop.
+            self.back_off(None, now, random);
+        } else {
+            self.failures = 0;
+            self.not_before = now;
+            self.batch_max = limits::EVENTS_MAX;
+        }
+        Verdict::Accepted
+    }
+
+    /// The batch in flight was not taken. `random` in 0..1.
+    pub fn on_failure(&mut self, failure: Failure, now: Moment, random: f64) {
+        self.in_flight = None;
+        match failure {
+            Failure::Later { retry_after } => self.back_off(retry_after, now, random),
+            Failure::TooLarge => {
+                self.batch_max = (self.batch_max / 2).max(1);
+                self.back_off(None, now, random);
+            }
+        }
+    }
+
+    /// Full jitter: anywhere between now and the limit, so that a fleet that lost alertd in one second returns spread out.
+    fn back_off(&mut self, retry_after: Option<Duration>, now: Moment, random: f64) {
+        let limit = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACK_OFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        let told = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        self.not_before = now + told + limit.mul_f64(random.clamp(0.0, 1.0));
+    }
+
+    /// Begins a new epoch: everything that waits gets a new number, from 1.
+    pub fn start_epoch(&mut self, now: Moment) {
+        self.next_seq = 1;
+        for queued in &mut self.queue {
+            queued.event.seq = self.next_seq;
+            self.next_seq += 1;
+        }
+        self.spooled = 0;
+        self.in_flight = None;
+        self.phase = Phase::Asking;
+        self.not_before = now;
+    }
+
+    /// When [`Self::poll_send`] has something next; `None` while a batch is in flight.
+    pub fn next_wakeup(&self) -> Option<Moment> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        if self.phase == Phase::Asking || self.sendable().next().is_some() {
+            return Some(self.not_before);
+        }
+        let states = self.want_states.then_some(self.states_not_before);
+        let next = states.map_or(self.next_heartbeat, |states| states.min(self.next_heartbeat));
+        Some(next.max(self.not_before))
+    }
+
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Up to this number alertd has everything, or the bound has thrown it away.
+    pub fn settled(&self) -> u64 {
+        self.queue.front().map_or(self.next_seq, |queued| queued.event.seq) - 1
+    }
+
+    pub fn depth(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events thrown away because [`Limits::bytes_max`] was reached.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Batches refused or unanswered since the last one that was taken.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// First and largest limit of the random wait.
+const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// A server that asks for more than this is misconfigured; a page must not wait on it.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+
+/// If alertd asks for the states over and over, something is wrong there; it gets them this often.
+const STATES_APART: Duration = Duration::from_secs(10);
+
+/// Leaves room in a body for the envelope.
+const BATCH_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
+
+fn json_bytes(event: &Event) -> usize {
+    serde_json::to_string(event).map_or(0, |json| json.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_batch_asks_and_the_next_carries_what_waits() {
+        let mut outbox = outbox();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![]));
+        assert_eq!(outbox.on_reply(&acked(0), at(0), 0.5), Verdict::Accepted);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        assert_eq!(outbox.on_reply(&acked(1), at(0), 0.5), Verdict::Accepted);
+        assert_eq!((sent(&mut outbox, 0), outbox.depth()), (None, 0));
+    }
+
+    #[test]
+    fn nothing_leaves_before_it_is_on_disk_unless_the_disk_refuses() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        assert_eq!(sent(&mut outbox, 0), None);
+        outbox.on_spool_failed();
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+    }
+
+    #[test]
+    fn one_batch_is_in_flight_and_later_events_wait_for_its_answer() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        push(&mut outbox, "b");
+        outbox.on_spooled(2);
+        assert_eq!((sent(&mut outbox, 99), outbox.next_wakeup()), (None, None));
+        outbox.on_reply(&acked(1), at(100), 0.0);
+        assert_eq!(sent(&mut outbox, 100), Some(vec![2]));
+    }
+
+    #[test]
+    fn back_off_doubles_to_thirty_seconds_and_one_success_ends_it() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert!(sent(&mut outbox, now).is_some());
+            outbox.on_failure(Failure::Later { retry_after: None }, at(now), 1.0);
+            let next = outbox.next_wakeup().unwrap().0.as_secs();
+            waits.push(next - now);
+            assert_eq!(sent(&mut outbox, next - 1), None);
+            now = next;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert!(sent(&mut outbox, now).is_some());
+        outbox.on_reply(&acked(1), at(now), 1.0);
+        push(&mut outbox, "b");
+        outbox.on_spooled(2);
+        assert_eq!(outbox.next_wakeup(), Some(at(now)));
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_and_spread() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        sent(&mut outbox, 0);
+        outbox.on_failure(Failure::Later { retry_after: Some(Duration::from_secs(20)) }, at(0), 0.5);
+        assert_eq!(outbox.next_wakeup().unwrap().0, Duration::from_millis(20_500));
+    }
+
+    #[test]
+    fn a_heartbeat_goes_alone_when_due_and_rides_along_otherwise() {
+        let mut outbox = open();
+        assert_eq!(outbox.next_wakeup(), Some(at(30)));
+        assert_eq!(outbox.poll_send(at(29)), None);
+        let beat = outbox.poll_send(at(30)).unwrap();
+        assert!(beat.heartbeat && beat.events.is_empty() && !beat.states);
+        outbox.on_reply(&acked(0), at(30), 0.5);
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert!(outbox.poll_send(at(40)).unwrap().heartbeat);
+        outbox.on_reply(&acked(1), at(40), 0.5);
+        assert_eq!(outbox.next_wakeup(), Some(at(70)));
+    }
+
+    #[test]
+    fn states_go_when_asked_for_but_not_in_a_loop() {
+        let mut outbox = open();
+        outbox.poll_send(at(30)).unwrap();
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(30), 0.5);
+        assert!(outbox.poll_send(at(30)).unwrap().states);
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(30), 0.5);
+        assert_eq!((outbox.poll_send(at(39)), outbox.next_wakeup()), (None, Some(at(40))));
+        assert!(outbox.poll_send(at(40)).unwrap().states);
+        outbox.on_reply(&acked(0), at(40), 0.5);
+        assert!(!outbox.poll_send(at(70)).unwrap().states);
+    }
+
+    #[test]
+    fn digest_and_states_wait_for_the_last_event() {
+        let mut outbox = open();
+        for _ in 0..=limits::EVENTS_MAX {
+            push(&mut outbox, "a");
+        }
+        outbox.on_spooled(501);
+        let first = outbox.poll_send(at(60)).unwrap();
+        assert_eq!((first.events.len(), first.heartbeat), (limits::EVENTS_MAX, false));
+        outbox.on_reply(&acked(500), at(60), 0.5);
+        let second = outbox.poll_send(at(60)).unwrap();
+        assert_eq!((second.events.len(), second.heartbeat), (1, true));
+    }
+
+    #[test]
+    fn a_batch_keeps_to_the_body_limit_and_shrinks_when_told() {
+        let mut outbox = open();
+        let long = "x".repeat(200_000);
+        for _ in 0..10 {
+            push(&mut outbox, &long);
+        }
+        outbox.on_spooled(10);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1, 2, 3, 4]));
+        for (halved, expected) in [(1, 4), (2, 4), (3, 4), (8, 1)] {
+            for _ in 0..halved {
+                outbox.on_failure(Failure::TooLarge, at(0), 0.0);
+            }
+            assert_eq!(sent(&mut outbox, 0).map(|events| events.len()), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_full_outbox_lets_the_oldest_go_and_counts_them() {
+        let mut outbox = open();
+        outbox.set_limits(Limits { bytes_max: 1_000, ..LIMITS });
+        for _ in 0..100 {
+            push(&mut outbox, "a");
+        }
+        assert!(outbox.bytes() <= 1_000);
+        assert_eq!(outbox.dropped(), 100 - outbox.depth() as u64);
+        assert_eq!(outbox.events().last().unwrap().seq, 100);
+        assert_eq!(outbox.settled(), outbox.dropped());
+    }
+
+    #[test]
+    fn if_alertd_knows_more_than_the_spool_a_new_epoch_begins() {
+        let mut outbox = Outbox::new(LIMITS, Vec::new(), 4, at(0));
+        push(&mut outbox, "a");
+        outbox.on_spooled(4);
+        outbox.poll_send(at(0)).unwrap();
+        // The disk lost events 4 to 9 in a power cut; alertd would take our 4 for the one it has.
+        assert_eq!(outbox.on_reply(&acked(9), at(0), 0.5), Verdict::Amnesia);
+        outbox.start_epoch(at(0));
+        assert_eq!(sent(&mut outbox, 0), Some(vec![]), "asks again");
+        outbox.on_reply(&acked(0), at(0), 0.5);
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+    }
+
+    #[test]
+    fn an_answer_that_takes_nothing_is_no_reason_to_send_at_once() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        sent(&mut outbox, 0);
+        outbox.on_reply(&acked(0), at(0), 1.0);
+        assert_eq!(outbox.next_wakeup(), Some(at(1)));
+    }
+
+    const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
+
+    fn outbox() -> Outbox {
+        Outbox::new(LIMITS, Vec::new(), 1, at(0))
+    }
+
+    /// Past the first exchange, with a heartbeat sent at 0.
+    fn open() -> Outbox {
+        let mut outbox = outbox();
+        for _ in 0..2 {
+            outbox.poll_send(at(0)).unwrap();
+            outbox.on_reply(&acked(0), at(0), 0.5);
+        }
+        outbox
+    }
+
+    fn push(outbox: &mut Outbox, service: &str) {
+        outbox.push(Timestamp::UNIX_EPOCH, EventKind::Removed { service: service.into() });
+    }
+
+    fn sent(outbox: &mut Outbox, now: u64) -> Option<Vec<u64>> {
+        outbox.poll_send(at(now)).map(|parcel| parcel.events.iter().map(|event| event.seq).collect())
+    }
+
+    fn acked(seq: u64) -> BatchReply {
+        BatchReply { protocol: dogwatch_wire::PROTOCOL, acked_seq: seq, want_states: false }
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+}

@@ -1,0 +1,452 @@
+//! Events on disk until alertd has them.
+//!
+//! `spool.log`, all numbers little-endian:
+//!
+//! ```text
+//! header  0  8  "DWSPOOL1"
+//!         8  8  epoch: which numbering the events belong to, random when an empty spool begins
+//!        16  8  the first number that was never used when this file was begun
+//!        24  8  acknowledged by alertd up to this number when this file was begun
+//!        32  4  CRC-32 (IEEE) of bytes 0..32
+//!
+//! record  0  4  F7 'd' 'w' 0A; F7 occurs in no UTF-8 text, so a search for the next record does not stop in a payload
+//!         4  4  n: bytes of payload, at most 1 MiB
+//!         8  8  number of the event, or the number acknowledged
+//!        16  1  1 event, 2 acknowledgement
+//!        17  n  event: JSON of `dogwatch_wire::Event`; acknowledgement: nothing
+//!      17+n  4  CRC-32 (IEEE) of bytes 4..17+n
+//! ```
+//!
+//! An event counts as spooled after fdatasync(2). An acknowledgement is not waited for: losing it costs a repeat that alertd
+//! recognises. Acknowledged events leave when the file is rewritten (new file, fsync, rename, fsync of the directory).
+//!
+//! Recovery reads to the end. Bytes that are no intact record are skipped up to the next one; what cannot be read at the
+//! end is cut off. If anything but a record torn in the middle of writing was found, the file as it was is kept as
+//! `spool.damaged` (one, the latest) and the log says so. Numbers then go on behind a gap as wide as the damage, because
+//! the lost events may have been sent; alertd sees the gap and asks for the states. A file without an intact header tells no
+//! epoch, so a new one begins. No content makes recovery fail or panic.
+//!
+//! A write that fails leaves the file as it was: the next one starts where the last good record ends.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use dogwatch_wire::{Event, limits};
+
+/// The open file.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    file: File,
+    epoch: u64,
+    /// End of the last good record.
+    length: u64,
+    /// A failed fsync may have dropped written pages (fsyncgate): only a whole new file can be trusted then.
+    must_rewrite: bool,
+}
+
+/// What was found on disk.
+#[derive(Debug, PartialEq)]
+pub struct Recovered {
+    pub epoch: u64,
+    /// The first number that was never used.
+    pub next_seq: u64,
+    /// alertd had everything up to here.
+    pub acked: u64,
+    /// All events still in the file, acknowledged ones too, in order of their numbers.
+    pub events: Vec<Event>,
+    pub damage: Damage,
+}
+
+/// What was wrong with the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Bytes that belonged to no intact record.
+    pub bytes: u64,
+    /// Not just the last record torn in the middle of writing it.
+    pub corrupt: bool,
+}
+
+impl Spool {
+    /// Opens or begins the spool in `dir`. `fresh_epoch` is taken if there is none to go on with.
+    pub fn open(dir: &Path, fresh_epoch: u64) -> io::Result<(Self, Recovered)> {
+        let path = dir.join(NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let found = recover(&bytes);
+        if let Some(found) = &found
+            && !found.damage.corrupt
+        {
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let length = bytes.len() as u64 - found.damage.bytes;
+            file.set_len(length)?;
+            let spool = Self { dir: dir.to_owned(), file, epoch: found.epoch, length, must_rewrite: false };
+            return Ok((spool, found.clone_parts()));
+        }
+        if !bytes.is_empty() {
+            // Best effort: a full disk must not stop the agent here.
+            let _ = fs::write(dir.join(DAMAGED_NAME), &bytes);
+        }
+        let found = found.unwrap_or_else(|| Recovered {
+            epoch: fresh_epoch,
+            next_seq: 1,
+            acked: 0,
+            events: Vec::new(),
+            damage: Damage { bytes: bytes.len() as u64, corrupt: !bytes.is_empty() },
+        });
+        let spool = Self::write_new(dir, found.epoch, found.next_seq, found.acked, &found.events)?;
+        Ok((spool, found))
+    }
+
+    /// Adds events and waits until they are on the medium; notes an acknowledgement without waiting for it.
+    pub fn append(&mut self, events: &[Event], acked: Option<u64>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for event in events {
+            let json = serde_json::to_vec(event).map_err(io::Error::other)?;
+            put_record(&mut bytes, event.seq, KIND_EVENT, &json);
+        }
+        if let Some(acked) = acked {
+            put_record(&mut bytes, acked, KIND_ACK, &[]);
+        }
+        if self.must_rewrite {
+            return Err(io::Error::other("the file could not be synced; it must be written anew"));
+        }
+        self.file.write_all_at(&bytes, self.length).inspect_err(|_| {
+            // Whatever did get written is behind the end; if even this fails, recovery cuts it off.
+            let _ = self.file.set_len(self.length);
+        })?;
+        if !events.is_empty() {
+            self.file.sync_data().inspect_err(|_| self.must_rewrite = true)?;
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Replaces the file by one that holds only these events. On failure the old one stays in use.
+    pub fn rewrite(&mut self, epoch: u64, next_seq: u64, acked: u64, events: &[Event]) -> io::Result<()> {
+        *self = Self::write_new(&self.dir, epoch, next_seq, acked, events)?;
+        Ok(())
+    }
+
+    fn write_new(dir: &Path, epoch: u64, next_seq: u64, acked: u64, events: &[Event]) -> io::Result<Self> {
+        let mut bytes = header(epoch, next_seq, acked);
+        for event in events {
+            let json = serde_json::to_vec(event).map_err(io::Error::other)?;
+            put_record(&mut bytes, event.seq, KIND_EVENT, &json);
+        }
+        let file = write_atomically(dir, NAME, &bytes)?;
+        Ok(Self { dir: dir.to_owned(), file, epoch, length: bytes.len() as u64, must_rewrite: false })
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Bytes on disk.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub fn must_rewrite(&self) -> bool {
+        self.must_rewrite
+    }
+}
+
+impl Recovered {
+    fn clone_parts(&self) -> Self {
+        Self {
+            epoch: self.epoch,
+            next_seq: self.next_seq,
+            acked: self.acked,
+            events: self.events.clone(),
+            damage: self.damage,
+        }
+    }
+}
+
+/// Writes `dir/name` so that it is either the old or the new content, whenever the power goes.
+pub(crate) fn write_atomically(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.and_then(|()| fs::rename(&temporary, dir.join(name))).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })?;
+    File::open(dir)?.sync_all()?;
+    Ok(file)
+}
+
+const NAME: &str = "spool.log";
+const DAMAGED_NAME: &str = "spool.damaged";
+const MAGIC: &[u8; 8] = b"DWSPOOL1";
+const HEADER_BYTES: usize = 36;
+const SYNC: &[u8; 4] = b"\xf7dw\n";
+/// Sync mark, length, number, kind.
+const RECORD_HEAD_BYTES: usize = 17;
+const CRC_BYTES: usize = 4;
+const KIND_EVENT: u8 = 1;
+const KIND_ACK: u8 = 2;
+
+fn header(epoch: u64, next_seq: u64, acked: u64) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for number in [epoch, next_seq, acked] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn put_record(to: &mut Vec<u8>, seq: u64, kind: u8, payload: &[u8]) {
+    let start = to.len();
+    to.extend(SYNC);
+    to.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    to.extend(seq.to_le_bytes());
+    to.push(kind);
+    to.extend(payload);
+    let crc = crc32fast::hash(&to[start + SYNC.len()..]);
+    to.extend(crc.to_le_bytes());
+}
+
+/// Reads what is intact; `None` if not even the header is.
+fn recover(bytes: &[u8]) -> Option<Recovered> {
+    let (head, crc) = bytes.get(..HEADER_BYTES)?.split_at(HEADER_BYTES - CRC_BYTES);
+    if !head.starts_with(MAGIC) || crc32fast::hash(head).to_le_bytes() != *crc {
+        return None;
+    }
+    let mut found = Recovered {
+        epoch: u64_at(head, 8)?,
+        next_seq: u64_at(head, 16)?.max(1),
+        acked: u64_at(head, 24)?,
+        events: Vec::new(),
+        damage: Damage::default(),
+    };
+    let mut at = HEADER_BYTES;
+    let mut damaged_before_intact = 0;
+    while at < bytes.len() {
+        if let Some((record, length)) = record_at(&bytes[at..]) {
+            damaged_before_intact = found.damage.bytes;
+            take(record, &mut found);
+            at += length;
+        } else {
+            let next = next_sync(bytes, at + 1);
+            found.damage.bytes += (next - at) as u64;
+            at = next;
+        }
+    }
+    let tail = &bytes[bytes.len() - usize::try_from(found.damage.bytes - damaged_before_intact).unwrap_or(0)..];
+    found.damage.corrupt = damaged_before_intact > 0 || !is_torn(tail);
+    found.next_seq = found.next_seq.max(found.acked.saturating_add(1)).saturating_add(found.damage.bytes);
+    Some(found)
+}
+
+enum Record {
+    Event(Event),
+    Ack(u64),
+}
+
+fn take(record: Record, found: &mut Recovered) {
+    match record {
+        // A number that does not grow was written again after a failed write; the first one stands.
+        Record::Event(event) if found.events.last().is_none_or(|last| last.seq < event.seq) => {
+            found.next_seq = found.next_seq.max(event.seq.saturating_add(1));
+            found.events.push(event);
+        }
+        Record::Event(_) => {}
+        Record::Ack(seq) => found.acked = found.acked.max(seq),
+    }
+}
+
+/// The intact record that `bytes` begin with, and its length.
+fn record_at(bytes: &[u8]) -> Option<(Record, usize)> {
+    let payload_bytes = claimed_payload(bytes)?;
+    let end = RECORD_HEAD_BYTES + payload_bytes;
+    let checked = bytes.get(SYNC.len()..end)?;
+    if bytes.get(end..end + CRC_BYTES)? != crc32fast::hash(checked).to_le_bytes() {
+        return None;
+    }
+    let seq = u64_at(bytes, 8)?;
+    let record = match bytes[16] {
+        KIND_EVENT => {
+            let event: Event = serde_json::from_slice(&bytes[RECORD_HEAD_BYTES..end]).ok()?;
+            if event.seq != seq {
+                return None;
+            }
+            Record::Event(event)
+        }
+        KIND_ACK => Record::Ack(seq),
+        _ => return None,
+    };
+    Some((record, end + CRC_BYTES))
+}
+
+fn claimed_payload(bytes: &[u8]) -> Option<usize> {
+    if !bytes.starts_with(SYNC) {
+        return None;
+    }
+    let length = usize::try_from(u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?)).ok()?;
+    (length <= limits::BODY_BYTES_MAX).then_some(length)
+}
+
+/// Whether this is the beginning of one record whose rest was never written.
+fn is_torn(tail: &[u8]) -> bool {
+    let begins = tail.len() < SYNC.len() && SYNC.starts_with(tail);
+    let short = tail.len() >= SYNC.len()
+        && tail.starts_with(SYNC)
+        && (tail.len() < RECORD_HEAD_BYTES
+            || claimed_payload(tail).is_some_and(|payload| tail.len() < RECORD_HEAD_BYTES + payload + CRC_BYTES));
+    tail.is_empty() || begins || short
+}
+
+fn next_sync(bytes: &[u8], from: usize) -> usize {
+    let found = bytes[from..].windows(SYNC.len()).position(|window| window == SYNC);
+    found.map_or(bytes.len(), |offset| from + offset)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use dogwatch_wire::EventKind;
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_appended_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, found) = Spool::open(dir.path(), 7).unwrap();
+        assert_eq!((found.epoch, found.next_seq, found.events.len()), (7, 1, 0));
+        spool.append(&[event(1), event(2)], None).unwrap();
+        spool.append(&[event(3)], Some(1)).unwrap();
+        let (_, found) = Spool::open(dir.path(), 8).unwrap();
+        let expected = Recovered {
+            epoch: 7,
+            next_seq: 4,
+            acked: 1,
+            events: vec![event(1), event(2), event(3)],
+            damage: Damage::default(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_rewritten_spool_keeps_its_numbers_even_when_it_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
+        spool.append(&[event(1), event(2)], Some(2)).unwrap();
+        let before = spool.length();
+        spool.rewrite(7, 3, 2, &[]).unwrap();
+        assert!(spool.length() < before);
+        let (_, found) = Spool::open(dir.path(), 8).unwrap();
+        assert_eq!((found.epoch, found.next_seq, found.acked, found.events.len()), (7, 3, 2, 0));
+    }
+
+    #[test]
+    fn a_torn_record_is_cut_off_and_the_spool_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
+        spool.append(&[event(1), event(2)], None).unwrap();
+        let bytes = fs::read(dir.path().join(NAME)).unwrap();
+        fs::write(dir.path().join(NAME), &bytes[..bytes.len() - 3]).unwrap();
+        let (mut spool, found) = Spool::open(dir.path(), 8).unwrap();
+        assert_eq!((found.epoch, found.events.clone()), (7, vec![event(1)]));
+        assert!(!found.damage.corrupt && found.damage.bytes > 0);
+        assert!(found.next_seq > 2, "number 2 may have been sent");
+        assert!(!dir.path().join(DAMAGED_NAME).exists());
+        spool.append(&[event(found.next_seq)], None).unwrap();
+        let (_, found) = Spool::open(dir.path(), 9).unwrap();
+        assert_eq!((found.events.len(), found.damage), (2, Damage::default()));
+    }
+
+    #[test]
+    fn a_flipped_byte_costs_its_record_only_and_the_file_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
+        spool.append(&[event(1), event(2), event(3)], None).unwrap();
+        let mut bytes = fs::read(dir.path().join(NAME)).unwrap();
+        let second = HEADER_BYTES + (bytes.len() - HEADER_BYTES) / 2;
+        bytes[second] ^= 0x10;
+        fs::write(dir.path().join(NAME), &bytes).unwrap();
+        let (_, found) = Spool::open(dir.path(), 8).unwrap();
+        assert_eq!((found.epoch, found.events.clone()), (7, vec![event(1), event(3)]));
+        assert!(found.damage.corrupt && found.next_seq > 4);
+        assert_eq!(fs::read(dir.path().join(DAMAGED_NAME)).unwrap(), bytes);
+        let (_, again) = Spool::open(dir.path(), 9).unwrap();
+        assert_eq!((again.events, again.next_seq), (found.events, found.next_seq));
+    }
+
+    #[test]
+    fn without_an_intact_header_a_new_epoch_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), b"not a spool at all").unwrap();
+        let (spool, found) = Spool::open(dir.path(), 8).unwrap();
+        assert_eq!((spool.epoch(), found.epoch, found.next_seq), (8, 8, 1));
+        assert!(found.damage.corrupt);
+    }
+
+    proptest! {
+        #[test]
+        fn cut_anywhere_it_yields_a_prefix(count in 1_u64..6, cut in any::<prop::sample::Index>()) {
+            let bytes = file(count);
+            let kept = cut.index(bytes.len() + 1);
+            let events: Vec<Event> = (1..=count).map(event).collect();
+            if let Some(found) = recover(&bytes[..kept]) {
+                prop_assert!(events.starts_with(&found.events));
+                prop_assert!(!found.damage.corrupt, "a cut is a torn tail: {:?}", found.damage);
+                prop_assert_eq!(kept == bytes.len(), found.events.len() as u64 == count);
+            } else {
+                prop_assert!(kept < HEADER_BYTES);
+            }
+        }
+
+        #[test]
+        fn with_any_byte_changed_it_yields_all_records_but_one(
+            count in 1_u64..6, at in any::<prop::sample::Index>(), flip in 1_u8..,
+        ) {
+            let mut bytes = file(count);
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let Some(found) = recover(&bytes) else {
+                prop_assert!(at < HEADER_BYTES);
+                return Ok(());
+            };
+            prop_assert_eq!(found.events.len() as u64, count - 1);
+            prop_assert!(found.events.iter().all(|found| *found == event(found.seq)));
+            prop_assert!(found.next_seq > count, "a lost number is not used again");
+        }
+
+        #[test]
+        fn no_content_makes_it_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400), keep_header: bool) {
+            if keep_header {
+                bytes.splice(0..0, header(1, 2, 3));
+            }
+            if let Some(found) = recover(&bytes) {
+                prop_assert!(found.next_seq >= 1);
+            }
+        }
+    }
+
+    fn file(count: u64) -> Vec<u8> {
+        let mut bytes = header(7, 1, 0);
+        for seq in 1..=count {
+            put_record(&mut bytes, seq, KIND_EVENT, &serde_json::to_vec(&event(seq)).unwrap());
+        }
+        bytes
+    }
+
+    fn event(seq: u64) -> Event {
+        let kind = EventKind::Removed { service: format!("disk-{seq}") };
+        Event { seq, at: Timestamp::UNIX_EPOCH, kind }
+    }
+}

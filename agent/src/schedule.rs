@@ -1,0 +1,395 @@
+//! What runs next.
+//!
+//! Each check has its own grid of slots: `phase + n · interval` since boot, with `phase = hash(machine id, name) mod
+//! interval`. So the phase survives restarts and reloads and differs from host to host, and no fleet ever runs in step.
+//!
+//! Promised: a check is in flight at most once; so many run at once and no more; who is late runs once and is back on the
+//! grid, missed slots are counted and never made up for; a check that is stuck is not started again, but each of its slots
+//! still yields a result. While soft, the next run follows after the retry interval, off the grid.
+//!
+//! Not done here: deadlines ([`crate::runner`]).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::moment::Moment;
+
+/// How often one check runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    pub interval: Duration,
+    /// Between runs while the status is soft.
+    pub retry_interval: Duration,
+}
+
+/// What to do now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Start it. It is `late` by the wait for the loop and for a free place.
+    Run { name: Arc<str>, late: Duration },
+    /// Its last run never ended: do not start it, say so instead.
+    StillStuck { name: Arc<str>, stuck_for: Duration },
+}
+
+/// All checks' slots.
+#[derive(Debug)]
+pub struct Schedule {
+    /// Seed of all phases: this host.
+    host: u64,
+    /// So many may run at once. Stuck ones do not count: they hold a quarantined worker of their own.
+    limit: usize,
+    running: usize,
+    entries: BTreeMap<Arc<str>, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    timing: Timing,
+    phase: Duration,
+    due: Moment,
+    run: Run,
+    skipped: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Idle,
+    Running { since: Moment },
+    Stuck { since: Moment },
+}
+
+impl Schedule {
+    pub fn new(machine_id: &str, limit: usize) -> Self {
+        Self { host: fnv(0, machine_id), limit, running: 0, entries: BTreeMap::new() }
+    }
+
+    /// Takes over a new set of checks. What keeps its timing keeps its next slot; what is new runs soon.
+    pub fn apply<'a>(&mut self, checks: impl IntoIterator<Item = (&'a Arc<str>, Timing)>, now: Moment) {
+        let mut before = std::mem::take(&mut self.entries);
+        for (name, timing) in checks {
+            let hash = fnv(self.host, name);
+            let entry = match before.remove(name) {
+                Some(entry) if entry.timing == timing => entry,
+                Some(mut entry) => {
+                    entry.timing = timing;
+                    entry.phase = phase(hash, timing.interval);
+                    entry.due = entry.due.min(entry.next_slot(now));
+                    entry
+                }
+                None => Entry {
+                    timing,
+                    phase: phase(hash, timing.interval),
+                    due: now + phase(hash.rotate_left(32), timing.interval.min(FIRST_RUN_WITHIN)),
+                    run: Run::Idle,
+                    skipped: 0,
+                },
+            };
+            self.entries.insert(Arc::clone(name), entry);
+        }
+        self.running =
+            self.entries.values().filter(|entry| matches!(entry.run, Run::Running { .. })).count();
+    }
+
+    /// The next check whose slot has come, the longest waiting first. Counts as started.
+    pub fn poll_due(&mut self, now: Moment) -> Option<Due> {
+        let full = self.running >= self.limit;
+        let (name, entry) = self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.due <= now && entry.waits(full))
+            .min_by_key(|(_, entry)| entry.due)?;
+        let name = Arc::clone(name);
+        if let Run::Stuck { since } = entry.run {
+            entry.skip_to_after(now);
+            return Some(Due::StillStuck { name, stuck_for: now.since(since) });
+        }
+        entry.run = Run::Running { since: now };
+        self.running += 1;
+        Some(Due::Run { name, late: now.since(entry.due) })
+    }
+
+    /// The run that `poll_due` ordered has brought a result. `soft`: the status wants it confirmed soon. `cpu`: what the run
+    /// cost; a dear check is not retried so often that watching becomes the load.
+    pub fn on_finished(&mut self, name: &str, soft: bool, cpu: Duration, now: Moment) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Run::Running { since } = entry.run else { return };
+        self.running -= 1;
+        entry.run = Run::Idle;
+        entry.skip_to_after(now);
+        if soft {
+            let retry = entry.timing.retry_interval.max(cpu.saturating_mul(RETRY_PER_COST));
+            entry.due = entry.due.min((since + retry).max(now));
+        }
+    }
+
+    /// The run is past its deadline and cannot be ended: the check is in quarantine until [`Self::on_released`].
+    pub fn on_stuck(&mut self, name: &str, now: Moment) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Run::Running { since } = entry.run else { return };
+        self.running -= 1;
+        entry.run = Run::Stuck { since };
+        entry.skip_to_after(now);
+    }
+
+    /// The stuck run has ended after all; its next slot starts it again.
+    pub fn on_released(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name)
+            && matches!(entry.run, Run::Stuck { .. })
+        {
+            entry.run = Run::Idle;
+        }
+    }
+
+    /// When [`Self::poll_due`] has something next; `None` until a run ends or a check is added.
+    pub fn next_wakeup(&self) -> Option<Moment> {
+        let full = self.running >= self.limit;
+        self.entries.values().filter(|entry| entry.waits(full)).map(|entry| entry.due).min()
+    }
+
+    /// When this check runs next; `None` while it runs and for what is not scheduled.
+    pub fn next_run(&self, name: &str) -> Option<Moment> {
+        self.entries.get(name).filter(|entry| entry.waits(false)).map(|entry| entry.due)
+    }
+
+    /// Slots of this check that passed without a run.
+    pub fn skipped(&self, name: &str) -> u64 {
+        self.entries.get(name).map_or(0, |entry| entry.skipped)
+    }
+}
+
+impl Entry {
+    fn waits(&self, full: bool) -> bool {
+        match self.run {
+            Run::Idle => !full,
+            Run::Running { .. } => false,
+            Run::Stuck { .. } => true,
+        }
+    }
+
+    /// The first slot after `now`.
+    fn next_slot(&self, now: Moment) -> Moment {
+        let interval = self.timing.interval.as_nanos().max(1);
+        let into = (now.0.as_nanos() + interval - self.phase.as_nanos() % interval) % interval;
+        now + nanos(interval - into)
+    }
+
+    /// Moves to the next slot after `now`; those between the last one and it are skipped for good.
+    fn skip_to_after(&mut self, now: Moment) {
+        let next = self.next_slot(now);
+        let slots = next.since(self.due).as_nanos() / self.timing.interval.as_nanos().max(1);
+        self.skipped += u64::try_from(slots.saturating_sub(1)).unwrap_or(u64::MAX);
+        self.due = next;
+    }
+}
+
+/// A check that is new, or whose agent has just started, runs within this, however long its interval is.
+const FIRST_RUN_WITHIN: Duration = Duration::from_secs(10);
+
+/// While soft, a check takes at most a twentieth of a core: Icinga's apt check (3.7 CPU seconds every 6 h) retried every
+/// 30 s was 12 % of one.
+const RETRY_PER_COST: u32 = 20;
+
+/// Whole seconds where the interval allows it: runs that fall due in the same second share a wake-up.
+fn phase(hash: u64, interval: Duration) -> Duration {
+    let phase = nanos(u128::from(hash) % interval.as_nanos().max(1));
+    if interval >= Duration::from_secs(10) { Duration::from_secs(phase.as_secs()) } else { phase }
+}
+
+fn nanos(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// FNV-1a with a last stir (splitmix64), so that names that differ in one letter fall far apart.
+fn fnv(seed: u64, text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed;
+    for byte in text.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const NO_COST: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_check_keeps_its_phase_through_restarts() {
+        let first = World::new("host-a", &["disk"]).run(10 * MINUTE, NO_COST);
+        let mut later = World::new("host-a", &[]);
+        later.now = at(67 * 60 + 13);
+        later.apply(&["disk"]);
+        let second = later.run(10 * MINUTE, NO_COST);
+        let phase = |starts: &[(Moment, Arc<str>)]| starts.last().unwrap().0.0.as_secs() % 60;
+        assert_eq!(phase(&first), phase(&second));
+    }
+
+    #[test]
+    fn hosts_and_checks_do_not_run_in_step() {
+        let names: Vec<String> = (0..600).map(|n| format!("check{n}")).collect();
+        let mut per_second = [0_u32; 60];
+        for name in &names {
+            let starts = World::new("host-a", &[name]).run(2 * MINUTE, NO_COST);
+            per_second[usize::try_from(starts.last().unwrap().0.0.as_secs() % 60).unwrap()] += 1;
+        }
+        // 600 checks over 60 seconds: 10 in each on average; three times that would be a cluster.
+        assert!(per_second.iter().all(|&count| count < 30), "{per_second:?}");
+        let phases: std::collections::BTreeSet<u64> = (0..100)
+            .map(|n| {
+                let starts = World::new(&format!("host{n}"), &["disk"]).run(2 * MINUTE, NO_COST);
+                starts.last().unwrap().0.0.as_secs() % 60
+            })
+            .collect();
+        assert!(phases.len() > 40, "{} of 60 phases used by 100 hosts", phases.len());
+    }
+
+    #[test]
+    fn a_late_check_runs_once_and_is_back_on_its_grid() {
+        let mut world = World::new("host-a", &["disk"]);
+        world.run(3 * MINUTE, NO_COST);
+        let slot = world.schedule.next_wakeup().unwrap();
+        // The machine was away for ten slots and a half.
+        world.now = slot + 10 * MINUTE + MINUTE / 2;
+        let starts = world.run(2 * MINUTE, NO_COST);
+        let times: Vec<_> = starts.iter().map(|(at, _)| at.since(slot)).collect();
+        assert_eq!(times, [10 * MINUTE + MINUTE / 2, 11 * MINUTE, 12 * MINUTE]);
+        assert_eq!(world.schedule.skipped("disk"), 10);
+    }
+
+    #[test]
+    fn while_soft_it_runs_after_the_retry_interval_and_then_returns_to_its_grid() {
+        let mut world = World::new("host-a", &["disk"]);
+        world.run(2 * MINUTE, NO_COST);
+        let slot = world.schedule.next_wakeup().unwrap();
+        world.now = slot;
+        let mut starts = Vec::new();
+        for soft in [true, true, false, false] {
+            world.now = world.schedule.next_wakeup().unwrap();
+            assert!(matches!(world.schedule.poll_due(world.now), Some(Due::Run { .. })));
+            starts.push(world.now.since(slot).as_secs());
+            world.schedule.on_finished("disk", soft, NO_COST, world.now);
+        }
+        assert_eq!(starts, [0, 15, 30, 60]);
+        assert_eq!(world.schedule.skipped("disk"), 0);
+    }
+
+    #[test]
+    fn a_dear_check_is_retried_less_often() {
+        let mut world = World::new("host-a", &["apt"]);
+        world.now = world.schedule.next_wakeup().unwrap();
+        let start = world.now;
+        world.schedule.poll_due(world.now);
+        world.schedule.on_finished("apt", true, Duration::from_secs(2), world.now);
+        assert_eq!(world.schedule.next_wakeup().unwrap().since(start), Duration::from_secs(40));
+    }
+
+    #[test]
+    fn a_running_check_is_not_started_again_and_its_missed_slots_are_counted() {
+        let mut world = World::new("host-a", &["slow"]);
+        world.now = world.schedule.next_wakeup().unwrap();
+        assert!(world.schedule.poll_due(world.now).is_some());
+        world.now = world.now + 3 * MINUTE;
+        assert_eq!(world.schedule.poll_due(world.now), None);
+        assert_eq!(world.schedule.next_wakeup(), None);
+        world.schedule.on_finished("slow", false, NO_COST, world.now);
+        assert!(world.schedule.skipped("slow") >= 2, "{}", world.schedule.skipped("slow"));
+        assert!(world.schedule.next_wakeup().unwrap() > world.now);
+    }
+
+    #[test]
+    fn so_many_run_at_once_and_the_longest_waiting_comes_next() {
+        let mut schedule = Schedule::new("host-a", 2);
+        let names: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).to_vec();
+        schedule.apply(names.iter().map(|name| (name, TIMING)), at(100));
+        let order: Vec<Moment> = names.iter().map(|name| schedule.next_run(name).unwrap()).collect();
+        let now = at(200);
+        assert!(schedule.poll_due(now).is_some());
+        let Some(Due::Run { name: second, .. }) = schedule.poll_due(now) else { panic!("room for two") };
+        assert_eq!(schedule.poll_due(now), None);
+        schedule.on_finished(&second, false, NO_COST, now);
+        let Some(Due::Run { name, late }) = schedule.poll_due(now) else { panic!("a place is free") };
+        let mut sorted = order.clone();
+        sorted.sort();
+        assert_eq!(late, now.since(sorted[2]), "{name} was third in line");
+    }
+
+    #[test]
+    fn a_stuck_check_is_never_repeated_never_takes_a_place_and_never_falls_silent() {
+        let mut schedule = Schedule::new("host-a", 1);
+        let names: Vec<Arc<str>> = ["hung", "fine"].map(Arc::from).to_vec();
+        schedule.apply(names.iter().map(|name| (name, TIMING)), at(0));
+        let (mut hung, mut fine, mut said) = (0, 0, 0);
+        while let Some(now) = schedule.next_wakeup().filter(|&next| next < at(600)) {
+            match schedule.poll_due(now) {
+                Some(Due::Run { name, .. }) if &*name == "hung" => {
+                    hung += 1;
+                    schedule.on_stuck("hung", now + Duration::from_secs(1));
+                }
+                Some(Due::Run { name, .. }) => {
+                    fine += 1;
+                    schedule.on_finished(&name, false, NO_COST, now);
+                }
+                Some(Due::StillStuck { .. }) => said += 1,
+                None => panic!("woken for nothing"),
+            }
+        }
+        assert_eq!(hung, 1);
+        assert!(fine >= 9 && said >= 9, "{fine} {said}");
+        schedule.on_released("hung");
+        let now = schedule.next_run("hung").unwrap();
+        assert!(matches!(schedule.poll_due(now), Some(Due::Run { .. })));
+    }
+
+    #[test]
+    fn a_reload_keeps_the_phase_of_what_did_not_change() {
+        let mut world = World::new("host-a", &["disk", "load"]);
+        world.run(2 * MINUTE, NO_COST);
+        let before = world.schedule.next_run("disk").unwrap();
+        world.apply(&["disk", "new"]);
+        assert_eq!(world.schedule.next_run("disk"), Some(before));
+        assert_eq!(world.schedule.next_run("load"), None);
+        assert!(world.schedule.next_run("new").unwrap().since(world.now) <= FIRST_RUN_WITHIN);
+    }
+
+    const TIMING: Timing = Timing { interval: MINUTE, retry_interval: Duration::from_secs(15) };
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    struct World {
+        schedule: Schedule,
+        now: Moment,
+    }
+
+    impl World {
+        fn new(host: &str, names: &[&str]) -> Self {
+            let mut world = Self { schedule: Schedule::new(host, 4), now: at(1_000) };
+            world.apply(names);
+            world
+        }
+
+        fn apply(&mut self, names: &[&str]) {
+            let names: Vec<Arc<str>> = names.iter().map(|&name| name.into()).collect();
+            self.schedule.apply(names.iter().map(|name| (name, TIMING)), self.now);
+        }
+
+        /// Runs everything for so long; each run takes no time and `cpu`. Returns who started when.
+        fn run(&mut self, span: Duration, cpu: Duration) -> Vec<(Moment, Arc<str>)> {
+            let end = self.now + span;
+            let mut starts = Vec::new();
+            while let Some(next) = self.schedule.next_wakeup().filter(|&next| next <= end) {
+                self.now = next.max(self.now);
+                while let Some(Due::Run { name, .. }) = self.schedule.poll_due(self.now) {
+                    starts.push((self.now, Arc::clone(&name)));
+                    self.schedule.on_finished(&name, false, cpu, self.now);
+                }
+            }
+            self.now = end;
+            starts
+        }
+    }
+}

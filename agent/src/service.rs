@@ -1,0 +1,282 @@
+//! One service: what its results make of it, and what alertd must be told.
+//!
+//! What is announced is not derived from single moves but from the difference between what is true now and what was last
+//! announced. So nothing is announced twice, and whatever was held back (while flapping, while booting) is made good when
+//! the reason ends:
+//!
+//! ```text
+//! results     .  C  C  C  .  C  C  …  .  C  .  .  .  .  .
+//! hard        .  .  .  C  .  .  C  …  .  C  .  .  .  .  .
+//! flapping                               F  F  F  F  -  -
+//! announced            P  R     P        F           E      one word at the start, one with the truth at the end
+//! ```
+
+use dogwatch_checks::{CheckResult, State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    flapping::{History, Thresholds},
+    status::{Confirm, Problem, Status},
+};
+
+/// How a service's results are judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rules {
+    pub confirm: Confirm,
+    /// `None`: flapping is not looked for.
+    pub flapping: Option<Thresholds>,
+}
+
+/// What is known of a service, and what was said about it. Written to disk as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    status: Status,
+    flapping: bool,
+    history: History,
+    announced: Option<Announced>,
+}
+
+/// What alertd was last told: the agent's word until something else is announced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Announced {
+    /// `None` is OK.
+    pub problem: Option<Problem>,
+    /// When this hard state began.
+    pub since: Timestamp,
+    pub flapping: bool,
+    pub said: Said,
+}
+
+/// The words of the result that decided it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    pub summary: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub perfdata: String,
+}
+
+/// A hard change, or the begin or end of flapping: to be told to alertd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// What was announced before.
+    pub from: State,
+    pub now: Announced,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self { status: Status::Ok, flapping: false, history: History::default(), announced: None }
+    }
+}
+
+impl Service {
+    /// Takes one result; returns what it makes worth telling.
+    pub fn on_result(&mut self, result: &CheckResult, rules: Rules, at: Timestamp) -> Option<Transition> {
+        let (status, _) = self.status.after(result.state, rules.confirm);
+        self.status = status;
+        // Nagios records hard states and soft recoveries: all but soft problems.
+        if !status.is_soft() {
+            self.history.record(status.hard());
+        }
+        self.flapping =
+            rules.flapping.is_some_and(|thresholds| self.history.is_flapping(self.flapping, thresholds));
+        self.announce(result, at)
+    }
+
+    fn announce(&mut self, result: &CheckResult, at: Timestamp) -> Option<Transition> {
+        let (before, was_flapping, since) = match &self.announced {
+            Some(announced) => (announced.state(), announced.flapping, Some(announced.since)),
+            None => (State::Ok, false, None),
+        };
+        let state = self.status.hard();
+        let muted = self.flapping && was_flapping;
+        if muted || (state == before && self.flapping == was_flapping) {
+            return None;
+        }
+        let now = Announced {
+            problem: Problem::of(state),
+            since: if state == before { since.unwrap_or(at) } else { at },
+            flapping: self.flapping,
+            said: Said {
+                summary: result.summary.clone(),
+                detail: result.detail.clone(),
+                perfdata: result.perfdata_text(),
+            },
+        };
+        self.announced = Some(now.clone());
+        Some(Transition { from: before, now })
+    }
+
+    /// Takes back what the spool remembers to have announced after this service was last written down.
+    pub fn on_replayed(&mut self, announced: Announced) {
+        self.status = announced.problem.map_or(Status::Ok, Status::Hard);
+        self.flapping = announced.flapping;
+        self.announced = Some(announced);
+    }
+
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    pub fn flapping(&self) -> bool {
+        self.flapping
+    }
+
+    /// Percent of weighted recent change.
+    pub fn flapping_percent(&self) -> f64 {
+        self.history.percent()
+    }
+
+    /// `None` while nothing was ever announced: alertd believes OK.
+    pub fn announced(&self) -> Option<&Announced> {
+        self.announced.as_ref()
+    }
+}
+
+impl Announced {
+    pub fn state(&self) -> State {
+        self.problem.map_or(State::Ok, State::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hard_changes_are_announced() {
+        let results = ". . C C . C C C C W . .";
+        let notices = "- - - - - - - P - X R -";
+        assert_eq!(announced(3, results), notices);
+    }
+
+    #[test]
+    fn flapping_is_announced_once_and_its_end_tells_the_truth() {
+        //             six changes: flapping   muted   steady: 16 results later it ends
+        let results = "C . C . C . C . C C C C C C C C C C C C C C C C C C";
+        let notices = "P R P R P F - - - - - - - - - - - - - - - - - - E -";
+        assert_eq!(announced(1, results), notices);
+        let mut world = World::new(1);
+        let last = results.split(' ').filter_map(|result| world.result(result)).last().unwrap();
+        assert_eq!((last.from, last.now.state(), last.now.flapping), (State::Ok, State::Critical, false));
+    }
+
+    #[test]
+    fn a_flapping_service_that_ends_where_it_began_says_so_too() {
+        let results = "C . C . C . . . . . . . . . . . . . . . . . . .";
+        let notices = "P R P R P F - - - - - - - - - - - - - - - E - -";
+        assert_eq!(announced(1, results), notices);
+    }
+
+    #[test]
+    fn without_flap_detection_every_hard_change_is_told() {
+        let results = "C . C . C . C . C .";
+        let notices = "P R P R P R P R P R";
+        let mut world = World::new(1);
+        world.rules.flapping = None;
+        assert_eq!(world.play(results), notices);
+    }
+
+    #[test]
+    fn a_restart_neither_repeats_nor_forgets() {
+        let mut world = World::new(3);
+        assert_eq!(world.play(". C C C C"), "- - - P -");
+        world.restart();
+        assert_eq!(world.play("C C . ."), "- - R -");
+    }
+
+    #[test]
+    fn a_restart_in_the_soft_phase_goes_on_counting() {
+        let mut world = World::new(3);
+        assert_eq!(world.play(". C C"), "- - -");
+        world.restart();
+        assert_eq!(world.play("C"), "P");
+    }
+
+    #[test]
+    fn what_the_spool_knows_better_than_the_state_file_is_believed() {
+        let mut world = World::new(2);
+        let before = world.service.clone();
+        world.play("C");
+        let transition = world.result("C").unwrap();
+        // Killed after the spool had the transition, before the state file did.
+        world.service = before;
+        world.service.on_replayed(transition.now);
+        assert_eq!(world.play("C C . ."), "- - R -");
+    }
+
+    #[test]
+    fn since_is_when_the_hard_state_began_and_survives_the_begin_of_flapping() {
+        let mut world = World::new(1);
+        for result in "C . C . C".split(' ') {
+            world.result(result);
+        }
+        let began = world.service.announced().unwrap().since;
+        world.rules.flapping = Some(Thresholds { start: 25.0, stop: 20.0 });
+        let flapping = world.result("C").unwrap().now;
+        assert_eq!((flapping.flapping, flapping.since), (true, began));
+    }
+
+    #[test]
+    fn a_problem_seen_while_booting_is_announced_afterwards() {
+        let mut world = World::new(2);
+        world.rules.confirm = Confirm::NotYet;
+        assert_eq!(world.play("C C C C"), "- - - -");
+        world.rules.confirm = Confirm::After(2);
+        assert_eq!(world.play("C C"), "P -");
+    }
+
+    fn announced(max_attempts: u8, results: &str) -> String {
+        World::new(max_attempts).play(results)
+    }
+
+    struct World {
+        service: Service,
+        rules: Rules,
+        now: i64,
+    }
+
+    impl World {
+        fn new(max_attempts: u8) -> Self {
+            let rules =
+                Rules { confirm: Confirm::After(max_attempts), flapping: Some(Thresholds::default()) };
+            Self { service: Service::default(), rules, now: 0 }
+        }
+
+        fn result(&mut self, letter: &str) -> Option<Transition> {
+            self.now += 60;
+            let state = match letter {
+                "W" => State::Warning,
+                "C" => State::Critical,
+                "U" => State::Unknown,
+                _ => State::Ok,
+            };
+            let at = Timestamp::from_second(self.now).unwrap();
+            self.service.on_result(&CheckResult::new(state, letter), self.rules, at)
+        }
+
+        /// Draws what is announced: `P` problem, `X` another problem, `R` recovery, `F` begin and `E` end of flapping.
+        fn play(&mut self, results: &str) -> String {
+            let notice = |letter| {
+                let was_flapping = self.service.flapping();
+                match self.result(letter) {
+                    None => "-",
+                    Some(told) if told.now.flapping => "F",
+                    Some(_) if was_flapping => "E",
+                    Some(told) if told.now.problem.is_none() => "R",
+                    Some(told) if told.from == State::Ok => "P",
+                    Some(_) => "X",
+                }
+            };
+            results.split(' ').map(notice).collect::<Vec<_>>().join(" ")
+        }
+
+        fn restart(&mut self) {
+            let text = serde_json::to_string(&self.service).unwrap();
+            self.service = serde_json::from_str(&text).unwrap();
+        }
+    }
+}
