@@ -29,9 +29,8 @@ impl Clock {
         Ok(Self { timer: unsafe { AsyncFd::register(timer) }.map_err(io::Error::from)? })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the agent's reader of clocks")]
     pub fn now(&self) -> Now {
-        Now { moment: moment(), wall: jiff::Timestamp::now() }
+        Now { moment: moment(), wall: wall() }
     }
 
     /// Time spent asleep since boot: grows by exactly the length of each suspend.
@@ -60,6 +59,12 @@ impl Clock {
             }
         }
     }
+}
+
+/// The time for people.
+#[expect(clippy::disallowed_methods, reason = "this is the agent's reader of clocks")]
+pub fn wall() -> jiff::Timestamp {
+    jiff::Timestamp::now()
 }
 
 fn moment() -> Moment {

@@ -125,9 +125,8 @@ mod tests {
 
     #[test]
     fn thirty_percent_takes_six_changes_and_twenty_takes_four() {
-        let at = |start, states| {
-            history(states).is_flapping(false, Thresholds { start, ..Thresholds::default() })
-        };
+        let at =
+            |start, states| history(states).is_flapping(false, Thresholds { start, ..Thresholds::default() });
         assert!(!at(30.0, "COCOC"));
         assert!(at(30.0, "COCOCO"));
         assert!(!at(20.0, "COC"));

@@ -1,1 +1,7 @@
-fn main() {}
+//! Arguments → config → run → exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dogwatch::cli::main()
+}

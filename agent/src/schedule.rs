@@ -85,8 +85,7 @@ impl Schedule {
             };
             self.entries.insert(Arc::clone(name), entry);
         }
-        self.running =
-            self.entries.values().filter(|entry| matches!(entry.run, Run::Running { .. })).count();
+        self.running = self.entries.values().filter(|entry| matches!(entry.run, Run::Running { .. })).count();
     }
 
     /// The next check whose slot has come, the longest waiting first. Counts as started.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Host, OptionError, Options, Value};
+use dogwatch_checks::{Host, OptionError, Options, State, Value};
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned, closest},
     duration::Span,
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     dns_sensor::{self, DnsSensor},
     flapping::Thresholds,
+    plugin::{Plugin, PluginError},
     schedule::Timing,
 };
 
@@ -89,6 +90,9 @@ pub(super) fn resolve(
     let max_attempts = reader.max_attempts().unwrap_or(default_attempts(&kind, context.defaults));
     let flapping = reader.flapping();
     let work = reader.work(&kind, context);
+    if let (Some(env), true) = (&file.env, kind != "plugin") {
+        reader.problem(env.span(), "env is for plugins only");
+    }
     let line = source.text[..name.span().start].matches('\n').count() + 1;
     let origin = Origin::File { path: source.path.clone(), line };
     if problems.0.len() > before {
@@ -101,12 +105,13 @@ pub(super) fn resolve(
 pub(super) fn auto(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
         let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
-        Some((name, name, Work::Run(check)))
+        Some((name, name, Work::Native(check)))
     });
-    let dns = ["dns-upstream", "dns-stale"].into_iter().filter(|_| context.dns_control.exists()).map(|name| {
-        let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
-        (name, "dns", Work::Run(sensor.into_check()))
-    });
+    let dns =
+        ["dns-upstream", "dns-stale"].into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+            let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
+            (name, "dns", Work::Native(sensor.into_check()))
+        });
     native
         .chain(dns)
         .map(|(name, kind, work)| {
@@ -250,7 +255,11 @@ impl<'a> Reader<'a> {
             && (1.0..=255.0).contains(number)
             && number.fract() == 0.0
         {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number of 1..=255")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a whole number of 1..=255"
+            )]
             return Some(*number as u8);
         }
         self.problem(value.span(), "max_attempts should be a whole number of 1 to 255");
@@ -262,7 +271,10 @@ impl<'a> Reader<'a> {
         all.extend(labels(&self.file.labels, self.source, self.problems));
         // alertd adds host and service.
         if all.len() > limits::LABELS_MAX - 2 {
-            self.problem(self.at.clone(), format!("{} labels; at most {}", all.len(), limits::LABELS_MAX - 2));
+            self.problem(
+                self.at.clone(),
+                format!("{} labels; at most {}", all.len(), limits::LABELS_MAX - 2),
+            );
         }
         all
     }
@@ -271,7 +283,8 @@ impl<'a> Reader<'a> {
         let default = Thresholds::default();
         let Some(written) = &self.file.flapping else { return Some(default) };
         let FlappingFile { detect, start, stop } = *written.get_ref();
-        let thresholds = Thresholds { start: start.unwrap_or(default.start), stop: stop.unwrap_or(default.stop) };
+        let thresholds =
+            Thresholds { start: start.unwrap_or(default.start), stop: stop.unwrap_or(default.stop) };
         if !(0.0 < thresholds.stop && thresholds.stop <= thresholds.start && thresholds.start <= 100.0) {
             let message = format!(
                 "flapping: stop {} and start {} should be percentages with 0 < stop <= start <= 100",
@@ -286,6 +299,7 @@ impl<'a> Reader<'a> {
         match kind {
             "passive" => self.passive(),
             "dns" => self.dns(context),
+            "plugin" => self.plugin(),
             _ => self.native(kind, context),
         }
     }
@@ -310,7 +324,46 @@ impl<'a> Reader<'a> {
     fn dns(&mut self, context: &Context<'_>) -> Option<Work> {
         self.refuse_unknown(kind_options("dns"));
         let sensor = self.text("sensor").unwrap_or(self.name).to_owned();
-        Some(Work::Run(DnsSensor { control: context.dns_control.clone(), sensor }.into_check()))
+        Some(Work::Native(DnsSensor { control: context.dns_control.clone(), sensor }.into_check()))
+    }
+
+    fn plugin(&mut self) -> Option<Work> {
+        self.refuse_unknown(kind_options("plugin"));
+        let timeout_state = match self.entry("timeout_state") {
+            None => Some(State::Unknown),
+            Some((_, value)) => match value.get_ref() {
+                Value::Text(text) => {
+                    text.parse().map_err(|message: String| self.problem(value.span(), message)).ok()
+                }
+                _ => {
+                    self.problem(value.span(), "timeout_state should be a state like \"CRITICAL\"");
+                    None
+                }
+            },
+        };
+        let Some((_, value)) = self.entry("command") else {
+            self.problem(
+                self.at.clone(),
+                "command is missing; write an array like [\"check_ping\", \"-H\", \"db1\"]",
+            );
+            return None;
+        };
+        let Value::List(argv) = value.get_ref() else {
+            self.problem(value.span(), "command should be an array of texts: no shell will split it");
+            return None;
+        };
+        let env = self.file.env.as_ref().map(|env| env.get_ref().clone()).unwrap_or_default();
+        match Plugin::new(argv.clone(), env, timeout_state?) {
+            Ok(plugin) => Some(Work::Plugin(plugin)),
+            Err(error) => {
+                let at = match error {
+                    PluginError::EnvName(_) => self.file.env.as_ref().map_or(value.span(), Spanned::span),
+                    PluginError::Empty | PluginError::Nul => value.span(),
+                };
+                self.problem(at, format!("command {error}"));
+                None
+            }
+        }
     }
 
     fn native(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
@@ -318,9 +371,10 @@ impl<'a> Reader<'a> {
         let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
         self.refuse_unknown(known.iter().copied());
         let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));
-        let options: Options = options.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
+        let options: Options =
+            options.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
         match kind.build(&options, context.host) {
-            Ok(check) => Some(Work::Run(check)),
+            Ok(check) => Some(Work::Native(check)),
             Err(errors) => {
                 for OptionError { option, message } in errors {
                     let at = self.entry(&option).map_or(self.at.clone(), |(_, value)| value.span());
@@ -353,6 +407,7 @@ fn kind_options(kind: &str) -> impl Iterator<Item = &'static str> + Clone {
     let options: &'static [&'static str] = match kind {
         "passive" => &["freshness", "submitters"],
         "dns" => &["sensor"],
+        "plugin" => &["command", "env", "timeout_state"],
         _ => &[],
     };
     options.iter().copied()

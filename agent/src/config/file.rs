@@ -68,6 +68,7 @@ pub(super) type Labels = BTreeMap<Spanned<String>, Spanned<String>>;
 pub(super) struct CheckFile {
     pub(super) labels: Labels,
     pub(super) flapping: Option<Spanned<FlappingFile>>,
+    pub(super) env: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) entries: Vec<(Spanned<String>, Spanned<Value>)>,
 }
 
@@ -94,6 +95,7 @@ impl<'de> Deserialize<'de> for CheckFile {
                     match key.get_ref().as_str() {
                         "labels" => check.labels = map.next_value()?,
                         "flapping" => check.flapping = Some(map.next_value()?),
+                        "env" => check.env = Some(map.next_value()?),
                         _ => check.entries.push((key, map.next_value()?)),
                     }
                 }

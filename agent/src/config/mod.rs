@@ -20,7 +20,7 @@ use dogwatch_daemon::config::{self, Problems};
 
 pub use check::{KINDS, closest_kind};
 
-use crate::{flapping::Thresholds, schedule::Timing};
+use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
 
 /// Everything `dogwatch run` needs to know.
 #[derive(Debug, Clone)]
@@ -77,8 +77,10 @@ pub struct Check {
 /// Where results come from.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// Ours or a plugin: run it.
-    Run(dogwatch_checks::Check),
+    /// Ours.
+    Native(dogwatch_checks::Check),
+    /// An external program.
+    Plugin(Plugin),
     /// Somebody submits them.
     Passive(Passive),
 }
@@ -134,7 +136,8 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
+    let digest =
+        ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
     Ok(digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -38,8 +38,11 @@ pub(super) fn resolve(
     for (source, file) in files {
         for (name, entry) in &file.check {
             if let Some(first) = written.insert(name.get_ref(), source) {
-                let message =
-                    format!("check {:?} is in {} already; names are unique", name.get_ref(), first.path.display());
+                let message = format!(
+                    "check {:?} is in {} already; names are unique",
+                    name.get_ref(),
+                    first.path.display()
+                );
                 problems.add(source, name.span(), message);
                 continue;
             }
@@ -85,7 +88,9 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
                 text => text
                     .parse()
                     .map_err(|_| {
-                        let message = format!("{text:?} is not an address and port; write \"127.0.0.1:9847\" or \"off\"");
+                        let message = format!(
+                            "{text:?} is not an address and port; write \"127.0.0.1:9847\" or \"off\""
+                        );
                         problems.add(source, address.span(), message);
                     })
                     .ok(),
@@ -203,9 +208,17 @@ pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems)
         let text = name.get_ref();
         let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            problems.add(source, name.span(), format!("{text:?} is not a label name; use letters, digits and _"));
+            problems.add(
+                source,
+                name.span(),
+                format!("{text:?} is not a label name; use letters, digits and _"),
+            );
         } else if matches!(text.as_str(), "host" | "service") {
-            problems.add(source, name.span(), format!("the label {text} is set by alertd; take another name"));
+            problems.add(
+                source,
+                name.span(),
+                format!("the label {text} is set by alertd; take another name"),
+            );
         } else if value.get_ref().len() > 256 {
             problems.add(source, value.span(), "a label's value should have at most 256 bytes");
         } else {

@@ -1,4 +1,173 @@
-//! From what the agent believes to what alertd is told: one place that knows both sides' types.
+//! From what the agent believes to what alertd is told: the one place that knows both sides' types.
 
+pub mod client;
 pub mod outbox;
 pub mod spool;
+
+use std::collections::BTreeMap;
+
+use dogwatch_checks::State;
+use dogwatch_wire::{self as wire, EventKind, ServiceState, limits};
+use jiff::Timestamp;
+
+use crate::{
+    service::{Announced, Said, Transition},
+    status::Problem,
+};
+
+/// What a service is called and labelled; from the config.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub name: &'a str,
+    pub labels: &'a BTreeMap<String, String>,
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
+/// A transition as alertd is told it.
+pub fn transition(about: About<'_>, transition: &Transition) -> EventKind {
+    EventKind::Transition(wire::Transition {
+        from: to_wire(transition.from),
+        now: service_state(about, Some(&transition.now), transition.now.since),
+    })
+}
+
+/// A service's hard state as alertd is told it. `started`: since when a service counts as OK that never said anything.
+pub fn service_state(about: About<'_>, announced: Option<&Announced>, started: Timestamp) -> ServiceState {
+    let said = announced.map(|announced| announced.said.clone()).unwrap_or_default();
+    ServiceState {
+        service: about.name.to_owned(),
+        state: to_wire(announced.map_or(State::Ok, Announced::state)),
+        since: announced.map_or(started, |announced| announced.since),
+        flapping: announced.is_some_and(|announced| announced.flapping),
+        summary: cut(said.summary, limits::SUMMARY_BYTES_MAX),
+        detail: cut(said.detail, limits::DETAIL_BYTES_MAX),
+        perfdata: cut(said.perfdata, limits::DETAIL_BYTES_MAX),
+        labels: about.labels.clone(),
+        annotations: about.annotations.clone(),
+    }
+}
+
+/// Makes all states fit into one body: first what nobody needs to judge goes, then the ends of long lines.
+pub fn fit(states: &mut [ServiceState]) {
+    let size = |states: &[ServiceState]| serde_json::to_vec(states).map_or(0, |json| json.len());
+    if size(states) <= STATES_BYTES_MAX {
+        return;
+    }
+    for state in states.iter_mut() {
+        state.detail.clear();
+        state.perfdata.clear();
+    }
+    for summary_bytes in [256, 64, 0] {
+        if size(states) <= STATES_BYTES_MAX {
+            return;
+        }
+        for state in states.iter_mut() {
+            state.summary = cut(std::mem::take(&mut state.summary), summary_bytes);
+        }
+    }
+    if size(states) > STATES_BYTES_MAX {
+        states.iter_mut().for_each(|state| state.annotations.clear());
+    }
+}
+
+/// What an event in the spool says about a service, read back.
+pub enum Replayed {
+    Announced { service: String, announced: Announced },
+    Removed { service: String },
+}
+
+pub fn replayed(kind: &EventKind) -> Replayed {
+    match kind {
+        EventKind::Removed { service } => Replayed::Removed { service: service.clone() },
+        EventKind::Transition(transition) => {
+            let now = transition.now.clone();
+            let said = Said { summary: now.summary, detail: now.detail, perfdata: now.perfdata };
+            let problem = Problem::of(from_wire(now.state));
+            let announced = Announced { problem, since: now.since, flapping: now.flapping, said };
+            Replayed::Announced { service: now.service, announced }
+        }
+    }
+}
+
+pub fn to_wire(state: State) -> wire::State {
+    match state {
+        State::Ok => wire::State::Ok,
+        State::Warning => wire::State::Warning,
+        State::Critical => wire::State::Critical,
+        State::Unknown => wire::State::Unknown,
+    }
+}
+
+fn from_wire(state: wire::State) -> State {
+    match state {
+        wire::State::Ok => State::Ok,
+        wire::State::Warning => State::Warning,
+        wire::State::Critical => State::Critical,
+        wire::State::Unknown => State::Unknown,
+    }
+}
+
+/// Leaves room for the envelope.
+const STATES_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
+
+/// Cuts at a character boundary, with `…` where something is missing.
+pub fn cut(mut text: String, bytes_max: usize) -> String {
+    const MARK: char = '…';
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(MARK.len_utf8())));
+        if bytes_max >= MARK.len_utf8() {
+            text.push(MARK);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_where_a_character_ends() {
+        assert_eq!(cut("abc".into(), 3), "abc");
+        assert_eq!(cut("abcdef".into(), 5), "ab…");
+        assert_eq!(cut("äöüäöü".into(), 8), "äö…");
+        assert_eq!(cut("äöü".into(), 0), "");
+        assert!(cut("€".repeat(1_000), limits::SUMMARY_BYTES_MAX).len() <= limits::SUMMARY_BYTES_MAX);
+    }
+
+    #[test]
+    fn as_many_states_as_there_may_be_fit_into_one_body() {
+        let name = "n".repeat(100);
+        let labels = [("env".to_owned(), "production".to_owned())].into();
+        let annotations = [("note".to_owned(), "x".repeat(1_024))].into();
+        let about = About { name: &name, labels: &labels, annotations: &annotations };
+        let said =
+            Said { summary: "s".repeat(2_000), detail: "d".repeat(9_000), perfdata: "p".repeat(9_000) };
+        let announced = Announced {
+            problem: Some(Problem::Critical),
+            since: Timestamp::UNIX_EPOCH,
+            flapping: false,
+            said,
+        };
+        let state = service_state(about, Some(&announced), Timestamp::UNIX_EPOCH);
+        let mut few = vec![state.clone(); 5];
+        fit(&mut few);
+        assert!(few.iter().all(|state| state.detail.len() == limits::DETAIL_BYTES_MAX), "nothing lost");
+        let mut many = vec![state; limits::STATES_MAX];
+        fit(&mut many);
+        assert!(serde_json::to_vec(&many).unwrap().len() <= STATES_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_spooled_reads_back_as_it_was() {
+        let (labels, annotations) = (BTreeMap::new(), BTreeMap::new());
+        let about = About { name: "disk", labels: &labels, annotations: &annotations };
+        for problem in [None, Some(Problem::Warning), Some(Problem::Critical), Some(Problem::Unknown)] {
+            let said = Said { summary: "s".into(), detail: "d".into(), perfdata: "p=1".into() };
+            let now = Announced { problem, since: Timestamp::UNIX_EPOCH, flapping: true, said };
+            let event = transition(about, &Transition { from: State::Ok, now: now.clone() });
+            let Replayed::Announced { service, announced } = replayed(&event) else { panic!("not removed") };
+            assert_eq!((service.as_str(), announced), ("disk", now));
+        }
+    }
+}

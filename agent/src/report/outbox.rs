@@ -275,6 +275,12 @@ impl Outbox {
         self.not_before = now;
     }
 
+    /// Sends the states at the next chance though nobody asked: labels have changed, which no transition tells.
+    pub fn offer_states(&mut self, now: Moment) {
+        self.want_states = true;
+        self.states_not_before = self.states_not_before.max(now);
+    }
+
     /// When [`Self::poll_send`] has something next; `None` while a batch is in flight.
     pub fn next_wakeup(&self) -> Option<Moment> {
         if self.in_flight.is_some() {

@@ -29,6 +29,7 @@
 //! A write that fails leaves the file as it was: the next one starts where the last good record ends.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -45,12 +46,16 @@ pub struct Spool {
     epoch: u64,
     /// End of the last good record.
     length: u64,
+    /// Number and bytes of each event that is not settled, and of all of them.
+    live: VecDeque<(u64, u64)>,
+    live_bytes: u64,
+    settled: u64,
     /// A failed fsync may have dropped written pages (fsyncgate): only a whole new file can be trusted then.
     must_rewrite: bool,
 }
 
 /// What was found on disk.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Recovered {
     pub epoch: u64,
     /// The first number that was never used.
@@ -87,8 +92,10 @@ impl Spool {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
             let length = bytes.len() as u64 - found.damage.bytes;
             file.set_len(length)?;
-            let spool = Self { dir: dir.to_owned(), file, epoch: found.epoch, length, must_rewrite: false };
-            return Ok((spool, found.clone_parts()));
+            let mut spool = Self::on(dir, file, found.epoch, length);
+            spool.note(&found.events);
+            spool.settle(found.acked);
+            return Ok((spool, found.clone()));
         }
         if !bytes.is_empty() {
             // Best effort: a full disk must not stop the agent here.
@@ -105,44 +112,103 @@ impl Spool {
         Ok((spool, found))
     }
 
-    /// Adds events and waits until they are on the medium; notes an acknowledgement without waiting for it.
-    pub fn append(&mut self, events: &[Event], acked: Option<u64>) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for event in events {
-            let json = serde_json::to_vec(event).map_err(io::Error::other)?;
-            put_record(&mut bytes, event.seq, KIND_EVENT, &json);
+    fn on(dir: &Path, file: File, epoch: u64, length: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            file,
+            epoch,
+            length,
+            live: VecDeque::new(),
+            live_bytes: 0,
+            settled: 0,
+            must_rewrite: false,
         }
-        if let Some(acked) = acked {
-            put_record(&mut bytes, acked, KIND_ACK, &[]);
-        }
+    }
+
+    /// Adds events and waits until they are on the medium; notes what is settled without waiting for it. An event that is
+    /// there already is not added again.
+    pub fn append(&mut self, events: &[Event], settled: u64) -> io::Result<()> {
         if self.must_rewrite {
-            return Err(io::Error::other("the file could not be synced; it must be written anew"));
+            self.compact(self.last_seq() + 1)?;
+        }
+        let last = self.last_seq();
+        let fresh = &events[events.partition_point(|event| event.seq <= last)..];
+        let mut bytes = Vec::new();
+        for event in fresh {
+            put_event(&mut bytes, event)?;
+        }
+        if settled > self.settled {
+            put_record(&mut bytes, settled, KIND_ACK, &[]);
+        }
+        if bytes.is_empty() {
+            return Ok(());
         }
         self.file.write_all_at(&bytes, self.length).inspect_err(|_| {
             // Whatever did get written is behind the end; if even this fails, recovery cuts it off.
             let _ = self.file.set_len(self.length);
         })?;
-        if !events.is_empty() {
+        if !fresh.is_empty() {
             self.file.sync_data().inspect_err(|_| self.must_rewrite = true)?;
         }
         self.length += bytes.len() as u64;
+        self.note(fresh);
+        self.settle(settled);
         Ok(())
     }
 
-    /// Replaces the file by one that holds only these events. On failure the old one stays in use.
-    pub fn rewrite(&mut self, epoch: u64, next_seq: u64, acked: u64, events: &[Event]) -> io::Result<()> {
-        *self = Self::write_new(&self.dir, epoch, next_seq, acked, events)?;
+    /// Begins an empty numbering with these events. On failure the old file stays in use.
+    pub fn begin(&mut self, epoch: u64, next_seq: u64, settled: u64, events: &[Event]) -> io::Result<()> {
+        *self = Self::write_new(&self.dir, epoch, next_seq, settled, events)?;
         Ok(())
     }
 
-    fn write_new(dir: &Path, epoch: u64, next_seq: u64, acked: u64, events: &[Event]) -> io::Result<Self> {
-        let mut bytes = header(epoch, next_seq, acked);
+    /// Writes the file anew without what is settled. On failure the old one stays in use.
+    pub fn compact(&mut self, next_seq: u64) -> io::Result<()> {
+        let bytes = fs::read(self.dir.join(NAME))?;
+        let found = recover(&bytes).ok_or_else(|| io::Error::other("the spool's header is damaged"))?;
+        let (settled, last) = (self.settled, self.last_seq());
+        let wanted = |event: &Event| event.seq > settled && event.seq <= last;
+        let events: Vec<Event> = found.events.into_iter().filter(wanted).collect();
+        self.begin(self.epoch, next_seq, settled, &events)
+    }
+
+    /// More than half of it, and not just a little, is of no use any more.
+    pub fn is_worth_compacting(&self) -> bool {
+        self.length > COMPACT_BYTES_MIN + 2 * self.live_bytes
+    }
+
+    fn write_new(dir: &Path, epoch: u64, next_seq: u64, settled: u64, events: &[Event]) -> io::Result<Self> {
+        let mut bytes = header(epoch, next_seq, settled);
         for event in events {
-            let json = serde_json::to_vec(event).map_err(io::Error::other)?;
-            put_record(&mut bytes, event.seq, KIND_EVENT, &json);
+            put_event(&mut bytes, event)?;
         }
         let file = write_atomically(dir, NAME, &bytes)?;
-        Ok(Self { dir: dir.to_owned(), file, epoch, length: bytes.len() as u64, must_rewrite: false })
+        let mut spool = Self::on(dir, file, epoch, bytes.len() as u64);
+        spool.note(events);
+        spool.settle(settled);
+        Ok(spool)
+    }
+
+    fn note(&mut self, events: &[Event]) {
+        for event in events {
+            let bytes = serde_json::to_vec(event).map_or(0, |json| json.len()) as u64;
+            self.live.push_back((event.seq, bytes));
+            self.live_bytes += bytes;
+        }
+    }
+
+    fn settle(&mut self, settled: u64) {
+        self.settled = self.settled.max(settled);
+        while let Some(&(seq, bytes)) = self.live.front()
+            && seq <= self.settled
+        {
+            self.live.pop_front();
+            self.live_bytes -= bytes;
+        }
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.live.back().map_or(self.settled, |&(seq, _)| seq)
     }
 
     pub fn epoch(&self) -> u64 {
@@ -152,22 +218,6 @@ impl Spool {
     /// Bytes on disk.
     pub fn length(&self) -> u64 {
         self.length
-    }
-
-    pub fn must_rewrite(&self) -> bool {
-        self.must_rewrite
-    }
-}
-
-impl Recovered {
-    fn clone_parts(&self) -> Self {
-        Self {
-            epoch: self.epoch,
-            next_seq: self.next_seq,
-            acked: self.acked,
-            events: self.events.clone(),
-            damage: self.damage,
-        }
     }
 }
 
@@ -183,6 +233,9 @@ pub(crate) fn write_atomically(dir: &Path, name: &str, bytes: &[u8]) -> io::Resu
     File::open(dir)?.sync_all()?;
     Ok(file)
 }
+
+/// Below this it is not worth writing the file anew.
+const COMPACT_BYTES_MIN: u64 = 64 * 1_024;
 
 const NAME: &str = "spool.log";
 const DAMAGED_NAME: &str = "spool.damaged";
@@ -202,6 +255,12 @@ fn header(epoch: u64, next_seq: u64, acked: u64) -> Vec<u8> {
     }
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
+}
+
+fn put_event(to: &mut Vec<u8>, event: &Event) -> io::Result<()> {
+    let json = serde_json::to_vec(event).map_err(io::Error::other)?;
+    put_record(to, event.seq, KIND_EVENT, &json);
+    Ok(())
 }
 
 fn put_record(to: &mut Vec<u8>, seq: u64, kind: u8, payload: &[u8]) {
@@ -241,7 +300,8 @@ fn recover(bytes: &[u8]) -> Option<Recovered> {
             at = next;
         }
     }
-    let tail = &bytes[bytes.len() - usize::try_from(found.damage.bytes - damaged_before_intact).unwrap_or(0)..];
+    let tail =
+        &bytes[bytes.len() - usize::try_from(found.damage.bytes - damaged_before_intact).unwrap_or(0)..];
     found.damage.corrupt = damaged_before_intact > 0 || !is_torn(tail);
     found.next_seq = found.next_seq.max(found.acked.saturating_add(1)).saturating_add(found.damage.bytes);
     Some(found)
@@ -301,7 +361,8 @@ fn is_torn(tail: &[u8]) -> bool {
     let short = tail.len() >= SYNC.len()
         && tail.starts_with(SYNC)
         && (tail.len() < RECORD_HEAD_BYTES
-            || claimed_payload(tail).is_some_and(|payload| tail.len() < RECORD_HEAD_BYTES + payload + CRC_BYTES));
+            || claimed_payload(tail)
+                .is_some_and(|payload| tail.len() < RECORD_HEAD_BYTES + payload + CRC_BYTES));
     tail.is_empty() || begins || short
 }
 
@@ -327,8 +388,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, found) = Spool::open(dir.path(), 7).unwrap();
         assert_eq!((found.epoch, found.next_seq, found.events.len()), (7, 1, 0));
-        spool.append(&[event(1), event(2)], None).unwrap();
-        spool.append(&[event(3)], Some(1)).unwrap();
+        spool.append(&[event(1), event(2)], 0).unwrap();
+        spool.append(&[event(3)], 1).unwrap();
         let (_, found) = Spool::open(dir.path(), 8).unwrap();
         let expected = Recovered {
             epoch: 7,
@@ -344,9 +405,9 @@ mod tests {
     fn a_rewritten_spool_keeps_its_numbers_even_when_it_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
-        spool.append(&[event(1), event(2)], Some(2)).unwrap();
+        spool.append(&[event(1), event(2)], 2).unwrap();
         let before = spool.length();
-        spool.rewrite(7, 3, 2, &[]).unwrap();
+        spool.compact(3).unwrap();
         assert!(spool.length() < before);
         let (_, found) = Spool::open(dir.path(), 8).unwrap();
         assert_eq!((found.epoch, found.next_seq, found.acked, found.events.len()), (7, 3, 2, 0));
@@ -356,7 +417,7 @@ mod tests {
     fn a_torn_record_is_cut_off_and_the_spool_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
-        spool.append(&[event(1), event(2)], None).unwrap();
+        spool.append(&[event(1), event(2)], 0).unwrap();
         let bytes = fs::read(dir.path().join(NAME)).unwrap();
         fs::write(dir.path().join(NAME), &bytes[..bytes.len() - 3]).unwrap();
         let (mut spool, found) = Spool::open(dir.path(), 8).unwrap();
@@ -364,7 +425,7 @@ mod tests {
         assert!(!found.damage.corrupt && found.damage.bytes > 0);
         assert!(found.next_seq > 2, "number 2 may have been sent");
         assert!(!dir.path().join(DAMAGED_NAME).exists());
-        spool.append(&[event(found.next_seq)], None).unwrap();
+        spool.append(&[event(found.next_seq)], 0).unwrap();
         let (_, found) = Spool::open(dir.path(), 9).unwrap();
         assert_eq!((found.events.len(), found.damage), (2, Damage::default()));
     }
@@ -373,7 +434,7 @@ mod tests {
     fn a_flipped_byte_costs_its_record_only_and_the_file_is_kept_aside() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
-        spool.append(&[event(1), event(2), event(3)], None).unwrap();
+        spool.append(&[event(1), event(2), event(3)], 0).unwrap();
         let mut bytes = fs::read(dir.path().join(NAME)).unwrap();
         let second = HEADER_BYTES + (bytes.len() - HEADER_BYTES) / 2;
         bytes[second] ^= 0x10;

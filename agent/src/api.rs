@@ -1,0 +1,166 @@
+//! The agent's unix socket: `dogwatch submit`, `dogwatch status`.
+//!
+//! | method and path | body | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/status` | – | [`Status`] |
+//! | `POST /v1/submit` | [`Submit`] | `null` |
+//!
+//! Everyone on the host may ask for the status. Results are taken from root, from the agent's own user and from those whom
+//! the check names (`submitters`); who calls is known from the socket's peer credentials. A body has at most 64 KiB.
+//! Handlers decide nothing: they hand the question to the loop, which may be too busy (503) but is never waited for longer
+//! than [`ANSWER_WITHIN`].
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use dogwatch_daemon::unix_http::Peer;
+use dogwatch_wire::ErrorReply;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// A result from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    pub service: String,
+    /// Name or exit code.
+    pub state: String,
+    /// As a plugin prints it: first line, perfdata behind `|`, further lines.
+    pub text: String,
+    /// How long this result holds, in seconds; without it what the config says.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+}
+
+/// Everything the agent knows, for people and scripts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub host: String,
+    pub agent: String,
+    pub started_at: Timestamp,
+    /// What is wrong with the agent itself, each a sentence.
+    pub warnings: Vec<String>,
+    pub services: Vec<ServiceStatus>,
+    pub spool: SpoolStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub service: String,
+    pub kind: String,
+    /// `auto`, or file and line.
+    pub origin: String,
+    /// State of the last result; `PENDING` before the first.
+    pub state: String,
+    /// `HARD` or `SOFT`.
+    pub state_type: String,
+    pub attempt: u8,
+    pub max_attempts: u8,
+    pub flapping: bool,
+    pub flapping_percent: f64,
+    /// Since when the hard state that alertd knows holds; `None` if there never was another than OK.
+    pub since: Option<Timestamp>,
+    pub last_run: Option<Timestamp>,
+    pub next_run: Option<Timestamp>,
+    pub duration_s: Option<f64>,
+    pub output: String,
+    pub detail: String,
+    pub perfdata: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Events that alertd has not acknowledged.
+    pub events: usize,
+    pub dropped: u64,
+    pub alertd_failures: u32,
+}
+
+/// A question to the loop.
+#[derive(Debug)]
+pub enum Ask {
+    Status(oneshot::Sender<Status>),
+    Submit { submit: Submit, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+}
+
+/// Why a submitted result was not taken, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0}")]
+    NoSuchService(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The socket's routes; questions go to `asks`.
+pub fn router(asks: mpsc::Sender<Ask>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/submit", post(submit))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(asks)
+}
+
+async fn status(State(asks): State<mpsc::Sender<Ask>>) -> Response {
+    match ask(&asks, Ask::Status).await {
+        Some(status) => Json(status).into_response(),
+        None => busy(),
+    }
+}
+
+async fn submit(
+    State(asks): State<mpsc::Sender<Ask>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Submit>, JsonRejection>,
+) -> Response {
+    let submit = match body {
+        Ok(Json(submit)) => submit,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    let question = |answer| Ask::Submit { submit, peer, answer };
+    match ask(&asks, question).await {
+        Some(Ok(())) => Json(()).into_response(),
+        Some(Err(refused)) => {
+            let status = match refused {
+                Refused::NoSuchService(_) => StatusCode::NOT_FOUND,
+                Refused::Forbidden(_) => StatusCode::FORBIDDEN,
+                Refused::Invalid(_) => StatusCode::BAD_REQUEST,
+            };
+            error(status, refused.to_string())
+        }
+        None => busy(),
+    }
+}
+
+async fn ask<T>(asks: &mpsc::Sender<Ask>, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+    let (answer, answered) = oneshot::channel();
+    asks.try_send(question(answer)).ok()?;
+    timeout(ANSWER_WITHIN, answered).await.ok()?.ok()
+}
+
+fn busy() -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the agent is too busy to answer; try again".into())
+}
+
+fn error(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorReply { error })).into_response()
+}
+
+/// The loop answers in microseconds; past this it is stuck.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A plugin's output and the words around it.
+const BODY_BYTES_MAX: usize = 64 * 1_024;

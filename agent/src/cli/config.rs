@@ -1,0 +1,82 @@
+//! `dogwatch config check` and `dogwatch list`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use dogwatch_checks::Host;
+use dogwatch_daemon::duration::Span;
+
+use super::{ConfigArgument, fail};
+use crate::config::{self, Work};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read the config and say everything that is wrong with it; exit 1 if anything is.
+    Check(ConfigArgument),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &Command) -> ExitCode {
+    let Command::Check(ConfigArgument { config }) = command;
+    match config::load(config, &Host::live()) {
+        Ok(loaded) => {
+            println!("{}: fine, {} checks", config.display(), loaded.checks.len());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub(super) fn list(arguments: &ListArguments) -> ExitCode {
+    let loaded = match config::load(&arguments.config.config, &Host::live()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return fail(&format!("the config is invalid\n{problems}")),
+    };
+    if arguments.json {
+        let rows: Vec<_> = loaded.checks.iter().map(|(name, check)| json(name, check)).collect();
+        println!("{}", serde_json::Value::from(rows));
+        return ExitCode::SUCCESS;
+    }
+    let widest =
+        loaded.checks.keys().map(|name| name.chars().count()).max().unwrap_or(0).max("SERVICE".len());
+    println!(
+        "{:<widest$}  {:<8}  {:<8}  {:<8}  {:<3}  ORIGIN",
+        "SERVICE", "KIND", "INTERVAL", "RETRY", "MAX"
+    );
+    for (name, check) in &loaded.checks {
+        let (interval, retry) = match check.work {
+            Work::Passive(_) => ("-".to_owned(), "-".to_owned()),
+            Work::Native(_) | Work::Plugin(_) => {
+                (Span(check.timing.interval).to_string(), Span(check.timing.retry_interval).to_string())
+            }
+        };
+        let (kind, max) = (&check.kind, check.max_attempts);
+        println!("{name:<widest$}  {kind:<8}  {interval:<8}  {retry:<8}  {max:<3}  {}", check.origin);
+    }
+    ExitCode::SUCCESS
+}
+
+fn json(name: &str, check: &config::Check) -> serde_json::Value {
+    serde_json::json!({
+        "service": name,
+        "kind": check.kind,
+        "interval_s": check.timing.interval.as_secs_f64(),
+        "retry_interval_s": check.timing.retry_interval.as_secs_f64(),
+        "max_attempts": check.max_attempts,
+        "timeout_s": check.timeout.as_secs_f64(),
+        "labels": check.labels,
+        "annotations": check.annotations,
+        "origin": check.origin.to_string(),
+    })
+}

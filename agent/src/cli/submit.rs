@@ -1,0 +1,48 @@
+//! `dogwatch submit NAME STATE TEXT`: a result from a cron job or another monitor.
+
+use std::{io::Read, path::PathBuf, process::ExitCode, time::Duration};
+
+use dogwatch_daemon::{duration::Span, unix_http::Client};
+
+use super::fail;
+use crate::api::Submit;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Name of a check of kind "passive".
+    name: String,
+    /// OK, WARNING, CRITICAL or UNKNOWN, or an exit code from 0 to 3.
+    state: String,
+    /// What a plugin would print: a line, perfdata behind `|`, further lines. `-` reads it from standard input.
+    text: String,
+    /// How long this result holds; then the service is UNKNOWN. Default: the check's `freshness`.
+    #[arg(long, value_name = "SPAN")]
+    ttl: Option<Span>,
+    /// The agent's socket.
+    #[arg(long, value_name = "PATH", default_value = super::DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+pub(super) async fn run(arguments: Arguments) -> ExitCode {
+    let mut text = arguments.text;
+    if text == "-" {
+        text.clear();
+        if let Err(error) = std::io::stdin().lock().take(TEXT_BYTES_MAX).read_to_string(&mut text) {
+            return fail(&format!("cannot read the text from standard input: {error}"));
+        }
+    }
+    let submit = Submit {
+        service: arguments.name,
+        state: arguments.state,
+        text,
+        ttl_s: arguments.ttl.map(|span| span.0.as_secs().max(1)),
+    };
+    let client = Client::new(arguments.socket, Duration::from_secs(10));
+    match client.post::<()>("/v1/submit", &submit).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// More than a plugin's output is a mistake; the agent refuses it anyway.
+const TEXT_BYTES_MAX: u64 = 60 * 1_024;

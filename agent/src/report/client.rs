@@ -1,0 +1,49 @@
+//! One batch to an alertd and its answer.
+
+use std::path::PathBuf;
+
+use dogwatch_daemon::unix_http::{CallError, Client};
+use dogwatch_wire::{Batch, BatchReply};
+
+use super::outbox::Failure;
+use crate::config::Alertd;
+
+/// The alertds of this host, in the order they are tried.
+#[derive(Debug, Clone)]
+pub struct Alertds {
+    clients: Vec<(PathBuf, Client)>,
+}
+
+/// Why no alertd took the batch.
+#[derive(Debug)]
+pub struct NotTaken {
+    pub failure: Failure,
+    /// For the log: the last one's own words.
+    pub reason: String,
+}
+
+impl Alertds {
+    pub fn new(config: &Alertd) -> Self {
+        let client = |path: &PathBuf| (path.clone(), Client::new(path, config.timeout));
+        Self { clients: config.sockets.iter().map(client).collect() }
+    }
+
+    /// Sends to the first alertd that answers. One that answers "no" has answered: the next one is not asked, for both may
+    /// share a store and its load.
+    pub async fn send(&self, batch: &Batch) -> Result<BatchReply, NotTaken> {
+        let mut reasons = Vec::new();
+        for (_, client) in &self.clients {
+            match client.post("/v1/agent/batch", batch).await {
+                Ok(reply) => return Ok(reply),
+                Err(CallError::Refused { status: 413, message, .. }) => {
+                    return Err(NotTaken { failure: Failure::TooLarge, reason: message });
+                }
+                Err(CallError::Refused { retry_after, message, .. }) => {
+                    return Err(NotTaken { failure: Failure::Later { retry_after }, reason: message });
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        Err(NotTaken { failure: Failure::Later { retry_after: None }, reason: reasons.join("; ") })
+    }
+}

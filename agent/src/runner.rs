@@ -1,0 +1,219 @@
+//! Runs checks, each with a deadline, and reports what came of it.
+//!
+//! Promised: every started check is reported exactly once as [`Report::Finished`] or [`Report::Stuck`], within its deadline
+//! and a little; a panic is an UNKNOWN result; no check runs on the loop's own time. What blocks (reading `/proc`,
+//! `statvfs`) gets a thread of its own, for the kernel may never return from it: such a thread cannot be killed, so it is
+//! left alone, its check is not started again until it ends ([`Report::Released`]), and that is at most one thread a check.
+//!
+//! Not done here: when to run, how many at once ([`crate::schedule`]).
+
+use std::{
+    any::Any,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use dogwatch_checks::{Blocking, Check, CheckResult};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::config::Work;
+
+/// What became of a started check.
+#[derive(Debug)]
+pub enum Report {
+    /// It ended. `cpu`: what it cost, as far as is known.
+    Finished { name: Arc<str>, result: CheckResult, cpu: Duration },
+    /// Past its deadline and not to be ended.
+    Stuck { name: Arc<str>, result: CheckResult },
+    /// The stuck one has ended after all.
+    Released { name: Arc<str> },
+}
+
+/// Starts checks; their reports arrive on the channel.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    reports: mpsc::Sender<Report>,
+}
+
+impl Runner {
+    pub fn new(reports: mpsc::Sender<Report>) -> Self {
+        Self { reports }
+    }
+
+    /// Starts one run. The caller sees to it that no check runs twice at once.
+    pub fn start(&self, name: Arc<str>, work: &Work, deadline: Duration) {
+        let reports = self.reports.clone();
+        match work {
+            Work::Native(Check::Blocking(check)) => {
+                tokio::spawn(run_blocking(name, Arc::clone(check), deadline, reports));
+            }
+            Work::Native(Check::Async(check)) => {
+                let check = Arc::clone(check);
+                tokio::spawn(run_async(name, async move { check.run(deadline).await }, deadline, reports));
+            }
+            Work::Plugin(plugin) => {
+                let plugin = plugin.clone();
+                tokio::spawn(run_async(name, async move { plugin.run(deadline).await }, deadline, reports));
+            }
+            // Never scheduled.
+            Work::Passive(_) => {}
+        }
+    }
+}
+
+async fn run_async(
+    name: Arc<str>,
+    run: impl Future<Output = CheckResult> + Send + 'static,
+    deadline: Duration,
+    reports: mpsc::Sender<Report>,
+) {
+    let before = children_cpu();
+    // A task of its own, so that its panic ends only itself.
+    let mut task = tokio::spawn(run);
+    let result = match timeout(deadline + OWN_DEADLINE_GRACE, &mut task).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => panicked(&*panic),
+            Err(error) => CheckResult::unknown(format!("check was given up: {error}")),
+        },
+        Err(_) => {
+            task.abort();
+            CheckResult::unknown(format!("check did not answer within {deadline:?} and was given up"))
+        }
+    };
+    let cpu = children_cpu().saturating_sub(before);
+    let _ = reports.send(Report::Finished { name, result, cpu }).await;
+}
+
+async fn run_blocking(
+    name: Arc<str>,
+    check: Arc<dyn Blocking>,
+    deadline: Duration,
+    reports: mpsc::Sender<Report>,
+) {
+    let (answer, mut answered) = oneshot::channel();
+    let work = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| check.run()));
+        let _ = answer.send(result.unwrap_or_else(|panic| panicked(&*panic)));
+    };
+    let started = thread::Builder::new().name("check".into()).stack_size(STACK_BYTES).spawn(work);
+    if let Err(error) = started {
+        let result = CheckResult::unknown(format!("no thread to run the check on: {error}"));
+        let _ = reports.send(Report::Finished { name, result, cpu: Duration::ZERO }).await;
+        return;
+    }
+    if let Ok(answer) = timeout(deadline, &mut answered).await {
+        let result = answer.unwrap_or_else(|_| CheckResult::unknown("check ended without a result"));
+        let _ = reports.send(Report::Finished { name, result, cpu: Duration::ZERO }).await;
+        return;
+    }
+    let result = CheckResult::unknown(format!(
+        "check hangs in the kernel since {deadline:?}; it is not started again until that ends"
+    ));
+    let _ = reports.send(Report::Stuck { name: Arc::clone(&name), result }).await;
+    let _ = answered.await;
+    let _ = reports.send(Report::Released { name }).await;
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> CheckResult {
+    let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    CheckResult::unknown(format!("check panicked (a bug in dogwatch; please report it): {said}"))
+}
+
+/// CPU time of all plugins that have ended: `cutime + cstime` of `/proc/self/stat` (proc(5)), in ticks of 10 ms. With
+/// several plugins at once each is charged for all; that errs on the side of retrying less.
+fn children_cpu() -> Duration {
+    let ticks = || {
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        // Fields after the command, which may hold spaces: the first is field 3.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(13);
+        let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+        Some(ticks)
+    };
+    Duration::from_millis(10 * ticks().unwrap_or(0))
+}
+
+/// Plugins and network checks keep their deadline themselves and need a moment to clean up; past this they are given up.
+const OWN_DEADLINE_GRACE: Duration = Duration::from_secs(5);
+
+/// Native checks need little; a TLS handshake runs elsewhere.
+const STACK_BYTES: usize = 512 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Condvar, Mutex};
+
+    use dogwatch_checks::State;
+
+    use super::*;
+    use crate::plugin::Plugin;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_panic_in_a_check_is_an_unknown_result() {
+        let (runner, mut reports) = runner();
+        runner.start("bad".into(), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
+        let Some(Report::Finished { result, .. }) = reports.recv().await else { panic!("a result") };
+        assert_eq!(result.state, State::Unknown);
+        assert!(result.summary.contains("on purpose"), "{}", result.summary);
+    }
+
+    #[tokio::test]
+    async fn a_hung_check_is_reported_stuck_once_and_released_when_it_ends() {
+        let (runner, mut reports) = runner();
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let work = Work::Native(Check::Blocking(Arc::new(Hangs(Arc::clone(&gate)))));
+        runner.start("hung".into(), &work, Duration::from_millis(20));
+        let Some(Report::Stuck { result, .. }) = reports.recv().await else { panic!("stuck") };
+        assert_eq!(result.state, State::Unknown);
+        // Others go on meanwhile.
+        runner.start("bad".into(), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
+        assert!(matches!(reports.recv().await, Some(Report::Finished { .. })));
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        assert!(matches!(reports.recv().await, Some(Report::Released { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_plugin_runs_and_its_cost_is_known() {
+        let (runner, mut reports) = runner();
+        let burn = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo burnt";
+        let argv = ["/bin/sh", "-c", burn].map(str::to_owned).to_vec();
+        let plugin = Plugin::new(argv, [].into(), State::Unknown).unwrap();
+        runner.start("burn".into(), &Work::Plugin(plugin), DEADLINE);
+        let Some(Report::Finished { result, cpu, .. }) = reports.recv().await else { panic!("a result") };
+        assert_eq!((result.state, result.summary.as_str()), (State::Ok, "burnt"));
+        assert!(cpu > Duration::ZERO);
+    }
+
+    struct Panics;
+    impl Blocking for Panics {
+        fn run(&self) -> CheckResult {
+            panic!("on purpose");
+        }
+    }
+
+    struct Hangs(Arc<(Mutex<bool>, Condvar)>);
+    impl Blocking for Hangs {
+        fn run(&self) -> CheckResult {
+            let mut open = self.0.0.lock().unwrap();
+            while !*open {
+                open = self.0.1.wait(open).unwrap();
+            }
+            CheckResult::new(State::Ok, "late")
+        }
+    }
+
+    fn runner() -> (Runner, mpsc::Receiver<Report>) {
+        let (sender, reports) = mpsc::channel(8);
+        (Runner::new(sender), reports)
+    }
+}

@@ -1,0 +1,152 @@
+//! What is believed of every service, on disk, so that a restart neither announces again nor forgets.
+//!
+//! `state.json`: one line `dogwatch state 1 <CRC-32 of the rest, 8 hex digits>`, then JSON ([`Saved`]). Written whole to a
+//! new file, fsync, rename. A file that is not intact is kept aside as `state.damaged`, and everything starts at OK: the
+//! spool and alertd's digest put right what that forgets.
+//!
+//! # Which file is right after a kill
+//!
+//! A transition is in the spool before it is in here, and both before it is sent ([`crate::store`]). This file says up to
+//! which event it knows everything ([`Saved::through`]); on start the events behind that are applied on top
+//! ([`Service::on_replayed`]). An event carries the whole new state of its service, so applying it twice is applying it once:
+//!
+//! | killed | spool | state | after the restart |
+//! | --- | --- | --- | --- |
+//! | before the spool has it | old | old | nothing was sent; the next result decides the same again |
+//! | between the two | new | old | the event is applied on top: announced, not announced again |
+//! | after both | new | new | nothing to do |
+//!
+//! The spool lets events go only after a state file that knows them was written.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    report::{self, spool::write_atomically},
+    service::Service,
+};
+
+/// The file's content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Epoch of the spool that `through` counts in.
+    pub epoch: u64,
+    /// Every event up to this number is in it.
+    pub through: u64,
+    pub services: BTreeMap<String, SavedService>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedService {
+    #[serde(flatten)]
+    pub service: Service,
+    /// Passive: until when its last result holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_until: Option<Timestamp>,
+}
+
+impl Saved {
+    /// Reads `dir/state.json`. Nothing there is nothing known; damage is reported by the flag.
+    pub fn load(dir: &Path) -> io::Result<(Self, bool)> {
+        let bytes = match fs::read(dir.join(NAME)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Self::default(), false)),
+            Err(error) => return Err(error),
+        };
+        if let Some(saved) = parse(&bytes) {
+            return Ok((saved, false));
+        }
+        // Best effort: it is for a person to look at.
+        let _ = fs::rename(dir.join(NAME), dir.join(DAMAGED_NAME));
+        Ok((Self::default(), true))
+    }
+
+    /// Writes it to `dir/state.json`, durably.
+    pub fn store(&self, dir: &Path) -> io::Result<()> {
+        let json = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let mut bytes = format!("{HEAD}{:08x}\n", crc32fast::hash(&json)).into_bytes();
+        bytes.extend(json);
+        write_atomically(dir, NAME, &bytes).map(drop)
+    }
+
+    /// Applies what the spool has and this file does not.
+    pub fn replay(&mut self, epoch: u64, events: &[dogwatch_wire::Event]) {
+        for event in events {
+            if epoch == self.epoch && event.seq <= self.through {
+                continue;
+            }
+            match report::replayed(&event.kind) {
+                report::Replayed::Announced { service, announced } => {
+                    self.services.entry(service).or_default().service.on_replayed(announced);
+                }
+                report::Replayed::Removed { service } => {
+                    self.services.remove(&service);
+                }
+            }
+        }
+        self.through = events.last().map_or(0, |event| event.seq).max(if epoch == self.epoch {
+            self.through
+        } else {
+            0
+        });
+        self.epoch = epoch;
+    }
+}
+
+const NAME: &str = "state.json";
+const DAMAGED_NAME: &str = "state.damaged";
+const HEAD: &str = "dogwatch state 1 ";
+
+fn parse(bytes: &[u8]) -> Option<Saved> {
+    let rest = bytes.strip_prefix(HEAD.as_bytes())?;
+    let (crc, json) = (rest.get(..8)?, rest.get(8..)?.strip_prefix(b"\n")?);
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+    if crc32fast::hash(json) != crc {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use dogwatch_checks::{CheckResult, State};
+
+    use super::*;
+    use crate::{service::Rules, status::Confirm};
+
+    #[test]
+    fn what_was_stored_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Saved::load(dir.path()).unwrap(), (Saved::default(), false));
+        let saved = saved();
+        saved.store(dir.path()).unwrap();
+        assert_eq!(Saved::load(dir.path()).unwrap(), (saved, false));
+    }
+
+    #[test]
+    fn a_damaged_file_is_kept_aside_and_nothing_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        saved().store(dir.path()).unwrap();
+        let mut bytes = fs::read(dir.path().join(NAME)).unwrap();
+        for at in 0..bytes.len() {
+            bytes[at] ^= 0x04;
+            assert_eq!(parse(&bytes), None, "byte {at}");
+            assert_eq!(parse(&bytes[..at]), None, "cut at {at}");
+            bytes[at] ^= 0x04;
+        }
+        bytes[30] ^= 1;
+        fs::write(dir.path().join(NAME), &bytes).unwrap();
+        assert_eq!(Saved::load(dir.path()).unwrap(), (Saved::default(), true));
+        assert_eq!(fs::read(dir.path().join(DAMAGED_NAME)).unwrap(), bytes);
+    }
+
+    fn saved() -> Saved {
+        let mut service = Service::default();
+        let rules = Rules { confirm: Confirm::After(1), flapping: None };
+        service.on_result(&CheckResult::new(State::Critical, "full"), rules, Timestamp::UNIX_EPOCH);
+        let disk = SavedService { service, fresh_until: Some(Timestamp::UNIX_EPOCH) };
+        Saved { epoch: 7, through: 3, services: [("disk".to_owned(), disk)].into() }
+    }
+}

@@ -1,0 +1,289 @@
+//! The real binary in a directory of its own, and an alertd that only remembers.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, extract::State as Shared, http::StatusCode, response::IntoResponse, routing::post};
+use dogwatch_daemon::unix_http;
+use dogwatch_wire::{Batch, BatchReply, Event, EventKind, PROTOCOL, ServiceState, State, digest};
+use tokio::sync::watch;
+
+/// Long enough for a loaded machine; tests return as soon as what they wait for is so.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A directory with a config and everything that the agent makes.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+}
+
+impl Place {
+    /// `checks` is TOML behind the parts that point into this place.
+    pub fn new(checks: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Self { dir };
+        place.write_config(checks);
+        place
+    }
+
+    pub fn write_config(&self, checks: &str) {
+        let dir = self.dir.path().display();
+        fs::write(self.path("machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        let config = format!(
+            "[agent]\nhost = \"web1\"\nstate_dir = \"{dir}/state\"\nsocket = \"{dir}/agent.sock\"\nmetrics = \"off\"\n\
+             machine_id_file = \"{dir}/machine-id\"\nboot_grace = \"0s\"\n\
+             [alertd]\nsockets = [\"{dir}/nobody.sock\", \"{dir}/alertd.sock\"]\nheartbeat = \"1s\"\n\
+             [dns]\ncontrol = \"{dir}/dns.sock\"\n{checks}"
+        );
+        fs::write(self.config(), config).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path("agent.toml")
+    }
+
+    /// Starts `dogwatch run`; its log goes to `agent.log`.
+    pub fn start(&self) -> Agent {
+        let log = fs::File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_dogwatch"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Agent(child)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Runs `dogwatch` with these words and `--socket` of this place.
+    pub fn ask(&self, words: &[&str]) -> Output {
+        dogwatch(words.iter().copied().chain(["--socket", self.path("agent.sock").to_str().unwrap()]))
+    }
+
+    /// Waits until the agent answers on its socket.
+    pub fn wait_until_up(&self) {
+        wait_for("the agent's socket", || self.ask(&["status"]).status.success().then_some(()));
+    }
+}
+
+/// A running `dogwatch run`, killed at the latest when dropped.
+pub struct Agent(Child);
+
+impl Agent {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        wait_for("the agent's end", || self.0.try_wait().unwrap()).code()
+    }
+
+    pub fn ended(&mut self) -> Option<i32> {
+        self.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the binary to its end.
+pub fn dogwatch<'a>(words: impl IntoIterator<Item = &'a str>) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dogwatch")).args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Polls until there is something, or the test has failed.
+pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    #[expect(clippy::disallowed_methods, reason = "a test's deadline is real time")]
+    let now = Instant::now;
+    let end = now() + DEADLINE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Keeps the wire contract's server side and remembers everything.
+#[derive(Clone)]
+pub struct Alertd {
+    memory: Arc<Mutex<Memory>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub struct Memory {
+    /// Every event once, in the order taken; repeats are recognised by epoch and number.
+    pub events: Vec<Event>,
+    pub batches: Vec<Batch>,
+    /// What it believes: service → state, flapping.
+    pub states: BTreeMap<String, (State, bool)>,
+    acked: BTreeMap<String, u64>,
+    pub repeats: u64,
+    pub gaps: u64,
+    pub asked_for_states: u64,
+    /// Answers this instead of taking the batch.
+    pub refuse: Option<u16>,
+}
+
+impl Alertd {
+    pub fn new() -> Self {
+        Self { memory: Arc::default(), changed: watch::channel(0).0 }
+    }
+
+    /// Serves `path` until the returned task is aborted.
+    pub fn serve(&self, path: &Path) -> tokio::task::JoinHandle<()> {
+        let router = Router::new().route("/v1/agent/batch", post(take)).with_state(self.clone());
+        let listener = unix_http::bind(path, 0o600).unwrap();
+        tokio::spawn(async move { unix_http::serve(listener, router).await.unwrap() })
+    }
+
+    pub fn memory<T>(&self, read: impl FnOnce(&mut Memory) -> T) -> T {
+        read(&mut self.memory.lock().unwrap())
+    }
+
+    /// Waits until `probe` finds something in the memory.
+    pub async fn wait_for<T>(&self, what: &str, mut probe: impl FnMut(&Memory) -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        let wait = async {
+            loop {
+                if let Some(found) = probe(&self.memory.lock().unwrap()) {
+                    return found;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(DEADLINE, wait).await {
+            Ok(found) => found,
+            Err(_) => panic!("waited in vain for {what}; it has {:#?}", self.story()),
+        }
+    }
+
+    /// Waits until so many events of this service were taken; returns all of its states in order.
+    pub async fn states_of(&self, service: &str, count: usize) -> Vec<State> {
+        self.wait_for(&format!("{count} events of {service}"), |memory| {
+            let states = memory.states_of(service);
+            (states.len() >= count).then_some(states)
+        })
+        .await
+    }
+
+    /// All events, one line each.
+    pub fn story(&self) -> Vec<String> {
+        self.memory(|memory| memory.events.iter().map(line).collect())
+    }
+}
+
+impl Memory {
+    pub fn states_of(&self, service: &str) -> Vec<State> {
+        let states = self.events.iter().filter_map(|event| match &event.kind {
+            EventKind::Transition(transition) if transition.now.service == service => {
+                Some(transition.now.state)
+            }
+            _ => None,
+        });
+        states.collect()
+    }
+
+    fn take(&mut self, batch: Batch) -> BatchReply {
+        let acked = self.acked.entry(batch.epoch.clone()).or_default();
+        let mut want_states = false;
+        for event in &batch.events {
+            if event.seq <= *acked {
+                self.repeats += 1;
+                continue;
+            }
+            if event.seq != *acked + 1 {
+                self.gaps += 1;
+                want_states = true;
+            }
+            *acked = event.seq;
+            match &event.kind {
+                EventKind::Transition(transition) => {
+                    let now = &transition.now;
+                    self.states.insert(now.service.clone(), (now.state, now.flapping));
+                }
+                EventKind::Removed { service } => drop(self.states.remove(service)),
+            }
+            self.events.push(event.clone());
+        }
+        let acked_seq = *acked;
+        if let Some(states) = &batch.states {
+            let state = |state: &ServiceState| (state.service.clone(), (state.state, state.flapping));
+            self.states = states.iter().map(state).collect();
+        }
+        if let Some(heartbeat) = &batch.heartbeat {
+            let own =
+                digest(self.states.iter().map(|(name, &(state, flapping))| (name.as_str(), state, flapping)));
+            want_states |= own != heartbeat.digest;
+        }
+        self.asked_for_states += u64::from(want_states);
+        self.batches.push(batch);
+        BatchReply { protocol: PROTOCOL, acked_seq, want_states }
+    }
+}
+
+async fn take(Shared(alertd): Shared<Alertd>, Json(batch): Json<Batch>) -> axum::response::Response {
+    let answer = alertd.memory(|memory| match memory.refuse {
+        Some(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        None => Json(memory.take(batch)).into_response(),
+    });
+    alertd.changed.send_modify(|turn| *turn += 1);
+    answer
+}
+
+fn line(event: &Event) -> String {
+    match &event.kind {
+        EventKind::Transition(transition) => format!(
+            "{} {} {} -> {}{}",
+            event.seq,
+            transition.now.service,
+            transition.from.name(),
+            transition.now.state.name(),
+            if transition.now.flapping { " flapping" } else { "" }
+        ),
+        EventKind::Removed { service } => format!("{} {service} removed", event.seq),
+    }
+}
