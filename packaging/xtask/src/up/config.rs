@@ -40,10 +40,12 @@ fn alertd(stage: &Stage) -> String {
 
 fn agent(stage: &Stage) -> String {
     format!(
-        "socket = {}\nstate_dir = {}\nmetrics_listen = \"{}\"\n",
+        "[agent]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n[alertd]\nsockets = [{}]\n\n[dns]\ncontrol = {}\n",
         quoted(&stage.socket(Part::Agent)),
         quoted(&stage.state(Part::Agent)),
         stage.metrics(Part::Agent),
+        quoted(&stage.socket(Part::Alertd)),
+        quoted(&stage.socket(Part::Dns)),
     )
 }
 
