@@ -12,7 +12,10 @@ use serde::Serialize;
 
 use crate::{
     apt, clock, sh,
-    up::stage::{self, PARTS, Part, Stage},
+    up::{
+        config::Checks,
+        stage::{self, PARTS, Part, Stage},
+    },
 };
 
 #[derive(Args)]
@@ -89,7 +92,7 @@ fn footprint(duration: Duration) -> Result<Vec<Cost>> {
     let _ = fs::remove_dir_all(sh::root().join(&dir));
     let stage = Stage { dir, port: PORT, upstream: None, binaries: sh::target().join("release") };
     stage.is_free()?;
-    stage.prepare(&checks(&stage))?;
+    stage.prepare(&Checks { auto: false, text: checks(&stage) })?;
     let mut running = Running(Vec::new());
     for part in PARTS {
         running.0.push((part, stage.start(part)?));

@@ -26,7 +26,7 @@ const CONFFILES: &[&str] = &["agent.toml", "alertd.toml", "dns.toml"];
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 /// Permitted exposure of each service by `systemd-analyze security`, in tenths: 0 is none, 100 is a shell for everyone.
 const EXPOSURE_MAX: &[(&str, u32)] =
-    &[("dogwatch.service", 35), ("dogwatch-dns.service", 20), ("alertd.service", 20)];
+    &[("dogwatch.service", 25), ("dogwatch-dns.service", 18), ("alertd.service", 20)];
 
 /// Builds `dist/dogwatch_VERSION_ARCH.deb` from a release build, checks it, and returns its path.
 pub(crate) fn build(version: Option<&str>) -> Result<PathBuf> {
@@ -88,9 +88,6 @@ pub(crate) fn pack(version: &str, binaries: &Path) -> Result<PathBuf> {
 fn check(package: &Path) -> Result<()> {
     let root = sh::target().join("deb/root");
     if sh::has("systemd-analyze") {
-        let mut verify = sh::command(&["systemd-analyze", "verify", "--man=no", "--recursive-errors=one"]);
-        verify.arg(format!("--root={}", root.display()));
-        sh::output(verify.args(SERVICES).arg("dogwatch-dns.socket"))?;
         for (unit, most) in EXPOSURE_MAX {
             let mut security = sh::command(&["systemd-analyze", "security", "--offline=yes", "--no-pager"]);
             security.arg(format!("--root={}", root.display())).arg(format!("--threshold={most}")).arg(unit);
@@ -99,7 +96,7 @@ fn check(package: &Path) -> Result<()> {
             println!("{unit}: {}", report.lines().last().unwrap_or_default().trim_start_matches(['→', ' ']));
         }
     } else {
-        println!("SKIPPED unit checks: no systemd-analyze");
+        println!("SKIPPED exposure of the units: no systemd-analyze");
     }
     if sh::has("lintian") {
         let mut lintian = sh::command(&["lintian", "--allow-root", "--tag-display-limit", "0"]);

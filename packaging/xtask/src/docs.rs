@@ -11,9 +11,9 @@ use crate::deb;
 /// The programs' commands and the manual section of each.
 fn commands() -> Vec<(Command, &'static str)> {
     vec![
-        (Command::new("dogwatch").about("x"), "1"),
-        (Command::new("alertctl").about("x"), "1"),
-        (Command::new("alertd").about("x"), "8"),
+        (dogwatch::cli::command(), "1"),
+        (dogwatch_alertd::ctl::command(), "1"),
+        (Command::new("alertd").about("The alert router"), "8"),
     ]
 }
 

@@ -137,6 +137,11 @@ impl Life<'_> {
             ensure!(now == RESOLV_CONF, "resolv.conf is now {now:?}");
             Ok(String::new())
         });
+        self.see("systemd finds nothing wrong in the units", |host| {
+            let mut verify = vec!["systemd-analyze", "verify", "--man=no", "--recursive-errors=one"];
+            verify.extend(UNITS);
+            host.output(&verify).map(|_| String::new())
+        });
         for unit in UNITS {
             self.see(&format!("{unit} is enabled and active"), |host| {
                 ensure!(host.output(&["systemctl", "is-enabled", unit])? == "enabled", "not enabled");

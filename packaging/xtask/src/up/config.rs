@@ -6,13 +6,13 @@ use super::stage::{Part, Stage};
 use crate::sh;
 
 /// The config of one daemon.
-pub(crate) fn text(stage: &Stage, part: Part, checks: &str) -> String {
+pub(crate) fn text(stage: &Stage, part: Part, checks: &Checks) -> String {
     let head = "# Written by `cargo xtask` at every start.\n";
     let body = match part {
         Part::Upstream => String::new(),
         Part::Dns => dns(stage),
         Part::Alertd => alertd(stage),
-        Part::Agent => format!("{}\n{checks}", agent(stage)),
+        Part::Agent => format!("{}\n{}", agent(stage, checks.auto), checks.text),
     };
     format!("{head}{body}")
 }
@@ -30,7 +30,7 @@ fn dns(stage: &Stage) -> String {
 
 fn alertd(stage: &Stage) -> String {
     format!(
-        "socket = {}\nstate_dir = {}\nmetrics_listen = \"{}\"\n\n[receiver.local.maildir]\npath = {}\n",
+        "[alertd]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n[receiver.local.maildir]\npath = {}\n",
         quoted(&stage.socket(Part::Alertd)),
         quoted(&stage.state(Part::Alertd)),
         stage.metrics(Part::Alertd),
@@ -38,9 +38,9 @@ fn alertd(stage: &Stage) -> String {
     )
 }
 
-fn agent(stage: &Stage) -> String {
+fn agent(stage: &Stage, auto_checks: bool) -> String {
     format!(
-        "[agent]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n[alertd]\nsockets = [{}]\n\n[dns]\ncontrol = {}\n",
+        "[agent]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\nauto_checks = {auto_checks}\n\n[alertd]\nsockets = [{}]\n\n[dns]\ncontrol = {}\n",
         quoted(&stage.socket(Part::Agent)),
         quoted(&stage.state(Part::Agent)),
         stage.metrics(Part::Agent),
@@ -49,17 +49,46 @@ fn agent(stage: &Stage) -> String {
     )
 }
 
+/// What the agent watches.
+pub(crate) struct Checks {
+    /// The built-in ones of this host too.
+    pub(crate) auto: bool,
+    pub(crate) text: String,
+}
+
 /// The checks of a newcomer's first minutes: this host, quickly, and one that is easy to break.
-pub(crate) const DEMO_CHECKS: &str = "\
+pub(crate) fn demo_checks() -> Checks {
+    let text = "\
+[defaults]
+interval = \"15s\"
+retry_interval = \"5s\"
+
 [check.demo]
-passive = true
+kind = \"passive\"
+note = \"you broke it yourself; `dogwatch submit demo OK` mends it\"
 ";
+    Checks { auto: true, text: text.into() }
+}
 
 /// A script that saves typing the paths: `var/bin/dogwatch submit …`, `var/bin/alertctl ack …`.
-pub(crate) fn wrapper(stage: &Stage, program: &str, part: Part) -> String {
-    let (program, socket) = (quoted(&stage.binaries.join(program)), quoted(&stage.socket(part)));
-    let top = quoted(sh::root());
-    format!("#!/bin/sh\ncd {top} || exit\nexec {program} \"$@\" --socket {socket}\n")
+pub(crate) fn wrapper(stage: &Stage, program: &str) -> String {
+    let (path, top) = (quoted(&stage.binaries.join(program)), quoted(sh::root()));
+    let sockets = [Part::Alertd, Part::Agent, Part::Dns].map(|part| quoted(&stage.socket(part)));
+    let [alertd, agent, dns] = sockets;
+    let configs = [Part::Agent, Part::Dns].map(|part| quoted(&stage.config(part)));
+    let [agent_config, dns_config] = configs;
+    let _ = (dns, dns_config);
+    format!(
+        "#!/bin/sh
+cd {top} || exit
+export ALERTD_SOCKET={alertd}
+case \"{program} $1\" in
+\"dogwatch submit\" | \"dogwatch status\") verb=$1; shift; set -- \"$verb\" --socket {agent} \"$@\" ;;
+\"dogwatch list\") shift; set -- list --config {agent_config} \"$@\" ;;
+esac
+exec {path} \"$@\"
+"
+    )
 }
 
 /// The path as a TOML string, which is a shell word too unless the path has a `$` or a backtick.

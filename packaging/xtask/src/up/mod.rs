@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("building (the first time takes two minutes) …");
     sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
     stage.is_free()?;
-    stage.prepare(config::DEMO_CHECKS)?;
+    stage.prepare(&config::demo_checks())?;
     let _ = fs::remove_file(upstream::off_file(&top));
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -107,8 +107,8 @@ impl Stage {
         self.dir.join("mail")
     }
 
-    /// Makes the folders and writes the configs. `checks` is the agent's `[check.*]` part.
-    pub(crate) fn prepare(&self, checks: &str) -> Result<()> {
+    /// Makes the folders and writes the configs.
+    pub(crate) fn prepare(&self, checks: &config::Checks) -> Result<()> {
         let longest = sh::root().join(self.socket(Part::Alertd));
         let length = longest.as_os_str().len();
         ensure!(
@@ -124,8 +124,8 @@ impl Stage {
             fs::create_dir_all(sh::root().join(self.state(part)))?;
             fs::write(sh::root().join(self.config(part)), config::text(self, part, checks))?;
         }
-        for (program, socket) in [("dogwatch", Part::Agent), ("alertctl", Part::Alertd)] {
-            let script = config::wrapper(self, program, socket);
+        for program in ["dogwatch", "alertctl"] {
+            let script = config::wrapper(self, program);
             deb::write(&sh::root().join(&self.dir).join("bin").join(program), script.as_bytes(), 0o755)?;
         }
         Ok(())
