@@ -1,4 +1,32 @@
-//! The alert router.
+//! The alert router: hears of hard problems, decides who has to know, sees to it that they do, once.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`core`] | all decisions, pure: inputs and `now` in, rows to commit and notifications to send out |
+//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`ack`], [`silence`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
+//! | [`notify`] | the receivers: rendering and sending |
 
 pub mod ctl;
+pub mod ack;
+pub mod agent;
+pub mod alert;
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod core;
+pub mod crash;
+pub mod daemon;
+pub mod engine;
+pub mod escalation;
+pub mod incident;
+pub mod matcher;
+pub mod metrics;
+pub mod moment;
 pub mod notify;
+pub mod outbox;
+pub mod ratelimit;
+pub mod reason;
+pub mod route;
+pub mod silence;
+pub mod store;
+pub mod told;

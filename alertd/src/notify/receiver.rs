@@ -7,16 +7,21 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use dogwatch_daemon::config::{Problems, Source};
+use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Accepted, DeliveryError, Notification, email, exec, http::Http, maildir, pagerduty, webhook};
+use crate::config::RateFile;
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverFile {
+    /// Who is told instead when this one cannot be reached; `config.rs` reads it.
+    pub fallback: Option<Spanned<String>>,
+    /// How often it may be told; `config.rs` reads it.
+    pub rate: Option<Spanned<RateFile>>,
     pub email: Option<email::File>,
     pub exec: Option<exec::File>,
     pub maildir: Option<maildir::File>,

@@ -1,0 +1,327 @@
+//! The alert table: what is firing, by agent and service.
+//!
+//! An alert fires while its service has a hard problem or flaps. Applying the same state twice changes nothing. A
+//! resolved alert stays until the incidents that it belongs to are over, for their recovery has to name it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dogwatch_wire::{ServiceState, State, limits};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{matcher::Labels, notify::NotifiedAlert};
+
+/// Which alert. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AlertKey {
+    pub agent: String,
+    pub service: String,
+}
+
+/// What a receiver is told of a service's state. A flapping service has no state worth telling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    Warning,
+    Flapping,
+    Unknown,
+    Critical,
+}
+
+impl Claim {
+    /// `None` of a service that is well.
+    pub fn of(state: State, flapping: bool) -> Option<Self> {
+        match state {
+            _ if flapping => Some(Self::Flapping),
+            State::Ok => None,
+            State::Warning => Some(Self::Warning),
+            State::Unknown => Some(Self::Unknown),
+            State::Critical => Some(Self::Critical),
+        }
+    }
+
+    /// As the worst state of an incident, which knows no flapping.
+    pub fn as_state(self) -> State {
+        match self {
+            Self::Warning | Self::Flapping => State::Warning,
+            Self::Unknown => State::Unknown,
+            Self::Critical => State::Critical,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    pub labels: Labels,
+    pub annotations: Labels,
+    pub state: State,
+    pub flapping: bool,
+    pub summary: String,
+    pub detail: String,
+    pub perfdata: String,
+    pub since: Timestamp,
+    /// `None` while it fires.
+    pub resolved_at: Option<Timestamp>,
+    /// Numbers of the open incidents that it belongs to.
+    pub incidents: BTreeSet<u64>,
+}
+
+impl Alert {
+    /// What is to be told of it; `None` once it is resolved.
+    pub fn claim(&self) -> Option<Claim> {
+        if self.resolved_at.is_some() { None } else { Claim::of(self.state, self.flapping) }
+    }
+
+    /// Over, without a claim that the service is well.
+    pub fn is_unwatched(&self) -> bool {
+        self.resolved_at.is_some() && Claim::of(self.state, self.flapping).is_some()
+    }
+
+    /// One line for people: `CRITICAL web1/disk: 98 % full`.
+    pub fn line(&self) -> String {
+        let label = |name| self.labels.get(name).map_or("", String::as_str);
+        let state = match (self.resolved_at, self.flapping) {
+            (Some(_), _) => "OK",
+            (None, true) => "flapping",
+            (None, false) => self.state.name(),
+        };
+        format!("{state} {}/{}: {}", label("host"), label("service"), self.summary)
+    }
+
+    pub fn to_notified(&self) -> NotifiedAlert {
+        NotifiedAlert {
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            state: self.state,
+            flapping: self.flapping,
+            summary: self.summary.clone(),
+            detail: self.detail.clone(),
+            perfdata: self.perfdata.clone(),
+            since: self.since,
+            resolved_at: self.resolved_at,
+        }
+    }
+}
+
+/// What a report changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    Fired,
+    Worsened,
+    Eased,
+    Resolved,
+    /// Words or labels only.
+    Reworded,
+    Unchanged,
+}
+
+/// How an alert ends that no report ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Well(&'static str),
+    /// Nobody claims that the service is well: its state stays what it was.
+    Unwatched,
+}
+
+#[derive(Debug, Default)]
+pub struct AlertTable {
+    alerts: BTreeMap<AlertKey, Alert>,
+}
+
+impl AlertTable {
+    pub fn get(&self, key: &AlertKey) -> Option<&Alert> {
+        self.alerts.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &AlertKey) -> Option<&mut Alert> {
+        self.alerts.get_mut(key)
+    }
+
+    /// Puts back what the store kept.
+    pub fn restore(&mut self, key: AlertKey, alert: Alert) {
+        self.alerts.insert(key, alert);
+    }
+
+    pub fn forget(&mut self, key: &AlertKey) {
+        self.alerts.remove(key);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
+        self.alerts.iter()
+    }
+
+    pub fn firing_count(&self) -> usize {
+        self.alerts.values().filter(|alert| alert.resolved_at.is_none()).count()
+    }
+
+    /// All alerts of one agent, alertd's own of it included.
+    pub fn of_agent<'a>(&'a self, agent: &'a str) -> impl Iterator<Item = (&'a AlertKey, &'a Alert)> {
+        let first = AlertKey { agent: agent.to_owned(), service: String::new() };
+        self.alerts.range(first..).take_while(move |(key, _)| key.agent == agent)
+    }
+
+    /// The digest of what is believed of `agent`, to be compared with the one in its heartbeat.
+    pub fn digest(&self, agent: &str) -> String {
+        let reported = self
+            .of_agent(agent)
+            .filter(|(key, alert)| !key.service.starts_with('@') && alert.resolved_at.is_none());
+        dogwatch_wire::digest(
+            reported.map(|(key, alert)| (key.service.as_str(), alert.state, alert.flapping)),
+        )
+    }
+
+    /// Takes what is reported of one service; `host` becomes a label beside the reported ones.
+    pub fn apply(&mut self, key: &AlertKey, host: &str, report: &ServiceState, now: Timestamp) -> Move {
+        let claim = Claim::of(report.state, report.flapping);
+        let Some(old) = self.alerts.get_mut(key) else {
+            if claim.is_some() {
+                self.alerts.insert(key.clone(), new_alert(host, report));
+                return Move::Fired;
+            }
+            return Move::Unchanged;
+        };
+        let (before, mut new) = (old.claim(), new_alert(host, report));
+        new.incidents = std::mem::take(&mut old.incidents);
+        new.resolved_at = match (before, claim) {
+            (Some(_), None) => Some(now),
+            (None, None) => old.resolved_at,
+            (_, Some(_)) => None,
+        };
+        if claim.is_none() && before.is_none() {
+            // Words of a service that is well are nobody's business.
+            old.incidents = new.incidents;
+            return Move::Unchanged;
+        }
+        let reworded = *old != Alert { incidents: BTreeSet::new(), ..new.clone() };
+        *old = new;
+        match (before, claim) {
+            (None, Some(_)) => Move::Fired,
+            (Some(_), None) => Move::Resolved,
+            (Some(was), Some(is)) if is > was => Move::Worsened,
+            (Some(was), Some(is)) if is < was => Move::Eased,
+            _ if reworded => Move::Reworded,
+            _ => Move::Unchanged,
+        }
+    }
+
+    /// Resolves an alert without a report.
+    pub fn resolve(&mut self, key: &AlertKey, ending: Ending, now: Timestamp) -> Move {
+        match self.alerts.get_mut(key) {
+            Some(alert) if alert.resolved_at.is_none() => {
+                alert.resolved_at = Some(now);
+                alert.summary = match ending {
+                    Ending::Well(why) => {
+                        (alert.state, alert.flapping) = (State::Ok, false);
+                        why.into()
+                    }
+                    Ending::Unwatched => "no longer watched".into(),
+                };
+                Move::Resolved
+            }
+            _ => Move::Unchanged,
+        }
+    }
+}
+
+fn new_alert(host: &str, report: &ServiceState) -> Alert {
+    let mut labels: Labels = report.labels.iter().take(limits::LABELS_MAX).map(cut_pair).collect();
+    labels.insert("host".into(), cut(host, NAME_BYTES_MAX));
+    labels.insert("service".into(), cut(&report.service, NAME_BYTES_MAX));
+    Alert {
+        labels,
+        annotations: report.annotations.iter().take(limits::LABELS_MAX).map(cut_pair).collect(),
+        state: report.state,
+        flapping: report.flapping,
+        summary: cut(&report.summary, limits::SUMMARY_BYTES_MAX),
+        detail: cut(&report.detail, limits::DETAIL_BYTES_MAX),
+        perfdata: cut(&report.perfdata, limits::DETAIL_BYTES_MAX),
+        since: report.since,
+        resolved_at: None,
+        incidents: BTreeSet::new(),
+    }
+}
+
+/// Bytes of a host's, a service's or a label's name.
+pub const NAME_BYTES_MAX: usize = 256;
+
+fn cut_pair((name, value): (&String, &String)) -> (String, String) {
+    (cut(name, NAME_BYTES_MAX), cut(value, limits::SUMMARY_BYTES_MAX))
+}
+
+/// At most `max` bytes of `text`, whole characters, `…` where something is missing.
+fn cut(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max.saturating_sub('…'.len_utf8()));
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(letter: char) -> ServiceState {
+        let (state, flapping) = match letter {
+            'W' => (State::Warning, false),
+            'C' => (State::Critical, false),
+            'U' => (State::Unknown, false),
+            'f' => (State::Ok, true),
+            'F' => (State::Critical, true),
+            _ => (State::Ok, false),
+        };
+        ServiceState {
+            service: "disk".into(),
+            state,
+            since: Timestamp::UNIX_EPOCH,
+            flapping,
+            summary: letter.to_string(),
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        }
+    }
+
+    fn moves(reports: &str) -> String {
+        let key = AlertKey { agent: "a".into(), service: "disk".into() };
+        let mut table = AlertTable::default();
+        let letter =
+            |report_letter| match table.apply(&key, "web1", &report(report_letter), Timestamp::UNIX_EPOCH) {
+                Move::Fired => '!',
+                Move::Worsened => '^',
+                Move::Eased => 'v',
+                Move::Resolved => 'R',
+                Move::Reworded => 'w',
+                Move::Unchanged => '-',
+            };
+        reports.chars().map(letter).collect()
+    }
+
+    #[test]
+    fn a_report_moves_an_alert_once() {
+        let reports = "..WWCCUW..C.ffF.fC.";
+        let changed = "--!-^-vvR-!R!-wR!^R";
+        assert_eq!(moves(reports), changed);
+    }
+
+    #[test]
+    fn the_digest_is_the_one_that_the_agent_makes() {
+        let mut table = AlertTable::default();
+        let key = |service: &str| AlertKey { agent: "a".into(), service: service.into() };
+        table.apply(&key("disk"), "web1", &report('C'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("load"), "web1", &report('f'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("swap"), "web1", &report('W'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("swap"), "web1", &report('.'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("@silent"), "web1", &report('C'), Timestamp::UNIX_EPOCH);
+        let agents = [("load", State::Ok, true), ("disk", State::Critical, false)];
+        assert_eq!(table.digest("a"), dogwatch_wire::digest(agents));
+        assert_eq!(table.digest("b"), dogwatch_wire::digest([]));
+    }
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        let cut_text = cut(&"ä".repeat(1_000), 100);
+        assert!(cut_text.len() <= 100 && cut_text.ends_with("ä…"), "{cut_text}");
+    }
+}

@@ -1,0 +1,326 @@
+//! What came of handing a notification over.
+//!
+//! Accepted → the ledger. Try again → later, with jitter; if that takes too long the policy goes on and the fallback takes
+//! over. Rejected → both at once. A receiver that fails is an alert of its own, told through another receiver.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Core, Failing, ingest::OWN, ingest::OwnAlert, review::kind_name};
+use crate::{
+    alert::{AlertKey, Ending},
+    incident::Incident,
+    matcher::Labels,
+    moment::{between, later},
+    notify::{Accepted, DeliveryError, DigestLine, Kind, Notification},
+    outbox::{Row, RowState, Send, backoff},
+    reason::Reason,
+    told::{Claims, Says, Told},
+};
+
+/// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// After this long nobody wants to hear it any more.
+const AGE_MAX: Duration = Duration::from_hours(24);
+
+/// A notification to hand over, once it is committed.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    pub seq: u64,
+    pub notification: Notification,
+}
+
+impl Core {
+    /// Leases at most `most` notifications that may go now.
+    pub fn poll_send(&mut self, most: usize, now: Timestamp) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        while leases.len() < most {
+            let seq = match self.outbox.poll_send(now) {
+                None => break,
+                Some(Send::One(seq)) => seq,
+                Some(Send::Digest(receiver, rows)) => self.make_digest(&receiver, &rows, now),
+            };
+            self.dirty.outbox.insert(seq);
+            if let Some(row) = self.outbox.get(seq) {
+                leases.push(Lease { seq, notification: row.notification.clone() });
+            }
+        }
+        leases
+    }
+
+    fn make_digest(&mut self, receiver: &str, rows: &[u64], now: Timestamp) -> u64 {
+        let lines = rows.iter().filter_map(|seq| {
+            let said = &self.outbox.get(*seq)?.notification;
+            let title = super::view::title_of(&said.firing, &said.resolved);
+            Some(DigestLine { incident: said.incident, kind: said.kind, title, at: said.created_at })
+        });
+        let digest = lines.collect();
+        let seq = self.next_outbox_seq();
+        let notification = Notification {
+            id: self.notification_id(seq),
+            incident: 0,
+            dedup_key: format!("dogwatch-{}-digest-{receiver}", self.instance),
+            receiver: receiver.into(),
+            kind: Kind::Digest,
+            reason: Reason::RateLimited.name().into(),
+            created_at: now,
+            group: Labels::new(),
+            firing: Vec::new(),
+            resolved: Vec::new(),
+            digest,
+            ack: None,
+        };
+        let text = format!("{} to {receiver} speaks for {} notifications", notification.id, rows.len());
+        self.note(now, None, "digested", Reason::RateLimited, &text);
+        self.outbox.digest(Row::new(seq, notification, Says::default()), rows, now);
+        self.dirty.outbox.extend(rows);
+        seq
+    }
+
+    /// Takes the outcome of one attempt. `random` spreads the next one.
+    pub fn on_delivery(
+        &mut self,
+        seq: u64,
+        outcome: Result<Accepted, DeliveryError>,
+        random: u64,
+        now: Timestamp,
+    ) {
+        match outcome {
+            Ok(accepted) => self.on_accepted(seq, accepted, now),
+            Err(DeliveryError::Rejected { reason }) => self.on_failed(seq, Reason::Rejected, &reason, now),
+            Err(DeliveryError::Retry { after, reason }) => self.on_retry(seq, after, reason, random, now),
+        }
+    }
+
+    fn on_accepted(&mut self, seq: u64, accepted: Accepted, now: Timestamp) {
+        let Some(mut row) = self.outbox.settle(seq, RowState::Accepted, now) else { return };
+        row.provider_id = accepted.provider_id;
+        row.last_error = None;
+        self.on_receiver_works(&row.notification.receiver.clone(), now);
+        let text = format!("{} by {}", row.notification.id, row.notification.receiver);
+        self.note(now, number_of(&row), "accepted", Reason::Accepted, &text);
+        for said in self.outbox.take_digested(seq) {
+            if let Some(said) = self.outbox.settle(said, RowState::Digested { into: seq }, now) {
+                self.enter_ledger(&said, now);
+                self.record(said);
+            }
+        }
+        self.enter_ledger(&row, now);
+        self.record(row);
+    }
+
+    fn record(&mut self, settled: Row) {
+        self.touched.insert(settled.notification.incident);
+        self.dirty.outbox.remove(&settled.seq);
+        self.dirty.settled.push(settled);
+    }
+
+    /// The receiver knows now what the row says.
+    fn enter_ledger(&mut self, row: &Row, now: Timestamp) {
+        let Notification { incident: number, receiver, kind, .. } = &row.notification;
+        let Some(incident) = self.incidents.get_mut(number) else { return };
+        if *kind == Kind::Acknowledged {
+            return;
+        }
+        if !incident.heard.contains(receiver) {
+            incident.heard.push(receiver.clone());
+            self.dirty.incidents.insert(*number);
+        }
+        let old = incident.told.remove(receiver);
+        let first_at = old.as_ref().map_or(now, |told| told.first_at);
+        let mut knows: Claims = old.into_iter().flat_map(|told| told.knows).collect();
+        row.says.add_to(&mut knows);
+        if !knows.is_empty() {
+            let knows = knows.into_iter().collect();
+            incident.told.insert(receiver.clone(), Told { knows, first_at, last_at: now });
+        }
+        self.dirty.told.insert((*number, receiver.clone()));
+    }
+
+    fn on_retry(&mut self, seq: u64, after: Option<Duration>, error: String, random: u64, now: Timestamp) {
+        let Some(row) = self.outbox.get(seq) else { return };
+        let receiver = row.notification.receiver.clone();
+        let age = between(row.notification.created_at, now);
+        let attempts = row.attempts;
+        if row.notification.kind == Kind::Test {
+            // Somebody waits for the outcome.
+            return self.on_failed(seq, Reason::Rejected, &error, now);
+        }
+        let has_fallback = self.rules.receivers.get(&receiver).is_some_and(|rules| rules.fallback.is_some());
+        if age >= AGE_MAX || (has_fallback && age >= PATIENCE) {
+            return self.on_failed(seq, Reason::TooOld, &error, now);
+        }
+        if age >= PATIENCE && !row.escalated {
+            let number = row.notification.incident;
+            let digested = self.digested_incidents(seq);
+            self.outbox.mark_escalated(seq);
+            for number in digested.into_iter().chain([number]) {
+                self.hasten(number, now);
+            }
+        }
+        self.on_receiver_fails(&receiver, &error, false, now);
+        let number = self.outbox.get(seq).and_then(number_of);
+        let wait = backoff(attempts, after, random);
+        let text = format!("attempt {attempts} at {receiver} failed, again in {}s: {error}", wait.as_secs());
+        self.note(now, number, "retrying", Reason::Retrying, &text);
+        self.outbox.retry(seq, later(now, wait), error);
+        self.dirty.outbox.insert(seq);
+    }
+
+    fn digested_incidents(&self, digest: u64) -> Vec<u64> {
+        let into = RowState::Digested { into: digest };
+        self.outbox.iter().filter(|row| row.state == into).map(|row| row.notification.incident).collect()
+    }
+
+    fn hasten(&mut self, number: u64, now: Timestamp) {
+        if let Some(incident) = self.incidents.get_mut(&number)
+            && incident.resolved_at.is_none()
+        {
+            incident.escalation.hasten(now);
+            incident.hastened = true;
+            self.dirty.incidents.insert(number);
+            self.touched.insert(number);
+        }
+    }
+
+    /// This row will never be taken.
+    fn on_failed(&mut self, seq: u64, why: Reason, error: &str, now: Timestamp) {
+        let Some(mut row) = self.outbox.settle(seq, RowState::Failed, now) else { return };
+        row.last_error = Some(error.to_owned());
+        let receiver = row.notification.receiver.clone();
+        let text = format!("{} to {receiver}: {error}", row.notification.id);
+        self.note(now, number_of(&row), "failed", why, &text);
+        self.on_receiver_fails(&receiver, error, true, now);
+        for said in self.outbox.take_digested(seq) {
+            if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
+                said.last_error = Some(error.to_owned());
+                self.make_up_for(&said, why, now);
+                self.record(said);
+            }
+        }
+        self.make_up_for(&row, why, now);
+        self.record(row);
+    }
+
+    /// Another way to get an undelivered word through.
+    fn make_up_for(&mut self, row: &Row, why: Reason, now: Timestamp) {
+        let Notification { incident: number, receiver, kind, .. } = &row.notification;
+        if matches!(kind, Kind::Test | Kind::Digest | Kind::Acknowledged) {
+            return;
+        }
+        if why == Reason::TooOld {
+            // It was tried for long; it may have been taken without an answer. Then the recovery is owed.
+            self.enter_ledger(row, now);
+        }
+        let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.clone());
+        let Some(mut incident) = self.incidents.remove(number) else { return };
+        if *kind == Kind::Recovery {
+            incident.told.remove(receiver);
+            self.dirty.told.insert((*number, receiver.clone()));
+            self.recover_through(fallback.as_deref(), &incident, row, now);
+        } else if incident.resolved_at.is_some() {
+            self.drop_unowed_recovery(&incident, receiver, now);
+        } else {
+            let truth = self.truth(&incident, now);
+            if let Some(fallback) = fallback.filter(|_| !truth.visible.is_empty() && incident.ack.is_none()) {
+                let knows = self.expected(&incident, &fallback);
+                if crate::told::news(&knows, &truth.visible, &truth.firing).is_some() {
+                    self.tell(&mut incident, &fallback, Reason::Fallback, &truth, now);
+                }
+            }
+        }
+        self.incidents.insert(*number, incident);
+        if *kind != Kind::Recovery {
+            self.hasten(*number, now);
+        }
+    }
+
+    /// A recovery whose receiver is out of reach goes to the fallback, unless that hears of it anyway.
+    fn recover_through(&mut self, fallback: Option<&str>, incident: &Incident, row: &Row, now: Timestamp) {
+        let Some(fallback) = fallback else { return };
+        let hears_anyway = incident.heard.iter().any(|name| name == fallback)
+            || self.outbox.lane(incident.number, fallback).next().is_some();
+        if hears_anyway {
+            return;
+        }
+        let seq = self.next_outbox_seq();
+        let notification = Notification {
+            id: self.notification_id(seq),
+            receiver: fallback.into(),
+            reason: Reason::Fallback.name().into(),
+            created_at: now,
+            ..row.notification.clone()
+        };
+        let text = format!("{} {} to {fallback}", notification.id, kind_name(Kind::Recovery));
+        self.note(now, Some(incident.number), "notified", Reason::Fallback, &text);
+        self.outbox.insert(Row::new(seq, notification, row.says.clone()));
+        self.dirty.outbox.insert(seq);
+    }
+
+    /// The problem never arrived, so neither should its recovery.
+    fn drop_unowed_recovery(&mut self, incident: &Incident, receiver: &str, now: Timestamp) {
+        if !incident.told.contains_key(receiver) {
+            self.supersede_untried(incident.number, receiver, Reason::NeverTold, now);
+        }
+    }
+
+    fn on_receiver_works(&mut self, receiver: &str, now: Timestamp) {
+        if self.failing.remove(receiver).is_some_and(|failing| failing.raised) {
+            let key = own_key(receiver);
+            let change =
+                self.alerts.resolve(&key, Ending::Well("the receiver takes notifications again"), now);
+            self.on_move(&key, change, Reason::Accepted, now);
+        }
+    }
+
+    fn on_receiver_fails(&mut self, receiver: &str, error: &str, for_good: bool, now: Timestamp) {
+        let new = || Failing { since: now, error: String::new(), raised: false };
+        let failing = self.failing.entry(receiver.to_owned()).or_insert_with(new);
+        error.clone_into(&mut failing.error);
+        if failing.raised || !(for_good || between(failing.since, now) >= PATIENCE) {
+            return;
+        }
+        failing.raised = true;
+        let own = OwnAlert {
+            key: own_key(receiver),
+            host: self.rules.host.clone(),
+            service: "receiver",
+            labels: [("receiver".to_owned(), receiver.to_owned())].into(),
+            summary: format!("receiver {receiver} takes no notifications: {error}"),
+            since: failing.since,
+            reason: if for_good { Reason::Rejected } else { Reason::Retrying },
+        };
+        self.raise(own, now);
+    }
+
+    pub(super) fn restore_failing(&mut self, now: Timestamp) {
+        let own = self.alerts.of_agent(OWN).filter(|(_, alert)| alert.resolved_at.is_none());
+        let failing = own.filter_map(|(_, alert)| {
+            let receiver = alert.labels.get("receiver")?.clone();
+            let error = alert.summary.clone();
+            Some((receiver, Failing { since: alert.since.min(now), error, raised: true }))
+        });
+        self.failing = failing.collect();
+    }
+
+    /// Somebody to tell that `receiver` fails: its fallback, or anyone who works.
+    pub(super) fn other_than(&self, receiver: &str) -> Option<String> {
+        let works = |name: &String| name != receiver && !self.failing.contains_key(name);
+        let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.clone());
+        fallback.filter(&works).or_else(|| self.rules.receivers.keys().find(|name| works(name)).cloned())
+    }
+}
+
+/// Is this alert the complaint that `receiver` fails?
+pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
+    key.agent == OWN && *key == own_key(receiver)
+}
+
+fn own_key(receiver: &str) -> AlertKey {
+    AlertKey { agent: OWN.into(), service: format!("@receiver {receiver}") }
+}
+
+fn number_of(row: &Row) -> Option<u64> {
+    Some(row.notification.incident).filter(|&number| number != 0)
+}

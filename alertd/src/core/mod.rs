@@ -1,0 +1,364 @@
+//! All decisions of alertd, as one value that is told what happened and says what to do. No clock, no I/O, no task.
+//!
+//! The shell (`engine.rs`) feeds inputs with the `on_…` verbs, then calls [`Core::settle`] once for all of them, then
+//! [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and only then answers and sends. An input marks the
+//! incidents that it touches; `settle` looks at each of them once, so that ten inputs in one commit are one decision.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
+//! | `review.rs` | one incident: who is told what now, and when to look again |
+//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks, digests |
+//! | `people.rs` | ack, unack, silence, test |
+//! | `view.rs` | what people see |
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use dogwatch_wire::ctl::HistoryEntry;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::Agent,
+    alert::{Alert, AlertKey, AlertTable},
+    escalation::Policy,
+    incident::{GroupKey, Incident},
+    outbox::{Outbox, Row},
+    ratelimit::Rate,
+    reason::Reason,
+    route::Route,
+    silence::{Silence, Silences},
+    told::Told,
+};
+
+mod delivery;
+mod ingest;
+mod people;
+mod review;
+mod view;
+
+#[cfg(test)]
+pub(crate) mod tests_support;
+#[cfg(test)]
+mod timelines;
+
+pub use delivery::Lease;
+pub use ingest::BadBatch;
+pub use people::Refused;
+pub use view::{Sizes, notification_info};
+
+/// What the core needs of the config.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub routes: Route,
+    pub policies: BTreeMap<String, Policy>,
+    pub receivers: BTreeMap<String, ReceiverRules>,
+    /// Host name of this alertd, for its own alerts.
+    pub host: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiverRules {
+    pub fallback: Option<String>,
+    pub rate: Rate,
+}
+
+/// One row of the store as it is to be from now on.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Agent(String, Agent),
+    /// `None`: gone.
+    Alert(AlertKey, Option<Box<Alert>>),
+    Incident(Box<Incident>),
+    Told {
+        incident: u64,
+        receiver: String,
+        told: Option<Told>,
+    },
+    Silence(Silence),
+    Outbox(Box<Row>),
+    History(HistoryEntry),
+    Counters(Counters),
+}
+
+/// The next numbers to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub incident: u64,
+    pub outbox: u64,
+    pub silence: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { incident: 1, outbox: 1, silence: 1 }
+    }
+}
+
+/// Everything that the store keeps of what is not over.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub agents: Vec<(String, Agent)>,
+    pub alerts: Vec<(AlertKey, Alert)>,
+    pub incidents: Vec<Incident>,
+    pub told: Vec<(u64, String, Told)>,
+    pub silences: Vec<Silence>,
+    /// Not settled.
+    pub outbox: Vec<Row>,
+    /// Names this store for ever: part of the key that providers know an incident by.
+    pub instance: String,
+    /// Receivers and times of recent first tries, ascending, for the rate limits.
+    pub spent: Vec<(String, Timestamp)>,
+    pub counters: Counters,
+}
+
+pub struct Core {
+    rules: Rules,
+    instance: String,
+    /// Part of every notification id: ids of two lives of this process never meet, even if the first could not write.
+    life: String,
+    started_at: Timestamp,
+    counters: Counters,
+    agents: BTreeMap<String, Agent>,
+    quiet: BTreeSet<(Timestamp, String)>,
+    alerts: AlertTable,
+    /// Those that are open, and those that are over but not yet told.
+    incidents: BTreeMap<u64, Incident>,
+    groups: BTreeMap<GroupKey, u64>,
+    wakeups: BTreeSet<(Timestamp, u64)>,
+    woken_at: BTreeMap<u64, Timestamp>,
+    silences: Silences,
+    outbox: Outbox,
+    failing: BTreeMap<String, Failing>,
+    /// To be looked at by `settle`.
+    touched: BTreeSet<u64>,
+    dirty: Dirty,
+}
+
+/// A receiver that has not taken anything since.
+#[derive(Debug, Clone)]
+struct Failing {
+    since: Timestamp,
+    error: String,
+    raised: bool,
+}
+
+/// What the next commit has to write.
+#[derive(Default)]
+struct Dirty {
+    agents: BTreeSet<String>,
+    alerts: BTreeSet<AlertKey>,
+    incidents: BTreeSet<u64>,
+    told: BTreeSet<(u64, String)>,
+    silences: Vec<Silence>,
+    outbox: BTreeSet<u64>,
+    /// Over, and gone from the memory.
+    closed: Vec<Incident>,
+    settled: Vec<Row>,
+    history: Vec<HistoryEntry>,
+    counters: bool,
+}
+
+/// The policy of routes that name none. `config.rs` sees to it that there is one.
+pub const DEFAULT_POLICY: &str = "default";
+
+impl Core {
+    /// Goes on where the store says that the last life stopped.
+    pub fn new(rules: Rules, life: String, loaded: Loaded, now: Timestamp) -> Self {
+        let mut core = Self {
+            rules,
+            life,
+            instance: loaded.instance.clone(),
+            started_at: now,
+            counters: loaded.counters,
+            agents: BTreeMap::new(),
+            quiet: BTreeSet::new(),
+            alerts: AlertTable::default(),
+            incidents: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            wakeups: BTreeSet::new(),
+            woken_at: BTreeMap::new(),
+            silences: Silences::default(),
+            outbox: Outbox::default(),
+            failing: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            dirty: Dirty::default(),
+        };
+        core.restore(loaded, now);
+        core
+    }
+
+    fn restore(&mut self, loaded: Loaded, now: Timestamp) {
+        for incident in loaded.incidents {
+            if incident.resolved_at.is_none() {
+                self.groups.insert(incident.group.clone(), incident.number);
+            }
+            self.touched.insert(incident.number);
+            self.incidents.insert(incident.number, incident);
+        }
+        for (number, receiver, told) in loaded.told {
+            if let Some(incident) = self.incidents.get_mut(&number) {
+                incident.told.insert(receiver, told);
+            }
+        }
+        for (key, alert) in loaded.alerts {
+            for number in &alert.incidents {
+                if let Some(incident) = self.incidents.get_mut(number) {
+                    incident.members.insert(key.clone());
+                }
+            }
+            self.alerts.restore(key, alert);
+        }
+        for (id, mut agent) in loaded.agents {
+            // It may have tried to be heard while nobody listened.
+            agent.last_heard_at = now;
+            if !agent.silent {
+                self.quiet.insert((agent.silent_at(), id.clone()));
+            }
+            self.agents.insert(id, agent);
+        }
+        self.restore_failing(now);
+        loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
+        self.apply_rates();
+        self.outbox.replay_spending(&loaded.spent);
+        loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
+    }
+
+    /// Takes a new config. What runs goes on: groups, timers, escalations.
+    pub fn on_reload(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.apply_rates();
+    }
+
+    fn apply_rates(&mut self) {
+        let rates = self.rules.receivers.iter().map(|(name, rules)| (name.clone(), rules.rate)).collect();
+        self.outbox.set_rates(&rates);
+    }
+
+    /// Looks at everything that was touched or whose time has come.
+    pub fn settle(&mut self, now: Timestamp) {
+        self.find_silent_agents(now);
+        let ended = self.silences.take_ended(now);
+        if !ended.is_empty() {
+            self.touched.extend(self.groups.values());
+            for silence in ended {
+                self.note(now, None, "silence_ended", Reason::SilenceEnded, &silence.text());
+            }
+        }
+        while let Some(&(at, number)) = self.wakeups.first()
+            && at <= now
+        {
+            self.wakeups.pop_first();
+            self.woken_at.remove(&number);
+            self.touched.insert(number);
+        }
+        // A look at one incident may touch another: a receiver's own alert.
+        while let Some(number) = self.touched.pop_first() {
+            self.review(number, now);
+            self.plan_wakeup(number);
+        }
+    }
+
+    fn plan_wakeup(&mut self, number: u64) {
+        if let Some(at) = self.woken_at.remove(&number) {
+            self.wakeups.remove(&(at, number));
+        }
+        if let Some(at) = self.incidents.get(&number).and_then(Incident::next_wakeup) {
+            self.wakeups.insert((at, number));
+            self.woken_at.insert(number, at);
+        }
+    }
+
+    /// When to call [`Core::settle`] and [`Core::poll_send`] again if nothing happens before.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let incident = self.wakeups.first().map(|(at, _)| *at);
+        let agent = self.quiet.first().map(|(at, _)| *at);
+        [incident, agent, self.silences.next_wakeup(), self.outbox.next_wakeup()].into_iter().flatten().min()
+    }
+
+    /// Takes what has to be written, each row once, as it is now.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changes = Vec::new();
+        if dirty.counters {
+            changes.push(Change::Counters(self.counters));
+        }
+        for id in dirty.agents {
+            if let Some(agent) = self.agents.get(&id) {
+                changes.push(Change::Agent(id, agent.clone()));
+            }
+        }
+        for key in dirty.alerts {
+            let alert = self.alerts.get(&key).cloned().map(Box::new);
+            changes.push(Change::Alert(key, alert));
+        }
+        for number in dirty.incidents {
+            if let Some(incident) = self.incidents.get(&number) {
+                changes
+                    .push(Change::Incident(Box::new(Incident { told: BTreeMap::new(), ..incident.clone() })));
+            }
+        }
+        for (incident, receiver) in dirty.told {
+            let told = self.incidents.get(&incident).and_then(|open| open.told.get(&receiver)).cloned();
+            changes.push(Change::Told { incident, receiver, told });
+        }
+        changes.extend(dirty.silences.into_iter().map(Change::Silence));
+        changes.extend(dirty.closed.into_iter().map(Box::new).map(Change::Incident));
+        for seq in dirty.outbox {
+            if let Some(row) = self.outbox.get(seq) {
+                changes.push(Change::Outbox(Box::new(row.clone())));
+            }
+        }
+        changes.extend(dirty.settled.into_iter().map(Box::new).map(Change::Outbox));
+        changes.extend(dirty.history.into_iter().map(Change::History));
+        changes
+    }
+
+    fn note(&mut self, at: Timestamp, incident: Option<u64>, kind: &str, reason: Reason, text: &str) {
+        self.note_by(at, incident, kind, reason, None, text);
+    }
+
+    fn note_by(
+        &mut self,
+        at: Timestamp,
+        incident: Option<u64>,
+        kind: &str,
+        reason: Reason,
+        author: Option<&str>,
+        text: &str,
+    ) {
+        self.dirty.history.push(HistoryEntry {
+            at,
+            incident,
+            kind: kind.into(),
+            reason: reason.name().into(),
+            author: author.map(str::to_owned),
+            text: text.into(),
+        });
+    }
+
+    fn next_outbox_seq(&mut self) -> u64 {
+        let seq = self.counters.outbox;
+        self.counters.outbox += 1;
+        self.dirty.counters = true;
+        seq
+    }
+
+    fn notification_id(&self, seq: u64) -> String {
+        format!("{}-{seq}", self.life)
+    }
+
+    /// The policy of that name; the default one if a reload took it away.
+    fn policy(&self, name: &str) -> Policy {
+        let found = self.rules.policies.get(name).or_else(|| self.rules.policies.get(DEFAULT_POLICY));
+        found.cloned().unwrap_or_else(|| Policy {
+            name: name.into(),
+            steps: Vec::new(),
+            repeat: 0,
+            repeat_every: Duration::ZERO,
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! What people ask for: ack, unack, silence, test.
+
+use std::time::Duration;
+
+use dogwatch_wire::ctl;
+use jiff::Timestamp;
+
+use super::Core;
+use crate::{
+    ack::Ack,
+    incident::Cause,
+    matcher::Labels,
+    moment::later,
+    notify::{Kind, Notification},
+    outbox::Row,
+    reason::Reason,
+    silence::{Silence, parse_matchers},
+    told::Says,
+};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    #[error("there is no open incident {0}; `alertctl status` lists them")]
+    NoIncident(u64),
+    #[error("incident {0} is not acked")]
+    NotAcked(u64),
+    #[error("there is no active silence {0}; `alertctl silence list` lists them")]
+    NoSilence(u64),
+    #[error("there is no receiver {0:?} in the config; there are: {1}")]
+    NoReceiver(String, String),
+    #[error("{0}")]
+    BadSilence(String),
+}
+
+/// A silence that outlives a year is a config change that nobody reviewed.
+const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
+/// Characters of a comment.
+const COMMENT_CHARS_MAX: usize = 2_000;
+
+impl Core {
+    pub fn on_ack(
+        &mut self,
+        number: u64,
+        ask: &ctl::Ack,
+        author: &str,
+        now: Timestamp,
+    ) -> Result<ctl::Incident, Refused> {
+        let mut incident = self.take_open(number)?;
+        let ack = Ack {
+            author: author.into(),
+            comment: ask.comment.chars().take(COMMENT_CHARS_MAX).collect(),
+            at: now,
+            sticky: ask.sticky,
+            expires_at: ask.expire_s.map(|seconds| later(now, Duration::from_secs(seconds))),
+        };
+        self.note_by(now, Some(number), "acked", Reason::Acked, Some(author), &ack.comment);
+        incident.ack = Some(ack);
+        incident.escalation.hold(now);
+        for receiver in self.audience(&incident) {
+            self.supersede_untried(number, &receiver, Reason::Acked, now);
+            // Only those who know of the problem are told that somebody is on it.
+            if !self.expected(&incident, &receiver).is_empty() {
+                self.push(
+                    &incident,
+                    &receiver,
+                    Kind::Acknowledged,
+                    Reason::Acked.name(),
+                    Says::default(),
+                    now,
+                );
+            }
+        }
+        let view = self.view_incident(&incident, now);
+        self.put_back(incident);
+        Ok(view)
+    }
+
+    pub fn on_unack(
+        &mut self,
+        number: u64,
+        ask: &ctl::Unack,
+        author: &str,
+        now: Timestamp,
+    ) -> Result<ctl::Incident, Refused> {
+        let mut incident = self.take_open(number)?;
+        let ended = incident.end_ack(Cause::Unacked, now);
+        let view = self.view_incident(&incident, now);
+        self.put_back(incident);
+        if ended.is_none() {
+            return Err(Refused::NotAcked(number));
+        }
+        let comment: String = ask.comment.chars().take(COMMENT_CHARS_MAX).collect();
+        self.note_by(now, Some(number), "unacked", Reason::Unacked, Some(author), &comment);
+        Ok(view)
+    }
+
+    fn take_open(&mut self, number: u64) -> Result<crate::incident::Incident, Refused> {
+        if !self.is_open(number) {
+            return Err(Refused::NoIncident(number));
+        }
+        self.incidents.remove(&number).ok_or(Refused::NoIncident(number))
+    }
+
+    fn put_back(&mut self, incident: crate::incident::Incident) {
+        self.dirty.incidents.insert(incident.number);
+        self.touched.insert(incident.number);
+        self.incidents.insert(incident.number, incident);
+    }
+
+    pub fn on_silence(
+        &mut self,
+        ask: &ctl::NewSilence,
+        author: &str,
+        now: Timestamp,
+    ) -> Result<ctl::Silence, Refused> {
+        let matchers = parse_matchers(&ask.matchers).map_err(Refused::BadSilence)?;
+        let duration = Duration::from_secs(ask.duration_s);
+        if duration.is_zero() || duration > SILENCE_MAX {
+            let words = "a silence lasts at least a second and at most a year; change the config for more";
+            return Err(Refused::BadSilence(words.into()));
+        }
+        let mut silence = Silence {
+            number: 0,
+            matchers,
+            author: author.into(),
+            comment: ask.comment.chars().take(COMMENT_CHARS_MAX).collect(),
+            starts_at: now,
+            ends_at: later(now, duration),
+        };
+        if ask.dry_run {
+            return Ok(self.view_silence(&silence, now));
+        }
+        silence.number = self.counters.silence;
+        self.counters.silence += 1;
+        self.dirty.counters = true;
+        self.note_by(now, None, "silenced", Reason::ByHand, Some(author), &silence.text());
+        let view = self.view_silence(&silence, now);
+        self.dirty.silences.push(silence.clone());
+        self.silences.add(silence);
+        self.touched.extend(self.groups.values());
+        Ok(view)
+    }
+
+    pub fn on_silence_end(
+        &mut self,
+        number: u64,
+        author: &str,
+        now: Timestamp,
+    ) -> Result<ctl::Silence, Refused> {
+        let ended = self.silences.end(number, now).ok_or(Refused::NoSilence(number))?;
+        self.note_by(now, None, "silence_ended", Reason::ByHand, Some(author), &ended.text());
+        let view = self.view_silence(&ended, now);
+        self.dirty.silences.push(ended);
+        self.touched.extend(self.groups.values());
+        Ok(view)
+    }
+
+    /// Queues a test past routes, limits and silences; returns its number in the outbox.
+    pub fn on_test(&mut self, receiver: &str, author: &str, now: Timestamp) -> Result<u64, Refused> {
+        if !self.rules.receivers.contains_key(receiver) {
+            let names: Vec<_> = self.rules.receivers.keys().map(String::as_str).collect();
+            return Err(Refused::NoReceiver(receiver.into(), names.join(", ")));
+        }
+        let seq = self.next_outbox_seq();
+        let id = self.notification_id(seq);
+        let notification = Notification {
+            dedup_key: format!("dogwatch-{}-test-{seq}", self.instance),
+            id,
+            incident: 0,
+            receiver: receiver.into(),
+            kind: Kind::Test,
+            reason: Reason::Test.name().into(),
+            created_at: now,
+            group: Labels::new(),
+            firing: Vec::new(),
+            resolved: Vec::new(),
+            digest: Vec::new(),
+            ack: None,
+        };
+        self.note_by(now, None, "notified", Reason::Test, Some(author), &format!("a test to {receiver}"));
+        self.outbox.insert(Row::new(seq, notification, Says::default()));
+        self.dirty.outbox.insert(seq);
+        Ok(seq)
+    }
+}

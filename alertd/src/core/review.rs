@@ -1,0 +1,369 @@
+//! One incident looked at: what is true, who knows what, who is told what now, when to look again.
+//!
+//! In order, each with its own reason: all resolved → those who were told hear it, whatever else holds. Acked → nobody hears
+//! more. All silenced → nobody hears more, and the clock of the policy stands still. Else: a step of the policy that is due;
+//! news for those who know already; a reminder for those who have heard nothing for `repeat_interval`.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::Core;
+use crate::{
+    ack::Ack,
+    alert::{Alert, AlertKey},
+    incident::{Cause, Incident},
+    moment::later,
+    notify::{Kind, Notification, NotifiedAlert},
+    outbox::{Row, RowState},
+    reason::Reason,
+    told::{self, Claims, Says},
+};
+
+/// What is true of an incident now.
+pub(super) struct Truth {
+    pub(super) firing: Claims,
+    /// Firing, and not silenced.
+    pub(super) visible: Claims,
+}
+
+impl Core {
+    pub(super) fn review(&mut self, number: u64, now: Timestamp) {
+        // Taken out, so that the rest of the core can be used beside it.
+        let Some(mut incident) = self.incidents.remove(&number) else { return };
+        if incident.resolved_at.is_none() {
+            self.review_open(&mut incident, now);
+        }
+        if incident.resolved_at.is_some() && self.outbox.receivers_of(number).next().is_none() {
+            self.close(incident);
+        } else {
+            self.incidents.insert(number, incident);
+        }
+    }
+
+    fn review_open(&mut self, incident: &mut Incident, now: Timestamp) {
+        let truth = self.truth(incident, now);
+        if truth.firing.is_empty() {
+            self.resolve(incident, now);
+            return;
+        }
+        let released = self.note_withheld(incident, &truth, now);
+        if incident.ack.as_ref().is_some_and(|ack| ack.expired(now))
+            && let Some(ack) = incident.end_ack(Cause::AckExpired, now)
+        {
+            self.note(now, Some(incident.number), "unacked", Reason::AckExpired, &by(&ack));
+            self.dirty.incidents.insert(incident.number);
+        }
+        if truth.visible.is_empty() {
+            self.tell_recoveries_of_the_visible(incident, &truth, now);
+        }
+        if incident.ack.is_some() || truth.visible.is_empty() {
+            self.hold(incident, now);
+            return;
+        }
+        incident.escalation.resume(now);
+        let flush_due = incident.flush_at.is_some_and(|at| at <= now);
+        if !incident.escalation.has_begun() {
+            if !flush_due {
+                return;
+            }
+            incident.escalation.restart(now);
+        }
+        self.run_steps(incident, &truth, now);
+        if flush_due {
+            incident.flush_at = None;
+            incident.last_flush = Some(now);
+            self.dirty.incidents.insert(incident.number);
+            self.tell_news(incident, &truth, released, now);
+        }
+        self.remind(incident, &truth, now);
+    }
+
+    pub(super) fn truth(&self, incident: &Incident, now: Timestamp) -> Truth {
+        let mut truth = Truth { firing: Claims::new(), visible: Claims::new() };
+        for key in &incident.members {
+            let Some(alert) = self.alerts.get(key) else { continue };
+            let Some(claim) = alert.claim() else { continue };
+            truth.firing.insert(key.clone(), claim);
+            if self.silences.muting(&alert.labels, now).is_empty() {
+                truth.visible.insert(key.clone(), claim);
+            }
+        }
+        truth
+    }
+
+    /// Remembers what is silenced; true if a silence let go of something that still fires.
+    fn note_withheld(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) -> bool {
+        let withheld: BTreeSet<_> =
+            truth.firing.keys().filter(|key| !truth.visible.contains_key(key)).cloned().collect();
+        if withheld == incident.withheld {
+            return false;
+        }
+        let newly: Vec<_> = withheld.difference(&incident.withheld).cloned().collect();
+        let released = incident.withheld.iter().any(|key| truth.visible.contains_key(key));
+        incident.withheld = withheld;
+        self.dirty.incidents.insert(incident.number);
+        for key in newly {
+            let line = self.alerts.get(&key).map(Alert::line).unwrap_or_default();
+            self.note(now, Some(incident.number), "withheld", Reason::Silenced, &line);
+        }
+        if released {
+            incident.flush_at = Some(now);
+            if !incident.escalation.has_begun() {
+                incident.cause = Cause::SilenceEnded;
+            }
+        }
+        released
+    }
+
+    fn hold(&mut self, incident: &mut Incident, now: Timestamp) {
+        let before = (incident.escalation.clone(), incident.flush_at);
+        incident.escalation.hold(now);
+        incident.flush_at = None;
+        if before != (incident.escalation.clone(), incident.flush_at) {
+            self.dirty.incidents.insert(incident.number);
+        }
+    }
+
+    fn run_steps(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
+        while let Some(due) = incident.escalation.poll(now) {
+            let hastened = std::mem::take(&mut incident.hastened);
+            let reason = match (due.round, due.step) {
+                _ if hastened => Reason::DeliveryFailed,
+                (0, 0) => incident.cause.reason(),
+                (0, _) => Reason::EscalationStep,
+                _ => Reason::EscalationRepeat,
+            };
+            let policy = &incident.escalation.policy;
+            let targets = policy.steps.get(due.step).map_or(Vec::new(), |step| step.notify.clone());
+            let text = format!("step {} of {:?}: {}", due.step + 1, policy.name, targets.join(", "));
+            self.note(now, Some(incident.number), "escalated", reason, &text);
+            self.dirty.incidents.insert(incident.number);
+            for receiver in targets {
+                self.tell(incident, &receiver, reason, truth, now);
+            }
+        }
+    }
+
+    fn tell_news(&mut self, incident: &mut Incident, truth: &Truth, released: bool, now: Timestamp) {
+        for receiver in self.audience(incident) {
+            let knows = self.expected(incident, &receiver);
+            let Some(news) = told::news(&knows, &truth.visible, &truth.firing) else { continue };
+            let reason = match news.reason {
+                Reason::NewAlerts if released => Reason::SilenceEnded,
+                reason => reason,
+            };
+            self.tell(incident, &receiver, reason, truth, now);
+        }
+    }
+
+    fn remind(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
+        let due = |last_at| later(last_at, incident.timing.repeat_interval) <= now;
+        let late: Vec<_> = incident
+            .told
+            .iter()
+            .filter(|(_, told)| due(told.last_at))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for receiver in late {
+            // Whatever is under way says it already; its acceptance sets the clock again.
+            if self.outbox.lane(incident.number, &receiver).next().is_none() {
+                self.tell(incident, &receiver, Reason::RepeatInterval, truth, now);
+            }
+        }
+    }
+
+    /// Everyone who knows of the incident or is about to.
+    pub(super) fn audience(&self, incident: &Incident) -> BTreeSet<String> {
+        let about_to = self.outbox.receivers_of(incident.number).map(str::to_owned);
+        incident.told.keys().cloned().chain(about_to).collect()
+    }
+
+    /// What a receiver will know once everything on its way has arrived.
+    pub(super) fn expected(&self, incident: &Incident, receiver: &str) -> Claims {
+        let told = incident.told.get(receiver);
+        let mut knows: Claims = told.into_iter().flat_map(|told| told.knows.iter().cloned()).collect();
+        self.outbox.add_expected(incident.number, receiver, &mut knows);
+        knows
+    }
+
+    /// Queues the truth for one receiver, in the place of anything that it has not been tried with.
+    pub(super) fn tell(
+        &mut self,
+        incident: &mut Incident,
+        receiver: &str,
+        reason: Reason,
+        truth: &Truth,
+        now: Timestamp,
+    ) {
+        let about_itself = truth.visible.keys().any(|key| super::delivery::is_about(key, receiver));
+        if about_itself {
+            if let Some(other) = self.other_than(receiver) {
+                self.tell(incident, &other, reason, truth, now);
+            } else {
+                let text = format!("nobody else can be told that {receiver} fails");
+                self.note(now, Some(incident.number), "not_notified", Reason::NoOtherReceiver, &text);
+            }
+            return;
+        }
+        let replaced = self.supersede_untried(incident.number, receiver, Reason::Replaced, now);
+        let reason =
+            replaced.filter(|(kind, _)| *kind == Kind::Problem).map_or(reason.name().to_owned(), |(_, r)| r);
+        let knows = self.expected(incident, receiver);
+        let heard = !knows.is_empty();
+        let (kind, resolved) = match told::news(&knows, &truth.visible, &truth.firing) {
+            news if !heard => (Kind::Problem, news.map(|news| news.resolved)),
+            Some(news) => (Kind::Update, Some(news.resolved)),
+            None => (Kind::Reminder, None),
+        };
+        let resolved = resolved.unwrap_or_default();
+        let says = Says { firing: truth.visible.clone().into_iter().collect(), resolved };
+        self.push(incident, receiver, kind, &reason, says, now);
+    }
+
+    /// Settles what is queued for a receiver and was never tried; returns the kind and reason of the first.
+    pub(super) fn supersede_untried(
+        &mut self,
+        number: u64,
+        receiver: &str,
+        why: Reason,
+        now: Timestamp,
+    ) -> Option<(Kind, String)> {
+        let untried: Vec<_> =
+            self.outbox.lane(number, receiver).filter(|row| row.is_untried()).map(|row| row.seq).collect();
+        let mut first = None;
+        for seq in untried {
+            let Some(row) = self.outbox.settle(seq, RowState::Superseded, now) else { continue };
+            let text = format!("{} to {receiver}", row.notification.id);
+            self.note(now, Some(number), "superseded", why, &text);
+            first.get_or_insert((row.notification.kind, row.notification.reason.clone()));
+            self.dirty.outbox.remove(&seq);
+            self.dirty.settled.push(row);
+        }
+        first
+    }
+
+    /// Queues a notification with the words of this moment.
+    pub(super) fn push(
+        &mut self,
+        incident: &Incident,
+        receiver: &str,
+        kind: Kind,
+        reason: &str,
+        says: Says,
+        now: Timestamp,
+    ) {
+        let words = |key: &AlertKey| self.alerts.get(key).map(Alert::to_notified);
+        let mut firing: Vec<(_, NotifiedAlert)> =
+            says.firing.iter().filter_map(|(key, claim)| Some((*claim, words(key)?))).collect();
+        firing.sort_by_key(|(claim, alert)| (std::cmp::Reverse(*claim), alert.since));
+        let firing = firing.into_iter().map(|(_, alert)| alert).collect();
+        let resolved = says.resolved.iter().filter_map(words).collect();
+        let seq = self.next_outbox_seq();
+        let notification = Notification {
+            id: self.notification_id(seq),
+            incident: incident.number,
+            dedup_key: self.dedup_key(incident.number),
+            receiver: receiver.into(),
+            kind,
+            reason: reason.into(),
+            created_at: now,
+            group: incident.group.labels.clone(),
+            firing,
+            resolved,
+            digest: Vec::new(),
+            ack: incident.ack.as_ref().map(Ack::to_info),
+        };
+        self.dirty.history.push(dogwatch_wire::ctl::HistoryEntry {
+            at: now,
+            incident: Some(incident.number),
+            kind: "notified".into(),
+            reason: reason.into(),
+            author: None,
+            text: format!("{} {} to {receiver}", notification.id, kind_name(kind)),
+        });
+        self.outbox.insert(Row::new(seq, notification, says));
+        self.dirty.outbox.insert(seq);
+    }
+
+    pub(super) fn dedup_key(&self, number: u64) -> String {
+        format!("dogwatch-{}-{number}", self.instance)
+    }
+
+    /// All is silenced that still fires, but somebody was told of something that is over.
+    fn tell_recoveries_of_the_visible(&mut self, incident: &Incident, truth: &Truth, now: Timestamp) {
+        for receiver in self.audience(incident) {
+            let knows = self.expected(incident, &receiver);
+            if !knows.is_empty() && knows.keys().all(|key| !truth.firing.contains_key(key)) {
+                self.tell_recovery(incident, &receiver, Reason::AllResolved, now);
+            }
+        }
+    }
+
+    fn tell_recovery(&mut self, incident: &Incident, receiver: &str, reason: Reason, now: Timestamp) {
+        let told_before = incident.told.get(receiver).is_some_and(|told| !told.knows.is_empty());
+        let tried = self.outbox.lane(incident.number, receiver).any(|row| !row.is_untried());
+        let why = if told_before || tried { Reason::Replaced } else { Reason::NeverTold };
+        self.supersede_untried(incident.number, receiver, why, now);
+        let knows = self.expected(incident, receiver);
+        if !knows.is_empty() {
+            let says = Says { firing: Vec::new(), resolved: knows.into_keys().collect() };
+            self.push(incident, receiver, Kind::Recovery, reason.name(), says, now);
+        }
+    }
+
+    /// Nothing fires any more: those who were told of the problem, and nobody else, hear of it.
+    fn resolve(&mut self, incident: &mut Incident, now: Timestamp) {
+        let unwatched = |key| self.alerts.get(key).is_some_and(Alert::is_unwatched);
+        let reason =
+            if incident.members.iter().all(unwatched) { Reason::Removed } else { Reason::AllResolved };
+        for receiver in self.audience(incident) {
+            self.tell_recovery(incident, &receiver, reason, now);
+        }
+        incident.resolved_at = Some(now);
+        incident.flush_at = None;
+        incident.withheld.clear();
+        incident.closed = Some(self.view_incident(incident, now));
+        self.groups.remove(&incident.group);
+        self.dirty.incidents.insert(incident.number);
+        self.note(now, Some(incident.number), "resolved", reason, "");
+        for key in std::mem::take(&mut incident.members) {
+            let Some(alert) = self.alerts.get_mut(&key) else { continue };
+            alert.incidents.remove(&incident.number);
+            if alert.incidents.is_empty() && alert.resolved_at.is_some() {
+                self.alerts.forget(&key);
+            }
+            self.dirty.alerts.insert(key);
+        }
+    }
+
+    /// Over, and everybody has heard: it leaves the memory.
+    fn close(&mut self, mut incident: Incident) {
+        let number = incident.number;
+        if let Some(view) = &mut incident.closed {
+            view.told.clone_from(&incident.heard);
+        }
+        for receiver in std::mem::take(&mut incident.told).into_keys() {
+            self.dirty.told.insert((number, receiver));
+        }
+        incident.left_memory = true;
+        self.dirty.incidents.remove(&number);
+        self.dirty.closed.push(incident);
+    }
+}
+
+fn by(ack: &Ack) -> String {
+    format!("the ack of {} ended", ack.author)
+}
+
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Problem => "problem",
+        Kind::Update => "update",
+        Kind::Reminder => "reminder",
+        Kind::Recovery => "recovery",
+        Kind::Acknowledged => "acknowledged",
+        Kind::Digest => "digest",
+        Kind::Test => "test",
+    }
+}

@@ -1,0 +1,237 @@
+//! What people see: domain → wire.
+
+use std::collections::BTreeMap;
+
+use dogwatch_wire::{State, ctl};
+use jiff::Timestamp;
+
+use super::Core;
+use crate::{
+    ack::Ack,
+    alert::{Alert, Claim},
+    incident::{Incident, counts},
+    notify::NotifiedAlert,
+    outbox::{Row, RowState},
+    silence::Silence,
+};
+
+impl Core {
+    /// `warnings` are the shell's own troubles.
+    pub fn status(&self, version: &str, mut warnings: Vec<String>, now: Timestamp) -> ctl::Status {
+        let open = self.incidents.values().filter(|incident| incident.resolved_at.is_none());
+        let mut incidents: Vec<_> = open.map(|incident| self.view_incident(incident, now)).collect();
+        incidents.sort_by_key(|incident| (std::cmp::Reverse(severity(incident.state)), incident.opened_at));
+        let agents = self.agents.iter().map(|(id, agent)| ctl::AgentStatus {
+            agent: id.clone(),
+            host: agent.host.clone(),
+            version: agent.version.clone(),
+            services: agent.services,
+            last_heard_at: agent.last_heard_at,
+            silent: agent.silent,
+        });
+        for (receiver, failing) in &self.failing {
+            warnings.push(format!(
+                "receiver {receiver} fails since {}: {}; try `alertctl test-notify {receiver}`",
+                failing.since.round(jiff::Unit::Second).unwrap_or(failing.since),
+                failing.error
+            ));
+        }
+        ctl::Status {
+            version: version.into(),
+            started_at: self.started_at,
+            incidents,
+            agents: agents.collect(),
+            outbox: self.outbox_status(),
+            warnings,
+        }
+    }
+
+    pub fn outbox_status(&self) -> ctl::OutboxStatus {
+        let mut status = ctl::OutboxStatus::default();
+        for row in self.outbox.iter() {
+            match row.state {
+                RowState::Leased { .. } => status.leased += 1,
+                _ => status.queued += 1,
+            }
+            let at = row.notification.created_at;
+            status.oldest_at = Some(status.oldest_at.map_or(at, |oldest| oldest.min(at)));
+        }
+        status
+    }
+
+    /// Numbers for the metrics page: firing alerts, open incidents, of them acked, agents, of them silent, silences.
+    pub fn sizes(&self) -> Sizes {
+        let open = || self.incidents.values().filter(|incident| incident.resolved_at.is_none());
+        Sizes {
+            firing: self.alerts.firing_count(),
+            incidents: open().count(),
+            acked: open().filter(|incident| incident.ack.is_some()).count(),
+            agents: self.agents.len(),
+            silent: self.agents.values().filter(|agent| agent.silent).count(),
+            silences: self.silences.iter().count(),
+            failing: self.failing.len(),
+        }
+    }
+
+    /// An incident in the memory: open, or over and not yet told to all.
+    pub fn incident(&self, number: u64, now: Timestamp) -> Option<(ctl::Incident, Vec<String>)> {
+        let incident = self.incidents.get(&number)?;
+        Some((self.view_incident(incident, now), incident.group.route.clone()))
+    }
+
+    pub fn silences(&self, now: Timestamp) -> Vec<ctl::Silence> {
+        self.silences.iter().map(|silence| self.view_silence(silence, now)).collect()
+    }
+
+    pub(super) fn view_incident(&self, incident: &Incident, now: Timestamp) -> ctl::Incident {
+        if let Some(closed) = &incident.closed {
+            return ctl::Incident { told: incident.heard.clone(), ..closed.clone() };
+        }
+        let members: Vec<_> = incident.members.iter().filter_map(|key| self.alerts.get(key)).collect();
+        let next_step = incident.escalation.next().map(|(position, at)| ctl::NextStep {
+            step: u32::try_from(position.step + 1).unwrap_or(u32::MAX),
+            targets: incident
+                .escalation
+                .policy
+                .steps
+                .get(position.step)
+                .map_or(Vec::new(), |step| step.notify.clone()),
+            at,
+        });
+        let first_step = || ctl::NextStep {
+            step: 1,
+            targets: incident.escalation.policy.steps.first().map_or(Vec::new(), |step| step.notify.clone()),
+            at: incident.flush_at.unwrap_or(now),
+        };
+        let waits = !incident.escalation.has_begun() && incident.flush_at.is_some();
+        ctl::Incident {
+            number: incident.number,
+            state: worst(members.iter().filter_map(|alert| alert.claim())),
+            group: incident.group.labels.clone(),
+            route: incident.route_text(),
+            title: title(&members),
+            opened_at: incident.opened_at,
+            resolved_at: incident.resolved_at,
+            alerts: members.iter().map(|alert| view_alert(alert)).collect(),
+            ack: incident.ack.as_ref().map(Ack::to_info),
+            told: incident.heard.clone(),
+            next_step: next_step.or_else(|| waits.then(first_step)),
+            silenced_by: self.silenced_by(&members, now),
+        }
+    }
+
+    /// Numbers of the silences, if they mute all that fires.
+    fn silenced_by(&self, members: &[&Alert], now: Timestamp) -> Vec<u64> {
+        let firing = members.iter().filter(|alert| alert.resolved_at.is_none());
+        let muting: Vec<_> = firing.map(|alert| self.silences.muting(&alert.labels, now)).collect();
+        if muting.iter().any(Vec::is_empty) {
+            return Vec::new();
+        }
+        let numbers: std::collections::BTreeSet<u64> = muting.into_iter().flatten().collect();
+        numbers.into_iter().collect()
+    }
+
+    pub(super) fn view_silence(&self, silence: &Silence, now: Timestamp) -> ctl::Silence {
+        let firing = self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none());
+        let matches = firing.filter(|(_, alert)| silence.matches(&alert.labels)).count();
+        ctl::Silence {
+            number: silence.number,
+            matchers: silence.matchers.iter().map(ToString::to_string).collect(),
+            author: silence.author.clone(),
+            comment: silence.comment.clone(),
+            starts_at: silence.starts_at,
+            ends_at: silence.ends_at,
+            active: silence.is_active(now),
+            matches: matches as u64,
+        }
+    }
+}
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    pub firing: usize,
+    pub incidents: usize,
+    pub acked: usize,
+    pub agents: usize,
+    pub silent: usize,
+    pub silences: usize,
+    pub failing: usize,
+}
+
+pub fn notification_info(row: &Row) -> ctl::NotificationInfo {
+    ctl::NotificationInfo {
+        id: row.notification.id.clone(),
+        receiver: row.notification.receiver.clone(),
+        kind: super::review::kind_name(row.notification.kind).into(),
+        reason: row.notification.reason.clone(),
+        state: row.state.name().into(),
+        created_at: row.notification.created_at,
+        attempts: row.attempts,
+        last_error: row.last_error.clone(),
+        provider_id: row.provider_id.clone(),
+        settled_at: row.settled_at,
+    }
+}
+
+fn view_alert(alert: &Alert) -> ctl::Alert {
+    ctl::Alert {
+        labels: alert.labels.clone(),
+        annotations: alert.annotations.clone(),
+        state: alert.state,
+        flapping: alert.flapping,
+        summary: alert.summary.clone(),
+        detail: alert.detail.clone(),
+        perfdata: alert.perfdata.clone(),
+        since: alert.since,
+        resolved_at: alert.resolved_at,
+    }
+}
+
+fn worst(claims: impl IntoIterator<Item = Claim>) -> State {
+    claims.into_iter().max().map_or(State::Ok, Claim::as_state)
+}
+
+fn severity(state: State) -> u8 {
+    match state {
+        State::Ok => 0,
+        State::Warning => 1,
+        State::Unknown => 2,
+        State::Critical => 3,
+    }
+}
+
+/// What a person sees first: the one alert, or how many of what, where.
+fn title(members: &[&Alert]) -> String {
+    let notified: Vec<_> = members.iter().map(|alert| alert.to_notified()).collect();
+    let (firing, resolved): (Vec<_>, Vec<_>) =
+        notified.into_iter().partition(|alert| alert.resolved_at.is_none());
+    title_of(&firing, &resolved)
+}
+
+pub(super) fn title_of(firing: &[NotifiedAlert], resolved: &[NotifiedAlert]) -> String {
+    let shown = if firing.is_empty() { resolved } else { firing };
+    let label = |alert: &NotifiedAlert, name| alert.labels.get(name).cloned().unwrap_or_default();
+    if let [only] = shown {
+        let state = match (firing.is_empty(), only.flapping) {
+            (true, _) => "OK",
+            (false, true) => "flapping",
+            (false, false) => only.state.name(),
+        };
+        return format!("{state} {}/{}: {}", label(only, "host"), label(only, "service"), only.summary);
+    }
+    let mut hosts: BTreeMap<String, usize> = BTreeMap::new();
+    for alert in shown {
+        *hosts.entry(label(alert, "host")).or_default() += 1;
+    }
+    let place = match hosts.len() {
+        0 => String::new(),
+        1..=3 => format!(" on {}", hosts.into_keys().collect::<Vec<_>>().join(", ")),
+        more => format!(" on {more} hosts"),
+    };
+    if firing.is_empty() {
+        return format!("OK: {} alerts{place} resolved", shown.len());
+    }
+    let claims = shown.iter().filter_map(|alert| Claim::of(alert.state, alert.flapping));
+    format!("{}{place}", counts(claims))
+}

@@ -1,0 +1,412 @@
+//! The loop that owns the core.
+//!
+//! ```text
+//!  inputs ─▶ core ─▶ settle ─▶ lease ─▶ ONE COMMIT ─▶ answers ─▶ delivery tasks ─▶ outcomes ─▶ (inputs)
+//!             decided ┘                 committed ┘      leased ┘  sent ┘          recorded: next commit
+//! ```
+//!
+//! All inputs that wait are taken together and committed together, so the disk's latency is shared by however many came
+//! meanwhile. Nobody is answered, and nothing is sent, before the commit; with one exception: while the store fails alerts
+//! are told all the same, and agents are answered 503 so that they keep what they reported.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use dogwatch_daemon::systemd;
+use dogwatch_wire::{Batch, BatchReply, ctl};
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    clock::{Clock, Stopwatch},
+    core::{BadBatch, Change, Core, Lease, Refused, Rules, notification_info},
+    crash, metrics,
+    moment::{between, later},
+    notify::{Accepted, DeliveryError, Notification},
+    outbox::LEASE,
+    store::writer::Writer,
+};
+
+/// Hands one notification to a receiver, once. The real one is [`crate::notify::Receivers`].
+pub trait Deliver: Send + Sync + 'static {
+    fn deliver(
+        &self,
+        receiver: &str,
+        notification: &Notification,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Accepted, DeliveryError>> + Send;
+}
+
+/// Inputs that may wait for the loop; beyond that a caller waits before it is even queued.
+pub const INPUTS_MAX: usize = 1_024;
+/// Inputs that share one commit.
+const TAKEN_AT_ONCE: usize = 256;
+/// Notifications on their way at the same time, over all receivers.
+const IN_FLIGHT_MAX: usize = 64;
+/// One attempt; the lease is a little longer.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() - 5);
+/// How often the loop turns at least: for the watchdog, the gauges and a store that failed.
+const BEAT: Duration = Duration::from_secs(2);
+const PRUNE_INTERVAL: Duration = Duration::from_hours(6);
+/// At the end, for what is under way.
+const DRAIN: Duration = Duration::from_secs(5);
+
+type Answer<T> = oneshot::Sender<T>;
+
+/// What the outside asks of the loop.
+pub enum Input {
+    Batch(Box<Batch>, Answer<Result<BatchReply, BatchError>>),
+    Ack(u64, ctl::Ack, String, Answer<Result<ctl::Incident, Refused>>),
+    Unack(u64, ctl::Unack, String, Answer<Result<ctl::Incident, Refused>>),
+    Silence(ctl::NewSilence, String, Answer<Result<ctl::Silence, Refused>>),
+    EndSilence(u64, String, Answer<Result<ctl::Silence, Refused>>),
+    /// Answered when it is settled, not when it is queued.
+    Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
+    Status(Answer<ctl::Status>),
+    /// An incident that is not over, and its route.
+    Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
+    Silences(Answer<Vec<ctl::Silence>>),
+}
+
+/// Why a batch was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error(transparent)]
+    Bad(#[from] BadBatch),
+    /// It is taken, but not durable: send it again.
+    #[error("the store fails ({0}); keep these events and send them again")]
+    NotDurable(String),
+}
+
+/// To be answered once the commit is through.
+type Owed = Box<dyn FnOnce(&Writer) + Send>;
+
+pub struct Engine<D> {
+    core: Core,
+    writer: Writer,
+    receivers: Arc<D>,
+    clock: Clock,
+    deliveries: JoinSet<(Result<Accepted, DeliveryError>, f64)>,
+    leased: HashMap<tokio::task::Id, (u64, String)>,
+    testers: HashMap<u64, Answer<Result<ctl::NotificationInfo, Refused>>>,
+    /// Things to tell whoever asks for the status, besides what changes by itself.
+    notices: Vec<String>,
+    keep_history: Duration,
+    next_prune: Timestamp,
+}
+
+/// What the loop is told besides inputs.
+pub enum Order<D> {
+    Reload(Box<Rules>, D),
+    /// The config on disk is wrong; the old one stays.
+    ReloadFailed(String),
+    Stop,
+}
+
+impl<D: Deliver> Engine<D> {
+    pub fn new(
+        core: Core,
+        writer: Writer,
+        receivers: D,
+        mut clock: Clock,
+        keep_history: Duration,
+        notice: Option<String>,
+    ) -> Self {
+        let next_prune = clock.now().0;
+        Self {
+            core,
+            writer,
+            receivers: Arc::new(receivers),
+            clock,
+            deliveries: JoinSet::new(),
+            leased: HashMap::new(),
+            testers: HashMap::new(),
+            notices: notice.into_iter().collect(),
+            keep_history,
+            next_prune,
+        }
+    }
+
+    /// Turns until told to stop.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut orders: mpsc::Receiver<Order<D>>) {
+        loop {
+            let now = self.now();
+            let due = self.core.next_wakeup();
+            let pause = due.map_or(BEAT, |at| between(now, at)).min(BEAT);
+            let mut taken = Vec::new();
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Stop) | None => break,
+                    Some(order) => self.obey(order),
+                },
+                Some(input) = inputs.recv() => taken.push(input),
+                Some(done) = self.deliveries.join_next_with_id() => self.on_delivered(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            while taken.len() < TAKEN_AT_ONCE
+                && let Ok(input) = inputs.try_recv()
+            {
+                taken.push(input);
+            }
+            while let Some(done) = self.deliveries.try_join_next_with_id() {
+                self.on_delivered(done);
+            }
+            self.turn(taken).await;
+            if let Some(at) = due.filter(|at| *at <= self.now()) {
+                metrics::timer_lag(between(at, self.now()).as_secs_f64());
+            }
+        }
+        self.finish(inputs).await;
+    }
+
+    /// Takes inputs, decides, commits, answers, sends.
+    async fn turn(&mut self, taken: Vec<Input>) {
+        let now = self.now();
+        let owed: Vec<Owed> = taken.into_iter().filter_map(|input| self.on_input(input, now)).collect();
+        self.core.settle(now);
+        let free = IN_FLIGHT_MAX.saturating_sub(self.deliveries.len());
+        let leases = self.core.poll_send(free, now);
+        self.commit().await;
+        for answer in owed {
+            answer(&self.writer);
+        }
+        for lease in leases {
+            self.dispatch(lease);
+        }
+        if now >= self.next_prune && self.writer.trouble().is_none() {
+            self.next_prune = later(now, PRUNE_INTERVAL);
+            self.writer.prune(now.saturating_sub(self.keep_history).unwrap_or(Timestamp::MIN));
+        }
+        let sizes = self.core.sizes();
+        metrics::state(
+            sizes,
+            &self.core.outbox_status(),
+            self.writer.trouble().is_none(),
+            self.writer.behind(),
+        );
+        systemd::alive();
+    }
+
+    async fn commit(&mut self) {
+        let changes = self.core.take_changes();
+        let settled = self.look_at(&changes);
+        let rows = changes.len();
+        if rows > 0 {
+            crash::point("decided");
+        }
+        let watch = Stopwatch::start();
+        let durable = self.writer.commit(changes).await;
+        if rows > 0 && durable {
+            metrics::commit(rows, watch.seconds());
+            crash::point("committed");
+            if settled {
+                crash::point("recorded");
+            }
+        }
+    }
+
+    /// Logs and counts each decision; answers those who wait for a test. True if an outcome is among the changes.
+    fn look_at(&mut self, changes: &[Change]) -> bool {
+        let mut settled = false;
+        for change in changes {
+            match change {
+                Change::History(entry) => {
+                    metrics::decision(entry);
+                    let (kind, reason, text) = (&entry.kind, &entry.reason, &entry.text);
+                    match entry.kind.as_str() {
+                        "failed" => tracing::error!(incident = entry.incident, reason, "{kind}: {text}"),
+                        "retrying" => tracing::warn!(incident = entry.incident, reason, "{kind}: {text}"),
+                        _ => tracing::info!(
+                            incident = entry.incident,
+                            reason,
+                            by = entry.author,
+                            "{kind}: {text}"
+                        ),
+                    }
+                }
+                Change::Outbox(row) if row.settled_at.is_some() => {
+                    settled = true;
+                    if let Some(tester) = self.testers.remove(&row.seq) {
+                        let _ = tester.send(Ok(notification_info(row)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        settled
+    }
+
+    fn on_input(&mut self, input: Input, now: Timestamp) -> Option<Owed> {
+        match input {
+            Input::Batch(batch, answer) => {
+                let outcome = self.core.on_batch(&batch, now);
+                Some(Box::new(move |writer| {
+                    let outcome = match (outcome, writer.trouble()) {
+                        (Err(bad), _) => Err(bad.into()),
+                        (Ok(_), Some(trouble)) => Err(BatchError::NotDurable(trouble.into())),
+                        (Ok(reply), None) => Ok(reply),
+                    };
+                    metrics::batch(match &outcome {
+                        Ok(_) => "taken",
+                        Err(BatchError::Bad(_)) => "bad",
+                        Err(BatchError::NotDurable(_)) => "not_durable",
+                    });
+                    let _ = answer.send(outcome);
+                }))
+            }
+            Input::Ack(number, ask, author, answer) => {
+                Some(owed(answer, self.core.on_ack(number, &ask, &author, now)))
+            }
+            Input::Unack(number, ask, author, answer) => {
+                Some(owed(answer, self.core.on_unack(number, &ask, &author, now)))
+            }
+            Input::Silence(ask, author, answer) => {
+                Some(owed(answer, self.core.on_silence(&ask, &author, now)))
+            }
+            Input::EndSilence(number, author, answer) => {
+                Some(owed(answer, self.core.on_silence_end(number, &author, now)))
+            }
+            Input::Test(receiver, author, answer) => {
+                match self.core.on_test(&receiver, &author, now) {
+                    Ok(seq) => {
+                        self.testers.insert(seq, answer);
+                    }
+                    Err(refused) => drop(answer.send(Err(refused))),
+                }
+                None
+            }
+            Input::Status(answer) => {
+                let warnings = self.warnings();
+                drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
+                None
+            }
+            Input::Incident(number, answer) => {
+                drop(answer.send(self.core.incident(number, now)));
+                None
+            }
+            Input::Silences(answer) => {
+                drop(answer.send(self.core.silences(now)));
+                None
+            }
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let store = self.writer.trouble().map(|trouble| {
+            format!("the store fails ({trouble}): {} rows are only in memory", self.writer.behind())
+        });
+        store.into_iter().chain(self.notices.iter().cloned()).collect()
+    }
+
+    fn dispatch(&mut self, lease: Lease) {
+        let receivers = Arc::clone(&self.receivers);
+        let (seq, receiver) = (lease.seq, lease.notification.receiver.clone());
+        let task = self.deliveries.spawn(async move {
+            crash::point("leased");
+            let watch = Stopwatch::start();
+            let notification = &lease.notification;
+            let attempt = receivers.deliver(&notification.receiver, notification, ATTEMPT_DEADLINE);
+            let outcome = tokio::time::timeout(LEASE, attempt).await.unwrap_or_else(|_| {
+                Err(DeliveryError::Retry { after: None, reason: format!("no answer within {LEASE:?}") })
+            });
+            crash::point("sent");
+            (outcome, watch.seconds())
+        });
+        self.leased.insert(task.id(), (seq, receiver));
+    }
+
+    fn on_delivered(&mut self, done: Result<Delivered, tokio::task::JoinError>) {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some((seq, receiver)) = self.leased.remove(&id) else { return };
+        let (outcome, seconds) = match done {
+            Ok((_, (outcome, seconds))) => (outcome, seconds),
+            // A receiver that panics must not take the alert with it.
+            Err(error) => (Err(DeliveryError::Retry { after: None, reason: error.to_string() }), 0.0),
+        };
+        metrics::attempt(&receiver, outcome_name(&outcome), seconds);
+        let now = self.now();
+        self.core.on_delivery(seq, outcome, fastrand::u64(..), now);
+    }
+
+    fn obey(&mut self, order: Order<D>) {
+        self.notices.retain(|notice| !notice.starts_with(RELOAD_FAILED));
+        match order {
+            Order::Reload(rules, receivers) => {
+                self.core.on_reload(*rules);
+                self.receivers = Arc::new(receivers);
+                metrics::reload(true);
+                tracing::info!("config reloaded");
+            }
+            Order::ReloadFailed(problems) => {
+                metrics::reload(false);
+                tracing::error!("{RELOAD_FAILED}:\n{problems}");
+                self.notices.push(format!("{RELOAD_FAILED}: {problems}"));
+            }
+            Order::Stop => {}
+        }
+    }
+
+    /// Takes what is queued and waits a little for what is under way; the rest is in the store.
+    async fn finish(mut self, mut inputs: mpsc::Receiver<Input>) {
+        systemd::stopping();
+        inputs.close();
+        let mut rest = Vec::new();
+        while let Ok(input) = inputs.try_recv() {
+            rest.push(input);
+        }
+        let now = self.now();
+        let owed: Vec<Owed> = rest.into_iter().filter_map(|input| self.on_input(input, now)).collect();
+        self.core.settle(now);
+        self.commit().await;
+        for answer in owed {
+            answer(&self.writer);
+        }
+        let drained = tokio::time::timeout(DRAIN, async {
+            while let Some(done) = self.deliveries.join_next_with_id().await {
+                self.on_delivered(done);
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(
+                "some notifications are still under way; they are sent again after the start, under the same ids"
+            );
+        }
+        let now = self.now();
+        self.core.settle(now);
+        self.commit().await;
+        tracing::info!("stopped");
+    }
+
+    fn now(&mut self) -> Timestamp {
+        let (now, leapt) = self.clock.now();
+        if let Some(leap) = leapt {
+            tracing::warn!(
+                "the clock leapt {}s ahead; agents get that much more time to be heard",
+                leap.as_secs()
+            );
+            self.core.on_leap(leap);
+        }
+        now
+    }
+}
+
+type Delivered = (tokio::task::Id, (Result<Accepted, DeliveryError>, f64));
+
+const RELOAD_FAILED: &str = "the new config is not used";
+
+fn owed<T: Send + 'static>(answer: Answer<T>, value: T) -> Owed {
+    Box::new(move |_| drop(answer.send(value)))
+}
+
+fn outcome_name(outcome: &Result<Accepted, DeliveryError>) -> &'static str {
+    match outcome {
+        Ok(_) => "accepted",
+        Err(DeliveryError::Retry { .. }) => "retry",
+        Err(DeliveryError::Rejected { .. }) => "rejected",
+    }
+}

@@ -1,0 +1,170 @@
+//! An incident: the alerts of one group, under a number that people work on.
+//!
+//! It opens with the first alert of its group and is over when none of its alerts fires. A problem after that is a new
+//! incident with a new number. Its timing and its policy are copies from the day it opened: a new config is for new
+//! incidents.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dogwatch_wire::ctl;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ack::Ack,
+    alert::{AlertKey, Claim},
+    escalation::{Escalation, Policy},
+    moment::later,
+    reason::Reason,
+    route::{Timing, Way},
+    told::Told,
+};
+
+/// Two alerts with the same of these belong together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GroupKey {
+    pub route: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Incident {
+    pub number: u64,
+    pub group: GroupKey,
+    pub timing: Timing,
+    pub opened_at: Timestamp,
+    pub resolved_at: Option<Timestamp>,
+    /// When to look for news next.
+    pub flush_at: Option<Timestamp>,
+    pub last_flush: Option<Timestamp>,
+    /// Why the escalation starts when it does.
+    pub cause: Cause,
+    /// Firing but silenced when last looked at.
+    pub withheld: BTreeSet<AlertKey>,
+    pub escalation: Escalation,
+    /// The next step was brought forward, for a receiver could not be reached.
+    #[serde(default)]
+    pub hastened: bool,
+    pub ack: Option<Ack>,
+    /// Who was told of the problem, in order, whatever came after.
+    pub heard: Vec<String>,
+    /// As it was when it was over.
+    pub closed: Option<ctl::Incident>,
+    /// Over, and everybody has heard.
+    pub left_memory: bool,
+    /// By receiver; rows of their own in the store.
+    #[serde(skip)]
+    pub told: BTreeMap<String, Told>,
+    /// Rebuilt from the alerts.
+    #[serde(skip)]
+    pub members: BTreeSet<AlertKey>,
+}
+
+/// What made the policy begin at its first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Opened,
+    SilenceEnded,
+    Unacked,
+    AckExpired,
+    AckOutdated,
+}
+
+impl Cause {
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Opened => Reason::FirstNotification,
+            Self::SilenceEnded => Reason::SilenceEnded,
+            Self::Unacked => Reason::Unacked,
+            Self::AckExpired => Reason::AckExpired,
+            Self::AckOutdated => Reason::AckOutdated,
+        }
+    }
+}
+
+impl Incident {
+    pub fn open(number: u64, way: &Way, policy: Policy, now: Timestamp) -> Self {
+        Self {
+            number,
+            group: GroupKey { route: way.path.clone(), labels: way.group.clone() },
+            timing: way.timing,
+            opened_at: now,
+            resolved_at: None,
+            flush_at: Some(later(now, way.timing.group_wait)),
+            last_flush: None,
+            cause: Cause::Opened,
+            withheld: BTreeSet::new(),
+            escalation: Escalation::new(policy),
+            hastened: false,
+            ack: None,
+            heard: Vec::new(),
+            closed: None,
+            left_memory: false,
+            told: BTreeMap::new(),
+            members: BTreeSet::new(),
+        }
+    }
+
+    /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over.
+    pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) {
+        let soon = later(now, self.timing.group_wait);
+        let at = match self.last_flush {
+            Some(last) if !urgent => soon.max(later(last, self.timing.group_interval)),
+            _ => soon,
+        };
+        self.flush_at = Some(self.flush_at.map_or(at, |planned| planned.min(at)));
+    }
+
+    /// Takes the ack away; the policy begins again.
+    pub fn end_ack(&mut self, cause: Cause, now: Timestamp) -> Option<Ack> {
+        let ended = self.ack.take()?;
+        self.begin_again(cause, now);
+        Some(ended)
+    }
+
+    pub fn begin_again(&mut self, cause: Cause, now: Timestamp) {
+        self.cause = cause;
+        if self.escalation.has_begun() {
+            self.escalation.restart(now);
+        }
+        self.flush_at = Some(now);
+    }
+
+    /// When it has to be looked at again, if nothing happens before.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        if self.resolved_at.is_some() {
+            return None;
+        }
+        if let Some(ack) = &self.ack {
+            return ack.expires_at;
+        }
+        let repeat = self.told.values().map(|told| later(told.last_at, self.timing.repeat_interval)).min();
+        let step = self.escalation.next().map(|(_, at)| at);
+        // While all is silenced only the end of a silence or another alert can change anything, and both wake it.
+        let held = self.escalation.has_begun() && step.is_none() && !self.withheld.is_empty();
+        let repeat = repeat.filter(|_| !held);
+        [self.flush_at, step, repeat].into_iter().flatten().min()
+    }
+
+    pub fn route_text(&self) -> String {
+        self.group.route.last().cloned().unwrap_or_default()
+    }
+}
+
+/// Counts by state, worst first: `2 CRITICAL, 1 WARNING`.
+pub fn counts(claims: impl IntoIterator<Item = Claim>) -> String {
+    let mut by_claim: BTreeMap<Claim, usize> = BTreeMap::new();
+    for claim in claims {
+        *by_claim.entry(claim).or_default() += 1;
+    }
+    let name = |claim| match claim {
+        Claim::Critical => "CRITICAL",
+        Claim::Unknown => "UNKNOWN",
+        Claim::Flapping => "flapping",
+        Claim::Warning => "WARNING",
+    };
+    let parts: Vec<_> =
+        by_claim.iter().rev().map(|(&claim, count)| format!("{count} {}", name(claim))).collect();
+    parts.join(", ")
+}

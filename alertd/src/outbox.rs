@@ -1,0 +1,500 @@
+//! The outbox: every notification that is decided and not settled, and the order in which they go.
+//!
+//! ```text
+//!   queued ──poll──▶ leased ──accepted──▶ accepted
+//!     │ ▲              │ └───rejected, too old──▶ failed
+//!     │ └────retry─────┘
+//!     ├─superseded by a newer word, if never tried
+//!     └─over the receiver's rate: digested into one that is queued in its place
+//! ```
+//!
+//! Promises: one incident's words to one receiver go in order, one at a time (a *lane*). What was tried once is tried
+//! until it is settled, under the same id: the receiver may have taken it although no answer came. What was never tried may
+//! be replaced. The rate limit holds and digests; it drops nothing. A restart makes leased rows queued again.
+//!
+//! Not here: what to say (`core/review.rs`), what an outcome means for the incident (`core/delivery.rs`), sending.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    moment::later,
+    notify::{Kind, Notification},
+    ratelimit::{Rate, RateLimit},
+    told::{Claims, Says},
+};
+
+/// One notification on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Order of decision; also the key in the store.
+    pub seq: u64,
+    pub state: RowState,
+    pub attempts: u32,
+    /// When it weighed on the receiver's rate.
+    pub first_try_at: Option<Timestamp>,
+    pub notification: Notification,
+    pub says: Says,
+    /// The policy went on because this one takes too long.
+    #[serde(default)]
+    pub escalated: bool,
+    pub last_error: Option<String>,
+    pub provider_id: Option<String>,
+    pub settled_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowState {
+    Queued {
+        not_before: Timestamp,
+    },
+    Leased {
+        until: Timestamp,
+    },
+    Accepted,
+    Failed,
+    Superseded,
+    /// Said by the digest with this `seq`; settled when that is.
+    Digested {
+        into: u64,
+    },
+}
+
+impl RowState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued { .. } => "queued",
+            Self::Leased { .. } => "leased",
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+            Self::Digested { .. } => "digested",
+        }
+    }
+}
+
+impl Row {
+    pub fn new(seq: u64, notification: Notification, says: Says) -> Self {
+        Self {
+            seq,
+            state: RowState::Queued { not_before: notification.created_at },
+            attempts: 0,
+            first_try_at: None,
+            notification,
+            says,
+            escalated: false,
+            last_error: None,
+            provider_id: None,
+            settled_at: None,
+        }
+    }
+
+    /// Nobody can have heard it yet.
+    pub fn is_untried(&self) -> bool {
+        matches!(self.state, RowState::Queued { .. }) && self.attempts == 0
+    }
+
+    fn lane(&self) -> Option<Lane> {
+        let Notification { incident, receiver, .. } = &self.notification;
+        (*incident != 0).then(|| (*incident, receiver.clone()))
+    }
+}
+
+type Lane = (u64, String);
+
+/// One receiver's side of the outbox.
+#[derive(Default)]
+struct Queue {
+    limit: Option<RateLimit>,
+    /// Never tried, in order.
+    fresh: BTreeSet<u64>,
+    /// Tried before; no weight on the rate.
+    again: BTreeSet<(Timestamp, u64)>,
+    in_flight: usize,
+    /// Over the limit until then.
+    held_until: Option<Timestamp>,
+}
+
+/// All rows that are not settled.
+#[derive(Default)]
+pub struct Outbox {
+    rows: BTreeMap<u64, Row>,
+    lanes: BTreeMap<Lane, BTreeSet<u64>>,
+    queues: BTreeMap<String, Queue>,
+    /// Rows that each live digest speaks for.
+    digests: BTreeMap<u64, BTreeSet<u64>>,
+    /// Receivers whose queue may have something to send.
+    ready: BTreeSet<String>,
+    wakeups: BTreeSet<(Timestamp, String)>,
+}
+
+/// What [`Outbox::poll_send`] found to do for one receiver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Send {
+    /// Leased: hand it over.
+    One(u64),
+    /// These are over the limit and their time has come: put them into a digest, [`Outbox::digest`].
+    Digest(String, Vec<u64>),
+}
+
+impl Outbox {
+    /// Sets the receivers' rates. Budgets of unchanged rates stay as spent.
+    pub fn set_rates(&mut self, rates: &BTreeMap<String, Rate>) {
+        for (receiver, &rate) in rates {
+            let queue = self.queues.entry(receiver.clone()).or_default();
+            if queue.limit.as_ref().is_none_or(|limit| limit.rate() != rate) {
+                queue.limit = Some(RateLimit::new(rate));
+                queue.held_until = None;
+                self.ready.insert(receiver.clone());
+            }
+        }
+    }
+
+    /// Tells the limiters what was sent before a restart; ascending.
+    pub fn replay_spending(&mut self, spent: &[(String, Timestamp)]) {
+        for (receiver, at) in spent {
+            if let Some(limit) = self.queues.get(receiver).and_then(|queue| queue.limit.as_ref()) {
+                limit.replay([*at]);
+            }
+        }
+    }
+
+    /// Puts back a row from the store. One that was leased is due at once: whether it was sent nobody knows.
+    pub fn restore(&mut self, mut row: Row) {
+        if let RowState::Leased { .. } = row.state {
+            row.state = RowState::Queued { not_before: row.notification.created_at };
+        }
+        self.insert(row);
+    }
+
+    pub fn insert(&mut self, row: Row) {
+        let (seq, receiver) = (row.seq, row.notification.receiver.clone());
+        if let Some(lane) = row.lane() {
+            self.lanes.entry(lane).or_default().insert(seq);
+        }
+        match row.state {
+            RowState::Queued { .. } => self.enqueue(&row),
+            RowState::Digested { into } => {
+                self.digests.entry(into).or_default().insert(seq);
+            }
+            _ => {}
+        }
+        self.rows.insert(seq, row);
+        self.ready.insert(receiver);
+    }
+
+    fn enqueue(&mut self, row: &Row) {
+        let RowState::Queued { not_before } = row.state else { return };
+        let receiver = &row.notification.receiver;
+        let queue = self.queues.entry(receiver.clone()).or_default();
+        // A test goes past limits, like a retry.
+        if row.attempts == 0 && row.notification.kind != Kind::Test {
+            queue.fresh.insert(row.seq);
+            self.ready.insert(receiver.clone());
+        } else {
+            queue.again.insert((not_before, row.seq));
+            self.wakeups.insert((not_before, receiver.clone()));
+        }
+    }
+
+    pub fn get(&self, seq: u64) -> Option<&Row> {
+        self.rows.get(&seq)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// Unsettled words of an incident to a receiver, in order.
+    pub fn lane(&self, incident: u64, receiver: &str) -> impl Iterator<Item = &Row> {
+        let lane = self.lanes.get(&(incident, receiver.to_owned()));
+        lane.into_iter().flatten().filter_map(|seq| self.rows.get(seq))
+    }
+
+    /// Receivers with unsettled words of an incident.
+    pub fn receivers_of(&self, incident: u64) -> impl Iterator<Item = &str> {
+        let from = (incident, String::new());
+        self.lanes
+            .range(from..)
+            .take_while(move |((number, _), _)| *number == incident)
+            .map(|((_, receiver), _)| receiver.as_str())
+    }
+
+    /// Adds what the receiver will know once everything unsettled in the lane has arrived.
+    pub fn add_expected(&self, incident: u64, receiver: &str, knows: &mut Claims) {
+        for row in self.lane(incident, receiver) {
+            row.says.add_to(knows);
+        }
+    }
+
+    /// Settles a row and forgets it; the caller records it.
+    pub fn settle(&mut self, seq: u64, state: RowState, now: Timestamp) -> Option<Row> {
+        let mut row = self.rows.remove(&seq)?;
+        self.unqueue(&row);
+        if let Some(lane) = row.lane()
+            && let Some(seqs) = self.lanes.get_mut(&lane)
+        {
+            seqs.remove(&seq);
+            if seqs.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+        row.state = state;
+        row.settled_at = Some(now);
+        Some(row)
+    }
+
+    fn unqueue(&mut self, row: &Row) {
+        let receiver = &row.notification.receiver;
+        let Some(queue) = self.queues.get_mut(receiver) else { return };
+        match row.state {
+            RowState::Queued { not_before } => {
+                queue.fresh.remove(&row.seq);
+                queue.again.remove(&(not_before, row.seq));
+            }
+            RowState::Leased { .. } => queue.in_flight = queue.in_flight.saturating_sub(1),
+            _ => {}
+        }
+        self.ready.insert(receiver.clone());
+    }
+
+    /// Says what the next thing to send is, leasing it; `None` if nothing may go now. Call until `None`.
+    pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
+        while let Some((at, _)) = self.wakeups.first()
+            && *at <= now
+        {
+            if let Some((_, receiver)) = self.wakeups.pop_first() {
+                self.ready.insert(receiver);
+            }
+        }
+        while let Some(receiver) = self.ready.first().cloned() {
+            if let Some(send) = self.poll_receiver(&receiver, now) {
+                return Some(send);
+            }
+            self.ready.remove(&receiver);
+        }
+        None
+    }
+
+    fn poll_receiver(&mut self, receiver: &str, now: Timestamp) -> Option<Send> {
+        let queue = self.queues.get(receiver)?;
+        if queue.in_flight >= IN_FLIGHT_MAX {
+            return None;
+        }
+        let due = queue.again.iter().take_while(|(at, _)| *at <= now).map(|&(_, seq)| seq);
+        if let Some(seq) = due.into_iter().find(|&seq| self.is_first_in_lane(seq)) {
+            self.lease(seq, now);
+            return Some(Send::One(seq));
+        }
+        if queue.held_until.is_some_and(|until| until > now) {
+            return None;
+        }
+        let was_held = queue.held_until.is_some();
+        let most = if was_held { DIGEST_LINES_MAX } else { 1 };
+        let sendable: Vec<u64> =
+            queue.fresh.iter().copied().filter(|&seq| self.is_first_in_lane(seq)).take(most).collect();
+        let first = *sendable.first()?;
+        if let Err(until) = queue.limit.as_ref().map_or(Ok(()), |limit| limit.spend(now)) {
+            self.queues.get_mut(receiver)?.held_until = Some(until);
+            self.wakeups.insert((until, receiver.to_owned()));
+            return None;
+        }
+        if was_held {
+            self.queues.get_mut(receiver)?.held_until = None;
+        }
+        if sendable.len() > 1 {
+            return Some(Send::Digest(receiver.to_owned(), sendable));
+        }
+        self.lease(first, now);
+        Some(Send::One(first))
+    }
+
+    fn is_first_in_lane(&self, seq: u64) -> bool {
+        let lane = self.rows.get(&seq).and_then(Row::lane);
+        lane.is_none_or(|lane| self.lanes.get(&lane).and_then(BTreeSet::first) == Some(&seq))
+    }
+
+    fn lease(&mut self, seq: u64, now: Timestamp) {
+        let Some(row) = self.rows.get_mut(&seq) else { return };
+        let RowState::Queued { not_before } = row.state else { return };
+        row.state = RowState::Leased { until: later(now, LEASE) };
+        if row.attempts == 0 && row.notification.kind != Kind::Test {
+            row.first_try_at = Some(now);
+        }
+        row.attempts += 1;
+        if let Some(queue) = self.queues.get_mut(&row.notification.receiver) {
+            queue.fresh.remove(&seq);
+            queue.again.remove(&(not_before, seq));
+            queue.in_flight += 1;
+        }
+    }
+
+    /// Puts a digest in the place of the rows it speaks for, and leases it: its budget is spent already.
+    pub fn digest(&mut self, digest: Row, speaks_for: &[u64], now: Timestamp) {
+        let into = digest.seq;
+        for &seq in speaks_for {
+            if let Some(row) = self.rows.remove(&seq) {
+                self.unqueue(&row);
+                self.rows.insert(seq, Row { state: RowState::Digested { into }, ..row });
+                self.digests.entry(into).or_default().insert(seq);
+            }
+        }
+        self.insert(digest);
+        self.lease(into, now);
+    }
+
+    /// Takes the list of rows that a digest speaks for; they are still unsettled.
+    pub fn take_digested(&mut self, digest: u64) -> BTreeSet<u64> {
+        self.digests.remove(&digest).unwrap_or_default()
+    }
+
+    /// Queues a leased row again.
+    pub fn retry(&mut self, seq: u64, not_before: Timestamp, error: String) {
+        let Some(mut row) = self.rows.remove(&seq) else { return };
+        self.unqueue(&row);
+        row.state = RowState::Queued { not_before };
+        row.last_error = Some(error);
+        self.enqueue(&row);
+        self.rows.insert(seq, row);
+    }
+
+    /// Notes that the incident's policy went on without waiting for this one.
+    pub fn mark_escalated(&mut self, seq: u64) {
+        if let Some(row) = self.rows.get_mut(&seq) {
+            row.escalated = true;
+        }
+    }
+
+    /// When [`Outbox::poll_send`] may have something that it has not now.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.wakeups.first().map(|(at, _)| *at)
+    }
+}
+
+/// Sendings to one receiver at the same time: one that hangs must not take all slots, nor be trampled when it is back.
+pub const IN_FLIGHT_MAX: usize = 4;
+/// One attempt's time, after which its outcome is unknown.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// Incidents that one digest names.
+pub const DIGEST_LINES_MAX: usize = 500;
+
+/// How long to wait before attempt `attempts + 1`, with full jitter: a random share (`random` of `u64::MAX`) of an interval
+/// that doubles. Jitter keeps many that failed together from coming back together.
+pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration {
+    let most = BACKOFF_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(BACKOFF_MAX);
+    let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+    let share = Duration::from_millis(random % (most_ms + 1));
+    match asked {
+        // What the receiver asks for is a least; still not all at once, and not for ever.
+        Some(asked) => asked.min(ASKED_MAX) + share.min(BACKOFF_FIRST),
+        None => share.max(BACKOFF_LEAST),
+    }
+}
+
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
+const BACKOFF_LEAST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+const ASKED_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000_000 + second).unwrap()
+    }
+
+    fn row(seq: u64, incident: u64, receiver: &str) -> Row {
+        let notification = Notification {
+            id: seq.to_string(),
+            incident,
+            receiver: receiver.into(),
+            ..crate::core::tests_support::notification(at(0))
+        };
+        Row::new(seq, notification, Says::default())
+    }
+
+    fn drain(outbox: &mut Outbox, now: Timestamp) -> Vec<Send> {
+        std::iter::from_fn(|| outbox.poll_send(now)).collect()
+    }
+
+    #[test]
+    fn one_incidents_words_to_one_receiver_go_one_at_a_time_in_order() {
+        let mut outbox = Outbox::default();
+        for (seq, incident, receiver) in [(1, 7, "mail"), (2, 7, "mail"), (3, 7, "pager"), (4, 8, "mail")] {
+            outbox.insert(row(seq, incident, receiver));
+        }
+        assert_eq!(drain(&mut outbox, at(0)), [Send::One(1), Send::One(4), Send::One(3)]);
+        outbox.retry(1, at(10), "busy".into());
+        assert_eq!(drain(&mut outbox, at(9)), []);
+        assert_eq!(outbox.next_wakeup(), Some(at(10)));
+        assert_eq!(drain(&mut outbox, at(10)), [Send::One(1)]);
+        outbox.settle(1, RowState::Accepted, at(11)).unwrap();
+        assert_eq!(drain(&mut outbox, at(11)), [Send::One(2)]);
+    }
+
+    #[test]
+    fn a_receiver_that_hangs_gets_a_bounded_share() {
+        let mut outbox = Outbox::default();
+        (1..=20).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
+        outbox.insert(row(21, 1, "pager"));
+        assert_eq!(drain(&mut outbox, at(0)).len(), IN_FLIGHT_MAX + 1);
+    }
+
+    #[test]
+    fn over_the_limit_nothing_is_dropped_but_digested() {
+        let mut outbox = Outbox::default();
+        let rate = Rate { burst: NonZeroU32::new(2).unwrap(), every: Duration::from_secs(60) };
+        outbox.set_rates(&[("mail".to_owned(), rate)].into());
+        (1..=9).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
+        assert_eq!(drain(&mut outbox, at(0)), [Send::One(1), Send::One(2)]);
+        assert_eq!(outbox.next_wakeup(), Some(at(60)));
+        assert_eq!(outbox.poll_send(at(60)), Some(Send::Digest("mail".into(), (3..=9).collect())));
+        outbox.digest(row(10, 0, "mail"), &[3, 4, 5, 6, 7, 8, 9], at(60));
+        assert_eq!(drain(&mut outbox, at(1_000)), []);
+        assert_eq!(outbox.take_digested(10).len(), 7);
+    }
+
+    #[test]
+    fn a_word_waits_for_the_digest_that_speaks_for_the_one_before_it() {
+        let mut outbox = Outbox::default();
+        outbox.insert(row(1, 7, "mail"));
+        outbox.digest(row(2, 0, "mail"), &[1], at(0));
+        outbox.insert(row(3, 7, "mail"));
+        assert_eq!(drain(&mut outbox, at(0)), []);
+        outbox.settle(2, RowState::Accepted, at(1));
+        outbox.settle(1, RowState::Digested { into: 2 }, at(1));
+        assert_eq!(drain(&mut outbox, at(1)), [Send::One(3)]);
+    }
+
+    #[test]
+    fn after_a_restart_what_was_leased_is_due_and_a_retry_costs_no_budget() {
+        let mut outbox = Outbox::default();
+        let rate = Rate { burst: NonZeroU32::MIN, every: Duration::from_secs(60) };
+        outbox.set_rates(&[("mail".to_owned(), rate)].into());
+        outbox.replay_spending(&[("mail".into(), at(0))]);
+        outbox.restore(Row { state: RowState::Leased { until: at(30) }, attempts: 1, ..row(1, 7, "mail") });
+        outbox.restore(row(2, 8, "mail"));
+        assert_eq!(drain(&mut outbox, at(1)), [Send::One(1)]);
+        assert_eq!(drain(&mut outbox, at(60)), [Send::One(2)]);
+    }
+
+    #[test]
+    fn the_backoff_doubles_up_to_a_bound_with_full_jitter() {
+        let most = |attempts| backoff(attempts, None, u64::MAX / 2 - u64::MAX / 2 % 120_001);
+        assert_eq!(backoff(1, None, 0), BACKOFF_LEAST);
+        assert_eq!(backoff(1, None, 2_000), Duration::from_secs(2));
+        assert_eq!(backoff(3, None, 8_000), Duration::from_secs(8));
+        assert!(most(60) <= BACKOFF_MAX);
+        assert_eq!(backoff(1, Some(Duration::from_secs(30)), 0), Duration::from_secs(30));
+        assert_eq!(backoff(1, Some(Duration::from_secs(9_999_999)), 0), ASKED_MAX);
+    }
+}

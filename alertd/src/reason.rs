@@ -1,0 +1,93 @@
+//! Why something was decided. One name for the log, the metric, the audit trail, `alertctl why` and the tests.
+
+/// Reasons to tell a receiver, and reasons not to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The first word of an incident.
+    FirstNotification,
+    /// A later step of the escalation policy: nobody acked.
+    EscalationStep,
+    /// The whole policy again: nobody acked.
+    EscalationRepeat,
+    /// A step before its time, because a receiver before it could not be reached.
+    DeliveryFailed,
+    /// In the place of a receiver that could not be reached.
+    Fallback,
+    NewAlerts,
+    Worsened,
+    Eased,
+    SomeResolved,
+    RepeatInterval,
+    AllResolved,
+    /// The service is no longer watched; nobody claims that it is well.
+    Removed,
+    SilenceEnded,
+    Acked,
+    /// A person took the ack back.
+    Unacked,
+    AckExpired,
+    /// A normal ack ended because a state changed.
+    AckOutdated,
+    /// Over the receiver's rate: sent in a digest.
+    RateLimited,
+    Test,
+    /// Not sent, for a newer word replaced it.
+    Replaced,
+    /// Not sent, for the incident was over before anyone was told.
+    NeverTold,
+    Silenced,
+    /// The receiver took it.
+    Accepted,
+    Retrying,
+    /// The receiver will never take it.
+    Rejected,
+    /// Tried for as long as it was of use.
+    TooOld,
+    /// The only receivers left are the ones that fail.
+    NoOtherReceiver,
+    /// An agent's heartbeat is overdue.
+    AgentSilent,
+    AgentBack,
+    /// An agent said so.
+    Reported,
+    /// A person did it.
+    ByHand,
+}
+
+impl Reason {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstNotification => "first_notification",
+            Self::EscalationStep => "escalation_step",
+            Self::EscalationRepeat => "escalation_repeat",
+            Self::DeliveryFailed => "delivery_failed",
+            Self::Fallback => "fallback",
+            Self::NewAlerts => "new_alerts",
+            Self::Worsened => "worsened",
+            Self::Eased => "eased",
+            Self::SomeResolved => "some_resolved",
+            Self::RepeatInterval => "repeat_interval",
+            Self::AllResolved => "all_resolved",
+            Self::Removed => "removed",
+            Self::SilenceEnded => "silence_ended",
+            Self::Acked => "acked",
+            Self::Unacked => "unacked",
+            Self::AckExpired => "ack_expired",
+            Self::AckOutdated => "ack_outdated",
+            Self::RateLimited => "rate_limited",
+            Self::Test => "test",
+            Self::Replaced => "replaced",
+            Self::NeverTold => "never_told",
+            Self::Silenced => "silenced",
+            Self::Accepted => "accepted",
+            Self::Retrying => "retrying",
+            Self::Rejected => "rejected",
+            Self::TooOld => "too_old",
+            Self::NoOtherReceiver => "no_other_receiver",
+            Self::AgentSilent => "agent_silent",
+            Self::AgentBack => "agent_back",
+            Self::Reported => "reported",
+            Self::ByHand => "by_hand",
+        }
+    }
+}

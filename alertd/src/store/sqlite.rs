@@ -1,0 +1,399 @@
+//! The store in one SQLite file, in WAL mode with `synchronous = FULL`: a commit that returned survives a power cut.
+//!
+//! `NORMAL` would be faster and may lose the last commits at a power cut, which is wrong for alerts that were accepted. One
+//! connection writes, under an exclusive lock on `alertd.lock` beside the file, so that two alertds never share a store.
+//! Readers have connections of their own. The schema's version stands in `PRAGMA user_version`; [`MIGRATIONS`] lead
+//! forward, each in a transaction; a file of a newer version is refused and left alone. At the start the file is checked
+//! (`quick_check`); a damaged one is moved aside, loudly, and a new one begun: an alertd that does not run tells nobody
+//! anything, and agents send their states again. Placeholders are `?N`: rusqlite binds `$N` by order, not by number.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use dogwatch_wire::ctl::{HistoryEntry, Incident as IncidentView, NotificationInfo};
+use jiff::Timestamp;
+use rusqlite::{
+    CachedStatement, Connection, OpenFlags, OptionalExtension, Row as SqlRow, Transaction, params,
+};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Archive, Store, StoreError};
+use crate::{
+    core::{Change, Counters, Loaded, notification_info},
+    incident::Incident,
+    outbox::Row,
+};
+
+/// One step of the schema each; never changed once released.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest memory of any rate limit that is worth replaying.
+const SPENT_MEMORY: Duration = Duration::from_hours(24);
+
+pub struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// Held as long as we live.
+    _lock: File,
+    /// Said at the start, for people: the file was damaged.
+    pub notice: Option<String>,
+}
+
+impl Sqlite {
+    /// Opens the store in `state_dir`, making it if it is not there. `instance` names a new one.
+    pub fn open(state_dir: &Path, instance: &str) -> Result<Self, StoreError> {
+        fs::create_dir_all(state_dir).map_err(|error| cannot(state_dir, &error))?;
+        let lock_path = state_dir.join("alertd.lock");
+        let lock = File::create(&lock_path).map_err(|error| cannot(&lock_path, &error))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            let dir = state_dir.display();
+            StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set another state_dir"))
+        })?;
+        let path = state_dir.join("alertd.db");
+        let (connection, notice) = match prepared(&path, instance) {
+            Ok(connection) => (connection, None),
+            Err(Trouble::Other(error)) => return Err(error),
+            Err(Trouble::Damaged(reason)) => {
+                let aside = set_aside(&path)?;
+                let notice = format!(
+                    "the store was damaged ({reason}); it is kept as {aside} and a new one was begun"
+                );
+                (prepared(&path, instance).map_err(Trouble::into_error)?, Some(notice))
+            }
+        };
+        Ok(Self { connection, path, _lock: lock, notice })
+    }
+
+    pub fn archive(&self) -> SqliteArchive {
+        SqliteArchive { path: self.path.clone(), idle: Mutex::new(Vec::new()) }
+    }
+}
+
+enum Trouble {
+    Damaged(String),
+    Other(StoreError),
+}
+
+impl Trouble {
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::Damaged(reason) => StoreError::Unusable(reason),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
+
+fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // 4 MiB of WAL before it is folded in: fewer, longer pauses cost more than they save.
+    connection.pragma_update(None, "wal_autocheckpoint", 1_000)?;
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(Trouble::Damaged(found));
+    }
+    migrate(&mut connection, path)?;
+    connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?1)", [instance])?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
+    let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > MIGRATIONS.len() {
+        let (path, ours) = (path.display(), MIGRATIONS.len());
+        let words =
+            format!("{path} has schema {version}, this alertd knows {ours}; install the newer alertd again");
+        return Err(Trouble::Other(StoreError::Unusable(words)));
+    }
+    for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", at + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Renames a damaged file and its WAL; returns the new name.
+fn set_aside(path: &Path) -> Result<String, StoreError> {
+    let free =
+        (1..).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
+    let aside = free.unwrap_or_else(|| path.with_extension("damaged"));
+    fs::rename(path, &aside).map_err(|error| cannot(path, &error))?;
+    for suffix in ["db-wal", "db-shm"] {
+        let _ = fs::remove_file(path.with_extension(suffix));
+    }
+    Ok(aside.display().to_string())
+}
+
+impl Store for Sqlite {
+    fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {
+        let c = &self.connection;
+        let instance = c.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))?;
+        let counters: Option<String> =
+            c.query_row("SELECT value FROM meta WHERE key = 'counters'", [], |row| row.get(0)).optional()?;
+        let since = micros(now) - i64::try_from(SPENT_MEMORY.as_micros()).unwrap_or(i64::MAX);
+        Ok(Loaded {
+            instance,
+            counters: counters.map_or(Ok(Counters::default()), |text| from_json(&text))?,
+            agents: rows(c, "SELECT body, id FROM agent", |row, body| Ok((row.get(1)?, from_json(body)?)))?,
+            alerts: rows(c, "SELECT body, agent, service FROM alert", |row, body| {
+                Ok((crate::alert::AlertKey { agent: row.get(1)?, service: row.get(2)? }, from_json(body)?))
+            })?,
+            incidents: rows(c, "SELECT body FROM incident WHERE open = 1", |_, body| from_json(body))?,
+            told: rows(c, "SELECT body, incident, receiver FROM told", |row, body| {
+                Ok((row.get::<_, u64>(1)?, row.get(2)?, from_json(body)?))
+            })?,
+            silences: rows(
+                c,
+                &format!("SELECT body FROM silence WHERE ends_us > {}", micros(now)),
+                |_, body| from_json(body),
+            )?,
+            outbox: rows(c, "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq", |_, body| {
+                from_json(body)
+            })?,
+            spent: rows(
+                c,
+                &format!(
+                    "SELECT receiver, first_try_us FROM outbox WHERE first_try_us > {since} ORDER BY first_try_us"
+                ),
+                |row, receiver| Ok((receiver.to_owned(), from_micros(row.get(1)?))),
+            )?,
+        })
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        for change in changes {
+            write(&transaction, change)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn prune(&mut self, before: Timestamp) -> Result<(), StoreError> {
+        let before = micros(before);
+        let transaction = self.connection.transaction()?;
+        for sql in [
+            "DELETE FROM outbox WHERE settled_us < ?1 AND incident NOT IN (SELECT number FROM incident WHERE open = 1)",
+            "DELETE FROM history WHERE at_us < ?1 AND (incident IS NULL OR incident NOT IN (SELECT number FROM incident WHERE open = 1))",
+            "DELETE FROM incident WHERE open = 0 AND resolved_us < ?1",
+            "DELETE FROM silence WHERE ends_us < ?1",
+        ] {
+            transaction.execute(sql, [before])?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+    let prepare = |sql| -> rusqlite::Result<CachedStatement<'_>> { to.prepare_cached(sql) };
+    match change {
+        Change::Counters(counters) => {
+            prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('counters', ?1)")?
+                .execute([to_json(counters)?])?;
+        }
+        Change::Agent(id, agent) => {
+            prepare("INSERT OR REPLACE INTO agent (id, body) VALUES (?1, ?2)")?
+                .execute(params![id, to_json(agent)?])?;
+        }
+        Change::Alert(key, Some(alert)) => {
+            prepare("INSERT OR REPLACE INTO alert (agent, service, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![key.agent, key.service, to_json(alert)?])?;
+        }
+        Change::Alert(key, None) => {
+            prepare("DELETE FROM alert WHERE agent = ?1 AND service = ?2")?
+                .execute(params![key.agent, key.service])?;
+        }
+        Change::Incident(incident) => write_incident(to, incident)?,
+        Change::Told { incident, receiver, told: Some(told) } => {
+            prepare("INSERT OR REPLACE INTO told (incident, receiver, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![incident, receiver, to_json(told)?])?;
+        }
+        Change::Told { incident, receiver, told: None } => {
+            prepare("DELETE FROM told WHERE incident = ?1 AND receiver = ?2")?
+                .execute(params![incident, receiver])?;
+        }
+        Change::Silence(silence) => {
+            prepare("INSERT OR REPLACE INTO silence (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![silence.number, micros(silence.ends_at), to_json(silence)?])?;
+        }
+        Change::Outbox(row) => write_outbox(to, row)?,
+        Change::History(entry) => {
+            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_incident(to: &Transaction<'_>, incident: &Incident) -> Result<(), StoreError> {
+    to.prepare_cached(
+        "INSERT OR REPLACE INTO incident (number, open, opened_us, resolved_us, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        incident.number,
+        !incident.left_memory,
+        micros(incident.opened_at),
+        incident.resolved_at.map(micros),
+        to_json(incident)?
+    ])?;
+    Ok(())
+}
+
+fn write_outbox(to: &Transaction<'_>, row: &Row) -> Result<(), StoreError> {
+    to.prepare_cached(
+        "INSERT OR REPLACE INTO outbox (seq, id, incident, receiver, state, first_try_us, settled_us, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        row.seq,
+        row.notification.id,
+        row.notification.incident,
+        row.notification.receiver,
+        row.state.name(),
+        row.first_try_at.map(micros),
+        row.settled_at.map(micros),
+        to_json(row)?
+    ])?;
+    Ok(())
+}
+
+/// Reads all rows; the first column is text and handed over beside the row.
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    read: impl Fn(&SqlRow<'_>, &str) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut statement = connection.prepare(sql)?;
+    let mut found = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = found.next()? {
+        let first: String = row.get(0)?;
+        all.push(read(row, &first)?);
+    }
+    Ok(all)
+}
+
+fn micros(at: Timestamp) -> i64 {
+    at.as_microsecond()
+}
+
+fn from_micros(at: i64) -> Timestamp {
+    Timestamp::from_microsecond(at).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Unusable(format!("unwritable row: {error}")))
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Unusable(format!("unreadable row: {error}")))
+}
+
+/// Reads beside the writer; WAL lets both go on.
+pub struct SqliteArchive {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl SqliteArchive {
+    fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+                connection.busy_timeout(BUSY_TIMEOUT)?;
+                connection
+            }
+        };
+        let answer = read(&connection);
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(connection);
+        }
+        answer
+    }
+}
+
+const HISTORY_COLUMNS: &str = "SELECT at_us, incident, kind, reason, author, text FROM history";
+
+fn entry(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        at: from_micros(row.get(0)?),
+        incident: row.get(1)?,
+        kind: row.get(2)?,
+        reason: row.get(3)?,
+        author: row.get(4)?,
+        text: row.get(5)?,
+    })
+}
+
+impl Archive for SqliteArchive {
+    fn history(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.with(|connection| {
+            let sql = format!("{HISTORY_COLUMNS} WHERE at_us >= ?1 ORDER BY at_us DESC, id DESC LIMIT ?2");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let found = statement.query_map(params![since.map_or(i64::MIN, micros), limit], entry)?;
+            Ok(found.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn decisions(&self, incident: u64) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.with(|connection| {
+            let sql = format!("{HISTORY_COLUMNS} WHERE incident = ?1 ORDER BY id");
+            let mut statement = connection.prepare_cached(&sql)?;
+            Ok(statement.query_map([incident], entry)?.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn notifications(&self, incident: u64) -> Result<Vec<NotificationInfo>, StoreError> {
+        self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT body FROM outbox WHERE incident = ?1 ORDER BY seq")?;
+            let mut found = statement.query([incident])?;
+            let mut all = Vec::new();
+            while let Some(row) = found.next()? {
+                all.push(notification_info(&from_json::<Row>(&row.get::<_, String>(0)?)?));
+            }
+            Ok(all)
+        })
+    }
+
+    fn closed_incident(&self, number: u64) -> Result<Option<(IncidentView, Vec<String>)>, StoreError> {
+        self.with(|connection| {
+            let sql = "SELECT body FROM incident WHERE number = ?1 AND open = 0";
+            let body: Option<String> = connection.query_row(sql, [number], |row| row.get(0)).optional()?;
+            let incident: Option<Incident> = body.map(|body| from_json(&body)).transpose()?;
+            Ok(incident.and_then(|incident| Some((incident.closed?, incident.group.route))))
+        })
+    }
+}

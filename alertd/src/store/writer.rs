@@ -1,0 +1,208 @@
+//! The writer: one thread that owns the store, and what to do when the store fails.
+//!
+//! While it fails, changes pile up here, the newest of each row (so the pile is bounded by what the core has in memory; of
+//! the audit trail the oldest go first, counted). Each next commit tries again with all of it. Nothing is answered
+//! "durable" before it is; but alerts go on being told.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use dogwatch_wire::ctl::HistoryEntry;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::{Store, StoreError};
+use crate::{alert::AlertKey, core::Change};
+
+/// Waiting longer than this for the disk, the loop goes on without it.
+pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+/// The disk hangs already: a short look whether it is back.
+const STUCK_PATIENCE: Duration = Duration::from_millis(20);
+/// Lines of the audit trail that are kept in memory while the store fails.
+const HISTORY_PENDING_MAX: usize = 50_000;
+
+/// What could not be written comes back, with the reason.
+type Outcome = Result<(), (String, Vec<Change>)>;
+
+enum Job {
+    Commit(Vec<Change>, oneshot::Sender<Outcome>),
+    Prune(Timestamp),
+}
+
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+    /// Not durable yet.
+    pending: Pending,
+    /// A commit that the disk has not answered.
+    stuck: Option<oneshot::Receiver<Outcome>>,
+    trouble: Option<String>,
+}
+
+impl Writer {
+    pub fn start(mut store: impl Store) -> Self {
+        let (jobs, inbox) = mpsc::channel();
+        let work = move || {
+            for job in inbox {
+                match job {
+                    Job::Commit(changes, done) => {
+                        let outcome = store.commit(&changes);
+                        let outcome = outcome.map_err(|error: StoreError| (error.to_string(), changes));
+                        let _ = done.send(outcome);
+                    }
+                    Job::Prune(before) => {
+                        if let Err(error) = store.prune(before) {
+                            tracing::warn!(%error, "old history cannot be pruned");
+                        }
+                    }
+                }
+            }
+        };
+        let started = thread::Builder::new().name("store".into()).spawn(work);
+        if let Err(error) = started {
+            tracing::error!(%error, "the store's thread cannot start");
+        }
+        Self { jobs, pending: Pending::default(), stuck: None, trouble: None }
+    }
+
+    /// Makes `changes` durable together with everything that could not be written before. True if all is durable now.
+    pub async fn commit(&mut self, changes: Vec<Change>) -> bool {
+        let (mut waiting, patience) = match self.stuck.take() {
+            Some(stuck) => {
+                changes.into_iter().for_each(|change| self.pending.add(change));
+                (stuck, STUCK_PATIENCE)
+            }
+            None if self.pending.is_empty() && changes.is_empty() => return true,
+            None if self.pending.is_empty() => (self.send(changes), COMMIT_PATIENCE),
+            None => {
+                changes.into_iter().for_each(|change| self.pending.add(change));
+                (self.send_pending(), COMMIT_PATIENCE)
+            }
+        };
+        loop {
+            let Ok(outcome) = tokio::time::timeout(patience, &mut waiting).await else {
+                self.complain(format!("the disk has not answered for {COMMIT_PATIENCE:?}"));
+                self.stuck = Some(waiting);
+                return false;
+            };
+            match outcome {
+                Err(_) => {
+                    self.complain("the store's thread is gone; restart alertd".into());
+                    return false;
+                }
+                Ok(Err((error, unwritten))) => {
+                    self.complain(error);
+                    self.pending.add_before(unwritten);
+                    return false;
+                }
+                Ok(Ok(())) if self.pending.is_empty() => {
+                    self.recover();
+                    return true;
+                }
+                Ok(Ok(())) => waiting = self.send_pending(),
+            }
+        }
+    }
+
+    /// What is wrong with the store, for people.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Rows that are not durable.
+    pub fn behind(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub fn prune(&self, before: Timestamp) {
+        let _ = self.jobs.send(Job::Prune(before));
+    }
+
+    fn send_pending(&mut self) -> oneshot::Receiver<Outcome> {
+        let changes = self.pending.take_all();
+        self.send(changes)
+    }
+
+    fn send(&self, changes: Vec<Change>) -> oneshot::Receiver<Outcome> {
+        let (done, outcome) = oneshot::channel();
+        // If the thread is gone the sender is dropped here, and the receiver says so.
+        let _ = self.jobs.send(Job::Commit(changes, done));
+        outcome
+    }
+
+    fn complain(&mut self, error: String) {
+        if self.trouble.is_none() {
+            tracing::error!(%error, "the store fails; alerts go on from memory, but a crash now may repeat or forget some");
+        }
+        self.trouble = Some(error);
+    }
+
+    fn recover(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::warn!("the store works again and has caught up");
+        }
+    }
+}
+
+/// Changes that are not durable, the newest of each row.
+#[derive(Default)]
+struct Pending {
+    rows: BTreeMap<RowKey, Change>,
+    history: VecDeque<HistoryEntry>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum RowKey {
+    Counters,
+    Agent(String),
+    Alert(AlertKey),
+    Incident(u64),
+    Told(u64, String),
+    Silence(u64),
+    Outbox(u64),
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.history.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len() + self.history.len()
+    }
+
+    fn add(&mut self, change: Change) {
+        let key = match &change {
+            Change::Counters(_) => RowKey::Counters,
+            Change::Agent(id, _) => RowKey::Agent(id.clone()),
+            Change::Alert(key, _) => RowKey::Alert(key.clone()),
+            Change::Incident(incident) => RowKey::Incident(incident.number),
+            Change::Told { incident, receiver, .. } => RowKey::Told(*incident, receiver.clone()),
+            Change::Silence(silence) => RowKey::Silence(silence.number),
+            Change::Outbox(row) => RowKey::Outbox(row.seq),
+            Change::History(entry) => {
+                if self.history.len() >= HISTORY_PENDING_MAX {
+                    self.history.pop_front();
+                }
+                self.history.push_back(entry.clone());
+                return;
+            }
+        };
+        self.rows.insert(key, change);
+    }
+
+    fn take_all(&mut self) -> Vec<Change> {
+        let rows = std::mem::take(&mut self.rows).into_values();
+        let history = std::mem::take(&mut self.history).into_iter().map(Change::History);
+        rows.chain(history).collect()
+    }
+
+    /// Puts older changes under what came since.
+    fn add_before(&mut self, older: Vec<Change>) {
+        let newer = self.take_all();
+        older.into_iter().chain(newer).for_each(|change| self.add(change));
+    }
+}
