@@ -9,9 +9,14 @@
 //! | `load` | load average per processor | `/proc/loadavg` |
 //! | `memory`, `swap` | what is available, what is free | `/proc/meminfo` |
 //! | `disk` | space and inodes; hung, lost and missing filesystems | `mountinfo`, `statvfs` |
+//! | `systemd` | no failed units | `systemctl` |
+//! | `tcp` | a port answers, in time, and says what it should | the network |
+//! | `http` | a page answers, right, in time, under a certificate that lasts | the network |
 
 mod clock;
 mod disk;
+mod http;
+mod http_get;
 mod load;
 mod memory;
 mod mountinfo;
@@ -22,7 +27,10 @@ pub mod result;
 pub mod root;
 mod space;
 mod statvfs;
+mod systemd;
+mod tcp;
 pub mod threshold;
+mod tls;
 pub mod unit;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
@@ -55,6 +63,10 @@ impl Check {
     fn blocking(check: impl Blocking + 'static) -> Self {
         Self::Blocking(Arc::new(check))
     }
+
+    fn asynchronous(check: impl Async + 'static) -> Self {
+        Self::Async(Arc::new(check))
+    }
 }
 
 impl fmt::Debug for Check {
@@ -66,12 +78,14 @@ impl fmt::Debug for Check {
     }
 }
 
-/// What checks of one process share. Make one, keep it: it remembers which mounts hang, and which were writable.
+/// What checks of one process share. Make one, keep it: it remembers which mounts hang, which were writable, and the
+/// system's certificates.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: Root,
     asker: Arc<statvfs::Asker>,
     seen_writable: Arc<disk::SeenWritable>,
+    tls: Arc<http::SystemTls>,
 }
 
 impl Host {
@@ -81,7 +95,7 @@ impl Host {
 
     pub fn new(root: Root) -> Self {
         let asker = Arc::new(statvfs::Asker::new(root.clone()));
-        Self { root, asker, seen_writable: Arc::default() }
+        Self { root, asker, seen_writable: Arc::default(), tls: Arc::default() }
     }
 }
 
@@ -117,6 +131,19 @@ pub const KINDS: &[Kind] = &[
         options: disk::OPTIONS,
         make: disk::make,
     },
+    Kind { name: "systemd", about: "no failed units", options: systemd::OPTIONS, make: systemd::make },
+    Kind {
+        name: "tcp",
+        about: "a port answers, in time, and says what it should",
+        options: tcp::OPTIONS,
+        make: tcp::make,
+    },
+    Kind {
+        name: "http",
+        about: "a page answers, right, in time, under a certificate that lasts",
+        options: http::OPTIONS,
+        make: http::make,
+    },
 ];
 
 /// The kind called `name`.
@@ -142,8 +169,11 @@ impl Kind {
 
 /// The checks worth running on this host without being told: names of kinds, each with its default options.
 pub fn defaults(host: &Host) -> Vec<&'static str> {
-    let _ = host;
-    vec!["load", "memory", "swap", "disk"]
+    let mut kinds = vec!["load", "memory", "swap", "disk"];
+    if root::runs_systemd(&host.root) {
+        kinds.push("systemd");
+    }
+    kinds
 }
 
 #[cfg(test)]
@@ -164,6 +194,14 @@ mod testing {
         match kind(name).unwrap().build(&options, host).unwrap() {
             Check::Blocking(check) => check.run(),
             Check::Async(_) => panic!("{name} does not block"),
+        }
+    }
+
+    pub(crate) async fn run_async(name: &str, options: &[(&str, &str)]) -> CheckResult {
+        let options = options.iter().copied().collect();
+        match kind(name).unwrap().build(&options, &Host::live()).unwrap() {
+            Check::Blocking(_) => panic!("{name} blocks"),
+            Check::Async(check) => check.run(Duration::from_secs(10)).await,
         }
     }
 }

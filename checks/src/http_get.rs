@@ -1,0 +1,219 @@
+//! One GET over HTTP/1.1, plain or TLS: a connection of its own, a bounded body, redirects followed to a bound.
+//!
+//! Not a client for anything else: nothing is kept alive, cached, decompressed or authenticated beyond a given header.
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{tcp::connect, tls};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Get {
+    pub(crate) url: Uri,
+    /// Connect here instead of to the URL's host, which is still asked for by name.
+    pub(crate) address: Option<String>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// How many redirects to follow.
+    pub(crate) redirects: u32,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// Where it came from, after redirects.
+    pub(crate) url: Uri,
+    /// At most [`BODY_MAX`] bytes.
+    pub(crate) body: Vec<u8>,
+    /// When the server's certificate ends, in seconds since 1970; `None` without TLS.
+    pub(crate) valid_until: Option<i64>,
+}
+
+/// More of a page than this is neither read nor searched.
+pub(crate) const BODY_MAX: usize = 1_024 * 1_024;
+
+/// Gives the TLS settings.
+type TlsConfig<'a> = &'a (dyn Fn() -> Result<Arc<ClientConfig>, &'a rustls::Error> + Send + Sync);
+
+/// Fetches, or says what went wrong. The caller sets the deadline; dropping the future closes the connection. `tls` says
+/// what to verify with, or why there is nothing; it is only asked where TLS is met.
+pub(crate) async fn get(get: &Get, tls: TlsConfig<'_>) -> Result<Answer, String> {
+    let mut url = get.url.clone();
+    let mut address = get.address.as_deref();
+    for _ in 0..=get.redirects {
+        let (response, answer) = fetch(get, &url, address, tls).await?;
+        if !response.is_redirection() {
+            return Ok(answer.0);
+        }
+        let Some(location) = answer.1.filter(|_| get.redirects > 0) else { return Ok(answer.0) };
+        let next =
+            resolve(&url, &location).ok_or_else(|| format!("redirects to {location:?}, which is no URL"))?;
+        if is_tls(&url) && !is_tls(&next) {
+            return Err(format!("redirects from https to {next}"));
+        }
+        url = next;
+        address = None;
+    }
+    Err(format!("redirects more than {} times, last to {url}", get.redirects))
+}
+
+/// One exchange: the answer, and where it redirects to.
+async fn fetch(
+    get: &Get,
+    url: &Uri,
+    address: Option<&str>,
+    tls: TlsConfig<'_>,
+) -> Result<(StatusCode, (Answer, Option<String>)), String> {
+    let host = host(url);
+    let port = url.port_u16().unwrap_or(if is_tls(url) { 443 } else { 80 });
+    let stream = connect(address.unwrap_or(host), port).await?;
+    let request = request(get, url)?;
+    let mut valid_until = None;
+    let mut connection = JoinSet::new(); // dropped with this function, and the connection with it
+    let response = if is_tls(url) {
+        let config = tls().map_err(|error| format!("no TLS here: {error}"))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name for TLS"))?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        let stream = stream.map_err(|error| format!("TLS handshake failed: {error}"))?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        valid_until = certificates.first().and_then(|certificate| tls::valid_until(certificate));
+        exchange(stream, request, &mut connection).await?
+    } else {
+        exchange(stream, request, &mut connection).await?
+    };
+    let status = response.status();
+    let location =
+        response.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let body = read(response.into_body()).await?;
+    Ok((status, (Answer { status, url: url.clone(), body, valid_until }, location)))
+}
+
+fn request(get: &Get, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let mut request = Request::get(path)
+        .header(HOST, authority)
+        .header(USER_AGENT, concat!("dogwatch/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT, "*/*")
+        .header(CONNECTION, "close")
+        .body(Empty::new())
+        .map_err(|error| format!("cannot ask for {url}: {error}"))?;
+    for (name, value) in &get.headers {
+        request.headers_mut().insert(name, value.clone());
+    }
+    Ok(request)
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+    connection: &mut JoinSet<hyper::Result<()>>,
+) -> Result<Response<Incoming>, String> {
+    let wrong = |error: hyper::Error| format!("no HTTP answer: {}", whole(&error));
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(wrong)?;
+    connection.spawn(driver);
+    sender.send_request(request).await.map_err(wrong)
+}
+
+async fn read(mut body: Incoming) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while bytes.len() < BODY_MAX {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|error| format!("answer broke off: {}", whole(&error)))?;
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data[..data.len().min(BODY_MAX - bytes.len())]);
+        }
+    }
+    Ok(bytes)
+}
+
+/// hyper says "client error (Connect)" and keeps the reason in its source.
+fn whole(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// Whether a URL is one that can be fetched, or why not.
+pub(crate) fn parse_url(text: &str) -> Result<Uri, String> {
+    let wrong = |why: &str| format!("{text:?} {why}; write for example \"https://example.org/health\"");
+    let url: Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
+        return Err(wrong("should begin with http:// or https:// and a host"));
+    }
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("should hold no user name; use the option header for what logs in".into());
+    }
+    Ok(url)
+}
+
+pub(crate) fn is_tls(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
+}
+
+/// Without the brackets of an IPv6 address.
+fn host(url: &Uri) -> &str {
+    url.host().unwrap_or_default().trim_matches(['[', ']'])
+}
+
+/// `location` as seen from `base` (RFC 3986 §5, without `..`).
+fn resolve(base: &Uri, location: &str) -> Option<Uri> {
+    let location = location.split('#').next().unwrap_or_default();
+    let scheme = base.scheme_str()?;
+    let absolute = if location.starts_with("http://") || location.starts_with("https://") {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{}{location}", base.authority()?)
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{scheme}://{}{folder}/{location}", base.authority()?)
+    };
+    parse_url(&absolute).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_resolved_against_where_they_came_from() {
+        let base: Uri = "https://a.example:8443/x/y?z".parse().unwrap();
+        for (location, url) in [
+            ("http://b.example/", "http://b.example/"),
+            ("//b.example/p", "https://b.example/p"),
+            ("/login?to=1#top", "https://a.example:8443/login?to=1"),
+            ("next", "https://a.example:8443/x/next"),
+        ] {
+            assert_eq!(
+                resolve(&base, location).map(|url| url.to_string()).as_deref(),
+                Some(url),
+                "{location}"
+            );
+        }
+        assert_eq!(resolve(&base, "http://"), None);
+        assert_eq!(resolve(&base, "//user@b.example/"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_refused_before() {
+        for wrong in ["", "example.org", "ftp://example.org/", "http://", "/x", "http://me:pw@example.org/"] {
+            assert!(parse_url(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(host(&parse_url("http://[::1]:80/").unwrap()), "::1");
+    }
+}

@@ -1,0 +1,275 @@
+//! `tcp`: a port takes connections, in time, and says what it should.
+//!
+//! Whatever the target does wrong is CRITICAL: refused, silent, unknown by name, saying something else. Every address of a
+//! name is tried in turn until one answers. No TLS: `http` has that.
+
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+
+use crate::{
+    Async, Check, Host, clock,
+    options::{OptionSpec, Reader},
+    perfdata::Perf,
+    result::{CheckResult, State},
+    threshold::{Range, Thresholds},
+};
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    OptionSpec { name: "host", value: "HOST", help: "name or address (needed)" },
+    OptionSpec { name: "port", value: "PORT", help: "port (needed)" },
+    OptionSpec { name: "send", value: "TEXT", help: "sent once connected; \\r \\n \\t \\\\ are understood" },
+    OptionSpec { name: "expect", value: "TEXT", help: "must be in what the server says; escapes as in send" },
+    OptionSpec {
+        name: "warn",
+        value: "TIME",
+        help: "connecting and answering takes longer than this: 250ms, 1s",
+    },
+    OptionSpec { name: "crit", value: "TIME", help: "longer than this is critical" },
+];
+
+pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
+    let host = reader.text("host");
+    let host = reader.required("host", host);
+    let port = reader.parsed("port", port);
+    let port = reader.required("port", port);
+    let [send, expect] = ["send", "expect"].map(|name| reader.text(name).map(|text| unescape(&text)));
+    let thresholds = times(reader, [None, None]);
+    Some(Check::asynchronous(Tcp { host: host?, port: port?, send, expect, thresholds }))
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().ok().filter(|&port| port > 0).ok_or("should be a port from 1 to 65535")
+}
+
+/// The `warn` and `crit` options of a check that measures time, in seconds.
+pub(crate) fn times(reader: &mut Reader<'_>, defaults: [Option<Duration>; 2]) -> Thresholds {
+    let [warn, crit] = [("warn", defaults[0]), ("crit", defaults[1])].map(|(name, default)| {
+        reader.seconds(name).or(default).map(|limit| Range::above(limit.as_secs_f64()))
+    });
+    Thresholds { warn, crit }
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.clone().next()) {
+            ('\\', Some(code @ ('r' | 'n' | 't' | '\\'))) => {
+                out.push(match code {
+                    'r' => '\r',
+                    'n' => '\n',
+                    't' => '\t',
+                    other => other,
+                });
+                chars.next();
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+struct Tcp {
+    host: String,
+    port: u16,
+    send: Option<String>,
+    expect: Option<String>,
+    thresholds: Thresholds,
+}
+
+impl Async for Tcp {
+    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+        Box::pin(async move {
+            let started = clock::now();
+            let outcome = timeout(limit, self.talk()).await;
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())));
+            judge(&self.target(), outcome, started.elapsed(), self.thresholds)
+        })
+    }
+}
+
+impl Tcp {
+    fn target(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// What the server said that was asked for, or what went wrong.
+    async fn talk(&self) -> Result<(), String> {
+        let mut stream = connect(&self.host, self.port).await?;
+        if let Some(text) = &self.send {
+            stream.write_all(text.as_bytes()).await.map_err(|error| format!("cannot send: {error}"))?;
+        }
+        match &self.expect {
+            Some(wanted) => expect(&mut stream, wanted).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Connects to the first address of `host` that answers. An address that is silent is left for the next one after
+/// [`ADDRESS_PATIENCE`]; the caller sets the deadline of the whole.
+pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let found = lookup_host((host, port)).await.map_err(|error| format!("cannot resolve {host}: {error}"))?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    let mut problem = format!("{host} has no address");
+    for (at, address) in addresses.iter().enumerate() {
+        let last = at + 1 == addresses.len();
+        let patience = if last { Duration::MAX } else { ADDRESS_PATIENCE };
+        match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => problem = refused(&error),
+            Err(_) => problem = format!("{address} does not answer"),
+        }
+    }
+    Err(problem)
+}
+
+/// What a lost SYN and its first repetition take.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
+
+fn refused(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        _ => format!("cannot connect: {error}"),
+    }
+}
+
+/// Reads until the text comes, up to [`ANSWER_MAX`] bytes.
+async fn expect(stream: &mut TcpStream, wanted: &str) -> Result<(), String> {
+    let mut said = Vec::new();
+    let mut buffer = [0; 1_024];
+    loop {
+        let length = stream.read(&mut buffer).await.map_err(|error| format!("cannot read: {error}"))?;
+        said.extend_from_slice(&buffer[..length]);
+        if said.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+            return Ok(());
+        }
+        if length == 0 || said.len() >= ANSWER_MAX {
+            let said = String::from_utf8_lossy(&said);
+            let start: String =
+                crate::output::clean(&said).lines().next().unwrap_or_default().chars().take(80).collect();
+            return Err(format!("{wanted:?} did not come, but {start:?}"));
+        }
+    }
+}
+
+/// Nobody's greeting is longer.
+const ANSWER_MAX: usize = 64 * 1_024;
+
+fn judge(target: &str, outcome: Result<(), String>, took: Duration, thresholds: Thresholds) -> CheckResult {
+    let seconds = took.as_secs_f64();
+    match outcome {
+        Err(problem) => CheckResult::new(State::Critical, format!("{target}: {problem}")),
+        Ok(()) => {
+            CheckResult::new(thresholds.judge(seconds), format!("{target} answered in {}", in_ms(took)))
+                .with_perfdata(vec![time_perf(seconds, thresholds)])
+        }
+    }
+}
+
+pub(crate) fn time_perf(seconds: f64, thresholds: Thresholds) -> Perf {
+    // Microseconds; what lies below is noise.
+    let rounded = (seconds * 1e6).round() / 1e6;
+    Perf::new("time", rounded, "s").thresholds(thresholds.warn, thresholds.crit).bounds(0.0, None)
+}
+
+pub(crate) fn in_ms(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{kind, testing::run_async};
+
+    /// A server that greets, reads, and says something else; returns its port.
+    async fn server(greeting: &'static str, answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(greeting.as_bytes()).await.unwrap();
+                let mut buffer = [0; 100];
+                let length = stream.read(&mut buffer).await.unwrap_or(0);
+                let _ = stream.write_all(&buffer[..length]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        port.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_answers_is_ok_with_its_time() {
+        let port = server("220 hello\r\n", "").await;
+        let result = run_async("tcp", &[("host", "127.0.0.1"), ("port", &port), ("warn", "5s")]).await;
+        assert_eq!(result.state, State::Ok, "{}", result.summary);
+        let time = &result.perfdata[0];
+        assert_eq!(
+            (time.label.as_str(), time.unit.as_str(), time.warn),
+            ("time", "s", Some(Range::above(5.0)))
+        );
+        assert!(time.value.unwrap() > 0.0);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_arrives_and_the_answer_is_awaited() {
+        let port = server("220 hello\r\n", "221 bye\r\n").await;
+        let target = [("host", "localhost"), ("port", &port), ("send", r"QUIT\r\n")];
+        let with = async |wanted| run_async("tcp", &[&target[..], &[("expect", wanted)]].concat()).await;
+        assert_eq!(with(r"hello\r\nQUIT\r\n221").await.state, State::Ok);
+        let wrong = with("250 ok").await;
+        assert!(wrong.summary.ends_with("\"250 ok\" did not come, but \"220 hello\""), "{}", wrong.summary);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_and_an_unknown_name_are_critical() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port().to_string();
+        let refused = run_async("tcp", &[("host", "127.0.0.1"), ("port", &free)]).await;
+        assert_eq!(refused.state, State::Critical);
+        assert_eq!(refused.summary, format!("127.0.0.1:{free}: connection refused"));
+        let unknown = run_async("tcp", &[("host", "no such name"), ("port", "1")]).await;
+        assert_eq!(unknown.state, State::Critical);
+        assert!(unknown.summary.contains("cannot resolve no such name"), "{}", unknown.summary);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_is_critical_at_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let options =
+            [("host", "127.0.0.1"), ("port", port.as_str()), ("expect", "220")].into_iter().collect();
+        let Ok(Check::Async(check)) = kind("tcp").unwrap().build(&options, &Host::live()) else { panic!() };
+        let result = check.run(Duration::from_millis(50)).await;
+        assert_eq!(result.summary, format!("127.0.0.1:{port}: no answer within 0.05 s"));
+    }
+
+    #[test]
+    fn slow_answers_are_judged_by_the_thresholds() {
+        let thresholds = Thresholds { warn: Some(Range::above(0.1)), crit: Some(Range::above(1.0)) };
+        let state = |millis| judge("x", Ok(()), Duration::from_millis(millis), thresholds).state;
+        assert_eq!([50, 500, 1_500].map(state), [State::Ok, State::Warning, State::Critical]);
+    }
+
+    #[test]
+    fn host_and_port_are_needed_and_checked() {
+        let build = |pairs: &[(&str, &str)]| {
+            let errors =
+                kind("tcp").unwrap().build(&pairs.iter().copied().collect(), &Host::live()).unwrap_err();
+            errors.into_iter().map(|error| error.option).collect::<Vec<_>>()
+        };
+        assert_eq!(build(&[]), ["host", "port"]);
+        assert_eq!(build(&[("host", "x"), ("port", "0"), ("warn", "soon")]), ["port", "warn"]);
+    }
+}

@@ -1,0 +1,277 @@
+//! The `http` check against real servers on loopback, plain and TLS.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{sync::Arc, time::Duration};
+
+use dogwatch_checks::{Check, CheckResult, Host, Options, State, kind};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+#[tokio::test]
+async fn a_page_that_answers_is_ok() {
+    let port = plain(page("200 OK", "all is well")).await;
+    let result = run(&[("url", &format!("http://127.0.0.1:{port}/health")), ("expect", "is well")]).await;
+    assert_eq!(result.state, State::Ok, "{}", result.summary);
+    assert!(result.summary.contains("200 OK in "), "{}", result.summary);
+    let labels: Vec<_> = result.perfdata.iter().map(|perf| perf.label.as_str()).collect();
+    assert_eq!(labels, ["time", "size"]);
+}
+
+#[tokio::test]
+async fn the_request_names_the_host_asked_for_wherever_it_goes() {
+    let port = plain("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{host}").await;
+    let url = format!("http://www.example.org:{port}/");
+    let options =
+        [("url", url.as_str()), ("address", "127.0.0.1"), ("header", "X-Token: abc"), ("expect", "www.e")];
+    let result = run(&options).await;
+    assert_eq!(result.state, State::Ok, "{}", result.summary);
+}
+
+#[tokio::test]
+async fn the_wrong_status_or_page_is_critical() {
+    let port = plain(page("503 Service Unavailable", "sorry")).await;
+    let url = format!("http://127.0.0.1:{port}/");
+    assert_eq!(run(&[("url", &url)]).await.state, State::Critical);
+    assert_eq!(run(&[("url", &url), ("status", "503")]).await.state, State::Ok);
+    let wanted = run(&[("url", &url), ("status", "503"), ("expect", "welcome")]).await;
+    assert_eq!(wanted.state, State::Critical);
+    assert!(wanted.summary.contains("\"welcome\" is not in the page"), "{}", wanted.summary);
+}
+
+#[tokio::test]
+async fn a_refused_connection_an_unknown_name_and_silence_are_critical() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let refused = run(&[("url", &format!("http://127.0.0.1:{free}/"))]).await;
+    assert_eq!(refused.state, State::Critical);
+    assert!(refused.summary.ends_with(": connection refused"), "{}", refused.summary);
+    let unknown = run(&[("url", "http://no-such-host.invalid/")]).await;
+    assert_eq!(unknown.state, State::Critical);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let result = run_for(&[("url", &url)], Duration::from_millis(50)).await;
+    assert_eq!(result.summary, format!("{url}: no answer within 0.05 s"));
+}
+
+#[tokio::test]
+async fn what_is_no_http_or_breaks_off_is_critical() {
+    for (answer, problem) in [
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "no HTTP answer"),
+        ("", "no HTTP answer"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", "answer broke off"),
+    ] {
+        let port = plain(answer).await;
+        let result = run(&[("url", &format!("http://127.0.0.1:{port}/"))]).await;
+        assert_eq!(result.state, State::Critical);
+        assert!(result.summary.contains(problem), "{answer:?}: {}", result.summary);
+    }
+}
+
+#[tokio::test]
+async fn an_endless_page_is_cut() {
+    let port = plain("HTTP/1.1 200 OK\r\n\r\n{endless}").await;
+    let result =
+        run(&[("url", &format!("http://127.0.0.1:{port}/")), ("crit", "60s"), ("warn", "60s")]).await;
+    assert_eq!(result.state, State::Ok, "{}", result.summary);
+    assert!(result.summary.contains("at least 1048576 bytes"), "{}", result.summary);
+}
+
+#[tokio::test]
+async fn redirects_are_followed_to_a_bound() {
+    let target = plain(page("200 OK", "here")).await;
+    let to =
+        format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{target}/end\r\ncontent-length: 0\r\n\r\n");
+    let port = plain(to.leak()).await;
+    let url = format!("http://127.0.0.1:{port}/");
+    let followed = run(&[("url", &url), ("expect", "here")]).await;
+    assert_eq!(followed.state, State::Ok, "{}", followed.summary);
+    assert!(
+        followed.summary.starts_with(&format!("http://127.0.0.1:{target}/end: ")),
+        "{}",
+        followed.summary
+    );
+    assert_eq!(run(&[("url", &url), ("redirects", "0")]).await.state, State::Critical);
+    assert_eq!(run(&[("url", &url), ("redirects", "0"), ("status", "302")]).await.state, State::Ok);
+
+    let port = plain("HTTP/1.1 301 Moved\r\nlocation: /again\r\ncontent-length: 0\r\n\r\n").await;
+    let round = run(&[("url", &format!("http://127.0.0.1:{port}/"))]).await;
+    assert!(round.summary.contains("redirects more than 5 times"), "{}", round.summary);
+}
+
+#[tokio::test]
+async fn a_certificate_is_verified_and_its_days_are_counted() {
+    let authority = Authority::new();
+    let server = authority.serve("localhost", 2_000, 4_000).await;
+    let url = format!("https://localhost:{server}/");
+    let ca = authority.file();
+    let ca = ca.path().to_str().unwrap();
+
+    let known = run(&[("url", &url), ("ca-file", ca)]).await;
+    assert_eq!(known.state, State::Ok, "{}", known.summary);
+    let days = known.perfdata.iter().find(|perf| perf.label == "certificate_days").unwrap();
+    assert!(days.value.unwrap() > 300_000.0, "{days}");
+
+    let warned = run(&[("url", &url), ("ca-file", ca), ("warn-days", "1000000")]).await;
+    assert_eq!(warned.state, State::Warning, "{}", warned.summary);
+
+    let stranger = run(&[("url", &url)]).await;
+    assert_eq!(stranger.state, State::Critical);
+    assert!(
+        stranger.summary.contains("TLS handshake failed: invalid peer certificate: UnknownIssuer"),
+        "{}",
+        stranger.summary
+    );
+
+    let wrong_name = run(&[("url", &format!("https://127.0.0.1:{server}/")), ("ca-file", ca)]).await;
+    assert_eq!(wrong_name.state, State::Critical, "{}", wrong_name.summary);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_critical_even_where_anybody_is_believed() {
+    let authority = Authority::new();
+    let port = authority.serve("localhost", 2_000, 2_001).await;
+    let url = format!("https://localhost:{port}/");
+    let ca = authority.file();
+    let verified = run(&[("url", &url), ("ca-file", ca.path().to_str().unwrap())]).await;
+    assert_eq!(verified.state, State::Critical);
+    assert!(verified.summary.contains("certificate expired"), "{}", verified.summary);
+    let insecure = run(&[("url", &url), ("insecure", "true")]).await;
+    assert_eq!(insecure.state, State::Critical);
+    assert!(insecure.summary.ends_with("certificate has expired"), "{}", insecure.summary);
+}
+
+#[tokio::test]
+async fn insecure_believes_anybody_who_owns_the_certificate() {
+    let port = Authority::new().serve("elsewhere.example", 2_000, 4_000).await;
+    let url = format!("https://localhost:{port}/");
+    let result = run(&[("url", &url), ("insecure", "true")]).await;
+    assert_eq!(result.state, State::Ok, "{}", result.summary);
+}
+
+#[tokio::test]
+async fn plain_text_where_tls_is_spoken_is_critical() {
+    let port = plain(page("400 Bad Request", "")).await;
+    let result = run(&[("url", &format!("https://127.0.0.1:{port}/")), ("insecure", "true")]).await;
+    assert_eq!(result.state, State::Critical);
+    assert!(result.summary.contains("TLS handshake failed"), "{}", result.summary);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let ca = Authority::new().file();
+    let options: Options =
+        [("url", "https://x/"), ("insecure", "true"), ("ca-file", ca.path().to_str().unwrap())]
+            .into_iter()
+            .collect();
+    let errors = kind("http").unwrap().build(&options, &Host::live()).unwrap_err();
+    assert_eq!(errors[0].option, "insecure");
+    let options: Options =
+        [("url", "example.org"), ("ca-file", "/no/such"), ("header", "x")].into_iter().collect();
+    let errors = kind("http").unwrap().build(&options, &Host::live()).unwrap_err();
+    let names: Vec<_> = errors.iter().map(|error| error.option.as_str()).collect();
+    assert_eq!(names, ["url", "header", "ca-file"]);
+}
+
+async fn run(options: &[(&str, &str)]) -> CheckResult {
+    run_for(options, Duration::from_secs(20)).await
+}
+
+async fn run_for(options: &[(&str, &str)], timeout: Duration) -> CheckResult {
+    let options: Options = options.iter().copied().collect();
+    match kind("http").unwrap().build(&options, &Host::live()).unwrap() {
+        Check::Async(check) => check.run(timeout).await,
+        Check::Blocking(_) => panic!("http blocks"),
+    }
+}
+
+fn page(status: &str, body: &str) -> &'static str {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak()
+}
+
+/// Answers every request with the same text, in which `{host}` stands for the start of the host header asked for, and
+/// `{endless}` for a page that goes on until the client has enough.
+async fn plain(answer: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(respond(stream, answer));
+        }
+    });
+    port
+}
+
+async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 1_024];
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        let length = stream.read(&mut buffer).await.unwrap_or(0);
+        request.extend_from_slice(&buffer[..length]);
+        // 0x16 begins a TLS hello: that client gets what everybody gets.
+        if length == 0 || request.starts_with(&[0x16]) {
+            break;
+        }
+    }
+    let request = String::from_utf8_lossy(&request).to_lowercase();
+    let host = request.split_once("host: ").map_or("", |(_, rest)| rest.get(..5).unwrap_or_default());
+    let (head, endless) = answer.split_once("{endless}").map_or((answer, false), |(head, _)| (head, true));
+    let _ = stream.write_all(head.replace("{host}", host).as_bytes()).await;
+    while endless && stream.write_all(&[b'x'; 4_096]).await.is_ok() {}
+    let _ = stream.shutdown().await;
+}
+
+/// A certificate authority of the test's own.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn file(&self) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), self.0.pem()).unwrap();
+        file
+    }
+
+    /// A TLS server called `name`, with a certificate for these years.
+    async fn serve(&self, name: &str, from_year: i32, until_year: i32) -> u16 {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(from_year, 1, 1);
+        params.not_after = date_time_ymd(until_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        respond(stream, page("200 OK", "secret")).await;
+                    }
+                });
+            }
+        });
+        port
+    }
+}
