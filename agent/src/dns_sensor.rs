@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 /// One sensor of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsSensor {
-    pub control: PathBuf,
-    pub sensor: String,
+pub(crate) struct DnsSensor {
+    pub(crate) control: PathBuf,
+    pub(crate) sensor: String,
 }
 
 /// An element of `GET /v1/sensors`.
@@ -27,7 +27,7 @@ struct Reading {
 }
 
 impl DnsSensor {
-    pub fn into_check(self) -> Check {
+    pub(crate) fn into_check(self) -> Check {
         Check::Async(Arc::new(self))
     }
 
@@ -74,6 +74,6 @@ impl Async for DnsSensor {
 }
 
 /// How often the cache is asked: a page is to leave within 60 s of the first failed refresh.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 const RESTART: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_millis(250);

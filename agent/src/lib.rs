@@ -76,10 +76,10 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         warn!(bytes = damage.bytes, "cut off a torn record at the end of the spool");
     }
 
-    let metrics = Metrics::install();
-    let meters = metrics::Meters::declare();
+    let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
+    metrics::declare();
     if let Some(address) = agent.metrics {
-        let bound = metrics.serve(address, metrics.router()).await;
+        let bound = page.serve(address, page.router()).await;
         let bound = bound.map_err(start(format!("cannot serve metrics on {address}")))?;
         info!("metrics on http://{bound}/metrics");
     }
@@ -92,18 +92,18 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let (answers_to, answers) = mpsc::channel(1);
     let clock = clock::Clock::new().map_err(start("cannot make a timer of the boot clock"))?;
     let checks = config.checks.len();
-    let runner = runner::Runner::new(reports_to);
-    let engine = engine::Engine::new(
+    let parts = engine::Parts {
         clock,
-        config_path.to_owned(),
+        config_path: config_path.to_owned(),
         host,
         config,
         agent_id,
-        (store, found),
-        runner,
-        answers_to,
-        meters,
-    );
+        store,
+        found,
+        runner: runner::Runner::new(reports_to),
+        answers: answers_to,
+    };
+    let engine = engine::Engine::new(parts);
     info!(checks, "watching");
     systemd::ready(&format!("{checks} checks"));
     engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;

@@ -1,4 +1,7 @@
 //! Every metric of the agent: name, unit, help, labels.
+//!
+//! Gauges are forgotten when nobody sets them for [`GAUGES_KEPT`], so a check that is removed leaves no series behind that
+//! looks alive; the loop sets all of them at least every minute.
 
 use std::time::Duration;
 
@@ -7,103 +10,84 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 use crate::{api::ServiceStatus, report::outbox::Outbox};
 
-/// The handles; made once, after the recorder is installed.
-#[derive(Debug)]
-pub(crate) struct Meters;
+/// Longer than the loop ever leaves a gauge alone.
+pub(crate) const GAUGES_KEPT: Duration = Duration::from_mins(3);
 
-impl Meters {
-    /// Declares them all.
-    pub(crate) fn declare() -> Self {
-        for (name, unit, help) in GAUGES {
-            describe_gauge!(*name, *unit, *help);
-        }
-        for (name, unit, help) in COUNTERS {
-            describe_counter!(*name, *unit, *help);
-        }
-        for (name, unit, help) in HISTOGRAMS {
-            describe_histogram!(*name, *unit, *help);
-        }
-        for taken in ["true", "false"] {
-            counter!("dogwatch_batches_total", "taken" => taken).absolute(0);
-        }
-        counter!("dogwatch_spool_errors_total").absolute(0);
-        counter!("dogwatch_spool_dropped_events_total").absolute(0);
-        gauge!("dogwatch_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        Self
+/// Tells the recorder about all of them. Call once, before the first is counted.
+pub(crate) fn declare() {
+    for (name, unit, help) in GAUGES {
+        describe_gauge!(*name, *unit, *help);
     }
-
-    /// The loop has turned.
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-    pub(crate) fn on_turn(&self, outbox: &Outbox, config_ok: bool) {
-        gauge!("dogwatch_spool_events").set(outbox.depth() as f64);
-        gauge!("dogwatch_spool_memory_bytes").set(outbox.bytes() as f64);
-        counter!("dogwatch_spool_dropped_events_total").absolute(outbox.dropped());
-        gauge!("dogwatch_config_reload_ok").set(f64::from(u8::from(config_ok)));
-        gauge!("dogwatch_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    for (name, unit, help) in COUNTERS {
+        describe_counter!(*name, *unit, *help);
     }
-
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_wake(&self, late: Duration) {
-        histogram!("dogwatch_loop_lag_seconds").record(late.as_secs_f64());
+    for (name, unit, help) in HISTOGRAMS {
+        describe_histogram!(*name, *unit, *help);
     }
-
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_start(&self, late: Duration) {
-        histogram!("dogwatch_check_start_lag_seconds").record(late.as_secs_f64());
+    for taken in ["true", "false"] {
+        counter!("dogwatch_batches_total", "taken" => taken).absolute(0);
     }
+    counter!("dogwatch_spool_errors_total").absolute(0);
+}
 
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_overrun(&self, check: &str) {
-        counter!("dogwatch_check_overruns_total", "check" => check.to_owned()).increment(1);
+/// The loop has turned.
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+pub(crate) fn on_turn(outbox: &Outbox, spool_file_bytes: u64, config_ok: bool) {
+    gauge!("dogwatch_spool_events").set(outbox.depth() as f64);
+    gauge!("dogwatch_spool_memory_bytes").set(outbox.bytes() as f64);
+    gauge!("dogwatch_spool_file_bytes").set(spool_file_bytes as f64);
+    counter!("dogwatch_spool_dropped_events_total").absolute(outbox.dropped());
+    gauge!("dogwatch_config_reload_ok").set(f64::from(u8::from(config_ok)));
+    gauge!("dogwatch_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+pub(crate) fn on_wake(late: Duration) {
+    histogram!("dogwatch_loop_lag_seconds").record(late.as_secs_f64());
+}
+
+pub(crate) fn on_start(late: Duration) {
+    histogram!("dogwatch_check_start_lag_seconds").record(late.as_secs_f64());
+}
+
+pub(crate) fn on_overrun(check: &str) {
+    counter!("dogwatch_check_overruns_total", "check" => check.to_owned()).increment(1);
+}
+
+pub(crate) fn on_batch(taken: bool) {
+    counter!("dogwatch_batches_total", "taken" => if taken { "true" } else { "false" }).increment(1);
+}
+
+pub(crate) fn on_spool_error() {
+    counter!("dogwatch_spool_errors_total").increment(1);
+}
+
+/// A service has a result, or is to be shown again.
+pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64) {
+    let check = &status.service;
+    let gauge = |name, value: f64| gauge!(name, "check" => check.clone()).set(value);
+    let state = match status.state.as_str() {
+        "OK" => 0.0,
+        "WARNING" => 1.0,
+        "CRITICAL" => 2.0,
+        "UNKNOWN" => 3.0,
+        // Not run yet: no state to show.
+        _ => return,
+    };
+    gauge("dogwatch_check_state", state);
+    gauge("dogwatch_check_hard", f64::from(u8::from(status.state_type == "HARD")));
+    gauge("dogwatch_check_attempt", f64::from(status.attempt));
+    gauge("dogwatch_check_flapping", f64::from(u8::from(status.flapping)));
+    if let Some(seconds) = status.duration_s {
+        gauge("dogwatch_check_duration_seconds", seconds);
     }
-
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_batch(&self, taken: bool) {
-        counter!("dogwatch_batches_total", "taken" => if taken { "true" } else { "false" }).increment(1);
+    if let Some(at) = status.last_run {
+        gauge("dogwatch_check_last_run_timestamp_seconds", at.as_duration().as_secs_f64());
     }
-
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_spool_error(&self) {
-        counter!("dogwatch_spool_errors_total").increment(1);
-    }
-
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    #[expect(clippy::cast_precision_loss, reason = "a file far below 2^53 bytes")]
-    pub(crate) fn on_spool_bytes(&self, bytes: u64) {
-        gauge!("dogwatch_spool_file_bytes").set(bytes as f64);
-    }
-
-    /// A service has a result, or is due to be shown again.
-    #[expect(clippy::unused_self, reason = "metrics exist only once declared")]
-    pub(crate) fn on_service(&self, status: &ServiceStatus, perfdata: &[Perf], skipped: u64) {
-        let check = &status.service;
-        let gauge = |name, value: f64| gauge!(name, "check" => check.clone()).set(value);
-        let state = match status.state.as_str() {
-            "OK" => 0.0,
-            "WARNING" => 1.0,
-            "CRITICAL" => 2.0,
-            "UNKNOWN" => 3.0,
-            // Not yet run: no state to show.
-            _ => return,
-        };
-        gauge("dogwatch_check_state", state);
-        gauge("dogwatch_check_hard", f64::from(u8::from(status.state_type == "HARD")));
-        gauge("dogwatch_check_attempt", f64::from(status.attempt));
-        gauge("dogwatch_check_flapping", f64::from(u8::from(status.flapping)));
-        if let Some(seconds) = status.duration_s {
-            gauge("dogwatch_check_duration_seconds", seconds);
-        }
-        if let Some(at) = status.last_run {
-            gauge("dogwatch_check_last_run_timestamp_seconds", at.as_duration().as_secs_f64());
-        }
-        counter!("dogwatch_check_skipped_runs_total", "check" => check.clone()).absolute(skipped);
-        for perf in perfdata.iter().take(PERFDATA_MAX) {
-            let Some(value) = perf.value else { continue };
-            let labels =
-                [("check", check.clone()), ("label", perf.label.clone()), ("unit", perf.unit.clone())];
-            gauge!("dogwatch_check_perfdata", &labels).set(value);
-        }
+    counter!("dogwatch_check_skipped_runs_total", "check" => check.clone()).absolute(skipped);
+    for perf in perfdata.iter().take(PERFDATA_MAX) {
+        let Some(value) = perf.value else { continue };
+        let labels = [("check", check.clone()), ("label", perf.label.clone()), ("unit", perf.unit.clone())];
+        gauge!("dogwatch_check_perfdata", &labels).set(value);
     }
 }
 
@@ -121,11 +105,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Seconds,
         "When the last result came, since the epoch.",
     ),
-    (
-        "dogwatch_check_perfdata",
-        Unit::Count,
-        "Performance data of the last run, by label, in the check's own unit.",
-    ),
+    ("dogwatch_check_perfdata", Unit::Count, "Performance data of the last run, in the check's own unit."),
     (
         "dogwatch_check_state",
         Unit::Count,
@@ -143,11 +123,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
 
 const COUNTERS: &[(&str, Unit, &str)] = &[
     ("dogwatch_batches_total", Unit::Count, "Batches to alertd, by whether it took them."),
-    (
-        "dogwatch_check_overruns_total",
-        Unit::Count,
-        "Slots at which the check was still stuck, its first overrun included.",
-    ),
+    ("dogwatch_check_overruns_total", Unit::Count, "Slots at which a check hung, the first one included."),
     ("dogwatch_check_skipped_runs_total", Unit::Count, "Slots that passed without a run."),
     ("dogwatch_spool_dropped_events_total", Unit::Count, "Events lost because the spool was full."),
     ("dogwatch_spool_errors_total", Unit::Count, "Times that the disk began to refuse the spool."),

@@ -62,7 +62,7 @@ mod tests {
         assert!(freshness.poll_stale(at(3_615)));
     }
 
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn at(seconds: u64) -> Moment {
         Moment(Duration::from_secs(seconds))

@@ -26,7 +26,7 @@ use crate::config::Work;
 
 /// What became of a started check.
 #[derive(Debug)]
-pub enum Report {
+pub(crate) enum Report {
     /// It ended. `cpu`: what it cost, as far as is known.
     Finished { name: Arc<str>, result: CheckResult, cpu: Duration },
     /// Past its deadline and not to be ended.
@@ -37,17 +37,17 @@ pub enum Report {
 
 /// Starts checks; their reports arrive on the channel.
 #[derive(Debug, Clone)]
-pub struct Runner {
+pub(crate) struct Runner {
     reports: mpsc::Sender<Report>,
 }
 
 impl Runner {
-    pub fn new(reports: mpsc::Sender<Report>) -> Self {
+    pub(crate) fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { reports }
     }
 
     /// Starts one run. The caller sees to it that no check runs twice at once.
-    pub fn start(&self, name: Arc<str>, work: &Work, deadline: Duration) {
+    pub(crate) fn start(&self, name: Arc<str>, work: &Work, deadline: Duration) {
         let reports = self.reports.clone();
         match work {
             Work::Native(Check::Blocking(check)) => {

@@ -212,7 +212,7 @@ fn fnv(seed: u64, text: &str) -> u64 {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
     const NO_COST: Duration = Duration::ZERO;
 
     #[test]

@@ -138,6 +138,8 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     /// Plays results (`.` OK, `W`, `C`, `U`) and draws each status (`ok`, `s2` soft attempt 2, `HC` hard critical).
@@ -255,14 +257,14 @@ mod tests {
                 b'U' => State::Unknown,
                 _ => State::Ok,
             };
-            let (next, moved) = status.after(state, confirm);
-            status = next;
+            let did;
+            (status, did) = status.after(state, confirm);
             let drawn = match status {
                 Status::Ok => "ok".to_owned(),
                 Status::Soft { attempt, .. } => format!("s{attempt}"),
                 Status::Hard(problem) => format!("H{}", &State::from(problem).name()[..1]),
             };
-            let sign = match moved {
+            let sign = match did {
                 Move::Stayed => "-",
                 Move::SoftProblem => "s",
                 Move::SoftRecovery => "r",
@@ -270,8 +272,8 @@ mod tests {
                 Move::HardOther => "X",
                 Move::HardRecovery => "R",
             };
-            statuses.push_str(&format!("{drawn:<4}"));
-            moves.push_str(&format!("{sign:<4}"));
+            let _ = write!(statuses, "{drawn:<4}");
+            let _ = write!(moves, "{sign:<4}");
         }
         statuses.pop();
         moves.pop();

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Seconds; from a cached answer to a slow mail relay.
@@ -24,7 +25,19 @@ impl Metrics {
     /// # Panics
     /// If a recorder is installed already.
     pub fn install() -> Self {
-        let handle = PrometheusBuilder::new()
+        Self::install_with(PrometheusBuilder::new())
+    }
+
+    /// The same, for a daemon whose gauges come and go: one that nobody sets for `gauges_kept` leaves the page.
+    ///
+    /// # Panics
+    /// If a recorder is installed already.
+    pub fn install_forgetting(gauges_kept: Duration) -> Self {
+        Self::install_with(PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(gauges_kept)))
+    }
+
+    fn install_with(builder: PrometheusBuilder) -> Self {
+        let handle = builder
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATION_BUCKETS_S)
             .expect("the bucket list is not empty")
             .install_recorder()

@@ -5,10 +5,10 @@ mod config;
 mod status;
 mod submit;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dogwatch_daemon::logging;
+use dogwatch_daemon::{logging, unix_http::Client};
 
 use crate::config::DEFAULT_PATH;
 
@@ -44,6 +44,23 @@ struct ConfigArgument {
     /// The config file; `*.toml` in the directory of the same name with `.d` are read after it.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
+}
+
+/// Where the running agent listens.
+#[derive(Debug, clap::Args)]
+struct SocketArgument {
+    /// The agent's socket [default: as the config says].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+impl SocketArgument {
+    fn client(&self) -> Client {
+        let path = self.socket.clone().unwrap_or_else(|| crate::config::socket(&self.config.config));
+        Client::new(path, ANSWER_WITHIN)
+    }
 }
 
 /// The whole command line, for man pages and completions.
@@ -87,8 +104,8 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Where the package puts the agent's socket.
-const DEFAULT_SOCKET: &str = "/run/dogwatch/agent.sock";
+/// The agent answers in milliseconds or not at all.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 fn fail(message: &str) -> ExitCode {
     eprintln!("dogwatch: {message}");

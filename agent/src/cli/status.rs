@@ -1,11 +1,11 @@
 //! `dogwatch status`: what the agent believes, worst first.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Write as _, process::ExitCode};
 
-use dogwatch_daemon::{duration::Span, unix_http::Client};
+use dogwatch_daemon::duration::Span;
 use jiff::Timestamp;
 
-use super::fail;
+use super::{SocketArgument, fail};
 use crate::{
     api::{ServiceStatus, Status},
     clock,
@@ -16,14 +16,12 @@ pub(super) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// The agent's socket.
-    #[arg(long, value_name = "PATH", default_value = super::DEFAULT_SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    socket: SocketArgument,
 }
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
-    let client = Client::new(&arguments.socket, Duration::from_secs(10));
-    let status = match client.get::<Status>("/v1/status").await {
+    let status = match arguments.socket.client().get::<Status>("/v1/status").await {
         Ok(status) => status,
         Err(error) => return fail(&format!("{error}; is `dogwatch run` up?")),
     };

@@ -1,10 +1,10 @@
 //! `dogwatch submit NAME STATE TEXT`: a result from a cron job or another monitor.
 
-use std::{io::Read, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Read, process::ExitCode};
 
-use dogwatch_daemon::{duration::Span, unix_http::Client};
+use dogwatch_daemon::duration::Span;
 
-use super::fail;
+use super::{SocketArgument, fail};
 use crate::api::Submit;
 
 #[derive(Debug, clap::Args)]
@@ -18,9 +18,8 @@ pub(super) struct Arguments {
     /// How long this result holds; then the service is UNKNOWN. Default: the check's `freshness`.
     #[arg(long, value_name = "SPAN")]
     ttl: Option<Span>,
-    /// The agent's socket.
-    #[arg(long, value_name = "PATH", default_value = super::DEFAULT_SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    socket: SocketArgument,
 }
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
@@ -37,8 +36,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         text,
         ttl_s: arguments.ttl.map(|span| span.0.as_secs().max(1)),
     };
-    let client = Client::new(arguments.socket, Duration::from_secs(10));
-    match client.post::<()>("/v1/submit", &submit).await {
+    match arguments.socket.client().post::<()>("/v1/submit", &submit).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }

@@ -298,14 +298,14 @@ impl<'a> Reader<'a> {
     fn work(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
         match kind {
             "passive" => self.passive(),
-            "dns" => self.dns(context),
+            "dns" => Some(self.dns(context)),
             "plugin" => self.plugin(),
             _ => self.native(kind, context),
         }
     }
 
     fn passive(&mut self) -> Option<Work> {
-        self.refuse_unknown(kind_options("passive"));
+        self.refuse_unknown(&kind_options("passive"));
         let freshness = self.span("freshness");
         let submitters = match self.entry("submitters") {
             None => Vec::new(),
@@ -321,25 +321,22 @@ impl<'a> Reader<'a> {
         Some(Work::Passive(Passive { freshness, submitters }))
     }
 
-    fn dns(&mut self, context: &Context<'_>) -> Option<Work> {
-        self.refuse_unknown(kind_options("dns"));
+    fn dns(&mut self, context: &Context<'_>) -> Work {
+        self.refuse_unknown(&kind_options("dns"));
         let sensor = self.text("sensor").unwrap_or(self.name).to_owned();
-        Some(Work::Native(DnsSensor { control: context.dns_control.clone(), sensor }.into_check()))
+        Work::Native(DnsSensor { control: context.dns_control.clone(), sensor }.into_check())
     }
 
     fn plugin(&mut self) -> Option<Work> {
-        self.refuse_unknown(kind_options("plugin"));
-        let timeout_state = match self.entry("timeout_state") {
+        self.refuse_unknown(&kind_options("plugin"));
+        let timeout_state = match self.text("timeout_state").map(str::parse) {
             None => Some(State::Unknown),
-            Some((_, value)) => match value.get_ref() {
-                Value::Text(text) => {
-                    text.parse().map_err(|message: String| self.problem(value.span(), message)).ok()
-                }
-                _ => {
-                    self.problem(value.span(), "timeout_state should be a state like \"CRITICAL\"");
-                    None
-                }
-            },
+            Some(Ok(state)) => Some(state),
+            Some(Err(message)) => {
+                let at = self.entry("timeout_state").map_or(self.at.clone(), |(_, value)| value.span());
+                self.problem(at, format!("timeout_state: {message}"));
+                None
+            }
         };
         let Some((_, value)) = self.entry("command") else {
             self.problem(
@@ -369,7 +366,7 @@ impl<'a> Reader<'a> {
     fn native(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
         let kind = dogwatch_checks::kind(kind).ok()?;
         let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
-        self.refuse_unknown(known.iter().copied());
+        self.refuse_unknown(&known.iter().copied());
         let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));
         let options: Options =
             options.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
@@ -389,7 +386,7 @@ impl<'a> Reader<'a> {
         self.file.entries.iter().filter(|(key, _)| !COMMON.contains(&key.get_ref().as_str()))
     }
 
-    fn refuse_unknown(&mut self, own: impl Iterator<Item = &'static str> + Clone) {
+    fn refuse_unknown(&mut self, own: &(impl Iterator<Item = &'static str> + Clone)) {
         let unknown: Vec<_> =
             self.own_entries().filter(|(key, _)| !own.clone().any(|own| own == key.get_ref())).collect();
         for (key, _) in unknown {

@@ -120,6 +120,13 @@ pub fn load(path: &Path, host: &Host) -> Result<Config, Problems> {
     problems.or(config)
 }
 
+/// The agent's socket: as `path` says, whatever else is wrong there.
+pub fn socket(path: &Path) -> PathBuf {
+    let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let written = files.into_iter().rev().find_map(|(_, file)| file.agent.socket);
+    written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+}
+
 /// This machine's name as the kernel knows it.
 fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -138,8 +145,12 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     }
     let digest =
         ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
-    Ok(digest.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    let (first, _) = digest.as_ref().split_at(16);
+    let first: [u8; 16] = first.try_into().map_err(io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(first)))
 }
+
+const DEFAULT_SOCKET: &str = "/run/dogwatch/agent.sock";
 
 /// Where the package puts it.
 pub const DEFAULT_PATH: &str = "/etc/dogwatch/agent.toml";

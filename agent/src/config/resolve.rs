@@ -10,7 +10,7 @@ use dogwatch_daemon::{
 use dogwatch_wire::limits;
 
 use super::{
-    Agent, Alertd, Config,
+    Agent, Alertd, Config, DEFAULT_SOCKET,
     check::{self, Defaults},
     file::{ConfigFile, Labels},
 };
@@ -115,11 +115,11 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
     Agent {
         host,
         state_dir: path(|file| file.agent.state_dir.clone(), "/var/lib/dogwatch"),
-        socket: path(|file| file.agent.socket.clone(), "/run/dogwatch/agent.sock"),
+        socket: path(|file| file.agent.socket.clone(), DEFAULT_SOCKET),
         metrics,
         machine_id_file: path(|file| file.agent.machine_id_file.clone(), "/etc/machine-id"),
         // Services come up one after another; two minutes is what a slow database takes.
-        boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_secs(120), |span| span.0),
+        boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_mins(2), |span| span.0),
         max_concurrent,
         spool_bytes_max,
     }
@@ -150,7 +150,7 @@ fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
 fn defaults(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Defaults {
     let mut defaults = Defaults {
         // Soft after at most a minute, hard 30 s later: what Nagios' template does in five and Icinga's sample in two.
-        interval: Duration::from_secs(60),
+        interval: Duration::from_mins(1),
         retry_interval: Duration::from_secs(15),
         max_attempts: 3,
         timeout: Duration::from_secs(10),

@@ -66,7 +66,9 @@ pub fn fit(states: &mut [ServiceState]) {
         }
     }
     if size(states) > STATES_BYTES_MAX {
-        states.iter_mut().for_each(|state| state.annotations.clear());
+        for state in states.iter_mut() {
+            state.annotations.clear();
+        }
     }
 }
 

@@ -327,7 +327,7 @@ const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
 /// A server that asks for more than this is misconfigured; a page must not wait on it.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
 /// If alertd asks for the states over and over, something is wrong there; it gets them this often.
 const STATES_APART: Duration = Duration::from_secs(10);

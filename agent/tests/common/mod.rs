@@ -1,6 +1,7 @@
 //! The real binary in a directory of its own, and an alertd that only remembers.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     collections::BTreeMap,
@@ -17,23 +18,23 @@ use dogwatch_wire::{Batch, BatchReply, Event, EventKind, PROTOCOL, ServiceState,
 use tokio::sync::watch;
 
 /// Long enough for a loaded machine; tests return as soon as what they wait for is so.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A directory with a config and everything that the agent makes.
-pub struct Place {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Place {
     /// `checks` is TOML behind the parts that point into this place.
-    pub fn new(checks: &str) -> Self {
+    pub(crate) fn new(checks: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let place = Self { dir };
         place.write_config(checks);
         place
     }
 
-    pub fn write_config(&self, checks: &str) {
+    pub(crate) fn write_config(&self, checks: &str) {
         let dir = self.dir.path().display();
         fs::write(self.path("machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
         let config = format!(
@@ -45,16 +46,16 @@ impl Place {
         fs::write(self.config(), config).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.path("agent.toml")
     }
 
     /// Starts `dogwatch run`; its log goes to `agent.log`.
-    pub fn start(&self) -> Agent {
+    pub(crate) fn start(&self) -> Agent {
         let log = fs::File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dogwatch"))
             .arg("run")
@@ -68,46 +69,46 @@ impl Place {
         Agent(child)
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
     /// Runs `dogwatch` with these words and `--socket` of this place.
-    pub fn ask(&self, words: &[&str]) -> Output {
+    pub(crate) fn ask(&self, words: &[&str]) -> Output {
         dogwatch(words.iter().copied().chain(["--socket", self.path("agent.sock").to_str().unwrap()]))
     }
 
     /// Waits until the agent answers on its socket.
-    pub fn wait_until_up(&self) {
+    pub(crate) fn wait_until_up(&self) {
         wait_for("the agent's socket", || self.ask(&["status"]).status.success().then_some(()));
     }
 }
 
 /// A running `dogwatch run`, killed at the latest when dropped.
-pub struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.0.id()).unwrap()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
     /// SIGTERM, and its exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         wait_for("the agent's end", || self.0.try_wait().unwrap()).code()
     }
 
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         self.0.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
 }
@@ -120,20 +121,20 @@ impl Drop for Agent {
 }
 
 /// Runs the binary to its end.
-pub fn dogwatch<'a>(words: impl IntoIterator<Item = &'a str>) -> Output {
+pub(crate) fn dogwatch<'a>(words: impl IntoIterator<Item = &'a str>) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dogwatch")).args(words).stdin(Stdio::null()).output().unwrap()
 }
 
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Polls until there is something, or the test has failed.
-pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     #[expect(clippy::disallowed_methods, reason = "a test's deadline is real time")]
     let now = Instant::now;
     let end = now() + DEADLINE;
@@ -148,44 +149,46 @@ pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// Keeps the wire contract's server side and remembers everything.
 #[derive(Clone)]
-pub struct Alertd {
+pub(crate) struct Alertd {
     memory: Arc<Mutex<Memory>>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Every event once, in the order taken; repeats are recognised by epoch and number.
-    pub events: Vec<Event>,
-    pub batches: Vec<Batch>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) batches: Vec<Batch>,
     /// What it believes: service → state, flapping.
-    pub states: BTreeMap<String, (State, bool)>,
+    pub(crate) states: BTreeMap<String, (State, bool)>,
     acked: BTreeMap<String, u64>,
-    pub repeats: u64,
-    pub gaps: u64,
-    pub asked_for_states: u64,
+    pub(crate) repeats: u64,
+    pub(crate) gaps: u64,
+    pub(crate) asked_for_states: u64,
     /// Answers this instead of taking the batch.
-    pub refuse: Option<u16>,
+    pub(crate) refuse: Option<u16>,
+    /// Takes every second batch but answers as if it had not: the agent cannot know.
+    pub(crate) lose_answers: bool,
 }
 
 impl Alertd {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { memory: Arc::default(), changed: watch::channel(0).0 }
     }
 
     /// Serves `path` until the returned task is aborted.
-    pub fn serve(&self, path: &Path) -> tokio::task::JoinHandle<()> {
+    pub(crate) fn serve(&self, path: &Path) -> tokio::task::JoinHandle<()> {
         let router = Router::new().route("/v1/agent/batch", post(take)).with_state(self.clone());
         let listener = unix_http::bind(path, 0o600).unwrap();
         tokio::spawn(async move { unix_http::serve(listener, router).await.unwrap() })
     }
 
-    pub fn memory<T>(&self, read: impl FnOnce(&mut Memory) -> T) -> T {
+    pub(crate) fn memory<T>(&self, read: impl FnOnce(&mut Memory) -> T) -> T {
         read(&mut self.memory.lock().unwrap())
     }
 
     /// Waits until `probe` finds something in the memory.
-    pub async fn wait_for<T>(&self, what: &str, mut probe: impl FnMut(&Memory) -> Option<T>) -> T {
+    pub(crate) async fn wait_for<T>(&self, what: &str, mut probe: impl FnMut(&Memory) -> Option<T>) -> T {
         let mut changed = self.changed.subscribe();
         let wait = async {
             loop {
@@ -202,7 +205,7 @@ impl Alertd {
     }
 
     /// Waits until so many events of this service were taken; returns all of its states in order.
-    pub async fn states_of(&self, service: &str, count: usize) -> Vec<State> {
+    pub(crate) async fn states_of(&self, service: &str, count: usize) -> Vec<State> {
         self.wait_for(&format!("{count} events of {service}"), |memory| {
             let states = memory.states_of(service);
             (states.len() >= count).then_some(states)
@@ -211,13 +214,13 @@ impl Alertd {
     }
 
     /// All events, one line each.
-    pub fn story(&self) -> Vec<String> {
+    pub(crate) fn story(&self) -> Vec<String> {
         self.memory(|memory| memory.events.iter().map(line).collect())
     }
 }
 
 impl Memory {
-    pub fn states_of(&self, service: &str) -> Vec<State> {
+    pub(crate) fn states_of(&self, service: &str) -> Vec<State> {
         let states = self.events.iter().filter_map(|event| match &event.kind {
             EventKind::Transition(transition) if transition.now.service == service => {
                 Some(transition.now.state)
@@ -227,7 +230,8 @@ impl Memory {
         states.collect()
     }
 
-    fn take(&mut self, batch: Batch) -> BatchReply {
+    /// What alertd does with a batch.
+    pub(crate) fn take(&mut self, batch: Batch) -> BatchReply {
         let acked = self.acked.entry(batch.epoch.clone()).or_default();
         let mut want_states = false;
         for event in &batch.events {
@@ -268,7 +272,14 @@ impl Memory {
 async fn take(Shared(alertd): Shared<Alertd>, Json(batch): Json<Batch>) -> axum::response::Response {
     let answer = alertd.memory(|memory| match memory.refuse {
         Some(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        None => Json(memory.take(batch)).into_response(),
+        None => {
+            let reply = memory.take(batch);
+            if memory.lose_answers && memory.batches.len().is_multiple_of(2) {
+                StatusCode::BAD_GATEWAY.into_response()
+            } else {
+                Json(reply).into_response()
+            }
+        }
     });
     alertd.changed.send_modify(|turn| *turn += 1);
     answer

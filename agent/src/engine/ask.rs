@@ -1,0 +1,148 @@
+//! The loop's part that answers people: status, submitted results.
+
+use std::{sync::Arc, time::Duration};
+
+use dogwatch_checks::{State, output};
+use dogwatch_daemon::{config::closest, unix_http::Peer};
+
+use super::{Engine, watch::SOFT_WITHIN};
+use crate::{
+    api::{Ask, Refused, ServiceStatus, SpoolStatus, Status, Submit},
+    config::{Check, Work},
+    metrics,
+    moment::Now,
+    status::Status as Belief,
+};
+
+impl Engine {
+    pub(super) fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            // A caller that is gone has its answer.
+            Ask::Status(answer) => drop(answer.send(self.status())),
+            Ask::Submit { submit, peer, answer } => drop(answer.send(self.submit(&submit, &peer))),
+        }
+    }
+
+    fn submit(&mut self, submit: &Submit, peer: &Peer) -> Result<(), Refused> {
+        let now = self.clock.now();
+        let Some((name, check)) = self.config.checks.get_key_value(submit.service.as_str()) else {
+            let passive =
+                self.config.checks.iter().filter(|(_, check)| matches!(check.work, Work::Passive(_)));
+            let hint = closest(&submit.service, passive.map(|(name, _)| &**name))
+                .map(|meant| format!("; did you mean {meant:?}?"))
+                .unwrap_or_default();
+            let message = format!(
+                "no check {:?}; add [check.{:?}] kind = \"passive\" to the config{hint}",
+                submit.service, submit.service
+            );
+            return Err(Refused::NoSuchService(message));
+        };
+        let Work::Passive(passive) = &check.work else {
+            let message =
+                format!("check {name:?} is of kind {:?}; results are taken for passive ones", check.kind);
+            return Err(Refused::Invalid(message));
+        };
+        let own = rustix::process::geteuid().as_raw();
+        if peer.uid != 0 && peer.uid != own && !passive.submitters.contains(&peer.name()) {
+            let message = format!(
+                "{} may not submit results for {name:?}; add the name to its submitters",
+                peer.name()
+            );
+            return Err(Refused::Forbidden(message));
+        }
+        let state: State = submit.state.parse().map_err(Refused::Invalid)?;
+        let ttl = submit.ttl_s.map(Duration::from_secs).or(passive.freshness);
+        let name = Arc::clone(name);
+        if let Some(watched) = self.services.get_mut(&name) {
+            watched.freshness.on_result(ttl, now.moment);
+        }
+        let result = output::parse(state, submit.text.as_bytes());
+        self.write_within(SOFT_WITHIN, now.moment);
+        self.on_result(&name, result, now);
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let now = self.clock.now();
+        let services = self.config.checks.iter().map(|(name, check)| self.service_status(name, check, now));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: self.config.agent.host.clone(),
+            agent: self.agent_id.clone(),
+            started_at: self.started_at,
+            warnings: self.warnings(now),
+            services: services.collect(),
+            spool: SpoolStatus {
+                events: self.outbox.depth(),
+                dropped: self.outbox.dropped(),
+                alertd_failures: self.outbox.failures(),
+            },
+        }
+    }
+
+    fn warnings(&self, now: Now) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(problem) = &self.config_problem {
+            warnings.push(format!("the config on disk is invalid; the one before is in use: {problem}"));
+        }
+        if let Some(problem) = self.disk.problem() {
+            warnings.push(format!("cannot write the spool: {problem}; events are in memory only"));
+        }
+        if self.outbox.failures() > 0 {
+            warnings.push(format!("no alertd takes reports; {} events wait", self.outbox.depth()));
+        }
+        if self.outbox.dropped() > 0 {
+            warnings.push(format!("{} events were lost: the spool was full", self.outbox.dropped()));
+        }
+        if now.moment < self.grace_until {
+            let left = self.grace_until.since(now.moment).as_secs();
+            warnings.push(format!("the host has just booted or woken: no problem becomes hard for {left} s"));
+        }
+        warnings
+    }
+
+    fn service_status(&self, name: &Arc<str>, check: &Check, now: Now) -> ServiceStatus {
+        let watched = self.services.get(name);
+        let service = watched.map(|watched| watched.service.clone()).unwrap_or_default();
+        let last = watched.and_then(|watched| watched.last.as_ref());
+        let announced = service.announced();
+        let believed = match service.status() {
+            Belief::Ok => State::Ok,
+            Belief::Soft { problem, .. } | Belief::Hard(problem) => problem.into(),
+        };
+        let pending = last.is_none() && believed == State::Ok;
+        let next = self.schedule.next_run(name).or_else(|| watched?.freshness.until());
+        let output = match (last, announced) {
+            (Some(last), _) => last.result.summary.clone(),
+            (None, Some(announced)) => announced.said.summary.clone(),
+            (None, None) => String::new(),
+        };
+        ServiceStatus {
+            service: name.to_string(),
+            kind: check.kind.clone(),
+            origin: check.origin.to_string(),
+            state: if pending { "PENDING".to_owned() } else { believed.name().to_owned() },
+            state_type: if service.status().is_soft() { "SOFT" } else { "HARD" }.to_owned(),
+            attempt: service.status().attempt(check.max_attempts),
+            max_attempts: check.max_attempts,
+            flapping: service.flapping(),
+            flapping_percent: service.flapping_percent(),
+            since: announced.map(|announced| announced.since),
+            last_run: last.map(|last| last.at),
+            next_run: next.and_then(|next| now.wall.checked_add(next.since(now.moment)).ok()),
+            duration_s: last.map(|last| last.took.as_secs_f64()),
+            output,
+            detail: last.map(|last| last.result.detail.clone()).unwrap_or_default(),
+            perfdata: last.map(|last| last.result.perfdata_text()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn measure(&self, name: &Arc<str>, now: Now) {
+        let (Some(check), Some(watched)) = (self.config.checks.get(name), self.services.get(name)) else {
+            return;
+        };
+        let status = self.service_status(name, check, now);
+        let perfdata = watched.last.as_ref().map_or(&[][..], |last| &last.result.perfdata);
+        metrics::on_service(&status, perfdata, self.schedule.skipped(name));
+    }
+}

@@ -1,0 +1,163 @@
+//! The loop's part that keeps the disk up to date.
+
+use std::time::Duration;
+
+use tracing::{error, info};
+
+use super::Engine;
+use crate::{
+    metrics,
+    moment::{Moment, Now},
+    state::{Saved, SavedService},
+    store::{Done, Order, Store},
+};
+
+/// The conversation with the disk's thread.
+pub(super) struct DiskState {
+    store: Store,
+    /// Since when an order is out.
+    busy_since: Option<Moment>,
+    /// When what has changed is to be written at the latest.
+    write_at: Option<Moment>,
+    /// The disk refused; not again before this.
+    not_before: Moment,
+    /// Why it refuses, while it does.
+    problem: Option<String>,
+    settled: u64,
+    spool_bytes: u64,
+}
+
+impl DiskState {
+    pub(super) fn new(store: Store, settled: u64, now: Moment) -> Self {
+        Self {
+            store,
+            busy_since: None,
+            write_at: None,
+            not_before: now,
+            problem: None,
+            settled,
+            spool_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy_since.is_some()
+    }
+
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    pub(super) fn spool_bytes(&self) -> u64 {
+        self.spool_bytes
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<Moment> {
+        if let Some(since) = self.busy_since {
+            // Said once; from then on only the answer counts.
+            return self.problem.is_none().then_some(since + HANGS_AFTER);
+        }
+        self.write_at.map(|at| at.max(self.not_before))
+    }
+}
+
+impl Engine {
+    pub(super) fn write_within(&mut self, span: Duration, now: Moment) {
+        let at = now + span;
+        self.disk.write_at = Some(self.disk.write_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Gives the disk what it lacks, if that is due and it is not busy.
+    pub(super) fn write(&mut self, now: Now) {
+        if let Some(since) = self.disk.busy_since {
+            if now.moment >= since + HANGS_AFTER {
+                self.disk_fails("the disk does not answer");
+            }
+            return;
+        }
+        if self.outbox.settled() != self.disk.settled {
+            self.disk.settled = self.outbox.settled();
+            self.write_within(ACK_WITHIN, now.moment);
+        }
+        if self.disk.next_wakeup().is_some_and(|at| at <= now.moment) {
+            self.order(now);
+        }
+    }
+
+    /// The last order before the end.
+    pub(super) fn write_now(&mut self) {
+        let now = self.clock.now();
+        self.order(now);
+    }
+
+    fn order(&mut self, now: Now) {
+        self.disk.write_at = None;
+        let order = Order {
+            epoch: self.epoch,
+            events: self.outbox.unspooled().cloned().collect(),
+            next_seq: self.outbox.next_seq(),
+            settled: self.outbox.settled(),
+            state: self.snapshot(now),
+        };
+        match self.disk.store.send(order) {
+            Ok(()) => self.disk.busy_since = Some(now.moment),
+            Err(error) => self.try_again(&error.to_string(), now),
+        }
+    }
+
+    pub(super) fn on_disk_done(&mut self, done: Done) {
+        let now = self.clock.now();
+        self.disk.busy_since = None;
+        self.disk.spool_bytes = done.spool_bytes;
+        if done.spooled.is_ok() {
+            self.outbox.on_spooled(done.through);
+        }
+        match done.spooled.and(done.saved) {
+            Ok(()) => {
+                if let Some(problem) = self.disk.problem.take() {
+                    info!(was = problem, "the disk takes the spool again");
+                }
+                if self.outbox.unspooled().next().is_some() {
+                    self.write_within(Duration::ZERO, now.moment);
+                }
+            }
+            Err(error) => self.try_again(&error.to_string(), now),
+        }
+    }
+
+    fn try_again(&mut self, why: &str, now: Now) {
+        self.disk_fails(why);
+        self.disk.not_before = now.moment + RETRY_AFTER;
+        self.write_within(RETRY_AFTER, now.moment);
+    }
+
+    /// Says it loudly once; until it ends, events are sent from memory.
+    fn disk_fails(&mut self, why: &str) {
+        if self.outbox.unspooled().next().is_some() {
+            self.outbox.on_spool_failed();
+        }
+        if self.disk.problem.is_none() {
+            error!(
+                dir = %self.config.agent.state_dir.display(),
+                "cannot write the spool: {why}; events are sent from memory, and lost if the agent ends before"
+            );
+            metrics::on_spool_error();
+        }
+        self.disk.problem = Some(why.to_owned());
+    }
+
+    fn snapshot(&self, now: Now) -> Saved {
+        let services = self.services.iter().map(|(name, watched)| {
+            let until = watched.freshness.until();
+            let fresh_until = until.and_then(|until| now.wall.checked_add(until.since(now.moment)).ok());
+            (name.to_string(), SavedService { service: watched.service.clone(), fresh_until })
+        });
+        Saved { epoch: self.epoch, through: self.outbox.next_seq() - 1, services: services.collect() }
+    }
+}
+
+/// An acknowledgement that is lost costs one repeat.
+const ACK_WITHIN: Duration = Duration::from_secs(5);
+/// How long an order may take until events are sent from memory.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -1,0 +1,218 @@
+//! The agent's one loop. It owns every core, reads the clock, feeds one input at a time, does what the cores say.
+//!
+//! No lock, no decision of its own: what a result means is [`Service`]'s, what runs next is [`Schedule`]'s, what is sent
+//! is [`Outbox`]'s. Disk, checks and alertd live on other threads and tasks and answer over channels, so nothing that
+//! hangs there stops the loop; the watchdog of systemd is fed from here and nowhere else.
+
+mod ask;
+mod disk;
+mod reload;
+mod report;
+mod watch;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use dogwatch_checks::{CheckResult, Host};
+use dogwatch_daemon::{
+    signals::{Asked, Signals},
+    systemd,
+};
+use dogwatch_wire::BatchReply;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::{
+    api::Ask,
+    clock::Clock,
+    config::Config,
+    metrics,
+    moment::{Moment, Now},
+    passive::Freshness,
+    report::{
+        client::{Alertds, NotTaken},
+        outbox::{Limits, Outbox},
+    },
+    runner::{Report, Runner},
+    schedule::Schedule,
+    service::Service,
+    state::{Saved, SavedService},
+    store::{Done, Found, Store},
+};
+use disk::DiskState;
+
+/// Everything the loop owns.
+pub(crate) struct Engine {
+    clock: Clock,
+    config_path: PathBuf,
+    host: Host,
+    config: Config,
+    agent_id: String,
+    started_at: Timestamp,
+    schedule: Schedule,
+    services: BTreeMap<Arc<str>, Watched>,
+    outbox: Outbox,
+    epoch: u64,
+    disk: DiskState,
+    alertds: Alertds,
+    runner: Runner,
+    answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
+    /// Why the config on disk is not the one in use.
+    config_problem: Option<String>,
+    grace_until: Moment,
+    asleep: Duration,
+    next_look: Moment,
+}
+
+/// The other ends of the loop's channels.
+pub(crate) struct Inputs {
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) done: mpsc::Receiver<Done>,
+    pub(crate) answers: mpsc::Receiver<Result<BatchReply, NotTaken>>,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    pub(crate) signals: Signals,
+}
+
+/// One service and what is known of it besides its status.
+#[derive(Default)]
+struct Watched {
+    service: Service,
+    freshness: Freshness,
+    last: Option<Last>,
+    running_since: Option<Moment>,
+}
+
+struct Last {
+    result: CheckResult,
+    at: Timestamp,
+    took: Duration,
+}
+
+/// What `run` has made for the loop.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) config_path: PathBuf,
+    pub(crate) host: Host,
+    pub(crate) config: Config,
+    pub(crate) agent_id: String,
+    pub(crate) store: Store,
+    pub(crate) found: Found,
+    pub(crate) runner: Runner,
+    pub(crate) answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { clock, config_path, host, config, agent_id, store, found, runner, answers } = parts;
+        let now = clock.now();
+        let spool = found.spool;
+        let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
+        let outbox = Outbox::new(outbox_limits(&config), waiting, spool.next_seq, now.moment);
+        let mut engine = Self {
+            schedule: Schedule::new(&agent_id, config.agent.max_concurrent),
+            services: BTreeMap::new(),
+            outbox,
+            epoch: spool.epoch,
+            disk: DiskState::new(store, spool.acked, now.moment),
+            alertds: Alertds::new(&config.alertd),
+            runner,
+            answers,
+            config_problem: None,
+            grace_until: Moment::BOOT + config.agent.boot_grace,
+            asleep: clock.asleep(),
+            next_look: now.moment + LOOK_INTERVAL,
+            started_at: now.wall,
+            clock,
+            config_path,
+            host,
+            agent_id,
+            config,
+        };
+        engine.restore(found.state, now);
+        engine
+    }
+
+    /// Takes back what the disk knows; what is no longer in the config is removed as if it had been so now.
+    fn restore(&mut self, saved: Saved, now: Now) {
+        for (name, SavedService { service, fresh_until }) in saved.services {
+            let mut freshness = Freshness::default();
+            if let Some(until) = fresh_until {
+                let left = Duration::try_from(until.duration_since(now.wall)).unwrap_or_default();
+                freshness.on_result(Some(left), now.moment);
+            }
+            self.services.insert(name.into(), Watched { service, freshness, ..Watched::default() });
+        }
+        self.watch(now);
+    }
+
+    /// Until it is told to stop.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        loop {
+            let now = self.clock.now();
+            self.notice_sleep(now);
+            self.look_again(now);
+            self.run_due(now);
+            self.expire(now);
+            self.write(now);
+            self.send(now);
+            metrics::on_turn(&self.outbox, self.disk.spool_bytes(), self.config_problem.is_none());
+            systemd::alive();
+            let wake = self.next_wakeup(now);
+            tokio::select! {
+                Some(report) = inputs.reports.recv() => self.on_report(report),
+                Some(done) = inputs.done.recv() => self.on_disk_done(done),
+                Some(answer) = inputs.answers.recv() => self.on_answer(answer),
+                Some(ask) = inputs.asks.recv() => self.on_ask(ask),
+                asked = inputs.signals.next() => match asked {
+                    Asked::Stop => break,
+                    Asked::Reload => self.reload(),
+                },
+                () = self.clock.sleep_until(wake) => metrics::on_wake(self.clock.now().moment.since(wake.unwrap_or(now.moment))),
+            }
+        }
+        self.stop(inputs.done).await;
+    }
+
+    /// A stop loses nothing that a kill would not; it only writes what was going to be written anyway.
+    async fn stop(mut self, mut done: mpsc::Receiver<Done>) {
+        systemd::stopping();
+        let last = async {
+            if self.disk.is_busy() {
+                let Some(answer) = done.recv().await else { return };
+                self.on_disk_done(answer);
+            }
+            self.write_now();
+            if let Some(answer) = done.recv().await {
+                self.on_disk_done(answer);
+            }
+        };
+        if tokio::time::timeout(STOP_WITHIN, last).await.is_err() {
+            warn!("the disk did not answer; what it has is what a kill would leave");
+        }
+        info!("stopped");
+    }
+
+    fn next_wakeup(&self, now: Now) -> Option<Moment> {
+        let fresh = self.services.values().filter_map(|watched| watched.freshness.until());
+        let watchdog = systemd::watchdog_interval().map(|interval| now.moment + interval);
+        [
+            self.schedule.next_wakeup(),
+            self.outbox.next_wakeup(),
+            self.disk.next_wakeup(),
+            watchdog,
+            Some(self.next_look),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(fresh)
+        .min()
+    }
+}
+
+fn outbox_limits(config: &Config) -> Limits {
+    Limits { bytes_max: config.agent.spool_bytes_max, heartbeat: config.alertd.heartbeat }
+}
+
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How often the built-in checks are looked for again, and gauges are refreshed.
+const LOOK_INTERVAL: Duration = Duration::from_mins(1);

@@ -1,0 +1,51 @@
+//! The loop's part that follows the config.
+
+use dogwatch_daemon::systemd;
+use tracing::{error, info, warn};
+
+use super::{Engine, outbox_limits};
+use crate::{config, report::client::Alertds};
+
+impl Engine {
+    /// Applies the config on disk, whole or not at all.
+    pub(super) fn reload(&mut self) {
+        let now = self.clock.now();
+        let config = match config::load(&self.config_path, &self.host) {
+            Ok(config) => config,
+            Err(problems) => {
+                for problem in &problems.0 {
+                    error!("{problem}");
+                }
+                error!("the new config is invalid; the old one stays in use");
+                self.config_problem = problems.0.first().map(ToString::to_string);
+                return;
+            }
+        };
+        self.config_problem = None;
+        let (old, new) = (&self.config.agent, &config.agent);
+        for (what, differs) in [
+            ("state_dir", old.state_dir != new.state_dir),
+            ("socket", old.socket != new.socket),
+            ("metrics", old.metrics != new.metrics),
+            ("machine_id_file", old.machine_id_file != new.machine_id_file),
+            ("max_concurrent", old.max_concurrent != new.max_concurrent),
+        ] {
+            if differs {
+                warn!("agent.{what} has changed; that takes a restart");
+            }
+        }
+        let relabelled = self.config.checks.iter().any(|(name, old)| {
+            let new = config.checks.get(name);
+            new.is_some_and(|new| (&new.labels, &new.annotations) != (&old.labels, &old.annotations))
+        });
+        self.alertds = Alertds::new(&config.alertd);
+        self.outbox.set_limits(outbox_limits(&config));
+        self.config = config;
+        self.watch(now);
+        if relabelled {
+            self.outbox.offer_states(now.moment);
+        }
+        info!(checks = self.config.checks.len(), "config reloaded");
+        systemd::ready(&format!("{} checks", self.config.checks.len()));
+    }
+}

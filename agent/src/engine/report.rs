@@ -1,0 +1,103 @@
+//! The loop's part that talks to alertd.
+
+use std::time::Duration;
+
+use dogwatch_checks::State;
+use dogwatch_wire::{Batch, BatchReply, Heartbeat, PROTOCOL, ServiceState, digest};
+use tracing::{error, info, warn};
+
+use super::Engine;
+use crate::{
+    metrics,
+    moment::Now,
+    report::{
+        self, About,
+        client::NotTaken,
+        outbox::{Parcel, Verdict},
+    },
+    service::Announced,
+};
+
+impl Engine {
+    pub(super) fn send(&mut self, now: Now) {
+        let Some(parcel) = self.outbox.poll_send(now.moment) else { return };
+        let batch = self.batch(parcel, now);
+        let (alertds, answers) = (self.alertds.clone(), self.answers.clone());
+        tokio::spawn(async move {
+            let answer = alertds.send(&batch).await;
+            let _ = answers.send(answer).await;
+        });
+    }
+
+    fn batch(&self, parcel: Parcel, now: Now) -> Batch {
+        let heartbeat = parcel.heartbeat.then(|| Heartbeat {
+            digest: self.digest(),
+            next_within_s: u32::try_from(self.config.alertd.heartbeat.as_secs()).unwrap_or(u32::MAX).max(1),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            services: u32::try_from(self.services.len()).unwrap_or(u32::MAX),
+        });
+        Batch {
+            protocol: PROTOCOL,
+            agent: self.agent_id.clone(),
+            host: self.config.agent.host.clone(),
+            epoch: format!("{:016x}", self.epoch),
+            sent_at: now.wall,
+            events: parcel.events,
+            heartbeat,
+            states: parcel.states.then(|| self.states()),
+        }
+    }
+
+    fn digest(&self) -> String {
+        digest(self.services.iter().map(|(name, watched)| {
+            let announced = watched.service.announced();
+            let state = announced.map_or(State::Ok, Announced::state);
+            (&**name, report::to_wire(state), announced.is_some_and(|announced| announced.flapping))
+        }))
+    }
+
+    fn states(&self) -> Vec<ServiceState> {
+        let mut states: Vec<_> = self
+            .config
+            .checks
+            .iter()
+            .map(|(name, check)| {
+                let about = About { name, labels: &check.labels, annotations: &check.annotations };
+                let announced = self.services.get(name).and_then(|watched| watched.service.announced());
+                report::service_state(about, announced, self.started_at)
+            })
+            .collect();
+        report::fit(&mut states);
+        states
+    }
+
+    pub(super) fn on_answer(&mut self, answer: Result<BatchReply, NotTaken>) {
+        let now = self.clock.now();
+        let random = fastrand::f64();
+        match answer {
+            Ok(reply) => {
+                let failing = self.outbox.failures() > 0;
+                metrics::on_batch(true);
+                if self.outbox.on_reply(&reply, now.moment, random) == Verdict::Amnesia {
+                    error!(
+                        acked = reply.acked_seq,
+                        next = self.outbox.next_seq(),
+                        "alertd has events that this spool never numbered: the disk lost them; a new epoch begins"
+                    );
+                    self.epoch = fastrand::u64(1..);
+                    self.outbox.start_epoch(now.moment);
+                    self.write_within(Duration::ZERO, now.moment);
+                } else if failing {
+                    info!("alertd takes batches again");
+                }
+            }
+            Err(NotTaken { failure, reason }) => {
+                metrics::on_batch(false);
+                if self.outbox.failures() == 0 {
+                    warn!(waiting = self.outbox.depth(), "no alertd takes the batch: {reason}; trying again");
+                }
+                self.outbox.on_failure(failure, now.moment, random);
+            }
+        }
+    }
+}

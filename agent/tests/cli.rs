@@ -1,0 +1,136 @@
+//! Exit codes and words of the command line; its existence also makes cargo build the binary for the whole-system tests.
+
+mod common;
+
+use common::{Alertd, Place, dogwatch, stderr, stdout, wait_for};
+use dogwatch_wire::State;
+
+#[test]
+fn a_one_shot_check_is_a_nagios_plugin() {
+    for (words, code, begins) in [
+        ("check load --warn 100000 --crit 100000", 0, "LOAD OK - "),
+        ("check load --warn 100000 --crit @0:100000", 2, "LOAD CRITICAL - "),
+        ("check load --warn @0:100000 --crit 100000", 1, "LOAD WARNING - "),
+        ("check load --wran 1", 3, "UNKNOWN - "),
+        ("check laod", 3, "UNKNOWN - unknown kind of check `laod`; did you mean `load`?"),
+        ("check load --warn many", 3, "UNKNOWN - --warn"),
+    ] {
+        let output = dogwatch(words.split(' '));
+        assert_eq!(output.status.code(), Some(code), "{words}: {}", stdout(&output));
+        assert!(stdout(&output).starts_with(begins), "{words}: {}", stdout(&output));
+    }
+    let json = dogwatch("check load --warn 100000 --crit 100000 --json".split(' '));
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(value["state"], "OK");
+    assert!(value["perfdata"].as_str().unwrap().contains("load1="));
+}
+
+#[test]
+fn config_check_says_everything_at_once_and_exits_1() {
+    let place = Place::new("[check.a]\nkind = \"laod\"\n[check.b]\nkind = \"load\"\nintervall = \"5m\"\n");
+    let config = place.config();
+    let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("did you mean `load`?") && said.contains("did you mean `interval`?"), "{said}");
+    place.write_config("[check.load]\n");
+    let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with("fine, 1 checks\n"));
+    let list = stdout(&dogwatch(["list", "--config", config.to_str().unwrap()]));
+    assert!(list.contains("load     load      1m        15s       3"), "{list}");
+}
+
+#[test]
+fn an_invalid_config_is_refused_at_the_start_with_every_problem() {
+    let place = Place::new("[check.a]\nkind = \"laod\"\n");
+    let mut agent = place.start();
+    assert_eq!(wait_for("the refusal", || agent.ended()), 1);
+    assert!(place.log().contains("unknown kind `laod`; did you mean `load`?"), "{}", place.log());
+}
+
+#[test]
+fn without_an_agent_status_and_submit_say_so() {
+    let place = Place::new("");
+    for words in [&["status"][..], &["submit", "backup", "OK", "done"]] {
+        let output = place.ask(words);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with("dogwatch: cannot reach "), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_submitted_result_holds_for_its_ttl_and_then_the_service_is_unknown() {
+    let place = Place::new("[check.backup]\nkind = \"passive\"\n[check.load]\ninterval = \"1h\"\n");
+    let alertd = Alertd::new();
+    let _serving = alertd.serve(&place.path("alertd.sock"));
+    let _agent = place.start();
+    place.wait_until_up();
+
+    let submit = |words: &[&str]| place.ask(&[&["submit"], words].concat());
+    assert!(submit(&["backup", "CRITICAL", "no tape | size=0B"]).status.success());
+    assert!(submit(&["backup", "0", "all tapes written", "--ttl", "1s"]).status.success());
+    let states = alertd.states_of("backup", 3).await;
+    assert_eq!(states, [State::Critical, State::Ok, State::Unknown]);
+    let status = stdout(&place.ask(&["status"]));
+    assert!(status.contains("stale: the last result is of "), "{status}");
+
+    for (words, says) in [
+        (&["bakcup", "OK", "x"][..], "no check \"bakcup\""),
+        (&["load", "OK", "x"], "results are taken for passive ones"),
+        (&["backup", "FINE", "x"], "is not a state"),
+    ] {
+        let output = submit(words);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+    let long = "x".repeat(100_000);
+    assert_eq!(submit(&["backup", "OK", &long]).status.code(), Some(1), "a body beyond the limit is refused");
+}
+
+#[test]
+fn status_as_json_has_every_service() {
+    let place = Place::new("[check.load]\ninterval = \"100ms\"\n[check.backup]\nkind = \"passive\"\n");
+    let _agent = place.start();
+    place.wait_until_up();
+    let status = wait_for("the first result", || {
+        let output = place.ask(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (status["services"][1]["state"] != "PENDING").then_some(status)
+    });
+    assert_eq!(status["services"][0]["service"], "backup");
+    assert_eq!(status["services"][0]["state"], "PENDING");
+    assert_eq!(status["services"][1]["service"], "load");
+    let warnings = wait_for("the warning that alertd is away", || {
+        let status: serde_json::Value =
+            serde_json::from_slice(&place.ask(&["status", "--json"]).stdout).unwrap();
+        let warnings = status["warnings"].as_array().unwrap().clone();
+        (!warnings.is_empty()).then_some(warnings)
+    });
+    assert!(warnings[0].as_str().unwrap().starts_with("no alertd takes reports"), "{warnings:?}");
+}
+
+#[test]
+fn garbage_on_the_socket_harms_nobody() {
+    use std::io::{Read as _, Write as _};
+    let place = Place::new("[check.backup]\nkind = \"passive\"\n");
+    let _agent = place.start();
+    place.wait_until_up();
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..50 {
+        let mut stream = std::os::unix::net::UnixStream::connect(place.path("agent.sock")).unwrap();
+        let garbage: Vec<u8> = (0..random.usize(1..5_000)).map(|_| random.u8(..)).collect();
+        let body = match round % 3 {
+            0 => garbage,
+            1 => b"POST /v1/submit HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 5\r\n\r\n{\"a\":"
+                .to_vec(),
+            _ => [&b"POST /v1/submit HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n"[..], &garbage].concat(),
+        };
+        let _ = stream.write_all(&body);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read(&mut [0; 1_024]);
+    }
+    assert!(place.ask(&["submit", "backup", "OK", "still here"]).status.success());
+    assert!(stdout(&place.ask(&["status"])).contains("still here"));
+}
