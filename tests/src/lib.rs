@@ -3,11 +3,19 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`process`] | starts the workspace's binaries and Debian's, awaits conditions, ends what it started |
+//! | [`host`] | alertd, agent and cache of one host, their configs, `alertctl` |
+//! | [`mail_server`] | OpenSMTPD, plain and with STARTTLS and login |
+//! | [`pagerduty`] | a stand-in that keeps the Events API v2's rules |
+//! | [`certificates`] | a private authority and a certificate for loopback |
 //! | [`dns_message`] | the few bytes of DNS that a client and a fake upstream need, written apart from the code under test |
 //! | [`dns_client`] | asks a DNS server over UDP or TCP |
 //! | [`upstream`] | a scriptable upstream: right answers, silence, SERVFAIL and other ways to be ill |
 
+pub mod certificates;
 pub mod dns_client;
 pub mod dns_message;
+pub mod host;
+pub mod mail_server;
+pub mod pagerduty;
 pub mod process;
 pub mod upstream;

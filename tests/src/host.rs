@@ -1,0 +1,184 @@
+//! One watched host: alertd, the agent and the DNS cache as real processes with their files in one folder.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{Process, binary, free_port, wait_for};
+
+pub struct Host {
+    folder: TempDir,
+    pub alertd: Option<Process>,
+    pub agent: Option<Process>,
+    pub dns: Option<Process>,
+    pub alertd_metrics: u16,
+    pub agent_metrics: u16,
+    pub dns_metrics: u16,
+    pub dns_port: u16,
+}
+
+impl Host {
+    /// Nothing runs yet.
+    ///
+    /// # Panics
+    /// If there is no temporary folder.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        // Other users' commands must get at the socket and at a copy of the binaries.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        Self {
+            folder,
+            alertd: None,
+            agent: None,
+            dns: None,
+            alertd_metrics: free_port(),
+            agent_metrics: free_port(),
+            dns_metrics: free_port(),
+            dns_port: free_port(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the test folder is writable");
+        path
+    }
+
+    pub fn alertd_socket(&self) -> PathBuf {
+        self.path("alertd.sock")
+    }
+
+    /// Writes `alertd.toml` (places of files and ports, then `rest`) and starts alertd; waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_alertd(&mut self, rest: &str) {
+        let text = format!(
+            "[alertd]\nsocket = {:?}\nstate_dir = {:?}\nmetrics = \"127.0.0.1:{}\"\nhost = \"mon1\"\n\n{rest}",
+            self.alertd_socket(),
+            self.path("alertd"),
+            self.alertd_metrics
+        );
+        self.write("alertd.toml", &text);
+        self.restart_alertd();
+    }
+
+    /// Starts alertd with the config that is there; the one before must have ended.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn restart_alertd(&mut self) {
+        let mut command = Command::new(binary("alertd"));
+        command.arg("--config").arg(self.path("alertd.toml"));
+        let process = Process::start("alertd", &mut command, self.folder());
+        self.alertd = Some(process);
+        wait_for(&format!("alertd to answer\n{}", self.log("alertd")), || {
+            self.alertctl(&["status"]).status.success()
+        });
+    }
+
+    /// Writes `agent.toml` (places, no checks of its own, then `checks`) and starts the agent; waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_agent(&mut self, checks: &str) {
+        let text = format!(
+            "[agent]\nhost = \"web1\"\nstate_dir = {:?}\nsocket = {:?}\nmetrics = \"127.0.0.1:{}\"\n\
+             auto_checks = false\nboot_grace = \"0s\"\n\n\
+             [alertd]\nsockets = [{:?}]\nheartbeat = \"1s\"\n\n\
+             [dns]\ncontrol = {:?}\n\n{checks}",
+            self.path("agent"),
+            self.path("agent.sock"),
+            self.agent_metrics,
+            self.alertd_socket(),
+            self.path("dns.sock"),
+        );
+        let config = self.write("agent.toml", &text);
+        let mut command = Command::new(binary("dogwatch"));
+        command.arg("run").arg("--config").arg(config);
+        self.agent = Some(Process::start("dogwatch", &mut command, self.folder()));
+        wait_for(&format!("the agent to answer\n{}", self.log("dogwatch")), || self.agent_status().is_some());
+    }
+
+    /// What `dogwatch status` says; `None` while the agent does not answer.
+    pub fn agent_status(&self) -> Option<Value> {
+        let config = self.path("agent.toml");
+        let output =
+            Command::new(binary("dogwatch")).arg("status").arg("--config").arg(config).arg("--json").output();
+        let output = output.ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// One service of [`Self::agent_status`].
+    pub fn service(&self, name: &str) -> Option<Value> {
+        let status = self.agent_status()?;
+        status["services"].as_array()?.iter().find(|service| service["service"] == name).cloned()
+    }
+
+    /// Runs `alertctl` against this host's alertd.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn alertctl(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary("alertctl"));
+        command.arg("--socket").arg(self.alertd_socket()).args(arguments).env("TZ", "UTC");
+        command.output().expect("alertctl starts")
+    }
+
+    /// Runs `alertctl … --json` and reads what it says.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let output = self.alertctl(&[arguments, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "alertctl {arguments:?}: {}", words(&output));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("alertctl {arguments:?}: {error}: {said}"))
+    }
+
+    /// The logs of all that ran, for a failed test.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Mails in a maildir receiver's folder.
+    pub fn maildir(&self, name: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(name).join("new")) else { return Vec::new() };
+        entries.filter_map(Result::ok).filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Everything a command said, for a message.
+pub fn words(output: &Output) -> String {
+    let mut text = format!("{}", output.status);
+    let _ = write!(
+        text,
+        "\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
