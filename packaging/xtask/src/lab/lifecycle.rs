@@ -26,6 +26,8 @@ const NAME: &str = "www.demo.test";
 /// A restart after a crash: systemd's RestartSec of 1 s, and the start.
 const RESTART_LIMIT: Duration = Duration::from_secs(10);
 const READY_LIMIT: Duration = Duration::from_secs(20);
+/// Every check runs within its first interval of a minute.
+const CHECK_LIMIT: Duration = Duration::from_secs(75);
 /// What dpkg, systemd and the shadow tools write on their own, whatever is installed.
 const NOT_OURS: &[&str] = &[
     "/etc/.pwd.lock",
@@ -189,6 +191,12 @@ impl Life<'_> {
     }
 
     fn first_results(&mut self) {
+        self.see("the first check has run, and finds a writable disk with room", |host| {
+            wait_service(host, "disk", "OK")
+        });
+        self.see("systemd's own state can be asked from inside the sandbox", |host| {
+            wait_service(host, "systemd", "OK")
+        });
         self.see("the first answer comes through 127.0.0.153, over UDP", |host| {
             ask_until_answered(host, NAME)
         });
@@ -372,6 +380,27 @@ fn ask_until_answered(host: &Host, name: &str) -> Result<String> {
         said.is_ok()
     });
     said
+}
+
+/// Waits until the agent holds `service` to be in `state`; returns the check's output.
+fn wait_service(host: &Host, service: &str, state: &str) -> Result<String> {
+    let mut seen = String::from("the agent does not know it");
+    let found = sh::wait_until(CHECK_LIMIT, || {
+        let Ok(status) = status(host) else { return false };
+        let services = status["services"].as_array().into_iter().flatten();
+        let Some(found) = services.into_iter().find(|known| known["service"] == service) else {
+            return false;
+        };
+        seen =
+            format!("{} {}", found["state"].as_str().unwrap_or("?"), found["output"].as_str().unwrap_or("?"));
+        found["state"] == state
+    });
+    ensure!(found, "after {} s {service} is: {seen}", CHECK_LIMIT.as_secs());
+    Ok(seen)
+}
+
+fn status(host: &Host) -> Result<serde_json::Value> {
+    Ok(serde_json::from_str(&host.output(&["dogwatch", "status", "--json"])?)?)
 }
 
 fn is_active(host: &Host, unit: &str) -> bool {
