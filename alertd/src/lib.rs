@@ -6,15 +6,16 @@
 //! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`ack`], [`silence`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
 //! | [`notify`] | the receivers: rendering and sending |
 
-pub mod ctl;
 pub mod ack;
 pub mod agent;
 pub mod alert;
 pub mod api;
+pub mod arguments;
 pub mod clock;
 pub mod config;
 pub mod core;
 pub mod crash;
+pub mod ctl;
 pub mod daemon;
 pub mod engine;
 pub mod escalation;

@@ -1,21 +1,9 @@
 //! The alert router's process. What it does stands in the library; here are its arguments and its exit code.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser;
-use dogwatch_alertd::{config::Config, daemon};
-
-/// Routes alerts to people: groups, escalates until somebody acks, tells each once.
-#[derive(Parser)]
-#[command(name = "alertd", version)]
-struct Arguments {
-    /// Config file; `alertd.d/*.toml` beside it are read too.
-    #[arg(long, default_value = "/etc/dogwatch/alertd.toml")]
-    config: PathBuf,
-    /// Check the config, say everything that is wrong with it, and exit.
-    #[arg(long)]
-    check: bool,
-}
+use dogwatch_alertd::{arguments::Arguments, config::Config, daemon};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

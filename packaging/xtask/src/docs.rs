@@ -13,7 +13,7 @@ fn commands() -> Vec<(Command, &'static str)> {
     vec![
         (dogwatch::cli::command(), "1"),
         (dogwatch_alertd::ctl::command(), "1"),
-        (Command::new("alertd").about("The alert router"), "8"),
+        (dogwatch_alertd::arguments::command(), "8"),
     ]
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn run(first: &Path, second: &Path, count: &mut Count) -> Result<()> 
     if life.count.failed == 0 {
         life.sandbox();
         life.first_results();
+        life.first_alert();
         life.crashes();
         life.upgrade(second)?;
         life.admin_decides(second)?;
@@ -208,6 +209,49 @@ impl Life<'_> {
                 Ok(said)
             });
         }
+    }
+
+    /// From a broken check to a mail in the receiver that is there without any config, and back.
+    fn first_alert(&mut self) {
+        self.see("a drop-in takes effect by reload", |host| {
+            let drop_in = host.path("etc/dogwatch/agent.d");
+            fs::create_dir_all(&drop_in)?;
+            fs::write(
+                drop_in.join("lab.toml"),
+                "[agent]\nauto_checks = true\n[check.lab]\nkind = \"passive\"\n",
+            )?;
+            host.output(&["systemctl", "reload", "dogwatch.service"])?;
+            wait_for("the check to be known", || {
+                host.output(&["dogwatch", "submit", "lab", "OK", "fine"]).is_ok()
+            })?;
+            Ok(String::new())
+        });
+        self.see("a broken check becomes a mail", |host| {
+            host.output(&["dogwatch", "submit", "lab", "CRITICAL", "somebody pulled the plug"])?;
+            let mut mails = String::new();
+            wait_for("a mail that says so", || {
+                mails =
+                    host.output(&["grep", "-rl", "pulled the plug", "/var/lib/alertd"]).unwrap_or_default();
+                mails.contains("/new/")
+            })?;
+            Ok(mails.lines().find(|path| path.contains("/new/")).unwrap_or_default().to_owned())
+        });
+        self.see("root acknowledges it, and alertd knows who that was", |host| {
+            let incidents = incidents(host)?;
+            let number = incidents.first().context("no incident is open")?["number"].to_string();
+            host.output(&["alertctl", "ack", &number, "on my way"])?;
+            let why = host.output(&["alertctl", "why", &number])?;
+            ensure!(why.contains("root"), "alertctl why says nothing of root: {why}");
+            Ok(format!("incident {number}"))
+        });
+        self.see("the recovery closes the incident", |host| {
+            host.output(&["dogwatch", "submit", "lab", "OK", "mended"])?;
+            wait_for("no incident with lab in it", || {
+                incidents(host)
+                    .is_ok_and(|open| !open.iter().any(|incident| incident.to_string().contains("\"lab\"")))
+            })?;
+            Ok(String::new())
+        });
     }
 
     fn crashes(&mut self) {
@@ -397,6 +441,17 @@ fn wait_service(host: &Host, service: &str, state: &str) -> Result<String> {
     });
     ensure!(found, "after {} s {service} is: {seen}", CHECK_LIMIT.as_secs());
     Ok(seen)
+}
+
+/// What alertd holds open.
+fn incidents(host: &Host) -> Result<Vec<serde_json::Value>> {
+    let status: serde_json::Value = serde_json::from_str(&host.output(&["alertctl", "status", "--json"])?)?;
+    Ok(status["incidents"].as_array().cloned().unwrap_or_default())
+}
+
+fn wait_for(what: &str, condition: impl FnMut() -> bool) -> Result<()> {
+    ensure!(sh::wait_until(READY_LIMIT, condition), "waited {} s in vain for {what}", READY_LIMIT.as_secs());
+    Ok(())
 }
 
 fn status(host: &Host) -> Result<serde_json::Value> {
