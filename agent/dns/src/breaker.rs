@@ -1,0 +1,363 @@
+//! Is one upstream well? Evidence in, a state out; probes when in doubt and for ever while it is down.
+//!
+//! ```text
+//!            late, or failed            probe or known name failed
+//!  Healthy ─────────────────▶ Suspect ─────────────────────────────▶ Down ◀──────────┐
+//!     ▲ ▲        any answer      │                                     │ any prompt   │ any failure
+//!     │ └────────────────────────┘                                     ▼ answer       │
+//!     └──────────────────────── enough answers over the hold time ── Recovering ──────┘
+//! ```
+//!
+//! A failure on a name that nobody could resolve before says little (its own servers may be dead), so it only raises
+//! suspicion; then a probe with a question that this upstream answered lately decides. A late answer proves that the
+//! upstream lives but not that it is fit for waiting clients: it stays down, and is known to be slow.
+
+use std::time::Duration;
+
+use crate::moment::Moment;
+
+/// Why a try brought no answer. Names metric labels and texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    Timeout,
+    /// Connection refused, no route and the like.
+    Network,
+    Servfail,
+    Refused,
+    /// FORMERR, NOTIMP and codes that no forwarder should give.
+    BadCode,
+    /// Truncated, and TCP brought nothing either.
+    TruncatedWithoutTcp,
+    /// Not a DNS answer to our question, or an empty one without SOA.
+    Malformed,
+}
+
+impl Failure {
+    pub const ALL: [Self; 7] = [
+        Self::Timeout,
+        Self::Network,
+        Self::Servfail,
+        Self::Refused,
+        Self::BadCode,
+        Self::TruncatedWithoutTcp,
+        Self::Malformed,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Network => "network",
+            Self::Servfail => "servfail",
+            Self::Refused => "refused",
+            Self::BadCode => "bad_code",
+            Self::TruncatedWithoutTcp => "truncated_without_tcp",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// As a person would say it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Timeout => "no answer",
+            Self::Network => "unreachable",
+            Self::Servfail => "SERVFAIL",
+            Self::Refused => "REFUSED",
+            Self::BadCode => "error code",
+            Self::TruncatedWithoutTcp => "truncated, and TCP fails",
+            Self::Malformed => "unusable answers",
+        }
+    }
+}
+
+/// How much a failure says about the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// A probe, or a name that resolved before: it should have worked.
+    Strong,
+    /// A name that may be broken by itself.
+    Weak,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Healthy,
+    Suspect { since: Moment, strikes: u8 },
+    Down { since: Moment, why: Failure, probe_at: Moment, probes: u8 },
+    Recovering { down_since: Moment, why: Failure, since: Moment, successes: u8, probe_at: Moment },
+}
+
+/// One upstream's breaker.
+#[derive(Debug)]
+pub struct Breaker {
+    state: State,
+    probe_due: bool,
+    last_probe: Option<Moment>,
+    /// Ends of earlier recoveries that did not last, to judge the next by.
+    relapses: u8,
+    closed_at: Option<Moment>,
+    /// The last answer, late or not; or the start.
+    heard: Moment,
+    /// Answers come, but too late for a waiting client; true until then.
+    slow_until: Option<Moment>,
+}
+
+/// Failed tries until it opens, the probe included.
+const STRIKES: u8 = 2;
+/// Weak or late evidence asks for at most one probe in this time.
+const PROBE_GAP: Duration = Duration::from_millis(500);
+/// While down: first probe after this, doubling …
+const PROBE_FIRST: Duration = Duration::from_millis(250);
+/// … up to this, for ever, less jitter (Unbound strands upstreams for days: NLnetLabs/unbound#1461).
+const PROBE_LONGEST: Duration = Duration::from_secs(5);
+/// While recovering.
+const PROBE_RECOVERING: Duration = Duration::from_millis(400);
+const SUCCESSES: u8 = 3;
+/// An upstream back for the first time must answer for this long; each relapse doubles it …
+const HOLD_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+const HOLD_LONGEST: Duration = Duration::from_secs(32);
+/// A breaker that stayed closed this long has no past.
+const RELAPSE_WINDOW: Duration = Duration::from_mins(2);
+
+/// A healthy upstream that nobody asks is probed this often: an outage is found before the first client finds it.
+const PROBE_IDLE: Duration = Duration::from_secs(30);
+/// A late answer means slow rather than dead for this long.
+const SLOW_FOR: Duration = Duration::from_secs(15);
+
+impl Breaker {
+    pub fn new(now: Moment) -> Self {
+        Self {
+            state: State::Healthy,
+            probe_due: false,
+            last_probe: None,
+            relapses: 0,
+            closed_at: None,
+            heard: now,
+            slow_until: None,
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether clients' questions may go there without further thought.
+    pub fn usable(&self) -> bool {
+        matches!(self.state, State::Healthy | State::Suspect { .. })
+    }
+
+    /// An answer came in time.
+    pub fn on_success(&mut self, now: Moment) {
+        self.slow_until = None;
+        self.heard = now;
+        match &mut self.state {
+            State::Healthy => {}
+            State::Suspect { .. } => {
+                self.state = State::Healthy;
+                self.probe_due = false;
+            }
+            &mut State::Down { since, why, .. } => {
+                self.state = State::Recovering {
+                    down_since: since,
+                    why,
+                    since: now,
+                    successes: 1,
+                    probe_at: now + PROBE_RECOVERING,
+                };
+            }
+            State::Recovering { since, successes, .. } => {
+                *successes = successes.saturating_add(1);
+                let hold = (HOLD_FIRST * (1 << self.relapses.min(5))).min(HOLD_LONGEST);
+                if *successes >= SUCCESSES && now.since(*since) >= hold {
+                    self.state = State::Healthy;
+                    self.closed_at = Some(now);
+                }
+            }
+        }
+    }
+
+    /// An answer came after we gave up on it.
+    pub fn on_late_success(&mut self, now: Moment) {
+        self.heard = now;
+        self.slow_until = Some(now + SLOW_FOR);
+    }
+
+    /// Down, but alive: it answers too late for a waiting client.
+    pub fn slow(&self, now: Moment) -> bool {
+        matches!(self.state, State::Down { .. }) && self.slow_until.is_some_and(|until| now < until)
+    }
+
+    /// No answer yet, and there should be one.
+    pub fn on_late(&mut self, now: Moment) {
+        if self.state == State::Healthy && self.may_probe(now) {
+            self.state = State::Suspect { since: now, strikes: 1 };
+            self.probe_due = true;
+        }
+    }
+
+    pub fn on_failure(&mut self, why: Failure, weight: Weight, now: Moment) {
+        let may_probe = self.may_probe(now);
+        match (&mut self.state, weight) {
+            (State::Healthy, Weight::Weak) if !may_probe => {}
+            (State::Healthy, _) => {
+                let strikes = u8::from(weight == Weight::Strong);
+                self.state = State::Suspect { since: now, strikes };
+                self.probe_due = true;
+            }
+            (State::Suspect { strikes, .. }, Weight::Strong) => {
+                *strikes += 1;
+                if *strikes >= STRIKES {
+                    self.open(why, now);
+                } else {
+                    self.probe_due = true;
+                }
+            }
+            (State::Suspect { .. }, Weight::Weak) => {}
+            (State::Down { why: last, .. }, _) => *last = why,
+            (State::Recovering { .. }, Weight::Weak) => {}
+            (&mut State::Recovering { down_since, .. }, Weight::Strong) => {
+                // The same outage goes on: it keeps its beginning.
+                self.relapses = self.relapses.saturating_add(1);
+                self.state = State::Down { since: down_since, why, probe_at: now + PROBE_FIRST, probes: 0 };
+            }
+        }
+    }
+
+    fn open(&mut self, why: Failure, now: Moment) {
+        let relapse = self.closed_at.is_some_and(|closed| now.since(closed) < RELAPSE_WINDOW);
+        self.relapses = if relapse { self.relapses.saturating_add(1) } else { 0 };
+        self.probe_due = false;
+        self.state = State::Down { since: now, why, probe_at: now + PROBE_FIRST, probes: 0 };
+    }
+
+    fn may_probe(&self, now: Moment) -> bool {
+        self.last_probe.is_none_or(|last| now.since(last) >= PROBE_GAP)
+    }
+
+    /// Whether a probe is to be sent now. `jitter` is 0.0..1.0 and shortens the wait by up to a quarter.
+    pub fn poll_probe(&mut self, now: Moment, jitter: f64) -> bool {
+        let spread = |wait: Duration| wait.mul_f64(1.0 - jitter / 4.0);
+        let due = match &mut self.state {
+            State::Healthy if now.since(self.heard) >= PROBE_IDLE => {
+                // Whatever comes of it, the next one waits as long again.
+                self.heard = now;
+                true
+            }
+            State::Healthy => false,
+            State::Suspect { .. } => std::mem::take(&mut self.probe_due),
+            State::Down { probe_at, probes, .. } if *probe_at <= now => {
+                *probes = probes.saturating_add(1);
+                *probe_at = now + spread((PROBE_FIRST * (1 << (*probes).min(5))).min(PROBE_LONGEST));
+                true
+            }
+            State::Recovering { probe_at, .. } if *probe_at <= now => {
+                *probe_at = now + spread(PROBE_RECOVERING);
+                true
+            }
+            State::Down { .. } | State::Recovering { .. } => false,
+        };
+        if due {
+            self.last_probe = Some(now);
+        }
+        due
+    }
+
+    pub fn next_wakeup(&self) -> Option<Moment> {
+        match self.state {
+            State::Healthy => Some(self.heard + PROBE_IDLE),
+            State::Suspect { since, .. } => self.probe_due.then_some(since),
+            State::Down { probe_at, .. } | State::Recovering { probe_at, .. } => Some(probe_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays `evidence`, one sign each 200 ms: `.` answer, `F` failure on a known name, `w` failure on an unknown name,
+    /// `l` late, `L` late answer, ` ` nothing. Returns the state after each: `H`ealthy, `S`uspect, `D`own, `R`ecovering.
+    fn states(evidence: &str) -> String {
+        let mut now = Moment::START;
+        let mut breaker = Breaker::new(now);
+        evidence
+            .chars()
+            .map(|sign| {
+                now = now + Duration::from_millis(200);
+                match sign {
+                    '.' => breaker.on_success(now),
+                    'F' => breaker.on_failure(Failure::Servfail, Weight::Strong, now),
+                    'w' => breaker.on_failure(Failure::Timeout, Weight::Weak, now),
+                    'l' => breaker.on_late(now),
+                    'L' => breaker.on_late_success(now),
+                    _ => {}
+                }
+                breaker.poll_probe(now, 0.0);
+                match breaker.state() {
+                    State::Healthy => 'H',
+                    State::Suspect { .. } => 'S',
+                    State::Down { .. } => 'D',
+                    State::Recovering { .. } => 'R',
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn two_failures_open_it_and_answers_over_a_second_close_it() {
+        let evidence = "..FF  F.......";
+        let expected = "HHSDDDDRRRRRHH";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn a_late_answer_and_a_failed_probe_open_it_within_a_second() {
+        let evidence = "..lF";
+        let expected = "HHSD";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn one_lost_packet_opens_nothing() {
+        let evidence = "..l.....F.....";
+        let expected = "HHSHHHHHSHHHHH";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn names_that_fail_by_themselves_never_open_it() {
+        let evidence = "..wwwwwwww.wwww";
+        let expected = "HHSSSSSSSSHSSSS";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn a_failure_while_recovering_falls_back_and_doubles_the_hold() {
+        let evidence = "FF..F............";
+        let expected = "SDRRDRRRRRRRRRRHH";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn slow_answers_do_not_close_it() {
+        let evidence = "lFLLLLL.";
+        let expected = "SDDDDDDR";
+        assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn probes_go_on_for_ever_at_most_five_seconds_apart() {
+        let mut now = Moment::START;
+        let mut breaker = Breaker::new(now);
+        breaker.on_failure(Failure::Timeout, Weight::Strong, now);
+        breaker.on_failure(Failure::Timeout, Weight::Strong, now);
+        let mut last = now;
+        for _ in 0..1_000 {
+            now = breaker.next_wakeup().unwrap();
+            assert!(now.since(last) <= Duration::from_secs(5));
+            assert!(breaker.poll_probe(now, 0.5));
+            breaker.on_failure(Failure::Timeout, Weight::Strong, now);
+            last = now;
+        }
+    }
+}

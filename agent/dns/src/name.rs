@@ -1,0 +1,179 @@
+//! Names and cache keys: between wire format and what people write.
+
+use crate::wire::{NAME_LEN_MAX, Query, Question};
+
+/// What an answer is kept under: name in lower case, type, class, and the two flags that change what an upstream
+/// answers. Answers are never shared between different DO or CD (RFC 4035 §4.6, RFC 6840 §5.9).
+///
+/// Bytes: name (wire, lower case), type, class (big-endian), flags (1 = DO, 2 = CD).
+#[derive(Clone, Copy)]
+pub struct Key {
+    bytes: [u8; KEY_LEN_MAX],
+    len: u16,
+}
+
+const KEY_LEN_MAX: usize = NAME_LEN_MAX + 5;
+const FLAG_DO: u8 = 1;
+const FLAG_CD: u8 = 2;
+
+impl Key {
+    pub fn of(query: &Query<'_>) -> Self {
+        Self::new(&query.question, query.dnssec_ok(), query.checking_disabled)
+    }
+
+    pub fn new(question: &Question<'_>, dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let mut bytes = [0; KEY_LEN_MAX];
+        let name_len = question.name.len().min(NAME_LEN_MAX);
+        bytes[..name_len].copy_from_slice(&question.name[..name_len]);
+        // A length byte is at most 63, below 'A'.
+        bytes[..name_len].make_ascii_lowercase();
+        bytes[name_len..name_len + 2].copy_from_slice(&question.kind.to_be_bytes());
+        bytes[name_len + 2..name_len + 4].copy_from_slice(&question.class.to_be_bytes());
+        bytes[name_len + 4] =
+            if dnssec_ok { FLAG_DO } else { 0 } | if checking_disabled { FLAG_CD } else { 0 };
+        #[expect(clippy::cast_possible_truncation, reason = "at most KEY_LEN_MAX")]
+        let len = (name_len + 5) as u16;
+        Self { bytes, len }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// A key's parts again: question, DO, CD. `None` if the bytes are no key.
+pub fn read_key(key: &[u8]) -> Option<(Question<'_>, bool, bool)> {
+    let (name, rest) = key.split_at_checked(key.len().checked_sub(5)?)?;
+    if !is_name(name) {
+        return None;
+    }
+    let question = Question {
+        name,
+        kind: u16::from_be_bytes([rest[0], rest[1]]),
+        class: u16::from_be_bytes([rest[2], rest[3]]),
+    };
+    Some((question, rest[4] & FLAG_DO != 0, rest[4] & FLAG_CD != 0))
+}
+
+fn is_name(wire: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(&len) = wire.get(at) {
+        if len == 0 {
+            return at + 1 == wire.len() && wire.len() <= NAME_LEN_MAX;
+        }
+        if len > 63 {
+            return false;
+        }
+        at += 1 + usize::from(len);
+    }
+    false
+}
+
+/// A name as people read it: no trailing dot except for the root; odd bytes as `\DDD` (RFC 1035 §5.1).
+pub fn to_text(wire: &[u8]) -> String {
+    let mut text = String::with_capacity(wire.len());
+    let mut rest = wire;
+    while let Some((&len, tail)) = rest.split_first() {
+        let Some((label, tail)) = tail.split_at_checked(usize::from(len)) else { break };
+        if len == 0 {
+            break;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for &byte in label {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
+                0x21..=0x7e => text.push(char::from(byte)),
+                _ => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
+        rest = tail;
+    }
+    if text.is_empty() { ".".into() } else { text }
+}
+
+/// A name as people write it, with or without the last dot. `None` if no name can be so.
+pub fn from_text(text: &str) -> Option<Vec<u8>> {
+    let mut wire = Vec::with_capacity(text.len() + 2);
+    for label in text.strip_suffix('.').unwrap_or(text).split('.') {
+        if label.is_empty() && text != "." && !text.is_empty() {
+            return None;
+        }
+        if label.len() > 63 {
+            return None;
+        }
+        if !label.is_empty() {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 63")]
+            wire.push(label.len() as u8);
+            wire.extend(label.as_bytes());
+        }
+    }
+    wire.push(0);
+    (wire.len() <= NAME_LEN_MAX).then_some(wire)
+}
+
+const TYPES: &[(&str, u16)] = &[
+    ("A", 1),
+    ("NS", 2),
+    ("CNAME", 5),
+    ("SOA", 6),
+    ("PTR", 12),
+    ("MX", 15),
+    ("TXT", 16),
+    ("AAAA", 28),
+    ("SRV", 33),
+    ("NAPTR", 35),
+    ("DS", 43),
+    ("RRSIG", 46),
+    ("NSEC", 47),
+    ("DNSKEY", 48),
+    ("TLSA", 52),
+    ("SVCB", 64),
+    ("HTTPS", 65),
+    ("ANY", 255),
+    ("CAA", 257),
+];
+
+/// `A`, `AAAA`, … or `TYPE1234` (RFC 3597 §5).
+pub fn type_to_text(kind: u16) -> String {
+    let known = TYPES.iter().find(|(_, number)| *number == kind);
+    known.map_or_else(|| format!("TYPE{kind}"), |(name, _)| (*name).to_owned())
+}
+
+pub fn type_from_text(text: &str) -> Option<u16> {
+    let upper = text.to_ascii_uppercase();
+    match TYPES.iter().find(|(name, _)| *name == upper) {
+        Some((_, number)) => Some(*number),
+        None => upper.strip_prefix("TYPE")?.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_survives_the_way_to_the_wire_and_back() {
+        for name in ["example.com", "a.b.c.d", "_sip._tcp.example.org", "."] {
+            assert_eq!(to_text(&from_text(name).unwrap()), name);
+        }
+        assert_eq!(from_text("example.com."), from_text("example.com"));
+        assert_eq!((from_text("a..b"), from_text(&"x".repeat(64))), (None, None));
+        assert_eq!(to_text(&[3, b'a', b'.', 7, 0]), "a\\.\\007");
+        assert_eq!((type_from_text("https"), type_from_text("type999")), (Some(65), Some(999)));
+    }
+
+    #[test]
+    fn a_key_ignores_case_but_never_mixes_do_and_cd() {
+        let (lower, upper) = (from_text("www.example").unwrap(), from_text("WWW.eXample").unwrap());
+        let question = |name| Question { name, kind: 1, class: 1 };
+        let key = |name, d, c| Key::new(&question(name), d, c).as_bytes().to_vec();
+        assert_eq!(key(&lower, false, false), key(&upper, false, false));
+        assert_ne!(key(&lower, true, false), key(&lower, false, false));
+        assert_ne!(key(&lower, true, false), key(&lower, false, true));
+        let (back, dnssec_ok, checking_disabled) =
+            read_key(&key(&upper, true, false)).map(|(q, d, c)| (q.name.to_vec(), d, c)).unwrap();
+        assert_eq!((back, dnssec_ok, checking_disabled), (lower, true, false));
+    }
+}

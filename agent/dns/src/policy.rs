@@ -1,0 +1,163 @@
+//! Decides what a client gets now and whether an upstream is asked (RFC 8767, with the group's health known).
+//!
+//! ```text
+//!                     upstreams healthy           recovering, slow           down
+//!  fresh              Reply                       Reply                      Reply
+//!  fresh, near expiry ReplyThenRefresh            Reply                      Reply
+//!  expired            ForwardOrReplyStale         ReplyStaleThenRefresh      ReplyStale
+//!  expired, refresh   ReplyStale until recheck    ReplyStale …               ReplyStale
+//!   failed just now
+//!  failed, not known  ReplyFailure                ReplyFailure               ReplyFailure
+//!  not known          Forward                     Forward                    ForwardPaced
+//! ```
+//!
+//! Stale at once is for ill upstreams only: in healthy times a client waits a moment for the truth, for an address that
+//! moved is worse than 300 ms (coredns#4309, AdGuardHome#8596).
+
+use std::time::Duration;
+
+use crate::moment::Moment;
+
+/// What the cache holds for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Nothing,
+    /// Every upstream failed on it a moment ago (RFC 9520).
+    Failed,
+    Fresh {
+        left: Duration,
+        ttl: Duration,
+    },
+    Expired {
+        recheck_at: Moment,
+    },
+}
+
+/// How the group of upstreams does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstreams {
+    Healthy,
+    /// Back, but not proven; or proven, with refreshes still queued up from the outage.
+    Recovering,
+    /// Answers come too late for a waiting client.
+    Slow,
+    Down,
+}
+
+/// Why a client got a stale answer. Names metric labels and the EDE text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleReason {
+    /// The breaker is open.
+    UpstreamDown,
+    /// Upstream is back; refreshes are paced so that it stays so.
+    Recovering,
+    /// Upstream answers, but too late to wait for.
+    UpstreamSlow,
+    /// Upstream failed on this name a moment ago.
+    RefreshFailed,
+    /// Upstream has not answered within the client timer.
+    ClientTimer,
+}
+
+impl StaleReason {
+    pub const ALL: [Self; 5] =
+        [Self::UpstreamDown, Self::Recovering, Self::UpstreamSlow, Self::RefreshFailed, Self::ClientTimer];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UpstreamDown => "upstream_down",
+            Self::Recovering => "recovering",
+            Self::UpstreamSlow => "upstream_slow",
+            Self::RefreshFailed => "refresh_failed",
+            Self::ClientTimer => "client_timer",
+        }
+    }
+
+    /// For people who read `dig`'s output.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::UpstreamDown => "stale: no upstream answers",
+            Self::Recovering => "stale: upstream is coming back",
+            Self::UpstreamSlow => "stale: every upstream is slow",
+            Self::RefreshFailed => "stale: upstream failed on this name",
+            Self::ClientTimer => "stale: upstream is late",
+        }
+    }
+}
+
+/// What to do with a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    Reply,
+    ReplyThenRefresh,
+    ReplyStale(StaleReason),
+    ReplyStaleThenRefresh(StaleReason),
+    /// Ask upstream, but answer stale if it has not replied within `patience`.
+    ForwardOrReplyStale {
+        patience: Duration,
+    },
+    Forward,
+    /// Ask upstream if the budget for hopeless tries allows it, else fail at once.
+    ForwardPaced,
+    ReplyFailure,
+}
+
+/// Decides. `patience` is the adaptive client timer.
+pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -> Plan {
+    match (held, upstreams) {
+        (Held::Fresh { left, ttl }, Upstreams::Healthy) if near_expiry(left, ttl) => Plan::ReplyThenRefresh,
+        (Held::Fresh { .. }, _) => Plan::Reply,
+        (Held::Expired { .. }, Upstreams::Down) => Plan::ReplyStale(StaleReason::UpstreamDown),
+        (Held::Expired { recheck_at }, _) if now < recheck_at => Plan::ReplyStale(StaleReason::RefreshFailed),
+        (Held::Expired { .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(StaleReason::Recovering),
+        (Held::Expired { .. }, Upstreams::Slow) => Plan::ReplyStaleThenRefresh(StaleReason::UpstreamSlow),
+        (Held::Expired { .. }, Upstreams::Healthy) => Plan::ForwardOrReplyStale { patience },
+        (Held::Failed, _) => Plan::ReplyFailure,
+        (Held::Nothing, Upstreams::Down) => Plan::ForwardPaced,
+        (Held::Nothing, _) => Plan::Forward,
+    }
+}
+
+/// The last tenth of a TTL of ten seconds or more. Shorter ones would be refreshed all the time.
+fn near_expiry(left: Duration, ttl: Duration) -> bool {
+    ttl >= PREFETCH_TTL_MIN && left < ttl / 10
+}
+
+/// Below this TTL a prefetch saves nobody's wait.
+pub const PREFETCH_TTL_MIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn stale_is_instant_only_while_the_upstreams_are_ill() {
+        let now = Moment::START;
+        let expired = Held::Expired { recheck_at: now };
+        let planned = |upstreams| plan(expired, upstreams, PATIENCE, now);
+        assert_eq!(planned(Upstreams::Healthy), Plan::ForwardOrReplyStale { patience: PATIENCE });
+        assert_eq!(planned(Upstreams::Recovering), Plan::ReplyStaleThenRefresh(StaleReason::Recovering));
+        assert_eq!(planned(Upstreams::Down), Plan::ReplyStale(StaleReason::UpstreamDown));
+    }
+
+    #[test]
+    fn a_failed_refresh_is_not_tried_again_before_its_recheck_time() {
+        let now = Moment::START;
+        let held = |recheck_at| plan(Held::Expired { recheck_at }, Upstreams::Healthy, PATIENCE, now);
+        assert_eq!(held(now + PATIENCE), Plan::ReplyStale(StaleReason::RefreshFailed));
+        assert_eq!(held(now), Plan::ForwardOrReplyStale { patience: PATIENCE });
+    }
+
+    #[test]
+    fn the_last_tenth_of_a_ttl_is_prefetched_but_never_while_ill() {
+        let fresh =
+            |left, ttl| Held::Fresh { left: Duration::from_secs(left), ttl: Duration::from_secs(ttl) };
+        let planned = |held, upstreams| plan(held, upstreams, PATIENCE, Moment::START);
+        assert_eq!(planned(fresh(29, 300), Upstreams::Healthy), Plan::ReplyThenRefresh);
+        assert_eq!(planned(fresh(31, 300), Upstreams::Healthy), Plan::Reply);
+        assert_eq!(planned(fresh(0, 5), Upstreams::Healthy), Plan::Reply);
+        assert_eq!(planned(fresh(29, 300), Upstreams::Down), Plan::Reply);
+    }
+}

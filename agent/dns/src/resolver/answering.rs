@@ -1,0 +1,164 @@
+//! The clients' side: answers from what is kept, at once or when a flight ends.
+
+use super::{
+    Outcome, Resolver, STALE_TTL_S,
+    flight::{Flight, Waiter},
+};
+use crate::{
+    breaker::Failure,
+    cache::Slot,
+    moment::Moment,
+    policy::StaleReason,
+    reply::{self, Extended, Transport, Ttl},
+    wire::{self, Query, Verdict, rcode},
+};
+
+/// A query and the way it came.
+pub(super) struct Asked<'a> {
+    pub(super) query: Query<'a>,
+    pub(super) transport: Transport,
+}
+
+impl Resolver {
+    pub(super) fn reply_fresh(
+        &mut self,
+        asked: &Asked<'_>,
+        slot: Slot,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(entry) = self.cache.get_mut(slot) else { return Outcome::Drop };
+        entry.touch(now);
+        let age = u32::try_from(now.since(entry.learned).as_secs()).unwrap_or(u32::MAX);
+        reply::write_kept(out, &asked.query, asked.transport, entry.kept(), Ttl::Aged(age), None);
+        self.counts.hits_fresh += 1;
+        self.last_minute.on_answer(false, now);
+        Outcome::Reply
+    }
+
+    pub(super) fn reply_stale(
+        &mut self,
+        asked: &Asked<'_>,
+        slot: Slot,
+        reason: StaleReason,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let Some(entry) = self.cache.get_mut(slot) else { return Outcome::Drop };
+        entry.touch(now);
+        let extended = match entry.verdict {
+            Verdict::NxDomain => Extended::StaleNxDomain,
+            Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
+        };
+        let extended = Some((extended, reason.text()));
+        reply::write_kept(
+            out,
+            &asked.query,
+            asked.transport,
+            entry.kept(),
+            Ttl::Stale(STALE_TTL_S),
+            extended,
+        );
+        self.counts.hits_stale[reason as usize] += 1;
+        self.last_minute.on_answer(true, now);
+        Outcome::Reply
+    }
+
+    pub(super) fn reply_failure(
+        &mut self,
+        asked: &Asked<'_>,
+        why: Failure,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let extended = match why {
+            Failure::Timeout => Extended::NoReachableAuthority,
+            Failure::Network | Failure::TruncatedWithoutTcp | Failure::Malformed => Extended::NetworkError,
+            Failure::Servfail | Failure::Refused | Failure::BadCode => Extended::CachedError,
+        };
+        // REFUSED by our upstream is not our refusal of this client (RFC 8914 §4.19), so it is a SERVFAIL too.
+        reply::write_error(out, &asked.query, rcode::SERVFAIL, Some((extended, failure_text(why))));
+        self.counts.failures += 1;
+        self.last_minute.on_answer(false, now);
+        Outcome::Reply
+    }
+
+    /// Gives everybody who waits for this flight what the cache holds now.
+    pub(super) fn answer_all(&mut self, flight: &mut Flight, how: Settled, now: Moment) {
+        for waiter in std::mem::take(&mut flight.waiters) {
+            self.answer(&flight.key, &waiter, how, now);
+        }
+    }
+
+    pub(super) fn answer(&mut self, key: &[u8], waiter: &Waiter, how: Settled, now: Moment) {
+        let Ok(query) = wire::read_query(&waiter.packet) else { return };
+        let asked = Asked { query, transport: waiter.transport };
+        let slot = self.cache.find(key);
+        let usable = slot
+            .and_then(|slot| self.cache.get(slot))
+            .is_some_and(|entry| entry.stale_for(now).is_none_or(|stale| stale <= self.settings.max_stale));
+        let mut out = Vec::new();
+        match (slot.filter(|_| usable), how) {
+            // A TTL of zero is stale the moment it is learned, yet it is what upstream says now.
+            (Some(slot), Settled::Answered) => self.reply_fresh(&asked, slot, now, &mut out),
+            (Some(slot), Settled::Late) => {
+                self.reply_stale(&asked, slot, StaleReason::ClientTimer, now, &mut out)
+            }
+            (Some(slot), Settled::Down) => {
+                self.reply_stale(&asked, slot, StaleReason::UpstreamDown, now, &mut out)
+            }
+            (Some(slot), Settled::Failed(_)) => {
+                self.reply_stale(&asked, slot, StaleReason::RefreshFailed, now, &mut out)
+            }
+            (None, Settled::Failed(why)) => self.reply_failure(&asked, why, now, &mut out),
+            (None, Settled::Answered | Settled::Late | Settled::Down) => {
+                self.reply_failure(&asked, Failure::Timeout, now, &mut out)
+            }
+        };
+        self.replies.push_back((waiter.client, out));
+    }
+
+    /// Passes on an answer that may not be kept.
+    pub(super) fn answer_unkept(
+        &mut self,
+        flight: &mut Flight,
+        message: &[u8],
+        len: usize,
+        additionals: u16,
+        now: Moment,
+    ) {
+        let mut message = message.get(..len).unwrap_or_default().to_vec();
+        if let Some(count) = message.get_mut(10..12) {
+            count.copy_from_slice(&additionals.to_be_bytes());
+        }
+        for waiter in std::mem::take(&mut flight.waiters) {
+            let Ok(query) = wire::read_query(&waiter.packet) else { continue };
+            let mut out = Vec::new();
+            let kept = reply::Kept { message: &message, ttl_offsets: &[] };
+            reply::write_kept(&mut out, &query, waiter.transport, kept, Ttl::Aged(0), None);
+            self.last_minute.on_answer(false, now);
+            self.replies.push_back((waiter.client, out));
+        }
+    }
+}
+
+/// How the wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    Answered,
+    Late,
+    Down,
+    Failed(Failure),
+}
+
+fn failure_text(why: Failure) -> &'static str {
+    match why {
+        Failure::Timeout => "no upstream answers",
+        Failure::Network => "no upstream can be reached",
+        Failure::Servfail => "upstream says SERVFAIL",
+        Failure::Refused => "upstream says REFUSED",
+        Failure::BadCode => "upstream says it cannot",
+        Failure::TruncatedWithoutTcp => "upstream's answer needs TCP, which fails",
+        Failure::Malformed => "upstream's answer is unusable",
+    }
+}

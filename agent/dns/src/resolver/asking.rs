@@ -1,0 +1,477 @@
+//! The upstreams' side: flights and their tries, probes, refreshes, and what replies say about the upstreams.
+
+use std::{cmp::Reverse, time::Duration};
+
+use super::{
+    CANARIES_MAX, Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, REFRESH_PER_SECOND_MIN, Resolver, Send,
+    TryError, WAITERS_MAX,
+    answering::Settled,
+    flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
+};
+use crate::{
+    breaker::{Failure, Weight},
+    cache::Slot,
+    group::CLIENT_TIMER_MAX,
+    moment::Moment,
+    name,
+    pace::Pace,
+    policy::Upstreams,
+    reply::Transport,
+    wire::{self, Answer, NoAnswer, Verdict, rcode},
+};
+
+/// A canary is chosen at most this often: the hot path of an answer should not copy names.
+const CANARY_GAP: Duration = Duration::from_secs(1);
+/// The name that every forwarder can answer, for a cache that knows no other: the root's NS.
+const ROOT_NS: &[u8] = &[0, 0, 2, 0, 1, 0];
+
+impl Resolver {
+    /// Lets a client wait for the answer. False if too many wait already.
+    pub(super) fn join(
+        &mut self,
+        key: &[u8],
+        packet: &[u8],
+        client: Client,
+        transport: Transport,
+        until: Moment,
+        now: Moment,
+    ) -> bool {
+        let id = match self.by_key.get(key) {
+            Some(&id) => {
+                self.counts.coalesced += 1;
+                id
+            }
+            None => match self.start(key, Purpose::Client, now) {
+                Some(id) => id,
+                None => return false,
+            },
+        };
+        let Some(flight) = self.flights.get_mut(&id).filter(|flight| flight.waiters.len() < WAITERS_MAX)
+        else {
+            return false;
+        };
+        flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
+        self.timers.push(Reverse((until.min(flight.next_event()), id)));
+        true
+    }
+
+    /// Puts a question on its way. `None` if too many are, or there is no upstream.
+    pub(super) fn start(&mut self, key: &[u8], purpose: Purpose, now: Moment) -> Option<u64> {
+        if self.flights.len() >= FLIGHTS_MAX {
+            return None;
+        }
+        let upstream = match purpose {
+            Purpose::Probe(upstream) => upstream,
+            Purpose::Client | Purpose::Refresh => self.group.choose(&[])?,
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut flight = Flight {
+            key: key.into(),
+            purpose,
+            known: matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some(),
+            waiters: Vec::new(),
+            tries: Vec::with_capacity(2),
+            deadline: now + RESOLUTION_TIMER,
+            last_try_at: now + LAST_TRY_AFTER,
+        };
+        self.send(id, &mut flight, upstream, Transport::Udp, now);
+        self.timers.push(Reverse((flight.next_event(), id)));
+        self.flights.insert(id, flight);
+        if !matches!(purpose, Purpose::Probe(_)) {
+            self.by_key.insert(key.into(), id);
+        }
+        Some(id)
+    }
+
+    fn send(
+        &mut self,
+        flight_id: u64,
+        flight: &mut Flight,
+        upstream: usize,
+        transport: Transport,
+        now: Moment,
+    ) {
+        let late_after = self.group.late_after(upstream);
+        let Some((question, dnssec_ok, checking_disabled)) = name::read_key(&flight.key) else { return };
+        let Some(asked) = self.group.get_mut(upstream) else { return };
+        asked.counts.sent += 1;
+        let mut message = Vec::with_capacity(question.name.len() + 27);
+        wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
+        let try_id = self.next_id;
+        self.next_id += 1;
+        self.sends.push_back(Send {
+            try_id,
+            upstream: asked.address,
+            transport,
+            message,
+            timeout: now.until(flight.deadline),
+        });
+        if self.health == Upstreams::Healthy && self.draining_since.is_none() {
+            self.baseline.on_event(now);
+        }
+        self.by_try.insert(try_id, flight_id);
+        // TCP pays a handshake first.
+        let late_after = if transport == Transport::Tcp { late_after * 2 } else { late_after };
+        let late_at = now + late_after;
+        flight.tries.push(Try {
+            id: try_id,
+            upstream,
+            transport,
+            sent: now,
+            late_at,
+            state: TryState::Pending,
+        });
+    }
+
+    /// An upstream's message came in.
+    pub fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
+        let Some((id, mut flight)) = self.take_flight(try_id) else { return };
+        let read = name::read_key(&flight.key)
+            .map_or(Err(NoAnswer::Malformed), |(question, ..)| wire::read_answer(message, &question));
+        match read {
+            // Empty and without SOA: a lame or broken server's, when the name had records a moment ago.
+            Ok(answer) if answer.ttl_s.is_none() && flight.known && !self.probe_of_root(&flight) => {
+                self.fail_try(id, flight, try_id, Failure::Malformed, now);
+            }
+            Ok(answer) => {
+                self.succeed(&mut flight, try_id, message, &answer, now);
+                self.drop_flight(id, &flight);
+            }
+            Err(NoAnswer::Truncated) => self.retry_over_tcp(id, flight, try_id, now),
+            Err(NoAnswer::Malformed) => self.fail_try(id, flight, try_id, Failure::Malformed, now),
+            Err(NoAnswer::Rcode(code)) => {
+                let why = match code {
+                    rcode::SERVFAIL => Failure::Servfail,
+                    rcode::REFUSED => Failure::Refused,
+                    _ => Failure::BadCode,
+                };
+                self.fail_try(id, flight, try_id, why, now);
+            }
+        }
+        self.review(now);
+    }
+
+    /// The transport brought nothing.
+    pub fn on_error(&mut self, try_id: u64, error: TryError, now: Moment) {
+        let Some((id, mut flight)) = self.take_flight(try_id) else { return };
+        let after_truncation = flight.tries.iter().any(|attempt| attempt.state == TryState::Replaced);
+        let over_tcp = flight.find(try_id).is_some_and(|attempt| attempt.transport == Transport::Tcp);
+        let why = match error {
+            _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
+            TryError::Timeout => Failure::Timeout,
+            TryError::Network => Failure::Network,
+            TryError::Malformed => Failure::Malformed,
+        };
+        self.fail_try(id, flight, try_id, why, now);
+        self.review(now);
+    }
+
+    /// Something is due for this flight.
+    pub(super) fn on_timer(&mut self, id: u64, now: Moment) {
+        let Some(mut flight) = self.flights.remove(&id) else { return };
+        if now >= flight.deadline {
+            self.note_timeouts(&mut flight, now);
+            let why = flight.failure();
+            self.conclude_failure(&mut flight, why, now);
+            self.drop_flight(id, &flight);
+            self.review(now);
+            return;
+        }
+        self.note_late(&mut flight, now);
+        let retry = !matches!(flight.purpose, Purpose::Probe(_))
+            && flight.tries.len() < TRIES_MAX
+            && self.health != Upstreams::Down
+            && (now >= flight.last_try_at
+                || (flight.tries.len() == 1 && flight.tries[0].state == TryState::Late));
+        if retry {
+            let tried = flight.tried();
+            // Another upstream, or the same again: a packet may have been lost.
+            if let Some(upstream) = self
+                .group
+                .choose(&tried)
+                .filter(|&index| self.group.usable(index))
+                .or_else(|| self.group.choose(&[]))
+            {
+                self.send(id, &mut flight, upstream, Transport::Udp, now);
+            }
+        }
+        if now >= flight.last_try_at {
+            flight.last_try_at = flight.deadline;
+        }
+        let (due, waiting) =
+            std::mem::take(&mut flight.waiters).into_iter().partition(|waiter| waiter.until <= now);
+        flight.waiters = waiting;
+        let due: Vec<Waiter> = due;
+        for waiter in &due {
+            self.answer(&flight.key, waiter, Settled::Late, now);
+        }
+        self.timers.push(Reverse((flight.next_event(), id)));
+        self.flights.insert(id, flight);
+        self.review(now);
+    }
+
+    fn note_late(&mut self, flight: &mut Flight, now: Moment) {
+        for attempt in &mut flight.tries {
+            if attempt.state != TryState::Pending || attempt.late_at > now {
+                continue;
+            }
+            attempt.state = TryState::Late;
+            let Some(upstream) = self.group.get_mut(attempt.upstream) else { continue };
+            match flight.purpose {
+                Purpose::Probe(_) => upstream.breaker.on_failure(Failure::Timeout, Weight::Strong, now),
+                Purpose::Client | Purpose::Refresh => upstream.breaker.on_late(now),
+            }
+        }
+    }
+
+    fn note_timeouts(&mut self, flight: &mut Flight, now: Moment) {
+        for attempt in &mut flight.tries {
+            if !matches!(attempt.state, TryState::Pending | TryState::Late) {
+                continue;
+            }
+            attempt.state = TryState::Failed(Failure::Timeout);
+            let Some(upstream) = self.group.get_mut(attempt.upstream) else { continue };
+            upstream.counts.failed[Failure::Timeout as usize] += 1;
+            // Seconds ago this was evidence; by now the breaker knows better. Only who is still trusted is asked again.
+            upstream.breaker.on_failure(Failure::Timeout, Weight::Weak, now);
+        }
+    }
+
+    fn fail_try(&mut self, id: u64, mut flight: Flight, try_id: u64, why: Failure, now: Moment) {
+        let weight = match why {
+            // The way to the upstream does not depend on the question.
+            Failure::Network => Weight::Strong,
+            _ if flight.known => Weight::Strong,
+            _ => Weight::Weak,
+        };
+        let mut was_late = false;
+        if let Some(attempt) = flight.find(try_id) {
+            was_late = attempt.state == TryState::Late;
+            attempt.state = TryState::Failed(why);
+            let index = attempt.upstream;
+            if let Some(upstream) = self.group.get_mut(index) {
+                upstream.counts.failed[why as usize] += 1;
+                // A late probe has been counted when it became late.
+                if !(was_late && matches!(flight.purpose, Purpose::Probe(_))) {
+                    upstream.breaker.on_failure(why, weight, now);
+                }
+            }
+        }
+        let others = self.group.choose(&flight.tried()).filter(|_| flight.tries.len() < TRIES_MAX);
+        if let Some(upstream) = others.filter(|_| !matches!(flight.purpose, Purpose::Probe(_)) && !was_late) {
+            self.send(id, &mut flight, upstream, Transport::Udp, now);
+        }
+        if flight.pending() {
+            self.timers.push(Reverse((flight.next_event(), id)));
+            self.flights.insert(id, flight);
+        } else {
+            self.conclude_failure(&mut flight, why, now);
+            self.drop_flight(id, &flight);
+        }
+    }
+
+    fn retry_over_tcp(&mut self, id: u64, mut flight: Flight, try_id: u64, now: Moment) {
+        let udp = flight.find(try_id).filter(|attempt| attempt.transport == Transport::Udp).map(|attempt| {
+            attempt.state = TryState::Replaced;
+            attempt.upstream
+        });
+        match udp {
+            Some(upstream) => {
+                self.send(id, &mut flight, upstream, Transport::Tcp, now);
+                self.timers.push(Reverse((flight.next_event(), id)));
+                self.flights.insert(id, flight);
+            }
+            // Truncated over TCP is nonsense.
+            None => self.fail_try(id, flight, try_id, Failure::Malformed, now),
+        }
+    }
+
+    fn succeed(&mut self, flight: &mut Flight, try_id: u64, message: &[u8], answer: &Answer, now: Moment) {
+        let Some(attempt) = flight.find(try_id) else { return };
+        let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
+        self.group.on_sample(index, round_trip);
+        if let Some(upstream) = self.group.get_mut(index) {
+            upstream.counts.answered += 1;
+            if round_trip <= CLIENT_TIMER_MAX {
+                upstream.breaker.on_success(now);
+            } else {
+                upstream.breaker.on_late_success(now);
+            }
+        }
+        // Who failed where another succeeded has failed by itself.
+        for attempt in &flight.tries {
+            if let TryState::Failed(why) = attempt.state
+                && attempt.upstream != index
+                && let Some(upstream) = self.group.get_mut(attempt.upstream)
+            {
+                upstream.breaker.on_failure(why, Weight::Strong, now);
+            }
+        }
+        if flight.purpose == Purpose::Refresh {
+            self.counts.refreshes_done += 1;
+        }
+        if self.cache.insert(&flight.key, message, answer, now).is_some() {
+            if self.learned.len() < LEARNED_MAX {
+                self.learned.push_back(flight.key.clone());
+            }
+            self.note_canary(&flight.key, answer.verdict, now);
+            self.answer_all(flight, Settled::Answered, now);
+        } else {
+            self.answer_unkept(flight, message, answer.len, answer.additionals, now);
+        }
+    }
+
+    fn conclude_failure(&mut self, flight: &mut Flight, why: Failure, now: Moment) {
+        if flight.purpose == Purpose::Refresh {
+            self.counts.refreshes_failed += 1;
+        }
+        if matches!(flight.purpose, Purpose::Probe(_)) {
+            return;
+        }
+        let jitter = RECHECK_AFTER.mul_f64(self.random.f64() / 4.0);
+        match self.cache.find(&flight.key).and_then(|slot| self.cache.get_mut(slot)) {
+            Some(entry) => entry.recheck_at = now + RECHECK_AFTER - jitter,
+            None => self.failures.insert(&flight.key, why, now),
+        }
+        self.answer_all(flight, Settled::Failed(why), now);
+    }
+
+    /// Looks at the group after new evidence: what its opening and closing bring about.
+    pub(super) fn review(&mut self, now: Moment) {
+        let health = self.group.health(now);
+        if health == self.health {
+            return;
+        }
+        self.counts.transitions += 1;
+        let before = std::mem::replace(&mut self.health, health);
+        match (before, health) {
+            (_, Upstreams::Down) => {
+                self.draining_since = None;
+                self.give_stale_to_all(now);
+            }
+            (Upstreams::Down, _) => {
+                // What failed in the outage says nothing now.
+                self.failures.clear();
+                self.draining_since = Some(now);
+                self.baseline.skip(now);
+                self.set_refresh_pace(now);
+            }
+            (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}
+        }
+    }
+
+    /// The group went down: nobody who can be answered waits any longer.
+    fn give_stale_to_all(&mut self, now: Moment) {
+        let mut waiting: Vec<u64> =
+            self.flights.iter().filter(|(_, flight)| !flight.waiters.is_empty()).map(|(&id, _)| id).collect();
+        waiting.sort_unstable();
+        for id in waiting {
+            let Some(mut flight) = self.flights.remove(&id) else { continue };
+            if self.cache.find(&flight.key).is_some() {
+                self.answer_all(&mut flight, Settled::Down, now);
+            }
+            self.flights.insert(id, flight);
+        }
+    }
+
+    /// After an outage upstream is asked as much as before it; a little more each minute, so that the queue surely ends.
+    fn set_refresh_pace(&mut self, now: Moment) {
+        self.refresh_pace_set = now;
+        let minutes = self.draining_since.map_or(0, |since| now.since(since).as_secs() / 60);
+        let growth = 1.0 + 0.25 * f64::from(u32::try_from(minutes).unwrap_or(u32::MAX));
+        let rate = (self.baseline.per_second(now) * growth).max(REFRESH_PER_SECOND_MIN);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let rate = rate.clamp(1.0, 10_000.0) as u32;
+        self.refresh_pace = Pace::new(rate, 1, now);
+    }
+
+    pub(super) fn queue_refresh(&mut self, slot: Slot, now: Moment) {
+        let Some(entry) = self.cache.get_mut(slot).filter(|entry| !entry.queued) else { return };
+        entry.queued = true;
+        let key = entry.key().into();
+        self.refresh.push_back(key);
+        self.refresh_at.get_or_insert(now);
+    }
+
+    pub(super) fn send_refreshes(&mut self, now: Moment) {
+        let Some(since) = self.draining_since else { return };
+        if self.health == Upstreams::Down {
+            return;
+        }
+        if now.since(self.refresh_pace_set) >= Duration::from_mins(1) {
+            self.set_refresh_pace(now);
+        }
+        self.refresh_at = None;
+        while !self.refresh.is_empty() {
+            if let Err(wait) = self.refresh_pace.take(now) {
+                self.refresh_at = Some(now + wait);
+                return;
+            }
+            let Some(key) = self.refresh.pop_front() else { break };
+            if let Some(entry) = self.cache.find(&key).and_then(|slot| self.cache.get_mut(slot)) {
+                entry.queued = false;
+                if entry.stale_for(now).is_some() {
+                    self.start_refresh(&key, now);
+                }
+            }
+        }
+        if self.health == Upstreams::Healthy && now.since(since) >= DRAIN_MIN {
+            self.draining_since = None;
+            self.baseline.skip(now);
+        }
+    }
+
+    pub(super) fn send_probes(&mut self, now: Moment) {
+        for index in 0..self.group.all().len() {
+            let jitter = self.random.f64();
+            let due =
+                self.group.get_mut(index).is_some_and(|upstream| upstream.breaker.poll_probe(now, jitter));
+            if !due {
+                continue;
+            }
+            // Round and round, so that one name that went bad does not condemn an upstream.
+            let canary = self.canaries.pop_front();
+            let key: Box<[u8]> = canary.clone().unwrap_or_else(|| ROOT_NS.into());
+            self.canaries.extend(canary);
+            self.counts.probes += 1;
+            self.start(&key, Purpose::Probe(index), now);
+        }
+    }
+
+    fn probe_of_root(&self, flight: &Flight) -> bool {
+        matches!(flight.purpose, Purpose::Probe(_)) && *flight.key == *ROOT_NS
+    }
+
+    fn note_canary(&mut self, key: &[u8], verdict: Verdict, now: Moment) {
+        if verdict != Verdict::Positive
+            || now < self.canary_at
+            || self.canaries.iter().any(|known| **known == *key)
+        {
+            return;
+        }
+        self.canary_at = now + CANARY_GAP;
+        if self.canaries.len() >= CANARIES_MAX {
+            self.canaries.pop_front();
+        }
+        self.canaries.push_back(key.into());
+    }
+
+    fn take_flight(&mut self, try_id: u64) -> Option<(u64, Flight)> {
+        let id = self.by_try.remove(&try_id)?;
+        Some((id, self.flights.remove(&id)?))
+    }
+
+    /// Forgets a flight that has ended; it is out of the table already.
+    fn drop_flight(&mut self, id: u64, flight: &Flight) {
+        if self.by_key.get(&flight.key) == Some(&id) {
+            self.by_key.remove(&flight.key);
+        }
+        for attempt in &flight.tries {
+            self.by_try.remove(&attempt.id);
+        }
+    }
+}
+
+/// A recovery is watched for this long even if nobody asks for anything stale.
+const DRAIN_MIN: Duration = Duration::from_secs(5);

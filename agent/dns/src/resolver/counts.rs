@@ -1,0 +1,73 @@
+//! What happened, counted: for metrics, and over the last minute for the check results.
+
+use std::time::Duration;
+
+use crate::{moment::Moment, policy::StaleReason};
+
+/// Totals since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    pub queries: u64,
+    /// Packets answered with FORMERR, NOTIMP, REFUSED or BADVERS, or not at all.
+    pub unreadable: u64,
+    pub hits_fresh: u64,
+    /// By [`StaleReason`].
+    pub hits_stale: [u64; StaleReason::ALL.len()],
+    pub misses: u64,
+    /// Of the misses: joined a question that was on its way.
+    pub coalesced: u64,
+    /// Clients told of a failure.
+    pub failures: u64,
+    /// Clients turned away because too many wait already.
+    pub overloads: u64,
+    pub refreshes_started: u64,
+    pub refreshes_done: u64,
+    pub refreshes_failed: u64,
+    pub probes: u64,
+    /// Changes of the group's health.
+    pub transitions: u64,
+}
+
+const SECONDS: usize = 60;
+
+/// Answers of the last minute, by second.
+#[derive(Debug, Default)]
+pub(super) struct LastMinute {
+    answers: Seconds,
+    stale: Seconds,
+    second: u64,
+}
+
+#[derive(Debug)]
+struct Seconds([u32; SECONDS]);
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self([0; SECONDS])
+    }
+}
+
+impl LastMinute {
+    pub(super) fn on_answer(&mut self, stale: bool, now: Moment) {
+        let place = self.turn(now);
+        self.answers.0[place] += 1;
+        self.stale.0[place] += u32::from(stale);
+    }
+
+    /// Answers, and stale ones among them.
+    pub(super) fn totals(&mut self, now: Moment) -> (u32, u32) {
+        self.turn(now);
+        (self.answers.0.iter().sum(), self.stale.0.iter().sum())
+    }
+
+    fn turn(&mut self, now: Moment) -> usize {
+        let second = now.since(Moment::START - Duration::from_hours(1)).as_secs();
+        let passed = second.saturating_sub(self.second).min(SECONDS as u64);
+        for back in 0..passed {
+            let place = ((second - back) % SECONDS as u64) as usize;
+            (self.answers.0[place], self.stale.0[place]) = (0, 0);
+        }
+        self.second = self.second.max(second);
+        (self.second % SECONDS as u64) as usize
+    }
+}

@@ -1,0 +1,98 @@
+//! A question on its way: who waits for it, which upstreams were asked, what happens when.
+
+use std::time::Duration;
+
+use crate::{breaker::Failure, moment::Moment, reply::Transport, resolver::Client};
+
+/// Why an upstream is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Somebody waits.
+    Client,
+    /// To have a young answer for whoever asks next.
+    Refresh,
+    /// To learn how this upstream does.
+    Probe(usize),
+}
+
+pub(super) struct Waiter {
+    pub(super) client: Client,
+    pub(super) transport: Transport,
+    /// The client's packet; it was readable.
+    pub(super) packet: Box<[u8]>,
+    /// When it gets what there is: the stale answer, or the failure.
+    pub(super) until: Moment,
+}
+
+/// One message to one upstream.
+pub(super) struct Try {
+    pub(super) id: u64,
+    pub(super) upstream: usize,
+    pub(super) transport: Transport,
+    pub(super) sent: Moment,
+    pub(super) late_at: Moment,
+    pub(super) state: TryState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TryState {
+    Pending,
+    /// Pending, and counted as late.
+    Late,
+    Failed(Failure),
+    /// By a try over TCP, or its upstream is no longer configured. Says nothing any more.
+    Replaced,
+}
+
+pub(super) struct Flight {
+    pub(super) key: Box<[u8]>,
+    pub(super) purpose: Purpose,
+    /// It resolved before, so a failure now is the upstream's.
+    pub(super) known: bool,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) tries: Vec<Try>,
+    pub(super) deadline: Moment,
+    /// A third try, in case both others were lost.
+    pub(super) last_try_at: Moment,
+}
+
+/// RFC 8767 §5, query resolution timer. Longer than the slowest upstream that is of any use.
+pub(super) const RESOLUTION_TIMER: Duration = Duration::from_secs(6);
+/// Most messages for one question, TCP upgrades aside (RFC 9520 §3.1: two retries).
+pub(super) const TRIES_MAX: usize = 3;
+pub(super) const LAST_TRY_AFTER: Duration = Duration::from_millis(1_000);
+
+impl Flight {
+    pub(super) fn next_event(&self) -> Moment {
+        let late = self
+            .tries
+            .iter()
+            .filter(|attempt| attempt.state == TryState::Pending)
+            .map(|attempt| attempt.late_at);
+        let waiters = self.waiters.iter().map(|waiter| waiter.until);
+        let last_try = (self.tries.len() < TRIES_MAX && !matches!(self.purpose, Purpose::Probe(_)))
+            .then_some(self.last_try_at);
+        late.chain(waiters).chain(last_try).min().map_or(self.deadline, |event| event.min(self.deadline))
+    }
+
+    pub(super) fn find(&mut self, try_id: u64) -> Option<&mut Try> {
+        self.tries.iter_mut().find(|attempt| attempt.id == try_id)
+    }
+
+    pub(super) fn tried(&self) -> Vec<usize> {
+        self.tries.iter().map(|attempt| attempt.upstream).collect()
+    }
+
+    pub(super) fn pending(&self) -> bool {
+        self.tries.iter().any(|attempt| matches!(attempt.state, TryState::Pending | TryState::Late))
+    }
+
+    /// What to tell who waited in vain: the last reason given, or that nobody answered.
+    pub(super) fn failure(&self) -> Failure {
+        let given = self.tries.iter().rev().find_map(|attempt| match attempt.state {
+            TryState::Failed(why) => Some(why),
+            _ => None,
+        });
+        given.unwrap_or(Failure::Timeout)
+    }
+}

@@ -1,0 +1,363 @@
+//! The cache's brain: queries, replies and time in; answers, upstream queries and a next wake-up out. No I/O, no clock.
+//!
+//! Promises, for any name that was answered before (unless evicted or past `max_stale`):
+//! - it is answered, whatever the upstreams do; while they are ill, at once;
+//! - equal questions share one flight; a flight asks at most three times, and ends after six seconds;
+//! - no failure removes an answer; a late answer still refreshes it;
+//! - after an outage, known names are refreshed no faster than upstream was asked before it.
+//!
+//! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and [`Resolver::on_wakeup`], then
+//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`] and [`Resolver::poll_learned`].
+
+mod answering;
+mod asking;
+mod counts;
+mod flight;
+mod sensors;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+pub use self::{
+    counts::Counts,
+    sensors::{SensorResult, Status, Why},
+};
+use self::{
+    counts::LastMinute,
+    flight::{Flight, Purpose},
+};
+use crate::{
+    breaker::Failure,
+    cache::{Bounds, Cache, Entry, Slot},
+    failures::Failures,
+    group::{CLIENT_TIMER_MAX, Group},
+    moment::Moment,
+    name::Key,
+    pace::{Meter, Pace},
+    policy::{self, Held, Plan, StaleReason, Upstreams},
+    reply::{self, Transport},
+    wire,
+};
+
+/// What an operator may choose.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub upstreams: Vec<SocketAddr>,
+    /// How long past its TTL an answer may still be served.
+    pub max_stale: Duration,
+    /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
+    pub client_timer: Duration,
+    pub bounds: Bounds,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            // Long enough for a weekend.
+            max_stale: Duration::from_hours(72),
+            client_timer: CLIENT_TIMER_MAX,
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// Where an answer goes. The core only hands it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    Datagram { socket: u16, peer: SocketAddr },
+    Stream(u64),
+}
+
+/// What became of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer is in the buffer.
+    Reply,
+    /// It comes out of [`Resolver::poll_reply`] later.
+    Wait,
+    Drop,
+}
+
+/// A message to send to an upstream. Its reply or error comes back with the same `try_id`.
+#[derive(Debug)]
+pub struct Send {
+    pub try_id: u64,
+    pub upstream: SocketAddr,
+    pub transport: Transport,
+    pub message: Vec<u8>,
+    /// Give up then.
+    pub timeout: Duration,
+}
+
+/// Why the transport brought no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryError {
+    Timeout,
+    Network,
+    /// Something came that is no DNS message.
+    Malformed,
+}
+
+/// RFC 8767 §5: at most 30 s in a stale record's TTL.
+const STALE_TTL_S: u32 = 30;
+/// RFC 8767 §5, failure recheck timer. Shorter than its 30 s, for the breaker bounds what the group gets anyway.
+const RECHECK_AFTER: Duration = Duration::from_secs(5);
+/// A client without a stale answer to fall back to gets its failure just before a stub gives up (resolv.conf(5): 5 s).
+const FAIL_AFTER: Duration = Duration::from_millis(4_800);
+/// Questions on their way at once; more are answered from what there is.
+const FLIGHTS_MAX: usize = 1_024;
+/// Clients that wait for one answer.
+const WAITERS_MAX: usize = 256;
+/// Questions that resolved lately, to probe with.
+const CANARIES_MAX: usize = 8;
+/// Names that nobody knows, asked while all upstreams are down: a few, for one of them may be back.
+const HOPELESS_PER_SECOND: u32 = 4;
+/// Answers waiting for the snapshot writer.
+const LEARNED_MAX: usize = 65_536;
+/// Refreshes after an outage go at least this fast.
+const REFRESH_PER_SECOND_MIN: f64 = 5.0;
+
+pub struct Resolver {
+    settings: Settings,
+    cache: Cache,
+    failures: Failures,
+    group: Group,
+    health: Upstreams,
+    /// The outage is over, but not all names asked for since are refreshed.
+    draining_since: Option<Moment>,
+    flights: HashMap<u64, Flight>,
+    by_key: HashMap<Box<[u8]>, u64>,
+    by_try: HashMap<u64, u64>,
+    timers: BinaryHeap<Reverse<(Moment, u64)>>,
+    next_id: u64,
+    sends: VecDeque<Send>,
+    replies: VecDeque<(Client, Vec<u8>)>,
+    learned: VecDeque<Box<[u8]>>,
+    /// Stale names that were asked for, to be refreshed at a pace.
+    refresh: VecDeque<Box<[u8]>>,
+    refresh_pace: Pace,
+    refresh_pace_set: Moment,
+    refresh_at: Option<Moment>,
+    hopeless_pace: Pace,
+    baseline: Meter,
+    canaries: VecDeque<Box<[u8]>>,
+    canary_at: Moment,
+    last_minute: LastMinute,
+    pub counts: Counts,
+    random: fastrand::Rng,
+}
+
+impl Resolver {
+    /// An empty cache. `seed` decides ids and jitter.
+    pub fn new(settings: Settings, seed: u64, now: Moment) -> Self {
+        Self {
+            cache: Cache::new(settings.bounds.clone()),
+            failures: Failures::default(),
+            group: Group::new(&settings.upstreams, now),
+            health: Upstreams::Healthy,
+            draining_since: None,
+            flights: HashMap::new(),
+            by_key: HashMap::new(),
+            by_try: HashMap::new(),
+            timers: BinaryHeap::new(),
+            next_id: 1,
+            sends: VecDeque::new(),
+            replies: VecDeque::new(),
+            learned: VecDeque::new(),
+            refresh: VecDeque::new(),
+            refresh_pace: Pace::new(1, 1, now),
+            refresh_pace_set: now,
+            refresh_at: None,
+            hopeless_pace: Pace::new(HOPELESS_PER_SECOND, HOPELESS_PER_SECOND, now),
+            baseline: Meter::new(now),
+            canaries: VecDeque::new(),
+            canary_at: now,
+            last_minute: LastMinute::default(),
+            counts: Counts::default(),
+            random: fastrand::Rng::with_seed(seed),
+            settings,
+        }
+    }
+
+    /// Takes new settings; the cache and what is known of unchanged upstreams stay.
+    pub fn set(&mut self, settings: Settings, now: Moment) {
+        if settings.upstreams != self.settings.upstreams {
+            // Tries name upstreams by place. What is on its way to the old list ends by its timer.
+            self.by_try.clear();
+            for attempt in self.flights.values_mut().flat_map(|flight| &mut flight.tries) {
+                attempt.state = flight::TryState::Replaced;
+            }
+            self.group.set(&settings.upstreams, now);
+        }
+        self.cache.set_bounds(settings.bounds.clone());
+        self.settings = settings;
+        self.review(now);
+    }
+
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
+    pub fn restore(&mut self, key: &[u8], message: &[u8], learned: Moment) -> bool {
+        let Some((question, ..)) = crate::name::read_key(key) else { return false };
+        let Ok(answer) = wire::read_answer(message, &question) else { return false };
+        let older = self.cache.find(key).and_then(|slot| self.cache.get(slot));
+        if older.is_some_and(|entry| entry.learned > learned) {
+            return false;
+        }
+        let restored = self.cache.insert(key, message, &answer, learned).is_some();
+        if restored && answer.verdict == wire::Verdict::Positive && self.canaries.len() < CANARIES_MAX {
+            self.canaries.push_back(key.into());
+        }
+        restored
+    }
+
+    /// A client asks. The hit path: no allocation beyond `out`, which is reused.
+    pub fn on_query(
+        &mut self,
+        packet: &[u8],
+        client: Client,
+        transport: Transport,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        self.counts.queries += 1;
+        let query = match wire::read_query(packet) {
+            Ok(query) => query,
+            Err(why) => {
+                self.counts.unreadable += 1;
+                reply::write_refusal(out, packet, why);
+                return if out.is_empty() { Outcome::Drop } else { Outcome::Reply };
+            }
+        };
+        let key = Key::of(&query);
+        let slot = self.cache.find(key.as_bytes());
+        let held = self.held(slot, key.as_bytes(), now);
+        let patience = match held {
+            Held::Expired { .. } => self.group.patience(self.settings.client_timer),
+            Held::Nothing | Held::Failed | Held::Fresh { .. } => FAIL_AFTER,
+        };
+        let asked = answering::Asked { query, transport };
+        match (policy::plan(held, self.upstreams(), patience, now), slot) {
+            (Plan::Reply, Some(slot)) => self.reply_fresh(&asked, slot, now, out),
+            (Plan::ReplyThenRefresh, Some(slot)) => {
+                self.reply_fresh(&asked, slot, now, out);
+                self.start_refresh(key.as_bytes(), now);
+                Outcome::Reply
+            }
+            (Plan::ReplyStale(reason), Some(slot)) => self.reply_stale(&asked, slot, reason, now, out),
+            (Plan::ReplyStaleThenRefresh(reason), Some(slot)) => {
+                self.queue_refresh(slot, now);
+                self.reply_stale(&asked, slot, reason, now, out)
+            }
+            (Plan::ForwardOrReplyStale { patience }, Some(slot)) => {
+                if self.join(key.as_bytes(), packet, client, transport, now + patience, now) {
+                    return Outcome::Wait;
+                }
+                self.reply_stale(&asked, slot, StaleReason::ClientTimer, now, out)
+            }
+            (Plan::ForwardPaced, _) if !self.joinable(key.as_bytes(), now) => {
+                self.failures.insert(key.as_bytes(), self.group.last_failure(), now);
+                self.reply_failure(&asked, self.group.last_failure(), now, out)
+            }
+            (Plan::ReplyFailure, _) => {
+                let why = self.failures.get(key.as_bytes(), now).unwrap_or(Failure::Timeout);
+                self.reply_failure(&asked, why, now, out)
+            }
+            _ => {
+                self.counts.misses += 1;
+                if self.join(key.as_bytes(), packet, client, transport, now + FAIL_AFTER, now) {
+                    return Outcome::Wait;
+                }
+                self.counts.overloads += 1;
+                self.reply_failure(&asked, Failure::Timeout, now, out)
+            }
+        }
+    }
+
+    /// Time has passed: probes, timers, paced refreshes.
+    pub fn on_wakeup(&mut self, now: Moment) {
+        self.send_probes(now);
+        while let Some(&Reverse((at, flight))) = self.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            self.on_timer(flight, now);
+        }
+        self.send_refreshes(now);
+        self.send_probes(now);
+    }
+
+    /// When [`Self::on_wakeup`] is needed next.
+    pub fn next_wakeup(&self) -> Option<Moment> {
+        let timer = self.timers.peek().map(|&Reverse((at, _))| at);
+        let refresh = self.refresh_at.filter(|_| !self.refresh.is_empty());
+        [timer, refresh, self.group.next_wakeup()].into_iter().flatten().min()
+    }
+
+    pub fn poll_send(&mut self) -> Option<Send> {
+        self.sends.pop_front()
+    }
+
+    /// An answer for a client that waited.
+    pub fn poll_reply(&mut self) -> Option<(Client, Vec<u8>)> {
+        self.replies.pop_front()
+    }
+
+    /// An answer that came since the last call, to be put on disk.
+    pub fn poll_learned(&mut self) -> Option<&Entry> {
+        loop {
+            let key = self.learned.pop_front()?;
+            if let Some(slot) = self.cache.find(&key) {
+                return self.cache.get(slot);
+            }
+        }
+    }
+
+    /// How the upstreams do, as the policy sees it.
+    fn upstreams(&self) -> Upstreams {
+        match self.health {
+            Upstreams::Healthy if self.draining_since.is_some() => Upstreams::Recovering,
+            health => health,
+        }
+    }
+
+    fn held(&self, slot: Option<Slot>, key: &[u8], now: Moment) -> Held {
+        match slot.and_then(|slot| self.cache.get(slot)) {
+            None if self.failures.get(key, now).is_some() => Held::Failed,
+            None => Held::Nothing,
+            Some(entry) => match entry.stale_for(now) {
+                None => Held::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
+                Some(stale) if stale <= self.settings.max_stale => {
+                    Held::Expired { recheck_at: entry.recheck_at }
+                }
+                Some(_) if self.failures.get(key, now).is_some() => Held::Failed,
+                Some(_) => Held::Nothing,
+            },
+        }
+    }
+
+    /// Whether this unknown question may go out although all upstreams are down.
+    fn joinable(&mut self, key: &[u8], now: Moment) -> bool {
+        self.by_key.contains_key(key) || self.hopeless_pace.take(now).is_ok()
+    }
+
+    fn start_refresh(&mut self, key: &[u8], now: Moment) {
+        if !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some() {
+            self.counts.refreshes_started += 1;
+        }
+    }
+}

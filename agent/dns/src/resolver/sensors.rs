@@ -1,0 +1,324 @@
+//! The cache as a sensor: what it hides from the host's programs it says to the host's watch.
+//!
+//! `dns-upstream` is CRITICAL from the moment the breaker opens: the first failed refresh, confirmed by a probe, is news,
+//! although no client has noticed anything yet. `dns-stale` says how much is masked, and for how long that can go on.
+
+use std::time::Duration;
+
+use dogwatch_daemon::duration::Span;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Resolver;
+use crate::{
+    breaker::State,
+    cache::Entry,
+    group::Upstream,
+    moment::Moment,
+    name::{self, Key},
+    policy::Upstreams,
+    wire::{self, Question, Verdict},
+};
+
+/// One check result, as the agent takes it. `state` is the plugin exit code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SensorResult {
+    pub name: String,
+    pub state: u8,
+    pub text: String,
+    pub perfdata: String,
+}
+
+const OK: u8 = 0;
+const WARNING: u8 = 1;
+const CRITICAL: u8 = 2;
+
+/// The cache on one screen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub health: String,
+    pub upstreams: Vec<UpstreamStatus>,
+    pub names: usize,
+    pub bytes: usize,
+    pub masking: Masking,
+    pub sensors: Vec<SensorResult>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    pub address: String,
+    pub state: String,
+    /// Why it is down.
+    pub why: Option<String>,
+    pub since: Option<Timestamp>,
+    pub sent: u64,
+    pub answered: u64,
+}
+
+/// How much stale data is being served.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Masking {
+    /// Answers of the last minute.
+    pub answers: u32,
+    /// Those of them that would have failed without the cache.
+    pub stale: u32,
+    /// Names past their TTL that were asked for in the last five minutes.
+    pub stale_names: usize,
+    /// How far past its TTL the oldest of those is.
+    pub oldest_stale_s: u64,
+    /// Until the first name asked for in the last day becomes too old to serve.
+    pub runway_s: u64,
+}
+
+/// Everything about one name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Why {
+    pub name: String,
+    pub kind: String,
+    /// `fresh`, `stale`, `too old`, `failed` or `not cached`.
+    pub held: String,
+    /// What a client asking now would get, and why.
+    pub plan: String,
+    pub verdict: Option<String>,
+    pub records: Vec<String>,
+    pub learned: Option<Timestamp>,
+    pub ttl_s: u64,
+    /// Left of the TTL, or past it.
+    pub left_s: i64,
+    /// When it becomes too old to serve.
+    pub served_until: Option<Timestamp>,
+    /// A refresh that failed is tried again then.
+    pub recheck: Option<Timestamp>,
+    pub uses: u32,
+    pub upstreams: String,
+}
+
+/// A name counts for the runway while it was used this lately.
+const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
+const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
+
+impl Resolver {
+    /// The check results `dns-upstream` and `dns-stale`. `wall` is what people call `now`.
+    pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
+        let masking = self.masking(now);
+        vec![self.upstream_sensor(&masking, now, wall), self.stale_sensor(&masking, now, wall)]
+    }
+
+    /// Walks all entries: for a question every few seconds, not for one a query.
+    pub fn masking(&mut self, now: Moment) -> Masking {
+        let (answers, stale) = self.last_minute.totals(now);
+        let mut masking = Masking { answers, stale, ..Masking::default() };
+        let mut runway = self.settings.max_stale;
+        for (_, entry) in self.cache.iter() {
+            let idle = now.since(entry.last_used);
+            let stale_for = entry.stale_for(now);
+            if let Some(stale_for) = stale_for.filter(|_| idle <= STALE_USED_WITHIN && entry.uses > 0) {
+                masking.stale_names += 1;
+                masking.oldest_stale_s = masking.oldest_stale_s.max(stale_for.as_secs());
+            }
+            let used = entry.popularity() > 0 && idle <= RUNWAY_USED_WITHIN;
+            if used && stale_for.is_none_or(|stale| stale <= self.settings.max_stale) {
+                runway = runway.min(now.until(entry.expires() + self.settings.max_stale));
+            }
+        }
+        masking.runway_s = runway.as_secs();
+        masking
+    }
+
+    pub fn status(&mut self, now: Moment, wall: Timestamp) -> Status {
+        Status {
+            health: health_name(self.upstreams()).into(),
+            upstreams: self.group.all().iter().map(|upstream| upstream_status(upstream, now, wall)).collect(),
+            names: self.cache.len(),
+            bytes: self.cache.bytes(),
+            masking: self.masking(now),
+            sensors: self.sensors(now, wall),
+        }
+    }
+
+    /// 0 healthy, 1 recovering, 2 slow, 3 down: for a gauge.
+    pub fn health_number(&self) -> u8 {
+        match self.upstreams() {
+            Upstreams::Healthy => 0,
+            Upstreams::Recovering => 1,
+            Upstreams::Slow => 2,
+            Upstreams::Down => 3,
+        }
+    }
+
+    /// Explains one name (as people write it) and type.
+    pub fn why(&mut self, name: &[u8], kind: u16, now: Moment, wall: Timestamp) -> Why {
+        let question = Question { name, kind, class: 1 };
+        // Asked without DO and CD first, as programs on the host do; then the other ways.
+        let keys = [(false, false), (true, false), (false, true), (true, true)]
+            .map(|(d, c)| Key::new(&question, d, c));
+        let found = keys.iter().find_map(|key| self.cache.find(key.as_bytes()));
+        let key = keys[0].as_bytes();
+        let held = self.held(found, key, now);
+        let patience = self.group.patience(self.settings.client_timer);
+        let plan = crate::policy::plan(held, self.upstreams(), patience, now);
+        let entry = found.and_then(|slot| self.cache.get(slot));
+        let stale_for = entry.and_then(|entry| entry.stale_for(now));
+        let held = match (entry, stale_for) {
+            (None, _) if self.failures.get(key, now).is_some() => "failed",
+            (None, _) => "not cached",
+            (Some(_), None) => "fresh",
+            (Some(_), Some(stale)) if stale <= self.settings.max_stale => "stale",
+            (Some(_), Some(_)) => "too old",
+        };
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        Why {
+            name: name::to_text(name),
+            kind: name::type_to_text(kind),
+            held: held.into(),
+            plan: format!("{plan:?}"),
+            verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
+            records: entry.map(records).unwrap_or_default(),
+            learned: entry.map(|entry| at(entry.learned, now, wall)),
+            ttl_s: entry.map_or(0, |entry| entry.ttl().as_secs()),
+            left_s: entry.map_or(0, |entry| match stale_for {
+                None => seconds(now.until(entry.expires())),
+                Some(stale) => -seconds(stale),
+            }),
+            served_until: entry.map(|entry| at(entry.expires() + self.settings.max_stale, now, wall)),
+            recheck: entry
+                .filter(|entry| entry.recheck_at > now)
+                .map(|entry| at(entry.recheck_at, now, wall)),
+            uses: entry.map_or(0, Entry::popularity),
+            upstreams: self.upstreams_text(now, wall),
+        }
+    }
+
+    fn upstream_sensor(&self, masking: &Masking, now: Moment, wall: Timestamp) -> SensorResult {
+        let all = self.group.all();
+        let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
+        let ill = self.upstreams_text(now, wall);
+        let since = self.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
+        let lasts = format!(
+            "serving last known good for {} names; runway {}",
+            self.cache.len(),
+            coarse(Duration::from_secs(masking.runway_s))
+        );
+        let (state, text) = match self.group.health(now) {
+            _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
+            Upstreams::Healthy if usable == all.len() => {
+                (OK, format!("{usable} of {usable} upstreams answer"))
+            }
+            Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
+            Upstreams::Recovering => {
+                (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
+            }
+            Upstreams::Slow => {
+                (CRITICAL, format!("every upstream is too slow since {since}: {ill}; {lasts}"))
+            }
+            Upstreams::Down => (CRITICAL, format!("no upstream answers since {since}: {ill}; {lasts}")),
+        };
+        let perfdata = format!("upstreams_usable={usable};;;0;{} runway={}s", all.len(), masking.runway_s);
+        SensorResult { name: "dns-upstream".into(), state, text, perfdata }
+    }
+
+    fn stale_sensor(&self, masking: &Masking, now: Moment, wall: Timestamp) -> SensorResult {
+        let &Masking { answers, stale, stale_names, oldest_stale_s, runway_s } = masking;
+        let ratio = if answers == 0 { 0.0 } else { f64::from(stale) * 100.0 / f64::from(answers) };
+        let (state, text) = if stale == 0 {
+            (
+                OK,
+                format!("no stale answer in the last minute ({answers} answers, {} names)", self.cache.len()),
+            )
+        } else {
+            let since = self.group.down_since().map(|since| clock_time(at(since, now, wall)));
+            let outage = since.map(|since| format!("; upstreams down since {since}")).unwrap_or_default();
+            let oldest = coarse(Duration::from_secs(oldest_stale_s));
+            let runway = coarse(Duration::from_secs(runway_s));
+            let text = format!(
+                "masking: {ratio:.0}% of answers in the last minute are stale ({stale} of {answers}), {stale_names} names, \
+                 oldest {oldest} past its TTL, runway {runway}{outage}"
+            );
+            (WARNING, text)
+        };
+        let perfdata = format!(
+            "stale_ratio={ratio:.1}%;0 stale_names={stale_names} oldest_stale={oldest_stale_s}s runway={runway_s}s"
+        );
+        SensorResult { name: "dns-stale".into(), state, text, perfdata }
+    }
+
+    fn upstreams_text(&self, now: Moment, wall: Timestamp) -> String {
+        let describe = |upstream: &Upstream| {
+            let status = upstream_status(upstream, now, wall);
+            match (status.why, status.since) {
+                (Some(why), Some(since)) => format!("{} {why} since {}", status.address, clock_time(since)),
+                _ => format!("{} {}", status.address, status.state),
+            }
+        };
+        self.group.all().iter().map(describe).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn upstream_status(upstream: &Upstream, now: Moment, wall: Timestamp) -> UpstreamStatus {
+    let (state, why, since) = match upstream.breaker.state() {
+        State::Healthy => ("healthy", None, None),
+        State::Suspect { since, .. } => ("suspect", None, Some(since)),
+        State::Down { since, .. } if upstream.breaker.slow(now) => {
+            ("slow", Some("answers too late"), Some(since))
+        }
+        State::Down { since, why, .. } => ("down", Some(why.text()), Some(since)),
+        State::Recovering { down_since, why, .. } => ("recovering", Some(why.text()), Some(down_since)),
+    };
+    UpstreamStatus {
+        address: upstream.address.to_string(),
+        state: state.into(),
+        why: why.map(str::to_owned),
+        since: since.map(|since| at(since, now, wall)),
+        sent: upstream.counts.sent,
+        answered: upstream.counts.answered,
+    }
+}
+
+/// What people call `moment`, given what they call `now`.
+fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
+    let offset = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
+    let there = if moment <= now {
+        wall.checked_sub(offset(now.since(moment)))
+    } else {
+        wall.checked_add(offset(now.until(moment)))
+    };
+    there.unwrap_or(wall)
+}
+
+/// `2026-11-21 04:12:33 UTC`.
+fn clock_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// To the minute, or the second below one: `71h59m` reads better than `71h59m58s`.
+fn coarse(span: Duration) -> Span {
+    let seconds = span.as_secs();
+    Span::secs(if seconds >= 60 { seconds - seconds % 60 } else { seconds })
+}
+
+fn health_name(upstreams: Upstreams) -> &'static str {
+    match upstreams {
+        Upstreams::Healthy => "healthy",
+        Upstreams::Recovering => "recovering",
+        Upstreams::Slow => "slow",
+        Upstreams::Down => "down",
+    }
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Positive => "positive",
+        Verdict::NoData => "no data",
+        Verdict::NxDomain => "nxdomain",
+    }
+}
+
+fn records(entry: &Entry) -> Vec<String> {
+    wire::answers(entry.kept().message)
+        .map(|(kind, data)| match (kind, <[u8; 4]>::try_from(data), <[u8; 16]>::try_from(data)) {
+            (1, Ok(address), _) => format!("A {}", std::net::Ipv4Addr::from(address)),
+            (28, _, Ok(address)) => format!("AAAA {}", std::net::Ipv6Addr::from(address)),
+            _ => format!("{} ({} bytes)", name::type_to_text(kind), data.len()),
+        })
+        .collect()
+}
