@@ -1,13 +1,43 @@
 //! A caching DNS forwarder that keeps names resolving while its upstreams are dead, slow, refusing or just back, and
 //! that says so at once.
+//!
+//! | module | | what it does |
+//! | --- | --- | --- |
+//! | [`resolver`] | pure | the brain: queries, replies and time in; answers, upstream queries, next wake-up out |
+//! | [`policy`] | pure | reply, refresh, serve stale or forward |
+//! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
+//! | [`cache`] | pure | entries, TTL bounds, eviction by use |
+//! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
+//! | [`pace`] | pure | how fast upstreams may be asked after an outage |
+//! | [`server`] | shell | sockets and the one loop that owns the resolver |
+//! | [`upstream`] | shell | hickory as the transport to upstreams |
+//! | [`snapshot`] | shell | the cache on disk |
+//! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
+//!
+//! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
+
 pub mod breaker;
 pub mod cache;
+pub mod clock;
+pub mod config;
+pub mod control;
+mod event;
 mod failures;
 pub mod group;
+pub mod metrics;
 pub mod moment;
 pub mod name;
 pub mod pace;
 pub mod policy;
 pub mod reply;
 pub mod resolver;
+pub mod server;
+pub mod snapshot;
+mod stream;
+pub mod upstream;
 pub mod wire;
+
+pub use self::{
+    control::Control,
+    server::{RunError, run},
+};

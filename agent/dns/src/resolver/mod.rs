@@ -26,7 +26,7 @@ use std::{
 
 pub use self::{
     counts::Counts,
-    sensors::{SensorResult, Status, Why},
+    sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
 use self::{
     counts::LastMinute,
@@ -298,6 +298,7 @@ impl Resolver {
             self.on_timer(flight, now);
         }
         self.send_refreshes(now);
+        self.review(now);
         self.send_probes(now);
     }
 

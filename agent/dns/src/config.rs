@@ -1,0 +1,318 @@
+//! `dns.toml` as written → [`Config`] as used.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use dogwatch_daemon::{
+    config::{self, Problems, Source, Spanned},
+    duration::Span,
+};
+use hickory_resolver::system_conf::parse_resolv_conf;
+use serde::Deserialize;
+
+use crate::{cache::Bounds, group::CLIENT_TIMER_MAX, resolver::Settings};
+
+/// One file, as written. Files read later override, key by key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    #[serde(default)]
+    dns: DnsTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DnsTable {
+    listen: Option<Vec<Spanned<String>>>,
+    upstreams: Option<Vec<Spanned<String>>>,
+    resolv_conf: Option<PathBuf>,
+    allow: Option<Vec<Spanned<String>>>,
+    max_stale: Option<Spanned<Span>>,
+    client_timer: Option<Spanned<Span>>,
+    cache_mib: Option<Spanned<u32>>,
+    state_dir: Option<PathBuf>,
+    control_socket: Option<PathBuf>,
+    metrics: Option<Spanned<String>>,
+}
+
+/// What everything else takes.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: Vec<SocketAddr>,
+    pub upstreams: UpstreamSource,
+    /// Who may ask.
+    pub allow: Vec<Prefix>,
+    pub max_stale: Duration,
+    pub client_timer: Duration,
+    pub cache_bytes: usize,
+    pub state_dir: PathBuf,
+    pub control_socket: PathBuf,
+    pub metrics: SocketAddr,
+}
+
+/// Where the upstreams come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamSource {
+    Listed(Vec<SocketAddr>),
+    /// A resolv.conf(5), read again when it changes.
+    ResolvConf(PathBuf),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // An address of its own on loopback collides with no resolver that is there already.
+            listen: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 153), 53))],
+            upstreams: UpstreamSource::ResolvConf("/etc/resolv.conf".into()),
+            allow: vec![Prefix::loopback_v4(), Prefix::loopback_v6()],
+            max_stale: Settings::default().max_stale,
+            client_timer: CLIENT_TIMER_MAX,
+            cache_bytes: Bounds::default().bytes_max,
+            state_dir: "/var/lib/dogwatch-dns".into(),
+            control_socket: "/run/dogwatch-dns/control.sock".into(),
+            metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9849)),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `main` and its drop-ins; everything that is wrong at once.
+    pub fn load(main: &Path) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let files = config::load::<ConfigFile>(main, &mut problems);
+        let mut config = Self::default();
+        for (source, file) in files {
+            file.dns.apply(&mut config, &source, &mut problems);
+        }
+        problems.or(config)
+    }
+
+    /// What the core needs, with the upstreams as they are now.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            upstreams: self.upstream_addresses(),
+            max_stale: self.max_stale,
+            client_timer: self.client_timer,
+            bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
+        }
+    }
+
+    fn upstream_addresses(&self) -> Vec<SocketAddr> {
+        match &self.upstreams {
+            UpstreamSource::Listed(addresses) => addresses.clone(),
+            UpstreamSource::ResolvConf(path) => {
+                let text = std::fs::read(path).unwrap_or_default();
+                name_servers(&text, &self.listen)
+            }
+        }
+    }
+}
+
+impl DnsTable {
+    fn apply(self, config: &mut Config, source: &Source, problems: &mut Problems) {
+        if let Some(listen) = self.listen {
+            config.listen = parse_all(&listen, source, problems, |text| address(text, None));
+        }
+        if let Some(path) = self.resolv_conf {
+            config.upstreams = UpstreamSource::ResolvConf(path);
+        }
+        if let Some(upstreams) = self.upstreams {
+            let addresses = parse_all(&upstreams, source, problems, |text| address(text, Some(53)));
+            for (written, parsed) in upstreams.iter().zip(&addresses) {
+                if config.listen.contains(parsed) {
+                    let message =
+                        format!("upstream {parsed} is our own listen address; queries would go in circles");
+                    problems.add(source, written.span(), message);
+                }
+            }
+            config.upstreams = UpstreamSource::Listed(addresses);
+        }
+        if let Some(allow) = self.allow {
+            config.allow = parse_all(&allow, source, problems, str::parse);
+        }
+        if let Some(max_stale) = self.max_stale {
+            config.max_stale = max_stale.get_ref().0;
+            if config.max_stale > MAX_STALE_LIMIT {
+                let message = "max_stale above 7d would serve ghosts; write \"7d\" or less";
+                problems.add(source, max_stale.span(), message);
+            }
+        }
+        if let Some(timer) = self.client_timer {
+            config.client_timer = timer.get_ref().0;
+            if config.client_timer > CLIENT_TIMER_MAX || config.client_timer.is_zero() {
+                let message =
+                    "client_timer must be above 0 and at most \"1800ms\": stub resolvers give up at 2 s";
+                problems.add(source, timer.span(), message);
+            }
+        }
+        if let Some(mib) = self.cache_mib {
+            config.cache_bytes =
+                usize::try_from(*mib.get_ref()).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+            if *mib.get_ref() == 0 {
+                problems.add(source, mib.span(), "cache_mib must be at least 1");
+            }
+        }
+        if let Some(metrics) = self.metrics {
+            match address(metrics.get_ref(), None) {
+                Ok(parsed) => config.metrics = parsed,
+                Err(message) => problems.add(source, metrics.span(), message),
+            }
+        }
+        config.state_dir = self.state_dir.unwrap_or_else(|| config.state_dir.clone());
+        config.control_socket = self.control_socket.unwrap_or_else(|| config.control_socket.clone());
+    }
+}
+
+/// Ghost domains: nothing may outlive its zone for longer than this.
+const MAX_STALE_LIMIT: Duration = Duration::from_hours(7 * 24);
+
+fn parse_all<T>(
+    written: &[Spanned<String>],
+    source: &Source,
+    problems: &mut Problems,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    for item in written {
+        match parse(item.get_ref()) {
+            Ok(value) => all.push(value),
+            Err(message) => problems.add(source, item.span(), message),
+        }
+    }
+    all
+}
+
+fn address(text: &str, default_port: Option<u16>) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    match (text.parse::<IpAddr>(), default_port) {
+        (Ok(ip), Some(port)) => Ok(SocketAddr::new(ip, port)),
+        (_, Some(_)) => {
+            Err(format!("{text:?} is not an address; write one like \"192.0.2.1\" or \"192.0.2.1:53\""))
+        }
+        (_, None) => {
+            Err(format!("{text:?} is not an address with a port; write one like \"127.0.0.153:53\""))
+        }
+    }
+}
+
+/// The name servers of a resolv.conf(5), without ourselves: that would be a circle.
+fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Ok((parsed, _)) = parse_resolv_conf(text) else { return Vec::new() };
+    let mut servers = Vec::new();
+    for server in parsed.name_servers() {
+        let address = SocketAddr::new(server.ip, 53);
+        if !ourselves.contains(&address) && !servers.contains(&address) {
+            servers.push(address);
+        }
+    }
+    servers
+}
+
+/// Addresses that begin alike: `127.0.0.0/8`, `::1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefix {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Prefix {
+    fn loopback_v4() -> Self {
+        Self { address: Ipv4Addr::new(127, 0, 0, 0).into(), bits: 8 }
+    }
+
+    fn loopback_v6() -> Self {
+        Self { address: std::net::Ipv6Addr::LOCALHOST.into(), bits: 128 }
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let shift = 32 - u32::from(self.bits);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let shift = 128 - u32::from(self.bits);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a network; write one like \"127.0.0.0/8\" or \"::1\"");
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| wrong())?;
+        if bits > most {
+            return Err(wrong());
+        }
+        Ok(Self { address, bits })
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dns.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn without_a_file_it_listens_on_its_own_loopback_address_only() {
+        let config = Config::load(Path::new("/nonexistent/dns.toml")).unwrap();
+        assert_eq!(config.listen[0].to_string(), "127.0.0.153:53");
+        let allowed = |ip: &str| config.allow.iter().any(|prefix| prefix.contains(ip.parse().unwrap()));
+        assert!(allowed("127.0.0.1") && allowed("::1") && allowed("::ffff:127.1.2.3"));
+        assert!(!allowed("192.0.2.1") && !allowed("::2"));
+    }
+
+    #[test]
+    fn every_mistake_is_said_at_once() {
+        let said = load(
+            "[dns]\nlisten = [\"127.0.0.1\", \"127.0.0.1:53\"]\nupstreams = [\"127.0.0.1\", \"dns.example\"]\n\
+             max_stale = \"30d\"\nclient_timer = \"5s\"\ncache_mib = 0\nallow = [\"10.0.0.0/40\"]\nlissten = 1\n",
+        )
+        .unwrap_err();
+        assert!(said.contains("did you mean `listen`?"), "{said}");
+        let said = load(
+            "[dns]\nlisten = [\"127.0.0.1\", \"127.0.0.1:53\"]\nupstreams = [\"127.0.0.1\", \"dns.example\"]\n\
+             max_stale = \"30d\"\nclient_timer = \"5s\"\ncache_mib = 0\nallow = [\"10.0.0.0/40\"]\n",
+        )
+        .unwrap_err();
+        for word in ["dns.toml:2:", "in circles", "dns.example", "7d", "1800ms", "cache_mib", "10.0.0.0/40"] {
+            assert!(said.contains(word), "{word} in\n{said}");
+        }
+        assert_eq!(said.lines().count(), 7, "{said}");
+    }
+
+    #[test]
+    fn our_own_address_in_resolv_conf_is_not_an_upstream() {
+        let text = b"nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
+        let servers = name_servers(text, &Config::default().listen);
+        assert_eq!(servers, ["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(name_servers(b"", &[]), []);
+    }
+}

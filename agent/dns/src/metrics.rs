@@ -1,0 +1,129 @@
+//! Every metric of the cache. The core counts in plain integers; they are published once a second.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::{
+    breaker::Failure,
+    policy::StaleReason,
+    resolver::{Masking, Resolver},
+    snapshot,
+};
+
+const QUERIES: &str = "dogwatch_dns_queries_total";
+const UNREADABLE: &str = "dogwatch_dns_unreadable_queries_total";
+const REFUSED_CLIENTS: &str = "dogwatch_dns_refused_clients_total";
+const HITS_FRESH: &str = "dogwatch_dns_fresh_hits_total";
+const HITS_STALE: &str = "dogwatch_dns_stale_hits_total";
+const MISSES: &str = "dogwatch_dns_misses_total";
+const COALESCED: &str = "dogwatch_dns_coalesced_misses_total";
+const FAILURES: &str = "dogwatch_dns_failures_total";
+const OVERLOADS: &str = "dogwatch_dns_overloads_total";
+const REFRESHES: &str = "dogwatch_dns_refreshes_total";
+const PROBES: &str = "dogwatch_dns_probes_total";
+const TRANSITIONS: &str = "dogwatch_dns_health_transitions_total";
+const EVICTED: &str = "dogwatch_dns_evictions_total";
+const UPSTREAM_QUERIES: &str = "dogwatch_dns_upstream_queries_total";
+const UPSTREAM_ANSWERS: &str = "dogwatch_dns_upstream_answers_total";
+const UPSTREAM_FAILURES: &str = "dogwatch_dns_upstream_failures_total";
+const UPSTREAM_USABLE: &str = "dogwatch_dns_upstream_usable";
+const HEALTH: &str = "dogwatch_dns_health";
+const NAMES: &str = "dogwatch_dns_cached_names";
+const BYTES: &str = "dogwatch_dns_cache_bytes";
+const MASKED: &str = "dogwatch_dns_masked_ratio";
+const STALE_NAMES: &str = "dogwatch_dns_stale_names";
+const OLDEST_STALE: &str = "dogwatch_dns_oldest_stale_seconds";
+const RUNWAY: &str = "dogwatch_dns_runway_seconds";
+const SNAPSHOT_RECORDS: &str = "dogwatch_dns_snapshot_records_total";
+const SNAPSHOT_ERRORS: &str = "dogwatch_dns_snapshot_errors_total";
+const SNAPSHOT_LOST: &str = "dogwatch_dns_snapshot_lost_records_total";
+const BUILD: &str = "dogwatch_dns_build_info";
+
+/// Says what each metric means. Call once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(QUERIES, "Packets from clients.");
+    describe_counter!(UNREADABLE, "Packets that were no query, or one that cannot be looked up.");
+    describe_counter!(REFUSED_CLIENTS, "Packets dropped because their sender is not allowed.");
+    describe_counter!(HITS_FRESH, "Answers within their TTL.");
+    describe_counter!(HITS_STALE, "Answers past their TTL, by reason.");
+    describe_counter!(MISSES, "Queries for which an upstream had to be asked while the client waited.");
+    describe_counter!(COALESCED, "Of the waits: joined a question that was on its way.");
+    describe_counter!(FAILURES, "Clients that were told of a failure.");
+    describe_counter!(OVERLOADS, "Clients turned away because too many waited.");
+    describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
+    describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
+    describe_counter!(TRANSITIONS, "Changes of the upstream group's health.");
+    describe_counter!(EVICTED, "Answers dropped to stay below the byte cap.");
+    describe_counter!(UPSTREAM_QUERIES, "Messages sent to an upstream.");
+    describe_counter!(UPSTREAM_ANSWERS, "Usable answers of an upstream.");
+    describe_counter!(UPSTREAM_FAILURES, "Failed tries of an upstream, by reason.");
+    describe_gauge!(UPSTREAM_USABLE, "1 if this upstream is trusted with clients' questions.");
+    describe_gauge!(HEALTH, "Health of the upstream group: 0 healthy, 1 recovering, 2 slow, 3 down.");
+    describe_gauge!(NAMES, "Answers in the cache.");
+    describe_gauge!(BYTES, Unit::Bytes, "Memory of the answers in the cache.");
+    describe_gauge!(MASKED, "Share of the last minute's answers that were stale.");
+    describe_gauge!(STALE_NAMES, "Names past their TTL that were asked for in the last five minutes.");
+    describe_gauge!(OLDEST_STALE, Unit::Seconds, "How far past its TTL the oldest of those is.");
+    describe_gauge!(RUNWAY, Unit::Seconds, "Time until the first name in use is too old to serve.");
+    describe_counter!(SNAPSHOT_RECORDS, "Answers written to the snapshot log.");
+    describe_counter!(SNAPSHOT_ERRORS, "Failed writes of the snapshot.");
+    describe_counter!(SNAPSHOT_LOST, "Answers that could not be kept on disk.");
+    describe_gauge!(BUILD, "1; the version is in the label.");
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Publishes what the core and the shell counted.
+pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::Counts) {
+    let counts = &resolver.counts;
+    for (name, value) in [
+        (QUERIES, counts.queries),
+        (UNREADABLE, counts.unreadable),
+        (REFUSED_CLIENTS, refused_clients),
+        (HITS_FRESH, counts.hits_fresh),
+        (MISSES, counts.misses),
+        (COALESCED, counts.coalesced),
+        (FAILURES, counts.failures),
+        (OVERLOADS, counts.overloads),
+        (PROBES, counts.probes),
+        (TRANSITIONS, counts.transitions),
+        (EVICTED, resolver.cache().evicted),
+        (SNAPSHOT_RECORDS, snapshot.records()),
+        (SNAPSHOT_ERRORS, snapshot.errors()),
+        (SNAPSHOT_LOST, snapshot.lost()),
+    ] {
+        counter!(name).absolute(value);
+    }
+    for (result, value) in [("done", counts.refreshes_done), ("failed", counts.refreshes_failed)] {
+        counter!(REFRESHES, "result" => result).absolute(value);
+    }
+    for reason in StaleReason::ALL {
+        counter!(HITS_STALE, "reason" => reason.name()).absolute(counts.hits_stale[reason as usize]);
+    }
+    for upstream in resolver.group().all() {
+        let address = upstream.address.to_string();
+        counter!(UPSTREAM_QUERIES, "upstream" => address.clone()).absolute(upstream.counts.sent);
+        counter!(UPSTREAM_ANSWERS, "upstream" => address.clone()).absolute(upstream.counts.answered);
+        let usable = f64::from(u8::from(upstream.breaker.usable()));
+        gauge!(UPSTREAM_USABLE, "upstream" => address.clone()).set(usable);
+        for why in Failure::ALL {
+            counter!(UPSTREAM_FAILURES, "upstream" => address.clone(), "reason" => why.name())
+                .absolute(upstream.counts.failed[why as usize]);
+        }
+    }
+    gauge!(HEALTH).set(f64::from(resolver.health_number()));
+    gauge!(NAMES).set(number(resolver.cache().len()));
+    gauge!(BYTES).set(number(resolver.cache().bytes()));
+}
+
+/// Publishes what takes a walk over all entries to know.
+pub fn publish_masking(masking: &Masking) {
+    let answers = f64::from(masking.answers);
+    gauge!(MASKED).set(if masking.answers == 0 { 0.0 } else { f64::from(masking.stale) / answers });
+    gauge!(STALE_NAMES).set(number(masking.stale_names));
+    gauge!(OLDEST_STALE).set(std::time::Duration::from_secs(masking.oldest_stale_s).as_secs_f64());
+    gauge!(RUNWAY).set(std::time::Duration::from_secs(masking.runway_s).as_secs_f64());
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn number(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,429 @@
+//! The daemon: sockets, one loop that owns the resolver, and everything that the loop feeds.
+//!
+//! One current-thread loop: datagrams are drained in batches and answered in place; all else reaches it as an [`Event`] or
+//! an upstream's reply. The snapshot is loaded before the first socket is read. No lock, no other task touches the core.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    task::Poll,
+    time::Duration,
+};
+
+use dogwatch_daemon::{
+    config::Problems,
+    metrics_page::Metrics,
+    signals::{Asked, Signals},
+    systemd, unix_http,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::{Semaphore, mpsc},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{
+    clock::{self, Clock},
+    config::{Config, UpstreamSource},
+    control,
+    event::Event,
+    metrics,
+    moment::Moment,
+    reply::Transport,
+    resolver::{Client, Outcome, Resolver},
+    snapshot::{self, Anchor, Writer},
+    stream,
+    upstream::{Reply, Upstreams},
+};
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{0}")]
+    Config(#[from] Problems),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot use the sockets that systemd passed: {0}")]
+    Inherited(io::Error),
+    #[error("cannot read the snapshot in {}: {source}; check its permissions", dir.display())]
+    Snapshot { dir: PathBuf, source: io::Error },
+    #[error("cannot open the control socket {}: {source}", path.display())]
+    Control { path: PathBuf, source: io::Error },
+    #[error("cannot serve metrics on {address}: {source}")]
+    Metrics { address: SocketAddr, source: io::Error },
+    #[error("cannot set up: {0}")]
+    Setup(String),
+}
+
+/// Datagrams answered before the loop looks at anything else.
+const DATAGRAMS_PER_TURN: usize = 64;
+const EVENTS_MAX: usize = 1_024;
+/// Who else waits in the kernel while we load the snapshot.
+const RECEIVE_BUFFER: usize = 1 << 20;
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between walks over all entries, and between looks at resolv.conf.
+const TICKS_PER_WALK: u32 = 5;
+
+/// Runs `dogwatch dns` until it is told to stop. On a current-thread runtime.
+pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
+    let inherited = systemd::inherited_sockets().map_err(RunError::Inherited)?;
+    let mut signals = Signals::listen().map_err(|error| RunError::Setup(error.to_string()))?;
+    let config = Config::load(&config_file)?;
+    let page = Metrics::install();
+    metrics::describe();
+
+    // Listening first means that nothing is lost while we load; reading comes after.
+    let sockets = Sockets::open(&config, inherited)?;
+    let clock = Clock::start();
+    let mut resolver = Resolver::new(config.settings(), fastrand::u64(..), clock.now());
+    let writer = restore(&config, &mut resolver, clock.now())?;
+
+    let (events, inbox) = mpsc::channel(EVENTS_MAX);
+    let (replies, reply_inbox) = mpsc::channel(EVENTS_MAX);
+    let control = unix_http::bind(&config.control_socket, 0o660)
+        .map_err(|source| RunError::Control { path: config.control_socket.clone(), source })?;
+    tokio::spawn(unix_http::serve(control, control::router(events.clone())));
+    page.serve(config.metrics, page.router())
+        .await
+        .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
+    let connections = Arc::new(Semaphore::new(stream::CONNECTIONS_MAX));
+    let next_stream = Arc::new(AtomicU64::new(0));
+    for listener in sockets.streams {
+        let allow: Arc<[_]> = config.allow.clone().into();
+        tokio::spawn(stream::accept(
+            listener,
+            allow,
+            connections.clone(),
+            next_stream.clone(),
+            events.clone(),
+        ));
+    }
+
+    let upstreams = Upstreams::new(replies).map_err(|error| RunError::Setup(error.to_string()))?;
+    let said = announce(&config, &resolver);
+    systemd::ready(&said);
+    let mut server = Server {
+        clock,
+        resolver,
+        datagrams: sockets.datagrams,
+        streams: HashMap::new(),
+        upstreams,
+        writer,
+        refused_clients: 0,
+        config,
+        out: Vec::with_capacity(4_096),
+        ticks: 0,
+    };
+    server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
+    systemd::stopping();
+    metrics::publish(&server.resolver, server.refused_clients, server.writer.counts());
+    server.writer.finish();
+    Ok(())
+}
+
+fn announce(config: &Config, resolver: &Resolver) -> String {
+    let upstreams: Vec<_> =
+        resolver.group().all().iter().map(|upstream| upstream.address.to_string()).collect();
+    if upstreams.is_empty() {
+        tracing::error!("no upstream: name some in dns.toml (upstreams = [\"192.0.2.1\"]) or in resolv.conf");
+    }
+    let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
+    tracing::info!(listen = ?config.listen, "{said}");
+    said
+}
+
+/// Loads the snapshot into the resolver and starts the writer.
+fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Result<Writer, RunError> {
+    let dir = &config.state_dir;
+    let loaded = snapshot::load(dir, &Anchor::now())
+        .map_err(|source| RunError::Snapshot { dir: dir.clone(), source })?;
+    let mut restored = 0_usize;
+    for answer in &loaded.answers {
+        restored += usize::from(resolver.restore(&answer.key, &answer.message, now - answer.age));
+    }
+    if loaded.damaged > 0 {
+        tracing::warn!(damaged = loaded.damaged, dir = %dir.display(), "skipped damaged places of the snapshot");
+    }
+    tracing::info!(restored, found = loaded.answers.len(), "snapshot loaded");
+    Ok(Writer::start(dir, &loaded, config.max_stale * 2))
+}
+
+/// The sockets we serve on: systemd's if it passed any, else our own.
+struct Sockets {
+    datagrams: Vec<UdpSocket>,
+    streams: Vec<TcpListener>,
+}
+
+impl Sockets {
+    fn open(config: &Config, inherited: Vec<(String, std::os::fd::OwnedFd)>) -> Result<Self, RunError> {
+        let mut sockets = Self { datagrams: Vec::new(), streams: Vec::new() };
+        if !inherited.is_empty() {
+            for (_, descriptor) in inherited {
+                sockets.adopt(descriptor.into()).map_err(RunError::Inherited)?;
+            }
+            return Ok(sockets);
+        }
+        for &address in &config.listen {
+            sockets.bind(address).map_err(|source| RunError::Listen { address, source })?;
+        }
+        Ok(sockets)
+    }
+
+    fn bind(&mut self, address: SocketAddr) -> io::Result<()> {
+        let udp = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        udp.bind(&address.into())?;
+        self.adopt(udp)?;
+        let tcp = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for old connections to time out.
+        tcp.set_reuse_address(true)?;
+        tcp.bind(&address.into())?;
+        tcp.listen(512)?;
+        self.adopt(tcp)
+    }
+
+    fn adopt(&mut self, socket: Socket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        if socket.r#type()? == Type::DGRAM {
+            // More than rmem_max is cut to it; as good.
+            let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+            self.datagrams.push(UdpSocket::from_std(StdUdpSocket::from(socket))?);
+        } else {
+            self.streams.push(TcpListener::from_std(StdTcpListener::from(socket))?);
+        }
+        Ok(())
+    }
+}
+
+struct Server {
+    clock: Clock,
+    resolver: Resolver,
+    datagrams: Vec<UdpSocket>,
+    streams: HashMap<u64, mpsc::Sender<Vec<u8>>>,
+    upstreams: Upstreams,
+    writer: Writer,
+    refused_clients: u64,
+    config: Config,
+    /// The one answer buffer of the hit path.
+    out: Vec<u8>,
+    ticks: u32,
+}
+
+/// What woke the loop.
+enum Woken {
+    Datagrams(usize),
+    Event(Event),
+    Reply(Reply),
+    Time,
+    Tick,
+    Asked(Asked),
+}
+
+impl Server {
+    async fn turn_until_stopped(
+        &mut self,
+        config_file: &std::path::Path,
+        signals: &mut Signals,
+        mut inbox: mpsc::Receiver<Event>,
+        mut replies: mpsc::Receiver<Reply>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut packet = vec![0; 65_535];
+        let mut alarm = Alarm::new();
+        loop {
+            alarm.set(self.resolver.next_wakeup(), self.clock.now());
+            let woken = tokio::select! {
+                socket = readable(&self.datagrams) => Woken::Datagrams(socket),
+                Some(reply) = replies.recv() => Woken::Reply(reply),
+                Some(event) = inbox.recv() => Woken::Event(event),
+                () = alarm.sleep.as_mut() => Woken::Time,
+                _ = tick.tick() => Woken::Tick,
+                asked = signals.next() => Woken::Asked(asked),
+            };
+            match woken {
+                Woken::Datagrams(socket) => self.on_datagrams(socket, &mut packet),
+                Woken::Reply(reply) => self.on_reply(reply),
+                Woken::Event(event) => self.on_event(event),
+                Woken::Time => {
+                    alarm.rang();
+                    self.resolver.on_wakeup(self.clock.now());
+                }
+                Woken::Tick => self.on_tick(),
+                Woken::Asked(Asked::Stop) => return,
+                Woken::Asked(Asked::Reload) => self.reload(config_file),
+            }
+            self.carry_out().await;
+        }
+    }
+
+    fn on_datagrams(&mut self, index: usize, packet: &mut [u8]) {
+        let now = self.clock.now();
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let Some(socket) = self.datagrams.get(index) else { return };
+            // Errors here are echoes of answers nobody waited for (ICMP); the next read tells whether there is more.
+            let (length, peer) = match socket.try_recv_from(packet) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => continue,
+            };
+            if !self.config.allow.iter().any(|prefix| prefix.contains(peer.ip())) {
+                self.refused_clients += 1;
+                continue;
+            }
+            let client = Client::Datagram { socket: u16::try_from(index).unwrap_or(u16::MAX), peer };
+            let outcome =
+                self.resolver.on_query(&packet[..length], client, Transport::Udp, now, &mut self.out);
+            if outcome == Outcome::Reply {
+                // A full send buffer drops the answer, as the network may; the client asks again.
+                let _ = socket.try_send_to(&self.out, peer);
+            }
+        }
+    }
+
+    fn on_reply(&mut self, reply: Reply) {
+        let now = self.clock.now();
+        match reply.message {
+            Ok(message) => self.resolver.on_reply(reply.try_id, &message, now),
+            Err(error) => self.resolver.on_error(reply.try_id, error, now),
+        }
+        // Evidence may call for a probe at once.
+        self.resolver.on_wakeup(now);
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now = self.clock.now();
+        match event {
+            Event::StreamOpened(id, answers) => drop(self.streams.insert(id, answers)),
+            Event::StreamClosed(id) => drop(self.streams.remove(&id)),
+            Event::ClientRefused => self.refused_clients += 1,
+            Event::StreamQuery(id, packet) => {
+                let outcome =
+                    self.resolver.on_query(&packet, Client::Stream(id), Transport::Tcp, now, &mut self.out);
+                if outcome == Outcome::Reply
+                    && let Some(stream) = self.streams.get(&id)
+                {
+                    // A peer that asks without reading loses answers, not our memory.
+                    let _ = stream.try_send(self.out.clone());
+                }
+            }
+            Event::Question(question) => question.answer(&mut self.resolver, now, clock::wall()),
+        }
+    }
+
+    /// Does what the core says.
+    async fn carry_out(&mut self) {
+        while let Some(send) = self.resolver.poll_send() {
+            self.upstreams.start(send).await;
+        }
+        while let Some((client, answer)) = self.resolver.poll_reply() {
+            match client {
+                Client::Datagram { socket, peer } => {
+                    if let Some(socket) = self.datagrams.get(usize::from(socket)) {
+                        let _ = socket.try_send_to(&answer, peer);
+                    }
+                }
+                Client::Stream(id) => {
+                    if let Some(stream) = self.streams.get(&id) {
+                        let _ = stream.try_send(answer);
+                    }
+                }
+            }
+        }
+        while let Some(entry) = self.resolver.poll_learned() {
+            self.writer.remember(self.clock.boot_time(entry.learned), entry.key(), entry.kept().message);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = self.clock.now();
+        self.resolver.on_wakeup(now);
+        self.ticks = self.ticks.wrapping_add(1);
+        metrics::publish(&self.resolver, self.refused_clients, self.writer.counts());
+        if self.ticks.is_multiple_of(TICKS_PER_WALK) {
+            metrics::publish_masking(&self.resolver.masking(now));
+            if matches!(self.config.upstreams, UpstreamSource::ResolvConf(_)) {
+                self.take_settings(now);
+            }
+        }
+        systemd::alive();
+    }
+
+    /// Applies a new config if it is right; keeps the old one, loudly, if not. Addresses and paths need a restart.
+    fn reload(&mut self, config_file: &std::path::Path) {
+        match Config::load(config_file) {
+            Ok(config) => {
+                let fixed = (config.listen != self.config.listen)
+                    || config.state_dir != self.config.state_dir
+                    || config.control_socket != self.config.control_socket
+                    || config.metrics != self.config.metrics;
+                if fixed {
+                    tracing::warn!("addresses and paths change with the next restart only");
+                }
+                let (listen, metrics) = (self.config.listen.clone(), self.config.metrics);
+                self.config = Config { listen, metrics, ..config };
+                self.take_settings(self.clock.now());
+                tracing::info!("config reloaded, cache kept");
+            }
+            Err(problems) => tracing::error!("config not reloaded, the old one stays:\n{problems}"),
+        }
+    }
+
+    fn take_settings(&mut self, now: Moment) {
+        let settings = self.config.settings();
+        self.upstreams.keep_only(&settings.upstreams);
+        self.resolver.set(settings, now);
+    }
+}
+
+/// The index of a socket that has datagrams.
+async fn readable(sockets: &[UdpSocket]) -> usize {
+    poll_fn(|context| {
+        let ready = sockets.iter().position(|socket| socket.poll_recv_ready(context).is_ready());
+        ready.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// One timer, set anew only when the core's next wake-up changes: on the hit path it does not.
+struct Alarm {
+    sleep: std::pin::Pin<Box<Sleep>>,
+    set_to: Option<Moment>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { sleep: Box::pin(sleep_until(far_away())), set_to: None }
+    }
+
+    fn set(&mut self, wanted: Option<Moment>, now: Moment) {
+        if self.set_to == wanted {
+            return;
+        }
+        self.set_to = wanted;
+        let at = wanted.map_or_else(far_away, |moment| tokio_now() + now.until(moment));
+        self.sleep.as_mut().reset(at);
+    }
+
+    fn rang(&mut self) {
+        // Set it again even for the same moment: the machine may have slept.
+        self.set_to = None;
+        self.sleep.as_mut().reset(far_away());
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokio's timers take tokio's instants; no decision rests on this one"
+)]
+fn tokio_now() -> Instant {
+    Instant::now()
+}
+
+fn far_away() -> Instant {
+    tokio_now() + Duration::from_hours(24)
+}
