@@ -13,6 +13,7 @@
 //! | [`upstream`] | shell | hickory as the transport to upstreams |
 //! | [`snapshot`] | shell | the cache on disk |
 //! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
+//! | [`explain`] | shell | what `dogwatch dns status` and `why` print |
 //!
 //! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
 
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 mod event;
+pub mod explain;
 mod failures;
 pub mod group;
 pub mod metrics;

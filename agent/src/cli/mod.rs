@@ -1,7 +1,8 @@
-//! The command line: `dogwatch run|check|submit|status|list|config`.
+//! The command line: `dogwatch run|dns|check|submit|status|list|config`.
 
 mod check;
 mod config;
+mod dns;
 mod status;
 mod submit;
 
@@ -20,11 +21,12 @@ struct Arguments {
     command: Command,
 }
 
-// `dogwatch dns …`: dogwatch-dns brings its own arguments; their variant goes here, its call into `main` below.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent in the foreground.
     Run(ConfigArgument),
+    /// Run the DNS cache in the foreground, or ask the running one.
+    Dns(dns::Arguments),
     /// Run one native check now, print a Nagios plugin line, exit 0 to 3.
     Check(check::Arguments),
     /// Hand a result of a passive check to the running agent.
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
                 }
             })
         }
+        Command::Dns(arguments) => block_on(dns::run(arguments)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Submit(arguments) => block_on(submit::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),

@@ -1,0 +1,56 @@
+//! What `dogwatch dns status` and `dogwatch dns why` print.
+
+use std::{fmt::Write as _, time::Duration};
+
+use dogwatch_daemon::duration::Span;
+
+use crate::resolver::{Status, Why};
+
+/// The cache on one screen.
+pub fn status(status: &Status) -> String {
+    let mut text = String::new();
+    let mib = status.bytes / (1 << 20);
+    let _ = writeln!(text, "upstreams {}; {} answers kept, {mib} MiB", status.health, status.names);
+    for upstream in &status.upstreams {
+        let _ = write!(text, "  {:<24} {:<10}", upstream.address, upstream.state);
+        let _ = write!(text, " {} of {} queries answered", upstream.answered, upstream.sent);
+        if let (Some(why), Some(since)) = (&upstream.why, upstream.since) {
+            let _ = write!(text, "; {why} since {since:.0}");
+        }
+        text.push('\n');
+    }
+    for sensor in &status.sensors {
+        let state = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::from(sensor.state.min(3))];
+        let _ = writeln!(text, "{} {state}: {}", sensor.name, sensor.text);
+    }
+    text
+}
+
+/// Everything about one name.
+pub fn why(why: &Why) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{} {}: {}", why.name, why.kind, why.held);
+    for record in &why.records {
+        let _ = writeln!(text, "  {record}");
+    }
+    if let Some(learned) = why.learned {
+        let verdict = why.verdict.as_deref().unwrap_or("unknown");
+        let _ = writeln!(text, "  learned   {learned:.0} ({verdict}, TTL {})", seconds(why.ttl_s));
+        let side = if why.left_s >= 0 { "left of its TTL" } else { "past its TTL" };
+        let _ = writeln!(text, "  age       {} {side}", seconds(why.left_s.unsigned_abs()));
+    }
+    if let Some(until) = why.served_until {
+        let _ = writeln!(text, "  served    until {until:.0} if no upstream answers");
+    }
+    if let Some(recheck) = why.recheck {
+        let _ = writeln!(text, "  refresh   failed; tried again after {recheck:.0}");
+    }
+    let _ = writeln!(text, "  uses      {}", why.uses);
+    let _ = writeln!(text, "  now       {}", why.plan);
+    let _ = writeln!(text, "  upstreams {}", why.upstreams);
+    text
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}

@@ -1,0 +1,119 @@
+//! `dogwatch dns`: runs the cache, or asks the running one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+use dogwatch_daemon::logging;
+use dogwatch_dns::{Control, config::Config, explain};
+use serde::Serialize;
+
+use super::fail;
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    /// The config file; `*.toml` in the directory of the same name with `.d` are read after it.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    ask: Option<Ask>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Explain one name: its answer, its age, why it is stale, what happens next.
+    Why {
+        /// The name, with or without its last dot.
+        name: String,
+        /// The record type: A, AAAA, TYPE65, …
+        #[arg(default_value = "A")]
+        kind: String,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Show the upstreams and how much stale data is served.
+    Status {
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// The cache's control socket; without it the one that the config names.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The cache's config file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
+
+pub(super) async fn run(arguments: Arguments) -> ExitCode {
+    match arguments.ask {
+        None => serve(arguments.config).await,
+        Some(Ask::Why { name, kind, how }) => {
+            let Some(control) = how.control() else { return ExitCode::FAILURE };
+            match control.why(&name, &kind).await {
+                Ok(answer) => how.print(&answer, explain::why),
+                Err(error) => fail(&error.to_string()),
+            }
+        }
+        Some(Ask::Status { how }) => {
+            let Some(control) = how.control() else { return ExitCode::FAILURE };
+            match control.status().await {
+                Ok(answer) => how.print(&answer, explain::status),
+                Err(error) => fail(&format!("{error}; is `dogwatch dns` up?")),
+            }
+        }
+    }
+}
+
+async fn serve(config: PathBuf) -> ExitCode {
+    logging::init(tracing::Level::INFO);
+    match dogwatch_dns::run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl How {
+    fn control(&self) -> Option<Control> {
+        match &self.socket {
+            Some(socket) => Some(Control::at(socket)),
+            None => Self::configured(&self.config),
+        }
+    }
+
+    fn configured(file: &Path) -> Option<Control> {
+        match Config::load(file) {
+            Ok(config) => Some(Control::at(&config.control_socket)),
+            Err(problems) => {
+                fail(&problems.to_string());
+                None
+            }
+        }
+    }
+
+    fn print<T: Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) -> ExitCode {
+        if !self.json {
+            print!("{}", text(answer));
+            return ExitCode::SUCCESS;
+        }
+        match serde_json::to_string_pretty(answer) {
+            Ok(json) => println!("{json}"),
+            Err(error) => return fail(&error.to_string()),
+        }
+        ExitCode::SUCCESS
+    }
+}
