@@ -198,6 +198,7 @@ impl Breaker {
     pub fn on_failure(&mut self, why: Failure, weight: Weight, now: Moment) {
         let may_probe = self.may_probe(now);
         match (&mut self.state, weight) {
+            (State::Suspect { .. } | State::Recovering { .. }, Weight::Weak) => {}
             (State::Healthy, Weight::Weak) if !may_probe => {}
             (State::Healthy, _) => {
                 let strikes = u8::from(weight == Weight::Strong);
@@ -212,9 +213,7 @@ impl Breaker {
                     self.probe_due = true;
                 }
             }
-            (State::Suspect { .. }, Weight::Weak) => {}
             (State::Down { why: last, .. }, _) => *last = why,
-            (State::Recovering { .. }, Weight::Weak) => {}
             (&mut State::Recovering { down_since, .. }, Weight::Strong) => {
                 // The same outage goes on: it keeps its beginning.
                 self.relapses = self.relapses.saturating_add(1);
@@ -243,7 +242,6 @@ impl Breaker {
                 self.heard = now;
                 true
             }
-            State::Healthy => false,
             State::Suspect { .. } => std::mem::take(&mut self.probe_due),
             State::Down { probe_at, probes, .. } if *probe_at <= now => {
                 *probes = probes.saturating_add(1);
@@ -254,7 +252,7 @@ impl Breaker {
                 *probe_at = now + spread(PROBE_RECOVERING);
                 true
             }
-            State::Down { .. } | State::Recovering { .. } => false,
+            State::Healthy | State::Down { .. } | State::Recovering { .. } => false,
         };
         if due {
             self.last_probe = Some(now);

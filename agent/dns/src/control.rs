@@ -6,7 +6,7 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/why?name=NAME&type=TYPE` | [`Why`] |
 
-use std::{path::Path, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use axum::{
     Json, Router,
@@ -120,7 +120,8 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a string does not fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

@@ -111,7 +111,7 @@ impl Group {
             State::Down { why, .. } | State::Recovering { why, .. } => Some(why),
             State::Healthy | State::Suspect { .. } => None,
         });
-        failures.last().unwrap_or(Failure::Timeout)
+        failures.into_iter().next_back().unwrap_or(Failure::Timeout)
     }
 
     /// Since when no upstream is usable.

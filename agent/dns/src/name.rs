@@ -1,5 +1,7 @@
 //! Names and cache keys: between wire format and what people write.
 
+use std::fmt::Write as _;
+
 use crate::wire::{NAME_LEN_MAX, Query, Question};
 
 /// What an answer is kept under: name in lower case, type, class, and the two flags that change what an upstream
@@ -85,7 +87,8 @@ pub fn to_text(wire: &[u8]) -> String {
             match byte {
                 b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
                 0x21..=0x7e => text.push(char::from(byte)),
-                _ => text.push_str(&format!("\\{byte:03}")),
+                // Writing to a string does not fail.
+                _ => drop(write!(text, "\\{byte:03}")),
             }
         }
         rest = tail;

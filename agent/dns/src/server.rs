@@ -118,6 +118,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         config,
         out: Vec::with_capacity(4_096),
         ticks: 0,
+        health: 0,
     };
     server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
     systemd::stopping();
@@ -211,6 +212,8 @@ struct Server {
     /// The one answer buffer of the hit path.
     out: Vec<u8>,
     ticks: u32,
+    /// As logged last.
+    health: u8,
 }
 
 /// What woke the loop.
@@ -258,6 +261,7 @@ impl Server {
                 Woken::Asked(Asked::Reload) => self.reload(config_file),
             }
             self.carry_out().await;
+            self.log_health();
         }
     }
 
@@ -337,6 +341,22 @@ impl Server {
         while let Some(entry) = self.resolver.poll_learned() {
             self.writer.remember(self.clock.boot_time(entry.learned), entry.key(), entry.kept().message);
         }
+    }
+
+    /// Says each change of the upstreams' health once, when it happens.
+    fn log_health(&mut self) {
+        let health = self.resolver.health_number();
+        if health == std::mem::replace(&mut self.health, health) {
+            return;
+        }
+        let now = self.clock.now();
+        let Some(sensor) = self.resolver.sensors(now, clock::wall()).into_iter().next() else { return };
+        match sensor.state {
+            0 => tracing::info!("{}", sensor.text),
+            1 => tracing::warn!("{}", sensor.text),
+            _ => tracing::error!("{}", sensor.text),
+        }
+        systemd::status(&sensor.text);
     }
 
     fn on_tick(&mut self) {

@@ -44,7 +44,7 @@ const KIND_ANSWER: u8 = 2;
 const PAYLOAD_MAX: usize = 70_000;
 /// How long what was learned may stay in memory only.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
-const ANCHOR_INTERVAL: Duration = Duration::from_secs(60);
+const ANCHOR_INTERVAL: Duration = Duration::from_mins(1);
 /// The log is merged when it is longer than this and than the snapshot.
 const LOG_MIN: u64 = 4 << 20;
 /// Kept in memory while the disk takes nothing; what is over is lost from disk, not from the cache.
@@ -87,8 +87,8 @@ impl Anchor {
     }
 
     fn passed_since(&self, earlier: &Self) -> Duration {
-        if self.boot == earlier.boot && self.at >= earlier.at {
-            return self.at - earlier.at;
+        if self.boot == earlier.boot {
+            return self.at.saturating_sub(earlier.at);
         }
         Duration::from_millis(u64::try_from(self.wall_ms.saturating_sub(earlier.wall_ms)).unwrap_or(0))
     }

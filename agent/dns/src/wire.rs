@@ -104,7 +104,7 @@ pub fn read_query(packet: &[u8]) -> Result<Query<'_>, Unreadable> {
             if edns.is_some() || packet.get(at) != Some(&0) {
                 return Err(Unreadable::FormErr);
             }
-            version = (record.ttl >> 16) as u8;
+            version = record.ttl.to_be_bytes()[1];
             edns = Some(Edns { udp_payload: record.class, dnssec_ok: record.ttl & EDNS_DO != 0 });
         }
         at = record.end;
@@ -275,7 +275,7 @@ pub(crate) fn write_opt(out: &mut Vec<u8>, rcode_high: u8, dnssec_ok: bool, erro
         return;
     };
     let text = &text.as_bytes()[..text.len().min(EDE_TEXT_MAX)];
-    let option_len = 2 + text.len() as u16;
+    let option_len = 2 + u16::try_from(text.len()).unwrap_or(0);
     out.extend((option_len + 4).to_be_bytes());
     out.extend(OPTION_EDE.to_be_bytes());
     out.extend(option_len.to_be_bytes());

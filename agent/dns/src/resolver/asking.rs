@@ -50,6 +50,7 @@ impl Resolver {
         else {
             return false;
         };
+        self.counts.misses += 1;
         flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
         self.timers.push(Reverse((until.min(flight.next_event()), id)));
         true
@@ -131,7 +132,7 @@ impl Resolver {
             .map_or(Err(NoAnswer::Malformed), |(question, ..)| wire::read_answer(message, &question));
         match read {
             // Empty and without SOA: a lame or broken server's, when the name had records a moment ago.
-            Ok(answer) if answer.ttl_s.is_none() && flight.known && !self.probe_of_root(&flight) => {
+            Ok(answer) if answer.ttl_s.is_none() && flight.known && !Self::probe_of_root(&flight) => {
                 self.fail_try(id, flight, try_id, Failure::Malformed, now);
             }
             Ok(answer) => {
@@ -439,7 +440,7 @@ impl Resolver {
         }
     }
 
-    fn probe_of_root(&self, flight: &Flight) -> bool {
+    fn probe_of_root(flight: &Flight) -> bool {
         matches!(flight.purpose, Purpose::Probe(_)) && *flight.key == *ROOT_NS
     }
 

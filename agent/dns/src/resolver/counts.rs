@@ -64,10 +64,14 @@ impl LastMinute {
         let second = now.since(Moment::START - Duration::from_hours(1)).as_secs();
         let passed = second.saturating_sub(self.second).min(SECONDS as u64);
         for back in 0..passed {
-            let place = ((second - back) % SECONDS as u64) as usize;
+            let place = place_of(second - back);
             (self.answers.0[place], self.stale.0[place]) = (0, 0);
         }
         self.second = self.second.max(second);
-        (self.second % SECONDS as u64) as usize
+        place_of(self.second)
     }
+}
+
+fn place_of(second: u64) -> usize {
+    usize::try_from(second % SECONDS as u64).unwrap_or(0)
 }

@@ -60,7 +60,7 @@ pub(super) struct Flight {
 pub(super) const RESOLUTION_TIMER: Duration = Duration::from_secs(6);
 /// Most messages for one question, TCP upgrades aside (RFC 9520 §3.1: two retries).
 pub(super) const TRIES_MAX: usize = 3;
-pub(super) const LAST_TRY_AFTER: Duration = Duration::from_millis(1_000);
+pub(super) const LAST_TRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Flight {
     pub(super) fn next_event(&self) -> Moment {

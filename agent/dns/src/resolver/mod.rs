@@ -277,7 +277,6 @@ impl Resolver {
                 self.reply_failure(&asked, why, now, out)
             }
             _ => {
-                self.counts.misses += 1;
                 if self.join(key.as_bytes(), packet, client, transport, now + FAIL_AFTER, now) {
                     return Outcome::Wait;
                 }

@@ -28,8 +28,7 @@ struct World {
 #[derive(Debug, Clone, PartialEq)]
 struct Heard {
     asked: Moment,
-    heard: Moment,
-    client: u64,
+    answered: Moment,
     code: u8,
     ttl: Option<u32>,
     stale: bool,
@@ -45,7 +44,8 @@ impl World {
     }
 
     fn with_settings(upstreams: usize, settings: Settings) -> Self {
-        let addresses = (0..upstreams).map(|n| SocketAddr::from(([192, 0, 2, n as u8], 53))).collect();
+        let addresses =
+            (0..=u8::MAX).take(upstreams).map(|n| SocketAddr::from(([192, 0, 2, n], 53))).collect();
         let now = Moment::START;
         Self {
             now,
@@ -68,8 +68,7 @@ impl World {
         let client = self.answers.len() as u64;
         self.answers.push(Heard {
             asked: self.now,
-            heard: self.now,
-            client,
+            answered: self.now,
             code: 255,
             ttl: None,
             stale: false,
@@ -85,8 +84,8 @@ impl World {
     }
 
     fn hear(&mut self, client: u64, message: &[u8]) {
-        let heard = &mut self.answers[client as usize];
-        heard.heard = self.now;
+        let heard = &mut self.answers[usize::try_from(client).unwrap()];
+        heard.answered = self.now;
         heard.code = message[3] & 0xf;
         let (_, question_end) = wire::read_question(message).unwrap();
         if message[7] > 0 {
@@ -182,7 +181,7 @@ impl World {
 
 impl Heard {
     fn sign(&self) -> char {
-        let at_once = self.heard.since(self.asked) <= ROUND_TRIP * 3;
+        let at_once = self.answered.since(self.asked) <= ROUND_TRIP * 3;
         match (self.code, self.stale, at_once) {
             (rcode::NOERROR, false, true) => 'f',
             (rcode::NOERROR, false, false) => 'w',

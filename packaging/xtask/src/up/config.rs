@@ -19,7 +19,7 @@ pub(crate) fn text(stage: &Stage, part: Part, checks: &Checks) -> String {
 
 fn dns(stage: &Stage) -> String {
     format!(
-        "listen = [\"{}\"]\nstate_dir = {}\ncontrol_socket = {}\nmetrics_listen = \"{}\"\nupstream = [\"{}\"]\n",
+        "[dns]\nlisten = [\"{}\"]\nstate_dir = {}\ncontrol_socket = {}\nmetrics = \"{}\"\nupstreams = [\"{}\"]\n",
         stage.dns(),
         quoted(&stage.state(Part::Dns)),
         quoted(&stage.socket(Part::Dns)),
