@@ -42,8 +42,9 @@ pub(crate) struct Asker {
     turn: Mutex<()>,
 }
 
-/// A filesystem that has not answered after this long hangs: local ones take microseconds, remote ones milliseconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// For all mounts together; so the first that hangs may take 4 s, where local ones take microseconds and remote ones
+/// milliseconds. Below the 10 s after which a check overruns.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The helper needs next to nothing; address space is counted too.
 const HELPER_STACK: usize = 128 * 1_024;

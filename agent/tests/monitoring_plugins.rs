@@ -1,0 +1,115 @@
+//! Real Nagios plugins from Debian (`monitoring-plugins-basic`): run, read, and held against our own thresholds.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{collections::BTreeMap, net::TcpListener, path::Path, time::Duration};
+
+use dogwatch::plugin::Plugin;
+use dogwatch_checks::{CheckResult, Perf, State, threshold::Thresholds, unit::BaseUnit};
+
+#[tokio::test]
+async fn check_dummy_says_what_it_is_told() {
+    let Some(run) = plugins() else { return };
+    for state in State::ALL {
+        let result = run(&["check_dummy", &state.exit_code().to_string(), "so it is"]).await;
+        assert_eq!((result.state, result.summary), (state, format!("{}: so it is", state.name())));
+        assert_eq!(result.perfdata, []);
+    }
+    let result = run(&["check_dummy", "7"]).await;
+    assert_eq!(result.state, State::Unknown);
+}
+
+#[tokio::test]
+async fn check_loads_perfdata_and_verdict_are_ours() {
+    let Some(run) = plugins() else { return };
+    for (warn, crit) in
+        [("1000,1000,1000", "2000,2000,2000"), ("0,0,0", "2000,2000,2000"), ("0,0,0", "0,0,0")]
+    {
+        let result = run(&["check_load", "-w", warn, "-c", crit]).await;
+        assert_eq!(labels(&result), ["load1", "load5", "load15"]);
+        assert!(result.unparsable.is_empty());
+        // The plugin alerts from the limit on, a range only above it: with a load of exactly 0.00 they may differ.
+        if result.perfdata.iter().all(|perf| perf.value > Some(0.0)) {
+            assert_eq!(result.state, ours(&result), "{result:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_disks_perfdata_is_bytes_and_its_verdict_is_ours() {
+    let Some(run) = plugins() else { return };
+    for (warn, crit) in [("0%", "0%"), ("100%", "0%"), ("100%", "100%")] {
+        let result = run(&["check_disk", "-w", warn, "-c", crit, "-p", "/"]).await;
+        assert_eq!(labels(&result), ["/"]);
+        let (used, unit) = result.perfdata[0].in_base_units().unwrap();
+        assert_eq!(unit, BaseUnit::Bytes);
+        assert!(used > 1e6, "{result:?}");
+        assert_eq!(result.state, ours(&result), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn check_tcp_measures_seconds_and_a_refusal_is_critical() {
+    let Some(run) = plugins() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let result = run(&["check_tcp", "-H", "127.0.0.1", "-p", &port]).await;
+    assert_eq!((result.state, labels(&result)), (State::Ok, vec!["time"]));
+    assert_eq!(result.perfdata[0].in_base_units().unwrap().1, BaseUnit::Seconds);
+    drop(listener);
+    let refused = run(&["check_tcp", "-H", "127.0.0.1", "-p", &port]).await;
+    assert_eq!(refused.state, State::Critical);
+    assert!(refused.summary.contains("refused"), "{}", refused.summary);
+}
+
+/// `check_procs` takes true ranges, so its verdict on the number of processes can be ours for every form of one.
+#[tokio::test]
+async fn ranges_mean_to_us_what_they_mean_to_a_plugin() {
+    let Some(run) = plugins() else { return };
+    for range in [
+        "1000000",
+        "1000000:",
+        "~:1000000",
+        "1:1000000",
+        "@1:1000000",
+        "@1000000:2000000",
+        ":0",
+        "0:0",
+        "@~:0",
+        "1:1",
+    ] {
+        let result = run(&["check_procs", "-w", range]).await;
+        let count =
+            result.perfdata.iter().find(|perf| perf.label == "procs").and_then(|perf| perf.value).unwrap();
+        let thresholds = Thresholds { warn: Some(range.parse().unwrap()), crit: None };
+        assert_eq!(thresholds.judge(count), result.state, "{count} against {range}: {result:?}");
+    }
+}
+
+/// What our thresholds make of the plugin's own numbers.
+fn ours(result: &CheckResult) -> State {
+    result
+        .perfdata
+        .iter()
+        .map(|perf| Thresholds { warn: perf.warn, crit: perf.crit }.judge(perf.value.unwrap()))
+        .fold(State::Ok, State::worst)
+}
+
+fn labels(result: &CheckResult) -> Vec<&str> {
+    result.perfdata.iter().map(|perf: &Perf| perf.label.as_str()).collect()
+}
+
+/// A way to run the plugins by name, or a loud skip where they are not installed.
+fn plugins() -> Option<impl AsyncFn(&[&str]) -> CheckResult> {
+    if !Path::new("/usr/lib/nagios/plugins/check_dummy").exists() {
+        let why = "monitoring-plugins-basic is not installed";
+        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none(), "{why}");
+        eprintln!("SKIPPED: {why}");
+        return None;
+    }
+    Some(async |argv: &[&str]| {
+        let argv = argv.iter().map(|&text| text.to_owned()).collect();
+        let plugin = Plugin::new(argv, BTreeMap::new(), State::Unknown).unwrap();
+        plugin.run(Duration::from_secs(20)).await
+    })
+}

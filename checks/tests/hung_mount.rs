@@ -1,0 +1,104 @@
+//! The `disk` check beside a filesystem that never answers, for real: a FUSE mount whose server is nobody.
+//!
+//! Runs in a mount namespace of its own (`unshare --mount`, so root is needed), where this program is started once more.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::fd::AsRawFd as _,
+    path::Path,
+    process::Command,
+};
+
+use dogwatch_checks::{Check, CheckResult, Host, Options, State, kind};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+#[test]
+fn a_dead_mount_is_critical_costs_one_thread_and_hides_nobody() {
+    let missing = if !rustix::process::geteuid().is_root() {
+        Some("not root")
+    } else if !Path::new("/dev/fuse").exists() {
+        Some("no /dev/fuse")
+    } else {
+        None
+    };
+    if let Some(why) = missing {
+        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none(), "{why}");
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    let inner = ["--ignored", "--exact", "inside_a_mount_namespace_of_its_own", "--nocapture"];
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("unshare").arg("--mount").arg(program).args(inner).status().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn inside_a_mount_namespace_of_its_own() {
+    let point = tempfile::tempdir().unwrap();
+    let point = point.path();
+    let dead = DeadMount::at(point);
+    let host = Host::live();
+    let before = threads();
+
+    for round in 0..3 {
+        let result = run(&host, &[]);
+        assert_eq!(result.state, State::Critical);
+        assert!(
+            result.summary.contains(&format!("{} hangs: no answer for ", point.display())),
+            "{}",
+            result.summary
+        );
+        assert!(result.detail.contains("\n/: ") || result.detail.starts_with("/: "), "{}", result.detail);
+        assert_eq!(threads(), before + 1, "round {round}");
+    }
+
+    // The server goes: whoever waits gets an error, the thread comes back, and the mount may be asked again.
+    drop(dead);
+    let error = loop {
+        let result = run(&host, &[("path", point.to_str().unwrap())]);
+        if !result.summary.contains("hangs") {
+            break result;
+        }
+    };
+    assert_eq!(error.state, State::Critical);
+    assert!(error.summary.contains("cannot be asked"), "{}", error.summary);
+    unmount(point, UnmountFlags::DETACH).unwrap();
+    assert!(!run(&host, &[]).detail.contains(point.to_str().unwrap()));
+}
+
+fn run(host: &Host, options: &[(&str, &str)]) -> CheckResult {
+    let options: Options = options.iter().copied().collect();
+    match kind("disk").unwrap().build(&options, host).unwrap() {
+        Check::Blocking(check) => check.run(),
+        Check::Async(_) => panic!("disk blocks"),
+    }
+}
+
+/// As long as it is held, nobody answers; then everybody waiting gets ENOTCONN.
+struct DeadMount {
+    _device: File,
+}
+
+impl DeadMount {
+    fn at(point: &Path) -> Self {
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let data = std::ffi::CString::new(data).unwrap();
+        mount("hang", point, "fuse", MountFlags::empty(), data.as_c_str()).unwrap();
+        Self { _device: device }
+    }
+}
+
+/// Threads of this process, besides helpers that are about to end.
+fn threads() -> usize {
+    let count = || fs::read_dir("/proc/self/task").unwrap().count();
+    let mut least = count();
+    for _ in 0..1_000 {
+        std::thread::yield_now();
+        least = least.min(count());
+    }
+    least
+}
