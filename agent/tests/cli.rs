@@ -71,8 +71,8 @@ async fn a_submitted_result_holds_for_its_ttl_and_then_the_service_is_unknown() 
     let submit = |words: &[&str]| place.ask(&[&["submit"], words].concat());
     assert!(submit(&["backup", "CRITICAL", "no tape | size=0B"]).status.success());
     assert!(submit(&["backup", "0", "all tapes written", "--ttl", "1s"]).status.success());
-    let states = alertd.states_of("backup", 3).await;
-    assert_eq!(states, [State::Critical, State::Ok, State::Unknown]);
+    let told = alertd.states_of("backup", 3).await;
+    assert_eq!(told, [State::Critical, State::Ok, State::Unknown]);
     let status = stdout(&place.ask(&["status"]));
     assert!(status.contains("stale: the last result is of "), "{status}");
 

@@ -203,15 +203,12 @@ impl World {
         }
         for (_, reply) in self.to_agent.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
             let random = self.random.f64();
-            match reply {
-                Some(reply) => {
-                    let verdict = self.agent.outbox.on_reply(&reply, moment(now), random);
-                    assert_eq!(verdict, Verdict::Accepted, "an honest disk loses nothing");
-                }
-                None => {
-                    let failure = Failure::Later { retry_after: None };
-                    self.agent.outbox.on_failure(failure, moment(now), random);
-                }
+            if let Some(reply) = reply {
+                let verdict = self.agent.outbox.on_reply(&reply, moment(now), random);
+                assert_eq!(verdict, Verdict::Accepted, "an honest disk loses nothing");
+            } else {
+                let failure = Failure::Later { retry_after: None };
+                self.agent.outbox.on_failure(failure, moment(now), random);
             }
         }
         if let Some(parcel) = self.agent.outbox.poll_send(moment(now)) {
@@ -234,8 +231,8 @@ impl World {
             // Gone; the client gives up after ten seconds.
             self.to_agent.push((self.now + 100, None));
         } else {
-            let loss = if lost(&mut self.random, self.loss_percent) { Loss::Answer } else { Loss::None };
-            self.to_alertd.push((self.now + 1, batch, loss));
+            let fate = if lost(&mut self.random, self.loss_percent) { Loss::Answer } else { Loss::None };
+            self.to_alertd.push((self.now + 1, batch, fate));
         }
     }
 
@@ -329,5 +326,5 @@ fn moment(now: u64) -> Moment {
 }
 
 fn wall(now: u64) -> Timestamp {
-    Timestamp::from_millisecond(i64::try_from(100 * now).unwrap()).unwrap()
+    Timestamp::from_millisecond(i64::try_from(100 * now).expect("a short run")).expect("a time after 1970")
 }

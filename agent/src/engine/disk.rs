@@ -133,9 +133,7 @@ impl Engine {
 
     /// Says it loudly once; until it ends, events are sent from memory.
     fn disk_fails(&mut self, why: &str) {
-        if self.outbox.unspooled().next().is_some() {
-            self.outbox.on_spool_failed();
-        }
+        self.outbox.on_spool_failed();
         if self.disk.problem.is_none() {
             error!(
                 dir = %self.config.agent.state_dir.display(),

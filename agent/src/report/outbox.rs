@@ -168,7 +168,7 @@ impl Outbox {
         self.memory_only = false;
     }
 
-    /// The disk does not take events.
+    /// The disk does not take events; until [`Self::on_spooled`], new ones are not held back for it either.
     pub fn on_spool_failed(&mut self) {
         self.memory_only = true;
     }

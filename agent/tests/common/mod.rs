@@ -198,10 +198,8 @@ impl Alertd {
                 changed.changed().await.unwrap();
             }
         };
-        match tokio::time::timeout(DEADLINE, wait).await {
-            Ok(found) => found,
-            Err(_) => panic!("waited in vain for {what}; it has {:#?}", self.story()),
-        }
+        let found = tokio::time::timeout(DEADLINE, wait).await.ok();
+        found.unwrap_or_else(|| panic!("waited in vain for {what}; it has {:#?}", self.story()))
     }
 
     /// Waits until so many events of this service were taken; returns all of its states in order.
@@ -270,16 +268,15 @@ impl Memory {
 }
 
 async fn take(Shared(alertd): Shared<Alertd>, Json(batch): Json<Batch>) -> axum::response::Response {
-    let answer = alertd.memory(|memory| match memory.refuse {
-        Some(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        None => {
-            let reply = memory.take(batch);
-            if memory.lose_answers && memory.batches.len().is_multiple_of(2) {
-                StatusCode::BAD_GATEWAY.into_response()
-            } else {
-                Json(reply).into_response()
-            }
+    let answer = alertd.memory(|memory| {
+        if let Some(status) = memory.refuse {
+            return StatusCode::from_u16(status).unwrap().into_response();
         }
+        let reply = memory.take(batch);
+        if memory.lose_answers && memory.batches.len().is_multiple_of(2) {
+            return StatusCode::BAD_GATEWAY.into_response();
+        }
+        Json(reply).into_response()
     });
     alertd.changed.send_modify(|turn| *turn += 1);
     answer

@@ -1,0 +1,122 @@
+//! Every message ever released reads as it did, and is written as it was. Old files never change; a new field or kind gets
+//! a new file. After a deliberate addition, `DOGWATCH_WRITE_GOLDEN=1 cargo test -p dogwatch-wire` writes files that are
+//! missing; one that is there is never written over.
+
+use std::{fmt::Debug, fs, path::PathBuf};
+
+use dogwatch_wire::{
+    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
+    digest,
+};
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+
+#[test]
+fn a_batch_with_every_kind_of_event() {
+    let transition = EventKind::Transition(Transition { from: State::Ok, now: disk() });
+    let flapping = EventKind::Transition(Transition {
+        from: State::Critical,
+        now: ServiceState { flapping: true, ..plain("web", State::Warning) },
+    });
+    let removed = EventKind::Removed { service: "old".into() };
+    let events = [transition, flapping, removed].into_iter().zip(17..);
+    let batch = Batch {
+        events: events.map(|(kind, seq)| Event { seq, at: at(1_700_000_060), kind }).collect(),
+        heartbeat: Some(Heartbeat {
+            digest: digest([("disk", State::Critical, false), ("web", State::Warning, true)]),
+            next_within_s: 30,
+            version: "0.1.0".into(),
+            services: 6,
+        }),
+        ..empty()
+    };
+    golden("batch-1", &batch);
+}
+
+#[test]
+fn a_batch_that_only_asks() {
+    golden("batch-empty-1", &empty());
+}
+
+#[test]
+fn a_batch_with_all_states() {
+    let states = vec![disk(), plain("load", State::Ok), plain("web", State::Unknown)];
+    golden("batch-states-1", &Batch { states: Some(states), ..empty() });
+}
+
+#[test]
+fn the_answers() {
+    golden("reply-1", &BatchReply { protocol: PROTOCOL, acked_seq: 19, want_states: true });
+    let error = "protocol 2 is newer than the 1 that this alertd speaks; upgrade alertd first".into();
+    golden("error-1", &ErrorReply { error });
+}
+
+#[test]
+fn what_a_newer_sender_adds_is_ignored() {
+    let text = fs::read_to_string(path("batch-1")).expect("the file is there");
+    let newer =
+        text.replacen('{', "{\"colour\": \"blue\",", 1).replacen("\"seq\":", "\"weight\": 3, \"seq\":", 1);
+    let read: Batch = serde_json::from_str(&newer).expect("unknown fields are no error");
+    assert_eq!(read, serde_json::from_str(&text).expect("it reads"));
+}
+
+fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, message: &T) {
+    let path = path(name);
+    let mut written = serde_json::to_string_pretty(message).expect("it can be written");
+    written.push('\n');
+    if !path.exists() && std::env::var_os("DOGWATCH_WRITE_GOLDEN").is_some() {
+        fs::write(&path, &written).expect("the golden file can be written");
+    }
+    let text = fs::read_to_string(&path).expect("the golden file is there");
+    assert_eq!(
+        &serde_json::from_str::<T>(&text).expect("the golden file reads"),
+        message,
+        "{name} reads as before"
+    );
+    assert_eq!(written, text, "{name} is written as before");
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR")))
+}
+
+fn empty() -> Batch {
+    Batch {
+        protocol: PROTOCOL,
+        agent: "0123456789abcdef0123456789abcdef".into(),
+        host: "web1".into(),
+        epoch: "00000000deadbeef".into(),
+        sent_at: at(1_700_000_061),
+        events: Vec::new(),
+        heartbeat: None,
+        states: None,
+    }
+}
+
+fn disk() -> ServiceState {
+    ServiceState {
+        detail: "second line\nthird line".into(),
+        perfdata: "/=97%;90;95;0;100".into(),
+        labels: [("env".into(), "prod".into()), ("team".into(), "db".into())].into(),
+        annotations: [("runbook".into(), "https://example.org/disk".into())].into(),
+        ..plain("disk", State::Critical)
+    }
+}
+
+fn plain(service: &str, state: State) -> ServiceState {
+    ServiceState {
+        service: service.into(),
+        state,
+        since: at(1_700_000_000),
+        flapping: false,
+        summary: "/ is 97 % full – “äöü”".into(),
+        detail: String::new(),
+        perfdata: String::new(),
+        labels: [].into(),
+        annotations: [].into(),
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("a time of this age")
+}
