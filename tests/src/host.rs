@@ -14,7 +14,6 @@ use tempfile::TempDir;
 use crate::process::{Process, binary, free_port, wait_for};
 
 pub struct Host {
-    folder: TempDir,
     pub alertd: Option<Process>,
     pub agent: Option<Process>,
     pub dns: Option<Process>,
@@ -22,6 +21,8 @@ pub struct Host {
     pub agent_metrics: u16,
     pub dns_metrics: u16,
     pub dns_port: u16,
+    // Last, so that it outlives the processes and their logs can be shown.
+    folder: TempDir,
 }
 
 impl Host {
@@ -34,7 +35,6 @@ impl Host {
         // Other users' commands must get at the socket and at a copy of the binaries.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         Self {
-            folder,
             alertd: None,
             agent: None,
             dns: None,
@@ -42,6 +42,7 @@ impl Host {
             agent_metrics: free_port(),
             dns_metrics: free_port(),
             dns_port: free_port(),
+            folder,
         }
     }
 
@@ -71,9 +72,9 @@ impl Host {
     /// If it does not come up.
     pub fn start_alertd(&mut self, rest: &str) {
         let text = format!(
-            "[alertd]\nsocket = {:?}\nstate_dir = {:?}\nmetrics = \"127.0.0.1:{}\"\nhost = \"mon1\"\n\n{rest}",
-            self.alertd_socket(),
-            self.path("alertd"),
+            "[alertd]\nsocket = \"{}\"\nstate_dir = \"{}\"\nmetrics = \"127.0.0.1:{}\"\nhost = \"mon1\"\n\n{rest}",
+            self.alertd_socket().display(),
+            self.path("alertd").display(),
             self.alertd_metrics
         );
         self.write("alertd.toml", &text);
@@ -89,7 +90,12 @@ impl Host {
         command.arg("--config").arg(self.path("alertd.toml"));
         let process = Process::start("alertd", &mut command, self.folder());
         self.alertd = Some(process);
-        wait_for(&format!("alertd to answer\n{}", self.log("alertd")), || {
+        wait_for("alertd to answer", || {
+            assert!(
+                self.alertd.as_mut().is_some_and(Process::running),
+                "alertd ended:\n{}",
+                self.log("alertd")
+            );
             self.alertctl(&["status"]).status.success()
         });
     }
@@ -100,21 +106,28 @@ impl Host {
     /// If it does not come up.
     pub fn start_agent(&mut self, checks: &str) {
         let text = format!(
-            "[agent]\nhost = \"web1\"\nstate_dir = {:?}\nsocket = {:?}\nmetrics = \"127.0.0.1:{}\"\n\
+            "[agent]\nhost = \"web1\"\nstate_dir = \"{}\"\nsocket = \"{}\"\nmetrics = \"127.0.0.1:{}\"\n\
              auto_checks = false\nboot_grace = \"0s\"\n\n\
-             [alertd]\nsockets = [{:?}]\nheartbeat = \"1s\"\n\n\
-             [dns]\ncontrol = {:?}\n\n{checks}",
-            self.path("agent"),
-            self.path("agent.sock"),
+             [alertd]\nsockets = [\"{}\"]\nheartbeat = \"1s\"\n\n\
+             [dns]\ncontrol = \"{}\"\n\n{checks}",
+            self.path("agent").display(),
+            self.path("agent.sock").display(),
             self.agent_metrics,
-            self.alertd_socket(),
-            self.path("dns.sock"),
+            self.alertd_socket().display(),
+            self.path("dns.sock").display(),
         );
         let config = self.write("agent.toml", &text);
         let mut command = Command::new(binary("dogwatch"));
         command.arg("run").arg("--config").arg(config);
         self.agent = Some(Process::start("dogwatch", &mut command, self.folder()));
-        wait_for(&format!("the agent to answer\n{}", self.log("dogwatch")), || self.agent_status().is_some());
+        wait_for("the agent to answer", || {
+            assert!(
+                self.agent.as_mut().is_some_and(Process::running),
+                "dogwatch ended:\n{}",
+                self.log("dogwatch")
+            );
+            self.agent_status().is_some()
+        });
     }
 
     /// What `dogwatch status` says; `None` while the agent does not answer.

@@ -32,8 +32,8 @@ use args::{Cli, Command, Silence, SilenceCommand};
 use paint::Paint;
 use show::View;
 
-/// What alertd needs at most for anything but a test.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// A little longer than alertd itself is patient, so that its words arrive.
+const DEADLINE: Duration = Duration::from_secs(20);
 /// A test waits for the receiver's end.
 const TEST_DEADLINE: Duration = Duration::from_mins(2);
 

@@ -186,13 +186,9 @@ fn ack_words(ack: &AckInfo, view: &View) -> String {
 pub(super) fn why(why: &Why, view: &View) -> String {
     let incident = &why.incident;
     let mut out = String::new();
-    let state = view.paint.text(incident.state.name(), Colour::of(incident.state));
-    let _ = writeln!(
-        out,
-        "{} {state} {}",
-        view.bold(&format!("#{}", incident.number)),
-        line(&incident.title, TEXT_CHARS_MAX)
-    );
+    // The title begins with the state already.
+    let title = view.paint.text(&line(&incident.title, TEXT_CHARS_MAX), Colour::of(incident.state));
+    let _ = writeln!(out, "{} {title}", view.bold(&format!("#{}", incident.number)));
     for (name, value) in facts(why, view) {
         let _ = writeln!(out, "  {name:<9} {value}");
     }
@@ -230,8 +226,7 @@ fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
         ),
     }];
     facts.push(("group", group(&incident.group)));
-    let path: Vec<_> = why.route_path.iter().map(|step| line(step, TEXT_CHARS_MAX)).collect();
-    facts.push(("route", format!("{} ({})", line(&incident.route, NAME_CHARS_MAX), path.join(" > "))));
+    facts.push(("route", route(why)));
     facts.push(("told", names(&incident.told)));
     if let Some(ack) = &incident.ack {
         facts.push(("acked", ack_words(ack, view)));
@@ -244,6 +239,14 @@ fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
         facts.push(("silenced", format!("by silence {}", numbers(&incident.silenced_by))));
     }
     facts
+}
+
+/// `everything > {team="db"}`, outermost first.
+fn route(why: &Why) -> String {
+    let step = |matchers: &String| {
+        if matchers == "{}" { "everything".into() } else { line(matchers, TEXT_CHARS_MAX) }
+    };
+    why.route_path.iter().map(step).collect::<Vec<_>>().join(" > ")
 }
 
 fn alert_lines(alert: &Alert, view: &View, out: &mut String) {
@@ -433,7 +436,7 @@ mod tests {
         };
         let shown = Why {
             incident: shown,
-            route_path: vec!["default".into(), "service=disk".into()],
+            route_path: vec!["{}".into(), "{service=\"disk\"}".into()],
             decisions: vec![
                 entry("03:15", "acked", "by_hand", Some("ada"), "looking"),
                 entry("03:12", "opened", "reported", None, "OK to CRITICAL"),
@@ -453,10 +456,10 @@ mod tests {
         };
         assert_eq!(
             why(&shown, &view()),
-            "#4711 CRITICAL CRITICAL web1/disk: /var 96% used\n\
+            "#4711 CRITICAL web1/disk: /var 96% used\n\
              \x20 open      since 03:12 Sat 21 Nov 2026 UTC (4 min)\n\
              \x20 group     service=disk\n\
-             \x20 route     disks (default > service=disk)\n\
+             \x20 route     everything > {service=\"disk\"}\n\
              \x20 told      oncall\n\
              \x20 acked     by ada at 03:15:00 until 05:15:00: looking\n\
              \x20 next      step 2: pager in 1 min, unless somebody acks\n\
