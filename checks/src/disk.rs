@@ -36,15 +36,15 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         value: "PATH",
         help: "not the filesystems mounted here or below; may be a list",
     },
-    OptionSpec { name: "exclude-type", value: "TYPE", help: "not filesystems of this type; may be a list" },
+    OptionSpec { name: "exclude_type", value: "TYPE", help: "not filesystems of this type; may be a list" },
     OptionSpec {
         name: "warn",
         value: "LIMIT",
         help: "least free space that should be left: percent, bytes, \"N% used\"; two mean below both [10%,50GiB]",
     },
     OptionSpec { name: "crit", value: "LIMIT", help: "least free space that must be left [5%,5GiB]" },
-    OptionSpec { name: "warn-inodes", value: "LIMIT", help: "least free inodes that should be left [10%]" },
-    OptionSpec { name: "crit-inodes", value: "LIMIT", help: "least free inodes that must be left [5%]" },
+    OptionSpec { name: "warn_inodes", value: "LIMIT", help: "least free inodes that should be left [10%]" },
+    OptionSpec { name: "crit_inodes", value: "LIMIT", help: "least free inodes that must be left [5%]" },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
@@ -57,10 +57,10 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         seen_writable: host.seen_writable.clone(),
         only: absolute(reader, "path"),
         exclude: absolute(reader, "exclude"),
-        exclude_types: reader.list("exclude-type").unwrap_or_default(),
+        exclude_types: reader.list("exclude_type").unwrap_or_default(),
         limits: DiskLimits {
             space: Limits::take(reader, "warn", "crit", space),
-            inodes: Limits::take(reader, "warn-inodes", "crit-inodes", inodes),
+            inodes: Limits::take(reader, "warn_inodes", "crit_inodes", inodes),
         },
     }))
 }
@@ -308,11 +308,11 @@ mod tests {
         assert_eq!(state(&[("path", "/archive"), ("warn", "10%")]), State::Warning);
         assert_eq!(state(&[("exclude", "/var"), ("exclude", "/srv")]), State::Warning);
         assert_eq!(
-            state(&[("exclude-type", "ext4"), ("exclude-type", "xfs"), ("exclude-type", "btrfs")]),
+            state(&[("exclude_type", "ext4"), ("exclude_type", "xfs"), ("exclude_type", "btrfs")]),
             State::Unknown,
             "nothing is left"
         );
-        assert_eq!(state(&[("path", "/srv/mail"), ("warn-inodes", "2%"), ("crit-inodes", "1%")]), State::Ok);
+        assert_eq!(state(&[("path", "/srv/mail"), ("warn_inodes", "2%"), ("crit_inodes", "1%")]), State::Ok);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `http`: a page answers, with the right status, in time, saying what it should, under a certificate that lasts.
 //!
 //! Whatever the target does wrong is CRITICAL: refused, unknown by name, silent, the wrong status, a certificate that does
-//! not verify. A certificate is verified against the system's store (read once, when first needed) and `ca-file`;
+//! not verify. A certificate is verified against the system's store (read once, when first needed) and `ca_file`;
 //! `insecure` leaves that out and still counts its days. Only the server's own certificate is counted: intermediates are
 //! renewed by others. UNKNOWN is left for a host without a certificate store.
 
@@ -48,9 +48,9 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "expect", value: "TEXT", help: "must be in the page" },
     OptionSpec { name: "warn", value: "TIME", help: "the page takes longer than this [1s]" },
     OptionSpec { name: "crit", value: "TIME", help: "longer than this is critical [5s]" },
-    OptionSpec { name: "warn-days", value: "DAYS", help: "the certificate has fewer days left [14]" },
-    OptionSpec { name: "crit-days", value: "DAYS", help: "fewer than this is critical [7]" },
-    OptionSpec { name: "ca-file", value: "FILE", help: "certificates (PEM) to believe besides the system's" },
+    OptionSpec { name: "warn_days", value: "DAYS", help: "the certificate has fewer days left [14]" },
+    OptionSpec { name: "crit_days", value: "DAYS", help: "fewer than this is critical [7]" },
+    OptionSpec { name: "ca_file", value: "FILE", help: "certificates (PEM) to believe besides the system's" },
     OptionSpec { name: "insecure", value: "", help: "believe any certificate; its days are still counted" },
 ];
 
@@ -59,10 +59,10 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let url = reader.required("url", url);
     let headers =
         reader.list("header").unwrap_or_default().iter().filter_map(|line| header(reader, line)).collect();
-    let extra = reader.parsed("ca-file", |path| tls::read_pem(Path::new(path)));
+    let extra = reader.parsed("ca_file", |path| tls::read_pem(Path::new(path)));
     let insecure = reader.flag("insecure");
     if insecure && extra.is_some() {
-        reader.error("insecure", "leaves nothing for ca-file to verify; choose one");
+        reader.error("insecure", "leaves nothing for ca_file to verify; choose one");
     }
     let tls = match extra {
         _ if insecure => Tls::Own(tls::client_config(Trust::Anybody)),
@@ -74,8 +74,8 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         expect: reader.text("expect"),
         time: times(reader, [Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
         days: Thresholds {
-            warn: Some(days(reader, "warn-days", 14.0)),
-            crit: Some(days(reader, "crit-days", 7.0)),
+            warn: Some(days(reader, "warn_days", 14.0)),
+            crit: Some(days(reader, "crit_days", 7.0)),
         },
     };
     let get = Get {

@@ -35,11 +35,12 @@ impl Mount {
         if has(&self.super_options, "emergency_ro") || has(&self.super_options, "shutdown") {
             return Access::Lost;
         }
-        match (has(&self.options, "ro"), has(&self.super_options, "ro")) {
-            (false, false) => Access::ReadWrite,
+        match (has(&self.super_options, "ro"), has(&self.options, "ro")) {
+            // Whatever this mount says: a service under ProtectSystem=strict sees the whole host mounted read-only.
+            (false, _) => Access::ReadWrite,
             // A mount that was asked for with `ro` has it in both places.
-            (false, true) => Access::Lost,
-            (true, _) => Access::ReadOnly,
+            (true, false) => Access::Lost,
+            (true, true) => Access::ReadOnly,
         }
     }
 }
@@ -149,11 +150,21 @@ fn is_pseudo(fs_type: &str) -> bool {
     )
 }
 
-/// Mount points that belong to the system's or a container runtime's insides.
+/// Mount points that belong to the system's or a container runtime's insides, or are files lent to a container.
 fn is_private(point: &Path) -> bool {
-    ["/dev", "/proc", "/sys", "/run/credentials", "/var/lib/docker", "/var/lib/containers/storage"]
-        .iter()
-        .any(|private| point.starts_with(private))
+    const PRIVATE: [&str; 10] = [
+        "/dev",
+        "/proc",
+        "/sys",
+        "/run/credentials",
+        "/run/host",
+        "/var/lib/docker",
+        "/var/lib/containers/storage",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+    ];
+    PRIVATE.iter().any(|private| point.starts_with(private))
 }
 
 /// Mount points that `/etc/fstab` wants writable.
@@ -195,11 +206,7 @@ mod tests {
             |options: &str, fs: &str| line(&format!("1 1 8:1 / /x {options} - ext4 /dev/a {fs}")).access();
         assert_eq!(access("rw,relatime", "rw"), Access::ReadWrite);
         assert_eq!(access("ro,relatime", "ro"), Access::ReadOnly);
-        assert_eq!(
-            access("ro,relatime", "rw"),
-            Access::ReadOnly,
-            "a read-only bind of a writable filesystem"
-        );
+        assert_eq!(access("ro,relatime", "rw"), Access::ReadWrite, "as a sandboxed service sees it");
         assert_eq!(access("rw,relatime", "ro,errors=remount-ro"), Access::Lost);
         assert_eq!(access("rw,relatime", "rw,emergency_ro"), Access::Lost);
     }

@@ -63,13 +63,14 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Names and values, in the order written. A name given twice on a command line makes a list.
+/// Names and values, in the order written.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options(Vec<(String, Value)>);
 
 impl Options {
+    /// Adds an option as a command line has it: a name may be written with `-` for `_`, and one given twice makes a list.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        let (name, value) = (name.into(), value.into());
+        let (name, value) = (name.into().replace('-', "_"), value.into());
         match (self.0.iter_mut().find(|(known, _)| *known == name).map(|(_, value)| value), value) {
             (None, value) => self.0.push((name, value)),
             (Some(Value::List(items)), Value::Text(next)) => items.push(next),
@@ -302,6 +303,7 @@ mod tests {
     #[test]
     fn an_option_given_twice_is_a_list() {
         let options = Options::from_iter([("path", "/"), ("path", "/home"), ("path", "/var")]);
+        assert!(Options::from_iter([("warn-days", "3")]).get("warn_days").is_some());
         let mut reader = Reader::new(&options, SPECS);
         assert_eq!(reader.list("path").unwrap(), ["/", "/home", "/var"]);
         assert_eq!(reader.text("path"), None);

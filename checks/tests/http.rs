@@ -114,12 +114,12 @@ async fn a_certificate_is_verified_and_its_days_are_counted() {
     let ca = authority.file();
     let ca = ca.path().to_str().unwrap();
 
-    let known = run(&[("url", &url), ("ca-file", ca)]).await;
+    let known = run(&[("url", &url), ("ca_file", ca)]).await;
     assert_eq!(known.state, State::Ok, "{}", known.summary);
     let days = known.perfdata.iter().find(|perf| perf.label == "certificate_days").unwrap();
     assert!(days.value.unwrap() > 300_000.0, "{days}");
 
-    let warned = run(&[("url", &url), ("ca-file", ca), ("warn-days", "1000000")]).await;
+    let warned = run(&[("url", &url), ("ca_file", ca), ("warn_days", "1000000")]).await;
     assert_eq!(warned.state, State::Warning, "{}", warned.summary);
 
     let stranger = run(&[("url", &url)]).await;
@@ -130,7 +130,7 @@ async fn a_certificate_is_verified_and_its_days_are_counted() {
         stranger.summary
     );
 
-    let wrong_name = run(&[("url", &format!("https://127.0.0.1:{server}/")), ("ca-file", ca)]).await;
+    let wrong_name = run(&[("url", &format!("https://127.0.0.1:{server}/")), ("ca_file", ca)]).await;
     assert_eq!(wrong_name.state, State::Critical, "{}", wrong_name.summary);
 }
 
@@ -140,7 +140,7 @@ async fn an_expired_certificate_is_critical_even_where_anybody_is_believed() {
     let port = authority.serve("localhost", 2_000, 2_001).await;
     let url = format!("https://localhost:{port}/");
     let ca = authority.file();
-    let verified = run(&[("url", &url), ("ca-file", ca.path().to_str().unwrap())]).await;
+    let verified = run(&[("url", &url), ("ca_file", ca.path().to_str().unwrap())]).await;
     assert_eq!(verified.state, State::Critical);
     assert!(verified.summary.contains("certificate expired"), "{}", verified.summary);
     let insecure = run(&[("url", &url), ("insecure", "true")]).await;
@@ -168,16 +168,16 @@ async fn plain_text_where_tls_is_spoken_is_critical() {
 fn options_that_contradict_each_other_are_refused() {
     let ca = Authority::new().file();
     let options: Options =
-        [("url", "https://x/"), ("insecure", "true"), ("ca-file", ca.path().to_str().unwrap())]
+        [("url", "https://x/"), ("insecure", "true"), ("ca_file", ca.path().to_str().unwrap())]
             .into_iter()
             .collect();
     let errors = kind("http").unwrap().build(&options, &Host::live()).unwrap_err();
     assert_eq!(errors[0].option, "insecure");
     let options: Options =
-        [("url", "example.org"), ("ca-file", "/no/such"), ("header", "x")].into_iter().collect();
+        [("url", "example.org"), ("ca_file", "/no/such"), ("header", "x")].into_iter().collect();
     let errors = kind("http").unwrap().build(&options, &Host::live()).unwrap_err();
     let names: Vec<_> = errors.iter().map(|error| error.option.as_str()).collect();
-    assert_eq!(names, ["url", "header", "ca-file"]);
+    assert_eq!(names, ["url", "header", "ca_file"]);
 }
 
 async fn run(options: &[(&str, &str)]) -> CheckResult {

@@ -44,7 +44,10 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     let check = match kind.build(&asked.options, &Host::live()) {
         Ok(check) => check,
         Err(errors) => {
-            let errors: Vec<_> = errors.iter().map(|error| format!("--{error}")).collect();
+            let errors: Vec<_> = errors
+                .iter()
+                .map(|error| format!("--{}: {}", dashed(&error.option), error.message))
+                .collect();
             return unknown(&errors.join("; "));
         }
     };
@@ -118,6 +121,11 @@ fn parse(words: &[String]) -> Result<Asked, String> {
     Ok(asked)
 }
 
+/// An option's name as it is written on a command line; in a config it has underscores, like all keys.
+fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
 fn is_switch(kind: &str, option: &str) -> bool {
     let Ok(kind) = dogwatch_checks::kind(kind) else { return false };
     kind.options.iter().any(|spec| spec.name == option && spec.value.is_empty())
@@ -140,7 +148,7 @@ fn print_kinds() {
 fn print_options(kind: &Kind) {
     println!("{}: {}\n", kind.name, kind.about);
     for option in kind.options {
-        println!("  --{:<28} {}", format!("{} {}", option.name, option.value), option.help);
+        println!("  --{:<28} {}", format!("{} {}", dashed(option.name), option.value), option.help);
     }
     println!("  --{:<28} give up after this [10s]", "timeout SPAN");
     println!("  --{:<28} print JSON", "json");
