@@ -152,6 +152,16 @@ impl Config {
         Self::resolve(path, files, problems)
     }
 
+    /// Reads one text, as a test writes it.
+    #[cfg(test)]
+    pub(crate) fn from_text(text: &str) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let source = Source { path: "alertd.toml".into(), text: text.into() };
+        let file = parse::<ConfigFile>(&source, &mut problems);
+        let files = file.map(|file| (source, file)).into_iter().collect();
+        Self::resolve(Path::new("alertd.toml"), files, problems)
+    }
+
     fn resolve(
         path: &Path,
         files: Vec<(Source, ConfigFile)>,

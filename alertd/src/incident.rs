@@ -42,6 +42,9 @@ pub struct Incident {
     /// Firing but silenced when last looked at.
     pub withheld: BTreeSet<AlertKey>,
     pub escalation: Escalation,
+    /// Acked, or all of it silenced: only a person, a timer of theirs, or a change can make it speak.
+    #[serde(default)]
+    pub quiet: bool,
     /// The next step was brought forward, for a receiver could not be reached.
     #[serde(default)]
     pub hastened: bool,
@@ -96,6 +99,7 @@ impl Incident {
             cause: Cause::Opened,
             withheld: BTreeSet::new(),
             escalation: Escalation::new(policy),
+            quiet: false,
             hastened: false,
             ack: None,
             heard: Vec::new(),
@@ -131,19 +135,18 @@ impl Incident {
         self.flush_at = Some(now);
     }
 
-    /// When it has to be looked at again, if nothing happens before.
-    pub fn next_wakeup(&self) -> Option<Timestamp> {
+    /// When it has to be looked at again, if nothing happens before. `on_their_way`: receivers that have words coming,
+    /// whose reminder counts from the arrival of those.
+    pub fn next_wakeup(&self, on_their_way: &[&str]) -> Option<Timestamp> {
         if self.resolved_at.is_some() {
             return None;
         }
-        if let Some(ack) = &self.ack {
-            return ack.expires_at;
+        if self.quiet {
+            return self.ack.as_ref().and_then(|ack| ack.expires_at);
         }
-        let repeat = self.told.values().map(|told| later(told.last_at, self.timing.repeat_interval)).min();
+        let reminded = self.told.iter().filter(|(name, _)| !on_their_way.contains(&name.as_str()));
+        let repeat = reminded.map(|(_, told)| later(told.last_at, self.timing.repeat_interval)).min();
         let step = self.escalation.next().map(|(_, at)| at);
-        // While all is silenced only the end of a silence or another alert can change anything, and both wake it.
-        let held = self.escalation.has_begun() && step.is_none() && !self.withheld.is_empty();
-        let repeat = repeat.filter(|_| !held);
         [self.flush_at, step, repeat].into_iter().flatten().min()
     }
 

@@ -399,8 +399,8 @@ pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration 
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 const BACKOFF_LEAST: Duration = Duration::from_millis(200);
-const BACKOFF_MAX: Duration = Duration::from_secs(120);
-const ASKED_MAX: Duration = Duration::from_secs(600);
+const BACKOFF_MAX: Duration = Duration::from_mins(2);
+const ASKED_MAX: Duration = Duration::from_mins(10);
 
 #[cfg(test)]
 mod tests {
@@ -452,7 +452,7 @@ mod tests {
     #[test]
     fn over_the_limit_nothing_is_dropped_but_digested() {
         let mut outbox = Outbox::default();
-        let rate = Rate { burst: NonZeroU32::new(2).unwrap(), every: Duration::from_secs(60) };
+        let rate = Rate { burst: NonZeroU32::new(2).unwrap(), every: Duration::from_mins(1) };
         outbox.set_rates(&[("mail".to_owned(), rate)].into());
         (1..=9).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
         assert_eq!(drain(&mut outbox, at(0)), [Send::One(1), Send::One(2)]);
@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn after_a_restart_what_was_leased_is_due_and_a_retry_costs_no_budget() {
         let mut outbox = Outbox::default();
-        let rate = Rate { burst: NonZeroU32::MIN, every: Duration::from_secs(60) };
+        let rate = Rate { burst: NonZeroU32::MIN, every: Duration::from_mins(1) };
         outbox.set_rates(&[("mail".to_owned(), rate)].into());
         outbox.replay_spending(&[("mail".into(), at(0))]);
         outbox.restore(Row { state: RowState::Leased { until: at(30) }, attempts: 1, ..row(1, 7, "mail") });

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{Core, Failing, ingest::OWN, ingest::OwnAlert, review::kind_name};
 use crate::{
     alert::{AlertKey, Ending},
+    escalation::Policy,
     incident::Incident,
     matcher::Labels,
     moment::{between, later},
@@ -192,25 +193,26 @@ impl Core {
         let text = format!("{} to {receiver}: {error}", row.notification.id);
         self.note(now, number_of(&row), "failed", why, &text);
         self.on_receiver_fails(&receiver, error, true, now);
+        // An earlier try may have been taken without an answer. Then the recovery is owed.
+        let may_know = why == Reason::TooOld || row.attempts > 1;
         for said in self.outbox.take_digested(seq) {
             if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
                 said.last_error = Some(error.to_owned());
-                self.make_up_for(&said, why, now);
+                self.make_up_for(&said, may_know, now);
                 self.record(said);
             }
         }
-        self.make_up_for(&row, why, now);
+        self.make_up_for(&row, may_know, now);
         self.record(row);
     }
 
     /// Another way to get an undelivered word through.
-    fn make_up_for(&mut self, row: &Row, why: Reason, now: Timestamp) {
+    fn make_up_for(&mut self, row: &Row, may_know: bool, now: Timestamp) {
         let Notification { incident: number, receiver, kind, .. } = &row.notification;
         if matches!(kind, Kind::Test | Kind::Digest | Kind::Acknowledged) {
             return;
         }
-        if why == Reason::TooOld {
-            // It was tried for long; it may have been taken without an answer. Then the recovery is owed.
+        if may_know {
             self.enter_ledger(row, now);
         }
         let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.clone());
@@ -304,11 +306,13 @@ impl Core {
         self.failing = failing.collect();
     }
 
-    /// Somebody to tell that `receiver` fails: its fallback, or anyone who works.
-    pub(super) fn other_than(&self, receiver: &str) -> Option<String> {
-        let works = |name: &String| name != receiver && !self.failing.contains_key(name);
-        let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.clone());
-        fallback.filter(&works).or_else(|| self.rules.receivers.keys().find(|name| works(name)).cloned())
+    /// Somebody to tell that `receiver` fails: its fallback, whoever the policy names besides, or anyone who works.
+    pub(super) fn other_than(&self, receiver: &str, policy: &Policy) -> Option<String> {
+        let works = |name: &&String| *name != receiver && !self.failing.contains_key(*name);
+        let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.as_ref());
+        let named = policy.steps.iter().flat_map(|step| &step.notify);
+        let anyone = self.rules.receivers.keys();
+        fallback.into_iter().chain(named).chain(anyone).find(works).cloned()
     }
 }
 

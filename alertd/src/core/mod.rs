@@ -41,6 +41,8 @@ mod review;
 mod view;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub(crate) mod tests_support;
 #[cfg(test)]
 mod timelines;
@@ -266,7 +268,10 @@ impl Core {
         if let Some(at) = self.woken_at.remove(&number) {
             self.wakeups.remove(&(at, number));
         }
-        if let Some(at) = self.incidents.get(&number).and_then(Incident::next_wakeup) {
+        if let Some(at) = self.incidents.get(&number).and_then(|incident| {
+            let on_their_way: Vec<_> = self.outbox.receivers_of(number).collect();
+            incident.next_wakeup(&on_their_way)
+        }) {
             self.wakeups.insert((at, number));
             self.woken_at.insert(number, at);
         }

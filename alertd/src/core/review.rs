@@ -61,7 +61,10 @@ impl Core {
             self.hold(incident, now);
             return;
         }
-        incident.escalation.resume(now);
+        if std::mem::take(&mut incident.quiet) {
+            incident.escalation.resume(now);
+            self.dirty.incidents.insert(incident.number);
+        }
         let flush_due = incident.flush_at.is_some_and(|at| at <= now);
         if !incident.escalation.has_begun() {
             if !flush_due {
@@ -117,10 +120,10 @@ impl Core {
     }
 
     fn hold(&mut self, incident: &mut Incident, now: Timestamp) {
-        let before = (incident.escalation.clone(), incident.flush_at);
-        incident.escalation.hold(now);
-        incident.flush_at = None;
-        if before != (incident.escalation.clone(), incident.flush_at) {
+        if !incident.quiet || incident.flush_at.is_some() {
+            incident.escalation.hold(now);
+            incident.flush_at = None;
+            incident.quiet = true;
             self.dirty.incidents.insert(incident.number);
         }
     }
@@ -198,7 +201,7 @@ impl Core {
     ) {
         let about_itself = truth.visible.keys().any(|key| super::delivery::is_about(key, receiver));
         if about_itself {
-            if let Some(other) = self.other_than(receiver) {
+            if let Some(other) = self.other_than(receiver, &incident.escalation.policy) {
                 self.tell(incident, &other, reason, truth, now);
             } else {
                 let text = format!("nobody else can be told that {receiver} fails");

@@ -146,7 +146,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
 /// Renames a damaged file and its WAL; returns the new name.
 fn set_aside(path: &Path) -> Result<String, StoreError> {
     let free =
-        (1..).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
+        (1..1_000).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
     let aside = free.unwrap_or_else(|| path.with_extension("damaged"));
     fs::rename(path, &aside).map_err(|error| cannot(path, &error))?;
     for suffix in ["db-wal", "db-shm"] {
@@ -328,13 +328,12 @@ pub struct SqliteArchive {
 impl SqliteArchive {
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-                connection.busy_timeout(BUSY_TIMEOUT)?;
-                connection
-            }
+        let connection = if let Some(connection) = idle {
+            connection
+        } else {
+            let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection
         };
         let answer = read(&connection);
         if let Ok(mut idle) = self.idle.lock() {

@@ -72,13 +72,13 @@ impl Writer {
     pub async fn commit(&mut self, changes: Vec<Change>) -> bool {
         let (mut waiting, patience) = match self.stuck.take() {
             Some(stuck) => {
-                changes.into_iter().for_each(|change| self.pending.add(change));
+                self.pending.add_all(changes);
                 (stuck, STUCK_PATIENCE)
             }
             None if self.pending.is_empty() && changes.is_empty() => return true,
             None if self.pending.is_empty() => (self.send(changes), COMMIT_PATIENCE),
             None => {
-                changes.into_iter().for_each(|change| self.pending.add(change));
+                self.pending.add_all(changes);
                 (self.send_pending(), COMMIT_PATIENCE)
             }
         };
@@ -194,6 +194,12 @@ impl Pending {
         self.rows.insert(key, change);
     }
 
+    fn add_all(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.add(change);
+        }
+    }
+
     fn take_all(&mut self) -> Vec<Change> {
         let rows = std::mem::take(&mut self.rows).into_values();
         let history = std::mem::take(&mut self.history).into_iter().map(Change::History);
@@ -203,6 +209,7 @@ impl Pending {
     /// Puts older changes under what came since.
     fn add_before(&mut self, older: Vec<Change>) {
         let newer = self.take_all();
-        older.into_iter().chain(newer).for_each(|change| self.add(change));
+        self.add_all(older);
+        self.add_all(newer);
     }
 }

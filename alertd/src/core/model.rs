@@ -1,0 +1,293 @@
+//! The core against random worlds in virtual time: problems, acks, silences, deaf receivers, SIGKILL at every instruction
+//! that matters. A failure names the seed that repeats it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use dogwatch_wire::ctl;
+use jiff::Timestamp;
+
+use super::tests_support::{Crash, Mood, World};
+use crate::{
+    moment::between,
+    notify::{Kind, Notification},
+    outbox::RowState,
+};
+
+/// Both end up hearing of a problem; `desk` stands in for `mail`.
+const CONFIG: &str = r#"
+    [[route]]
+    policy = "oncall"
+    group_wait = "1s"
+    group_interval = "20s"
+    repeat_interval = "5m"
+    [policy.oncall]
+    repeat = 3
+    repeat_every = "4m"
+    step = [{ notify = ["mail"] }, { after = "1m", notify = ["pager", "mail"] }]
+    [receiver.mail]
+    fallback = "desk"
+    rate = { burst = 3, every = "10s" }
+    [receiver.mail.maildir]
+    path = "/m"
+    [receiver.desk.maildir]
+    path = "/d"
+    [receiver.pager.maildir]
+    path = "/p"
+"#;
+
+const HOSTS: [&str; 3] = ["web1", "web2", "db1"];
+const SERVICES: [&str; 3] = ["disk", "load", "swap"];
+const SECOND: Duration = Duration::from_secs(1);
+
+#[expect(clippy::struct_excessive_bools, reason = "any of them may be on")]
+struct Chaos {
+    acks: bool,
+    silences: bool,
+    moods: bool,
+    crashes: bool,
+}
+
+fn random_step(world: &mut World, chaos: &Chaos) {
+    let host = HOSTS[world.random.usize(..HOSTS.len())];
+    let service = SERVICES[world.random.usize(..SERVICES.len())];
+    match world.random.u32(..100) {
+        0..30 => {
+            let letter = ['O', 'O', 'W', 'C', 'C', 'U', 'F', 'X'][world.random.usize(..8)];
+            world.report(host, service, letter);
+        }
+        30..36 if chaos.acks => {
+            let open = world.open_incidents();
+            if let Some(incident) = open.first() {
+                let sticky = world.random.bool();
+                let ask = ctl::Ack { comment: String::new(), sticky, expire_s: Some(60) };
+                world.core.on_ack(incident.number, &ask, "eva", world.now).unwrap();
+            }
+        }
+        36..40 if chaos.silences => {
+            let matchers = vec![format!("host={host}"), format!("service={service}")];
+            let duration_s = world.random.u64(1..120);
+            let ask = ctl::NewSilence { matchers, duration_s, comment: String::new(), dry_run: false };
+            world.core.on_silence(&ask, "eva", world.now).unwrap();
+        }
+        40..46 if chaos.moods => {
+            let receiver = ["mail", "desk", "pager"][world.random.usize(..3)];
+            let mood =
+                [Mood::Works, Mood::Works, Mood::Busy, Mood::Mute, Mood::Rejects][world.random.usize(..5)];
+            world.moods.insert(receiver.into(), mood);
+        }
+        _ => {}
+    }
+    let crashes = [Crash::Decided, Crash::Committed, Crash::Sent];
+    let crash = (chaos.crashes && world.random.u32(..8) == 0).then(|| crashes[world.random.usize(..3)]);
+    if world.agents_send(crash) {
+        world.turn(crash);
+    }
+    let pause = Duration::from_millis(world.random.u64(1..8_000));
+    world.pass(pause);
+}
+
+/// Everything works again and is left alone until it has settled.
+fn calm_down(world: &mut World) {
+    world.moods.clear();
+    for silence in world.core.silences(world.now) {
+        world.core.on_silence_end(silence.number, "eva", world.now).unwrap();
+    }
+    for incident in world.open_incidents().iter().filter(|incident| incident.ack.is_some()) {
+        world.core.on_unack(incident.number, &ctl::Unack::default(), "eva", world.now).unwrap();
+    }
+    for _ in 0..90 {
+        world.agents_send(None);
+        world.pass(10 * SECOND);
+    }
+}
+
+/// What every receiver knows of every incident, by what it heard.
+fn knowledge(world: &World) -> BTreeMap<(u64, String), BTreeMap<String, (String, bool)>> {
+    let mut knows: BTreeMap<_, BTreeMap<String, (String, bool)>> = BTreeMap::new();
+    for heard in &world.heard {
+        for said in spelled_out(world, &heard.notification) {
+            let entry = knows.entry((said.incident, said.receiver.clone())).or_default();
+            for alert in &said.firing {
+                entry.insert(name(&alert.labels), (alert.state.name().into(), alert.flapping));
+            }
+            for alert in &said.resolved {
+                entry.remove(&name(&alert.labels));
+            }
+        }
+    }
+    knows
+}
+
+/// A digest says what the notifications say that it speaks for.
+fn spelled_out(world: &World, notification: &Notification) -> Vec<Notification> {
+    if notification.kind != Kind::Digest {
+        return vec![notification.clone()];
+    }
+    let digest = world.store.outbox.values().find(|row| row.notification.id == notification.id);
+    let Some(digest) = digest else { return Vec::new() };
+    let into = RowState::Digested { into: digest.seq };
+    world.store.outbox.values().filter(|row| row.state == into).map(|row| row.notification.clone()).collect()
+}
+
+fn name(labels: &BTreeMap<String, String>) -> String {
+    format!("{}/{}", labels["host"], labels["service"])
+}
+
+fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64) {
+    let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
+    for notification in &world.attempted {
+        let first = by_id.entry(&notification.id).or_insert(notification);
+        assert_eq!(*first, notification, "seed {seed}: one id, other words");
+    }
+    // Between two different problems to one receiver of one incident lies a recovery.
+    let mut open: BTreeMap<(u64, &str), &str> = BTreeMap::new();
+    for heard in &world.heard {
+        let Notification { id, incident, receiver, kind, .. } = &heard.notification;
+        match kind {
+            Kind::Problem => {
+                let before = open.insert((*incident, receiver), id);
+                assert!(
+                    before.is_none_or(|before| before == id),
+                    "seed {seed}: {receiver} heard {incident} twice"
+                );
+            }
+            Kind::Recovery => drop(open.remove(&(*incident, receiver.as_str()))),
+            _ => {}
+        }
+    }
+}
+
+fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+    let mut may_know: BTreeSet<(u64, String)> = BTreeSet::new();
+    for attempted in &world.attempted {
+        for said in spelled_out(world, attempted) {
+            let who = (said.incident, said.receiver.clone());
+            match said.kind {
+                Kind::Recovery if said.reason == "fallback" => {}
+                Kind::Recovery => {
+                    assert!(may_know.contains(&who), "seed {seed}: {who:?} hears of a recovery only");
+                }
+                Kind::Problem | Kind::Update | Kind::Reminder => drop(may_know.insert(who)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// After the calm: nobody believes anything that is not so, and of everything that is so somebody knows.
+fn what_people_believe_is_true(world: &World, seed: u64) {
+    let knows = knowledge(world);
+    let open: BTreeMap<u64, ctl::Incident> =
+        world.open_incidents().into_iter().map(|incident| (incident.number, incident)).collect();
+    let truth = |incident: &ctl::Incident| -> BTreeMap<String, (String, bool)> {
+        let firing = incident.alerts.iter().filter(|alert| alert.resolved_at.is_none());
+        firing.map(|alert| (name(&alert.labels), (alert.state.name().into(), alert.flapping))).collect()
+    };
+    for ((number, receiver), believes) in &knows {
+        let is = open.get(number).map(&truth).unwrap_or_default();
+        let recovery_was_refused = world
+            .attempted
+            .iter()
+            .any(|n| n.incident == *number && n.receiver == *receiver && n.kind == Kind::Recovery)
+            || world.store.outbox.values().any(|row| {
+                row.notification.incident == *number
+                    && row.notification.receiver == *receiver
+                    && row.state == RowState::Failed
+            });
+        for alert in believes.keys().filter(|alert| !is.contains_key(*alert)) {
+            assert!(recovery_was_refused, "seed {seed}: {receiver} waits for {alert} of {number} for ever");
+        }
+    }
+    for (number, incident) in &open {
+        for (alert, state) in truth(incident) {
+            if alert.ends_with("/receiver") {
+                continue;
+            }
+            let told = knows.iter().any(|((n, _), believes)| {
+                n == number
+                    && believes
+                        .get(&alert)
+                        .is_some_and(|(s, f)| (f, s) == (&state.1, &state.0) || (*f && state.1))
+            });
+            assert!(told, "seed {seed}: nobody knows that {alert} of {number} is {state:?}");
+        }
+    }
+    let status = world.core.outbox_status();
+    assert_eq!((status.queued, status.leased), (0, 0), "seed {seed}: all is settled after the calm");
+}
+
+fn run(seed: u64, chaos: &Chaos) -> World {
+    let mut world = World::new(CONFIG, seed);
+    for _ in 0..150 {
+        random_step(&mut world, chaos);
+    }
+    calm_down(&mut world);
+    world
+}
+
+#[test]
+fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
+    let chaos = Chaos { acks: true, silences: true, moods: true, crashes: true };
+    for seed in seeds(60) {
+        let world = run(seed, &chaos);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        what_people_believe_is_true(&world, seed);
+    }
+}
+
+#[test]
+fn without_a_failure_everything_is_told_once() {
+    let chaos = Chaos { acks: true, silences: true, moods: false, crashes: false };
+    for seed in seeds(30) {
+        let world = run(seed, &chaos);
+        let ids: BTreeSet<_> = world.heard.iter().map(|heard| &heard.notification.id).collect();
+        assert_eq!(ids.len(), world.heard.len(), "seed {seed}");
+        what_people_believe_is_true(&world, seed);
+    }
+}
+
+#[test]
+fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
+    // group_wait, group_interval, the rate limit's longest hold, the agent's next try.
+    let bound = 60 * SECOND;
+    for seed in seeds(40) {
+        let mut world = World::new(CONFIG, seed);
+        let chaos = Chaos { acks: false, silences: false, moods: false, crashes: true };
+        let mut since: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
+        for _ in 0..150 {
+            random_step(&mut world, &chaos);
+            world.agents_send(None);
+            let now = world.now;
+            let knows = knowledge(&world);
+            let mut firing = BTreeMap::new();
+            for incident in world.open_incidents() {
+                for alert in incident.alerts.iter().filter(|alert| alert.resolved_at.is_none()) {
+                    let key = name(&alert.labels);
+                    let state = format!("{} {}", alert.state.name(), alert.flapping);
+                    let began = since.get(&key).filter(|(was, _)| *was == state).map_or(now, |(_, at)| *at);
+                    let told = knows.iter().any(|((n, _), k)| *n == incident.number && k.contains_key(&key));
+                    let late = between(began, now) > bound;
+                    assert!(
+                        told || !late,
+                        "seed {seed}: {key} fires since {began} and nobody was told at {now}"
+                    );
+                    firing.insert(key, (state, began));
+                }
+            }
+            since = firing;
+        }
+    }
+}
+
+/// `DOGWATCH_SEEDS=5000` looks longer, or `DOGWATCH_SEEDS=17..18` at one.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("DOGWATCH_SEEDS").unwrap_or_default();
+    match asked.split_once("..") {
+        Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+        None => 0..asked.parse().unwrap_or(few),
+    }
+}

@@ -1,0 +1,80 @@
+//! A store in memory: what survives when a test ends a core and begins another.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Store, StoreError};
+use crate::{
+    agent::Agent,
+    alert::{Alert, AlertKey},
+    core::{Change, Counters, Loaded},
+    incident::Incident,
+    outbox::Row,
+    silence::Silence,
+    told::Told,
+};
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) counters: Counters,
+    pub(crate) agents: BTreeMap<String, Agent>,
+    pub(crate) alerts: BTreeMap<AlertKey, Alert>,
+    pub(crate) incidents: BTreeMap<u64, Incident>,
+    pub(crate) told: BTreeMap<(u64, String), Told>,
+    pub(crate) silences: BTreeMap<u64, Silence>,
+    pub(crate) outbox: BTreeMap<u64, Row>,
+}
+
+impl Store for Memory {
+    fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {
+        let mut spent: Vec<_> = self
+            .outbox
+            .values()
+            .filter_map(|row| Some((row.notification.receiver.clone(), row.first_try_at?)))
+            .collect();
+        spent.sort_by_key(|(_, at)| *at);
+        Ok(Loaded {
+            agents: self.agents.clone().into_iter().collect(),
+            alerts: self.alerts.clone().into_iter().collect(),
+            incidents: self.incidents.values().filter(|incident| !incident.left_memory).cloned().collect(),
+            told: self
+                .told
+                .clone()
+                .into_iter()
+                .map(|((number, receiver), told)| (number, receiver, told))
+                .collect(),
+            silences: self.silences.values().filter(|silence| silence.ends_at > now).cloned().collect(),
+            outbox: self.outbox.values().filter(|row| row.settled_at.is_none()).cloned().collect(),
+            instance: "test".into(),
+            spent,
+            counters: self.counters,
+        })
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        for change in changes {
+            match change.clone() {
+                Change::Counters(counters) => self.counters = counters,
+                Change::Agent(id, agent) => drop(self.agents.insert(id, agent)),
+                Change::Alert(key, Some(alert)) => drop(self.alerts.insert(key, *alert)),
+                Change::Alert(key, None) => drop(self.alerts.remove(&key)),
+                Change::Incident(incident) => drop(self.incidents.insert(incident.number, *incident)),
+                Change::Told { incident, receiver, told: Some(told) } => {
+                    self.told.insert((incident, receiver), told);
+                }
+                Change::Told { incident, receiver, told: None } => {
+                    self.told.remove(&(incident, receiver));
+                }
+                Change::Silence(silence) => drop(self.silences.insert(silence.number, silence)),
+                Change::Outbox(row) => drop(self.outbox.insert(row.seq, *row)),
+                Change::History(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn prune(&mut self, _before: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
