@@ -9,11 +9,15 @@
 //! | [`certificates`] | a private authority and a certificate for loopback |
 //! | [`dns_message`] | the few bytes of DNS that a client and a fake upstream need, written apart from the code under test |
 //! | [`dns_client`] | asks a DNS server over UDP or TCP |
+//! | [`dns_world`] | a host, its cache and its upstream in virtual time |
+//! | [`drill`] | the outage drills and their scores |
 //! | [`upstream`] | a scriptable upstream: right answers, silence, SERVFAIL and other ways to be ill |
 
 pub mod certificates;
 pub mod dns_client;
 pub mod dns_message;
+pub mod dns_world;
+pub mod drill;
 pub mod host;
 pub mod mail_server;
 pub mod pagerduty;

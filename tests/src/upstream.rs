@@ -146,7 +146,7 @@ pub fn name(number: u32, ttl_s: u32) -> String {
 }
 
 /// The answer to a query in this mood; `None` for silence.
-fn reply(query: &[u8], mood: Mood) -> Option<Vec<u8>> {
+pub fn reply(query: &[u8], mood: Mood) -> Option<Vec<u8>> {
     if query.len() < 17 || mood == Mood::Silent {
         return None;
     }

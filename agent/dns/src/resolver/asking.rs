@@ -376,11 +376,12 @@ impl Resolver {
         }
     }
 
-    /// After an outage upstream is asked as much as before it; a little more each minute, so that the queue surely ends.
+    /// After an outage upstream is asked less than before it (new names and probes come on top); a quarter more each
+    /// minute, so that the queue surely ends.
     fn set_refresh_pace(&mut self, now: Moment) {
         self.refresh_pace_set = now;
         let minutes = self.draining_since.map_or(0, |since| now.since(since).as_secs() / 60);
-        let growth = 1.0 + 0.25 * f64::from(u32::try_from(minutes).unwrap_or(u32::MAX));
+        let growth = 0.75 + 0.25 * f64::from(u32::try_from(minutes).unwrap_or(u32::MAX));
         let rate = (self.baseline.per_second(now) * growth).max(REFRESH_PER_SECOND_MIN);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let rate = rate.clamp(1.0, 10_000.0) as u32;
