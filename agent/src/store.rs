@@ -37,6 +37,7 @@ pub struct Order {
 pub struct Done {
     /// The events are on disk up to `through`, or why not.
     pub spooled: io::Result<()>,
+    pub epoch: u64,
     pub through: u64,
     /// The state file was written, or need not be; it is not tried if `spooled` failed.
     pub saved: io::Result<()>,
@@ -95,10 +96,10 @@ struct Disk {
 
 impl Disk {
     fn obey(&mut self, order: Order) -> Done {
-        let through = order.next_seq - 1;
+        let (epoch, through) = (order.epoch, order.next_seq - 1);
         let spooled = self.spool(&order);
         let saved = if spooled.is_ok() { self.save(order) } else { Ok(()) };
-        Done { spooled, through, saved, spool_bytes: self.spool.length() }
+        Done { spooled, epoch, through, saved, spool_bytes: self.spool.length() }
     }
 
     fn spool(&mut self, order: &Order) -> io::Result<()> {

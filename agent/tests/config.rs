@@ -1,5 +1,7 @@
 //! What a person reads who wrote a config wrongly: everything at once, in order, each with its place and a way out.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! The real agent with real plugins against an alertd that remembers.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::{fs, io::Write as _, process::Command};
@@ -12,7 +14,7 @@ use rustix::process::Signal;
 
 #[tokio::test]
 async fn a_problem_reaches_alertd_and_its_recovery_too() {
-    let (place, alertd, agent) = started(&["web"]).await;
+    let (place, alertd, agent) = started(&["web"]);
     set(&place, "web", 2);
     assert_eq!(alertd.states_of("web", 1).await, [State::Critical]);
     set(&place, "web", 0);
@@ -24,7 +26,7 @@ async fn a_problem_reaches_alertd_and_its_recovery_too() {
 
 #[tokio::test]
 async fn a_restart_announces_nothing_again_and_forgets_nothing() {
-    let (place, alertd, agent) = started(&["web"]).await;
+    let (place, alertd, agent) = started(&["web"]);
     set(&place, "web", 2);
     alertd.states_of("web", 1).await;
     agent.stop();
@@ -39,7 +41,7 @@ async fn a_restart_announces_nothing_again_and_forgets_nothing() {
 
 #[tokio::test]
 async fn what_happens_while_alertd_is_away_is_told_when_it_is_back() {
-    let (place, alertd, _agent) = started(&["web"]).await;
+    let (place, alertd, _agent) = started(&["web"]);
     alertd.memory(|memory| memory.refuse = Some(503));
     for (code, state) in [(2, "CRITICAL"), (1, "WARNING"), (0, "OK"), (2, "CRITICAL")] {
         set(&place, "web", code);
@@ -53,7 +55,7 @@ async fn what_happens_while_alertd_is_away_is_told_when_it_is_back() {
 
 #[tokio::test]
 async fn a_reload_applies_a_valid_config_and_keeps_the_old_one_loudly_if_it_is_invalid() {
-    let (place, alertd, agent) = started(&["web", "db"]).await;
+    let (place, alertd, agent) = started(&["web", "db"]);
     set(&place, "web", 2);
     set(&place, "db", 2);
     alertd.states_of("web", 1).await;
@@ -88,7 +90,7 @@ async fn a_reload_applies_a_valid_config_and_keeps_the_old_one_loudly_if_it_is_i
 
 #[tokio::test]
 async fn a_check_removed_while_the_agent_was_down_is_removed_when_it_starts() {
-    let (place, alertd, agent) = started(&["web", "db"]).await;
+    let (place, alertd, agent) = started(&["web", "db"]);
     set(&place, "db", 2);
     alertd.states_of("db", 1).await;
     agent.stop();
@@ -99,7 +101,7 @@ async fn a_check_removed_while_the_agent_was_down_is_removed_when_it_starts() {
 
 #[tokio::test]
 async fn new_labels_of_a_firing_service_reach_alertd() {
-    let (place, alertd, agent) = started(&["web"]).await;
+    let (place, alertd, agent) = started(&["web"]);
     set(&place, "web", 2);
     alertd.states_of("web", 1).await;
     place.write_config(&(switch(&place, "web") + "labels = { team = \"web\" }\n"));
@@ -117,7 +119,7 @@ async fn new_labels_of_a_firing_service_reach_alertd() {
 
 #[tokio::test]
 async fn an_alertd_that_forgot_is_told_the_truth_by_the_next_heartbeat() {
-    let (place, alertd, _agent) = started(&["web"]).await;
+    let (place, alertd, _agent) = started(&["web"]);
     set(&place, "web", 2);
     alertd.states_of("web", 1).await;
     alertd.memory(|memory| memory.states.clear());
@@ -162,7 +164,7 @@ async fn the_dns_cache_is_felt_through_its_control_socket_and_its_death_too() {
 #[tokio::test]
 async fn a_full_disk_under_the_spool_loses_nothing_while_the_agent_lives() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let (place, alertd, agent) = started_on(&disk).await;
+    let (place, alertd, agent) = started_on(&disk);
     set(&place, "web", 1);
     assert_eq!(alertd.states_of("web", 1).await, [State::Warning]);
 
@@ -192,7 +194,7 @@ async fn a_full_disk_under_the_spool_loses_nothing_while_the_agent_lives() {
 #[tokio::test]
 async fn killed_while_the_disk_was_full_the_agent_begins_a_new_epoch_and_alertd_learns_the_truth() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let (place, alertd, agent) = started_on(&disk).await;
+    let (place, alertd, agent) = started_on(&disk);
     set(&place, "web", 1);
     alertd.states_of("web", 1).await;
     disk.fill();
@@ -227,7 +229,7 @@ fn set(place: &Place, name: &str, code: u8) {
     fs::rename(place.path("next"), place.path(name)).unwrap();
 }
 
-async fn started(services: &[&str]) -> (Place, Alertd, Agent) {
+fn started(services: &[&str]) -> (Place, Alertd, Agent) {
     let place = Place::new("");
     for service in services {
         set(&place, service, 0);
@@ -289,7 +291,7 @@ impl Drop for SmallDisk {
 
 /// An agent whose state is on that disk and whose events are longer than a page, so that none fits into what is left of
 /// the last one.
-async fn started_on(disk: &SmallDisk) -> (Place, Alertd, Agent) {
+fn started_on(disk: &SmallDisk) -> (Place, Alertd, Agent) {
     let place = Place::new("");
     set(&place, "web", 0);
     let long = "read state < DIR/web; printf 'state %s\\n%05000d' $state 0; exit $state";

@@ -169,7 +169,10 @@ impl Kind {
 
 /// The checks worth running on this host without being told: names of kinds, each with its default options.
 pub fn defaults(host: &Host) -> Vec<&'static str> {
-    let mut kinds = vec!["load", "memory", "swap", "disk"];
+    let mut kinds = vec!["load", "memory", "disk"];
+    if host.root.swap().is_ok_and(|swap| swap.total > 0) {
+        kinds.push("swap");
+    }
     if root::runs_systemd(&host.root) {
         kinds.push("systemd");
     }

@@ -109,7 +109,8 @@ impl Engine {
         let now = self.clock.now();
         self.disk.busy_since = None;
         self.disk.spool_bytes = done.spool_bytes;
-        if done.spooled.is_ok() {
+        // Numbers of an epoch that ended meanwhile mean nothing now.
+        if done.spooled.is_ok() && done.epoch == self.epoch {
             self.outbox.on_spooled(done.through);
         }
         match done.spooled.and(done.saved) {
