@@ -114,7 +114,7 @@ impl Life<'_> {
 
     /// Our demo upstream, in the host's network.
     fn start_upstream(&mut self) -> Result<()> {
-        let program = std::env::current_exe()?.display().to_string();
+        let program = program()?;
         let relay =
             self.host.in_network(&[&program, "relay", "--listen", UPSTREAM]).stdout(Stdio::null()).spawn()?;
         self.upstream = Some(relay);
@@ -286,7 +286,7 @@ impl Life<'_> {
         fs::write(&config, &edited)?;
         let old: Vec<_> =
             SERVICES.iter().map(|service| main_pid(&self.host, service).unwrap_or_default()).collect();
-        let program = std::env::current_exe()?.display().to_string();
+        let program = program()?;
         let flood = self
             .host
             .in_network(&[&program, "ask", "--server", CACHE, "--rate", "200", "--seconds", "8", NAME])
@@ -399,6 +399,15 @@ impl Drop for Life<'_> {
     }
 }
 
+/// This program, as it was when the lab began: cargo may put a newer one in its place meanwhile.
+fn program() -> Result<String> {
+    let copy = super::host::folder().join("xtask");
+    if !copy.exists() {
+        fs::copy("/proc/self/exe", &copy)?;
+    }
+    Ok(copy.display().to_string())
+}
+
 /// Whatever folder it is in, a path with one of our names is ours (but for dpkg's own log and list of what was here).
 fn is_ours(path: &str) -> bool {
     let exempt = ["/root/", "/var/log/journal", "/var/lib/dpkg/"].iter().any(|start| path.starts_with(start));
@@ -410,7 +419,7 @@ fn file_name(path: &Path) -> Result<&str> {
 }
 
 fn ask(host: &Host, server: &str, name: &str) -> Result<String> {
-    let program = std::env::current_exe()?.display().to_string();
+    let program = program()?;
     let said = sh::output(&mut host.in_network(&[&program, "ask", "--server", server, name]))?;
     let value = said.trim_start_matches(name).trim();
     ensure!(value.starts_with("192.0.2."), "{server} says {value}");

@@ -57,6 +57,7 @@ fn life(dev: bool, count: &mut Count) -> Result<Outcome> {
     let lock = fs::File::create(host::folder().join("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another lab runs in this checkout")?;
     host::clean();
+    let _ = fs::remove_file(host::folder().join("xtask"));
     clean_when_interrupted()?;
 
     let (first, second) = packages(dev)?;

@@ -19,18 +19,20 @@ pub(crate) fn text(stage: &Stage, part: Part, checks: &Checks) -> String {
 
 fn dns(stage: &Stage) -> String {
     format!(
-        "[dns]\nlisten = [\"{}\"]\nstate_dir = {}\ncontrol_socket = {}\nmetrics = \"{}\"\nupstreams = [\"{}\"]\n",
+        "[dns]\nlisten = [\"{}\"]\nupstreams = [\"{}\"]\nstate_dir = {}\ncontrol_socket = {}\nmetrics = \"{}\"\n",
         stage.dns(),
+        stage.relay(),
         quoted(&stage.state(Part::Dns)),
         quoted(&stage.socket(Part::Dns)),
         stage.metrics(Part::Dns),
-        stage.relay(),
     )
 }
 
 fn alertd(stage: &Stage) -> String {
     format!(
-        "[alertd]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n[receiver.local.maildir]\npath = {}\n",
+        "[alertd]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n\
+         # One incident for each service, so that the demo's is not mixed with what this host really has.\n\
+         [[route]]\nreceiver = \"local\"\ngroup_by = [\"host\", \"service\"]\n\n[receiver.local.maildir]\npath = {}\n",
         quoted(&stage.socket(Part::Alertd)),
         quoted(&stage.state(Part::Alertd)),
         stage.metrics(Part::Alertd),
@@ -73,18 +75,17 @@ note = \"you broke it yourself; `dogwatch submit demo OK` mends it\"
 /// A script that saves typing the paths: `var/bin/dogwatch submit …`, `var/bin/alertctl ack …`.
 pub(crate) fn wrapper(stage: &Stage, program: &str) -> String {
     let (path, top) = (quoted(&stage.binaries.join(program)), quoted(sh::root()));
-    let sockets = [Part::Alertd, Part::Agent, Part::Dns].map(|part| quoted(&stage.socket(part)));
-    let [alertd, agent, dns] = sockets;
-    let configs = [Part::Agent, Part::Dns].map(|part| quoted(&stage.config(part)));
-    let [agent_config, dns_config] = configs;
-    let _ = (dns, dns_config);
+    let [alertd, agent] = [Part::Alertd, Part::Agent].map(|part| quoted(&stage.socket(part)));
+    let [agent_config, dns_config] = [Part::Agent, Part::Dns].map(|part| quoted(&stage.config(part)));
     format!(
         "#!/bin/sh
 cd {top} || exit
 export ALERTD_SOCKET={alertd}
-case \"{program} $1\" in
-\"dogwatch submit\" | \"dogwatch status\") verb=$1; shift; set -- \"$verb\" --socket {agent} \"$@\" ;;
+verb=$1
+case \"{program} $verb\" in
+\"dogwatch submit\" | \"dogwatch status\") shift; set -- $verb --socket {agent} \"$@\" ;;
 \"dogwatch list\") shift; set -- list --config {agent_config} \"$@\" ;;
+\"dogwatch dns\") what=$2; shift 2; set -- dns \"$what\" --config {dns_config} \"$@\" ;;
 esac
 exec {path} \"$@\"
 "

@@ -163,10 +163,10 @@ fn screen(stage: &Stage) -> String {
     ];
     for (name, place, part) in rows {
         let (metrics, log) = (stage.metrics(part), stage.log(part));
-        lines.push(format!("  {name:<13} {place:<25} http://{metrics}/metrics  {}", log.display()));
+        lines.push(format!("  {name:<13} {place:<26} http://{metrics}/metrics  {}", log.display()));
     }
     lines.push(format!(
-        "  {:<13} {:<25} forwards to {behind}; answers *.demo.test itself",
+        "  {:<13} {:<26} forwards to {behind}; answers *.demo.test itself",
         "upstream",
         stage.relay().to_string()
     ));
@@ -177,15 +177,21 @@ fn screen(stage: &Stage) -> String {
         ("read the page", format!("cat {dir}/mail/new/*")),
         (
             "acknowledge it",
-            format!("{dir}/bin/alertctl ack 1 'on my way'   # then: {dir}/bin/alertctl status"),
+            format!("{dir}/bin/alertctl ack 1 'on my way'   (the number in the page's subject)"),
         ),
-        ("kill the upstream", "cargo xtask upstream stop   # later: cargo xtask upstream start".into()),
-        ("watch the name go on", "cargo xtask ask --watch www.demo.test".into()),
+        ("watch a name", "cargo xtask ask --watch www.demo.test   (leave it running)".into()),
+        (
+            "kill the upstream",
+            "cargo xtask upstream stop   (the name goes on; a page says what is wrong)".into(),
+        ),
     ];
     for (number, (what, how)) in (1..).zip(steps) {
         lines.push(format!("  {number}. {what:<21} {how}"));
     }
-    lines.join("\n") + "\n\n"
+    lines.push(format!(
+        "\nAnd back: cargo xtask upstream start; {dir}/bin/dogwatch submit demo OK mended; {dir}/bin/alertctl status\n"
+    ));
+    lines.join("\n") + "\n"
 }
 
 /// `192.0.2.1` or `192.0.2.1:5353`.

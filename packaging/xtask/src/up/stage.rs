@@ -166,7 +166,7 @@ impl Stage {
     /// Starts a part in a process group of its own, so that Ctrl-C reaches only us, and waits until it serves.
     pub(crate) fn start(&self, part: Part) -> Result<Child> {
         let log = fs::OpenOptions::new().create(true).append(true).open(sh::root().join(self.log(part)))?;
-        let mut command = self.command(part)?;
+        let mut command = self.command(part);
         // The mode of sockets and files is the daemons' business, not the umask's of whoever started us.
         let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .stdin(Stdio::null())
@@ -195,14 +195,15 @@ impl Stage {
         Ok(child)
     }
 
-    fn command(&self, part: Part) -> Result<Command> {
+    fn command(&self, part: Part) -> Command {
         if part == Part::Upstream {
-            let mut command = sh::command(&[std::env::current_exe()?]);
+            // This very program, even if cargo has put a newer one in its place meanwhile.
+            let mut command = sh::command(&["/proc/self/exe"]);
             command.arg("relay").arg("--listen").arg(self.relay().to_string());
             if let Some(to) = self.upstream {
                 command.arg("--to").arg(to.to_string());
             }
-            return Ok(command);
+            return command;
         }
         let program = if part == Part::Alertd { "alertd" } else { "dogwatch" };
         let mut command = sh::command(&[self.binaries.join(program)]);
@@ -212,7 +213,7 @@ impl Stage {
             Part::Alertd | Part::Upstream => &mut command,
         };
         command.arg("--config").arg(self.config(part));
-        Ok(command)
+        command
     }
 
     fn serves(&self, part: Part) -> bool {
@@ -263,5 +264,5 @@ pub(crate) fn wait_or_kill(child: &mut Child) -> bool {
 /// Whether a process of that number is one of ours (numbers are used again).
 fn is_ours(pid: &str) -> bool {
     let name = fs::read_to_string(Path::new("/proc").join(pid).join("comm")).unwrap_or_default();
-    !pid.is_empty() && ["dogwatch", "alertd", "xtask"].contains(&name.trim())
+    !pid.is_empty() && ["dogwatch", "alertd", "exe"].contains(&name.trim())
 }
