@@ -42,13 +42,22 @@ pub(crate) fn build(version: Option<&str>) -> Result<PathBuf> {
         "-p",
         "dogwatch-alertd",
     ]))?;
-    let package = pack(version, &sh::target().join("release"))?;
+    let package = pack(version, &sh::target().join("release"), Packing::Small)?;
     check(&package)?;
     Ok(package)
 }
 
+/// What the packer should care for.
+#[derive(Clone, Copy)]
+pub(crate) enum Packing {
+    /// To be shipped.
+    Small,
+    /// To be thrown away by the lab.
+    Quick,
+}
+
 /// Packs the programs that lie in `binaries`.
-pub(crate) fn pack(version: &str, binaries: &Path) -> Result<PathBuf> {
+pub(crate) fn pack(version: &str, binaries: &Path, packing: Packing) -> Result<PathBuf> {
     let architecture = sh::output(&mut sh::command(&["dpkg", "--print-architecture"]))?;
     let root = sh::target().join("deb/root");
     let _ = fs::remove_dir_all(&root);
@@ -79,8 +88,12 @@ pub(crate) fn pack(version: &str, binaries: &Path) -> Result<PathBuf> {
     let dist = sh::root().join("dist");
     fs::create_dir_all(&dist)?;
     let package = dist.join(format!("dogwatch_{version}_{architecture}.deb"));
-    let mut build = sh::command(&["dpkg-deb", "--root-owner-group", "-Zxz", "--build"]);
-    sh::output(build.arg(&root).arg(&package))?;
+    let packing: &[&str] = match packing {
+        Packing::Small => &["-Zxz"],
+        Packing::Quick => &["-Zgzip", "-z1"],
+    };
+    let mut build = sh::command(&["dpkg-deb", "--root-owner-group"]);
+    sh::output(build.args(packing).arg("--build").arg(&root).arg(&package))?;
     Ok(package)
 }
 

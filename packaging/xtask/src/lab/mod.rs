@@ -79,10 +79,11 @@ fn packages(dev: bool) -> Result<(PathBuf, PathBuf)> {
     if dev {
         sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
         let binaries = sh::target().join("debug");
-        return Ok((deb::pack(version, &binaries)?, deb::pack(NEXT, &binaries)?));
+        let pack = |version| deb::pack(version, &binaries, deb::Packing::Quick);
+        return Ok((pack(version)?, pack(NEXT)?));
     }
     let first = deb::build(None)?;
-    Ok((first, deb::pack(NEXT, &sh::target().join("release"))?))
+    Ok((first, deb::pack(NEXT, &sh::target().join("release"), deb::Packing::Quick)?))
 }
 
 /// Ctrl-C in mid-run must leave neither mounts nor processes.
