@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -11,7 +12,10 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, binary, free_port, wait_for};
+use crate::{
+    http,
+    process::{Process, binary, free_port, wait_for},
+};
 
 pub struct Host {
     pub alertd: Option<Process>,
@@ -127,6 +131,29 @@ impl Host {
                 self.log("dogwatch")
             );
             self.agent_status().is_some()
+        });
+    }
+
+    /// Writes `dns.toml` and starts the cache in front of `upstream`; waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_dns(&mut self, upstream: SocketAddr) {
+        let text = format!(
+            "[dns]\nlisten = [\"127.0.0.1:{}\"]\nupstreams = [\"{upstream}\"]\nstate_dir = \"{}\"\n\
+             control_socket = \"{}\"\nmetrics = \"127.0.0.1:{}\"\n",
+            self.dns_port,
+            self.path("dns").display(),
+            self.path("dns.sock").display(),
+            self.dns_metrics
+        );
+        let config = self.write("dns.toml", &text);
+        let mut command = Command::new(binary("dogwatch"));
+        command.arg("dns").arg("--config").arg(config);
+        self.dns = Some(Process::start("dns", &mut command, self.folder()));
+        wait_for("the cache to be up", || {
+            assert!(self.dns.as_mut().is_some_and(Process::running), "dns ended:\n{}", self.log("dns"));
+            http::get(self.dns_metrics, "/metrics").is_some()
         });
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`process`] | starts the workspace's binaries and Debian's, awaits conditions, ends what it started |
 //! | [`host`] | alertd, agent and cache of one host, their configs, `alertctl` |
+//! | [`http`] | a GET |
 //! | [`mail_server`] | OpenSMTPD, plain and with STARTTLS and login |
 //! | [`pagerduty`] | a stand-in that keeps the Events API v2's rules |
 //! | [`certificates`] | a private authority and a certificate for loopback |
@@ -19,6 +20,7 @@ pub mod dns_message;
 pub mod dns_world;
 pub mod drill;
 pub mod host;
+pub mod http;
 pub mod mail_server;
 pub mod pagerduty;
 pub mod process;

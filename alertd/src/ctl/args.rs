@@ -84,6 +84,11 @@ pub enum Command {
         /// The receiver's name in the config: [receiver.NAME.…]
         receiver: String,
     },
+    /// Look at the config without touching the running alertd
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +155,16 @@ pub struct History {
     /// How many entries at most
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     pub limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check a config file and its drop-ins: every problem at once, with line and column
+    Check {
+        /// The file; the drop-ins beside it (alertd.d/*.toml) are read too [default: /etc/dogwatch/alertd.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 /// `4711` or `#4711`.

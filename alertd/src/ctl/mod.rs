@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
+//! | `config` | `config check`: alertd's own reading of its config |
 //! | `show` | answers as text (pure) |
 //! | `paint` | tables and colours (pure) |
 //!
@@ -25,10 +26,11 @@ use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub mod args;
+mod config;
 mod paint;
 mod show;
 
-use args::{Cli, Command, Silence, SilenceCommand};
+use args::{Cli, Command, ConfigCommand, Silence, SilenceCommand};
 use paint::Paint;
 use show::View;
 
@@ -124,6 +126,9 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
         }
         Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
+        Command::Config { command: ConfigCommand::Check { config } } => {
+            Ok(config::check(config.as_deref(), cli.json))
+        }
     }
 }
 

@@ -79,14 +79,22 @@ fn title_after_tag(told: &Notification) -> String {
         Kind::Digest => {
             format!("{} held back: {}", plural(told.digest.len(), "notification"), digest_counts(told))
         }
-        Kind::Problem => format!("{} {}", worst(told).name(), subject(told)),
-        Kind::Update => format!("{} (update) {}", worst(told).name(), subject(told)),
-        Kind::Reminder => format!("still {} {}", worst(told).name(), subject(told)),
+        Kind::Problem => format!("{} {}", bad(told), subject(told)),
+        Kind::Update => format!("{} (update) {}", bad(told), subject(told)),
+        Kind::Reminder => format!("still {} {}", bad(told), subject(told)),
         Kind::Recovery => format!("OK {}", subject(told)),
         Kind::Acknowledged => match &told.ack {
             Some(ack) => format!("acknowledged by {}: {}", ack.author, subject(told)),
             None => format!("acknowledged: {}", subject(told)),
         },
+    }
+}
+
+/// The worst state; what flaps while it is OK is no OK.
+fn bad(told: &Notification) -> &'static str {
+    match worst(told) {
+        State::Ok => "FLAPPING",
+        state => state.name(),
     }
 }
 
@@ -168,13 +176,22 @@ fn severity(state: State) -> u8 {
 
 /// Why the reader is told, in words; the reason's own name stands behind it for `grep`.
 pub fn why_told(told: &Notification) -> String {
-    let words = match told.kind {
-        Kind::Problem => "first message about this to you",
-        Kind::Update => "something changed in this incident",
-        Kind::Reminder => "still not OK",
-        Kind::Recovery | Kind::Acknowledged => "you were told of the problem",
-        Kind::Digest => "the rate limit held these back",
-        Kind::Test => "somebody ran alertctl test-notify",
+    let words = match (told.kind, told.reason.as_str()) {
+        (_, "escalation_step") => "nobody acknowledged so far",
+        (_, "escalation_repeat") => "nobody acknowledged, so everybody is told again",
+        (_, "delivery_failed") => "another receiver could not be reached",
+        (_, "fallback") => "you stand in for a receiver that could not be reached",
+        (_, "silence_ended") => "a silence ended and it is still so",
+        (_, "ack_expired") => "an ack expired and it is still so",
+        (_, "ack_outdated") => "it changed after somebody acknowledged",
+        (_, "unacked") => "somebody took the ack back",
+        (_, "removed") => "it is no longer watched; nobody says that it is well",
+        (Kind::Problem, _) => "first message about this to you",
+        (Kind::Update, _) => "something changed in this incident",
+        (Kind::Reminder, _) => "still not OK",
+        (Kind::Recovery | Kind::Acknowledged, _) => "you were told of the problem",
+        (Kind::Digest, _) => "the rate limit held these back",
+        (Kind::Test, _) => "somebody ran alertctl test-notify",
     };
     format!("{words} ({})", line(&told.reason, 80))
 }
@@ -216,6 +233,10 @@ pub(super) mod tests {
         assert_eq!(title(&problem()), "[#4711] CRITICAL web1/disk: /var 96% used");
         let of = |kind| title(&Notification { kind, ..problem() });
         assert_eq!(of(Kind::Reminder), "[#4711] still CRITICAL web1/disk: /var 96% used");
+        let mut flapping = problem();
+        flapping.firing[0].state = State::Ok;
+        flapping.firing[0].flapping = true;
+        assert_eq!(title(&flapping), "[#4711] FLAPPING web1/disk (flapping): /var 96% used");
         assert_eq!(of(Kind::Test), "[test] dogwatch test message to oncall");
     }
 

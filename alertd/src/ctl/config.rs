@@ -1,0 +1,53 @@
+//! `alertctl config check`: reads the config as alertd would, without alertd.
+
+use std::path::Path;
+
+use dogwatch_daemon::config::Problems;
+use serde_json::json;
+
+use super::{Answer, Exit, pretty};
+use crate::config::Config;
+
+/// As alertd's own default.
+const DEFAULT: &str = "/etc/dogwatch/alertd.toml";
+
+/// A file that was named must exist; that the default one is missing is a config too: all defaults.
+pub(super) fn check(named: Option<&Path>, as_json: bool) -> Answer {
+    let path = named.unwrap_or(Path::new(DEFAULT));
+    let checked = if named.is_some() && !path.exists() {
+        let mut problems = Problems::default();
+        problems.add_whole(path, "does not exist; name the file that alertd reads");
+        Err(problems)
+    } else {
+        Config::read(path)
+    };
+    match checked {
+        Ok(config) => Answer { text: fine(path, &config, as_json), exit: Exit::Done },
+        Err(problems) => Answer { text: wrong(&problems, as_json), exit: Exit::Refused },
+    }
+}
+
+fn fine(path: &Path, config: &Config, as_json: bool) -> String {
+    let receivers: Vec<_> = config.rules.receivers.keys().collect();
+    if as_json {
+        return pretty(&json!({ "ok": true, "problems": [], "receivers": receivers }));
+    }
+    let names: Vec<_> = receivers.iter().map(|name| name.as_str()).collect();
+    let missing = if path.exists() { "" } else { " (not there: the defaults hold)" };
+    format!("{}{missing}: fine; receivers: {}\n", path.display(), names.join(", "))
+}
+
+fn wrong(problems: &Problems, as_json: bool) -> String {
+    if !as_json {
+        return format!("{problems}\n");
+    }
+    let list: Vec<_> = problems
+        .0
+        .iter()
+        .map(|problem| {
+            let (line, column) = problem.at.unzip();
+            json!({ "file": problem.file, "line": line, "column": column, "message": problem.message })
+        })
+        .collect();
+    pretty(&json!({ "ok": false, "problems": list }))
+}

@@ -1,0 +1,86 @@
+//! The three metrics pages, judged by promtool and scraped by a real Prometheus.
+
+use std::{
+    fs,
+    io::Write,
+    net::UdpSocket,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use dogwatch_tests::{
+    host::Host,
+    http,
+    process::{Process, debian_program, free_port, wait_for},
+};
+
+#[test]
+fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
+    let Some(promtool) = debian_program("promtool", "prometheus") else { return };
+    let Some(prometheus) = debian_program("prometheus", "prometheus") else { return };
+    let mut host = Host::new();
+    // An upstream that never answers: the outage's metrics are on the page too.
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    host.start_dns(upstream.local_addr().unwrap());
+    host.start_alertd("");
+    host.start_agent("[check.load]\ninterval = \"1s\"\nretry_interval = \"1s\"\n[check.broken]\nkind = \"plugin\"\ncommand = [\"/bin/false\"]\ninterval = \"1s\"\nretry_interval = \"1s\"\nmax_attempts = 1\n");
+    // Numbers appear with their first event: wait until an alert went all the way.
+    wait_for("a notification", || !host.maildir("alertd/mail").is_empty());
+
+    let pages = [("agent", host.agent_metrics), ("alertd", host.alertd_metrics), ("dns", host.dns_metrics)];
+    let prefixes = ["dogwatch_", "alertd_", "dogwatch_dns_"];
+    for ((name, port), prefix) in pages.iter().zip(prefixes) {
+        let (status, page) = http::get(*port, "/metrics").unwrap();
+        assert_eq!(status, 200, "{name}");
+        judge(&promtool, name, &page);
+        let metrics = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        for line in metrics {
+            assert!(line.starts_with(prefix), "{name}: {line}");
+        }
+    }
+
+    let (_process, port) = start_prometheus(&prometheus, &host, &pages);
+    wait_for("three targets that are up", || {
+        let (_, answer) = http::get(port, "/api/v1/query?query=sum(up)").unwrap_or_default();
+        answer.contains(",\"3\"]")
+    });
+    // A number of each daemon arrived with its labels.
+    for query in ["dogwatch_build_info", "alertd_build_info", "dogwatch_dns_build_info"] {
+        let (_, answer) = http::get(port, &format!("/api/v1/query?query={query}")).unwrap();
+        assert!(answer.contains("\"version\":\""), "{query}: {answer}");
+    }
+}
+
+/// `promtool check metrics` must be silent: not even advice.
+fn judge(promtool: &Path, name: &str, page: &str) {
+    let mut check = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = check.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{name}: {}", String::from_utf8_lossy(&said));
+}
+
+fn start_prometheus(prometheus: &Path, host: &Host, pages: &[(&str, u16)]) -> (Process, u16) {
+    let mut config =
+        String::from("global: { scrape_interval: 500ms, scrape_timeout: 500ms }\nscrape_configs:\n");
+    for (name, port) in pages {
+        config +=
+            &format!("  - {{ job_name: {name}, static_configs: [{{ targets: [\"127.0.0.1:{port}\"] }}] }}\n");
+    }
+    let file = host.write("prometheus.yml", &config);
+    let port = free_port();
+    let data = host.path("prometheus");
+    fs::create_dir(&data).unwrap();
+    let mut command = Command::new(prometheus);
+    command
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.tsdb.path={}", data.display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    (Process::start("prometheus", &mut command, host.folder()), port)
+}
