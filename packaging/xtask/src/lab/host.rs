@@ -4,23 +4,26 @@
 //! process, mount, network (loopback only), UTS, IPC and cgroup namespaces, and the machine's kernel. What it cannot show:
 //! memory limits of cgroup v2 on a machine that has v1, negative OOM scores where root lacks `CAP_SYS_RESOURCE`.
 //!
-//! Everything a host leaves on the machine (process, mount, cgroups) is noted in its folder before it is made, so that
+//! Everything a host leaves on the machine (processes, mount, cgroups) is noted in its folder before it is made, so that
 //! [`clean`] takes it away even after a crash of the run that made it.
 
 use std::{
-    fs,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sh;
 
 /// In every host, beside what `minbase` has.
 const BASE_PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,libnss-systemd,procps";
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// What each cgroup controller of version 1 is called; nspawn mounts them read-only.
 const CONTROLLERS: &str = "memory cpu cpuacct pids blkio cpuset devices freezer";
 
@@ -128,7 +131,6 @@ exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
             .stderr(console.try_clone()?)
             .stdout(console)
             .spawn()?;
-        fs::write(self.folder.join("nspawn.pid"), child.id().to_string())?;
         let nspawn = child.id().to_string();
         let mut pid1 = None;
         sh::wait_until(BOOT_LIMIT, || {
@@ -218,12 +220,18 @@ fn remove(host: &Path) {
 }
 
 /// Ends the host's processes, takes its mount and cgroups away. What is on its disk stays.
+///
+/// Its processes are those in its cgroups: killing systemd-nspawn alone would leave the host running without it.
 fn stop(host: &Path) {
-    let pid = fs::read_to_string(host.join("nspawn.pid")).unwrap_or_default();
-    if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "systemd-nspawn") {
-        let _ = sh::output(&mut sh::command(&["kill", "-KILL", &pid]));
-        sh::wait_until(Duration::from_secs(10), || exited(&pid));
-    }
+    let cgroups = fs::read_to_string(host.join("cgroups")).unwrap_or_default();
+    sh::wait_until(STOP_LIMIT, || {
+        let processes: BTreeSet<_> =
+            cgroups.lines().flat_map(|cgroup| processes(Path::new(cgroup))).collect();
+        for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        processes.is_empty()
+    });
     let root = host.join("root");
     let unmounted = sh::wait_until(Duration::from_secs(5), || {
         !is_mount(&root) || sh::output(sh::command(&["umount", "-q"]).arg(&root)).is_ok()
@@ -231,14 +239,34 @@ fn stop(host: &Path) {
     if !unmounted {
         let _ = sh::output(sh::command(&["umount", "--lazy"]).arg(&root));
     }
-    for cgroup in fs::read_to_string(host.join("cgroups")).unwrap_or_default().lines() {
-        sh::wait_until(Duration::from_secs(2), || {
-            let empty = sh::command(&["find", cgroup, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
-                .stderr(Stdio::null())
-                .status();
-            empty.is_err() || !Path::new(cgroup).exists()
-        });
+    for cgroup in cgroups.lines() {
+        sh::wait_until(Duration::from_secs(2), || remove_cgroup(Path::new(cgroup)).is_ok());
     }
+}
+
+/// Every process in a cgroup and below it.
+fn processes(cgroup: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let own = text.lines().filter_map(|pid| pid.parse().ok());
+    own.chain(folders(cgroup).iter().flat_map(|below| processes(below))).collect()
+}
+
+fn remove_cgroup(cgroup: &Path) -> io::Result<()> {
+    for below in folders(cgroup) {
+        remove_cgroup(&below)?;
+    }
+    match fs::remove_dir(cgroup) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// The cgroup for the host in every hierarchy: below our own, so that limits set on us hold for it.
