@@ -51,11 +51,14 @@ pub struct World {
     next_query: Moment,
     mean_gap_s: f64,
     /// What is on its way back from the upstream.
-    wire: BinaryHeap<Reverse<(Moment, u64, Option<Vec<u8>>)>>,
+    wire: BinaryHeap<Reverse<Delivery>>,
     /// Waiting clients: which name, since when.
     waiting: Vec<(usize, Moment)>,
     out: Vec<u8>,
 }
+
+/// When, for which try, what; `None` is a timeout.
+type Delivery = (Moment, u64, Option<Vec<u8>>);
 
 struct Name {
     packet: Vec<u8>,
@@ -166,7 +169,8 @@ impl World {
     fn judge(&mut self, index: usize, answer: &[u8]) {
         let name = &mut self.names[index];
         let address = answer.get(name.address_at..name.address_at + 4);
-        let right = answer[3] & 0x0f == 0 && answer[7] == 1 && address == Some(&name.right);
+        let code = answer[3] & 0x0f;
+        let right = code == 0 && answer[7] == 1 && address == Some(&name.right);
         self.tally.wrong += u64::from(name.seen && !right);
         name.seen |= right;
     }

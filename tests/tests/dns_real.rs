@@ -33,20 +33,20 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("state");
-        Self::start_in(folder, state)
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        Self::start_in(folder)
     }
 
-    fn start_in(folder: TempDir, state: PathBuf) -> Self {
+    fn start_in(folder: TempDir) -> Self {
+        let state = folder.path().join("state").display().to_string();
+        let control = folder.path().join("control.sock").display().to_string();
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let (address, upstream_address) = (loopback(free_port()), loopback(free_port()));
         let config = format!(
             "[dns]\nlisten = [\"{address}\"]\nupstreams = [\"{upstream_address}\"]\nstate_dir = {state:?}\n\
-             control_socket = {:?}\nmetrics = \"127.0.0.1:0\"\n",
-            folder.path().join("control.sock"),
+             control_socket = {control:?}\nmetrics = \"127.0.0.1:0\"\n"
         );
-        fs::write(folder.path().join("dns.toml"), config).unwrap();
+        fs::write(folder.path().join("dns.toml"), config).expect("the test folder is writable");
         let upstream = start_upstream(&folder, upstream_address);
         let cache = start_cache(&folder);
         let pair = Self { folder, cache, upstream, address, upstream_address };
@@ -222,7 +222,7 @@ fn a_full_disk_under_the_snapshot_stops_no_answer_and_is_said() {
     let _unmount = Unmount(state.clone());
     // All that fits.
     let _ = fs::write(state.join("ballast"), vec![0; 128 << 10]);
-    let pair = Pair::start_in(folder, state.clone());
+    let pair = Pair::start_in(folder);
     pair.all_right(NAMES);
     wait_for("the full disk to be said", || pair.cache.log().contains("snapshot cannot be written"));
     pair.all_right(NAMES);

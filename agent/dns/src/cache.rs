@@ -313,3 +313,97 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(ttl_s: u32) -> Answer {
+        Answer {
+            verdict: Verdict::Positive,
+            ttl_s: Some(ttl_s),
+            len: 40,
+            additionals: 0,
+            ttl_offsets: vec![20],
+        }
+    }
+
+    fn cache(bytes_max: usize) -> Cache {
+        Cache::new(Bounds { bytes_max, ..Bounds::default() })
+    }
+
+    fn insert(cache: &mut Cache, key: &[u8]) -> Option<Slot> {
+        cache.insert(key, &[0; 40], &answer(60), Moment::START)
+    }
+
+    #[test]
+    fn lifetimes_are_bounded_and_what_may_not_be_kept_is_not() {
+        let mut cache = cache(1 << 20);
+        let slot = cache.insert(b"long", &[0; 40], &answer(7 * 86_400), Moment::START).unwrap();
+        assert_eq!(cache.get(slot).unwrap().ttl(), Duration::from_hours(24));
+        let negative = Answer { verdict: Verdict::NxDomain, ..answer(86_400) };
+        let slot = cache.insert(b"no", &[0; 40], &negative, Moment::START).unwrap();
+        assert_eq!(cache.get(slot).unwrap().ttl(), Duration::from_mins(15));
+        let unkept = Answer { ttl_s: None, ..answer(0) };
+        assert_eq!(cache.insert(b"none", &[0; 40], &unkept, Moment::START), None);
+    }
+
+    #[test]
+    fn a_flood_of_names_asked_once_does_not_push_out_what_is_in_use() {
+        let mut cache = cache(100 * 400);
+        let used: Vec<[u8; 4]> = (0..50_u32).map(u32::to_be_bytes).collect();
+        for key in &used {
+            insert(&mut cache, key);
+        }
+        for number in 1_000..20_000_u32 {
+            if number % 10 == 0 {
+                for key in &used {
+                    let slot = cache.find(key).expect("still there");
+                    cache.get_mut(slot).unwrap().touch(Moment::START);
+                }
+            }
+            insert(&mut cache, &number.to_be_bytes());
+        }
+        assert!(used.iter().all(|key| cache.find(key).is_some()));
+        assert!(cache.evicted > 18_000 && cache.bytes() <= 100 * 400);
+    }
+
+    proptest! {
+        /// Whatever is put in, taken out and touched: what is found is what was put in last, and bytes add up.
+        #[test]
+        fn it_agrees_with_a_plain_map(steps in proptest::collection::vec((0..4_u8, 0..30_u8, 1..60_u32), 0..300)) {
+            let mut cache = cache(6_000);
+            let mut model: HashMap<u8, u32> = HashMap::new();
+            for (step, key, ttl) in steps {
+                match step {
+                    0 | 1 => {
+                        prop_assert!(cache.insert(&[key], &[0; 40], &answer(ttl), Moment::START).is_some());
+                        model.insert(key, ttl);
+                    }
+                    2 => {
+                        if let Some(slot) = cache.find(&[key]) {
+                            cache.remove(slot);
+                        }
+                        model.remove(&key);
+                    }
+                    _ => {
+                        if let Some(entry) = cache.find(&[key]).and_then(|slot| cache.get_mut(slot)) {
+                            entry.touch(Moment::START);
+                        }
+                    }
+                }
+                for (_, entry) in cache.iter() {
+                    let expected = model.get(&entry.key()[0]).map(|&ttl| Duration::from_secs(u64::from(ttl)));
+                    prop_assert_eq!(Some(entry.ttl()), expected);
+                }
+                prop_assert_eq!(cache.bytes(), cache.iter().map(|(_, entry)| entry.cost()).sum::<usize>());
+                prop_assert_eq!(cache.len(), cache.iter().count());
+                prop_assert!(cache.bytes() <= 6_000);
+            }
+        }
+    }
+}

@@ -476,4 +476,4 @@ impl Resolver {
 }
 
 /// A recovery is watched for this long even if nobody asks for anything stale.
-const DRAIN_MIN: Duration = Duration::from_secs(5);
+const DRAIN_MIN: Duration = Duration::from_secs(2);

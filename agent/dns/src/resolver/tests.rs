@@ -21,8 +21,8 @@ struct World {
     sent: usize,
     ttl_s: u32,
     answers: Vec<Heard>,
-    /// Set by the address that upstreams answer with.
-    generation: u8,
+    /// A name, and all below it, for which upstreams say SERVFAIL.
+    broken: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,6 @@ struct Heard {
     code: u8,
     ttl: Option<u32>,
     stale: bool,
-    generation: Option<u8>,
 }
 
 const ROUND_TRIP: Duration = Duration::from_millis(2);
@@ -55,7 +54,7 @@ impl World {
             sent: 0,
             ttl_s: 5,
             answers: Vec::new(),
-            generation: 1,
+            broken: None,
         }
     }
 
@@ -66,14 +65,7 @@ impl World {
     fn ask_with(&mut self, name: &str, kind: u16, edns: bool) {
         let packet = query(name, kind, edns);
         let client = self.answers.len() as u64;
-        self.answers.push(Heard {
-            asked: self.now,
-            answered: self.now,
-            code: 255,
-            ttl: None,
-            stale: false,
-            generation: None,
-        });
+        self.answers.push(Heard { asked: self.now, answered: self.now, code: 255, ttl: None, stale: false });
         let mut out = Vec::new();
         let outcome =
             self.resolver.on_query(&packet, Client::Stream(client), Transport::Udp, self.now, &mut out);
@@ -91,7 +83,6 @@ impl World {
         if message[7] > 0 {
             heard.ttl =
                 Some(u32::from_be_bytes(message[question_end + 6..question_end + 10].try_into().unwrap()));
-            heard.generation = wire::answers(message).next().map(|(_, data)| data[3]);
         }
         // EDE 3 in the OPT record at the end (RFC 8914 §2).
         heard.stale = message.windows(8).any(|window| window[..2] == [0, 15] && window[4..6] == [0, 3]);
@@ -141,6 +132,8 @@ impl World {
 
     fn reply(&self, query: &[u8], mood: Mood) -> Vec<u8> {
         let (question, end) = wire::read_question(query).unwrap();
+        let broken = self.broken.is_some_and(|broken| name::to_text(question.name).ends_with(broken));
+        let mood = if broken { 'S' } else { mood };
         let mut reply = query[..end].to_vec();
         let right = !matches!(mood, 'S' | 'R' | 'e' | 't') && question.kind == 1;
         let code = match mood {
@@ -154,7 +147,7 @@ impl World {
         if right {
             reply.extend([0xc0, 12, 0, 1, 0, 1]);
             reply.extend(self.ttl_s.to_be_bytes());
-            reply.extend([0, 4, 192, 0, 2, self.generation]);
+            reply.extend([0, 4, 192, 0, 2, 1]);
         }
         reply
     }
@@ -204,14 +197,239 @@ fn query(name: &str, kind: u16, edns: bool) -> Vec<u8> {
     packet
 }
 
+// TTL 5: the answer of second 6 is fresh until second 11, so the outage that begins at second 7 is met at second 12.
+
 #[test]
-fn m1_blackhole_one_short_wait_then_stale_at_once_until_it_is_back() {
-    let upstream = "......xxxxxxxxxxxxxxxx.......";
-    let answers_ = "fffffffffflssssssssssssssffff";
+fn m1_blackhole_costs_one_short_wait_then_stale_is_instant() {
+    let upstream = ".......xxxxxxxxxxxxxxxxxxxx..........";
+    let expected = "fffffffffffflsssssssssssssssfffffffff";
+    assert_eq!(World::new(1).timeline(&[upstream]), expected);
+}
+
+#[test]
+fn m2_unreachable_costs_no_wait_at_all() {
+    let upstream = ".......uuuuuuuuuuuuuuuuuuuu..........";
+    let expected = "ffffffffffffsssssssssssssssssffffffff";
+    assert_eq!(World::new(1).timeline(&[upstream]), expected);
+}
+
+#[test]
+fn m3_m4_m6_m9_errors_and_unusable_answers_never_displace_a_good_one() {
+    // SERVFAIL, REFUSED, empty without SOA, truncated without TCP.
+    for mood in ["S", "R", "e", "t"] {
+        let upstream = ".......xxxxxxxxxxxxxxxxxxxx..........".replace('x', mood);
+        let heard = World::new(1).timeline(&[&upstream]);
+        assert!(heard.starts_with("ffffffffffffssssssssssssssss"), "{mood}: {heard}");
+        assert!(heard.ends_with("fffff"), "{mood}: {heard}");
+    }
+}
+
+#[test]
+fn m8_a_slow_upstreams_late_answers_still_refresh() {
+    let upstream = ".......ssssssssssssssssssss..........";
     let mut world = World::new(1);
     let heard = world.timeline(&[upstream]);
-    assert_eq!(heard.len(), answers_.len());
-    assert!(!heard.contains(['!', '-']), "{heard}");
-    assert!(heard.matches(['l', 'w']).count() <= 1, "{heard}");
-    assert!(heard.ends_with("ff"), "{heard}");
+    assert!(heard.starts_with("fffffffffffflssss"), "{heard}");
+    // Nobody waits again, and the answers that come late are used.
+    assert_eq!((heard.matches('l').count(), heard.matches(['!', '-', 'w']).count()), (1, 0), "{heard}");
+    assert!(heard[13..27].contains('f'), "{heard}");
 }
+
+#[test]
+fn m11_half_of_the_packets_lost_is_bridged_by_second_tries() {
+    let upstream = ".......%%%%%%%%%%%%%%%%%%%%..........";
+    let mut world = World::new(1);
+    let heard = world.timeline(&[upstream]);
+    assert_eq!(heard.matches(['!', '-', 's', 'l']).count(), 0, "{heard}");
+    assert_eq!(world.resolver.counts.transitions, 0);
+}
+
+#[test]
+fn m13_a_flapping_upstream_flaps_nobody() {
+    let upstream = ".......xx..xx..xx..xx..xx............";
+    let mut world = World::new(1);
+    let heard = world.timeline(&[upstream]);
+    assert_eq!(heard.matches(['!', '-']).count(), 0, "{heard}");
+    assert!(heard.matches(['w', 'l']).count() <= 2, "{heard}");
+}
+
+#[test]
+fn m14_an_answer_with_ttl_zero_is_kept_for_the_outage_and_its_ttl_never_grows() {
+    let upstream = ".......xxxxxxxxxxxxxxxxxxxx..........";
+    let mut world = World::new(1);
+    world.ttl_s = 0;
+    let heard = world.timeline(&[upstream]);
+    assert!(heard.starts_with("ffffffflssssssssssssssssss"), "{heard}");
+    assert!(heard.ends_with("ff"), "{heard}");
+    // Never 0 while stale: clients would spin (RFC 8767 §4).
+    let ttls: Vec<_> = world.answers.iter().filter(|answer| answer.stale).map(|answer| answer.ttl).collect();
+    assert!(ttls.iter().all(|&ttl| ttl == Some(1)), "{ttls:?}");
+}
+
+#[test]
+fn m19_one_ill_upstream_of_two_is_left_out_within_a_second() {
+    for mood in ["S", "R", "x", "u", "t"] {
+        let well = ".....................................";
+        let ill_ = ".......xxxxxxxxxxxxxxxxxxxx..........".replace('x', mood);
+        let mut world = World::new(2);
+        let heard = world.timeline(&[&ill_, well]);
+        assert_eq!(heard.matches(['!', '-', 's', 'l']).count(), 0, "{mood}: {heard}");
+        assert!(heard.matches('w').count() <= 1, "{mood}: {heard}");
+        assert_eq!(world.resolver.counts.transitions, 0, "{mood}");
+    }
+}
+
+#[test]
+fn m15_after_an_outage_known_names_are_refreshed_no_faster_than_upstream_was_asked_before() {
+    let mut world = World::new(1);
+    world.ttl_s = 60;
+    let names: Vec<String> = (0..1_200).map(|n| format!("n{n}.example")).collect();
+    // Twenty names a second, each minute all of them: twenty upstream queries a second.
+    let minute = |world: &mut World| {
+        for chunk in names.chunks(20) {
+            for name in chunk {
+                world.ask(name);
+            }
+            world.run(Duration::from_secs(1));
+        }
+    };
+    (0..4).for_each(|_| minute(&mut world));
+    let before = world.sent;
+    minute(&mut world);
+    let normal = world.sent - before;
+    world.moods[0] = 'x';
+    (0..10).for_each(|_| minute(&mut world));
+    world.moods[0] = '.';
+    world.run(Duration::from_secs(6));
+    let before = world.sent;
+    // Everybody asks for everything at once.
+    for name in &names {
+        world.ask(name);
+    }
+    world.run(Duration::from_mins(1));
+    let after = world.sent - before;
+    assert!(after <= normal && after > normal / 2, "{after} after, {normal} in a normal minute");
+    assert!(world.answers[1_200 * 3..].iter().all(|answer| answer.code == rcode::NOERROR));
+}
+
+#[test]
+fn m16_a_restart_in_mid_outage_forgets_nothing() {
+    let mut world = World::new(1);
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    let slot = world.resolver.cache.iter().next().unwrap().0;
+    let entry = world.resolver.cache.get(slot).unwrap();
+    let (key, message) = (entry.key().to_vec(), entry.kept().message.to_vec());
+
+    let mut world = World::new(1);
+    world.moods[0] = 'x';
+    assert!(world.resolver.restore(&key, &message, world.now - Duration::from_hours(40)));
+    assert!(!world.resolver.restore(&key, &message, world.now - Duration::from_hours(50)), "older news");
+    let heard = world.timeline(&["xxxx"]);
+    assert_eq!(heard, "lsss");
+}
+
+#[test]
+fn past_max_stale_an_answer_is_no_longer_served() {
+    let mut world =
+        World::with_settings(1, Settings { max_stale: Duration::from_mins(1), ..Settings::default() });
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    world.moods[0] = 'x';
+    world.run(Duration::from_secs(50));
+    let heard = world.timeline(&["xxxxxxxxxxxxxxxxxxxxxxxxx"]);
+    assert!(heard.starts_with('s') && heard.ends_with("!!!!!!"), "{heard}");
+}
+
+#[test]
+fn the_breaker_opens_within_a_second_for_all_names_and_the_check_result_says_so() {
+    let mut world = World::new(1);
+    for name in ["a.example", "b.example", "c.example"] {
+        world.ask(name);
+    }
+    world.run(Duration::from_secs(6));
+    assert_eq!((world.state(UPSTREAM), world.state(STALE)), (0, 0));
+    world.moods[0] = 'x';
+    world.ask("a.example");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.state(UPSTREAM), 2);
+    let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
+    assert!(sensors[0].text.contains("192.0.2.0:53 no answer since"), "{}", sensors[0].text);
+    // Names that nobody asked for since are stale at once too.
+    world.ask("b.example");
+    assert_eq!(world.answers.last().map(Heard::sign), Some('s'));
+    assert_eq!(world.state(STALE), 1);
+    world.moods[0] = '.';
+    world.run(Duration::from_secs(90));
+    assert_eq!((world.state(UPSTREAM), world.state(STALE)), (0, 0));
+}
+
+#[test]
+fn an_outage_is_found_even_if_nobody_asks() {
+    let mut world = World::new(1);
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    world.moods[0] = 'x';
+    world.run(Duration::from_secs(32));
+    assert_eq!(world.state(UPSTREAM), 2);
+}
+
+#[test]
+fn a_broken_name_is_masked_but_is_no_outage() {
+    // The name's own servers are dead: upstream says SERVFAIL for it alone.
+    let mut world = World::new(1);
+    world.ask("www.example");
+    world.ask("broken.example");
+    world.run(Duration::from_secs(6));
+    world.broken = Some("broken.example");
+    for _ in 0..20 {
+        world.ask("www.example");
+        world.ask("broken.example");
+        world.ask("never.broken.example");
+        world.run(Duration::from_secs(1));
+    }
+    assert_eq!(world.state(UPSTREAM), 0);
+    assert_eq!(world.resolver.counts.transitions, 0);
+    assert_eq!(world.state(STALE), 1);
+}
+
+#[test]
+fn equal_questions_share_one_flight_and_each_client_gets_its_own_case() {
+    let mut world = World::new(1);
+    for _ in 0..100 {
+        world.ask("www.example");
+    }
+    world.ask("WWW.Example");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.sent, 1);
+    assert!(world.answers.iter().all(|answer| answer.code == rcode::NOERROR));
+}
+
+#[test]
+fn a_failure_is_remembered_for_five_seconds() {
+    let mut world = World::new(1);
+    world.broken = Some("broken.example");
+    for _ in 0..40 {
+        world.ask("broken.example");
+        world.run(Duration::from_millis(100));
+    }
+    assert!(world.sent <= 3, "{}", world.sent);
+    assert!(world.answers.iter().all(|answer| answer.code == rcode::SERVFAIL));
+}
+
+#[test]
+fn only_who_speaks_edns_gets_the_reason() {
+    let mut world = World::new(1);
+    world.ask("www.example");
+    world.run(Duration::from_secs(6));
+    world.moods[0] = 'u';
+    world.ask_with("www.example", 1, true);
+    world.run(Duration::from_secs(1));
+    world.ask_with("www.example", 1, false);
+    let stale: Vec<_> = world.answers.iter().map(|answer| answer.stale).collect();
+    assert_eq!(stale, [false, true, false]);
+}
+
+/// Places in what `sensors` returns.
+const UPSTREAM: usize = 0;
+const STALE: usize = 1;
