@@ -267,6 +267,9 @@ async fn nowhere() -> Failure {
     Failure::NotFound("there is nothing here; alertd's API begins with /v1/".into())
 }
 
+/// A number that the store cannot hold is nobody's.
 fn number_of(text: &str) -> Result<u64, Failure> {
-    text.parse().map_err(|_| Failure::Bad(format!("{text:?} is not a number")))
+    let number: u64 = text.parse().map_err(|_| Failure::Bad(format!("{text:?} is not a number")))?;
+    let nobodys = |_| Failure::NotFound(format!("nothing has the number {number}"));
+    i64::try_from(number).map(|_| number).map_err(nobodys)
 }
