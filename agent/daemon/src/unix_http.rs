@@ -1,9 +1,15 @@
 //! HTTP/1.1 over a unix socket, both ends. The server learns who calls from the kernel (SO_PEERCRED), not from the caller.
+//!
+//! At most [`CONNECTIONS_MAX`] callers are served at once, each for at most [`CONNECTION_LIVES`]: whoever may connect can make
+//! others wait, but cannot use up the daemon's descriptors or memory.
 
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -11,7 +17,7 @@ use axum::{
     Router,
     extract::connect_info::Connected,
     http::{Method, Request, StatusCode, header},
-    serve::IncomingStream,
+    serve::{IncomingStream, Listener},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -19,8 +25,10 @@ use hyper_util::rt::TokioIo;
 use nix::unistd::{Uid, User};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    net::{UnixListener, UnixStream},
-    time::timeout,
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream, unix::SocketAddr},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, timeout},
 };
 
 /// Who is at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
@@ -40,9 +48,9 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        match stream.io().peer_cred() {
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        match stream.io().stream.peer_cred() {
             Ok(peer) => Self { uid: peer.uid(), pid: peer.pid() },
             // A peer that is gone already: nobody, who may do nothing.
             Err(_) => Self { uid: u32::MAX, pid: None },
@@ -78,7 +86,71 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 /// Serves `router` until the returned future is dropped or fails.
 pub async fn serve(listener: UnixListener, router: Router) -> io::Result<()> {
-    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+    let bounded = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
+}
+
+/// Callers served at once; more wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 128;
+/// Our own clients make one request a connection; the slowest answer (a test message) takes less.
+pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
+
+/// Accepts no more than there are places.
+struct Bounded {
+    listener: UnixListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Connection { stream, end: Box::pin(tokio::time::sleep(CONNECTION_LIVES)), _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A stream that holds its place, and fails to read once its time is over.
+struct Connection {
+    stream: UnixStream,
+    end: Pin<Box<Sleep>>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, to)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// The calling end. One connection a request: calls are rare and the socket is local.
@@ -212,6 +284,35 @@ mod tests {
         assert_eq!(client.get::<u32>("/who").await.unwrap(), nix::unistd::getuid().as_raw());
         assert_eq!(client.get::<u32>("/no").await.unwrap_err().to_string(), "not now");
         assert_eq!(bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn idle_callers_take_all_places_but_no_more_and_one_that_leaves_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let places = Arc::new(Semaphore::new(2));
+        let bounded = Bounded { listener: bind(&path, 0o600).unwrap(), places: Arc::clone(&places) };
+        let router = Router::new().route("/", get(|| async { Json(1) }));
+        tokio::spawn(async move {
+            axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
+        });
+        let idle = [UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap()];
+        let client = Client::new(&path, Duration::from_secs(30));
+        let mut call = Box::pin(client.get::<u32>("/"));
+        while places.available_permits() > 0 {
+            assert!(is_pending(&mut call).await, "no place is left for it");
+        }
+        drop(idle);
+        assert_eq!(call.await.unwrap(), 1);
+    }
+
+    /// Lets everything else run once; true while the call has no answer.
+    async fn is_pending<F: Future + Unpin>(call: &mut F) -> bool {
+        tokio::select! {
+            biased;
+            _ = call => false,
+            () = tokio::task::yield_now() => true,
+        }
     }
 
     #[tokio::test]
