@@ -110,6 +110,12 @@ impl Incident {
         }
     }
 
+    /// Without what has rows of its own.
+    #[must_use]
+    pub fn to_row(&self) -> Self {
+        Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
+    }
+
     /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over.
     pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) {
         let soon = later(now, self.timing.group_wait);

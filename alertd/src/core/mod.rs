@@ -302,8 +302,7 @@ impl Core {
         }
         for number in dirty.incidents {
             if let Some(incident) = self.incidents.get(&number) {
-                changes
-                    .push(Change::Incident(Box::new(Incident { told: BTreeMap::new(), ..incident.clone() })));
+                changes.push(Change::Incident(Box::new(incident.to_row())));
             }
         }
         for (incident, receiver) in dirty.told {

@@ -1,1 +1,194 @@
+//! What every store promises, asked of each.
 
+use dogwatch_wire::ctl::HistoryEntry;
+use jiff::Timestamp;
+
+use super::{Archive as _, Store, StoreError, memory::Memory, sqlite::Sqlite};
+use crate::core::{Change, Core, Loaded, tests_support::World};
+
+const CONFIG: &str = r#"
+    [[route]]
+    receiver = "mail"
+    group_wait = "0s"
+    [receiver.mail.maildir]
+    path = "/m"
+"#;
+
+/// Everything there is, in all its states.
+fn story() -> (World, Vec<Change>) {
+    let mut world = World::new(CONFIG, 1);
+    world.moods.insert("mail".into(), crate::core::tests_support::Mood::Busy);
+    world.report("web1", "disk", 'C');
+    world.report("web2", "disk", 'W');
+    world.agents_send(None);
+    let ask = dogwatch_wire::ctl::NewSilence {
+        matchers: vec!["host=db1".into()],
+        duration_s: 600,
+        comment: "moving".into(),
+        dry_run: false,
+    };
+    world.core.on_silence(&ask, "eva", world.now).unwrap();
+    let changes = world.core.take_changes();
+    world.store.commit(&changes).unwrap();
+    let everything = as_changes(world.store.load(world.now).unwrap());
+    (world, everything)
+}
+
+fn as_changes(loaded: Loaded) -> Vec<Change> {
+    let mut changes = vec![Change::Counters(loaded.counters)];
+    changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, agent)));
+    changes.extend(loaded.alerts.into_iter().map(|(key, alert)| Change::Alert(key, Some(Box::new(alert)))));
+    changes.extend(loaded.incidents.into_iter().map(|incident| Change::Incident(Box::new(incident))));
+    changes.extend(loaded.told.into_iter().map(|(incident, receiver, told)| Change::Told {
+        incident,
+        receiver,
+        told: Some(told),
+    }));
+    changes.extend(loaded.silences.into_iter().map(Change::Silence));
+    changes.extend(loaded.outbox.into_iter().map(|row| Change::Outbox(Box::new(row))));
+    changes
+}
+
+/// All that a core would begin with, as text.
+fn shown(store: &mut impl Store, now: Timestamp) -> String {
+    let loaded = Loaded { instance: String::new(), ..store.load(now).unwrap() };
+    format!("{loaded:#?}")
+}
+
+fn same(one: &str, other: &str) {
+    let differs = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+    assert_eq!((differs, one.len()), (None, other.len()));
+}
+
+fn keeps_what_is_committed(mut store: impl Store) {
+    let (mut world, everything) = story();
+    store.commit(&everything).unwrap();
+    same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
+    // Again: the same rows, not more.
+    store.commit(&everything).unwrap();
+    same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
+}
+
+fn forgets_what_is_gone(mut store: impl Store) {
+    let (world, everything) = story();
+    store.commit(&everything).unwrap();
+    let loaded = store.load(world.now).unwrap();
+    let gone: Vec<_> = loaded.alerts.into_iter().map(|(key, _)| Change::Alert(key, None)).collect();
+    store.commit(&gone).unwrap();
+    assert_eq!(store.load(world.now).unwrap().alerts, []);
+}
+
+#[test]
+fn what_is_committed_comes_back_and_what_is_gone_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| Sqlite::open(&dir.path().join(name), "test").unwrap();
+    keeps_what_is_committed(Memory::default());
+    keeps_what_is_committed(open("a"));
+    forgets_what_is_gone(Memory::default());
+    forgets_what_is_gone(open("b"));
+}
+
+#[test]
+fn what_was_committed_is_there_after_the_process_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut world, everything) = story();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    store.commit(&everything).unwrap();
+    // As after SIGKILL: the files as they are, without a close.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["alertd.db", "alertd.db-wal"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let mut again = Sqlite::open(copy.path(), "other").unwrap();
+    same(&shown(&mut again, world.now), &shown(&mut world.store, world.now));
+    assert_eq!(again.load(world.now).unwrap().instance, "test", "a store keeps its name");
+}
+
+#[test]
+fn a_torn_commit_is_as_if_it_never_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    let (world, everything) = story();
+    store.commit(&everything).unwrap();
+    let whole = shown(&mut store, world.now);
+    let wal = dir.path().join("alertd.db-wal");
+    let before = std::fs::metadata(&wal).unwrap().len();
+    let gone: Vec<_> =
+        store.load(world.now).unwrap().alerts.into_iter().map(|(key, _)| Change::Alert(key, None)).collect();
+    store.commit(&gone).unwrap();
+    let after = std::fs::metadata(&wal).unwrap().len();
+    for cut in (before..after).step_by(997) {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("alertd.db"), copy.path().join("alertd.db")).unwrap();
+        std::fs::write(
+            copy.path().join("alertd.db-wal"),
+            &std::fs::read(&wal).unwrap()[..usize::try_from(cut).unwrap()],
+        )
+        .unwrap();
+        let mut again = Sqlite::open(copy.path(), "test").unwrap();
+        same(&shown(&mut again, world.now), &whole);
+    }
+}
+
+#[test]
+fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("alertd.db"),
+        "this is no database, and it is long enough to be looked at".repeat(99),
+    )
+    .unwrap();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    assert!(store.notice.as_ref().unwrap().contains("alertd.damaged-1"), "{:?}", store.notice);
+    assert!(dir.path().join("alertd.damaged-1").exists());
+    assert!(store.load(Timestamp::UNIX_EPOCH).unwrap().incidents.is_empty());
+}
+
+#[test]
+fn a_newer_schema_and_a_second_alertd_are_refused_with_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(dir.path(), "test").unwrap();
+    let refused = |dir: &std::path::Path| match Sqlite::open(dir, "test") {
+        Err(StoreError::Unusable(words)) => words,
+        other => panic!("{:?}", other.err()),
+    };
+    assert!(refused(dir.path()).contains("another alertd uses"));
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("alertd.db")).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    assert!(refused(dir.path()).contains("has schema 99"));
+}
+
+#[test]
+fn the_archive_answers_beside_the_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    let (world, everything) = story();
+    store.commit(&everything).unwrap();
+    let entry = |second, incident| HistoryEntry {
+        at: Timestamp::from_second(second).unwrap(),
+        incident,
+        kind: "opened".into(),
+        reason: "reported".into(),
+        author: None,
+        text: second.to_string(),
+    };
+    let entries = [entry(1, Some(1)), entry(2, None), entry(3, Some(1))];
+    store.commit(&entries.clone().map(Change::History)).unwrap();
+    let archive = store.archive();
+    let texts = |found: Vec<HistoryEntry>| found.into_iter().map(|entry| entry.text).collect::<Vec<_>>();
+    assert_eq!(texts(archive.history(None, 2).unwrap()), ["3", "2"]);
+    assert_eq!(texts(archive.history(Some(Timestamp::from_second(3).unwrap()), 9).unwrap()), ["3"]);
+    assert_eq!(texts(archive.decisions(1).unwrap()), ["1", "3"]);
+    assert_eq!(archive.notifications(1).unwrap()[0].state, "queued");
+    assert!(archive.closed_incident(1).unwrap().is_none());
+    store.prune(world.now).unwrap();
+    assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its story");
+    let core = Core::new(
+        crate::config::Config::from_text(CONFIG).unwrap().rules,
+        "x".into(),
+        store.load(world.now).unwrap(),
+        world.now,
+    );
+    assert_eq!(core.outbox_status().queued, 2);
+}
