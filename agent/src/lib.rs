@@ -55,7 +55,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let host = Host::live();
     let config = config::load(config_path, &host)?;
     let agent = &config.agent;
-    let agent_id = config::agent_id(&agent.machine_id_file).map_err(start(format!(
+    let agent_id = agent_id(agent).map_err(start(format!(
         "cannot tell this host from others by {}",
         agent.machine_id_file.display()
     )))?;
@@ -108,6 +108,27 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     systemd::ready(&format!("{checks} checks"));
     engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;
     Ok(())
+}
+
+/// From the machine id; a container that has none gets one of its own, kept in the state directory.
+fn agent_id(agent: &config::Agent) -> io::Result<String> {
+    let error = match config::agent_id(&agent.machine_id_file) {
+        Ok(id) => return Ok(id),
+        Err(error) => error,
+    };
+    let own = agent.state_dir.join("machine-id");
+    if let Ok(id) = config::agent_id(&own) {
+        return Ok(id);
+    }
+    let missing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData);
+    if !missing {
+        return Err(error);
+    }
+    warn!("{error}; this agent makes an id of its own in {}", own.display());
+    std::fs::create_dir_all(&agent.state_dir)?;
+    let id = format!("{:032x}\n", fastrand::u128(..));
+    report::spool::write_atomically(&agent.state_dir, "machine-id", id.as_bytes())?;
+    config::agent_id(&own)
 }
 
 fn start(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {

@@ -214,6 +214,28 @@ async fn killed_while_the_disk_was_full_the_agent_begins_a_new_epoch_and_alertd_
     assert!(place.log().contains("a new epoch begins"), "{}", place.log());
 }
 
+#[tokio::test]
+async fn a_host_without_a_machine_id_gets_one_of_its_own_and_keeps_it() {
+    let (place, _alertd, agent) = started(&["web"]);
+    let id = || {
+        let status: serde_json::Value =
+            serde_json::from_slice(&place.ask(&["status", "--json"]).stdout).unwrap();
+        status["agent"].as_str().unwrap().to_owned()
+    };
+    let by_machine = id();
+    agent.stop();
+    fs::write(place.path("machine-id"), "uninitialized\n").unwrap();
+    let own = [(); 2].map(|()| {
+        let agent = place.start();
+        place.wait_until_up();
+        let own = id();
+        agent.stop();
+        own
+    });
+    assert_eq!((own[0].len(), &own[0]), (32, &own[1]));
+    assert_ne!(own[0], by_machine);
+}
+
 /// A plugin that says what is in a file, every 100 ms, believed at once.
 fn switch(place: &Place, name: &str) -> String {
     format!(
