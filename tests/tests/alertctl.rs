@@ -1,5 +1,7 @@
 //! `alertctl` and alertd's socket against people who mistype and strangers who do not speak the language.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     io::{Read, Write},
     os::unix::net::{UnixListener, UnixStream},

@@ -9,6 +9,8 @@
 //! person                                       alertctl ack
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

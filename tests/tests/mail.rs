@@ -1,6 +1,8 @@
 //! The e-mail receiver against real mail servers: OpenSMTPD in the clear; aiosmtpd with STARTTLS or TLS and login, with a
 //! wrong password, with a certificate nobody vouches for.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use dogwatch_alertd::notify::{
@@ -66,9 +68,10 @@ async fn a_certificate_that_nobody_vouches_for_gets_neither_mail_nor_password() 
 
 fn starttls(ports: &SafePorts, password: &str, authority: &Path) -> String {
     format!(
-        "server = \"localhost\"\nport = {}\ntls = \"required\"\nca_file = {authority:?}\n\
+        "server = \"localhost\"\nport = {}\ntls = \"required\"\nca_file = \"{}\"\n\
          username = {USERNAME:?}\npassword_file = {password:?}\n",
-        ports.starttls
+        ports.starttls,
+        authority.display()
     )
 }
 

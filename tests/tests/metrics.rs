@@ -1,6 +1,9 @@
 //! The three metrics pages, judged by promtool and scraped by a real Prometheus.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
+    fmt::Write as _,
     fs,
     io::Write,
     net::UdpSocket,
@@ -70,8 +73,10 @@ fn start_prometheus(prometheus: &Path, host: &Host, pages: &[(&str, u16)]) -> (P
     let mut config =
         String::from("global: { scrape_interval: 500ms, scrape_timeout: 500ms }\nscrape_configs:\n");
     for (name, port) in pages {
-        config +=
-            &format!("  - {{ job_name: {name}, static_configs: [{{ targets: [\"127.0.0.1:{port}\"] }}] }}\n");
+        let _ = writeln!(
+            config,
+            "  - {{ job_name: {name}, static_configs: [{{ targets: [\"127.0.0.1:{port}\"] }}] }}"
+        );
     }
     let file = host.write("prometheus.yml", &config);
     let port = free_port();
