@@ -8,13 +8,14 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State, rejection::BytesRejection},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use dogwatch_daemon::unix_http::Peer;
 use dogwatch_wire::{Batch, ErrorReply, PROTOCOL, ctl, limits};
+use http_body_util::BodyExt as _;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,7 +52,7 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/silences/{number}", delete(end_silence))
         .route("/v1/test-notify", post(test_notify))
         .fallback(nowhere)
-        .layer(DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::disable()) // `Body` has its own
         .with_state(Api { inputs, archive })
 }
 
@@ -101,7 +102,38 @@ impl From<StoreError> for Failure {
 }
 
 type Reply<T> = Result<Json<T>, Failure>;
-type Body = Result<Bytes, BytesRejection>;
+
+/// A whole body. One that is too large is read to its end all the same, within reason: whoever still sends does not
+/// listen, and a connection that is cut would hide the answer.
+struct Body(Bytes);
+
+/// Read and thrown away of a body that is too large.
+const DRAINED_BYTES_MAX: usize = 16 * limits::BODY_BYTES_MAX;
+
+impl FromRequest<Api> for Body {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &Api) -> Result<Self, Failure> {
+        let reading = read_whole(request.into_body());
+        let slow = |_| Failure::Bad(format!("the body did not arrive within {PATIENCE:?}"));
+        tokio::time::timeout(PATIENCE, reading).await.map_err(slow)?.map(Self)
+    }
+}
+
+async fn read_whole(mut body: axum::body::Body) -> Result<Bytes, Failure> {
+    let (mut whole, mut read) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::Bad(format!("the body is cut short: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        read += data.len();
+        if read <= limits::BODY_BYTES_MAX {
+            whole.extend_from_slice(&data);
+        } else if read > DRAINED_BYTES_MAX {
+            break;
+        }
+    }
+    if read > limits::BODY_BYTES_MAX { Err(Failure::TooLarge) } else { Ok(whole.into()) }
+}
 
 impl Api {
     /// Puts a question to the loop and waits for its answer.
@@ -137,8 +169,7 @@ impl Api {
     }
 }
 
-fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
-    let body = body.map_err(|_| Failure::TooLarge)?;
+fn read_json<T: DeserializeOwned>(Body(body): Body) -> Result<T, Failure> {
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     serde_json::from_slice(&body)
         .map_err(|error| Failure::Bad(format!("the body is not what is asked: {error}")))
@@ -150,8 +181,7 @@ struct VersionOnly {
     protocol: u32,
 }
 
-async fn batch(State(api): State<Api>, body: Body) -> Result<Response, Failure> {
-    let body = body.map_err(|_| Failure::TooLarge)?;
+async fn batch(State(api): State<Api>, Body(body): Body) -> Result<Response, Failure> {
     let batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         match serde_json::from_slice::<VersionOnly>(&body) {
             Ok(VersionOnly { protocol }) if protocol > PROTOCOL => {

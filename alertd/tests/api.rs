@@ -1,0 +1,223 @@
+//! The real alertd behind its socket: what strangers send, what agents repeat, a reload, an end.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use dogwatch_daemon::unix_http::{CallError, Client};
+use dogwatch_wire::{BatchReply, ctl, limits};
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// Ended and reaped when dropped.
+struct Alertd {
+    process: Child,
+    client: Client,
+    socket: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Alertd {
+    async fn start(rest: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let socket = folder.path().join("alertd.sock");
+        let (process, client) = Self::launch(&folder, &socket, rest).await;
+        Self { process, client, socket, folder }
+    }
+
+    async fn launch(folder: &tempfile::TempDir, socket: &PathBuf, rest: &str) -> (Child, Client) {
+        write_config(folder, rest);
+        #[expect(clippy::zombie_processes, reason = "reaped by drop, or the test has failed")]
+        let process = Command::new(env!("CARGO_BIN_EXE_alertd"))
+            .arg("--config")
+            .arg(folder.path().join("alertd.toml"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("alertd is built");
+        let client = Client::new(socket, Duration::from_secs(20));
+        for _ in 0..1_500 {
+            if client.get::<ctl::Status>("/v1/status").await.is_ok() {
+                return (process, client);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("alertd does not answer");
+    }
+
+    async fn status(&self) -> ctl::Status {
+        self.client.get("/v1/status").await.expect("alertd answers")
+    }
+
+    async fn refused(&self, method: Method, target: &str, body: Option<&Value>) -> (u16, String) {
+        match self.client.call::<Value>(method, target, body).await {
+            Err(CallError::Refused { status, message, .. }) => (status, message),
+            other => panic!("{target}: {other:?}"),
+        }
+    }
+
+    /// Sends a body with a promise that nothing follows; returns what comes back.
+    fn post_raw(&self, body: &[u8]) -> String {
+        let head = format!(
+            "POST /v1/agent/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.raw(&[head.as_bytes(), body].concat(), false)
+    }
+
+    /// Sends bytes; returns what comes back until the end.
+    fn raw(&self, bytes: &[u8], hang_up: bool) -> String {
+        let mut stream = UnixStream::connect(&self.socket).expect("alertd listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has a timeout");
+        // It may hang up on us; that is an answer too.
+        let _ = stream.write_all(bytes);
+        if hang_up {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process has an id"), signal).expect("it is ours");
+    }
+}
+
+fn write_config(folder: &tempfile::TempDir, rest: &str) {
+    let path = folder.path().display();
+    let text = format!(
+        "[alertd]\nsocket = \"{path}/alertd.sock\"\nstate_dir = \"{path}/state\"\nmetrics = \"off\"\n{rest}"
+    );
+    fs::write(folder.path().join("alertd.toml"), text).expect("the folder is ours");
+}
+
+impl Drop for Alertd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn batch(seq: u64, state: &str) -> Value {
+    let at = "2026-11-21T05:00:00Z";
+    json!({
+        "protocol": 1, "agent": "a1", "host": "web1", "epoch": "e1", "sent_at": at,
+        "events": [{"seq": seq, "at": at, "kind": "transition", "from": "OK", "service": "disk", "state": state,
+                    "since": at, "summary": "98 % full", "a_field_of_tomorrow": 1}]
+    })
+}
+
+#[tokio::test]
+async fn garbage_is_answered_with_words_and_harms_nobody() {
+    let alertd = Alertd::start("").await;
+    let post = Method::POST;
+    let newer = json!({"protocol": 7, "shape": "unknown"});
+    let (status, words) = alertd.refused(post.clone(), "/v1/agent/batch", Some(&newer)).await;
+    assert_eq!((status, words.contains('7') && words.contains('1')), (400, true), "{words}");
+    let long = json!({"protocol": 1, "agent": "a".repeat(999), "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
+    let own = json!({"protocol": 1, "agent": "@alertd", "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
+    let all = json!({"matchers": ["host=~\".*\""], "duration_s": 60, "comment": ""});
+    let regex = json!({"matchers": ["host=~\"(\""], "duration_s": 60, "comment": ""});
+    for (method, target, body, expected) in [
+        (post.clone(), "/v1/agent/batch", Some(&json!([1, 2])), 400),
+        (post.clone(), "/v1/agent/batch", Some(&long), 400),
+        (post.clone(), "/v1/agent/batch", Some(&own), 400),
+        (post.clone(), "/v1/incidents/x/ack", None, 400),
+        (post.clone(), "/v1/incidents/99999999999999999999999/ack", None, 400),
+        (post.clone(), "/v1/incidents/7/ack", None, 404),
+        (post.clone(), "/v1/incidents/7/unack", None, 404),
+        (Method::GET, "/v1/incidents/7/why", None, 404),
+        (Method::GET, "/v1/history?limit=-1", None, 400),
+        (Method::GET, "/v1/history?since=yesterday", None, 400),
+        (post.clone(), "/v1/silences", Some(&all), 400),
+        (post.clone(), "/v1/silences", Some(&regex), 400),
+        (Method::DELETE, "/v1/silences/1", None, 404),
+        (post.clone(), "/v1/test-notify", Some(&json!({"receiver": "nobody"})), 404),
+        (Method::GET, "/nothing", None, 404),
+    ] {
+        let (status, words) = alertd.refused(method, target, body).await;
+        assert_eq!(status, expected, "{target}: {words}");
+        assert!(words.len() > 10 && !words.starts_with(char::is_uppercase), "{target}: {words}");
+    }
+    let answer = alertd.post_raw(&vec![b'['; limits::BODY_BYTES_MAX + 1]);
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let answer = alertd.post_raw(&[b'['; 10_000]);
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let endless = vec![b'A'; 100_000];
+    for nonsense in [&b"\x00\xff\x16\x03\x01"[..], b"GET", b"POST / HTTP/9.9\r\n\r\n", &endless, b"\r\n\r\n"]
+    {
+        alertd.raw(nonsense, true);
+    }
+    assert_eq!(alertd.status().await.incidents, []);
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_twice_changes_nothing_and_a_gap_is_asked_about() {
+    let alertd = Alertd::start("").await;
+    let send = async |seq, state| -> BatchReply {
+        alertd.client.post("/v1/agent/batch", &batch(seq, state)).await.expect("it is right")
+    };
+    assert_eq!(send(1, "CRITICAL").await.acked_seq, 1);
+    assert_eq!(send(1, "OK").await, BatchReply { protocol: 1, acked_seq: 1, want_states: false });
+    assert_eq!(alertd.status().await.incidents.len(), 1, "number 1 was taken before");
+    assert_eq!(send(5, "CRITICAL").await, BatchReply { protocol: 1, acked_seq: 5, want_states: true });
+}
+
+#[tokio::test]
+async fn the_caller_is_known_and_everything_said_is_in_the_history() {
+    let mut alertd = Alertd::start("").await;
+    let _: BatchReply =
+        alertd.client.post("/v1/agent/batch", &batch(1, "CRITICAL")).await.expect("it is right");
+    let ask = ctl::Ack { comment: "mine".into(), sticky: true, expire_s: None };
+    let acked: ctl::Incident = alertd.client.post("/v1/incidents/1/ack", &ask).await.expect("it is open");
+    let me = acked.ack.expect("acked just now").author;
+    assert!(!me.is_empty());
+    let tested: ctl::TestResult =
+        alertd.client.post("/v1/test-notify", &json!({"receiver": "local"})).await.expect("it is there");
+    assert_eq!(tested.notification.state, "accepted", "{tested:?}");
+    let _: BatchReply = alertd.client.post("/v1/agent/batch", &batch(2, "OK")).await.expect("it is right");
+    let why: ctl::Why = alertd.client.get("/v1/incidents/1/why").await.expect("it was there");
+    let kinds: Vec<_> = why.decisions.iter().map(|entry| entry.kind.as_str()).collect();
+    assert!(kinds.starts_with(&["opened", "transition"]) && kinds.contains(&"acked"), "{kinds:?}");
+    let history: Vec<ctl::HistoryEntry> =
+        alertd.client.get("/v1/history?limit=50").await.expect("it answers");
+    assert!(history.iter().any(|entry| entry.author.as_ref() == Some(&me)));
+
+    alertd.signal(rustix::process::Signal::TERM);
+    let ended = tokio::task::spawn_blocking(move || (alertd.process.wait(), alertd));
+    let (status, alertd) = ended.await.expect("waiting does not panic");
+    assert!(status.expect("it was ours").success());
+    assert!(!alertd.socket.exists());
+}
+
+#[tokio::test]
+async fn a_wrong_config_is_refused_at_a_reload_loudly_and_a_right_one_is_used() {
+    let alertd = Alertd::start("").await;
+    write_config(&alertd.folder, "[[route]]\npolicy = \"nobody\"\n");
+    alertd.signal(rustix::process::Signal::HUP);
+    let until = async |holds: &dyn Fn(&[String]) -> bool| {
+        for _ in 0..1_500 {
+            if holds(&alertd.status().await.warnings) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("in vain: {:?}", alertd.status().await.warnings);
+    };
+    until(&|warnings| warnings.iter().any(|w| w.contains("there is no policy \"nobody\""))).await;
+    write_config(
+        &alertd.folder,
+        "[receiver.new.maildir]\npath = \"/tmp/never-used\"\n[[route]]\nreceiver = \"new\"\n",
+    );
+    alertd.signal(rustix::process::Signal::HUP);
+    until(&<[String]>::is_empty).await;
+    let _: BatchReply =
+        alertd.client.post("/v1/agent/batch", &batch(1, "CRITICAL")).await.expect("it is right");
+    assert_eq!(alertd.status().await.incidents[0].next_step.as_ref().expect("it waits").targets, ["new"]);
+}
