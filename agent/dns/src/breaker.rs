@@ -1,16 +1,16 @@
 //! Is one upstream well? Evidence in, a state out; probes when in doubt and for ever while it is down.
 //!
 //! ```text
-//!            late, or failed            probe or known name failed
+//!            late, or failed            both probes failed
 //!  Healthy ─────────────────▶ Suspect ─────────────────────────────▶ Down ◀──────────┐
 //!     ▲ ▲        any answer      │                                     │ any prompt   │ any failure
 //!     │ └────────────────────────┘                                     ▼ answer       │
 //!     └──────────────────────── enough answers over the hold time ── Recovering ──────┘
 //! ```
 //!
-//! A failure on a name that nobody could resolve before says little (its own servers may be dead), so it only raises
-//! suspicion; then a probe with a question that this upstream answered lately decides. A late answer proves that the
-//! upstream lives but not that it is fit for waiting clients: it stays down, and is known to be slow.
+//! A failure on one name says little: its own servers may be dead, and its neighbours' with them. So it only raises
+//! suspicion; two probes at once, with two questions that were answered lately, decide. A late answer proves that
+//! the upstream lives but not that it is fit for waiting clients: it stays down, and is known to be slow.
 
 use std::time::Duration;
 
@@ -72,9 +72,9 @@ impl Failure {
 /// How much a failure says about the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
-    /// A probe, or a name that resolved before: it should have worked.
+    /// A probe, or no way to the upstream at all: not the name's fault.
     Strong,
-    /// A name that may be broken by itself.
+    /// A client's question: the name may be broken by itself.
     Weak,
 }
 
@@ -90,7 +90,7 @@ pub enum State {
 #[derive(Debug)]
 pub struct Breaker {
     state: State,
-    probe_due: bool,
+    probes_due: u8,
     last_probe: Option<Moment>,
     /// Ends of earlier recoveries that did not last, to judge the next by.
     relapses: u8,
@@ -101,7 +101,7 @@ pub struct Breaker {
     slow_until: Option<Moment>,
 }
 
-/// Failed tries until it opens, the probe included.
+/// Failed probes until it opens, and probes that are sent at once on suspicion: one may be lost, or its name broken.
 const STRIKES: u8 = 2;
 /// Weak or late evidence asks for at most one probe in this time.
 const PROBE_GAP: Duration = Duration::from_millis(500);
@@ -128,7 +128,7 @@ impl Breaker {
     pub fn new(now: Moment) -> Self {
         Self {
             state: State::Healthy,
-            probe_due: false,
+            probes_due: 0,
             last_probe: None,
             relapses: 0,
             closed_at: None,
@@ -154,7 +154,7 @@ impl Breaker {
             State::Healthy => {}
             State::Suspect { .. } => {
                 self.state = State::Healthy;
-                self.probe_due = false;
+                self.probes_due = 0;
             }
             &mut State::Down { since, why, .. } => {
                 self.state = State::Recovering {
@@ -190,8 +190,8 @@ impl Breaker {
     /// No answer yet, and there should be one.
     pub fn on_late(&mut self, now: Moment) {
         if self.state == State::Healthy && self.may_probe(now) {
-            self.state = State::Suspect { since: now, strikes: 1 };
-            self.probe_due = true;
+            self.state = State::Suspect { since: now, strikes: 0 };
+            self.probes_due = STRIKES;
         }
     }
 
@@ -203,14 +203,12 @@ impl Breaker {
             (State::Healthy, _) => {
                 let strikes = u8::from(weight == Weight::Strong);
                 self.state = State::Suspect { since: now, strikes };
-                self.probe_due = true;
+                self.probes_due = STRIKES;
             }
             (State::Suspect { strikes, .. }, Weight::Strong) => {
                 *strikes += 1;
                 if *strikes >= STRIKES {
                     self.open(why, now);
-                } else {
-                    self.probe_due = true;
                 }
             }
             (State::Down { why: last, .. }, _) => *last = why,
@@ -225,7 +223,7 @@ impl Breaker {
     fn open(&mut self, why: Failure, now: Moment) {
         let relapse = self.closed_at.is_some_and(|closed| now.since(closed) < RELAPSE_WINDOW);
         self.relapses = if relapse { self.relapses.saturating_add(1) } else { 0 };
-        self.probe_due = false;
+        self.probes_due = 0;
         self.state = State::Down { since: now, why, probe_at: now + PROBE_FIRST, probes: 0 };
     }
 
@@ -242,7 +240,10 @@ impl Breaker {
                 self.heard = now;
                 true
             }
-            State::Suspect { .. } => std::mem::take(&mut self.probe_due),
+            State::Suspect { .. } if self.probes_due > 0 => {
+                self.probes_due -= 1;
+                true
+            }
             State::Down { probe_at, probes, .. } if *probe_at <= now => {
                 *probes = probes.saturating_add(1);
                 *probe_at = now + spread((PROBE_FIRST * (1 << (*probes).min(5))).min(PROBE_LONGEST));
@@ -252,7 +253,7 @@ impl Breaker {
                 *probe_at = now + spread(PROBE_RECOVERING);
                 true
             }
-            State::Healthy | State::Down { .. } | State::Recovering { .. } => false,
+            State::Healthy | State::Suspect { .. } | State::Down { .. } | State::Recovering { .. } => false,
         };
         if due {
             self.last_probe = Some(now);
@@ -263,7 +264,7 @@ impl Breaker {
     pub fn next_wakeup(&self) -> Option<Moment> {
         match self.state {
             State::Healthy => Some(self.heard + PROBE_IDLE),
-            State::Suspect { since, .. } => self.probe_due.then_some(since),
+            State::Suspect { since, .. } => (self.probes_due > 0).then_some(since),
             State::Down { probe_at, .. } | State::Recovering { probe_at, .. } => Some(probe_at),
         }
     }
@@ -273,7 +274,7 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Plays `evidence`, one sign each 200 ms: `.` answer, `F` failure on a known name, `w` failure on an unknown name,
+    /// Plays `evidence`, one sign each 200 ms: `.` answer, `F` failed probe, `w` failed query,
     /// `l` late, `L` late answer, ` ` nothing. Returns the state after each: `H`ealthy, `S`uspect, `D`own, `R`ecovering.
     fn states(evidence: &str) -> String {
         let mut now = Moment::START;
@@ -309,9 +310,9 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_and_a_failed_probe_open_it_within_a_second() {
-        let evidence = "..lF";
-        let expected = "HHSD";
+    fn a_late_answer_and_two_failed_probes_open_it_within_a_second() {
+        let evidence = "..lFF";
+        let expected = "HHSSD";
         assert_eq!(states(evidence), expected);
     }
 
@@ -338,8 +339,8 @@ mod tests {
 
     #[test]
     fn slow_answers_do_not_close_it() {
-        let evidence = "lFLLLLL.";
-        let expected = "SDDDDDDR";
+        let evidence = "lFFLLLL.";
+        let expected = "SSDDDDDR";
         assert_eq!(states(evidence), expected);
     }
 

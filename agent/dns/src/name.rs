@@ -57,6 +57,18 @@ pub fn read_key(key: &[u8]) -> Option<(Question<'_>, bool, bool)> {
     Some((question, rest[4] & FLAG_DO != 0, rest[4] & FLAG_CD != 0))
 }
 
+/// The last two labels of a key's name: roughly what fails together.
+pub fn zone_of(key: &[u8]) -> &[u8] {
+    let name = &key[..key.len().saturating_sub(5)];
+    // Where the last two labels start; the root byte is not one.
+    let (mut at, mut last, mut zone) = (0, 0, 0);
+    while let Some(&len) = name.get(at).filter(|&&len| len > 0) {
+        (zone, last) = (last, at);
+        at += 1 + usize::from(len);
+    }
+    &name[zone.min(name.len())..]
+}
+
 fn is_name(wire: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&len) = wire.get(at) {
@@ -165,6 +177,19 @@ mod tests {
         assert_eq!((from_text("a..b"), from_text(&"x".repeat(64))), (None, None));
         assert_eq!(to_text(&[3, b'a', b'.', 7, 0]), "a\\.\\007");
         assert_eq!((type_from_text("https"), type_from_text("type999")), (Some(65), Some(999)));
+    }
+
+    #[test]
+    fn a_zone_is_the_last_two_labels() {
+        let zone = |text: &str| {
+            let name = from_text(text).unwrap();
+            to_text(zone_of(Key::new(&Question { name: &name, kind: 1, class: 1 }, false, false).as_bytes()))
+        };
+        assert_eq!(
+            ["a.b.example.com", "Example.com", "com", "."].map(zone),
+            ["example.com", "example.com", "com", "."]
+        );
+        assert_eq!(zone_of(&[9, 9, 0, 1, 0, 1, 0]), [9, 9]);
     }
 
     #[test]

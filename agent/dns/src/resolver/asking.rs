@@ -240,11 +240,10 @@ impl Resolver {
     }
 
     fn fail_try(&mut self, id: u64, mut flight: Flight, try_id: u64, why: Failure, now: Moment) {
-        let weight = match why {
+        let weight = match (why, flight.purpose) {
             // The way to the upstream does not depend on the question.
-            Failure::Network => Weight::Strong,
-            _ if flight.known => Weight::Strong,
-            _ => Weight::Weak,
+            (Failure::Network, _) | (_, Purpose::Probe(_)) => Weight::Strong,
+            (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
         };
         let mut was_late = false;
         if let Some(attempt) = flight.find(try_id) {
@@ -306,7 +305,7 @@ impl Resolver {
                 && attempt.upstream != index
                 && let Some(upstream) = self.group.get_mut(attempt.upstream)
             {
-                upstream.breaker.on_failure(why, Weight::Strong, now);
+                upstream.breaker.on_failure(why, Weight::Weak, now);
             }
         }
         if flight.purpose == Purpose::Refresh {
@@ -427,17 +426,14 @@ impl Resolver {
     pub(super) fn send_probes(&mut self, now: Moment) {
         for index in 0..self.group.all().len() {
             let jitter = self.random.f64();
-            let due =
-                self.group.get_mut(index).is_some_and(|upstream| upstream.breaker.poll_probe(now, jitter));
-            if !due {
-                continue;
+            while self.group.get_mut(index).is_some_and(|upstream| upstream.breaker.poll_probe(now, jitter)) {
+                // Round and round, so that one name that went bad does not condemn an upstream.
+                let canary = self.canaries.pop_front();
+                let key: Box<[u8]> = canary.clone().unwrap_or_else(|| ROOT_NS.into());
+                self.canaries.extend(canary);
+                self.counts.probes += 1;
+                self.start(&key, Purpose::Probe(index), now);
             }
-            // Round and round, so that one name that went bad does not condemn an upstream.
-            let canary = self.canaries.pop_front();
-            let key: Box<[u8]> = canary.clone().unwrap_or_else(|| ROOT_NS.into());
-            self.canaries.extend(canary);
-            self.counts.probes += 1;
-            self.start(&key, Purpose::Probe(index), now);
         }
     }
 
@@ -445,14 +441,13 @@ impl Resolver {
         matches!(flight.purpose, Purpose::Probe(_)) && *flight.key == *ROOT_NS
     }
 
+    /// Keeps the question to probe with; one of each zone, for a zone breaks as a whole.
     fn note_canary(&mut self, key: &[u8], verdict: Verdict, now: Moment) {
-        if verdict != Verdict::Positive
-            || now < self.canary_at
-            || self.canaries.iter().any(|known| **known == *key)
-        {
+        if verdict != Verdict::Positive || now < self.canary_at {
             return;
         }
         self.canary_at = now + CANARY_GAP;
+        self.canaries.retain(|known| name::zone_of(known) != name::zone_of(key));
         if self.canaries.len() >= CANARIES_MAX {
             self.canaries.pop_front();
         }

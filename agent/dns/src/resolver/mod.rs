@@ -218,8 +218,13 @@ impl Resolver {
             return false;
         }
         let restored = self.cache.insert(key, message, &answer, learned).is_some();
-        if restored && answer.verdict == wire::Verdict::Positive && self.canaries.len() < CANARIES_MAX {
-            self.canaries.push_back(key.into());
+        if restored && answer.verdict == wire::Verdict::Positive {
+            let zone = crate::name::zone_of(key);
+            if self.canaries.len() < CANARIES_MAX
+                && self.canaries.iter().all(|known| crate::name::zone_of(known) != zone)
+            {
+                self.canaries.push_back(key.into());
+            }
         }
         restored
     }

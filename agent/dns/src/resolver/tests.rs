@@ -209,7 +209,7 @@ fn m1_blackhole_costs_one_short_wait_then_stale_is_instant() {
 #[test]
 fn m2_unreachable_costs_no_wait_at_all() {
     let upstream = ".......uuuuuuuuuuuuuuuuuuuu..........";
-    let expected = "ffffffffffffsssssssssssssssssffffffff";
+    let expected = "ffffffffffffssssssssssssssssfffffffff";
     assert_eq!(World::new(1).timeline(&[upstream]), expected);
 }
 
@@ -391,6 +391,25 @@ fn a_broken_name_is_masked_but_is_no_outage() {
     assert_eq!(world.state(UPSTREAM), 0);
     assert_eq!(world.resolver.counts.transitions, 0);
     assert_eq!(world.state(STALE), 1);
+}
+
+#[test]
+fn a_zone_that_breaks_with_all_its_names_is_no_outage_either() {
+    let mut world = World::new(1);
+    let names: Vec<String> = (0..20).map(|n| format!("n{n}.zone.example")).collect();
+    for name in names.iter().map(String::as_str).chain(["www.example", "mail.example"]) {
+        world.ask(name);
+        world.run(Duration::from_secs(1));
+    }
+    world.broken = Some("zone.example");
+    for _ in 0..20 {
+        for name in names.iter().map(String::as_str).chain(["www.example", "mail.example"]) {
+            world.ask(name);
+        }
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.state(UPSTREAM), 0);
+    }
+    assert!(world.answers.iter().all(|answer| answer.code == rcode::NOERROR));
 }
 
 #[test]
