@@ -112,20 +112,23 @@ impl Escalation {
         Some(due)
     }
 
-    /// A receiver could not be reached: the next step is due now. Later steps keep their distance to it.
-    pub fn hasten(&mut self, now: Timestamp) {
+    /// A receiver could not be reached: the next step of this round is due now; true if there is one. Later steps keep
+    /// their distance to it. A round never begins early: that would tell those again who were reached.
+    pub fn hasten(&mut self, now: Timestamp) -> bool {
         let early = |position: Position, at: Timestamp| Position {
             round_began: at.saturating_sub(self.policy.steps[position.step].after).unwrap_or(Timestamp::MIN),
             ..position
         };
         match self.phase {
-            Phase::Running(position) if self.due_at(position) > now => {
+            Phase::Running(position) if position.step > 0 && self.due_at(position) > now => {
                 self.phase = Phase::Running(early(position, now));
+                true
             }
-            Phase::Held { position, since } => {
+            Phase::Held { position, since } if position.step > 0 => {
                 self.phase = Phase::Held { position: early(position, since), since };
+                true
             }
-            Phase::Idle | Phase::Running(_) | Phase::Done => {}
+            Phase::Idle | Phase::Running(_) | Phase::Held { .. } | Phase::Done => false,
         }
     }
 
@@ -169,7 +172,7 @@ mod tests {
                 's' => escalation.restart(now),
                 'h' => escalation.hold(now),
                 'r' => escalation.resume(now),
-                'f' => escalation.hasten(now),
+                'f' => drop(escalation.hasten(now)),
                 _ => {}
             }
             let ran = std::iter::from_fn(|| escalation.poll(now)).map(|due| due.step + 1);
@@ -197,6 +200,13 @@ mod tests {
         let events = "s.f.............";
         let ran_it = "1-2----3--------";
         assert_eq!(run(policy(&[0, 5, 10], 0, 15), events), ran_it);
+    }
+
+    #[test]
+    fn a_round_never_begins_early() {
+        let events = "s...f.............";
+        let ran_it = "1-2-----1-2-------";
+        assert_eq!(run(policy(&[0, 2], 1, 8), events), ran_it);
     }
 
     #[test]

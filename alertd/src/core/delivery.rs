@@ -178,9 +178,10 @@ impl Core {
         if let Some(incident) = self.incidents.get_mut(&number)
             && incident.resolved_at.is_none()
         {
-            incident.escalation.hasten(now);
-            incident.hastened = true;
-            self.dirty.incidents.insert(number);
+            if incident.escalation.hasten(now) {
+                incident.hastened = true;
+                self.dirty.incidents.insert(number);
+            }
             self.touched.insert(number);
         }
     }
