@@ -190,6 +190,7 @@ impl Core {
     fn on_failed(&mut self, seq: u64, why: Reason, error: &str, now: Timestamp) {
         let Some(mut row) = self.outbox.settle(seq, RowState::Failed, now) else { return };
         row.last_error = Some(error.to_owned());
+        self.failed += 1;
         let receiver = row.notification.receiver.clone();
         let text = format!("{} to {receiver}: {error}", row.notification.id);
         self.note(now, number_of(&row), "failed", why, &text);
@@ -199,6 +200,7 @@ impl Core {
         for said in self.outbox.take_digested(seq) {
             if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
                 said.last_error = Some(error.to_owned());
+                self.failed += 1;
                 self.make_up_for(&said, may_know, now);
                 self.record(said);
             }

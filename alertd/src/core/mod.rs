@@ -115,6 +115,8 @@ pub struct Loaded {
     /// Receivers and times of recent first tries, ascending, for the rate limits.
     pub spent: Vec<(String, Timestamp)>,
     pub counters: Counters,
+    /// How many notifications of those the store still has were given up.
+    pub failed: u64,
 }
 
 pub struct Core {
@@ -135,6 +137,7 @@ pub struct Core {
     silences: Silences,
     outbox: Outbox,
     failing: BTreeMap<String, Failing>,
+    failed: u64,
     /// To be looked at by `settle`.
     touched: BTreeSet<u64>,
     dirty: Dirty,
@@ -186,6 +189,7 @@ impl Core {
             silences: Silences::default(),
             outbox: Outbox::default(),
             failing: BTreeMap::new(),
+            failed: loaded.failed,
             touched: BTreeSet::new(),
             dirty: Dirty::default(),
         };

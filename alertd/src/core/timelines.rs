@@ -220,6 +220,24 @@ fn a_service_that_is_no_longer_watched_is_over_without_a_claim_that_it_is_well()
 }
 
 #[test]
+fn a_route_that_continues_makes_an_incident_of_its_own() {
+    let config = ONE_STEP.to_owned()
+        + "[receiver.audit.maildir]\npath = \"/a\"\n[[route]]\nreceiver = \"never\"\n[receiver.never.maildir]\npath = \"/n\"\n";
+    let config = config.replacen(
+        "[[route]]",
+        "[[route]]\nmatch = [\"service=disk\"]\ncontinue = true\ngroup_wait = \"0s\"\nreceiver = \"audit\"\n[[route]]",
+        1,
+    );
+    let disk = "C . . O .";
+    let swap = "C . . . O";
+    let mail = "P . . U R"; // group_interval is over just then
+    let audit = "P . . R .";
+    let inputs = [("web1/disk", disk), ("web1/swap", swap)];
+    let never = ". . . . .";
+    play(&config, MINUTE, &inputs, &[("mail", mail), ("audit", audit), ("never", never)]);
+}
+
+#[test]
 fn a_flapping_service_is_told_as_one_thing() {
     let disk = "C . F f F f . O";
     let mail = "P . . U . . . R"; // easier than critical: waits for group_interval

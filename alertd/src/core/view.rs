@@ -47,7 +47,7 @@ impl Core {
     }
 
     pub fn outbox_status(&self) -> ctl::OutboxStatus {
-        let mut status = ctl::OutboxStatus::default();
+        let mut status = ctl::OutboxStatus { failed: self.failed, ..ctl::OutboxStatus::default() };
         for row in self.outbox.iter() {
             match row.state {
                 RowState::Leased { .. } => status.leased += 1,

@@ -10,7 +10,7 @@ use crate::{
     alert::{Alert, AlertKey},
     core::{Change, Counters, Loaded},
     incident::Incident,
-    outbox::Row,
+    outbox::{Row, RowState},
     silence::Silence,
     told::Told,
 };
@@ -48,6 +48,7 @@ impl Store for Memory {
             outbox: self.outbox.values().filter(|row| row.settled_at.is_none()).cloned().collect(),
             instance: "test".into(),
             spent,
+            failed: self.outbox.values().filter(|row| row.state == RowState::Failed).count() as u64,
             counters: self.counters,
         })
     }

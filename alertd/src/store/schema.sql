@@ -12,6 +12,7 @@ CREATE TABLE silence (number INTEGER PRIMARY KEY, ends_us INTEGER NOT NULL, body
 CREATE TABLE outbox (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, incident INTEGER NOT NULL, receiver TEXT NOT NULL, state TEXT NOT NULL,
     first_try_us INTEGER, settled_us INTEGER, body TEXT NOT NULL) STRICT;
 CREATE INDEX outbox_unsettled ON outbox (seq) WHERE settled_us IS NULL;
+CREATE INDEX outbox_failed ON outbox (seq) WHERE state = 'failed';
 CREATE INDEX outbox_incident ON outbox (incident, seq);
 CREATE INDEX outbox_spent ON outbox (first_try_us) WHERE first_try_us IS NOT NULL;
 CREATE TABLE history (id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, incident INTEGER, kind TEXT NOT NULL, reason TEXT NOT NULL, author TEXT, text TEXT NOT NULL) STRICT;

@@ -181,6 +181,8 @@ impl Store for Sqlite {
             outbox: rows(c, "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq", |_, body| {
                 from_json(body)
             })?,
+            failed: c
+                .query_row("SELECT COUNT(*) FROM outbox WHERE state = 'failed'", [], |row| row.get(0))?,
             spent: rows(
                 c,
                 &format!(
