@@ -50,22 +50,14 @@ flapping = { start = 10, stop = 30 }
 #[test]
 fn every_problem_of_a_file_is_said_at_once() {
     let said = problems(&[("agent.toml", BROKEN)]);
-    // What serde itself refuses comes first; the rest is read once the file has the right shape.
     let expected = "\
 agent.toml:2:1: unknown field `hots`, expected one of `host`, `labels`, `state_dir`, `socket`, `metrics`, \
 `machine_id_file`, `boot_grace`, `max_concurrent`, `spool_bytes_max`, `auto_checks`; did you mean `host`?
-agent.toml:8:13: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
-";
-    assert_eq!(said, expected);
-
-    let shaped = BROKEN.replace("hots =", "host =").replace("heartbeat = \"30\"", "heartbeat = \"30ms\"");
-    let said = problems(&[("agent.toml", &shaped)]);
-    let expected = "\
 agent.toml:3:11: \"9847\" is not an address and port; write \"127.0.0.1:9847\" or \"off\"
 agent.toml:4:12: \"my-env\" is not a label name; use letters, digits and _
 agent.toml:4:31: the label service is set by alertd; take another name
 agent.toml:7:11: should name at least one socket of an alertd
-agent.toml:8:13: should be 1s to 1h
+agent.toml:8:13: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
 agent.toml:11:18: retry_interval 5m must not be longer than interval 1m
 agent.toml:14:1: check \"disk\": unknown key `intervall`; did you mean `interval`?
 agent.toml:18:18: check \"load\": retry_interval 1m must not be longer than interval 30s

@@ -110,7 +110,8 @@ pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(S
     read
 }
 
-/// Parses one file. `None` only together with at least one new problem.
+/// Parses one file. What serde refuses is a problem and is left out of the value, so that the caller can look at the rest;
+/// a value that came with new problems must not be used for anything else. `None` if there is nothing to look at.
 pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> Option<T> {
     let (document, syntax) = DeTable::parse_recoverable(&source.text);
     if !syntax.is_empty() {
@@ -123,7 +124,7 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
     let mut refused = 0;
     loop {
         let error = match T::deserialize(Deserializer::from(document.clone())) {
-            Ok(value) => return (refused == 0).then_some(value),
+            Ok(value) => return Some(value),
             Err(error) => error,
         };
         refused += 1;
@@ -227,7 +228,6 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only the reading is tested")]
     struct Check {
         interval: Option<Span>,
         max_attempts: Option<u8>,
@@ -236,8 +236,7 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         let source = Source { path: "agent.toml".into(), text: text.into() };
         let mut problems = Problems::default();
-        let value = parse::<File>(&source, &mut problems);
-        assert_eq!(value.is_some(), problems.0.is_empty());
+        assert!(parse::<File>(&source, &mut problems).is_some() || !problems.0.is_empty());
         problems.or(()).err().map_or(Vec::new(), |all| all.0.iter().map(ToString::to_string).collect())
     }
 
@@ -253,6 +252,17 @@ mod tests {
         assert!(said[2].starts_with("agent.toml:4:16:"), "{said:#?}");
         assert!(said[3].contains("agent.toml:6:12: \"5\" is not a duration; write a number and a unit"));
         assert!(said[4].starts_with("agent.toml:8:12:"), "{said:#?}");
+    }
+
+    #[test]
+    fn what_is_right_beside_a_wrong_key_can_still_be_looked_at() {
+        let text = "nam = 1\n[check.disk]\ninterval = \"5m\"\nmax_attempts = 900\n";
+        let source = Source { path: "agent.toml".into(), text: text.into() };
+        let mut problems = Problems::default();
+        let value = parse::<File>(&source, &mut problems).unwrap();
+        assert_eq!(problems.0.len(), 2);
+        assert_eq!(value.check["disk"].interval, Some(Span::secs(300)));
+        assert_eq!(value.check["disk"].max_attempts, None);
     }
 
     #[test]
