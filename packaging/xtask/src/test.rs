@@ -76,8 +76,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if built && !options.quick {
         steps.run("drill", |_| drill(&["openai".into()]).map(|()| Outcome::Passed));
         steps.run("licences", |count| deny::step(strict, count));
-        steps.run("package", |_| deb::build(None).map(|_| Outcome::Passed));
-        steps.run("lab", lab::step);
+        let mut package = None;
+        steps.run("package", |_| {
+            package = Some(deb::build(None)?);
+            Ok(Outcome::Passed)
+        });
+        if let Some(package) = package {
+            steps.run("lab", |count| lab::step(package, count));
+        }
     }
     steps.finish(from)
 }

@@ -28,31 +28,38 @@ const TOOLS: &[&str] = &["mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "
 /// `cargo xtask lab`.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut count = Count::default();
-    match life(options.dev, &mut count)? {
-        Outcome::Passed => {
-            println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
-            Ok(())
-        }
-        Outcome::Skipped(why) => {
-            println!("SKIPPED lab: {why}");
-            Ok(())
-        }
-        Outcome::Failed(why) => bail!(why),
+    if let Some(why) = unfit() {
+        println!("SKIPPED lab: {why}");
+        return Ok(());
     }
+    let made = if options.dev { Made::Dev } else { Made::Release(deb::build(None)?) };
+    life(made, &mut count)?;
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    if count.failed > 0 {
+        bail!(DIFFERS);
+    }
+    Ok(())
 }
 
 /// The lab as a step of `cargo xtask test`.
-pub(crate) fn step(count: &mut Count) -> Result<Outcome> {
-    life(false, count)
+pub(crate) fn step(package: PathBuf, count: &mut Count) -> Result<Outcome> {
+    if let Some(why) = unfit() {
+        return Ok(Outcome::Skipped(why));
+    }
+    life(Made::Release(package), count)?;
+    Ok(if count.failed > 0 { Outcome::Failed(DIFFERS.into()) } else { Outcome::Passed })
 }
 
-fn life(dev: bool, count: &mut Count) -> Result<Outcome> {
-    if !sh::is_root() {
-        return Ok(Outcome::Skipped("not root: no namespaces, no systemd to test on".into()));
-    }
-    if let Some(tool) = TOOLS.iter().find(|tool| !sh::has(tool)) {
-        return Ok(Outcome::Skipped(format!("{tool} is missing: `cargo xtask setup` installs it")));
-    }
+const DIFFERS: &str = "what was observed differs from what is promised: see the FAIL lines above";
+
+/// Which programs the lab looks at.
+enum Made {
+    Dev,
+    /// The package that was built from the release profile.
+    Release(PathBuf),
+}
+
+fn life(made: Made, count: &mut Count) -> Result<()> {
     fs::create_dir_all(host::folder())?;
     let lock = fs::File::create(host::folder().join("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another lab runs in this checkout")?;
@@ -60,30 +67,34 @@ fn life(dev: bool, count: &mut Count) -> Result<Outcome> {
     let _ = fs::remove_file(host::folder().join("xtask"));
     clean_when_interrupted()?;
 
-    let (first, second) = packages(dev)?;
+    let (first, second) = packages(made)?;
     let from = clock::now();
     let came = host::base()?;
     println!("base image {came}, {}", clock::took(from));
     let done = lifecycle::run(&first, &second, count);
     host::clean();
-    done?;
-    if count.failed > 0 {
-        return Ok(Outcome::Failed(format!("{} observations differ from what is promised", count.failed)));
+    done
+}
+
+/// Why this machine cannot be a lab, if it cannot.
+fn unfit() -> Option<String> {
+    if !sh::is_root() {
+        return Some("not root: no namespaces, no systemd to test on".into());
     }
-    Ok(Outcome::Passed)
+    let tool = TOOLS.iter().find(|tool| !sh::has(tool))?;
+    Some(format!("{tool} is missing: `cargo xtask setup` installs it"))
 }
 
 /// The package, and the same with a higher version.
-fn packages(dev: bool) -> Result<(PathBuf, PathBuf)> {
-    let version = env!("CARGO_PKG_VERSION");
-    if dev {
-        sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
-        let binaries = sh::target().join("debug");
-        let pack = |version| deb::pack(version, &binaries, deb::Packing::Quick);
-        return Ok((pack(version)?, pack(NEXT)?));
+fn packages(made: Made) -> Result<(PathBuf, PathBuf)> {
+    let pack = |version, profile| deb::pack(version, &sh::target().join(profile), deb::Packing::Quick);
+    match made {
+        Made::Release(first) => Ok((first, pack(NEXT, "release")?)),
+        Made::Dev => {
+            sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
+            Ok((pack(env!("CARGO_PKG_VERSION"), "debug")?, pack(NEXT, "debug")?))
+        }
     }
-    let first = deb::build(None)?;
-    Ok((first, deb::pack(NEXT, &sh::target().join("release"), deb::Packing::Quick)?))
 }
 
 /// Ctrl-C in mid-run must leave neither mounts nor processes.
