@@ -16,6 +16,7 @@ use axum::{
 use dogwatch_daemon::unix_http::Peer;
 use dogwatch_wire::{Batch, ErrorReply, PROTOCOL, ctl, limits};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
@@ -109,6 +110,8 @@ struct Body(Bytes);
 
 /// Read and thrown away of a body that is too large.
 const DRAINED_BYTES_MAX: usize = 16 * limits::BODY_BYTES_MAX;
+/// Who sends nothing for so long listens.
+const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(300);
 
 impl FromRequest<Api> for Body {
     type Rejection = Failure;
@@ -121,18 +124,29 @@ impl FromRequest<Api> for Body {
 }
 
 async fn read_whole(mut body: axum::body::Body) -> Result<Bytes, Failure> {
+    let announced = body.size_hint().lower();
     let (mut whole, mut read) = (Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
+    let mut too_large = announced > limits::BODY_BYTES_MAX as u64;
+    loop {
+        let frame = if too_large {
+            let Ok(frame) = tokio::time::timeout(DRAIN_PAUSE_MAX, body.frame()).await else { break };
+            frame
+        } else {
+            body.frame().await
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Failure::Bad(format!("the body is cut short: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         read += data.len();
-        if read <= limits::BODY_BYTES_MAX {
-            whole.extend_from_slice(&data);
-        } else if read > DRAINED_BYTES_MAX {
+        too_large |= read > limits::BODY_BYTES_MAX;
+        if read > DRAINED_BYTES_MAX {
             break;
         }
+        if !too_large {
+            whole.extend_from_slice(&data);
+        }
     }
-    if read > limits::BODY_BYTES_MAX { Err(Failure::TooLarge) } else { Ok(whole.into()) }
+    if too_large { Err(Failure::TooLarge) } else { Ok(whole.into()) }
 }
 
 impl Api {
