@@ -86,6 +86,9 @@ impl Route {
 
     /// What it matches, as people write it.
     pub fn text(&self) -> String {
+        if self.matchers.is_empty() {
+            return "everything".into();
+        }
         let matchers: Vec<_> = self.matchers.iter().map(ToString::to_string).collect();
         format!("{{{}}}", matchers.join(","))
     }
@@ -163,7 +166,7 @@ mod tests {
     fn a_way_names_its_matchers_and_its_group() {
         let labels = [("host".into(), "db1".into()), ("service".into(), "disk".into())].into();
         let ways = tree().ways(&labels);
-        assert_eq!(ways[0].path, ["{}", "{host=~\"db.*\"}", "{service=\"disk\"}"]);
+        assert_eq!(ways[0].path, ["everything", "{host=~\"db.*\"}", "{service=\"disk\"}"]);
         assert_eq!(ways[0].group, [("host".to_owned(), "db1".to_owned())].into());
         assert_eq!(GroupBy::All.of(&labels), labels);
     }

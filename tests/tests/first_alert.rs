@@ -1,4 +1,4 @@
-//! The first alert, end to end: real agent, real alertd, a disk that really fills, a real mail server, a stand-in for
+//! The first alert, end to end: real agent, real cache, real alertd, a disk that really fills, a real mail server, a stand-in for
 //! PagerDuty, a person with `alertctl`.
 //!
 //! ```text
@@ -22,6 +22,7 @@ use dogwatch_tests::{
     mail_server::{Mail, MailServer},
     pagerduty::{PagerDuty, ROUTING_KEY},
     process::{binary, root_or_skip, wait_for},
+    upstream::Upstream,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -32,8 +33,11 @@ fn a_filling_disk_wakes_the_right_people_once_until_one_says_i_am_on_it() {
     let Some(mails) = MailServer::start(&make_folder(&host, "smtpd")) else { return };
     let pager = PagerDuty::start();
     let disk = Disk::make(&host);
+    let upstream = Upstream::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    host.start_dns(upstream.address);
     host.start_alertd(&receivers_and_policy(&host, mails.port, &pager.url));
-    host.start_agent(&disk.check());
+    host.start_agent(&format!("{}\n[check.dns-upstream]\nkind = \"dns\"\n", disk.check()));
+    wait_for("word of the cache", || host.service("dns-upstream").is_some_and(|it| it["state"] == "OK"));
     wait_for("the first result", || state(&host) == Some(("OK".into(), "HARD".into())));
 
     disk.fill();

@@ -14,7 +14,7 @@
 //! Stale at once is for ill upstreams only: in healthy times a client waits a moment for the truth, for an address that
 //! moved is worse than 300 ms (coredns#4309, AdGuardHome#8596).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::moment::Moment;
 
@@ -100,6 +100,34 @@ pub enum Plan {
     /// Ask upstream if the budget for hopeless tries allows it, else fail at once.
     ForwardPaced,
     ReplyFailure,
+}
+
+/// For people who ask why.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reply => f.write_str("answered from the cache"),
+            Self::ReplyThenRefresh => {
+                f.write_str("answered from the cache, then refreshed, for its TTL is nearly over")
+            }
+            Self::ReplyStale(reason) => write!(f, "answered at once, {}", reason.text()),
+            Self::ReplyStaleThenRefresh(reason) => {
+                write!(f, "answered at once, {}; a refresh is queued", reason.text())
+            }
+            Self::ForwardOrReplyStale { patience } => {
+                write!(
+                    f,
+                    "asked upstream; answered stale if that takes more than {} ms",
+                    patience.as_millis()
+                )
+            }
+            Self::Forward => f.write_str("asked upstream"),
+            Self::ForwardPaced => {
+                f.write_str("asked upstream, a few such names a second; else SERVFAIL: no upstream answers")
+            }
+            Self::ReplyFailure => f.write_str("SERVFAIL: every upstream failed on it a moment ago"),
+        }
+    }
 }
 
 /// Decides. `patience` is the adaptive client timer.

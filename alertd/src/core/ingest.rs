@@ -279,7 +279,8 @@ impl Core {
         self.incidents.insert(number, Incident::open(number, way, policy, now));
         self.groups.insert(group, number);
         self.dirty.incidents.insert(number);
-        self.note(now, Some(number), "opened", Reason::Reported, &way.path.join(" › "));
+        let text = format!("by route {}", way.path.join(" > "));
+        self.note(now, Some(number), "opened", Reason::Reported, &text);
         number
     }
 }

@@ -243,10 +243,7 @@ fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
 
 /// `everything > {team="db"}`, outermost first.
 fn route(why: &Why) -> String {
-    let step = |matchers: &String| {
-        if matchers == "{}" { "everything".into() } else { line(matchers, TEXT_CHARS_MAX) }
-    };
-    why.route_path.iter().map(step).collect::<Vec<_>>().join(" > ")
+    why.route_path.iter().map(|step| line(step, TEXT_CHARS_MAX)).collect::<Vec<_>>().join(" > ")
 }
 
 fn alert_lines(alert: &Alert, view: &View, out: &mut String) {
@@ -436,7 +433,7 @@ mod tests {
         };
         let shown = Why {
             incident: shown,
-            route_path: vec!["{}".into(), "{service=\"disk\"}".into()],
+            route_path: vec!["everything".into(), "{service=\"disk\"}".into()],
             decisions: vec![
                 entry("03:15", "acked", "by_hand", Some("ada"), "looking"),
                 entry("03:12", "opened", "reported", None, "OK to CRITICAL"),

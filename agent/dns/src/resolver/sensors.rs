@@ -171,7 +171,7 @@ impl Resolver {
             name: name::to_text(name),
             kind: name::type_to_text(kind),
             held: held.into(),
-            plan: format!("{plan:?}"),
+            plan: plan.to_string(),
             verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
             records: entry.map(records).unwrap_or_default(),
             learned: entry.map(|entry| at(entry.learned, now, wall)),
