@@ -85,9 +85,12 @@ pub(crate) fn pack(version: &str, binaries: &Path, packing: Packing) -> Result<P
     documents(&root, &packaging, version)?;
     control(&root, &packaging, version, &architecture, &depends.line()?)?;
 
-    let dist = sh::root().join("dist");
-    fs::create_dir_all(&dist)?;
-    let package = dist.join(format!("dogwatch_{version}_{architecture}.deb"));
+    let place = match packing {
+        Packing::Small => sh::root().join("dist"),
+        Packing::Quick => sh::target().join("lab"),
+    };
+    fs::create_dir_all(&place)?;
+    let package = place.join(format!("dogwatch_{version}_{architecture}.deb"));
     let packing: &[&str] = match packing {
         Packing::Small => &["-Zxz"],
         Packing::Quick => &["-Zgzip", "-z1"],
