@@ -77,7 +77,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The DNS race; its JSON, or nothing where it printed its own table.
 fn race(json: bool) -> Result<Option<String>> {
-    sh::run(&mut sh::cargo(&["build", "-q", "--release", "-p", "dogwatch-tests", "--bin", "bench-dns"]))?;
+    sh::run(&mut sh::cargo(&[
+        "build",
+        "-q",
+        "--release",
+        "-p",
+        "dogwatch-tests",
+        "--bin",
+        "bench-dns",
+        "--bin",
+        "fake-upstream",
+    ]))?;
     let mut race = sh::command(&[sh::target().join("release/bench-dns")]);
     if json {
         return sh::output(race.arg("--json")).map(Some);
