@@ -218,15 +218,15 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
 
 /// A loopback port that is free for UDP and TCP right now.
 ///
+/// Below the range that the kernel takes ports of outgoing connections from (ip(7), `ip_local_port_range`): a port from
+/// that range may be somebody's by the time a server under test binds it.
+///
 /// # Panics
 /// If the machine has none.
 pub fn free_port() -> u16 {
-    for _ in 0..100 {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let port = tcp.local_addr().expect("a bound socket has an address").port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no loopback port is free for both UDP and TCP");
+    let is_free = |port: &u16| {
+        TcpListener::bind(("127.0.0.1", *port)).is_ok() && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+    };
+    let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    candidates.take(1_000).find(is_free).expect("a loopback port is free for both UDP and TCP")
 }

@@ -62,7 +62,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts one at `address` (port 0: any), in two threads.
+    /// Starts one at `address`, in two threads; see [`crate::process::free_port`].
     pub fn start(address: SocketAddr) -> io::Result<Self> {
         let udp = UdpSocket::bind(address)?;
         let address = udp.local_addr()?;
@@ -212,11 +212,12 @@ mod tests {
     use crate::{
         dns_client::{ask_tcp, ask_udp},
         dns_message::Reply,
+        process::free_port,
     };
 
     #[test]
     fn it_answers_right_over_both_transports_and_can_be_ill() {
-        let upstream = Upstream::start("127.0.0.1:0".parse().unwrap()).unwrap();
+        let upstream = Upstream::start(([127, 0, 0, 1], free_port()).into()).unwrap();
         for ask in [ask_udp, ask_tcp] {
             let reply = ask(upstream.address, &name(4711, 60), A).unwrap();
             assert_eq!((reply.rcode, reply.addresses()), (NOERROR, vec![right_address(4711)]));

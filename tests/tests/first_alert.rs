@@ -21,7 +21,7 @@ use dogwatch_tests::{
     host::{Host, words},
     mail_server::{Mail, MailServer},
     pagerduty::{PagerDuty, ROUTING_KEY},
-    process::{binary, root_or_skip, wait_for},
+    process::{binary, free_port, root_or_skip, wait_for},
     upstream::Upstream,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -33,7 +33,7 @@ fn a_filling_disk_wakes_the_right_people_once_until_one_says_i_am_on_it() {
     let Some(mails) = MailServer::start(&make_folder(&host, "smtpd")) else { return };
     let pager = PagerDuty::start();
     let disk = Disk::make(&host);
-    let upstream = Upstream::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let upstream = Upstream::start(([127, 0, 0, 1], free_port()).into()).unwrap();
     host.start_dns(upstream.address);
     host.start_alertd(&receivers_and_policy(&host, mails.port, &pager.url));
     host.start_agent(&format!("{}\n[check.dns-upstream]\nkind = \"dns\"\n", disk.check()));

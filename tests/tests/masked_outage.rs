@@ -10,7 +10,7 @@
 use dogwatch_tests::{
     dns_client::ask_udp,
     host::Host,
-    process::wait_for,
+    process::{free_port, wait_for},
     upstream::{Mood, Upstream, name, right_address},
 };
 
@@ -20,7 +20,7 @@ const A: u16 = 1;
 #[test]
 fn the_cache_masks_the_outage_and_a_person_is_told_of_it_and_of_its_end() {
     let mut host = Host::new();
-    let upstream = Upstream::start("127.0.0.1:0".parse().unwrap()).unwrap();
+    let upstream = Upstream::start(([127, 0, 0, 1], free_port()).into()).unwrap();
     host.start_dns(upstream.address);
     host.start_alertd("");
     let often = "kind = \"dns\"\ninterval = \"200ms\"\nretry_interval = \"200ms\"\nmax_attempts = 1\n";
