@@ -145,12 +145,12 @@ fn budget(part: Part) -> (Option<u64>, Option<f64>) {
 }
 
 fn checks(stage: &Stage) -> String {
-    let dns = stage.relay();
+    let upstream = stage.relay();
     let kinds = [
         "kind = \"load\"".to_owned(),
         "kind = \"memory\"".to_owned(),
         "kind = \"disk\"".to_owned(),
-        format!("kind = \"tcp\"\naddress = \"{dns}\""),
+        format!("kind = \"tcp\"\nhost = \"{}\"\nport = {}", upstream.ip(), upstream.port()),
         "kind = \"swap\"".to_owned(),
     ];
     let mut text = format!("[defaults]\ninterval = \"{INTERVAL_S}s\"\nretry_interval = \"{INTERVAL_S}s\"\n");
