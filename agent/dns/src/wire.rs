@@ -200,7 +200,8 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
     let mut answer = Answer {
         verdict: Verdict::NoData,
         ttl_s: None,
-        len: message.len(),
+        // Bytes behind the last record are nobody's; an OPT of ours appended to them would be unreadable.
+        len: at,
         additionals: 0,
         ttl_offsets: Vec::with_capacity(header.records().min(64) as usize),
     };
@@ -216,7 +217,6 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
                 return Err(NoAnswer::Malformed);
             }
             // What follows OPT is optional data at best; dropping it keeps every pointer before it valid.
-            answer.len = at;
             break;
         }
         if additional {
@@ -236,6 +236,7 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
         }
         answer.ttl_offsets.push(u16::try_from(record.ttl_at).map_err(|_| NoAnswer::Malformed)?);
         at = record.end;
+        answer.len = at;
     }
     (answer.verdict, answer.ttl_s) = match (code, found) {
         (rcode::NXDOMAIN, _) => (Verdict::NxDomain, negative_ttl.map(|ttl| ttl.min(ttl_min))),
@@ -462,6 +463,14 @@ mod tests {
 
     fn read(message: &[u8]) -> Result<Answer, NoAnswer> {
         read_answer(message, &read_query(&packet(false)).unwrap().question)
+    }
+
+    #[test]
+    fn bytes_behind_the_last_record_are_not_kept() {
+        let mut message = answer(0, &[60], None);
+        let kept = read(&message).unwrap().len;
+        message.extend([0; 9]);
+        assert_eq!(read(&message).unwrap().len, kept);
     }
 
     #[test]
