@@ -47,6 +47,20 @@ async fn killed_at_any_instant_nothing_is_lost_and_nothing_said_twice() {
         agent.kill();
     }
 
+    // One more life in which it is certain that an answer gets lost, whatever the machine's speed made of the others.
+    let (told, db) = alertd.memory(|memory| {
+        (memory.refuse, memory.lose_answers) = (None, true);
+        let db = memory.states.get("db").map_or(State::Ok, |&(state, _)| state);
+        (memory.events.len(), db)
+    });
+    let agent = place.start();
+    fs::write(place.path("next"), if db == State::Critical { "0" } else { "2" }).unwrap();
+    fs::rename(place.path("next"), place.path("db")).unwrap();
+    alertd
+        .wait_for("a batch whose answer is lost", |memory| (memory.events.len() > told).then_some(()))
+        .await;
+    agent.kill();
+
     alertd.memory(|memory| (memory.refuse, memory.lose_answers) = (None, false));
     let _agent = place.start();
     for (service, code) in SERVICES.iter().zip(["2", "1", "0"]) {
