@@ -66,6 +66,8 @@ async fn killed_at_any_instant_nothing_is_lost_and_nothing_said_twice() {
         fs::rename(place.path("next"), place.path("db")).unwrap();
         alertd.wait_for("another change", |memory| (memory.events.len() > told).then_some(())).await;
     }
+    // Killed now, the agent would ask alertd first and repeat nothing: a repeat needs the life that missed the answer.
+    alertd.wait_for("the repeat", |memory| (memory.repeats > 0).then_some(())).await;
     agent.kill();
 
     alertd.memory(|memory| (memory.refuse, memory.lose_answers) = (None, false));
