@@ -86,7 +86,7 @@ impl World {
     pub fn new(seed: u64, plan: Plan) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let now = Moment::START;
-        let upstreams = vec![SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 53))];
+        let upstreams = vec![SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 53)).into()];
         let names = (0..plan.names)
             .map(|number| {
                 let packet = query(4711, &name(number, random.u32(plan.ttl_s.0..=plan.ttl_s.1)), A, false);

@@ -15,7 +15,7 @@ use dogwatch_daemon::{
 use hickory_resolver::system_conf::parse_resolv_conf;
 use serde::Deserialize;
 
-use crate::{cache::Bounds, group::CLIENT_TIMER_MAX, resolver::Settings};
+use crate::{cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, resolver::Settings};
 
 /// One file, as written. Files read later override, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -95,7 +95,8 @@ impl Config {
     /// What the core needs, with the upstreams as they are now.
     pub fn settings(&self) -> Settings {
         Settings {
-            upstreams: self.upstream_addresses(),
+            upstreams: self.upstream_addresses().into_iter().map(Endpoint::from).collect(),
+            zones: Vec::new(),
             max_stale: self.max_stale,
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },

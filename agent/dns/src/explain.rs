@@ -13,6 +13,9 @@ pub fn status(status: &Status) -> String {
     let _ = writeln!(text, "upstreams {}; {} answers kept, {mib} MiB", status.health, status.names);
     for upstream in &status.upstreams {
         let _ = write!(text, "  {:<24} {:<10}", upstream.address, upstream.state);
+        if upstream.zone != "." {
+            let _ = write!(text, " zone {}:", upstream.zone);
+        }
         let _ = write!(text, " {} of {} queries answered", upstream.answered, upstream.sent);
         if let (Some(why), Some(since)) = (&upstream.why, upstream.since) {
             let _ = write!(text, "; {why} since {since:.0}");
@@ -47,6 +50,9 @@ pub fn why(why: &Why) -> String {
     }
     let _ = writeln!(text, "  uses      {}", why.uses);
     let _ = writeln!(text, "  now       {}", why.plan);
+    if why.zone != "." {
+        let _ = writeln!(text, "  zone      {}", why.zone);
+    }
     let _ = writeln!(text, "  upstreams {}", why.upstreams);
     text
 }

@@ -34,10 +34,10 @@ impl Failures {
         self.by_key.get(key).filter(|(until, _)| now < *until).map(|&(_, why)| why)
     }
 
-    /// The upstreams are back: what failed in the outage says nothing now.
-    pub(crate) fn clear(&mut self) {
-        self.by_key.clear();
-        self.order.clear();
+    /// Some upstreams are back: what failed in their outage says nothing now.
+    pub(crate) fn forget(&mut self, of_theirs: impl Fn(&[u8]) -> bool) {
+        self.by_key.retain(|key, _| !of_theirs(key));
+        self.order.retain(|(_, key)| !of_theirs(key));
     }
 
     fn expire(&mut self, now: Moment) {

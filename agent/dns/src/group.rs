@@ -1,9 +1,10 @@
 //! The upstreams that may answer the same questions: which to ask, how long to wait, and how the group does.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use crate::{
     breaker::{Breaker, Failure, State},
+    endpoint::Endpoint,
     moment::Moment,
     policy::Upstreams,
 };
@@ -11,7 +12,7 @@ use crate::{
 /// One upstream: its breaker and how fast it answers.
 #[derive(Debug)]
 pub struct Upstream {
-    pub address: SocketAddr,
+    pub endpoint: Endpoint,
     pub breaker: Breaker,
     round_trip: RoundTrip,
     pub counts: UpstreamCounts,
@@ -59,21 +60,21 @@ const LATE_MIN: Duration = Duration::from_millis(150);
 const LATE_MAX: Duration = Duration::from_millis(400);
 
 impl Group {
-    pub fn new(addresses: &[SocketAddr], now: Moment) -> Self {
-        let upstream = |&address| Upstream {
-            address,
+    pub fn new(endpoints: &[Endpoint], now: Moment) -> Self {
+        let upstream = |endpoint: &Endpoint| Upstream {
+            endpoint: endpoint.clone(),
             breaker: Breaker::new(now),
             round_trip: RoundTrip::default(),
             counts: UpstreamCounts::default(),
         };
-        Self { upstreams: addresses.iter().map(upstream).collect() }
+        Self { upstreams: endpoints.iter().map(upstream).collect() }
     }
 
     /// Takes a new list; upstreams on both lists keep what is known of them.
-    pub fn set(&mut self, addresses: &[SocketAddr], now: Moment) {
-        let mut old = std::mem::replace(self, Self::new(addresses, now));
+    pub fn set(&mut self, endpoints: &[Endpoint], now: Moment) {
+        let mut old = std::mem::replace(self, Self::new(endpoints, now));
         for upstream in &mut self.upstreams {
-            if let Some(at) = old.upstreams.iter().position(|known| known.address == upstream.address) {
+            if let Some(at) = old.upstreams.iter().position(|known| known.endpoint == upstream.endpoint) {
                 *upstream = old.upstreams.swap_remove(at);
             }
         }

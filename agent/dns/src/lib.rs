@@ -6,6 +6,7 @@
 //! | [`resolver`] | pure | the brain: queries, replies and time in; answers, upstream queries, next wake-up out |
 //! | [`policy`] | pure | reply, refresh, serve stale or forward |
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
+//! | [`zone`], [`endpoint`] | pure | forward zones, each with its own upstreams and their health |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
@@ -22,6 +23,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod endpoint;
 mod event;
 pub mod explain;
 mod failures;
@@ -38,6 +40,7 @@ pub mod snapshot;
 mod stream;
 pub mod upstream;
 pub mod wire;
+pub mod zone;
 
 pub use self::{
     control::Control,

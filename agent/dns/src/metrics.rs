@@ -51,13 +51,13 @@ pub fn describe() {
     describe_counter!(OVERLOADS, "Clients turned away because too many waited.");
     describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
     describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
-    describe_counter!(TRANSITIONS, "Changes of the upstream group's health.");
+    describe_counter!(TRANSITIONS, "Changes of a zone's health.");
     describe_counter!(EVICTED, "Answers dropped to stay below the byte cap.");
     describe_counter!(UPSTREAM_QUERIES, "Messages sent to an upstream.");
     describe_counter!(UPSTREAM_ANSWERS, "Usable answers of an upstream.");
     describe_counter!(UPSTREAM_FAILURES, "Failed tries of an upstream, by reason.");
     describe_gauge!(UPSTREAM_USABLE, "1 if this upstream is trusted with clients' questions.");
-    describe_gauge!(HEALTH, "Health of the upstream group: 0 healthy, 1 recovering, 2 slow, 3 down.");
+    describe_gauge!(HEALTH, "Health of a zone's upstreams: 0 healthy, 1 recovering, 2 slow, 3 down.");
     describe_gauge!(NAMES, "Answers in the cache.");
     describe_gauge!(BYTES, Unit::Bytes, "Memory of the answers in the cache.");
     describe_gauge!(MASKED, "Share of the last minute's answers that were stale.");
@@ -98,18 +98,21 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
     for reason in StaleReason::ALL {
         counter!(HITS_STALE, "reason" => reason.name()).absolute(counts.hits_stale[reason as usize]);
     }
-    for upstream in resolver.group().all() {
-        let address = upstream.address.to_string();
-        counter!(UPSTREAM_QUERIES, "upstream" => address.clone()).absolute(upstream.counts.sent);
-        counter!(UPSTREAM_ANSWERS, "upstream" => address.clone()).absolute(upstream.counts.answered);
-        let usable = f64::from(u8::from(upstream.breaker.usable()));
-        gauge!(UPSTREAM_USABLE, "upstream" => address.clone()).set(usable);
-        for why in Failure::ALL {
-            counter!(UPSTREAM_FAILURES, "upstream" => address.clone(), "reason" => why.name())
-                .absolute(upstream.counts.failed[why as usize]);
+    for zone in resolver.zones().iter() {
+        let name = zone.name();
+        for upstream in zone.group().all() {
+            let labels = [("zone", name.clone()), ("upstream", upstream.endpoint.to_string())];
+            counter!(UPSTREAM_QUERIES, &labels).absolute(upstream.counts.sent);
+            counter!(UPSTREAM_ANSWERS, &labels).absolute(upstream.counts.answered);
+            gauge!(UPSTREAM_USABLE, &labels).set(f64::from(u8::from(upstream.breaker.usable())));
+            for why in Failure::ALL {
+                let [zone, upstream_label] = labels.clone();
+                counter!(UPSTREAM_FAILURES, &[zone, upstream_label, ("reason", why.name().to_owned())])
+                    .absolute(upstream.counts.failed[why as usize]);
+            }
         }
+        gauge!(HEALTH, "zone" => name).set(f64::from(zone.health_number()));
     }
-    gauge!(HEALTH).set(f64::from(resolver.health_number()));
     gauge!(NAMES).set(number(resolver.cache().len()));
     gauge!(BYTES).set(number(resolver.cache().bytes()));
 }

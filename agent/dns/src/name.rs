@@ -57,9 +57,14 @@ pub fn read_key(key: &[u8]) -> Option<(Question<'_>, bool, bool)> {
     Some((question, rest[4] & FLAG_DO != 0, rest[4] & FLAG_CD != 0))
 }
 
+/// A key's name.
+pub fn name_of(key: &[u8]) -> &[u8] {
+    &key[..key.len().saturating_sub(5)]
+}
+
 /// The last two labels of a key's name: roughly what fails together.
 pub fn zone_of(key: &[u8]) -> &[u8] {
-    let name = &key[..key.len().saturating_sub(5)];
+    let name = name_of(key);
     // Where the last two labels start; the root byte is not one.
     let (mut at, mut last, mut zone) = (0, 0, 0);
     while let Some(&len) = name.get(at).filter(|&&len| len > 0) {

@@ -39,6 +39,7 @@ use crate::{
     snapshot::{self, Anchor, Writer},
     stream,
     upstream::{Reply, Upstreams},
+    zone::Zone,
 };
 
 /// Why the daemon cannot run.
@@ -106,6 +107,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
 
     let upstreams = Upstreams::new(replies).map_err(|error| RunError::Setup(error.to_string()))?;
     let said = announce(&config, &resolver);
+    let health = resolver.zones().iter().map(Zone::health_number).collect();
     systemd::ready(&said);
     let mut server = Server {
         clock,
@@ -118,7 +120,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         config,
         out: Vec::with_capacity(4_096),
         ticks: 0,
-        health: 0,
+        health,
     };
     server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
     systemd::stopping();
@@ -128,8 +130,14 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
 }
 
 fn announce(config: &Config, resolver: &Resolver) -> String {
-    let upstreams: Vec<_> =
-        resolver.group().all().iter().map(|upstream| upstream.address.to_string()).collect();
+    let upstreams: Vec<_> = resolver
+        .zones()
+        .iter()
+        .flat_map(|zone| {
+            let of = if zone.is_root() { String::new() } else { format!(" ({})", zone.name()) };
+            zone.group().all().iter().map(move |upstream| format!("{}{of}", upstream.endpoint))
+        })
+        .collect();
     if upstreams.is_empty() {
         tracing::error!("no upstream: name some in dns.toml (upstreams = [\"192.0.2.1\"]) or in resolv.conf");
     }
@@ -151,7 +159,7 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Result<Writ
         tracing::warn!(damaged = loaded.damaged, dir = %dir.display(), "skipped damaged places of the snapshot");
     }
     tracing::info!(restored, found = loaded.answers.len(), "snapshot loaded");
-    Ok(Writer::start(dir, &loaded, config.max_stale * 2))
+    Ok(Writer::start(dir, &loaded, resolver.zones().max_stale() * 2))
 }
 
 /// The sockets we serve on: systemd's if it passed any, else our own.
@@ -212,8 +220,8 @@ struct Server {
     /// The one answer buffer of the hit path.
     out: Vec<u8>,
     ticks: u32,
-    /// As logged last.
-    health: u8,
+    /// Each zone's, as logged last.
+    health: Vec<u8>,
 }
 
 /// What woke the loop.
@@ -345,10 +353,11 @@ impl Server {
 
     /// Says each change of the upstreams' health once, when it happens.
     fn log_health(&mut self) {
-        let health = self.resolver.health_number();
-        if health == std::mem::replace(&mut self.health, health) {
+        let zones = self.resolver.zones();
+        if zones.iter().map(Zone::health_number).eq(self.health.iter().copied()) {
             return;
         }
+        self.health = zones.iter().map(Zone::health_number).collect();
         let now = self.clock.now();
         let Some(sensor) = self.resolver.sensors(now, clock::wall()).into_iter().next() else { return };
         match sensor.state {
@@ -395,8 +404,9 @@ impl Server {
 
     fn take_settings(&mut self, now: Moment) {
         let settings = self.config.settings();
-        self.upstreams.keep_only(&settings.upstreams);
         self.resolver.set(settings, now);
+        let asked = self.resolver.zones().iter().flat_map(|zone| &zone.settings().upstreams);
+        self.upstreams.keep_only(&asked.collect::<Vec<_>>());
     }
 }
 

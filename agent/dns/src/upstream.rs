@@ -4,7 +4,7 @@
 //! back. Its resends are switched off: the resolver counts every packet that an ill upstream gets. Its UDP sockets are
 //! not connected, so "port unreachable" is not seen; the resolver's late timer bounds what that costs.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use hickory_resolver::{
     ConnectionProvider, PoolContext, TlsConfig,
@@ -19,6 +19,7 @@ use hickory_resolver::{
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
+    endpoint::Endpoint,
     reply::Transport,
     resolver::{Send, TryError},
 };
@@ -36,7 +37,7 @@ pub struct Upstreams {
     provider: TokioRuntimeProvider,
     context: Arc<PoolContext>,
     /// UDP "connections" are senders that make a socket a query; they can be kept.
-    datagrams: HashMap<SocketAddr, Connection>,
+    datagrams: HashMap<Endpoint, Connection>,
     replies: mpsc::Sender<Reply>,
 }
 
@@ -56,7 +57,7 @@ impl Upstreams {
     /// Starts a try; its reply or error comes through the channel.
     pub async fn start(&mut self, send: Send) {
         let known = match send.transport {
-            Transport::Udp => self.datagram_connection(send.upstream).await,
+            Transport::Udp => self.datagram_connection(&send.upstream).await,
             Transport::Tcp => None,
         };
         let (provider, context, replies) =
@@ -65,7 +66,7 @@ impl Upstreams {
             let exchange = async {
                 let connection = match known {
                     Some(connection) => connection,
-                    None => connect(&provider, &context, send.upstream, send.transport).await?,
+                    None => connect(&provider, &context, &send.upstream, send.transport).await?,
                 };
                 exchange(&connection, &send.message).await
             };
@@ -79,17 +80,17 @@ impl Upstreams {
     }
 
     /// Forgets connections to upstreams that are no longer asked.
-    pub fn keep_only(&mut self, upstreams: &[SocketAddr]) {
-        self.datagrams.retain(|address, _| upstreams.contains(address));
+    pub fn keep_only(&mut self, upstreams: &[&Endpoint]) {
+        self.datagrams.retain(|endpoint, _| upstreams.contains(&endpoint));
     }
 
-    async fn datagram_connection(&mut self, upstream: SocketAddr) -> Option<Connection> {
-        if let Some(known) = self.datagrams.get(&upstream) {
+    async fn datagram_connection(&mut self, upstream: &Endpoint) -> Option<Connection> {
+        if let Some(known) = self.datagrams.get(upstream) {
             return Some(known.clone());
         }
         // For UDP this makes no socket and waits for nothing.
         let made = connect(&self.provider, &self.context, upstream, Transport::Udp).await.ok()?;
-        self.datagrams.insert(upstream, made.clone());
+        self.datagrams.insert(upstream.clone(), made.clone());
         Some(made)
     }
 }
@@ -99,16 +100,17 @@ const LONGEST: Duration = Duration::from_secs(10);
 async fn connect(
     provider: &TokioRuntimeProvider,
     context: &PoolContext,
-    upstream: SocketAddr,
+    upstream: &Endpoint,
     transport: Transport,
 ) -> Result<Connection, TryError> {
     let mut config = match transport {
         Transport::Udp => ConnectionConfig::udp(),
         Transport::Tcp => ConnectionConfig::tcp(),
     };
-    config.port = upstream.port();
-    let connecting =
-        provider.new_connection(upstream.ip(), &config, context).map_err(|error| try_error(&error))?;
+    config.port = upstream.address.port();
+    let connecting = provider
+        .new_connection(upstream.address.ip(), &config, context)
+        .map_err(|error| try_error(&error))?;
     connecting.await.map_err(|error| try_error(&error))
 }
 

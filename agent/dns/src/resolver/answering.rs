@@ -94,12 +94,14 @@ impl Resolver {
         let Ok(query) = wire::read_query(&waiter.packet) else { return };
         let asked = Asked { query, transport: waiter.transport };
         let slot = self.cache.find(key);
-        let usable = slot
-            .and_then(|slot| self.cache.get(slot))
-            .is_some_and(|entry| entry.stale_for(now).is_none_or(|stale| stale <= self.settings.max_stale));
+        let zone = self.zones.get(self.zones.of_key(key));
+        // A TTL of zero is stale the moment it is learned, yet it is what upstream says now.
+        let usable = how == Settled::Answered
+            || slot
+                .and_then(|slot| self.cache.get(slot))
+                .is_some_and(|entry| entry.stale_for(now).is_none_or(|stale| zone.may_serve(stale)));
         let mut out = Vec::new();
         match (slot.filter(|_| usable), how) {
-            // A TTL of zero is stale the moment it is learned, yet it is what upstream says now.
             (Some(slot), Settled::Answered) => self.reply_fresh(&asked, slot, now, &mut out),
             (Some(slot), Settled::Late) => {
                 self.reply_stale(&asked, slot, StaleReason::ClientTimer, now, &mut out)

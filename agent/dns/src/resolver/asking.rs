@@ -3,8 +3,7 @@
 use std::{cmp::Reverse, time::Duration};
 
 use super::{
-    CANARIES_MAX, Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, REFRESH_PER_SECOND_MIN, Resolver, Send,
-    TryError, WAITERS_MAX,
+    Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
     answering::Settled,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
 };
@@ -14,16 +13,11 @@ use crate::{
     group::CLIENT_TIMER_MAX,
     moment::Moment,
     name,
-    pace::Pace,
     policy::Upstreams,
     reply::Transport,
-    wire::{self, Answer, NoAnswer, Verdict, rcode},
+    wire::{self, Answer, NoAnswer, rcode},
+    zone::ZoneId,
 };
-
-/// A canary is chosen at most this often: the hot path of an answer should not copy names.
-const CANARY_GAP: Duration = Duration::from_secs(1);
-/// The name that every forwarder can answer, for a cache that knows no other: the root's NS.
-const ROOT_NS: &[u8] = &[0, 0, 2, 0, 1, 0];
 
 impl Resolver {
     /// Lets a client wait for the answer. False if too many wait already.
@@ -61,14 +55,16 @@ impl Resolver {
         if self.flights.len() >= FLIGHTS_MAX {
             return None;
         }
+        let zone = self.zones.of_key(key);
         let upstream = match purpose {
             Purpose::Probe(upstream) => upstream,
-            Purpose::Client | Purpose::Refresh => self.group.choose(&[])?,
+            Purpose::Client | Purpose::Refresh => self.zones.get(zone).group.choose(&[])?,
         };
         let id = self.next_id;
         self.next_id += 1;
         let mut flight = Flight {
             key: key.into(),
+            zone,
             purpose,
             known: matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some(),
             waiters: Vec::new(),
@@ -93,24 +89,24 @@ impl Resolver {
         transport: Transport,
         now: Moment,
     ) {
-        let late_after = self.group.late_after(upstream);
+        let zone = self.zones.get_mut(flight.zone);
+        let late_after = zone.group.late_after(upstream);
         let Some((question, dnssec_ok, checking_disabled)) = name::read_key(&flight.key) else { return };
-        let Some(asked) = self.group.get_mut(upstream) else { return };
+        let Some(asked) = zone.group.get_mut(upstream) else { return };
         asked.counts.sent += 1;
+        let endpoint = asked.endpoint.clone();
+        zone.note_sent(now);
         let mut message = Vec::with_capacity(question.name.len() + 27);
         wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
         let try_id = self.next_id;
         self.next_id += 1;
         self.sends.push_back(Send {
             try_id,
-            upstream: asked.address,
+            upstream: endpoint,
             transport,
             message,
             timeout: now.until(flight.deadline),
         });
-        if self.health == Upstreams::Healthy && self.draining_since.is_none() {
-            self.baseline.on_event(now);
-        }
         self.by_try.insert(try_id, flight_id);
         // TCP pays a handshake first.
         let late_after = if transport == Transport::Tcp { late_after * 2 } else { late_after };
@@ -132,7 +128,7 @@ impl Resolver {
             .map_or(Err(NoAnswer::Malformed), |(question, ..)| wire::read_answer(message, &question));
         match read {
             // Empty and without SOA: a lame or broken server's, when the name had records a moment ago.
-            Ok(answer) if answer.ttl_s.is_none() && flight.known && !Self::probe_of_root(&flight) => {
+            Ok(answer) if answer.ttl_s.is_none() && flight.known && !self.probe_of_apex(&flight) => {
                 self.fail_try(id, flight, try_id, Failure::Malformed, now);
             }
             Ok(answer) => {
@@ -150,7 +146,7 @@ impl Resolver {
                 self.fail_try(id, flight, try_id, why, now);
             }
         }
-        self.review(now);
+        self.review_all(now);
     }
 
     /// The transport brought nothing.
@@ -165,7 +161,7 @@ impl Resolver {
             TryError::Malformed => Failure::Malformed,
         };
         self.fail_try(id, flight, try_id, why, now);
-        self.review(now);
+        self.review_all(now);
     }
 
     /// Something is due for this flight.
@@ -176,24 +172,21 @@ impl Resolver {
             let why = flight.failure();
             self.conclude_failure(&mut flight, why, now);
             self.drop_flight(id, &flight);
-            self.review(now);
+            self.review_all(now);
             return;
         }
         self.note_late(&mut flight, now);
         let retry = !matches!(flight.purpose, Purpose::Probe(_))
             && flight.tries.len() < TRIES_MAX
-            && self.health != Upstreams::Down
+            && self.zones.get(flight.zone).health != Upstreams::Down
             && (now >= flight.last_try_at
                 || (flight.tries.len() == 1 && flight.tries[0].state == TryState::Late));
         if retry {
             let tried = flight.tried();
             // Another upstream, or the same again: a packet may have been lost.
-            if let Some(upstream) = self
-                .group
-                .choose(&tried)
-                .filter(|&index| self.group.usable(index))
-                .or_else(|| self.group.choose(&[]))
-            {
+            let group = &self.zones.get(flight.zone).group;
+            let other = group.choose(&tried).filter(|&index| group.usable(index));
+            if let Some(upstream) = other.or_else(|| group.choose(&[])) {
                 self.send(id, &mut flight, upstream, Transport::Udp, now);
             }
         }
@@ -209,16 +202,17 @@ impl Resolver {
         }
         self.timers.push(Reverse((flight.next_event(), id)));
         self.flights.insert(id, flight);
-        self.review(now);
+        self.review_all(now);
     }
 
     fn note_late(&mut self, flight: &mut Flight, now: Moment) {
+        let group = &mut self.zones.get_mut(flight.zone).group;
         for attempt in &mut flight.tries {
             if attempt.state != TryState::Pending || attempt.late_at > now {
                 continue;
             }
             attempt.state = TryState::Late;
-            let Some(upstream) = self.group.get_mut(attempt.upstream) else { continue };
+            let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
             match flight.purpose {
                 Purpose::Probe(_) => upstream.breaker.on_failure(Failure::Timeout, Weight::Strong, now),
                 Purpose::Client | Purpose::Refresh => upstream.breaker.on_late(now),
@@ -227,12 +221,13 @@ impl Resolver {
     }
 
     fn note_timeouts(&mut self, flight: &mut Flight, now: Moment) {
+        let group = &mut self.zones.get_mut(flight.zone).group;
         for attempt in &mut flight.tries {
             if !matches!(attempt.state, TryState::Pending | TryState::Late) {
                 continue;
             }
             attempt.state = TryState::Failed(Failure::Timeout);
-            let Some(upstream) = self.group.get_mut(attempt.upstream) else { continue };
+            let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
             upstream.counts.failed[Failure::Timeout as usize] += 1;
             // Seconds ago this was evidence; by now the breaker knows better. Only who is still trusted is asked again.
             upstream.breaker.on_failure(Failure::Timeout, Weight::Weak, now);
@@ -246,11 +241,12 @@ impl Resolver {
             (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
         };
         let mut was_late = false;
+        let group = &mut self.zones.get_mut(flight.zone).group;
         if let Some(attempt) = flight.find(try_id) {
             was_late = attempt.state == TryState::Late;
             attempt.state = TryState::Failed(why);
             let index = attempt.upstream;
-            if let Some(upstream) = self.group.get_mut(index) {
+            if let Some(upstream) = group.get_mut(index) {
                 upstream.counts.failed[why as usize] += 1;
                 // A late probe has been counted when it became late.
                 if !(was_late && matches!(flight.purpose, Purpose::Probe(_))) {
@@ -258,7 +254,7 @@ impl Resolver {
                 }
             }
         }
-        let others = self.group.choose(&flight.tried()).filter(|_| flight.tries.len() < TRIES_MAX);
+        let others = group.choose(&flight.tried()).filter(|_| flight.tries.len() < TRIES_MAX);
         if let Some(upstream) = others.filter(|_| !matches!(flight.purpose, Purpose::Probe(_)) && !was_late) {
             self.send(id, &mut flight, upstream, Transport::Udp, now);
         }
@@ -290,8 +286,9 @@ impl Resolver {
     fn succeed(&mut self, flight: &mut Flight, try_id: u64, message: &[u8], answer: &Answer, now: Moment) {
         let Some(attempt) = flight.find(try_id) else { return };
         let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
-        self.group.on_sample(index, round_trip);
-        if let Some(upstream) = self.group.get_mut(index) {
+        let group = &mut self.zones.get_mut(flight.zone).group;
+        group.on_sample(index, round_trip);
+        if let Some(upstream) = group.get_mut(index) {
             upstream.counts.answered += 1;
             if round_trip <= CLIENT_TIMER_MAX {
                 upstream.breaker.on_success(now);
@@ -303,7 +300,7 @@ impl Resolver {
         for attempt in &flight.tries {
             if let TryState::Failed(why) = attempt.state
                 && attempt.upstream != index
-                && let Some(upstream) = self.group.get_mut(attempt.upstream)
+                && let Some(upstream) = group.get_mut(attempt.upstream)
             {
                 upstream.breaker.on_failure(why, Weight::Weak, now);
             }
@@ -315,7 +312,7 @@ impl Resolver {
             if self.learned.len() < LEARNED_MAX {
                 self.learned.push_back(flight.key.clone());
             }
-            self.note_canary(&flight.key, answer.verdict, now);
+            self.zones.get_mut(flight.zone).note_canary(&flight.key, answer.verdict, now);
             self.answer_all(flight, Settled::Answered, now);
         } else {
             self.answer_unkept(flight, message, answer.len, answer.additionals, now);
@@ -337,34 +334,42 @@ impl Resolver {
         self.answer_all(flight, Settled::Failed(why), now);
     }
 
-    /// Looks at the group after new evidence: what its opening and closing bring about.
-    pub(super) fn review(&mut self, now: Moment) {
-        let health = self.group.health(now);
-        if health == self.health {
+    /// Looks at every group after new evidence: what its opening and closing bring about.
+    pub(super) fn review_all(&mut self, now: Moment) {
+        for zone in self.zones.ids() {
+            self.review(zone, now);
+        }
+    }
+
+    fn review(&mut self, id: ZoneId, now: Moment) {
+        let zone = self.zones.get_mut(id);
+        let health = zone.group.health(now);
+        if health == zone.health {
             return;
         }
         self.counts.transitions += 1;
-        let before = std::mem::replace(&mut self.health, health);
+        let before = std::mem::replace(&mut zone.health, health);
         match (before, health) {
             (_, Upstreams::Down) => {
-                self.draining_since = None;
-                self.give_stale_to_all(now);
+                zone.draining_since = None;
+                self.give_stale_to_all(id, now);
             }
             (Upstreams::Down, _) => {
-                // What failed in the outage says nothing now.
-                self.failures.clear();
-                self.draining_since = Some(now);
-                self.baseline.skip(now);
-                self.set_refresh_pace(now);
+                zone.draining_since = Some(now);
+                zone.baseline.skip(now);
+                zone.set_refresh_pace(now);
+                let zones = &self.zones;
+                self.failures.forget(|key| zones.of_key(key) == id);
             }
             (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}
         }
     }
 
     /// The group went down: nobody who can be answered waits any longer.
-    fn give_stale_to_all(&mut self, now: Moment) {
+    fn give_stale_to_all(&mut self, zone: ZoneId, now: Moment) {
+        let waits = |flight: &Flight| flight.zone == zone && !flight.waiters.is_empty();
         let mut waiting: Vec<u64> =
-            self.flights.iter().filter(|(_, flight)| !flight.waiters.is_empty()).map(|(&id, _)| id).collect();
+            self.flights.iter().filter(|(_, flight)| waits(flight)).map(|(&id, _)| id).collect();
         waiting.sort_unstable();
         for id in waiting {
             let Some(mut flight) = self.flights.remove(&id) else { continue };
@@ -375,41 +380,38 @@ impl Resolver {
         }
     }
 
-    /// After an outage upstream is asked less than before it (new names and probes come on top); a quarter more each
-    /// minute, so that the queue surely ends.
-    fn set_refresh_pace(&mut self, now: Moment) {
-        self.refresh_pace_set = now;
-        let minutes = self.draining_since.map_or(0, |since| now.since(since).as_secs() / 60);
-        let growth = 0.75 + 0.25 * f64::from(u32::try_from(minutes).unwrap_or(u32::MAX));
-        let rate = (self.baseline.per_second(now) * growth).max(REFRESH_PER_SECOND_MIN);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let rate = rate.clamp(1.0, 10_000.0) as u32;
-        self.refresh_pace = Pace::new(rate, 1, now);
-    }
-
-    pub(super) fn queue_refresh(&mut self, slot: Slot, now: Moment) {
+    pub(super) fn queue_refresh(&mut self, slot: Slot, zone: ZoneId, now: Moment) {
         let Some(entry) = self.cache.get_mut(slot).filter(|entry| !entry.queued) else { return };
         entry.queued = true;
-        let key = entry.key().into();
-        self.refresh.push_back(key);
-        self.refresh_at.get_or_insert(now);
+        self.zones.get_mut(zone).queue_refresh(entry.key().into(), now);
     }
 
     pub(super) fn send_refreshes(&mut self, now: Moment) {
-        let Some(since) = self.draining_since else { return };
-        if self.health == Upstreams::Down {
+        for zone in self.zones.ids() {
+            self.send_refreshes_of(zone, now);
+        }
+    }
+
+    fn send_refreshes_of(&mut self, id: ZoneId, now: Moment) {
+        let zone = self.zones.get_mut(id);
+        let Some(since) = zone.draining_since else { return };
+        if zone.health == Upstreams::Down {
             return;
         }
-        if now.since(self.refresh_pace_set) >= Duration::from_mins(1) {
-            self.set_refresh_pace(now);
+        if now.since(zone.refresh_pace_set) >= Duration::from_mins(1) {
+            zone.set_refresh_pace(now);
         }
-        self.refresh_at = None;
-        while !self.refresh.is_empty() {
-            if let Err(wait) = self.refresh_pace.take(now) {
-                self.refresh_at = Some(now + wait);
+        zone.refresh_at = None;
+        loop {
+            let zone = self.zones.get_mut(id);
+            if zone.refresh.is_empty() {
+                break;
+            }
+            if let Err(wait) = zone.refresh_pace.take(now) {
+                zone.refresh_at = Some(now + wait);
                 return;
             }
-            let Some(key) = self.refresh.pop_front() else { break };
+            let Some(key) = zone.refresh.pop_front() else { break };
             if let Some(entry) = self.cache.find(&key).and_then(|slot| self.cache.get_mut(slot)) {
                 entry.queued = false;
                 if entry.stale_for(now).is_some() {
@@ -417,41 +419,34 @@ impl Resolver {
                 }
             }
         }
-        if self.health == Upstreams::Healthy && now.since(since) >= DRAIN_MIN {
-            self.draining_since = None;
-            self.baseline.skip(now);
+        let zone = self.zones.get_mut(id);
+        if zone.health == Upstreams::Healthy && now.since(since) >= DRAIN_MIN {
+            zone.draining_since = None;
+            zone.baseline.skip(now);
         }
     }
 
     pub(super) fn send_probes(&mut self, now: Moment) {
-        for index in 0..self.group.all().len() {
-            let jitter = self.random.f64();
-            while self.group.get_mut(index).is_some_and(|upstream| upstream.breaker.poll_probe(now, jitter)) {
-                // Round and round, so that one name that went bad does not condemn an upstream.
-                let canary = self.canaries.pop_front();
-                let key: Box<[u8]> = canary.clone().unwrap_or_else(|| ROOT_NS.into());
-                self.canaries.extend(canary);
-                self.counts.probes += 1;
-                self.start(&key, Purpose::Probe(index), now);
+        for id in self.zones.ids() {
+            for index in 0..self.zones.get(id).group.all().len() {
+                let jitter = self.random.f64();
+                loop {
+                    let zone = self.zones.get_mut(id);
+                    let Some(upstream) = zone.group.get_mut(index) else { break };
+                    if !upstream.breaker.poll_probe(now, jitter) {
+                        break;
+                    }
+                    let key = zone.next_canary();
+                    self.counts.probes += 1;
+                    self.start(&key, Purpose::Probe(index), now);
+                }
             }
         }
     }
 
-    fn probe_of_root(flight: &Flight) -> bool {
-        matches!(flight.purpose, Purpose::Probe(_)) && *flight.key == *ROOT_NS
-    }
-
-    /// Keeps the question to probe with; one of each zone, for a zone breaks as a whole.
-    fn note_canary(&mut self, key: &[u8], verdict: Verdict, now: Moment) {
-        if verdict != Verdict::Positive || now < self.canary_at {
-            return;
-        }
-        self.canary_at = now + CANARY_GAP;
-        self.canaries.retain(|known| name::zone_of(known) != name::zone_of(key));
-        if self.canaries.len() >= CANARIES_MAX {
-            self.canaries.pop_front();
-        }
-        self.canaries.push_back(key.into());
+    fn probe_of_apex(&self, flight: &Flight) -> bool {
+        matches!(flight.purpose, Purpose::Probe(_))
+            && flight.key == self.zones.get(flight.zone).apex_question()
     }
 
     fn take_flight(&mut self, try_id: u64) -> Option<(u64, Flight)> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{breaker::Failure, moment::Moment, reply::Transport, resolver::Client};
+use crate::{breaker::Failure, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
 
 /// Why an upstream is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(super) enum TryState {
 
 pub(super) struct Flight {
     pub(super) key: Box<[u8]>,
+    /// Whose upstreams are asked; tries and probes name them by place.
+    pub(super) zone: ZoneId,
     pub(super) purpose: Purpose,
     /// It resolved before, so a failure now is the upstream's.
     pub(super) known: bool,

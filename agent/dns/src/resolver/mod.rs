@@ -35,20 +35,23 @@ use self::{
 use crate::{
     breaker::Failure,
     cache::{Bounds, Cache, Entry, Slot},
+    endpoint::Endpoint,
     failures::Failures,
-    group::{CLIENT_TIMER_MAX, Group},
+    group::CLIENT_TIMER_MAX,
     moment::Moment,
     name::Key,
-    pace::{Meter, Pace},
-    policy::{self, Held, Plan, StaleReason, Upstreams},
+    policy::{self, Held, Plan, StaleReason},
     reply::{self, Transport},
     wire,
+    zone::{Zone, ZoneId, ZoneSettings, Zones},
 };
 
-/// What an operator may choose.
+/// What an operator may choose. What stands here is the root zone's.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Endpoint>,
+    /// Zones with upstreams of their own.
+    pub zones: Vec<ZoneSettings>,
     /// How long past its TTL an answer may still be served.
     pub max_stale: Duration,
     /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
@@ -60,6 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             upstreams: Vec::new(),
+            zones: Vec::new(),
             // Long enough for a weekend.
             max_stale: Duration::from_hours(72),
             client_timer: CLIENT_TIMER_MAX,
@@ -89,7 +93,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Send {
     pub try_id: u64,
-    pub upstream: SocketAddr,
+    pub upstream: Endpoint,
     pub transport: Transport,
     pub message: Vec<u8>,
     /// Give up then.
@@ -115,23 +119,14 @@ const FAIL_AFTER: Duration = Duration::from_millis(4_800);
 const FLIGHTS_MAX: usize = 1_024;
 /// Clients that wait for one answer.
 const WAITERS_MAX: usize = 256;
-/// Questions that resolved lately, to probe with.
-const CANARIES_MAX: usize = 8;
-/// Names that nobody knows, asked while all upstreams are down: a few, for one of them may be back.
-const HOPELESS_PER_SECOND: u32 = 4;
 /// Answers waiting for the snapshot writer.
 const LEARNED_MAX: usize = 65_536;
-/// Refreshes after an outage go at least this fast.
-const REFRESH_PER_SECOND_MIN: f64 = 5.0;
 
 pub struct Resolver {
     settings: Settings,
     cache: Cache,
     failures: Failures,
-    group: Group,
-    health: Upstreams,
-    /// The outage is over, but not all names asked for since are refreshed.
-    draining_since: Option<Moment>,
+    zones: Zones,
     flights: HashMap<u64, Flight>,
     by_key: HashMap<Box<[u8]>, u64>,
     by_try: HashMap<u64, u64>,
@@ -140,15 +135,6 @@ pub struct Resolver {
     sends: VecDeque<Send>,
     replies: VecDeque<(Client, Vec<u8>)>,
     learned: VecDeque<Box<[u8]>>,
-    /// Stale names that were asked for, to be refreshed at a pace.
-    refresh: VecDeque<Box<[u8]>>,
-    refresh_pace: Pace,
-    refresh_pace_set: Moment,
-    refresh_at: Option<Moment>,
-    hopeless_pace: Pace,
-    baseline: Meter,
-    canaries: VecDeque<Box<[u8]>>,
-    canary_at: Moment,
     last_minute: LastMinute,
     pub counts: Counts,
     random: fastrand::Rng,
@@ -160,9 +146,7 @@ impl Resolver {
         Self {
             cache: Cache::new(settings.bounds.clone()),
             failures: Failures::default(),
-            group: Group::new(&settings.upstreams, now),
-            health: Upstreams::Healthy,
-            draining_since: None,
+            zones: Zones::new(&settings, now),
             flights: HashMap::new(),
             by_key: HashMap::new(),
             by_try: HashMap::new(),
@@ -171,14 +155,6 @@ impl Resolver {
             sends: VecDeque::new(),
             replies: VecDeque::new(),
             learned: VecDeque::new(),
-            refresh: VecDeque::new(),
-            refresh_pace: Pace::new(1, 1, now),
-            refresh_pace_set: now,
-            refresh_at: None,
-            hopeless_pace: Pace::new(HOPELESS_PER_SECOND, HOPELESS_PER_SECOND, now),
-            baseline: Meter::new(now),
-            canaries: VecDeque::new(),
-            canary_at: now,
             last_minute: LastMinute::default(),
             counts: Counts::default(),
             random: fastrand::Rng::with_seed(seed),
@@ -188,25 +164,29 @@ impl Resolver {
 
     /// Takes new settings; the cache and what is known of unchanged upstreams stay.
     pub fn set(&mut self, settings: Settings, now: Moment) {
-        if settings.upstreams != self.settings.upstreams {
-            // Tries name upstreams by place. What is on its way to the old list ends by its timer.
-            self.by_try.clear();
-            for attempt in self.flights.values_mut().flat_map(|flight| &mut flight.tries) {
-                attempt.state = flight::TryState::Replaced;
+        let kept = self.zones.set(&settings, now);
+        for flight in self.flights.values_mut() {
+            let zone = self.zones.of_key(&flight.key);
+            if kept.get(flight.zone) != Some(zone) {
+                // Tries name upstreams by place. What is on its way to the old list ends by its timer.
+                for attempt in &mut flight.tries {
+                    self.by_try.remove(&attempt.id);
+                    attempt.state = flight::TryState::Replaced;
+                }
             }
-            self.group.set(&settings.upstreams, now);
+            flight.zone = zone;
         }
         self.cache.set_bounds(settings.bounds.clone());
         self.settings = settings;
-        self.review(now);
+        self.review_all(now);
     }
 
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    pub fn group(&self) -> &Group {
-        &self.group
+    pub fn zones(&self) -> &Zones {
+        &self.zones
     }
 
     /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
@@ -219,12 +199,8 @@ impl Resolver {
         }
         let restored = self.cache.insert(key, message, &answer, learned).is_some();
         if restored && answer.verdict == wire::Verdict::Positive {
-            let zone = crate::name::zone_of(key);
-            if self.canaries.len() < CANARIES_MAX
-                && self.canaries.iter().all(|known| crate::name::zone_of(known) != zone)
-            {
-                self.canaries.push_back(key.into());
-            }
+            let zone = self.zones.of_key(key);
+            self.zones.get_mut(zone).restore_canary(key);
         }
         restored
     }
@@ -249,13 +225,15 @@ impl Resolver {
         };
         let key = Key::of(&query);
         let slot = self.cache.find(key.as_bytes());
-        let held = self.held(slot, key.as_bytes(), now);
+        let zone_id = self.zones.of_key(key.as_bytes());
+        let zone = self.zones.get(zone_id);
+        let held = self.held(slot, key.as_bytes(), zone, now);
         let patience = match held {
-            Held::Expired { .. } => self.group.patience(self.settings.client_timer),
+            Held::Expired { .. } => zone.group.patience(self.settings.client_timer),
             Held::Nothing | Held::Failed | Held::Fresh { .. } => FAIL_AFTER,
         };
         let asked = answering::Asked { query, transport };
-        match (policy::plan(held, self.upstreams(), patience, now), slot) {
+        match (policy::plan(held, zone.upstreams(), patience, now), slot) {
             (Plan::Reply, Some(slot)) => self.reply_fresh(&asked, slot, now, out),
             (Plan::ReplyThenRefresh, Some(slot)) => {
                 self.reply_fresh(&asked, slot, now, out);
@@ -264,7 +242,7 @@ impl Resolver {
             }
             (Plan::ReplyStale(reason), Some(slot)) => self.reply_stale(&asked, slot, reason, now, out),
             (Plan::ReplyStaleThenRefresh(reason), Some(slot)) => {
-                self.queue_refresh(slot, now);
+                self.queue_refresh(slot, zone_id, now);
                 self.reply_stale(&asked, slot, reason, now, out)
             }
             (Plan::ForwardOrReplyStale { patience }, Some(slot)) => {
@@ -273,9 +251,10 @@ impl Resolver {
                 }
                 self.reply_stale(&asked, slot, StaleReason::ClientTimer, now, out)
             }
-            (Plan::ForwardPaced, _) if !self.joinable(key.as_bytes(), now) => {
-                self.failures.insert(key.as_bytes(), self.group.last_failure(), now);
-                self.reply_failure(&asked, self.group.last_failure(), now, out)
+            (Plan::ForwardPaced, _) if !self.joinable(key.as_bytes(), zone_id, now) => {
+                let why = self.zones.get(zone_id).group.last_failure();
+                self.failures.insert(key.as_bytes(), why, now);
+                self.reply_failure(&asked, why, now, out)
             }
             (Plan::ReplyFailure, _) => {
                 let why = self.failures.get(key.as_bytes(), now).unwrap_or(Failure::Timeout);
@@ -302,15 +281,14 @@ impl Resolver {
             self.on_timer(flight, now);
         }
         self.send_refreshes(now);
-        self.review(now);
+        self.review_all(now);
         self.send_probes(now);
     }
 
     /// When [`Self::on_wakeup`] is needed next.
     pub fn next_wakeup(&self) -> Option<Moment> {
         let timer = self.timers.peek().map(|&Reverse((at, _))| at);
-        let refresh = self.refresh_at.filter(|_| !self.refresh.is_empty());
-        [timer, refresh, self.group.next_wakeup()].into_iter().flatten().min()
+        self.zones.iter().filter_map(Zone::next_wakeup).chain(timer).min()
     }
 
     pub fn poll_send(&mut self) -> Option<Send> {
@@ -332,23 +310,13 @@ impl Resolver {
         }
     }
 
-    /// How the upstreams do, as the policy sees it.
-    fn upstreams(&self) -> Upstreams {
-        match self.health {
-            Upstreams::Healthy if self.draining_since.is_some() => Upstreams::Recovering,
-            health => health,
-        }
-    }
-
-    fn held(&self, slot: Option<Slot>, key: &[u8], now: Moment) -> Held {
+    fn held(&self, slot: Option<Slot>, key: &[u8], zone: &Zone, now: Moment) -> Held {
         match slot.and_then(|slot| self.cache.get(slot)) {
             None if self.failures.get(key, now).is_some() => Held::Failed,
             None => Held::Nothing,
             Some(entry) => match entry.stale_for(now) {
                 None => Held::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
-                Some(stale) if stale <= self.settings.max_stale => {
-                    Held::Expired { recheck_at: entry.recheck_at }
-                }
+                Some(stale) if zone.may_serve(stale) => Held::Expired { recheck_at: entry.recheck_at },
                 Some(_) if self.failures.get(key, now).is_some() => Held::Failed,
                 Some(_) => Held::Nothing,
             },
@@ -356,8 +324,8 @@ impl Resolver {
     }
 
     /// Whether this unknown question may go out although all upstreams are down.
-    fn joinable(&mut self, key: &[u8], now: Moment) -> bool {
-        self.by_key.contains_key(key) || self.hopeless_pace.take(now).is_ok()
+    fn joinable(&mut self, key: &[u8], zone: ZoneId, now: Moment) -> bool {
+        self.by_key.contains_key(key) || self.zones.get_mut(zone).hopeless_pace.take(now).is_ok()
     }
 
     fn start_refresh(&mut self, key: &[u8], now: Moment) {

@@ -18,6 +18,7 @@ use crate::{
     name::{self, Key},
     policy::Upstreams,
     wire::{self, Question, Verdict},
+    zone::Zone,
 };
 
 /// One check result, as the agent takes it. `state` is the plugin exit code.
@@ -48,6 +49,8 @@ pub struct Status {
 pub struct UpstreamStatus {
     pub address: String,
     pub state: String,
+    /// The zone it answers for; `.` takes every name that no other zone takes.
+    pub zone: String,
     /// Why it is down.
     pub why: Option<String>,
     pub since: Option<Timestamp>,
@@ -90,6 +93,8 @@ pub struct Why {
     /// A refresh that failed is tried again then.
     pub recheck: Option<Timestamp>,
     pub uses: u32,
+    /// Its forward zone, and how that zone's upstreams do.
+    pub zone: String,
     pub upstreams: String,
 }
 
@@ -100,16 +105,26 @@ const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
 impl Resolver {
     /// The check results `dns-upstream` and `dns-stale`. `wall` is what people call `now`.
     pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
-        let masking = self.masking(now);
-        vec![self.upstream_sensor(&masking, now, wall), self.stale_sensor(&masking, now, wall)]
+        let (masking, held) = self.walk(now);
+        vec![self.upstream_sensor(&masking, &held, now, wall), self.stale_sensor(&masking, now, wall)]
     }
 
     /// Walks all entries: for a question every few seconds, not for one a query.
     pub fn masking(&mut self, now: Moment) -> Masking {
+        self.walk(now).0
+    }
+
+    /// What is masked, and what each zone holds, in the zones' order.
+    fn walk(&mut self, now: Moment) -> (Masking, Vec<Holding>) {
         let (answers, stale) = self.last_minute.totals(now);
         let mut masking = Masking { answers, stale, ..Masking::default() };
-        let mut runway = self.settings.max_stale;
+        let mut held: Vec<Holding> =
+            self.zones.iter().map(|zone| Holding { names: 0, runway: zone.max_stale() }).collect();
         for (_, entry) in self.cache.iter() {
+            let zone_id = self.zones.of_key(entry.key());
+            let zone = self.zones.get(zone_id);
+            let Some(holding) = held.get_mut(zone_id.place()) else { continue };
+            holding.names += 1;
             let idle = now.since(entry.last_used);
             let stale_for = entry.stale_for(now);
             if let Some(stale_for) = stale_for.filter(|_| idle <= STALE_USED_WITHIN && entry.uses > 0) {
@@ -117,18 +132,24 @@ impl Resolver {
                 masking.oldest_stale_s = masking.oldest_stale_s.max(stale_for.as_secs());
             }
             let used = entry.popularity() > 0 && idle <= RUNWAY_USED_WITHIN;
-            if used && stale_for.is_none_or(|stale| stale <= self.settings.max_stale) {
-                runway = runway.min(now.until(entry.expires() + self.settings.max_stale));
+            if used && stale_for.is_none_or(|stale| zone.may_serve(stale)) {
+                holding.runway = holding.runway.min(now.until(entry.expires() + zone.max_stale()));
             }
         }
-        masking.runway_s = runway.as_secs();
-        masking
+        // A zone that is never served stale has no runway to lose.
+        let lasting = self.zones.iter().zip(&held).filter(|(zone, _)| zone.settings().serve_stale);
+        masking.runway_s = lasting.map(|(_, holding)| holding.runway.as_secs()).min().unwrap_or(0);
+        (masking, held)
     }
 
     pub fn status(&mut self, now: Moment, wall: Timestamp) -> Status {
+        let worst = self.zones.iter().max_by_key(|zone| zone.health_number()).map(Zone::upstreams);
+        let upstreams = self.zones.iter().flat_map(|zone| {
+            zone.group.all().iter().map(|upstream| upstream_status(zone, upstream, now, wall))
+        });
         Status {
-            health: health_name(self.upstreams()).into(),
-            upstreams: self.group.all().iter().map(|upstream| upstream_status(upstream, now, wall)).collect(),
+            health: health_name(worst.unwrap_or(Upstreams::Healthy)).into(),
+            upstreams: upstreams.collect(),
             names: self.cache.len(),
             bytes: self.cache.bytes(),
             masking: self.masking(now),
@@ -136,14 +157,9 @@ impl Resolver {
         }
     }
 
-    /// 0 healthy, 1 recovering, 2 slow, 3 down: for a gauge.
+    /// The worst zone's [`Zone::health_number`].
     pub fn health_number(&self) -> u8 {
-        match self.upstreams() {
-            Upstreams::Healthy => 0,
-            Upstreams::Recovering => 1,
-            Upstreams::Slow => 2,
-            Upstreams::Down => 3,
-        }
+        self.zones.iter().map(Zone::health_number).max().unwrap_or(0)
     }
 
     /// Explains one name (as people write it) and type.
@@ -154,16 +170,17 @@ impl Resolver {
             .map(|(d, c)| Key::new(&question, d, c));
         let found = keys.iter().find_map(|key| self.cache.find(key.as_bytes()));
         let key = keys[0].as_bytes();
-        let held = self.held(found, key, now);
-        let patience = self.group.patience(self.settings.client_timer);
-        let plan = crate::policy::plan(held, self.upstreams(), patience, now);
+        let zone = self.zones.get(self.zones.of_key(key));
+        let held = self.held(found, key, zone, now);
+        let patience = zone.group.patience(self.settings.client_timer);
+        let plan = crate::policy::plan(held, zone.upstreams(), patience, now);
         let entry = found.and_then(|slot| self.cache.get(slot));
         let stale_for = entry.and_then(|entry| entry.stale_for(now));
         let held = match (entry, stale_for) {
             (None, _) if self.failures.get(key, now).is_some() => "failed",
             (None, _) => "not cached",
             (Some(_), None) => "fresh",
-            (Some(_), Some(stale)) if stale <= self.settings.max_stale => "stale",
+            (Some(_), Some(stale)) if zone.may_serve(stale) => "stale",
             (Some(_), Some(_)) => "too old",
         };
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
@@ -180,40 +197,43 @@ impl Resolver {
                 None => seconds(now.until(entry.expires())),
                 Some(stale) => -seconds(stale),
             }),
-            served_until: entry.map(|entry| at(entry.expires() + self.settings.max_stale, now, wall)),
+            served_until: entry.map(|entry| at(entry.expires() + zone.max_stale(), now, wall)),
             recheck: entry
                 .filter(|entry| entry.recheck_at > now)
                 .map(|entry| at(entry.recheck_at, now, wall)),
             uses: entry.map_or(0, Entry::popularity),
-            upstreams: self.upstreams_text(now, wall),
+            zone: zone.name(),
+            upstreams: upstreams_text(zone, now, wall),
         }
     }
 
-    fn upstream_sensor(&self, masking: &Masking, now: Moment, wall: Timestamp) -> SensorResult {
-        let all = self.group.all();
-        let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
-        let ill = self.upstreams_text(now, wall);
-        let since = self.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
-        let lasts = format!(
-            "serving last known good for {} names; runway {}",
-            self.cache.len(),
-            coarse(Duration::from_secs(masking.runway_s))
-        );
-        let (state, text) = match self.group.health(now) {
-            _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
-            Upstreams::Healthy if usable == all.len() => {
-                (OK, format!("{usable} of {usable} upstreams answer"))
+    /// Speaks of the worst zone, and names the others that are ill.
+    fn upstream_sensor(
+        &self,
+        masking: &Masking,
+        held: &[Holding],
+        now: Moment,
+        wall: Timestamp,
+    ) -> SensorResult {
+        let mut reports: Vec<Report> =
+            self.zones.iter().zip(held).map(|(zone, holding)| report(zone, holding, now, wall)).collect();
+        let usable: usize = reports.iter().map(|report| report.usable).sum();
+        let all: usize = self.zones.iter().map(|zone| zone.group.all().len()).sum();
+        let perfdata = format!("upstreams_usable={usable};;;0;{all} runway={}s", masking.runway_s);
+        // Of equally ill zones the first is spoken of: the root, then as configured.
+        reports.sort_by_key(|report| std::cmp::Reverse((report.state, report.health)));
+        let zones = reports.len();
+        let mut ill = reports.into_iter().filter(|report| report.state != OK);
+        let (state, text) = match ill.next() {
+            None if zones == 1 => (OK, format!("{usable} of {usable} upstreams answer")),
+            None => (OK, format!("{usable} of {usable} upstreams answer, in {zones} zones")),
+            Some(worst) => {
+                let others: Vec<String> = ill.map(|other| other.short).collect();
+                let also =
+                    if others.is_empty() { String::new() } else { format!("; also {}", others.join(", ")) };
+                (worst.state, worst.text + &also)
             }
-            Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
-            Upstreams::Recovering => {
-                (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
-            }
-            Upstreams::Slow => {
-                (CRITICAL, format!("every upstream is too slow since {since}: {ill}; {lasts}"))
-            }
-            Upstreams::Down => (CRITICAL, format!("no upstream answers since {since}: {ill}; {lasts}")),
         };
-        let perfdata = format!("upstreams_usable={usable};;;0;{} runway={}s", all.len(), masking.runway_s);
         SensorResult { name: "dns-upstream".into(), state, text, perfdata }
     }
 
@@ -226,8 +246,16 @@ impl Resolver {
                 format!("no stale answer in the last minute ({answers} answers, {} names)", self.cache.len()),
             )
         } else {
-            let since = self.group.down_since().map(|since| clock_time(at(since, now, wall)));
-            let outage = since.map(|since| format!("; upstreams down since {since}")).unwrap_or_default();
+            // The oldest outage explains the most.
+            let down = self
+                .zones
+                .iter()
+                .filter_map(|zone| Some((zone.group.down_since()?, zone)))
+                .min_by_key(|down| down.0);
+            let outage = down.map_or_else(String::new, |(since, zone)| {
+                let of = if zone.is_root() { String::new() } else { format!(" of zone {}", zone.name()) };
+                format!("; upstreams{of} down since {}", clock_time(at(since, now, wall)))
+            });
             let oldest = coarse(Duration::from_secs(oldest_stale_s));
             let runway = coarse(Duration::from_secs(runway_s));
             let text = format!(
@@ -241,20 +269,66 @@ impl Resolver {
         );
         SensorResult { name: "dns-stale".into(), state, text, perfdata }
     }
-
-    fn upstreams_text(&self, now: Moment, wall: Timestamp) -> String {
-        let describe = |upstream: &Upstream| {
-            let status = upstream_status(upstream, now, wall);
-            match (status.why, status.since) {
-                (Some(why), Some(since)) => format!("{} {why} since {}", status.address, clock_time(since)),
-                _ => format!("{} {}", status.address, status.state),
-            }
-        };
-        self.group.all().iter().map(describe).collect::<Vec<_>>().join(", ")
-    }
 }
 
-fn upstream_status(upstream: &Upstream, now: Moment, wall: Timestamp) -> UpstreamStatus {
+/// What a zone would lose.
+struct Holding {
+    names: usize,
+    runway: Duration,
+}
+
+/// How one zone's upstreams do.
+struct Report {
+    state: u8,
+    health: u8,
+    usable: usize,
+    text: String,
+    /// For beside another zone's text.
+    short: String,
+}
+
+fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Report {
+    let all = zone.group.all();
+    let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
+    let ill = upstreams_text(zone, now, wall);
+    let since = zone.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
+    let lasts = if zone.settings().serve_stale {
+        format!("serving last known good for {} names; runway {}", holding.names, coarse(holding.runway))
+    } else {
+        "its names end with their TTL (serve_stale = false)".to_owned()
+    };
+    let (state, text) = match zone.group.health(now) {
+        _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
+        Upstreams::Healthy if usable == all.len() => (OK, format!("{usable} of {usable} upstreams answer")),
+        Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
+        Upstreams::Recovering => {
+            (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
+        }
+        Upstreams::Slow => (CRITICAL, format!("every upstream is too slow since {since}: {ill}; {lasts}")),
+        Upstreams::Down => (CRITICAL, format!("no upstream answers since {since}: {ill}; {lasts}")),
+    };
+    let text = if zone.is_root() { text } else { format!("zone {}: {text}", zone.name()) };
+    let short = match zone.group.health(now) {
+        Upstreams::Healthy if all.is_empty() => "no upstream".to_owned(),
+        Upstreams::Healthy => format!("{usable} of {} upstreams answer", all.len()),
+        ill => health_name(ill).to_owned(),
+    };
+    let short = format!("zone {}: {short}", zone.name());
+    Report { state, health: zone.health_number(), usable, text, short }
+}
+
+fn upstreams_text(zone: &Zone, now: Moment, wall: Timestamp) -> String {
+    let describe = |upstream: &Upstream| {
+        let status = upstream_status(zone, upstream, now, wall);
+        match (status.why, status.since) {
+            (Some(why), Some(since)) => format!("{} {why} since {}", status.address, clock_time(since)),
+            _ => format!("{} {}", status.address, status.state),
+        }
+    };
+    zone.group.all().iter().map(describe).collect::<Vec<_>>().join(", ")
+}
+
+fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestamp) -> UpstreamStatus {
     let (state, why, since) = match upstream.breaker.state() {
         State::Healthy => ("healthy", None, None),
         State::Suspect { since, .. } => ("suspect", None, Some(since)),
@@ -265,8 +339,9 @@ fn upstream_status(upstream: &Upstream, now: Moment, wall: Timestamp) -> Upstrea
         State::Recovering { down_since, why, .. } => ("recovering", Some(why.text()), Some(down_since)),
     };
     UpstreamStatus {
-        address: upstream.address.to_string(),
+        address: upstream.endpoint.to_string(),
         state: state.into(),
+        zone: zone.name(),
         why: why.map(str::to_owned),
         since: since.map(|since| at(since, now, wall)),
         sent: upstream.counts.sent,

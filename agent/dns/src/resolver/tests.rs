@@ -44,7 +44,7 @@ impl World {
 
     fn with_settings(upstreams: usize, settings: Settings) -> Self {
         let addresses =
-            (0..=u8::MAX).take(upstreams).map(|n| SocketAddr::from(([192, 0, 2, n], 53))).collect();
+            (0..=u8::MAX).take(upstreams).map(|n| SocketAddr::from(([192, 0, 2, n], 53)).into()).collect();
         let now = Moment::START;
         Self {
             now,
@@ -111,7 +111,7 @@ impl World {
     fn pump(&mut self) {
         while let Some(send) = self.resolver.poll_send() {
             self.sent += 1;
-            let SocketAddr::V4(upstream) = send.upstream else { unreachable!() };
+            let SocketAddr::V4(upstream) = send.upstream.address else { unreachable!() };
             let mood = self.moods[usize::from(upstream.ip().octets()[3])];
             let late = if mood == 's' { Duration::from_secs(5) } else { ROUND_TRIP };
             let silent = matches!(mood, 'x') || (mood == '%' && self.sent.is_multiple_of(2));
@@ -447,6 +447,98 @@ fn only_who_speaks_edns_gets_the_reason() {
     world.ask_with("www.example", 1, false);
     let stale: Vec<_> = world.answers.iter().map(|answer| answer.stale).collect();
     assert_eq!(stale, [false, true, false]);
+}
+
+/// The root zone asks upstream 0, `corp.example` asks upstream 1.
+fn two_zones(serve_stale: bool) -> World {
+    let endpoint = |n: u8| SocketAddr::from(([192, 0, 2, n], 53)).into();
+    let zone = ZoneSettings {
+        suffix: name::from_text("corp.example").unwrap().into(),
+        upstreams: vec![endpoint(1)],
+        max_stale: Duration::from_hours(1),
+        serve_stale,
+    };
+    let mut world = World::with_settings(1, Settings { zones: vec![zone], ..Settings::default() });
+    world.moods.push('.');
+    world
+}
+
+#[test]
+fn a_zone_in_an_outage_serves_stale_while_its_neighbour_notices_nothing() {
+    let mut world = two_zones(true);
+    for name in ["www.example", "a.corp.example", "b.corp.example"] {
+        world.ask(name);
+    }
+    world.run(Duration::from_secs(6));
+    world.moods[1] = 'x';
+    world.ask("a.corp.example");
+    world.run(Duration::from_secs(2));
+    let start = world.answers.len();
+    for _ in 0..20 {
+        for name in ["www.example", "a.corp.example", "b.corp.example"] {
+            world.ask(name);
+        }
+        world.run(Duration::from_secs(1));
+    }
+    let heard: String = world.answers[start..].iter().map(Heard::sign).collect();
+    assert_eq!(heard, "fss".repeat(20));
+    let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
+    let said = &sensors[UPSTREAM].text;
+    assert!(said.starts_with("zone corp.example: no upstream answers since"), "{said}");
+    assert!(said.contains("for 2 names"), "{said}");
+    assert!(
+        sensors[STALE].text.contains("upstreams of zone corp.example down since"),
+        "{}",
+        sensors[STALE].text
+    );
+    // Both ill: the worst first, the other named.
+    world.moods = vec!['S', '.'];
+    world.run(Duration::from_secs(32));
+    let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
+    assert!(sensors[UPSTREAM].text.starts_with("no upstream answers since"), "{}", sensors[UPSTREAM].text);
+}
+
+#[test]
+fn a_zone_that_opted_out_of_stale_answers_fails_when_its_upstream_does() {
+    let mut world = two_zones(false);
+    world.ttl_s = 0;
+    world.ask("a.corp.example");
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    assert!(world.answers.iter().all(|answer| answer.sign() == 'f'), "a TTL of zero is no stale answer");
+    world.moods = vec!['x', 'x'];
+    let start = world.answers.len();
+    for _ in 0..3 {
+        world.ask("a.corp.example");
+        world.ask("www.example");
+        world.run(Duration::from_secs(6));
+    }
+    let heard: String = world.answers[start..].iter().map(Heard::sign).collect();
+    assert_eq!(heard, "!l!s!s");
+}
+
+#[test]
+fn new_settings_leave_alone_what_is_on_its_way_in_zones_that_stay() {
+    let mut world = two_zones(true);
+    world.moods = vec!['s', 's'];
+    world.ask("www.example");
+    world.ask("a.corp.example");
+    let mut settings = world.resolver.settings.clone();
+    settings.zones[0].upstreams = vec![SocketAddr::from(([192, 0, 2, 2], 53)).into()];
+    world.moods.push('.');
+    world.resolver.set(settings.clone(), world.now);
+    assert_eq!(world.resolver.by_try.len(), 1);
+    world.run(Duration::from_secs(2));
+    // The zone's new upstream was asked; the root's slow one is still waited for.
+    let codes: Vec<_> = world.answers.iter().map(|answer| answer.code).collect();
+    assert_eq!(codes, [255, rcode::NOERROR]);
+    settings.zones.clear();
+    world.resolver.set(settings, world.now);
+    world.moods[0] = '.';
+    world.run(Duration::from_secs(3));
+    world.ask("c.corp.example");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.answers.last().map(|answer| answer.code), Some(rcode::NOERROR));
 }
 
 /// Places in what `sensors` returns.
