@@ -7,7 +7,7 @@
 //! | [`policy`] | pure | reply, refresh, serve stale or forward |
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
 //! | [`zone`], [`endpoint`] | pure | forward zones, each with its own upstreams and their health |
-//! | [`cache`] | pure | entries, TTL bounds, eviction by use |
+//! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
 //! | [`server`] | shell | sockets and the one loop that owns the resolver |

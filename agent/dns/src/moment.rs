@@ -17,6 +17,14 @@ impl Moment {
     /// When a clock starts. The thirty days before it hold what a snapshot remembers.
     pub const START: Self = Self(30 * 24 * 3_600 * 1_000);
 
+    pub(crate) fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    pub(crate) fn as_millis(self) -> u64 {
+        self.0
+    }
+
     /// Time passed since `earlier`; zero if that is still to come.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

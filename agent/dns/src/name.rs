@@ -38,8 +38,27 @@ impl Key {
         Self { bytes, len }
     }
 
+    /// From a question as it stands in a message (name in lower case, type, class), and the flags byte.
+    pub(crate) fn from_parts(question: &[u8], flags: u8) -> Self {
+        let mut bytes = [0; KEY_LEN_MAX];
+        let len = question.len().min(KEY_LEN_MAX - 1);
+        bytes[..len].copy_from_slice(&question[..len]);
+        bytes[len] = flags;
+        #[expect(clippy::cast_possible_truncation, reason = "at most KEY_LEN_MAX")]
+        let len = (len + 1) as u16;
+        Self { bytes, len }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl std::ops::Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 

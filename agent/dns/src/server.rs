@@ -347,7 +347,7 @@ impl Server {
             }
         }
         while let Some(entry) = self.resolver.poll_learned() {
-            self.writer.remember(self.clock.boot_time(entry.learned), entry.key(), entry.kept().message);
+            self.writer.remember(self.clock.boot_time(entry.learned()), &entry.key(), entry.kept().message);
         }
     }
 

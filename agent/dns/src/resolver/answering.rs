@@ -27,9 +27,9 @@ impl Resolver {
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let Some(entry) = self.cache.get_mut(slot) else { return Outcome::Drop };
+        let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
         entry.touch(now);
-        let age = u32::try_from(now.since(entry.learned).as_secs()).unwrap_or(u32::MAX);
+        let age = u32::try_from(now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
         reply::write_kept(out, &asked.query, asked.transport, entry.kept(), Ttl::Aged(age), None);
         self.counts.hits_fresh += 1;
         self.last_minute.on_answer(false, now);
@@ -44,7 +44,7 @@ impl Resolver {
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Outcome {
-        let Some(entry) = self.cache.get_mut(slot) else { return Outcome::Drop };
+        let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
         entry.touch(now);
         let extended = match entry.verdict {
             Verdict::NxDomain => Extended::StaleNxDomain,

@@ -327,8 +327,8 @@ impl Resolver {
             return;
         }
         let jitter = RECHECK_AFTER.mul_f64(self.random.f64() / 4.0);
-        match self.cache.find(&flight.key).and_then(|slot| self.cache.get_mut(slot)) {
-            Some(entry) => entry.recheck_at = now + RECHECK_AFTER - jitter,
+        match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
+            Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
             None => self.failures.insert(&flight.key, why, now),
         }
         self.answer_all(flight, Settled::Failed(why), now);
@@ -381,9 +381,9 @@ impl Resolver {
     }
 
     pub(super) fn queue_refresh(&mut self, slot: Slot, zone: ZoneId, now: Moment) {
-        let Some(entry) = self.cache.get_mut(slot).filter(|entry| !entry.queued) else { return };
-        entry.queued = true;
-        self.zones.get_mut(zone).queue_refresh(entry.key().into(), now);
+        let Some(entry) = self.cache.get(slot).filter(|entry| !entry.queued()) else { return };
+        entry.set_queued(true);
+        self.zones.get_mut(zone).queue_refresh(entry.key().as_bytes().into(), now);
     }
 
     pub(super) fn send_refreshes(&mut self, now: Moment) {
@@ -412,11 +412,12 @@ impl Resolver {
                 return;
             }
             let Some(key) = zone.refresh.pop_front() else { break };
-            if let Some(entry) = self.cache.find(&key).and_then(|slot| self.cache.get_mut(slot)) {
-                entry.queued = false;
-                if entry.stale_for(now).is_some() {
-                    self.start_refresh(&key, now);
-                }
+            let stale = self.cache.find(&key).and_then(|slot| self.cache.get(slot)).is_some_and(|entry| {
+                entry.set_queued(false);
+                entry.stale_for(now).is_some()
+            });
+            if stale {
+                self.start_refresh(&key, now);
             }
         }
         let zone = self.zones.get_mut(id);

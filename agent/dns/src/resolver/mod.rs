@@ -34,7 +34,7 @@ use self::{
 };
 use crate::{
     breaker::Failure,
-    cache::{Bounds, Cache, Entry, Slot},
+    cache::{self, Bounds, Cache, Slot},
     endpoint::Endpoint,
     failures::Failures,
     group::CLIENT_TIMER_MAX,
@@ -194,7 +194,7 @@ impl Resolver {
         let Some((question, ..)) = crate::name::read_key(key) else { return false };
         let Ok(answer) = wire::read_answer(message, &question) else { return false };
         let older = self.cache.find(key).and_then(|slot| self.cache.get(slot));
-        if older.is_some_and(|entry| entry.learned > learned) {
+        if older.is_some_and(|entry| entry.learned() > learned) {
             return false;
         }
         let restored = self.cache.insert(key, message, &answer, learned).is_some();
@@ -301,7 +301,7 @@ impl Resolver {
     }
 
     /// An answer that came since the last call, to be put on disk.
-    pub fn poll_learned(&mut self) -> Option<&Entry> {
+    pub fn poll_learned(&mut self) -> Option<cache::Held<'_>> {
         loop {
             let key = self.learned.pop_front()?;
             if let Some(slot) = self.cache.find(&key) {
@@ -316,7 +316,7 @@ impl Resolver {
             None => Held::Nothing,
             Some(entry) => match entry.stale_for(now) {
                 None => Held::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
-                Some(stale) if zone.may_serve(stale) => Held::Expired { recheck_at: entry.recheck_at },
+                Some(stale) if zone.may_serve(stale) => Held::Expired { recheck_at: entry.recheck_at() },
                 Some(_) if self.failures.get(key, now).is_some() => Held::Failed,
                 Some(_) => Held::Nothing,
             },

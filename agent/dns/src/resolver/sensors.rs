@@ -121,13 +121,13 @@ impl Resolver {
         let mut held: Vec<Holding> =
             self.zones.iter().map(|zone| Holding { names: 0, runway: zone.max_stale() }).collect();
         for (_, entry) in self.cache.iter() {
-            let zone_id = self.zones.of_key(entry.key());
+            let zone_id = self.zones.of_key(&entry.key());
             let zone = self.zones.get(zone_id);
             let Some(holding) = held.get_mut(zone_id.place()) else { continue };
             holding.names += 1;
-            let idle = now.since(entry.last_used);
+            let idle = now.since(entry.last_used());
             let stale_for = entry.stale_for(now);
-            if let Some(stale_for) = stale_for.filter(|_| idle <= STALE_USED_WITHIN && entry.uses > 0) {
+            if let Some(stale_for) = stale_for.filter(|_| idle <= STALE_USED_WITHIN && entry.uses() > 0) {
                 masking.stale_names += 1;
                 masking.oldest_stale_s = masking.oldest_stale_s.max(stale_for.as_secs());
             }
@@ -175,6 +175,7 @@ impl Resolver {
         let patience = zone.group.patience(self.settings.client_timer);
         let plan = crate::policy::plan(held, zone.upstreams(), patience, now);
         let entry = found.and_then(|slot| self.cache.get(slot));
+        let entry = entry.as_deref();
         let stale_for = entry.and_then(|entry| entry.stale_for(now));
         let held = match (entry, stale_for) {
             (None, _) if self.failures.get(key, now).is_some() => "failed",
@@ -191,7 +192,7 @@ impl Resolver {
             plan: plan.to_string(),
             verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
             records: entry.map(records).unwrap_or_default(),
-            learned: entry.map(|entry| at(entry.learned, now, wall)),
+            learned: entry.map(|entry| at(entry.learned(), now, wall)),
             ttl_s: entry.map_or(0, |entry| entry.ttl().as_secs()),
             left_s: entry.map_or(0, |entry| match stale_for {
                 None => seconds(now.until(entry.expires())),
@@ -199,8 +200,8 @@ impl Resolver {
             }),
             served_until: entry.map(|entry| at(entry.expires() + zone.max_stale(), now, wall)),
             recheck: entry
-                .filter(|entry| entry.recheck_at > now)
-                .map(|entry| at(entry.recheck_at, now, wall)),
+                .filter(|entry| entry.recheck_at() > now)
+                .map(|entry| at(entry.recheck_at(), now, wall)),
             uses: entry.map_or(0, Entry::popularity),
             zone: zone.name(),
             upstreams: upstreams_text(zone, now, wall),

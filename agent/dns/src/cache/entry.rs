@@ -1,0 +1,261 @@
+//! One answer and what is known of it, in 48 bytes and one block.
+//!
+//! What the answering threads change (uses, the visited bit) and what only the core changes but they read (recheck time)
+//! is atomic; the rest never changes while the entry lives. Nothing here orders memory: these are hints and counters.
+
+use std::{
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::{
+    moment::Moment,
+    name::Key,
+    reply::Kept,
+    wire::{Answer, HEADER_LEN, Verdict},
+};
+
+/// A [`Moment`] in four bytes: in steps of 64 ms it reaches eight years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u32);
+
+const STEP_MS: u64 = 64;
+
+impl Stamp {
+    /// Rounds down.
+    fn of(moment: Moment) -> Self {
+        Self(u32::try_from(moment.as_millis() / STEP_MS).unwrap_or(u32::MAX))
+    }
+
+    fn moment(self) -> Moment {
+        Moment::from_millis(u64::from(self.0) * STEP_MS)
+    }
+}
+
+/// One answer.
+///
+/// The key is not stored: its name, type and class are the message's question, which is kept in lower case for that.
+pub struct Entry {
+    /// Message, then TTL offsets (16-bit little-endian).
+    block: Box<[u8]>,
+    learned: Stamp,
+    /// What the stamp leaves out: a TTL ends to the millisecond.
+    learned_ms: u8,
+    good_since: Stamp,
+    ttl_s: u32,
+    recheck_at: AtomicU32,
+    last_used: AtomicU32,
+    uses: AtomicU16,
+    past_uses: u16,
+    message_len: u16,
+    pub verdict: Verdict,
+    key_flags: u8,
+    marks: AtomicU8,
+}
+
+const QUEUED: u8 = 1;
+const REFRESH_ASKED: u8 = 2;
+const PINNED: u8 = 4;
+/// Visits up to three, in the top bits: two threads that count to four at once wrap to zero and harm no other mark.
+const VISITS: u8 = 0xc0;
+const VISIT: u8 = 0x40;
+
+impl Entry {
+    /// `None` if the message is not one that answers `key`, or is too long.
+    pub(super) fn new(
+        key: &[u8],
+        message: &[u8],
+        answer: &Answer,
+        ttl_s: u32,
+        learned: Moment,
+    ) -> Option<Self> {
+        let (&key_flags, question) = key.split_last()?;
+        let message = message.get(..answer.len)?;
+        let mut block = Vec::with_capacity(message.len() + 2 * answer.ttl_offsets.len());
+        block.extend_from_slice(message);
+        block.get_mut(HEADER_LEN..HEADER_LEN + question.len())?.copy_from_slice(question);
+        // The count in the header must not promise the OPT record that was cut off.
+        block[10..HEADER_LEN].copy_from_slice(&answer.additionals.to_be_bytes());
+        block.extend(answer.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()));
+        let learned_ms = u8::try_from(learned.as_millis() % STEP_MS).ok()?;
+        let learned = Stamp::of(learned);
+        Some(Self {
+            block: block.into_boxed_slice(),
+            learned,
+            learned_ms,
+            good_since: learned,
+            ttl_s,
+            recheck_at: AtomicU32::new(learned.0),
+            last_used: AtomicU32::new(learned.0),
+            uses: AtomicU16::new(0),
+            past_uses: 0,
+            message_len: u16::try_from(message.len()).ok()?,
+            verdict: answer.verdict,
+            key_flags,
+            marks: AtomicU8::new(0),
+        })
+    }
+
+    /// Takes over what outlives a refresh: popularity, the pin, and since when the name has been good.
+    pub(super) fn follow(&mut self, old: &Self) {
+        self.past_uses = old.past_uses / 2 + old.uses.load(Relaxed).min(u16::MAX / 2);
+        *self.last_used.get_mut() = old.last_used.load(Relaxed);
+        *self.marks.get_mut() |= old.marks.load(Relaxed) & (VISITS | PINNED);
+        if old.verdict == Verdict::Positive && self.verdict == Verdict::Positive {
+            self.good_since = old.good_since;
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        Key::from_parts(self.question(), self.key_flags)
+    }
+
+    pub(super) fn question(&self) -> &[u8] {
+        // Type and class follow the root byte.
+        let mut end = HEADER_LEN;
+        while let Some(&len) = self.block.get(end).filter(|&&len| len > 0) {
+            end += 1 + usize::from(len);
+        }
+        self.block.get(HEADER_LEN..end + 5).unwrap_or_default()
+    }
+
+    pub(super) fn key_flags(&self) -> u8 {
+        self.key_flags
+    }
+
+    pub(super) fn is_for(&self, key: &[u8]) -> bool {
+        // A name ends itself, so whatever begins like a question is it.
+        key.split_last().is_some_and(|(&flags, question)| {
+            flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
+        })
+    }
+
+    pub fn kept(&self) -> Kept<'_> {
+        let (message, ttl_offsets) = self.block.split_at(usize::from(self.message_len));
+        Kept { message, ttl_offsets }
+    }
+
+    /// When it came from upstream.
+    pub fn learned(&self) -> Moment {
+        self.learned.moment() + Duration::from_millis(u64::from(self.learned_ms))
+    }
+
+    /// Since when this question has been answered positively without a break; `None` if it is not now.
+    pub fn good_since(&self) -> Option<Moment> {
+        (self.verdict == Verdict::Positive).then(|| self.good_since.moment())
+    }
+
+    pub fn ttl(&self) -> Duration {
+        Duration::from_secs(u64::from(self.ttl_s))
+    }
+
+    pub fn expires(&self) -> Moment {
+        self.learned() + self.ttl()
+    }
+
+    /// How far past its TTL; `None` while fresh.
+    pub fn stale_for(&self, now: Moment) -> Option<Duration> {
+        (now >= self.expires()).then(|| now.since(self.expires()))
+    }
+
+    /// A failed refresh is not tried again before (RFC 8767 §5, failure recheck timer).
+    pub fn recheck_at(&self) -> Moment {
+        Stamp(self.recheck_at.load(Relaxed)).moment()
+    }
+
+    /// A refresh failed: not again before `moment`.
+    pub fn set_recheck_at(&self, moment: Moment) {
+        self.recheck_at.store(Stamp::of(moment).0, Relaxed);
+        self.unmark(REFRESH_ASKED);
+    }
+
+    pub fn last_used(&self) -> Moment {
+        Stamp(self.last_used.load(Relaxed)).moment()
+    }
+
+    /// Answers given from it since it was learned.
+    pub fn uses(&self) -> u16 {
+        self.uses.load(Relaxed)
+    }
+
+    /// How much it is asked for, over more than one lifetime: what its predecessors gave, halved with each refresh, counts too.
+    pub fn popularity(&self) -> u32 {
+        u32::from(self.uses()) + u32::from(self.past_uses)
+    }
+
+    /// Notes that it answered somebody.
+    pub fn touch(&self, now: Moment) {
+        if self.marks.load(Relaxed) & VISITS != VISITS {
+            self.marks.fetch_add(VISIT, Relaxed);
+        }
+        // Two threads at once may lose a use: it ranks names, it bills nobody.
+        self.uses.store(self.uses().saturating_add(1), Relaxed);
+        self.last_used.store(Stamp::of(now).0, Relaxed);
+    }
+
+    /// Whether it waits in the refresh queue.
+    pub fn queued(&self) -> bool {
+        self.marks.load(Relaxed) & QUEUED != 0
+    }
+
+    pub fn set_queued(&self, queued: bool) {
+        if queued { self.mark(QUEUED) } else { self.unmark(QUEUED) }
+    }
+
+    /// True for the first who wants it refreshed, until it is, or that failed.
+    pub fn ask_refresh(&self) -> bool {
+        self.marks.load(Relaxed) & REFRESH_ASKED == 0
+            && self.marks.fetch_or(REFRESH_ASKED, Relaxed) & REFRESH_ASKED == 0
+    }
+
+    /// The wish could not be passed on; the next hit may try again.
+    pub fn unask_refresh(&self) {
+        self.unmark(REFRESH_ASKED);
+    }
+
+    /// Pinned entries are never evicted.
+    pub fn pinned(&self) -> bool {
+        self.marks.load(Relaxed) & PINNED != 0
+    }
+
+    pub(super) fn set_pinned(&self, pinned: bool) {
+        if pinned { self.mark(PINNED) } else { self.unmark(PINNED) }
+    }
+
+    /// Whether anybody asked for it besides the one for whom it was fetched.
+    pub(super) fn asked_again(&self) -> bool {
+        self.marks.load(Relaxed) & VISITS > VISIT
+    }
+
+    /// Takes one visit off; false if there was none.
+    pub(super) fn take_visit(&self) -> bool {
+        self.marks
+            .fetch_update(Relaxed, Relaxed, |marks| (marks & VISITS != 0).then(|| marks - VISIT))
+            .is_ok()
+    }
+
+    /// Bytes of memory: itself, its block with what the allocator adds (glibc: 8 bytes, rounded up to 16, at least 32),
+    /// its links, and its share of the index at the worst moment, just after doubling (5 bytes a place, 7/16 full).
+    pub(super) fn cost(&self) -> usize {
+        (self.block.len() + 8).next_multiple_of(16).max(32)
+            + size_of::<Option<Self>>()
+            + LINK_LEN
+            + INDEX_SHARE
+    }
+
+    fn mark(&self, mark: u8) {
+        if self.marks.load(Relaxed) & mark == 0 {
+            self.marks.fetch_or(mark, Relaxed);
+        }
+    }
+
+    fn unmark(&self, mark: u8) {
+        if self.marks.load(Relaxed) & mark != 0 {
+            self.marks.fetch_and(!mark, Relaxed);
+        }
+    }
+}
+
+const LINK_LEN: usize = 8;
+const INDEX_SHARE: usize = 12;
+const _: () = assert!(size_of::<Option<Entry>>() == 48);

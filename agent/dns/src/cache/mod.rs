@@ -1,0 +1,239 @@
+//! What upstreams said, as they said it, and how long it may be used.
+//!
+//! Promises: an entry stays when its TTL runs out: it is then the *last known good* answer, to be served stale until
+//! `max_stale`. The bytes of all entries together stay below a cap; the victim is one that nobody asked for lately, never
+//! one because it is stale: in an outage the stale ones are all there is. What is asked for once does not push out what is
+//! in use (`queues.rs`). Pinned entries are never evicted, and take half of the cap at most.
+//! Only answers get in (positive, NXDOMAIN, NODATA); errors never do, so no error can displace an answer.
+//!
+//! One writer, many readers: [`Cache`] is the writer's, and not shared; threads that answer hold its [`Table`].
+
+mod entry;
+mod queues;
+mod slab;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use self::queues::{Place, Queues};
+pub use self::{
+    entry::Entry,
+    table::{Busy, Held, Slot, Table},
+};
+use crate::{
+    moment::Moment,
+    wire::{Answer, Verdict},
+};
+
+/// Bounds on lifetimes (RFC 8767 §5, RFC 2308 §5).
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Nobody wants to wait longer for a correction.
+    pub ttl_max: Duration,
+    /// The same for answers that say no.
+    pub negative_ttl_max: Duration,
+    pub bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            ttl_max: Duration::from_hours(24),
+            // A name that did not exist is often one that is about to: keep the error short-lived.
+            negative_ttl_max: Duration::from_mins(15),
+            bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// The writer's side.
+pub struct Cache {
+    bounds: Bounds,
+    table: Arc<Table>,
+    queues: Queues,
+    len: usize,
+    bytes: usize,
+    pinned_bytes: usize,
+    pub evicted: u64,
+}
+
+impl Cache {
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            table: Arc::new(Table::new()),
+            queues: Queues::new(),
+            len: 0,
+            bytes: 0,
+            pinned_bytes: 0,
+            evicted: 0,
+        }
+    }
+
+    /// What readers in other threads hold.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table)
+    }
+
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        self.evict(None);
+    }
+
+    pub fn find(&self, key: &[u8]) -> Option<Slot> {
+        self.table.find(key)
+    }
+
+    /// The entry, held: let go of it before the cache is changed (the borrow checker sees to that).
+    pub fn get(&self, slot: Slot) -> Option<Held<'_>> {
+        self.table.get(slot)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, Held<'_>)> {
+        self.table.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Memory of all entries, with what the allocator adds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn pinned_bytes(&self) -> usize {
+        self.pinned_bytes
+    }
+
+    /// Keeps an answer learned at `learned`, in place of what was there. `None` if it may not be kept or is too big.
+    pub fn insert(&mut self, key: &[u8], message: &[u8], answer: &Answer, learned: Moment) -> Option<Slot> {
+        let ttl_s = self.lifetime_s(answer.verdict, answer.ttl_s?);
+        let entry = Entry::new(key, message, answer, ttl_s, learned)?;
+        let cost = entry.cost();
+        if cost > self.bounds.bytes_max / 4 {
+            return None;
+        }
+        let slot = if let Some(slot) = self.find(key) {
+            self.replace(slot, entry)
+        } else {
+            let slot = self.table.add(entry, |shard| self.queues.take_free(shard));
+            self.queues.link_newest(slot, Place::Probation, cost);
+            self.len += 1;
+            self.bytes += cost;
+            slot
+        };
+        self.evict(Some(slot));
+        Some(slot)
+    }
+
+    /// Takes an answer out.
+    pub fn remove(&mut self, slot: Slot) -> Option<Entry> {
+        let entry = self.table.remove(slot)?;
+        let cost = entry.cost();
+        if entry.pinned() {
+            self.pinned_bytes -= cost;
+        } else {
+            self.queues.unlink(slot, cost);
+        }
+        self.queues.give_back(slot);
+        self.len -= 1;
+        self.bytes -= cost;
+        Some(entry)
+    }
+
+    /// Keeps an entry out of eviction's way, or lets it go again. False if pinned entries take half of the cap already.
+    pub fn pin(&mut self, slot: Slot, pinned: bool) -> bool {
+        let Some((was, cost)) = self.get(slot).map(|entry| (entry.pinned(), entry.cost())) else {
+            return false;
+        };
+        if was == pinned {
+            return true;
+        }
+        if pinned {
+            if self.pinned_bytes + cost > self.bounds.bytes_max / 2 {
+                return false;
+            }
+            self.queues.unlink(slot, cost);
+            self.pinned_bytes += cost;
+        } else {
+            self.queues.link_newest(slot, Place::Probation, cost);
+            self.pinned_bytes -= cost;
+        }
+        if let Some(entry) = self.get(slot) {
+            entry.set_pinned(pinned);
+        }
+        true
+    }
+
+    fn lifetime_s(&self, verdict: Verdict, ttl_s: u32) -> u32 {
+        let most = match verdict {
+            Verdict::Positive => self.bounds.ttl_max,
+            Verdict::NoData | Verdict::NxDomain => self.bounds.negative_ttl_max,
+        };
+        u32::try_from(most.as_secs()).unwrap_or(u32::MAX).min(ttl_s)
+    }
+
+    /// A refreshed entry keeps its place in its queue.
+    fn replace(&mut self, slot: Slot, mut entry: Entry) -> Slot {
+        if let Some(old) = self.get(slot) {
+            entry.follow(&old);
+        }
+        let (pinned, after) = (entry.pinned(), entry.cost());
+        let before = self.table.replace(slot, entry).map_or(0, |old| old.cost());
+        if pinned {
+            self.pinned_bytes = self.pinned_bytes - before + after;
+        } else {
+            self.queues.resize(slot, before, after);
+        }
+        self.bytes = self.bytes - before + after;
+        slot
+    }
+
+    /// Drops entries until no more than the cap is kept, but never `spare`.
+    fn evict(&mut self, spare: Option<Slot>) {
+        while self.bytes > self.bounds.bytes_max
+            && let Some(victim) = self.victim(spare)
+        {
+            self.remove(victim);
+            self.evicted += 1;
+        }
+    }
+
+    fn victim(&mut self, spare: Option<Slot>) -> Option<Slot> {
+        // Four times round takes all visits off; readers that come again meanwhile must not keep us here.
+        let mut rounds = 5 * self.len + 2;
+        loop {
+            rounds = rounds.checked_sub(1)?;
+            let crowded = self.queues.bytes(Place::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
+            let main_is_empty = self.queues.oldest(Place::Main).is_none();
+            let on_probation = self.queues.oldest(Place::Probation).filter(|_| crowded || main_is_empty);
+            if let Some(slot) = on_probation.filter(|&slot| Some(slot) != spare) {
+                let (asked_again, cost) = self.get(slot).map(|entry| (entry.asked_again(), entry.cost()))?;
+                if !asked_again {
+                    return Some(slot);
+                }
+                self.queues.unlink(slot, cost);
+                self.queues.link_newest(slot, Place::Main, cost);
+            } else if let Some(slot) = self.queues.turn() {
+                if Some(slot) != spare && !self.get(slot)?.take_visit() {
+                    return Some(slot);
+                }
+            } else if on_probation.is_none() {
+                // All else is pinned, or nothing is left but the spare one.
+                return self.queues.oldest(Place::Probation).filter(|&slot| Some(slot) != spare);
+            } else {
+                return None;
+            }
+        }
+    }
+}
+
+/// Entries on probation may take a tenth of the cap before they are the ones to go (S3-FIFO's share).
+const PROBATION_SHARE: usize = 10;
