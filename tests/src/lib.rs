@@ -12,8 +12,10 @@
 //! | [`dns_client`] | asks a DNS server over UDP or TCP |
 //! | [`dns_world`] | a host, its cache and its upstream in virtual time |
 //! | [`drill`] | the outage drills and their scores |
+//! | [`bench`] | the benchmarks beside real peers |
 //! | [`upstream`] | a scriptable upstream: right answers, silence, SERVFAIL and other ways to be ill |
 
+pub mod bench;
 pub mod certificates;
 pub mod dns_client;
 pub mod dns_message;

@@ -6,12 +6,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::sh;
 
-/// Every package that a test, the bench or the lab uses, and for what.
+/// Every package that a test or the lab uses, and for what.
 pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("bind9-dnsutils", "dig, as a client that is not ours"),
     ("binutils", "readelf, for the package's dependencies"),
     ("dbus", "the lab's hosts and systemctl as a user"),
-    ("dnsmasq-base", "a peer in the bench"),
     ("lintian", "checks the package"),
     ("mmdebstrap", "the lab's root file system"),
     ("monitoring-plugins-basic", "real Nagios plugins"),
@@ -21,13 +20,23 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("python3-aiosmtpd", "an SMTP server that can be told to refuse"),
     ("prometheus", "promtool, and a Prometheus that scrapes"),
     ("systemd-container", "systemd-nspawn, for the lab"),
-    ("unbound", "a peer in the bench, an upstream in tests"),
+    ("unbound", "an upstream in tests"),
 ];
 
-/// The packages of [`APT_PACKAGES`] that are not installed.
-pub(crate) fn missing() -> Result<Vec<&'static str>> {
+/// The servers that only `bench` runs beside ours.
+pub(crate) const PEERS: &[(&str, &str)] = &[
+    ("dnsdist", "a peer in the bench"),
+    ("dnsmasq-base", "a peer in the bench"),
+    ("knot-resolver", "a peer in the bench"),
+    ("pdns-recursor", "a peer in the bench"),
+    ("unbound", "a peer in the bench"),
+];
+
+/// The packages of `list` that are not installed.
+fn missing(list: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
+    let names: Vec<_> = list.iter().map(|(name, _)| *name).collect();
     if !sh::has("dpkg-query") {
-        bail!("this is not a Debian: install the equivalents of {} yourself", names().join(" "));
+        bail!("this is not a Debian: install the equivalents of {} yourself", names.join(" "));
     }
     let installed = sh::output(&mut sh::command(&[
         "dpkg-query",
@@ -35,12 +44,22 @@ pub(crate) fn missing() -> Result<Vec<&'static str>> {
         "--showformat=${db:Status-Status} ${Package}\n",
     ]))?;
     let is_installed = |name: &str| installed.lines().any(|line| line == format!("installed {name}"));
-    Ok(names().into_iter().filter(|name| !is_installed(name)).collect())
+    Ok(names.into_iter().filter(|name| !is_installed(name)).collect())
 }
 
-/// Installs what is missing. Returns the line that would do it if we may not (not root), `None` if all is there.
+/// Installs what is missing of [`APT_PACKAGES`]. Returns the line that would do it if we may not (not root), `None` if
+/// all is there.
 pub(crate) fn install(insist: bool) -> Result<Option<String>> {
-    let missing = missing()?;
+    install_list(APT_PACKAGES, insist)
+}
+
+/// The same of [`PEERS`].
+pub(crate) fn install_peers() -> Result<Option<String>> {
+    install_list(PEERS, false)
+}
+
+fn install_list(list: &[(&'static str, &str)], insist: bool) -> Result<Option<String>> {
+    let missing = missing(list)?;
     if missing.is_empty() {
         return Ok(None);
     }
@@ -64,10 +83,6 @@ pub(crate) fn install(insist: bool) -> Result<Option<String>> {
 
 fn apt(line: &[&str]) -> Result<()> {
     sh::output(sh::command(line).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
-}
-
-fn names() -> Vec<&'static str> {
-    APT_PACKAGES.iter().map(|(name, _)| *name).collect()
 }
 
 /// While this lives, installing a package starts no service (Debian's invoke-rc.d asks `policy-rc.d`; 101 is "no").

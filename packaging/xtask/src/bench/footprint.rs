@@ -1,35 +1,18 @@
-//! `cargo xtask bench`: the numbers that have a budget, from release builds of the real programs.
-//!
-//! Two parts: CPU per cached DNS answer beside Unbound and dnsmasq (`bench-dns` of `dogwatch-tests`), and what the three
-//! daemons cost a host: resident memory, and CPU over a minute, with 50 native checks every 30 s. The figures are this
-//! machine's; nothing fails on them here, a miss is printed as one.
+//! What the three daemons cost a host: resident memory, and CPU over a minute, with 50 native checks every 30 s.
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use serde::Serialize;
 
+use super::Budget;
 use crate::{
-    apt, clock, sh,
+    clock, sh,
     up::{
         config::Checks,
         stage::{self, PARTS, Part, Stage},
     },
 };
-
-#[derive(Args)]
-pub(crate) struct Options {
-    /// One JSON document instead of tables
-    #[arg(long)]
-    json: bool,
-    /// How long CPU time is counted
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Only what the daemons cost, not the DNS race
-    #[arg(long)]
-    footprint: bool,
-}
 
 const CHECKS: usize = 50;
 const INTERVAL_S: u64 = 30;
@@ -38,7 +21,7 @@ const PORT: u16 = 5400;
 
 /// What one daemon costs.
 #[derive(Serialize)]
-struct Cost {
+pub(super) struct Cost {
     daemon: &'static str,
     resident_kib: u64,
     resident_budget_kib: Option<u64>,
@@ -47,58 +30,9 @@ struct Cost {
     cpu_budget_percent: Option<f64>,
 }
 
-pub(crate) fn run(options: &Options) -> Result<()> {
-    if let Some(line) = apt::install(false)? {
-        eprintln!("peers may be missing from the DNS race; to have them: {line}");
-    }
-    eprintln!("building the release profile …");
-    sh::run(&mut sh::cargo(&[
-        "build",
-        "-q",
-        "--release",
-        "--bins",
-        "-p",
-        "dogwatch",
-        "-p",
-        "dogwatch-alertd",
-    ]))?;
-    let race = if options.footprint { None } else { Some(race(options.json)?) };
-    let costs = footprint(Duration::from_secs(options.seconds))?;
-    if options.json {
-        let race: Option<serde_json::Value> =
-            race.flatten().map(|text| serde_json::from_str(&text)).transpose()?;
-        let document = serde_json::json!({ "cached_dns_answer": race, "footprint": costs });
-        println!("{}", serde_json::to_string_pretty(&document)?);
-    } else {
-        print_table(&costs);
-    }
-    Ok(())
-}
-
-/// The DNS race; its JSON, or nothing where it printed its own table.
-fn race(json: bool) -> Result<Option<String>> {
-    sh::run(&mut sh::cargo(&[
-        "build",
-        "-q",
-        "--release",
-        "-p",
-        "dogwatch-tests",
-        "--bin",
-        "bench-dns",
-        "--bin",
-        "fake-upstream",
-    ]))?;
-    let mut race = sh::command(&[sh::target().join("release/bench-dns")]);
-    if json {
-        return sh::output(race.arg("--json")).map(Some);
-    }
-    sh::run(&mut race)?;
-    println!();
-    Ok(None)
-}
-
-fn footprint(duration: Duration) -> Result<Vec<Cost>> {
-    let dir = PathBuf::from("target/bench");
+/// Runs them for `duration` after a warm-up.
+pub(super) fn measure(duration: Duration) -> Result<Vec<Cost>> {
+    let dir = PathBuf::from("target/bench/footprint");
     let _ = fs::remove_dir_all(sh::root().join(&dir));
     let stage = Stage { dir, port: PORT, upstream: None, binaries: sh::target().join("release") };
     stage.is_free()?;
@@ -183,7 +117,7 @@ fn resident_kib(pid: u32) -> Result<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory in MiB for people")]
-fn print_table(costs: &[Cost]) {
+pub(super) fn print_table(costs: &[Cost]) {
     println!("{CHECKS} native checks every {INTERVAL_S} s");
     println!("{:<14} {:>10} {:>10}   {:>8} {:>8}", "daemon", "resident", "budget", "CPU", "budget");
     for cost in costs {
@@ -200,6 +134,27 @@ fn print_table(costs: &[Cost]) {
             cost.cpu_budget_percent.map_or("-".into(), |budget| format!("{budget}%")),
         );
     }
+}
+
+/// The same beside the budgets.
+#[expect(clippy::cast_precision_loss, reason = "memory in MiB for people")]
+pub(super) fn budgets(costs: &[Cost]) -> Vec<Budget> {
+    let mut budgets = Vec::new();
+    for cost in costs {
+        if let Some(most) = cost.resident_budget_kib {
+            let (measured, most) = (cost.resident_kib as f64 / 1024.0, most as f64 / 1024.0);
+            budgets.push(Budget::at_most(&format!("{}: resident", cost.daemon), measured, most, "MiB"));
+        }
+        if let Some(most) = cost.cpu_budget_percent {
+            budgets.push(Budget::at_most(
+                &format!("{}: CPU", cost.daemon),
+                cost.cpu_percent,
+                most,
+                "% of a core",
+            ));
+        }
+    }
+    budgets
 }
 
 /// The processes of the measurement; stopped whatever happens.

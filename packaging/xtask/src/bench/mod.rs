@@ -1,0 +1,172 @@
+//! `cargo xtask bench`: the numbers that have a budget, from release builds of the real programs.
+//!
+//! | part | what it measures |
+//! | --- | --- |
+//! | `dns` | what an answer costs, beside a bare echo, Unbound, dnsmasq, Knot Resolver, PowerDNS Recursor and dnsdist |
+//! | `outage` | what clients live through while the upstream is ill, beside the same peers at their best |
+//! | [`footprint`] | what the three daemons cost a host |
+//!
+//! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and one table of budgets ends
+//! it. The figures are this machine's; nothing fails on them here, a miss is printed as one.
+
+mod footprint;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{apt, clock, sh};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// One JSON document instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Clone)]
+enum Part {
+    /// What a DNS answer costs beside the peers: CPU, q/s, latency, memory
+    Dns {
+        /// For example `--only echo,dogwatch,unbound --rounds 3 --seconds 1 --million`; `--help` lists all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// What clients live through while the upstream is ill: right answers, latency, upstream load, the way back
+    Outage {
+        /// For example `--quick --modes blackhole,restart --only dogwatch,unbound,no-cache`; `--help` lists all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// What the daemons cost a host with 50 checks
+    Footprint {
+        /// How long CPU time is counted
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+/// One figure beside what it may be. `met` is `None` where it was not measured.
+#[derive(Serialize, Deserialize)]
+struct Budget {
+    what: String,
+    limit: String,
+    measured: String,
+    met: Option<bool>,
+}
+
+impl Budget {
+    fn at_most(what: &str, measured: f64, most: f64, unit: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            limit: format!("≤ {most} {unit}"),
+            measured: format!("{measured:.2} {unit}"),
+            met: Some(measured <= most),
+        }
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let from = clock::now();
+    let all = [
+        Part::Dns { arguments: vec!["--million".into()] },
+        Part::Outage { arguments: Vec::new() },
+        Part::Footprint { seconds: 60 },
+    ];
+    let parts = options.part.as_ref().map_or(all.to_vec(), |part| vec![part.clone()]);
+    build(&parts)?;
+    let mut document = serde_json::Map::new();
+    let mut budgets = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        eprintln!("{} of {}: {} …", number + 1, parts.len(), part.name());
+        let (report, own) = part.run(options.json)?;
+        document.insert(part.name().to_owned(), report);
+        budgets.extend(own);
+    }
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&document)?);
+    } else if parts.len() > 1 {
+        println!("all budgets, after {}", clock::took(from));
+        summarise(&budgets);
+    }
+    Ok(())
+}
+
+/// Installs the peers and builds what ships, as it ships.
+fn build(parts: &[Part]) -> Result<()> {
+    if parts.iter().any(|part| !matches!(part, Part::Footprint { .. }))
+        && let Some(line) = apt::install_peers()?
+    {
+        eprintln!("peers will be missing; to have them: {line}");
+    }
+    eprintln!("building the release profile …");
+    let packages = ["-p", "dogwatch", "-p", "dogwatch-alertd", "-p", "dogwatch-tests"];
+    let bins = ["--bin", "dogwatch", "--bin", "alertd", "--bin", "alertctl", "--bin", "bench"];
+    sh::run(sh::cargo(&["build", "-q", "--release"]).args(packages).args(bins))
+}
+
+impl Part {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Dns { .. } => "dns",
+            Self::Outage { .. } => "outage",
+            Self::Footprint { .. } => "footprint",
+        }
+    }
+
+    /// Runs it and prints its tables, unless all is to be one JSON document. Returns the report and its budgets.
+    fn run(&self, json: bool) -> Result<(Value, Vec<Budget>)> {
+        match self {
+            Self::Footprint { seconds } => {
+                let costs = footprint::measure(Duration::from_secs(*seconds))?;
+                if !json {
+                    footprint::print_table(&costs);
+                }
+                Ok((serde_json::to_value(&costs)?, footprint::budgets(&costs)))
+            }
+            Self::Dns { arguments } | Self::Outage { arguments } => bench(self.name(), arguments, json),
+        }
+    }
+}
+
+/// Runs a part of the `bench` binary.
+fn bench(part: &str, arguments: &[String], json: bool) -> Result<(Value, Vec<Budget>)> {
+    let folder = sh::target().join("bench");
+    fs::create_dir_all(&folder)?;
+    let path: PathBuf = folder.join(format!("{part}.json"));
+    let mut command = sh::command(&[sh::target().join("release/bench")]);
+    command.arg(part).args(arguments).arg("--report").arg(&path);
+    if json {
+        sh::output(command.arg("--json"))?;
+    } else {
+        sh::run(&mut command)?;
+    }
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        return Ok((Value::Null, Vec::new()));
+    }
+    let text = fs::read(&path).with_context(|| format!("no report in {}", path.display()))?;
+    let report: Value = serde_json::from_slice(&text)?;
+    let budgets = Vec::<Budget>::deserialize(&report["budgets"])?;
+    Ok((report, budgets))
+}
+
+fn summarise(budgets: &[Budget]) {
+    let width =
+        |of: fn(&Budget) -> &str| budgets.iter().map(|one| of(one).chars().count()).max().unwrap_or(0);
+    let (what, measured) = (width(|one| &one.what), width(|one| &one.measured));
+    for one in budgets {
+        let verdict = match one.met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "NOT MEASURED",
+        };
+        println!("{verdict:<12}  {:<what$}  {:>measured$}  {}", one.what, one.measured, one.limit);
+    }
+    let count = |met: Option<bool>| budgets.iter().filter(|one| one.met == met).count();
+    println!("{} met, {} missed, {} not measured", count(Some(true)), count(Some(false)), count(None));
+}

@@ -1,0 +1,117 @@
+//! The benchmarks beside real peers; `cargo xtask bench` builds and runs it.
+
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dogwatch_tests::bench::{
+    echo,
+    outage::{self, Illness},
+    peers::Peer,
+    race, table,
+};
+use serde::Serialize;
+
+/// Dogwatch's DNS cache beside its peers, in one run, over loopback.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// What an answer costs: CPU, q/s, latency, memory
+    Dns {
+        #[command(flatten)]
+        output: Output,
+        /// Only these servers, for example `echo,dogwatch,unbound`
+        #[arg(long, value_delimiter = ',', value_parser = Peer::from_name)]
+        only: Vec<Peer>,
+        /// Names in the caches
+        #[arg(long, default_value_t = 10_000)]
+        names: u32,
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Length of one round of one server
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+        /// Also fill each cache with a million names (minutes)
+        #[arg(long)]
+        million: bool,
+    },
+    /// What clients live through while the upstream is ill: right answers, latency, upstream load, the way back
+    Outage {
+        #[command(flatten)]
+        output: Output,
+        /// Only these servers, for example `dogwatch,unbound,no-cache`
+        #[arg(long, value_delimiter = ',', value_parser = Peer::from_name)]
+        only: Vec<Peer>,
+        /// Only these illnesses
+        #[arg(long, value_delimiter = ',')]
+        modes: Vec<Illness>,
+        /// For trying: 20 s of illness instead of 120 s
+        #[arg(long)]
+        quick: bool,
+        /// Illnesses at the same time, each with servers of its own; more spoil the latencies
+        #[arg(long, default_value_t = 2)]
+        at_once: usize,
+    },
+    /// (internal) be the echo server
+    #[command(hide = true)]
+    Echo { address: SocketAddr },
+}
+
+#[derive(Args)]
+struct Output {
+    /// One JSON document instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Write the JSON document to this file too
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+impl Output {
+    fn give(&self, document: &impl Serialize, tables: &str) -> Result<()> {
+        let json = serde_json::to_string_pretty(document)?;
+        if let Some(path) = &self.report {
+            fs::write(path, &json).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        println!("{}", if self.json { &json } else { tables });
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let progress = |what: &str| eprintln!("  {what} …");
+    match Arguments::parse().part {
+        Part::Dns { output, only, names, rounds, seconds, million } => {
+            let all = || Peer::ALL.into_iter().filter(|peer| *peer != Peer::Direct).collect();
+            let servers = if only.is_empty() { all() } else { only };
+            let plan = race::Plan { servers, names, rounds, round: Duration::from_secs(seconds), million };
+            let race = race::run(&plan, folder.path(), &progress)?;
+            let tables = race::print(&race, table::colours())
+                + "\n"
+                + &table::budgets(&race.budgets, table::colours());
+            output.give(&race, &tables)
+        }
+        Part::Outage { output, only, modes, quick, at_once } => {
+            let all = || Peer::ALL.into_iter().filter(|peer| *peer != Peer::Echo).collect();
+            let plan = outage::Plan {
+                servers: if only.is_empty() { all() } else { only },
+                illnesses: if modes.is_empty() { Illness::value_variants().to_vec() } else { modes },
+                at_once,
+                ill: Duration::from_secs(if quick { 20 } else { 120 }),
+                after: Duration::from_secs(if quick { 15 } else { 30 }),
+            };
+            let outage = outage::run(&plan, folder.path(), &progress)?;
+            let tables = outage::print(&outage, table::colours())
+                + "\n"
+                + &table::budgets(&outage.budgets, table::colours());
+            output.give(&outage, &tables)
+        }
+        Part::Echo { address } => Ok(echo::serve(address)?),
+    }
+}
