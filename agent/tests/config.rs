@@ -119,7 +119,7 @@ fn without_any_check_the_host_is_watched_and_with_one_only_if_asked_for() {
         names.collect::<Vec<_>>()
     };
     let auto = names("");
-    for expected in ["load", "memory", "disk", "dns-upstream", "dns-stale"] {
+    for expected in ["load", "memory", "disk", "dns-upstream", "dns-stale", "dns-guard"] {
         assert!(auto.iter().any(|name| name == expected), "{expected} is not in {auto:?}");
     }
     assert_eq!(names("[check.mine]\nkind = \"passive\"\n"), ["mine"]);

@@ -30,10 +30,12 @@ pub enum Failure {
     TruncatedWithoutTcp,
     /// Not a DNS answer to our question, or an empty one without SOA.
     Malformed,
+    /// Denies names that another upstream has.
+    Lies,
 }
 
 impl Failure {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Timeout,
         Self::Network,
         Self::Servfail,
@@ -41,6 +43,7 @@ impl Failure {
         Self::BadCode,
         Self::TruncatedWithoutTcp,
         Self::Malformed,
+        Self::Lies,
     ];
 
     pub fn name(self) -> &'static str {
@@ -52,6 +55,7 @@ impl Failure {
             Self::BadCode => "bad_code",
             Self::TruncatedWithoutTcp => "truncated_without_tcp",
             Self::Malformed => "malformed",
+            Self::Lies => "lies",
         }
     }
 
@@ -65,6 +69,7 @@ impl Failure {
             Self::BadCode => "error code",
             Self::TruncatedWithoutTcp => "truncated, and TCP fails",
             Self::Malformed => "unusable answers",
+            Self::Lies => "denies names that exist",
         }
     }
 }
@@ -217,6 +222,18 @@ impl Breaker {
                 self.relapses = self.relapses.saturating_add(1);
                 self.state = State::Down { since: down_since, why, probe_at: now + PROBE_FIRST, probes: 0 };
             }
+        }
+    }
+
+    /// It is known to be of no use, without any probe.
+    pub fn condemn(&mut self, why: Failure, now: Moment) {
+        match &mut self.state {
+            State::Down { why: last, .. } => *last = why,
+            State::Recovering { why: last, .. } => {
+                *last = why;
+                self.on_failure(why, Weight::Strong, now);
+            }
+            State::Healthy | State::Suspect { .. } => self.open(why, now),
         }
     }
 

@@ -1,5 +1,7 @@
 //! `dns.toml` as written → [`Config`] as used.
 
+mod guards;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,7 +17,7 @@ use dogwatch_daemon::{
 use hickory_resolver::system_conf::parse_resolv_conf;
 use serde::Deserialize;
 
-use crate::{cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, resolver::Settings};
+use crate::{cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, resolver::Settings};
 
 /// One file, as written. Files read later override, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +40,10 @@ struct DnsTable {
     state_dir: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     metrics: Option<Spanned<String>>,
+    guards: Option<Vec<Spanned<String>>>,
+    vanish_grace: Option<Spanned<Span>>,
+    hot_vanish_grace: Option<Spanned<Span>>,
+    mass_grace: Option<Spanned<Span>>,
 }
 
 /// What everything else takes.
@@ -53,6 +59,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub control_socket: PathBuf,
     pub metrics: SocketAddr,
+    pub guard: guard::Rules,
 }
 
 /// Where the upstreams come from.
@@ -76,6 +83,7 @@ impl Default for Config {
             state_dir: "/var/lib/dogwatch-dns".into(),
             control_socket: "/run/dogwatch-dns/control.sock".into(),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9849)),
+            guard: guard::Rules::default(),
         }
     }
 }
@@ -100,6 +108,7 @@ impl Config {
             max_stale: self.max_stale,
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
+            guard: self.guard.clone(),
         }
     }
 
@@ -164,6 +173,8 @@ impl DnsTable {
                 Err(message) => problems.add(source, metrics.span(), message),
             }
         }
+        let graces = [self.vanish_grace, self.hot_vanish_grace, self.mass_grace];
+        guards::apply(&mut config.guard, self.guards, graces, source, problems);
         config.state_dir = self.state_dir.unwrap_or_else(|| config.state_dir.clone());
         config.control_socket = self.control_socket.unwrap_or_else(|| config.control_socket.clone());
     }
@@ -300,13 +311,38 @@ mod tests {
         assert!(said.contains("did you mean `listen`?"), "{said}");
         let said = load(
             "[dns]\nlisten = [\"127.0.0.1\", \"127.0.0.1:53\"]\nupstreams = [\"127.0.0.1\", \"dns.example\"]\n\
-             max_stale = \"30d\"\nclient_timer = \"5s\"\ncache_mib = 0\nallow = [\"10.0.0.0/40\"]\n",
+             max_stale = \"30d\"\nclient_timer = \"5s\"\ncache_mib = 0\nallow = [\"10.0.0.0/40\"]\n\
+             guards = [\"vanish\", \"mass\"]\nmass_grace = \"2d\"\n",
         )
         .unwrap_err();
-        for word in ["dns.toml:2:", "in circles", "dns.example", "7d", "1800ms", "cache_mib", "10.0.0.0/40"] {
+        let words = [
+            "dns.toml:2:",
+            "in circles",
+            "dns.example",
+            "7d",
+            "1800ms",
+            "cache_mib",
+            "10.0.0.0/40",
+            "guard \"mass\"",
+            "24h",
+        ];
+        for word in words {
             assert!(said.contains(word), "{word} in\n{said}");
         }
-        assert_eq!(said.lines().count(), 7, "{said}");
+        assert_eq!(said.lines().count(), 9, "{said}");
+    }
+
+    #[test]
+    fn guards_are_on_unless_the_list_says_otherwise() {
+        assert_eq!(load("[dns]\n").unwrap().guard, guard::Rules::default());
+        let off = load("[dns]\nguards = []\n").unwrap().guard;
+        assert!(!off.vanish && !off.mass_vanish && !off.convergence);
+        let some =
+            load("[dns]\nguards = [\"mass-vanish\"]\nvanish_grace = \"5m\"\nhot_vanish_grace = \"1h\"\n");
+        let some = some.unwrap().guard;
+        assert!(!some.vanish && some.mass_vanish && !some.convergence);
+        assert_eq!(some.vanish_grace, Duration::from_mins(5));
+        assert_eq!(some.hot_vanish_grace, Duration::from_hours(1));
     }
 
     #[test]

@@ -2,21 +2,24 @@
 //!
 //! | target | answer |
 //! | --- | --- |
-//! | `GET /v1/sensors` | the check results `dns-upstream` and `dns-stale`, for the agent |
+//! | `GET /v1/sensors` | the check results `dns-upstream`, `dns-stale` and `dns-guard`, for the agent |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/why?name=NAME&type=TYPE` | [`Why`] |
+//! | `POST /v1/accept` `{"name": NAME}` | takes upstream's word for that name and all below it: [`Acceptance`] |
+//!
+//! Who may connect may ask and accept: the socket's mode says who that is.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{ConnectInfo, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use dogwatch_daemon::unix_http::{CallError, Client};
-use serde::Deserialize;
+use dogwatch_daemon::unix_http::{CallError, Client, Peer};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -24,7 +27,7 @@ use tokio::{
 
 use crate::{
     event::{Event, Question},
-    name,
+    guard, name,
     resolver::{SensorResult, Status, Why},
 };
 
@@ -36,6 +39,7 @@ pub(crate) fn router(events: mpsc::Sender<Event>) -> Router {
         .route("/v1/sensors", get(sensors))
         .route("/v1/status", get(status))
         .route("/v1/why", get(why))
+        .route("/v1/accept", post(accept))
         .with_state(events)
 }
 
@@ -71,19 +75,86 @@ async fn why(State(events): Events, Query(query): Query<WhyQuery>) -> Response {
     ask(&events, |answer| Question::Why { name, kind, answer }).await
 }
 
-async fn ask<T: serde::Serialize>(
+#[derive(Debug, Serialize, Deserialize)]
+struct AcceptBody {
+    name: String,
+}
+
+/// What was held and is no longer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// As it was asked for.
+    pub accepted: String,
+    /// `www.example A`; the first of them.
+    pub names: Vec<String>,
+    pub more: usize,
+    /// Groups of names that were held together.
+    pub groups: usize,
+    /// For how long its names are not guarded from now on.
+    pub unguarded_s: u64,
+}
+
+/// Names that an [`Acceptance`] spells out.
+const ACCEPTED_NAMED: usize = 20;
+
+async fn accept(
+    State(events): Events,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<AcceptBody>,
+) -> Response {
+    let Some(name) = name::from_text(&body.name) else {
+        return refuse(StatusCode::BAD_REQUEST, &format!("{:?} is not a domain name", body.name));
+    };
+    let accepted = match put(&events, |answer| Question::Accept { name, answer }).await {
+        Ok(accepted) => accepted,
+        Err(refusal) => return refusal,
+    };
+    let names = accepted.keys.iter().filter_map(|key| name::read_key(key)).map(|(question, ..)| {
+        format!("{} {}", name::to_text(question.name), name::type_to_text(question.kind))
+    });
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    let more = names.len().saturating_sub(ACCEPTED_NAMED);
+    tracing::info!(
+        user = peer.name(),
+        uid = peer.uid,
+        name = body.name,
+        names = names.len(),
+        groups = accepted.trips,
+        "upstream's word accepted"
+    );
+    names.truncate(ACCEPTED_NAMED);
+    Json(Acceptance {
+        accepted: body.name,
+        names,
+        more,
+        groups: accepted.trips,
+        unguarded_s: guard::PASS.as_secs(),
+    })
+    .into_response()
+}
+
+async fn ask<T: Serialize>(
     events: &mpsc::Sender<Event>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
 ) -> Response {
+    put(events, question).await.map_or_else(|refusal| refusal, |answer| Json(answer).into_response())
+}
+
+/// Asks the loop.
+async fn put<T>(
+    events: &mpsc::Sender<Event>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<T, Response> {
     let (answer, answered) = oneshot::channel();
     let exchange = async {
         events.send(Event::Question(question(answer))).await.ok()?;
         answered.await.ok()
     };
     match timeout(DEADLINE, exchange).await {
-        Ok(Some(answer)) => Json(answer).into_response(),
+        Ok(Some(answer)) => Ok(answer),
         Ok(None) | Err(_) => {
-            refuse(StatusCode::SERVICE_UNAVAILABLE, "the cache is stopping or overloaded; try again")
+            Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the cache is stopping or overloaded; try again"))
         }
     }
 }
@@ -106,6 +177,11 @@ impl Control {
 
     pub async fn status(&self) -> Result<Status, CallError> {
         self.0.get("/v1/status").await
+    }
+
+    /// Takes upstream's word for a name and all below it.
+    pub async fn accept(&self, name: &str) -> Result<Acceptance, CallError> {
+        self.0.post("/v1/accept", &AcceptBody { name: name.into() }).await
     }
 
     pub async fn why(&self, name: &str, kind: &str) -> Result<Why, CallError> {

@@ -2,6 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::guard;
 use crate::resolver::{Resolver, SensorResult, Status, Why};
 
 pub(crate) enum Event {
@@ -16,7 +17,16 @@ pub(crate) enum Event {
 pub(crate) enum Question {
     Sensors(oneshot::Sender<Vec<SensorResult>>),
     Status(oneshot::Sender<Status>),
-    Why { name: Vec<u8>, kind: u16, answer: oneshot::Sender<Why> },
+    /// Take upstream's word for the names at or below this one.
+    Accept {
+        name: Vec<u8>,
+        answer: oneshot::Sender<guard::Accepted>,
+    },
+    Why {
+        name: Vec<u8>,
+        kind: u16,
+        answer: oneshot::Sender<Why>,
+    },
 }
 
 impl Question {
@@ -25,6 +35,7 @@ impl Question {
         match self {
             Self::Sensors(answer) => drop(answer.send(resolver.sensors(now, wall))),
             Self::Status(answer) => drop(answer.send(resolver.status(now, wall))),
+            Self::Accept { name, answer } => drop(answer.send(resolver.accept(&name, now))),
             Self::Why { name, kind, answer } => drop(answer.send(resolver.why(&name, kind, now, wall))),
         }
     }

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, time::Duration};
 
 use dogwatch_daemon::duration::Span;
 
-use crate::resolver::{Status, Why};
+use crate::{
+    control::Acceptance,
+    resolver::{Status, Why},
+};
 
 /// The cache on one screen.
 pub fn status(status: &Status) -> String {
@@ -48,12 +51,53 @@ pub fn why(why: &Why) -> String {
     if let Some(recheck) = why.recheck {
         let _ = writeln!(text, "  refresh   failed; tried again after {recheck:.0}");
     }
+    if let Some(guard) = &why.guard {
+        let _ = writeln!(text, "  held      since {:.0}: {}", guard.since, guard.says);
+        if guard.asked > 0 {
+            let _ = write!(
+                text,
+                "  asked     {} times; the last time {} of {} upstreams said so",
+                guard.denials, guard.agreed, guard.asked
+            );
+            text.push_str(if guard.mass { "; many other names are affected\n" } else { "\n" });
+        }
+        let _ = writeln!(
+            text,
+            "  held back until {:.0} at the latest; if upstream is right: {}",
+            guard.until, guard.end_with
+        );
+    }
     let _ = writeln!(text, "  uses      {}", why.uses);
     let _ = writeln!(text, "  now       {}", why.plan);
     if why.zone != "." {
         let _ = writeln!(text, "  zone      {}", why.zone);
     }
     let _ = writeln!(text, "  upstreams {}", why.upstreams);
+    text
+}
+
+/// What `dogwatch dns accept` has ended.
+pub fn accept(done: &Acceptance) -> String {
+    let mut text = String::new();
+    match done.names.len() + done.more {
+        0 => {
+            let _ = writeln!(text, "nothing at or below {} was held", done.accepted);
+        }
+        held => {
+            let _ = writeln!(
+                text,
+                "{held} held back at or below {}; upstream's word is taken now:",
+                done.accepted
+            );
+        }
+    }
+    for name in &done.names {
+        let _ = writeln!(text, "  {name}");
+    }
+    if done.more > 0 {
+        let _ = writeln!(text, "  … and {} more", done.more);
+    }
+    let _ = writeln!(text, "its names are not guarded for {}", seconds(done.unguarded_s));
     text
 }
 

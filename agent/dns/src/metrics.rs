@@ -4,6 +4,8 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::{
     breaker::Failure,
+    guard,
+    moment::Moment,
     policy::StaleReason,
     resolver::{Masking, Resolver},
     snapshot,
@@ -36,6 +38,13 @@ const RUNWAY: &str = "dogwatch_dns_runway_seconds";
 const SNAPSHOT_RECORDS: &str = "dogwatch_dns_snapshot_records_total";
 const SNAPSHOT_ERRORS: &str = "dogwatch_dns_snapshot_errors_total";
 const SNAPSHOT_LOST: &str = "dogwatch_dns_snapshot_lost_records_total";
+const HELD_NAMES: &str = "dogwatch_dns_held_names";
+const GUARD_TRIPPED: &str = "dogwatch_dns_guard_tripped";
+const GUARD_TRIPS: &str = "dogwatch_dns_guard_trips_total";
+const GUARD_HOLDS: &str = "dogwatch_dns_guard_holds_total";
+const CONTRADICTIONS: &str = "dogwatch_dns_contradicted_denials_total";
+const MOVED: &str = "dogwatch_dns_moved_answers_total";
+const SHRUNK: &str = "dogwatch_dns_shrunk_answers_total";
 const BUILD: &str = "dogwatch_dns_build_info";
 
 /// Says what each metric means. Call once, after the recorder is installed.
@@ -67,6 +76,13 @@ pub fn describe() {
     describe_counter!(SNAPSHOT_RECORDS, "Answers written to the snapshot log.");
     describe_counter!(SNAPSHOT_ERRORS, "Failed writes of the snapshot.");
     describe_counter!(SNAPSHOT_LOST, "Answers that could not be kept on disk.");
+    describe_gauge!(HELD_NAMES, "Names whose last known good answer is held against upstream's word.");
+    describe_gauge!(GUARD_TRIPPED, "Groups of names that are held because many vanished or moved at once.");
+    describe_counter!(GUARD_TRIPS, "Times that many names vanished or moved at once, by cause.");
+    describe_counter!(GUARD_HOLDS, "Names held against upstream's word, and what became of those holds.");
+    describe_counter!(CONTRADICTIONS, "Names that one upstream denied and another had.");
+    describe_counter!(MOVED, "Answers with none of the addresses that the name had before.");
+    describe_counter!(SHRUNK, "Answers that lost at least four fifths of the name's records.");
     describe_gauge!(BUILD, "1; the version is in the label.");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -92,7 +108,11 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
     ] {
         counter!(name).absolute(value);
     }
-    for (result, value) in [("done", counts.refreshes_done), ("failed", counts.refreshes_failed)] {
+    for (result, value) in [
+        ("done", counts.refreshes_done),
+        ("failed", counts.refreshes_failed),
+        ("held", counts.refreshes_held),
+    ] {
         counter!(REFRESHES, "result" => result).absolute(value);
     }
     for reason in StaleReason::ALL {
@@ -124,6 +144,32 @@ pub fn publish_masking(masking: &Masking) {
     gauge!(STALE_NAMES).set(number(masking.stale_names));
     gauge!(OLDEST_STALE).set(std::time::Duration::from_secs(masking.oldest_stale_s).as_secs_f64());
     gauge!(RUNWAY).set(std::time::Duration::from_secs(masking.runway_s).as_secs_f64());
+}
+
+/// Publishes what the guards of all zones hold back.
+pub fn publish_guard(resolver: &Resolver, now: Moment) {
+    let holding = resolver.guard_holding(now);
+    gauge!(HELD_NAMES).set(number(holding.names));
+    gauge!(GUARD_TRIPPED).set(number(holding.trips));
+    let counts = |of: fn(&guard::Counts) -> u64| -> u64 {
+        resolver.zones().iter().map(|zone| of(&zone.guard().counts)).sum()
+    };
+    for (cause, name) in guard::Cause::NAMES.into_iter().enumerate() {
+        let trips = resolver.zones().iter().map(|zone| zone.guard().counts.trips[cause]).sum();
+        counter!(GUARD_TRIPS, "cause" => name).absolute(trips);
+    }
+    for (event, value) in [
+        ("started", counts(|counts| counts.held)),
+        ("returned", counts(|counts| counts.returned)),
+        ("honoured", counts(|counts| counts.honoured)),
+        ("accepted", counts(|counts| counts.accepted)),
+        ("no_room", counts(|counts| counts.not_held)),
+    ] {
+        counter!(GUARD_HOLDS, "event" => event).absolute(value);
+    }
+    counter!(CONTRADICTIONS).absolute(counts(|counts| counts.contradicted));
+    counter!(MOVED).absolute(counts(|counts| counts.moved));
+    counter!(SHRUNK).absolute(counts(|counts| counts.shrunk));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

@@ -7,6 +7,7 @@
 //!  expired            ForwardOrReplyStale         ReplyStaleThenRefresh      ReplyStale
 //!  expired, refresh   ReplyStale until recheck    ReplyStale …               ReplyStale
 //!   failed just now
+//!  expired, held back   ReplyStale, then ask when it is time          ReplyStale
 //!  failed, not known  ReplyFailure                ReplyFailure               ReplyFailure
 //!  not known          Forward                     Forward                    ForwardPaced
 //! ```
@@ -30,6 +31,11 @@ pub enum Held {
     },
     Expired {
         recheck_at: Moment,
+    },
+    /// Expired, and the guard does not believe what upstream says now.
+    Withheld {
+        reason: StaleReason,
+        ask: bool,
     },
 }
 
@@ -57,11 +63,25 @@ pub enum StaleReason {
     RefreshFailed,
     /// Upstream has not answered within the client timer.
     ClientTimer,
+    /// The guard's doubts: see [`crate::guard`].
+    HeldGone,
+    HeldNowhere,
+    HeldConverged,
+    HeldTrip,
 }
 
 impl StaleReason {
-    pub const ALL: [Self; 5] =
-        [Self::UpstreamDown, Self::Recovering, Self::UpstreamSlow, Self::RefreshFailed, Self::ClientTimer];
+    pub const ALL: [Self; 9] = [
+        Self::UpstreamDown,
+        Self::Recovering,
+        Self::UpstreamSlow,
+        Self::RefreshFailed,
+        Self::ClientTimer,
+        Self::HeldGone,
+        Self::HeldNowhere,
+        Self::HeldConverged,
+        Self::HeldTrip,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -70,6 +90,10 @@ impl StaleReason {
             Self::UpstreamSlow => "upstream_slow",
             Self::RefreshFailed => "refresh_failed",
             Self::ClientTimer => "client_timer",
+            Self::HeldGone => "held_gone",
+            Self::HeldNowhere => "held_nowhere",
+            Self::HeldConverged => "held_converged",
+            Self::HeldTrip => "held_trip",
         }
     }
 
@@ -81,6 +105,10 @@ impl StaleReason {
             Self::UpstreamSlow => "stale: every upstream is slow",
             Self::RefreshFailed => "stale: upstream failed on this name",
             Self::ClientTimer => "stale: upstream is late",
+            Self::HeldGone => "held: upstream says the name is gone",
+            Self::HeldNowhere => "held: upstream gives an address that leads nowhere",
+            Self::HeldConverged => "held: upstream gives many names one new address",
+            Self::HeldTrip => "held: upstream says many names are gone",
         }
     }
 }
@@ -92,6 +120,8 @@ pub enum Plan {
     ReplyThenRefresh,
     ReplyStale(StaleReason),
     ReplyStaleThenRefresh(StaleReason),
+    /// As before, but upstream is asked now, for the guard has paced it.
+    ReplyStaleThenAsk(StaleReason),
     /// Ask upstream, but answer stale if it has not replied within `patience`.
     ForwardOrReplyStale {
         patience: Duration,
@@ -113,6 +143,9 @@ impl fmt::Display for Plan {
             Self::ReplyStale(reason) => write!(f, "answered at once, {}", reason.text()),
             Self::ReplyStaleThenRefresh(reason) => {
                 write!(f, "answered at once, {}; a refresh is queued", reason.text())
+            }
+            Self::ReplyStaleThenAsk(reason) => {
+                write!(f, "answered at once, {}; upstream is asked again", reason.text())
             }
             Self::ForwardOrReplyStale { patience } => {
                 write!(
@@ -140,6 +173,11 @@ pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -
         (Held::Expired { .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(StaleReason::Recovering),
         (Held::Expired { .. }, Upstreams::Slow) => Plan::ReplyStaleThenRefresh(StaleReason::UpstreamSlow),
         (Held::Expired { .. }, Upstreams::Healthy) => Plan::ForwardOrReplyStale { patience },
+        (Held::Withheld { reason, ask: false }, _) | (Held::Withheld { reason, .. }, Upstreams::Down) => {
+            Plan::ReplyStale(reason)
+        }
+        (Held::Withheld { reason, .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(reason),
+        (Held::Withheld { reason, .. }, _) => Plan::ReplyStaleThenAsk(reason),
         (Held::Failed, _) => Plan::ReplyFailure,
         (Held::Nothing, Upstreams::Down) => Plan::ForwardPaced,
         (Held::Nothing, _) => Plan::Forward,

@@ -32,7 +32,7 @@ use crate::{
     config::{Config, UpstreamSource},
     control,
     event::Event,
-    metrics,
+    guard, metrics,
     moment::Moment,
     reply::Transport,
     resolver::{Client, Outcome, Resolver},
@@ -270,6 +270,7 @@ impl Server {
             }
             self.carry_out().await;
             self.log_health();
+            self.log_guard();
         }
     }
 
@@ -368,6 +369,19 @@ impl Server {
         systemd::status(&sensor.text);
     }
 
+    /// Says once what the guards hold back, and when that ends.
+    fn log_guard(&mut self) {
+        while let Some((zone, event)) = self.resolver.poll_guard_event() {
+            match event {
+                guard::Event::TripStarted { .. } => tracing::error!(zone, "{event}"),
+                guard::Event::UpstreamLies { .. } => tracing::warn!(zone, "{event}"),
+                guard::Event::TripEnded { .. } | guard::Event::Moved { .. } | guard::Event::Shrunk { .. } => {
+                    tracing::info!(zone, "{event}");
+                }
+            }
+        }
+    }
+
     fn on_tick(&mut self) {
         let now = self.clock.now();
         self.resolver.on_wakeup(now);
@@ -375,6 +389,7 @@ impl Server {
         metrics::publish(&self.resolver, self.refused_clients, self.writer.counts());
         if self.ticks.is_multiple_of(TICKS_PER_WALK) {
             metrics::publish_masking(&self.resolver.masking(now));
+            metrics::publish_guard(&self.resolver, now);
             if matches!(self.config.upstreams, UpstreamSource::ResolvConf(_)) {
                 self.take_settings(now);
             }

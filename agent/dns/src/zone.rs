@@ -12,6 +12,7 @@ use std::{
 use crate::{
     endpoint::Endpoint,
     group::Group,
+    guard::{Guard, Rules},
     moment::Moment,
     name,
     pace::{Meter, Pace},
@@ -30,6 +31,8 @@ pub struct ZoneSettings {
     pub max_stale: Duration,
     /// Off: an answer ends with its TTL, whatever the upstreams do.
     pub serve_stale: bool,
+    /// What to believe of answers that displace good ones.
+    pub guard: Rules,
 }
 
 /// Which zone. Good until the next [`Zones::set`], which tells what became of it.
@@ -92,6 +95,7 @@ pub struct Zone {
     /// Questions that resolved lately, to probe with; one of each domain, for a domain breaks as a whole.
     canaries: VecDeque<Box<[u8]>>,
     canary_at: Moment,
+    pub(crate) guard: Guard,
 }
 
 /// Questions that resolved lately, to probe with.
@@ -108,6 +112,7 @@ impl Zone {
     fn new(settings: ZoneSettings, now: Moment) -> Self {
         Self {
             group: Group::new(&settings.upstreams, now),
+            guard: Guard::new(&settings.suffix, settings.guard.clone()),
             settings,
             health: Upstreams::Healthy,
             draining_since: None,
@@ -128,6 +133,10 @@ impl Zone {
 
     pub fn group(&self) -> &Group {
         &self.group
+    }
+
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     pub fn is_root(&self) -> bool {
@@ -169,7 +178,7 @@ impl Zone {
 
     /// Counts a query to an upstream, if these are normal times.
     pub(crate) fn note_sent(&mut self, now: Moment) {
-        if self.upstreams() == Upstreams::Healthy {
+        if self.upstreams() == Upstreams::Healthy && !self.guard.tripped() {
             self.baseline.on_event(now);
         }
     }
@@ -229,7 +238,7 @@ impl Zone {
 
     pub(crate) fn next_wakeup(&self) -> Option<Moment> {
         let refresh = self.refresh_at.filter(|_| !self.refresh.is_empty());
-        [refresh, self.group.next_wakeup()].into_iter().flatten().min()
+        [refresh, self.group.next_wakeup(), self.guard.next_wakeup()].into_iter().flatten().min()
     }
 }
 
@@ -353,7 +362,9 @@ impl Zone {
         let same = settings.upstreams == self.settings.upstreams;
         if !same {
             self.group.set(&settings.upstreams, now);
+            self.guard.forget_evidence();
         }
+        self.guard.set_rules(settings.guard.clone(), now);
         self.settings = settings;
         same
     }
@@ -375,6 +386,7 @@ fn root_settings(settings: &Settings) -> ZoneSettings {
         upstreams: settings.upstreams.clone(),
         max_stale: settings.max_stale,
         serve_stale: true,
+        guard: settings.guard.clone(),
     }
 }
 
@@ -391,6 +403,7 @@ mod tests {
             upstreams: vec![upstream(number)],
             max_stale: Duration::from_hours(1),
             serve_stale: true,
+            guard: Rules::default(),
         };
         Settings {
             upstreams: vec![upstream(1)],

@@ -107,8 +107,10 @@ pub(super) fn auto(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
         let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
         Some((name, name, Work::Native(check)))
     });
-    let dns =
-        ["dns-upstream", "dns-stale"].into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+    let dns = ["dns-upstream", "dns-stale", "dns-guard"]
+        .into_iter()
+        .filter(|_| context.dns_control.exists())
+        .map(|name| {
             let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
             (name, "dns", Work::Native(sensor.into_check()))
         });

@@ -123,7 +123,7 @@ fn check(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copyright and changelogs, as Debian policy §12 wants them.
+/// Copyright, changelogs and the pages in `docs/`, as Debian policy §12 wants them.
 fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     let doc = root.join("usr/share/doc/dogwatch");
     let mit = fs::read_to_string(sh::root().join("LICENSE-MIT"))?;
@@ -132,6 +132,13 @@ fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     let indented = terms.iter().map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") });
     let copyright = copyright.replace("@MIT@", &indented.collect::<Vec<_>>().join("\n"));
     write(&doc.join("copyright"), copyright.as_bytes(), 0o644)?;
+    for page in fs::read_dir(sh::root().join("docs"))? {
+        let page = page?.path();
+        if page.extension().is_some_and(|extension| extension == "md") {
+            let name = page.file_name().context("a file has a name")?;
+            write(&doc.join(name), &fs::read(&page)?, 0o644)?;
+        }
+    }
     let changes = fs::read(sh::root().join("CHANGELOG.md"))?;
     write(&doc.join("NEWS.md.gz"), &gzip(&changes)?, 0o644)?;
     let date = sh::output(&mut sh::command(&["git", "log", "-1", "--format=%cD"]))?;

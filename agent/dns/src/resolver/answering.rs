@@ -74,7 +74,7 @@ impl Resolver {
         let extended = match why {
             Failure::Timeout => Extended::NoReachableAuthority,
             Failure::Network | Failure::TruncatedWithoutTcp | Failure::Malformed => Extended::NetworkError,
-            Failure::Servfail | Failure::Refused | Failure::BadCode => Extended::CachedError,
+            Failure::Servfail | Failure::Refused | Failure::BadCode | Failure::Lies => Extended::CachedError,
         };
         // REFUSED by our upstream is not our refusal of this client (RFC 8914 §4.19), so it is a SERVFAIL too.
         reply::write_error(out, &asked.query, rcode::SERVFAIL, Some((extended, failure_text(why))));
@@ -102,7 +102,12 @@ impl Resolver {
                 .is_some_and(|entry| entry.stale_for(now).is_none_or(|stale| zone.may_serve(stale)));
         let mut out = Vec::new();
         match (slot.filter(|_| usable), how) {
-            (Some(slot), Settled::Answered) => self.reply_fresh(&asked, slot, now, &mut out),
+            (Some(slot), Settled::Held(reason)) if self.stale(slot, now) => {
+                self.reply_stale(&asked, slot, reason, now, &mut out)
+            }
+            (Some(slot), Settled::Answered | Settled::Held(_)) => {
+                self.reply_fresh(&asked, slot, now, &mut out)
+            }
             (Some(slot), Settled::Late) => {
                 self.reply_stale(&asked, slot, StaleReason::ClientTimer, now, &mut out)
             }
@@ -113,11 +118,15 @@ impl Resolver {
                 self.reply_stale(&asked, slot, StaleReason::RefreshFailed, now, &mut out)
             }
             (None, Settled::Failed(why)) => self.reply_failure(&asked, why, now, &mut out),
-            (None, Settled::Answered | Settled::Late | Settled::Down) => {
+            (None, Settled::Answered | Settled::Late | Settled::Down | Settled::Held(_)) => {
                 self.reply_failure(&asked, Failure::Timeout, now, &mut out)
             }
         };
         self.replies.push_back((waiter.client, out));
+    }
+
+    fn stale(&self, slot: Slot, now: Moment) -> bool {
+        self.cache.get(slot).is_some_and(|entry| entry.stale_for(now).is_some())
     }
 
     /// Passes on an answer that may not be kept.
@@ -151,6 +160,8 @@ pub(super) enum Settled {
     Late,
     Down,
     Failed(Failure),
+    /// Upstream's answer is not believed.
+    Held(StaleReason),
 }
 
 fn failure_text(why: Failure) -> &'static str {
@@ -162,5 +173,6 @@ fn failure_text(why: Failure) -> &'static str {
         Failure::BadCode => "upstream says it cannot",
         Failure::TruncatedWithoutTcp => "upstream's answer needs TCP, which fails",
         Failure::Malformed => "upstream's answer is unusable",
+        Failure::Lies => "upstream denies names that exist",
     }
 }

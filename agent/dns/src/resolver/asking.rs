@@ -6,11 +6,11 @@ use super::{
     Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
     answering::Settled,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
+    guarding::Belief,
 };
 use crate::{
     breaker::{Failure, Weight},
     cache::Slot,
-    group::CLIENT_TIMER_MAX,
     moment::Moment,
     name,
     policy::Upstreams,
@@ -71,6 +71,7 @@ impl Resolver {
             tries: Vec::with_capacity(2),
             deadline: now + RESOLUTION_TIMER,
             last_try_at: now + LAST_TRY_AFTER,
+            denial: None,
         };
         self.send(id, &mut flight, upstream, Transport::Udp, now);
         self.timers.push(Reverse((flight.next_event(), id)));
@@ -131,10 +132,26 @@ impl Resolver {
             Ok(answer) if answer.ttl_s.is_none() && flight.known && !self.probe_of_apex(&flight) => {
                 self.fail_try(id, flight, try_id, Failure::Malformed, now);
             }
-            Ok(answer) => {
-                self.succeed(&mut flight, try_id, message, &answer, now);
-                self.drop_flight(id, &flight);
-            }
+            Ok(mut answer) => match self.weigh(&mut flight, try_id, message, &mut answer, now) {
+                Belief::Take => {
+                    self.keep(&mut flight, message, &answer, now);
+                    self.drop_flight(id, &flight);
+                }
+                Belief::Hold(reason) => {
+                    self.conclude_held(&mut flight, reason, now);
+                    self.drop_flight(id, &flight);
+                }
+                Belief::AskToo(upstream) => {
+                    self.send(id, &mut flight, upstream, Transport::Udp, now);
+                    self.timers.push(Reverse((flight.next_event(), id)));
+                    self.flights.insert(id, flight);
+                }
+                Belief::Wait => {
+                    self.timers.push(Reverse((flight.next_event(), id)));
+                    self.flights.insert(id, flight);
+                }
+                Belief::Ignore => self.fail_try(id, flight, try_id, Failure::Lies, now),
+            },
             Err(NoAnswer::Truncated) => self.retry_over_tcp(id, flight, try_id, now),
             Err(NoAnswer::Malformed) => self.fail_try(id, flight, try_id, Failure::Malformed, now),
             Err(NoAnswer::Rcode(code)) => {
@@ -283,28 +300,8 @@ impl Resolver {
         }
     }
 
-    fn succeed(&mut self, flight: &mut Flight, try_id: u64, message: &[u8], answer: &Answer, now: Moment) {
-        let Some(attempt) = flight.find(try_id) else { return };
-        let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
-        let group = &mut self.zones.get_mut(flight.zone).group;
-        group.on_sample(index, round_trip);
-        if let Some(upstream) = group.get_mut(index) {
-            upstream.counts.answered += 1;
-            if round_trip <= CLIENT_TIMER_MAX {
-                upstream.breaker.on_success(now);
-            } else {
-                upstream.breaker.on_late_success(now);
-            }
-        }
-        // Who failed where another succeeded has failed by itself.
-        for attempt in &flight.tries {
-            if let TryState::Failed(why) = attempt.state
-                && attempt.upstream != index
-                && let Some(upstream) = group.get_mut(attempt.upstream)
-            {
-                upstream.breaker.on_failure(why, Weight::Weak, now);
-            }
-        }
+    /// Takes an answer for the truth.
+    fn keep(&mut self, flight: &mut Flight, message: &[u8], answer: &Answer, now: Moment) {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
@@ -320,6 +317,19 @@ impl Resolver {
     }
 
     fn conclude_failure(&mut self, flight: &mut Flight, why: Failure, now: Moment) {
+        // One upstream denied a known name, and no other could say more.
+        if let Some(message) = flight.denial.as_ref().map(|denial| denial.message.clone()) {
+            match self.settle_denial(flight, now) {
+                Belief::Hold(reason) => return self.conclude_held(flight, reason, now),
+                Belief::Take | Belief::AskToo(_) | Belief::Wait | Belief::Ignore => {
+                    let question = name::read_key(&flight.key).map(|(question, ..)| question);
+                    if let Some(Ok(answer)) = question.map(|question| wire::read_answer(&message, &question))
+                    {
+                        return self.keep(flight, &message, &answer, now);
+                    }
+                }
+            }
+        }
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
         }
@@ -354,15 +364,19 @@ impl Resolver {
                 zone.draining_since = None;
                 self.give_stale_to_all(id, now);
             }
-            (Upstreams::Down, _) => {
-                zone.draining_since = Some(now);
-                zone.baseline.skip(now);
-                zone.set_refresh_pace(now);
-                let zones = &self.zones;
-                self.failures.forget(|key| zones.of_key(key) == id);
-            }
+            (Upstreams::Down, _) => self.begin_recovery(id, now),
             (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}
         }
+    }
+
+    /// Upstreams are back, or tell the truth again: names that are asked for are refreshed at a pace.
+    pub(super) fn begin_recovery(&mut self, id: ZoneId, now: Moment) {
+        let zone = self.zones.get_mut(id);
+        zone.draining_since = Some(now);
+        zone.baseline.skip(now);
+        zone.set_refresh_pace(now);
+        let zones = &self.zones;
+        self.failures.forget(|key| zones.of_key(key) == id);
     }
 
     /// The group went down: nobody who can be answered waits any longer.
@@ -416,7 +430,7 @@ impl Resolver {
                 entry.set_queued(false);
                 entry.stale_for(now).is_some()
             });
-            if stale {
+            if stale && self.zones.get(id).guard.trip_of(&key).is_none() {
                 self.start_refresh(&key, now);
             }
         }

@@ -23,6 +23,8 @@ pub struct Counts {
     pub refreshes_started: u64,
     pub refreshes_done: u64,
     pub refreshes_failed: u64,
+    /// Upstream's word was not taken.
+    pub refreshes_held: u64,
     pub probes: u64,
     /// Changes of the group's health.
     pub transitions: u64,

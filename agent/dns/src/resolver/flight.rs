@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{breaker::Failure, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
+use crate::{breaker::Failure, guard, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
 
 /// Why an upstream is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub(super) enum TryState {
     /// Pending, and counted as late.
     Late,
     Failed(Failure),
+    Answered,
+    /// Said that a known name is gone or elsewhere.
+    Denied,
     /// By a try over TCP, or its upstream is no longer configured. Says nothing any more.
     Replaced,
 }
@@ -56,6 +59,15 @@ pub(super) struct Flight {
     pub(super) deadline: Moment,
     /// A third try, in case both others were lost.
     pub(super) last_try_at: Moment,
+    /// The first answer that would displace a good one and is doubted.
+    pub(super) denial: Option<Denial>,
+}
+
+/// What an upstream said against a good answer.
+pub(super) struct Denial {
+    pub(super) reason: guard::Reason,
+    pub(super) known: guard::Known,
+    pub(super) message: Box<[u8]>,
 }
 
 /// RFC 8767 §5, query resolution timer. Longer than the slowest upstream that is of any use.

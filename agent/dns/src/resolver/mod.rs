@@ -13,6 +13,8 @@ mod answering;
 mod asking;
 mod counts;
 mod flight;
+mod guard_sensor;
+mod guarding;
 mod sensors;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use std::{
 
 pub use self::{
     counts::Counts,
+    guard_sensor::{Holding, WhyHeld},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
 use self::{
@@ -38,6 +41,7 @@ use crate::{
     endpoint::Endpoint,
     failures::Failures,
     group::CLIENT_TIMER_MAX,
+    guard,
     moment::Moment,
     name::Key,
     policy::{self, Held, Plan, StaleReason},
@@ -57,6 +61,8 @@ pub struct Settings {
     /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
     pub client_timer: Duration,
     pub bounds: Bounds,
+    /// What to believe of answers that displace good ones.
+    pub guard: guard::Rules,
 }
 
 impl Default for Settings {
@@ -68,6 +74,7 @@ impl Default for Settings {
             max_stale: Duration::from_hours(72),
             client_timer: CLIENT_TIMER_MAX,
             bounds: Bounds::default(),
+            guard: guard::Rules::default(),
         }
     }
 }
@@ -228,9 +235,11 @@ impl Resolver {
         let zone_id = self.zones.of_key(key.as_bytes());
         let zone = self.zones.get(zone_id);
         let held = self.held(slot, key.as_bytes(), zone, now);
+        let held = self.guarded(held, key.as_bytes(), zone_id, now);
+        let zone = self.zones.get(zone_id);
         let patience = match held {
             Held::Expired { .. } => zone.group.patience(self.settings.client_timer),
-            Held::Nothing | Held::Failed | Held::Fresh { .. } => FAIL_AFTER,
+            Held::Nothing | Held::Failed | Held::Fresh { .. } | Held::Withheld { .. } => FAIL_AFTER,
         };
         let asked = answering::Asked { query, transport };
         match (policy::plan(held, zone.upstreams(), patience, now), slot) {
@@ -243,6 +252,10 @@ impl Resolver {
             (Plan::ReplyStale(reason), Some(slot)) => self.reply_stale(&asked, slot, reason, now, out),
             (Plan::ReplyStaleThenRefresh(reason), Some(slot)) => {
                 self.queue_refresh(slot, zone_id, now);
+                self.reply_stale(&asked, slot, reason, now, out)
+            }
+            (Plan::ReplyStaleThenAsk(reason), Some(slot)) => {
+                self.ask_again(key.as_bytes(), zone_id, now);
                 self.reply_stale(&asked, slot, reason, now, out)
             }
             (Plan::ForwardOrReplyStale { patience }, Some(slot)) => {
@@ -280,6 +293,7 @@ impl Resolver {
             self.timers.pop();
             self.on_timer(flight, now);
         }
+        self.tend_guards(now);
         self.send_refreshes(now);
         self.review_all(now);
         self.send_probes(now);
@@ -329,6 +343,10 @@ impl Resolver {
     }
 
     fn start_refresh(&mut self, key: &[u8], now: Moment) {
+        // While upstream lies about many names, only the guard's own questions go out for them.
+        if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
+            return;
+        }
         if !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some() {
             self.counts.refreshes_started += 1;
         }

@@ -9,14 +9,14 @@ use dogwatch_daemon::duration::Span;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::Resolver;
+use super::{Resolver, guard_sensor::WhyHeld};
 use crate::{
     breaker::State,
     cache::Entry,
     group::Upstream,
     moment::Moment,
     name::{self, Key},
-    policy::Upstreams,
+    policy::{Held, Upstreams},
     wire::{self, Question, Verdict},
     zone::Zone,
 };
@@ -30,9 +30,9 @@ pub struct SensorResult {
     pub perfdata: String,
 }
 
-const OK: u8 = 0;
-const WARNING: u8 = 1;
-const CRITICAL: u8 = 2;
+pub(super) const OK: u8 = 0;
+pub(super) const WARNING: u8 = 1;
+pub(super) const CRITICAL: u8 = 2;
 
 /// The cache on one screen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub struct Masking {
 pub struct Why {
     pub name: String,
     pub kind: String,
-    /// `fresh`, `stale`, `too old`, `failed` or `not cached`.
+    /// `fresh`, `stale`, `held`, `too old`, `failed` or `not cached`.
     pub held: String,
     /// What a client asking now would get, and why.
     pub plan: String,
@@ -93,6 +93,8 @@ pub struct Why {
     /// A refresh that failed is tried again then.
     pub recheck: Option<Timestamp>,
     pub uses: u32,
+    /// Why upstream's word is not taken.
+    pub guard: Option<WhyHeld>,
     /// Its forward zone, and how that zone's upstreams do.
     pub zone: String,
     pub upstreams: String,
@@ -103,10 +105,14 @@ const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
 const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
 
 impl Resolver {
-    /// The check results `dns-upstream` and `dns-stale`. `wall` is what people call `now`.
+    /// The check results `dns-upstream`, `dns-stale` and `dns-guard`. `wall` is what people call `now`.
     pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
         let (masking, held) = self.walk(now);
-        vec![self.upstream_sensor(&masking, &held, now, wall), self.stale_sensor(&masking, now, wall)]
+        vec![
+            self.upstream_sensor(&masking, &held, now, wall),
+            self.stale_sensor(&masking, now, wall),
+            self.guard_sensor(now, wall),
+        ]
     }
 
     /// Walks all entries: for a question every few seconds, not for one a query.
@@ -170,8 +176,14 @@ impl Resolver {
             .map(|(d, c)| Key::new(&question, d, c));
         let found = keys.iter().find_map(|key| self.cache.find(key.as_bytes()));
         let key = keys[0].as_bytes();
-        let zone = self.zones.get(self.zones.of_key(key));
-        let held = self.held(found, key, zone, now);
+        // The one that is cached: the guard holds by key.
+        let found_key = keys.iter().find(|key| self.cache.find(key.as_bytes()).is_some());
+        let found_key = found_key.map_or(key, Key::as_bytes);
+        let zone_id = self.zones.of_key(key);
+        let held = self.held(found, key, self.zones.get(zone_id), now);
+        let held = self.guarded(held, found_key, zone_id, now);
+        let guard = self.why_held(found_key, now, wall).filter(|_| matches!(held, Held::Withheld { .. }));
+        let zone = self.zones.get(zone_id);
         let patience = zone.group.patience(self.settings.client_timer);
         let plan = crate::policy::plan(held, zone.upstreams(), patience, now);
         let entry = found.and_then(|slot| self.cache.get(slot));
@@ -181,6 +193,7 @@ impl Resolver {
             (None, _) if self.failures.get(key, now).is_some() => "failed",
             (None, _) => "not cached",
             (Some(_), None) => "fresh",
+            (Some(_), Some(_)) if guard.is_some() => "held",
             (Some(_), Some(stale)) if zone.may_serve(stale) => "stale",
             (Some(_), Some(_)) => "too old",
         };
@@ -203,6 +216,7 @@ impl Resolver {
                 .filter(|entry| entry.recheck_at() > now)
                 .map(|entry| at(entry.recheck_at(), now, wall)),
             uses: entry.map_or(0, Entry::popularity),
+            guard,
             zone: zone.name(),
             upstreams: upstreams_text(zone, now, wall),
         }
@@ -351,7 +365,7 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
 }
 
 /// What people call `moment`, given what they call `now`.
-fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
+pub(super) fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
     let offset = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
     let there = if moment <= now {
         wall.checked_sub(offset(now.since(moment)))
@@ -362,7 +376,7 @@ fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
 }
 
 /// `2026-11-21 04:12:33 UTC`.
-fn clock_time(time: Timestamp) -> String {
+pub(super) fn clock_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 

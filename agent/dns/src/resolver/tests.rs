@@ -2,13 +2,16 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+mod guarding;
+
 use super::*;
 use crate::{name, wire::rcode};
 
 /// How an upstream behaves in one second of a timeline.
 ///
 /// `.` right, `x` silent, `S` SERVFAIL, `R` REFUSED, `e` empty without SOA, `t` truncated and no TCP, `s` five seconds late,
-/// `%` loses every second packet, `u` unreachable.
+/// `%` loses every second packet, `u` unreachable. Lies: `n` NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0,
+/// `c` one address for all.
 type Mood = char;
 
 /// A resolver between a client and scripted upstreams.
@@ -23,6 +26,8 @@ struct World {
     answers: Vec<Heard>,
     /// A name, and all below it, for which upstreams say SERVFAIL.
     broken: Option<&'static str>,
+    /// A name, and all below it, that upstreams rightly say is gone.
+    gone: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +60,7 @@ impl World {
             ttl_s: 5,
             answers: Vec::new(),
             broken: None,
+            gone: None,
         }
     }
 
@@ -134,20 +140,37 @@ impl World {
         let (question, end) = wire::read_question(query).unwrap();
         let broken = self.broken.is_some_and(|broken| name::to_text(question.name).ends_with(broken));
         let mood = if broken { 'S' } else { mood };
+        let gone = self.gone.is_some_and(|gone| name::to_text(question.name).ends_with(gone));
+        let mood = if gone && mood == '.' { 'n' } else { mood };
         let mut reply = query[..end].to_vec();
-        let right = !matches!(mood, 'S' | 'R' | 'e' | 't') && question.kind == 1;
+        let right = !matches!(mood, 'S' | 'R' | 'e' | 't' | 'n' | 'E') && question.kind == 1;
+        let soa = matches!(mood, 'n' | 'E');
         let code = match mood {
             'S' => rcode::SERVFAIL,
             'R' => rcode::REFUSED,
+            'n' => rcode::NXDOMAIN,
             _ => rcode::NOERROR,
         };
         reply[2] = 0x81 | u8::from(mood == 't') << 1;
         reply[3] = 0x80 | code;
-        reply[4..12].copy_from_slice(&[0, 1, 0, u8::from(right), 0, 0, 0, 0]);
+        reply[4..12].copy_from_slice(&[0, 1, 0, u8::from(right), 0, u8::from(soa), 0, 0]);
         if right {
             reply.extend([0xc0, 12, 0, 1, 0, 1]);
             reply.extend(self.ttl_s.to_be_bytes());
-            reply.extend([0, 4, 192, 0, 2, 1]);
+            let address = match mood {
+                'z' => [0, 0, 0, 0],
+                'c' => [203, 0, 113, 66],
+                // A place of its own for each name.
+                _ => [192, 0, 2, question.name.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
+            };
+            reply.extend([0, 4]);
+            reply.extend(address);
+        }
+        if soa {
+            // At the root, TTL and minimum of a minute.
+            reply.extend([0, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
+            reply.extend([0; 16]);
+            reply.extend([0, 0, 0, 60]);
         }
         reply
     }
@@ -457,6 +480,7 @@ fn two_zones(serve_stale: bool) -> World {
         upstreams: vec![endpoint(1)],
         max_stale: Duration::from_hours(1),
         serve_stale,
+        guard: guard::Rules::default(),
     };
     let mut world = World::with_settings(1, Settings { zones: vec![zone], ..Settings::default() });
     world.moods.push('.');

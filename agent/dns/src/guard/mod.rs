@@ -1,0 +1,767 @@
+//! What to believe of a healthy-looking answer: when an upstream says that what was there is gone or elsewhere.
+//!
+//! Errors never displace an answer, and the breaker sees to that. But NXDOMAIN for every name, an empty answer for a name that
+//! half the company uses, one address for all: such answers come promptly and well formed, and RFC 8767 §4 would have them
+//! replace what is known. Three rules stand between them and the last known good answer:
+//!
+//! ```text
+//!  single vanish     a known name turns NXDOMAIN, empty, or to an address that leads nowhere
+//!                    → held for a quarter of the time it was good, 1 min at least; at most `vanish_grace`, or
+//!                      `hot_vanish_grace` if it is asked for again and again; 1 min if another upstream agrees and it is not hot
+//!  mass vanish       five names among the last 25 answers of a minute → a trip: the names of that domain, or all, are held
+//!                    until canaries are back, at most as long as the steadiest was good, `vanish_grace` to `mass_grace`
+//!  mass convergence  five names from three places move to one address that was never seen → those that moved go back and are
+//!                    held, until they have other addresses, or other upstreams confirm them, or the same bound
+//! ```
+//!
+//! Promises: a hold ends by its bound, by an answer that is believed, by a person ([`Guard::accept`]) or by the switch;
+//! a name that never had a good answer is never held; tables are bounded, and what does not fit is believed.
+
+mod convergence;
+mod evidence;
+mod hold;
+mod said;
+#[cfg(test)]
+mod tests;
+mod trip;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+pub use self::{
+    convergence::{Displaced, leads_nowhere, shrunk},
+    hold::{Hold, Reason, Witnesses},
+    trip::{Cause, End, Trip},
+};
+use self::{
+    convergence::{Move, Moves},
+    evidence::{Evidence, Item, What},
+    trip::Relapses,
+};
+use crate::{
+    moment::Moment,
+    name::{self, name_of},
+};
+
+/// What an operator may choose for one zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub vanish: bool,
+    pub mass_vanish: bool,
+    pub convergence: bool,
+    pub vanish_grace: Duration,
+    /// For names that are asked for again and again.
+    pub hot_vanish_grace: Duration,
+    pub mass_grace: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            vanish: true,
+            mass_vanish: true,
+            convergence: true,
+            vanish_grace: Duration::from_mins(15),
+            // AWS's empty record lasted 2 h 37 (Oct 2025).
+            hot_vanish_grace: Duration::from_hours(4),
+            // Facebook was away for 6 h (Oct 2021); somebody has been paged by then.
+            mass_grace: Duration::from_hours(6),
+        }
+    }
+}
+
+impl Rules {
+    pub fn off() -> Self {
+        Self { vanish: false, mass_vanish: false, convergence: false, ..Self::default() }
+    }
+
+    fn cares(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::Gone => self.vanish || self.mass_vanish,
+            Reason::Nowhere => self.vanish || self.mass_vanish || self.convergence,
+            Reason::Converged(_) => self.convergence,
+        }
+    }
+
+    /// The longest that any name may be held.
+    pub fn bound(&self) -> Duration {
+        self.mass_grace.max(self.hot_vanish_grace).max(self.vanish_grace).max(hold::JUDGING)
+    }
+}
+
+/// What is known of the good answer that is about to be displaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// For how long answers were good without a break.
+    pub good_for: Duration,
+    /// Asked for again and again.
+    pub hot: bool,
+}
+
+/// How a query for a held-back name is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stance {
+    pub why: Why,
+    /// It is time to ask upstream again; nobody waits for it.
+    pub ask: bool,
+}
+
+/// Why a client gets the old answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Hold(Reason),
+    /// Many names are gone; this one, though its turn to be asked has not come, is among them or near them.
+    Trip,
+}
+
+/// Something to say once, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    TripStarted {
+        cause: Cause,
+        /// All names below it.
+        scope: Box<[u8]>,
+        /// Some of the names.
+        examples: Vec<Box<[u8]>>,
+    },
+    TripEnded {
+        cause: Cause,
+        scope: Box<[u8]>,
+        end: End,
+        lasted: Duration,
+        names: u32,
+    },
+    /// An upstream says of several names that they are gone, and another upstream has them.
+    UpstreamLies {
+        upstream: usize,
+    },
+    /// A steady name has moved to an address that was never seen.
+    Moved {
+        key: Box<[u8]>,
+        from: IpAddr,
+        to: IpAddr,
+        good_for: Duration,
+    },
+    /// Most of a name's records are gone; the rest is believed.
+    Shrunk {
+        key: Box<[u8]>,
+        from: usize,
+        to: usize,
+    },
+}
+
+/// Totals since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Names whose good answer was held against upstream's word.
+    pub held: u64,
+    /// Of those: upstream had the name again.
+    pub returned: u64,
+    /// Of those: the grace passed, and upstream was believed.
+    pub honoured: u64,
+    /// Of those: a person said so.
+    pub accepted: u64,
+    /// Believed at once, for the table of holds was full.
+    pub not_held: u64,
+    /// By [`Cause::number`].
+    pub trips: [u64; Cause::NAMES.len()],
+    /// Denials by one upstream that another contradicted.
+    pub contradicted: u64,
+    pub moved: u64,
+    pub shrunk: u64,
+}
+
+/// What [`Guard::accept`] ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Keys of the names that were held.
+    pub keys: Vec<Box<[u8]>>,
+    pub trips: usize,
+}
+
+/// Names held by themselves; about half a MiB when full. A trip holds any number of names.
+const HOLDS_MAX: usize = 4_096;
+/// Domains watched for names that vanish.
+const DOMAINS_MAX: usize = 64;
+const EVENTS_MAX: usize = 64;
+/// The move of a name that stood still for this long is worth a line in the log.
+const STEADY: Duration = Duration::from_hours(1);
+const PASSES_MAX: usize = 64;
+/// After a trip's bound or a person's word, upstream is believed for this long.
+pub const PASS: Duration = Duration::from_hours(1);
+/// Upstream queries for each client query while a trip holds; the issue allows 0.05.
+const ASKS_PER_QUERY: f32 = 0.03;
+const CREDIT_MAX: f32 = 4.0;
+/// Names that one upstream denies and another has, within [`evidence::WINDOW`], until the first is taken for a liar.
+const LIES: usize = 3;
+
+/// Where upstream is believed, and until when.
+#[derive(Debug)]
+struct Pass {
+    suffix: Box<[u8]>,
+    until: Moment,
+}
+
+/// The guard of one zone.
+#[derive(Debug)]
+pub struct Guard {
+    rules: Rules,
+    /// The zone's: what a trip of all names covers.
+    suffix: Box<[u8]>,
+    holds: HashMap<Box<[u8]>, Hold>,
+    trips: Vec<Trip>,
+    relapses: Relapses,
+    /// Of the whole zone, and of domains where a name vanished lately.
+    evidence: Evidence,
+    domains: HashMap<Box<[u8]>, Evidence>,
+    moves: Moves,
+    passes: Vec<Pass>,
+    contradictions: VecDeque<(Moment, usize, u64)>,
+    /// Upstream queries that clients' queries have paid for, while a trip holds.
+    credit: f32,
+    events: VecDeque<Event>,
+    put_back: Vec<Displaced>,
+    recovered: bool,
+    pub counts: Counts,
+}
+
+impl Guard {
+    pub fn new(suffix: &[u8], rules: Rules) -> Self {
+        Self {
+            rules,
+            suffix: suffix.into(),
+            holds: HashMap::new(),
+            trips: Vec::new(),
+            relapses: Relapses::default(),
+            evidence: Evidence::default(),
+            domains: HashMap::new(),
+            moves: Moves::default(),
+            passes: Vec::new(),
+            contradictions: VecDeque::new(),
+            credit: 0.0,
+            events: VecDeque::new(),
+            put_back: Vec::new(),
+            recovered: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes new rules; what they switch off ends now, and graces are reckoned anew.
+    pub fn set_rules(&mut self, rules: Rules, now: Moment) {
+        self.rules = rules;
+        for index in (0..self.trips.len()).rev() {
+            let on = match self.trips[index].cause {
+                Cause::Gone | Cause::Nowhere => self.rules.mass_vanish,
+                Cause::Converged(_) => self.rules.convergence,
+            };
+            if !on {
+                self.end_trip(index, End::SwitchedOff, now);
+            }
+        }
+        self.holds.retain(|_, hold| self.rules.cares(hold.reason));
+    }
+
+    /// The zone has other upstreams: what the old ones said together says nothing of the new.
+    pub fn forget_evidence(&mut self) {
+        self.evidence = Evidence::default();
+        self.domains.clear();
+        self.moves.forget();
+        self.contradictions.clear();
+    }
+
+    /// How to answer a query for a name whose good answer is past its TTL; `None`: as if there were no guard.
+    pub fn stance(&mut self, key: &[u8], upstreams: usize, now: Moment) -> Option<Stance> {
+        if self.is_idle() {
+            return None;
+        }
+        self.end_what_is_over(now);
+        let name = name_of(key);
+        if self.passed(name, now) {
+            return None;
+        }
+        let hold = self.holds.get(key);
+        if hold.is_some_and(|hold| !self.holds_now(name, hold, now)) {
+            return None;
+        }
+        if !self.paced(key) {
+            let hold = hold?;
+            return Some(Stance { why: Why::Hold(hold.reason), ask: now >= hold.recheck_at });
+        }
+        self.credit = (self.credit + ASKS_PER_QUERY).min(CREDIT_MAX);
+        let why = hold.map_or(Why::Trip, |hold| Why::Hold(hold.reason));
+        Some(Stance { why, ask: self.credit >= cost(upstreams) })
+    }
+
+    /// Upstream is being asked because [`Stance::ask`] said so.
+    pub fn on_ask(&mut self, key: &[u8], upstreams: usize, now: Moment) {
+        if self.paced(key) {
+            self.credit = (self.credit - cost(upstreams)).max(0.0);
+        }
+        if let Some(hold) = self.holds.get_mut(key) {
+            hold.on_ask(now);
+        }
+    }
+
+    /// Whether an answer that would displace a good one is doubted: then another upstream should be asked, if there is one.
+    pub fn doubts(&self, key: &[u8], reason: Reason, now: Moment) -> bool {
+        let name = name_of(key);
+        if !self.rules.cares(reason) || self.passed(name, now) {
+            return false;
+        }
+        match reason {
+            Reason::Gone | Reason::Nowhere => {
+                self.holds.get(key).is_none_or(|hold| self.holds_now(name, hold, now))
+            }
+            Reason::Converged(address) => self.trips.iter().any(|trip| trip.cause.is_at(address)),
+        }
+    }
+
+    /// The address of a mass convergence among these, if the name was not there before.
+    pub fn converging(&self, old: &[IpAddr], new: &[IpAddr]) -> Option<IpAddr> {
+        let suspect = |address: &&IpAddr| self.trips.iter().any(|trip| trip.cause.is_at(**address));
+        new.iter().find(suspect).copied().filter(|address| !old.contains(address))
+    }
+
+    /// Whether an answer for a name that nobody knew is to be kept for a moment only: a trip says that upstream lies.
+    pub fn distrusts_new(&self, key: &[u8], new: &[IpAddr]) -> bool {
+        let name = name_of(key);
+        self.trips.iter().any(|trip| trip.freezes(name)) || self.converging(&[], new).is_some()
+    }
+
+    /// All upstreams that can be asked say that a known name is gone. Returns whether the good answer is held.
+    pub fn on_gone(
+        &mut self,
+        key: &[u8],
+        known: Known,
+        reason: Reason,
+        witnesses: Witnesses,
+        now: Moment,
+    ) -> bool {
+        self.end_what_is_over(now);
+        let name = name_of(key);
+        if !self.rules.cares(reason) || self.passed(name, now) {
+            self.holds.remove(key);
+            return false;
+        }
+        if let Some(hold) = self.holds.get(key) {
+            if !self.holds_now(name, hold, now) {
+                self.holds.remove(key);
+                self.counts.honoured += 1;
+                return false;
+            }
+            if hold.news {
+                self.note(Item::new(now, key, What::Gone));
+                self.look_for_mass_vanish(key, reason, now);
+            }
+        } else {
+            self.note(Item::new(now, key, What::Gone));
+            let kept = self.start_hold(key, known, reason, now);
+            self.look_for_mass_vanish(key, reason, now);
+            if !kept && !self.frozen(name) {
+                self.counts.not_held += 1;
+                return false;
+            }
+        }
+        if let Some(hold) = self.holds.get_mut(key) {
+            hold.on_denied(reason, witnesses);
+        }
+        for trip in self.trips.iter_mut().filter(|trip| trip.freezes(name)) {
+            trip.on_denied(key, known);
+        }
+        true
+    }
+
+    /// A known name has moved to addresses of which it had none before. Returns whether the good answer is held.
+    /// `displaced` is the answer that would go.
+    pub fn on_moved(
+        &mut self,
+        known: Known,
+        (old, new): (&[IpAddr], &[IpAddr]),
+        displaced: Displaced,
+        witnesses: Witnesses,
+        now: Moment,
+    ) -> bool {
+        self.end_what_is_over(now);
+        let key = displaced.key.clone();
+        let first_seen = self.moves.first_seen(new, now);
+        if !self.rules.convergence || self.passed(name_of(&key), now) {
+            self.holds.remove(&key);
+            return false;
+        }
+        if let Some(address) = self.converging(old, new) {
+            return self.on_converging(&key, known, address, witnesses, now);
+        }
+        self.counts.moved += 1;
+        let (Some(&from), Some(&to)) = (old.first(), new.first()) else { return false };
+        if known.good_for >= STEADY && first_seen.iter().any(|&(address, at)| address == to && at == now) {
+            self.say(Event::Moved { key: key.clone(), from, to, good_for: known.good_for });
+        }
+        let Some((address, _)) = first_seen.into_iter().find(|(_, at)| now.since(*at) < evidence::WINDOW)
+        else {
+            return false;
+        };
+        self.note(Item::new(now, &key, What::Moved(address)));
+        self.moves.push(Move { at: now, to: address, from, known, displaced });
+        if self.evidence.moved_to(address) < evidence::NAMES || !self.moves.many_places(address, now) {
+            return false;
+        }
+        self.start_convergence(address, now);
+        true
+    }
+
+    /// Upstream has the name, with an answer that is believed: no hold survives that.
+    pub fn on_good(&mut self, key: &[u8], addresses: &[IpAddr], now: Moment) {
+        self.end_what_is_over(now);
+        self.moves.note(addresses, now);
+        if self.evidence.watches(now) {
+            self.note(Item::new(now, key, What::Still));
+        }
+        let Some(hold) = self.holds.remove(key) else { return };
+        self.counts.returned += 1;
+        let name = name_of(key);
+        for index in (0..self.trips.len()).rev() {
+            let trip = &mut self.trips[index];
+            let of_this = match hold.reason {
+                Reason::Gone | Reason::Nowhere => trip.freezes(name),
+                Reason::Converged(address) => trip.cause.is_at(address),
+            };
+            if of_this && trip.on_returned(now) {
+                self.end_trip(index, End::Returned, now);
+            }
+        }
+    }
+
+    /// `upstream` denied a name that another upstream has. Returns whether it is to be taken for a liar.
+    pub fn on_contradicted(&mut self, upstream: usize, key: &[u8], now: Moment) -> bool {
+        self.counts.contradicted += 1;
+        let name = evidence::hash(name_of(key));
+        self.contradictions
+            .retain(|&(at, who, what)| now.since(at) < evidence::WINDOW && (who, what) != (upstream, name));
+        if self.contradictions.len() < EVENTS_MAX {
+            self.contradictions.push_back((now, upstream, name));
+        }
+        let lies = self.contradictions.iter().filter(|(_, who, _)| *who == upstream).count() >= LIES;
+        if lies {
+            self.contradictions.retain(|(_, who, _)| *who != upstream);
+            self.say(Event::UpstreamLies { upstream });
+        }
+        lies
+    }
+
+    /// A name's records have become much fewer: believed, counted and told.
+    pub fn on_shrunk(&mut self, key: &[u8], from: usize, to: usize) {
+        self.counts.shrunk += 1;
+        self.say(Event::Shrunk { key: key.into(), from, to });
+    }
+
+    /// A held name that upstream should be asked for now, to find the end of a trip.
+    pub fn poll_canary(&mut self, now: Moment) -> Option<Box<[u8]>> {
+        self.end_what_is_over(now);
+        let (holds, trips) = (&mut self.holds, &mut self.trips);
+        trips.iter_mut().find_map(|trip| trip.poll_canary(holds, now))
+    }
+
+    /// A canary that the cache has lost.
+    pub fn forget(&mut self, key: &[u8]) {
+        self.holds.remove(key);
+    }
+
+    /// When [`Self::poll_canary`] has something to do.
+    pub fn next_wakeup(&self) -> Option<Moment> {
+        self.trips.iter().map(|trip| trip.canary_at.min(trip.until(&self.rules))).min()
+    }
+
+    /// A person takes upstream's word for all names at or below `suffix` (wire format, lower case), now and for [`PASS`].
+    pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Accepted {
+        let mut accepted = Accepted::default();
+        for index in (0..self.trips.len()).rev() {
+            if is_below(&self.trips[index].scope, suffix) {
+                accepted.trips += 1;
+                self.end_trip(index, End::Accepted, now);
+            }
+        }
+        self.holds.retain(|key, _| {
+            let ended = is_below(name_of(key), suffix);
+            if ended {
+                accepted.keys.push(key.clone());
+            }
+            !ended
+        });
+        accepted.keys.sort_unstable();
+        self.counts.accepted += accepted.keys.len() as u64;
+        self.pass(suffix, now);
+        accepted
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Answers to put back into the cache: they were displaced before it was clear what they were displaced by.
+    pub fn take_put_back(&mut self) -> Vec<Displaced> {
+        std::mem::take(&mut self.put_back)
+    }
+
+    /// Whether a mass vanish has ended since the last call: names are to be refreshed at a pace now.
+    pub fn take_recovered(&mut self) -> bool {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// Whether nothing is held.
+    pub fn is_idle(&self) -> bool {
+        self.holds.is_empty() && self.trips.is_empty()
+    }
+
+    pub fn trips(&self) -> &[Trip] {
+        &self.trips
+    }
+
+    /// Whether many names are being held against upstream's word.
+    pub fn tripped(&self) -> bool {
+        !self.trips.is_empty()
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The names held now, in no order.
+    pub fn holds(&self, now: Moment) -> impl Iterator<Item = (&[u8], &Hold)> {
+        self.holds.iter().map(|(key, hold)| (&**key, hold)).filter(move |&(key, hold)| {
+            !self.passed(name_of(key), now) && self.holds_now(name_of(key), hold, now)
+        })
+    }
+
+    /// This name's hold, if it is held now, and when that ends at the latest.
+    pub fn hold(&self, key: &[u8], now: Moment) -> Option<(&Hold, Moment)> {
+        let name = name_of(key);
+        let hold =
+            self.holds.get(key).filter(|hold| !self.passed(name, now) && self.holds_now(name, hold, now))?;
+        Some((hold, self.until(name, hold)))
+    }
+
+    /// The trip that freezes this name, if any.
+    pub fn trip_of(&self, key: &[u8]) -> Option<&Trip> {
+        self.trips.iter().find(|trip| trip.freezes(name_of(key)))
+    }
+
+    fn holds_now(&self, name: &[u8], hold: &Hold, now: Moment) -> bool {
+        now < self.until(name, hold)
+    }
+
+    fn until(&self, name: &[u8], hold: &Hold) -> Moment {
+        let trips = self.trips.iter().filter(|trip| match hold.reason {
+            Reason::Gone | Reason::Nowhere => trip.freezes(name),
+            Reason::Converged(address) => trip.cause.is_at(address),
+        });
+        // However trips follow each other, no name is held for longer than the longest grace.
+        let most = hold.since + self.rules.bound();
+        let trip = trips.map(|trip| trip.until(&self.rules)).max().unwrap_or(hold.since);
+        hold.until(&self.rules).max(trip).min(most)
+    }
+
+    /// Whether this name is one of many: then they share what may be asked.
+    fn paced(&self, key: &[u8]) -> bool {
+        let converged = self.holds.get(key).is_some_and(|hold| !hold.reason.vanish());
+        converged || self.frozen(name_of(key))
+    }
+
+    fn frozen(&self, name: &[u8]) -> bool {
+        self.trips.iter().any(|trip| trip.freezes(name))
+    }
+
+    /// False if there is no room.
+    fn start_hold(&mut self, key: &[u8], known: Known, reason: Reason, now: Moment) -> bool {
+        if self.holds.len() >= HOLDS_MAX {
+            let spent: Vec<_> = self
+                .holds
+                .iter()
+                .filter(|(key, hold)| !self.holds_now(name_of(key), hold, now))
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in spent {
+                self.holds.remove(&key);
+            }
+        }
+        if self.holds.len() >= HOLDS_MAX {
+            return false;
+        }
+        self.holds.insert(key.into(), Hold::new(known, reason, now));
+        self.counts.held += 1;
+        true
+    }
+
+    fn note(&mut self, item: Item) {
+        if let Some(domain) = self.domains.get_mut(&*item.domain) {
+            domain.push(item.clone());
+        } else if item.what == What::Gone {
+            if self.domains.len() >= DOMAINS_MAX {
+                self.domains.retain(|_, domain| domain.watches(item.at));
+            }
+            if self.domains.len() < DOMAINS_MAX {
+                self.domains.entry(item.domain.clone()).or_default().push(item.clone());
+            }
+        }
+        self.evidence.push(item);
+    }
+
+    fn look_for_mass_vanish(&mut self, key: &[u8], reason: Reason, now: Moment) {
+        if !self.rules.mass_vanish {
+            return;
+        }
+        let cause = if reason == Reason::Nowhere { Cause::Nowhere } else { Cause::Gone };
+        let domain = name::zone_of(key);
+        let scope = if self.evidence.gone_in_several_domains() >= evidence::NAMES {
+            self.suffix.clone()
+        } else if self.domains.get(domain).is_some_and(|domain| domain.gone() >= evidence::NAMES) {
+            domain.into()
+        } else {
+            return;
+        };
+        let known = |trip: &Trip| trip.cause.vanish() && is_below(&scope, &trip.scope);
+        if self.trips.iter().any(known) {
+            return;
+        }
+        // A trip of all names makes those of single domains superfluous.
+        self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
+        let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
+        for (key, hold) in &self.holds {
+            if hold.reason.vanish() && is_below(name_of(key), &trip.scope) {
+                trip.on_denied(key, hold.known);
+            }
+        }
+        self.start_trip(trip);
+    }
+
+    fn start_convergence(&mut self, address: IpAddr, now: Moment) {
+        let moved = self.moves.take(address);
+        let first = moved.first().map(|first| name::zone_of(&first.displaced.key));
+        let one = moved.iter().all(|other| Some(name::zone_of(&other.displaced.key)) == first);
+        let scope = first.filter(|_| one).map_or_else(|| self.suffix.clone(), Into::into);
+        let cause = Cause::Converged(address);
+        let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
+        for moved in moved {
+            trip.on_denied(&moved.displaced.key, moved.known);
+            self.start_hold(&moved.displaced.key, moved.known, Reason::Converged(address), now);
+            self.put_back.push(moved.displaced);
+        }
+        self.start_trip(trip);
+    }
+
+    fn on_converging(
+        &mut self,
+        key: &[u8],
+        known: Known,
+        address: IpAddr,
+        witnesses: Witnesses,
+        now: Moment,
+    ) -> bool {
+        let reason = Reason::Converged(address);
+        if self.holds.get(key).is_some_and(|hold| !self.holds_now(name_of(key), hold, now)) {
+            self.holds.remove(key);
+            self.counts.honoured += 1;
+            return false;
+        }
+        if !self.holds.contains_key(key) && !self.start_hold(key, known, reason, now) {
+            self.counts.not_held += 1;
+            return false;
+        }
+        if let Some(hold) = self.holds.get_mut(key) {
+            hold.on_denied(reason, witnesses);
+        }
+        let Some(index) = self.trips.iter().position(|trip| trip.cause.is_at(address)) else { return false };
+        self.trips[index].on_denied(key, known);
+        if self.trips[index].on_confirmed(key, witnesses, now) {
+            // Two independent upstreams: this is a move, however large.
+            self.end_trip(index, End::Confirmed, now);
+            self.holds.retain(|_, hold| hold.reason != reason);
+            return false;
+        }
+        true
+    }
+
+    fn start_trip(&mut self, trip: Trip) {
+        self.counts.trips[trip.cause.number()] += 1;
+        self.credit = 0.0;
+        let examples = trip.canaries().cloned().collect();
+        self.say(Event::TripStarted { cause: trip.cause, scope: trip.scope.clone(), examples });
+        self.trips.push(trip);
+    }
+
+    fn end_trip(&mut self, index: usize, end: End, now: Moment) {
+        let trip = self.trips.swap_remove(index);
+        self.relapses.on_end(trip.cause, end, trip.needed, now);
+        if end == End::Bound {
+            self.pass(&trip.scope, now);
+        }
+        if let Cause::Converged(address) = trip.cause {
+            // Who is back from a lie may tell it again; what was believed is no news.
+            self.moves.judge(address, end == End::Returned, now);
+        }
+        self.recovered |= trip.cause.vanish();
+        for (key, hold) in &mut self.holds {
+            if trip.freezes(name_of(key)) && hold.reason.vanish() {
+                hold.on_trip_end(end == End::Returned, now);
+            }
+        }
+        // The same answers must not trip it again; new ones may.
+        self.evidence = Evidence::default();
+        self.domains.clear();
+        self.say(Event::TripEnded {
+            cause: trip.cause,
+            lasted: now.since(trip.since),
+            names: trip.names,
+            scope: trip.scope,
+            end,
+        });
+    }
+
+    fn end_what_is_over(&mut self, now: Moment) {
+        for index in (0..self.trips.len()).rev() {
+            if now >= self.trips[index].until(&self.rules) {
+                self.end_trip(index, End::Bound, now);
+            }
+        }
+        if !self.passes.is_empty() {
+            self.passes.retain(|pass| now < pass.until);
+        }
+    }
+
+    fn pass(&mut self, suffix: &[u8], now: Moment) {
+        self.passes.retain(|pass| *pass.suffix != *suffix);
+        if self.passes.len() >= PASSES_MAX {
+            self.passes.remove(0);
+        }
+        self.passes.push(Pass { suffix: suffix.into(), until: now + PASS });
+    }
+
+    fn passed(&self, name: &[u8], now: Moment) -> bool {
+        self.passes.iter().any(|pass| now < pass.until && is_below(name, &pass.suffix))
+    }
+
+    fn say(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        }
+    }
+}
+
+fn cost(upstreams: usize) -> f32 {
+    f32::from(u16::try_from(upstreams.clamp(1, 8)).unwrap_or(1))
+}
+
+/// Whether `name` is `suffix` or below it. Both in wire format and lower case.
+pub(crate) fn is_below(name: &[u8], suffix: &[u8]) -> bool {
+    let mut rest = name;
+    loop {
+        if rest == suffix {
+            return true;
+        }
+        let Some((&len, tail)) = rest.split_first().filter(|&(&len, _)| len > 0) else { return false };
+        let Some(parent) = tail.get(usize::from(len)..) else { return false };
+        rest = parent;
+    }
+}

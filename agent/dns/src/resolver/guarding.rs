@@ -1,0 +1,374 @@
+//! Between an upstream's answer and the cache: the guard's doubts, second opinions, and what comes of them.
+
+use std::net::IpAddr;
+
+use super::{
+    LEARNED_MAX, Resolver,
+    answering::Settled,
+    flight::{Denial, Flight, Purpose, TRIES_MAX, TryState},
+};
+use crate::{
+    breaker::{Failure, State, Weight},
+    cache::Entry,
+    group::CLIENT_TIMER_MAX,
+    guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
+    moment::Moment,
+    name,
+    policy::{Held, StaleReason},
+    wire::{self, Answer, Verdict},
+    zone::ZoneId,
+};
+
+/// What becomes of an answer.
+pub(super) enum Belief {
+    Take,
+    /// Ask this upstream too, before a good answer goes.
+    AskToo(usize),
+    /// Another upstream has been asked already.
+    Wait,
+    /// The good answer stays.
+    Hold(Reason),
+    /// Said by an upstream that is known to lie.
+    Ignore,
+}
+
+/// Uses in an answer's last lifetimes that make a name hot: it is asked for again and again, not once in a while.
+const HOT_USES: u32 = 4;
+/// While upstream is known to lie, what it says of names that nobody knew is kept no longer than this.
+const DISTRUSTED_TTL_S: u32 = 5;
+
+impl Resolver {
+    /// Decides what to do with an answer, before anything is displaced; and notes what it says of its upstream.
+    pub(super) fn weigh(
+        &mut self,
+        flight: &mut Flight,
+        try_id: u64,
+        message: &[u8],
+        answer: &mut Answer,
+        now: Moment,
+    ) -> Belief {
+        let zone = self.zones.get_mut(flight.zone);
+        let new = addresses(message);
+        let good = self
+            .cache
+            .find(&flight.key)
+            .and_then(|slot| self.cache.get(slot))
+            .filter(|entry| entry.verdict == Verdict::Positive)
+            .filter(|entry| entry.stale_for(now).is_none_or(|stale| zone.may_serve(stale)))
+            .map(|entry| (known(&entry, now), addresses(entry.kept().message)));
+        let Some((known, old)) = good else {
+            if zone.guard.distrusts_new(&flight.key, &new) {
+                answer.ttl_s = answer.ttl_s.map(|ttl| ttl.min(DISTRUSTED_TTL_S));
+            }
+            self.note_answer(flight, try_id, answer.verdict == Verdict::Positive, now);
+            return Belief::Take;
+        };
+        let reason = match answer.verdict {
+            Verdict::NoData | Verdict::NxDomain => Some(Reason::Gone),
+            Verdict::Positive if all_nowhere(&new) && !old.iter().copied().any(guard::leads_nowhere) => {
+                Some(Reason::Nowhere)
+            }
+            Verdict::Positive => zone.guard.converging(&old, &new).map(Reason::Converged),
+        };
+        let doubted = reason.filter(|&reason| zone.guard.doubts(&flight.key, reason, now));
+        let Some(reason) = doubted else {
+            let belief = self.believe(flight, message, reason, (&old, &new), now);
+            self.note_answer(flight, try_id, answer.verdict == Verdict::Positive, now);
+            self.note_contradictions(flight, now);
+            return belief;
+        };
+        if self.note_denial(flight, try_id, now) && !flight.pending() && flight.denial.is_none() {
+            return Belief::Ignore;
+        }
+        flight.denial.get_or_insert_with(|| Denial { reason, known, message: message.into() });
+        let group = &self.zones.get(flight.zone).group;
+        let another = group
+            .choose(&flight.tried())
+            .filter(|&index| group.usable(index) && flight.tries.len() < TRIES_MAX);
+        match another {
+            _ if flight.pending() => Belief::Wait,
+            Some(upstream) => Belief::AskToo(upstream),
+            None => self.settle_denial(flight, now),
+        }
+    }
+
+    /// Nobody is left to ask: the good answer is held, or its time is over.
+    pub(super) fn settle_denial(&mut self, flight: &mut Flight, now: Moment) -> Belief {
+        let Some(denial) = flight.denial.take() else { return Belief::Take };
+        let denied = |state| matches!(state, TryState::Denied);
+        let mut agreed: Vec<usize> = flight
+            .tries
+            .iter()
+            .filter(|attempt| denied(attempt.state))
+            .map(|attempt| attempt.upstream)
+            .collect();
+        agreed.sort_unstable();
+        agreed.dedup();
+        let mut asked = flight.tried();
+        asked.sort_unstable();
+        asked.dedup();
+        let count = |upstreams: &[usize]| u8::try_from(upstreams.len()).unwrap_or(u8::MAX);
+        let witnesses = Witnesses { asked: count(&asked), agreed: count(&agreed) };
+        let held = match denial.reason {
+            Reason::Gone | Reason::Nowhere => {
+                let guard = &mut self.zones.get_mut(flight.zone).guard;
+                guard.on_gone(&flight.key, denial.known, denial.reason, witnesses, now)
+            }
+            Reason::Converged(_) => {
+                let new = addresses(&denial.message);
+                let displaced = self
+                    .cache
+                    .find(&flight.key)
+                    .and_then(|slot| self.cache.get(slot))
+                    .map(|entry| displaced(&entry));
+                displaced.is_some_and(|displaced| {
+                    let old = addresses(&displaced.message);
+                    let guard = &mut self.zones.get_mut(flight.zone).guard;
+                    guard.on_moved(denial.known, (&old, &new), displaced, witnesses, now)
+                })
+            }
+        };
+        if held { Belief::Hold(denial.reason) } else { Belief::Take }
+    }
+
+    /// An answer that is not doubted takes the place of a good one; unless it turns out to be one move of too many.
+    fn believe(
+        &mut self,
+        flight: &Flight,
+        message: &[u8],
+        settled: Option<Reason>,
+        (old, new): (&[IpAddr], &[IpAddr]),
+        now: Moment,
+    ) -> Belief {
+        let Some(entry) = self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) else {
+            return Belief::Take;
+        };
+        let guard = &mut self.zones.get_mut(flight.zone).guard;
+        let known = known(&entry, now);
+        let alone = Witnesses { asked: 1, agreed: 1 };
+        if let Some(reason @ (Reason::Gone | Reason::Nowhere)) = settled {
+            // The grace is over, or a person has said so, or the rules are off.
+            let held = guard.on_gone(&flight.key, known, reason, alone, now);
+            return if held { Belief::Hold(reason) } else { Belief::Take };
+        }
+        let moved = !old.is_empty() && !new.is_empty() && !new.iter().any(|address| old.contains(address));
+        if moved && guard.on_moved(known, (old, new), displaced(&entry), alone, now) {
+            let address = guard.converging(old, new).or(new.first().copied());
+            return address.map_or(Belief::Take, |address| Belief::Hold(Reason::Converged(address)));
+        }
+        if !moved {
+            let kind = name::read_key(&flight.key).map_or(0, |(question, ..)| question.kind);
+            let count = |message| wire::answers(message).filter(|(found, _)| *found == kind).count();
+            let (before, after) = (count(entry.kept().message), count(message));
+            if guard::shrunk(before, after) {
+                guard.on_shrunk(&flight.key, before, after);
+            }
+        }
+        guard.on_good(&flight.key, new, now);
+        Belief::Take
+    }
+
+    /// Puts back what was displaced before it was clear by what.
+    fn put_back(&mut self) {
+        let mut back: Vec<Displaced> = Vec::new();
+        for zone in self.zones.ids() {
+            back.extend(self.zones.get_mut(zone).guard.take_put_back());
+        }
+        for old in back {
+            let Some((question, ..)) = name::read_key(&old.key) else { continue };
+            let Ok(answer) = wire::read_answer(&old.message, &question) else { continue };
+            let back = self.cache.insert(&old.key, &old.message, &answer, old.learned).is_some();
+            if back && self.learned.len() < LEARNED_MAX {
+                self.learned.push_back(old.key);
+            }
+        }
+    }
+
+    /// An upstream answered, and nothing speaks against it.
+    fn note_answer(&mut self, flight: &mut Flight, try_id: u64, positive: bool, now: Moment) {
+        let Some(attempt) = flight.find(try_id) else { return };
+        attempt.state = TryState::Answered;
+        let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
+        let group = &mut self.zones.get_mut(flight.zone).group;
+        group.on_sample(index, round_trip);
+        if let Some(upstream) = group.get_mut(index) {
+            upstream.counts.answered += 1;
+            if round_trip > CLIENT_TIMER_MAX {
+                upstream.breaker.on_late_success(now);
+            } else if positive || !lies(upstream.breaker.state()) {
+                // Who was caught lying must show a name to be trusted again; a "no" may be one more lie.
+                upstream.breaker.on_success(now);
+            }
+        }
+        // Who failed where another succeeded has failed by itself.
+        for attempt in &flight.tries {
+            if let TryState::Failed(why) = attempt.state
+                && attempt.upstream != index
+                && let Some(upstream) = group.get_mut(attempt.upstream)
+            {
+                upstream.breaker.on_failure(why, Weight::Weak, now);
+            }
+        }
+    }
+
+    /// An upstream denied a known name: it lives, but whether it tells the truth is open. Returns whether it is known to lie.
+    fn note_denial(&mut self, flight: &mut Flight, try_id: u64, now: Moment) -> bool {
+        let Some(attempt) = flight.find(try_id) else { return false };
+        attempt.state = TryState::Denied;
+        let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
+        let group = &mut self.zones.get_mut(flight.zone).group;
+        group.on_sample(index, round_trip);
+        let Some(upstream) = group.get_mut(index) else { return false };
+        upstream.counts.answered += 1;
+        let lies = lies(upstream.breaker.state());
+        if lies {
+            upstream.breaker.on_failure(Failure::Lies, Weight::Strong, now);
+        } else if round_trip <= CLIENT_TIMER_MAX {
+            upstream.breaker.on_success(now);
+        } else {
+            upstream.breaker.on_late_success(now);
+        }
+        lies
+    }
+
+    /// An upstream has what others denied in the same flight.
+    fn note_contradictions(&mut self, flight: &Flight, now: Moment) {
+        let zone = self.zones.get_mut(flight.zone);
+        for attempt in flight.tries.iter().filter(|attempt| attempt.state == TryState::Denied) {
+            if zone.guard.on_contradicted(attempt.upstream, &flight.key, now)
+                && let Some(upstream) = zone.group.get_mut(attempt.upstream)
+            {
+                upstream.breaker.condemn(Failure::Lies, now);
+            }
+        }
+    }
+
+    /// What is held for a question, with the guard's word on it.
+    pub(super) fn guarded(&mut self, held: Held, key: &[u8], zone: ZoneId, now: Moment) -> Held {
+        let zone = self.zones.get_mut(zone);
+        if !matches!(held, Held::Expired { .. }) || zone.guard.is_idle() {
+            return held;
+        }
+        let positive = self
+            .cache
+            .find(key)
+            .and_then(|slot| self.cache.get(slot))
+            .is_some_and(|entry| entry.verdict == Verdict::Positive);
+        let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
+        let stance = positive.then(|| zone.guard.stance(key, usable, now)).flatten();
+        stance.map_or(held, |Stance { why, ask }| Held::Withheld { reason: stale_reason(why), ask })
+    }
+
+    /// Asks upstream for a name that is held back; the client has been answered.
+    pub(super) fn ask_again(&mut self, key: &[u8], zone: ZoneId, now: Moment) {
+        let zone = self.zones.get_mut(zone);
+        let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
+        zone.guard.on_ask(key, usable, now);
+        self.ask_for(key, now);
+    }
+
+    /// Canaries of trips, and the pace of refreshes when one is over.
+    pub(super) fn tend_guards(&mut self, now: Moment) {
+        for id in self.zones.ids() {
+            while let Some(canary) = self.zones.get_mut(id).guard.poll_canary(now) {
+                if self.cache.find(&canary).is_some() {
+                    self.ask_for(&canary, now);
+                } else {
+                    self.zones.get_mut(id).guard.forget(&canary);
+                }
+            }
+            let zone = self.zones.get_mut(id);
+            if zone.guard.take_recovered() {
+                self.begin_recovery(id, now);
+            }
+        }
+    }
+
+    /// A person takes upstream's word for all names at or below `suffix` (wire format).
+    pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Accepted {
+        let suffix = suffix.to_ascii_lowercase();
+        let mut all = Accepted::default();
+        for id in self.zones.ids() {
+            let zone = self.zones.get_mut(id);
+            // A zone's names are its own: the root's guard knows nothing of the others'.
+            let accepted = zone.guard.accept(&suffix, now);
+            all.trips += accepted.trips;
+            all.keys.extend(accepted.keys);
+        }
+        // The first few at once, so that who looks sees it; the rest when they are asked for.
+        for key in all.keys.iter().take(ACCEPT_ASKS) {
+            self.ask_for(key, now);
+        }
+        self.tend_guards(now);
+        all
+    }
+
+    /// Something of the guards to log, and the zone it is about.
+    pub fn poll_guard_event(&mut self) -> Option<(String, guard::Event)> {
+        self.zones.ids().find_map(|id| {
+            let zone = self.zones.get_mut(id);
+            let event = zone.guard.poll_event()?;
+            Some((zone.name(), event))
+        })
+    }
+
+    fn ask_for(&mut self, key: &[u8], now: Moment) {
+        if !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some() {
+            self.counts.refreshes_started += 1;
+        }
+    }
+
+    /// The good answer stays: whoever waits gets it.
+    pub(super) fn conclude_held(&mut self, flight: &mut Flight, reason: Reason, now: Moment) {
+        if flight.purpose == Purpose::Refresh {
+            self.counts.refreshes_held += 1;
+        }
+        self.put_back();
+        self.answer_all(flight, Settled::Held(stale_reason(guard::Why::Hold(reason))), now);
+    }
+}
+
+/// Names asked for at once after [`Resolver::accept`].
+const ACCEPT_ASKS: usize = 16;
+
+fn known(entry: &Entry, now: Moment) -> Known {
+    // Not until now: while it is held, nothing proves that it is still good.
+    let good_for =
+        entry.good_since().map_or_else(Default::default, |since| entry.expires().min(now).since(since));
+    Known { good_for, hot: entry.popularity() >= HOT_USES }
+}
+
+fn displaced(entry: &Entry) -> Displaced {
+    Displaced {
+        key: entry.key().as_bytes().into(),
+        message: entry.kept().message.into(),
+        learned: entry.learned(),
+    }
+}
+
+fn lies(state: State) -> bool {
+    matches!(state, State::Down { why: Failure::Lies, .. } | State::Recovering { why: Failure::Lies, .. })
+}
+
+pub(super) fn stale_reason(why: guard::Why) -> StaleReason {
+    match why {
+        guard::Why::Hold(Reason::Gone) => StaleReason::HeldGone,
+        guard::Why::Hold(Reason::Nowhere) => StaleReason::HeldNowhere,
+        guard::Why::Hold(Reason::Converged(_)) => StaleReason::HeldConverged,
+        guard::Why::Trip => StaleReason::HeldTrip,
+    }
+}
+
+fn all_nowhere(addresses: &[IpAddr]) -> bool {
+    !addresses.is_empty() && addresses.iter().copied().all(guard::leads_nowhere)
+}
+
+/// The addresses in a message's answer section.
+pub(super) fn addresses(message: &[u8]) -> Vec<IpAddr> {
+    let address = |(kind, data): (u16, &[u8])| match kind {
+        1 => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+        28 => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+        _ => None,
+    };
+    wire::answers(message).filter_map(address).collect()
+}
