@@ -14,6 +14,7 @@
 //! | [`upstream`] | shell | hickory as the transport to upstreams |
 //! | [`snapshot`] | shell | the cache on disk |
 //! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
+//! | [`host_resolver`] | shell | `dogwatch dns enable` and `disable`: the host's resolver configuration |
 //! | [`explain`] | shell | what `dogwatch dns status` and `why` print |
 //!
 //! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
@@ -29,6 +30,7 @@ pub mod explain;
 mod failures;
 pub mod group;
 pub mod guard;
+pub mod host_resolver;
 pub mod metrics;
 pub mod moment;
 pub mod name;

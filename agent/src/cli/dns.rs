@@ -10,7 +10,7 @@ use dogwatch_daemon::logging;
 use dogwatch_dns::{Control, config::Config, explain};
 use serde::Serialize;
 
-use super::fail;
+use super::{dns_host, fail};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -43,27 +43,31 @@ enum Ask {
         #[command(flatten)]
         how: How,
     },
-    /// Show the upstreams and how much stale data is served.
+    /// Show the upstreams, how much stale data is served, and whether this host asks the cache.
     Status {
         #[command(flatten)]
         how: How,
     },
+    /// Make this host ask the cache first and its old servers if the cache does not answer; undone if it does not work.
+    Enable(dns_host::Enable),
+    /// Restore the resolver configuration as it was before `enable`.
+    Disable(dns_host::Disable),
 }
 
 #[derive(Debug, clap::Args)]
-struct How {
+pub(super) struct How {
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// The cache's control socket; without it the one that the config names.
     #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// The cache's config file.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: PathBuf,
+    pub(super) config: PathBuf,
 }
 
-const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
+pub(super) const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     match arguments.ask {
@@ -82,13 +86,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
                 Err(error) => fail(&error.to_string()),
             }
         }
-        Some(Ask::Status { how }) => {
-            let Some(control) = how.control() else { return ExitCode::FAILURE };
-            match control.status().await {
-                Ok(answer) => how.print(&answer, explain::status),
-                Err(error) => fail(&format!("{error}; is `dogwatch dns` up?")),
-            }
-        }
+        Some(Ask::Status { how }) => dns_host::status(how).await,
+        Some(Ask::Enable(arguments)) => dns_host::enable(arguments).await,
+        Some(Ask::Disable(arguments)) => dns_host::disable(arguments).await,
     }
 }
 
@@ -104,7 +104,7 @@ async fn serve(config: PathBuf) -> ExitCode {
 }
 
 impl How {
-    fn control(&self) -> Option<Control> {
+    pub(super) fn control(&self) -> Option<Control> {
         match &self.socket {
             Some(socket) => Some(Control::at(socket)),
             None => Self::configured(&self.config),

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod dns;
+mod dns_host;
 mod status;
 mod submit;
 

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const TYPE_A: u16 = 1;
+const TYPE_SOA: u16 = 6;
 const TYPE_CNAME: u16 = 5;
 const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
@@ -59,7 +60,8 @@ pub(crate) fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     message
 }
 
-/// The query turned into a reply: one A record, or none (no data) if `address` is `None`.
+/// The query turned into a reply: one A record, or none if `address` is `None`, with the SOA that lets caches keep that
+/// there is none (RFC 2308 §5).
 pub(crate) fn reply(query: &[u8], question: &Question, address: Option<Ipv4Addr>, ttl: u32) -> Vec<u8> {
     let mut message = header(query, question, 0, u16::from(address.is_some()));
     if let Some(address) = address {
@@ -67,6 +69,15 @@ pub(crate) fn reply(query: &[u8], question: &Question, address: Option<Ipv4Addr>
         message.extend_from_slice(&ttl.to_be_bytes());
         put(&mut message, &[4]);
         message.extend_from_slice(&address.octets());
+        return message;
+    }
+    message[9] = 1;
+    put(&mut message, &[0xC00C, TYPE_SOA, 1]);
+    message.extend_from_slice(&ttl.to_be_bytes());
+    // Both names are the root; serial, refresh, retry, expire, minimum.
+    put(&mut message, &[22, 0]);
+    for number in [1, 3_600, 600, 86_400, ttl] {
+        message.extend_from_slice(&number.to_be_bytes());
     }
     message
 }

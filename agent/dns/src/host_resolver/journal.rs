@@ -1,0 +1,252 @@
+//! What was changed on the host and how it was before, on disk before each change, so that a switch that dies in the
+//! middle is undone by whoever comes next.
+//!
+//! A folder of root's own (not the cache's: who may write here may have root write anywhere):
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `journal.json` | a [`Journal`]; replaced as a whole, by rename |
+//! | `N.before` | what change N found, to the byte |
+//! | `N.placed` | what change N put there |
+//! | `lock` | held by whoever switches |
+//!
+//! Everything is on the disk (fsync) before the change it tells of. After a crash the journal names at most one change that
+//! was not made, and undoing that one changes nothing.
+
+use std::{
+    fs::{self, Permissions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::{PermissionsExt, fchown, symlink},
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    layout::{File, Node, below},
+    plan::Manager,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// If nobody is at it: died in the middle.
+    Switching,
+    Enabled,
+    /// The same, on the way back.
+    Reverting,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    pub phase: Phase,
+    pub manager: Manager,
+    pub cache: IpAddr,
+    pub old_servers: Vec<IpAddr>,
+    pub since: Timestamp,
+    pub stages: Vec<StageRecord>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageRecord {
+    pub puts: Vec<PutRecord>,
+    pub then: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutRecord {
+    pub path: PathBuf,
+    pub before: Before,
+    /// The file in the journal's folder that holds what was put there.
+    pub placed: String,
+    /// Folders that were made for it, the outermost first.
+    pub made: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Before {
+    Absent,
+    File { saved: String, mode: u32, uid: u32, gid: u32 },
+    Link { target: PathBuf },
+}
+
+/// The journal's folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The folder, seen from outside of any root.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        fs::set_permissions(&self.dir, Permissions::from_mode(0o755))
+    }
+
+    /// Nobody else switches until this is dropped. `None` if somebody does.
+    pub fn lock(&self) -> io::Result<Option<fs::File>> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("lock"))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn load(&self) -> io::Result<Option<Journal>> {
+        match fs::read(self.dir.join("journal.json")) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{}: {error}", self.dir.join("journal.json").display()),
+                )
+            })?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn save(&self, journal: &Journal) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(journal).map_err(io::Error::other)?;
+        replace(&self.dir.join("journal.json"), &bytes, 0o644, None)
+    }
+
+    /// Keeps bytes under a name that no other change has.
+    pub fn keep(&self, bytes: &[u8], end: &str) -> io::Result<String> {
+        for number in 0_u32.. {
+            let name = format!("{number}.{end}");
+            if !self.dir.join(&name).exists() {
+                replace(&self.dir.join(&name), bytes, 0o600, None)?;
+                return Ok(name);
+            }
+        }
+        Err(io::Error::other("no name is free"))
+    }
+
+    pub fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.dir.join(name))
+    }
+
+    /// It is all over. The journal goes first: what is left without it means nothing.
+    pub fn clear(&self) -> io::Result<()> {
+        match fs::remove_file(self.dir.join("journal.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => sync_folder(&self.dir)?,
+        }
+        fs::remove_dir_all(&self.dir)
+    }
+}
+
+/// Puts `bytes` at `path`, whole or not at all, and waits for the disk. What is there keeps its mode and owner.
+pub(super) fn put(root: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let place = below(root, path);
+    match Node::read(root, path)? {
+        Node::File(File { mode, uid, gid, .. }) => replace(&place, bytes, mode, Some((uid, gid))),
+        _ => replace(&place, bytes, mode, None),
+    }
+}
+
+/// Puts back what was there.
+pub(super) fn restore(root: &Path, path: &Path, before: &Before, store: &Store) -> io::Result<()> {
+    let place = below(root, path);
+    match before {
+        Before::Absent => match fs::remove_file(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => sync_parent(&place),
+        },
+        Before::File { saved, mode, uid, gid } => {
+            replace(&place, &store.kept(saved)?, *mode, Some((*uid, *gid)))
+        }
+        Before::Link { target } => {
+            let new = beside(&place);
+            let _ = fs::remove_file(&new);
+            symlink(target, &new)?;
+            fs::rename(&new, &place)?;
+            sync_parent(&place)
+        }
+    }
+}
+
+/// Makes the folders above `path`; returns those that were not there, the outermost first.
+pub(super) fn missing_folders(root: &Path, path: &Path) -> Vec<PathBuf> {
+    let above: Vec<_> = path.ancestors().skip(1).take_while(|folder| !below(root, folder).exists()).collect();
+    above.into_iter().rev().map(Path::to_owned).collect()
+}
+
+pub(super) fn make_folders(root: &Path, folders: &[PathBuf]) -> io::Result<()> {
+    for folder in folders {
+        let place = below(root, folder);
+        match fs::create_dir(&place) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => fs::set_permissions(&place, Permissions::from_mode(0o755))?,
+        }
+        sync_parent(&place)?;
+    }
+    Ok(())
+}
+
+/// Takes away folders that are empty.
+pub(super) fn remove_folders(root: &Path, folders: &[PathBuf]) {
+    for folder in folders.iter().rev() {
+        // One that somebody uses by now stays.
+        let _ = fs::remove_dir(below(root, folder));
+    }
+}
+
+fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let new = beside(place);
+    let _ = fs::remove_file(&new);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&new)?;
+    let written = (|| {
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        if let Some((uid, gid)) = owner {
+            // Without root (tests) one's own files only.
+            let own = fs::metadata(&new).map(|meta| {
+                use std::os::unix::fs::MetadataExt;
+                (meta.uid(), meta.gid()) == (uid, gid)
+            })?;
+            if !own {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+        }
+        file.sync_all()?;
+        fs::rename(&new, place)
+    })();
+    match written {
+        Ok(()) => sync_parent(place),
+        // A bind mount on the file, as containers have: it can be written, not replaced.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let _ = fs::remove_file(&new);
+            let mut file = fs::OpenOptions::new().write(true).truncate(true).open(place)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        }
+        Err(error) => {
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+fn beside(place: &Path) -> PathBuf {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    // A dot in front and a strange end: no program that reads a folder of drop-ins takes it for one.
+    place.with_file_name(format!(".{name}.dogwatch-new"))
+}
+
+fn sync_parent(place: &Path) -> io::Result<()> {
+    place.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
