@@ -296,6 +296,8 @@ pub struct Asked {
     pub fresh: bool,
     /// This client had an answer to the same question whose TTL had not yet passed: a cache answers it from memory.
     pub repeated: bool,
+    /// This client has had a right answer to the same question: a cache that has room may have it too.
+    pub known: bool,
 }
 
 /// What and how [`watch`] asks.
@@ -323,7 +325,7 @@ pub fn watch(server: SocketAddr, upstream: &Upstream, watch: Watch) -> io::Resul
     let ttl = Duration::from_secs(watch.ttl_s.into());
     // By id: the question under way, its name, and when it went by the kernel's clock.
     let mut under_way: Vec<Option<(usize, u32, Duration)>> = vec![None; 1 << 16];
-    let mut known_until = vec![Duration::ZERO; watch.names as usize];
+    let mut known_until = vec![None; watch.names as usize];
     let mut asked: Vec<Asked> = Vec::new();
     let mut tick = watch.start;
     loop {
@@ -353,7 +355,7 @@ pub fn watch(server: SocketAddr, upstream: &Upstream, watch: Watch) -> io::Resul
                     asked[place].fresh =
                         source.is_some_and(|source| arrived <= source + ttl + Duration::from_secs(1));
                     // As the upstream meant it, not as a stale answer's TTL says.
-                    known_until[number as usize] = source.map_or(Duration::ZERO, |source| source + ttl);
+                    known_until[number as usize] = Some(source.map_or(Duration::ZERO, |source| source + ttl));
                 }
                 asked[place].latency = Some(latency);
                 asked[place].verdict = Some(verdict);
@@ -373,9 +375,10 @@ pub fn watch(server: SocketAddr, upstream: &Upstream, watch: Watch) -> io::Resul
             let sent = since_epoch();
             let _ = socket.send(&question(id, number, watch.ttl_s));
             under_way[usize::from(id)] = Some((place, number, sent));
-            let repeated = sent + Duration::from_millis(500) < known_until[number as usize];
-            let at = watch.start.elapsed();
-            asked.push(Asked { at, latency: None, verdict: None, fresh: false, repeated });
+            let until = known_until[number as usize];
+            let repeated = until.is_some_and(|until| sent + Duration::from_millis(500) < until);
+            let (at, known) = (watch.start.elapsed(), until.is_some());
+            asked.push(Asked { at, latency: None, verdict: None, fresh: false, repeated, known });
         }
     }
 }

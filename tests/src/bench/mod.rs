@@ -13,6 +13,7 @@
 //! | [`echo`] | the bare limit: a batched UDP echo |
 //! | [`peers`] | how each server is configured and started |
 //! | [`race`] | what an answer costs |
+//! | [`snapshot`] | what a restart with a full cache takes |
 //! | [`outage`] | what clients live through while the upstream is ill |
 //! | [`table`] | tables, and budgets met or missed |
 
@@ -22,6 +23,7 @@ pub mod echo;
 pub mod outage;
 pub mod peers;
 pub mod race;
+pub mod snapshot;
 pub mod table;
 pub mod upstream;
 pub mod wire;

@@ -115,14 +115,27 @@ pub struct Row {
     /// Most in a tenth of a second, as a rate: in the healthy time, and in the first 2 s after the illness.
     pub healthy_peak_per_s: u32,
     pub recovery_peak_per_s: u32,
+    /// After the upstream is well, until it gets at least half of the healthy queries in a second.
+    pub asked_again_s: Option<f64>,
     /// After the upstream is well, until a second has at least 9 in 10 of the fresh answers of the healthy time.
     pub fresh_again_s: Option<f64>,
+    /// The way back, second by second.
+    pub seconds_after: Vec<Second>,
     pub cpu_us_per_query: f64,
+}
+
+/// One second of the way back.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Second {
+    pub right_percent: f64,
+    pub fresh_percent: f64,
+    pub upstream_queries: u64,
 }
 
 /// What the client saw in a stretch of time.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Phase {
+    /// Without those for names that were never answered before: on a machine that stalls while warming there may be some.
     pub asked: usize,
     pub right_percent: f64,
     pub fresh_percent: f64,
@@ -142,7 +155,7 @@ impl Phase {
         let mut phase = Self::default();
         let (mut right, mut fresh) = (0, 0);
         let mut latency_ms = Vec::new();
-        for one in asked {
+        for one in asked.filter(|one| one.known) {
             phase.asked += 1;
             fresh += usize::from(one.fresh);
             latency_ms.push(one.latency.unwrap_or(TIMEOUT).as_secs_f64() * 1e3);
@@ -332,9 +345,31 @@ fn score(column: &Column, asked: &[Asked], times: &Times, machine_busy_percent: 
             / (ill_from.saturating_sub(HEALTHY_FROM)).as_secs_f64(),
         healthy_peak_per_s: peak(&healthy_tenths),
         recovery_peak_per_s: peak(&tenths(well_from, well_from + Duration::from_secs(2))),
+        asked_again_s: asked_again(
+            &tenths(well_from, times.end()),
+            sum(&healthy_tenths),
+            healthy_tenths.len(),
+        ),
         fresh_again_s: fresh_again(asked, healthy.fresh_percent, well_from, times.end()),
+        seconds_after: (0..times.after.as_secs())
+            .map(|second| {
+                let from = well_from + Duration::from_secs(second);
+                let to = from + Duration::from_secs(1);
+                let phase = Phase::between(asked, from, to);
+                let (right_percent, fresh_percent) = (phase.right_percent, phase.fresh_percent);
+                Second { right_percent, fresh_percent, upstream_queries: sum(&tenths(from, to)) }
+            })
+            .collect(),
         cpu_us_per_query: per_query(column.cpu_after.saturating_sub(column.cpu_before).as_secs_f64() * 1e6),
     }
+}
+
+/// Seconds until ten tenths together have half of what a healthy second has.
+fn asked_again(tenths: &[u32], healthy: u64, healthy_tenths: usize) -> Option<f64> {
+    let enough =
+        number(usize::try_from(healthy).unwrap_or(usize::MAX)) / number(healthy_tenths.max(1)) * 10.0 / 2.0;
+    let start = tenths.windows(10).position(|second| f64::from(second.iter().sum::<u32>()) >= enough)?;
+    Some(number(start) / 10.0)
 }
 
 /// Looks every tenth of a second for the first whole second that is as fresh as before.
@@ -382,7 +417,7 @@ struct Targets {
     p99: bool,
     max: bool,
     upstream: bool,
-    fresh: bool,
+    asked_again: bool,
     peak: bool,
 }
 
@@ -399,7 +434,7 @@ impl Targets {
             p99: row.settled.p99_ms <= p99_most_ms(row),
             max: scored.max_ms <= CLIENT_TIMER_MS,
             upstream: row.upstream_per_query <= UPSTREAM_PER_QUERY_MOST,
-            fresh: row.fresh_again_s.is_some_and(|seconds| seconds <= FRESH_AGAIN_MOST_S),
+            asked_again: row.asked_again_s.is_some_and(|seconds| seconds <= ASKED_AGAIN_MOST_S),
             peak: row.recovery_peak_per_s <= row.healthy_peak_per_s,
         }
     }
@@ -434,7 +469,12 @@ fn budgets(row: &Row) -> Vec<Budget> {
             format!("≤ {UPSTREAM_PER_QUERY_MOST}"),
             targets.upstream,
         ),
-        budget("fresh again", seconds(row.fresh_again_s), format!("≤ {FRESH_AGAIN_MOST_S} s"), targets.fresh),
+        budget(
+            "asked again",
+            seconds(row.asked_again_s),
+            format!("≤ {ASKED_AGAIN_MOST_S} s"),
+            targets.asked_again,
+        ),
         budget(
             "peak after",
             format!("{} q/s", row.recovery_peak_per_s),
@@ -454,7 +494,7 @@ pub fn print(outage: &Outage, colours: bool) -> String {
     let mut text = format!(
         "{rate} questions a second for {names} names with a TTL of {ttl_s} s; the upstream is ill for {ill_s} s\n\
          targets: 100 % right; p99 as fresh hits; nobody waits longer than 1.8 s; at most 0.05 upstream queries per \
-         question; fresh again in 5 s; peak after ≤ healthy\n"
+         question; asked again at half the healthy rate within 5 s; peak after ≤ healthy\n"
     );
     let mut illnesses: Vec<_> = outage.rows.iter().map(|row| row.illness).collect();
     illnesses.dedup();
@@ -476,7 +516,7 @@ pub fn print(outage: &Outage, colours: bool) -> String {
     text
 }
 
-const HEADS: [&str; 12] = [
+const HEADS: [&str; 13] = [
     "server",
     "right %",
     "p50 ms",
@@ -485,7 +525,8 @@ const HEADS: [&str; 12] = [
     "fresh p99",
     "up/query",
     "healthy",
-    "fresh again",
+    "asked again",
+    "all fresh",
     "peak after",
     "healthy",
     "otherwise",
@@ -505,7 +546,8 @@ fn cells(row: &Row) -> Vec<Cell> {
         Cell::number(row.fresh_hits.p99_ms, 2),
         marked(Cell::number(row.upstream_per_query, 3), targets.upstream),
         Cell::number(row.upstream_healthy_per_s / f64::from(RATE), 3),
-        marked(Cell::new(seconds(row.fresh_again_s)), targets.fresh),
+        marked(Cell::new(seconds(row.asked_again_s)), targets.asked_again),
+        Cell::new(seconds(row.fresh_again_s)),
         marked(Cell::new(format!("{}/s", row.recovery_peak_per_s)), targets.peak),
         Cell::new(format!("{}/s", row.healthy_peak_per_s)),
         Cell::new(otherwise(scored)),
@@ -536,7 +578,7 @@ const RATE: u32 = 500;
 /// The client timer's 1.8 s, and what it takes to act on it.
 const CLIENT_TIMER_MS: f64 = 1_850.0;
 const UPSTREAM_PER_QUERY_MOST: f64 = 0.05;
-const FRESH_AGAIN_MOST_S: f64 = 5.0;
+const ASKED_AGAIN_MOST_S: f64 = 5.0;
 
 #[cfg(test)]
 mod tests {
@@ -544,20 +586,29 @@ mod tests {
 
     fn asked(at_ms: u64, verdict: Option<Verdict>, fresh: bool) -> Asked {
         let latency = verdict.map(|_| Duration::from_millis(1));
-        Asked { at: Duration::from_millis(at_ms), latency, verdict, fresh, repeated: false }
+        Asked { at: Duration::from_millis(at_ms), latency, verdict, fresh, repeated: false, known: true }
     }
 
     #[test]
     fn what_is_not_answered_waits_two_seconds_and_is_not_right() {
         let right = Some(Verdict::Right);
         let seen = [right, right, None, Some(Verdict::Rcode(2))].map(|verdict| asked(0, verdict, false));
-        let phase = Phase::of(seen.iter());
+        let unknown = Asked { known: false, ..asked(0, None, false) };
+        let phase = Phase::of(seen.iter().chain([&unknown]));
         assert_eq!((phase.asked, phase.unanswered, phase.servfail), (4, 1, 1));
         assert_eq!(
             [phase.right_percent, phase.p50_ms, phase.max_ms].map(|value| value.to_string()),
             ["50", "1", "2000"]
         );
         assert_eq!(otherwise(&phase), "1 no answer, 1 SERVFAIL");
+    }
+
+    #[test]
+    fn asked_again_is_half_the_healthy_rate_over_a_second() {
+        // Healthy 20 a second; silent for 3 s, then 1 a tenth.
+        let tenths: Vec<_> = (0..60).map(|tenth| u32::from(tenth >= 30)).collect();
+        assert_eq!(asked_again(&tenths, 200, 100).map(|s| format!("{s:.1}")), Some("3.0".into()));
+        assert_eq!(asked_again(&tenths, 400, 100), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use dogwatch_tests::bench::{
     echo,
     outage::{self, Illness},
     peers::Peer,
-    race, table,
+    race, snapshot, table,
 };
 use serde::Serialize;
 
@@ -56,6 +56,17 @@ enum Part {
         /// Illnesses at the same time, each with servers of its own; more spoil the latencies
         #[arg(long, default_value_t = 2)]
         at_once: usize,
+    },
+    /// What a restart with a full cache takes, and what a name costs in memory and on disk
+    Snapshot {
+        #[command(flatten)]
+        output: Output,
+        /// Names in the cache
+        #[arg(long, value_delimiter = ',', default_value = "100000,1000000")]
+        names: Vec<u32>,
+        /// Restarts of each kind
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
     },
     /// (internal) be the echo server
     #[command(hide = true)]
@@ -111,6 +122,13 @@ fn main() -> Result<()> {
                 + "\n"
                 + &table::budgets(&outage.budgets, table::colours());
             output.give(&outage, &tables)
+        }
+        Part::Snapshot { output, names, rounds } => {
+            let snapshot = snapshot::run(&names, rounds, folder.path(), &progress)?;
+            let tables = snapshot::print(&snapshot, table::colours())
+                + "\n"
+                + &table::budgets(&snapshot.budgets, table::colours());
+            output.give(&snapshot, &tables)
         }
         Part::Echo { address } => Ok(echo::serve(address)?),
     }

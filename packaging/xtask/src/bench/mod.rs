@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `dns` | what an answer costs, beside a bare echo, Unbound, dnsmasq, Knot Resolver, PowerDNS Recursor and dnsdist |
 //! | `outage` | what clients live through while the upstream is ill, beside the same peers at their best |
+//! | `snapshot` | what a restart with a full cache takes, what a name costs in memory and on disk |
 //! | [`footprint`] | what the three daemons cost a host |
 //!
 //! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and one table of budgets ends
@@ -43,6 +44,12 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What a restart with 100,000 and 1,000,000 names takes, and what a name costs in memory and on disk
+    Snapshot {
+        /// For example `--names 100000 --rounds 5`; `--help` lists all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What the daemons cost a host with 50 checks
     Footprint {
         /// How long CPU time is counted
@@ -76,6 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let all = [
         Part::Dns { arguments: vec!["--million".into()] },
         Part::Outage { arguments: Vec::new() },
+        Part::Snapshot { arguments: Vec::new() },
         Part::Footprint { seconds: 60 },
     ];
     let parts = options.part.as_ref().map_or(all.to_vec(), |part| vec![part.clone()]);
@@ -115,6 +123,7 @@ impl Part {
         match self {
             Self::Dns { .. } => "dns",
             Self::Outage { .. } => "outage",
+            Self::Snapshot { .. } => "snapshot",
             Self::Footprint { .. } => "footprint",
         }
     }
@@ -129,7 +138,9 @@ impl Part {
                 }
                 Ok((serde_json::to_value(&costs)?, footprint::budgets(&costs)))
             }
-            Self::Dns { arguments } | Self::Outage { arguments } => bench(self.name(), arguments, json),
+            Self::Dns { arguments } | Self::Outage { arguments } | Self::Snapshot { arguments } => {
+                bench(self.name(), arguments, json)
+            }
         }
     }
 }
