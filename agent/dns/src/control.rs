@@ -6,19 +6,28 @@
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/why?name=NAME&type=TYPE` | [`Why`] |
 //! | `POST /v1/accept` `{"name": NAME}` | takes upstream's word for that name and all below it: [`Acceptance`] |
+//! | `GET /v1/top?order=uses\|stale\|risk&limit=N` | `Vec<`[`Listed`]`>` |
+//! | `GET /v1/dump?zone=ZONE&from=PLACE` | [`Page`] |
+//! | `POST /v1/flush` [`Flush`] | [`Flushed`] |
+//! | `POST /v1/drill` [`Drill`] | [`DrillStatus`] |
+//! | `DELETE /v1/drill` | `null` |
 //!
-//! Who may connect may ask and accept: the socket's mode says who that is.
+//! Who may connect (the socket's group) may do all of it. What changes something is logged with the caller's login name,
+//! which the kernel says.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Query, State},
-    http::StatusCode,
+    extract::{ConnectInfo, Query, State, rejection::JsonRejection},
+    http::{Method, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use dogwatch_daemon::unix_http::{CallError, Client, Peer};
+use dogwatch_daemon::{
+    duration::Span,
+    unix_http::{CallError, Client, Peer},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,9 +35,9 @@ use tokio::{
 };
 
 use crate::{
-    event::{Event, Question},
-    guard, name,
-    resolver::{SensorResult, Status, Why},
+    event::{Event, NewDrill, Question},
+    fire_drill, guard, name,
+    resolver::{DrillStatus, Flushed, Listed, Order, Page, Selection, SensorResult, Status, Why},
 };
 
 /// The loop answers within milliseconds or is in trouble.
@@ -40,6 +49,10 @@ pub(crate) fn router(events: mpsc::Sender<Event>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/why", get(why))
         .route("/v1/accept", post(accept))
+        .route("/v1/top", get(top))
+        .route("/v1/dump", get(dump))
+        .route("/v1/flush", post(flush))
+        .route("/v1/drill", post(start_drill).delete(end_drill))
         .with_state(events)
 }
 
@@ -65,14 +78,10 @@ fn type_a() -> String {
 }
 
 async fn why(State(events): Events, Query(query): Query<WhyQuery>) -> Response {
-    let Some(name) = name::from_text(&query.name) else {
-        return refuse(StatusCode::BAD_REQUEST, &format!("{:?} is not a domain name", query.name));
-    };
-    let Some(kind) = name::type_from_text(&query.kind) else {
-        let message = format!("{:?} is not a record type; write one like A, AAAA or TYPE65", query.kind);
-        return refuse(StatusCode::BAD_REQUEST, &message);
-    };
-    ask(&events, |answer| Question::Why { name, kind, answer }).await
+    match domain(&query.name).and_then(|name| Ok((name, record_type(&query.kind)?))) {
+        Ok((name, kind)) => ask(&events, |answer| Question::Why { name, kind, answer }).await,
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,6 +143,123 @@ async fn accept(
     .into_response()
 }
 
+#[derive(Deserialize)]
+struct TopQuery {
+    order: Order,
+    limit: usize,
+}
+
+async fn top(State(events): Events, Query(query): Query<TopQuery>) -> Response {
+    ask(&events, |answer| Question::Top { order: query.order, limit: query.limit, answer }).await
+}
+
+#[derive(Deserialize)]
+struct DumpQuery {
+    zone: String,
+    from: u32,
+}
+
+async fn dump(State(events): Events, Query(query): Query<DumpQuery>) -> Response {
+    match domain(&query.zone) {
+        Ok(zone) => ask(&events, |answer| Question::Dump { zone, from: query.from, answer }).await,
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// Which answers to take out: those of a name (of one type, if it says so), or all at and below a zone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flush {
+    pub name: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub zone: Option<String>,
+    /// Even while upstreams are ill.
+    #[serde(default)]
+    pub force: bool,
+}
+
+impl Flush {
+    fn selection(&self) -> Result<Selection, String> {
+        match (&self.name, &self.zone, &self.kind) {
+            (Some(name), None, None) => Ok(Selection::Name(domain(name)?, None)),
+            (Some(name), None, Some(kind)) => Ok(Selection::Name(domain(name)?, Some(record_type(kind)?))),
+            (None, Some(zone), None) => Ok(Selection::Zone(domain(zone)?)),
+            _ => Err("say what: a name, with or without a type, or --zone ZONE (`.` for all)".into()),
+        }
+    }
+}
+
+async fn flush(
+    State(events): Events,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Flush>, JsonRejection>,
+) -> Response {
+    let flush = match body {
+        Ok(Json(flush)) => flush,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    match flush.selection() {
+        Ok(selection) => {
+            let (force, by) = (flush.force, peer.name());
+            ask(&events, |answer| Question::Flush { selection, force, by, answer }).await
+        }
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+/// A fire drill to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drill {
+    pub mode: String,
+    /// Names at and below it; `.` for all.
+    pub zone: String,
+    pub for_s: u64,
+}
+
+impl Drill {
+    fn read(&self) -> Result<NewDrill, String> {
+        let lasts = Duration::from_secs(self.for_s);
+        if lasts.is_zero() || lasts > fire_drill::LASTS_MAX {
+            return Err(format!("a drill lasts between 1s and {}", Span(fire_drill::LASTS_MAX)));
+        }
+        Ok(NewDrill { mode: self.mode.parse()?, zone: domain(&self.zone)?, lasts })
+    }
+}
+
+async fn start_drill(
+    State(events): Events,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Drill>, JsonRejection>,
+) -> Response {
+    let drill = match body {
+        Ok(Json(drill)) => drill.read(),
+        Err(error) => Err(error.body_text()),
+    };
+    match drill {
+        Ok(drill) => {
+            ask(&events, |answer| Question::Drill { drill: Some(drill), by: peer.name(), answer }).await
+        }
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
+    }
+}
+
+async fn end_drill(State(events): Events, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
+    ask(&events, |answer| Question::Drill { drill: None, by: peer.name(), answer }).await
+}
+
+fn domain(text: &str) -> Result<Vec<u8>, String> {
+    let mut name = name::from_text(text).ok_or_else(|| format!("{text:?} is not a domain name"))?;
+    name.make_ascii_lowercase();
+    Ok(name)
+}
+
+fn record_type(text: &str) -> Result<u16, String> {
+    name::type_from_text(text)
+        .ok_or_else(|| format!("{text:?} is not a record type; write one like A, AAAA or TYPE65"))
+}
+
 async fn ask<T: Serialize>(
     events: &mpsc::Sender<Event>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
@@ -186,6 +312,26 @@ impl Control {
 
     pub async fn why(&self, name: &str, kind: &str) -> Result<Why, CallError> {
         self.0.get(&format!("/v1/why?name={}&type={}", encoded(name), encoded(kind))).await
+    }
+
+    pub async fn top(&self, order: &str, limit: usize) -> Result<Vec<Listed>, CallError> {
+        self.0.get(&format!("/v1/top?order={}&limit={limit}", encoded(order))).await
+    }
+
+    pub async fn dump(&self, zone: &str, from: u32) -> Result<Page, CallError> {
+        self.0.get(&format!("/v1/dump?zone={}&from={from}", encoded(zone))).await
+    }
+
+    pub async fn flush(&self, flush: &Flush) -> Result<Flushed, CallError> {
+        self.0.post("/v1/flush", flush).await
+    }
+
+    pub async fn start_drill(&self, drill: &Drill) -> Result<Option<DrillStatus>, CallError> {
+        self.0.post("/v1/drill", drill).await
+    }
+
+    pub async fn end_drill(&self) -> Result<Option<DrillStatus>, CallError> {
+        self.0.call(Method::DELETE, "/v1/drill", None::<&()>).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `dogwatch dns status` and `dogwatch dns why` print.
+//! What `dogwatch dns status`, `why`, `top` and `dump` print.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -6,12 +6,20 @@ use dogwatch_daemon::duration::Span;
 
 use crate::{
     control::Acceptance,
-    resolver::{Status, Why},
+    resolver::{Listed, Status, Why},
 };
 
 /// The cache on one screen.
 pub fn status(status: &Status) -> String {
     let mut text = String::new();
+    if let Some(drill) = &status.drill {
+        let (zone, until) = (drill_zone(&drill.zone), drill.until);
+        let _ = writeln!(
+            text,
+            "FIRE DRILL ({}, {zone}) by {} until {until:.0}; `dogwatch dns drill --stop` ends it",
+            drill.mode, drill.by
+        );
+    }
     let mib = status.bytes / (1 << 20);
     let _ = writeln!(text, "upstreams {}; {} answers kept, {mib} MiB", status.health, status.names);
     for upstream in &status.upstreams {
@@ -99,6 +107,83 @@ pub fn accept(done: &Acceptance) -> String {
     }
     let _ = writeln!(text, "its names are not guarded for {}", seconds(done.unguarded_s));
     text
+}
+
+/// A table; what is past its TTL is marked so.
+pub fn top(listed: &[Listed]) -> String {
+    let mut text = String::new();
+    if listed.is_empty() {
+        return "no such name in the cache\n".into();
+    }
+    let width = listed.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(4, 60);
+    let _ = writeln!(
+        text,
+        "{:>8}  {:<width$}  {:<6}  {:<12}  {:<10}  ANSWER",
+        "USES", "NAME", "TYPE", "TTL", "LAST USED"
+    );
+    for one in listed {
+        let last = format!("{} ago", coarse(one.idle_s));
+        let _ = writeln!(
+            text,
+            "{:>8}  {:<width$}  {:<6}  {:<12}  {last:<10}  {}",
+            one.uses,
+            one.name,
+            one.kind,
+            age(one.left_s),
+            answer(one)
+        );
+    }
+    text
+}
+
+/// Lines as in a zone file; what that cannot say stands behind the semicolon.
+pub fn dump(listed: &[Listed]) -> String {
+    let mut text = String::new();
+    for one in listed {
+        let (name, kind) = (&one.name, &one.kind);
+        let dot = if name == "." { "" } else { "." };
+        let ttl = one.left_s.max(0);
+        let mut notes = vec![age(one.left_s), format!("uses {}", one.uses)];
+        notes.extend(one.dnssec_ok.then(|| "DO".into()));
+        notes.extend(one.checking_disabled.then(|| "CD".into()));
+        let notes = notes.join(", ");
+        if one.records.is_empty() {
+            let _ = writeln!(text, "; {name}{dot} {ttl} IN {kind} {} ; {notes}", one.verdict);
+        }
+        for record in &one.records {
+            let _ = writeln!(text, "{name}{dot} {ttl} IN {record} ; {notes}");
+        }
+    }
+    text
+}
+
+fn answer(one: &Listed) -> String {
+    match one.records.as_slice() {
+        [] => one.verdict.clone(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+fn age(left_s: i64) -> String {
+    if left_s >= 0 {
+        format!("{} left", coarse(left_s.unsigned_abs()))
+    } else {
+        format!("stale {}", coarse(left_s.unsigned_abs()))
+    }
+}
+
+/// Two units are as exact as anyone reads.
+fn coarse(whole: u64) -> Span {
+    seconds(match whole {
+        0..60 => whole,
+        60..86_400 => whole - whole % 60,
+        _ => whole - whole % 3_600,
+    })
+}
+
+fn drill_zone(zone: &str) -> String {
+    if zone == "." { "all names".into() } else { format!("names below {zone}") }
 }
 
 fn seconds(seconds: u64) -> Span {

@@ -15,7 +15,8 @@
 //! | [`snapshot`] | shell | the cache on disk |
 //! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
 //! | [`host_resolver`] | shell | `dogwatch dns enable` and `disable`: the host's resolver configuration |
-//! | [`explain`] | shell | what `dogwatch dns status` and `why` print |
+//! | [`fire_drill`] | pure | pretends that upstreams are ill, for a rehearsal on a live host |
+//! | [`explain`] | shell | what `dogwatch dns status`, `why`, `top` and `dump` print |
 //!
 //! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
 
@@ -28,6 +29,7 @@ pub mod endpoint;
 mod event;
 pub mod explain;
 mod failures;
+pub mod fire_drill;
 pub mod group;
 pub mod guard;
 pub mod host_resolver;
@@ -36,6 +38,7 @@ pub mod moment;
 pub mod name;
 pub mod pace;
 pub mod policy;
+mod present;
 pub mod reply;
 pub mod resolver;
 pub mod server;

@@ -93,6 +93,20 @@ pub fn zone_of(key: &[u8]) -> &[u8] {
     &name[zone.min(name.len())..]
 }
 
+/// Whether `name` is `zone` or lies below it. Both in wire format; `zone` in lower case.
+pub fn is_below(name: &[u8], zone: &[u8]) -> bool {
+    let Some(mut over) = name.len().checked_sub(zone.len()) else { return false };
+    // Label by label: `xcorp.example` does not lie below `corp.example`.
+    let mut at = 0;
+    while over > 0 {
+        let Some(step) = name.get(at).map(|&len| 1 + usize::from(len)).filter(|&step| step <= over) else {
+            return false;
+        };
+        (at, over) = (at + step, over - step);
+    }
+    name.get(at..).is_some_and(|rest| rest.eq_ignore_ascii_case(zone))
+}
+
 fn is_name(wire: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&len) = wire.get(at) {
@@ -214,6 +228,14 @@ mod tests {
             ["example.com", "example.com", "com", "."]
         );
         assert_eq!(zone_of(&[9, 9, 0, 1, 0, 1, 0]), [9, 9]);
+    }
+
+    #[test]
+    fn below_a_zone_is_by_whole_labels() {
+        let below = |name, zone| is_below(&from_text(name).unwrap(), &from_text(zone).unwrap());
+        assert!(below("a.Corp.example", "corp.example") && below("corp.example", "corp.example"));
+        assert!(below("anything", ".") && below(".", "."));
+        assert!(!below("xcorp.example", "corp.example") && !below("example", "corp.example"));
     }
 
     #[test]

@@ -330,8 +330,11 @@ impl Server {
 
     /// Does what the core says.
     async fn carry_out(&mut self) {
+        let now = self.clock.now();
         while let Some(send) = self.resolver.poll_send() {
-            self.upstreams.start(send).await;
+            if !self.resolver.pretend(&send, now) {
+                self.upstreams.start(send).await;
+            }
         }
         while let Some((client, answer)) = self.resolver.poll_reply() {
             match client {

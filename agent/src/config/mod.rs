@@ -127,6 +127,14 @@ pub fn socket(path: &Path) -> PathBuf {
     written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
 
+/// The agent's socket and those of its alertds: as `path` says, whatever else is wrong there.
+pub fn sockets(path: &Path) -> (PathBuf, Vec<PathBuf>) {
+    let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let alertds = files.into_iter().rev().find_map(|(_, file)| file.alertd.sockets);
+    let alertds = alertds.map_or_else(|| vec![PathBuf::from(DEFAULT_ALERTD)], toml::Spanned::into_inner);
+    (socket(path), alertds)
+}
+
 /// This machine's name as the kernel knows it.
 fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -150,6 +158,8 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     Ok(format!("{:032x}", u128::from_be_bytes(first)))
 }
 
+/// Where the package's alertd listens.
+const DEFAULT_ALERTD: &str = "/run/alertd/alertd.sock";
 const DEFAULT_SOCKET: &str = "/run/dogwatch/agent.sock";
 
 /// Where the package puts it.

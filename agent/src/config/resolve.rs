@@ -126,7 +126,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
 }
 
 fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
-    let mut sockets = vec![PathBuf::from("/run/alertd/alertd.sock")];
+    let mut sockets = vec![PathBuf::from(super::DEFAULT_ALERTD)];
     let mut heartbeat = Duration::from_secs(30);
     let mut timeout = Duration::from_secs(10);
     for (source, file) in files {

@@ -92,7 +92,12 @@ impl Cache {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Slot, Held<'_>)> {
-        self.table.iter()
+        self.iter_from(0)
+    }
+
+    /// From this place on: for who lists the cache in parts. Changes between the parts may be missed or seen.
+    pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+        self.table.iter_from(from)
     }
 
     pub fn len(&self) -> usize {

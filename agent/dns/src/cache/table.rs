@@ -71,10 +71,13 @@ impl Table {
         RwLockReadGuard::try_map(self.shards[shard].read(), |shard| shard.entry(place)).ok()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, Held<'_>)> {
-        (0..SHARDS).flat_map(move |shard| {
+    /// From this place on, in an order that lasts as long as the places.
+    pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+        let (first, start) = parts(from);
+        (first..SHARDS).flat_map(move |shard| {
             let places = self.shards[shard].read().entries.len();
-            (0..places).filter_map(move |place| Some((slot(shard, place), self.get(slot(shard, place))?)))
+            let start = if shard == first { start } else { 0 };
+            (start..places).filter_map(move |place| Some((slot(shard, place), self.get(slot(shard, place))?)))
         })
     }
 

@@ -15,6 +15,7 @@ mod counts;
 mod flight;
 mod guard_sensor;
 mod guarding;
+mod inspect;
 mod sensors;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::{
 pub use self::{
     counts::Counts,
     guard_sensor::{Holding, WhyHeld},
+    inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
 use self::{
@@ -40,6 +42,7 @@ use crate::{
     cache::{self, Bounds, Cache, Slot},
     endpoint::Endpoint,
     failures::Failures,
+    fire_drill::FireDrill,
     group::CLIENT_TIMER_MAX,
     guard,
     moment::Moment,
@@ -142,6 +145,9 @@ pub struct Resolver {
     sends: VecDeque<Send>,
     replies: VecDeque<(Client, Vec<u8>)>,
     learned: VecDeque<Box<[u8]>>,
+    /// Flushed by hand, not yet off the disk.
+    forgotten: VecDeque<Box<[u8]>>,
+    fire_drill: Option<FireDrill>,
     last_minute: LastMinute,
     pub counts: Counts,
     random: fastrand::Rng,
@@ -162,6 +168,8 @@ impl Resolver {
             sends: VecDeque::new(),
             replies: VecDeque::new(),
             learned: VecDeque::new(),
+            forgotten: VecDeque::new(),
+            fire_drill: None,
             last_minute: LastMinute::default(),
             counts: Counts::default(),
             random: fastrand::Rng::with_seed(seed),
@@ -285,6 +293,7 @@ impl Resolver {
 
     /// Time has passed: probes, timers, paced refreshes.
     pub fn on_wakeup(&mut self, now: Moment) {
+        self.end_fire_drill_if_over(now);
         self.send_probes(now);
         while let Some(&Reverse((at, flight))) = self.timers.peek() {
             if at > now {
@@ -302,7 +311,8 @@ impl Resolver {
     /// When [`Self::on_wakeup`] is needed next.
     pub fn next_wakeup(&self) -> Option<Moment> {
         let timer = self.timers.peek().map(|&Reverse((at, _))| at);
-        self.zones.iter().filter_map(Zone::next_wakeup).chain(timer).min()
+        let drill = self.fire_drill.as_ref().map(|drill| drill.until);
+        self.zones.iter().filter_map(Zone::next_wakeup).chain(timer).chain(drill).min()
     }
 
     pub fn poll_send(&mut self) -> Option<Send> {

@@ -9,7 +9,7 @@ use dogwatch_daemon::duration::Span;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Resolver, guard_sensor::WhyHeld};
+use super::{Resolver, guard_sensor::WhyHeld, inspect::DrillStatus};
 use crate::{
     breaker::State,
     cache::Entry,
@@ -17,7 +17,8 @@ use crate::{
     moment::Moment,
     name::{self, Key},
     policy::{Held, Upstreams},
-    wire::{self, Question, Verdict},
+    present,
+    wire::{Question, Verdict},
     zone::Zone,
 };
 
@@ -43,6 +44,9 @@ pub struct Status {
     pub bytes: usize,
     pub masking: Masking,
     pub sensors: Vec<SensorResult>,
+    /// The fire drill that runs, if one does.
+    #[serde(default)]
+    pub drill: Option<DrillStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,11 +112,19 @@ impl Resolver {
     /// The check results `dns-upstream`, `dns-stale` and `dns-guard`. `wall` is what people call `now`.
     pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
         let (masking, held) = self.walk(now);
-        vec![
+        let mut sensors = vec![
             self.upstream_sensor(&masking, &held, now, wall),
             self.stale_sensor(&masking, now, wall),
             self.guard_sensor(now, wall),
-        ]
+        ];
+        if let Some(drill) = self.drill_status(now, wall) {
+            // Whoever is woken by it should read this first.
+            for sensor in sensors.iter_mut().filter(|sensor| sensor.state != OK) {
+                let until = clock_time(drill.until);
+                sensor.text = format!("FIRE DRILL by {} until {until}: {}", drill.by, sensor.text);
+            }
+        }
+        sensors
     }
 
     /// Walks all entries: for a question every few seconds, not for one a query.
@@ -160,6 +172,7 @@ impl Resolver {
             bytes: self.cache.bytes(),
             masking: self.masking(now),
             sensors: self.sensors(now, wall),
+            drill: self.drill_status(now, wall),
         }
     }
 
@@ -204,7 +217,7 @@ impl Resolver {
             held: held.into(),
             plan: plan.to_string(),
             verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
-            records: entry.map(records).unwrap_or_default(),
+            records: entry.map(|entry| present::records(entry.kept().message)).unwrap_or_default(),
             learned: entry.map(|entry| at(entry.learned(), now, wall)),
             ttl_s: entry.map_or(0, |entry| entry.ttl().as_secs()),
             left_s: entry.map_or(0, |entry| match stale_for {
@@ -395,20 +408,10 @@ fn health_name(upstreams: Upstreams) -> &'static str {
     }
 }
 
-fn verdict_name(verdict: Verdict) -> &'static str {
+pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Positive => "positive",
         Verdict::NoData => "no data",
         Verdict::NxDomain => "nxdomain",
     }
-}
-
-fn records(entry: &Entry) -> Vec<String> {
-    wire::answers(entry.kept().message)
-        .map(|(kind, data)| match (kind, <[u8; 4]>::try_from(data), <[u8; 16]>::try_from(data)) {
-            (1, Ok(address), _) => format!("A {}", std::net::Ipv4Addr::from(address)),
-            (28, _, Ok(address)) => format!("AAAA {}", std::net::Ipv6Addr::from(address)),
-            _ => format!("{} ({} bytes)", name::type_to_text(kind), data.len()),
-        })
-        .collect()
 }
