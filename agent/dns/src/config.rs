@@ -109,6 +109,8 @@ impl Config {
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
             guard: self.guard.clone(),
+            pinned: Vec::new(),
+            host_phase: 0,
         }
     }
 

@@ -75,7 +75,12 @@ pub fn why(why: &Why) -> String {
             guard.until, guard.end_with
         );
     }
-    let _ = writeln!(text, "  uses      {}", why.uses);
+    let kept = match (why.pinned, why.kept_warm) {
+        (true, _) => "; pinned: refreshed without clients, never evicted",
+        (false, true) => "; kept warm: refreshed before it expires, client or not",
+        (false, false) => "",
+    };
+    let _ = writeln!(text, "  uses      {}{kept}", why.uses);
     let _ = writeln!(text, "  now       {}", why.plan);
     if why.zone != "." {
         let _ = writeln!(text, "  zone      {}", why.zone);

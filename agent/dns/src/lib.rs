@@ -37,14 +37,17 @@ pub mod metrics;
 pub mod moment;
 pub mod name;
 pub mod pace;
+pub mod pinned;
 pub mod policy;
 mod present;
+pub mod recovery;
 pub mod reply;
 pub mod resolver;
 pub mod server;
 pub mod snapshot;
 mod stream;
 pub mod upstream;
+pub mod warm;
 pub mod wire;
 pub mod zone;
 

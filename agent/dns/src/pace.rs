@@ -21,11 +21,24 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(per_second: u32, burst: u32, now: Moment) -> Self {
-        let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
+    /// A full bucket of `burst` tokens, which fills at `per_second`; at least one token an hour.
+    pub fn new(per_second: f64, burst: u32, now: Moment) -> Self {
         let clock = FakeRelativeClock::default();
-        Self { limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock, turned_to: now }
+        let limiter = RateLimiter::direct_with_clock(quota(per_second, burst), clock.clone());
+        Self { limiter, clock, turned_to: now }
+    }
+
+    /// A bucket for an even flow: of one token, or as many as come in 20 ms, for timers are no finer than that.
+    pub fn even(per_second: f64, now: Moment) -> Self {
+        Self::new(per_second, even_burst(per_second), now)
+    }
+
+    /// Takes a new rate for an even flow. The bucket is empty then: a rate that changes often gives no tokens away.
+    pub fn set_rate(&mut self, per_second: f64, now: Moment) {
+        *self = Self::even(per_second, now);
+        for _ in 0..even_burst(per_second) {
+            let _ = self.take(now);
+        }
     }
 
     /// Takes a token, or says how long until there is one.
@@ -35,8 +48,20 @@ impl Pace {
         self.limiter
             .check()
             // Rounded up to the clock's millisecond, or the caller wakes too early for ever.
-            .map_err(|not_until| not_until.wait_time_from(self.clock.now()) + Duration::from_millis(1))
+            .map_err(|not_until| not_until.wait_time_from(self.clock.now()) + Duration::from_nanos(999_999))
     }
+}
+
+fn even_burst(per_second: f64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let burst = (per_second / 50.0).clamp(0.0, 1_000.0) as u32;
+    burst + 1
+}
+
+fn quota(per_second: f64, burst: u32) -> Quota {
+    let period = Duration::from_secs_f64(1.0 / per_second.clamp(1.0 / 3_600.0, 1e6));
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    Quota::with_period(period).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
 }
 
 /// Mean events a second, over the last minutes.
@@ -71,6 +96,12 @@ impl Meter {
         self.per_second
     }
 
+    /// The same, if it has watched long enough to know.
+    pub fn known(&mut self, now: Moment) -> Option<f64> {
+        let rate = self.per_second(now);
+        (self.filled >= WINDOW).then_some(rate)
+    }
+
     fn roll(&mut self, now: Moment) {
         let passed = now.since(self.since);
         if passed < WINDOW {
@@ -92,7 +123,7 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_rate_and_says_when_the_next_token_comes() {
         let mut now = Moment::START;
-        let mut pace = Pace::new(10, 1, now);
+        let mut pace = Pace::new(10.0, 1, now);
         let mut taken = 0;
         while now < Moment::START + Duration::from_secs(10) {
             match pace.take(now) {
@@ -101,6 +132,22 @@ mod tests {
             }
         }
         assert!((98..=101).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_rate_that_changes_all_the_time_gives_no_tokens_away() {
+        let mut now = Moment::START;
+        let mut pace = Pace::new(0.5, 1, now);
+        let mut taken = 0;
+        for step in 0..200 {
+            if step % 10 == 0 {
+                pace.set_rate(if step % 20 == 0 { 0.5 } else { 0.4 }, now);
+            }
+            taken += i32::from(pace.take(now).is_ok());
+            now = now + Duration::from_millis(500);
+        }
+        // Two or so in each five seconds.
+        assert!((30..=40).contains(&taken), "{taken}");
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::{
     name,
     pace::{Meter, Pace},
     policy::Upstreams,
+    recovery::Recovery,
     resolver::Settings,
+    warm,
     wire::Verdict,
 };
 
@@ -81,13 +83,12 @@ pub struct Zone {
     pub(crate) group: Group,
     /// The group's health as last reviewed.
     pub(crate) health: Upstreams,
-    /// The outage is over, but not all names asked for since are refreshed.
-    pub(crate) draining_since: Option<Moment>,
-    /// Stale names that were asked for, to be refreshed at a pace.
-    pub(crate) refresh: VecDeque<Box<[u8]>>,
-    pub(crate) refresh_pace: Pace,
-    pub(crate) refresh_pace_set: Moment,
-    pub(crate) refresh_at: Option<Moment>,
+    /// Since when the outage lasts; it is over when the recovery is.
+    pub(crate) down_at: Option<Moment>,
+    /// What is refreshed after an outage, and how fast.
+    pub(crate) recovery: Recovery,
+    /// What keeping names warm may cost.
+    pub(crate) warm: warm::Budget,
     /// Tries of names that nobody knows, while all upstreams are down.
     pub(crate) hopeless_pace: Pace,
     /// How much the upstreams are asked in normal times.
@@ -104,23 +105,19 @@ const CANARIES_MAX: usize = 8;
 const CANARY_GAP: Duration = Duration::from_secs(1);
 /// Names that nobody knows, asked while all upstreams are down: a few, for one of them may be back.
 const HOPELESS_PER_SECOND: u32 = 4;
-/// Refreshes after an outage go at least this fast.
-const REFRESH_PER_SECOND_MIN: f64 = 5.0;
 const ROOT_SUFFIX: &[u8] = &[0];
 
 impl Zone {
-    fn new(settings: ZoneSettings, now: Moment) -> Self {
+    fn new(settings: ZoneSettings, host: u64, now: Moment) -> Self {
         Self {
             group: Group::new(&settings.upstreams, now),
             guard: Guard::new(&settings.suffix, settings.guard.clone()),
             settings,
             health: Upstreams::Healthy,
-            draining_since: None,
-            refresh: VecDeque::new(),
-            refresh_pace: Pace::new(1, 1, now),
-            refresh_pace_set: now,
-            refresh_at: None,
-            hopeless_pace: Pace::new(HOPELESS_PER_SECOND, HOPELESS_PER_SECOND, now),
+            down_at: None,
+            recovery: Recovery::new(host),
+            warm: warm::Budget::new(now),
+            hopeless_pace: Pace::new(f64::from(HOPELESS_PER_SECOND), HOPELESS_PER_SECOND, now),
             baseline: Meter::new(now),
             canaries: VecDeque::new(),
             canary_at: now,
@@ -151,7 +148,7 @@ impl Zone {
     /// How the upstreams do, as the policy sees it.
     pub fn upstreams(&self) -> Upstreams {
         match self.health {
-            Upstreams::Healthy if self.draining_since.is_some() => Upstreams::Recovering,
+            Upstreams::Healthy if self.recovery.running() => Upstreams::Recovering,
             health => health,
         }
     }
@@ -181,23 +178,6 @@ impl Zone {
         if self.upstreams() == Upstreams::Healthy && !self.guard.tripped() {
             self.baseline.on_event(now);
         }
-    }
-
-    /// After an outage upstream is asked less than before it (new names and probes come on top); a quarter more each
-    /// minute, so that the queue surely ends.
-    pub(crate) fn set_refresh_pace(&mut self, now: Moment) {
-        self.refresh_pace_set = now;
-        let minutes = self.draining_since.map_or(0, |since| now.since(since).as_secs() / 60);
-        let growth = 0.75 + 0.25 * f64::from(u32::try_from(minutes).unwrap_or(u32::MAX));
-        let rate = (self.baseline.per_second(now) * growth).max(REFRESH_PER_SECOND_MIN);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let rate = rate.clamp(1.0, 10_000.0) as u32;
-        self.refresh_pace = Pace::new(rate, 1, now);
-    }
-
-    pub(crate) fn queue_refresh(&mut self, key: Box<[u8]>, now: Moment) {
-        self.refresh.push_back(key);
-        self.refresh_at.get_or_insert(now);
     }
 
     /// Keeps the question to probe with.
@@ -237,7 +217,7 @@ impl Zone {
     }
 
     pub(crate) fn next_wakeup(&self) -> Option<Moment> {
-        let refresh = self.refresh_at.filter(|_| !self.refresh.is_empty());
+        let refresh = self.recovery.next_wakeup().filter(|_| self.health != Upstreams::Down);
         [refresh, self.group.next_wakeup(), self.guard.next_wakeup()].into_iter().flatten().min()
     }
 }
@@ -255,8 +235,12 @@ pub struct Zones {
 impl Zones {
     pub fn new(settings: &Settings, now: Moment) -> Self {
         let mut zones = Self {
-            root: Zone::new(root_settings(settings), now),
-            others: settings.zones.iter().map(|zone| Zone::new(zone.clone(), now)).collect(),
+            root: Zone::new(root_settings(settings), settings.host_phase, now),
+            others: settings
+                .zones
+                .iter()
+                .map(|zone| Zone::new(zone.clone(), settings.host_phase, now))
+                .collect(),
             suffixes: Suffixes::default(),
         };
         zones.index();
@@ -281,12 +265,12 @@ impl Zones {
                     }
                     zone
                 }
-                None => Zone::new(wanted.clone(), now),
+                None => Zone::new(wanted.clone(), settings.host_phase, now),
             };
             self.others.push(zone);
         }
         self.index();
-        self.rehome(old.into_iter().flatten().collect(), now);
+        self.rehome();
         kept.insert(0, root_kept);
         Kept(kept)
     }
@@ -337,21 +321,11 @@ impl Zones {
         self.suffixes = Suffixes(suffixes.collect());
     }
 
-    /// Names may belong to another zone than before: what waits to be refreshed follows them, and a zone probes with
-    /// names of its own only.
-    fn rehome(&mut self, gone: Vec<Zone>, now: Moment) {
-        let mut refresh: Vec<_> = gone.into_iter().flat_map(|zone| zone.refresh).collect();
+    /// Names may belong to another zone than before: a zone probes with names of its own only.
+    fn rehome(&mut self) {
         for (place, zone) in (0..).zip(std::iter::once(&mut self.root).chain(&mut self.others)) {
             let belongs = |key: &[u8]| self.suffixes.of(name::name_of(key)) == ZoneId::new(place);
             zone.canaries.retain(|key| belongs(key));
-            let (stay, leave) = std::mem::take(&mut zone.refresh).into_iter().partition(|key| belongs(key));
-            zone.refresh = stay;
-            let leave: VecDeque<_> = leave;
-            refresh.extend(leave);
-        }
-        for key in refresh {
-            let id = self.of_key(&key);
-            self.get_mut(id).queue_refresh(key, now);
         }
     }
 }
@@ -446,14 +420,10 @@ mod tests {
         let mut zones = Zones::new(&settings(&[("a.example", 2), ("b.example", 3)]), now);
         let (a, b) = (zones.of_key(&key("x.a.example")), zones.of_key(&key("x.b.example")));
         zones.get_mut(a).note_canary(&key("x.a.example"), Verdict::Positive, now);
-        zones.get_mut(a).queue_refresh(key("y.a.example"), now);
-        zones.get_mut(ZoneId::ROOT).queue_refresh(key("z.c.example"), now);
         let kept = zones.set(&settings(&[("c.example", 4), ("b.example", 3)]), now);
         assert_eq!(kept.get(ZoneId::ROOT), Some(ZoneId::ROOT));
         assert_eq!((kept.get(a), kept.get(b)), (None, Some(zones.of_key(&key("x.b.example")))));
-        assert_eq!(zones.get(ZoneId::ROOT).refresh, [key("y.a.example")]);
         let c = zones.of_key(&key("c.example"));
-        assert_eq!(zones.get(c).refresh, [key("z.c.example")]);
         // A zone that knows no name yet probes with its own SOA, the root with its NS.
         let probe = |zones: &mut Zones, id| zones.get_mut(id).next_canary();
         assert_eq!(*probe(&mut zones, c), *b"\x01c\x07example\0\0\x06\0\x01\0");

@@ -53,7 +53,6 @@ pub struct Entry {
     marks: AtomicU8,
 }
 
-const QUEUED: u8 = 1;
 const REFRESH_ASKED: u8 = 2;
 const PINNED: u8 = 4;
 /// Visits up to three, in the top bits: two threads that count to four at once wrap to zero and harm no other mark.
@@ -178,6 +177,11 @@ impl Entry {
         self.uses.load(Relaxed)
     }
 
+    /// Answers given from its predecessors; halved with each refresh.
+    pub fn past_uses(&self) -> u16 {
+        self.past_uses
+    }
+
     /// How much it is asked for, over more than one lifetime: what its predecessors gave, halved with each refresh, counts too.
     pub fn popularity(&self) -> u32 {
         u32::from(self.uses()) + u32::from(self.past_uses)
@@ -191,15 +195,6 @@ impl Entry {
         // Two threads at once may lose a use: it ranks names, it bills nobody.
         self.uses.store(self.uses().saturating_add(1), Relaxed);
         self.last_used.store(Stamp::of(now).0, Relaxed);
-    }
-
-    /// Whether it waits in the refresh queue.
-    pub fn queued(&self) -> bool {
-        self.marks.load(Relaxed) & QUEUED != 0
-    }
-
-    pub fn set_queued(&self, queued: bool) {
-        if queued { self.mark(QUEUED) } else { self.unmark(QUEUED) }
     }
 
     /// True for the first who wants it refreshed, until it is, or that failed.

@@ -3,6 +3,7 @@
 use super::{
     Outcome, Resolver, STALE_TTL_S,
     flight::{Flight, Waiter},
+    refreshing,
 };
 use crate::{
     breaker::Failure,
@@ -97,9 +98,9 @@ impl Resolver {
         let zone = self.zones.get(self.zones.of_key(key));
         // A TTL of zero is stale the moment it is learned, yet it is what upstream says now.
         let usable = how == Settled::Answered
-            || slot
-                .and_then(|slot| self.cache.get(slot))
-                .is_some_and(|entry| entry.stale_for(now).is_none_or(|stale| zone.may_serve(stale)));
+            || slot.and_then(|slot| self.cache.get(slot)).is_some_and(|entry| {
+                entry.stale_for(now).is_none() || refreshing::may_serve(&entry, zone, now)
+            });
         let mut out = Vec::new();
         match (slot.filter(|_| usable), how) {
             (Some(slot), Settled::Held(reason)) if self.stale(slot, now) => {

@@ -1,6 +1,6 @@
 //! The upstreams' side: flights and their tries, probes, refreshes, and what replies say about the upstreams.
 
-use std::{cmp::Reverse, time::Duration};
+use std::cmp::Reverse;
 
 use super::{
     Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     breaker::{Failure, Weight},
-    cache::Slot,
     moment::Moment,
     name,
     policy::Upstreams,
@@ -97,6 +96,9 @@ impl Resolver {
         asked.counts.sent += 1;
         let endpoint = asked.endpoint.clone();
         zone.note_sent(now);
+        if flight.purpose == Purpose::Client {
+            zone.recovery.on_other_question();
+        }
         let mut message = Vec::with_capacity(question.name.len() + 27);
         wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
         let try_id = self.next_id;
@@ -193,7 +195,14 @@ impl Resolver {
             return;
         }
         self.note_late(&mut flight, now);
-        let retry = !matches!(flight.purpose, Purpose::Probe(_))
+        // What comes back after an outage is not asked twice for what nobody waits for.
+        let unhurried = flight.waiters.is_empty() && self.zones.get(flight.zone).recovery.running();
+        let worth_a_retry = match flight.purpose {
+            Purpose::Client => true,
+            Purpose::Refresh => !unhurried,
+            Purpose::Probe(_) => false,
+        };
+        let retry = worth_a_retry
             && flight.tries.len() < TRIES_MAX
             && self.zones.get(flight.zone).health != Upstreams::Down
             && (now >= flight.last_try_at
@@ -223,13 +232,17 @@ impl Resolver {
     }
 
     fn note_late(&mut self, flight: &mut Flight, now: Moment) {
-        let group = &mut self.zones.get_mut(flight.zone).group;
+        let zone = self.zones.get_mut(flight.zone);
         for attempt in &mut flight.tries {
             if attempt.state != TryState::Pending || attempt.late_at > now {
                 continue;
             }
             attempt.state = TryState::Late;
-            let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
+            // A slow upstream is late always; that says nothing of the load.
+            if flight.purpose == Purpose::Refresh && zone.health != Upstreams::Slow {
+                zone.recovery.on_trouble(now);
+            }
+            let Some(upstream) = zone.group.get_mut(attempt.upstream) else { continue };
             match flight.purpose {
                 Purpose::Probe(_) => upstream.breaker.on_failure(Failure::Timeout, Weight::Strong, now),
                 Purpose::Client | Purpose::Refresh => upstream.breaker.on_late(now),
@@ -305,7 +318,9 @@ impl Resolver {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
-        if self.cache.insert(&flight.key, message, answer, now).is_some() {
+        self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, true);
+        if let Some(slot) = self.cache.insert(&flight.key, message, answer, now) {
+            self.note_warm(slot, now);
             if self.learned.len() < LEARNED_MAX {
                 self.learned.push_back(flight.key.clone());
             }
@@ -330,12 +345,16 @@ impl Resolver {
                 }
             }
         }
+        let recovery = &mut self.zones.get_mut(flight.zone).recovery;
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
+            recovery.on_failed(now);
         }
         if matches!(flight.purpose, Purpose::Probe(_)) {
             return;
         }
+        recovery.on_settled(&flight.key, false);
+        self.pins.on_failed(&flight.key, now);
         let jitter = RECHECK_AFTER.mul_f64(self.random.f64() / 4.0);
         match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
             Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
@@ -361,22 +380,13 @@ impl Resolver {
         let before = std::mem::replace(&mut zone.health, health);
         match (before, health) {
             (_, Upstreams::Down) => {
-                zone.draining_since = None;
+                zone.down_at.get_or_insert(now);
+                zone.recovery.stop();
                 self.give_stale_to_all(id, now);
             }
             (Upstreams::Down, _) => self.begin_recovery(id, now),
             (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}
         }
-    }
-
-    /// Upstreams are back, or tell the truth again: names that are asked for are refreshed at a pace.
-    pub(super) fn begin_recovery(&mut self, id: ZoneId, now: Moment) {
-        let zone = self.zones.get_mut(id);
-        zone.draining_since = Some(now);
-        zone.baseline.skip(now);
-        zone.set_refresh_pace(now);
-        let zones = &self.zones;
-        self.failures.forget(|key| zones.of_key(key) == id);
     }
 
     /// The group went down: nobody who can be answered waits any longer.
@@ -391,53 +401,6 @@ impl Resolver {
                 self.answer_all(&mut flight, Settled::Down, now);
             }
             self.flights.insert(id, flight);
-        }
-    }
-
-    pub(super) fn queue_refresh(&mut self, slot: Slot, zone: ZoneId, now: Moment) {
-        let Some(entry) = self.cache.get(slot).filter(|entry| !entry.queued()) else { return };
-        entry.set_queued(true);
-        self.zones.get_mut(zone).queue_refresh(entry.key().as_bytes().into(), now);
-    }
-
-    pub(super) fn send_refreshes(&mut self, now: Moment) {
-        for zone in self.zones.ids() {
-            self.send_refreshes_of(zone, now);
-        }
-    }
-
-    fn send_refreshes_of(&mut self, id: ZoneId, now: Moment) {
-        let zone = self.zones.get_mut(id);
-        let Some(since) = zone.draining_since else { return };
-        if zone.health == Upstreams::Down {
-            return;
-        }
-        if now.since(zone.refresh_pace_set) >= Duration::from_mins(1) {
-            zone.set_refresh_pace(now);
-        }
-        zone.refresh_at = None;
-        loop {
-            let zone = self.zones.get_mut(id);
-            if zone.refresh.is_empty() {
-                break;
-            }
-            if let Err(wait) = zone.refresh_pace.take(now) {
-                zone.refresh_at = Some(now + wait);
-                return;
-            }
-            let Some(key) = zone.refresh.pop_front() else { break };
-            let stale = self.cache.find(&key).and_then(|slot| self.cache.get(slot)).is_some_and(|entry| {
-                entry.set_queued(false);
-                entry.stale_for(now).is_some()
-            });
-            if stale && self.zones.get(id).guard.trip_of(&key).is_none() {
-                self.start_refresh(&key, now);
-            }
-        }
-        let zone = self.zones.get_mut(id);
-        if zone.health == Upstreams::Healthy && now.since(since) >= DRAIN_MIN {
-            zone.draining_since = None;
-            zone.baseline.skip(now);
         }
     }
 
@@ -479,6 +442,3 @@ impl Resolver {
         }
     }
 }
-
-/// A recovery is watched for this long even if nobody asks for anything stale.
-const DRAIN_MIN: Duration = Duration::from_secs(2);

@@ -25,6 +25,12 @@ pub struct Counts {
     pub refreshes_failed: u64,
     /// Upstream's word was not taken.
     pub refreshes_held: u64,
+    /// Of the refreshes: of hot names, shortly before they expired.
+    pub warm_refreshes: u64,
+    /// Hot names left to the clients, for keeping them warm would have cost too much.
+    pub warm_over_budget: u64,
+    /// Of the refreshes: of pinned names.
+    pub pinned_refreshes: u64,
     pub probes: u64,
     /// Changes of the group's health.
     pub transitions: u64,

@@ -6,6 +6,7 @@ use super::{
     LEARNED_MAX, Resolver,
     answering::Settled,
     flight::{Denial, Flight, Purpose, TRIES_MAX, TryState},
+    refreshing::may_serve,
 };
 use crate::{
     breaker::{Failure, State, Weight},
@@ -54,7 +55,7 @@ impl Resolver {
             .find(&flight.key)
             .and_then(|slot| self.cache.get(slot))
             .filter(|entry| entry.verdict == Verdict::Positive)
-            .filter(|entry| entry.stale_for(now).is_none_or(|stale| zone.may_serve(stale)))
+            .filter(|entry| entry.stale_for(now).is_none() || may_serve(entry, zone, now))
             .map(|entry| (known(&entry, now), addresses(entry.kept().message)));
         let Some((known, old)) = good else {
             if zone.guard.distrusts_new(&flight.key, &new) {
@@ -323,6 +324,9 @@ impl Resolver {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_held += 1;
         }
+        // It is settled as far as it can be; a pinned name is asked for less and less while it is held.
+        self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, false);
+        self.pins.on_failed(&flight.key, now);
         self.put_back();
         self.answer_all(flight, Settled::Held(stale_reason(guard::Why::Hold(reason))), now);
     }

@@ -16,6 +16,7 @@ mod flight;
 mod guard_sensor;
 mod guarding;
 mod inspect;
+mod refreshing;
 mod sensors;
 #[cfg(test)]
 mod tests;
@@ -33,10 +34,7 @@ pub use self::{
     inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
-use self::{
-    counts::LastMinute,
-    flight::{Flight, Purpose},
-};
+use self::{counts::LastMinute, flight::Flight};
 use crate::{
     breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
@@ -47,9 +45,10 @@ use crate::{
     guard,
     moment::Moment,
     name::Key,
+    pinned::{Pinned, Pins},
     policy::{self, Held, Plan, StaleReason},
     reply::{self, Transport},
-    wire,
+    warm, wire,
     zone::{Zone, ZoneId, ZoneSettings, Zones},
 };
 
@@ -66,6 +65,10 @@ pub struct Settings {
     pub bounds: Bounds,
     /// What to believe of answers that displace good ones.
     pub guard: guard::Rules,
+    /// Questions that must never be missing.
+    pub pinned: Vec<Pinned>,
+    /// Differs between hosts, so that they do not all come back at the same moment: a hash of the machine id.
+    pub host_phase: u64,
 }
 
 impl Default for Settings {
@@ -78,6 +81,8 @@ impl Default for Settings {
             client_timer: CLIENT_TIMER_MAX,
             bounds: Bounds::default(),
             guard: guard::Rules::default(),
+            pinned: Vec::new(),
+            host_phase: 0,
         }
     }
 }
@@ -148,6 +153,9 @@ pub struct Resolver {
     /// Flushed by hand, not yet off the disk.
     forgotten: VecDeque<Box<[u8]>>,
     fire_drill: Option<FireDrill>,
+    /// Answers to be kept warm, by when they are looked at.
+    warm: warm::Schedule,
+    pins: Pins,
     last_minute: LastMinute,
     pub counts: Counts,
     random: fastrand::Rng,
@@ -170,6 +178,8 @@ impl Resolver {
             learned: VecDeque::new(),
             forgotten: VecDeque::new(),
             fire_drill: None,
+            warm: warm::Schedule::default(),
+            pins: Pins::new(&settings.pinned, now),
             last_minute: LastMinute::default(),
             counts: Counts::default(),
             random: fastrand::Rng::with_seed(seed),
@@ -190,6 +200,10 @@ impl Resolver {
                 }
             }
             flight.zone = zone;
+        }
+        if settings.pinned != self.settings.pinned {
+            self.pins.set(&settings.pinned, now);
+            self.pin_again();
         }
         self.cache.set_bounds(settings.bounds.clone());
         self.settings = settings;
@@ -212,7 +226,11 @@ impl Resolver {
         if older.is_some_and(|entry| entry.learned() > learned) {
             return false;
         }
-        let restored = self.cache.insert(key, message, &answer, learned).is_some();
+        let slot = self.cache.insert(key, message, &answer, learned);
+        if let Some(slot) = slot {
+            self.note_pinned(slot, learned);
+        }
+        let restored = slot.is_some();
         if restored && answer.verdict == wire::Verdict::Positive {
             let zone = self.zones.of_key(key);
             self.zones.get_mut(zone).restore_canary(key);
@@ -259,7 +277,7 @@ impl Resolver {
             }
             (Plan::ReplyStale(reason), Some(slot)) => self.reply_stale(&asked, slot, reason, now, out),
             (Plan::ReplyStaleThenRefresh(reason), Some(slot)) => {
-                self.queue_refresh(slot, zone_id, now);
+                self.queue_refresh(slot, zone_id);
                 self.reply_stale(&asked, slot, reason, now, out)
             }
             (Plan::ReplyStaleThenAsk(reason), Some(slot)) => {
@@ -304,6 +322,8 @@ impl Resolver {
         }
         self.tend_guards(now);
         self.send_refreshes(now);
+        self.ask_for_pinned(now);
+        self.keep_warm(now);
         self.review_all(now);
         self.send_probes(now);
     }
@@ -312,7 +332,8 @@ impl Resolver {
     pub fn next_wakeup(&self) -> Option<Moment> {
         let timer = self.timers.peek().map(|&Reverse((at, _))| at);
         let drill = self.fire_drill.as_ref().map(|drill| drill.until);
-        self.zones.iter().filter_map(Zone::next_wakeup).chain(timer).chain(drill).min()
+        let own = [timer, drill, self.warm.next_wakeup(), self.pins.next_wakeup()];
+        self.zones.iter().filter_map(Zone::next_wakeup).chain(own.into_iter().flatten()).min()
     }
 
     pub fn poll_send(&mut self) -> Option<Send> {
@@ -340,7 +361,9 @@ impl Resolver {
             None => Held::Nothing,
             Some(entry) => match entry.stale_for(now) {
                 None => Held::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
-                Some(stale) if zone.may_serve(stale) => Held::Expired { recheck_at: entry.recheck_at() },
+                Some(_) if refreshing::may_serve(&entry, zone, now) => {
+                    Held::Expired { recheck_at: entry.recheck_at() }
+                }
                 Some(_) if self.failures.get(key, now).is_some() => Held::Failed,
                 Some(_) => Held::Nothing,
             },
@@ -350,15 +373,5 @@ impl Resolver {
     /// Whether this unknown question may go out although all upstreams are down.
     fn joinable(&mut self, key: &[u8], zone: ZoneId, now: Moment) -> bool {
         self.by_key.contains_key(key) || self.zones.get_mut(zone).hopeless_pace.take(now).is_ok()
-    }
-
-    fn start_refresh(&mut self, key: &[u8], now: Moment) {
-        // While upstream lies about many names, only the guard's own questions go out for them.
-        if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
-            return;
-        }
-        if !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some() {
-            self.counts.refreshes_started += 1;
-        }
     }
 }

@@ -3,21 +3,26 @@
 //! `dns-upstream` is CRITICAL from the moment the breaker opens: the first failed refresh, confirmed by a probe, is news,
 //! although no client has noticed anything yet. `dns-stale` says how much is masked, and for how long that can go on.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use dogwatch_daemon::duration::Span;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Resolver, guard_sensor::WhyHeld, inspect::DrillStatus};
+use super::{
+    Resolver,
+    guard_sensor::WhyHeld,
+    inspect::DrillStatus,
+    refreshing::{may_serve, stale_max, use_of},
+};
 use crate::{
     breaker::State,
     cache::Entry,
     group::Upstream,
     moment::Moment,
     name::{self, Key},
-    policy::{Held, Upstreams},
-    present,
+    policy::{self, Held, Upstreams},
+    present, warm,
     wire::{Question, Verdict},
     zone::Zone,
 };
@@ -73,8 +78,20 @@ pub struct Masking {
     pub stale_names: usize,
     /// How far past its TTL the oldest of those is.
     pub oldest_stale_s: u64,
-    /// Until the first name asked for in the last day becomes too old to serve.
+    /// Until the first name asked for in the last day becomes too old to serve; pinned names aside.
     pub runway_s: u64,
+    /// Names asked for in the last day that are too old to serve already.
+    #[serde(default)]
+    pub lost_names: usize,
+    /// Answers of pinned names.
+    #[serde(default)]
+    pub pinned: usize,
+    /// Those of them that are past their TTL.
+    #[serde(default)]
+    pub pinned_stale: usize,
+    /// Until the first of them becomes too old to serve.
+    #[serde(default)]
+    pub pinned_runway_s: Option<u64>,
 }
 
 /// Everything about one name.
@@ -99,6 +116,12 @@ pub struct Why {
     pub uses: u32,
     /// Why upstream's word is not taken.
     pub guard: Option<WhyHeld>,
+    /// Never evicted, always refreshed, and served for seven days in an outage.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Used so much that it is refreshed before it expires, client or not.
+    #[serde(default)]
+    pub kept_warm: bool,
     /// Its forward zone, and how that zone's upstreams do.
     pub zone: String,
     pub upstreams: String,
@@ -150,8 +173,16 @@ impl Resolver {
                 masking.oldest_stale_s = masking.oldest_stale_s.max(stale_for.as_secs());
             }
             let used = entry.popularity() > 0 && idle <= RUNWAY_USED_WITHIN;
-            if used && stale_for.is_none_or(|stale| zone.may_serve(stale)) {
-                holding.runway = holding.runway.min(now.until(entry.expires() + zone.max_stale()));
+            let left = now.until(entry.expires() + stale_max(&entry, zone));
+            if entry.pinned() {
+                masking.pinned += 1;
+                masking.pinned_stale += usize::from(stale_for.is_some());
+                let pinned = masking.pinned_runway_s.unwrap_or(u64::MAX).min(left.as_secs());
+                masking.pinned_runway_s = Some(pinned);
+            } else if used && !left.is_zero() {
+                holding.runway = holding.runway.min(left);
+            } else if used && zone.settings.serve_stale {
+                masking.lost_names += 1;
             }
         }
         // A zone that is never served stale has no runway to lose.
@@ -198,7 +229,7 @@ impl Resolver {
         let guard = self.why_held(found_key, now, wall).filter(|_| matches!(held, Held::Withheld { .. }));
         let zone = self.zones.get(zone_id);
         let patience = zone.group.patience(self.settings.client_timer);
-        let plan = crate::policy::plan(held, zone.upstreams(), patience, now);
+        let plan = policy::plan(held, zone.upstreams(), patience, now);
         let entry = found.and_then(|slot| self.cache.get(slot));
         let entry = entry.as_deref();
         let stale_for = entry.and_then(|entry| entry.stale_for(now));
@@ -207,7 +238,7 @@ impl Resolver {
             (None, _) => "not cached",
             (Some(_), None) => "fresh",
             (Some(_), Some(_)) if guard.is_some() => "held",
-            (Some(_), Some(stale)) if zone.may_serve(stale) => "stale",
+            (Some(entry), Some(_)) if may_serve(entry, zone, now) => "stale",
             (Some(_), Some(_)) => "too old",
         };
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
@@ -224,12 +255,14 @@ impl Resolver {
                 None => seconds(now.until(entry.expires())),
                 Some(stale) => -seconds(stale),
             }),
-            served_until: entry.map(|entry| at(entry.expires() + zone.max_stale(), now, wall)),
+            served_until: entry.map(|entry| at(entry.expires() + stale_max(entry, zone), now, wall)),
             recheck: entry
                 .filter(|entry| entry.recheck_at() > now)
                 .map(|entry| at(entry.recheck_at(), now, wall)),
             uses: entry.map_or(0, Entry::popularity),
             guard,
+            pinned: keys.iter().any(|key| self.pins.contains(key.as_bytes())),
+            kept_warm: entry.is_some_and(|entry| stale_for.is_none() && is_kept_warm(entry, now)),
             zone: zone.name(),
             upstreams: upstreams_text(zone, now, wall),
         }
@@ -266,7 +299,7 @@ impl Resolver {
     }
 
     fn stale_sensor(&self, masking: &Masking, now: Moment, wall: Timestamp) -> SensorResult {
-        let &Masking { answers, stale, stale_names, oldest_stale_s, runway_s } = masking;
+        let &Masking { answers, stale, stale_names, oldest_stale_s, runway_s, .. } = masking;
         let ratio = if answers == 0 { 0.0 } else { f64::from(stale) * 100.0 / f64::from(answers) };
         let (state, text) = if stale == 0 {
             (
@@ -292,12 +325,59 @@ impl Resolver {
             );
             (WARNING, text)
         };
+        let (state, text) = self.louder(masking, state, text, now, wall);
         let perfdata = format!(
-            "stale_ratio={ratio:.1}%;0 stale_names={stale_names} oldest_stale={oldest_stale_s}s runway={runway_s}s"
+            "stale_ratio={ratio:.1}%;0 stale_names={stale_names} oldest_stale={oldest_stale_s}s runway={runway_s}s \
+             lost_names={} pinned_stale={};;;0;{}",
+            masking.lost_names, masking.pinned_stale, masking.pinned
         );
         SensorResult { name: "dns-stale".into(), state, text, perfdata }
     }
 }
+
+impl Resolver {
+    /// A long outage, in louder words: how soon names end, which have ended, and how long the pinned ones last.
+    fn louder(
+        &self,
+        masking: &Masking,
+        state: u8,
+        text: String,
+        now: Moment,
+        wall: Timestamp,
+    ) -> (u8, String) {
+        let outage = self.zones.iter().any(|zone| zone.group.down_since().is_some());
+        if !outage {
+            return (state, text);
+        }
+        let most = self.zones.max_stale();
+        let runway = Duration::from_secs(masking.runway_s);
+        let mut text = text;
+        let mut state = state;
+        // Writing to a string does not fail.
+        if masking.lost_names > 0 {
+            let lost = masking.lost_names;
+            let most = coarse(most);
+            let _ =
+                write!(text, "; {lost} names in use are too old to serve (max_stale {most}) and fail now");
+            state = CRITICAL;
+        } else if masking.stale > 0 && runway < most / RUNWAY_SHORT {
+            let _ = write!(
+                text,
+                "; the first names fail in {}: bring an upstream back, or raise max_stale (7d at most) and reload",
+                coarse(runway)
+            );
+            state = CRITICAL;
+        }
+        if let (true, Some(left)) = (masking.pinned_stale > 0, masking.pinned_runway_s) {
+            let until = clock_time(at(now + Duration::from_secs(left), now, wall));
+            let _ = write!(text, "; {} pinned names are stale, and last until {until}", masking.pinned_stale);
+        }
+        (state, text)
+    }
+}
+
+/// Below this share of `max_stale` the runway is short enough to wake somebody.
+const RUNWAY_SHORT: u32 = 4;
 
 /// What a zone would lose.
 struct Holding {
@@ -325,8 +405,18 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     } else {
         "its names end with their TTL (serve_stale = false)".to_owned()
     };
+    let progress = zone.recovery.progress();
     let (state, text) = match zone.group.health(now) {
         _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
+        Upstreams::Healthy if zone.recovery.running() => {
+            let since = zone.down_at.map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
+            let text = format!(
+                "upstreams answer again after an outage since {since}; names are refreshed at a pace: {} of {} hot names \
+                 verified, {} wait",
+                progress.verified, progress.hot, progress.waiting
+            );
+            (WARNING, text)
+        }
         Upstreams::Healthy if usable == all.len() => (OK, format!("{usable} of {usable} upstreams answer")),
         Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
         Upstreams::Recovering => {
@@ -406,6 +496,12 @@ fn health_name(upstreams: Upstreams) -> &'static str {
         Upstreams::Slow => "slow",
         Upstreams::Down => "down",
     }
+}
+
+fn is_kept_warm(entry: &Entry, now: Moment) -> bool {
+    entry.verdict == Verdict::Positive
+        && entry.ttl() >= policy::PREFETCH_TTL_MIN
+        && warm::worth_it(use_of(entry, now))
 }
 
 pub(super) fn verdict_name(verdict: Verdict) -> &'static str {

@@ -1,0 +1,205 @@
+//! Questions that no client waits for: after an outage, to keep hot names warm, and for pinned names.
+
+use std::time::Duration;
+
+use super::{Resolver, flight::Purpose};
+use crate::{
+    cache::{Entry, Slot},
+    moment::Moment,
+    pinned,
+    policy::Upstreams,
+    recovery::Candidate,
+    warm,
+    wire::Verdict,
+    zone::{Zone, ZoneId},
+};
+
+impl Resolver {
+    /// The upstreams of this zone answer again, a little, or tell the truth again: what clients asked for meanwhile is
+    /// refreshed, at a pace.
+    pub(super) fn begin_recovery(&mut self, id: ZoneId, now: Moment) {
+        let down_at = self.zones.get(id).down_at.unwrap_or(now - LIED_FOR);
+        let belongs = |key: &[u8]| self.zones.of_key(key) == id;
+        let asked = |entry: &Entry| entry.popularity() > 0 && entry.last_used() >= down_at;
+        let stale = |entry: &Entry| entry.stale_for(now).is_some();
+        let candidate = |entry: &Entry| Candidate {
+            uses: entry.popularity(),
+            pinned: entry.pinned(),
+            key: entry.key().as_bytes().into(),
+        };
+        let mut names: Vec<Candidate> = self
+            .cache
+            .iter()
+            .map(|(_, entry)| entry)
+            .filter(|entry| {
+                stale(entry) && (entry.pinned() || asked(entry)) && belongs(entry.key().as_bytes())
+            })
+            .map(|entry| candidate(&entry))
+            .collect();
+        // Pinned names that nobody could tell so far.
+        let missing = self.pins.keys().filter(|key| belongs(key) && self.cache.find(key).is_none());
+        names.extend(missing.map(|key| Candidate { uses: 0, pinned: true, key: key.into() }));
+        let zone = self.zones.get_mut(id);
+        zone.baseline.skip(now);
+        let before = zone.baseline.known(now);
+        zone.recovery.begin(before, names, now);
+        // What failed in the outage says nothing now.
+        let zones = &self.zones;
+        self.failures.forget(|key| zones.of_key(key) == id);
+    }
+
+    /// A client was given this stale answer while the upstreams come back.
+    pub(super) fn queue_refresh(&mut self, slot: Slot, zone: ZoneId) {
+        if let Some(entry) = self.cache.get(slot) {
+            self.zones.get_mut(zone).recovery.push(entry.key().as_bytes(), entry.popularity());
+        }
+    }
+
+    pub(super) fn send_refreshes(&mut self, now: Moment) {
+        for zone in self.zones.ids() {
+            self.send_refreshes_of(zone, now);
+        }
+    }
+
+    fn send_refreshes_of(&mut self, id: ZoneId, now: Moment) {
+        if !self.zones.get(id).recovery.running() || self.zones.get(id).health == Upstreams::Down {
+            return;
+        }
+        while let Some(key) = self.zones.get_mut(id).recovery.poll(now) {
+            let entry = self.cache.find(&key).and_then(|slot| self.cache.get(slot));
+            let fresh = entry.as_ref().is_some_and(|entry| entry.stale_for(now).is_none());
+            let gone = entry.is_none() && !self.pins.contains(&key);
+            drop(entry);
+            if fresh || gone || !self.start_refresh(&key, now) {
+                self.zones.get_mut(id).recovery.on_settled(&key, fresh);
+            }
+        }
+        let zone = self.zones.get_mut(id);
+        if zone.health == Upstreams::Healthy && zone.recovery.poll_all_clear(now) {
+            zone.down_at = None;
+            zone.baseline.skip(now);
+        }
+    }
+
+    /// An answer was learned: when to look whether it is worth keeping warm.
+    pub(super) fn note_warm(&mut self, slot: Slot, now: Moment) {
+        let spread = self.random.f64();
+        if let Some(entry) = self.cache.get(slot).filter(|entry| entry.verdict == Verdict::Positive) {
+            self.warm.on_learned(slot, entry.expires(), entry.ttl(), spread);
+        }
+        self.note_pinned(slot, now);
+    }
+
+    pub(super) fn note_pinned(&mut self, slot: Slot, now: Moment) {
+        if self.pins.is_empty() {
+            return;
+        }
+        let spread = self.random.f64();
+        let Some(entry) = self.cache.get(slot) else { return };
+        let (key, expires, ttl) = (entry.key(), entry.expires(), entry.ttl());
+        drop(entry);
+        let pinned = self.pins.contains(key.as_bytes());
+        if pinned {
+            self.pins.on_learned(key.as_bytes(), expires, ttl, spread, now);
+        }
+        self.cache.pin(slot, pinned);
+    }
+
+    /// The list of pinned names is another: what was pinned may go, what is pinned now stays.
+    pub(super) fn pin_again(&mut self) {
+        let of = |pinned: &dyn Fn(&[u8], bool) -> bool| -> Vec<Slot> {
+            let chosen =
+                self.cache.iter().filter(|(_, entry)| pinned(entry.key().as_bytes(), entry.pinned()));
+            chosen.map(|(slot, _)| slot).collect()
+        };
+        let to_pin = of(&|key, _| self.pins.contains(key));
+        let to_let_go = of(&|key, was| was && !self.pins.contains(key));
+        for slot in to_let_go {
+            self.cache.pin(slot, false);
+        }
+        for slot in to_pin {
+            self.cache.pin(slot, true);
+        }
+    }
+
+    /// Refreshes hot names that are about to expire.
+    pub(super) fn keep_warm(&mut self, now: Moment) {
+        while let Some(slot) = self.warm.poll(now) {
+            let Some(entry) = self.cache.get(slot).filter(|entry| !entry.pinned()) else { continue };
+            // The slot may have a new tenant, or its tenant be refreshed already.
+            let left = now.until(entry.expires());
+            if left.is_zero() || left > entry.ttl() / 10 {
+                continue;
+            }
+            let used = use_of(&entry, now);
+            let key = entry.key();
+            drop(entry);
+            let id = self.zones.of_key(key.as_bytes());
+            let zone = self.zones.get_mut(id);
+            if !warm::worth_it(used) || zone.upstreams() != Upstreams::Healthy {
+                continue;
+            }
+            let usual = zone.baseline.per_second(now);
+            if !zone.warm.take(usual, now) {
+                self.counts.warm_over_budget += 1;
+            } else if self.start_refresh(key.as_bytes(), now) {
+                self.counts.warm_refreshes += 1;
+            }
+        }
+    }
+
+    pub(super) fn ask_for_pinned(&mut self, now: Moment) {
+        while let Some(key) = self.pins.poll(now) {
+            let id = self.zones.of_key(&key);
+            let zone = self.zones.get_mut(id);
+            match zone.upstreams() {
+                Upstreams::Healthy => {
+                    if self.start_refresh(&key, now) {
+                        self.counts.pinned_refreshes += 1;
+                    }
+                }
+                // Before all that clients use.
+                Upstreams::Recovering => zone.recovery.push(&key, u32::MAX),
+                // The probes tell when it is worth asking.
+                Upstreams::Slow | Upstreams::Down => {}
+            }
+        }
+    }
+
+    pub(super) fn start_refresh(&mut self, key: &[u8], now: Moment) -> bool {
+        // While upstream lies about many names, only the guard's own questions go out for them.
+        if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
+            return false;
+        }
+        let started = !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some();
+        self.counts.refreshes_started += u64::from(started);
+        started
+    }
+}
+
+/// Whether this answer, past its TTL, may still be given. A pinned name outlives `max_stale` while its upstreams are ill; a
+/// name that is only broken by itself does not.
+pub(super) fn may_serve(entry: &Entry, zone: &Zone, now: Moment) -> bool {
+    let stale_for = now.since(entry.expires());
+    let ill = zone.upstreams() != Upstreams::Healthy;
+    zone.may_serve(stale_for) || (ill && stale_for <= stale_max(entry, zone))
+}
+
+/// After lies of an upstream that was never down, what clients asked for in this time is refreshed.
+const LIED_FOR: Duration = Duration::from_mins(10);
+
+/// What keep-warm goes by.
+pub(super) fn use_of(entry: &Entry, now: Moment) -> warm::Use {
+    warm::Use {
+        uses: entry.uses().into(),
+        past_uses: entry.past_uses().into(),
+        idle: now.since(entry.last_used()),
+        ttl: entry.ttl(),
+    }
+}
+
+/// How far past its TTL an answer is served if no upstream answers.
+pub(super) fn stale_max(entry: &Entry, zone: &Zone) -> Duration {
+    let zone_max = zone.max_stale();
+    if entry.pinned() && zone.settings.serve_stale { pinned::STALE_MAX.max(zone_max) } else { zone_max }
+}
