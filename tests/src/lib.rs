@@ -13,6 +13,7 @@
 //! | [`dns_world`] | a host, its cache and its upstream in virtual time |
 //! | [`drill`] | the outage drills and their scores |
 //! | [`bench`] | the benchmarks beside real peers |
+//! | [`herd`] | many hosts that come back to one weak upstream, in virtual time |
 //! | [`upstream`] | a scriptable upstream: right answers, silence, SERVFAIL and other ways to be ill |
 
 pub mod bench;
@@ -21,6 +22,7 @@ pub mod dns_client;
 pub mod dns_message;
 pub mod dns_world;
 pub mod drill;
+pub mod herd;
 pub mod host;
 pub mod http;
 pub mod mail_server;
