@@ -1,6 +1,7 @@
 //! A private authority and a server certificate for loopback, made by `openssl`, good for two days.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -8,6 +9,7 @@ use std::{
 use crate::process::debian_program;
 
 pub struct Certificates {
+    openssl: PathBuf,
     /// What a client must trust.
     pub authority: PathBuf,
     pub certificate: PathBuf,
@@ -40,9 +42,28 @@ impl Certificates {
             "x509 -req -in server.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 -copy_extensions copy -out server.pem",
         );
         Some(Self {
+            openssl: openssl.clone(),
             authority: file("authority.pem"),
             certificate: file("server.pem"),
             key: file("server.key"),
         })
+    }
+
+    /// A certificate of the same authority for the same key and names that expired in 2020.
+    ///
+    /// # Panics
+    /// If `openssl` fails.
+    pub fn expired(&self) -> PathBuf {
+        let dir = self.key.parent().expect("it lies in a folder");
+        let config = "[ca]\ndefault_ca = it\n[it]\ndatabase = index.txt\nnew_certs_dir = .\ndefault_md = sha256\n\
+                      rand_serial = yes\ncopy_extensions = copy\npolicy = any\n[any]\ncommonName = supplied\n";
+        fs::write(dir.join("ca.cnf"), config).expect("the test folder is writable");
+        fs::write(dir.join("index.txt"), "").expect("the test folder is writable");
+        let line = "ca -batch -config ca.cnf -in server.csr -out expired.pem -notext -keyfile authority.key \
+                    -cert authority.pem -startdate 20200101000000Z -enddate 20200102000000Z";
+        let output = Command::new(&self.openssl).args(line.split_whitespace()).current_dir(dir).output();
+        let output = output.expect("openssl runs");
+        assert!(output.status.success(), "openssl ca: {}", String::from_utf8_lossy(&output.stderr));
+        dir.join("expired.pem")
     }
 }

@@ -22,6 +22,13 @@ pub enum Failure {
     Timeout,
     /// Connection refused, no route and the like.
     Network,
+    /// It hung up before it answered.
+    Closed,
+    /// No TLS connection came about.
+    Handshake,
+    CertificateExpired,
+    CertificateName,
+    CertificateUntrusted,
     Servfail,
     Refused,
     /// FORMERR, NOTIMP and codes that no forwarder should give.
@@ -35,9 +42,14 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::Timeout,
         Self::Network,
+        Self::Closed,
+        Self::Handshake,
+        Self::CertificateExpired,
+        Self::CertificateName,
+        Self::CertificateUntrusted,
         Self::Servfail,
         Self::Refused,
         Self::BadCode,
@@ -50,6 +62,11 @@ impl Failure {
         match self {
             Self::Timeout => "timeout",
             Self::Network => "network",
+            Self::Closed => "closed",
+            Self::Handshake => "handshake",
+            Self::CertificateExpired => "certificate_expired",
+            Self::CertificateName => "certificate_name",
+            Self::CertificateUntrusted => "certificate_untrusted",
             Self::Servfail => "servfail",
             Self::Refused => "refused",
             Self::BadCode => "bad_code",
@@ -59,11 +76,35 @@ impl Failure {
         }
     }
 
+    /// The way to the upstream does not depend on the question.
+    pub fn is_of_the_way(self) -> bool {
+        match self {
+            Self::Network
+            | Self::Handshake
+            | Self::CertificateExpired
+            | Self::CertificateName
+            | Self::CertificateUntrusted => true,
+            Self::Timeout
+            | Self::Closed
+            | Self::Servfail
+            | Self::Refused
+            | Self::BadCode
+            | Self::TruncatedWithoutTcp
+            | Self::Malformed
+            | Self::Lies => false,
+        }
+    }
+
     /// As a person would say it.
     pub fn text(self) -> &'static str {
         match self {
             Self::Timeout => "no answer",
             Self::Network => "unreachable",
+            Self::Closed => "hangs up",
+            Self::Handshake => "TLS handshake fails (is that a TLS port?)",
+            Self::CertificateExpired => "its certificate has expired, or is not valid yet",
+            Self::CertificateName => "its certificate is for another name",
+            Self::CertificateUntrusted => "its certificate is not from an authority we trust",
             Self::Servfail => "SERVFAIL",
             Self::Refused => "REFUSED",
             Self::BadCode => "error code",

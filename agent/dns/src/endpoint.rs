@@ -1,22 +1,211 @@
-//! Where an upstream is asked. Always an address, never a name: finding an upstream must not need DNS.
+//! Where and how an upstream is asked. Always an address, never a name: finding an upstream must not need DNS.
+//!
+//! | as written | protocol | port |
+//! | --- | --- | --- |
+//! | `192.0.2.1`, `192.0.2.1:53`, `[2001:db8::1]:53` | UDP, and TCP for what does not fit | 53 |
+//! | `tcp://192.0.2.1` | TCP only (RFC 7766) | 53 |
+//! | `tls://192.0.2.1#dns.example` | DNS over TLS (RFC 7858) | 853 |
+//! | `https://192.0.2.1/dns-query#dns.example` | DNS over HTTPS (RFC 8484) | 443 |
+//! | `quic://192.0.2.1#dns.example` | DNS over QUIC (RFC 9250) | 853 |
+//!
+//! The name after `#` is the one that the upstream's certificate must be for; without one it must be for the address.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// One upstream as an operator names it. Equal endpoints are one upstream to a zone, and keep what is known of it
 /// through a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub address: SocketAddr,
+    pub protocol: Protocol,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Udp,
+    Tcp,
+    Tls(Tls),
+    Https { tls: Tls, path: Arc<str> },
+    Quic(Tls),
+}
+
+/// Whom to believe that an upstream is the one we mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// The certificate must be for this name; `None`: for the address.
+    pub name: Option<Arc<str>>,
+    /// Certificates (PEM) of the only authorities to trust; `None`: the system's.
+    pub authorities: Option<Arc<str>>,
+}
+
+impl Endpoint {
+    /// Whether its queries go over connections that are kept.
+    pub fn is_stream(&self) -> bool {
+        self.protocol != Protocol::Udp
+    }
+
+    /// `None` for protocols without TLS.
+    pub fn tls(&self) -> Option<&Tls> {
+        match &self.protocol {
+            Protocol::Udp | Protocol::Tcp => None,
+            Protocol::Tls(tls) | Protocol::Quic(tls) | Protocol::Https { tls, .. } => Some(tls),
+        }
+    }
+
+    /// Reads what an operator wrote; the error says what to write instead.
+    pub fn parse(text: &str, authorities: Option<&Arc<str>>) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("udp", text));
+        let default_port = match scheme {
+            "udp" | "tcp" => 53,
+            "tls" | "quic" => 853,
+            "https" => 443,
+            _ => return Err(unknown_scheme(text, scheme)),
+        };
+        let (rest, name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name)),
+            None => (rest, None),
+        };
+        let (rest, path) = match rest.split_once('/') {
+            Some((address, path)) if scheme == "https" => (address, format!("/{path}")),
+            _ => (rest, "/dns-query".to_owned()),
+        };
+        let address = parse_address(rest, default_port).ok_or_else(|| no_address(text, scheme, rest))?;
+        let name = match name {
+            Some(_) if matches!(scheme, "udp" | "tcp") => {
+                return Err(format!(
+                    "{text:?} names whom a certificate must be for, but plain {scheme} has none; write \"tls://{address}#…\" or leave the # out",
+                    address = address.ip()
+                ));
+            }
+            Some(name) if !is_host_name(name) => {
+                return Err(format!(
+                    "{name:?} is not a name that a certificate can be for; write one like \"tls://192.0.2.1#dns.example\""
+                ));
+            }
+            name => name.map(Arc::from),
+        };
+        let tls = Tls { name, authorities: authorities.cloned() };
+        let protocol = match scheme {
+            "tcp" => Protocol::Tcp,
+            "tls" => Protocol::Tls(tls),
+            "https" => Protocol::Https { tls, path: path.into() },
+            "quic" => Protocol::Quic(tls),
+            _ => Protocol::Udp,
+        };
+        Ok(Self { address, protocol })
+    }
+}
+
+fn parse_address(text: &str, default_port: u16) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, default_port))
+}
+
+fn unknown_scheme(text: &str, scheme: &str) -> String {
+    let meant = match scheme {
+        "dot" => "tls",
+        "doh" | "http" | "h2" | "h3" => "https",
+        "doq" => "quic",
+        _ => {
+            return format!(
+                "{text:?} has no protocol that we speak; write \"192.0.2.1\" or one of tcp://, tls://, https://, quic://"
+            );
+        }
+    };
+    format!("{text:?} has no protocol that we speak; did you mean {meant}://?")
+}
+
+fn no_address(text: &str, scheme: &str, rest: &str) -> String {
+    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
+    if scheme == "udp" || !is_host_name(host) {
+        return format!("{text:?} is not an address; write one like \"192.0.2.1\" or \"192.0.2.1:53\"");
+    }
+    format!(
+        "{text:?} has a name where its address belongs: finding an upstream must not need DNS; write one like \"{scheme}://192.0.2.1#{host}\""
+    )
+}
+
+/// Letters, digits, hyphens and dots, a letter in the last label (RFC 1123 §2.1): what rustls takes as a DNS name.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() < 254
+        && text.split('.').all(label)
+        && text.rsplit('.').next().is_some_and(|last| last.bytes().any(|byte| byte.is_ascii_alphabetic()))
 }
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        Self { address }
+        Self { address, protocol: Protocol::Udp }
     }
 }
 
+/// As an operator would write it, with its port.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+        match &self.protocol {
+            Protocol::Udp => return self.address.fmt(f),
+            Protocol::Tcp => write!(f, "tcp://{}", self.address)?,
+            Protocol::Tls(_) => write!(f, "tls://{}", self.address)?,
+            Protocol::Https { path, .. } => write!(f, "https://{}{path}", self.address)?,
+            Protocol::Quic(_) => write!(f, "quic://{}", self.address)?,
+        }
+        match self.tls().and_then(|tls| tls.name.as_deref()) {
+            Some(name) => write!(f, "#{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_writes_is_read_and_shown_with_its_port() {
+        for (written, shown) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("tcp://192.0.2.1", "tcp://192.0.2.1:53"),
+            ("tls://192.0.2.1#dns.example", "tls://192.0.2.1:853#dns.example"),
+            ("tls://[2001:db8::1]", "tls://[2001:db8::1]:853"),
+            ("https://192.0.2.1#dns.example", "https://192.0.2.1:443/dns-query#dns.example"),
+            ("https://192.0.2.1:8443/a/b", "https://192.0.2.1:8443/a/b"),
+            ("quic://192.0.2.1:8853#dns.example", "quic://192.0.2.1:8853#dns.example"),
+        ] {
+            let endpoint = Endpoint::parse(written, None).unwrap();
+            assert_eq!(endpoint.to_string(), shown);
+            assert_eq!(Endpoint::parse(shown, None), Ok(endpoint));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_upstream_is_refused_with_what_to_write() {
+        for (written, said) in [
+            ("dns.example", "is not an address"),
+            ("tls://dns.example", "tls://192.0.2.1#dns.example"),
+            ("https://dns.example:443/dns-query", "https://192.0.2.1#dns.example"),
+            ("doh://192.0.2.1", "did you mean https://?"),
+            ("sdns://AQ", "one of tcp://"),
+            ("192.0.2.1#dns.example", "tls://192.0.2.1#"),
+            ("tls://192.0.2.1#", "not a name"),
+            ("tls://192.0.2.1#no such name", "not a name"),
+            ("tls://192.0.2.1/path", "not an address"),
+            ("", "is not an address"),
+        ] {
+            let problem = Endpoint::parse(written, None).unwrap_err();
+            assert!(problem.contains(said), "{written}: {problem}");
+        }
     }
 }

@@ -22,6 +22,7 @@ const FAILURES: &str = "dogwatch_dns_failures_total";
 const OVERLOADS: &str = "dogwatch_dns_overloads_total";
 const REFRESHES: &str = "dogwatch_dns_refreshes_total";
 const PROBES: &str = "dogwatch_dns_probes_total";
+const LOCAL_FAILURES: &str = "dogwatch_dns_local_failures_total";
 const TRANSITIONS: &str = "dogwatch_dns_health_transitions_total";
 const EVICTED: &str = "dogwatch_dns_evictions_total";
 const UPSTREAM_QUERIES: &str = "dogwatch_dns_upstream_queries_total";
@@ -60,6 +61,7 @@ pub fn describe() {
     describe_counter!(OVERLOADS, "Clients turned away because too many waited.");
     describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
     describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
+    describe_counter!(LOCAL_FAILURES, "Messages that never left this host: no socket, no memory.");
     describe_counter!(TRANSITIONS, "Changes of a zone's health.");
     describe_counter!(EVICTED, "Answers dropped to stay below the byte cap.");
     describe_counter!(UPSTREAM_QUERIES, "Messages sent to an upstream.");
@@ -100,6 +102,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (FAILURES, counts.failures),
         (OVERLOADS, counts.overloads),
         (PROBES, counts.probes),
+        (LOCAL_FAILURES, counts.local_failures),
         (TRANSITIONS, counts.transitions),
         (EVICTED, resolver.cache().evicted),
         (SNAPSHOT_RECORDS, snapshot.records()),

@@ -105,7 +105,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         ));
     }
 
-    let upstreams = Upstreams::new(replies).map_err(|error| RunError::Setup(error.to_string()))?;
+    let upstreams = Upstreams::new(replies);
     let said = announce(&config, &resolver);
     let health = resolver.zones().iter().map(Zone::health_number).collect();
     systemd::ready(&said);
@@ -268,7 +268,7 @@ impl Server {
                 Woken::Asked(Asked::Stop) => return,
                 Woken::Asked(Asked::Reload) => self.reload(config_file),
             }
-            self.carry_out().await;
+            self.carry_out();
             self.log_health();
             self.log_guard();
         }
@@ -329,11 +329,11 @@ impl Server {
     }
 
     /// Does what the core says.
-    async fn carry_out(&mut self) {
+    fn carry_out(&mut self) {
         let now = self.clock.now();
         while let Some(send) = self.resolver.poll_send() {
             if !self.resolver.pretend(&send, now) {
-                self.upstreams.start(send).await;
+                self.upstreams.start(send);
             }
         }
         while let Some((client, answer)) = self.resolver.poll_reply() {

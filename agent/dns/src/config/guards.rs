@@ -12,8 +12,8 @@ use crate::guard;
 /// `guards`, `vanish_grace`, `hot_vanish_grace`, `mass_grace`: the same keys for all names and for one zone.
 pub(super) fn apply(
     rules: &mut guard::Rules,
-    guards: Option<Vec<Spanned<String>>>,
-    graces: [Option<Spanned<Span>>; 3],
+    guards: Option<&Vec<Spanned<String>>>,
+    graces: [&Option<Spanned<Span>>; 3],
     source: &Source,
     problems: &mut Problems,
 ) {

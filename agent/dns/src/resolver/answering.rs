@@ -74,7 +74,14 @@ impl Resolver {
     ) -> Outcome {
         let extended = match why {
             Failure::Timeout => Extended::NoReachableAuthority,
-            Failure::Network | Failure::TruncatedWithoutTcp | Failure::Malformed => Extended::NetworkError,
+            Failure::Network
+            | Failure::Closed
+            | Failure::Handshake
+            | Failure::CertificateExpired
+            | Failure::CertificateName
+            | Failure::CertificateUntrusted
+            | Failure::TruncatedWithoutTcp
+            | Failure::Malformed => Extended::NetworkError,
             Failure::Servfail | Failure::Refused | Failure::BadCode | Failure::Lies => Extended::CachedError,
         };
         // REFUSED by our upstream is not our refusal of this client (RFC 8914 §4.19), so it is a SERVFAIL too.
@@ -169,6 +176,11 @@ fn failure_text(why: Failure) -> &'static str {
     match why {
         Failure::Timeout => "no upstream answers",
         Failure::Network => "no upstream can be reached",
+        Failure::Closed => "upstream hangs up",
+        Failure::Handshake => "no TLS connection to upstream",
+        Failure::CertificateExpired => "upstream's certificate has expired",
+        Failure::CertificateName => "upstream's certificate is for another name",
+        Failure::CertificateUntrusted => "upstream's certificate is not trusted",
         Failure::Servfail => "upstream says SERVFAIL",
         Failure::Refused => "upstream says REFUSED",
         Failure::BadCode => "upstream says it cannot",

@@ -95,6 +95,9 @@ impl Resolver {
         let Some(asked) = zone.group.get_mut(upstream) else { return };
         asked.counts.sent += 1;
         let endpoint = asked.endpoint.clone();
+        let transport = if endpoint.is_stream() { Transport::Tcp } else { transport };
+        // A connection may have to be made first.
+        let late_after = if transport == Transport::Tcp { late_after * 2 } else { late_after };
         zone.note_sent(now);
         if flight.purpose == Purpose::Client {
             zone.recovery.on_other_question();
@@ -108,11 +111,10 @@ impl Resolver {
             upstream: endpoint,
             transport,
             message,
+            late_after,
             timeout: now.until(flight.deadline),
         });
         self.by_try.insert(try_id, flight_id);
-        // TCP pays a handshake first.
-        let late_after = if transport == Transport::Tcp { late_after * 2 } else { late_after };
         let late_at = now + late_after;
         flight.tries.push(Try {
             id: try_id,
@@ -175,8 +177,20 @@ impl Resolver {
         let over_tcp = flight.find(try_id).is_some_and(|attempt| attempt.transport == Transport::Tcp);
         let why = match error {
             _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
+            TryError::Local => {
+                // It never left this host. The late timer goes on as if it were lost, and it is no evidence yet.
+                self.counts.local_failures += 1;
+                self.by_try.insert(try_id, id);
+                self.flights.insert(id, flight);
+                return;
+            }
             TryError::Timeout => Failure::Timeout,
             TryError::Network => Failure::Network,
+            TryError::Closed => Failure::Closed,
+            TryError::Handshake => Failure::Handshake,
+            TryError::CertificateExpired => Failure::CertificateExpired,
+            TryError::CertificateName => Failure::CertificateName,
+            TryError::CertificateUntrusted => Failure::CertificateUntrusted,
             TryError::Malformed => Failure::Malformed,
         };
         self.fail_try(id, flight, try_id, why, now);
@@ -266,8 +280,8 @@ impl Resolver {
 
     fn fail_try(&mut self, id: u64, mut flight: Flight, try_id: u64, why: Failure, now: Moment) {
         let weight = match (why, flight.purpose) {
-            // The way to the upstream does not depend on the question.
-            (Failure::Network, _) | (_, Purpose::Probe(_)) => Weight::Strong,
+            (why, _) if why.is_of_the_way() => Weight::Strong,
+            (_, Purpose::Probe(_)) => Weight::Strong,
             (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
         };
         let mut was_late = false;

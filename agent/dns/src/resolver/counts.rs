@@ -32,6 +32,8 @@ pub struct Counts {
     /// Of the refreshes: of pinned names.
     pub pinned_refreshes: u64,
     pub probes: u64,
+    /// Tries that never left this host: no socket, no memory.
+    pub local_failures: u64,
     /// Changes of the group's health.
     pub transitions: u64,
 }

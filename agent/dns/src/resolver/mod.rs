@@ -111,6 +111,8 @@ pub struct Send {
     pub upstream: Endpoint,
     pub transport: Transport,
     pub message: Vec<u8>,
+    /// An answer that takes longer looks lost: a kept connection that it was to come over is not to be trusted.
+    pub late_after: Duration,
     /// Give up then.
     pub timeout: Duration,
 }
@@ -120,8 +122,16 @@ pub struct Send {
 pub enum TryError {
     Timeout,
     Network,
+    /// The upstream hung up before it answered.
+    Closed,
+    Handshake,
+    CertificateExpired,
+    CertificateName,
+    CertificateUntrusted,
     /// Something came that is no DNS message.
     Malformed,
+    /// We are out of sockets or memory: not the upstream's fault.
+    Local,
 }
 
 /// RFC 8767 §5: at most 30 s in a stale record's TTL.

@@ -1,12 +1,13 @@
 //! `dns.toml` as written → [`Config`] as used.
 
 mod guards;
+mod prefix;
+mod upstreams;
 
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
@@ -17,7 +18,11 @@ use dogwatch_daemon::{
 use hickory_resolver::system_conf::parse_resolv_conf;
 use serde::Deserialize;
 
-use crate::{cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, resolver::Settings};
+pub use self::prefix::Prefix;
+use self::upstreams::{Written, ZoneTable};
+use crate::{
+    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, resolver::Settings, zone::ZoneSettings,
+};
 
 /// One file, as written. Files read later override, key by key.
 #[derive(Debug, Default, Deserialize)]
@@ -25,6 +30,8 @@ use crate::{cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, r
 struct ConfigFile {
     #[serde(default)]
     dns: DnsTable,
+    #[serde(default)]
+    zone: BTreeMap<Spanned<String>, ZoneTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +39,7 @@ struct ConfigFile {
 struct DnsTable {
     listen: Option<Vec<Spanned<String>>>,
     upstreams: Option<Vec<Spanned<String>>>,
+    ca_file: Option<Spanned<PathBuf>>,
     resolv_conf: Option<PathBuf>,
     allow: Option<Vec<Spanned<String>>>,
     max_stale: Option<Spanned<Span>>,
@@ -51,6 +59,8 @@ struct DnsTable {
 pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub upstreams: UpstreamSource,
+    /// Zones with upstreams of their own.
+    pub zones: Vec<ZoneSettings>,
     /// Who may ask.
     pub allow: Vec<Prefix>,
     pub max_stale: Duration,
@@ -65,7 +75,7 @@ pub struct Config {
 /// Where the upstreams come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamSource {
-    Listed(Vec<SocketAddr>),
+    Listed(Vec<Endpoint>),
     /// A resolv.conf(5), read again when it changes.
     ResolvConf(PathBuf),
 }
@@ -76,6 +86,7 @@ impl Default for Config {
             // An address of its own on loopback collides with no resolver that is there already.
             listen: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 153), 53))],
             upstreams: UpstreamSource::ResolvConf("/etc/resolv.conf".into()),
+            zones: Vec::new(),
             allow: vec![Prefix::loopback_v4(), Prefix::loopback_v6()],
             max_stale: Settings::default().max_stale,
             client_timer: CLIENT_TIMER_MAX,
@@ -94,17 +105,20 @@ impl Config {
         let mut problems = Problems::default();
         let files = config::load::<ConfigFile>(main, &mut problems);
         let mut config = Self::default();
-        for (source, file) in files {
-            file.dns.apply(&mut config, &source, &mut problems);
+        let mut written = Written::default();
+        for (source, file) in &files {
+            file.dns.apply(&mut config, source, &mut problems);
+            written.take(source, file, &mut problems);
         }
+        written.resolve(&mut config, &mut problems);
         problems.or(config)
     }
 
     /// What the core needs, with the upstreams as they are now.
     pub fn settings(&self) -> Settings {
         Settings {
-            upstreams: self.upstream_addresses().into_iter().map(Endpoint::from).collect(),
-            zones: Vec::new(),
+            upstreams: self.upstreams_now(),
+            zones: self.zones.clone(),
             max_stale: self.max_stale,
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
@@ -114,47 +128,34 @@ impl Config {
         }
     }
 
-    fn upstream_addresses(&self) -> Vec<SocketAddr> {
+    fn upstreams_now(&self) -> Vec<Endpoint> {
         match &self.upstreams {
-            UpstreamSource::Listed(addresses) => addresses.clone(),
+            UpstreamSource::Listed(endpoints) => endpoints.clone(),
             UpstreamSource::ResolvConf(path) => {
                 let text = std::fs::read(path).unwrap_or_default();
-                name_servers(&text, &self.listen)
+                name_servers(&text, &self.listen).into_iter().map(Endpoint::from).collect()
             }
         }
     }
 }
 
 impl DnsTable {
-    fn apply(self, config: &mut Config, source: &Source, problems: &mut Problems) {
-        if let Some(listen) = self.listen {
-            config.listen = parse_all(&listen, source, problems, |text| address(text, None));
+    /// All but the upstreams, for which the whole must be known.
+    fn apply(&self, config: &mut Config, source: &Source, problems: &mut Problems) {
+        if let Some(listen) = &self.listen {
+            config.listen = parse_all(listen, source, problems, address);
         }
-        if let Some(path) = self.resolv_conf {
-            config.upstreams = UpstreamSource::ResolvConf(path);
+        if let Some(path) = &self.resolv_conf {
+            config.upstreams = UpstreamSource::ResolvConf(path.clone());
         }
-        if let Some(upstreams) = self.upstreams {
-            let addresses = parse_all(&upstreams, source, problems, |text| address(text, Some(53)));
-            for (written, parsed) in upstreams.iter().zip(&addresses) {
-                if config.listen.contains(parsed) {
-                    let message =
-                        format!("upstream {parsed} is our own listen address; queries would go in circles");
-                    problems.add(source, written.span(), message);
-                }
-            }
-            config.upstreams = UpstreamSource::Listed(addresses);
+        if let Some(allow) = &self.allow {
+            config.allow = parse_all(allow, source, problems, str::parse);
         }
-        if let Some(allow) = self.allow {
-            config.allow = parse_all(&allow, source, problems, str::parse);
-        }
-        if let Some(max_stale) = self.max_stale {
+        if let Some(max_stale) = &self.max_stale {
             config.max_stale = max_stale.get_ref().0;
-            if config.max_stale > MAX_STALE_LIMIT {
-                let message = "max_stale above 7d would serve ghosts; write \"7d\" or less";
-                problems.add(source, max_stale.span(), message);
-            }
+            check_max_stale(max_stale, source, problems);
         }
-        if let Some(timer) = self.client_timer {
+        if let Some(timer) = &self.client_timer {
             config.client_timer = timer.get_ref().0;
             if config.client_timer > CLIENT_TIMER_MAX || config.client_timer.is_zero() {
                 let message =
@@ -162,23 +163,27 @@ impl DnsTable {
                 problems.add(source, timer.span(), message);
             }
         }
-        if let Some(mib) = self.cache_mib {
+        if let Some(mib) = &self.cache_mib {
             config.cache_bytes =
                 usize::try_from(*mib.get_ref()).unwrap_or(usize::MAX).saturating_mul(1 << 20);
             if *mib.get_ref() == 0 {
                 problems.add(source, mib.span(), "cache_mib must be at least 1");
             }
         }
-        if let Some(metrics) = self.metrics {
-            match address(metrics.get_ref(), None) {
+        if let Some(metrics) = &self.metrics {
+            match address(metrics.get_ref()) {
                 Ok(parsed) => config.metrics = parsed,
                 Err(message) => problems.add(source, metrics.span(), message),
             }
         }
-        let graces = [self.vanish_grace, self.hot_vanish_grace, self.mass_grace];
-        guards::apply(&mut config.guard, self.guards, graces, source, problems);
-        config.state_dir = self.state_dir.unwrap_or_else(|| config.state_dir.clone());
-        config.control_socket = self.control_socket.unwrap_or_else(|| config.control_socket.clone());
+        let graces = [&self.vanish_grace, &self.hot_vanish_grace, &self.mass_grace];
+        guards::apply(&mut config.guard, self.guards.as_ref(), graces, source, problems);
+        if let Some(path) = &self.state_dir {
+            config.state_dir.clone_from(path);
+        }
+        if let Some(path) = &self.control_socket {
+            config.control_socket.clone_from(path);
+        }
     }
 }
 
@@ -201,19 +206,16 @@ fn parse_all<T>(
     all
 }
 
-fn address(text: &str, default_port: Option<u16>) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
+fn check_max_stale(written: &Spanned<Span>, source: &Source, problems: &mut Problems) {
+    if written.get_ref().0 > MAX_STALE_LIMIT {
+        let message = "max_stale above 7d would serve ghosts; write \"7d\" or less";
+        problems.add(source, written.span(), message);
     }
-    match (text.parse::<IpAddr>(), default_port) {
-        (Ok(ip), Some(port)) => Ok(SocketAddr::new(ip, port)),
-        (_, Some(_)) => {
-            Err(format!("{text:?} is not an address; write one like \"192.0.2.1\" or \"192.0.2.1:53\""))
-        }
-        (_, None) => {
-            Err(format!("{text:?} is not an address with a port; write one like \"127.0.0.153:53\""))
-        }
-    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address with a port; write one like \"127.0.0.153:53\""))
 }
 
 /// The name servers of a resolv.conf(5), without ourselves: that would be a circle.
@@ -227,60 +229,6 @@ fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
         }
     }
     servers
-}
-
-/// Addresses that begin alike: `127.0.0.0/8`, `::1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Prefix {
-    fn loopback_v4() -> Self {
-        Self { address: Ipv4Addr::new(127, 0, 0, 0).into(), bits: 8 }
-    }
-
-    fn loopback_v6() -> Self {
-        Self { address: std::net::Ipv6Addr::LOCALHOST.into(), bits: 128 }
-    }
-
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let shift = 32 - u32::from(self.bits);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let shift = 128 - u32::from(self.bits);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a network; write one like \"127.0.0.0/8\" or \"::1\"");
-        let (address, bits) =
-            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| wrong())?;
-        if bits > most {
-            return Err(wrong());
-        }
-        Ok(Self { address, bits })
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
 }
 
 #[cfg(test)]
@@ -345,6 +293,60 @@ mod tests {
         assert!(!some.vanish && some.mass_vanish && !some.convergence);
         assert_eq!(some.vanish_grace, Duration::from_mins(5));
         assert_eq!(some.hot_vanish_grace, Duration::from_hours(1));
+    }
+
+    #[test]
+    fn zones_have_upstreams_and_limits_of_their_own_and_drop_ins_change_single_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("dns.toml");
+        std::fs::write(
+            &main,
+            "[dns]\nupstreams = [\"tls://192.0.2.1#dns.example\", \"192.0.2.2\"]\n\
+             [zone.\"Corp.Example.\"]\nupstreams = [\"10.0.0.1\"]\nmax_stale = \"7d\"\n\
+             [zone.lab]\nupstreams = [\"10.0.0.2\"]\n",
+        )
+        .unwrap();
+        std::fs::create_dir(dir.path().join("dns.d")).unwrap();
+        let drop_in = "[dns]\nmax_stale = \"1h\"\n[zone.\"corp.example\"]\nserve_stale = false\n";
+        std::fs::write(dir.path().join("dns.d/50-lab.toml"), drop_in).unwrap();
+        let settings = Config::load(&main).unwrap().settings();
+        let shown: Vec<_> = settings.upstreams.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["tls://192.0.2.1:853#dns.example", "192.0.2.2:53"]);
+        let [corp, lab] = settings.zones.as_slice() else { panic!("{:?}", settings.zones) };
+        assert_eq!(*corp.suffix, *b"\x04corp\x07example\0");
+        assert_eq!((corp.serve_stale, corp.max_stale), (false, Duration::from_hours(7 * 24)));
+        // What a zone does not say is as in [dns].
+        assert_eq!((lab.serve_stale, lab.max_stale), (true, Duration::from_hours(1)));
+    }
+
+    #[test]
+    fn every_mistake_in_a_zone_is_said_at_its_place() {
+        let said = load(
+            "[dns]\nupstreams = [\"192.0.2.1\", \"192.0.2.1:53\"]\n[zone.\"a..b\"]\nupstreams = [\"10.0.0.1\"]\n\
+             [zone.\".\"]\nupstreams = [\"10.0.0.1\"]\n[zone.corp]\nmax_stale = \"30d\"\n\
+             [zone.lab]\nupstreams = [\"tls://lab.example\", \"127.0.0.153\"]\nca_file = \"/nonexistent/ca.pem\"\n\
+             [zone.LAB]\nupstreams = []\n",
+        )
+        .unwrap_err();
+        let expected = [
+            (2, "named twice"),
+            (3, "\"a..b\" is not a domain name"),
+            (5, "[dns]"),
+            (7, "zone \"corp\" has no upstreams"),
+            (8, "7d"),
+            (10, "tls://192.0.2.1#lab.example"),
+            (10, "in circles"),
+            (11, "/nonexistent/ca.pem"),
+            (12, "the same zone as"),
+        ];
+        for (line, word) in expected {
+            let place = format!("dns.toml:{line}:");
+            assert!(
+                said.lines().any(|said| said.contains(&place) && said.contains(word)),
+                "{line} {word} in\n{said}"
+            );
+        }
+        assert_eq!(said.lines().count(), expected.len(), "{said}");
     }
 
     #[test]
