@@ -12,7 +12,7 @@ use std::{
 };
 
 use dogwatch_tests::{
-    host::Host,
+    host::{Host, words},
     http,
     process::{Process, debian_program, free_port, wait_for},
 };
@@ -42,6 +42,9 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
         }
     }
 
+    let (_, dns_page) = http::get(host.dns_metrics, "/metrics").unwrap();
+    judge_rules(&promtool, &dns_page);
+
     let (_process, port) = start_prometheus(&prometheus, &host, &pages);
     wait_for("three targets that are up", || {
         let (_, answer) = http::get(port, "/api/v1/query?query=sum(up)").unwrap_or_default();
@@ -51,6 +54,22 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
     for query in ["dogwatch_build_info", "alertd_build_info", "dogwatch_dns_build_info"] {
         let (_, answer) = http::get(port, &format!("/api/v1/query?query={query}")).unwrap();
         assert!(answer.contains("\"version\":\""), "{query}: {answer}");
+    }
+}
+
+/// The shipped alert rules are sound, fire when they should, and speak only of metrics that there are.
+fn judge_rules(promtool: &Path, page: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
+    for arguments in
+        [["check", "rules", "dogwatch-dns.rules.yml"], ["test", "rules", "dogwatch-dns.rules.test.yml"]]
+    {
+        let output = Command::new(promtool).args(arguments).current_dir(&folder).output().unwrap();
+        assert!(output.status.success(), "{}", words(&output));
+    }
+    let rules = fs::read_to_string(folder.join("dogwatch-dns.rules.yml")).unwrap();
+    let named = rules.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    for name in named.filter(|word| word.starts_with("dogwatch_dns_")) {
+        assert!(page.contains(&format!("# TYPE {name} ")), "no metric {name} on the page");
     }
 }
 

@@ -36,6 +36,7 @@ const MASKED: &str = "dogwatch_dns_masked_ratio";
 const STALE_NAMES: &str = "dogwatch_dns_stale_names";
 const OLDEST_STALE: &str = "dogwatch_dns_oldest_stale_seconds";
 const RUNWAY: &str = "dogwatch_dns_runway_seconds";
+const AT_RISK: &str = "dogwatch_dns_names_at_risk";
 const SNAPSHOT_RECORDS: &str = "dogwatch_dns_snapshot_records_total";
 const SNAPSHOT_ERRORS: &str = "dogwatch_dns_snapshot_errors_total";
 const SNAPSHOT_LOST: &str = "dogwatch_dns_snapshot_lost_records_total";
@@ -75,6 +76,10 @@ pub fn describe() {
     describe_gauge!(STALE_NAMES, "Names past their TTL that were asked for in the last five minutes.");
     describe_gauge!(OLDEST_STALE, Unit::Seconds, "How far past its TTL the oldest of those is.");
     describe_gauge!(RUNWAY, Unit::Seconds, "Time until the first name in use is too old to serve.");
+    describe_gauge!(
+        AT_RISK,
+        "Names in use, of ill upstreams, that become too old to serve within six hours."
+    );
     describe_counter!(SNAPSHOT_RECORDS, "Answers written to the snapshot log.");
     describe_counter!(SNAPSHOT_ERRORS, "Failed writes of the snapshot.");
     describe_counter!(SNAPSHOT_LOST, "Answers that could not be kept on disk.");
@@ -145,6 +150,7 @@ pub fn publish_masking(masking: &Masking) {
     let answers = f64::from(masking.answers);
     gauge!(MASKED).set(if masking.answers == 0 { 0.0 } else { f64::from(masking.stale) / answers });
     gauge!(STALE_NAMES).set(number(masking.stale_names));
+    gauge!(AT_RISK).set(number(masking.at_risk));
     gauge!(OLDEST_STALE).set(std::time::Duration::from_secs(masking.oldest_stale_s).as_secs_f64());
     gauge!(RUNWAY).set(std::time::Duration::from_secs(masking.runway_s).as_secs_f64());
 }

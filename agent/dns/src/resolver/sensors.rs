@@ -92,6 +92,9 @@ pub struct Masking {
     /// Until the first of them becomes too old to serve.
     #[serde(default)]
     pub pinned_runway_s: Option<u64>,
+    /// Names in use whose upstreams are ill and that become too old to serve within six hours.
+    #[serde(default)]
+    pub at_risk: usize,
 }
 
 /// Everything about one name.
@@ -129,6 +132,10 @@ pub struct Why {
 
 /// A name counts for the runway while it was used this lately.
 const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
+/// A shift's time to do something about it.
+const AT_RISK_WITHIN: Duration = Duration::from_hours(6);
+/// [`Zone::health_number`] from which on upstreams are no help.
+const ILL: u8 = 2;
 const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
 
 impl Resolver {
@@ -174,6 +181,10 @@ impl Resolver {
             }
             let used = entry.popularity() > 0 && idle <= RUNWAY_USED_WITHIN;
             let left = now.until(entry.expires() + stale_max(&entry, zone));
+            let in_use = (used || entry.pinned()) && !left.is_zero();
+            if in_use && left <= AT_RISK_WITHIN && zone.health_number() >= ILL {
+                masking.at_risk += 1;
+            }
             if entry.pinned() {
                 masking.pinned += 1;
                 masking.pinned_stale += usize::from(stale_for.is_some());
