@@ -198,12 +198,38 @@ fn a_corrupt_snapshot_costs_only_what_is_corrupt() {
     pair.upstream.kill();
     pair.restart_cache();
     let log = pair.cache.log();
-    assert!(log.contains("skipped damaged places"), "{log}");
+    assert!(
+        log.contains("cache.log is damaged: skipped 1 places") && log.contains("are half a write"),
+        "{log}"
+    );
+    assert!(log.contains("restored 49 names in ") || log.contains("restored 50 names in "), "{log}");
     let right = NAMES.filter(|&number| {
         ask_udp(pair.address, &name(number, TTL_S), A)
             .is_ok_and(|reply| reply.addresses() == [right_address(number)])
     });
     assert!(right.count() >= NAMES.len() - 2);
+}
+
+#[test]
+fn a_folder_that_takes_no_files_stops_no_answer_and_is_said() {
+    if !root_or_skip("a read-only tmpfs") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "ro", "tmpfs"]).arg(&state).status().unwrap();
+    if !mounted.success() {
+        return skip("this root may not mount");
+    }
+    let _unmount = Unmount(state.clone());
+    let pair = Pair::start_in(folder);
+    pair.all_right(NAMES);
+    wait_for("it to be said", || {
+        pair.cache.log().contains("snapshot cannot be written: Read-only file system")
+    });
+    pair.all_right(NAMES);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     guard,
     moment::Moment,
     policy::StaleReason,
-    resolver::{Masking, Resolver},
+    resolver::{Masking, Resolver, Restored},
     snapshot,
 };
 
@@ -47,6 +47,10 @@ const GUARD_HOLDS: &str = "dogwatch_dns_guard_holds_total";
 const CONTRADICTIONS: &str = "dogwatch_dns_contradicted_denials_total";
 const MOVED: &str = "dogwatch_dns_moved_answers_total";
 const SHRUNK: &str = "dogwatch_dns_shrunk_answers_total";
+const SNAPSHOT_SYNCS: &str = "dogwatch_dns_snapshot_syncs_total";
+const RESTORED_NAMES: &str = "dogwatch_dns_restored_names";
+const RESTORE_TIME: &str = "dogwatch_dns_restore_seconds";
+const RESTORE_DAMAGE: &str = "dogwatch_dns_restore_damaged_files";
 const BUILD: &str = "dogwatch_dns_build_info";
 
 /// Says what each metric means. Call once, after the recorder is installed.
@@ -90,6 +94,14 @@ pub fn describe() {
     describe_counter!(CONTRADICTIONS, "Names that one upstream denied and another had.");
     describe_counter!(MOVED, "Answers with none of the addresses that the name had before.");
     describe_counter!(SHRUNK, "Answers that lost at least four fifths of the name's records.");
+    describe_counter!(SNAPSHOT_SYNCS, "Times the snapshot was forced to disk.");
+    describe_gauge!(RESTORED_NAMES, "Answers that the last start found on disk.");
+    describe_gauge!(
+        RESTORE_TIME,
+        Unit::Seconds,
+        "What loading them took, before the first query was answered."
+    );
+    describe_gauge!(RESTORE_DAMAGE, "Troubles with the files of the snapshot at the last start.");
     describe_gauge!(BUILD, "1; the version is in the label.");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -113,6 +125,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (SNAPSHOT_RECORDS, snapshot.records()),
         (SNAPSHOT_ERRORS, snapshot.errors()),
         (SNAPSHOT_LOST, snapshot.lost()),
+        (SNAPSHOT_SYNCS, snapshot.syncs()),
     ] {
         counter!(name).absolute(value);
     }
@@ -179,6 +192,13 @@ pub fn publish_guard(resolver: &Resolver, now: Moment) {
     counter!(CONTRADICTIONS).absolute(counts(|counts| counts.contradicted));
     counter!(MOVED).absolute(counts(|counts| counts.moved));
     counter!(SHRUNK).absolute(counts(|counts| counts.shrunk));
+}
+
+/// Publishes what the start brought back.
+pub(crate) fn publish_restored(restored: &Restored) {
+    gauge!(RESTORED_NAMES).set(number(restored.names));
+    gauge!(RESTORE_TIME).set(restored.ms / 1_000.0);
+    gauge!(RESTORE_DAMAGE).set(number(restored.troubles));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]

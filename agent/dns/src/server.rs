@@ -34,9 +34,10 @@ use crate::{
     event::Event,
     guard, metrics,
     moment::Moment,
+    name,
     reply::Transport,
-    resolver::{Client, Outcome, Resolver},
-    snapshot::{self, Anchor, Writer},
+    resolver::{Client, Outcome, Resolver, Restored},
+    snapshot::{self, Anchor, GapWatch, Learned, Limits, Writer},
     stream,
     upstream::{Reply, Upstreams},
     zone::Zone,
@@ -51,8 +52,6 @@ pub enum RunError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot use the sockets that systemd passed: {0}")]
     Inherited(io::Error),
-    #[error("cannot read the snapshot in {}: {source}; check its permissions", dir.display())]
-    Snapshot { dir: PathBuf, source: io::Error },
     #[error("cannot open the control socket {}: {source}", path.display())]
     Control { path: PathBuf, source: io::Error },
     #[error("cannot serve metrics on {address}: {source}")]
@@ -82,7 +81,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
     let mut resolver = Resolver::new(config.settings(), fastrand::u64(..), clock.now());
-    let writer = restore(&config, &mut resolver, clock.now())?;
+    let writer = restore(&config, &mut resolver, clock.now());
 
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let (replies, reply_inbox) = mpsc::channel(EVENTS_MAX);
@@ -106,6 +105,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     }
 
     let upstreams = Upstreams::new(replies);
+    metrics::publish_restored(&resolver.restored);
     let said = announce(&config, &resolver);
     let health = resolver.zones().iter().map(Zone::health_number).collect();
     systemd::ready(&said);
@@ -119,6 +119,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         refused_clients: 0,
         config,
         out: Vec::with_capacity(4_096),
+        gaps: GapWatch::new(Anchor::now()),
         ticks: 0,
         health,
     };
@@ -147,19 +148,25 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
 }
 
 /// Loads the snapshot into the resolver and starts the writer.
-fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Result<Writer, RunError> {
-    let dir = &config.state_dir;
-    let loaded = snapshot::load(dir, &Anchor::now())
-        .map_err(|source| RunError::Snapshot { dir: dir.clone(), source })?;
-    let mut restored = 0_usize;
-    for answer in &loaded.answers {
-        restored += usize::from(resolver.restore(&answer.key, &answer.message, now - answer.age));
+fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
+    let (dir, began) = (&config.state_dir, clock::since_boot());
+    let loaded = snapshot::load(dir, &Anchor::now(), &mut |answer| {
+        resolver.restore(answer, now);
+    });
+    let took = clock::since_boot().saturating_sub(began);
+    let names = resolver.cache().len();
+    for report in &loaded.reports {
+        if report.harmless() {
+            tracing::info!(dir = %dir.display(), "{report}");
+        } else {
+            tracing::warn!(dir = %dir.display(), "{report}");
+        }
     }
-    if loaded.damaged > 0 {
-        tracing::warn!(damaged = loaded.damaged, dir = %dir.display(), "skipped damaged places of the snapshot");
-    }
-    tracing::info!(restored, found = loaded.answers.len(), "snapshot loaded");
-    Ok(Writer::start(dir, &loaded, resolver.zones().max_stale() * 2))
+    let ms = took.as_secs_f64() * 1_000.0;
+    tracing::info!("restored {names} names in {ms:.1} ms");
+    let troubles = loaded.reports.iter().filter(|report| !report.harmless()).count();
+    resolver.restored = Restored { names, ms, troubles };
+    Writer::start(dir, &loaded, Limits { bytes_max: config.cache_bytes })
 }
 
 /// The sockets we serve on: systemd's if it passed any, else our own.
@@ -219,6 +226,7 @@ struct Server {
     config: Config,
     /// The one answer buffer of the hit path.
     out: Vec<u8>,
+    gaps: GapWatch,
     ticks: u32,
     /// Each zone's, as logged last.
     health: Vec<u8>,
@@ -351,7 +359,19 @@ impl Server {
             }
         }
         while let Some(entry) = self.resolver.poll_learned() {
-            self.writer.remember(self.clock.boot_time(entry.learned()), &entry.key(), entry.kept().message);
+            let key = entry.key();
+            let Some((_, dnssec_ok, checking_disabled)) = name::read_key(&key) else { continue };
+            self.writer.remember(&Learned {
+                at: self.clock.boot_time(entry.learned()),
+                dnssec_ok,
+                checking_disabled,
+                uses: u16::try_from(entry.popularity()).unwrap_or(u16::MAX),
+                good_for: entry.good_since().map_or(Duration::ZERO, |since| entry.learned().since(since)),
+                message: entry.kept().message,
+            });
+        }
+        while let Some(key) = self.resolver.poll_forgotten() {
+            self.writer.forget(self.clock.boot_time(self.clock.now()), &key);
         }
     }
 
@@ -387,6 +407,15 @@ impl Server {
 
     fn on_tick(&mut self) {
         let now = self.clock.now();
+        let unseen = self.gaps.look(Anchor::now());
+        if !unseen.is_zero() {
+            tracing::warn!(
+                "the wall clock went ahead by {} s: this machine was frozen, or its clock was set; every name is \
+                asked for again before it counts as fresh",
+                unseen.as_secs()
+            );
+            self.resolver.on_unseen_time(unseen, now);
+        }
         self.resolver.on_wakeup(now);
         self.ticks = self.ticks.wrapping_add(1);
         metrics::publish(&self.resolver, self.refused_clients, self.writer.counts());

@@ -105,6 +105,23 @@ impl Entry {
         }
     }
 
+    /// Takes over what a snapshot knows of it.
+    pub(crate) fn resume(&mut self, uses: u16, good_for: Duration) {
+        self.past_uses = uses;
+        self.good_since = Stamp::of(self.learned() - good_for);
+        if uses > 1 {
+            // It was in use: not a stranger on probation.
+            *self.marks.get_mut() |= 2 * VISIT;
+        }
+    }
+
+    /// Ends what is left of its freshness, by at most this much. It gets no older than that.
+    pub(crate) fn pass_unseen(&mut self, unseen: Duration, now: Moment) {
+        let learned = self.learned() - now.until(self.expires()).min(unseen);
+        self.learned = Stamp::of(learned);
+        self.learned_ms = u8::try_from(learned.as_millis() % STEP_MS).unwrap_or(0);
+    }
+
     pub fn key(&self) -> Key {
         Key::from_parts(self.question(), self.key_flags)
     }

@@ -138,6 +138,19 @@ impl Cache {
         Some(slot)
     }
 
+    /// Changes what an entry knows of itself; its block stays.
+    pub(crate) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Entry)) {
+        self.table.edit(slot, change);
+    }
+
+    /// [`Entry::pass_unseen`] for all.
+    pub(crate) fn pass_unseen(&mut self, unseen: Duration, now: Moment) {
+        let all: Vec<Slot> = self.iter().map(|(slot, _)| slot).collect();
+        for slot in all {
+            self.edit(slot, |entry| entry.pass_unseen(unseen, now));
+        }
+    }
+
     /// Takes an answer out.
     pub fn remove(&mut self, slot: Slot) -> Option<Entry> {
         let entry = self.table.remove(slot)?;

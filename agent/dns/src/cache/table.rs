@@ -104,6 +104,13 @@ impl Table {
         self.shards[shard].write().entries.get_mut(place)?.replace(entry)
     }
 
+    pub(super) fn edit(&self, at: Slot, change: impl FnOnce(&mut Entry)) {
+        let (shard, place) = parts(at);
+        if let Some(entry) = self.shards[shard].write().entries.get_mut(place).and_then(Option::as_mut) {
+            change(entry);
+        }
+    }
+
     pub(super) fn remove(&self, at: Slot) -> Option<Entry> {
         let (number, place) = parts(at);
         let shard = &mut *self.shards[number].write();

@@ -11,12 +11,14 @@
 
 mod answering;
 mod asking;
+mod audit;
 mod counts;
 mod flight;
 mod guard_sensor;
 mod guarding;
 mod inspect;
 mod refreshing;
+mod restoring;
 mod sensors;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ pub use self::{
     counts::Counts,
     guard_sensor::{Holding, WhyHeld},
     inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+    restoring::{Remembered, Restored},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
 use self::{counts::LastMinute, flight::Flight};
@@ -168,6 +171,8 @@ pub struct Resolver {
     pins: Pins,
     last_minute: LastMinute,
     pub counts: Counts,
+    /// Set by the shell, for who asks.
+    pub restored: Restored,
     random: fastrand::Rng,
 }
 
@@ -192,6 +197,7 @@ impl Resolver {
             pins: Pins::new(&settings.pinned, now),
             last_minute: LastMinute::default(),
             counts: Counts::default(),
+            restored: Restored::default(),
             random: fastrand::Rng::with_seed(seed),
             settings,
         }
@@ -226,26 +232,6 @@ impl Resolver {
 
     pub fn zones(&self) -> &Zones {
         &self.zones
-    }
-
-    /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
-    pub fn restore(&mut self, key: &[u8], message: &[u8], learned: Moment) -> bool {
-        let Some((question, ..)) = crate::name::read_key(key) else { return false };
-        let Ok(answer) = wire::read_answer(message, &question) else { return false };
-        let older = self.cache.find(key).and_then(|slot| self.cache.get(slot));
-        if older.is_some_and(|entry| entry.learned() > learned) {
-            return false;
-        }
-        let slot = self.cache.insert(key, message, &answer, learned);
-        if let Some(slot) = slot {
-            self.note_pinned(slot, learned);
-        }
-        let restored = slot.is_some();
-        if restored && answer.verdict == wire::Verdict::Positive {
-            let zone = self.zones.of_key(key);
-            self.zones.get_mut(zone).restore_canary(key);
-        }
-        restored
     }
 
     /// A client asks. The hit path: no allocation beyond `out`, which is reused.

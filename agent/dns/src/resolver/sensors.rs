@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Resolver,
+    Resolver, Restored,
     guard_sensor::WhyHeld,
     inspect::DrillStatus,
     refreshing::{may_serve, stale_max, use_of},
@@ -52,6 +52,8 @@ pub struct Status {
     /// The fire drill that runs, if one does.
     #[serde(default)]
     pub drill: Option<DrillStatus>,
+    #[serde(default)]
+    pub restored: Restored,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -215,6 +217,7 @@ impl Resolver {
             masking: self.masking(now),
             sensors: self.sensors(now, wall),
             drill: self.drill_status(now, wall),
+            restored: self.restored,
         }
     }
 

@@ -342,14 +342,40 @@ fn m16_a_restart_in_mid_outage_forgets_nothing() {
     world.run(Duration::from_secs(1));
     let slot = world.resolver.cache.iter().next().unwrap().0;
     let entry = world.resolver.cache.get(slot).unwrap();
-    let (key, message) = (entry.key().to_vec(), entry.kept().message.to_vec());
+    let message = entry.kept().message.to_vec();
 
     let mut world = World::new(1);
     world.moods[0] = 'x';
-    assert!(world.resolver.restore(&key, &message, world.now - Duration::from_hours(40)));
-    assert!(!world.resolver.restore(&key, &message, world.now - Duration::from_hours(50)), "older news");
+    let remembered = |hours| Remembered {
+        message: &message,
+        dnssec_ok: false,
+        checking_disabled: false,
+        uses: 3,
+        good_for: Duration::ZERO,
+        age: Duration::from_hours(hours),
+        unseen: Duration::ZERO,
+    };
+    assert!(world.resolver.restore(&remembered(40), world.now));
+    assert!(!world.resolver.restore(&remembered(50), world.now), "older news");
     let heard = world.timeline(&["xxxx"]);
     assert_eq!(heard, "lsss");
+}
+
+#[test]
+fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
+    let mut world = World::new(1);
+    world.ttl_s = 3_600;
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    // Frozen for a year; or somebody set the clock. Either way upstream is asked, and in an outage the name is there.
+    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
+    assert_eq!(world.timeline(&["...."]), "ffff");
+    assert_eq!(world.sent, 2);
+    world.resolver.on_unseen_time(Duration::from_mins(30), world.now);
+    world.moods[0] = 'x';
+    assert_eq!(world.timeline(&["xxxx"]), "ffff", "half an hour is left");
+    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
+    assert_eq!(world.timeline(&["xxxx"]), "lsss");
 }
 
 #[test]

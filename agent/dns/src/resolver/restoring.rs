@@ -1,0 +1,70 @@
+//! What a snapshot remembers, put back; and time that went by without the clock counting it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Resolver;
+use crate::{
+    moment::Moment,
+    name::Key,
+    wire::{self, Verdict},
+};
+
+/// An answer from before the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered<'a> {
+    /// As upstream gave it, without OPT.
+    pub message: &'a [u8],
+    pub dnssec_ok: bool,
+    pub checking_disabled: bool,
+    /// How much it was asked for lately.
+    pub uses: u16,
+    /// How long the question had been answered positively without a break when it was learned.
+    pub good_for: Duration,
+    /// Time since it was learned.
+    pub age: Duration,
+    /// Time that may have passed besides: no reason to forget it, but to ask again.
+    pub unseen: Duration,
+}
+
+/// What the start brought back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    pub names: usize,
+    /// What loading them took, before the first query was read.
+    pub ms: f64,
+    /// Troubles with the files; each is in the log.
+    pub troubles: usize,
+}
+
+impl Resolver {
+    /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
+    pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
+        let Some((question, _)) = wire::read_question(answer.message) else { return false };
+        let Ok(read) = wire::read_answer(answer.message, &question) else { return false };
+        let key = Key::new(&question, answer.dnssec_ok, answer.checking_disabled);
+        let learned = now - answer.age;
+        let older = self.cache.find(&key).and_then(|slot| self.cache.get(slot));
+        if older.is_some_and(|entry| entry.learned() > learned) {
+            return false;
+        }
+        let Some(slot) = self.cache.insert(&key, answer.message, &read, learned) else { return false };
+        self.cache.edit(slot, |entry| {
+            entry.resume(answer.uses, answer.good_for);
+            entry.pass_unseen(answer.unseen, now);
+        });
+        self.note_pinned(slot, learned);
+        if read.verdict == Verdict::Positive {
+            let zone = self.zones.of_key(&key);
+            self.zones.get_mut(zone).restore_canary(&key);
+        }
+        true
+    }
+
+    /// Time may have passed that the clock did not count (a virtual machine was frozen): what was fresh may not be any
+    /// more. Nothing becomes too old by it, for it may as well have been somebody who set the clock.
+    pub fn on_unseen_time(&mut self, unseen: Duration, now: Moment) {
+        self.cache.pass_unseen(unseen, now);
+    }
+}

@@ -1,0 +1,274 @@
+//! How old an answer is, whatever the clocks did since.
+//!
+//! Two clocks are at hand. The boot clock (CLOCK_BOOTTIME) never jumps and counts time asleep, but starts anew with each boot
+//! and does not see that a virtual machine was frozen. The wall clock goes on across both, but may be wrong and be
+//! corrected by days. So time since a reading of both is told apart into what has surely *passed*, and what may have
+//! passed *unseen*. Time passed ages an answer in every way. Time unseen only ends its freshness: it will be asked for
+//! again, but in an outage it is still there. So no clock that leaps can make the cache forget what it knows, and none
+//! can make an answer fresh for ever.
+//!
+//! ```text
+//! same boot, walls agree                  passed: boot clock's difference
+//! same boot, wall went ahead > 1 min      passed: boot clock's difference   unseen: what the wall clock went ahead
+//! same boot, wall went back, or no wall   passed: boot clock's difference
+//! other boot, wall ahead, up to 30 days   passed: wall clock's difference, at least this boot's uptime
+//! other boot, wall ahead by more          passed: this boot's uptime        unseen: a day
+//! other boot, wall went back, or no wall  passed: this boot's uptime        unseen: a day
+//! ```
+//!
+//! "No wall" is a clock before 2025: a machine without a battery, before it was told the time.
+
+use std::{fs, sync::OnceLock, time::Duration};
+
+use crate::clock;
+
+/// Name of a boot (proc(5), random/boot_id).
+pub(super) type Boot = [u8; 16];
+
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    pub(super) boot: Boot,
+    pub(super) at: Duration,
+    pub(super) wall_ms: i64,
+}
+
+/// Time between two readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lapse {
+    pub passed: Duration,
+    pub unseen: Duration,
+}
+
+/// What a wall clock may differ from the boot clock without anything having happened: NTP at work.
+const DRIFT_MAX: Duration = Duration::from_mins(1);
+/// A machine that was off for longer has a wrong clock, more likely.
+const OFF_MAX: Duration = Duration::from_hours(30 * 24);
+/// Ends the freshness of everything: the longest TTL in the cache.
+const LONGEST_FRESH: Duration = Duration::from_hours(24);
+/// 2025-01-01T00:00:00Z. This code is younger.
+const WALL_MIN_MS: i64 = 1_735_689_600_000;
+
+impl Anchor {
+    pub fn now() -> Self {
+        Self { boot: boot_id(), at: clock::since_boot(), wall_ms: clock::wall().as_millisecond() }
+    }
+
+    /// A reading made up.
+    pub fn of(boot: [u8; 16], at: Duration, wall_ms: i64) -> Self {
+        Self { boot, at, wall_ms }
+    }
+
+    /// Time from `earlier` until this reading.
+    pub fn since(&self, earlier: &Self) -> Lapse {
+        let walls_known = self.wall_ms >= WALL_MIN_MS && earlier.wall_ms >= WALL_MIN_MS;
+        let ahead = u64::try_from(self.wall_ms.saturating_sub(earlier.wall_ms)).ok().filter(|_| walls_known);
+        let ahead = ahead.map(Duration::from_millis);
+        if self.boot == earlier.boot {
+            let passed = self.at.saturating_sub(earlier.at);
+            let unseen = ahead.map_or(Duration::ZERO, |ahead| ahead.saturating_sub(passed));
+            let unseen = if unseen > DRIFT_MAX { unseen } else { Duration::ZERO };
+            return Lapse { passed, unseen };
+        }
+        match ahead.filter(|&ahead| ahead <= OFF_MAX) {
+            Some(ahead) => Lapse { passed: ahead.max(self.at), unseen: Duration::ZERO },
+            None => Lapse { passed: self.at, unseen: LONGEST_FRESH },
+        }
+    }
+
+    pub(super) fn tag(&self) -> u32 {
+        tag(self.boot)
+    }
+}
+
+pub(super) fn tag(boot: Boot) -> u32 {
+    u32::from_le_bytes([boot[0], boot[1], boot[2], boot[3]])
+}
+
+fn boot_id() -> Boot {
+    static BOOT: OnceLock<Boot> = OnceLock::new();
+    *BOOT.get_or_init(read_boot_id)
+}
+
+fn read_boot_id() -> Boot {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    // A kernel that does not name its boots: each start of ours counts as one.
+    u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fastrand::u128(..)).to_be_bytes()
+}
+
+/// Notices, while we run, that time went by which the boot clock did not count.
+#[derive(Debug)]
+pub struct GapWatch {
+    last: Anchor,
+    /// How far the wall clock was set back and may come forward again without anything having passed.
+    set_back: Duration,
+}
+
+impl GapWatch {
+    pub fn new(now: Anchor) -> Self {
+        Self { last: now, set_back: Duration::ZERO }
+    }
+
+    /// Time that went by unseen since the last look.
+    pub fn look(&mut self, now: Anchor) -> Duration {
+        let Lapse { passed, unseen: forward } = now.since(&self.last);
+        let went_back = self.last.wall_ms.saturating_sub(now.wall_ms);
+        let back = u64::try_from(went_back).map_or(Duration::ZERO, |ms| passed + Duration::from_millis(ms));
+        self.last = now;
+        if back > DRIFT_MAX {
+            self.set_back = self.set_back.saturating_add(back);
+        }
+        let gap = forward.saturating_sub(self.set_back);
+        self.set_back = self.set_back.saturating_sub(forward);
+        if gap > DRIFT_MAX { gap } else { Duration::ZERO }
+    }
+}
+
+/// All readings found on disk, in stretches over which both clocks went alike: the last reading of each is enough.
+#[derive(Debug, Default)]
+pub(super) struct Stretches(Vec<Anchor>);
+
+impl Stretches {
+    /// Takes the next reading in the order of the files.
+    pub(super) fn push(&mut self, anchor: Anchor) {
+        // Read twice after a crash in mid-merge.
+        let known = self.0.iter().any(|last| last.boot == anchor.boot && last.at >= anchor.at);
+        if known {
+            return;
+        }
+        match self.0.last_mut() {
+            Some(last) if last.boot == anchor.boot && anchor.since(last).unseen.is_zero() => *last = anchor,
+            _ => self.0.push(anchor),
+        }
+    }
+
+    pub(super) fn all(&self) -> &[Anchor] {
+        &self.0
+    }
+
+    /// Time from each stretch's end until now.
+    pub(super) fn until(self, now: &Anchor) -> Ages {
+        let mut total = Lapse::default();
+        let mut later = now;
+        let mut lapses = vec![Lapse::default(); self.0.len()];
+        for (index, anchor) in self.0.iter().enumerate().rev() {
+            let lapse = later.since(anchor);
+            total.passed = total.passed.saturating_add(lapse.passed);
+            total.unseen = total.unseen.saturating_add(lapse.unseen);
+            lapses[index] = total;
+            later = anchor;
+        }
+        Ages { stretches: self.0, lapses, last_used: 0 }
+    }
+}
+
+pub(super) struct Ages {
+    stretches: Vec<Anchor>,
+    lapses: Vec<Lapse>,
+    last_used: usize,
+}
+
+impl Ages {
+    /// Time since a record was written. `None` if its boot is not known.
+    pub(super) fn of(&mut self, boot: u32, at: Duration) -> Option<Lapse> {
+        if !self.covers(self.last_used, boot, at) {
+            let mut of_boot =
+                self.stretches.iter().enumerate().filter(|(_, anchor)| anchor.tag() == boot).map(|(i, _)| i);
+            // A record younger than the last reading belongs to the last stretch.
+            let last = of_boot.clone().next_back()?;
+            self.last_used = of_boot.find(|&index| self.stretches[index].at >= at).unwrap_or(last);
+        }
+        let (end, lapse) = (self.stretches[self.last_used].at, self.lapses[self.last_used]);
+        Some(Lapse { passed: lapse.passed.saturating_add(end.saturating_sub(at)), ..lapse })
+    }
+
+    fn covers(&self, index: usize, boot: u32, at: Duration) -> bool {
+        let fits = |anchor: &Anchor| anchor.tag() == boot && anchor.at >= at;
+        self.stretches.get(index).is_some_and(fits)
+            && !index.checked_sub(1).is_some_and(|before| fits(&self.stretches[before]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+    const DAY: i64 = 24;
+    /// Hours from 1970 to some day in 2026.
+    const TODAY: i64 = 495_000;
+
+    /// Boot's name, hours since boot, hours on the wall clock.
+    fn anchor(boot: u8, at: u32, wall: i64) -> Anchor {
+        Anchor::of([boot; 16], HOUR * at, wall * 3_600_000)
+    }
+
+    fn hours(span: Duration) -> u64 {
+        span.as_secs() / 3_600
+    }
+
+    #[test]
+    fn what_passed_and_what_may_have_passed_unseen() {
+        // What happened; reading before; reading now; hours passed, hours unseen.
+        let table = [
+            ("nothing", (1, 10, TODAY), (1, 12, TODAY + 2), (2, 0)),
+            ("suspended, counted by the boot clock", (1, 10, TODAY), (1, 82, TODAY + 72), (72, 0)),
+            ("frozen virtual machine", (1, 10, TODAY), (1, 11, TODAY + 73), (1, 72)),
+            ("wall clock set back by days", (1, 10, TODAY), (1, 11, TODAY - 5 * DAY), (1, 0)),
+            ("no battery, then NTP", (1, 0, 0), (1, 1, TODAY), (1, 0)),
+            ("reboot", (1, 10, TODAY), (2, 1, TODAY + 5), (5, 0)),
+            ("off over the weekend", (1, 10, TODAY), (2, 1, TODAY + 3 * DAY), (72, 0)),
+            ("reboot, wall clock in 1970", (1, 10, TODAY), (2, 3, 0), (3, 24)),
+            ("reboot, wall clock in 2099", (1, 10, TODAY), (2, 3, TODAY + 73 * 365 * DAY), (3, 24)),
+            ("reboot, wall clock two days back", (1, 10, TODAY), (2, 3, TODAY - 2 * DAY), (3, 24)),
+            ("reboot, wall clock behind uptime", (1, 10, TODAY), (2, 30, TODAY + 1), (30, 0)),
+            ("written in 1970, read in time", (1, 10, 0), (2, 3, TODAY), (3, 24)),
+            ("the boot clock cannot go back, but a file can lie", (1, 10, TODAY), (1, 9, TODAY), (0, 0)),
+        ];
+        for (what, before, now, expected) in table {
+            let lapse = anchor(now.0, now.1, now.2).since(&anchor(before.0, before.1, before.2));
+            assert_eq!((hours(lapse.passed), hours(lapse.unseen)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn ages_add_up_over_every_reboot_even_if_no_wall_clock_is_right() {
+        let mut stretches = Stretches::default();
+        for boot in 1..=5 {
+            stretches.push(anchor(boot, 1, 0));
+            stretches.push(anchor(boot, 20, 0));
+        }
+        let mut ages = stretches.until(&anchor(6, 3, 0));
+        let lapse = ages.of(anchor(1, 0, 0).tag(), HOUR * 15).unwrap();
+        // Five hours of the first boot, four whole boots, three hours of this one.
+        assert_eq!(hours(lapse.passed), 5 + 4 * 20 + 3);
+        assert_eq!(ages.of(99, HOUR), None, "a boot without a reading");
+    }
+
+    #[test]
+    fn only_what_was_learned_before_a_freeze_is_doubted() {
+        let mut stretches = Stretches::default();
+        for (at, wall) in [(1, TODAY), (2, TODAY + 1), (3, TODAY + 74), (4, TODAY + 75)] {
+            stretches.push(anchor(1, at, wall));
+        }
+        assert_eq!(stretches.all().len(), 2);
+        let boot = anchor(1, 0, 0).tag();
+        let mut ages = stretches.until(&anchor(1, 5, TODAY + 76));
+        let mut of =
+            |at: u32| ages.of(boot, HOUR * at).map(|lapse| (hours(lapse.passed), hours(lapse.unseen)));
+        assert_eq!([of(1), of(2), of(3), of(4)], [Some((4, 72)), Some((3, 72)), Some((2, 0)), Some((1, 0))]);
+        assert_eq!(of(2), Some((3, 72)), "in any order");
+    }
+
+    #[test]
+    fn a_clock_that_swings_is_doubted_once() {
+        let mut watch = GapWatch::new(anchor(1, 0, TODAY));
+        let mut look = |at, wall| hours(watch.look(anchor(1, at, TODAY + wall)));
+        assert_eq!(look(1, 1), 0);
+        assert_eq!(look(2, 50), 48, "frozen, or set ahead");
+        assert_eq!(look(3, 3), 0, "set back");
+        assert_eq!(look(4, 52), 0, "ahead again: nothing new");
+        assert_eq!(look(5, 80), 27);
+    }
+}

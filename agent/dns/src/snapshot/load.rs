@@ -1,0 +1,268 @@
+//! Both files into answers.
+
+use std::{
+    collections::HashMap,
+    fmt, fs,
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::Duration,
+};
+
+use super::{
+    LOG, SNAPSHOT,
+    age::{Ages, Anchor, Lapse, Stretches},
+    record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
+};
+use crate::resolver::Remembered;
+
+/// What loading found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Answers that were handed over; of one question several, the youngest last.
+    pub answers: usize,
+    /// What could not be read, by file.
+    pub reports: Vec<FileReport>,
+    /// Files that must not be written over, for nobody has read them.
+    pub(super) unread: Vec<&'static str>,
+    /// Files with damage inside: to be merged anew at once.
+    pub(super) damaged: Vec<&'static str>,
+    /// Whole bytes of the log; the rest is cut off.
+    pub(super) log_len: usize,
+    pub(super) salt: Option<u32>,
+}
+
+/// What was lost of one file, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileReport {
+    pub file: &'static str,
+    pub trouble: Trouble,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It cannot be read: why.
+    Unreadable(String),
+    /// Of another version of dogwatch.
+    OtherVersion,
+    /// Its head is gone, so that nothing in it can be checked.
+    NoHead,
+    Damaged {
+        places: usize,
+        bytes: usize,
+        records: usize,
+        named: Vec<Damage>,
+    },
+    /// Answers of a boot that is not named anywhere: nobody can say how old they are.
+    Undated {
+        records: usize,
+    },
+    /// A kill or power loss in mid-write.
+    Torn {
+        offset: usize,
+        bytes: usize,
+    },
+}
+
+impl FileReport {
+    /// Nothing was lost that had been whole.
+    pub fn harmless(&self) -> bool {
+        matches!(self.trouble, Trouble::Torn { .. })
+    }
+}
+
+impl fmt::Display for FileReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file;
+        match &self.trouble {
+            Trouble::Unreadable(why) => {
+                write!(f, "{file} cannot be read: {why}; starting without it, kept as {file}.unread")
+            }
+            Trouble::OtherVersion => {
+                write!(
+                    f,
+                    "{file} was written by another version of dogwatch; starting without it, kept as {file}.unread"
+                )
+            }
+            Trouble::NoHead => {
+                write!(f, "{file} has lost its head; starting without it, kept as {file}.unread")
+            }
+            Trouble::Damaged { places, bytes, records, named } => {
+                let named: Vec<_> = named.iter().map(ToString::to_string).collect();
+                let more = if *places > named.len() { ", …" } else { "" };
+                write!(
+                    f,
+                    "{file} is damaged: skipped {places} places, about {records} records, {bytes} bytes: {}{more}; the rest \
+                     is loaded, the file kept as {file}.damaged",
+                    named.join(", ")
+                )
+            }
+            Trouble::Undated { records } => {
+                write!(f, "{file}: {records} answers are left out, for nothing says how old they are")
+            }
+            Trouble::Torn { offset, bytes } => {
+                write!(f, "{file}: the last {bytes} bytes, from {offset} on, are half a write; cut off")
+            }
+        }
+    }
+}
+
+/// Reads both files of `dir` and hands each answer to `take`, the oldest first. Never fails: what cannot be read is in
+/// [`Loaded::reports`].
+pub fn load(dir: &Path, now: &Anchor, take: &mut dyn FnMut(&Remembered<'_>)) -> Loaded {
+    let mut unreadable = Vec::new();
+    let mut bytes_of = |file: &'static str| {
+        let path = dir.join(file);
+        match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    let trouble = Trouble::Unreadable(explained(&path, &error));
+                    unreadable.push(FileReport { file, trouble });
+                }
+                Vec::new()
+            }
+        }
+    };
+    let (snapshot, log) = (bytes_of(SNAPSHOT), bytes_of(LOG));
+    let mut loaded = load_bytes(&snapshot, &log, now, take);
+    loaded.unread.extend(unreadable.iter().map(|report| report.file));
+    loaded.reports.extend(unreadable);
+    loaded
+}
+
+/// The error with what the operator needs to mend it.
+pub(super) fn explained(path: &Path, error: &io::Error) -> String {
+    let ours = rustix::process::geteuid().as_raw();
+    // The file, or the folder that does not let us look at it.
+    let seen = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    match seen {
+        Some((seen, of)) if error.kind() == ErrorKind::PermissionDenied => format!(
+            "{error}: {} belongs to user {} (mode {:03o}), we are user {ours}; try: chown -R {ours} {}",
+            seen.display(),
+            of.uid(),
+            of.mode() & 0o777,
+            path.parent().unwrap_or(path).display()
+        ),
+        _ => error.to_string(),
+    }
+}
+
+/// [`load`] on bytes.
+pub fn load_bytes(
+    snapshot: &[u8],
+    log: &[u8],
+    now: &Anchor,
+    take: &mut dyn FnMut(&Remembered<'_>),
+) -> Loaded {
+    let mut loaded = Loaded::default();
+    let mut book = Book::default();
+    book.read(SNAPSHOT, snapshot, &mut loaded);
+    loaded.log_len = book.read(LOG, log, &mut loaded);
+    loaded.salt = salt_of(log).or_else(|| salt_of(snapshot));
+    let Book { answers, forgotten, stretches } = book;
+    let mut ages = stretches.until(now);
+    let mut dated: Vec<_> = Vec::with_capacity(answers.len());
+    dated.extend(answers.iter().filter_map(|answer| Some((ages.of(answer.boot, answer.at)?, answer))));
+    let undated = answers.len() - dated.len();
+    drop_forgotten(&mut dated, &forgotten, &mut ages);
+    if undated > 0 {
+        loaded.reports.push(FileReport { file: LOG, trouble: Trouble::Undated { records: undated } });
+    }
+    // Stable, and quick on what is nearly in order. The youngest last: it wins, and is evicted last.
+    dated.sort_by_key(|(lapse, _)| std::cmp::Reverse(lapse.passed));
+    for (lapse, answer) in dated {
+        if lapse.passed > TOO_OLD {
+            continue;
+        }
+        loaded.answers += 1;
+        take(&Remembered {
+            message: answer.message,
+            dnssec_ok: answer.flags & FLAG_DO != 0,
+            checking_disabled: answer.flags & FLAG_CD != 0,
+            uses: answer.uses,
+            good_for: Duration::from_secs(answer.good_for_s.into()),
+            age: lapse.passed,
+            unseen: lapse.unseen,
+        });
+    }
+    loaded
+}
+
+/// Takes out what was flushed after it was learned.
+pub(super) fn drop_forgotten(
+    dated: &mut Vec<(Lapse, &Answer<'_>)>,
+    forgotten: &[Forgotten<'_>],
+    ages: &mut Ages,
+) {
+    let mut since = HashMap::new();
+    for one in forgotten {
+        if let Some(lapse) = ages.of(one.boot, one.at) {
+            let last = since.entry((one.question.to_ascii_lowercase(), one.flags)).or_insert(lapse.passed);
+            *last = lapse.passed.min(*last);
+        }
+    }
+    if since.is_empty() {
+        return;
+    }
+    dated.retain(|(lapse, answer)| {
+        let flushed = since.get(&(answer.question().to_ascii_lowercase(), answer.flags));
+        flushed.is_none_or(|flushed| lapse.passed < *flushed)
+    });
+}
+
+/// What is older serves nobody: the longest max_stale, and the longest TTL before it.
+pub(super) const TOO_OLD: Duration = Duration::from_hours(8 * 24);
+
+/// Records as read.
+#[derive(Default)]
+pub(super) struct Book<'a> {
+    pub(super) answers: Vec<Answer<'a>>,
+    pub(super) forgotten: Vec<Forgotten<'a>>,
+    pub(super) stretches: Stretches,
+}
+
+impl<'a> Book<'a> {
+    /// Reads one file; returns how many bytes of it are good to append to.
+    pub(super) fn read(&mut self, file: &'static str, bytes: &'a [u8], loaded: &mut Loaded) -> usize {
+        let mut report = |trouble| loaded.reports.push(FileReport { file, trouble });
+        let mut records = match Records::of(bytes) {
+            Ok(records) => records,
+            Err(NoHead::Empty) => return 0,
+            Err(why) => {
+                report(match why {
+                    NoHead::OtherVersion => Trouble::OtherVersion,
+                    NoHead::Empty | NoHead::Damaged => Trouble::NoHead,
+                });
+                loaded.unread.push(file);
+                return 0;
+            }
+        };
+        self.answers.reserve(bytes.len() / TYPICAL_RECORD);
+        while let Some(record) = records.next() {
+            match record {
+                Record::Anchor(anchor) => self.stretches.push(anchor),
+                Record::Answer(answer) => self.answers.push(answer),
+                Record::Forgotten(forgotten) => self.forgotten.push(forgotten),
+            }
+        }
+        let end = records.position();
+        let torn = bytes.len() - end;
+        if torn > 0 && file == SNAPSHOT {
+            // A snapshot is whole before it gets its name: no kill cuts it short.
+            records.skipped.note(Damage { offset: end, len: torn, why: "the end" }, 1);
+        }
+        let Skipped { places, bytes: skipped, records: lost, named } = records.skipped;
+        if places > 0 {
+            report(Trouble::Damaged { places, bytes: skipped, records: lost, named });
+            loaded.damaged.push(file);
+        }
+        if torn > 0 && file == LOG {
+            report(Trouble::Torn { offset: end, bytes: torn });
+        }
+        end
+    }
+}
+
+/// Bytes of a record with one address.
+const TYPICAL_RECORD: usize = 90;

@@ -1,0 +1,332 @@
+//! Files cut, damaged, locked and overfull: what is intact is loaded, what is not is named, and the cache goes on.
+
+use std::{fs, path::Path, time::Duration};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::{
+    age::Anchor,
+    record::{Answer, FILE_HEAD, file_head, push_anchor, push_answer},
+    *,
+};
+use crate::{clock, resolver::Remembered, wire};
+
+const HOUR: Duration = Duration::from_hours(1);
+const SALT: u32 = 0x1234_5678;
+const LIMITS: Limits = Limits { bytes_max: 32 << 20 };
+
+/// A message with the question `n<number>` A and nothing else.
+fn message(number: u16) -> Vec<u8> {
+    let label = format!("n{number}");
+    let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.push(u8::try_from(label.len()).unwrap());
+    message.extend(label.as_bytes());
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+fn anchor() -> Anchor {
+    Anchor::of([1; 16], HOUR, 1_800_000_000_000)
+}
+
+/// A file with an anchor before every fifth answer, as flushes write it; and where each record begins.
+fn file(numbers: std::ops::Range<u16>, uses: u16) -> (Vec<u8>, Vec<usize>) {
+    let mut out = file_head(SALT).to_vec();
+    let mut starts = Vec::new();
+    for number in numbers {
+        if number % 5 == 0 {
+            starts.push(out.len());
+            push_anchor(&mut out, SALT, &anchor());
+        }
+        starts.push(out.len());
+        let message = message(number);
+        let answer =
+            Answer { boot: anchor().tag(), at: HOUR, uses, good_for_s: 0, flags: 0, message: &message };
+        push_answer(&mut out, SALT, &answer);
+    }
+    (out, starts)
+}
+
+fn read_both(snapshot: &[u8], log: &[u8]) -> (Vec<Vec<u8>>, Loaded) {
+    let mut messages = Vec::new();
+    let loaded = load_bytes(snapshot, log, &anchor(), &mut |answer| messages.push(answer.message.to_vec()));
+    (messages, loaded)
+}
+
+fn load_dir(dir: &Path) -> (Vec<Vec<u8>>, Loaded) {
+    let mut messages = Vec::new();
+    let loaded = load(dir, &Anchor::now(), &mut |answer| messages.push(answer.message.to_vec()));
+    (messages, loaded)
+}
+
+fn learn(dir: &Path, loaded: &Loaded, limits: Limits, numbers: std::ops::Range<u16>) {
+    let writer = Writer::start(dir, loaded, limits);
+    for number in numbers {
+        writer.remember(&Learned {
+            at: clock::since_boot(),
+            dnssec_ok: false,
+            checking_disabled: false,
+            uses: 0,
+            good_for: Duration::ZERO,
+            message: &message(number),
+        });
+    }
+    writer.finish();
+}
+
+fn words(loaded: &Loaded) -> String {
+    loaded.reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_file_cut_at_any_byte_gives_every_record_before_the_cut_and_is_written_on() {
+    let (whole, starts) = file(0..20, 0);
+    for cut in 0..=whole.len() {
+        let complete = starts.iter().filter(|&&start| {
+            let next = starts.iter().find(|&&other| other > start).copied().unwrap_or(whole.len());
+            next <= cut && whole[start + 12] == 2
+        });
+        let (messages, loaded) = read_both(&[], &whole[..cut]);
+        assert_eq!(messages.len(), complete.count(), "log cut at {cut}");
+        let torn = cut > FILE_HEAD && !starts.contains(&cut) && cut != whole.len();
+        assert_eq!(!loaded.reports.is_empty(), torn, "log cut at {cut}: {}", words(&loaded));
+        let (of_snapshot, _) = read_both(&whole[..cut], &[]);
+        assert_eq!(of_snapshot, messages, "snapshot cut at {cut}");
+    }
+    for cut in (0..whole.len()).step_by(97) {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join(LOG), &whole[..cut]).unwrap();
+        let (before, loaded) = load_dir(dir.path());
+        learn(dir.path(), &loaded, LIMITS, 900..901);
+        let (after, loaded) = load_dir(dir.path());
+        assert_eq!((after.len(), words(&loaded)), (before.len() + 1, String::new()), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_byte_or_a_sector_damaged_anywhere_costs_what_stood_there_and_is_named() {
+    let (whole, starts) = file(0..20, 0);
+    for hole in [1, 16, 64] {
+        for at in 0..whole.len() - hole {
+            let mut damaged = whole.clone();
+            damaged[at..at + hole].iter_mut().for_each(|byte| *byte ^= 0x55);
+            let touched = (0..starts.len()).filter(|&index| {
+                let end = starts.get(index + 1).copied().unwrap_or(whole.len());
+                starts[index] < at + hole && at < end
+            });
+            let lost = touched.filter(|&index| whole[starts[index] + 12] == 2).count();
+            let head_lost = at < 16 && at + hole > 16;
+            for (snapshot, log) in [(&damaged[..], &[][..]), (&[], &damaged)] {
+                let (messages, loaded) = read_both(snapshot, log);
+                let expected = if head_lost { 0 } else { 20 - lost };
+                assert_eq!(messages.len(), expected, "{hole} bytes at {at}: {}", words(&loaded));
+                assert!(!loaded.reports.is_empty(), "{hole} bytes at {at} are not named");
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_is_told_with_place_and_reason_healed_and_kept_aside() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, starts) = file(0..20, 0);
+    log[starts[7] + 20] ^= 1;
+    log[starts[13] + 5] ^= 0x7f;
+    fs::write(dir.path().join(LOG), &log).unwrap();
+    let (messages, loaded) = load_dir(dir.path());
+    assert_eq!(messages.len(), 18);
+    let said = words(&loaded);
+    let place = format!("at {} (checksum)", starts[7]);
+    for word in
+        ["cache.log is damaged", "2 places", "about 2 records", &place, "(cut short)", "cache.log.damaged"]
+    {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+    learn(dir.path(), &loaded, LIMITS, 900..901);
+    assert!(fs::read(dir.path().join("cache.log.damaged")).unwrap().starts_with(&log));
+    let (messages, loaded) = load_dir(dir.path());
+    assert_eq!((messages.len(), words(&loaded)), (19, String::new()));
+}
+
+#[test]
+fn what_nobody_can_read_is_put_aside_and_never_written_over() {
+    for (bytes, word) in [
+        (&b"DWDNS001 whatever an older one wrote, and more"[..], "another version"),
+        (b"PNG, by mistake, and long enough for a head", "lost its head"),
+    ] {
+        for file in [SNAPSHOT, LOG] {
+            let dir = TempDir::new().unwrap();
+            fs::write(dir.path().join(file), bytes).unwrap();
+            let (messages, loaded) = load_dir(dir.path());
+            assert!(messages.is_empty() && words(&loaded).contains(word), "{}", words(&loaded));
+            learn(dir.path(), &loaded, LIMITS, 0..3);
+            assert_eq!(fs::read(dir.path().join(format!("{file}.unread"))).unwrap(), bytes);
+            let (messages, loaded) = load_dir(dir.path());
+            assert_eq!((messages.len(), words(&loaded)), (3, String::new()));
+        }
+    }
+}
+
+#[test]
+fn a_folder_in_the_way_is_said_and_the_cache_goes_on() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join(LOG)).unwrap();
+    let (messages, loaded) = load_dir(dir.path());
+    assert!(messages.is_empty() && words(&loaded).contains("cache.log cannot be read"), "{}", words(&loaded));
+    learn(dir.path(), &loaded, LIMITS, 0..3);
+    assert_eq!(load_dir(dir.path()).0.len(), 3);
+
+    // No folder can be made below a file: nothing is written, nothing hangs.
+    let state = dir.path().join("cache.log/state");
+    let (_, loaded) = load_dir(&state);
+    learn(&state, &loaded, LIMITS, 0..3);
+    assert!(load_dir(&state).0.is_empty());
+}
+
+#[test]
+fn two_caches_in_one_folder_do_not_cut_each_others_log() {
+    let dir = TempDir::new().unwrap();
+    let (_, loaded) = load_dir(dir.path());
+    let first = Writer::start(dir.path(), &loaded, LIMITS);
+    first.remember(&learned(&message(1)));
+    // A lock is taken with the first write.
+    while first.counts().records() == 0 || !dir.path().join(LOG).exists() {
+        std::thread::yield_now();
+    }
+    learn(dir.path(), &loaded, LIMITS, 2..5);
+    first.finish();
+    let (messages, loaded) = load_dir(dir.path());
+    assert_eq!((messages, words(&loaded)), (vec![message(1)], String::new()));
+}
+
+fn learned(message: &[u8]) -> Learned<'_> {
+    Learned {
+        at: clock::since_boot(),
+        dnssec_ok: true,
+        checking_disabled: false,
+        uses: 2,
+        good_for: HOUR,
+        message,
+    }
+}
+
+#[test]
+fn flags_and_uses_come_back_and_the_younger_answer_of_a_question_wins() {
+    let dir = TempDir::new().unwrap();
+    let (_, loaded) = load_dir(dir.path());
+    let writer = Writer::start(dir.path(), &loaded, LIMITS);
+    let older = [message(1), vec![1]].concat();
+    writer.remember(&Learned {
+        at: clock::since_boot().saturating_sub(Duration::from_mins(1)),
+        ..learned(&older)
+    });
+    writer.remember(&learned(&message(1)));
+    writer.finish();
+    let mut last = None;
+    load(dir.path(), &Anchor::now(), &mut |answer: &Remembered<'_>| {
+        last = Some((answer.message.to_vec(), answer.dnssec_ok, answer.checking_disabled, answer.uses));
+    });
+    assert_eq!(last, Some((message(1), true, false, 2)));
+}
+
+#[test]
+fn what_was_flushed_stays_flushed_until_it_is_learned_again() {
+    let dir = TempDir::new().unwrap();
+    let (_, loaded) = load_dir(dir.path());
+    let writer = Writer::start(dir.path(), &loaded, LIMITS);
+    let ago = |seconds| clock::since_boot().saturating_sub(Duration::from_secs(seconds));
+    let key = |number| [&message(number)[wire::HEADER_LEN..], &[1]].concat();
+    for number in 0..4 {
+        writer.remember(&Learned { at: ago(30), ..learned(&message(number)) });
+    }
+    writer.forget(ago(20), &key(1));
+    writer.forget(ago(20), &key(2));
+    // The same name without DO is another question.
+    writer.forget(ago(20), &[&message(3)[wire::HEADER_LEN..], &[0]].concat());
+    writer.remember(&Learned { at: ago(10), ..learned(&message(2)) });
+    writer.finish();
+    for _ in 0..2 {
+        let (messages, mut loaded) = load_dir(dir.path());
+        assert_eq!(messages, [message(0), message(3), message(2)]);
+        // And merging does not bring it back.
+        loaded.damaged.push(LOG);
+        learn(dir.path(), &loaded, LIMITS, 0..0);
+    }
+}
+
+#[test]
+fn merging_keeps_the_youngest_of_each_question_and_over_the_cap_what_is_in_use() {
+    let dir = TempDir::new().unwrap();
+    let (snapshot, _) = file(0..50, 7);
+    let (log, _) = file(40..400, 0);
+    fs::write(dir.path().join(SNAPSHOT), &snapshot).unwrap();
+    fs::write(dir.path().join(LOG), &log).unwrap();
+    // Damage makes it merge at once.
+    let mut damaged = log.clone();
+    damaged[FILE_HEAD + 20] ^= 1;
+    fs::write(dir.path().join(LOG), &damaged).unwrap();
+    let now = anchor();
+    let loaded = load(dir.path(), &now, &mut |_| {});
+    let limits = Limits { bytes_max: 100 * 49 };
+    learn(dir.path(), &loaded, limits, 0..0);
+    let bytes = fs::read(dir.path().join(SNAPSHOT)).unwrap();
+    let (messages, loaded) = read_both(&bytes, &[]);
+    assert_eq!(words(&loaded), "");
+    assert!(
+        bytes.len() <= limits.bytes_max + 200 && messages.len() > 80,
+        "{} in {}",
+        messages.len(),
+        bytes.len()
+    );
+    // Those that were asked for again in the log have no uses there; the first forty have.
+    assert!((0..40).all(|number| messages.contains(&message(number))));
+    let mut distinct = messages.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), messages.len());
+}
+
+#[test]
+fn a_strangers_bytes_inside_a_message_are_never_taken_for_a_record() {
+    // The stranger knows the format but not the salt; the record around his bytes is damaged.
+    let mut forged = Vec::new();
+    let evil = message(666);
+    push_answer(
+        &mut forged,
+        0,
+        &Answer { boot: anchor().tag(), at: HOUR, uses: 9, good_for_s: 0, flags: 0, message: &evil },
+    );
+    let outer = [message(1), forged].concat();
+    let mut log = file_head(SALT).to_vec();
+    push_anchor(&mut log, SALT, &anchor());
+    let start = log.len();
+    push_answer(
+        &mut log,
+        SALT,
+        &Answer { boot: anchor().tag(), at: HOUR, uses: 0, good_for_s: 0, flags: 0, message: &outer },
+    );
+    push_anchor(&mut log, SALT, &anchor());
+    log[start + 14] ^= 1;
+    let (messages, loaded) = read_both(&[], &log);
+    assert!(messages.is_empty(), "{messages:?}");
+    assert!(matches!(loaded.reports[0].trouble, Trouble::Damaged { places: 1, .. }));
+}
+
+#[test]
+fn a_file_full_of_false_beginnings_is_read_in_bounded_time() {
+    // Each twelfth byte begins a "record" of the greatest length: without a bound, a checksum of 64 KiB for each.
+    let mut log = file_head(SALT).to_vec();
+    for _ in 0..200_000 {
+        log.extend(b"REC!\x00\xff\x00\x00\x00\x00\x00\x00");
+    }
+    assert!(read_both(&[], &log).0.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn no_file_panics(snapshot: Vec<u8>, log: Vec<u8>) {
+        read_both(&snapshot, &log);
+        read_both(&[file_head(SALT).to_vec(), snapshot].concat(), &[file_head(SALT).to_vec(), log].concat());
+    }
+}

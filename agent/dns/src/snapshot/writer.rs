@@ -1,0 +1,480 @@
+//! Writes in a thread of its own: a disk that hangs must not hang the names.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use super::{
+    LOG, SNAPSHOT,
+    age::Anchor,
+    load::{Book, Loaded, TOO_OLD, drop_forgotten, explained},
+    record::{
+        Answer, FILE_HEAD, FLAG_CD, FLAG_DO, Forgotten, file_head, push_anchor, push_answer, push_forgotten,
+        record_len, salt_of,
+    },
+};
+use crate::clock;
+
+/// How long what was learned may stay in memory only, where `kill -9` takes it.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
+/// How long it may stay in the kernel only, where power loss takes it.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// A disk that takes nothing is asked again this often.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The log is merged when it is longer than this and than the snapshot.
+const LOG_MIN: u64 = 4 << 20;
+/// Kept in memory while the disk takes nothing; what is over is lost from disk, not from the cache.
+const PENDING_MAX: usize = 8 << 20;
+/// On the way to the thread, while a disk hangs in a write.
+const QUEUED_BYTES_MAX: usize = 8 << 20;
+const QUEUE_MAX: usize = 65_536;
+
+/// What the writer did, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    records: AtomicU64,
+    errors: AtomicU64,
+    lost: AtomicU64,
+    syncs: AtomicU64,
+    queued_bytes: AtomicUsize,
+}
+
+impl Counts {
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+}
+
+/// What files may grow to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of the snapshot. The cache's own cap holds all that the cache holds.
+    pub bytes_max: usize,
+}
+
+/// An answer to be put on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned<'a> {
+    /// On the boot clock.
+    pub at: Duration,
+    pub dnssec_ok: bool,
+    pub checking_disabled: bool,
+    /// How much it was asked for lately.
+    pub uses: u16,
+    /// How long the question has been answered positively without a break.
+    pub good_for: Duration,
+    pub message: &'a [u8],
+}
+
+/// The handle on the thread.
+pub struct Writer {
+    queue: Option<SyncSender<Owned>>,
+    thread: Option<JoinHandle<()>>,
+    counts: Arc<Counts>,
+}
+
+struct Owned {
+    at: Duration,
+    flags: u8,
+    uses: u16,
+    good_for_s: u32,
+    /// Then `bytes` is the question, else the message.
+    forgotten: bool,
+    bytes: Box<[u8]>,
+}
+
+impl Writer {
+    /// Starts after [`super::load`].
+    pub fn start(dir: &Path, loaded: &Loaded, limits: Limits) -> Self {
+        let (queue, records) = sync_channel(QUEUE_MAX);
+        let counts = Arc::new(Counts::default());
+        let files = Files {
+            dir: dir.to_owned(),
+            salt: loaded.salt.unwrap_or_else(|| fastrand::u32(..)),
+            boot: Anchor::now().tag(),
+            lock: None,
+            log: None,
+            log_len: loaded.log_len as u64,
+            pending: Vec::new(),
+            unsynced_since: None,
+            failing: false,
+            put_aside: loaded.unread.clone(),
+            damaged: loaded.damaged.clone(),
+            limits,
+            counts: Arc::clone(&counts),
+        };
+        let spawned = thread::Builder::new().name("snapshot".into()).spawn(move || files.run(&records));
+        Self { queue: Some(queue), thread: spawned.ok(), counts }
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Hands over an answer. Never waits.
+    pub fn remember(&self, learned: &Learned<'_>) {
+        let flags =
+            if learned.dnssec_ok { FLAG_DO } else { 0 } | if learned.checking_disabled { FLAG_CD } else { 0 };
+        self.send(Owned {
+            at: learned.at,
+            flags,
+            uses: learned.uses,
+            good_for_s: u32::try_from(learned.good_for.as_secs()).unwrap_or(u32::MAX),
+            forgotten: false,
+            bytes: learned.message.into(),
+        });
+    }
+
+    fn send(&self, owned: Owned) {
+        let bytes = owned.bytes.len();
+        // Counted before it is sent: the thread may take it at once.
+        let queued = self.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let queue = self.queue.as_ref().filter(|_| queued + bytes <= QUEUED_BYTES_MAX);
+        if queue.is_none_or(|queue| queue.try_send(owned).is_err()) {
+            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A question (a cache key) was flushed at `at` on the boot clock: its answers up to then must not come back.
+    pub fn forget(&self, at: Duration, key: &[u8]) {
+        let Some((&flags, question)) = key.split_last() else { return };
+        self.send(Owned { at, flags, uses: 0, good_for_s: 0, forgotten: true, bytes: question.into() });
+    }
+
+    /// Writes what is left and waits for it.
+    pub fn finish(mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been printed; there is nothing left to do.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Files {
+    dir: PathBuf,
+    salt: u32,
+    boot: u32,
+    /// The folder, locked: two caches in one folder would cut each other's log.
+    lock: Option<File>,
+    log: Option<File>,
+    /// Bytes of the log that are whole records.
+    log_len: u64,
+    /// Records not yet written.
+    pending: Vec<u8>,
+    unsynced_since: Option<Duration>,
+    failing: bool,
+    /// Files that nobody could read: out of the way before anything is written.
+    put_aside: Vec<&'static str>,
+    /// Files with damage inside: kept beside what is merged from them.
+    damaged: Vec<&'static str>,
+    limits: Limits,
+    counts: Arc<Counts>,
+}
+
+impl Files {
+    fn run(mut self, records: &Receiver<Owned>) {
+        loop {
+            let ended = self.collect(records);
+            self.work(ended);
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Waits for records, then gathers for one interval. Sleeps as long as there is nothing to do. True when there
+    /// will be no more.
+    fn collect(&mut self, records: &Receiver<Owned>) -> bool {
+        if self.pending.is_empty() && self.put_aside.is_empty() && self.damaged.is_empty() {
+            let first = match self.unsynced_since {
+                None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => {
+                    records.recv_timeout((since + SYNC_INTERVAL).saturating_sub(clock::since_boot()))
+                }
+            };
+            match first {
+                Ok(record) => self.take(&record),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+        let interval = if self.failing { RETRY_INTERVAL } else { FLUSH_INTERVAL };
+        let end = clock::since_boot() + interval;
+        loop {
+            match records.recv_timeout(end.saturating_sub(clock::since_boot())) {
+                Ok(record) => self.take(&record),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+            if clock::since_boot() >= end {
+                return false;
+            }
+        }
+    }
+
+    fn take(&mut self, record: &Owned) {
+        self.counts.queued_bytes.fetch_sub(record.bytes.len(), Ordering::Relaxed);
+        if self.pending.len() + record.bytes.len() > PENDING_MAX {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let Owned { at, flags, uses, good_for_s, forgotten, ref bytes } = *record;
+        let boot = self.boot;
+        if forgotten {
+            push_forgotten(&mut self.pending, self.salt, &Forgotten { boot, at, flags, question: bytes });
+        } else {
+            let answer = Answer { boot, at, uses, good_for_s, flags, message: bytes };
+            push_answer(&mut self.pending, self.salt, &answer);
+        }
+        self.counts.records.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn work(&mut self, ended: bool) {
+        match self.write(ended) {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!(dir = %self.dir.display(), "the snapshot is written again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.counts.errors.fetch_add(1, Ordering::Relaxed);
+                if !self.failing {
+                    let error = explained(&self.dir.join(LOG), &error);
+                    tracing::error!(dir = %self.dir.display(), "the snapshot cannot be written: {error}; names are \
+                        served as before, but those learned from now on would not survive a restart; tried again \
+                        every {} s", RETRY_INTERVAL.as_secs());
+                }
+                self.failing = true;
+                self.log = None;
+            }
+        }
+    }
+
+    fn write(&mut self, ended: bool) -> io::Result<()> {
+        if self.pending.is_empty() && self.unsynced_since.is_none() && self.damaged.is_empty() && !ended {
+            return Ok(());
+        }
+        let now = Anchor::now();
+        if !self.pending.is_empty() {
+            self.append(&now)?;
+        }
+        if self.unsynced_since.is_some_and(|since| ended || now.at.saturating_sub(since) >= SYNC_INTERVAL) {
+            self.sync()?;
+        }
+        let snapshot_len = fs::metadata(self.dir.join(SNAPSHOT)).map_or(0, |file| file.len());
+        if self.log_len >= LOG_MIN.max(snapshot_len) || !self.damaged.is_empty() {
+            self.merge(&now)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, now: &Anchor) -> io::Result<()> {
+        self.open_log()?;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        // The reading dates the records that go with it.
+        let mut out = Vec::with_capacity(self.pending.len() + 64);
+        push_anchor(&mut out, self.salt, now);
+        out.extend_from_slice(&self.pending);
+        if let Err(error) = log.write_all(&out) {
+            // Half a record must not stand before whole ones. If even this fails, the next open cuts it.
+            let _ = log.set_len(self.log_len);
+            return Err(error);
+        }
+        self.log_len += out.len() as u64;
+        self.pending.clear();
+        // A burst that is over gives its memory back.
+        self.pending.shrink_to(1 << 16);
+        self.unsynced_since.get_or_insert(now.at);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if let Some(log) = &self.log {
+            self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+            log.sync_data()?;
+        }
+        self.unsynced_since = None;
+        Ok(())
+    }
+
+    fn open_log(&mut self) -> io::Result<()> {
+        if self.log.is_some() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir)?;
+        self.lock()?;
+        self.put_aside()?;
+        let path = self.dir.join(LOG);
+        let mut log = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        let mut head = [0; FILE_HEAD];
+        let named = io::Read::read_exact(&mut log, &mut head).is_ok() && salt_of(&head) == Some(self.salt);
+        if !named || self.log_len < FILE_HEAD as u64 {
+            log.set_len(0)?;
+            log.seek(SeekFrom::Start(0))?;
+            self.log_len = 0;
+            log.write_all(&file_head(self.salt))?;
+            self.log_len = FILE_HEAD as u64;
+            // Its name must survive as well as what will be in it.
+            File::open(&self.dir)?.sync_all()?;
+        }
+        // The torn tail goes.
+        log.set_len(self.log_len)?;
+        log.seek(SeekFrom::Start(self.log_len))?;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    fn lock(&mut self) -> io::Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let folder = File::open(&self.dir)?;
+        match folder.try_lock() {
+            Ok(()) => self.lock = Some(folder),
+            Err(TryLockError::WouldBlock) => {
+                let why = "another dogwatch dns writes there; give each its own state_dir";
+                return Err(io::Error::new(ErrorKind::WouldBlock, why));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn put_aside(&mut self) -> io::Result<()> {
+        for file in std::mem::take(&mut self.put_aside) {
+            let (path, aside) = (self.dir.join(file), self.dir.join(format!("{file}.unread")));
+            if let Err(error) = fs::rename(&path, aside)
+                && error.kind() != ErrorKind::NotFound
+            {
+                self.put_aside.push(file);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Both files into a new snapshot: the youngest record of each question, within the limits.
+    fn merge(&mut self, now: &Anchor) -> io::Result<()> {
+        self.lock()?;
+        self.put_aside()?;
+        let (snapshot, log) = (read_file(&self.dir.join(SNAPSHOT))?, read_file(&self.dir.join(LOG))?);
+        let mut book = Book::default();
+        // What is damaged was told when it was loaded.
+        let mut told = Loaded::default();
+        book.read(SNAPSHOT, &snapshot, &mut told);
+        book.read(LOG, &log, &mut told);
+        let anchors = book.stretches.all().to_vec();
+        let chosen = choose(book, now, self.limits.bytes_max);
+
+        let (new, old) = (self.dir.join("cache.snapshot.new"), self.dir.join(SNAPSHOT));
+        let mut file = BufWriter::with_capacity(1 << 16, File::create(&new)?);
+        let mut out = file_head(self.salt).to_vec();
+        for anchor in &anchors {
+            push_anchor(&mut out, self.salt, anchor);
+        }
+        for answer in &chosen {
+            push_answer(&mut out, self.salt, answer);
+            if out.len() >= 1 << 16 {
+                file.write_all(&out)?;
+                out.clear();
+            }
+        }
+        file.write_all(&out)?;
+        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        for file in &self.damaged {
+            let kept = self.dir.join(format!("{file}.damaged"));
+            let _ = fs::remove_file(&kept);
+            // A keepsake: if there is no room for it, there is none.
+            let _ = fs::hard_link(self.dir.join(file), kept);
+        }
+        fs::rename(&new, &old)?;
+        File::open(&self.dir)?.sync_all()?;
+        self.damaged.clear();
+        self.log = None;
+        self.log_len = 0;
+        self.unsynced_since = None;
+        match fs::remove_file(self.dir.join(LOG)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// The youngest answer to each question that is not too old, oldest first. Over the limit, those that nobody asked for
+/// twice go first, the oldest before younger ones: a flood of random names must not push out what is in use.
+fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>> {
+    let Book { answers, forgotten, stretches } = book;
+    let mut ages = stretches.until(now);
+    let mut dated: Vec<_> =
+        // Backwards: of two of one age, the later in the file is the younger.
+        answers.iter().rev().filter_map(|answer| Some((ages.of(answer.boot, answer.at)?, answer))).collect();
+    drop_forgotten(&mut dated, &forgotten, &mut ages);
+    let mut dated: Vec<_> = dated.into_iter().map(|(lapse, answer)| (lapse.passed, answer)).collect();
+    dated.retain(|(age, _)| *age <= TOO_OLD);
+    dated.sort_by_key(|(age, _)| *age);
+    let mut seen = HashTable::with_capacity(dated.len());
+    let hasher = std::hash::RandomState::new();
+    let hash = |answer: &Answer<'_>| {
+        let question = answer.question().to_ascii_lowercase();
+        std::hash::BuildHasher::hash_one(&hasher, (question, answer.flags))
+    };
+    let same = |a: &Answer<'_>, b: &Answer<'_>| {
+        a.flags == b.flags && a.question().eq_ignore_ascii_case(b.question())
+    };
+    dated.retain(|(_, answer)| {
+        match seen.entry(hash(answer), |other: &&Answer<'_>| same(other, answer), |other| hash(other)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(*answer);
+                true
+            }
+        }
+    });
+    let bytes: usize = dated.iter().map(|(_, answer)| record_len(answer)).sum();
+    if bytes > bytes_max {
+        dated.sort_by_key(|(age, answer)| (answer.uses == 0, *age));
+        let mut left = bytes_max;
+        let fits = dated.iter().take_while(|(_, answer)| {
+            let rest = left.checked_sub(record_len(answer));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        let fitting = fits.count();
+        dated.truncate(fitting);
+        dated.sort_by_key(|(age, _)| *age);
+    }
+    dated.into_iter().rev().map(|(_, answer)| *answer).collect()
+}
