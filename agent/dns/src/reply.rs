@@ -60,6 +60,14 @@ pub fn write_kept(
     extended: Option<(Extended, &str)>,
 ) {
     out.clear();
+    let limit = limit(query, transport);
+    let bare = kept.message.len() + query.edns.map_or(0, |_| wire::OPT_LEN);
+    if bare > limit {
+        truncate(out, query, kept.message, extended);
+        return;
+    }
+    // The reason must not push the answer over the edge.
+    let extended = extended.filter(|(_, text)| bare + wire::ede_len(text) <= limit);
     out.extend_from_slice(kept.message);
     patch_header(out, query);
     let name_end = HEADER_LEN + query.question.name.len();
@@ -68,18 +76,15 @@ pub fn write_kept(
     }
     for offset in kept.ttl_offsets.as_chunks::<2>().0 {
         let at = usize::from(u16::from_le_bytes(*offset));
-        let Some(field) = out.get_mut(at..at + 4) else { continue };
-        let Ok(original) = <[u8; 4]>::try_from(&*field).map(u32::from_be_bytes) else { continue };
+        let Some(field) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { continue };
+        let original = u32::from_be_bytes(*field);
         let now = match ttl {
             Ttl::Aged(age) => original.saturating_sub(age),
             Ttl::Stale(most) => original.min(most).max(1),
         };
-        field.copy_from_slice(&now.to_be_bytes());
+        *field = now.to_be_bytes();
     }
     append_opt(out, query, extended);
-    if transport == Transport::Udp && out.len() > datagram_limit(query) {
-        truncate(out, query, extended);
-    }
 }
 
 /// Writes an error for a readable query.
@@ -106,20 +111,26 @@ pub fn write_refusal(out: &mut Vec<u8>, packet: &[u8], why: Unreadable) {
         _ => wire::read_question(packet).map(|(_, end)| &packet[HEADER_LEN..end]),
     };
     let flags = 0x8000 | (header.flags & 0x7910) | 0x0080 | u16::from(code);
-    let additionals = u16::from(why == Unreadable::BadVers);
+    // Who speaks EDNS is answered in EDNS (RFC 6891 §6.1.1).
+    let edns = why == Unreadable::BadVers || (why != Unreadable::FormErr && wire::has_opt(packet));
+    let additionals = u16::from(edns);
     for field in [header.id, flags, u16::from(question.is_some()), 0, 0, additionals] {
         out.extend(field.to_be_bytes());
     }
     out.extend(question.unwrap_or_default());
-    if why == Unreadable::BadVers {
-        wire::write_opt(out, 1, false, None);
+    if edns {
+        wire::write_opt(out, u8::from(why == Unreadable::BadVers), false, None);
     }
 }
 
-/// The most bytes this client takes in one datagram, and that pass any path unfragmented.
-fn datagram_limit(query: &Query<'_>) -> usize {
+/// The most bytes this client takes: in one datagram, what also passes any path unfragmented; over TCP what its length
+/// field can say.
+fn limit(query: &Query<'_>, transport: Transport) -> usize {
     let asked = query.edns.map_or(UDP_PAYLOAD_PLAIN, |edns| edns.udp_payload);
-    usize::from(asked.clamp(UDP_PAYLOAD_PLAIN, UDP_PAYLOAD))
+    usize::from(match transport {
+        Transport::Udp => asked.clamp(UDP_PAYLOAD_PLAIN, UDP_PAYLOAD),
+        Transport::Tcp => u16::MAX,
+    })
 }
 
 /// QR and RA set; AA and TC not; RD and CD as asked; AD only for who asked for it (RFC 6840 §5.8); opcode and rcode kept.
@@ -143,10 +154,8 @@ fn append_opt(out: &mut Vec<u8>, query: &Query<'_>, extended: Option<(Extended, 
     }
 }
 
-fn truncate(out: &mut Vec<u8>, query: &Query<'_>, extended: Option<(Extended, &str)>) {
-    let code = u16::from(out[3] & 0x0f);
-    out.clear();
-    question_only(out, query, code);
+fn truncate(out: &mut Vec<u8>, query: &Query<'_>, message: &[u8], extended: Option<(Extended, &str)>) {
+    question_only(out, query, message.get(3).map_or(0, |flags| u16::from(flags & 0x0f)));
     out[2] |= 0x02;
     append_opt(out, query, extended);
 }
