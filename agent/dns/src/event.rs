@@ -1,4 +1,4 @@
-//! What reaches the loop besides datagrams.
+//! What reaches the loop from clients and people.
 
 use std::time::Duration;
 
@@ -10,10 +10,16 @@ use crate::{
     guard,
     moment::Moment,
     name,
-    resolver::{DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult, Status, Why},
+    resolver::{
+        Client, DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult, Status, Why,
+    },
 };
 
 pub(crate) enum Event {
+    /// A datagram that an answering thread could not answer from the cache.
+    Query(Client, Box<[u8]>),
+    /// A key that a thread's hit found due for a refresh.
+    Refresh(Box<[u8]>),
     StreamOpened(u64, mpsc::Sender<Vec<u8>>),
     StreamQuery(u64, Vec<u8>),
     StreamClosed(u64),

@@ -8,9 +8,11 @@
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
 //! | [`zone`], [`endpoint`] | pure | forward zones, each with its own upstreams and their health |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
+//! | `hit` | pure | the one way from a packet to an answer out of the cache |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
 //! | [`server`] | shell | sockets and the one loop that owns the resolver |
+//! | `datagrams`, `batch` | shell | threads that answer clients' datagrams, many in one system call |
 //! | [`upstream`] | shell | hickory as the transport to upstreams |
 //! | [`snapshot`] | shell | the cache on disk |
 //! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
@@ -20,11 +22,13 @@
 //!
 //! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
 
+mod batch;
 pub mod breaker;
 pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod datagrams;
 pub mod endpoint;
 mod event;
 pub mod explain;
@@ -32,6 +36,7 @@ mod failures;
 pub mod fire_drill;
 pub mod group;
 pub mod guard;
+mod hit;
 pub mod host_resolver;
 pub mod metrics;
 pub mod moment;

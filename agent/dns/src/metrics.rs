@@ -20,6 +20,7 @@ const MISSES: &str = "dogwatch_dns_misses_total";
 const COALESCED: &str = "dogwatch_dns_coalesced_misses_total";
 const FAILURES: &str = "dogwatch_dns_failures_total";
 const OVERLOADS: &str = "dogwatch_dns_overloads_total";
+const DROPPED: &str = "dogwatch_dns_dropped_queries_total";
 const REFRESHES: &str = "dogwatch_dns_refreshes_total";
 const PROBES: &str = "dogwatch_dns_probes_total";
 const LOCAL_FAILURES: &str = "dogwatch_dns_local_failures_total";
@@ -64,6 +65,10 @@ pub fn describe() {
     describe_counter!(COALESCED, "Of the waits: joined a question that was on its way.");
     describe_counter!(FAILURES, "Clients that were told of a failure.");
     describe_counter!(OVERLOADS, "Clients turned away because too many waited.");
+    describe_counter!(
+        DROPPED,
+        "Queries lost because the core was too busy to take them from an answering thread."
+    );
     describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
     describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
     describe_counter!(LOCAL_FAILURES, "Messages that never left this host: no socket, no memory.");
@@ -118,6 +123,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (COALESCED, counts.coalesced),
         (FAILURES, counts.failures),
         (OVERLOADS, counts.overloads),
+        (DROPPED, counts.dropped),
         (PROBES, counts.probes),
         (LOCAL_FAILURES, counts.local_failures),
         (TRANSITIONS, counts.transitions),

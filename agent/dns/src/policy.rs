@@ -185,7 +185,7 @@ pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -
 }
 
 /// The last tenth of a TTL of ten seconds or more. Shorter ones would be refreshed all the time.
-fn near_expiry(left: Duration, ttl: Duration) -> bool {
+pub(crate) fn near_expiry(left: Duration, ttl: Duration) -> bool {
     ttl >= PREFETCH_TTL_MIN && left < ttl / 10
 }
 

@@ -1,16 +1,15 @@
 //! The daemon: sockets, one loop that owns the resolver, and everything that the loop feeds.
 //!
-//! One current-thread loop: datagrams are drained in batches and answered in place; all else reaches it as an [`Event`] or
-//! an upstream's reply. The snapshot is loaded before the first socket is read. No lock, no other task touches the core.
+//! One current-thread loop owns the core: what the answering threads cannot answer from the cache, streams and questions
+//! of people reach it as an [`Event`], upstreams' replies by a queue of their own. The snapshot is loaded before the first
+//! socket is read. No other task or thread touches the core; threads read its cache.
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    task::Poll,
     time::Duration,
 };
 
@@ -20,17 +19,19 @@ use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd, unix_http,
 };
+use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::{TcpListener, UdpSocket},
+    net::TcpListener,
     sync::{Semaphore, mpsc},
     time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
     clock::{self, Clock},
-    config::{Config, UpstreamSource},
+    config::{Config, Prefix, UpstreamSource},
     control,
+    datagrams::Datagrams,
     event::Event,
     guard, metrics,
     moment::Moment,
@@ -60,8 +61,6 @@ pub enum RunError {
     Setup(String),
 }
 
-/// Datagrams answered before the loop looks at anything else.
-const DATAGRAMS_PER_TURN: usize = 64;
 const EVENTS_MAX: usize = 1_024;
 /// Who else waits in the kernel while we load the snapshot.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -91,14 +90,15 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     page.serve(config.metrics, page.router())
         .await
         .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
+    let allow = Arc::new(RwLock::new(config.allow.clone()));
     let connections = Arc::new(Semaphore::new(stream::CONNECTIONS_MAX));
     let next_stream = Arc::new(AtomicU64::new(0));
     for listener in sockets.streams {
-        let allow: Arc<[_]> = config.allow.clone().into();
         tokio::spawn(stream::accept(
             listener,
-            allow,
+            Arc::clone(&allow),
             connections.clone(),
+            stream::Patience::default(),
             next_stream.clone(),
             events.clone(),
         ));
@@ -109,10 +109,13 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let said = announce(&config, &resolver);
     let health = resolver.zones().iter().map(Zone::health_number).collect();
     systemd::ready(&said);
+    let datagrams = Datagrams::start(sockets.datagrams, resolver.reader(), clock, Arc::clone(&allow), events)
+        .map_err(|error| RunError::Setup(format!("cannot start the answering threads: {error}")))?;
     let mut server = Server {
         clock,
         resolver,
-        datagrams: sockets.datagrams,
+        datagrams,
+        allow,
         streams: HashMap::new(),
         upstreams,
         writer,
@@ -125,6 +128,8 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     };
     server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
     systemd::stopping();
+    server.datagrams.stop();
+    server.take_tally();
     metrics::publish(&server.resolver, server.refused_clients, server.writer.counts());
     server.writer.finish();
     Ok(())
@@ -171,7 +176,8 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
 
 /// The sockets we serve on: systemd's if it passed any, else our own.
 struct Sockets {
-    datagrams: Vec<UdpSocket>,
+    /// One for each answering thread.
+    datagrams: Vec<Arc<StdUdpSocket>>,
     streams: Vec<TcpListener>,
 }
 
@@ -182,18 +188,25 @@ impl Sockets {
             for (_, descriptor) in inherited {
                 sockets.adopt(descriptor.into()).map_err(RunError::Inherited)?;
             }
+            // Nobody but systemd can open more of these; the threads share them.
+            let once = sockets.datagrams.clone();
+            (1..config.threads).for_each(|_| sockets.datagrams.extend(once.iter().cloned()));
             return Ok(sockets);
         }
         for &address in &config.listen {
-            sockets.bind(address).map_err(|source| RunError::Listen { address, source })?;
+            sockets.bind(address, config.threads).map_err(|source| RunError::Listen { address, source })?;
         }
         Ok(sockets)
     }
 
-    fn bind(&mut self, address: SocketAddr) -> io::Result<()> {
-        let udp = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        udp.bind(&address.into())?;
-        self.adopt(udp)?;
+    fn bind(&mut self, address: SocketAddr, threads: usize) -> io::Result<()> {
+        for _ in 0..threads {
+            let udp = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+            // The kernel spreads clients over the threads. With one, a second daemon must be told that we are here.
+            udp.set_reuse_port(threads > 1)?;
+            udp.bind(&address.into())?;
+            self.adopt(udp)?;
+        }
         let tcp = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for old connections to time out.
         tcp.set_reuse_address(true)?;
@@ -203,12 +216,12 @@ impl Sockets {
     }
 
     fn adopt(&mut self, socket: Socket) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
         if socket.r#type()? == Type::DGRAM {
             // More than rmem_max is cut to it; as good.
             let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-            self.datagrams.push(UdpSocket::from_std(StdUdpSocket::from(socket))?);
+            self.datagrams.push(Arc::new(socket.into()));
         } else {
+            socket.set_nonblocking(true)?;
             self.streams.push(TcpListener::from_std(StdTcpListener::from(socket))?);
         }
         Ok(())
@@ -218,7 +231,9 @@ impl Sockets {
 struct Server {
     clock: Clock,
     resolver: Resolver,
-    datagrams: Vec<UdpSocket>,
+    datagrams: Datagrams,
+    /// Who may ask, for the threads and the streams.
+    allow: Arc<RwLock<Vec<Prefix>>>,
     streams: HashMap<u64, mpsc::Sender<Vec<u8>>>,
     upstreams: Upstreams,
     writer: Writer,
@@ -234,7 +249,6 @@ struct Server {
 
 /// What woke the loop.
 enum Woken {
-    Datagrams(usize),
     Event(Event),
     Reply(Reply),
     Time,
@@ -252,12 +266,10 @@ impl Server {
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut packet = vec![0; 65_535];
         let mut alarm = Alarm::new();
         loop {
             alarm.set(self.resolver.next_wakeup(), self.clock.now());
             let woken = tokio::select! {
-                socket = readable(&self.datagrams) => Woken::Datagrams(socket),
                 Some(reply) = replies.recv() => Woken::Reply(reply),
                 Some(event) = inbox.recv() => Woken::Event(event),
                 () = alarm.sleep.as_mut() => Woken::Time,
@@ -265,7 +277,6 @@ impl Server {
                 asked = signals.next() => Woken::Asked(asked),
             };
             match woken {
-                Woken::Datagrams(socket) => self.on_datagrams(socket, &mut packet),
                 Woken::Reply(reply) => self.on_reply(reply),
                 Woken::Event(event) => self.on_event(event),
                 Woken::Time => {
@@ -282,30 +293,6 @@ impl Server {
         }
     }
 
-    fn on_datagrams(&mut self, index: usize, packet: &mut [u8]) {
-        let now = self.clock.now();
-        for _ in 0..DATAGRAMS_PER_TURN {
-            let Some(socket) = self.datagrams.get(index) else { return };
-            // Errors here are echoes of answers nobody waited for (ICMP); the next read tells whether there is more.
-            let (length, peer) = match socket.try_recv_from(packet) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => continue,
-            };
-            if !self.config.allow.iter().any(|prefix| prefix.contains(peer.ip())) {
-                self.refused_clients += 1;
-                continue;
-            }
-            let client = Client::Datagram { socket: u16::try_from(index).unwrap_or(u16::MAX), peer };
-            let outcome =
-                self.resolver.on_query(&packet[..length], client, Transport::Udp, now, &mut self.out);
-            if outcome == Outcome::Reply {
-                // A full send buffer drops the answer, as the network may; the client asks again.
-                let _ = socket.try_send_to(&self.out, peer);
-            }
-        }
-    }
-
     fn on_reply(&mut self, reply: Reply) {
         let now = self.clock.now();
         match reply.message {
@@ -319,25 +306,39 @@ impl Server {
     fn on_event(&mut self, event: Event) {
         let now = self.clock.now();
         match event {
+            Event::Query(client, packet) => {
+                let outcome = self.resolver.on_query(&packet, client, Transport::Udp, now, &mut self.out);
+                if let (Outcome::Reply, Client::Datagram { socket, peer }) = (outcome, client) {
+                    self.datagrams.send(socket, peer, &self.out);
+                }
+            }
+            Event::Refresh(key) => self.resolver.on_refresh_wanted(Some(&key), now),
             Event::StreamOpened(id, answers) => drop(self.streams.insert(id, answers)),
             Event::StreamClosed(id) => drop(self.streams.remove(&id)),
             Event::ClientRefused => self.refused_clients += 1,
             Event::StreamQuery(id, packet) => {
                 let outcome =
                     self.resolver.on_query(&packet, Client::Stream(id), Transport::Tcp, now, &mut self.out);
-                if outcome == Outcome::Reply
-                    && let Some(stream) = self.streams.get(&id)
-                {
-                    // A peer that asks without reading loses answers, not our memory.
-                    let _ = stream.try_send(self.out.clone());
+                let answer = match outcome {
+                    Outcome::Reply => self.out.clone(),
+                    Outcome::Drop => Vec::new(),
+                    Outcome::Wait => return,
+                };
+                if let Some(stream) = self.streams.get(&id) {
+                    // There is room: a stream has no more questions under way than places in its queue.
+                    let _ = stream.try_send(answer);
                 }
             }
-            Event::Question(question) => question.answer(&mut self.resolver, now, clock::wall()),
+            Event::Question(question) => {
+                self.take_tally();
+                question.answer(&mut self.resolver, now, clock::wall());
+            }
         }
     }
 
     /// Does what the core says.
     fn carry_out(&mut self) {
+        self.resolver.publish_zones();
         let now = self.clock.now();
         while let Some(send) = self.resolver.poll_send() {
             if !self.resolver.pretend(&send, now) {
@@ -347,9 +348,7 @@ impl Server {
         while let Some((client, answer)) = self.resolver.poll_reply() {
             match client {
                 Client::Datagram { socket, peer } => {
-                    if let Some(socket) = self.datagrams.get(usize::from(socket)) {
-                        let _ = socket.try_send_to(&answer, peer);
-                    }
+                    self.datagrams.send(socket, peer, &answer);
                 }
                 Client::Stream(id) => {
                     if let Some(stream) = self.streams.get(&id) {
@@ -405,6 +404,13 @@ impl Server {
         }
     }
 
+    /// Counts what the answering threads did.
+    fn take_tally(&mut self) {
+        let tally = self.datagrams.look();
+        self.refused_clients += tally.refused_clients;
+        self.resolver.on_tally(&tally, self.clock.now());
+    }
+
     fn on_tick(&mut self) {
         let now = self.clock.now();
         let unseen = self.gaps.look(Anchor::now());
@@ -416,6 +422,7 @@ impl Server {
             );
             self.resolver.on_unseen_time(unseen, now);
         }
+        self.take_tally();
         self.resolver.on_wakeup(now);
         self.ticks = self.ticks.wrapping_add(1);
         metrics::publish(&self.resolver, self.refused_clients, self.writer.counts());
@@ -434,11 +441,12 @@ impl Server {
         match Config::load(config_file) {
             Ok(config) => {
                 let fixed = (config.listen != self.config.listen)
+                    || config.threads != self.config.threads
                     || config.state_dir != self.config.state_dir
                     || config.control_socket != self.config.control_socket
                     || config.metrics != self.config.metrics;
                 if fixed {
-                    tracing::warn!("addresses and paths change with the next restart only");
+                    tracing::warn!("addresses, paths and threads change with the next restart only");
                 }
                 let (listen, metrics) = (self.config.listen.clone(), self.config.metrics);
                 self.config = Config { listen, metrics, ..config };
@@ -451,19 +459,11 @@ impl Server {
 
     fn take_settings(&mut self, now: Moment) {
         let settings = self.config.settings();
+        self.allow.write().clone_from(&self.config.allow);
         self.resolver.set(settings, now);
         let asked = self.resolver.zones().iter().flat_map(|zone| &zone.settings().upstreams);
         self.upstreams.keep_only(&asked.collect::<Vec<_>>());
     }
-}
-
-/// The index of a socket that has datagrams.
-async fn readable(sockets: &[UdpSocket]) -> usize {
-    poll_fn(|context| {
-        let ready = sockets.iter().position(|socket| socket.poll_recv_ready(context).is_ready());
-        ready.map_or(Poll::Pending, Poll::Ready)
-    })
-    .await
 }
 
 /// One timer, set anew only when the core's next wake-up changes: on the hit path it does not.

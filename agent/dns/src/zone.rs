@@ -13,6 +13,7 @@ use crate::{
     endpoint::Endpoint,
     group::Group,
     guard::{Guard, Rules},
+    hit::ZoneState,
     moment::Moment,
     name,
     pace::{Meter, Pace},
@@ -166,6 +167,15 @@ impl Zone {
     /// Whether an answer this far past its TTL may be given.
     pub fn may_serve(&self, stale_for: Duration) -> bool {
         self.settings.serve_stale && stale_for <= self.settings.max_stale
+    }
+
+    pub(crate) fn state(&self) -> ZoneState {
+        let settings = &self.settings;
+        ZoneState {
+            upstreams: self.upstreams(),
+            max_stale: settings.serve_stale.then_some(settings.max_stale),
+            guarded: !self.guard.is_idle(),
+        }
     }
 
     /// How far past its TTL an answer may be at most.

@@ -73,8 +73,8 @@ impl Cache {
     }
 
     /// What readers in other threads hold.
-    pub fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table)
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
     }
 
     pub fn set_bounds(&mut self, bounds: Bounds) {

@@ -197,7 +197,7 @@ fn a_reader_never_waits_for_the_writer() {
     assert!(table.try_find(&key("ftp.example")).unwrap().is_none());
     // The writer is at work in that shard.
     let held = table.hold(slot);
-    let other = cache.table();
+    let other = Arc::clone(table);
     std::thread::spawn(move || assert!(matches!(other.try_find(&key("www.example")), Err(Busy))))
         .join()
         .unwrap();

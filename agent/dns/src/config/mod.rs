@@ -45,6 +45,7 @@ struct DnsTable {
     max_stale: Option<Spanned<Span>>,
     client_timer: Option<Spanned<Span>>,
     cache_mib: Option<Spanned<u32>>,
+    threads: Option<Spanned<u16>>,
     state_dir: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     metrics: Option<Spanned<String>>,
@@ -66,6 +67,8 @@ pub struct Config {
     pub max_stale: Duration,
     pub client_timer: Duration,
     pub cache_bytes: usize,
+    /// Threads that answer datagrams from the cache, for each listen address.
+    pub threads: usize,
     pub state_dir: PathBuf,
     pub control_socket: PathBuf,
     pub metrics: SocketAddr,
@@ -91,6 +94,8 @@ impl Default for Config {
             max_stale: Settings::default().max_stale,
             client_timer: CLIENT_TIMER_MAX,
             cache_bytes: Bounds::default().bytes_max,
+            // One answers a few hundred thousand queries a second; a host asks a few hundred.
+            threads: 1,
             state_dir: "/var/lib/dogwatch-dns".into(),
             control_socket: "/run/dogwatch-dns/control.sock".into(),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9849)),
@@ -170,6 +175,14 @@ impl DnsTable {
                 problems.add(source, mib.span(), "cache_mib must be at least 1");
             }
         }
+        if let Some(threads) = &self.threads {
+            config.threads = usize::from(*threads.get_ref());
+            if !(1..=THREADS_MAX).contains(&config.threads) {
+                let message =
+                    format!("threads must be 1 to {THREADS_MAX}; one for each core that DNS may use");
+                problems.add(source, threads.span(), message);
+            }
+        }
         if let Some(metrics) = &self.metrics {
             match address(metrics.get_ref()) {
                 Ok(parsed) => config.metrics = parsed,
@@ -189,6 +202,8 @@ impl DnsTable {
 
 /// Ghost domains: nothing may outlive its zone for longer than this.
 const MAX_STALE_LIMIT: Duration = Duration::from_hours(7 * 24);
+/// The packaged unit allows 64 tasks in all.
+const THREADS_MAX: usize = 32;
 
 fn parse_all<T>(
     written: &[Spanned<String>],

@@ -1,17 +1,18 @@
 //! The clients' side: answers from what is kept, at once or when a flight ends.
 
 use super::{
-    Outcome, Resolver, STALE_TTL_S,
+    Outcome, Resolver,
     flight::{Flight, Waiter},
     refreshing,
 };
 use crate::{
     breaker::Failure,
     cache::Slot,
+    hit,
     moment::Moment,
     policy::StaleReason,
     reply::{self, Extended, Transport, Ttl},
-    wire::{self, Query, Verdict, rcode},
+    wire::{self, Query, rcode},
 };
 
 /// A query and the way it came.
@@ -29,9 +30,8 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        entry.touch(now);
-        let age = u32::try_from(now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
-        reply::write_kept(out, &asked.query, asked.transport, entry.kept(), Ttl::Aged(age), None);
+        hit::write_fresh(out, &asked.query, asked.transport, &entry, now);
+        drop(entry);
         self.counts.hits_fresh += 1;
         self.last_minute.on_answer(false, now);
         Outcome::Reply
@@ -46,20 +46,8 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        entry.touch(now);
-        let extended = match entry.verdict {
-            Verdict::NxDomain => Extended::StaleNxDomain,
-            Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
-        };
-        let extended = Some((extended, reason.text()));
-        reply::write_kept(
-            out,
-            &asked.query,
-            asked.transport,
-            entry.kept(),
-            Ttl::Stale(STALE_TTL_S),
-            extended,
-        );
+        hit::write_stale(out, &asked.query, asked.transport, &entry, reason, now);
+        drop(entry);
         self.counts.hits_stale[reason as usize] += 1;
         self.last_minute.on_answer(true, now);
         Outcome::Reply

@@ -448,6 +448,7 @@ impl Resolver {
 
     /// Forgets a flight that has ended; it is out of the table already.
     fn drop_flight(&mut self, id: u64, flight: &Flight) {
+        self.forget_refresh(&flight.key);
         if self.by_key.get(&flight.key) == Some(&id) {
             self.by_key.remove(&flight.key);
         }

@@ -20,6 +20,8 @@ pub struct Counts {
     pub failures: u64,
     /// Clients turned away because too many wait already.
     pub overloads: u64,
+    /// Queries lost because the core was too busy to take them from an answering thread.
+    pub dropped: u64,
     pub refreshes_started: u64,
     pub refreshes_done: u64,
     pub refreshes_failed: u64,
@@ -36,6 +38,50 @@ pub struct Counts {
     pub local_failures: u64,
     /// Changes of the group's health.
     pub transitions: u64,
+}
+
+/// What the answering threads did without the core since they were asked last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub hits_fresh: u64,
+    pub hits_stale: [u64; StaleReason::ALL.len()],
+    pub unreadable: u64,
+    pub refused_clients: u64,
+    /// Lost, because the core had no room for them.
+    pub dropped: u64,
+}
+
+impl Tally {
+    pub(crate) fn less(&self, before: &Self) -> Self {
+        let mut hits_stale = self.hits_stale;
+        for (sum, before) in hits_stale.iter_mut().zip(before.hits_stale) {
+            *sum -= before;
+        }
+        Self {
+            hits_fresh: self.hits_fresh - before.hits_fresh,
+            hits_stale,
+            unreadable: self.unreadable - before.unreadable,
+            refused_clients: self.refused_clients - before.refused_clients,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+
+    fn stale(&self) -> u64 {
+        self.hits_stale.iter().sum()
+    }
+}
+
+impl Counts {
+    /// Adds what the answering threads did.
+    pub(super) fn add(&mut self, tally: &Tally) {
+        self.queries += tally.hits_fresh + tally.stale() + tally.unreadable + tally.dropped;
+        self.unreadable += tally.unreadable;
+        self.hits_fresh += tally.hits_fresh;
+        for (sum, more) in self.hits_stale.iter_mut().zip(tally.hits_stale) {
+            *sum += more;
+        }
+        self.dropped += tally.dropped;
+    }
 }
 
 const SECONDS: usize = 60;
@@ -62,6 +108,13 @@ impl LastMinute {
         let place = self.turn(now);
         self.answers.0[place] += 1;
         self.stale.0[place] += u32::from(stale);
+    }
+
+    pub(super) fn on_tally(&mut self, tally: &Tally, now: Moment) {
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let place = self.turn(now);
+        self.answers.0[place] = self.answers.0[place].saturating_add(small(tally.hits_fresh + tally.stale()));
+        self.stale.0[place] = self.stale.0[place].saturating_add(small(tally.stale()));
     }
 
     /// Answers, and stale ones among them.

@@ -27,17 +27,18 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
+use self::{counts::LastMinute, flight::Flight};
 pub use self::{
-    counts::Counts,
+    counts::{Counts, Tally},
     guard_sensor::{Holding, WhyHeld},
     inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
     restoring::{Remembered, Restored},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
-use self::{counts::LastMinute, flight::Flight};
 use crate::{
     breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
@@ -46,11 +47,12 @@ use crate::{
     fire_drill::FireDrill,
     group::CLIENT_TIMER_MAX,
     guard,
+    hit::{self, Hit, Reader, ZoneStates},
     moment::Moment,
     name::Key,
     pinned::{Pinned, Pins},
-    policy::{self, Held, Plan, StaleReason},
-    reply::{self, Transport},
+    policy::{self, Held, Plan, StaleReason, Upstreams},
+    reply::Transport,
     warm, wire,
     zone::{Zone, ZoneId, ZoneSettings, Zones},
 };
@@ -137,8 +139,6 @@ pub enum TryError {
     Local,
 }
 
-/// RFC 8767 §5: at most 30 s in a stale record's TTL.
-const STALE_TTL_S: u32 = 30;
 /// RFC 8767 §5, failure recheck timer. Shorter than its 30 s, for the breaker bounds what the group gets anyway.
 const RECHECK_AFTER: Duration = Duration::from_secs(5);
 /// A client without a stale answer to fall back to gets its failure just before a stub gives up (resolv.conf(5): 5 s).
@@ -155,6 +155,8 @@ pub struct Resolver {
     cache: Cache,
     failures: Failures,
     zones: Zones,
+    /// What the answering threads know of the zones.
+    states: Arc<ZoneStates>,
     flights: HashMap<u64, Flight>,
     by_key: HashMap<Box<[u8]>, u64>,
     by_try: HashMap<u64, u64>,
@@ -183,6 +185,7 @@ impl Resolver {
             cache: Cache::new(settings.bounds.clone()),
             failures: Failures::default(),
             zones: Zones::new(&settings, now),
+            states: Arc::default(),
             flights: HashMap::new(),
             by_key: HashMap::new(),
             by_try: HashMap::new(),
@@ -224,6 +227,7 @@ impl Resolver {
         self.cache.set_bounds(settings.bounds.clone());
         self.settings = settings;
         self.review_all(now);
+        self.states.republish(&self.zones);
     }
 
     pub fn cache(&self) -> &Cache {
@@ -244,15 +248,78 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         self.counts.queries += 1;
-        let query = match wire::read_query(packet) {
-            Ok(query) => query,
-            Err(why) => {
-                self.counts.unreadable += 1;
-                reply::write_refusal(out, packet, why);
-                return if out.is_empty() { Outcome::Drop } else { Outcome::Reply };
+        let zones = &self.zones;
+        let state_of = |key: &Key| Some(zones.get(zones.of_key(key)).state());
+        match hit::answer(self.cache.table(), state_of, packet, transport, now, out) {
+            Hit::Fresh { refresh } => {
+                self.counts.hits_fresh += 1;
+                self.last_minute.on_answer(false, now);
+                self.on_refresh_wanted(refresh.as_deref(), now);
+                Outcome::Reply
             }
-        };
-        let key = Key::of(&query);
+            Hit::Stale { reason, refresh } => {
+                self.counts.hits_stale[reason as usize] += 1;
+                self.last_minute.on_answer(true, now);
+                self.on_refresh_wanted(refresh.as_deref(), now);
+                // Each use counts in the queue's order. Threads ask once; that their uses count too is the entry's own doing.
+                if let Some(key) = &refresh {
+                    self.forget_refresh(key);
+                }
+                Outcome::Reply
+            }
+            Hit::Refused => {
+                self.counts.unreadable += 1;
+                Outcome::Reply
+            }
+            Hit::Dropped => {
+                self.counts.unreadable += 1;
+                Outcome::Drop
+            }
+            Hit::Miss(query, key) => self.on_miss(query, &key, packet, client, transport, now, out),
+        }
+    }
+
+    /// A hit found its entry due for a refresh: at once if upstreams are well, else in its turn.
+    pub fn on_refresh_wanted(&mut self, key: Option<&[u8]>, now: Moment) {
+        let Some((key, slot)) = key.and_then(|key| Some((key, self.cache.find(key)?))) else { return };
+        let zone_id = self.zones.of_key(key);
+        let fresh = self.cache.get(slot).is_none_or(|entry| entry.stale_for(now).is_none());
+        if fresh || self.zones.get(zone_id).upstreams() == Upstreams::Healthy {
+            self.start_refresh(key, now);
+        } else {
+            self.queue_refresh(slot, zone_id);
+        }
+    }
+
+    /// What the answering threads did since the last call.
+    pub fn on_tally(&mut self, tally: &Tally, now: Moment) {
+        self.counts.add(tally);
+        self.last_minute.on_tally(tally, now);
+    }
+
+    /// What a thread needs to answer from the cache.
+    pub(crate) fn reader(&self) -> Reader {
+        self.states.republish(&self.zones);
+        Reader { table: Arc::clone(self.cache.table()), zones: Arc::clone(&self.states) }
+    }
+
+    /// Tells the threads how the zones do. Call after every input.
+    pub(crate) fn publish_zones(&self) {
+        self.states.publish(&self.zones);
+    }
+
+    /// A query that takes more than the cache.
+    #[expect(clippy::too_many_arguments, reason = "a query as it came, and what was read from it")]
+    fn on_miss(
+        &mut self,
+        query: wire::Query<'_>,
+        key: &Key,
+        packet: &[u8],
+        client: Client,
+        transport: Transport,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let slot = self.cache.find(key.as_bytes());
         let zone_id = self.zones.of_key(key.as_bytes());
         let zone = self.zones.get(zone_id);
@@ -369,5 +436,12 @@ impl Resolver {
     /// Whether this unknown question may go out although all upstreams are down.
     fn joinable(&mut self, key: &[u8], zone: ZoneId, now: Moment) -> bool {
         self.by_key.contains_key(key) || self.zones.get_mut(zone).hopeless_pace.take(now).is_ok()
+    }
+
+    /// The next hit may ask for a refresh again.
+    fn forget_refresh(&self, key: &[u8]) {
+        if let Some(entry) = self.cache.find(key).and_then(|slot| self.cache.get(slot)) {
+            entry.unask_refresh();
+        }
     }
 }

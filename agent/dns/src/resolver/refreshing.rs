@@ -31,6 +31,8 @@ impl Resolver {
             .cache
             .iter()
             .map(|(_, entry)| entry)
+            // A wish of the last recovery that nobody fulfilled.
+            .inspect(|entry| entry.unask_refresh())
             .filter(|entry| {
                 stale(entry) && (entry.pinned() || asked(entry)) && belongs(entry.key().as_bytes())
             })
@@ -169,9 +171,14 @@ impl Resolver {
     pub(super) fn start_refresh(&mut self, key: &[u8], now: Moment) -> bool {
         // While upstream lies about many names, only the guard's own questions go out for them.
         if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
+            self.forget_refresh(key);
             return false;
         }
-        let started = !self.by_key.contains_key(key) && self.start(key, Purpose::Refresh, now).is_some();
+        let under_way = self.by_key.contains_key(key);
+        let started = !under_way && self.start(key, Purpose::Refresh, now).is_some();
+        if !started && !under_way {
+            self.forget_refresh(key);
+        }
         self.counts.refreshes_started += u64::from(started);
         started
     }

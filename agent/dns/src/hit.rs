@@ -1,0 +1,196 @@
+//! The hit path: from a client's packet to its answer, with nothing but the cache. What the core does for TCP and in
+//! drills and what the answering threads do for UDP is this one function.
+//!
+//! Promises: nothing is allocated unless a refresh is asked for (once an entry's life), nothing waits: a shard that the
+//! writer is at work in is a miss, and a miss goes to the core.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+
+use crate::{
+    cache::{Entry, Table},
+    moment::Moment,
+    name::{self, Key},
+    policy::{self, Held, Plan, StaleReason, Upstreams},
+    reply::{self, Extended, Transport, Ttl},
+    wire::{self, Query, Verdict},
+    zone::{Suffixes, Zone, Zones},
+};
+
+/// What became of a packet.
+#[expect(clippy::large_enum_variant, reason = "returned in place; a box would cost every miss an allocation")]
+pub(crate) enum Hit<'a> {
+    /// The answer is in the buffer. `refresh`: the key to ask upstream for, behind the client's back.
+    Fresh {
+        refresh: Option<Box<[u8]>>,
+    },
+    Stale {
+        reason: StaleReason,
+        refresh: Option<Box<[u8]>>,
+    },
+    /// No query that can be looked up; the buffer says so.
+    Refused,
+    /// Not worth an answer.
+    Dropped,
+    /// The core must see to it.
+    Miss(Query<'a>, Key),
+}
+
+/// What the policy must know of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ZoneState {
+    pub(crate) upstreams: Upstreams,
+    /// `None`: nothing stale is served.
+    pub(crate) max_stale: Option<Duration>,
+    /// The guard holds names back: what is past its TTL is the core's, which knows which.
+    pub(crate) guarded: bool,
+}
+
+/// RFC 8767 §5: at most 30 s in a stale record's TTL.
+const STALE_TTL_S: u32 = 30;
+
+/// Answers a packet from the cache if that is all it takes. `state_of` is asked only when the answer hangs on it.
+pub(crate) fn answer<'a>(
+    table: &Table,
+    state_of: impl Fn(&Key) -> Option<ZoneState>,
+    packet: &'a [u8],
+    transport: Transport,
+    now: Moment,
+    out: &mut Vec<u8>,
+) -> Hit<'a> {
+    let query = match wire::read_query(packet) {
+        Ok(query) => query,
+        Err(why) => {
+            reply::write_refusal(out, packet, why);
+            return if out.is_empty() { Hit::Dropped } else { Hit::Refused };
+        }
+    };
+    let key = Key::of(&query);
+    let Ok(Some(entry)) = table.try_find(&key) else { return Hit::Miss(query, key) };
+    let held = match entry.stale_for(now) {
+        None => {
+            let left = now.until(entry.expires());
+            if !policy::near_expiry(left, entry.ttl()) {
+                write_fresh(out, &query, transport, &entry, now);
+                return Hit::Fresh { refresh: None };
+            }
+            Held::Fresh { left, ttl: entry.ttl() }
+        }
+        Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
+    };
+    let Some(state) = state_of(&key) else { return Hit::Miss(query, key) };
+    if let Some(stale) = entry.stale_for(now)
+        && (state.guarded || state.max_stale.is_none_or(|most| stale > most))
+    {
+        return Hit::Miss(query, key);
+    }
+    let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
+    // Who would have to wait is the core's guest; how long does not matter here.
+    match policy::plan(held, state.upstreams, Duration::ZERO, now) {
+        Plan::Reply => {
+            write_fresh(out, &query, transport, &entry, now);
+            Hit::Fresh { refresh: None }
+        }
+        Plan::ReplyThenRefresh => {
+            write_fresh(out, &query, transport, &entry, now);
+            Hit::Fresh { refresh: refresh() }
+        }
+        Plan::ReplyStale(reason) => {
+            write_stale(out, &query, transport, &entry, reason, now);
+            Hit::Stale { reason, refresh: None }
+        }
+        Plan::ReplyStaleThenRefresh(reason) => {
+            write_stale(out, &query, transport, &entry, reason, now);
+            Hit::Stale { reason, refresh: refresh() }
+        }
+        Plan::ReplyStaleThenAsk(_)
+        | Plan::ForwardOrReplyStale { .. }
+        | Plan::Forward
+        | Plan::ForwardPaced
+        | Plan::ReplyFailure => Hit::Miss(query, key),
+    }
+}
+
+/// Writes a fresh answer and notes its use.
+pub(crate) fn write_fresh(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    transport: Transport,
+    entry: &Entry,
+    now: Moment,
+) {
+    entry.touch(now);
+    let age = u32::try_from(now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
+    reply::write_kept(out, query, transport, entry.kept(), Ttl::Aged(age), None);
+}
+
+/// Writes a stale answer that says why, and notes its use.
+pub(crate) fn write_stale(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    transport: Transport,
+    entry: &Entry,
+    reason: StaleReason,
+    now: Moment,
+) {
+    entry.touch(now);
+    let extended = match entry.verdict {
+        Verdict::NxDomain => Extended::StaleNxDomain,
+        Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
+    };
+    let extended = Some((extended, reason.text()));
+    reply::write_kept(out, query, transport, entry.kept(), Ttl::Stale(STALE_TTL_S), extended);
+}
+
+/// How the zones do, where other threads can read it.
+#[derive(Default)]
+pub(crate) struct ZoneStates(RwLock<Published>);
+
+#[derive(Default)]
+struct Published {
+    suffixes: Suffixes,
+    states: Vec<ZoneState>,
+}
+
+impl ZoneStates {
+    /// `None` if it changes just now.
+    fn of(&self, key: &Key) -> Option<ZoneState> {
+        let published = self.0.try_read()?;
+        published.states.get(published.suffixes.of(name::name_of(key)).place()).copied()
+    }
+
+    /// Tells the other threads what has changed, if anything has.
+    pub(crate) fn publish(&self, zones: &Zones) {
+        if self.0.read().states.iter().copied().eq(zones.iter().map(Zone::state)) {
+            return;
+        }
+        self.0.write().states = zones.iter().map(Zone::state).collect();
+    }
+
+    /// The zones are others than before.
+    pub(crate) fn republish(&self, zones: &Zones) {
+        let states = zones.iter().map(Zone::state).collect();
+        *self.0.write() = Published { suffixes: zones.suffixes().clone(), states };
+    }
+}
+
+/// What a thread holds to answer.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) table: Arc<Table>,
+    pub(crate) zones: Arc<ZoneStates>,
+}
+
+impl Reader {
+    pub(crate) fn answer<'a>(&self, packet: &'a [u8], now: Moment, out: &mut Vec<u8>) -> Hit<'a> {
+        answer(&self.table, |key| self.zones.of(key), packet, Transport::Udp, now, out)
+    }
+
+    /// The wish for a refresh could not be passed on; the next hit may try again.
+    pub(crate) fn forget_refresh(&self, key: &[u8]) {
+        if let Ok(Some(entry)) = self.table.try_find(key) {
+            entry.unask_refresh();
+        }
+    }
+}
