@@ -22,6 +22,15 @@ const FAILURES: &str = "dogwatch_dns_failures_total";
 const OVERLOADS: &str = "dogwatch_dns_overloads_total";
 const DROPPED: &str = "dogwatch_dns_dropped_queries_total";
 const REFRESHES: &str = "dogwatch_dns_refreshes_total";
+const WARM: &str = "dogwatch_dns_warm_refreshes_total";
+const WARM_OVER_BUDGET: &str = "dogwatch_dns_warm_over_budget_total";
+const PINNED_REFRESHES: &str = "dogwatch_dns_pinned_refreshes_total";
+const PINNED: &str = "dogwatch_dns_pinned_answers";
+const PINNED_STALE: &str = "dogwatch_dns_pinned_stale_answers";
+const LOST: &str = "dogwatch_dns_lost_names";
+const RECOVERY_HOT: &str = "dogwatch_dns_recovery_hot_names";
+const RECOVERY_VERIFIED: &str = "dogwatch_dns_recovery_verified_names";
+const RECOVERY_WAITING: &str = "dogwatch_dns_recovery_waiting_names";
 const PROBES: &str = "dogwatch_dns_probes_total";
 const LOCAL_FAILURES: &str = "dogwatch_dns_local_failures_total";
 const TRANSITIONS: &str = "dogwatch_dns_health_transitions_total";
@@ -70,6 +79,21 @@ pub fn describe() {
         "Queries lost because the core was too busy to take them from an answering thread."
     );
     describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
+    describe_counter!(WARM, "Of the refreshes: of hot names, shortly before they expired, client or not.");
+    describe_counter!(
+        WARM_OVER_BUDGET,
+        "Hot names left to expire, for keeping them warm would have cost too much."
+    );
+    describe_counter!(PINNED_REFRESHES, "Of the refreshes: of pinned names.");
+    describe_gauge!(PINNED, "Answers of pinned names.");
+    describe_gauge!(PINNED_STALE, "Answers of pinned names past their TTL.");
+    describe_gauge!(LOST, "Names asked for in the last day that are too old to serve.");
+    describe_gauge!(
+        RECOVERY_HOT,
+        "After an outage: the most used names, which must be verified before all is clear."
+    );
+    describe_gauge!(RECOVERY_VERIFIED, "Of them: answered by upstream since.");
+    describe_gauge!(RECOVERY_WAITING, "After an outage: names that wait for their refresh.");
     describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
     describe_counter!(LOCAL_FAILURES, "Messages that never left this host: no socket, no memory.");
     describe_counter!(TRANSITIONS, "Changes of a zone's health.");
@@ -126,6 +150,9 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (DROPPED, counts.dropped),
         (PROBES, counts.probes),
         (LOCAL_FAILURES, counts.local_failures),
+        (WARM, counts.warm_refreshes),
+        (WARM_OVER_BUDGET, counts.warm_over_budget),
+        (PINNED_REFRESHES, counts.pinned_refreshes),
         (TRANSITIONS, counts.transitions),
         (EVICTED, resolver.cache().evicted),
         (SNAPSHOT_RECORDS, snapshot.records()),
@@ -160,6 +187,10 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         }
         gauge!(HEALTH, "zone" => name).set(f64::from(zone.health_number()));
     }
+    let progress = resolver.recovery_progress();
+    gauge!(RECOVERY_HOT).set(number(progress.hot));
+    gauge!(RECOVERY_VERIFIED).set(number(progress.verified));
+    gauge!(RECOVERY_WAITING).set(number(progress.waiting));
     gauge!(NAMES).set(number(resolver.cache().len()));
     gauge!(BYTES).set(number(resolver.cache().bytes()));
 }
@@ -168,6 +199,9 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
 pub fn publish_masking(masking: &Masking) {
     let answers = f64::from(masking.answers);
     gauge!(MASKED).set(if masking.answers == 0 { 0.0 } else { f64::from(masking.stale) / answers });
+    gauge!(PINNED).set(number(masking.pinned));
+    gauge!(PINNED_STALE).set(number(masking.pinned_stale));
+    gauge!(LOST).set(number(masking.lost_names));
     gauge!(STALE_NAMES).set(number(masking.stale_names));
     gauge!(AT_RISK).set(number(masking.at_risk));
     gauge!(OLDEST_STALE).set(std::time::Duration::from_secs(masking.oldest_stale_s).as_secs_f64());

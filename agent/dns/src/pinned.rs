@@ -14,8 +14,6 @@ use crate::{moment::Moment, warm};
 pub struct Pinned {
     /// As in [`crate::name::Key`].
     pub key: Box<[u8]>,
-    /// Addresses must take TCP connections here before they replace those that do.
-    pub check_tcp: Option<u16>,
 }
 
 /// Most pinned questions: each is asked for ever and can never make room for another.
@@ -36,7 +34,6 @@ pub struct Pins {
 }
 
 struct Pin {
-    check_tcp: Option<u16>,
     ask_at: Moment,
     failures: u8,
 }
@@ -55,17 +52,13 @@ impl Pins {
         for name in pinned {
             let known = old.remove(&name.key);
             let (ask_at, failures) = known.map_or((now, 0), |pin| (pin.ask_at, pin.failures));
-            self.pins.insert(name.key.clone(), Pin { check_tcp: name.check_tcp, ask_at, failures });
+            self.pins.insert(name.key.clone(), Pin { ask_at, failures });
         }
         self.look_ahead();
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {
         self.pins.contains_key(key)
-    }
-
-    pub fn check_tcp(&self, key: &[u8]) -> Option<u16> {
-        self.pins.get(key)?.check_tcp
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
@@ -120,8 +113,7 @@ mod tests {
     use super::*;
 
     fn pins(names: &[&str]) -> Pins {
-        let pinned: Vec<_> =
-            names.iter().map(|name| Pinned { key: name.as_bytes().into(), check_tcp: None }).collect();
+        let pinned: Vec<_> = names.iter().map(|name| Pinned { key: name.as_bytes().into() }).collect();
         Pins::new(&pinned, Moment::START)
     }
 
@@ -180,9 +172,9 @@ mod tests {
             assert!(pins.poll(now).is_some());
             pins.on_learned(key, now + ttl, ttl, 0.0, now);
         }
-        let pin = |name: &str| Pinned { key: name.as_bytes().into(), check_tcp: Some(443) };
+        let pin = |name: &str| Pinned { key: name.as_bytes().into() };
         pins.set(&[pin("b"), pin("c")], now);
         assert_eq!((pins.poll(now).as_deref(), pins.poll(now)), (Some(&b"c"[..]), None));
-        assert!(!pins.contains(b"a") && pins.check_tcp(b"b") == Some(443));
+        assert!(!pins.contains(b"a") && pins.contains(b"b"));
     }
 }

@@ -1,6 +1,7 @@
 //! `dns.toml` as written → [`Config`] as used.
 
 mod guards;
+mod pinned;
 mod prefix;
 mod upstreams;
 
@@ -21,7 +22,8 @@ use serde::Deserialize;
 pub use self::prefix::Prefix;
 use self::upstreams::{Written, ZoneTable};
 use crate::{
-    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, resolver::Settings, zone::ZoneSettings,
+    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, pinned::Pinned, resolver::Settings,
+    zone::ZoneSettings,
 };
 
 /// One file, as written. Files read later override, key by key.
@@ -53,6 +55,8 @@ struct DnsTable {
     vanish_grace: Option<Spanned<Span>>,
     hot_vanish_grace: Option<Spanned<Span>>,
     mass_grace: Option<Spanned<Span>>,
+    pinned: Option<Vec<Spanned<pinned::PinnedFile>>>,
+    pin_own: Option<bool>,
 }
 
 /// What everything else takes.
@@ -73,6 +77,12 @@ pub struct Config {
     pub control_socket: PathBuf,
     pub metrics: SocketAddr,
     pub guard: guard::Rules,
+    /// Questions that must never be missing, dogwatch's own among them.
+    pub pinned: Vec<Pinned>,
+    /// Whether the hosts that agent.toml and alertd.toml name are pinned too.
+    pub pin_own: bool,
+    /// A hash of the machine id.
+    pub host_phase: u64,
 }
 
 /// Where the upstreams come from.
@@ -100,6 +110,9 @@ impl Default for Config {
             control_socket: "/run/dogwatch-dns/control.sock".into(),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9849)),
             guard: guard::Rules::default(),
+            pinned: Vec::new(),
+            pin_own: true,
+            host_phase: 0,
         }
     }
 }
@@ -116,6 +129,10 @@ impl Config {
             written.take(source, file, &mut problems);
         }
         written.resolve(&mut config, &mut problems);
+        if config.pin_own {
+            pinned::add_own(&mut config.pinned, main);
+        }
+        config.host_phase = host_phase();
         problems.or(config)
     }
 
@@ -128,8 +145,8 @@ impl Config {
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
             guard: self.guard.clone(),
-            pinned: Vec::new(),
-            host_phase: 0,
+            pinned: self.pinned.clone(),
+            host_phase: self.host_phase,
         }
     }
 
@@ -197,6 +214,10 @@ impl DnsTable {
         if let Some(path) = &self.control_socket {
             config.control_socket.clone_from(path);
         }
+        if let Some(pinned) = &self.pinned {
+            config.pinned = pinned::resolve(pinned, source, problems);
+        }
+        config.pin_own = self.pin_own.unwrap_or(config.pin_own);
     }
 }
 
@@ -204,6 +225,11 @@ impl DnsTable {
 const MAX_STALE_LIMIT: Duration = Duration::from_hours(7 * 24);
 /// The packaged unit allows 64 tasks in all.
 const THREADS_MAX: usize = 32;
+
+/// Differs between hosts, and stays. Without a machine id all hosts are alike, which only costs the spread.
+fn host_phase() -> u64 {
+    std::fs::read("/etc/machine-id").map_or(0, |id| crc32fast::hash(&id).into())
+}
 
 fn parse_all<T>(
     written: &[Spanned<String>],
@@ -295,6 +321,28 @@ mod tests {
             assert!(said.contains(word), "{word} in\n{said}");
         }
         assert_eq!(said.lines().count(), 9, "{said}");
+    }
+
+    #[test]
+    fn pinned_names_have_addresses_unless_types_are_named_and_mistakes_have_a_place() {
+        let config = load(
+            "[dns]\npin_own = false\npinned = [\"db.example.org\", { name = \"_sip._tcp.example.org\", types = [\"SRV\"] }]\n",
+        );
+        let kinds = |pinned: &Pinned| crate::name::read_key(&pinned.key).map(|(question, ..)| question.kind);
+        let kinds: Vec<_> = config.unwrap().pinned.iter().filter_map(kinds).collect();
+        assert_eq!(kinds, [1, 28, 33]);
+        let many: Vec<String> = (0..200).map(|number| format!("\"n{number}.example\"")).collect();
+        let said = load(&format!(
+            "[dns]\npinned = [\n\"a..b\",\n{{ name = \"x.example\", types = [\"QUUX\"] }},\n\"*.example\",\n{}]\n",
+            many.join(",")
+        ))
+        .unwrap_err();
+        for place in ["dns.toml:3:", "dns.toml:4:", "dns.toml:5:", "dns.toml:6:"] {
+            assert!(said.contains(place), "{place} in {said}");
+        }
+        assert!(said.contains("QUUX") && said.contains("more than 256"), "{said}");
+        let said = load("[dns]\npinned = [{ name = \"x.example\", typos = [] }, 7]\n").unwrap_err();
+        assert!(said.contains("typos") && said.contains("a name, or a table"), "{said}");
     }
 
     #[test]

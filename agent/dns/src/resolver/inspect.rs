@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Resolver, Send,
+    refreshing::stale_max,
     sensors::{at, verdict_name},
 };
 use crate::{
@@ -130,8 +131,9 @@ impl Resolver {
             }
             Order::Risk => {
                 let used = entry.popularity() > 0 && idle <= Duration::from_hours(24);
-                let left =
-                    now.until(entry.expires() + self.zones.get(self.zones.of_key(&entry.key())).max_stale());
+                let left = now.until(
+                    entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
+                );
                 used.then(|| u64::MAX - left.as_secs())
             }
         }
@@ -244,7 +246,7 @@ impl Resolver {
             uses: entry.popularity(),
             idle_s: now.since(entry.last_used()).as_secs(),
             served_until: at(
-                entry.expires() + self.zones.get(self.zones.of_key(&entry.key())).max_stale(),
+                entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 now,
                 wall,
             ),

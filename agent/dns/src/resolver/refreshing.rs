@@ -8,7 +8,7 @@ use crate::{
     moment::Moment,
     pinned,
     policy::Upstreams,
-    recovery::Candidate,
+    recovery::{Candidate, Progress},
     warm,
     wire::Verdict,
     zone::{Zone, ZoneId},
@@ -48,6 +48,17 @@ impl Resolver {
         // What failed in the outage says nothing now.
         let zones = &self.zones;
         self.failures.forget(|key| zones.of_key(key) == id);
+    }
+
+    /// How far all zones' recoveries are, together.
+    pub fn recovery_progress(&self) -> Progress {
+        self.zones.iter().map(|zone| zone.recovery.progress()).fold(Progress::default(), |all, one| {
+            Progress {
+                hot: all.hot + one.hot,
+                verified: all.verified + one.verified,
+                waiting: all.waiting + one.waiting,
+            }
+        })
     }
 
     /// A client was given this stale answer while the upstreams come back.

@@ -1,0 +1,108 @@
+//! Pinned names for real: known before anybody asks, and there when all else is too old.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    process::Command,
+};
+
+use dogwatch_tests::{
+    dns_client::ask_udp,
+    dns_message::{A, NOERROR, SERVFAIL},
+    http,
+    process::{Process, binary, free_port, wait_for},
+    upstream::{Mood, Upstream, name, right_address},
+};
+use serde_json::Value;
+
+const PINNED: u32 = 7;
+/// In a webhook of alertd.toml.
+const OWN: u32 = 8;
+const OTHER: u32 = 9;
+const TTL_S: u32 = 1;
+
+#[test]
+fn pinned_names_are_known_before_anybody_asks_and_outlive_max_stale() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (address, metrics) = (loopback(free_port()), free_port());
+    let upstream = Upstream::start(loopback(free_port())).expect("the port was free just now");
+    let control = folder.path().join("control.sock");
+    let config = format!(
+        "[dns]\nlisten = [\"{address}\"]\nupstreams = [\"{}\"]\nstate_dir = {:?}\ncontrol_socket = {control:?}\n\
+         metrics = \"127.0.0.1:{metrics}\"\nmax_stale = \"3s\"\npinned = [\"{}\"]\n",
+        upstream.address,
+        folder.path().join("state"),
+        name(PINNED, TTL_S),
+    );
+    fs::write(folder.path().join("dns.toml"), config).unwrap();
+    let own = name(OWN, TTL_S);
+    let alertd = format!("[receiver.chat.webhook]\nurl = \"https://{}/hook\"\n", own.trim_end_matches('.'));
+    fs::write(folder.path().join("alertd.toml"), alertd).unwrap();
+    let mut command = Command::new(binary("dogwatch"));
+    command.arg("dns").arg("--config").arg(folder.path().join("dns.toml"));
+    let cache = Process::start("dns", &mut command, folder.path());
+
+    let get = |target: &str| -> Option<Value> {
+        let mut stream = UnixStream::connect(&control).ok()?;
+        stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).ok()?;
+        serde_json::from_str(reply.split_once("\r\n\r\n")?.1).ok()
+    };
+    let why = |number: u32| get(&format!("/v1/why?name={}&type=A", name(number, TTL_S)));
+    for number in [PINNED, OWN] {
+        wait_for("a pinned name to be known", || {
+            why(number).is_some_and(|why| {
+                why["pinned"] == true && why["records"].as_array().is_some_and(|all| !all.is_empty())
+            })
+        });
+    }
+    assert_eq!(why(OTHER).unwrap()["held"], "not cached");
+    assert_eq!(ask_udp(address, &name(OTHER, TTL_S), A).unwrap().rcode, NOERROR);
+
+    // Nobody has asked for them, and the upstream dies.
+    upstream.set(Mood::Silent);
+    let sensor = |wanted: &str| -> Option<Value> {
+        get("/v1/sensors")?.as_array()?.iter().find(|sensor| sensor["name"] == wanted).cloned()
+    };
+    wait_for("the outage to be noticed", || {
+        sensor("dns-upstream").is_some_and(|sensor| sensor["state"] == 2)
+    });
+    wait_for("the other name to be too old", || {
+        ask_udp(address, &name(OTHER, TTL_S), A).is_ok_and(|reply| reply.rcode == SERVFAIL)
+    });
+    for number in [PINNED, OWN] {
+        // Past max_stale by now, or soon.
+        wait_for("the pinned name to be past max_stale", || {
+            why(number).is_some_and(|why| why["left_s"].as_i64().is_some_and(|left| left < -3))
+        });
+        let reply = ask_udp(address, &name(number, TTL_S), A).unwrap();
+        assert_eq!(
+            (reply.rcode, reply.addresses()),
+            (NOERROR, vec![right_address(number)]),
+            "{}",
+            cache.log()
+        );
+    }
+    let stale = sensor("dns-stale").unwrap();
+    let text = stale["text"].as_str().unwrap();
+    assert!(
+        stale["state"] == 2 && text.contains("too old to serve") && text.contains("pinned names are stale"),
+        "{text}"
+    );
+    wait_for("the metrics", || {
+        http::get(metrics, "/metrics").is_some_and(|page| page.contains("dogwatch_dns_pinned_stale_answers"))
+    });
+
+    // It comes back, and they are fresh again, still without a client.
+    upstream.set(Mood::Right);
+    for number in [PINNED, OWN] {
+        wait_for("the pinned name to be learned again", || {
+            why(number).is_some_and(|why| why["left_s"].as_i64().is_some_and(|left| left >= -1))
+        });
+    }
+    wait_for("all clear", || sensor("dns-upstream").is_some_and(|sensor| sensor["state"] == 0));
+}
