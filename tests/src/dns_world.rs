@@ -1,218 +1,586 @@
-//! A host, its cache and its upstream in virtual time: the real core, one thread, hours in a second.
+//! A host, its cache and its upstreams in virtual time: the real core, one thread, hours in a second.
 //!
-//! The host asks for a fixed set of names, the popular ones often (Zipf). The upstream knows all of them and can die.
-//! The world knows the right answer of each name and judges every answer that the cache gives.
+//! A [`Scenario`] says what happens; the run's [`Log`] says what came of it. The cache is ours ([`Resolver`]) or, to see
+//! what an outage does without it, a plain one that forgets at the end of the TTL ([`PlainCache`]).
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, HashMap, VecDeque},
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use dogwatch_dns::{
+    cache::Bounds,
+    endpoint::Endpoint,
     moment::Moment,
     reply::Transport,
-    resolver::{Client, Outcome, Resolver, Settings, TryError},
+    resolver::{Client, Outcome, Resolver, SensorResult, Settings, TryError},
 };
+use jiff::Timestamp;
 
 use crate::{
-    dns_message::{A, query},
-    upstream::{Mood, name, reply, right_address},
+    authority::{Act, Behaviour, Data, Judgement},
+    dns_message::{A, Reply, query},
+    plain_cache::PlainCache,
+    scenario::{
+        Clients, Event, Names, Scenario,
+        log::{Answered, Asker, Log, Sample},
+    },
 };
 
-/// How a world is made.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan {
-    pub names: u32,
-    /// Client queries a second, in the mean; arrivals are random.
-    pub queries_per_second: f64,
-    pub ttl_s: (u32, u32),
+/// A message to an upstream.
+pub struct Sent {
+    pub try_id: u64,
+    /// Its place in the scenario.
+    pub upstream: usize,
+    pub over_tcp: bool,
+    pub message: Vec<u8>,
+    pub timeout: Duration,
 }
 
-impl Default for Plan {
-    fn default() -> Self {
-        Self { names: 5_000, queries_per_second: 25.0, ttl_s: (5, 300) }
+/// An answer as it lies on disk: key, message, when it was learned.
+pub type Remembered = (Vec<u8>, Vec<u8>, Moment);
+
+/// What the world needs of a cache.
+pub trait Forwarder {
+    /// True: the answer is in `out`. False: it comes later, or never.
+    fn on_query(&mut self, packet: &[u8], client: u64, now: Moment, out: &mut Vec<u8>) -> bool;
+    fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment);
+    fn on_error(&mut self, try_id: u64, error: TryError, now: Moment);
+    fn on_wakeup(&mut self, now: Moment);
+    fn next_wakeup(&self) -> Option<Moment>;
+    fn poll_send(&mut self) -> Option<Sent>;
+    fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)>;
+    fn poll_learned(&mut self) -> Option<Remembered>;
+    fn use_upstreams(&mut self, used: &[usize], now: Moment);
+    fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult>;
+    /// Differs whenever the check results may differ.
+    fn health(&self) -> u8;
+    fn bytes(&self) -> u64;
+    fn runway(&mut self, now: Moment) -> Duration;
+}
+
+/// Which cache the host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Dogwatch,
+    PlainCache,
+}
+
+struct Ours {
+    resolver: Resolver,
+    settings: Settings,
+}
+
+fn upstream(place: usize) -> Endpoint {
+    SocketAddr::from((Ipv4Addr::new(192, 0, 2, u8::try_from(place + 1).unwrap_or(u8::MAX)), 53)).into()
+}
+
+fn place_of(address: SocketAddr) -> usize {
+    match address {
+        SocketAddr::V4(v4) => usize::from(v4.ip().octets()[3]) - 1,
+        SocketAddr::V6(_) => unreachable!("the world's upstreams have IPv4 addresses"),
     }
 }
 
-pub struct World {
-    pub now: Moment,
-    pub resolver: Resolver,
-    pub mood: Mood,
-    pub tally: Tally,
-    /// When the check result `dns-upstream` became CRITICAL and stopped being so, last.
-    pub critical_at: Option<Moment>,
-    pub clear_at: Option<Moment>,
-    random: fastrand::Rng,
-    names: Vec<Name>,
-    /// Cumulated popularity, to draw a name by.
-    weights: Vec<f64>,
-    next_query: Moment,
-    mean_gap_s: f64,
-    /// What is on its way back from the upstream.
-    wire: BinaryHeap<Reverse<Delivery>>,
-    /// Waiting clients: which name, since when.
-    waiting: Vec<(usize, Moment)>,
-    out: Vec<u8>,
+impl Ours {
+    fn new(scenario: &Scenario, used: &[usize], disk: &Disk, seed: u64, now: Moment) -> Self {
+        let mut settings = Settings {
+            upstreams: used.iter().map(|&place| upstream(place)).collect(),
+            ..Settings::default()
+        };
+        settings.max_stale = scenario.max_stale.unwrap_or(settings.max_stale);
+        let bytes_max = scenario.cache_bytes.unwrap_or(settings.bounds.bytes_max);
+        settings.bounds = Bounds { bytes_max, ..settings.bounds };
+        let mut resolver = Resolver::new(settings.clone(), seed, now);
+        // In the order in which they were learned, as from a file.
+        let mut kept: Vec<_> = disk.kept.iter().collect();
+        kept.sort_by_key(|(key, (_, learned))| (*learned, *key));
+        for (key, (message, learned)) in kept {
+            resolver.restore(key, message, *learned);
+        }
+        Self { resolver, settings }
+    }
 }
 
-/// When, for which try, what; `None` is a timeout.
-type Delivery = (Moment, u64, Option<Vec<u8>>);
+impl Forwarder for Ours {
+    fn on_query(&mut self, packet: &[u8], client: u64, now: Moment, out: &mut Vec<u8>) -> bool {
+        let outcome = self.resolver.on_query(packet, Client::Stream(client), Transport::Udp, now, out);
+        outcome == Outcome::Reply
+    }
 
-struct Name {
-    packet: Vec<u8>,
-    right: [u8; 4],
-    /// Where the answer's address stands: after the question, a pointer and ten fixed bytes.
-    address_at: usize,
-    seen: bool,
+    fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
+        self.resolver.on_reply(try_id, message, now);
+    }
+
+    fn on_error(&mut self, try_id: u64, error: TryError, now: Moment) {
+        self.resolver.on_error(try_id, error, now);
+    }
+
+    fn on_wakeup(&mut self, now: Moment) {
+        self.resolver.on_wakeup(now);
+    }
+
+    fn next_wakeup(&self) -> Option<Moment> {
+        self.resolver.next_wakeup()
+    }
+
+    fn poll_send(&mut self) -> Option<Sent> {
+        self.resolver.poll_send().map(|send| Sent {
+            try_id: send.try_id,
+            upstream: place_of(send.upstream.address),
+            over_tcp: send.transport == Transport::Tcp,
+            message: send.message,
+            timeout: send.timeout,
+        })
+    }
+
+    fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.resolver.poll_reply().map(|(client, message)| match client {
+            Client::Stream(number) => (number, message),
+            Client::Datagram { .. } => unreachable!("the world's clients have numbers"),
+        })
+    }
+
+    fn poll_learned(&mut self) -> Option<Remembered> {
+        let entry = self.resolver.poll_learned()?;
+        Some((entry.key().as_bytes().to_vec(), entry.kept().message.to_vec(), entry.learned()))
+    }
+
+    fn use_upstreams(&mut self, used: &[usize], now: Moment) {
+        self.settings.upstreams = used.iter().map(|&place| upstream(place)).collect();
+        self.resolver.set(self.settings.clone(), now);
+    }
+
+    fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
+        self.resolver.sensors(now, wall)
+    }
+
+    fn health(&self) -> u8 {
+        self.resolver.health_number()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.resolver.cache().bytes() as u64
+    }
+
+    fn runway(&mut self, now: Moment) -> Duration {
+        Duration::from_secs(self.resolver.masking(now).runway_s)
+    }
 }
 
-/// What the clients got and the upstream heard since the tally was taken last.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    pub queries: u64,
-    /// Queries for names that were answered before.
-    pub known: u64,
-    /// Of those: not answered right.
-    pub wrong: u64,
-    /// Of those: answered after a wait.
-    pub waited: u64,
-    pub longest_wait: Duration,
-    pub upstream_queries: u64,
+/// What a crash leaves. What was learned less than a flush ago is lost.
+#[derive(Default)]
+struct Disk {
+    kept: HashMap<Vec<u8>, (Vec<u8>, Moment)>,
+    in_memory: VecDeque<(Moment, Remembered)>,
 }
 
-impl World {
-    pub fn new(seed: u64, plan: Plan) -> Self {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let now = Moment::START;
-        let upstreams = vec![SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 53)).into()];
-        let names = (0..plan.names)
-            .map(|number| {
-                let packet = query(4711, &name(number, random.u32(plan.ttl_s.0..=plan.ttl_s.1)), A, false);
-                Name { address_at: packet.len() + 12, packet, right: right_address(number), seen: false }
-            })
-            .collect();
-        // Zipf with exponent 1: what DNS caches see (Jung et al., 2002).
-        let weights = (1..=plan.names)
-            .scan(0.0, |sum, rank| {
-                *sum += 1.0 / f64::from(rank);
-                Some(*sum)
-            })
-            .collect();
-        Self {
-            now,
-            resolver: Resolver::new(Settings { upstreams, ..Settings::default() }, random.u64(..), now),
-            mood: Mood::Right,
-            tally: Tally::default(),
-            critical_at: None,
-            clear_at: None,
-            random,
-            names,
-            weights,
-            next_query: now,
-            mean_gap_s: 1.0 / plan.queries_per_second,
-            wire: BinaryHeap::new(),
-            waiting: Vec::new(),
-            out: Vec::with_capacity(512),
+/// The snapshot writer's interval, and the fsync.
+const FLUSH: Duration = Duration::from_millis(600);
+
+impl Disk {
+    fn learn(&mut self, answer: Remembered, now: Moment) {
+        self.flush(now);
+        self.in_memory.push_back((now + FLUSH, answer));
+    }
+
+    fn flush(&mut self, now: Moment) {
+        while self.in_memory.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, (key, message, learned))) = self.in_memory.pop_front() else { return };
+            self.kept.insert(key, (message, learned));
         }
     }
+}
 
-    pub fn run_for(&mut self, span: Duration) {
-        let end = self.now + span;
+/// What is on its way back: when, for which try, what.
+type Delivery = (Duration, u64, Result<Vec<u8>, Lost>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lost {
+    Timeout,
+    Network,
+}
+
+/// A question that was asked.
+#[derive(Clone)]
+struct Asked {
+    /// Of the run's names; `None` for names that nobody knows.
+    index: Option<usize>,
+    text: String,
+    at: Duration,
+    why: Asker,
+    known: bool,
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    subject: Subject,
+    names: Names,
+    weights: Vec<f64>,
+    packets: Vec<Vec<u8>>,
+    seen: Vec<bool>,
+    data: Data,
+    upstreams: Vec<Behaviour>,
+    used: Vec<usize>,
+    cache: Box<dyn Forwarder>,
+    disk: Disk,
+    /// While the process is not running: when it starts again.
+    starts_at: Option<Duration>,
+    /// Since the beginning.
+    now: Duration,
+    /// Time that passed while the machine slept.
+    slept: Duration,
+    wall: Timestamp,
+    clients: Clients,
+    /// When each kind asks next.
+    next_query: Duration,
+    next_flood: Duration,
+    next_noise: Duration,
+    flood: f64,
+    noise: f64,
+    next_sample: Duration,
+    /// Until then is looked at often.
+    watch_until: Duration,
+    health: u8,
+    /// How often it was woken at one time.
+    wakeups: u32,
+    woken_at: Duration,
+    wire: BinaryHeap<Reverse<Delivery>>,
+    waiting: HashMap<u64, Asked>,
+    next_client: u64,
+    random: fastrand::Rng,
+    out: Vec<u8>,
+    log: Log,
+}
+
+const NEVER: Duration = Duration::MAX;
+/// How often the check results are looked at around something that happens, and in quiet times.
+const SAMPLE_OFTEN: Duration = Duration::from_secs(1);
+const SAMPLE_SELDOM: Duration = Duration::from_secs(30);
+const WATCH: Duration = Duration::from_mins(2);
+const WAKEUPS_MAX: u32 = 10_000;
+/// What a client waits at most: glibc's, for one server.
+const STUB_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Plays the scenario.
+pub fn run(scenario: &Scenario, seed: u64, subject: Subject) -> Log {
+    let mut world = World::new(scenario, seed, subject);
+    for (at, event) in &scenario.events {
+        world.run_until(*at);
+        world.happen(event);
+        world.watch_until = world.now + WATCH;
+        world.next_sample = world.now;
+        world.carry_out();
+    }
+    world.run_until(scenario.end);
+    world.give_up_on_silence(STUB_TIMEOUT);
+    world.log
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, seed: u64, subject: Subject) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let names = scenario.names(&mut random);
+        let packets = names.all.iter().map(|name| query(4711, name, A, true)).collect();
+        let mut world = Self {
+            scenario,
+            subject,
+            weights: names.weights(),
+            packets,
+            seen: vec![false; names.all.len()],
+            names,
+            data: scenario.data(),
+            upstreams: vec![Behaviour::default(); scenario.upstreams],
+            used: scenario.used.clone(),
+            cache: Box::new(PlainCache::default()),
+            disk: Disk::default(),
+            starts_at: None,
+            now: Duration::ZERO,
+            slept: Duration::ZERO,
+            // The night of OpenAI.
+            wall: Timestamp::from_second(1_733_958_000).unwrap_or_default(),
+            clients: scenario.clients,
+            next_query: NEVER,
+            next_flood: NEVER,
+            next_noise: NEVER,
+            flood: 0.0,
+            noise: 0.0,
+            next_sample: Duration::ZERO,
+            watch_until: WATCH,
+            health: 0,
+            wakeups: 0,
+            woken_at: Duration::ZERO,
+            wire: BinaryHeap::new(),
+            waiting: HashMap::new(),
+            next_client: 0,
+            random,
+            out: Vec::with_capacity(512),
+            log: Log::default(),
+        };
+        world.start();
+        world.next_query = world.arrival(world.clients.per_second);
+        world
+    }
+
+    /// A new process, with what is on disk.
+    fn start(&mut self) {
+        let (seed, now) = (self.random.u64(..), self.moment());
+        self.cache = match self.subject {
+            Subject::Dogwatch => Box::new(Ours::new(self.scenario, &self.used, &self.disk, seed, now)),
+            Subject::PlainCache => Box::new(PlainCache::new(&self.used)),
+        };
+        self.starts_at = None;
+    }
+
+    /// What the cache calls now.
+    fn moment(&self) -> Moment {
+        Moment::START + self.now + self.slept
+    }
+
+    fn wall(&self) -> Timestamp {
+        let passed = jiff::SignedDuration::try_from(self.now + self.slept).unwrap_or_default();
+        self.wall.checked_add(passed).unwrap_or(self.wall)
+    }
+
+    /// When somebody who asks so often asks next: arrivals are random.
+    fn arrival(&mut self, per_second: f64) -> Duration {
+        if per_second <= 0.0 {
+            return NEVER;
+        }
+        let gap = Duration::from_secs_f64(-(1.0 - self.random.f64()).ln() / per_second);
+        self.now + gap.max(Duration::from_micros(100))
+    }
+
+    fn run_until(&mut self, end: Duration) {
         loop {
-            let back = self.wire.peek().map(|Reverse((at, ..))| *at);
-            let next = [Some(self.next_query), back, self.resolver.next_wakeup()].into_iter().flatten().min();
-            let Some(next) = next.filter(|&next| next < end) else { break };
+            let back = self.wire.peek().map_or(NEVER, |Reverse((at, ..))| *at);
+            let wakeup = self.cache.next_wakeup().filter(|_| self.starts_at.is_none());
+            let wakeup = wakeup.map_or(NEVER, |at| Moment::START.until(at).saturating_sub(self.slept));
+            let asking = self.next_query.min(self.next_flood).min(self.next_noise);
+            let starts = self.starts_at.unwrap_or(NEVER);
+            let next = back.min(wakeup).min(asking).min(starts).min(self.next_sample);
+            if next >= end {
+                break;
+            }
             self.now = self.now.max(next);
-            if back.is_some_and(|at| at <= self.now) {
+            if starts <= self.now {
+                self.start();
+            } else if back <= self.now {
                 self.hear_upstream();
-            } else if self.next_query <= self.now {
-                self.ask();
+            } else if self.next_sample <= self.now {
+                self.sample();
+            } else if asking <= self.now {
+                self.ask_next();
             } else {
-                self.resolver.on_wakeup(self.now);
+                self.wake_up();
             }
             self.carry_out();
         }
         self.now = end;
     }
 
-    /// The tally so far; a new one begins.
-    pub fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.tally)
+    /// A core that wants to be woken at once, again and again, keeps a real daemon at 100 % of a CPU.
+    fn wake_up(&mut self) {
+        let now = self.moment();
+        self.cache.on_wakeup(now);
+        self.wakeups = match self.wakeups {
+            spins @ WAKEUPS_MAX.. => spins + 1,
+            wakeups if self.now == self.woken_at => wakeups + 1,
+            _ => 0,
+        };
+        self.woken_at = self.now;
+        if self.wakeups == WAKEUPS_MAX {
+            self.log.complaints.push(format!("wants to be woken at once for ever, from {:?} on", self.now));
+        }
+        // It has been said; the run must end all the same.
+        if self.wakeups >= WAKEUPS_MAX {
+            self.now += Duration::from_millis(100);
+        }
     }
 
-    /// Names that were answered right at least once.
-    pub fn seen(&self) -> usize {
-        self.names.iter().filter(|name| name.seen).count()
+    fn happen(&mut self, event: &Event) {
+        match event {
+            Event::Mood { upstreams, of, mood } => {
+                for &place in upstreams {
+                    match of {
+                        None => self.upstreams[place].set(*mood),
+                        Some(name) => self.upstreams[place].set_only(&self.names.text(name), *mood),
+                    }
+                }
+            }
+            Event::Truth { name, fact } => self.data.set(&self.names.text(name), fact.clone()),
+            Event::Clients(per_second) => {
+                self.clients.per_second = *per_second;
+                self.next_query = self.arrival(*per_second);
+            }
+            Event::Flood(per_second) => {
+                self.flood = *per_second;
+                self.next_flood = self.arrival(*per_second);
+            }
+            Event::Noise(per_second) => {
+                self.noise = *per_second;
+                self.next_noise = self.arrival(*per_second);
+            }
+            Event::Use(used) => {
+                self.used.clone_from(used);
+                self.cache.use_upstreams(used, self.moment());
+            }
+            Event::Sleep(span) => {
+                self.slept += *span;
+                self.cache.on_wakeup(self.moment());
+            }
+            Event::Wall { back, by } => {
+                let by = jiff::SignedDuration::try_from(*by).unwrap_or_default();
+                let moved = if *back { self.wall.checked_sub(by) } else { self.wall.checked_add(by) };
+                self.wall = moved.unwrap_or(self.wall);
+            }
+            // A stolen port is the process's business, which a core does not have.
+            Event::Restart { down, orderly, .. } => {
+                let now = self.moment();
+                self.disk.flush(if *orderly { now + FLUSH } else { now });
+                self.disk.in_memory.clear();
+                self.wire.clear();
+                // Their question goes to the second name server of resolv.conf, as the next ones.
+                self.waiting.clear();
+                self.starts_at = Some(self.now + *down);
+            }
+            Event::Ask { line, name } => {
+                let text = self.names.text(name);
+                let index = self.names.all.iter().position(|known| *known == text);
+                self.ask(index, text, Asker::Line(u32::try_from(*line).unwrap_or(u32::MAX)));
+            }
+        }
     }
 
-    fn ask(&mut self) {
-        let gap = Duration::from_secs_f64(-self.mean_gap_s * (1.0 - self.random.f64()).ln());
-        self.next_query = self.now + gap.max(Duration::from_millis(1));
-        let total = self.weights.last().copied().unwrap_or(0.0);
-        let drawn = self.random.f64() * total;
-        let index = self.weights.partition_point(|&sum| sum < drawn).min(self.names.len() - 1);
-        self.tally.queries += 1;
-        self.tally.known += u64::from(self.names[index].seen);
+    fn ask_next(&mut self) {
+        if self.next_query <= self.now {
+            self.next_query = self.arrival(self.clients.per_second);
+            let index = self.names.draw(&self.clients, &self.weights, &mut self.random);
+            self.ask(Some(index), self.names.all[index].clone(), Asker::Program);
+        } else if self.next_flood <= self.now {
+            self.next_flood = self.arrival(self.flood);
+            let text = format!("n{}.t300.test.", self.random.u32(1 << 20..1 << 24));
+            self.ask(None, text, Asker::Flood);
+        } else {
+            self.next_noise = self.arrival(self.noise);
+            let index = self.names.draw(&self.clients, &self.weights, &mut self.random);
+            let domain = ["default.svc.cluster.test.", "svc.cluster.test.", "cluster.test."];
+            let text = format!("{}{}", self.names.all[index], domain[self.random.usize(..3)]);
+            self.ask(None, text, Asker::Noise);
+        }
+    }
+
+    fn ask(&mut self, index: Option<usize>, text: String, why: Asker) {
+        if self.starts_at.is_some() {
+            return;
+        }
+        let made;
+        let packet = if let Some(index) = index {
+            &self.packets[index]
+        } else {
+            made = query(4711, &text, A, true);
+            &made
+        };
+        let known = index.is_some_and(|index| self.seen[index]);
+        let asked = Asked { index, text, at: self.now, why, known };
         let mut out = std::mem::take(&mut self.out);
-        let client = Client::Stream(self.waiting.len() as u64);
-        let packet = &self.names[index].packet;
-        match self.resolver.on_query(packet, client, Transport::Udp, self.now, &mut out) {
-            Outcome::Reply => self.judge(index, &out),
-            Outcome::Wait => self.waiting.push((index, self.now)),
-            Outcome::Drop => self.tally.wrong += u64::from(self.names[index].seen),
+        let client = self.next_client;
+        self.next_client += 1;
+        if self.cache.on_query(packet, client, self.moment(), &mut out) {
+            self.note(&asked, Some(&out));
+        } else {
+            self.waiting.insert(client, asked);
         }
         self.out = out;
     }
 
-    fn judge(&mut self, index: usize, answer: &[u8]) {
-        let name = &mut self.names[index];
-        let address = answer.get(name.address_at..name.address_at + 4);
-        let code = answer[3] & 0x0f;
-        let right = code == 0 && answer[7] == 1 && address == Some(&name.right);
-        self.tally.wrong += u64::from(name.seen && !right);
-        name.seen |= right;
+    fn note(&mut self, asked: &Asked, message: Option<&[u8]>) {
+        let reply = message.map(Reply::parse);
+        let worth = reply.as_ref().map_or(Judgement::Failed, |reply| self.data.judge(&asked.text, reply));
+        if let Some(index) = asked.index {
+            self.seen[index] |= worth == Judgement::Right;
+        }
+        let took = self.now.saturating_sub(asked.at);
+        let answered =
+            Answered::new(asked.index, asked.at, took, asked.why, asked.known, worth, reply.as_ref());
+        self.log.answers.push(answered);
     }
 
     fn hear_upstream(&mut self) {
-        let Some(Reverse((_, try_id, message))) = self.wire.pop() else { return };
-        match message {
-            Some(message) => self.resolver.on_reply(try_id, &message, self.now),
-            None => self.resolver.on_error(try_id, TryError::Timeout, self.now),
+        let Some(Reverse((_, try_id, what))) = self.wire.pop() else { return };
+        let now = self.moment();
+        match what {
+            Ok(message) => self.cache.on_reply(try_id, &message, now),
+            Err(Lost::Timeout) => self.cache.on_error(try_id, TryError::Timeout, now),
+            Err(Lost::Network) => self.cache.on_error(try_id, TryError::Network, now),
         }
-        self.resolver.on_wakeup(self.now);
+        self.cache.on_wakeup(now);
     }
 
+    /// Carries messages both ways, and what was learned to disk.
     fn carry_out(&mut self) {
-        while let Some(send) = self.resolver.poll_send() {
-            self.tally.upstream_queries += 1;
-            let message = reply(&send.message, self.mood);
-            let takes = match message {
-                Some(_) => Duration::from_millis(self.random.u64(1..20)),
-                None => send.timeout,
-            };
-            self.wire.push(Reverse((self.now + takes, send.try_id, message)));
+        while let Some(send) = self.cache.poll_send() {
+            self.log.sent.push((self.now, send.upstream, 1));
+            let round_trip = Duration::from_millis(self.random.u64(1..20));
+            let behaviour = &mut self.upstreams[send.upstream];
+            let (takes, what) =
+                match behaviour.act(&send.message, send.over_tcp, &self.data, self.now, &mut self.random) {
+                    Act::Reply(message) => (round_trip, Ok(message)),
+                    Act::Late(late, message) if late < send.timeout => (round_trip + late, Ok(message)),
+                    Act::Late(..) | Act::Silence => (send.timeout, Err(Lost::Timeout)),
+                    Act::Unreachable => (Duration::from_millis(1), Err(Lost::Network)),
+                };
+            self.wire.push(Reverse((self.now + takes, send.try_id, what)));
         }
-        while let Some((client, answer)) = self.resolver.poll_reply() {
-            let Client::Stream(number) = client else { continue };
-            let Some(&(index, since)) = usize::try_from(number).ok().and_then(|at| self.waiting.get(at))
-            else {
-                continue;
-            };
-            if self.names[index].seen {
-                self.tally.waited += 1;
-                self.tally.longest_wait = self.tally.longest_wait.max(self.now.since(since));
+        while let Some((client, message)) = self.cache.poll_reply() {
+            if let Some(asked) = self.waiting.remove(&client) {
+                self.note(&asked, Some(&message));
             }
-            self.judge(index, &answer);
         }
-        while self.resolver.poll_learned().is_some() {}
-        // 2 and 3: too slow, down; the check result is CRITICAL then.
-        match (self.resolver.health_number() >= 2, self.critical_at, self.clear_at) {
-            (true, None, _) => self.critical_at = Some(self.now),
-            (false, Some(_), None) => self.clear_at = Some(self.now),
-            (true, Some(_), Some(_)) => self.clear_at = None,
-            _ => {}
+        let now = self.moment();
+        while let Some(learned) = self.cache.poll_learned() {
+            self.disk.learn(learned, now);
+        }
+        let health = self.cache.health();
+        if health != self.health {
+            self.health = health;
+            self.watch_until = self.now + WATCH;
+            self.look();
+        }
+    }
+
+    fn sample(&mut self) {
+        self.give_up_on_silence(STUB_TIMEOUT);
+        let often = self.now < self.watch_until;
+        self.next_sample = self.now + if often { SAMPLE_OFTEN } else { SAMPLE_SELDOM };
+        if self.starts_at.is_none() {
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let (now, wall) = (self.moment(), self.wall());
+        for sensor in self.cache.sensors(now, wall) {
+            self.log.on_sensor(self.now, &sensor.name, sensor.state, &sensor.text);
+        }
+        let (bytes, runway) = (self.cache.bytes(), self.cache.runway(now));
+        self.log.samples.push(Sample { at: self.now, bytes, runway });
+    }
+
+    /// Clients that have waited for longer than this have given up; the others may yet be answered.
+    fn give_up_on_silence(&mut self, longest: Duration) {
+        let gone: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, asked)| asked.at + longest < self.now)
+            .map(|(&id, _)| id)
+            .collect();
+        for client in gone {
+            if let Some(asked) = self.waiting.remove(&client) {
+                self.note(&asked, None);
+            }
         }
     }
 }

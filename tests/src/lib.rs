@@ -10,12 +10,16 @@
 //! | [`certificates`] | a private authority and a certificate for loopback |
 //! | [`dns_message`] | the few bytes of DNS that a client and a fake upstream need, written apart from the code under test |
 //! | [`dns_client`] | asks a DNS server over UDP or TCP |
-//! | [`dns_world`] | a host, its cache and its upstream in virtual time |
+//! | [`authority`] | what is true of a name, and what an upstream makes of it: silence, SERVFAIL and other ways to be ill |
+//! | [`upstream`] | such an upstream behind real sockets |
+//! | [`scenario`] | outages as files: what happens, what must come of it; runs them for real |
+//! | [`dns_world`] | runs them in virtual time: a host, its cache and its upstreams |
+//! | [`plain_cache`] | what most hosts have, for comparison |
 //! | [`drill`] | the outage drills and their scores |
 //! | [`bench`] | the benchmarks beside real peers |
 //! | [`herd`] | many hosts that come back to one weak upstream, in virtual time |
-//! | [`upstream`] | a scriptable upstream: right answers, silence, SERVFAIL and other ways to be ill |
 
+pub mod authority;
 pub mod bench;
 pub mod certificates;
 pub mod dns_client;
@@ -27,5 +31,8 @@ pub mod host;
 pub mod http;
 pub mod mail_server;
 pub mod pagerduty;
+pub mod plain_cache;
+pub mod plot;
 pub mod process;
+pub mod scenario;
 pub mod upstream;

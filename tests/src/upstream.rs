@@ -1,81 +1,63 @@
-//! A scriptable upstream over UDP and TCP on one loopback port.
+//! A scriptable upstream over UDP and TCP on one loopback port; what it says is [`crate::authority`]'s business.
 //!
-//! Names say what is right: `n<NUMBER>.t<TTL>.test.` has the A record `10.x.y.z` made of NUMBER, with that TTL. So a
-//! test knows the right answer without asking. How the upstream behaves is a [`Mood`] that can change at any time. As a
-//! process of its own (`fake-upstream`) it can be stopped and killed like a real one.
+//! As a process of its own (`fake-upstream`) it can be stopped and killed like a real one.
 
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::dns_message::{A, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, push_name, read_name};
-
-/// How the upstream behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Mood {
-    Right = 0,
-    /// Hears and says nothing.
-    Silent,
-    Servfail,
-    Refused,
-    /// Every name is NXDOMAIN with a SOA.
-    Nxdomain,
-    /// NOERROR without any record.
-    Empty,
-    /// TC over UDP, and TCP hangs up.
-    Truncated,
-    /// Right, five seconds late.
-    Slow,
-}
-
-impl Mood {
-    const ALL: [(&'static str, Self); 8] = [
-        ("right", Self::Right),
-        ("silent", Self::Silent),
-        ("servfail", Self::Servfail),
-        ("refused", Self::Refused),
-        ("nxdomain", Self::Nxdomain),
-        ("empty", Self::Empty),
-        ("truncated", Self::Truncated),
-        ("slow", Self::Slow),
-    ];
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(known, _)| *known == name).map(|&(_, mood)| mood)
-    }
-}
+use crate::authority::{Act, Behaviour, Data, QUERY_LEN_MIN};
+pub use crate::authority::{Mood, name, reply, right_address};
 
 /// Handle on a running upstream. Its threads end with the process.
 #[derive(Clone)]
 pub struct Upstream {
     pub address: SocketAddr,
-    mood: Arc<AtomicU8>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    data: Arc<Mutex<Data>>,
     queries: Arc<AtomicU64>,
+    started: Instant,
 }
 
 impl Upstream {
     /// Starts one at `address`, in two threads; see [`crate::process::free_port`].
     pub fn start(address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(address, Arc::default())
+    }
+
+    /// Starts one that knows what the other owners of `data` put there.
+    #[expect(clippy::disallowed_methods, reason = "a real upstream flaps in real time")]
+    pub fn start_with(address: SocketAddr, data: Arc<Mutex<Data>>) -> io::Result<Self> {
         let udp = UdpSocket::bind(address)?;
         let address = udp.local_addr()?;
         let tcp = TcpListener::bind(address)?;
-        let upstream = Self { address, mood: Arc::default(), queries: Arc::default() };
+        let upstream = Self {
+            address,
+            behaviour: Arc::default(),
+            data,
+            queries: Arc::default(),
+            started: Instant::now(),
+        };
         let (for_udp, for_tcp) = (upstream.clone(), upstream.clone());
-        thread::spawn(move || for_udp.serve_udp(&Arc::new(udp)));
+        thread::spawn(move || for_udp.serve_udp(udp));
         thread::spawn(move || for_tcp.serve_tcp(&tcp));
         Ok(upstream)
     }
 
     pub fn set(&self, mood: Mood) {
-        self.mood.store(mood as u8, Ordering::Relaxed);
+        self.behaviour().set(mood);
+    }
+
+    /// For names that end so.
+    pub fn set_only(&self, suffix: &str, mood: Mood) {
+        self.behaviour().set_only(suffix, mood);
     }
 
     /// Queries heard since the start, whatever came of them.
@@ -83,26 +65,59 @@ impl Upstream {
         self.queries.load(Ordering::Relaxed)
     }
 
-    fn mood(&self) -> Mood {
-        Mood::ALL[usize::from(self.mood.load(Ordering::Relaxed))].1
+    fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
+        self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve_udp(&self, socket: &Arc<UdpSocket>) {
+    fn act(&self, query: &[u8], over_tcp: bool) -> Act {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        if query.len() < QUERY_LEN_MIN {
+            return Act::Silence;
+        }
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        self.behaviour().act(query, over_tcp, &data, self.started.elapsed(), &mut fastrand::Rng::new())
+    }
+
+    fn serve_udp(&self, mut socket: UdpSocket) {
         let mut buffer = [0; 4096];
-        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-            self.queries.fetch_add(1, Ordering::Relaxed);
-            let mood = self.mood();
-            let Some(reply) = reply(&buffer[..length], mood) else { continue };
-            if mood == Mood::Slow {
-                let socket = Arc::clone(socket);
-                thread::spawn(move || {
-                    thread::sleep(SLOW);
-                    let _ = socket.send_to(&reply, from);
-                });
-            } else {
-                let _ = socket.send_to(&reply, from);
+        loop {
+            if self.behaviour().closed() {
+                socket = match self.reopen(socket) {
+                    Some(socket) => socket,
+                    None => return,
+                };
+            }
+            // Looks up now and then whether its port is to be closed.
+            let _ = socket.set_read_timeout(Some(TICK));
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+            match self.act(&buffer[..length], false) {
+                Act::Reply(reply) => drop(socket.send_to(&reply, from)),
+                Act::Late(late, reply) => {
+                    let Ok(socket) = socket.try_clone() else { continue };
+                    thread::spawn(move || {
+                        thread::sleep(late);
+                        let _ = socket.send_to(&reply, from);
+                    });
+                }
+                Act::Silence | Act::Unreachable => {}
             }
         }
+    }
+
+    /// Closes the port until the mood changes.
+    fn reopen(&self, socket: UdpSocket) -> Option<UdpSocket> {
+        drop(socket);
+        while self.behaviour().closed() {
+            thread::sleep(TICK);
+        }
+        // Somebody may have been given the port for a moment.
+        (0..1_000).find_map(|_| {
+            let bound = UdpSocket::bind(self.address).ok();
+            if bound.is_none() {
+                thread::sleep(TICK);
+            }
+            bound
+        })
     }
 
     fn serve_tcp(&self, listener: &TcpListener) {
@@ -118,101 +133,35 @@ impl Upstream {
             stream.read_exact(&mut length).ok()?;
             let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
             stream.read_exact(&mut message).ok()?;
-            self.queries.fetch_add(1, Ordering::Relaxed);
-            match self.mood() {
-                Mood::Truncated => return None,
-                Mood::Silent => thread::park(),
-                Mood::Slow => thread::sleep(SLOW),
-                _ => {}
-            }
-            let reply = reply(&message, self.mood())?;
+            let reply = match self.act(&message, true) {
+                Act::Reply(reply) => reply,
+                Act::Late(late, reply) => {
+                    thread::sleep(late);
+                    reply
+                }
+                // As long as anyone waits.
+                Act::Silence => {
+                    thread::sleep(TCP_SILENCE);
+                    return None;
+                }
+                Act::Unreachable => return None,
+            };
             stream.write_all(&u16::try_from(reply.len()).ok()?.to_be_bytes()).ok()?;
             stream.write_all(&reply).ok()?;
         }
     }
 }
 
-const SLOW: Duration = Duration::from_secs(5);
-
-/// The address that is right for `n<number>.…`.
-pub fn right_address(number: u32) -> [u8; 4] {
-    let [_, b, c, d] = number.to_be_bytes();
-    [10, b, c, d]
-}
-
-/// Name number `number` with a TTL.
-pub fn name(number: u32, ttl_s: u32) -> String {
-    format!("n{number}.t{ttl_s}.test.")
-}
-
-/// The answer to a query in this mood; `None` for silence.
-pub fn reply(query: &[u8], mood: Mood) -> Option<Vec<u8>> {
-    if query.len() < 17 || mood == Mood::Silent {
-        return None;
-    }
-    let (name, after) = read_name(query, 12);
-    let kind = u16::from_be_bytes([query[after], query[after + 1]]);
-    let known = parse(&name);
-    let (rcode, answers) = match mood {
-        Mood::Servfail => (SERVFAIL, None),
-        Mood::Refused => (REFUSED, None),
-        Mood::Nxdomain => (NXDOMAIN, None),
-        Mood::Empty | Mood::Truncated => (NOERROR, None),
-        Mood::Right | Mood::Slow | Mood::Silent => match known {
-            Some(known) if kind == A => (NOERROR, Some(known)),
-            Some(_) => (NOERROR, None),
-            None => (NXDOMAIN, None),
-        },
-    };
-    // The root's NS question is the probe of many a forwarder: right for any healthy upstream.
-    let rcode = if name.is_empty() && rcode == NXDOMAIN && mood == Mood::Right { NOERROR } else { rcode };
-    let truncated = mood == Mood::Truncated;
-    let negative =
-        answers.is_none() && matches!(rcode, NOERROR | NXDOMAIN) && mood != Mood::Empty && !truncated;
-    let mut reply = query[..after + 4].to_vec();
-    reply[2] = 0x80 | query[2] & 0x01 | u8::from(truncated) << 1;
-    reply[3] = 0x80 | rcode;
-    reply[4..12].copy_from_slice(&[0, 1, 0, u8::from(answers.is_some()), 0, u8::from(negative), 0, 0]);
-    if let Some((number, ttl)) = answers {
-        reply.extend([0xc0, 12, 0, 1, 0, 1]);
-        reply.extend(ttl.to_be_bytes());
-        reply.extend([0, 4]);
-        reply.extend(right_address(number));
-    }
-    if negative {
-        push_soa(&mut reply);
-    }
-    Some(reply)
-}
-
-/// A SOA of `test.` whose TTL and minimum are 30 s (RFC 2308).
-fn push_soa(reply: &mut Vec<u8>) {
-    push_name(reply, "test.");
-    reply.extend([0, 6, 0, 1, 0, 0, 0, 30]);
-    let mut data = Vec::new();
-    push_name(&mut data, "ns.test.");
-    push_name(&mut data, "admin.test.");
-    for value in [1_u32, 3_600, 600, 86_400, 30] {
-        data.extend(value.to_be_bytes());
-    }
-    reply.extend(u16::try_from(data.len()).expect("a SOA is short").to_be_bytes());
-    reply.extend(data);
-}
-
-fn parse(name: &str) -> Option<(u32, u32)> {
-    let lower = name.to_ascii_lowercase();
-    let (number, rest) = lower.strip_prefix('n')?.split_once('.')?;
-    let ttl = rest.strip_prefix('t')?.strip_suffix(".test.")?;
-    Some((number.parse().ok()?, ttl.parse().ok()?))
-}
+const TICK: Duration = Duration::from_millis(20);
+const TCP_SILENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         dns_client::{ask_tcp, ask_udp},
-        dns_message::Reply,
-        process::free_port,
+        dns_message::{A, NOERROR, SERVFAIL},
+        process::{free_port, wait_for},
     };
 
     #[test]
@@ -229,9 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn what_it_denies_it_denies_with_a_soa() {
-        let query = crate::dns_message::query(7, "nonsense.test.", A, false);
-        let bytes = reply(&query, Mood::Right).unwrap();
-        assert_eq!((Reply::parse(&bytes).rcode, u16::from_be_bytes([bytes[8], bytes[9]])), (NXDOMAIN, 1));
+    fn its_port_can_close_and_open_again() {
+        let upstream = Upstream::start(([127, 0, 0, 1], free_port()).into()).unwrap();
+        let ask = || ask_udp(upstream.address, &name(1, 60), A);
+        assert!(ask().is_ok());
+        upstream.set(Mood::Unreachable);
+        wait_for("the port to close", || {
+            ask().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        });
+        upstream.set(Mood::Right);
+        wait_for("the port to open", || ask().is_ok());
     }
 }

@@ -1,5 +1,5 @@
 //! The scriptable upstream as a process: `fake-upstream 127.0.0.1:5300`, then a mood a line on standard input
-//! (`right`, `silent`, `servfail`, `refused`, `nxdomain`, `empty`, `truncated`, `slow`); `queries` prints the count.
+//! (`right`, `silent`, `servfail`, `slow 3s`, `loss 50%`: see `Mood`); `queries` prints the count.
 
 use std::io::{self, BufRead};
 
@@ -13,9 +13,9 @@ fn main() -> Result<()> {
     for line in io::stdin().lock().lines() {
         match line?.trim() {
             "queries" => println!("{}", upstream.queries()),
-            word => match Mood::from_name(word) {
-                Some(mood) => upstream.set(mood),
-                None => eprintln!("no such mood: {word:?}"),
+            word => match word.parse::<Mood>() {
+                Ok(mood) => upstream.set(mood),
+                Err(why) => eprintln!("{why}"),
             },
         }
     }
