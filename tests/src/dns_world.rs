@@ -14,14 +14,17 @@ use dogwatch_dns::{
     cache::Bounds,
     endpoint::Endpoint,
     moment::Moment,
+    name::Key,
+    pinned::Pinned,
     reply::Transport,
     resolver::{Client, Outcome, Resolver, SensorResult, Settings, TryError},
+    wire::Question,
 };
 use jiff::Timestamp;
 
 use crate::{
     authority::{Act, Behaviour, Data, Judgement},
-    dns_message::{A, Reply, query},
+    dns_message::{A, Reply, push_name, query},
     plain_cache::PlainCache,
     scenario::{
         Clients, Event, Names, Scenario,
@@ -84,6 +87,13 @@ fn place_of(address: SocketAddr) -> usize {
     }
 }
 
+/// The question for a name's address, as the core keeps it.
+fn key_of(name: &str) -> Box<[u8]> {
+    let mut wire = Vec::new();
+    push_name(&mut wire, name);
+    Key::new(&Question { name: &wire, kind: A, class: 1 }, false, false).as_bytes().into()
+}
+
 impl Ours {
     fn new(scenario: &Scenario, used: &[usize], disk: &Disk, seed: u64, now: Moment) -> Self {
         let mut settings = Settings {
@@ -92,6 +102,8 @@ impl Ours {
         };
         settings.max_stale = scenario.max_stale.unwrap_or(settings.max_stale);
         let bytes_max = scenario.cache_bytes.unwrap_or(settings.bounds.bytes_max);
+        let pin = |name: &String| Pinned { key: key_of(name), check_tcp: None };
+        settings.pinned = scenario.pinned.iter().map(pin).collect();
         settings.bounds = Bounds { bytes_max, ..settings.bounds };
         let mut resolver = Resolver::new(settings.clone(), seed, now);
         // In the order in which they were learned, as from a file.

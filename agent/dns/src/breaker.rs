@@ -143,6 +143,8 @@ pub struct Breaker {
     closed_at: Option<Moment>,
     /// The last answer, late or not; or the start.
     heard: Moment,
+    /// The last answer that came in time.
+    answered: Option<Moment>,
     /// Answers come, but too late for a waiting client; true until then.
     slow_until: Option<Moment>,
 }
@@ -179,6 +181,7 @@ impl Breaker {
             relapses: 0,
             closed_at: None,
             heard: now,
+            answered: None,
             slow_until: None,
         }
     }
@@ -192,10 +195,23 @@ impl Breaker {
         matches!(self.state, State::Healthy | State::Suspect { .. })
     }
 
+    /// What a failed probe that was sent at `sent` says. While other questions are answered it says little: its packet was
+    /// lost, or its name is broken. An upstream that loses half of all packets is no reason to go stale.
+    pub fn weight_of_probe(&self, sent: Moment) -> Weight {
+        let answers = self.usable() && self.answered.is_some_and(|at| at > sent);
+        if answers { Weight::Weak } else { Weight::Strong }
+    }
+
+    /// It is back, but has come and gone before.
+    pub fn relapsed(&self) -> bool {
+        self.relapses > 0
+    }
+
     /// An answer came in time.
     pub fn on_success(&mut self, now: Moment) {
         self.slow_until = None;
         self.heard = now;
+        self.answered = Some(now);
         match &mut self.state {
             State::Healthy => {}
             State::Suspect { .. } => {

@@ -140,7 +140,9 @@ pub(crate) fn write_stale(
         Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
     };
     let extended = Some((extended, reason.text()));
-    reply::write_kept(out, query, transport, entry.kept(), Ttl::Stale(STALE_TTL_S), extended);
+    // The links of an alias chain came together and end together.
+    let stale_ttl_s = u32::try_from(entry.ttl().as_secs()).unwrap_or(STALE_TTL_S).min(STALE_TTL_S);
+    reply::write_kept(out, query, transport, entry.kept(), Ttl::Stale(stale_ttl_s), extended);
 }
 
 /// How the zones do, where other threads can read it.

@@ -70,6 +70,10 @@ pub fn write_kept(
     let extended = extended.filter(|(_, text)| bare + wire::ede_len(text) <= limit);
     out.extend_from_slice(kept.message);
     patch_header(out, query);
+    // Signatures may have ended since: what is stale is not vouched for (RFC 4035 §3.2.3).
+    if let (Ttl::Stale(_), Some(flags)) = (ttl, out.get_mut(3)) {
+        *flags &= !0x20;
+    }
     let name_end = HEADER_LEN + query.question.name.len();
     if let Some(question) = out.get_mut(HEADER_LEN..name_end) {
         question.copy_from_slice(query.question.name);

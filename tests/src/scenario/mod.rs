@@ -13,6 +13,7 @@
 //! clients 30/s                                     ask for all names, evenly …
 //! clients 30/s favour db.test 20%                  … or with a favourite; `zipf`: the first names most
 //! max_stale 2h
+//! pin db.test www.test                             never to be missing
 //! seeds 5                                          runs in virtual time
 //! end 2m
 //! outage 20s..1m                                   for the score of a drill
@@ -63,6 +64,7 @@ pub struct Scenario {
     pub clients: Clients,
     pub max_stale: Option<Duration>,
     pub cache_bytes: Option<usize>,
+    pub pinned: Vec<String>,
     pub seeds: u64,
     pub end: Duration,
     pub outage: (Duration, Duration),

@@ -22,6 +22,7 @@ pub(super) fn scenario(file: &str, text: &str) -> Parsed<Scenario> {
         clients: Clients::default(),
         max_stale: None,
         cache_bytes: None,
+        pinned: Vec::new(),
         seeds: 5,
         end: Duration::ZERO,
         outage: (Duration::ZERO, Duration::ZERO),
@@ -150,6 +151,7 @@ fn header(scenario: &mut Scenario, word: &str, rest: &str) -> Parsed<()> {
         }
         "max_stale" => scenario.max_stale = Some(span(rest)?),
         "cache" => scenario.cache_bytes = Some(usize::try_from(bytes(rest)?).map_err(|e| e.to_string())?),
+        "pin" => scenario.pinned = rest.split_whitespace().map(dotted).collect(),
         "seeds" => scenario.seeds = number(rest)?,
         "end" => scenario.end = span(rest)?,
         "outage" => {

@@ -258,7 +258,10 @@ impl Resolver {
             }
             let Some(upstream) = zone.group.get_mut(attempt.upstream) else { continue };
             match flight.purpose {
-                Purpose::Probe(_) => upstream.breaker.on_failure(Failure::Timeout, Weight::Strong, now),
+                Purpose::Probe(_) => {
+                    let weight = upstream.breaker.weight_of_probe(attempt.sent);
+                    upstream.breaker.on_failure(Failure::Timeout, weight, now);
+                }
                 Purpose::Client | Purpose::Refresh => upstream.breaker.on_late(now),
             }
         }
@@ -279,21 +282,22 @@ impl Resolver {
     }
 
     fn fail_try(&mut self, id: u64, mut flight: Flight, try_id: u64, why: Failure, now: Moment) {
-        let weight = match (why, flight.purpose) {
-            (why, _) if why.is_of_the_way() => Weight::Strong,
-            (_, Purpose::Probe(_)) => Weight::Strong,
-            (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
-        };
         let mut was_late = false;
         let group = &mut self.zones.get_mut(flight.zone).group;
         if let Some(attempt) = flight.find(try_id) {
             was_late = attempt.state == TryState::Late;
             attempt.state = TryState::Failed(why);
-            let index = attempt.upstream;
+            let (index, sent) = (attempt.upstream, attempt.sent);
             if let Some(upstream) = group.get_mut(index) {
                 upstream.counts.failed[why as usize] += 1;
                 // A late probe has been counted when it became late.
                 if !(was_late && matches!(flight.purpose, Purpose::Probe(_))) {
+                    let weight = match (why, flight.purpose) {
+                        // The way to the upstream does not depend on the question.
+                        (why, _) if why.is_of_the_way() => Weight::Strong,
+                        (_, Purpose::Probe(_)) => upstream.breaker.weight_of_probe(sent),
+                        (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
+                    };
                     upstream.breaker.on_failure(why, weight, now);
                 }
             }

@@ -433,6 +433,9 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
         }
         Upstreams::Healthy if usable == all.len() => (OK, format!("{usable} of {usable} upstreams answer")),
         Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
+        Upstreams::Recovering if all.iter().any(|upstream| upstream.breaker.relapsed()) => {
+            (CRITICAL, format!("upstreams come and go since {since}: {ill}; {lasts}"))
+        }
         Upstreams::Recovering => {
             (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
         }
