@@ -201,6 +201,12 @@ pub(super) fn remove_folders(root: &Path, folders: &[PathBuf]) {
     }
 }
 
+/// What a change that died left beside the file.
+pub(super) fn remove_torn(root: &Path, path: &Path) {
+    // Most often there is nothing.
+    let _ = fs::remove_file(beside(&below(root, path)));
+}
+
 fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let new = beside(place);
     let _ = fs::remove_file(&new);

@@ -267,10 +267,15 @@ impl<'a, S: System> Switch<'a, S> {
                 good.push(name.clone());
                 continue;
             }
-            if seen == Answer::PortClosed || seen == Answer::Silence {
+            if seen == Answer::PortClosed {
                 return Err(SwitchError::Refused(format!(
-                    "the cache does not answer on {ours} ({}): `systemctl status dogwatch-dns`",
-                    seen.text()
+                    "the cache does not answer on {ours} (its port is closed): `systemctl status dogwatch-dns`"
+                )));
+            }
+            if seen == Answer::Silence {
+                return Err(SwitchError::Refused(format!(
+                    "the cache on {ours} has no answer for {name} within 3 s: \
+                     `dogwatch dns status` tells whether its upstreams are dead, `systemctl status dogwatch-dns` whether it is"
                 )));
             }
             let old = plan.old_servers.iter().find(|server| self.system.ask(**server, name).settles());
@@ -491,6 +496,7 @@ impl<'a, S: System> Switch<'a, S> {
 
     fn put_back(&mut self, record: &PutRecord, done: &mut Disabled) -> Result<(), SwitchError> {
         let PutRecord { path, before, placed, made } = record;
+        journal::remove_torn(self.root, path);
         let current = Node::read(self.root, path)?;
         let placed = self.store.kept(placed)?;
         match &current {

@@ -54,6 +54,48 @@ pub(crate) fn base() -> Result<&'static str> {
     Ok("made")
 }
 
+/// Packages on top of the base image, installed once by apt and kept; a host with such a layer has them from its first boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layer {
+    pub(crate) name: &'static str,
+    pub(crate) packages: &'static str,
+}
+
+impl Layer {
+    fn folder(self) -> PathBuf {
+        folder().join("layers").join(self.name)
+    }
+
+    /// Makes the layer unless it is there.
+    pub(crate) fn make(self) -> Result<()> {
+        let (layer, done) = (self.folder(), self.folder().join("done"));
+        let want = format!("{} {}\n", fs::read_to_string(folder().join("base.done"))?.trim(), self.packages);
+        if fs::read_to_string(&done).is_ok_and(|have| have == want) {
+            return Ok(());
+        }
+        remove(&layer);
+        for part in ["up", "work", "root"] {
+            fs::create_dir_all(layer.join(part))?;
+        }
+        mount(&layer, &[folder().join("base")])?;
+        // No systemd runs there, so nothing starts. The resolver configuration is the machine's own, for apt.
+        let root = layer.join("root");
+        let resolv_conf = root.join("etc/resolv.conf");
+        fs::copy("/etc/resolv.conf", &resolv_conf)?;
+        let install = format!(
+            "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && apt-get install -y -qq --no-install-recommends {} && apt-get clean",
+            self.packages
+        );
+        let installed = sh::output(sh::command(&["chroot"]).arg(&root).args(["sh", "-c", &install]));
+        if !resolv_conf.is_symlink() {
+            let _ = fs::remove_file(&resolv_conf);
+        }
+        unmount(&root);
+        installed?;
+        Ok(fs::write(&done, want)?)
+    }
+}
+
 fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
@@ -77,32 +119,40 @@ fn sources() -> Vec<PathBuf> {
 /// A booted host. Dropped, it is switched off and everything it had on this machine is taken away.
 pub(crate) struct Host {
     folder: PathBuf,
+    layer: Option<Layer>,
     pid1: String,
 }
 
 impl Host {
     /// Boots a host. `resolv_conf` is its resolver configuration.
     pub(crate) fn boot(name: &str, resolv_conf: &str) -> Result<Self> {
+        Self::boot_on(name, None, |root| Ok(fs::write(root.join("etc/resolv.conf"), resolv_conf)?))
+    }
+
+    /// Boots a host with a layer of packages; `prepare` writes to its disk before.
+    pub(crate) fn boot_on(
+        name: &str,
+        layer: Option<Layer>,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let host = folder().join("hosts").join(name);
         remove(&host);
         for part in ["up", "work", "root"] {
             fs::create_dir_all(host.join(part))?;
         }
-        let mut booted = Self { folder: host, pid1: String::new() };
+        let mut booted = Self { folder: host, layer, pid1: String::new() };
         booted.mount()?;
-        fs::write(booted.path("etc/resolv.conf"), resolv_conf)?;
         fs::write(booted.path("etc/hostname"), format!("{name}\n"))?;
         fs::write(booted.path("etc/hosts"), format!("127.0.0.1 localhost\n127.0.1.1 {name}\n"))?;
+        prepare(&booted.path(""))?;
         booted.start()?;
         Ok(booted)
     }
 
     fn mount(&self) -> Result<()> {
-        let at = |part: &str| self.folder.join(part).display().to_string();
-        let base = folder().join("base");
-        let layers = format!("lowerdir={},upperdir={},workdir={}", base.display(), at("up"), at("work"));
-        sh::output(&mut sh::command(&["mount", "-t", "overlay", "-o", &layers, "dogwatch-lab", &at("root")]))
-            .map(drop)
+        let layer = self.layer.map(|layer| layer.folder().join("up"));
+        let lower: Vec<_> = layer.into_iter().chain([folder().join("base")]).collect();
+        mount(&self.folder, &lower)
     }
 
     fn start(&mut self) -> Result<()> {
@@ -212,6 +262,9 @@ pub(crate) fn clean() {
     for host in fs::read_dir(folder().join("hosts")).into_iter().flatten().flatten() {
         remove(&host.path());
     }
+    for layer in fs::read_dir(folder().join("layers")).into_iter().flatten().flatten() {
+        unmount(&layer.path().join("root"));
+    }
 }
 
 fn remove(host: &Path) {
@@ -232,15 +285,27 @@ fn stop(host: &Path) {
         }
         processes.is_empty()
     });
-    let root = host.join("root");
-    let unmounted = sh::wait_until(Duration::from_secs(5), || {
-        !is_mount(&root) || sh::output(sh::command(&["umount", "-q"]).arg(&root)).is_ok()
-    });
-    if !unmounted {
-        let _ = sh::output(sh::command(&["umount", "--lazy"]).arg(&root));
-    }
+    unmount(&host.join("root"));
     for cgroup in cgroups.lines() {
         sh::wait_until(Duration::from_secs(2), || remove_cgroup(Path::new(cgroup)).is_ok());
+    }
+}
+
+/// An overlay at `folder/root`; the first of the lower layers is the uppermost.
+fn mount(folder: &Path, lower: &[PathBuf]) -> Result<()> {
+    let at = |part: &str| folder.join(part).display().to_string();
+    let lower: Vec<_> = lower.iter().map(|path| path.display().to_string()).collect();
+    let layers = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), at("up"), at("work"));
+    sh::output(&mut sh::command(&["mount", "-t", "overlay", "-o", &layers, "dogwatch-lab", &at("root")]))
+        .map(drop)
+}
+
+fn unmount(root: &Path) {
+    let unmounted = sh::wait_until(Duration::from_secs(5), || {
+        !is_mount(root) || sh::output(sh::command(&["umount", "-q"]).arg(root)).is_ok()
+    });
+    if !unmounted {
+        let _ = sh::output(sh::command(&["umount", "--lazy"]).arg(root));
     }
 }
 

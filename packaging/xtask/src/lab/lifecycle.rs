@@ -97,19 +97,7 @@ pub(crate) fn run(first: &Path, second: &Path, count: &mut Count) -> Result<()> 
 impl Life<'_> {
     /// Makes one observation and prints it with the time it took.
     fn see(&mut self, what: &str, look: impl FnOnce(&Host) -> Result<String>) {
-        let from = clock::now();
-        let seen = look(&self.host);
-        let took = clock::took(from);
-        match seen {
-            Ok(detail) => {
-                self.count.passed += 1;
-                println!("ok   {what:<72} {took:>8}  {detail}");
-            }
-            Err(error) => {
-                self.count.failed += 1;
-                println!("FAIL {what:<72} {took:>8}  {error:#}");
-            }
-        }
+        super::observe(self.count, what, || look(&self.host));
     }
 
     /// Our demo upstream, in the host's network.
@@ -400,7 +388,7 @@ impl Drop for Life<'_> {
 }
 
 /// This program, as it was when the lab began: cargo may put a newer one in its place meanwhile.
-fn program() -> Result<String> {
+pub(super) fn program() -> Result<String> {
     let copy = super::host::folder().join("xtask");
     if !copy.exists() {
         fs::copy("/proc/self/exe", &copy)?;
@@ -414,7 +402,7 @@ fn is_ours(path: &str) -> bool {
     !exempt && (path.contains("dogwatch") || path.contains("alertd"))
 }
 
-fn file_name(path: &Path) -> Result<&str> {
+pub(super) fn file_name(path: &Path) -> Result<&str> {
     path.file_name().and_then(|name| name.to_str()).context("a package has a file name")
 }
 
@@ -471,7 +459,7 @@ fn is_active(host: &Host, unit: &str) -> bool {
     host.output(&["systemctl", "is-active", unit]).is_ok_and(|state| state == "active")
 }
 
-fn wait_active(host: &Host, unit: &str) -> Result<()> {
+pub(super) fn wait_active(host: &Host, unit: &str) -> Result<()> {
     if !sh::wait_until(READY_LIMIT, || is_active(host, unit)) {
         let state =
             host.output(&["systemctl", "show", unit, "-P", "StatusText", "-P", "Result"]).unwrap_or_default();
@@ -480,7 +468,7 @@ fn wait_active(host: &Host, unit: &str) -> Result<()> {
     Ok(())
 }
 
-fn main_pid(host: &Host, service: &str) -> Result<String> {
+pub(super) fn main_pid(host: &Host, service: &str) -> Result<String> {
     let pid = host.output(&["systemctl", "show", "-P", "MainPID", service])?;
     ensure!(pid != "0", "{service} has no process");
     Ok(pid)

@@ -2,6 +2,7 @@
 
 mod host;
 mod lifecycle;
+mod resolvers;
 
 use std::{fs, path::PathBuf, process, thread};
 
@@ -19,6 +20,9 @@ pub(crate) struct Options {
     /// Use the dev profile's programs: quick to build, good enough while working on the package itself
     #[arg(long)]
     dev: bool,
+    /// Look at `dogwatch dns enable` only, on this kind of host (or `every` kind)
+    #[arg(long, value_name = "KIND")]
+    resolver: Option<String>,
 }
 
 /// A version above the workspace's, for the upgrade.
@@ -33,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let made = if options.dev { Made::Dev } else { Made::Release(deb::build(None)?) };
-    life(made, &mut count)?;
+    life(made, options.resolver.as_deref(), &mut count)?;
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     if count.failed > 0 {
         bail!(DIFFERS);
@@ -46,7 +50,7 @@ pub(crate) fn step(package: PathBuf, count: &mut Count) -> Result<Outcome> {
     if let Some(why) = unfit() {
         return Ok(Outcome::Skipped(why));
     }
-    life(Made::Release(package), count)?;
+    life(Made::Release(package), None, count)?;
     Ok(if count.failed > 0 { Outcome::Failed(DIFFERS.into()) } else { Outcome::Passed })
 }
 
@@ -59,7 +63,7 @@ enum Made {
     Release(PathBuf),
 }
 
-fn life(made: Made, count: &mut Count) -> Result<()> {
+fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
     fs::create_dir_all(host::folder())?;
     let lock = fs::File::create(host::folder().join("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another lab runs in this checkout")?;
@@ -71,9 +75,29 @@ fn life(made: Made, count: &mut Count) -> Result<()> {
     let from = clock::now();
     let came = host::base()?;
     println!("base image {came}, {}", clock::took(from));
-    let done = lifecycle::run(&first, &second, count);
+    let done = match resolver {
+        Some(kind) => resolvers::run(&first, kind, count),
+        None => lifecycle::run(&first, &second, count).and_then(|()| resolvers::run(&first, "usual", count)),
+    };
     host::clean();
     done
+}
+
+/// Makes one observation and prints it with the time it took.
+fn observe(count: &mut Count, what: &str, look: impl FnOnce() -> Result<String>) {
+    let from = clock::now();
+    let seen = look();
+    let took = clock::took(from);
+    match seen {
+        Ok(detail) => {
+            count.passed += 1;
+            println!("ok   {what:<72} {took:>8}  {detail}");
+        }
+        Err(error) => {
+            count.failed += 1;
+            println!("FAIL {what:<72} {took:>8}  {error:#}");
+        }
+    }
 }
 
 /// Why this machine cannot be a lab, if it cannot.
