@@ -94,7 +94,11 @@ pub fn accept(done: &Acceptance) -> String {
     let mut text = String::new();
     match done.names.len() + done.more {
         0 => {
-            let _ = writeln!(text, "nothing at or below {} was held", done.accepted);
+            let _ = writeln!(
+                text,
+                "nothing at or below {} was held by itself; upstream's word is taken now",
+                done.accepted
+            );
         }
         held => {
             let _ = writeln!(

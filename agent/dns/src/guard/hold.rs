@@ -65,6 +65,10 @@ const RECHECK_FIRST: Duration = Duration::from_secs(5);
 /// … up to this: a name that is back is seen within half a minute.
 const RECHECK_LONGEST: Duration = Duration::from_secs(30);
 
+/// Answers from a held name, and how far apart they are at most, that make it hot.
+const HOT_USES: u32 = 4;
+const HOT_GAP: Duration = Duration::from_secs(15);
+
 impl Hold {
     pub(super) fn new(known: Known, reason: Reason, now: Moment) -> Self {
         Self {
@@ -80,7 +84,10 @@ impl Hold {
         }
     }
 
-    pub(super) fn on_denied(&mut self, reason: Reason, witnesses: Witnesses) {
+    pub(super) fn on_denied(&mut self, reason: Reason, witnesses: Witnesses, uses: u32, now: Moment) {
+        // After a restart nobody knows any more that it was hot: who asks meanwhile tells.
+        let meanwhile = uses.saturating_sub(self.known.uses);
+        self.known.hot |= meanwhile >= HOT_USES && HOT_GAP * meanwhile >= now.since(self.since);
         self.reason = reason;
         self.witnesses = witnesses;
         self.denials = self.denials.saturating_add(1);

@@ -99,6 +99,8 @@ pub struct Known {
     pub good_for: Duration,
     /// Asked for again and again.
     pub hot: bool,
+    /// Answers given from it so far.
+    pub uses: u32,
 }
 
 /// How a query for a held-back name is answered.
@@ -346,6 +348,7 @@ impl Guard {
             self.holds.remove(key);
             return false;
         }
+        let mut new = false;
         if let Some(hold) = self.holds.get(key) {
             if !self.holds_now(name, hold, now) {
                 self.holds.remove(key);
@@ -359,17 +362,18 @@ impl Guard {
         } else {
             self.note(Item::new(now, key, What::Gone));
             let kept = self.start_hold(key, known, reason, now);
-            self.look_for_mass_vanish(key, reason, now);
+            // A trip that begins now counts all that are held.
+            new = !self.look_for_mass_vanish(key, reason, now);
             if !kept && !self.frozen(name) {
                 self.counts.not_held += 1;
                 return false;
             }
         }
         if let Some(hold) = self.holds.get_mut(key) {
-            hold.on_denied(reason, witnesses);
+            hold.on_denied(reason, witnesses, known.uses, now);
         }
         for trip in self.trips.iter_mut().filter(|trip| trip.freezes(name)) {
-            trip.on_denied(key, known);
+            trip.on_denied(key, known, new);
         }
         true
     }
@@ -608,9 +612,10 @@ impl Guard {
         self.evidence.push(item);
     }
 
-    fn look_for_mass_vanish(&mut self, key: &[u8], reason: Reason, now: Moment) {
+    /// Returns whether a trip began.
+    fn look_for_mass_vanish(&mut self, key: &[u8], reason: Reason, now: Moment) -> bool {
         if !self.rules.mass_vanish {
-            return;
+            return false;
         }
         let cause = if reason == Reason::Nowhere { Cause::Nowhere } else { Cause::Gone };
         let domain = name::zone_of(key);
@@ -619,21 +624,22 @@ impl Guard {
         } else if self.domains.get(domain).is_some_and(|domain| domain.gone() >= evidence::NAMES) {
             domain.into()
         } else {
-            return;
+            return false;
         };
         let known = |trip: &Trip| trip.cause.vanish() && is_below(&scope, &trip.scope);
         if self.trips.iter().any(known) {
-            return;
+            return false;
         }
         // A trip of all names makes those of single domains superfluous.
         self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
         let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
         for (key, hold) in &self.holds {
             if hold.reason.vanish() && is_below(name_of(key), &trip.scope) {
-                trip.on_denied(key, hold.known);
+                trip.on_denied(key, hold.known, true);
             }
         }
         self.start_trip(trip);
+        true
     }
 
     fn start_convergence(&mut self, address: IpAddr, now: Moment) {
@@ -644,7 +650,7 @@ impl Guard {
         let cause = Cause::Converged(address);
         let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
         for moved in moved {
-            trip.on_denied(&moved.displaced.key, moved.known);
+            trip.on_denied(&moved.displaced.key, moved.known, true);
             self.start_hold(&moved.displaced.key, moved.known, Reason::Converged(address), now);
             self.put_back.push(moved.displaced);
         }
@@ -665,15 +671,16 @@ impl Guard {
             self.counts.honoured += 1;
             return false;
         }
-        if !self.holds.contains_key(key) && !self.start_hold(key, known, reason, now) {
+        let new = !self.holds.contains_key(key);
+        if new && !self.start_hold(key, known, reason, now) {
             self.counts.not_held += 1;
             return false;
         }
         if let Some(hold) = self.holds.get_mut(key) {
-            hold.on_denied(reason, witnesses);
+            hold.on_denied(reason, witnesses, known.uses, now);
         }
         let Some(index) = self.trips.iter().position(|trip| trip.cause.is_at(address)) else { return false };
-        self.trips[index].on_denied(key, known);
+        self.trips[index].on_denied(key, known, new);
         if self.trips[index].on_confirmed(key, witnesses, now) {
             // Two independent upstreams: this is a move, however large.
             self.end_trip(index, End::Confirmed, now);
@@ -701,7 +708,8 @@ impl Guard {
             // Who is back from a lie may tell it again; what was believed is no news.
             self.moves.judge(address, end == End::Returned, now);
         }
-        self.recovered |= trip.cause.vanish();
+        // Who accepts wants upstream's word now, not at a pace.
+        self.recovered |= trip.cause.vanish() && end != End::Accepted;
         for (key, hold) in &mut self.holds {
             if trip.freezes(name_of(key)) && hold.reason.vanish() {
                 hold.on_trip_end(end == End::Returned, now);

@@ -31,11 +31,11 @@ fn guard() -> Guard {
 }
 
 fn cold(good_for: Duration) -> Known {
-    Known { good_for, hot: false }
+    Known { good_for, hot: false, uses: 0 }
 }
 
 fn hot(good_for: Duration) -> Known {
-    Known { good_for, hot: true }
+    Known { good_for, hot: true, uses: 0 }
 }
 
 /// Asks for `name` every ten seconds, upstream saying that it is gone. Returns for how long it was held.
@@ -76,6 +76,25 @@ fn another_upstream_that_agrees_shortens_the_hold_but_not_of_a_hot_name() {
     assert_eq!(of(cold(HOUR * 100)), MINUTE);
     // All upstreams ask the same broken authority.
     assert_eq!(of(hot(HOUR * 100)), HOUR * 4);
+}
+
+#[test]
+fn a_name_that_is_asked_for_often_while_it_is_held_is_hot_after_all() {
+    // As after a restart: the answer is known for long, its uses are not.
+    let held = |per_minute: u32| {
+        let mut guard = guard();
+        let mut now = Moment::START;
+        let known = |now: Moment| {
+            let minutes = u32::try_from(now.since(Moment::START).as_secs()).unwrap() / 60;
+            let seconds = u32::try_from(now.since(Moment::START).as_secs()).unwrap() % 60;
+            Known { uses: per_minute * minutes + per_minute * seconds / 60, ..cold(HOUR * 100) }
+        };
+        while guard.on_gone(&key("www.example"), known(now), Reason::Gone, TWO, now) {
+            now = now + SECOND * 10;
+        }
+        now.since(Moment::START)
+    };
+    assert_eq!((held(1), held(3), held(30)), (MINUTE, MINUTE, HOUR * 4));
 }
 
 #[test]
@@ -490,7 +509,7 @@ proptest! {
             match step {
                 Step::Pass(seconds) => now = now + SECOND * u32::try_from(seconds).unwrap(),
                 Step::Gone { name, hours, hot, two, nowhere } => {
-                    let known = Known { good_for: HOUR * u32::try_from(hours).unwrap(), hot };
+                    let known = Known { good_for: HOUR * u32::try_from(hours).unwrap(), hot, uses: 0 };
                     let reason = if nowhere { Reason::Nowhere } else { Reason::Gone };
                     let witnesses = if two { TWO } else { ALONE };
                     let cares = guard.rules().cares(reason);

@@ -113,14 +113,13 @@ impl Trip {
         self.canaries.iter()
     }
 
-    pub(super) fn on_denied(&mut self, key: &[u8], known: Known) {
+    /// `new`: this name was not among them before.
+    pub(super) fn on_denied(&mut self, key: &[u8], known: Known, new: bool) {
         self.score = self.score.saturating_sub(1);
         self.steadiest = self.steadiest.max(known.good_for);
-        if self.canaries.iter().any(|canary| **canary == *key) {
-            return;
-        }
-        self.names = self.names.saturating_add(1);
-        if self.canaries.len() < CANARIES_MAX {
+        self.names = self.names.saturating_add(u32::from(new));
+        let known = self.canaries.iter().any(|canary| **canary == *key);
+        if !known && self.canaries.len() < CANARIES_MAX {
             self.canaries.push_back(key.into());
         }
     }

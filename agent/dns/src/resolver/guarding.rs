@@ -339,7 +339,7 @@ fn known(entry: &Entry, now: Moment) -> Known {
     // Not until now: while it is held, nothing proves that it is still good.
     let good_for =
         entry.good_since().map_or_else(Default::default, |since| entry.expires().min(now).since(since));
-    Known { good_for, hot: entry.popularity() >= HOT_USES }
+    Known { good_for, hot: entry.popularity() >= HOT_USES, uses: entry.popularity() }
 }
 
 fn displaced(entry: &Entry) -> Displaced {
