@@ -14,10 +14,10 @@ use dogwatch_dns::{
     cache::Bounds,
     endpoint::Endpoint,
     moment::Moment,
-    name::Key,
+    name::{Key, read_key},
     pinned::Pinned,
     reply::Transport,
-    resolver::{Client, Outcome, Resolver, SensorResult, Settings, TryError},
+    resolver::{self, Client, Outcome, Resolver, SensorResult, Settings, TryError},
     wire::Question,
 };
 use jiff::Timestamp;
@@ -102,17 +102,29 @@ impl Ours {
         };
         settings.max_stale = scenario.max_stale.unwrap_or(settings.max_stale);
         let bytes_max = scenario.cache_bytes.unwrap_or(settings.bounds.bytes_max);
-        let pin = |name: &String| Pinned { key: key_of(name), check_tcp: None };
+        let pin = |name: &String| Pinned { key: key_of(name) };
         settings.pinned = scenario.pinned.iter().map(pin).collect();
         settings.bounds = Bounds { bytes_max, ..settings.bounds };
-        let mut resolver = Resolver::new(settings.clone(), seed, now);
+        let mut core = Resolver::new(settings.clone(), seed, now);
         // In the order in which they were learned, as from a file.
         let mut kept: Vec<_> = disk.kept.iter().collect();
         kept.sort_by_key(|(key, (_, learned))| (*learned, *key));
         for (key, (message, learned)) in kept {
-            resolver.restore(key, message, *learned);
+            let flags = read_key(key).map(|(_, dnssec_ok, checking_disabled)| (dnssec_ok, checking_disabled));
+            let (dnssec_ok, checking_disabled) = flags.unwrap_or_default();
+            let age = now.since(*learned);
+            let remembered = resolver::Remembered {
+                message,
+                dnssec_ok,
+                checking_disabled,
+                uses: 0,
+                good_for: Duration::ZERO,
+                age,
+                unseen: Duration::ZERO,
+            };
+            core.restore(&remembered, now);
         }
-        Self { resolver, settings }
+        Self { resolver: core, settings }
     }
 }
 

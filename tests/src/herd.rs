@@ -18,9 +18,8 @@ use std::{
 
 use dogwatch_dns::{
     moment::Moment,
-    name::Key,
     reply::Transport,
-    resolver::{Client, Resolver, Settings, TryError},
+    resolver::{Client, Remembered, Resolver, Settings, TryError},
     wire::{Question, read_question},
 };
 use serde::Serialize;
@@ -167,10 +166,17 @@ impl Dogwatch {
         let mut resolver = Resolver::new(settings, seed, Moment::START);
         // It has been up for long: every name is known.
         for packet in &world.packets {
-            if let (Some(answer), Some((question, _))) = (reply(packet, Mood::Right), read_question(packet)) {
-                let key = Key::new(&question, false, false);
-                let age = Duration::from_secs(random.u64(0..600));
-                resolver.restore(key.as_bytes(), &answer, Moment::START - age);
+            if let Some(message) = reply(packet, Mood::Right) {
+                let remembered = Remembered {
+                    message: &message,
+                    dnssec_ok: false,
+                    checking_disabled: false,
+                    uses: 0,
+                    good_for: Duration::ZERO,
+                    age: Duration::from_secs(random.u64(0..600)),
+                    unseen: Duration::ZERO,
+                };
+                resolver.restore(&remembered, Moment::START);
             }
         }
         Self { resolver, out: Vec::with_capacity(512) }

@@ -115,7 +115,9 @@ pub(super) fn add_own(all: &mut Vec<Pinned>, dns_toml: &Path) {
         for value in documents(folder, file).iter().filter_map(|document| document.get(table)) {
             for host in hosts(value) {
                 if let Some(wire) = name::from_text(&host).filter(|_| all.len() + 2 <= PINNED_MAX) {
-                    ADDRESSES.into_iter().for_each(|kind| add(all, question(&wire, kind)));
+                    for kind in ADDRESSES {
+                        add(all, question(&wire, kind));
+                    }
                 }
             }
         }

@@ -132,7 +132,7 @@ impl Resolver {
             Order::Risk => {
                 let used = entry.popularity() > 0 && idle <= Duration::from_hours(24);
                 let left = now.until(
-                    entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
+                    entry.expires() + stale_max(entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 );
                 used.then(|| u64::MAX - left.as_secs())
             }
@@ -246,7 +246,7 @@ impl Resolver {
             uses: entry.popularity(),
             idle_s: now.since(entry.last_used()).as_secs(),
             served_until: at(
-                entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
+                entry.expires() + stale_max(entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 now,
                 wall,
             ),
