@@ -94,7 +94,8 @@ fn pinned_names_are_known_before_anybody_asks_and_outlive_max_stale() {
         "{text}"
     );
     wait_for("the metrics", || {
-        http::get(metrics, "/metrics").is_some_and(|page| page.1.contains("dogwatch_dns_pinned_stale_answers"))
+        http::get(metrics, "/metrics")
+            .is_some_and(|page| page.1.contains("dogwatch_dns_pinned_stale_answers"))
     });
 
     // It comes back, and they are fresh again, still without a client.

@@ -7,6 +7,7 @@
 //! | [`policy`] | pure | reply, refresh, serve stale or forward |
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
 //! | [`zone`], [`endpoint`] | pure | forward zones, each with its own upstreams and their health |
+//! | [`local`] | pure | names of a hosts file, `localhost`, `invalid`: answered here, never asked |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
 //! | `hit` | pure | the one way from a packet to an answer out of the cache |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
@@ -38,6 +39,7 @@ pub mod group;
 pub mod guard;
 mod hit;
 pub mod host_resolver;
+pub mod local;
 pub mod metrics;
 pub mod moment;
 pub mod name;

@@ -15,6 +15,7 @@ const QUERIES: &str = "dogwatch_dns_queries_total";
 const UNREADABLE: &str = "dogwatch_dns_unreadable_queries_total";
 const REFUSED_CLIENTS: &str = "dogwatch_dns_refused_clients_total";
 const HITS_FRESH: &str = "dogwatch_dns_fresh_hits_total";
+const HITS_LOCAL: &str = "dogwatch_dns_local_hits_total";
 const HITS_STALE: &str = "dogwatch_dns_stale_hits_total";
 const MISSES: &str = "dogwatch_dns_misses_total";
 const COALESCED: &str = "dogwatch_dns_coalesced_misses_total";
@@ -69,6 +70,7 @@ pub fn describe() {
     describe_counter!(UNREADABLE, "Packets that were no query, or one that cannot be looked up.");
     describe_counter!(REFUSED_CLIENTS, "Packets dropped because their sender is not allowed.");
     describe_counter!(HITS_FRESH, "Answers within their TTL.");
+    describe_counter!(HITS_LOCAL, "Answers for names of the hosts file, localhost and invalid.");
     describe_counter!(HITS_STALE, "Answers past their TTL, by reason.");
     describe_counter!(MISSES, "Queries for which an upstream had to be asked while the client waited.");
     describe_counter!(COALESCED, "Of the waits: joined a question that was on its way.");
@@ -143,6 +145,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (UNREADABLE, counts.unreadable),
         (REFUSED_CLIENTS, refused_clients),
         (HITS_FRESH, counts.hits_fresh),
+        (HITS_LOCAL, counts.hits_local),
         (MISSES, counts.misses),
         (COALESCED, counts.coalesced),
         (FAILURES, counts.failures),

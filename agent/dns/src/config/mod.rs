@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,8 +23,8 @@ use serde::Deserialize;
 pub use self::prefix::Prefix;
 use self::upstreams::{Written, ZoneTable};
 use crate::{
-    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, pinned::Pinned, resolver::Settings,
-    zone::ZoneSettings,
+    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, local::LocalNames, pinned::Pinned,
+    resolver::Settings, zone::ZoneSettings,
 };
 
 /// One file, as written. Files read later override, key by key.
@@ -42,6 +43,7 @@ struct DnsTable {
     listen: Option<Vec<Spanned<String>>>,
     upstreams: Option<Vec<Spanned<String>>>,
     ca_file: Option<Spanned<PathBuf>>,
+    hosts_file: Option<Spanned<PathBuf>>,
     resolv_conf: Option<PathBuf>,
     allow: Option<Vec<Spanned<String>>>,
     max_stale: Option<Spanned<Span>>,
@@ -66,6 +68,8 @@ pub struct Config {
     pub upstreams: UpstreamSource,
     /// Zones with upstreams of their own.
     pub zones: Vec<ZoneSettings>,
+    /// Names that are answered here.
+    pub local: Arc<LocalNames>,
     /// Who may ask.
     pub allow: Vec<Prefix>,
     pub max_stale: Duration,
@@ -100,6 +104,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 153), 53))],
             upstreams: UpstreamSource::ResolvConf("/etc/resolv.conf".into()),
             zones: Vec::new(),
+            local: Arc::default(),
             allow: vec![Prefix::loopback_v4(), Prefix::loopback_v6()],
             max_stale: Settings::default().max_stale,
             client_timer: CLIENT_TIMER_MAX,
@@ -141,6 +146,7 @@ impl Config {
         Settings {
             upstreams: self.upstreams_now(),
             zones: self.zones.clone(),
+            local: Arc::clone(&self.local),
             max_stale: self.max_stale,
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
@@ -169,6 +175,23 @@ impl DnsTable {
         }
         if let Some(path) = &self.resolv_conf {
             config.upstreams = UpstreamSource::ResolvConf(path.clone());
+        }
+        if let Some(path) = &self.hosts_file {
+            match std::fs::read_to_string(path.get_ref()).map(|text| LocalNames::parse(&text)) {
+                Ok(Ok(local)) => config.local = Arc::new(local),
+                Ok(Err(lines)) => {
+                    for (line, problem) in lines {
+                        problems.add_whole(
+                            path.get_ref(),
+                            format!("line {line}: {problem}; write \"192.0.2.1 name\""),
+                        );
+                    }
+                }
+                Err(error) => {
+                    let message = format!("hosts_file {} cannot be read: {error}", path.get_ref().display());
+                    problems.add(source, path.span(), message);
+                }
+            }
         }
         if let Some(allow) = &self.allow {
             config.allow = parse_all(allow, source, problems, str::parse);

@@ -11,6 +11,8 @@ pub struct Counts {
     /// Packets answered with FORMERR, NOTIMP, REFUSED or BADVERS, or not at all.
     pub unreadable: u64,
     pub hits_fresh: u64,
+    /// Answers for local names.
+    pub hits_local: u64,
     /// By [`StaleReason`].
     pub hits_stale: [u64; StaleReason::ALL.len()],
     pub misses: u64,

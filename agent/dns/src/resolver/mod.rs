@@ -48,11 +48,12 @@ use crate::{
     group::CLIENT_TIMER_MAX,
     guard,
     hit::{self, Hit, Reader, ZoneStates},
+    local::LocalNames,
     moment::Moment,
     name::Key,
     pinned::{Pinned, Pins},
     policy::{self, Held, Plan, StaleReason, Upstreams},
-    reply::Transport,
+    reply::{self, Transport},
     warm, wire,
     zone::{Zone, ZoneId, ZoneSettings, Zones},
 };
@@ -68,6 +69,8 @@ pub struct Settings {
     /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
     pub client_timer: Duration,
     pub bounds: Bounds,
+    /// What is answered here and never asked upstream.
+    pub local: Arc<LocalNames>,
     /// What to believe of answers that displace good ones.
     pub guard: guard::Rules,
     /// Questions that must never be missing.
@@ -85,6 +88,7 @@ impl Default for Settings {
             max_stale: Duration::from_hours(72),
             client_timer: CLIENT_TIMER_MAX,
             bounds: Bounds::default(),
+            local: Arc::default(),
             guard: guard::Rules::default(),
             pinned: Vec::new(),
             host_phase: 0,
@@ -226,6 +230,7 @@ impl Resolver {
         }
         self.cache.set_bounds(settings.bounds.clone());
         self.settings = settings;
+        self.forget_local_names();
         self.review_all(now);
         self.states.republish(&self.zones);
     }
@@ -308,6 +313,26 @@ impl Resolver {
         self.states.publish(&self.zones);
     }
 
+    /// Takes upstream's answers to what is local now out of the cache, from where the threads would give them.
+    fn forget_local_names(&mut self) {
+        let local: Vec<_> = self
+            .cache
+            .iter()
+            .filter(|(_, entry)| self.is_local(&entry.key()))
+            .map(|(slot, entry)| (slot, entry.key()))
+            .collect();
+        for (slot, key) in local {
+            self.cache.remove(slot);
+            self.forgotten.push_back(key.as_bytes().into());
+        }
+    }
+
+    /// Whether a question is answered here and never upstream.
+    fn is_local(&self, key: &[u8]) -> bool {
+        crate::name::read_key(key)
+            .is_some_and(|(question, ..)| self.settings.local.answer(question.name, &question).is_some())
+    }
+
     /// A query that takes more than the cache.
     #[expect(clippy::too_many_arguments, reason = "a query as it came, and what was read from it")]
     fn on_miss(
@@ -320,6 +345,14 @@ impl Resolver {
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Outcome {
+        if let Some(message) =
+            self.settings.local.answer(crate::name::name_of(key.as_bytes()), &query.question)
+        {
+            self.counts.hits_local += 1;
+            let kept = reply::Kept { message: &message, ttl_offsets: &[] };
+            reply::write_kept(out, &query, transport, kept, reply::Ttl::Aged(0), None);
+            return Outcome::Reply;
+        }
         let slot = self.cache.find(key.as_bytes());
         let zone_id = self.zones.of_key(key.as_bytes());
         let zone = self.zones.get(zone_id);

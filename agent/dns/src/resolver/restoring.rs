@@ -44,6 +44,9 @@ impl Resolver {
         let Some((question, _)) = wire::read_question(answer.message) else { return false };
         let Ok(read) = wire::read_answer(answer.message, &question) else { return false };
         let key = Key::new(&question, answer.dnssec_ok, answer.checking_disabled);
+        if self.is_local(&key) {
+            return false;
+        }
         let learned = now - answer.age;
         let older = self.cache.find(&key).and_then(|slot| self.cache.get(slot));
         if older.is_some_and(|entry| entry.learned() > learned) {

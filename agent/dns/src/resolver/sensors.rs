@@ -260,7 +260,11 @@ impl Resolver {
             name: name::to_text(name),
             kind: name::type_to_text(kind),
             held: held.into(),
-            plan: plan.to_string(),
+            plan: if self.settings.local.answer(name::name_of(key), &question).is_some() {
+                "answered by the cache itself (hosts_file, localhost or invalid), never asked upstream".into()
+            } else {
+                plan.to_string()
+            },
             verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
             records: entry.map(|entry| present::records(entry.kept().message)).unwrap_or_default(),
             learned: entry.map(|entry| at(entry.learned(), now, wall)),
