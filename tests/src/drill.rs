@@ -106,7 +106,12 @@ impl Score {
             && self.clear_ms.is_some()
             && self.longest_ms <= 1_800
             && self.load_during <= 1.0
-            && self.load_first_minute <= 1.0
+            && self.load_first_minute <= 1.0 + self.chance()
+    }
+
+    /// A minute of Poisson arrivals at the normal rate strays from its mean by three standard deviations at most, as a share.
+    fn chance(&self) -> f64 {
+        3.0 / (self.baseline_per_second * 60.0).max(1.0).sqrt()
     }
 }
 

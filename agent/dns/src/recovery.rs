@@ -67,8 +67,10 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(8);
 /// A quiet host still comes back: one name in five seconds.
 const PER_SECOND_LEAST: f64 = 0.2;
-/// A host that has just started knows nothing of normal times.
-const PER_SECOND_UNKNOWN: f64 = 2.0;
+/// A host that has just started knows nothing of normal times: what waits is spread over this long …
+const UNKNOWN_SPREAD_S: f64 = 30.0;
+/// … within these bounds, for a whole fleet may have just started.
+const PER_SECOND_UNKNOWN: std::ops::RangeInclusive<f64> = 2.0..=20.0;
 /// A recovery is watched this long even if there is nothing to refresh.
 const LASTS_LEAST: Duration = Duration::from_secs(2);
 const END_LOOKED_FOR_EVERY: Duration = Duration::from_millis(250);
@@ -102,6 +104,12 @@ enum Place {
     /// Expired again, or for the first time since the outage.
     WaitingAgain,
     AskedAgain,
+}
+
+/// A rate for a host without a past.
+fn unknown_rate(waiting: usize) -> f64 {
+    let waiting = f64::from(u32::try_from(waiting).unwrap_or(u32::MAX));
+    (waiting / UNKNOWN_SPREAD_S).clamp(*PER_SECOND_UNKNOWN.start(), *PER_SECOND_UNKNOWN.end())
 }
 
 /// By uses, then in the order of arrival.
@@ -164,7 +172,10 @@ impl Recovery {
         names.sort_by_key(|name| Reverse((name.pinned, name.uses)));
         names.truncate(WAITING_MAX);
         let jitter = 1.0 + RATE_SPREAD * (2.0 * self.phase.rate - 1.0);
-        let usual = before.map_or(PER_SECOND_UNKNOWN, |before| before.max(PER_SECOND_LEAST / SHARE));
+        let usual = match before {
+            Some(before) => before.max(PER_SECOND_LEAST / SHARE),
+            None => unknown_rate(names.len()),
+        };
         let start = now + START_SPREAD.mul_f64(self.phase.start);
         let full_rate = usual * SHARE * jitter;
         let mut running = Running {
