@@ -42,6 +42,11 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
         }
     }
 
+    // What takes a walk over the cache comes every few seconds.
+    wait_for("the walk", || {
+        http::get(host.dns_metrics, "/metrics")
+            .is_some_and(|page| page.1.contains("dogwatch_dns_runway_seconds"))
+    });
     let (_, dns_page) = http::get(host.dns_metrics, "/metrics").unwrap();
     judge_rules(&promtool, &dns_page);
 
