@@ -114,12 +114,8 @@ const KINDS: &[Kind] = &[
         },
         renew: Some(|host| {
             network_file(&host.path(""), SECOND)?;
-            host.output(&[
-                "sh",
-                "-c",
-                "networkctl reload; networkctl reconfigure d0 || sleep 1; networkctl reconfigure d0 || true",
-            ])
-            .map(drop)
+            // Not networkctl: it needs a bus name that networkd sometimes has not got yet.
+            host.output(&["systemctl", "restart", "systemd-networkd"]).map(drop)
         }),
         manager: "systemd-resolved",
     },
