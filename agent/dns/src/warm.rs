@@ -59,7 +59,9 @@ pub fn refresh_at(expires: Moment, ttl: Duration, spread: f64) -> Option<Moment>
 /// When to look at which entry.
 #[derive(Default)]
 pub struct Schedule {
-    due: BinaryHeap<Reverse<(Moment, Slot)>>,
+    /// By time, then in the order of arrival: slots are chance.
+    due: BinaryHeap<Reverse<(Moment, u32, Slot)>>,
+    arrivals: u32,
 }
 
 impl Schedule {
@@ -68,13 +70,14 @@ impl Schedule {
         if self.due.len() < PLACES_MAX
             && let Some(at) = refresh_at(expires, ttl, spread)
         {
-            self.due.push(Reverse((at, slot)));
+            self.arrivals = self.arrivals.wrapping_add(1);
+            self.due.push(Reverse((at, self.arrivals, slot)));
         }
     }
 
     /// An entry to look at now.
     pub fn poll(&mut self, now: Moment) -> Option<Slot> {
-        let &Reverse((at, slot)) = self.due.peek()?;
+        let &Reverse((at, _, slot)) = self.due.peek()?;
         if at > now {
             return None;
         }
@@ -83,7 +86,7 @@ impl Schedule {
     }
 
     pub fn next_wakeup(&self) -> Option<Moment> {
-        self.due.peek().map(|&Reverse((at, _))| at)
+        self.due.peek().map(|&Reverse((at, ..))| at)
     }
 }
 
