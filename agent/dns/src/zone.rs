@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    cache::Entry,
     endpoint::Endpoint,
     group::Group,
     guard::{Guard, Rules},
@@ -293,6 +294,11 @@ impl Zones {
     /// The zone of a cache key.
     pub fn of_key(&self, key: &[u8]) -> ZoneId {
         self.suffixes.of(name::name_of(key))
+    }
+
+    /// The zone of a cached answer. While there is only the root zone its name is not even looked at.
+    pub(crate) fn of_entry(&self, entry: &Entry) -> ZoneId {
+        if self.others.is_empty() { ZoneId::ROOT } else { self.of(entry.name()) }
     }
 
     /// For who must know the zones of names elsewhere.

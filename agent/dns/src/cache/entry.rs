@@ -126,6 +126,12 @@ impl Entry {
         Key::from_parts(self.question(), self.key_flags)
     }
 
+    /// In wire format and lower case.
+    pub(crate) fn name(&self) -> &[u8] {
+        let question = self.question();
+        &question[..question.len().saturating_sub(4)]
+    }
+
     pub(super) fn question(&self) -> &[u8] {
         // Type and class follow the root byte.
         let mut end = HEADER_LEN;

@@ -100,6 +100,11 @@ impl Cache {
         self.table.iter_from(from)
     }
 
+    /// Shows every entry, for who wants to count them: several times as fast as [`Self::iter`].
+    pub(crate) fn visit(&self, see: impl FnMut(&Entry)) {
+        self.table.visit(see);
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

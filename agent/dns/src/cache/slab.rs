@@ -27,6 +27,10 @@ impl<T: Default> Slab<T> {
         self.len - 1
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.pieces.iter().flatten()
+    }
+
     pub(super) fn get(&self, place: u32) -> Option<&T> {
         self.pieces.get((place / PIECE) as usize)?.get((place % PIECE) as usize)
     }

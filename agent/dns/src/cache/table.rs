@@ -81,6 +81,13 @@ impl Table {
         })
     }
 
+    /// Shows every entry, each shard under one lock: readers go on meanwhile, and this is called by the writer.
+    pub(super) fn visit(&self, mut see: impl FnMut(&Entry)) {
+        for shard in &self.shards {
+            shard.read().entries.iter().flatten().for_each(&mut see);
+        }
+    }
+
     /// Puts a new entry at a free place; returns where. `free` is a place that was used, of that shard.
     pub(super) fn add(&self, entry: Entry, mut free: impl FnMut(usize) -> Option<u32>) -> Slot {
         let hash = self.hash_entry(&entry);

@@ -143,6 +143,11 @@ const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
 impl Resolver {
     /// The check results `dns-upstream`, `dns-stale` and `dns-guard`. `wall` is what people call `now`.
     pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
+        self.report(now, wall).1
+    }
+
+    /// What is masked, and the check results that say so, from one walk over the entries.
+    pub fn report(&mut self, now: Moment, wall: Timestamp) -> (Masking, Vec<SensorResult>) {
         let (masking, held) = self.walk(now);
         let mut sensors = vec![
             self.upstream_sensor(&masking, &held, now, wall),
@@ -156,7 +161,7 @@ impl Resolver {
                 sensor.text = format!("FIRE DRILL by {} until {until}: {}", drill.by, sensor.text);
             }
         }
-        sensors
+        (masking, sensors)
     }
 
     /// Walks all entries: for a question every few seconds, not for one a query.
@@ -164,47 +169,64 @@ impl Resolver {
         self.walk(now).0
     }
 
-    /// What is masked, and what each zone holds, in the zones' order.
+    /// What is masked, and what each zone holds, in the zones' order. All else waits for it, so it looks at what lies side by
+    /// side in the entries and at nothing behind them.
     fn walk(&mut self, now: Moment) -> (Masking, Vec<Holding>) {
         let (answers, stale) = self.last_minute.totals(now);
         let mut masking = Masking { answers, stale, ..Masking::default() };
-        let mut held: Vec<Holding> =
-            self.zones.iter().map(|zone| Holding { names: 0, runway: zone.max_stale() }).collect();
-        for (_, entry) in self.cache.iter() {
-            let zone_id = self.zones.of_key(&entry.key());
-            let zone = self.zones.get(zone_id);
-            let Some(holding) = held.get_mut(zone_id.place()) else { continue };
+        let mut held: Vec<Holding> = self
+            .zones
+            .iter()
+            .map(|zone| {
+                let (max_stale, ill) = (zone.max_stale(), zone.health_number() >= ILL);
+                Holding { names: 0, ends: now + max_stale, max_stale, ill }
+            })
+            .collect();
+        let (stale_used_since, runway_used_since) = (now - STALE_USED_WITHIN, now - RUNWAY_USED_WITHIN);
+        let at_risk_until = now + AT_RISK_WITHIN;
+        let mut oldest_stale = now;
+        let zones = &self.zones;
+        self.cache.visit(|entry| {
+            let zone_id = zones.of_entry(entry);
+            let zone = zones.get(zone_id);
+            let Some(holding) = held.get_mut(zone_id.place()) else { return };
             holding.names += 1;
-            let idle = now.since(entry.last_used());
-            let stale_for = entry.stale_for(now);
-            if let Some(stale_for) = stale_for.filter(|_| idle <= STALE_USED_WITHIN && entry.uses() > 0) {
+            let (last_used, expires) = (entry.last_used(), entry.expires());
+            let stale = now >= expires;
+            if stale && last_used >= stale_used_since && entry.uses() > 0 {
                 masking.stale_names += 1;
-                masking.oldest_stale_s = masking.oldest_stale_s.max(stale_for.as_secs());
+                oldest_stale = oldest_stale.min(expires);
             }
-            let used = entry.popularity() > 0 && idle <= RUNWAY_USED_WITHIN;
-            let left = now.until(entry.expires() + stale_max(&entry, zone));
-            let in_use = (used || entry.pinned()) && !left.is_zero();
-            if in_use && left <= AT_RISK_WITHIN && zone.health_number() >= ILL {
+            let used = last_used >= runway_used_since && entry.popularity() > 0;
+            let pinned = entry.pinned();
+            if !used && !pinned {
+                return;
+            }
+            let ends = expires + if pinned { stale_max(entry, zone) } else { holding.max_stale };
+            let lives = ends > now;
+            if lives && ends <= at_risk_until && holding.ill {
                 masking.at_risk += 1;
             }
-            if entry.pinned() {
+            if pinned {
                 masking.pinned += 1;
-                masking.pinned_stale += usize::from(stale_for.is_some());
-                let pinned = masking.pinned_runway_s.unwrap_or(u64::MAX).min(left.as_secs());
-                masking.pinned_runway_s = Some(pinned);
-            } else if used && !left.is_zero() {
-                holding.runway = holding.runway.min(left);
-            } else if used && zone.settings.serve_stale {
+                masking.pinned_stale += usize::from(stale);
+                let left = masking.pinned_runway_s.unwrap_or(u64::MAX).min(now.until(ends).as_secs());
+                masking.pinned_runway_s = Some(left);
+            } else if lives {
+                holding.ends = holding.ends.min(ends);
+            } else if zone.settings.serve_stale {
                 masking.lost_names += 1;
             }
-        }
+        });
+        masking.oldest_stale_s = now.since(oldest_stale).as_secs();
         // A zone that is never served stale has no runway to lose.
         let lasting = self.zones.iter().zip(&held).filter(|(zone, _)| zone.settings().serve_stale);
-        masking.runway_s = lasting.map(|(_, holding)| holding.runway.as_secs()).min().unwrap_or(0);
+        masking.runway_s = lasting.map(|(_, holding)| holding.runway(now).as_secs()).min().unwrap_or(0);
         (masking, held)
     }
 
     pub fn status(&mut self, now: Moment, wall: Timestamp) -> Status {
+        let (masking, sensors) = self.report(now, wall);
         let worst = self.zones.iter().max_by_key(|zone| zone.health_number()).map(Zone::upstreams);
         let upstreams = self.zones.iter().flat_map(|zone| {
             zone.group.all().iter().map(|upstream| upstream_status(zone, upstream, now, wall))
@@ -214,8 +236,8 @@ impl Resolver {
             upstreams: upstreams.collect(),
             names: self.cache.len(),
             bytes: self.cache.bytes(),
-            masking: self.masking(now),
-            sensors: self.sensors(now, wall),
+            masking,
+            sensors,
             drill: self.drill_status(now, wall),
             restored: self.restored,
         }
@@ -400,7 +422,17 @@ const RUNWAY_SHORT: u32 = 4;
 /// What a zone would lose.
 struct Holding {
     names: usize,
-    runway: Duration,
+    /// When the first of them becomes too old to serve.
+    ends: Moment,
+    max_stale: Duration,
+    /// Its upstreams are no help.
+    ill: bool,
+}
+
+impl Holding {
+    fn runway(&self, now: Moment) -> Duration {
+        now.until(self.ends)
+    }
 }
 
 /// How one zone's upstreams do.
@@ -419,7 +451,7 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     let ill = upstreams_text(zone, now, wall);
     let since = zone.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
     let lasts = if zone.settings().serve_stale {
-        format!("serving last known good for {} names; runway {}", holding.names, coarse(holding.runway))
+        format!("serving last known good for {} names; runway {}", holding.names, coarse(holding.runway(now)))
     } else {
         "its names end with their TTL (serve_stale = false)".to_owned()
     };
