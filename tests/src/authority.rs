@@ -182,10 +182,15 @@ impl Data {
 
     /// Judges what a client was told of `name`.
     pub fn judge(&self, name: &str, reply: &Reply) -> Judgement {
-        if !matches!(reply.rcode, NOERROR | NXDOMAIN) || reply.truncated {
+        self.judge_told(name, (reply.rcode, reply.truncated), &sorted(reply.addresses()))
+    }
+
+    /// The same of what was read from a reply: code, TC, and the addresses, sorted.
+    pub fn judge_told(&self, name: &str, (rcode, truncated): (u8, bool), told: &[[u8; 4]]) -> Judgement {
+        if !matches!(rcode, NOERROR | NXDOMAIN) || truncated {
             return Judgement::Failed;
         }
-        let told = Some(sorted(reply.addresses())).filter(|addresses| !addresses.is_empty());
+        let told = Some(told.to_vec()).filter(|addresses| !addresses.is_empty());
         if told == self.addresses(name) {
             Judgement::Right
         } else if self.ever(name).contains(&told) {

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use crate::{
     authority::{Act, Behaviour, Data, Judgement},
-    dns_message::{A, Reply, push_name, query},
+    dns_message::{A, Glance, NOERROR, push_name, query},
     plain_cache::PlainCache,
     scenario::{
         Clients, Event, Names, Scenario,
@@ -57,11 +57,11 @@ pub trait Forwarder {
     fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)>;
     fn poll_learned(&mut self) -> Option<Remembered>;
     fn use_upstreams(&mut self, used: &[usize], now: Moment);
-    fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult>;
+    /// The check results, and how long names last.
+    fn look(&mut self, now: Moment, wall: Timestamp) -> (Vec<SensorResult>, Duration);
     /// Differs whenever the check results may differ.
     fn health(&self) -> u8;
     fn bytes(&self) -> u64;
-    fn runway(&mut self, now: Moment) -> Duration;
 }
 
 /// Which cache the host has.
@@ -177,8 +177,9 @@ impl Forwarder for Ours {
         self.resolver.set(self.settings.clone(), now);
     }
 
-    fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
-        self.resolver.sensors(now, wall)
+    fn look(&mut self, now: Moment, wall: Timestamp) -> (Vec<SensorResult>, Duration) {
+        let (masking, sensors) = self.resolver.report(now, wall);
+        (sensors, Duration::from_secs(masking.runway_s))
     }
 
     fn health(&self) -> u8 {
@@ -187,10 +188,6 @@ impl Forwarder for Ours {
 
     fn bytes(&self) -> u64 {
         self.resolver.cache().bytes() as u64
-    }
-
-    fn runway(&mut self, now: Moment) -> Duration {
-        Duration::from_secs(self.resolver.masking(now).runway_s)
     }
 }
 
@@ -230,12 +227,19 @@ enum Lost {
 /// A question that was asked.
 #[derive(Clone)]
 struct Asked {
-    /// Of the run's names; `None` for names that nobody knows.
+    /// Of the run's names.
     index: Option<usize>,
-    text: String,
+    /// The question, if it is none of the run's names.
+    stranger: Option<Box<Stranger>>,
     at: Duration,
     why: Asker,
     known: bool,
+}
+
+#[derive(Clone)]
+struct Stranger {
+    text: String,
+    packet: Vec<u8>,
 }
 
 struct World<'a> {
@@ -246,6 +250,8 @@ struct World<'a> {
     packets: Vec<Vec<u8>>,
     seen: Vec<bool>,
     data: Data,
+    /// What each name's addresses are now, sorted; empty if there are none.
+    right: Vec<Vec<[u8; 4]>>,
     upstreams: Vec<Behaviour>,
     used: Vec<usize>,
     cache: Box<dyn Forwarder>,
@@ -272,13 +278,18 @@ struct World<'a> {
     wakeups: u32,
     woken_at: Duration,
     wire: BinaryHeap<Reverse<Delivery>>,
-    waiting: HashMap<u64, Asked>,
+    /// In the order in which they asked.
+    waiting: BTreeMap<u64, Asked>,
     next_client: u64,
+    /// Names that the first round has asked for.
+    swept: usize,
     random: fastrand::Rng,
     out: Vec<u8>,
     log: Log,
 }
 
+/// The id of every question: who asked is known by other means here.
+const QUERY_ID: u16 = 4711;
 const NEVER: Duration = Duration::MAX;
 /// How often the check results are looked at around something that happens, and in quiet times.
 const SAMPLE_OFTEN: Duration = Duration::from_secs(1);
@@ -287,6 +298,17 @@ const WATCH: Duration = Duration::from_mins(2);
 const WAKEUPS_MAX: u32 = 10_000;
 /// What a client waits at most: glibc's, for one server.
 const STUB_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn right_answers(names: &Names, data: &Data) -> Vec<Vec<[u8; 4]>> {
+    names.all.iter().map(|name| data.addresses(name).unwrap_or_default()).collect()
+}
+
+fn packet_of<'a>(asked: &'a Asked, packets: &'a [Vec<u8>]) -> &'a [u8] {
+    match (asked.index, &asked.stranger) {
+        (Some(index), _) => &packets[index],
+        (None, stranger) => stranger.as_ref().map_or(&[], |stranger| &stranger.packet),
+    }
+}
 
 /// Plays the scenario.
 pub fn run(scenario: &Scenario, seed: u64, subject: Subject) -> Log {
@@ -307,19 +329,21 @@ impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, seed: u64, subject: Subject) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let names = scenario.names(&mut random);
-        let packets = names.all.iter().map(|name| query(4711, name, A, true)).collect();
+        let packets = names.all.iter().map(|name| query(QUERY_ID, name, A, true)).collect();
+        let data = scenario.data();
         let mut world = Self {
             scenario,
             subject,
             weights: names.weights(),
             packets,
             seen: vec![false; names.all.len()],
-            names,
-            data: scenario.data(),
+            right: right_answers(&names, &data),
+            data,
             upstreams: vec![Behaviour::default(); scenario.upstreams],
             used: scenario.used.clone(),
             cache: Box::new(PlainCache::default()),
             disk: Disk::default(),
+            names,
             starts_at: None,
             now: Duration::ZERO,
             slept: Duration::ZERO,
@@ -337,8 +361,9 @@ impl<'a> World<'a> {
             wakeups: 0,
             woken_at: Duration::ZERO,
             wire: BinaryHeap::new(),
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             next_client: 0,
+            swept: if scenario.sweep { 0 } else { usize::MAX },
             random,
             out: Vec::with_capacity(512),
             log: Log::default(),
@@ -434,7 +459,10 @@ impl<'a> World<'a> {
                     }
                 }
             }
-            Event::Truth { name, fact } => self.data.set(&self.names.text(name), fact.clone()),
+            Event::Truth { name, fact } => {
+                self.data.set(&self.names.text(name), fact.clone());
+                self.right = right_answers(&self.names, &self.data);
+            }
             Event::Clients(per_second) => {
                 self.clients.per_second = *per_second;
                 self.next_query = self.arrival(*per_second);
@@ -473,7 +501,11 @@ impl<'a> World<'a> {
             Event::Ask { line, name } => {
                 let text = self.names.text(name);
                 let index = self.names.all.iter().position(|known| *known == text);
-                self.ask(index, text, Asker::Line(u32::try_from(*line).unwrap_or(u32::MAX)));
+                let why = Asker::Line(u32::try_from(*line).unwrap_or(u32::MAX));
+                match index {
+                    Some(index) => self.ask(index, why),
+                    None => self.ask_stranger(text, why),
+                }
             }
         }
     }
@@ -481,38 +513,48 @@ impl<'a> World<'a> {
     fn ask_next(&mut self) {
         if self.next_query <= self.now {
             self.next_query = self.arrival(self.clients.per_second);
-            let index = self.names.draw(&self.clients, &self.weights, &mut self.random);
-            self.ask(Some(index), self.names.all[index].clone(), Asker::Program);
+            let index = if self.swept < self.names.all.len() {
+                self.swept += 1;
+                self.swept - 1
+            } else {
+                self.names.draw(&self.clients, &self.weights, &mut self.random)
+            };
+            self.ask(index, Asker::Program);
         } else if self.next_flood <= self.now {
             self.next_flood = self.arrival(self.flood);
             let text = format!("n{}.t300.test.", self.random.u32(1 << 20..1 << 24));
-            self.ask(None, text, Asker::Flood);
+            self.ask_stranger(text, Asker::Flood);
         } else {
             self.next_noise = self.arrival(self.noise);
             let index = self.names.draw(&self.clients, &self.weights, &mut self.random);
             let domain = ["default.svc.cluster.test.", "svc.cluster.test.", "cluster.test."];
             let text = format!("{}{}", self.names.all[index], domain[self.random.usize(..3)]);
-            self.ask(None, text, Asker::Noise);
+            self.ask_stranger(text, Asker::Noise);
         }
     }
 
-    fn ask(&mut self, index: Option<usize>, text: String, why: Asker) {
+    fn ask(&mut self, index: usize, why: Asker) {
+        let known = self.seen[index];
+        self.put(Asked { index: Some(index), stranger: None, at: self.now, why, known });
+    }
+
+    /// For a name that is none of the run's.
+    fn ask_stranger(&mut self, text: String, why: Asker) {
+        let packet = query(QUERY_ID, &text, A, true);
+        let stranger = Some(Box::new(Stranger { text, packet }));
+        self.put(Asked { index: None, stranger, at: self.now, why, known: false });
+    }
+
+    fn put(&mut self, asked: Asked) {
         if self.starts_at.is_some() {
             return;
         }
-        let made;
-        let packet = if let Some(index) = index {
-            &self.packets[index]
-        } else {
-            made = query(4711, &text, A, true);
-            &made
-        };
-        let known = index.is_some_and(|index| self.seen[index]);
-        let asked = Asked { index, text, at: self.now, why, known };
         let mut out = std::mem::take(&mut self.out);
         let client = self.next_client;
         self.next_client += 1;
-        if self.cache.on_query(packet, client, self.moment(), &mut out) {
+        let now = self.moment();
+        let packet = packet_of(&asked, &self.packets);
+        if self.cache.on_query(packet, client, now, &mut out) {
             self.note(&asked, Some(&out));
         } else {
             self.waiting.insert(client, asked);
@@ -521,15 +563,30 @@ impl<'a> World<'a> {
     }
 
     fn note(&mut self, asked: &Asked, message: Option<&[u8]>) {
-        let reply = message.map(Reply::parse);
-        let worth = reply.as_ref().map_or(Judgement::Failed, |reply| self.data.judge(&asked.text, reply));
-        if let Some(index) = asked.index {
-            self.seen[index] |= worth == Judgement::Right;
-        }
         let took = self.now.saturating_sub(asked.at);
-        let answered =
-            Answered::new(asked.index, asked.at, took, asked.why, asked.known, worth, reply.as_ref());
+        let mut answered = Answered::silence(asked.index, asked.at, took, asked.why, asked.known);
+        if let Some(message) = message {
+            let glance = Glance::at(message, packet_of(asked, &self.packets));
+            answered = answered.told(self.judge(asked, &glance), &glance);
+        }
+        if let Some(index) = asked.index {
+            self.seen[index] |= answered.worth == Judgement::Right;
+        }
         self.log.answers.push(answered);
+    }
+
+    fn judge(&self, asked: &Asked, glance: &Glance) -> Judgement {
+        let told = glance.addresses();
+        let name = match (asked.index, &asked.stranger) {
+            // Nearly every answer: what is true now, looked up once.
+            (Some(index), _) if glance.rcode == NOERROR && !told.is_empty() && told == self.right[index] => {
+                return if glance.truncated { Judgement::Failed } else { Judgement::Right };
+            }
+            (Some(index), _) => &self.names.all[index],
+            (None, Some(stranger)) => &stranger.text,
+            (None, None) => unreachable!("a question has a name"),
+        };
+        self.data.judge_told(name, (glance.rcode, glance.truncated), told)
     }
 
     fn hear_upstream(&mut self) {
@@ -586,25 +643,20 @@ impl<'a> World<'a> {
 
     fn look(&mut self) {
         let (now, wall) = (self.moment(), self.wall());
-        for sensor in self.cache.sensors(now, wall) {
+        let (sensors, runway) = self.cache.look(now, wall);
+        for sensor in sensors {
             self.log.on_sensor(self.now, &sensor.name, sensor.state, &sensor.text);
         }
-        let (bytes, runway) = (self.cache.bytes(), self.cache.runway(now));
-        self.log.samples.push(Sample { at: self.now, bytes, runway });
+        self.log.samples.push(Sample { at: self.now, bytes: self.cache.bytes(), runway });
     }
 
     /// Clients that have waited for longer than this have given up; the others may yet be answered.
     fn give_up_on_silence(&mut self, longest: Duration) {
-        let gone: Vec<u64> = self
-            .waiting
-            .iter()
-            .filter(|(_, asked)| asked.at + longest < self.now)
-            .map(|(&id, _)| id)
-            .collect();
-        for client in gone {
-            if let Some(asked) = self.waiting.remove(&client) {
-                self.note(&asked, None);
-            }
+        while let Some(first) = self.waiting.first_entry()
+            && first.get().at + longest < self.now
+        {
+            let asked = first.remove();
+            self.note(&asked, None);
         }
     }
 }

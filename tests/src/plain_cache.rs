@@ -4,7 +4,7 @@
 //! error at once and of silence after five seconds, and keeps NXDOMAIN and empty answers for thirty (RFC 2308).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -23,7 +23,8 @@ use crate::{
 pub struct PlainCache {
     used: Vec<usize>,
     kept: HashMap<Vec<u8>, (Vec<u8>, Moment)>,
-    flights: HashMap<u64, Flight>,
+    flights: BTreeMap<u64, Flight>,
+    by_question: HashMap<Vec<u8>, u64>,
     sends: VecDeque<Sent>,
     replies: VecDeque<(u64, Vec<u8>)>,
     next_id: u64,
@@ -57,6 +58,7 @@ impl PlainCache {
 
     fn end(&mut self, id: u64, message: &[u8]) {
         let Some(flight) = self.flights.remove(&id) else { return };
+        self.by_question.remove(&flight.question);
         self.replies.extend(flight.clients.into_iter().map(|client| (client, message.to_vec())));
     }
 
@@ -83,12 +85,13 @@ impl Forwarder for PlainCache {
             out.clone_from(message);
             return true;
         }
-        if let Some(flight) = self.flights.values_mut().find(|flight| flight.question == packet) {
+        if let Some(flight) = self.by_question.get(packet).and_then(|id| self.flights.get_mut(id)) {
             flight.clients.push(client);
             return false;
         }
         let id = self.next_id;
         self.next_id += 1;
+        self.by_question.insert(packet.to_vec(), id);
         self.flights.insert(
             id,
             Flight {
@@ -122,8 +125,7 @@ impl Forwarder for PlainCache {
     }
 
     fn on_wakeup(&mut self, now: Moment) {
-        let mut due: Vec<u64> = self.flights.keys().copied().collect();
-        due.sort_unstable();
+        let due: Vec<u64> = self.flights.keys().copied().collect();
         for id in due {
             let Some(flight) = self.flights.get_mut(&id) else { continue };
             if flight.deadline <= now {
@@ -158,8 +160,8 @@ impl Forwarder for PlainCache {
         *self = Self::new(used);
     }
 
-    fn sensors(&mut self, _: Moment, _: Timestamp) -> Vec<SensorResult> {
-        Vec::new()
+    fn look(&mut self, _: Moment, _: Timestamp) -> (Vec<SensorResult>, Duration) {
+        Default::default()
     }
 
     fn health(&self) -> u8 {
@@ -168,9 +170,5 @@ impl Forwarder for PlainCache {
 
     fn bytes(&self) -> u64 {
         self.kept.keys().map(|key| 2 * key.len() as u64).sum()
-    }
-
-    fn runway(&mut self, _: Moment) -> Duration {
-        Duration::ZERO
     }
 }

@@ -62,7 +62,7 @@ enum Command {
     Bench(bench::Options),
     /// Run the outage drills in virtual time
     Drill {
-        /// Arguments for the drill, for example `all`, or `d1 --seeds 100`
+        /// Arguments for the drill, for example `all`, or `openai --seeds 100`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     authority::Judgement,
-    dns_message::{NXDOMAIN, Reply},
+    dns_message::{Glance, NXDOMAIN, Reply},
 };
 
 /// Times are since the beginning of the run.
@@ -20,7 +20,7 @@ pub struct Log {
 }
 
 /// One client's question and its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
     /// Of the run's names.
     pub name: u32,
@@ -48,7 +48,7 @@ pub enum Asker {
 }
 
 /// A check result that differs from the one before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
     pub at: Duration,
     pub sensor: String,
@@ -75,23 +75,55 @@ impl Answered {
         worth: Judgement,
         reply: Option<&Reply>,
     ) -> Self {
-        let ede = reply.and_then(|reply| reply.extended_error.as_ref()).map(|(code, _)| *code);
-        let ttl_s = reply.and_then(|reply| reply.answers.iter().map(|record| record.ttl).max());
-        let addresses = reply.map_or(0, |reply| reply.addresses().len());
+        let silence = Self::silence(index, asked, took, why, known);
+        let Some(reply) = reply else { return silence };
+        let ede = reply.extended_error.as_ref().map(|(code, _)| *code);
+        Self {
+            worth,
+            stale: is_stale(ede),
+            ede,
+            nxdomain: reply.rcode == NXDOMAIN,
+            ttl_s: reply.answers.iter().map(|record| record.ttl).max().unwrap_or(0),
+            addresses: u8::try_from(reply.addresses().len()).unwrap_or(u8::MAX),
+            ..silence
+        }
+    }
+
+    /// Nothing came, or nothing yet.
+    pub fn silence(index: Option<usize>, asked: Duration, took: Duration, why: Asker, known: bool) -> Self {
         Self {
             name: index.and_then(|index| u32::try_from(index).ok()).unwrap_or(u32::MAX),
             asked,
             took,
             why,
             known,
-            worth,
-            stale: matches!(ede, Some(3 | 19)),
-            ede,
-            nxdomain: reply.is_some_and(|reply| reply.rcode == NXDOMAIN),
-            ttl_s: ttl_s.unwrap_or(0),
-            addresses: u8::try_from(addresses).unwrap_or(u8::MAX),
+            worth: Judgement::Failed,
+            stale: false,
+            ede: None,
+            nxdomain: false,
+            ttl_s: 0,
+            addresses: 0,
         }
     }
+
+    /// What was told in the end.
+    #[must_use]
+    pub fn told(self, worth: Judgement, glance: &Glance) -> Self {
+        Self {
+            worth,
+            stale: is_stale(glance.extended_error),
+            ede: glance.extended_error,
+            nxdomain: glance.rcode == NXDOMAIN,
+            ttl_s: glance.ttl_s,
+            addresses: u8::try_from(glance.addresses().len()).unwrap_or(u8::MAX),
+            ..self
+        }
+    }
+}
+
+/// RFC 8914 §4.4 and §4.20.
+fn is_stale(ede: Option<u16>) -> bool {
+    matches!(ede, Some(3 | 19))
 }
 
 impl Log {

@@ -12,6 +12,7 @@
 //! name www.test ttl 300 -> db.test                 an alias
 //! clients 30/s                                     ask for all names, evenly …
 //! clients 30/s favour db.test 20%                  … or with a favourite; `zipf`: the first names most
+//! sweep                                            they ask for each name once before that
 //! max_stale 2h
 //! pin db.test www.test                             never to be missing
 //! seeds 5                                          runs in virtual time
@@ -62,6 +63,8 @@ pub struct Scenario {
     pub generated: Generated,
     pub named: Vec<(String, Fact)>,
     pub clients: Clients,
+    /// Each name is asked for once in the beginning.
+    pub sweep: bool,
     pub max_stale: Option<Duration>,
     pub cache_bytes: Option<usize>,
     pub pinned: Vec<String>,

@@ -20,6 +20,7 @@ pub(super) fn scenario(file: &str, text: &str) -> Parsed<Scenario> {
         generated: Generated::default(),
         named: Vec::new(),
         clients: Clients::default(),
+        sweep: false,
         max_stale: None,
         cache_bytes: None,
         pinned: Vec::new(),
@@ -149,6 +150,7 @@ fn header(scenario: &mut Scenario, word: &str, rest: &str) -> Parsed<()> {
                 _ => return Err("clients ask evenly, by zipf, or favour NAME SHARE".into()),
             }
         }
+        "sweep" => scenario.sweep = true,
         "max_stale" => scenario.max_stale = Some(span(rest)?),
         "cache" => scenario.cache_bytes = Some(usize::try_from(bytes(rest)?).map_err(|e| e.to_string())?),
         "pin" => scenario.pinned = rest.split_whitespace().map(dotted).collect(),
