@@ -236,8 +236,9 @@ impl Cache {
             rounds = rounds.checked_sub(1)?;
             let crowded = self.queues.bytes(Place::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
             let main_is_empty = self.queues.oldest(Place::Main).is_none();
-            let on_probation = self.queues.oldest(Place::Probation).filter(|_| crowded || main_is_empty);
-            if let Some(slot) = on_probation.filter(|&slot| Some(slot) != spare) {
+            let on_probation =
+                self.queues.oldest_but(spare, Place::Probation).filter(|_| crowded || main_is_empty);
+            if let Some(slot) = on_probation {
                 let (asked_again, cost) = self.get(slot).map(|entry| (entry.asked_again(), entry.cost()))?;
                 if !asked_again {
                     return Some(slot);
@@ -248,10 +249,8 @@ impl Cache {
                 if Some(slot) != spare && !self.get(slot)?.take_visit() {
                     return Some(slot);
                 }
-            } else if on_probation.is_none() {
-                // All else is pinned, or nothing is left but the spare one.
-                return self.queues.oldest(Place::Probation).filter(|&slot| Some(slot) != spare);
             } else {
+                // All else is pinned, or nothing is left but the spare one.
                 return None;
             }
         }

@@ -68,6 +68,15 @@ impl Queues {
         Some(self.both[place as usize].oldest).filter(|&slot| slot != END)
     }
 
+    /// The oldest that is not `spare`: a refreshed entry keeps its place, which may be the end of the queue.
+    pub(super) fn oldest_but(&self, spare: Option<Slot>, place: Place) -> Option<Slot> {
+        let oldest = self.oldest(place)?;
+        if Some(oldest) != spare {
+            return Some(oldest);
+        }
+        Some(self.link(oldest)?.newer).filter(|&slot| slot != END)
+    }
+
     pub(super) fn place(&self, at: Slot) -> Place {
         self.link(at).map_or(Place::Probation, |link| {
             if link.older & MAIN != 0 { Place::Main } else { Place::Probation }

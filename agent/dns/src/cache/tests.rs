@@ -84,6 +84,28 @@ fn a_key_is_found_again_in_the_message_whatever_the_upstreams_case() {
     assert_eq!(cache.find(&key("www.example.com")), None, "another type");
 }
 
+/// A refreshed entry keeps its place in the queue. Found by the policy model.
+#[test]
+fn a_refreshed_answer_that_grew_makes_room_though_it_is_the_first_on_probation() {
+    let mut cache = cache(2_000);
+    let names: Vec<String> = (0..12).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        insert_plain(&mut cache, name);
+    }
+    let oldest = names.iter().find(|name| cache.find(&key(name)).is_some()).unwrap();
+    let grown = key(oldest);
+    let mut message = message(&grown, 60);
+    message[7] = 20;
+    for last in 1..20 {
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+    }
+    let (question, ..) = read_key(&grown).unwrap();
+    let answer = read_answer(&message, &question).unwrap();
+    assert!(cache.insert(&grown, &message, &answer, Moment::START).is_some());
+    assert!(cache.bytes() <= 2_000, "{} bytes", cache.bytes());
+    assert!(cache.find(&grown).is_some(), "it is not itself what goes");
+}
+
 #[test]
 fn a_name_with_one_address_costs_less_than_150_bytes() {
     let mut cache = cache(1 << 30);
