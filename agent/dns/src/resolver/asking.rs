@@ -81,6 +81,22 @@ impl Resolver {
         Some(id)
     }
 
+    /// Its upstreams are no longer configured: who waits for it should not wait for their silence.
+    pub(super) fn ask_anew(&mut self, id: u64, now: Moment) {
+        let Some(mut flight) = self.flights.remove(&id) else { return };
+        // A probe asked how the old upstream does; it ends by its timer.
+        let upstream = match flight.purpose {
+            Purpose::Probe(_) => None,
+            Purpose::Client | Purpose::Refresh => self.zones.get(flight.zone).group.choose(&[]),
+        };
+        if let Some(upstream) = upstream {
+            flight.last_try_at = (now + LAST_TRY_AFTER).min(flight.deadline);
+            self.send(id, &mut flight, upstream, Transport::Udp, now);
+        }
+        self.timers.push(Reverse((flight.next_event(), id)));
+        self.flights.insert(id, flight);
+    }
+
     fn send(
         &mut self,
         flight_id: u64,
@@ -302,7 +318,9 @@ impl Resolver {
                 }
             }
         }
-        let others = group.choose(&flight.tried()).filter(|_| flight.tries.len() < TRIES_MAX);
+        // After a stall the flight may be over though its timer has not rung.
+        let another = flight.tries.len() < TRIES_MAX && now < flight.deadline;
+        let others = group.choose(&flight.tried()).filter(|_| another);
         if let Some(upstream) = others.filter(|_| !matches!(flight.purpose, Purpose::Probe(_)) && !was_late) {
             self.send(id, &mut flight, upstream, Transport::Udp, now);
         }
@@ -337,7 +355,13 @@ impl Resolver {
             self.counts.refreshes_done += 1;
         }
         self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, true);
-        if let Some(slot) = self.cache.insert(&flight.key, message, answer, now) {
+        // A reload may have made it local since it was asked.
+        let kept = if self.is_local(&flight.key) {
+            None
+        } else {
+            self.cache.insert(&flight.key, message, answer, now)
+        };
+        if let Some(slot) = kept {
             self.note_warm(slot, now);
             if self.learned.len() < LEARNED_MAX {
                 self.learned.push_back(flight.key.clone());

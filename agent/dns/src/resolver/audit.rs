@@ -36,7 +36,9 @@ impl Resolver {
                 return Err(format!("flight {id} cannot be joined"));
             }
             let udp = flight.tries.iter().filter(|attempt| attempt.transport == Transport::Udp).count();
-            if udp > TRIES_MAX || flight.tries.len() > 2 * TRIES_MAX || probe && udp > 1 {
+            // A probe whose name is denied asks for second opinions, as any other question does.
+            let alone = probe && flight.denial.is_none();
+            if udp > TRIES_MAX || flight.tries.len() > 2 * TRIES_MAX || alone && udp > 1 {
                 return Err(format!("flight {id} has {} tries", flight.tries.len()));
             }
             if flight.waiters.len() > WAITERS_MAX || probe && !flight.waiters.is_empty() {

@@ -43,7 +43,7 @@ pub(super) enum TryState {
     Answered,
     /// Said that a known name is gone or elsewhere.
     Denied,
-    /// By a try over TCP, or its upstream is no longer configured. Says nothing any more.
+    /// By a try over TCP. Says nothing any more.
     Replaced,
 }
 

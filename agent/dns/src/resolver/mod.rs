@@ -213,14 +213,16 @@ impl Resolver {
     /// Takes new settings; the cache and what is known of unchanged upstreams stay.
     pub fn set(&mut self, settings: Settings, now: Moment) {
         let kept = self.zones.set(&settings, now);
-        for flight in self.flights.values_mut() {
+        let mut orphans = Vec::new();
+        for (&id, flight) in &mut self.flights {
             let zone = self.zones.of_key(&flight.key);
             if kept.get(flight.zone) != Some(zone) {
-                // Tries name upstreams by place. What is on its way to the old list ends by its timer.
-                for attempt in &mut flight.tries {
+                // Tries name upstreams by place, so what is on its way to the old list is nobody's any more.
+                for attempt in flight.tries.drain(..) {
                     self.by_try.remove(&attempt.id);
-                    attempt.state = flight::TryState::Replaced;
                 }
+                flight.denial = None;
+                orphans.push(id);
             }
             flight.zone = zone;
         }
@@ -232,6 +234,10 @@ impl Resolver {
         self.settings = settings;
         self.forget_local_names();
         self.review_all(now);
+        orphans.sort_unstable();
+        for id in orphans {
+            self.ask_anew(id, now);
+        }
         self.states.republish(&self.zones);
     }
 
