@@ -45,15 +45,24 @@ pub struct Reply {
     pub id: u16,
     pub rcode: u8,
     pub truncated: bool,
+    /// All 16 bits, the rcode's four included.
+    pub flags: u16,
     /// The question's name as it came back, case kept.
     pub name: String,
+    /// The question's type.
+    pub kind: u16,
     pub answers: Vec<Record>,
+    pub authorities: Vec<Record>,
+    /// Whether it has an OPT record, and DO in it.
+    pub edns: Option<bool>,
     /// Extended DNS error (RFC 8914): code and text.
     pub extended_error: Option<(u16, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// With dots, case kept.
+    pub owner: String,
     pub kind: u16,
     pub ttl: u32,
     pub data: Vec<u8>,
@@ -69,20 +78,26 @@ impl Reply {
         assert!(bytes.len() >= 12 && bytes[2] & 0x80 != 0, "not an answer: {bytes:?}");
         assert_eq!(be16(4), 1, "one question");
         let (name, mut at) = read_name(bytes, 12);
+        let kind = be16(at);
         at += 4;
-        let mut answers = Vec::new();
-        let mut extended_error = None;
-        let (answer_count, rest_count) = (be16(6), be16(8) + be16(10));
-        for number in 0..answer_count + rest_count {
-            let (_, after) = read_name(bytes, at);
-            let (kind, length) = (be16(after), usize::from(be16(after + 8)));
+        let (mut answers, mut authorities) = (Vec::new(), Vec::new());
+        let (mut extended_error, mut edns) = (None, None);
+        let (answer_count, authority_count, rest_count) = (be16(6), be16(8), be16(10));
+        for number in 0..answer_count + authority_count + rest_count {
+            let (owner, after) = read_name(bytes, at);
+            let (record_kind, length) = (be16(after), usize::from(be16(after + 8)));
             let ttl = u32::from(be16(after + 4)) << 16 | u32::from(be16(after + 6));
             let data = bytes[after + 10..after + 10 + length].to_vec();
             at = after + 10 + length;
+            let record = Record { owner, kind: record_kind, ttl, data };
             if number < answer_count {
-                answers.push(Record { kind, ttl, data });
-            } else if kind == OPT {
-                extended_error = read_extended_error(&data);
+                answers.push(record);
+            } else if number < answer_count + authority_count {
+                authorities.push(record);
+            } else if record_kind == OPT {
+                assert_eq!(edns, None, "one OPT record");
+                edns = Some(ttl & 0x8000 != 0);
+                extended_error = read_extended_error(&record.data);
             }
         }
         assert_eq!(at, bytes.len(), "nothing follows the last record");
@@ -90,8 +105,12 @@ impl Reply {
             id: be16(0),
             rcode: bytes[3] & 15,
             truncated: bytes[2] & 2 != 0,
+            flags: be16(2),
             name,
+            kind,
             answers,
+            authorities,
+            edns,
             extended_error,
         }
     }

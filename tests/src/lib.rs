@@ -33,6 +33,7 @@ pub mod mail_server;
 pub mod pagerduty;
 pub mod plain_cache;
 pub mod plot;
+pub mod policy_model;
 pub mod process;
 pub mod scenario;
 pub mod upstream;
