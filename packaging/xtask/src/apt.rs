@@ -11,6 +11,7 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("bind9-dnsutils", "dig, as a client that is not ours"),
     ("binutils", "readelf, for the package's dependencies"),
     ("dbus", "the lab's hosts and systemctl as a user"),
+    ("ldnsutils", "signs a zone for the differential test"),
     ("lintian", "checks the package"),
     ("mmdebstrap", "the lab's root file system"),
     ("monitoring-plugins-basic", "real Nagios plugins"),
