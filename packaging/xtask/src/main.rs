@@ -7,6 +7,7 @@
 //! | [`test`] | `test`: everything that CI runs, with one table at the end |
 //! | [`deb`], [`docs`] | `deb`: the package, made with dpkg-deb; its man pages and completions |
 //! | [`lab`] | `lab`: the package on a real systemd, from install to purge |
+//! | [`fuzz`] | `fuzz`: what strangers can send, guided by coverage |
 //! | [`bench`] | `bench`: the numbers beside their budgets |
 //!
 //! Nothing here is shipped, except what [`docs`] generates.
@@ -18,6 +19,7 @@ mod deb;
 mod deny;
 mod dns_wire;
 mod docs;
+mod fuzz;
 mod lab;
 mod sh;
 mod test;
@@ -66,6 +68,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzz what strangers can send: all targets or one, for a time
+    Fuzz(fuzz::Options),
     /// Write man pages and completions to DIR
     Docs { dir: PathBuf },
     /// Check licences, bans, sources and advisories with cargo-deny
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Command::Lab(options) => lab::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Drill { arguments } => test::drill(&arguments),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Docs { dir } => docs::write(&dir),
         Command::Deny => deny::run(),
         Command::Setup => apt::install(true).map(drop),

@@ -12,14 +12,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{apt, clock, deb, deny, lab, sh};
+use crate::{apt, clock, deb, deny, fuzz, lab, sh};
 
 #[derive(Args)]
 pub(crate) struct Options {
     /// A skip is a failure (CI)
     #[arg(long)]
     strict: bool,
-    /// Only format, lints and tests: no licences, drills, package or lab
+    /// Only format, lints and tests: no drills, fuzzing, licences, package or lab
     #[arg(long)]
     quick: bool,
     /// Print every test's line
@@ -81,6 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             drill(&["openai", "--seeds", "100"].map(String::from)).map(|()| Outcome::Passed)
         });
         steps.run("drills", |_| drill(&["d1", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
+        steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
         steps.run("licences", |count| deny::step(strict, count));
         let mut package = None;
         steps.run("package", |_| {
