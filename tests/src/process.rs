@@ -1,11 +1,13 @@
 //! Real processes under test: started with their own folder, ended by pid when dropped, never left behind.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::{self, Read, Seek, SeekFrom, Write},
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -219,13 +221,17 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
 /// A loopback port that is free for UDP and TCP right now.
 ///
 /// Below the range that the kernel takes ports of outgoing connections from (ip(7), `ip_local_port_range`): a port from
-/// that range may be somebody's by the time a server under test binds it.
+/// that range may be somebody's by the time a server under test binds it. Never the same twice, nor looked at twice: the look
+/// itself takes a port for a moment, and tests run beside each other.
 ///
 /// # Panics
 /// If the machine has none.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let is_free = |port: &u16| {
-        TcpListener::bind(("127.0.0.1", *port)).is_ok() && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+        GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
+            && TcpListener::bind(("127.0.0.1", *port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
     };
     let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
     candidates.take(1_000).find(is_free).expect("a loopback port is free for both UDP and TCP")

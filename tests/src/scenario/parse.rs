@@ -50,6 +50,17 @@ pub(super) fn scenario(file: &str, text: &str) -> Parsed<Scenario> {
 }
 
 fn statement(scenario: &mut Scenario, number: usize, line: &str) -> Parsed<()> {
+    if let Some(timed) = line.strip_prefix("virtual ") {
+        let wants = scenario.wants.len();
+        statement(scenario, number, timed)?;
+        return match &mut scenario.wants[wants..] {
+            [want] => {
+                want.virtual_only = true;
+                Ok(())
+            }
+            _ => Err("only what is wanted can be left out of the real run".into()),
+        };
+    }
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let rest = rest.trim();
     if !word.starts_with(|c: char| c.is_ascii_digit()) {
@@ -61,12 +72,13 @@ fn statement(scenario: &mut Scenario, number: usize, line: &str) -> Parsed<()> {
         if from >= until {
             return Err("the span is empty".into());
         }
-        scenario.wants.push(Want { line: number, text: line.into(), from, until, what });
+        scenario.wants.push(Want { line: number, text: line.into(), from, until, virtual_only: false, what });
         return Ok(());
     }
     let at = span(word)?;
     let mut want = |what| {
-        scenario.wants.push(Want { line: number, text: line.into(), from: at, until: at, what });
+        let text = line.into();
+        scenario.wants.push(Want { line: number, text, from: at, until: at, virtual_only: false, what });
     };
     let (verb, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let event = match verb {
@@ -321,6 +333,7 @@ mod tests {
             "20s..30s right 100",
             "20s alert dns-upstream critical",
             "20s explode",
+            "virtual 20s upstream 1 silent",
             "colour blue",
         ] {
             assert!(said(line).starts_with("file:4: "), "{line}: {}", said(line));

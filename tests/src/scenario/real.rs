@@ -36,7 +36,10 @@ use crate::{
 
 /// A client gives up then; glibc would ask the next server.
 const STUB_TIMEOUT: Duration = Duration::from_secs(5);
+/// Then it asks once more, as stubs do: on a machine that is busy the kernel drops datagrams.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(2_500);
 const LOOK_EVERY: Duration = Duration::from_millis(150);
+const WARM_UP_GAP: Duration = Duration::from_millis(2);
 
 struct Asked {
     index: Option<usize>,
@@ -44,6 +47,7 @@ struct Asked {
     at: Duration,
     why: Asker,
     known: bool,
+    repeated: bool,
 }
 
 struct World {
@@ -76,7 +80,12 @@ pub fn run(scenario: &Scenario, seed: u64) -> Log {
     let data = Arc::new(Mutex::new(scenario.data()));
     let loopback = || SocketAddr::from(([127, 0, 0, 1], free_port()));
     let upstreams: Vec<_> = (0..scenario.upstreams)
-        .map(|_| Upstream::start_with(loopback(), Arc::clone(&data)).expect("a free port can be bound"))
+        .map(|_| {
+            // Another process may have looked at the same port.
+            (0..20)
+                .find_map(|_| Upstream::start_with(loopback(), Arc::clone(&data)).ok())
+                .expect("a free port can be bound")
+        })
         .collect();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let address = loopback();
@@ -101,9 +110,14 @@ pub fn run(scenario: &Scenario, seed: u64) -> Log {
     };
     world.write_config(scenario, &scenario.used);
     world.start_cache();
+    let (at_first, later): (Vec<_>, Vec<_>) = scenario.events.iter().partition(|(at, _)| at.is_zero());
+    for (_, event) in at_first {
+        world.happen(scenario, event);
+    }
+    world.warm_up();
     let watch = Watch::start(world.folder.path(), &world.upstreams, world.started);
     let mut next = [world.elapsed(); 3];
-    for (at, event) in &scenario.events {
+    for (at, event) in later {
         world.run_until(*at, &mut next);
         world.happen(scenario, event);
         next = next.map(|due| due.max(world.elapsed()));
@@ -144,6 +158,12 @@ impl World {
         if let Some(max_stale) = scenario.max_stale {
             let _ = writeln!(text, "max_stale = \"{}s\"", max_stale.as_secs());
         }
+        if !scenario.pinned.is_empty() {
+            // Programs here ask for A only.
+            let pin = |name: &String| format!("{{ name = {name:?}, types = [\"A\"] }}");
+            let all: Vec<_> = scenario.pinned.iter().map(pin).collect();
+            let _ = writeln!(text, "pinned = [{}]", all.join(", "));
+        }
         if let Some(bytes) = scenario.cache_bytes {
             let _ = writeln!(text, "cache_mib = {}", (bytes >> 20).max(1));
         }
@@ -160,6 +180,22 @@ impl World {
         self.cache = Some(Process::start("dns", &mut self.command(), self.folder.path()));
         let folder = self.folder.path();
         wait_for("the cache to answer", || status(folder).is_some());
+    }
+
+    /// Asks for each name once, before the time counts: the virtual run has more time until its outage than this one.
+    #[expect(clippy::disallowed_methods, reason = "real processes run in real time")]
+    fn warm_up(&mut self) {
+        for index in 0..self.names.all.len() {
+            self.ask(Some(index), self.names.all[index].clone(), Asker::Program);
+            self.listen(WARM_UP_GAP);
+        }
+        let deadline = self.elapsed() + STUB_TIMEOUT;
+        while !self.waiting.is_empty() && self.elapsed() < deadline {
+            self.listen(Duration::from_millis(5));
+        }
+        self.waiting.clear();
+        self.log = Log::default();
+        self.started = Instant::now();
     }
 
     fn happen(&mut self, scenario: &Scenario, event: &Event) {
@@ -268,7 +304,7 @@ impl World {
             }
         };
         let known = index.is_some_and(|index| self.seen[index]);
-        let asked = Asked { index, text, at: self.elapsed(), why, known };
+        let asked = Asked { index, text, at: self.elapsed(), why, known, repeated: false };
         let sent = self.socket.send_to(&query(id, &asked.text, A, true), self.address);
         if sent.is_ok() {
             self.waiting.insert(id, asked);
@@ -297,7 +333,18 @@ impl World {
             }
         }
         let _ = self.socket.set_nonblocking(false);
+        self.ask_again();
         self.give_up(self.elapsed());
+    }
+
+    fn ask_again(&mut self) {
+        let now = self.started.elapsed();
+        for (&id, asked) in &mut self.waiting {
+            if !asked.repeated && asked.at + ASKS_AGAIN_AFTER <= now {
+                asked.repeated = true;
+                let _ = self.socket.send_to(&query(id, &asked.text, A, true), self.address);
+            }
+        }
     }
 
     fn give_up(&mut self, now: Duration) {
@@ -342,7 +389,7 @@ impl Watch {
         let (folder, upstreams, end) = (folder.to_owned(), upstreams.to_vec(), Arc::clone(&ends));
         let thread = thread::spawn(move || {
             let mut log = Log::default();
-            let mut heard = vec![0; upstreams.len()];
+            let mut heard: Vec<u64> = upstreams.iter().map(Upstream::queries).collect();
             while !end.load(Ordering::Relaxed) {
                 look(&mut log, &folder, started);
                 for (place, upstream) in upstreams.iter().enumerate() {

@@ -459,10 +459,16 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     let (state, text) = match zone.group.health(now) {
         _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
         Upstreams::Healthy if zone.recovery.running() => {
-            let since = zone.down_at.map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
+            let after = zone.down_at.map_or_else(
+                // A lie is over, and nobody was ever down.
+                || "upstreams are believed again".to_owned(),
+                |since| {
+                    let since = clock_time(at(since, now, wall));
+                    format!("upstreams answer again after an outage since {since}")
+                },
+            );
             let text = format!(
-                "upstreams answer again after an outage since {since}; names are refreshed at a pace: {} of {} hot names \
-                 verified, {} wait",
+                "{after}; names are refreshed at a pace: {} of {} hot names verified, {} wait",
                 progress.verified, progress.hot, progress.waiting
             );
             (WARNING, text)

@@ -380,6 +380,42 @@ fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
 }
 
 #[test]
+fn m17_a_pinned_name_is_known_before_anybody_asks_and_outlives_max_stale_while_upstream_is_down() {
+    let name = name::from_text("www.example").unwrap();
+    let key = Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false);
+    let pinned = vec![Pinned { key: key.as_bytes().into() }];
+    let mut world = World::with_settings(
+        1,
+        Settings { max_stale: Duration::from_mins(1), pinned, ..Settings::default() },
+    );
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.sent, 1);
+    world.ask("other.example");
+    world.run(Duration::from_mins(10));
+    assert!(world.sent > 60, "kept young without a client: {}", world.sent);
+    world.moods[0] = 'x';
+    world.run(Duration::from_hours(20));
+    world.ask("other.example");
+    world.ask("www.example");
+    world.run(Duration::from_secs(7));
+    let heard: String = world.answers[1..].iter().map(Heard::sign).collect();
+    assert_eq!(heard, "!s");
+    let stale = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH).swap_remove(STALE);
+    assert!(stale.state == 2 && stale.text.contains("1 pinned names are stale"), "{}", stale.text);
+    world.run(Duration::from_hours(7 * 24));
+    world.ask("www.example");
+    world.run(Duration::from_secs(7));
+    assert_eq!(world.answers.last().map(Heard::sign), Some('!'));
+    // Nobody asks, and it is back.
+    world.moods[0] = '.';
+    world.run(Duration::from_secs(15));
+    world.moods[0] = 'x';
+    world.ask("www.example");
+    world.run(Duration::from_secs(7));
+    assert!(matches!(world.answers.last().map(Heard::sign), Some('f' | 's' | 'l')));
+}
+
+#[test]
 fn past_max_stale_an_answer_is_no_longer_served() {
     let mut world =
         World::with_settings(1, Settings { max_stale: Duration::from_mins(1), ..Settings::default() });

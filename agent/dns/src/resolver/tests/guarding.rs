@@ -65,6 +65,8 @@ fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything(
         let rate = healthy / 10;
         let peak = (world.sent - before) / 5;
         assert!(peak <= rate * 11 / 10, "{mood}: {peak} a second after, {rate} before");
+        let upstream = world.resolver.sensors(world.now, WALL).swap_remove(0);
+        assert!(upstream.text.starts_with("upstreams are believed again; names"), "{}", upstream.text);
         let fresh = load(&mut world, &names, 500, 25);
         // What is stale now is paced, not held.
         let last = &fresh[fresh.len() - 500..];
