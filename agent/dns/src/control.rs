@@ -115,7 +115,14 @@ async fn accept(
         return refuse(StatusCode::BAD_REQUEST, &format!("{:?} is not a domain name", body.name));
     };
     let accepted = match put(&events, |answer| Question::Accept { name, answer }).await {
-        Ok(accepted) => accepted,
+        Ok(Some(accepted)) => accepted,
+        Ok(None) => {
+            let message = format!(
+                "no name at or below {:?} is cached, so none is held: is it spelled right?",
+                body.name
+            );
+            return refuse(StatusCode::NOT_FOUND, &message);
+        }
         Err(refusal) => return refusal,
     };
     let names = accepted.keys.iter().filter_map(|key| name::read_key(key)).map(|(question, ..)| {

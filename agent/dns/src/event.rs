@@ -34,7 +34,7 @@ pub(crate) enum Question {
     /// Take upstream's word for the names at or below this one.
     Accept {
         name: Vec<u8>,
-        answer: oneshot::Sender<guard::Accepted>,
+        answer: oneshot::Sender<Option<guard::Accepted>>,
     },
     Why {
         name: Vec<u8>,

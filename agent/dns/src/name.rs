@@ -150,7 +150,7 @@ pub fn to_text(wire: &[u8]) -> String {
 pub fn from_text(text: &str) -> Option<Vec<u8>> {
     let mut wire = Vec::with_capacity(text.len() + 2);
     for label in text.strip_suffix('.').unwrap_or(text).split('.') {
-        if label.is_empty() && text != "." && !text.is_empty() {
+        if label.is_empty() && text != "." {
             return None;
         }
         if label.len() > 63 {
@@ -213,6 +213,8 @@ mod tests {
         }
         assert_eq!(from_text("example.com."), from_text("example.com"));
         assert_eq!((from_text("a..b"), from_text(&"x".repeat(64))), (None, None));
+        // Of an unset shell variable, and not meant to be every name.
+        assert_eq!(from_text(""), None);
         assert_eq!(to_text(&[3, b'a', b'.', 7, 0]), "a\\.\\007");
         assert_eq!((type_from_text("https"), type_from_text("type999")), (Some(65), Some(999)));
     }

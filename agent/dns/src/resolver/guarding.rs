@@ -285,9 +285,14 @@ impl Resolver {
         }
     }
 
-    /// A person takes upstream's word for all names at or below `suffix` (wire format).
-    pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Accepted {
+    /// A person takes upstream's word for all names at or below `suffix` (wire format). `None`: no such name is cached, so
+    /// none is held, and it is not what they mean.
+    pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Option<Accepted> {
         let suffix = suffix.to_ascii_lowercase();
+        let known = |key: &[u8]| name::is_below(name::name_of(key), &suffix);
+        if !self.cache.iter().any(|(_, entry)| known(entry.key().as_bytes())) {
+            return None;
+        }
         let mut all = Accepted::default();
         for id in self.zones.ids() {
             let zone = self.zones.get_mut(id);
@@ -301,7 +306,7 @@ impl Resolver {
             self.ask_for(key, now);
         }
         self.tend_guards(now);
-        all
+        Some(all)
     }
 
     /// Something of the guards to log, and the zone it is about.

@@ -147,8 +147,9 @@ fn a_real_deletion_is_honoured_within_the_grace_and_a_person_may_end_it_at_once(
     world.gone = Some("old.example");
     asks(&mut world, 2);
     assert_eq!(world.answers.last().unwrap().code, rcode::NOERROR);
-    let accepted = world.resolver.accept(&name::from_text("OLD.example").unwrap(), world.now);
+    let accepted = world.resolver.accept(&name::from_text("OLD.example").unwrap(), world.now).unwrap();
     assert_eq!(accepted.keys.len(), 1);
+    assert!(world.resolver.accept(&name::from_text("odl.example").unwrap(), world.now).is_none());
     world.pump();
     world.run(Duration::from_secs(1));
     asks(&mut world, 1);
