@@ -18,7 +18,7 @@
 //! came to, so that a model which checks nothing does not pass for one which holds.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -310,6 +310,8 @@ pub struct World {
     told: HashMap<Asks, u32>,
     /// What the writer got: question, message, when learned, uses.
     disk: Vec<(Asks, Vec<u8>, Moment, u16)>,
+    /// Forgotten there though still known.
+    off_disk: HashSet<Asks>,
     evicted: u64,
     /// Counts tries, replies and errors; and which was the last that a question's flight may have ended with.
     events: u64,
@@ -347,6 +349,7 @@ impl World {
             unkept_at: HashMap::new(),
             told: HashMap::new(),
             disk: Vec::new(),
+            off_disk: HashSet::new(),
             evicted: 0,
             events: 0,
             touched: HashMap::new(),
@@ -412,6 +415,7 @@ impl World {
                         asked_for(&old, question) != asked_for(&self.settings, question)
                     });
                 }
+                self.note_other_views(&old);
                 self.seen.reloads += 1;
             }
             Step::Restart { off_s } => self.restart(Duration::from_secs(off_s.into())),
@@ -654,6 +658,7 @@ impl World {
             let uses = u16::try_from(entry.popularity()).unwrap_or(u16::MAX);
             let record = (entry.kept().message.to_vec(), entry.learned());
             let Some(question) = question else { continue };
+            self.off_disk.remove(&question);
             self.disk.push((question, record.0, record.1, uses));
             // As the writer does now and then; some older news stays among the newer.
             if self.disk.iter().filter(|(other, ..)| *other == question).count() > 3 {
@@ -750,8 +755,28 @@ impl World {
         }
     }
 
+    /// What other upstreams said of a zone's names ends with the reload that adds the zone or takes it away: a "no" is
+    /// forgotten, all else is asked anew; the disk forgets both.
+    fn note_other_views(&mut self, old: &Settings) {
+        let (before, now, here) = (old, &self.settings, self.now);
+        self.known.retain(|&question, given| {
+            let moved = asked_for(before, question).0 != asked_for(now, question).0;
+            if moved {
+                given.unseen += given.lifetime().saturating_sub(given.age(here));
+            }
+            !(moved && given.negative)
+        });
+        while let Some(key) = self.resolver.poll_forgotten() {
+            let question = Asks::of(&key);
+            self.disk.retain(|(other, ..)| Some(*other) != question);
+            self.off_disk.extend(question);
+        }
+    }
+
     fn restart(&mut self, off: Duration) {
         self.now = self.now + off;
+        let off_disk = std::mem::take(&mut self.off_disk);
+        self.known.retain(|question, _| !off_disk.contains(question));
         (self.waiting, self.open, self.settled) = Default::default();
         self.known.values_mut().for_each(|given| given.unseen = Duration::ZERO);
         self.seen.outages += self.resolver.counts.transitions;

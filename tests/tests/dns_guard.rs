@@ -95,7 +95,12 @@ fn one_name_that_vanishes_is_held_and_says_so_and_its_deletion_is_honoured_after
     host.upstream.set_only(&gone, Mood::Nxdomain);
     wait_for("the answer to be held", || {
         let reply = ask();
-        assert_eq!((reply.rcode, reply.addresses()), (NOERROR, vec![right_address(7)]), "{}", host.cache.log());
+        assert_eq!(
+            (reply.rcode, reply.addresses()),
+            (NOERROR, vec![right_address(7)]),
+            "{}",
+            host.cache.log()
+        );
         reply.extended_error == Some((3, "held: upstream says the name is gone".into()))
     });
     let (state, text) = host.guard();

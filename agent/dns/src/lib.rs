@@ -6,7 +6,7 @@
 //! | [`resolver`] | pure | the brain: queries, replies and time in; answers, upstream queries, next wake-up out |
 //! | [`policy`] | pure | reply, refresh, serve stale or forward |
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
-//! | [`zone`], [`endpoint`] | pure | forward zones, each with its own upstreams and their health |
+//! | [`zone`], [`endpoint`], `views` | pure | forward zones, each with its own upstreams and their health; who answers for a name |
 //! | [`local`] | pure | names of a hosts file, `localhost`, `invalid`: answered here, never asked |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
 //! | `hit` | pure | the one way from a packet to an answer out of the cache |
@@ -54,6 +54,7 @@ pub mod server;
 pub mod snapshot;
 mod stream;
 pub mod upstream;
+mod views;
 pub mod warm;
 pub mod wire;
 pub mod zone;

@@ -58,7 +58,7 @@ impl ZoneId {
 
 /// Which zone a name belongs to: the longest suffix wins (RFC 1034 §4.3.2 finds zones the same way). Cheap to copy for who
 /// must know it on another thread.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suffixes(HashMap<Box<[u8]>, ZoneId>);
 
 impl Suffixes {

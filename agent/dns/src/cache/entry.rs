@@ -55,6 +55,7 @@ pub struct Entry {
 
 const REFRESH_ASKED: u8 = 2;
 const PINNED: u8 = 4;
+const OTHER_VIEW: u8 = 8;
 /// Visits up to three, in the top bits: two threads that count to four at once wrap to zero and harm no other mark.
 const VISITS: u8 = 0xc0;
 const VISIT: u8 = 0x40;
@@ -100,7 +101,8 @@ impl Entry {
         self.past_uses = old.past_uses / 2 + old.uses.load(Relaxed).min(u16::MAX / 2);
         *self.last_used.get_mut() = old.last_used.load(Relaxed);
         *self.marks.get_mut() |= old.marks.load(Relaxed) & (VISITS | PINNED);
-        if old.verdict == Verdict::Positive && self.verdict == Verdict::Positive {
+        let both_good = old.verdict == Verdict::Positive && self.verdict == Verdict::Positive;
+        if both_good && !old.of_other_view() {
             self.good_since = old.good_since;
         }
     }
@@ -120,6 +122,18 @@ impl Entry {
         let learned = self.learned() - now.until(self.expires()).min(unseen);
         self.learned = Stamp::of(learned);
         self.learned_ms = u8::try_from(learned.as_millis() % STEP_MS).unwrap_or(0);
+    }
+
+    /// From now on other upstreams answer for it: it ends, and stays as last known good until they have spoken.
+    pub(crate) fn leave_view(&mut self, now: Moment) {
+        self.pass_unseen(Duration::MAX, now);
+        self.set_recheck_at(now);
+        self.mark(OTHER_VIEW);
+    }
+
+    /// It was learned from upstreams that no longer answer for its name.
+    pub fn of_other_view(&self) -> bool {
+        self.marks.load(Relaxed) & OTHER_VIEW != 0
     }
 
     pub fn key(&self) -> Key {

@@ -54,7 +54,8 @@ impl Resolver {
             .cache
             .find(&flight.key)
             .and_then(|slot| self.cache.get(slot))
-            .filter(|entry| entry.verdict == Verdict::Positive)
+            // What another view said is no evidence against this one.
+            .filter(|entry| entry.verdict == Verdict::Positive && !entry.of_other_view())
             .filter(|entry| entry.stale_for(now).is_none() || may_serve(entry, zone, now))
             .map(|entry| (known(&entry, now), addresses(entry.kept().message)));
         let Some((known, old)) = good else {

@@ -54,6 +54,7 @@ use crate::{
     pinned::{Pinned, Pins},
     policy::{self, Held, Plan, StaleReason, Upstreams},
     reply::{self, Transport},
+    views::Views,
     warm, wire,
     zone::{Zone, ZoneId, ZoneSettings, Zones},
 };
@@ -212,6 +213,7 @@ impl Resolver {
 
     /// Takes new settings; the cache and what is known of unchanged upstreams stay.
     pub fn set(&mut self, settings: Settings, now: Moment) {
+        let before = Views::of(&self.zones);
         let kept = self.zones.set(&settings, now);
         let mut orphans = Vec::new();
         for (&id, flight) in &mut self.flights {
@@ -231,8 +233,13 @@ impl Resolver {
             self.pin_again();
         }
         self.cache.set_bounds(settings.bounds.clone());
+        let local_names_differ = !Arc::ptr_eq(&settings.local, &self.settings.local);
         self.settings = settings;
-        self.forget_local_names();
+        // A walk over all entries: resolv.conf is read again every few seconds.
+        if local_names_differ {
+            self.forget_local_names();
+        }
+        self.on_other_views(&before, now);
         self.review_all(now);
         orphans.sort_unstable();
         for id in orphans {

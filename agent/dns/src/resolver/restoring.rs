@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::Resolver;
 use crate::{
     moment::Moment,
-    name::Key,
+    name::{self, Key},
+    views::Views,
     wire::{self, Verdict},
 };
 
@@ -63,6 +64,44 @@ impl Resolver {
             self.zones.get_mut(zone).restore_canary(&key);
         }
         true
+    }
+
+    /// Names that other upstreams answer for than before are asked anew; the old answer stays for as long as those are silent,
+    /// if it is one. The disk forgets it: after a restart nobody would know whose it is.
+    pub(super) fn on_other_views(&mut self, before: &Views, now: Moment) {
+        let views = Views::of(&self.zones);
+        if views == *before {
+            return;
+        }
+        let moved: Vec<_> = self
+            .cache
+            .iter()
+            .map(|(slot, entry)| (slot, entry.key(), entry.verdict))
+            .filter(|(_, key, _)| before.differ(&views, key.as_bytes()))
+            .collect();
+        // What was doubted there is no business of the old zone's any more.
+        for suffix in views.added(before) {
+            for id in self.zones.ids() {
+                let zone = self.zones.get_mut(id);
+                if !name::is_below(&zone.settings.suffix, suffix) {
+                    zone.guard.accept(suffix, now);
+                }
+            }
+        }
+        for (slot, key, verdict) in moved {
+            self.forgotten.push_back(key.as_bytes().into());
+            if verdict != Verdict::Positive {
+                // That a name is not to be found elsewhere is why a zone is named: nobody wants to hear it again.
+                self.cache.remove(slot);
+                continue;
+            }
+            self.cache.edit(slot, |entry| entry.leave_view(now));
+            if self.pins.contains(key.as_bytes()) {
+                self.start_refresh(key.as_bytes(), now);
+            }
+        }
+        let zones_differ = |key: &[u8]| before.differ(&views, key);
+        self.failures.forget(zones_differ);
     }
 
     /// Time may have passed that the clock did not count (a virtual machine was frozen): what was fresh may not be any

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 mod guarding;
 mod reloading;
+mod views;
 
 use super::*;
 use crate::{name, wire::rcode};
