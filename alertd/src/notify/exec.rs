@@ -285,9 +285,17 @@ mod tests {
         let error = run(&script, Duration::from_millis(400)).await.unwrap_err();
         assert!(error.to_string().contains("still ran after"), "{error}");
         for pid in std::fs::read_to_string(pids).unwrap().split_whitespace() {
-            // Whoever inherits the grandchild may be slow to reap it: gone or a zombie.
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+            // A killed process dies when it next runs, and whoever inherits it may be slow to reap it: on a busy machine
+            // both take a moment. It would sleep for ten minutes if it were not for the signal.
+            let dead = || {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                stat.is_empty() || stat.contains(") Z ")
+            };
+            let until = std::time::Instant::now() + Duration::from_secs(10);
+            while !dead() && std::time::Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(dead(), "{pid} lives on");
         }
     }
 
