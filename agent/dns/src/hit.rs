@@ -18,9 +18,16 @@ use crate::{
     zone::{Suffixes, Zone, Zones},
 };
 
-/// What became of a packet.
-#[expect(clippy::large_enum_variant, reason = "returned in place; a box would cost every miss an allocation")]
-pub(crate) enum Hit<'a> {
+/// A query that can be looked up, and under what.
+pub(crate) struct Asked<'a> {
+    pub(crate) query: Query<'a>,
+    pub(crate) key: Key,
+    /// The key's, in this table.
+    hash: u64,
+}
+
+/// What became of a query.
+pub(crate) enum Hit {
     /// The answer is in the buffer. `refresh`: the key to ask upstream for, behind the client's back.
     Fresh {
         refresh: Option<Box<[u8]>>,
@@ -29,12 +36,17 @@ pub(crate) enum Hit<'a> {
         reason: StaleReason,
         refresh: Option<Box<[u8]>>,
     },
-    /// No query that can be looked up; the buffer says so.
+    /// The core must see to it.
+    Miss,
+}
+
+/// A packet that is no query that can be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Odd {
+    /// The buffer says so.
     Refused,
     /// Not worth an answer.
     Dropped,
-    /// The core must see to it.
-    Miss(Query<'a>, Key),
 }
 
 /// What the policy must know of a zone.
@@ -50,65 +62,69 @@ pub(crate) struct ZoneState {
 /// RFC 8767 §5: at most 30 s in a stale record's TTL.
 const STALE_TTL_S: u32 = 30;
 
-/// Answers a packet from the cache if that is all it takes. `state_of` is asked only when the answer hangs on it.
-pub(crate) fn answer<'a>(
+/// Reads a packet; one that is no query is answered here, or not at all.
+pub(crate) fn read<'a>(table: &Table, packet: &'a [u8], out: &mut Vec<u8>) -> Result<Asked<'a>, Odd> {
+    let query = wire::read_query(packet).map_err(|why| {
+        reply::write_refusal(out, packet, why);
+        if out.is_empty() { Odd::Dropped } else { Odd::Refused }
+    })?;
+    let key = Key::of(&query);
+    let hash = table.hash_key(&key);
+    Ok(Asked { query, key, hash })
+}
+
+/// Answers a query from the cache if that is all it takes. `state_of` is asked only when the answer hangs on it.
+pub(crate) fn answer(
     table: &Table,
     state_of: impl Fn(&Key) -> Option<ZoneState>,
-    packet: &'a [u8],
+    asked: &Asked<'_>,
     transport: Transport,
     now: Moment,
     out: &mut Vec<u8>,
-) -> Hit<'a> {
-    let query = match wire::read_query(packet) {
-        Ok(query) => query,
-        Err(why) => {
-            reply::write_refusal(out, packet, why);
-            return if out.is_empty() { Hit::Dropped } else { Hit::Refused };
-        }
-    };
-    let key = Key::of(&query);
-    let Ok(Some(entry)) = table.try_find(&key) else { return Hit::Miss(query, key) };
+) -> Hit {
+    let Asked { query, key, hash } = asked;
+    let Ok(Some(entry)) = table.try_find_hashed(key, *hash) else { return Hit::Miss };
     let held = match entry.stale_for(now) {
         None => {
             let left = now.until(entry.expires());
             if !policy::near_expiry(left, entry.ttl()) {
-                write_fresh(out, &query, transport, &entry, now);
+                write_fresh(out, query, transport, &entry, now);
                 return Hit::Fresh { refresh: None };
             }
             Held::Fresh { left, ttl: entry.ttl() }
         }
         Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
     };
-    let Some(state) = state_of(&key) else { return Hit::Miss(query, key) };
+    let Some(state) = state_of(key) else { return Hit::Miss };
     if let Some(stale) = entry.stale_for(now)
         && (state.guarded || state.max_stale.is_none_or(|most| stale > most))
     {
-        return Hit::Miss(query, key);
+        return Hit::Miss;
     }
     let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
     // Who would have to wait is the core's guest; how long does not matter here.
     match policy::plan(held, state.upstreams, Duration::ZERO, now) {
         Plan::Reply => {
-            write_fresh(out, &query, transport, &entry, now);
+            write_fresh(out, query, transport, &entry, now);
             Hit::Fresh { refresh: None }
         }
         Plan::ReplyThenRefresh => {
-            write_fresh(out, &query, transport, &entry, now);
+            write_fresh(out, query, transport, &entry, now);
             Hit::Fresh { refresh: refresh() }
         }
         Plan::ReplyStale(reason) => {
-            write_stale(out, &query, transport, &entry, reason, now);
+            write_stale(out, query, transport, &entry, reason, now);
             Hit::Stale { reason, refresh: None }
         }
         Plan::ReplyStaleThenRefresh(reason) => {
-            write_stale(out, &query, transport, &entry, reason, now);
+            write_stale(out, query, transport, &entry, reason, now);
             Hit::Stale { reason, refresh: refresh() }
         }
         Plan::ReplyStaleThenAsk(_)
         | Plan::ForwardOrReplyStale { .. }
         | Plan::Forward
         | Plan::ForwardPaced
-        | Plan::ReplyFailure => Hit::Miss(query, key),
+        | Plan::ReplyFailure => Hit::Miss,
     }
 }
 
@@ -185,8 +201,17 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn answer<'a>(&self, packet: &'a [u8], now: Moment, out: &mut Vec<u8>) -> Hit<'a> {
-        answer(&self.table, |key| self.zones.of(key), packet, Transport::Udp, now, out)
+    pub(crate) fn read<'a>(&self, packet: &'a [u8], out: &mut Vec<u8>) -> Result<Asked<'a>, Odd> {
+        read(&self.table, packet, out)
+    }
+
+    pub(crate) fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
+        answer(&self.table, |key| self.zones.of(key), asked, Transport::Udp, now, out)
+    }
+
+    /// Has the answers to all of these come nearer, side by side.
+    pub(crate) fn prefetch<'a>(&self, asked: impl Iterator<Item = &'a Asked<'a>> + Clone) {
+        self.table.prefetch(&asked.map(|asked| asked.hash));
     }
 
     /// The wish for a refresh could not be passed on; the next hit may try again.

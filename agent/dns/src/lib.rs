@@ -13,6 +13,7 @@
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
 //! | [`server`] | shell | sockets and the one loop that owns the resolver |
+//! | `prefetch` | pure | entries of a whole batch on their way from memory at once |
 //! | `datagrams`, `batch` | shell | threads that answer clients' datagrams, many in one system call |
 //! | [`upstream`] | shell | hickory as the transport to upstreams |
 //! | [`snapshot`] | shell | the cache on disk |
@@ -46,6 +47,7 @@ pub mod name;
 pub mod pace;
 pub mod pinned;
 pub mod policy;
+mod prefetch;
 mod present;
 pub mod recovery;
 pub mod reply;

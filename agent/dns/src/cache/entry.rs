@@ -11,6 +11,7 @@ use std::{
 use crate::{
     moment::Moment,
     name::Key,
+    prefetch::prefetch,
     reply::Kept,
     wire::{Answer, HEADER_LEN, Verdict},
 };
@@ -164,6 +165,11 @@ impl Entry {
         key.split_last().is_some_and(|(&flags, question)| {
             flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
         })
+    }
+
+    /// Has the message come from memory.
+    pub(super) fn prefetch_message(&self) {
+        prefetch(&*self.block);
     }
 
     pub fn kept(&self) -> Kept<'_> {

@@ -9,6 +9,7 @@ use hashbrown::{HashTable, hash_table};
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
 use super::{entry::Entry, slab::Slab};
+use crate::prefetch::prefetch;
 
 /// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.
 pub type Slot = u32;
@@ -54,10 +55,27 @@ impl Table {
 
     /// For any thread. Do not wait for anything while holding what it returns.
     pub fn try_find(&self, key: &[u8]) -> Result<Option<Held<'_>>, Busy> {
-        let hash = self.hash_key(key);
+        self.try_find_hashed(key, self.hash_key(key))
+    }
+
+    /// The same for a key whose [`Self::hash_key`] is known.
+    pub(crate) fn try_find_hashed(&self, key: &[u8], hash: u64) -> Result<Option<Held<'_>>, Busy> {
         let shard = self.shards[shard_of(hash)].try_read().ok_or(Busy)?;
         let Some(place) = shard.find(hash, key) else { return Ok(None) };
         Ok(RwLockReadGuard::try_map(shard, |shard| shard.entry(place)).ok())
+    }
+
+    /// Has what these hashes lead to come from memory: first all entries, then all their messages. Leads to nothing more
+    /// than a hint, so a shard that is busy is left out.
+    pub(crate) fn prefetch(&self, hashes: &(impl Iterator<Item = u64> + Clone)) {
+        let each = |seen: fn(&Entry)| {
+            for hash in hashes.clone() {
+                let Some(shard) = self.shards[shard_of(hash)].try_read() else { continue };
+                shard.index.iter_hash(hash).filter_map(|&place| shard.entry(place)).for_each(seen);
+            }
+        };
+        each(prefetch::<Entry>);
+        each(Entry::prefetch_message);
     }
 
     pub(super) fn find(&self, key: &[u8]) -> Option<Slot> {
@@ -139,7 +157,7 @@ impl Table {
         Hold(self.shards[parts(at).0].write())
     }
 
-    fn hash_key(&self, key: &[u8]) -> u64 {
+    pub(crate) fn hash_key(&self, key: &[u8]) -> u64 {
         key.split_last().map_or(0, |(&flags, question)| self.hash(question, flags))
     }
 

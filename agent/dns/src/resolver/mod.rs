@@ -47,7 +47,7 @@ use crate::{
     fire_drill::FireDrill,
     group::CLIENT_TIMER_MAX,
     guard,
-    hit::{self, Hit, Reader, ZoneStates},
+    hit::{self, Hit, Odd, Reader, ZoneStates},
     local::LocalNames,
     moment::Moment,
     name::Key,
@@ -268,7 +268,14 @@ impl Resolver {
         self.counts.queries += 1;
         let zones = &self.zones;
         let state_of = |key: &Key| Some(zones.get(zones.of_key(key)).state());
-        match hit::answer(self.cache.table(), state_of, packet, transport, now, out) {
+        let asked = match hit::read(self.cache.table(), packet, out) {
+            Ok(asked) => asked,
+            Err(odd) => {
+                self.counts.unreadable += 1;
+                return if odd == Odd::Refused { Outcome::Reply } else { Outcome::Drop };
+            }
+        };
+        match hit::answer(self.cache.table(), state_of, &asked, transport, now, out) {
             Hit::Fresh { refresh } => {
                 self.counts.hits_fresh += 1;
                 self.last_minute.on_answer(false, now);
@@ -285,15 +292,7 @@ impl Resolver {
                 }
                 Outcome::Reply
             }
-            Hit::Refused => {
-                self.counts.unreadable += 1;
-                Outcome::Reply
-            }
-            Hit::Dropped => {
-                self.counts.unreadable += 1;
-                Outcome::Drop
-            }
-            Hit::Miss(query, key) => self.on_miss(query, &key, packet, client, transport, now, out),
+            Hit::Miss => self.on_miss(asked.query, &asked.key, packet, client, transport, now, out),
         }
     }
 
