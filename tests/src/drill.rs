@@ -3,7 +3,7 @@
 //! A drill is a scenario file (`scenarios/d*.txt`) with an `outage` line; its score is what the log says of that time.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -95,6 +95,8 @@ pub struct Score {
     pub clear_ms: Option<u64>,
     /// Seconds in which a name was answered with what is not true (any more), summed over names.
     pub wrong_name_seconds: usize,
+    /// From the beginning of the outage to the last answer that was not true (any more).
+    pub untrue_for_s: u64,
     /// How far the runway that was announced lies from the end that came, or from itself over the outage.
     pub runway_error_s: u64,
     /// Without us, in the same outage.
@@ -132,6 +134,13 @@ impl Score {
             "openai" => {
                 self.right_percent >= 100.0 && self.names_seen >= 4_900 && self.upstream_alert_ms.is_some()
             }
+            // Nothing but lies for one name, or none for any: every name is answered with what is true.
+            "d1" | "d2" | "d3" | "d4" => self.right_percent >= 100.0 && self.wrong_name_seconds == 0,
+            // A name that nobody knew before has the portal's address, until its turn comes in the recovery after that.
+            "d5" => self.right_percent >= 100.0 && self.untrue_for_s <= 14 * 60,
+            // What is really gone is held for a quarter of the 40 minutes that it was good, from the first time that a client
+            // asks for it. The demand is `vanish_grace`.
+            "d6" => self.untrue_for_s <= 15 * 60,
             _ => true,
         }
     }
@@ -217,6 +226,7 @@ impl Drill {
             upstream_alert_ms: upstream_alert.map(|alert| millis(alert.at.saturating_sub(from))),
             clear_ms: clear.map(|alert| millis(alert.at.saturating_sub(until))),
             wrong_name_seconds: wrong_name_seconds(log, from, self.scenario.end),
+            untrue_for_s: untrue_until(log, from).saturating_sub(from).as_secs(),
             runway_error_s: self.runway_error(log).as_secs(),
             plain: plain.map(|log| self.score_plain(log, from, until)),
         }
@@ -249,6 +259,8 @@ impl Drill {
         let ends: Vec<Duration> = log
             .samples
             .iter()
+            // The end is announced where no upstream answers.
+            .filter(|sample| log.state_at("dns-upstream", sample.at) == 2)
             .filter(|sample| sample.at >= from && sample.at < until && !sample.runway.is_zero())
             .map(|sample| sample.at + sample.runway)
             .collect();
@@ -260,6 +272,18 @@ impl Drill {
             Some(answer) => answer.asked.abs_diff(first).max(answer.asked.abs_diff(last)),
             None => last.saturating_sub(first),
         }
+    }
+
+    /// What the check results said, and when, since the outage began.
+    pub fn texts(&self, run: &Run) -> String {
+        let mut text = format!("{} {}\n", self.name, self.variant);
+        let from = self.scenario.outage.0;
+        for alert in run.log.alerts.iter().filter(|alert| alert.at >= from) {
+            let state = ["OK", "WARNING", "CRITICAL"].get(usize::from(alert.state)).unwrap_or(&"UNKNOWN");
+            let at = alert.at.saturating_sub(from).as_secs_f64();
+            let _ = writeln!(text, "{at:>9.1} s  {:<12} {state:<8} {}", alert.sensor, alert.text);
+        }
+        text
     }
 
     /// The first run's course, minute by minute, with us and without.
@@ -345,6 +369,14 @@ fn p99_ms(answers: &[&Answered]) -> u64 {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn per_second(log: &Log, from: Duration, until: Duration) -> f64 {
     log.sent_in(from, until) as f64 / until.saturating_sub(from).as_secs_f64()
+}
+
+/// When a program was last told what is not true (any more), of questions since `from`.
+fn untrue_until(log: &Log, from: Duration) -> Duration {
+    let untrue = log.asked_in(from, Duration::MAX).filter(|answer| {
+        matches!(answer.worth, Judgement::Wrong | Judgement::Old) && answer.why == Asker::Program
+    });
+    untrue.map(|answer| answer.asked).max().unwrap_or(from)
 }
 
 fn wrong_name_seconds(log: &Log, from: Duration, until: Duration) -> usize {
@@ -454,16 +486,17 @@ mod tests {
     fn in_the_openai_outage_every_name_seen_before_is_answered_right() {
         for drill in all().iter().filter(|drill| drill.name == "d1") {
             let score = drill.run(0, false).score;
-            assert_eq!((score.usable_percent, score.usable_after_percent), (100.0, 100.0), "{score:?}");
+            assert_eq!((score.right_percent, score.usable_after_percent), (100.0, 100.0), "{score:?}");
             assert_eq!(score.wrong_name_seconds, 0, "{score:?}");
             assert!(score.alert_ms.is_some() && score.clear_ms.is_some(), "{score:?}");
+            assert!(score.kept(), "{score:?}");
         }
     }
 
     /// A seed that a drill complains of must repeat the run, although hash tables are seeded by chance.
     #[test]
     fn the_same_seed_gives_the_same_run() {
-        for drill in all().iter().filter(|drill| drill.name == "openai") {
+        for drill in all().iter().filter(|drill| drill.name != "d1") {
             let [one, other] = [(), ()].map(|()| drill.run(7, false));
             assert_eq!(one.log.sent, other.log.sent, "{} {}", drill.name, drill.variant);
             assert!(one.log.answers == other.log.answers, "{} {}", drill.name, drill.variant);

@@ -176,6 +176,10 @@ pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -
         (Held::Withheld { reason, ask: false }, _) | (Held::Withheld { reason, .. }, Upstreams::Down) => {
             Plan::ReplyStale(reason)
         }
+        // The recovery cannot ask for what a trip covers; the trip itself does, at its own pace.
+        (Held::Withheld { reason: StaleReason::HeldTrip, .. }, Upstreams::Recovering) => {
+            Plan::ReplyStaleThenAsk(StaleReason::HeldTrip)
+        }
         (Held::Withheld { reason, .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(reason),
         (Held::Withheld { reason, .. }, _) => Plan::ReplyStaleThenAsk(reason),
         (Held::Failed, _) => Plan::ReplyFailure,

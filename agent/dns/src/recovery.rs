@@ -73,6 +73,9 @@ const UNKNOWN_SPREAD_S: f64 = 30.0;
 const PER_SECOND_UNKNOWN: std::ops::RangeInclusive<f64> = 2.0..=20.0;
 /// A recovery is watched this long even if there is nothing to refresh.
 const LASTS_LEAST: Duration = Duration::from_secs(2);
+/// Upstreams that come and go, or are slow, keep it running without getting it anywhere. When they are well in the end, it begins
+/// again: else the first look finds everything tried, and clients refresh at once what is stale.
+pub(crate) const OUTDATED_AFTER: Duration = Duration::from_secs(10);
 const END_LOOKED_FOR_EVERY: Duration = Duration::from_millis(250);
 /// Hot names got this share of the questions …
 const HOT_PERCENT: u64 = 80;
@@ -216,6 +219,24 @@ impl Recovery {
         self.running = Some(running);
     }
 
+    /// The same again with what is stale by now, as fast as it went so far.
+    pub fn begin_again(&mut self, before: Option<f64>, names: Vec<Candidate>, now: Moment) {
+        let old = self.running.take();
+        self.begin(before, names, now);
+        if let Some(old) = old {
+            self.running = self.running.take().map(|new| Running {
+                since: now,
+                next_at: now.max(old.paused_until),
+                first: new.first,
+                again: new.again,
+                places: new.places,
+                arrivals: new.arrivals,
+                progress: new.progress,
+                ..old
+            });
+        }
+    }
+
     /// The upstreams are gone again, or nobody cares any more.
     pub fn stop(&mut self) {
         self.running = None;
@@ -223,6 +244,11 @@ impl Recovery {
 
     pub fn running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// It began so long ago that what it verified then may have expired since.
+    pub fn outdated(&self, now: Moment) -> bool {
+        self.running.as_ref().is_some_and(|running| now.since(running.since) >= OUTDATED_AFTER)
     }
 
     pub fn progress(&self) -> Progress {

@@ -85,6 +85,8 @@ pub struct Zone {
     pub(crate) group: Group,
     /// The group's health as last reviewed.
     pub(crate) health: Upstreams,
+    /// Since when it is that.
+    pub(crate) health_since: Moment,
     /// Since when the outage lasts; it is over when the recovery is.
     pub(crate) down_at: Option<Moment>,
     /// What is refreshed after an outage, and how fast.
@@ -116,6 +118,7 @@ impl Zone {
             guard: Guard::new(&settings.suffix, settings.guard.clone()),
             settings,
             health: Upstreams::Healthy,
+            health_since: now,
             down_at: None,
             recovery: Recovery::new(host),
             warm: warm::Budget::new(now),

@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         steps.run("drill", |_| {
             drill(&["openai", "--seeds", "100"].map(String::from)).map(|()| Outcome::Passed)
         });
-        steps.run("drills", |_| drill(&["d1", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
+        steps.run("drills", |_| drill(&["all", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
         steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
         steps.run("licences", |count| deny::step(strict, count));
         let mut package = None;

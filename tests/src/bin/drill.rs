@@ -65,6 +65,9 @@ struct Options {
     /// No plain cache beside the first run
     #[arg(long)]
     alone: bool,
+    /// Print what the check results said in each drill's first run, and when
+    #[arg(long)]
+    texts: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -99,6 +102,9 @@ fn main() -> Result<ExitCode> {
                 "{} {} breaks its promise with seed {seed}: {:?}",
                 drill.name, drill.variant, run.score
             );
+        }
+        if options.texts && seed == first {
+            print!("{}", drill.texts(run));
         }
         if let Some(folder) = options.svg.as_ref().filter(|_| seed == first) {
             let variant = drill.variant.replace(", ", "-");

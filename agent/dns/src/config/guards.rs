@@ -1,4 +1,4 @@
-//! What an operator says about the guards: the same four keys in `[dns]` and for one zone.
+//! What an operator says about the guards: the same five keys in `[dns]` and for one zone.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use dogwatch_daemon::{
 
 use crate::guard;
 
-/// `guards`, `vanish_grace`, `hot_vanish_grace`, `mass_grace`: the same keys for all names and for one zone.
+/// `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace`, `mass_grace`: the same keys for all names and for one zone.
 pub(super) fn apply(
     rules: &mut guard::Rules,
     guards: Option<&Vec<Spanned<String>>>,
-    graces: [&Option<Spanned<Span>>; 3],
+    graces: [&Option<Spanned<Span>>; 4],
     source: &Source,
     problems: &mut Problems,
 ) {
@@ -33,7 +33,8 @@ pub(super) fn apply(
             }
         }
     }
-    let fields = [&mut rules.vanish_grace, &mut rules.hot_vanish_grace, &mut rules.mass_grace];
+    let fields =
+        [&mut rules.vanish_grace, &mut rules.hot_vanish_grace, &mut rules.empty_grace, &mut rules.mass_grace];
     for (field, written) in fields.into_iter().zip(graces) {
         let Some(written) = written else { continue };
         *field = written.get_ref().0;

@@ -56,6 +56,7 @@ struct DnsTable {
     guards: Option<Vec<Spanned<String>>>,
     vanish_grace: Option<Spanned<Span>>,
     hot_vanish_grace: Option<Spanned<Span>>,
+    empty_grace: Option<Spanned<Span>>,
     mass_grace: Option<Spanned<Span>>,
     pinned: Option<Vec<Spanned<pinned::PinnedFile>>>,
     pin_own: Option<bool>,
@@ -229,7 +230,7 @@ impl DnsTable {
                 Err(message) => problems.add(source, metrics.span(), message),
             }
         }
-        let graces = [&self.vanish_grace, &self.hot_vanish_grace, &self.mass_grace];
+        let graces = [&self.vanish_grace, &self.hot_vanish_grace, &self.empty_grace, &self.mass_grace];
         guards::apply(&mut config.guard, self.guards.as_ref(), graces, source, problems);
         if let Some(path) = &self.state_dir {
             config.state_dir.clone_from(path);
@@ -373,12 +374,14 @@ mod tests {
         assert_eq!(load("[dns]\n").unwrap().guard, guard::Rules::default());
         let off = load("[dns]\nguards = []\n").unwrap().guard;
         assert!(!off.vanish && !off.mass_vanish && !off.convergence);
-        let some =
-            load("[dns]\nguards = [\"mass-vanish\"]\nvanish_grace = \"5m\"\nhot_vanish_grace = \"1h\"\n");
+        let some = load(
+            "[dns]\nguards = [\"mass-vanish\"]\nvanish_grace = \"5m\"\nhot_vanish_grace = \"1h\"\nempty_grace = \"30m\"\n",
+        );
         let some = some.unwrap().guard;
         assert!(!some.vanish && some.mass_vanish && !some.convergence);
         assert_eq!(some.vanish_grace, Duration::from_mins(5));
         assert_eq!(some.hot_vanish_grace, Duration::from_hours(1));
+        assert_eq!(some.empty_grace, Duration::from_mins(30));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(super) struct ZoneTable {
     guards: Option<Vec<Spanned<String>>>,
     vanish_grace: Option<Spanned<Span>>,
     hot_vanish_grace: Option<Spanned<Span>>,
+    empty_grace: Option<Spanned<Span>>,
     mass_grace: Option<Spanned<Span>>,
 }
 
@@ -113,7 +114,8 @@ impl<'a> Written<'a> {
             let own = zone.ca_file.and_then(|at| read_authorities(at, problems));
             let mut guard = config.guard.clone();
             for (source, table) in zone.guards {
-                let graces = [&table.vanish_grace, &table.hot_vanish_grace, &table.mass_grace];
+                let graces =
+                    [&table.vanish_grace, &table.hot_vanish_grace, &table.empty_grace, &table.mass_grace];
                 guards::apply(&mut guard, table.guards.as_ref(), graces, source, problems);
             }
             let zone = ZoneSettings {

@@ -8,8 +8,10 @@ use crate::moment::Moment;
 /// What upstream says of the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// NXDOMAIN, or nothing of this type.
+    /// NXDOMAIN; or nothing of this type, though the name's address is well.
     Gone,
+    /// NOERROR without a record: the name is there, and leads to nothing.
+    Empty,
     /// Only addresses that lead nowhere: 0.0.0.0, loopback, link-local.
     Nowhere,
     /// An address that many names have moved to.
@@ -58,6 +60,8 @@ pub struct Hold {
 
 /// Any known name is held this long: until it is clear whether it is alone.
 pub(super) const JUDGING: Duration = Duration::from_mins(1);
+/// An empty answer for a hot name is an accident if the name was good for this long.
+const STEADY: Duration = Duration::from_mins(30);
 /// A name is held for this part of the time that it was good.
 const SHARE: u32 = 4;
 /// Upstream is asked again after this, doubling …
@@ -119,15 +123,23 @@ impl Hold {
     }
 
     fn grace(&self, rules: &Rules) -> Duration {
+        let steady = self.known.hot && self.known.good_for >= STEADY;
+        if self.reason == Reason::Empty && steady && rules.vanish {
+            // Who takes a name out of use deletes it. A name in use that is left with no address is what a broken automaton
+            // makes (AWS), and no address is worse than the old one.
+            return rules.empty_grace;
+        }
         let share = (self.known.good_for / SHARE).max(JUDGING);
         let most = match self.reason {
             // Only as long as the trip.
             Reason::Converged(_) => Duration::ZERO,
-            Reason::Gone | Reason::Nowhere if !rules.vanish => JUDGING,
+            Reason::Gone | Reason::Empty | Reason::Nowhere if !rules.vanish => JUDGING,
             // Its users would rather have the old address, whoever agrees: all upstreams ask the same broken authority.
-            Reason::Gone | Reason::Nowhere if self.known.hot => rules.hot_vanish_grace,
-            Reason::Gone | Reason::Nowhere if self.witnesses.confirmed() => JUDGING.min(rules.vanish_grace),
-            Reason::Gone | Reason::Nowhere => rules.vanish_grace,
+            Reason::Gone | Reason::Empty | Reason::Nowhere if self.known.hot => rules.hot_vanish_grace,
+            Reason::Gone | Reason::Empty | Reason::Nowhere if self.witnesses.confirmed() => {
+                JUDGING.min(rules.vanish_grace)
+            }
+            Reason::Gone | Reason::Empty | Reason::Nowhere => rules.vanish_grace,
         };
         share.min(most)
     }

@@ -7,9 +7,11 @@
 //! ```text
 //!  single vanish     a known name turns NXDOMAIN, empty, or to an address that leads nowhere
 //!                    → held for a quarter of the time it was good, 1 min at least; at most `vanish_grace`, or
-//!                      `hot_vanish_grace` if it is asked for again and again; 1 min if another upstream agrees and it is not hot
+//!                      `hot_vanish_grace` if it is asked for again and again; 1 min if another upstream agrees and it is not hot;
+//!                      `empty_grace` if its answer is empty, and it is hot and was good for half an hour
 //!  mass vanish       five names among the last 25 answers of a minute → a trip: the names of that domain, or all, are held
-//!                    until canaries are back, at most as long as the steadiest was good, `vanish_grace` to `mass_grace`
+//!                    until canaries are back, or four times as many neighbours prove to be well; at most as long as the
+//!                    steadiest was good, `vanish_grace` to `mass_grace`
 //!  mass convergence  five names from three places move to one address that was never seen → those that moved go back and are
 //!                    held, until they have other addresses, or other upstreams confirm them, or the same bound
 //! ```
@@ -55,6 +57,8 @@ pub struct Rules {
     pub vanish_grace: Duration,
     /// For names that are asked for again and again.
     pub hot_vanish_grace: Duration,
+    /// For those that were good for half an hour or more and have an empty answer now.
+    pub empty_grace: Duration,
     pub mass_grace: Duration,
 }
 
@@ -65,8 +69,9 @@ impl Default for Rules {
             mass_vanish: true,
             convergence: true,
             vanish_grace: Duration::from_mins(15),
-            // AWS's empty record lasted 2 h 37 (Oct 2025).
             hot_vanish_grace: Duration::from_hours(4),
+            // AWS's empty record lasted 2 h 37 (Oct 2025).
+            empty_grace: Duration::from_hours(4),
             // Facebook was away for 6 h (Oct 2021); somebody has been paged by then.
             mass_grace: Duration::from_hours(6),
         }
@@ -80,7 +85,7 @@ impl Rules {
 
     fn cares(&self, reason: Reason) -> bool {
         match reason {
-            Reason::Gone => self.vanish || self.mass_vanish,
+            Reason::Gone | Reason::Empty => self.vanish || self.mass_vanish,
             Reason::Nowhere => self.vanish || self.mass_vanish || self.convergence,
             Reason::Converged(_) => self.convergence,
         }
@@ -88,7 +93,11 @@ impl Rules {
 
     /// The longest that any name may be held.
     pub fn bound(&self) -> Duration {
-        self.mass_grace.max(self.hot_vanish_grace).max(self.vanish_grace).max(hold::JUDGING)
+        self.mass_grace
+            .max(self.hot_vanish_grace)
+            .max(self.empty_grace)
+            .max(self.vanish_grace)
+            .max(hold::JUDGING)
     }
 }
 
@@ -196,7 +205,9 @@ const PASSES_MAX: usize = 64;
 pub const PASS: Duration = Duration::from_hours(1);
 /// Upstream queries for each client query while a trip holds; the issue allows 0.05.
 const ASKS_PER_QUERY: f32 = 0.03;
-const CREDIT_MAX: f32 = 4.0;
+const CREDIT_MAX: f32 = 8.0;
+/// A name that was denied waits for so many times the credit: others go first.
+const DENIED_WAITS: f32 = 2.0;
 /// Names that one upstream denies and another has, within [`evidence::WINDOW`], until the first is taken for a liar.
 const LIES: usize = 3;
 
@@ -294,7 +305,9 @@ impl Guard {
         }
         self.credit = (self.credit + ASKS_PER_QUERY).min(CREDIT_MAX);
         let why = hold.map_or(Why::Trip, |hold| Why::Hold(hold.reason));
-        Some(Stance { why, ask: self.credit >= cost(upstreams) })
+        // Canaries go round those that were denied; how their neighbours are, only clients' questions tell.
+        let wanted = if hold.is_some() { DENIED_WAITS } else { 1.0 };
+        Some(Stance { why, ask: self.credit >= cost(upstreams) * wanted })
     }
 
     /// Upstream is being asked because [`Stance::ask`] said so.
@@ -314,7 +327,7 @@ impl Guard {
             return false;
         }
         match reason {
-            Reason::Gone | Reason::Nowhere => {
+            Reason::Gone | Reason::Empty | Reason::Nowhere => {
                 self.holds.get(key).is_none_or(|hold| self.holds_now(name, hold, now))
             }
             Reason::Converged(address) => self.trips.iter().any(|trip| trip.cause.is_at(address)),
@@ -423,13 +436,20 @@ impl Guard {
         if self.evidence.watches(now) {
             self.note(Item::new(now, key, What::Still));
         }
-        let Some(hold) = self.holds.remove(key) else { return };
-        self.counts.returned += 1;
         let name = name_of(key);
+        let Some(hold) = self.holds.remove(key) else {
+            for index in (0..self.trips.len()).rev() {
+                if self.trips[index].freezes(name) && self.trips[index].on_alive(name) {
+                    self.end_trip(index, End::Few, now);
+                }
+            }
+            return;
+        };
+        self.counts.returned += 1;
         for index in (0..self.trips.len()).rev() {
             let trip = &mut self.trips[index];
             let of_this = match hold.reason {
-                Reason::Gone | Reason::Nowhere => trip.freezes(name),
+                Reason::Gone | Reason::Empty | Reason::Nowhere => trip.freezes(name),
                 Reason::Converged(address) => trip.cause.is_at(address),
             };
             if of_this && trip.on_returned(now) {
@@ -558,7 +578,7 @@ impl Guard {
 
     fn until(&self, name: &[u8], hold: &Hold) -> Moment {
         let trips = self.trips.iter().filter(|trip| match hold.reason {
-            Reason::Gone | Reason::Nowhere => trip.freezes(name),
+            Reason::Gone | Reason::Empty | Reason::Nowhere => trip.freezes(name),
             Reason::Converged(address) => trip.cause.is_at(address),
         });
         // However trips follow each other, no name is held for longer than the longest grace.
@@ -633,10 +653,15 @@ impl Guard {
         // A trip of all names makes those of single domains superfluous.
         self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
         let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
-        for (key, hold) in &self.holds {
-            if hold.reason.vanish() && is_below(name_of(key), &trip.scope) {
-                trip.on_denied(key, hold.known, true);
-            }
+        // In the order in which they went: that of the table is chance.
+        let mut gone: Vec<(&Box<[u8]>, &Hold)> = self
+            .holds
+            .iter()
+            .filter(|(key, hold)| hold.reason.vanish() && is_below(name_of(key), &trip.scope))
+            .collect();
+        gone.sort_unstable_by_key(|&(key, hold)| (hold.since, key));
+        for (key, hold) in gone {
+            trip.on_denied(key, hold.known, true);
         }
         self.start_trip(trip);
         true
@@ -758,7 +783,8 @@ impl Guard {
 }
 
 fn cost(upstreams: usize) -> f32 {
-    f32::from(u16::try_from(upstreams.clamp(1, 8)).unwrap_or(1))
+    // A flight has three tries.
+    f32::from(u16::try_from(upstreams.clamp(1, 3)).unwrap_or(1))
 }
 
 /// Whether `name` is `suffix` or below it. Both in wire format and lower case.

@@ -66,6 +66,7 @@ impl fmt::Display for End {
             Self::Bound => "the grace is over, upstream is believed",
             Self::Accepted => "accepted by a person",
             Self::Confirmed => "other upstreams confirm it",
+            Self::Few => "its neighbours are well",
             Self::SwitchedOff => "the guard is switched off",
         })
     }

@@ -71,6 +71,27 @@ fn a_name_that_vanishes_alone_is_held_for_a_quarter_of_its_good_time_within_boun
 }
 
 #[test]
+fn an_empty_answer_for_a_hot_and_steady_name_is_held_for_hours_and_honoured_then() {
+    let held_for = |known, rules: Rules| {
+        let mut guard = Guard::new(&[0], rules);
+        let mut now = Moment::START;
+        while guard.on_gone(&key("dynamodb.example"), known, Reason::Empty, TWO, now) {
+            now = now + SECOND * 10;
+            assert!(now.since(Moment::START) < HOUR * 24, "held for ever");
+        }
+        now.since(Moment::START)
+    };
+    // Two hours and 37 minutes of it, on a host that has known the name since lunch.
+    assert_eq!(held_for(hot(MINUTE * 40), Rules::default()), HOUR * 4);
+    assert_eq!(held_for(hot(MINUTE * 20), Rules::default()), MINUTE * 5);
+    assert_eq!(held_for(cold(HOUR * 100), Rules::default()), MINUTE);
+    let short = Rules { empty_grace: MINUTE * 30, ..Rules::default() };
+    assert_eq!(held_for(hot(HOUR * 100), short), MINUTE * 30);
+    let off = Rules { vanish: false, ..Rules::default() };
+    assert_eq!(held_for(hot(HOUR * 100), off), MINUTE);
+}
+
+#[test]
 fn another_upstream_that_agrees_shortens_the_hold_but_not_of_a_hot_name() {
     let of = |known| held_for(&mut guard(), "www.example", known, TWO);
     assert_eq!(of(cold(HOUR * 100)), MINUTE);
@@ -259,6 +280,39 @@ fn a_real_decommission_is_honoured_when_the_steadiest_names_time_is_over() {
     }
     let ends: Vec<_> = std::iter::from_fn(|| guard.poll_event()).collect();
     assert!(matches!(ends[..], [_, Event::TripEnded { end: End::Bound, names: 5, .. }]), "{ends:?}");
+}
+
+#[test]
+fn a_trip_ends_when_its_neighbours_prove_to_be_well() {
+    let (mut guard, now) = (guard(), Moment::START);
+    trip_of_a_domain(&mut guard, now);
+    let well = |guard: &mut Guard, n: u32| {
+        guard.on_good(&key(&format!("well{n}.corp.example")), &[ip("192.0.2.1")], now + SECOND);
+    };
+    // The same name again and again says nothing more, nor do those of other domains.
+    for n in 0..19 {
+        well(&mut guard, n);
+        well(&mut guard, 0);
+        guard.on_good(&key(&format!("n{n}.other.example")), &[ip("192.0.2.1")], now + SECOND);
+    }
+    assert!(guard.tripped());
+    well(&mut guard, 19);
+    assert!(!guard.tripped());
+    let ends: Vec<Event> = std::iter::from_fn(|| guard.poll_event()).collect();
+    assert!(matches!(ends[..], [_, Event::TripEnded { end: End::Few, names: 5, .. }]), "{ends:?}");
+    // Each is held by itself, for its own grace; saying it again does not trip anything.
+    for n in 0..5 {
+        assert!(guard.on_gone(
+            &key(&format!("n{n}.corp.example")),
+            cold(HOUR),
+            Reason::Gone,
+            ALONE,
+            now + SECOND * 2
+        ));
+    }
+    assert!(!guard.tripped());
+    let later = now + MINUTE * 16;
+    assert!(!guard.on_gone(&key("n0.corp.example"), cold(HOUR), Reason::Gone, ALONE, later));
 }
 
 #[test]

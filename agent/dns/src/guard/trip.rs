@@ -1,7 +1,7 @@
 //! Many names vanish or move together: from then on until it is over.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -49,6 +49,8 @@ pub enum End {
     Accepted,
     /// Other upstreams say the same.
     Confirmed,
+    /// Most of the others were there all the time: these are gone by themselves, however many they are.
+    Few,
     SwitchedOff,
 }
 
@@ -69,6 +71,8 @@ pub struct Trip {
     pub(super) needed: u8,
     /// Names that another upstream confirmed, as hashes.
     confirmed: Vec<u64>,
+    /// Names that upstream has and never denied, as hashes.
+    alive: HashSet<u64>,
 }
 
 const CANARIES_MAX: usize = 16;
@@ -78,6 +82,11 @@ const CANARY_GAP: Duration = Duration::from_secs(2);
 const NEEDED: u8 = 3;
 /// … doubled with each relapse, up to this.
 const NEEDED_MOST: u8 = 24;
+/// Names that are well, for each that is gone, until the gone ones are no mass; and so many at least.
+const ALIVE_FOR_EACH: usize = 4;
+const ALIVE_LEAST: usize = 20;
+/// With more names gone than a quarter of this, only their return ends it.
+const ALIVE_MAX: usize = 4_096;
 const RELAPSE_WINDOW: Duration = Duration::from_mins(2);
 /// Names of a convergence that other upstreams must confirm.
 const CONFIRMED: usize = 3;
@@ -95,6 +104,7 @@ impl Trip {
             score: 0,
             needed,
             confirmed: Vec::new(),
+            alive: HashSet::new(),
         }
     }
 
@@ -131,6 +141,18 @@ impl Trip {
         self.score >= self.needed
     }
 
+    /// Upstream has a name that it never denied. Returns whether it is over: fewer than a fifth of all that were asked for are
+    /// gone, the share that would not have tripped it.
+    pub(super) fn on_alive(&mut self, name: &[u8]) -> bool {
+        let wanted = usize::try_from(self.names).unwrap_or(usize::MAX).saturating_mul(ALIVE_FOR_EACH);
+        let wanted = wanted.max(ALIVE_LEAST);
+        // More are not needed than decide, and none is where they never could.
+        if wanted <= ALIVE_MAX {
+            self.alive.insert(evidence::hash(name));
+        }
+        self.alive.len() >= wanted
+    }
+
     /// Returns whether other upstreams confirm enough of them.
     pub(super) fn on_confirmed(&mut self, key: &[u8], witnesses: Witnesses, now: Moment) -> bool {
         let name = evidence::hash(name_of(key));
@@ -156,8 +178,9 @@ impl Trip {
                 Cause::Converged(address) => hold.reason == super::Reason::Converged(address),
                 Cause::Gone | Cause::Nowhere => hold.reason.vanish() && is_below(name_of(key), &self.scope),
             };
-            let more = holds.iter().filter(|(key, hold)| ours(key, hold)).map(|(key, _)| key.clone());
-            self.canaries.extend(more.take(CANARIES_MAX));
+            let mut more: Vec<_> = holds.iter().filter(|(key, hold)| ours(key, hold)).collect();
+            more.sort_unstable_by_key(|&(key, hold)| (hold.since, key));
+            self.canaries.extend(more.into_iter().take(CANARIES_MAX).map(|(key, _)| key.clone()));
         }
         let canary = self.canaries.pop_front()?;
         self.canaries.push_back(canary.clone());

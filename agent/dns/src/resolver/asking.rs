@@ -13,6 +13,7 @@ use crate::{
     moment::Moment,
     name,
     policy::Upstreams,
+    recovery,
     reply::Transport,
     wire::{self, Answer, NoAnswer, rcode},
     zone::ZoneId,
@@ -420,6 +421,7 @@ impl Resolver {
         }
         self.counts.transitions += 1;
         let before = std::mem::replace(&mut zone.health, health);
+        let lasted = now.since(std::mem::replace(&mut zone.health_since, now));
         match (before, health) {
             (_, Upstreams::Down) => {
                 zone.down_at.get_or_insert(now);
@@ -427,6 +429,13 @@ impl Resolver {
                 self.give_stale_to_all(id, now);
             }
             (Upstreams::Down, _) => self.begin_recovery(id, now),
+            // What was verified while it came and went, or was slow, may be stale again.
+            (Upstreams::Recovering | Upstreams::Slow, Upstreams::Healthy)
+                if zone.recovery.outdated(now)
+                    && (before == Upstreams::Slow || lasted < recovery::OUTDATED_AFTER) =>
+            {
+                self.begin_recovery(id, now);
+            }
             (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}
         }
     }

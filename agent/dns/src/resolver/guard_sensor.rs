@@ -157,6 +157,7 @@ fn hold_text(zone: &Zone, key: &[u8], hold: &Hold, names: usize, now: Moment, wa
 
 fn says(reason: Reason) -> String {
     match reason {
+        Reason::Empty => "upstream's answer is empty (no record of this type)".into(),
         Reason::Gone => "upstream says the name or its records are gone".into(),
         Reason::Nowhere => "upstream gives an address that leads nowhere".into(),
         Reason::Converged(address) => {

@@ -14,7 +14,7 @@ use crate::{
     group::CLIENT_TIMER_MAX,
     guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
     moment::Moment,
-    name,
+    name::{self, Key},
     policy::{Held, StaleReason},
     wire::{self, Answer, Verdict},
     zone::ZoneId,
@@ -35,6 +35,7 @@ pub(super) enum Belief {
 
 /// Uses in an answer's last lifetimes that make a name hot: it is asked for again and again, not once in a while.
 const HOT_USES: u32 = 4;
+const TYPE_A: u16 = 1;
 /// While upstream is known to lie, what it says of names that nobody knew is kept no longer than this.
 const DISTRUSTED_TTL_S: u32 = 5;
 
@@ -48,6 +49,7 @@ impl Resolver {
         answer: &mut Answer,
         now: Moment,
     ) -> Belief {
+        let empty = answer.verdict == Verdict::NoData && !self.address_is_fresh(&flight.key, now);
         let zone = self.zones.get_mut(flight.zone);
         let new = addresses(message);
         let good = self
@@ -66,6 +68,7 @@ impl Resolver {
             return Belief::Take;
         };
         let reason = match answer.verdict {
+            Verdict::NoData if empty => Some(Reason::Empty),
             Verdict::NoData | Verdict::NxDomain => Some(Reason::Gone),
             Verdict::Positive if all_nowhere(&new) && !old.iter().copied().any(guard::leads_nowhere) => {
                 Some(Reason::Nowhere)
@@ -82,7 +85,11 @@ impl Resolver {
         if self.note_denial(flight, try_id, now) && !flight.pending() && flight.denial.is_none() {
             return Belief::Ignore;
         }
-        flight.denial.get_or_insert_with(|| Denial { reason, known, message: message.into() });
+        let denial = flight.denial.get_or_insert_with(|| Denial { reason, known, message: message.into() });
+        if reason == Reason::Gone {
+            // Of two denials the plainer one counts.
+            denial.reason = reason;
+        }
         let group = &self.zones.get(flight.zone).group;
         let another = group
             .choose(&flight.tried())
@@ -92,6 +99,15 @@ impl Resolver {
             Some(upstream) => Belief::AskToo(upstream),
             None => self.settle_denial(flight, now),
         }
+    }
+
+    /// Whether the A records of this key's name are known and not past their TTL: then a type was withdrawn, and the name is well.
+    fn address_is_fresh(&self, key: &[u8], now: Moment) -> bool {
+        let Some((question, dnssec_ok, checking_disabled)) = name::read_key(key) else { return false };
+        let address = Key::new(&wire::Question { kind: TYPE_A, ..question }, dnssec_ok, checking_disabled);
+        let entry = self.cache.find(address.as_bytes()).and_then(|slot| self.cache.get(slot));
+        question.kind != TYPE_A
+            && entry.is_some_and(|entry| entry.verdict == Verdict::Positive && entry.stale_for(now).is_none())
     }
 
     /// Nobody is left to ask: the good answer is held, or its time is over.
@@ -112,7 +128,7 @@ impl Resolver {
         let count = |upstreams: &[usize]| u8::try_from(upstreams.len()).unwrap_or(u8::MAX);
         let witnesses = Witnesses { asked: count(&asked), agreed: count(&agreed) };
         let held = match denial.reason {
-            Reason::Gone | Reason::Nowhere => {
+            Reason::Gone | Reason::Empty | Reason::Nowhere => {
                 let guard = &mut self.zones.get_mut(flight.zone).guard;
                 guard.on_gone(&flight.key, denial.known, denial.reason, witnesses, now)
             }
@@ -148,7 +164,7 @@ impl Resolver {
         let guard = &mut self.zones.get_mut(flight.zone).guard;
         let known = known(&entry, now);
         let alone = Witnesses { asked: 1, agreed: 1 };
-        if let Some(reason @ (Reason::Gone | Reason::Nowhere)) = settled {
+        if let Some(reason @ (Reason::Gone | Reason::Empty | Reason::Nowhere)) = settled {
             // The grace is over, or a person has said so, or the rules are off.
             let held = guard.on_gone(&flight.key, known, reason, alone, now);
             return if held { Belief::Hold(reason) } else { Belief::Take };
@@ -362,7 +378,7 @@ fn lies(state: State) -> bool {
 
 pub(super) fn stale_reason(why: guard::Why) -> StaleReason {
     match why {
-        guard::Why::Hold(Reason::Gone) => StaleReason::HeldGone,
+        guard::Why::Hold(Reason::Gone | Reason::Empty) => StaleReason::HeldGone,
         guard::Why::Hold(Reason::Nowhere) => StaleReason::HeldNowhere,
         guard::Why::Hold(Reason::Converged(_)) => StaleReason::HeldConverged,
         guard::Why::Trip => StaleReason::HeldTrip,

@@ -44,7 +44,11 @@ impl Resolver {
         let zone = self.zones.get_mut(id);
         zone.baseline.skip(now);
         let before = zone.baseline.known(now);
-        zone.recovery.begin(before, names, now);
+        if zone.recovery.outdated(now) && zone.health == Upstreams::Healthy {
+            zone.recovery.begin_again(before, names, now);
+        } else {
+            zone.recovery.begin(before, names, now);
+        }
         // What failed in the outage says nothing now.
         let zones = &self.zones;
         self.failures.forget(|key| zones.of_key(key) == id);

@@ -30,6 +30,8 @@ struct World {
     broken: Option<&'static str>,
     /// A name, and all below it, that upstreams rightly say is gone.
     gone: Option<&'static str>,
+    /// Whether names have AAAA records; `None`: what upstreams say of them is malformed.
+    ipv6: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +65,7 @@ impl World {
             answers: Vec::new(),
             broken: None,
             gone: None,
+            ipv6: None,
         }
     }
 
@@ -144,8 +147,10 @@ impl World {
         let mood = if broken { 'S' } else { mood };
         let gone = self.gone.is_some_and(|gone| name::to_text(question.name).ends_with(gone));
         let mood = if gone && mood == '.' { 'n' } else { mood };
+        let mood = if question.kind == 28 && self.ipv6 == Some(false) { 'E' } else { mood };
         let mut reply = query[..end].to_vec();
-        let right = !matches!(mood, 'S' | 'R' | 'e' | 't' | 'n' | 'E') && question.kind == 1;
+        let ipv6 = question.kind == 28 && self.ipv6 == Some(true);
+        let right = !matches!(mood, 'S' | 'R' | 'e' | 't' | 'n' | 'E') && (question.kind == 1 || ipv6);
         let soa = matches!(mood, 'n' | 'E');
         let code = match mood {
             'S' => rcode::SERVFAIL,
@@ -157,7 +162,7 @@ impl World {
         reply[3] = 0x80 | code;
         reply[4..12].copy_from_slice(&[0, 1, 0, u8::from(right), 0, u8::from(soa), 0, 0]);
         if right {
-            reply.extend([0xc0, 12, 0, 1, 0, 1]);
+            reply.extend([0xc0, 12, 0, if ipv6 { 28 } else { 1 }, 0, 1]);
             reply.extend(self.ttl_s.to_be_bytes());
             let address = match mood {
                 'z' => [0, 0, 0, 0],
@@ -165,7 +170,10 @@ impl World {
                 // A place of its own for each name.
                 _ => [192, 0, 2, question.name.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
             };
-            reply.extend([0, 4]);
+            reply.extend([0, if ipv6 { 16 } else { 4 }]);
+            if ipv6 {
+                reply.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0]);
+            }
             reply.extend(address);
         }
         if soa {

@@ -179,6 +179,48 @@ fn d6_names_deleted_behind_a_lie_are_not_kept_for_longer_than_their_grace() {
 }
 
 #[test]
+fn ten_names_deleted_at_once_do_not_keep_their_ninety_neighbours_stale() {
+    let (mut world, mut names) = (World::new(1), names(100));
+    names.sort_by_key(|name| !name.ends_with("0.bench.example"));
+    load(&mut world, &names, 50, 600);
+    // n0, n10 … n90, which are asked for one after the other.
+    world.gone = Some("0.bench.example");
+    load(&mut world, &names, 50, 20);
+    assert_eq!(sensor(&mut world).state, 2);
+    load(&mut world, &names, 50, 100);
+    assert_eq!(sensor(&mut world).state, 1, "{}", sensor(&mut world).text);
+    load(&mut world, &names, 50, 60);
+    let after = load(&mut world, &names, 50, 10);
+    assert!(after.iter().filter(|answer| answer.stale).count() * 5 <= after.len());
+    // Ten minutes good, two and a half of grace each.
+    load(&mut world, &names, 50, 120);
+    world.ask("n0.bench.example");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.answers.last().unwrap().code, rcode::NXDOMAIN);
+    assert_eq!(sensor(&mut world).state, 0, "{}", sensor(&mut world).text);
+}
+
+#[test]
+fn an_ipv6_address_that_is_withdrawn_is_not_held_like_a_name_left_without_any() {
+    let mut world = World::new(1);
+    let both = |world: &mut World, seconds: u32| {
+        for _ in 0..seconds {
+            world.ask_with("www.example", 1, true);
+            world.ask_with("www.example", 28, true);
+            world.run(Duration::from_secs(1));
+        }
+    };
+    world.ipv6 = Some(true);
+    both(&mut world, 3_600);
+    world.ipv6 = Some(false);
+    both(&mut world, 60);
+    assert!(world.answers.last().unwrap().ttl.is_some(), "held for its quarter of an hour");
+    both(&mut world, 15 * 60);
+    let last = world.answers.last().unwrap();
+    assert_eq!((last.code, last.ttl), (rcode::NOERROR, None), "honoured, and not held for four hours");
+}
+
+#[test]
 fn a_real_decommission_is_honoured_within_the_mass_grace() {
     let (mut world, names) = (World::new(1), names(30));
     load(&mut world, &names, 1, 3_600);
