@@ -52,6 +52,7 @@ enum Which {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Options {
     /// Runs of each kind, each with its own seed
     #[arg(long, default_value_t = 2)]
