@@ -24,7 +24,8 @@ use crate::{
     clock::Clock,
     config::Prefix,
     event::Event,
-    hit::{Hit, Odd, Reader},
+    hit::{Asked, Hit, Odd, Reader},
+    moment::Moment,
     policy::StaleReason,
     resolver::{Client, Tally},
 };
@@ -186,50 +187,81 @@ impl Worker {
         let now = self.shared.clock.now();
         let allow = self.shared.allow.read();
         answered.clear();
-        #[expect(
-            clippy::large_stack_arrays,
-            reason = "20 KB of this thread's own 2 MB; they borrow from the batch"
-        )]
+        if received < WORTH_PREFETCH {
+            for (place, out) in answers.iter_mut().enumerate().take(received) {
+                if let Some(asked) = self.read(&allow, batch, place, out, answered) {
+                    self.look_up(&asked, batch, place, now, out, answered);
+                }
+            }
+            return;
+        }
         let mut asked = [const { None }; BATCH];
         for ((place, out), asked) in answers.iter_mut().enumerate().take(received).zip(&mut asked) {
-            let Some((packet, peer)) = batch.get(place) else { continue };
-            if !allow.iter().any(|prefix| prefix.contains(peer.ip())) {
-                add_one(&self.counters.refused_clients);
-                continue;
-            }
-            match self.shared.reader.read(packet, out) {
-                Ok(query) => *asked = Some(query),
-                Err(odd) => {
-                    add_one(&self.counters.unreadable);
-                    answered.extend((odd == Odd::Refused).then_some(place));
-                }
-            }
+            *asked = self.read(&allow, batch, place, out, answered);
         }
-        drop(allow);
-        if received >= WORTH_PREFETCH {
-            self.shared.reader.prefetch(asked.iter().flatten());
-        }
+        self.shared.reader.prefetch(asked.iter().flatten());
         for ((place, out), asked) in answers.iter_mut().enumerate().zip(&asked) {
-            let Some(asked) = asked else { continue };
-            match self.shared.reader.answer(asked, now, out) {
-                Hit::Fresh { refresh } => {
-                    add_one(&self.counters.hits_fresh);
-                    answered.push(place);
-                    self.ask_refresh(refresh);
-                }
-                Hit::Stale { reason, refresh } => {
-                    add_one(&self.counters.hits_stale[reason as usize]);
-                    answered.push(place);
-                    self.ask_refresh(refresh);
-                }
-                Hit::Miss => {
-                    let Some((packet, peer)) = batch.get(place) else { continue };
-                    let client = Client::Datagram { socket: self.place, peer };
-                    if self.shared.core.try_send(Event::Query(client, packet.into())).is_err() {
-                        add_one(&self.counters.dropped);
-                    }
-                }
+            if let Some(asked) = asked {
+                self.look_up(asked, batch, place, now, out, answered);
             }
+        }
+    }
+
+    /// Reads one packet; `None` if it is no query to be looked up. It may have its answer then.
+    fn read<'a>(
+        &self,
+        allow: &[Prefix],
+        batch: &'a Batch,
+        place: usize,
+        out: &mut Vec<u8>,
+        answered: &mut Vec<usize>,
+    ) -> Option<Asked<'a>> {
+        let (packet, peer) = batch.get(place)?;
+        if !allow.iter().any(|prefix| prefix.contains(peer.ip())) {
+            add_one(&self.counters.refused_clients);
+            return None;
+        }
+        match self.shared.reader.read(packet, out) {
+            Ok(asked) => Some(asked),
+            Err(odd) => {
+                add_one(&self.counters.unreadable);
+                answered.extend((odd == Odd::Refused).then_some(place));
+                None
+            }
+        }
+    }
+
+    fn look_up(
+        &self,
+        asked: &Asked<'_>,
+        batch: &Batch,
+        place: usize,
+        now: Moment,
+        out: &mut Vec<u8>,
+        answered: &mut Vec<usize>,
+    ) {
+        let mut hit = self.shared.reader.answer(asked, now, out);
+        if matches!(hit, Hit::Miss) {
+            let Some((packet, peer)) = batch.get(place) else { return };
+            let client = Client::Datagram { socket: self.place, peer };
+            if self.shared.core.try_send(Event::Query(client, packet.into())).is_ok() {
+                return;
+            }
+            // A flood of questions that only the core can answer costs the known names nothing.
+            hit = self.shared.reader.answer_overloaded(asked, now, out).unwrap_or(Hit::Miss);
+        }
+        match hit {
+            Hit::Fresh { refresh } => {
+                add_one(&self.counters.hits_fresh);
+                answered.push(place);
+                self.ask_refresh(refresh);
+            }
+            Hit::Stale { reason, refresh } => {
+                add_one(&self.counters.hits_stale[reason as usize]);
+                answered.push(place);
+                self.ask_refresh(refresh);
+            }
+            Hit::Miss => add_one(&self.counters.dropped),
         }
     }
 
@@ -322,6 +354,22 @@ mod tests {
         let tally = datagrams.look();
         assert_eq!((tally.hits_fresh, tally.unreadable), (1, 2));
         assert_eq!(datagrams.look(), Tally::default(), "told once");
+    }
+
+    #[test]
+    fn while_the_core_has_no_room_a_known_name_is_answered_stale_and_an_unknown_one_is_dropped() {
+        // A second past its TTL: with healthy upstreams the core would ask them first.
+        let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START - Duration::from_secs(61), 1);
+        for _ in 0..6 {
+            client.send(&query("unknown.example")).unwrap();
+        }
+        let answer = ask(&client, &query("known.example"));
+        assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
+        assert!(answer.windows(9).any(|text| text == b"too much "), "it says why");
+        datagrams.stop();
+        let tally = datagrams.look();
+        assert_eq!((tally.dropped, tally.hits_stale[StaleReason::Overloaded as usize]), (2, 1));
+        assert_eq!(std::iter::from_fn(|| inbox.try_recv().ok()).count(), 4, "the queue's length");
     }
 
     #[test]

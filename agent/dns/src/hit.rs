@@ -18,11 +18,9 @@ use crate::{
     zone::{Suffixes, Zone, Zones},
 };
 
-/// A query that can be looked up, and under what.
+/// A query that can be looked up, and its key's hash in this table. The key itself is made only where it is needed.
 pub(crate) struct Asked<'a> {
     pub(crate) query: Query<'a>,
-    pub(crate) key: Key,
-    /// The key's, in this table.
     hash: u64,
 }
 
@@ -68,9 +66,8 @@ pub(crate) fn read<'a>(table: &Table, packet: &'a [u8], out: &mut Vec<u8>) -> Re
         reply::write_refusal(out, packet, why);
         if out.is_empty() { Odd::Dropped } else { Odd::Refused }
     })?;
-    let key = Key::of(&query);
-    let hash = table.hash_key(&key);
-    Ok(Asked { query, key, hash })
+    let hash = table.hash_query(&query);
+    Ok(Asked { query, hash })
 }
 
 /// Answers a query from the cache if that is all it takes. `state_of` is asked only when the answer hangs on it.
@@ -82,8 +79,8 @@ pub(crate) fn answer(
     now: Moment,
     out: &mut Vec<u8>,
 ) -> Hit {
-    let Asked { query, key, hash } = asked;
-    let Ok(Some(entry)) = table.try_find_hashed(key, *hash) else { return Hit::Miss };
+    let Asked { query, hash } = asked;
+    let Ok(Some(entry)) = table.try_find_for(query, *hash) else { return Hit::Miss };
     let held = match entry.stale_for(now) {
         None => {
             let left = now.until(entry.expires());
@@ -95,7 +92,8 @@ pub(crate) fn answer(
         }
         Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
     };
-    let Some(state) = state_of(key) else { return Hit::Miss };
+    let key = Key::of(query);
+    let Some(state) = state_of(&key) else { return Hit::Miss };
     if let Some(stale) = entry.stale_for(now)
         && (state.guarded || state.max_stale.is_none_or(|most| stale > most))
     {
@@ -126,6 +124,31 @@ pub(crate) fn answer(
         | Plan::ForwardPaced
         | Plan::ReplyFailure => Hit::Miss,
     }
+}
+
+/// Answers from the cache a query that should have gone to the core, which has no room for it: what is stale is better
+/// than silence. `None`: there is nothing that may be served.
+pub(crate) fn answer_overloaded(
+    table: &Table,
+    state_of: impl Fn(&Key) -> Option<ZoneState>,
+    asked: &Asked<'_>,
+    transport: Transport,
+    now: Moment,
+    out: &mut Vec<u8>,
+) -> Option<Hit> {
+    let Asked { query, hash } = asked;
+    let entry = table.try_find_for(query, *hash).ok()??;
+    let Some(past) = entry.stale_for(now) else {
+        write_fresh(out, query, transport, &entry, now);
+        return Some(Hit::Fresh { refresh: None });
+    };
+    let state = state_of(&Key::of(query))?;
+    if state.guarded || state.max_stale.is_none_or(|most| past > most) {
+        return None;
+    }
+    let reason = StaleReason::Overloaded;
+    write_stale(out, query, transport, &entry, reason, now);
+    Some(Hit::Stale { reason, refresh: None })
 }
 
 /// Writes a fresh answer and notes its use.
@@ -207,6 +230,10 @@ impl Reader {
 
     pub(crate) fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
         answer(&self.table, |key| self.zones.of(key), asked, Transport::Udp, now, out)
+    }
+
+    pub(crate) fn answer_overloaded(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Option<Hit> {
+        answer_overloaded(&self.table, |key| self.zones.of(key), asked, Transport::Udp, now, out)
     }
 
     /// Has the answers to all of these come nearer, side by side.

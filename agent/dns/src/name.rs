@@ -31,8 +31,7 @@ impl Key {
         bytes[..name_len].make_ascii_lowercase();
         bytes[name_len..name_len + 2].copy_from_slice(&question.kind.to_be_bytes());
         bytes[name_len + 2..name_len + 4].copy_from_slice(&question.class.to_be_bytes());
-        bytes[name_len + 4] =
-            if dnssec_ok { FLAG_DO } else { 0 } | if checking_disabled { FLAG_CD } else { 0 };
+        bytes[name_len + 4] = flags(dnssec_ok, checking_disabled);
         #[expect(clippy::cast_possible_truncation, reason = "at most KEY_LEN_MAX")]
         let len = (name_len + 5) as u16;
         Self { bytes, len }
@@ -52,6 +51,15 @@ impl Key {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+}
+
+fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
+    (u8::from(dnssec_ok) * FLAG_DO) | (u8::from(checking_disabled) * FLAG_CD)
+}
+
+/// The last byte of a query's key.
+pub(crate) fn key_flags(query: &Query<'_>) -> u8 {
+    flags(query.dnssec_ok(), query.checking_disabled)
 }
 
 impl std::ops::Deref for Key {

@@ -63,6 +63,8 @@ pub enum StaleReason {
     RefreshFailed,
     /// Upstream has not answered within the client timer.
     ClientTimer,
+    /// The core has so much to do that it cannot even be asked.
+    Overloaded,
     /// The guard's doubts: see [`crate::guard`].
     HeldGone,
     HeldNowhere,
@@ -71,12 +73,13 @@ pub enum StaleReason {
 }
 
 impl StaleReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UpstreamDown,
         Self::Recovering,
         Self::UpstreamSlow,
         Self::RefreshFailed,
         Self::ClientTimer,
+        Self::Overloaded,
         Self::HeldGone,
         Self::HeldNowhere,
         Self::HeldConverged,
@@ -90,6 +93,7 @@ impl StaleReason {
             Self::UpstreamSlow => "upstream_slow",
             Self::RefreshFailed => "refresh_failed",
             Self::ClientTimer => "client_timer",
+            Self::Overloaded => "overloaded",
             Self::HeldGone => "held_gone",
             Self::HeldNowhere => "held_nowhere",
             Self::HeldConverged => "held_converged",
@@ -105,6 +109,7 @@ impl StaleReason {
             Self::UpstreamSlow => "stale: every upstream is slow",
             Self::RefreshFailed => "stale: upstream failed on this name",
             Self::ClientTimer => "stale: upstream is late",
+            Self::Overloaded => "stale: the cache has too much to do to ask",
             Self::HeldGone => "held: upstream says the name is gone",
             Self::HeldNowhere => "held: upstream gives an address that leads nowhere",
             Self::HeldConverged => "held: upstream gives many names one new address",

@@ -10,10 +10,10 @@ use std::{
 
 use crate::{
     moment::Moment,
-    name::Key,
+    name::{Key, key_flags},
     prefetch::prefetch,
     reply::Kept,
-    wire::{Answer, HEADER_LEN, Verdict},
+    wire::{Answer, HEADER_LEN, Query, Verdict},
 };
 
 /// A [`Moment`] in four bytes: in steps of 64 ms it reaches eight years.
@@ -165,6 +165,19 @@ impl Entry {
         key.split_last().is_some_and(|(&flags, question)| {
             flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
         })
+    }
+
+    pub(super) fn is_for_query(&self, query: &Query<'_>) -> bool {
+        let name = query.question.name;
+        let Some((own, rest)) = self.block.get(HEADER_LEN..).and_then(|at| at.split_at_checked(name.len()))
+        else {
+            return false;
+        };
+        let Some(&[k0, k1, c0, c1]) = rest.first_chunk() else { return false };
+        let (kind, class) = (u16::from_be_bytes([k0, k1]), u16::from_be_bytes([c0, c1]));
+        // Most ask in lower case.
+        (kind, class, self.key_flags) == (query.question.kind, query.question.class, key_flags(query))
+            && (own == name || own.eq_ignore_ascii_case(name))
     }
 
     /// Has the message come from memory.

@@ -9,7 +9,7 @@ use hashbrown::{HashTable, hash_table};
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
 use super::{entry::Entry, slab::Slab};
-use crate::prefetch::prefetch;
+use crate::{name::key_flags, prefetch::prefetch, wire::Query};
 
 /// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.
 pub type Slot = u32;
@@ -32,8 +32,11 @@ struct Shard {
 
 impl Shard {
     fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let is_for = |&place: &u32| self.entry(place).is_some_and(|entry| entry.is_for(key));
-        self.index.find(hash, is_for).copied()
+        self.find_where(hash, |entry| entry.is_for(key))
+    }
+
+    fn find_where(&self, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Option<u32> {
+        self.index.find(hash, |&place| self.entry(place).is_some_and(&is_it)).copied()
     }
 
     fn entry(&self, place: u32) -> Option<&Entry> {
@@ -55,13 +58,17 @@ impl Table {
 
     /// For any thread. Do not wait for anything while holding what it returns.
     pub fn try_find(&self, key: &[u8]) -> Result<Option<Held<'_>>, Busy> {
-        self.try_find_hashed(key, self.hash_key(key))
+        self.try_find_where(self.hash_key(key), |entry| entry.is_for(key))
     }
 
-    /// The same for a key whose [`Self::hash_key`] is known.
-    pub(crate) fn try_find_hashed(&self, key: &[u8], hash: u64) -> Result<Option<Held<'_>>, Busy> {
+    /// The same for a query whose [`Self::hash_query`] is known.
+    pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<Held<'_>>, Busy> {
+        self.try_find_where(hash, |entry| entry.is_for_query(query))
+    }
+
+    fn try_find_where(&self, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Result<Option<Held<'_>>, Busy> {
         let shard = self.shards[shard_of(hash)].try_read().ok_or(Busy)?;
-        let Some(place) = shard.find(hash, key) else { return Ok(None) };
+        let Some(place) = shard.find_where(hash, is_it) else { return Ok(None) };
         Ok(RwLockReadGuard::try_map(shard, |shard| shard.entry(place)).ok())
     }
 
@@ -157,21 +164,38 @@ impl Table {
         Hold(self.shards[parts(at).0].write())
     }
 
-    pub(crate) fn hash_key(&self, key: &[u8]) -> u64 {
-        key.split_last().map_or(0, |(&flags, question)| self.hash(question, flags))
+    fn hash_key(&self, key: &[u8]) -> u64 {
+        key.split_last_chunk().map_or(0, |(name, tail)| self.hash(name, *tail))
     }
 
     fn hash_entry(&self, entry: &Entry) -> u64 {
-        self.hash(entry.question(), entry.key_flags())
+        let Some((name, &[k0, k1, c0, c1])) = entry.question().split_last_chunk() else { return 0 };
+        self.hash(name, [k0, k1, c0, c1, entry.key_flags()])
     }
 
-    fn hash(&self, question: &[u8], flags: u8) -> u64 {
+    /// That of the query's key.
+    pub(crate) fn hash_query(&self, query: &Query<'_>) -> u64 {
+        let ([k0, k1], [c0, c1]) = (query.question.kind.to_be_bytes(), query.question.class.to_be_bytes());
+        self.hash(query.question.name, [k0, k1, c0, c1, key_flags(query)])
+    }
+
+    /// Of a name in any case, and type, class and flags.
+    fn hash(&self, name: &[u8], tail: [u8; 5]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        hasher.write(question);
-        hasher.write_u8(flags);
+        for piece in name.chunks(PIECE) {
+            let mut lower = [0; PIECE];
+            lower[..piece.len()].copy_from_slice(piece);
+            // A length byte is at most 63, below 'A'. All of it at once: of a fixed length the compiler makes few instructions.
+            lower.make_ascii_lowercase();
+            hasher.write(&lower[..piece.len()]);
+        }
+        hasher.write(&tail);
         hasher.finish()
     }
 }
+
+/// Names are seldom longer.
+const PIECE: usize = 64;
 
 /// hashbrown uses the hash's lowest and highest bits, so the shard comes from the middle.
 fn shard_of(hash: u64) -> usize {

@@ -292,7 +292,9 @@ impl Resolver {
                 }
                 Outcome::Reply
             }
-            Hit::Miss => self.on_miss(asked.query, &asked.key, packet, client, transport, now, out),
+            Hit::Miss => {
+                self.on_miss(asked.query, &Key::of(&asked.query), packet, client, transport, now, out)
+            }
         }
     }
 
