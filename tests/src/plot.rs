@@ -44,7 +44,7 @@ pub fn draw(title: &str, minutes: f64, panels: &[Panel<'_>], marks: &[Mark]) -> 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"{INK}\">\n\
-         <title>{title}</title>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"16\" font-weight=\"600\">{title}</text>\n"
+         <title>{title}</title>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"14\" font-weight=\"600\">{title}</text>\n"
     );
     for (row, panel) in (0_u8..).zip(panels) {
         let top = TOP + f64::from(row) * (PANEL + GAP);

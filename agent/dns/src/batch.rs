@@ -1,6 +1,6 @@
 //! Datagrams by the handful: recvmmsg(2) and sendmmsg(2), one system call for all that is there.
 //!
-//! The one place with `unsafe`: no safe wrapper lends its buffers again call after call (nix rebuilds and copies the
+//! Needs `unsafe`: no safe wrapper lends its buffers again call after call (nix rebuilds and copies the
 //! addresses, and ties the buffers to the result). All pointers are made anew for each call, from buffers that this
 //! structure owns, and are dead when the call returns. Where the kernel has no such call (ENOSYS, or a seccomp filter
 //! that says EPERM), datagrams are moved one by one through std.
