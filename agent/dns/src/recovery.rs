@@ -361,8 +361,9 @@ impl Recovery {
     pub fn poll_all_clear(&mut self, now: Moment) -> bool {
         let Some(running) = &self.running else { return false };
         let Progress { hot, verified, .. } = running.progress;
-        let asked = running.places.values().any(|place| matches!(place, Place::Asked { .. }));
-        let tried = running.first.is_empty() && !asked;
+        // Asked after each input: no walk over all places before the last one was tried.
+        let asked = || running.places.values().any(|place| matches!(place, Place::Asked { .. }));
+        let tried = running.first.is_empty() && !asked();
         let clear = now.since(running.since) >= LASTS_LEAST
             && (tried || (hot > 0 && verified * 100 >= hot * CLEAR_PERCENT));
         if clear {
