@@ -154,13 +154,11 @@ fn upstream(bytes: &[u8]) {
     now = now + Duration::from_hours(30);
     let mut restarted = self::resolver();
     let remembered = Remembered {
-        message: &message,
         dnssec_ok,
         checking_disabled,
         uses: 1,
-        good_for: Duration::ZERO,
         age: Duration::from_hours(30),
-        unseen: Duration::ZERO,
+        ..Remembered::new(&message)
     };
     assert!(restarted.restore(&remembered, now), "what was learned can be restored");
     for mut resolver in [resolver, restarted] {

@@ -114,13 +114,10 @@ impl Ours {
             let (dnssec_ok, checking_disabled) = flags.unwrap_or_default();
             let age = now.since(*learned);
             let remembered = resolver::Remembered {
-                message,
                 dnssec_ok,
                 checking_disabled,
-                uses: 0,
-                good_for: Duration::ZERO,
                 age,
-                unseen: Duration::ZERO,
+                ..resolver::Remembered::new(message)
             };
             core.restore(&remembered, now);
         }

@@ -786,13 +786,11 @@ impl World {
         self.disk.sort_by_key(|(_, _, learned, _)| *learned);
         for (question, message, learned, uses) in &self.disk {
             let remembered = Remembered {
-                message,
                 dnssec_ok: question.dnssec_ok,
                 checking_disabled: question.checking_disabled,
                 uses: *uses,
-                good_for: Duration::ZERO,
                 age: self.now.since(*learned),
-                unseen: Duration::ZERO,
+                ..Remembered::new(message)
             };
             self.seen.restored += u64::from(self.resolver.restore(&remembered, self.now));
         }

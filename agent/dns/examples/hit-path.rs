@@ -27,16 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         message[2] |= 0x80;
         message[7] = 1;
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, 2, 1]);
-        let remembered = Remembered {
-            message: &message,
-            dnssec_ok: false,
-            checking_disabled: false,
-            uses: 0,
-            good_for: Duration::ZERO,
-            age: Duration::ZERO,
-            unseen: Duration::ZERO,
-        };
-        assert!(resolver.restore(&remembered, Moment::START), "a good answer is kept");
+        assert!(resolver.restore(&Remembered::new(&message), Moment::START), "a good answer is kept");
     }
     let now = Moment::START + Duration::from_secs(1);
     let mut random = fastrand::Rng::with_seed(1);

@@ -302,15 +302,7 @@ mod tests {
         message.extend(question);
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
         let now = clock.now();
-        let remembered = Remembered {
-            message: &message,
-            dnssec_ok: false,
-            checking_disabled: false,
-            uses: 0,
-            good_for: Duration::ZERO,
-            age: now.since(learned),
-            unseen: Duration::ZERO,
-        };
+        let remembered = Remembered { age: now.since(learned), ..Remembered::new(&message) };
         assert!(resolver.restore(&remembered, now));
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();

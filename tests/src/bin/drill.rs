@@ -36,7 +36,7 @@ enum Which {
     /// Every name is NXDOMAIN for half a minute; some are really gone
     D6(Options),
     /// Hosts with 5,000 names each come back to one weak upstream after half an hour, with our cache and with caches that
-    /// refresh on demand. `--hosts 1000` takes minutes and 2 GB.
+    /// refresh on demand. `--hosts 1000` takes some minutes and 2 GB.
     Herd {
         #[arg(long, default_value_t = 200)]
         hosts: u32,
@@ -128,7 +128,7 @@ fn run_herd(hosts: u32, seed: u64, svg: Option<PathBuf>, json: bool) -> Result<E
     let plan = herd::Plan { hosts, seed, ..herd::Plan::default() };
     let (naive, governed) = herd::run(plan);
     if let Some(path) = svg {
-        fs::write(path, herd::svg(&[&naive, &governed]))?;
+        fs::write(path, herd::svg(plan, [&naive, &governed]))?;
     }
     if json {
         println!("{}", serde_json::to_string(&[&naive, &governed])?);

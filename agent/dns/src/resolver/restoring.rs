@@ -29,6 +29,21 @@ pub struct Remembered<'a> {
     pub unseen: Duration,
 }
 
+impl<'a> Remembered<'a> {
+    /// One that was learned just now and that nobody has asked for.
+    pub fn new(message: &'a [u8]) -> Self {
+        Self {
+            message,
+            dnssec_ok: false,
+            checking_disabled: false,
+            uses: 0,
+            good_for: Duration::ZERO,
+            age: Duration::ZERO,
+            unseen: Duration::ZERO,
+        }
+    }
+}
+
 /// What the start brought back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Restored {

@@ -356,15 +356,8 @@ fn m16_a_restart_in_mid_outage_forgets_nothing() {
 
     let mut world = World::new(1);
     world.moods[0] = 'x';
-    let remembered = |hours| Remembered {
-        message: &message,
-        dnssec_ok: false,
-        checking_disabled: false,
-        uses: 3,
-        good_for: Duration::ZERO,
-        age: Duration::from_hours(hours),
-        unseen: Duration::ZERO,
-    };
+    let remembered =
+        |hours| Remembered { uses: 3, age: Duration::from_hours(hours), ..Remembered::new(&message) };
     assert!(world.resolver.restore(&remembered(40), world.now));
     assert!(!world.resolver.restore(&remembered(50), world.now), "older news");
     let heard = world.timeline(&["xxxx"]);
