@@ -2,26 +2,28 @@
 //! drills and what the answering threads do for UDP is this one function.
 //!
 //! Promises: nothing is allocated unless a refresh is asked for (once an entry's life), nothing waits: a shard that the
-//! writer is at work in is a miss, and a miss goes to the core.
+//! writer is at work in is a miss, and a miss goes to the core. A stale chain whose newer link is in such a shard is given
+//! as it came.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 
 use crate::{
-    cache::{Entry, Table},
+    cache::{self, Entry, Table},
+    chain,
     moment::Moment,
     name::{self, Key},
     policy::{self, Held, Plan, StaleReason, Upstreams},
     reply::{self, Extended, Transport, Ttl},
-    wire::{self, Query, Verdict},
-    zone::{Suffixes, Zone, Zones},
+    wire::{self, Query, Question, Verdict},
+    zone::{Suffixes, Zone, ZoneId, Zones},
 };
 
 /// A query that can be looked up, and its key's hash in this table. The key itself is made only where it is needed.
 pub(crate) struct Asked<'a> {
     pub(crate) query: Query<'a>,
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
 /// What became of a query.
@@ -57,6 +59,13 @@ pub(crate) struct ZoneState {
     pub(crate) guarded: bool,
 }
 
+impl ZoneState {
+    /// Whether an answer so far past its TTL may be given without asking the core.
+    fn serves(&self, past: Duration) -> bool {
+        !self.guarded && self.max_stale.is_some_and(|most| past <= most)
+    }
+}
+
 /// RFC 8767 §5: at most 30 s in a stale record's TTL.
 const STALE_TTL_S: u32 = 30;
 
@@ -70,118 +79,151 @@ pub(crate) fn read<'a>(table: &Table, packet: &'a [u8], out: &mut Vec<u8>) -> Re
     Ok(Asked { query, hash })
 }
 
-/// Answers a query from the cache if that is all it takes. `state_of` is asked only when the answer hangs on it.
-pub(crate) fn answer(
-    table: &Table,
-    state_of: impl Fn(&Key) -> Option<ZoneState>,
-    asked: &Asked<'_>,
-    transport: Transport,
-    now: Moment,
-    out: &mut Vec<u8>,
-) -> Hit {
-    let Asked { query, hash } = asked;
-    let Ok(Some(entry)) = table.try_find_for(query, *hash) else { return Hit::Miss };
-    let held = match entry.stale_for(now) {
-        None => {
-            let left = now.until(entry.expires());
-            if !policy::near_expiry(left, entry.ttl()) {
-                write_fresh(out, query, transport, &entry, now);
-                return Hit::Fresh { refresh: None };
+/// One query, and all that its answer out of the cache hangs on. `state_of` tells the zone of a name in wire format and
+/// lower case, and how that does; it is asked only when the answer hangs on it.
+pub(crate) struct Lookup<'a, F> {
+    pub(crate) table: &'a Table,
+    pub(crate) state_of: F,
+    pub(crate) query: &'a Query<'a>,
+    pub(crate) transport: Transport,
+    pub(crate) now: Moment,
+}
+
+impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
+    /// Answers from the cache if that is all it takes. `hash` is the query's in this table.
+    pub(crate) fn answer(&self, hash: u64, out: &mut Vec<u8>) -> Hit {
+        let now = self.now;
+        let Ok(Some(entry)) = self.table.try_find_for(self.query, hash) else { return Hit::Miss };
+        let past = entry.stale_for(now);
+        let held = match past {
+            None => {
+                let left = now.until(entry.expires());
+                if !policy::near_expiry(left, entry.ttl()) {
+                    self.write_fresh(out, &entry);
+                    return Hit::Fresh { refresh: None };
+                }
+                Held::Fresh { left, ttl: entry.ttl() }
             }
-            Held::Fresh { left, ttl: entry.ttl() }
+            Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
+        };
+        let key = Key::of(self.query);
+        let Some((_, state)) = (self.state_of)(name::name_of(&key)) else { return Hit::Miss };
+        if past.is_some_and(|past| !state.serves(past)) {
+            return Hit::Miss;
         }
-        Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
-    };
-    let key = Key::of(query);
-    let Some(state) = state_of(&key) else { return Hit::Miss };
-    if let Some(stale) = entry.stale_for(now)
-        && (state.guarded || state.max_stale.is_none_or(|most| stale > most))
-    {
-        return Hit::Miss;
+        let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
+        // Who would have to wait is the core's guest; how long does not matter here.
+        match policy::plan(held, state.upstreams, Duration::ZERO, now) {
+            Plan::Reply => {
+                self.write_fresh(out, &entry);
+                Hit::Fresh { refresh: None }
+            }
+            Plan::ReplyThenRefresh => {
+                self.write_fresh(out, &entry);
+                Hit::Fresh { refresh: refresh() }
+            }
+            Plan::ReplyStale(reason) => {
+                self.write_stale(out, &entry, reason);
+                Hit::Stale { reason, refresh: None }
+            }
+            Plan::ReplyStaleThenRefresh(reason) => {
+                self.write_stale(out, &entry, reason);
+                Hit::Stale { reason, refresh: refresh() }
+            }
+            Plan::ReplyStaleThenAsk(_)
+            | Plan::ForwardOrReplyStale { .. }
+            | Plan::Forward
+            | Plan::ForwardPaced
+            | Plan::ReplyFailure => Hit::Miss,
+        }
     }
-    let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
-    // Who would have to wait is the core's guest; how long does not matter here.
-    match policy::plan(held, state.upstreams, Duration::ZERO, now) {
-        Plan::Reply => {
-            write_fresh(out, query, transport, &entry, now);
-            Hit::Fresh { refresh: None }
+
+    /// Answers from the cache a query that should have gone to the core, which has no room for it: what is stale is better
+    /// than silence. `None`: there is nothing that may be served.
+    pub(crate) fn answer_overloaded(&self, hash: u64, out: &mut Vec<u8>) -> Option<Hit> {
+        let entry = self.table.try_find_for(self.query, hash).ok()??;
+        let Some(past) = entry.stale_for(self.now) else {
+            self.write_fresh(out, &entry);
+            return Some(Hit::Fresh { refresh: None });
+        };
+        let (_, state) = (self.state_of)(name::name_of(&Key::of(self.query)))?;
+        if !state.serves(past) {
+            return None;
         }
-        Plan::ReplyThenRefresh => {
-            write_fresh(out, query, transport, &entry, now);
-            Hit::Fresh { refresh: refresh() }
+        let reason = StaleReason::Overloaded;
+        self.write_stale(out, &entry, reason);
+        Some(Hit::Stale { reason, refresh: None })
+    }
+
+    /// Writes a fresh answer and notes its use.
+    pub(crate) fn write_fresh(&self, out: &mut Vec<u8>, entry: &Entry) {
+        entry.touch(self.now);
+        let age = u32::try_from(self.now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
+        reply::write_kept(out, self.query, self.transport, entry.kept(), Ttl::Aged(age), None);
+    }
+
+    /// Writes a stale answer that says why, and notes its use.
+    pub(crate) fn write_stale(&self, out: &mut Vec<u8>, entry: &Entry, reason: StaleReason) {
+        entry.touch(self.now);
+        let text = reason.text();
+        if let Some(ttl_s) = entry.is_chain().then(|| self.assemble(out, entry)).flatten() {
+            let extended = Some((Extended::StaleAnswer, text));
+            return reply::write_assembled(out, self.query, self.transport, ttl_s, extended);
         }
-        Plan::ReplyStale(reason) => {
-            write_stale(out, query, transport, &entry, reason, now);
-            Hit::Stale { reason, refresh: None }
+        let extended = match entry.verdict {
+            Verdict::NxDomain => Extended::StaleNxDomain,
+            Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
+        };
+        // The links of an alias chain came together and end together.
+        let ttl = Ttl::Stale(stale_ttl_s(entry));
+        reply::write_kept(out, self.query, self.transport, entry.kept(), ttl, Some((extended, text)));
+    }
+
+    /// Puts a stale chain together with what is known of its targets since, and returns the TTL of that. `None`: nothing is.
+    /// All links are of one zone, thus of one view, and none is doubted by a guard.
+    fn assemble(&self, out: &mut Vec<u8>, chain: &Entry) -> Option<u32> {
+        let Query { question, checking_disabled, .. } = *self.query;
+        let (zone, state) = (self.state_of)(chain.name())?;
+        if !state.serves(Duration::ZERO) {
+            return None;
         }
-        Plan::ReplyStaleThenRefresh(reason) => {
-            write_stale(out, query, transport, &entry, reason, now);
-            Hit::Stale { reason, refresh: refresh() }
-        }
-        Plan::ReplyStaleThenAsk(_)
-        | Plan::ForwardOrReplyStale { .. }
-        | Plan::Forward
-        | Plan::ForwardPaced
-        | Plan::ReplyFailure => Hit::Miss,
+        let (mut learned, mut ttl_s) = (chain.learned(), stale_ttl_s(chain));
+        let younger = |target: &[u8]| {
+            let key =
+                Key::new(&Question { name: target, ..question }, self.query.dnssec_ok(), checking_disabled);
+            if (self.state_of)(name::name_of(&key))?.0 != zone {
+                return None;
+            }
+            let entry = self.table.try_find(&key).ok()??;
+            let left_s = match entry.stale_for(self.now) {
+                None => u32::try_from(self.now.until(entry.expires()).as_secs()).unwrap_or(u32::MAX),
+                Some(past) if state.serves(past) => stale_ttl_s(&entry),
+                Some(_) => return None,
+            };
+            let good = entry.verdict == Verdict::Positive && !entry.of_other_view();
+            if !good || entry.learned() <= learned {
+                return None;
+            }
+            learned = entry.learned();
+            ttl_s = ttl_s.min(left_s);
+            Some(Younger(entry))
+        };
+        chain::assemble(out, chain.kept().message, younger)?;
+        Some(ttl_s.max(1))
     }
 }
 
-/// Answers from the cache a query that should have gone to the core, which has no room for it: what is stale is better
-/// than silence. `None`: there is nothing that may be served.
-pub(crate) fn answer_overloaded(
-    table: &Table,
-    state_of: impl Fn(&Key) -> Option<ZoneState>,
-    asked: &Asked<'_>,
-    transport: Transport,
-    now: Moment,
-    out: &mut Vec<u8>,
-) -> Option<Hit> {
-    let Asked { query, hash } = asked;
-    let entry = table.try_find_for(query, *hash).ok()??;
-    let Some(past) = entry.stale_for(now) else {
-        write_fresh(out, query, transport, &entry, now);
-        return Some(Hit::Fresh { refresh: None });
-    };
-    let state = state_of(&Key::of(query))?;
-    if state.guarded || state.max_stale.is_none_or(|most| past > most) {
-        return None;
+/// A younger answer to a chain's target, held as long as it is read.
+struct Younger<'a>(cache::Held<'a>);
+
+impl AsRef<[u8]> for Younger<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.kept().message
     }
-    let reason = StaleReason::Overloaded;
-    write_stale(out, query, transport, &entry, reason, now);
-    Some(Hit::Stale { reason, refresh: None })
 }
 
-/// Writes a fresh answer and notes its use.
-pub(crate) fn write_fresh(
-    out: &mut Vec<u8>,
-    query: &Query<'_>,
-    transport: Transport,
-    entry: &Entry,
-    now: Moment,
-) {
-    entry.touch(now);
-    let age = u32::try_from(now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
-    reply::write_kept(out, query, transport, entry.kept(), Ttl::Aged(age), None);
-}
-
-/// Writes a stale answer that says why, and notes its use.
-pub(crate) fn write_stale(
-    out: &mut Vec<u8>,
-    query: &Query<'_>,
-    transport: Transport,
-    entry: &Entry,
-    reason: StaleReason,
-    now: Moment,
-) {
-    entry.touch(now);
-    let extended = match entry.verdict {
-        Verdict::NxDomain => Extended::StaleNxDomain,
-        Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
-    };
-    let extended = Some((extended, reason.text()));
-    // The links of an alias chain came together and end together.
-    let stale_ttl_s = u32::try_from(entry.ttl().as_secs()).unwrap_or(STALE_TTL_S).min(STALE_TTL_S);
-    reply::write_kept(out, query, transport, entry.kept(), Ttl::Stale(stale_ttl_s), extended);
+fn stale_ttl_s(entry: &Entry) -> u32 {
+    u32::try_from(entry.ttl().as_secs()).unwrap_or(STALE_TTL_S).min(STALE_TTL_S)
 }
 
 /// How the zones do, where other threads can read it.
@@ -196,9 +238,10 @@ struct Published {
 
 impl ZoneStates {
     /// `None` if it changes just now.
-    fn of(&self, key: &Key) -> Option<ZoneState> {
+    fn of(&self, name: &[u8]) -> Option<(ZoneId, ZoneState)> {
         let published = self.0.try_read()?;
-        published.states.get(published.suffixes.of(name::name_of(key)).place()).copied()
+        let zone = published.suffixes.of(name);
+        Some((zone, *published.states.get(zone.place())?))
     }
 
     /// Tells the other threads what has changed, if anything has.
@@ -229,11 +272,20 @@ impl Reader {
     }
 
     pub(crate) fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
-        answer(&self.table, |key| self.zones.of(key), asked, Transport::Udp, now, out)
+        self.look_up(asked, now).answer(asked.hash, out)
     }
 
     pub(crate) fn answer_overloaded(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Option<Hit> {
-        answer_overloaded(&self.table, |key| self.zones.of(key), asked, Transport::Udp, now, out)
+        self.look_up(asked, now).answer_overloaded(asked.hash, out)
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        asked: &'a Asked<'a>,
+        now: Moment,
+    ) -> Lookup<'a, impl Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> {
+        let state_of = |name: &[u8]| self.zones.of(name);
+        Lookup { table: &self.table, state_of, query: &asked.query, transport: Transport::Udp, now }
     }
 
     /// Has the answers to all of these come nearer, side by side.

@@ -9,6 +9,7 @@
 //! | [`zone`], [`endpoint`], `views` | pure | forward zones, each with its own upstreams and their health; who answers for a name |
 //! | [`local`] | pure | names of a hosts file, `localhost`, `invalid`: answered here, never asked |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
+//! | `chain` | pure | a stale alias chain, each link from the youngest answer that has it |
 //! | `hit` | pure | the one way from a packet to an answer out of the cache |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
@@ -22,11 +23,13 @@
 //! | [`fire_drill`] | pure | pretends that upstreams are ill, for a rehearsal on a live host |
 //! | [`explain`] | shell | what `dogwatch dns status`, `why`, `top` and `dump` print |
 //!
-//! It never validates DNSSEC (DO, CD and AD pass through), never follows a CNAME itself, and never re-encodes a record.
+//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by itself, and never
+//! re-encodes a record, save that `chain` spells out names.
 
 mod batch;
 pub mod breaker;
 pub mod cache;
+mod chain;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -74,10 +74,7 @@ pub fn write_kept(
     if let (Ttl::Stale(_), Some(flags)) = (ttl, out.get_mut(3)) {
         *flags &= !0x20;
     }
-    let name_end = HEADER_LEN + query.question.name.len();
-    if let Some(question) = out.get_mut(HEADER_LEN..name_end) {
-        question.copy_from_slice(query.question.name);
-    }
+    write_question_name(out, query);
     for offset in kept.ttl_offsets.as_chunks::<2>().0 {
         let at = usize::from(u16::from_le_bytes(*offset));
         let Some(field) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { continue };
@@ -88,6 +85,30 @@ pub fn write_kept(
         };
         *field = now.to_be_bytes();
     }
+    append_opt(out, query, extended);
+}
+
+/// Makes the message in `out`, whose question is this query's and whose records are all stale, an answer for this query.
+pub(crate) fn write_assembled(
+    out: &mut Vec<u8>,
+    query: &Query<'_>,
+    transport: Transport,
+    ttl_s: u32,
+    extended: Option<(Extended, &str)>,
+) {
+    let limit = limit(query, transport);
+    let bare = out.len() + query.edns.map_or(0, |_| wire::OPT_LEN);
+    if bare > limit {
+        out.clear();
+        truncate(out, query, &[], extended);
+        return;
+    }
+    let extended = extended.filter(|(_, text)| bare + wire::ede_len(text) <= limit);
+    patch_header(out, query);
+    // Nobody has vouched for all of it together.
+    out[3] &= !0x20;
+    write_question_name(out, query);
+    wire::set_ttls(out, ttl_s);
     append_opt(out, query, extended);
 }
 
@@ -147,6 +168,14 @@ fn patch_header(out: &mut [u8], query: &Query<'_>) {
         | if wants_ad { header[3] & 0x20 } else { 0 }
         | if query.checking_disabled { 0x10 } else { 0 }
         | (header[3] & 0x0f);
+}
+
+/// In the client's own case.
+fn write_question_name(out: &mut [u8], query: &Query<'_>) {
+    let name_end = HEADER_LEN + query.question.name.len();
+    if let Some(question) = out.get_mut(HEADER_LEN..name_end) {
+        question.copy_from_slice(query.question.name);
+    }
 }
 
 fn append_opt(out: &mut Vec<u8>, query: &Query<'_>, extended: Option<(Extended, &str)>) {

@@ -316,8 +316,8 @@ pub(crate) struct Header {
     pub(crate) id: u16,
     pub(crate) flags: u16,
     questions: u16,
-    answers: u16,
-    authorities: u16,
+    pub(crate) answers: u16,
+    pub(crate) authorities: u16,
     additionals: u16,
 }
 
@@ -343,17 +343,17 @@ impl Header {
 }
 
 /// One resource record's fixed part.
-struct Record {
-    kind: u16,
+pub(crate) struct Record {
+    pub(crate) kind: u16,
     class: u16,
     ttl: u32,
     ttl_at: usize,
-    data_at: usize,
-    end: usize,
+    pub(crate) data_at: usize,
+    pub(crate) end: usize,
 }
 
 impl Record {
-    fn read(message: &[u8], at: usize) -> Option<Self> {
+    pub(crate) fn read(message: &[u8], at: usize) -> Option<Self> {
         let fixed_at = name_end(message, at)?;
         let fixed = message.get(fixed_at..fixed_at + 10)?;
         let ttl = u32::from_be_bytes(fixed[4..8].try_into().ok()?);
@@ -373,8 +373,18 @@ impl Record {
     }
 }
 
+/// Gives every record the same TTL.
+pub(crate) fn set_ttls(message: &mut [u8], ttl_s: u32) {
+    let (Some(header), Some((_, mut at))) = (Header::read(message), read_question(message)) else { return };
+    for _ in 0..header.records() {
+        let Some(record) = Record::read(message, at) else { return };
+        message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&ttl_s.to_be_bytes());
+        at = record.end;
+    }
+}
+
 /// Where the name at `at` ends: after its root byte or its first pointer (RFC 1035 §4.1.4).
-fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
+pub(crate) fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
     let start = at;
     loop {
         let len = *message.get(at)?;

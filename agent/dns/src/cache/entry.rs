@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    chain,
     moment::Moment,
     name::{Key, key_flags},
     prefetch::prefetch,
@@ -57,6 +58,7 @@ pub struct Entry {
 const REFRESH_ASKED: u8 = 2;
 const PINNED: u8 = 4;
 const OTHER_VIEW: u8 = 8;
+const CHAIN: u8 = 16;
 /// Visits up to three, in the top bits: two threads that count to four at once wrap to zero and harm no other mark.
 const VISITS: u8 = 0xc0;
 const VISIT: u8 = 0x40;
@@ -78,6 +80,7 @@ impl Entry {
         // The count in the header must not promise the OPT record that was cut off.
         block[10..HEADER_LEN].copy_from_slice(&answer.additionals.to_be_bytes());
         block.extend(answer.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()));
+        let marks = if chain::begins(&block[..message.len()]) { CHAIN } else { 0 };
         let learned_ms = u8::try_from(learned.as_millis() % STEP_MS).ok()?;
         let learned = Stamp::of(learned);
         Some(Self {
@@ -93,7 +96,7 @@ impl Entry {
             message_len: u16::try_from(message.len()).ok()?,
             verdict: answer.verdict,
             key_flags,
-            marks: AtomicU8::new(0),
+            marks: AtomicU8::new(marks),
         })
     }
 
@@ -135,6 +138,11 @@ impl Entry {
     /// It was learned from upstreams that no longer answer for its name.
     pub fn of_other_view(&self) -> bool {
         self.marks.load(Relaxed) & OTHER_VIEW != 0
+    }
+
+    /// It leads to its records by way of other names.
+    pub(crate) fn is_chain(&self) -> bool {
+        self.marks.load(Relaxed) & CHAIN != 0
     }
 
     pub fn key(&self) -> Key {

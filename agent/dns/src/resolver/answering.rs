@@ -8,11 +8,12 @@ use super::{
 use crate::{
     breaker::Failure,
     cache::Slot,
-    hit,
+    hit::{Lookup, ZoneState},
     moment::Moment,
     policy::StaleReason,
     reply::{self, Extended, Transport, Ttl},
     wire::{self, Query, rcode},
+    zone::ZoneId,
 };
 
 /// A query and the way it came.
@@ -22,6 +23,20 @@ pub(super) struct Asked<'a> {
 }
 
 impl Resolver {
+    /// The hit path's way to an answer, with what the core knows of the zones.
+    pub(super) fn look_up<'a>(
+        &'a self,
+        query: &'a Query<'a>,
+        transport: Transport,
+        now: Moment,
+    ) -> Lookup<'a, impl Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> {
+        let state_of = |name: &[u8]| {
+            let zone = self.zones.of(name);
+            Some((zone, self.zones.get(zone).state()))
+        };
+        Lookup { table: self.cache.table(), state_of, query, transport, now }
+    }
+
     pub(super) fn reply_fresh(
         &mut self,
         asked: &Asked<'_>,
@@ -30,7 +45,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        hit::write_fresh(out, &asked.query, asked.transport, &entry, now);
+        self.look_up(&asked.query, asked.transport, now).write_fresh(out, &entry);
         drop(entry);
         self.counts.hits_fresh += 1;
         self.last_minute.on_answer(false, now);
@@ -46,7 +61,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        hit::write_stale(out, &asked.query, asked.transport, &entry, reason, now);
+        self.look_up(&asked.query, asked.transport, now).write_stale(out, &entry, reason);
         drop(entry);
         self.counts.hits_stale[reason as usize] += 1;
         self.last_minute.on_answer(true, now);

@@ -266,8 +266,6 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         self.counts.queries += 1;
-        let zones = &self.zones;
-        let state_of = |key: &Key| Some(zones.get(zones.of_key(key)).state());
         let asked = match hit::read(self.cache.table(), packet, out) {
             Ok(asked) => asked,
             Err(odd) => {
@@ -275,7 +273,8 @@ impl Resolver {
                 return if odd == Odd::Refused { Outcome::Reply } else { Outcome::Drop };
             }
         };
-        match hit::answer(self.cache.table(), state_of, &asked, transport, now, out) {
+        let hit = self.look_up(&asked.query, transport, now).answer(asked.hash, out);
+        match hit {
             Hit::Fresh { refresh } => {
                 self.counts.hits_fresh += 1;
                 self.last_minute.on_answer(false, now);

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+mod chains;
 mod guarding;
 mod reloading;
 mod views;
