@@ -102,13 +102,21 @@ impl Entry {
 
     /// Takes over what outlives a refresh: popularity, the pin, and since when the name has been good.
     pub(super) fn follow(&mut self, old: &Self) {
-        self.past_uses = old.past_uses / 2 + old.uses.load(Relaxed).min(u16::MAX / 2);
+        self.past_uses = old.past_uses / 2 + old.uses_a_ttl(self.learned()).min(u16::MAX / 2);
         *self.last_used.get_mut() = old.last_used.load(Relaxed);
         *self.marks.get_mut() |= old.marks.load(Relaxed) & (VISITS | PINNED);
         let both_good = old.verdict == Verdict::Positive && self.verdict == Verdict::Positive;
         if both_good && !old.of_other_view() {
             self.good_since = old.good_since;
         }
+    }
+
+    /// Uses as if it had lived for one TTL only: in an outage it lives for hours, and a name that is asked for now and then
+    /// would count as busy, and be kept warm, long after. At least one if there was any.
+    fn uses_a_ttl(&self, end: Moment) -> u16 {
+        let uses = u128::from(self.uses.load(Relaxed));
+        let (ttl, lived) = (self.ttl().as_millis().max(1), end.since(self.learned()).as_millis());
+        u16::try_from((uses * ttl).div_ceil(lived.max(ttl))).unwrap_or(u16::MAX)
     }
 
     /// Takes over what a snapshot knows of it.

@@ -118,6 +118,29 @@ fn a_name_with_one_address_costs_less_than_150_bytes() {
 }
 
 #[test]
+fn a_name_that_lived_through_an_outage_is_no_busier_for_it() {
+    let mut cache = cache(1 << 20);
+    let past_uses = |cache: &mut Cache, lived_s: u64, uses: u32| {
+        let key = key("a.test");
+        let message = message(&key, 60);
+        let answer = read_answer(&message, &read_key(&key).unwrap().0).unwrap();
+        cache.insert(&key, &message, &answer, Moment::START);
+        let slot = cache.find(&key).unwrap();
+        cache.edit(slot, |entry| entry.resume(0, Duration::ZERO));
+        (0..uses).for_each(|_| touch(cache, "a.test"));
+        cache.insert(&key, &message, &answer, Moment::START + Duration::from_secs(lived_s));
+        let past_uses = cache.get(slot).unwrap().past_uses();
+        cache.remove(slot);
+        past_uses
+    };
+    assert_eq!(past_uses(&mut cache, 60, 100), 100);
+    assert_eq!(past_uses(&mut cache, 30, 100), 100);
+    assert_eq!(past_uses(&mut cache, 6_000, 100), 1);
+    assert_eq!(past_uses(&mut cache, 6_000, 1), 1, "asked for, however seldom");
+    assert_eq!(past_uses(&mut cache, 6_000, 0), 0);
+}
+
+#[test]
 fn a_flood_of_names_asked_for_once_does_not_push_out_what_is_in_use() {
     for verdict in [Verdict::Positive, Verdict::NxDomain] {
         let mut cache = cache(200_000);
