@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use crate::moment::Moment;
+use crate::{loss::Loss, moment::Moment};
 
 /// Why a try brought no answer. Names metric labels and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,11 @@ impl Failure {
         }
     }
 
+    /// The upstream said something, if nothing of use.
+    pub fn is_an_answer(self) -> bool {
+        matches!(self, Self::Servfail | Self::Refused | Self::BadCode | Self::Malformed | Self::Lies)
+    }
+
     /// As a person would say it.
     pub fn text(self) -> &'static str {
         match self {
@@ -147,6 +152,9 @@ pub struct Breaker {
     answered: Option<Moment>,
     /// Answers come, but too late for a waiting client; true until then.
     slow_until: Option<Moment>,
+    loss: Loss,
+    /// While it is lossy: when it is probed next.
+    loss_probe_at: Moment,
 }
 
 /// Failed probes until it opens, and probes that are sent at once on suspicion: one may be lost, or its name broken.
@@ -156,7 +164,7 @@ const PROBE_GAP: Duration = Duration::from_millis(500);
 /// While down: first probe after this, doubling …
 const PROBE_FIRST: Duration = Duration::from_millis(250);
 /// … up to this, for ever, less jitter (Unbound strands upstreams for days: NLnetLabs/unbound#1461).
-const PROBE_LONGEST: Duration = Duration::from_secs(5);
+const PROBE_LONGEST: Duration = Duration::from_secs(3);
 /// While recovering.
 const PROBE_RECOVERING: Duration = Duration::from_millis(400);
 const SUCCESSES: u8 = 3;
@@ -169,6 +177,8 @@ const RELAPSE_WINDOW: Duration = Duration::from_mins(2);
 
 /// A healthy upstream that nobody asks is probed this often: an outage is found before the first client finds it.
 const PROBE_IDLE: Duration = Duration::from_secs(30);
+/// One that loses packets is probed this often, for other questions may go elsewhere; and suspected no more often.
+const PROBE_LOSSY: Duration = Duration::from_secs(2);
 /// A late answer means slow rather than dead for this long.
 const SLOW_FOR: Duration = Duration::from_secs(15);
 
@@ -183,6 +193,8 @@ impl Breaker {
             heard: now,
             answered: None,
             slow_until: None,
+            loss: Loss::default(),
+            loss_probe_at: now,
         }
     }
 
@@ -193,6 +205,35 @@ impl Breaker {
     /// Whether clients' questions may go there without further thought.
     pub fn usable(&self) -> bool {
         matches!(self.state, State::Healthy | State::Suspect { .. })
+    }
+
+    /// It answers some questions and loses many: since when.
+    pub fn lossy_since(&self) -> Option<Moment> {
+        self.loss.since().filter(|_| self.usable())
+    }
+
+    /// Of the last [`crate::loss::WINDOW`] questions for names that resolved before.
+    pub fn unanswered(&self) -> u32 {
+        self.loss.unanswered()
+    }
+
+    /// Usable, and not lossy.
+    pub fn sound(&self) -> bool {
+        self.usable() && self.loss.since().is_none()
+    }
+
+    /// A question for a name that resolved before was answered; `late`: after [`Self::note_unanswered`].
+    pub fn note_answered(&mut self, late: bool) {
+        if late {
+            self.loss.on_late_answer();
+        } else {
+            self.loss.on_answer();
+        }
+    }
+
+    /// Such a question got no answer in time.
+    pub fn note_unanswered(&mut self, now: Moment) {
+        self.loss.on_late(now);
     }
 
     /// What a failed probe that was sent at `sent` says. While other questions are answered it says little: its packet was
@@ -233,6 +274,7 @@ impl Breaker {
                 if *successes >= SUCCESSES && now.since(*since) >= hold {
                     self.state = State::Healthy;
                     self.closed_at = Some(now);
+                    self.loss = Loss::default();
                 }
             }
         }
@@ -302,12 +344,14 @@ impl Breaker {
     }
 
     fn may_probe(&self, now: Moment) -> bool {
-        self.last_probe.is_none_or(|last| now.since(last) >= PROBE_GAP)
+        let gap = if self.loss.since().is_some() { PROBE_LOSSY } else { PROBE_GAP };
+        self.last_probe.is_none_or(|last| now.since(last) >= gap)
     }
 
     /// Whether a probe is to be sent now. `jitter` is 0.0..1.0 and shortens the wait by up to a quarter.
     pub fn poll_probe(&mut self, now: Moment, jitter: f64) -> bool {
         let spread = |wait: Duration| wait.mul_f64(1.0 - jitter / 4.0);
+        let lossy = self.loss.since().is_some() && self.loss_probe_at <= now;
         let due = match &mut self.state {
             State::Healthy if now.since(self.heard) >= PROBE_IDLE => {
                 // Whatever comes of it, the next one waits as long again.
@@ -318,6 +362,7 @@ impl Breaker {
                 self.probes_due -= 1;
                 true
             }
+            State::Healthy | State::Suspect { .. } if lossy => true,
             State::Down { probe_at, probes, .. } if *probe_at <= now => {
                 *probes = probes.saturating_add(1);
                 *probe_at = now + spread((PROBE_FIRST * (1 << (*probes).min(5))).min(PROBE_LONGEST));
@@ -331,14 +376,18 @@ impl Breaker {
         };
         if due {
             self.last_probe = Some(now);
+            self.loss_probe_at = now + spread(PROBE_LOSSY);
         }
         due
     }
 
     pub fn next_wakeup(&self) -> Option<Moment> {
+        let lossy = self.loss.since().map(|_| self.loss_probe_at);
         match self.state {
-            State::Healthy => Some(self.heard + PROBE_IDLE),
-            State::Suspect { since, .. } => (self.probes_due > 0).then_some(since),
+            State::Healthy => {
+                Some(lossy.map_or(self.heard + PROBE_IDLE, |at| at.min(self.heard + PROBE_IDLE)))
+            }
+            State::Suspect { since, .. } => (self.probes_due > 0).then_some(since).or(lossy),
             State::Down { probe_at, .. } | State::Recovering { probe_at, .. } => Some(probe_at),
         }
     }
@@ -416,6 +465,36 @@ mod tests {
         let evidence = "lFFLLLL.";
         let expected = "SSDDDDDR";
         assert_eq!(states(evidence), expected);
+    }
+
+    #[test]
+    fn one_that_loses_half_of_all_packets_is_lossy_not_down_and_is_probed_for_ever() {
+        let mut now = Moment::START;
+        let mut breaker = Breaker::new(now);
+        let mut probes = 0;
+        for step in 0..1_000 {
+            now = now + Duration::from_millis(100);
+            if step % 2 == 0 {
+                breaker.note_unanswered(now);
+                breaker.on_late(now);
+            } else {
+                breaker.note_answered(false);
+                breaker.on_success(now);
+            }
+            probes += u32::from(breaker.poll_probe(now, 0.0));
+        }
+        let since = breaker.lossy_since().unwrap();
+        assert!(breaker.usable() && !breaker.sound() && since < Moment::START + Duration::from_secs(3));
+        // Two each two seconds on suspicion; and alone it is not forgotten either.
+        assert!(probes <= 110, "{probes}");
+        for _ in 0..20 {
+            let next = breaker.next_wakeup().unwrap();
+            assert!(next <= now + Duration::from_secs(2));
+            now = next.max(now);
+            assert!(breaker.poll_probe(now, 0.0));
+        }
+        (0..40).for_each(|_| breaker.note_answered(false));
+        assert!(breaker.sound());
     }
 
     #[test]

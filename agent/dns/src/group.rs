@@ -91,11 +91,11 @@ impl Group {
     pub fn health(&self, now: Moment) -> Upstreams {
         let any =
             |test: &dyn Fn(&Breaker) -> bool| self.upstreams.iter().any(|upstream| test(&upstream.breaker));
-        if any(&Breaker::usable) {
+        if any(&Breaker::sound) {
             Upstreams::Healthy
         } else if any(&|breaker| matches!(breaker.state(), State::Recovering { .. })) {
             Upstreams::Recovering
-        } else if any(&|breaker| breaker.slow(now)) {
+        } else if any(&|breaker| breaker.usable() || breaker.slow(now)) {
             Upstreams::Slow
         } else {
             Upstreams::Down
@@ -104,6 +104,11 @@ impl Group {
 
     pub fn usable(&self, index: usize) -> bool {
         self.upstreams.get(index).is_some_and(|upstream| upstream.breaker.usable())
+    }
+
+    /// Since when every upstream that is usable loses packets.
+    pub fn lossy_since(&self) -> Option<Moment> {
+        self.upstreams.iter().filter_map(|upstream| upstream.breaker.lossy_since()).max()
     }
 
     /// What the upstream that is down said last.
@@ -125,13 +130,14 @@ impl Group {
         self.upstreams.iter().map(since).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// The best upstream to ask: usable before recovering before down; the quickest; not one of `tried`.
+    /// The best upstream to ask: sound before lossy before recovering before down; the quickest; not one of `tried`.
     pub fn choose(&self, tried: &[usize]) -> Option<usize> {
         let rank = |upstream: &Upstream| match upstream.breaker.state() {
+            State::Healthy | State::Suspect { .. } if !upstream.breaker.sound() => 2,
             State::Healthy => 0,
             State::Suspect { .. } => 1,
-            State::Recovering { .. } => 2,
-            State::Down { .. } => 3,
+            State::Recovering { .. } => 3,
+            State::Down { .. } => 4,
         };
         self.upstreams
             .iter()

@@ -44,6 +44,7 @@ pub mod guard;
 mod hit;
 pub mod host_resolver;
 pub mod local;
+pub mod loss;
 pub mod metrics;
 pub mod moment;
 pub mod name;

@@ -45,7 +45,7 @@ pub enum Upstreams {
     Healthy,
     /// Back, but not proven; or proven, with refreshes still queued up from the outage.
     Recovering,
-    /// Answers come too late for a waiting client.
+    /// Answers come too late for a waiting client, or too many do not come at all.
     Slow,
     Down,
 }
@@ -57,7 +57,7 @@ pub enum StaleReason {
     UpstreamDown,
     /// Upstream is back; refreshes are paced so that it stays so.
     Recovering,
-    /// Upstream answers, but too late to wait for.
+    /// Upstream answers, but too late to wait for, or too seldom.
     UpstreamSlow,
     /// Upstream failed on this name a moment ago.
     RefreshFailed,
@@ -106,7 +106,7 @@ impl StaleReason {
         match self {
             Self::UpstreamDown => "stale: no upstream answers",
             Self::Recovering => "stale: upstream is coming back",
-            Self::UpstreamSlow => "stale: every upstream is slow",
+            Self::UpstreamSlow => "stale: every upstream is slow or loses packets",
             Self::RefreshFailed => "stale: upstream failed on this name",
             Self::ClientTimer => "stale: upstream is late",
             Self::Overloaded => "stale: the cache has too much to do to ask",

@@ -6,8 +6,9 @@
 //! - **Order**: the names that clients asked for in the outage, the most used first. A name that was refreshed and has
 //!   expired again takes turns with them, so that neither the long tail nor a short TTL starves the other.
 //! - **Rate**: below what this host asked before the outage, questions of unknown names included; a quarter of that
-//!   first, doubling each second. It ends for all that: of three refreshes two are of names not tried since.
+//!   first, doubling each half second. It ends for all that: of three refreshes two are of names not tried since.
 //! - **Phase**: the host's id decides its start within the first second and its rate, ±25 %: a fleet does not march in step.
+//! - **Slow or lossy upstreams**: a seventh of that, for as long as they are.
 //! - **Errors**: the first late refresh, or two failed ones in a row, stop it for a moment and halves the rate; it grows again in small steps.
 //! - **All clear** when 98 % of the hot names are verified, or all that waited were tried. Hot are the names that
 //!   together got four fifths of the questions.
@@ -52,14 +53,18 @@ pub struct Candidate {
 
 /// Of what was asked before the outage. Below one, for what clients ask anew comes on top.
 const SHARE: f64 = 0.8;
+/// Of that rate, while the upstreams are slow or lose packets: then clients are all answered stale, and a fifth of what the
+/// host asked before (`SHARE`, the spread between hosts and probes included) is what such an upstream should hear.
+const SLOW_SHARE: f64 = 0.15;
 /// How much hosts differ from that.
 const RATE_SPREAD: f64 = 0.25;
 const START_SPREAD: Duration = Duration::from_secs(1);
 /// Of the full rate, at first; it doubles each step until it is full.
 const RAMP_FIRST: f64 = 0.25;
-const RAMP_STEP: Duration = Duration::from_secs(1);
-/// After trouble it grows by this each step, and never falls below the other.
+const RAMP_STEP: Duration = Duration::from_millis(500);
+/// After trouble it grows by this each second, and never falls below the other.
 const RAMP_GENTLE: f64 = 0.125;
+const RAMP_GENTLE_STEP: Duration = Duration::from_secs(1);
 const RAMP_LEAST: f64 = 1.0 / 16.0;
 /// After trouble nothing is sent for this long, doubling …
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -134,6 +139,8 @@ struct Running {
     since: Moment,
     /// A second, when all is well.
     full_rate: f64,
+    /// Of it, while the upstreams are slow.
+    share: f64,
     ramp: f64,
     ramp_at: Moment,
     gentle: bool,
@@ -187,6 +194,7 @@ impl Recovery {
         let mut running = Running {
             since: now,
             full_rate,
+            share: 1.0,
             ramp: RAMP_FIRST,
             ramp_at: start + RAMP_STEP,
             gentle: false,
@@ -276,6 +284,13 @@ impl Recovery {
         running.again.push(waiting);
     }
 
+    /// Whether the upstreams are slow, or lose packets.
+    pub fn set_slow(&mut self, slow: bool) {
+        if let Some(running) = &mut self.running {
+            running.share = if slow { SLOW_SHARE } else { 1.0 };
+        }
+    }
+
     /// A question that no refresh caused was sent: that load counts too.
     pub fn on_other_question(&mut self) {
         if let Some(running) = &mut self.running {
@@ -353,7 +368,7 @@ impl Recovery {
         running.ramp = (running.ramp / 2.0).max(RAMP_LEAST);
         running.gentle = true;
         running.paused_until = now + running.pause;
-        running.ramp_at = running.paused_until + RAMP_STEP;
+        running.ramp_at = running.paused_until + RAMP_GENTLE_STEP;
         running.next_at = running.paused_until;
     }
 
@@ -399,10 +414,16 @@ impl Running {
 
     fn set_rate(&mut self, now: Moment) {
         while self.ramp < 1.0 && now >= self.ramp_at {
-            self.ramp = if self.gentle { self.ramp + RAMP_GENTLE } else { self.ramp * 2.0 }.min(1.0);
-            self.ramp_at = self.ramp_at + RAMP_STEP;
+            let (ramp, step) = if self.gentle {
+                (self.ramp + RAMP_GENTLE, RAMP_GENTLE_STEP)
+            } else {
+                (self.ramp * 2.0, RAMP_STEP)
+            };
+            self.ramp = ramp.min(1.0);
+            self.ramp_at = self.ramp_at + step;
         }
-        let rate = self.full_rate * self.ramp;
+        let full_rate = (self.full_rate * self.share).max(PER_SECOND_LEAST.min(self.full_rate));
+        let rate = full_rate * self.ramp;
         // Each setting starts the wait for the next token anew.
         if (rate - self.paced).abs() > self.paced * 0.01 {
             self.pace.set_rate(rate, now);
@@ -472,7 +493,7 @@ mod tests {
             let mut recovery = Recovery::new(host);
             recovery.begin(Some(100.0), names((0..10_000).map(|_| 1)), now);
             let sent = run(&mut recovery, &mut now, 60, well);
-            assert!(sent[0] <= 26 && sent[1] <= 60, "host {host}: {sent:?}");
+            assert!(sent[0] <= 39 && sent[1] <= 100, "host {host}: {sent:?}");
             assert!(sent.iter().all(|&sent| sent <= 101), "host {host}: {sent:?}");
             assert!(sent[10..].iter().all(|&sent| sent >= 58), "host {host}: {sent:?}");
         }
@@ -504,6 +525,23 @@ mod tests {
         assert_eq!(sent[0], 0);
         assert!(sent[1].abs_diff(full / 2) <= 2, "{full}: {sent:?}");
         assert!(sent[9].abs_diff(full) <= 2 && sent[..6].is_sorted(), "{full}: {sent:?}");
+    }
+
+    #[test]
+    fn slow_upstreams_hear_a_seventh_until_they_are_well_and_a_quiet_host_still_gets_there() {
+        let mut now = Moment::START;
+        let mut recovery = Recovery::new(7);
+        recovery.begin(Some(100.0), names((0..10_000).map(|_| 1)), now);
+        let full = *run(&mut recovery, &mut now, 10, well).last().unwrap();
+        recovery.set_slow(true);
+        let slow = *run(&mut recovery, &mut now, 10, well).last().unwrap();
+        recovery.set_slow(false);
+        let again = *run(&mut recovery, &mut now, 10, well).last().unwrap();
+        assert!(again.abs_diff(full) <= 1 && (slow * 7).abs_diff(full) <= 10, "{full} {slow} {again}");
+        recovery.begin(Some(0.3), names((0..10_000).map(|_| 1)), now);
+        recovery.set_slow(true);
+        let sent: usize = run(&mut recovery, &mut now, 100, well).into_iter().sum();
+        assert!((14..=20).contains(&sent), "{sent}");
     }
 
     #[test]

@@ -269,11 +269,15 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Late;
-            // A slow upstream is late always; that says nothing of the load.
-            if flight.purpose == Purpose::Refresh && zone.health != Upstreams::Slow {
+            // A slow upstream is late always, and what was sent while it was slow comes late: that says nothing of the load.
+            let slow = zone.health == Upstreams::Slow || attempt.sent < zone.health_since;
+            if flight.purpose == Purpose::Refresh && !slow {
                 zone.recovery.on_trouble(now);
             }
             let Some(upstream) = zone.group.get_mut(attempt.upstream) else { continue };
+            if flight.known && attempt.transport == Transport::Udp {
+                upstream.breaker.note_unanswered(now);
+            }
             match flight.purpose {
                 Purpose::Probe(_) => {
                     let weight = upstream.breaker.weight_of_probe(attempt.sent);
@@ -307,6 +311,9 @@ impl Resolver {
             let (index, sent) = (attempt.upstream, attempt.sent);
             if let Some(upstream) = group.get_mut(index) {
                 upstream.counts.failed[why as usize] += 1;
+                if flight.known && why.is_an_answer() {
+                    upstream.breaker.note_answered(was_late);
+                }
                 // A late probe has been counted when it became late.
                 if !(was_late && matches!(flight.purpose, Purpose::Probe(_))) {
                     let weight = match (why, flight.purpose) {
@@ -388,10 +395,14 @@ impl Resolver {
                 }
             }
         }
-        let recovery = &mut self.zones.get_mut(flight.zone).recovery;
+        let zone = self.zones.get_mut(flight.zone);
+        let (slow, recovery) = (zone.health == Upstreams::Slow, &mut zone.recovery);
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
-            recovery.on_failed(now);
+            // While packets are lost, that is what most failures are, and the pace is low already.
+            if !slow {
+                recovery.on_failed(now);
+            }
         }
         if matches!(flight.purpose, Purpose::Probe(_)) {
             return;
@@ -429,6 +440,13 @@ impl Resolver {
                 self.give_stale_to_all(id, now);
             }
             (Upstreams::Down, _) => self.begin_recovery(id, now),
+            // It loses packets: what is refreshed from now on is paced.
+            (Upstreams::Healthy, Upstreams::Slow) => {
+                zone.down_at.get_or_insert(now);
+                if !zone.recovery.running() {
+                    self.begin_recovery(id, now);
+                }
+            }
             // What was verified while it came and went, or was slow, may be stale again.
             (Upstreams::Recovering | Upstreams::Slow, Upstreams::Healthy)
                 if zone.recovery.outdated(now)

@@ -205,12 +205,15 @@ impl Resolver {
     /// An upstream answered, and nothing speaks against it.
     fn note_answer(&mut self, flight: &mut Flight, try_id: u64, positive: bool, now: Moment) {
         let Some(attempt) = flight.find(try_id) else { return };
-        attempt.state = TryState::Answered;
+        let late = std::mem::replace(&mut attempt.state, TryState::Answered) == TryState::Late;
         let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
         let group = &mut self.zones.get_mut(flight.zone).group;
         group.on_sample(index, round_trip);
         if let Some(upstream) = group.get_mut(index) {
             upstream.counts.answered += 1;
+            if flight.known {
+                upstream.breaker.note_answered(late);
+            }
             if round_trip > CLIENT_TIMER_MAX {
                 upstream.breaker.on_late_success(now);
             } else if positive || !lies(upstream.breaker.state()) {
@@ -232,12 +235,13 @@ impl Resolver {
     /// An upstream denied a known name: it lives, but whether it tells the truth is open. Returns whether it is known to lie.
     fn note_denial(&mut self, flight: &mut Flight, try_id: u64, now: Moment) -> bool {
         let Some(attempt) = flight.find(try_id) else { return false };
-        attempt.state = TryState::Denied;
+        let late = std::mem::replace(&mut attempt.state, TryState::Denied) == TryState::Late;
         let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
         let group = &mut self.zones.get_mut(flight.zone).group;
         group.on_sample(index, round_trip);
         let Some(upstream) = group.get_mut(index) else { return false };
         upstream.counts.answered += 1;
+        upstream.breaker.note_answered(late);
         let lies = lies(upstream.breaker.state());
         if lies {
             upstream.breaker.on_failure(Failure::Lies, Weight::Strong, now);

@@ -82,6 +82,8 @@ impl Resolver {
         if !self.zones.get(id).recovery.running() || self.zones.get(id).health == Upstreams::Down {
             return;
         }
+        let zone = self.zones.get_mut(id);
+        zone.recovery.set_slow(zone.health == Upstreams::Slow);
         while let Some(key) = self.zones.get_mut(id).recovery.poll(now) {
             let entry = self.cache.find(&key).and_then(|slot| self.cache.get(slot));
             let fresh = entry.as_ref().is_some_and(|entry| entry.stale_for(now).is_none());

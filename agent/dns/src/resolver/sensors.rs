@@ -19,6 +19,7 @@ use crate::{
     breaker::State,
     cache::Entry,
     group::Upstream,
+    loss::WINDOW,
     moment::Moment,
     name::{self, Key},
     policy::{self, Held, Upstreams},
@@ -448,6 +449,7 @@ struct Report {
 fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Report {
     let all = zone.group.all();
     let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
+    let sound = all.iter().filter(|upstream| upstream.breaker.sound()).count();
     let ill = upstreams_text(zone, now, wall);
     let since = zone.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
     let lasts = if zone.settings().serve_stale {
@@ -473,13 +475,20 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
             );
             (WARNING, text)
         }
-        Upstreams::Healthy if usable == all.len() => (OK, format!("{usable} of {usable} upstreams answer")),
+        Upstreams::Healthy if sound == all.len() => (OK, format!("{sound} of {sound} upstreams answer")),
+        Upstreams::Healthy if usable == all.len() => {
+            (WARNING, format!("{} of {usable} upstreams lose packets: {ill}", usable - sound))
+        }
         Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
         Upstreams::Recovering if all.iter().any(|upstream| upstream.breaker.relapsed()) => {
             (CRITICAL, format!("upstreams come and go since {since}: {ill}; {lasts}"))
         }
         Upstreams::Recovering => {
             (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
+        }
+        Upstreams::Slow if let Some(since) = zone.group.lossy_since() => {
+            let since = clock_time(at(since, now, wall));
+            (WARNING, format!("every upstream loses packets since {since}: {ill}; {lasts}"))
         }
         Upstreams::Slow => (CRITICAL, format!("every upstream is too slow since {since}: {ill}; {lasts}")),
         Upstreams::Down => (CRITICAL, format!("no upstream answers since {since}: {ill}; {lasts}")),
@@ -506,20 +515,27 @@ fn upstreams_text(zone: &Zone, now: Moment, wall: Timestamp) -> String {
 }
 
 fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestamp) -> UpstreamStatus {
-    let (state, why, since) = match upstream.breaker.state() {
+    let breaker = &upstream.breaker;
+    let (state, why, since) = match breaker.state() {
+        State::Healthy | State::Suspect { .. } if let Some(since) = breaker.lossy_since() => {
+            let why = format!("leaves {} of its last {WINDOW} questions unanswered", breaker.unanswered());
+            ("lossy", Some(why), Some(since))
+        }
         State::Healthy => ("healthy", None, None),
         State::Suspect { since, .. } => ("suspect", None, Some(since)),
-        State::Down { since, .. } if upstream.breaker.slow(now) => {
-            ("slow", Some("answers too late"), Some(since))
+        State::Down { since, .. } if breaker.slow(now) => {
+            ("slow", Some("answers too late".to_owned()), Some(since))
         }
-        State::Down { since, why, .. } => ("down", Some(why.text()), Some(since)),
-        State::Recovering { down_since, why, .. } => ("recovering", Some(why.text()), Some(down_since)),
+        State::Down { since, why, .. } => ("down", Some(why.text().to_owned()), Some(since)),
+        State::Recovering { down_since, why, .. } => {
+            ("recovering", Some(why.text().to_owned()), Some(down_since))
+        }
     };
     UpstreamStatus {
         address: upstream.endpoint.to_string(),
         state: state.into(),
         zone: zone.name(),
-        why: why.map(str::to_owned),
+        why,
         since: since.map(|since| at(since, now, wall)),
         sent: upstream.counts.sent,
         answered: upstream.counts.answered,
