@@ -58,16 +58,16 @@ mod tests {
     use super::*;
 
     /// How often it becomes lossy while each question is lost with this probability, and for how many of them it is.
-    fn played(lost: f64) -> (u32, u32) {
+    fn played(share: f64) -> (u32, u32) {
         let mut random = fastrand::Rng::with_seed(7);
         let mut loss = Loss::default();
         let (mut became, mut was) = (0, 0);
         for _ in 0..10_000 {
             let before = loss.since().is_some();
-            if random.f64() < lost {
-                loss.on_late(Moment::START)
+            if random.f64() < share {
+                loss.on_late(Moment::START);
             } else {
-                loss.on_answer()
+                loss.on_answer();
             }
             became += u32::from(!before && loss.since().is_some());
             was += u32::from(loss.since().is_some());
