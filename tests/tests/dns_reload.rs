@@ -173,6 +173,39 @@ fn names_of_a_zone_that_is_added_are_the_zones_and_never_again_what_others_said(
     assert_eq!(host.addresses("www.test."), [[10, 0, 0, 3]]);
 }
 
+#[test]
+fn a_zone_that_is_added_while_the_cache_is_stopped_is_asked_for_its_names_too() {
+    let outside = upstream(&[("www.corp.test.", at(1)), ("old.corp.test.", at(2)), ("www.test.", at(3))]);
+    let inside = upstream(&[("www.corp.test.", at(101))]);
+    let mut host = Host::start(&asks(&outside), "");
+    for name in ["www.corp.test.", "old.corp.test.", "www.test."] {
+        assert_eq!(host.ask(name).rcode, NOERROR);
+    }
+    assert_eq!(host.ask("db.corp.test.").rcode, NXDOMAIN);
+    let origin = host.folder.path().join("state/cache.origin");
+    wait_for("the snapshot", || origin.exists() && snapshot_has(&host, b"\x02db\x04corp"));
+    host.cache.kill();
+
+    let with_zone = config(&host.folder, host.address, &asks(&outside), &zone("corp.test", &inside));
+    fs::write(host.folder.path().join("dns.toml"), with_zone).expect("the test folder is writable");
+    let heard = outside.queries();
+    host.cache = start(&host.folder);
+    host.wait_for_answers();
+    assert_eq!(host.addresses("www.corp.test."), [[10, 0, 0, 101]]);
+    assert_eq!(host.addresses("www.test."), [[10, 0, 0, 3]]);
+    assert_eq!(outside.queries(), heard, "the zone's names are none of its business");
+
+    // A file that nobody can read is said, and costs no name.
+    wait_for("the snapshot", || snapshot_has(&host, &[10, 0, 0, 101]));
+    host.cache.kill();
+    fs::write(&origin, "[{").expect("the test folder is writable");
+    host.cache = start(&host.folder);
+    host.wait_for_answers();
+    assert!(host.cache.log().contains("cache.origin is damaged: "), "{}", host.cache.log());
+    assert_eq!(host.addresses("www.corp.test."), [[10, 0, 0, 101]]);
+    wait_for("a new origin", || fs::read_to_string(&origin).is_ok_and(|text| text.contains("corp.test")));
+}
+
 fn snapshot_has(host: &Host, wire: &[u8]) -> bool {
     let log = fs::read(host.folder.path().join("state/cache.log")).unwrap_or_default();
     log.windows(wire.len()).any(|window| window == wire)

@@ -48,6 +48,7 @@ pub mod loss;
 pub mod metrics;
 pub mod moment;
 pub mod name;
+pub mod origin;
 pub mod pace;
 pub mod pinned;
 pub mod policy;

@@ -102,6 +102,16 @@ impl Meter {
         (self.filled >= WINDOW).then_some(rate)
     }
 
+    /// The same as last seen. Looking does not count the time since, which may be an outage's.
+    pub fn remembered(&self) -> Option<f64> {
+        (self.filled >= WINDOW).then_some(self.per_second)
+    }
+
+    /// Goes on from what an earlier process measured.
+    pub fn resume(&mut self, per_second: f64) {
+        (self.per_second, self.filled) = (per_second, MEMORY);
+    }
+
     fn roll(&mut self, now: Moment) {
         let passed = now.since(self.since);
         if passed < WINDOW {

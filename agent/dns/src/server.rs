@@ -35,7 +35,7 @@ use crate::{
     event::Event,
     guard, metrics,
     moment::Moment,
-    name,
+    name, origin,
     reply::Transport,
     resolver::{Client, Outcome, Resolver, Restored},
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Writer},
@@ -123,6 +123,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         config,
         out: Vec::with_capacity(4_096),
         gaps: GapWatch::new(Anchor::now()),
+        origin: origin::Watch::default(),
         ticks: 0,
         health,
     };
@@ -158,6 +159,15 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     let loaded = snapshot::load(dir, &Anchor::now(), &mut |answer| {
         resolver.restore(answer, now);
     });
+    let mut troubles = 0;
+    match snapshot::load_origin(dir) {
+        Ok(Some(origin)) => resolver.restore_origin(&origin, now),
+        Ok(None) => {}
+        Err(why) => {
+            troubles += 1;
+            tracing::warn!(dir = %dir.display(), "{why}");
+        }
+    }
     let took = clock::since_boot().saturating_sub(began);
     let names = resolver.cache().len();
     for report in &loaded.reports {
@@ -169,7 +179,7 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     }
     let ms = took.as_secs_f64() * 1_000.0;
     tracing::info!("restored {names} names in {ms:.1} ms");
-    let troubles = loaded.reports.iter().filter(|report| !report.harmless()).count();
+    troubles += loaded.reports.iter().filter(|report| !report.harmless()).count();
     resolver.restored = Restored { names, ms, troubles };
     Writer::start(dir, &loaded, Limits { bytes_max: config.cache_bytes })
 }
@@ -242,6 +252,7 @@ struct Server {
     /// The one answer buffer of the hit path.
     out: Vec<u8>,
     gaps: GapWatch,
+    origin: origin::Watch,
     ticks: u32,
     /// Each zone's, as logged last.
     health: Vec<u8>,
@@ -433,7 +444,15 @@ impl Server {
                 self.take_settings(now);
             }
         }
+        self.note_origin(now);
         systemd::alive();
+    }
+
+    /// Who reads the snapshot must know whose answers it holds.
+    fn note_origin(&mut self, now: Moment) {
+        if let Some(origin) = self.origin.look(self.resolver.zones(), now) {
+            self.writer.note_origin(origin);
+        }
     }
 
     /// Applies a new config if it is right; keeps the old one, loudly, if not. Addresses and paths need a restart.

@@ -4,8 +4,9 @@
 //! The root's upstreams are no view: a network's and the next one's are to say the same, and a host that roams must not ask
 //! for every name anew.
 
+use std::collections::HashSet;
+
 use crate::{
-    endpoint::Endpoint,
     name,
     zone::{Suffixes, Zone, Zones},
 };
@@ -19,18 +20,30 @@ pub(crate) struct Views {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct View {
-    suffix: Box<[u8]>,
-    upstreams: Vec<Endpoint>,
+pub(crate) struct View {
+    pub(crate) suffix: Box<[u8]>,
+    /// As an operator would write them.
+    pub(crate) upstreams: Vec<String>,
 }
 
 impl Views {
     pub(crate) fn of(zones: &Zones) -> Self {
         let view = |zone: &Zone| View {
             suffix: zone.settings().suffix.clone(),
-            upstreams: zone.settings().upstreams.clone(),
+            upstreams: zone.settings().upstreams.iter().map(ToString::to_string).collect(),
         };
         Self { suffixes: zones.suffixes().clone(), zones: zones.iter().map(view).collect() }
+    }
+
+    /// `None` unless the first is the root's and no zone is named twice.
+    pub(crate) fn new(zones: Vec<View>) -> Option<Self> {
+        let (root, others) = zones.split_first()?;
+        let mut seen = HashSet::new();
+        let once = zones.iter().all(|view| seen.insert(&*view.suffix));
+        if root.suffix.len() != ROOT_LEN || !once {
+            return None;
+        }
+        Some(Self { suffixes: Suffixes::new(others.iter().map(|view| &*view.suffix)), zones })
     }
 
     /// Whether a name is another view's business now: another zone's, or its zone asks none of the upstreams that it asked.

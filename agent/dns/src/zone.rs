@@ -62,6 +62,11 @@ impl ZoneId {
 pub struct Suffixes(HashMap<Box<[u8]>, ZoneId>);
 
 impl Suffixes {
+    /// Of all zones but the root, in their order.
+    pub(crate) fn new<'a>(others: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self(others.zip(1..).map(|(suffix, place)| (suffix.into(), ZoneId::new(place))).collect())
+    }
+
     /// `name`: wire format, lower case. While there is only the root zone this costs nothing.
     pub fn of(&self, name: &[u8]) -> ZoneId {
         if self.0.is_empty() {
@@ -332,12 +337,7 @@ impl Zones {
     }
 
     fn index(&mut self) {
-        let suffixes = self
-            .others
-            .iter()
-            .zip(1..)
-            .map(|(zone, place)| (zone.settings.suffix.clone(), ZoneId::new(place)));
-        self.suffixes = Suffixes(suffixes.collect());
+        self.suffixes = Suffixes::new(self.others.iter().map(|zone| &*zone.settings.suffix));
     }
 
     /// Names may belong to another zone than before: a zone probes with names of its own only.

@@ -256,6 +256,10 @@ impl Resolver {
         &self.zones
     }
 
+    pub(crate) fn zone_mut(&mut self, id: ZoneId) -> &mut Zone {
+        self.zones.get_mut(id)
+    }
+
     /// A client asks. The hit path: no allocation beyond `out`, which is reused.
     pub fn on_query(
         &mut self,

@@ -82,8 +82,8 @@ impl Resolver {
     }
 
     /// Names that other upstreams answer for than before are asked anew; the old answer stays for as long as those are silent,
-    /// if it is one. The disk forgets it: after a restart nobody would know whose it is.
-    pub(super) fn on_other_views(&mut self, before: &Views, now: Moment) {
+    /// if it is one. The disk forgets it: only one list of upstreams is kept there.
+    pub(crate) fn on_other_views(&mut self, before: &Views, now: Moment) {
         let views = Views::of(&self.zones);
         if views == *before {
             return;

@@ -10,11 +10,11 @@ use std::{
 };
 
 use super::{
-    LOG, SNAPSHOT,
+    LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
 };
-use crate::resolver::Remembered;
+use crate::{origin::Origin, resolver::Remembered};
 
 /// What loading found.
 #[derive(Debug, Default)]
@@ -129,6 +129,20 @@ pub fn load(dir: &Path, now: &Anchor, take: &mut dyn FnMut(&Remembered<'_>)) -> 
     loaded.unread.extend(unreadable.iter().map(|report| report.file));
     loaded.reports.extend(unreadable);
     loaded
+}
+
+/// Where the answers came from; `None` if nobody noted it. The error is for people, and no reason not to start.
+pub fn load_origin(dir: &Path) -> Result<Option<Origin>, String> {
+    let path = dir.join(ORIGIN);
+    let advice = "starting without it; names count as the configured upstreams'";
+    match fs::read(&path) {
+        Ok(bytes) => match Origin::from_bytes(&bytes) {
+            Ok(origin) => Ok(Some(origin)),
+            Err(why) => Err(format!("{ORIGIN} is damaged: {why}; {advice}")),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{ORIGIN} cannot be read: {}; {advice}", explained(&path, &error))),
+    }
 }
 
 /// The error with what the operator needs to mend it.

@@ -27,6 +27,9 @@
 //! append. A file that cannot be read, or was written by another version, is put aside as `NAME.unread`. In no case does
 //! the cache refuse to start.
 //!
+//! A third file, `cache.origin`, says which upstreams the answers came from ([`crate::origin`]); without it they are taken to be
+//! of those that are configured now.
+//!
 //! Disk budget: at most four writes a second and one `fdatasync` each five seconds, none while nothing is learned; the
 //! snapshot is no longer than the cache's own byte cap, the log no longer than the snapshot or 4 MiB.
 //!
@@ -46,13 +49,15 @@ mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
-    load::{FileReport, Loaded, Trouble, load, load_bytes},
+    load::{FileReport, Loaded, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},
 };
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
+/// [`crate::origin`], as JSON: small, and written anew as a whole.
+const ORIGIN: &str = "cache.origin";
 
 /// A file with these payloads, each with its right checksum: for the fuzzer.
 #[doc(hidden)]

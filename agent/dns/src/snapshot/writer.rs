@@ -16,7 +16,7 @@ use std::{
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    LOG, SNAPSHOT,
+    LOG, ORIGIN, SNAPSHOT,
     age::Anchor,
     load::{Book, Loaded, TOO_OLD, drop_forgotten, explained},
     record::{
@@ -24,7 +24,7 @@ use super::{
         record_len, salt_of,
     },
 };
-use crate::clock;
+use crate::{clock, origin::Origin};
 
 /// How long what was learned may stay in memory only, where `kill -9` takes it.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
@@ -101,9 +101,19 @@ struct Owned {
     flags: u8,
     uses: u16,
     good_for_s: u32,
-    /// Then `bytes` is the question, else the message.
-    forgotten: bool,
+    what: What,
     bytes: Box<[u8]>,
+}
+
+/// What the bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A message.
+    Answer,
+    /// A question.
+    Forgotten,
+    /// The file of that name, whole.
+    Origin,
 }
 
 impl Writer {
@@ -119,6 +129,7 @@ impl Writer {
             log: None,
             log_len: loaded.log_len as u64,
             pending: Vec::new(),
+            origin: None,
             unsynced_since: None,
             failing: false,
             put_aside: loaded.unread.clone(),
@@ -143,7 +154,7 @@ impl Writer {
             flags,
             uses: learned.uses,
             good_for_s: u32::try_from(learned.good_for.as_secs()).unwrap_or(u32::MAX),
-            forgotten: false,
+            what: What::Answer,
             bytes: learned.message.into(),
         });
     }
@@ -162,7 +173,13 @@ impl Writer {
     /// A question (a cache key) was flushed at `at` on the boot clock: its answers up to then must not come back.
     pub fn forget(&self, at: Duration, key: &[u8]) {
         let Some((&flags, question)) = key.split_last() else { return };
-        self.send(Owned { at, flags, uses: 0, good_for_s: 0, forgotten: true, bytes: question.into() });
+        self.send(Owned { at, flags, uses: 0, good_for_s: 0, what: What::Forgotten, bytes: question.into() });
+    }
+
+    /// Notes where the answers come from. Never waits.
+    pub fn note_origin(&self, origin: &Origin) {
+        let bytes = origin.to_bytes().into();
+        self.send(Owned { at: Duration::ZERO, flags: 0, uses: 0, good_for_s: 0, what: What::Origin, bytes });
     }
 
     /// Writes what is left and waits for it.
@@ -186,6 +203,8 @@ struct Files {
     log_len: u64,
     /// Records not yet written.
     pending: Vec<u8>,
+    /// The file of that name, not yet written.
+    origin: Option<Box<[u8]>>,
     unsynced_since: Option<Duration>,
     failing: bool,
     /// Files that nobody could read: out of the way before anything is written.
@@ -210,7 +229,11 @@ impl Files {
     /// Waits for records, then gathers for one interval. Sleeps as long as there is nothing to do. True when there
     /// will be no more.
     fn collect(&mut self, records: &Receiver<Owned>) -> bool {
-        if self.pending.is_empty() && self.put_aside.is_empty() && self.damaged.is_empty() {
+        if self.pending.is_empty()
+            && self.origin.is_none()
+            && self.put_aside.is_empty()
+            && self.damaged.is_empty()
+        {
             let first = match self.unsynced_since {
                 None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(since) => {
@@ -218,7 +241,7 @@ impl Files {
                 }
             };
             match first {
-                Ok(record) => self.take(&record),
+                Ok(record) => self.take(record),
                 Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => return true,
             }
@@ -227,7 +250,7 @@ impl Files {
         let end = clock::since_boot() + interval;
         loop {
             match records.recv_timeout(end.saturating_sub(clock::since_boot())) {
-                Ok(record) => self.take(&record),
+                Ok(record) => self.take(record),
                 Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => return true,
             }
@@ -237,18 +260,22 @@ impl Files {
         }
     }
 
-    fn take(&mut self, record: &Owned) {
+    fn take(&mut self, record: Owned) {
         self.counts.queued_bytes.fetch_sub(record.bytes.len(), Ordering::Relaxed);
+        if record.what == What::Origin {
+            self.origin = Some(record.bytes);
+            return;
+        }
         if self.pending.len() + record.bytes.len() > PENDING_MAX {
             self.counts.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let Owned { at, flags, uses, good_for_s, forgotten, ref bytes } = *record;
+        let Owned { at, flags, uses, good_for_s, what, bytes } = record;
         let boot = self.boot;
-        if forgotten {
-            push_forgotten(&mut self.pending, self.salt, &Forgotten { boot, at, flags, question: bytes });
+        if what == What::Forgotten {
+            push_forgotten(&mut self.pending, self.salt, &Forgotten { boot, at, flags, question: &bytes });
         } else {
-            let answer = Answer { boot, at, uses, good_for_s, flags, message: bytes };
+            let answer = Answer { boot, at, uses, good_for_s, flags, message: &bytes };
             push_answer(&mut self.pending, self.salt, &answer);
         }
         self.counts.records.fetch_add(1, Ordering::Relaxed);
@@ -276,6 +303,7 @@ impl Files {
     }
 
     fn write(&mut self, ended: bool) -> io::Result<()> {
+        self.write_origin()?;
         if self.pending.is_empty() && self.unsynced_since.is_none() && self.damaged.is_empty() && !ended {
             return Ok(());
         }
@@ -290,6 +318,23 @@ impl Files {
         if self.log_len >= LOG_MIN.max(snapshot_len) || !self.damaged.is_empty() {
             self.merge(&now)?;
         }
+        Ok(())
+    }
+
+    fn write_origin(&mut self) -> io::Result<()> {
+        if self.origin.is_none() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.dir)?;
+        self.lock()?;
+        let Some(origin) = &self.origin else { return Ok(()) };
+        let new = self.dir.join("cache.origin.new");
+        let mut file = File::create(&new)?;
+        file.write_all(origin)?;
+        self.counts.syncs.fetch_add(1, Ordering::Relaxed);
+        file.sync_all()?;
+        fs::rename(&new, self.dir.join(ORIGIN))?;
+        self.origin = None;
         Ok(())
     }
 
