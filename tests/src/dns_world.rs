@@ -6,7 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use dogwatch_dns::{
     name::{Key, read_key},
     pinned::Pinned,
     reply::Transport,
-    resolver::{self, Client, Outcome, Resolver, SensorResult, Settings, TryError},
+    resolver::{self, Accepting, Client, Outcome, Resolver, SensorResult, Settings, TcpCheck, TryError},
     wire::Question,
 };
 use jiff::Timestamp;
@@ -57,6 +57,11 @@ pub trait Forwarder {
     fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)>;
     fn poll_learned(&mut self) -> Option<Remembered>;
     fn use_upstreams(&mut self, used: &[usize], now: Moment);
+    /// Addresses to try before they are believed.
+    fn poll_check(&mut self) -> Option<TcpCheck> {
+        None
+    }
+    fn on_checked(&mut self, _: &TcpCheck, _: Accepting, _: Moment) {}
     /// The check results, and how long names last.
     fn look(&mut self, now: Moment, wall: Timestamp) -> (Vec<SensorResult>, Duration);
     /// Differs whenever the check results may differ.
@@ -102,7 +107,8 @@ impl Ours {
         };
         settings.max_stale = scenario.max_stale.unwrap_or(settings.max_stale);
         let bytes_max = scenario.cache_bytes.unwrap_or(settings.bounds.bytes_max);
-        let pin = |name: &String| Pinned { key: key_of(name) };
+        let pin =
+            |(name, check_tcp): &(String, Option<u16>)| Pinned { key: key_of(name), check_tcp: *check_tcp };
         settings.pinned = scenario.pinned.iter().map(pin).collect();
         settings.bounds = Bounds { bytes_max, ..settings.bounds };
         let mut core = Resolver::new(settings.clone(), seed, now);
@@ -172,6 +178,14 @@ impl Forwarder for Ours {
     fn use_upstreams(&mut self, used: &[usize], now: Moment) {
         self.settings.upstreams = used.iter().map(|&place| upstream(place)).collect();
         self.resolver.set(self.settings.clone(), now);
+    }
+
+    fn poll_check(&mut self) -> Option<TcpCheck> {
+        self.resolver.poll_check()
+    }
+
+    fn on_checked(&mut self, check: &TcpCheck, accepting: Accepting, now: Moment) {
+        self.resolver.on_checked(check, accepting, now);
     }
 
     fn look(&mut self, now: Moment, wall: Timestamp) -> (Vec<SensorResult>, Duration) {
@@ -275,6 +289,9 @@ struct World<'a> {
     wakeups: u32,
     woken_at: Duration,
     wire: BinaryHeap<Reverse<Delivery>>,
+    /// Addresses that are being tried, and until when; and those where nobody takes a connection.
+    checks: VecDeque<(Duration, TcpCheck, Accepting)>,
+    closed: Vec<IpAddr>,
     /// In the order in which they asked.
     waiting: BTreeMap<u64, Asked>,
     next_client: u64,
@@ -358,6 +375,8 @@ impl<'a> World<'a> {
             wakeups: 0,
             woken_at: Duration::ZERO,
             wire: BinaryHeap::new(),
+            checks: VecDeque::new(),
+            closed: Vec::new(),
             waiting: BTreeMap::new(),
             next_client: 0,
             swept: if scenario.sweep { 0 } else { usize::MAX },
@@ -406,13 +425,16 @@ impl<'a> World<'a> {
             let wakeup = wakeup.map_or(NEVER, |at| Moment::START.until(at).saturating_sub(self.slept));
             let asking = self.next_query.min(self.next_flood).min(self.next_noise);
             let starts = self.starts_at.unwrap_or(NEVER);
-            let next = back.min(wakeup).min(asking).min(starts).min(self.next_sample);
+            let checked = self.checks.iter().map(|(at, ..)| *at).min().unwrap_or(NEVER);
+            let next = back.min(wakeup).min(checked).min(asking).min(starts).min(self.next_sample);
             if next >= end {
                 break;
             }
             self.now = self.now.max(next);
             if starts <= self.now {
                 self.start();
+            } else if checked <= self.now {
+                self.hear_checks();
             } else if back <= self.now {
                 self.hear_upstream();
             } else if self.next_sample <= self.now {
@@ -460,6 +482,7 @@ impl<'a> World<'a> {
                 self.data.set(&self.names.text(name), fact.clone());
                 self.right = right_answers(&self.names, &self.data);
             }
+            Event::Closed(address) => self.closed.push(IpAddr::from(*address)),
             Event::Clients(per_second) => {
                 self.clients.per_second = *per_second;
                 self.next_query = self.arrival(*per_second);
@@ -491,6 +514,7 @@ impl<'a> World<'a> {
                 self.disk.flush(if *orderly { now + FLUSH } else { now });
                 self.disk.in_memory.clear();
                 self.wire.clear();
+                self.checks.clear();
                 // Their question goes to the second name server of resolv.conf, as the next ones.
                 self.waiting.clear();
                 self.starts_at = Some(self.now + *down);
@@ -586,6 +610,17 @@ impl<'a> World<'a> {
         self.data.judge_told(name, (glance.rcode, glance.truncated), told)
     }
 
+    fn hear_checks(&mut self) {
+        let now = self.moment();
+        let (due, waiting) =
+            std::mem::take(&mut self.checks).into_iter().partition(|(at, ..)| *at <= self.now);
+        self.checks = waiting;
+        let due: VecDeque<_> = due;
+        for (_, check, accepting) in due {
+            self.cache.on_checked(&check, accepting, now);
+        }
+    }
+
     fn hear_upstream(&mut self) {
         let Some(Reverse((_, try_id, what))) = self.wire.pop() else { return };
         let now = self.moment();
@@ -611,6 +646,12 @@ impl<'a> World<'a> {
                     Act::Unreachable => (Duration::from_millis(1), Err(Lost::Network)),
                 };
             self.wire.push(Reverse((self.now + takes, send.try_id, what)));
+        }
+        while let Some(check) = self.cache.poll_check() {
+            let open = |all: &[IpAddr]| all.iter().any(|address| !self.closed.contains(address));
+            let accepting = Accepting { old: open(&check.old), new: open(&check.new) };
+            let takes = if accepting.new { Duration::from_millis(5) } else { Duration::from_secs(1) };
+            self.checks.push_back((self.now + takes, check, accepting));
         }
         while let Some((client, message)) = self.cache.poll_reply() {
             if let Some(asked) = self.waiting.remove(&client) {

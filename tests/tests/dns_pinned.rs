@@ -3,12 +3,15 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
+    path::Path,
     process::Command,
+    sync::{Arc, Mutex},
 };
 
 use dogwatch_tests::{
+    authority::{Data, Fact},
     dns_client::ask_udp,
     dns_message::{A, NOERROR, SERVFAIL},
     http,
@@ -45,13 +48,7 @@ fn pinned_names_are_known_before_anybody_asks_and_outlive_max_stale() {
     command.arg("dns").arg("--config").arg(folder.path().join("dns.toml"));
     let cache = Process::start("dns", &mut command, folder.path());
 
-    let get = |target: &str| -> Option<Value> {
-        let mut stream = UnixStream::connect(&control).ok()?;
-        stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).ok()?;
-        serde_json::from_str(reply.split_once("\r\n\r\n")?.1).ok()
-    };
+    let get = |target: &str| get(&control, target);
     let why = |number: u32| get(&format!("/v1/why?name={}&type=A", name(number, TTL_S)));
     for number in [PINNED, OWN] {
         wait_for("a pinned name to be known", || {
@@ -106,4 +103,66 @@ fn pinned_names_are_known_before_anybody_asks_and_outlive_max_stale() {
         });
     }
     wait_for("all clear", || sensor("dns-upstream").is_some_and(|sensor| sensor["state"] == 0));
+}
+
+/// What the control socket says.
+fn get(control: &Path, target: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(control).ok()?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    serde_json::from_str(reply.split_once("\r\n\r\n")?.1).ok()
+}
+
+#[test]
+fn m18_a_pinned_name_does_not_move_to_where_nobody_listens() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let (address, control) = (loopback(free_port()), folder.path().join("control.sock"));
+    let (old, new) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+    let listener = TcpListener::bind((Ipv4Addr::from(old), 0)).expect("loopback has many addresses");
+    let port = listener.local_addr().unwrap().port();
+    let data = Arc::new(Mutex::new(Data::default()));
+    let truth = |address| {
+        let fact = Fact::Addresses { ttl_s: TTL_S, addresses: vec![address] };
+        data.lock().unwrap().set("db.test.", fact);
+    };
+    truth(old);
+    let upstream = Upstream::start_with(loopback(free_port()), Arc::clone(&data)).expect("the port was free");
+    let config = format!(
+        "[dns]\nlisten = [\"{address}\"]\nupstreams = [\"{}\"]\nstate_dir = {:?}\ncontrol_socket = {control:?}\n\
+         metrics = \"127.0.0.1:0\"\npin_own = false\n\
+         pinned = [{{ name = \"db.test\", types = [\"A\"], check_tcp = {port} }}]\n",
+        upstream.address,
+        folder.path().join("state"),
+    );
+    fs::write(folder.path().join("dns.toml"), config).unwrap();
+    let mut command = Command::new(binary("dogwatch"));
+    command.arg("dns").arg("--config").arg(folder.path().join("dns.toml"));
+    let cache = Process::start("dns", &mut command, folder.path());
+
+    let told = || ask_udp(address, "db.test.", A).ok().map(|reply| reply.addresses());
+    let guard = || {
+        let sensors = get(&control, "/v1/sensors")?;
+        sensors.as_array()?.iter().find(|sensor| sensor["name"] == "dns-guard").cloned()
+    };
+    wait_for("the name to be known", || told() == Some(vec![old]));
+    truth(new);
+    wait_for("the hold to be said", || {
+        // Somebody asks all the time, and never gets the address where nobody is.
+        assert!(told().is_none_or(|told| told == [old]), "{}", cache.log());
+        guard().is_some_and(|guard| guard["state"] == 1)
+    });
+    let text = guard().unwrap()["text"].to_string();
+    assert!(text.contains("take no TCP connection") && text.contains("accept db.test"), "{text}");
+    assert!(
+        cache.log().contains("pinned db.test had 127.0.0.2 and has 127.0.0.3, where nobody"),
+        "{}",
+        cache.log()
+    );
+    // Somebody listens there after all.
+    let there = TcpListener::bind((Ipv4Addr::from(new), port)).expect("nobody else has that address");
+    wait_for("the new address to be believed", || told() == Some(vec![new]));
+    assert!(guard().is_some_and(|guard| guard["state"] == 0));
+    drop((listener, there));
 }

@@ -11,7 +11,8 @@ use crate::{
     moment::Moment,
     name,
     resolver::{
-        Client, DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult, Status, Why,
+        Accepting, Client, DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult,
+        Status, TcpCheck, Why,
     },
 };
 
@@ -24,6 +25,8 @@ pub(crate) enum Event {
     StreamQuery(u64, Vec<u8>),
     StreamClosed(u64),
     ClientRefused,
+    /// A pinned name's addresses were tried.
+    Checked(TcpCheck, Accepting),
     Question(Question),
 }
 

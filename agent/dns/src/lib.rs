@@ -16,6 +16,7 @@
 //! | [`server`] | shell | sockets and the one loop that owns the resolver |
 //! | `prefetch` | pure | entries of a whole batch on their way from memory at once |
 //! | `datagrams`, `batch` | shell | threads that answer clients' datagrams, many in one system call |
+//! | `tcp_check` | shell | whether a pinned name's new addresses take a connection |
 //! | [`upstream`] | shell | hickory as the transport to upstreams |
 //! | [`snapshot`] | shell | the cache on disk |
 //! | [`config`], [`control`], [`metrics`], [`clock`] | shell | dns.toml; the control socket, both ends; metrics; time |
@@ -60,6 +61,7 @@ pub mod resolver;
 pub mod server;
 pub mod snapshot;
 mod stream;
+mod tcp_check;
 pub mod upstream;
 mod views;
 pub mod warm;

@@ -14,6 +14,8 @@ use crate::{moment::Moment, warm};
 pub struct Pinned {
     /// As in [`crate::name::Key`].
     pub key: Box<[u8]>,
+    /// Where its new addresses must take a TCP connection before they are believed.
+    pub check_tcp: Option<u16>,
 }
 
 /// Most pinned questions: each is asked for ever and can never make room for another.
@@ -36,6 +38,7 @@ pub struct Pins {
 struct Pin {
     ask_at: Moment,
     failures: u8,
+    check_tcp: Option<u16>,
 }
 
 impl Pins {
@@ -52,13 +55,23 @@ impl Pins {
         for name in pinned {
             let known = old.remove(&name.key);
             let (ask_at, failures) = known.map_or((now, 0), |pin| (pin.ask_at, pin.failures));
-            self.pins.insert(name.key.clone(), Pin { ask_at, failures });
+            self.pins.insert(name.key.clone(), Pin { ask_at, failures, check_tcp: name.check_tcp });
         }
         self.look_ahead();
     }
 
     pub fn contains(&self, key: &[u8]) -> bool {
         self.pins.contains_key(key)
+    }
+
+    /// The port to try before new addresses are believed, whichever DO and CD they were asked for with.
+    pub fn check_tcp(&self, key: &[u8]) -> Option<u16> {
+        if self.pins.values().all(|pin| pin.check_tcp.is_none()) {
+            return None;
+        }
+        let mut plain = key.to_vec();
+        *plain.last_mut()? = 0;
+        self.pins.get(plain.as_slice())?.check_tcp
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
@@ -113,7 +126,8 @@ mod tests {
     use super::*;
 
     fn pins(names: &[&str]) -> Pins {
-        let pinned: Vec<_> = names.iter().map(|name| Pinned { key: name.as_bytes().into() }).collect();
+        let pinned: Vec<_> =
+            names.iter().map(|name| Pinned { key: name.as_bytes().into(), check_tcp: None }).collect();
         Pins::new(&pinned, Moment::START)
     }
 
@@ -172,7 +186,7 @@ mod tests {
             assert!(pins.poll(now).is_some());
             pins.on_learned(key, now + ttl, ttl, 0.0, now);
         }
-        let pin = |name: &str| Pinned { key: name.as_bytes().into() };
+        let pin = |name: &str| Pinned { key: name.as_bytes().into(), check_tcp: None };
         pins.set(&[pin("b"), pin("c")], now);
         assert_eq!((pins.poll(now).as_deref(), pins.poll(now)), (Some(&b"c"[..]), None));
         assert!(!pins.contains(b"a") && pins.contains(b"b"));

@@ -69,11 +69,12 @@ pub enum StaleReason {
     HeldGone,
     HeldNowhere,
     HeldConverged,
+    HeldRefused,
     HeldTrip,
 }
 
 impl StaleReason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UpstreamDown,
         Self::Recovering,
         Self::UpstreamSlow,
@@ -83,6 +84,7 @@ impl StaleReason {
         Self::HeldGone,
         Self::HeldNowhere,
         Self::HeldConverged,
+        Self::HeldRefused,
         Self::HeldTrip,
     ];
 
@@ -97,6 +99,7 @@ impl StaleReason {
             Self::HeldGone => "held_gone",
             Self::HeldNowhere => "held_nowhere",
             Self::HeldConverged => "held_converged",
+            Self::HeldRefused => "held_refused",
             Self::HeldTrip => "held_trip",
         }
     }
@@ -113,6 +116,7 @@ impl StaleReason {
             Self::HeldGone => "held: upstream says the name is gone",
             Self::HeldNowhere => "held: upstream gives an address that leads nowhere",
             Self::HeldConverged => "held: upstream gives many names one new address",
+            Self::HeldRefused => "held: upstream's new address takes no connection",
             Self::HeldTrip => "held: upstream says many names are gone",
         }
     }

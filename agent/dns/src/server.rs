@@ -39,7 +39,7 @@ use crate::{
     reply::Transport,
     resolver::{Client, Outcome, Resolver, Restored},
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Writer},
-    stream,
+    stream, tcp_check,
     upstream::{Reply, Upstreams},
     zone::Zone,
 };
@@ -109,12 +109,14 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let said = announce(&config, &resolver);
     let health = resolver.zones().iter().map(Zone::health_number).collect();
     systemd::ready(&said);
+    let to_loop = events.clone();
     let datagrams = Datagrams::start(sockets.datagrams, resolver.reader(), clock, Arc::clone(&allow), events)
         .map_err(|error| RunError::Setup(format!("cannot start the answering threads: {error}")))?;
     let mut server = Server {
         clock,
         resolver,
         datagrams,
+        to_loop,
         allow,
         streams: HashMap::new(),
         upstreams,
@@ -242,6 +244,8 @@ struct Server {
     clock: Clock,
     resolver: Resolver,
     datagrams: Datagrams,
+    /// For tasks that have something to report.
+    to_loop: mpsc::Sender<Event>,
     /// Who may ask, for the threads and the streams.
     allow: Arc<RwLock<Vec<Prefix>>>,
     streams: HashMap<u64, mpsc::Sender<Vec<u8>>>,
@@ -327,6 +331,7 @@ impl Server {
             Event::StreamOpened(id, answers) => drop(self.streams.insert(id, answers)),
             Event::StreamClosed(id) => drop(self.streams.remove(&id)),
             Event::ClientRefused => self.refused_clients += 1,
+            Event::Checked(check, accepting) => self.resolver.on_checked(&check, accepting, now),
             Event::StreamQuery(id, packet) => {
                 let outcome =
                     self.resolver.on_query(&packet, Client::Stream(id), Transport::Tcp, now, &mut self.out);
@@ -355,6 +360,14 @@ impl Server {
             if !self.resolver.pretend(&send, now) {
                 self.upstreams.start(send);
             }
+        }
+        while let Some(check) = self.resolver.poll_check() {
+            let to_loop = self.to_loop.clone();
+            tokio::spawn(async move {
+                let accepting = tcp_check::run(&check).await;
+                // Only at the end is there nobody to hear it.
+                let _ = to_loop.send(Event::Checked(check, accepting)).await;
+            });
         }
         while let Some((client, answer)) = self.resolver.poll_reply() {
             match client {
@@ -407,10 +420,13 @@ impl Server {
         while let Some((zone, event)) = self.resolver.poll_guard_event() {
             match event {
                 guard::Event::TripStarted { .. } => tracing::error!(zone, "{event}"),
-                guard::Event::UpstreamLies { .. } => tracing::warn!(zone, "{event}"),
-                guard::Event::TripEnded { .. } | guard::Event::Moved { .. } | guard::Event::Shrunk { .. } => {
-                    tracing::info!(zone, "{event}");
+                guard::Event::UpstreamLies { .. } | guard::Event::Changed { believed: false, .. } => {
+                    tracing::warn!(zone, "{event}");
                 }
+                guard::Event::TripEnded { .. }
+                | guard::Event::Moved { .. }
+                | guard::Event::Changed { .. }
+                | guard::Event::Shrunk { .. } => tracing::info!(zone, "{event}"),
             }
         }
     }

@@ -15,6 +15,7 @@
 //! sweep                                            they ask for each name once before that
 //! max_stale 2h
 //! pin db.test www.test                             never to be missing
+//! pin db.test:5432                                 nor to move to where nobody takes a TCP connection
 //! seeds 5                                          runs in virtual time
 //! end 2m
 //! outage 20s..1m                                   for the score of a drill
@@ -24,6 +25,7 @@
 //! 20s upstream 1,2 silent                          what an upstream does, see [`Mood`]
 //! 20s upstream * nxdomain of db.test               only for names that end so
 //! 20s truth db.test gone                           what is true of a name: `gone`, addresses, `-> target`
+//! 20s closed 192.0.2.1                             nobody takes a TCP connection there; elsewhere somebody does
 //! 20s clients 1000/s
 //! 20s flood 500/s                                  names that nobody ever asked for, besides
 //! 20s noise 20/s                                   each known name again with search domains appended (ndots)
@@ -68,7 +70,8 @@ pub struct Scenario {
     pub sweep: bool,
     pub max_stale: Option<Duration>,
     pub cache_bytes: Option<usize>,
-    pub pinned: Vec<String>,
+    /// With the port that must be open, if that matters.
+    pub pinned: Vec<(String, Option<u16>)>,
     pub seeds: u64,
     pub end: Duration,
     pub outage: (Duration, Duration),
@@ -107,6 +110,7 @@ pub enum Event {
         name: NameRef,
         fact: Fact,
     },
+    Closed([u8; 4]),
     Clients(f64),
     Flood(f64),
     Noise(f64),

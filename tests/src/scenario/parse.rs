@@ -112,6 +112,7 @@ fn statement(scenario: &mut Scenario, number: usize, line: &str) -> Parsed<()> {
             };
             Event::Truth { name, fact: fact_of(fact, ttl_s)? }
         }
+        "closed" => Event::Closed(rest.parse::<Ipv4Addr>().map_err(|error| error.to_string())?.octets()),
         "clients" => Event::Clients(rate(rest)?),
         "flood" => Event::Flood(rate(rest)?),
         "noise" => Event::Noise(rate(rest)?),
@@ -165,7 +166,7 @@ fn header(scenario: &mut Scenario, word: &str, rest: &str) -> Parsed<()> {
         "sweep" => scenario.sweep = true,
         "max_stale" => scenario.max_stale = Some(span(rest)?),
         "cache" => scenario.cache_bytes = Some(usize::try_from(bytes(rest)?).map_err(|e| e.to_string())?),
-        "pin" => scenario.pinned = rest.split_whitespace().map(dotted).collect(),
+        "pin" => scenario.pinned = rest.split_whitespace().map(pinned).collect::<Parsed<_>>()?,
         "seeds" => scenario.seeds = number(rest)?,
         "end" => scenario.end = span(rest)?,
         "outage" => {
@@ -289,6 +290,14 @@ fn name_ref(text: &str) -> NameRef {
 
 fn dotted(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
+}
+
+/// `db.test` or `db.test:5432`.
+fn pinned(text: &str) -> Parsed<(String, Option<u16>)> {
+    match text.split_once(':') {
+        None => Ok((dotted(text), None)),
+        Some((name, port)) => Ok((dotted(name), Some(number(port)?))),
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Parsed<T> {

@@ -160,7 +160,10 @@ impl World {
         }
         if !scenario.pinned.is_empty() {
             // Programs here ask for A only.
-            let pin = |name: &String| format!("{{ name = {name:?}, types = [\"A\"] }}");
+            let pin = |(name, port): &(String, Option<u16>)| {
+                let check = port.map_or_else(String::new, |port| format!(", check_tcp = {port}"));
+                format!("{{ name = {name:?}, types = [\"A\"]{check} }}")
+            };
             let all: Vec<_> = scenario.pinned.iter().map(pin).collect();
             let _ = writeln!(text, "pinned = [{}]", all.join(", "));
         }
@@ -227,7 +230,7 @@ impl World {
                 let index = self.names.all.iter().position(|known| *known == text);
                 self.ask(index, text, Asker::Line(u32::try_from(*line).unwrap_or(u32::MAX)));
             }
-            Event::Sleep(_) | Event::Wall { .. } => {
+            Event::Sleep(_) | Event::Wall { .. } | Event::Closed(_) => {
                 self.log.complaints.push("a machine that others use cannot sleep or lose its clock".into());
             }
         }

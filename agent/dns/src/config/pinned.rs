@@ -15,11 +15,12 @@ use crate::{
     wire::Question,
 };
 
-/// `"db.example"`, or `{ name = "db.example", types = ["A", "SRV"] }`.
+/// `"db.example"`, or `{ name = "db.example", types = ["A", "SRV"], check_tcp = 5432 }`.
 #[derive(Debug)]
 pub(super) struct PinnedFile {
     name: String,
     types: Option<Vec<String>>,
+    check_tcp: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +28,7 @@ pub(super) struct PinnedFile {
 struct PinnedTable {
     name: String,
     types: Option<Vec<String>>,
+    check_tcp: Option<u16>,
 }
 
 impl<'de> Deserialize<'de> for PinnedFile {
@@ -38,11 +40,12 @@ impl<'de> Deserialize<'de> for PinnedFile {
                 f.write_str("a name, or a table like { name = \"db.example\", types = [\"A\"] }")
             }
             fn visit_str<E: de::Error>(self, name: &str) -> Result<PinnedFile, E> {
-                Ok(PinnedFile { name: name.into(), types: None })
+                Ok(PinnedFile { name: name.into(), types: None, check_tcp: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PinnedFile, A::Error> {
-                let PinnedTable { name, types } = PinnedTable::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PinnedFile { name, types })
+                let PinnedTable { name, types, check_tcp } =
+                    PinnedTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(PinnedFile { name, types, check_tcp })
             }
         }
         from.deserialize_any(Visitor)
@@ -73,7 +76,7 @@ pub(super) fn resolve(
     all
 }
 
-fn questions(PinnedFile { name, types }: &PinnedFile) -> Result<Vec<Pinned>, String> {
+fn questions(PinnedFile { name, types, check_tcp }: &PinnedFile) -> Result<Vec<Pinned>, String> {
     let wrong = || format!("{name:?} is not a domain name; write one like \"db.example.org\"");
     if name.trim_end_matches('.').is_empty() || name.contains(['*', ' ', '/', ':']) {
         return Err(wrong());
@@ -86,7 +89,19 @@ fn questions(PinnedFile { name, types }: &PinnedFile) -> Result<Vec<Pinned>, Str
         }
         Some(types) => types.iter().map(|kind| kind_of(kind)).collect::<Result<_, _>>()?,
     };
-    Ok(kinds.into_iter().map(|kind| question(&wire, kind)).collect())
+    if *check_tcp == Some(0) {
+        return Err(format!(
+            "check_tcp of pinned {name:?} is the port that its addresses listen on, 1 to 65535"
+        ));
+    }
+    if check_tcp.is_some() && !kinds.iter().any(|kind| ADDRESSES.contains(kind)) {
+        return Err(format!(
+            "check_tcp of pinned {name:?} needs addresses to try, so A or AAAA among its types"
+        ));
+    }
+    let pinned =
+        |kind| Pinned { check_tcp: check_tcp.filter(|_| ADDRESSES.contains(&kind)), ..question(&wire, kind) };
+    Ok(kinds.into_iter().map(pinned).collect())
 }
 
 const ADDRESSES: [u16; 2] = [1, 28];
@@ -98,12 +113,13 @@ fn kind_of(text: &str) -> Result<u16, String> {
 
 fn question(name: &[u8], kind: u16) -> Pinned {
     let key = Key::new(&Question { name, kind, class: 1 }, false, false);
-    Pinned { key: key.as_bytes().into() }
+    Pinned { key: key.as_bytes().into(), check_tcp: None }
 }
 
 fn add(all: &mut Vec<Pinned>, pinned: Pinned) {
-    if !all.contains(&pinned) {
-        all.push(pinned);
+    match all.iter_mut().find(|known| known.key == pinned.key) {
+        Some(known) => known.check_tcp = known.check_tcp.or(pinned.check_tcp),
+        None => all.push(pinned),
     }
 }
 
@@ -186,6 +202,31 @@ mod tests {
             format!("{} {}", name::to_text(question.name), name::type_to_text(question.kind))
         };
         pinned.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_port_to_try_is_for_addresses() {
+        let read = |text: &str| {
+            let table: toml::Table = format!("pinned = {text}").parse().unwrap();
+            questions(&PinnedFile::deserialize(table["pinned"].clone()).unwrap())
+        };
+        let ports =
+            |text: &str| read(text).unwrap().iter().map(|pinned| pinned.check_tcp).collect::<Vec<_>>();
+        assert_eq!(ports("\"db.example\""), [None, None]);
+        assert_eq!(ports("{ name = \"db.example\", check_tcp = 443 }"), [Some(443), Some(443)]);
+        assert_eq!(
+            ports("{ name = \"db.example\", types = [\"SRV\", \"A\"], check_tcp = 443 }"),
+            [None, Some(443)]
+        );
+        assert!(read("{ name = \"db.example\", check_tcp = 0 }").unwrap_err().contains("1 to 65535"));
+        let srv = read("{ name = \"db.example\", types = [\"SRV\"], check_tcp = 443 }");
+        assert!(srv.unwrap_err().contains("needs addresses"));
+        // Written twice, or pinned by dogwatch itself too.
+        let mut all = Vec::new();
+        for text in ["\"db.example\"", "{ name = \"DB.example\", check_tcp = 443 }", "\"db.example\""] {
+            read(text).unwrap().into_iter().for_each(|pinned| add(&mut all, pinned));
+        }
+        assert_eq!(all.iter().map(|pinned| pinned.check_tcp).collect::<Vec<_>>(), [Some(443); 2]);
     }
 
     #[test]

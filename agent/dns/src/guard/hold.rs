@@ -16,11 +16,13 @@ pub enum Reason {
     Nowhere,
     /// An address that many names have moved to.
     Converged(IpAddr),
+    /// Only addresses that take no TCP connection, while an old one does; for pinned names with `check_tcp`.
+    Refused,
 }
 
 impl Reason {
     pub fn vanish(self) -> bool {
-        !matches!(self, Self::Converged(_))
+        matches!(self, Self::Gone | Self::Empty | Self::Nowhere)
     }
 }
 
@@ -119,7 +121,8 @@ impl Hold {
 
     /// Whether it is worth a page: clients keep asking for it, and it is held for longer than it takes to judge.
     pub fn matters(&self) -> bool {
-        self.known.hot && self.known.good_for > JUDGING * SHARE
+        // Who pins a name and has its addresses tried wants to know.
+        self.reason == Reason::Refused || self.known.hot && self.known.good_for > JUDGING * SHARE
     }
 
     fn grace(&self, rules: &Rules) -> Duration {
@@ -133,6 +136,9 @@ impl Hold {
         let most = match self.reason {
             // Only as long as the trip.
             Reason::Converged(_) => Duration::ZERO,
+            // It was asked for by its port, whatever the rules for all names are.
+            Reason::Refused if self.known.hot => rules.hot_vanish_grace,
+            Reason::Refused => rules.vanish_grace,
             Reason::Gone | Reason::Empty | Reason::Nowhere if !rules.vanish => JUDGING,
             // Its users would rather have the old address, whoever agrees: all upstreams ask the same broken authority.
             Reason::Gone | Reason::Empty | Reason::Nowhere if self.known.hot => rules.hot_vanish_grace,

@@ -22,6 +22,7 @@
 mod convergence;
 mod evidence;
 mod hold;
+mod pinned;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -88,6 +89,7 @@ impl Rules {
             Reason::Gone | Reason::Empty => self.vanish || self.mass_vanish,
             Reason::Nowhere => self.vanish || self.mass_vanish || self.convergence,
             Reason::Converged(_) => self.convergence,
+            Reason::Refused => true,
         }
     }
 
@@ -155,6 +157,14 @@ pub enum Event {
         from: IpAddr,
         to: IpAddr,
         good_for: Duration,
+    },
+    /// A pinned name has other addresses.
+    Changed {
+        key: Box<[u8]>,
+        from: Vec<IpAddr>,
+        to: Vec<IpAddr>,
+        /// False: none of the new ones takes a TCP connection, and the old ones are given.
+        believed: bool,
     },
     /// Most of a name's records are gone; the rest is believed.
     Shrunk {
@@ -331,6 +341,8 @@ impl Guard {
                 self.holds.get(key).is_none_or(|hold| self.holds_now(name, hold, now))
             }
             Reason::Converged(address) => self.trips.iter().any(|trip| trip.cause.is_at(address)),
+            // Other upstreams cannot tell; a connection can.
+            Reason::Refused => false,
         }
     }
 
@@ -451,6 +463,7 @@ impl Guard {
             let of_this = match hold.reason {
                 Reason::Gone | Reason::Empty | Reason::Nowhere => trip.freezes(name),
                 Reason::Converged(address) => trip.cause.is_at(address),
+                Reason::Refused => false,
             };
             if of_this && trip.on_returned(now) {
                 self.end_trip(index, End::Returned, now);
@@ -580,6 +593,7 @@ impl Guard {
         let trips = self.trips.iter().filter(|trip| match hold.reason {
             Reason::Gone | Reason::Empty | Reason::Nowhere => trip.freezes(name),
             Reason::Converged(address) => trip.cause.is_at(address),
+            Reason::Refused => false,
         });
         // However trips follow each other, no name is held for longer than the longest grace.
         let most = hold.since + self.rules.bound();
@@ -589,7 +603,7 @@ impl Guard {
 
     /// Whether this name is one of many: then they share what may be asked.
     fn paced(&self, key: &[u8]) -> bool {
-        let converged = self.holds.get(key).is_some_and(|hold| !hold.reason.vanish());
+        let converged = self.holds.get(key).is_some_and(|hold| matches!(hold.reason, Reason::Converged(_)));
         converged || self.frozen(name_of(key))
     }
 

@@ -1,6 +1,6 @@
 //! Events in words, for the log.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use dogwatch_daemon::duration::Span;
 
@@ -41,11 +41,27 @@ impl fmt::Display for Event {
                 name::to_text(name_of(key)),
                 Span::secs(good_for.as_secs())
             ),
+            Self::Changed { key, from, to, believed } => {
+                let name = name::to_text(name_of(key));
+                write!(f, "pinned {name} had {} and has {}", listed(from), listed(to))?;
+                if *believed {
+                    return Ok(());
+                }
+                write!(
+                    f,
+                    ", where nobody takes a TCP connection: the old answer is given; if it is right: dogwatch dns accept {name}"
+                )
+            }
             Self::Shrunk { key, from, to } => {
                 write!(f, "{} has {to} records of {from}", name::to_text(name_of(key)))
             }
         }
     }
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    let all: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    if all.is_empty() { "no address".into() } else { all.join(" ") }
 }
 
 /// What upstream does with the names.

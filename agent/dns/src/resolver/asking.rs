@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::{
     Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
     answering::Settled,
+    checking::Accepting,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
     guarding::Belief,
 };
@@ -72,6 +73,7 @@ impl Resolver {
             deadline: now + RESOLUTION_TIMER,
             last_try_at: now + LAST_TRY_AFTER,
             denial: None,
+            check: None,
         };
         self.send(id, &mut flight, upstream, Transport::Udp, now);
         self.timers.push(Reverse((flight.next_event(), id)));
@@ -171,6 +173,7 @@ impl Resolver {
                     self.timers.push(Reverse((flight.next_event(), id)));
                     self.flights.insert(id, flight);
                 }
+                Belief::Check => self.begin_check(id, flight),
                 Belief::Ignore => self.fail_try(id, flight, try_id, Failure::Lies, now),
             },
             Err(NoAnswer::Truncated) => self.retry_over_tcp(id, flight, try_id, now),
@@ -218,6 +221,9 @@ impl Resolver {
     pub(super) fn on_timer(&mut self, id: u64, now: Moment) {
         let Some(mut flight) = self.flights.remove(&id) else { return };
         if now >= flight.deadline {
+            if flight.check.is_some() {
+                return self.settle_check(id, flight, Accepting::default(), now);
+            }
             self.note_timeouts(&mut flight, now);
             let why = flight.failure();
             self.conclude_failure(&mut flight, why, now);
@@ -234,6 +240,7 @@ impl Resolver {
             Purpose::Probe(_) => false,
         };
         let retry = worth_a_retry
+            && flight.check.is_none()
             && flight.tries.len() < TRIES_MAX
             && self.zones.get(flight.zone).health != Upstreams::Down
             && (now >= flight.last_try_at
@@ -358,7 +365,7 @@ impl Resolver {
     }
 
     /// Takes an answer for the truth.
-    fn keep(&mut self, flight: &mut Flight, message: &[u8], answer: &Answer, now: Moment) {
+    pub(super) fn keep(&mut self, flight: &mut Flight, message: &[u8], answer: &Answer, now: Moment) {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
@@ -386,7 +393,7 @@ impl Resolver {
         if let Some(message) = flight.denial.as_ref().map(|denial| denial.message.clone()) {
             match self.settle_denial(flight, now) {
                 Belief::Hold(reason) => return self.conclude_held(flight, reason, now),
-                Belief::Take | Belief::AskToo(_) | Belief::Wait | Belief::Ignore => {
+                Belief::Take | Belief::AskToo(_) | Belief::Wait | Belief::Ignore | Belief::Check => {
                     let question = name::read_key(&flight.key).map(|(question, ..)| question);
                     if let Some(Ok(answer)) = question.map(|question| wire::read_answer(&message, &question))
                     {
@@ -498,11 +505,21 @@ impl Resolver {
 
     fn take_flight(&mut self, try_id: u64) -> Option<(u64, Flight)> {
         let id = self.by_try.remove(&try_id)?;
-        Some((id, self.flights.remove(&id)?))
+        let mut flight = self.flights.remove(&id)?;
+        if flight.check.is_some() {
+            // An answer is in already, and being looked at.
+            if let Some(attempt) = flight.find(try_id) {
+                attempt.state = TryState::Replaced;
+            }
+            self.timers.push(Reverse((flight.next_event(), id)));
+            self.flights.insert(id, flight);
+            return None;
+        }
+        Some((id, flight))
     }
 
     /// Forgets a flight that has ended; it is out of the table already.
-    fn drop_flight(&mut self, id: u64, flight: &Flight) {
+    pub(super) fn drop_flight(&mut self, id: u64, flight: &Flight) {
         self.forget_refresh(&flight.key);
         if self.by_key.get(&flight.key) == Some(&id) {
             self.by_key.remove(&flight.key);

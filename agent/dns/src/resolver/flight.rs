@@ -1,6 +1,6 @@
 //! A question on its way: who waits for it, which upstreams were asked, what happens when.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{breaker::Failure, guard, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
 
@@ -61,6 +61,8 @@ pub(super) struct Flight {
     pub(super) last_try_at: Moment,
     /// The first answer that would displace a good one and is doubted.
     pub(super) denial: Option<Denial>,
+    /// The answer that is in, while its addresses are tried: nobody is asked meanwhile.
+    pub(super) check: Option<Check>,
 }
 
 /// What an upstream said against a good answer.
@@ -68,6 +70,14 @@ pub(super) struct Denial {
     pub(super) reason: guard::Reason,
     pub(super) known: guard::Known,
     pub(super) message: Box<[u8]>,
+}
+
+/// A pinned name's new addresses, about to be tried.
+pub(super) struct Check {
+    pub(super) message: Box<[u8]>,
+    pub(super) known: guard::Known,
+    pub(super) old: Vec<IpAddr>,
+    pub(super) new: Vec<IpAddr>,
 }
 
 /// RFC 8767 §5, query resolution timer. Longer than the slowest upstream that is of any use.
@@ -84,8 +94,8 @@ impl Flight {
             .filter(|attempt| attempt.state == TryState::Pending)
             .map(|attempt| attempt.late_at);
         let waiters = self.waiters.iter().map(|waiter| waiter.until);
-        let last_try = (self.tries.len() < TRIES_MAX && !matches!(self.purpose, Purpose::Probe(_)))
-            .then_some(self.last_try_at);
+        let may_try = self.tries.len() < TRIES_MAX && self.check.is_none();
+        let last_try = (may_try && !matches!(self.purpose, Purpose::Probe(_))).then_some(self.last_try_at);
         late.chain(waiters).chain(last_try).min().map_or(self.deadline, |event| event.min(self.deadline))
     }
 

@@ -160,6 +160,9 @@ fn says(reason: Reason) -> String {
         Reason::Empty => "upstream's answer is empty (no record of this type)".into(),
         Reason::Gone => "upstream says the name or its records are gone".into(),
         Reason::Nowhere => "upstream gives an address that leads nowhere".into(),
+        Reason::Refused => {
+            "upstream gives new addresses that take no TCP connection, while an old one does".into()
+        }
         Reason::Converged(address) => {
             format!("upstream gives the address {address}, as to many other names")
         }

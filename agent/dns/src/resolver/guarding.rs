@@ -31,6 +31,8 @@ pub(super) enum Belief {
     Hold(Reason),
     /// Said by an upstream that is known to lie.
     Ignore,
+    /// Whether its addresses take a connection is to be seen first.
+    Check,
 }
 
 /// Uses in an answer's last lifetimes that make a name hot: it is asked for again and again, not once in a while.
@@ -77,7 +79,11 @@ impl Resolver {
         };
         let doubted = reason.filter(|&reason| zone.guard.doubts(&flight.key, reason, now));
         let Some(reason) = doubted else {
-            let belief = self.believe(flight, message, reason, (&old, &new), now);
+            let belief = if self.wants_check(flight, message, (known, &old, &new), now) {
+                Belief::Check
+            } else {
+                self.believe(flight, message, reason, (&old, &new), now)
+            };
             self.note_answer(flight, try_id, answer.verdict == Verdict::Positive, now);
             self.note_contradictions(flight, now);
             return belief;
@@ -132,6 +138,8 @@ impl Resolver {
                 let guard = &mut self.zones.get_mut(flight.zone).guard;
                 guard.on_gone(&flight.key, denial.known, denial.reason, witnesses, now)
             }
+            // No denial, but found out later.
+            Reason::Refused => false,
             Reason::Converged(_) => {
                 let new = addresses(&denial.message);
                 let displaced = self
@@ -150,7 +158,7 @@ impl Resolver {
     }
 
     /// An answer that is not doubted takes the place of a good one; unless it turns out to be one move of too many.
-    fn believe(
+    pub(super) fn believe(
         &mut self,
         flight: &Flight,
         message: &[u8],
@@ -181,6 +189,9 @@ impl Resolver {
             if guard::shrunk(before, after) {
                 guard.on_shrunk(&flight.key, before, after);
             }
+        }
+        if self.pins.contains(&flight.key) {
+            guard.on_pinned(&flight.key, old, new);
         }
         guard.on_good(&flight.key, new, now);
         Belief::Take
@@ -385,6 +396,7 @@ pub(super) fn stale_reason(why: guard::Why) -> StaleReason {
         guard::Why::Hold(Reason::Gone | Reason::Empty) => StaleReason::HeldGone,
         guard::Why::Hold(Reason::Nowhere) => StaleReason::HeldNowhere,
         guard::Why::Hold(Reason::Converged(_)) => StaleReason::HeldConverged,
+        guard::Why::Hold(Reason::Refused) => StaleReason::HeldRefused,
         guard::Why::Trip => StaleReason::HeldTrip,
     }
 }

@@ -7,11 +7,12 @@
 //! - after an outage, known names are refreshed no faster than upstream was asked before it.
 //!
 //! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and [`Resolver::on_wakeup`], then
-//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`] and [`Resolver::poll_learned`].
+//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`], [`Resolver::poll_check`] and [`Resolver::poll_learned`].
 
 mod answering;
 mod asking;
 mod audit;
+mod checking;
 mod counts;
 mod flight;
 mod guard_sensor;
@@ -31,14 +32,15 @@ use std::{
     time::Duration,
 };
 
-use self::{counts::LastMinute, flight::Flight};
 pub use self::{
+    checking::{Accepting, TcpCheck},
     counts::{Counts, Tally},
     guard_sensor::{Holding, WhyHeld},
     inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
     restoring::{Remembered, Restored},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
+use self::{counts::LastMinute, flight::Flight};
 use crate::{
     breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
@@ -169,6 +171,7 @@ pub struct Resolver {
     next_id: u64,
     sends: VecDeque<Send>,
     replies: VecDeque<(Client, Vec<u8>)>,
+    checks: VecDeque<TcpCheck>,
     learned: VecDeque<Box<[u8]>>,
     /// Flushed by hand, not yet off the disk.
     forgotten: VecDeque<Box<[u8]>>,
@@ -198,6 +201,7 @@ impl Resolver {
             next_id: 1,
             sends: VecDeque::new(),
             replies: VecDeque::new(),
+            checks: VecDeque::new(),
             learned: VecDeque::new(),
             forgotten: VecDeque::new(),
             fire_drill: None,
@@ -223,7 +227,7 @@ impl Resolver {
                 for attempt in flight.tries.drain(..) {
                     self.by_try.remove(&attempt.id);
                 }
-                flight.denial = None;
+                (flight.denial, flight.check) = (None, None);
                 orphans.push(id);
             }
             flight.zone = zone;

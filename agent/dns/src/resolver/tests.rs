@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 mod chains;
+mod checking;
 mod guarding;
 mod reloading;
 mod views;
@@ -386,7 +387,7 @@ fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
 fn m17_a_pinned_name_is_known_before_anybody_asks_and_outlives_max_stale_while_upstream_is_down() {
     let name = name::from_text("www.example").unwrap();
     let key = Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false);
-    let pinned = vec![Pinned { key: key.as_bytes().into() }];
+    let pinned = vec![Pinned { key: key.as_bytes().into(), check_tcp: None }];
     let mut world = World::with_settings(
         1,
         Settings { max_stale: Duration::from_mins(1), pinned, ..Settings::default() },

@@ -150,7 +150,7 @@ fn other_upstreams_for_a_zone_are_another_view_and_other_upstreams_for_all_are_n
 fn a_pinned_name_is_asked_anew_before_anybody_asks() {
     let name = name::from_text("db.corp.example").unwrap();
     let key = Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false);
-    let pinned = vec![Pinned { key: key.as_bytes().into() }];
+    let pinned = vec![Pinned { key: key.as_bytes().into(), check_tcp: None }];
     let mut world = World::with_settings(1, Settings { pinned, ..Settings::default() });
     (world.ttl_s, world.moods) = (3_600, vec!['.', 'c']);
     world.run(Duration::from_secs(2));
