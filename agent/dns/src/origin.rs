@@ -118,7 +118,8 @@ impl Resolver {
     pub fn restore_origin(&mut self, origin: &Origin, now: Moment) {
         let Some(before) = origin.views() else { return };
         self.on_other_views(&before, now);
-        let rates = origin.0.iter().filter_map(|zone| Some((name::from_text(&zone.suffix)?, zone.per_second?)));
+        let rates =
+            origin.0.iter().filter_map(|zone| Some((name::from_text(&zone.suffix)?, zone.per_second?)));
         for (suffix, rate) in rates {
             let same = |id: &crate::zone::ZoneId| *self.zones().get(*id).settings().suffix == *suffix;
             if let Some(id) = self.zones().ids().find(same) {

@@ -136,16 +136,16 @@ impl Hold {
         let most = match self.reason {
             // Only as long as the trip.
             Reason::Converged(_) => Duration::ZERO,
-            // It was asked for by its port, whatever the rules for all names are.
-            Reason::Refused if self.known.hot => rules.hot_vanish_grace,
-            Reason::Refused => rules.vanish_grace,
             Reason::Gone | Reason::Empty | Reason::Nowhere if !rules.vanish => JUDGING,
             // Its users would rather have the old address, whoever agrees: all upstreams ask the same broken authority.
-            Reason::Gone | Reason::Empty | Reason::Nowhere if self.known.hot => rules.hot_vanish_grace,
+            Reason::Gone | Reason::Empty | Reason::Nowhere | Reason::Refused if self.known.hot => {
+                rules.hot_vanish_grace
+            }
             Reason::Gone | Reason::Empty | Reason::Nowhere if self.witnesses.confirmed() => {
                 JUDGING.min(rules.vanish_grace)
             }
-            Reason::Gone | Reason::Empty | Reason::Nowhere => rules.vanish_grace,
+            // What is tried by its port is so whatever the rules for all names are.
+            Reason::Gone | Reason::Empty | Reason::Nowhere | Reason::Refused => rules.vanish_grace,
         };
         share.min(most)
     }
