@@ -15,6 +15,7 @@ use dogwatch_dns::{
     endpoint::Endpoint,
     moment::Moment,
     name::{Key, read_key},
+    origin::Origin,
     pinned::Pinned,
     reply::Transport,
     resolver::{self, Accepting, Client, Outcome, Resolver, SensorResult, Settings, TcpCheck, TryError},
@@ -56,6 +57,8 @@ pub trait Forwarder {
     fn poll_send(&mut self) -> Option<Sent>;
     fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)>;
     fn poll_learned(&mut self) -> Option<Remembered>;
+    /// Whose answers these are, as the snapshot notes it; if it does.
+    fn origin(&self) -> Option<Origin>;
     fn use_upstreams(&mut self, used: &[usize], now: Moment);
     /// Addresses to try before they are believed.
     fn poll_check(&mut self) -> Option<TcpCheck> {
@@ -127,6 +130,9 @@ impl Ours {
             };
             core.restore(&remembered, now);
         }
+        if let Some(origin) = &disk.origin {
+            core.restore_origin(origin, now);
+        }
         Self { resolver: core, settings }
     }
 }
@@ -170,6 +176,10 @@ impl Forwarder for Ours {
         })
     }
 
+    fn origin(&self) -> Option<Origin> {
+        Some(Origin::of(self.resolver.zones()))
+    }
+
     fn poll_learned(&mut self) -> Option<Remembered> {
         let entry = self.resolver.poll_learned()?;
         Some((entry.key().as_bytes().to_vec(), entry.kept().message.to_vec(), entry.learned()))
@@ -207,6 +217,7 @@ impl Forwarder for Ours {
 struct Disk {
     kept: HashMap<Vec<u8>, (Vec<u8>, Moment)>,
     in_memory: VecDeque<(Moment, Remembered)>,
+    origin: Option<Origin>,
 }
 
 /// The snapshot writer's interval, and the fsync.
@@ -513,6 +524,7 @@ impl<'a> World<'a> {
                 let now = self.moment();
                 self.disk.flush(if *orderly { now + FLUSH } else { now });
                 self.disk.in_memory.clear();
+                self.disk.origin = self.cache.origin();
                 self.wire.clear();
                 self.checks.clear();
                 // Their question goes to the second name server of resolv.conf, as the next ones.

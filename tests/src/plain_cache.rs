@@ -10,6 +10,7 @@ use std::{
 
 use dogwatch_dns::{
     moment::Moment,
+    origin::Origin,
     resolver::{SensorResult, TryError},
 };
 use jiff::Timestamp;
@@ -150,6 +151,10 @@ impl Forwarder for PlainCache {
 
     fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)> {
         self.replies.pop_front()
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        None
     }
 
     fn poll_learned(&mut self) -> Option<Remembered> {

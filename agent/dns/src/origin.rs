@@ -40,7 +40,7 @@ const SAME_RATE: f64 = 0.2;
 const RATE_WRITTEN_EVERY: Duration = Duration::from_mins(1);
 
 impl Origin {
-    fn of(zones: &Zones) -> Self {
+    pub fn of(zones: &Zones) -> Self {
         Self(
             zones
                 .iter()
