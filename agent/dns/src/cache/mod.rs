@@ -83,7 +83,7 @@ impl Cache {
     }
 
     pub fn find(&self, key: &[u8]) -> Option<Slot> {
-        self.table.find(key)
+        self.table.find(self.table.hash_key(key), key)
     }
 
     /// The entry, held: let go of it before the cache is changed (the borrow checker sees to that).
@@ -124,16 +124,46 @@ impl Cache {
 
     /// Keeps an answer learned at `learned`, in place of what was there. `None` if it may not be kept or is too big.
     pub fn insert(&mut self, key: &[u8], message: &[u8], answer: &Answer, learned: Moment) -> Option<Slot> {
+        let hash = self.table.hash_key(key);
+        self.put(hash, self.table.find(hash, key), key, message, answer, learned)
+    }
+
+    /// [`Self::insert`] of what was learned at any time: an answer that is there and was learned later stays.
+    pub(crate) fn insert_unless_older(
+        &mut self,
+        key: &[u8],
+        message: &[u8],
+        answer: &Answer,
+        learned: Moment,
+    ) -> Option<Slot> {
+        let hash = self.table.hash_key(key);
+        let held = self.table.find(hash, key);
+        if held.and_then(|slot| self.get(slot)).is_some_and(|entry| entry.learned() > learned) {
+            return None;
+        }
+        self.put(hash, held, key, message, answer, learned)
+    }
+
+    /// `held` is where an older answer is, `hash` the table's of the key: hashing is a tenth of a load.
+    fn put(
+        &mut self,
+        hash: u64,
+        held: Option<Slot>,
+        key: &[u8],
+        message: &[u8],
+        answer: &Answer,
+        learned: Moment,
+    ) -> Option<Slot> {
         let ttl_s = self.lifetime_s(answer.verdict, answer.ttl_s?);
         let entry = Entry::new(key, message, answer, ttl_s, learned)?;
         let cost = entry.cost();
         if cost > self.bounds.bytes_max / 4 {
             return None;
         }
-        let slot = if let Some(slot) = self.find(key) {
+        let slot = if let Some(slot) = held {
             self.replace(slot, entry)
         } else {
-            let slot = self.table.add(entry, |shard| self.queues.take_free(shard));
+            let slot = self.table.add(hash, entry, |shard| self.queues.take_free(shard));
             self.queues.link_newest(slot, Place::Probation, cost);
             self.len += 1;
             self.bytes += cost;

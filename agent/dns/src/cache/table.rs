@@ -85,8 +85,8 @@ impl Table {
         each(Entry::prefetch_message);
     }
 
-    pub(super) fn find(&self, key: &[u8]) -> Option<Slot> {
-        let hash = self.hash_key(key);
+    /// `hash` is [`Self::hash_key`] of the key.
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<Slot> {
         let shard = shard_of(hash);
         Some(slot(shard, self.shards[shard].read().find(hash, key)?))
     }
@@ -113,9 +113,9 @@ impl Table {
         }
     }
 
-    /// Puts a new entry at a free place; returns where. `free` is a place that was used, of that shard.
-    pub(super) fn add(&self, entry: Entry, mut free: impl FnMut(usize) -> Option<u32>) -> Slot {
-        let hash = self.hash_entry(&entry);
+    /// Puts a new entry at a free place; returns where. `free` is a place that was used, of that shard; `hash` is
+    /// [`Self::hash_key`] of the entry's key.
+    pub(super) fn add(&self, hash: u64, entry: Entry, mut free: impl FnMut(usize) -> Option<u32>) -> Slot {
         let number = shard_of(hash);
         let shard = &mut *self.shards[number].write();
         let place = free(number).unwrap_or_else(|| shard.entries.grow());
@@ -164,7 +164,7 @@ impl Table {
         Hold(self.shards[parts(at).0].write())
     }
 
-    fn hash_key(&self, key: &[u8]) -> u64 {
+    pub(super) fn hash_key(&self, key: &[u8]) -> u64 {
         key.split_last_chunk().map_or(0, |(name, tail)| self.hash(name, *tail))
     }
 

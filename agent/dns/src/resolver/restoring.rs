@@ -64,11 +64,8 @@ impl Resolver {
             return false;
         }
         let learned = now - answer.age;
-        let older = self.cache.find(&key).and_then(|slot| self.cache.get(slot));
-        if older.is_some_and(|entry| entry.learned() > learned) {
-            return false;
-        }
-        let Some(slot) = self.cache.insert(&key, answer.message, &read, learned) else { return false };
+        let kept = self.cache.insert_unless_older(&key, answer.message, &read, learned);
+        let Some(slot) = kept else { return false };
         self.cache.edit(slot, |entry| {
             entry.resume(answer.uses, answer.good_for);
             entry.pass_unseen(answer.unseen, now);
