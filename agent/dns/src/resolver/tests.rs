@@ -6,6 +6,7 @@ mod chains;
 mod checking;
 mod guarding;
 mod reloading;
+mod search_list;
 mod views;
 
 use super::*;
