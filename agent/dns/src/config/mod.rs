@@ -439,6 +439,38 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_that_cannot_be_hides_no_mistake_in_its_table() {
+        let said = load(
+            "[zone.\"a..b\"]\nupstreams = [\"dns.example\"]\nmax_stale = \"30d\"\nguards = [\"mass\"]\n\
+             [zone.\".\"]\nmax_stale = \"31d\"\n\
+             [zone.corp]\nguards = [\"mess\"]\nca_file = \"/nonexistent/ca.pem\"\n\
+             [zone.lab]\nupstreams = [\"10.0.0.1\"]\n[zone.LAB]\nupstreams = [\"10.0.0.1\", \"10.0.0.1\"]\n",
+        )
+        .unwrap_err();
+        let expected = [
+            (1, "\"a..b\" is not a domain name"),
+            (2, "dns.example"),
+            (3, "7d"),
+            (4, "guard \"mass\""),
+            (5, "[dns]"),
+            (6, "7d"),
+            (7, "zone \"corp\" has no upstreams"),
+            (8, "guard \"mess\""),
+            (9, "/nonexistent/ca.pem"),
+            (12, "the same zone as"),
+            (13, "named twice"),
+        ];
+        for (line, word) in expected {
+            let place = format!("dns.toml:{line}:");
+            assert!(
+                said.lines().any(|said| said.contains(&place) && said.contains(word)),
+                "{line} {word} in\n{said}"
+            );
+        }
+        assert_eq!(said.lines().count(), expected.len(), "{said}");
+    }
+
+    #[test]
     fn our_own_address_in_resolv_conf_is_not_an_upstream() {
         let text = b"nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
         let servers = name_servers(text, &Config::default().listen);

@@ -38,11 +38,13 @@ type At<'a, T> = Option<(&'a Source, &'a T)>;
 pub(super) struct Written<'a> {
     upstreams: At<'a, Vec<Spanned<String>>>,
     ca_file: At<'a, Spanned<PathBuf>>,
-    /// As first written, each with its suffix in wire format.
-    zones: Vec<(Box<[u8]>, WrittenZone<'a>)>,
+    /// As first written.
+    zones: Vec<WrittenZone<'a>>,
 }
 
 struct WrittenZone<'a> {
+    /// In wire format. `None`: it can be no zone, which has been said; what stands in its table is looked at all the same.
+    suffix: Option<Box<[u8]>>,
     source: &'a Source,
     name: &'a Spanned<String>,
     upstreams: At<'a, Vec<Spanned<String>>>,
@@ -60,30 +62,34 @@ impl<'a> Written<'a> {
         let mut zones: Vec<_> = file.zone.iter().collect();
         zones.sort_by_key(|(name, _)| name.span().start);
         for (name, table) in zones {
-            let suffix = match name::from_text(name.get_ref()) {
-                Some(wire) if wire.len() > 1 => wire.to_ascii_lowercase().into_boxed_slice(),
-                Some(_) => {
-                    problems.add(source, name.span(), "the root zone's upstreams stand in [dns]");
-                    continue;
-                }
+            let written = name.get_ref();
+            let (suffix, wrong) = match name::from_text(written) {
+                Some(wire) if wire.len() > 1 => (Some(wire.to_ascii_lowercase().into_boxed_slice()), None),
+                Some(_) => (None, Some("the root zone's upstreams stand in [dns]".to_owned())),
                 None => {
-                    let message = format!(
-                        "{:?} is not a domain name; write one like [zone.\"corp.example\"]",
-                        name.get_ref()
-                    );
-                    problems.add(source, name.span(), message);
-                    continue;
+                    let message =
+                        format!("{written:?} is not a domain name; write one like [zone.\"corp.example\"]");
+                    (None, Some(message))
                 }
             };
-            if !self.zones.iter().any(|(known, _)| *known == suffix) {
-                self.zones.push((suffix.clone(), WrittenZone::new(source, name)));
-            }
-            let Some((_, zone)) = self.zones.iter_mut().find(|(known, _)| *known == suffix) else { continue };
-            if std::ptr::eq(zone.source, source) && zone.name.get_ref() != name.get_ref() {
-                let message = format!("{:?} is the same zone as {:?}", name.get_ref(), zone.name.get_ref());
-                problems.add(source, name.span(), message);
-                continue;
-            }
+            let known = self.zones.iter().position(|zone| zone.suffix.is_some() && zone.suffix == suffix);
+            let twice = known
+                .and_then(|place| self.zones.get(place))
+                .filter(|first| std::ptr::eq(first.source, source) && first.name.get_ref() != written);
+            let twice =
+                twice.map(|first| format!("{written:?} is the same zone as {:?}", first.name.get_ref()));
+            let place = match (known, wrong.or(twice)) {
+                (Some(place), None) => place,
+                (_, wrong) => {
+                    let suffix = suffix.filter(|_| wrong.is_none());
+                    if let Some(message) = wrong {
+                        problems.add(source, name.span(), message);
+                    }
+                    self.zones.push(WrittenZone::new(suffix, source, name));
+                    self.zones.len() - 1
+                }
+            };
+            let Some(zone) = self.zones.get_mut(place) else { continue };
             if let Some(max_stale) = &table.max_stale {
                 check_max_stale(max_stale, source, problems);
             }
@@ -102,15 +108,15 @@ impl<'a> Written<'a> {
             config.upstreams =
                 UpstreamSource::Listed(endpoints(written, authorities.as_ref(), config, problems));
         }
-        for (suffix, zone) in self.zones {
-            let Some(written) = zone.upstreams.filter(|(_, list)| !list.is_empty()) else {
+        for zone in self.zones {
+            let written = zone.upstreams.filter(|(_, list)| !list.is_empty());
+            if written.is_none() && zone.suffix.is_some() {
                 let message = format!(
                     "zone {:?} has no upstreams; write upstreams = [\"192.0.2.1\"]",
                     zone.name.get_ref()
                 );
                 problems.add(zone.source, zone.name.span(), message);
-                continue;
-            };
+            }
             let own = zone.ca_file.and_then(|at| read_authorities(at, problems));
             let mut guard = config.guard.clone();
             for (source, table) in zone.guards {
@@ -118,9 +124,13 @@ impl<'a> Written<'a> {
                     [&table.vanish_grace, &table.hot_vanish_grace, &table.empty_grace, &table.mass_grace];
                 guards::apply(&mut guard, table.guards.as_ref(), graces, source, problems);
             }
+            let authorities = own.as_ref().or(authorities.as_ref());
+            let upstreams =
+                written.map_or_else(Vec::new, |written| endpoints(written, authorities, config, problems));
+            let Some(suffix) = zone.suffix else { continue };
             let zone = ZoneSettings {
                 suffix,
-                upstreams: endpoints(written, own.as_ref().or(authorities.as_ref()), config, problems),
+                upstreams,
                 max_stale: zone.max_stale.map_or(config.max_stale, |written| written.get_ref().0),
                 serve_stale: zone.serve_stale.unwrap_or(true),
                 guard,
@@ -131,8 +141,9 @@ impl<'a> Written<'a> {
 }
 
 impl<'a> WrittenZone<'a> {
-    fn new(source: &'a Source, name: &'a Spanned<String>) -> Self {
+    fn new(suffix: Option<Box<[u8]>>, source: &'a Source, name: &'a Spanned<String>) -> Self {
         Self {
+            suffix,
             source,
             name,
             upstreams: None,
