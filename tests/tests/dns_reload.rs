@@ -239,3 +239,42 @@ fn a_config_that_is_wrong_changes_nothing_and_all_that_is_wrong_is_said_with_its
     assert_eq!(host.addresses(&name(3, LONG_TTL_S)), [right_address(3)]);
     assert!(second.queries() > heard);
 }
+
+/// `ExecReload=` of a packaged unit, one command a line, as systemd runs them: in turn, and none after one that fails.
+fn reload_commands(unit: &str) -> Vec<String> {
+    let path = format!("{}/../packaging/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).expect("the unit is there");
+    text.lines().filter_map(|line| line.strip_prefix("ExecReload=")).map(str::to_owned).collect()
+}
+
+#[test]
+fn systemctl_reload_fails_on_a_broken_config_before_anything_is_signalled() {
+    for (unit, program, config) in [
+        ("dogwatch-dns", "dogwatch", "dns.toml"),
+        ("dogwatch", "dogwatch", "agent.toml"),
+        ("alertd", "alertd", "alertd.toml"),
+    ] {
+        let commands = reload_commands(unit);
+        let [check, signal] = commands.as_slice() else { panic!("{unit}: {commands:?}") };
+        assert!(signal.contains("kill -HUP $MAINPID"), "{unit}: {signal}");
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join(config);
+        let shipped = format!("/etc/dogwatch/{config}");
+        assert!(check.contains(&shipped), "{unit}: {check}");
+        let run = |text: &str| {
+            fs::write(&path, text).expect("the test folder is writable");
+            let mut words = check.split(' ');
+            let name = words.next().and_then(|path| path.rsplit('/').next());
+            assert_eq!(name, Some(program), "{check}");
+            let path = path.display().to_string();
+            let arguments = words.map(|word| if word == shipped { &path } else { word });
+            Command::new(binary(program)).args(arguments).output().expect("the built binary can be run")
+        };
+        let broken = run("# a comment\n[nobody]\n");
+        let said = String::from_utf8_lossy(&broken.stderr).into_owned();
+        assert!(!broken.status.success(), "{unit}: {said}");
+        assert!(said.contains(&format!("{config}:2:2")) && said.contains("nobody"), "{unit}: {said}");
+        let fine = run("");
+        assert!(fine.status.success(), "{unit}: {}", String::from_utf8_lossy(&fine.stderr));
+    }
+}

@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// The config file; `*.toml` in the directory of the same name with `.d` are read after it.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
+    /// Check the config, say everything that is wrong with it, and exit: 1 if anything is.
+    #[arg(long)]
+    check: bool,
     #[command(subcommand)]
     ask: Option<Ask>,
 }
@@ -112,6 +115,7 @@ pub(super) const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     match arguments.ask {
+        None if arguments.check => check(&arguments.config),
         None => serve(arguments.config).await,
         Some(Ask::Why { name, kind, how }) => {
             let Some(control) = how.control() else { return ExitCode::FAILURE };
@@ -180,6 +184,19 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
         from = page.next;
     }
     ExitCode::SUCCESS
+}
+
+fn check(config: &Path) -> ExitCode {
+    match Config::load(config) {
+        Ok(_) => {
+            println!("{}: fine", config.display());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn serve(config: PathBuf) -> ExitCode {
