@@ -121,7 +121,8 @@ impl Entry {
 
     /// Takes over what a snapshot knows of it.
     pub(crate) fn resume(&mut self, uses: u16, good_for: Duration) {
-        self.past_uses = uses;
+        // The snapshot has it because somebody asked; what he was told then came after it was written.
+        self.past_uses = uses.max(1);
         self.good_since = Stamp::of(self.learned() - good_for);
         if uses > 1 {
             // It was in use: not a stranger on probation.

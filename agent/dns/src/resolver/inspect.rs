@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Resolver, Send,
     refreshing::stale_max,
-    sensors::{at, verdict_name},
+    sensors::{RUNWAY_USED_WITHIN, at, verdict_name},
 };
 use crate::{
     cache::Entry,
@@ -130,7 +130,7 @@ impl Resolver {
                 (idle <= Duration::from_mins(5)).then_some(stale.as_secs())
             }
             Order::Risk => {
-                let used = entry.popularity() > 0 && idle <= Duration::from_hours(24);
+                let used = self.used_within(entry, RUNWAY_USED_WITHIN, now);
                 let left = now.until(
                     entry.expires() + stale_max(entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 );

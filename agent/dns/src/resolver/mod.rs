@@ -40,7 +40,7 @@ pub use self::{
     restoring::{Remembered, Restored},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
-use self::{counts::LastMinute, flight::Flight};
+use self::{counts::LastMinute, flight::Flight, restoring::Start};
 use crate::{
     breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
@@ -186,6 +186,8 @@ pub struct Resolver {
     random: fastrand::Rng,
 }
 
+    /// What was put back last, if anything was.
+    start: Option<Start>,
 impl Resolver {
     /// An empty cache. `seed` decides ids and jitter.
     pub fn new(settings: Settings, seed: u64, now: Moment) -> Self {
@@ -216,6 +218,7 @@ impl Resolver {
     }
 
     /// Takes new settings; the cache and what is known of unchanged upstreams stay.
+            start: None,
     pub fn set(&mut self, settings: Settings, now: Moment) {
         let before = Views::of(&self.zones);
         let kept = self.zones.set(&settings, now);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Resolver;
 use crate::{
+    cache::Entry,
     moment::Moment,
     name::{self, Key},
     views::Views,
@@ -54,7 +55,23 @@ pub struct Restored {
     pub troubles: usize,
 }
 
+/// A start in the midst of things: when the last answer was learned that it brought back, and when it brought it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    learned: Moment,
+    at: Moment,
+}
+
 impl Resolver {
+    /// Whether somebody asked for this within so long. Who asked before the start while no upstream answered was told what
+    /// the disk knows of, but not that he asked: that time does not count.
+    pub(super) fn used_within(&self, entry: &Entry, within: Duration, now: Moment) -> bool {
+        let last_used = entry.last_used();
+        let unheard = self.start.filter(|start| last_used <= start.learned);
+        let unheard = unheard.map_or(Duration::ZERO, |start| start.at.since(start.learned));
+        entry.popularity() > 0 && now.since(last_used) <= within + unheard
+    }
+
     /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
         let Some((question, _)) = wire::read_question(answer.message) else { return false };
@@ -64,6 +81,8 @@ impl Resolver {
             return false;
         }
         let learned = now - answer.age;
+        let newest = self.start.map_or(learned, |start| start.learned.max(learned));
+        self.start = Some(Start { learned: newest, at: now });
         let kept = self.cache.insert_unless_older(&key, answer.message, &read, learned);
         let Some(slot) = kept else { return false };
         self.cache.edit(slot, |entry| {

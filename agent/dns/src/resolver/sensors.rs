@@ -134,7 +134,7 @@ pub struct Why {
 }
 
 /// A name counts for the runway while it was used this lately.
-const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
+pub(super) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
 /// A shift's time to do something about it.
 const AT_RISK_WITHIN: Duration = Duration::from_hours(6);
 /// [`Zone::health_number`] from which on upstreams are no help.
@@ -183,7 +183,7 @@ impl Resolver {
                 Holding { names: 0, ends: now + max_stale, max_stale, ill }
             })
             .collect();
-        let (stale_used_since, runway_used_since) = (now - STALE_USED_WITHIN, now - RUNWAY_USED_WITHIN);
+        let stale_used_since = now - STALE_USED_WITHIN;
         let at_risk_until = now + AT_RISK_WITHIN;
         let mut oldest_stale = now;
         let zones = &self.zones;
@@ -198,7 +198,7 @@ impl Resolver {
                 masking.stale_names += 1;
                 oldest_stale = oldest_stale.min(expires);
             }
-            let used = last_used >= runway_used_since && entry.popularity() > 0;
+            let used = self.used_within(entry, RUNWAY_USED_WITHIN, now);
             let pinned = entry.pinned();
             if !used && !pinned {
                 return;

@@ -381,6 +381,47 @@ fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
     world.moods[0] = 'x';
     assert_eq!(world.timeline(&["xxxx"]), "ffff", "half an hour is left");
     world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
+#[test]
+fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
+    let mut world = World::new(1);
+    world.ask("www.example");
+    world.run(Duration::from_mins(20));
+    world.ask("db.example");
+    world.run(Duration::from_secs(10));
+    let kept: Vec<_> = world.resolver.cache.iter().map(|(_, entry)| entry.kept().message.to_vec()).collect();
+    let learned: Vec<_> = world.resolver.cache.iter().map(|(_, entry)| entry.learned()).collect();
+    world.moods[0] = 'x';
+    // Longer than a name counts as used that nobody asks for.
+    for _ in 0..30 {
+        world.ask("www.example");
+        world.ask("db.example");
+        world.run(Duration::from_hours(1));
+    }
+    let before = world.resolver.masking(world.now);
+    assert!(before.runway_s > 0);
+
+    let (now, mut world) = (world.now, World::new(1));
+    (world.now, world.moods[0]) = (now, 'x');
+    for (message, learned) in kept.iter().zip(learned) {
+        let age = now.since(learned);
+        let (good_for, unseen) = (Duration::ZERO, Duration::ZERO);
+        let remembered = Remembered {
+            message,
+            dnssec_ok: false,
+            checking_disabled: false,
+            uses: 0,
+            good_for,
+            age,
+            unseen,
+        };
+        assert!(world.resolver.restore(&remembered, now));
+    }
+    assert_eq!(world.resolver.masking(now).runway_s, before.runway_s);
+    // A day later nobody has asked for them.
+    let later = now + Duration::from_hours(25);
+    assert_eq!(world.resolver.masking(later).runway_s, 72 * 3_600);
+}
+
     assert_eq!(world.timeline(&["xxxx"]), "lsss");
 }
 
