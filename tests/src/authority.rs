@@ -44,13 +44,15 @@ pub enum Mood {
     Partial,
     /// What was true before the last change.
     Old,
+    /// Right, but the question comes back in lower case, whatever it was asked in.
+    LowerCase,
 }
 
 /// As long as the Azure outage of 1 April 2021 made people wait, about.
 const SLOW: Duration = Duration::from_secs(5);
 
 impl Mood {
-    const SIMPLE: [(&'static str, Self); 14] = [
+    const SIMPLE: [(&'static str, Self); 15] = [
         ("right", Self::Right),
         ("silent", Self::Silent),
         ("unreachable", Self::Unreachable),
@@ -65,6 +67,7 @@ impl Mood {
         ("slow", Self::Slow(SLOW)),
         ("partial", Self::Partial),
         ("old", Self::Old),
+        ("lowercase", Self::LowerCase),
     ];
 }
 
@@ -332,6 +335,10 @@ fn written(query: &[u8], data: &Data, mood: Mood) -> Vec<u8> {
         && !matches!(mood, Mood::Empty | Mood::Truncated | Mood::Lame);
     let authorities = u8::from(negative || mood == Mood::Lame);
     let mut reply = query[..after + 4].to_vec();
+    if mood == Mood::LowerCase {
+        // A label's length is below any letter.
+        reply[12..after].make_ascii_lowercase();
+    }
     reply[2] = 0x80 | query[2] & 0x01 | u8::from(truncated) << 1;
     reply[3] = 0x80 | rcode;
     reply[4..12].copy_from_slice(&[0, 1, 0, records.count, 0, authorities, 0, u8::from(mood == Mood::Bogus)]);

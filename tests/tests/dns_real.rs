@@ -150,6 +150,33 @@ fn names_outlive_a_stopped_a_killed_and_a_restarted_upstream_and_a_killed_cache(
     assert!(pair.cache.stop().success());
 }
 
+/// What `status` says of the only upstream: whether it keeps letters, and its state.
+fn letter_case(pair: &Pair) -> (String, String) {
+    let mut command = Command::new(binary("dogwatch"));
+    command.args(["dns", "status", "--json", "--socket"]).arg(pair.folder.path().join("control.sock"));
+    let output = command.output().expect("the built binary can be run");
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let text = |key: &str| status["upstreams"][0][key].as_str().unwrap_or("-").to_owned();
+    (text("letter_case"), text("state"))
+}
+
+#[test]
+fn an_upstream_that_lowers_letters_is_not_ill_and_one_that_keeps_them_is_held_to_it() {
+    let mut pair = Pair::start();
+    pair.all_right(0..20);
+    assert_eq!(letter_case(&pair), ("kept".into(), "healthy".into()));
+    pair.upstream.say("lowercase");
+    // New names, so that upstream is asked. Those that it answers in other letters are asked over TCP.
+    let mut next = 20;
+    wait_for("the upstream's letters to be given up", || {
+        pair.all_right(next..next + 1);
+        next += 1;
+        letter_case(&pair) == ("not_kept".into(), "healthy".into())
+    });
+    pair.all_right(next..next + 20);
+    assert_eq!(letter_case(&pair), ("not_kept".into(), "healthy".into()));
+}
+
 #[test]
 fn garbage_from_clients_and_callers_changes_nothing() {
     let mut pair = Pair::start();

@@ -58,6 +58,7 @@ impl Caller {
             upstream: upstream.clone(),
             transport,
             message: query(4711, &name(number, 60), A, true),
+            letters_matter: false,
             late_after: LATE,
             timeout: GIVE_UP,
         });
@@ -369,6 +370,7 @@ async fn truncated_over_udp_the_same_upstream_is_asked_over_tcp() {
             upstream: endpoint.clone(),
             transport: Transport::Tcp,
             message: query(4711, &name(number, 60), A, true),
+            letters_matter: false,
             late_after: LATE,
             timeout: GIVE_UP,
         });

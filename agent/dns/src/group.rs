@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     breaker::{Breaker, Failure, State},
     endpoint::Endpoint,
+    letter_case::LetterCase,
     moment::Moment,
     policy::Upstreams,
 };
@@ -14,6 +15,7 @@ use crate::{
 pub struct Upstream {
     pub endpoint: Endpoint,
     pub breaker: Breaker,
+    pub letter_case: LetterCase,
     round_trip: RoundTrip,
     pub counts: UpstreamCounts,
 }
@@ -24,6 +26,8 @@ pub struct UpstreamCounts {
     pub sent: u64,
     pub answered: u64,
     pub failed: [u64; Failure::ALL.len()],
+    /// Questions answered in other letters than asked, which was not believed.
+    pub other_case: u64,
 }
 
 /// Smoothed round trip and its deviation (RFC 6298 §2).
@@ -64,6 +68,7 @@ impl Group {
         let upstream = |endpoint: &Endpoint| Upstream {
             endpoint: endpoint.clone(),
             breaker: Breaker::new(now),
+            letter_case: LetterCase::UNKNOWN,
             round_trip: RoundTrip::default(),
             counts: UpstreamCounts::default(),
         };

@@ -6,6 +6,7 @@
 //! | [`resolver`] | pure | the brain: queries, replies and time in; answers, upstream queries, next wake-up out |
 //! | [`policy`] | pure | reply, refresh, serve stale or forward |
 //! | [`breaker`], [`group`] | pure | is an upstream well; which one to ask, how long to wait |
+//! | [`letter_case`] | pure | whether an upstream repeats the case of our letters, and so may be held to it (0x20) |
 //! | [`zone`], [`endpoint`], `views` | pure | forward zones, each with its own upstreams and their health; who answers for a name |
 //! | [`local`] | pure | names of a hosts file, `localhost`, `invalid`: answered here, never asked |
 //! | [`cache`] | pure | entries, TTL bounds, eviction by use; one writer, many readers |
@@ -44,6 +45,7 @@ pub mod group;
 pub mod guard;
 mod hit;
 pub mod host_resolver;
+pub mod letter_case;
 pub mod local;
 pub mod loss;
 pub mod metrics;

@@ -40,6 +40,8 @@ const UPSTREAM_QUERIES: &str = "dogwatch_dns_upstream_queries_total";
 const UPSTREAM_ANSWERS: &str = "dogwatch_dns_upstream_answers_total";
 const UPSTREAM_FAILURES: &str = "dogwatch_dns_upstream_failures_total";
 const UPSTREAM_USABLE: &str = "dogwatch_dns_upstream_usable";
+const UPSTREAM_CASE_KEPT: &str = "dogwatch_dns_upstream_case_kept";
+const UPSTREAM_OTHER_CASE: &str = "dogwatch_dns_upstream_other_case_total";
 const HEALTH: &str = "dogwatch_dns_health";
 const NAMES: &str = "dogwatch_dns_cached_names";
 const BYTES: &str = "dogwatch_dns_cache_bytes";
@@ -104,6 +106,14 @@ pub fn describe() {
     describe_counter!(UPSTREAM_ANSWERS, "Usable answers of an upstream.");
     describe_counter!(UPSTREAM_FAILURES, "Failed tries of an upstream, by reason.");
     describe_gauge!(UPSTREAM_USABLE, "1 if this upstream is trusted with clients' questions.");
+    describe_gauge!(
+        UPSTREAM_CASE_KEPT,
+        "1 if this upstream (UDP) is held to the case of our letters, which a forger must guess (0x20)."
+    );
+    describe_counter!(
+        UPSTREAM_OTHER_CASE,
+        "Questions answered in other letters than asked, which was not believed: forged, or the upstream changed."
+    );
     describe_gauge!(HEALTH, "Health of a zone's upstreams: 0 healthy, 1 recovering, 2 slow, 3 down.");
     describe_gauge!(NAMES, "Answers in the cache.");
     describe_gauge!(BYTES, Unit::Bytes, "Memory of the answers in the cache.");
@@ -182,6 +192,10 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
             counter!(UPSTREAM_QUERIES, &labels).absolute(upstream.counts.sent);
             counter!(UPSTREAM_ANSWERS, &labels).absolute(upstream.counts.answered);
             gauge!(UPSTREAM_USABLE, &labels).set(f64::from(u8::from(upstream.breaker.usable())));
+            if !upstream.endpoint.is_stream() {
+                gauge!(UPSTREAM_CASE_KEPT, &labels).set(f64::from(u8::from(upstream.letter_case.matters())));
+                counter!(UPSTREAM_OTHER_CASE, &labels).absolute(upstream.counts.other_case);
+            }
             for why in Failure::ALL {
                 let [zone, upstream_label] = labels.clone();
                 counter!(UPSTREAM_FAILURES, &[zone, upstream_label, ("reason", why.name().to_owned())])

@@ -24,6 +24,8 @@ pub mod rcode {
     pub const REFUSED: u8 = 5;
 }
 
+pub mod letters;
+
 const TYPE_SOA: u16 = 6;
 const TYPE_OPT: u16 = 41;
 const TYPE_TKEY: u16 = 249;

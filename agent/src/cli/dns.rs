@@ -88,6 +88,10 @@ enum Ask {
     /// whether somebody is told. Ends by itself.
     Drill(drill::Arguments),
     /// Show the upstreams, how much stale data is served, and whether this host asks the cache.
+    ///
+    /// With --json, `letter_case` says of an upstream over UDP whether it repeats the random upper and lower case in which it
+    /// is asked: `kept` (then an answer in other letters is not believed, and counted in `other_case`), `learning`, or
+    /// `not_kept` (then it is asked in lower case).
     Status {
         #[command(flatten)]
         how: How,

@@ -16,7 +16,7 @@ use crate::{
     policy::Upstreams,
     recovery,
     reply::Transport,
-    wire::{self, Answer, NoAnswer, rcode},
+    wire::{self, Answer, HEADER_LEN, NoAnswer, letters, rcode},
     zone::ZoneId,
 };
 
@@ -100,7 +100,7 @@ impl Resolver {
         self.flights.insert(id, flight);
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         flight_id: u64,
         flight: &mut Flight,
@@ -108,6 +108,7 @@ impl Resolver {
         transport: Transport,
         now: Moment,
     ) {
+        let letters = self.choose_letters(flight, upstream, transport, now);
         let zone = self.zones.get_mut(flight.zone);
         let late_after = zone.group.late_after(upstream);
         let Some((question, dnssec_ok, checking_disabled)) = name::read_key(&flight.key) else { return };
@@ -123,6 +124,9 @@ impl Resolver {
         }
         let mut message = Vec::with_capacity(question.name.len() + 27);
         wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
+        if let Some(name) = message.get_mut(HEADER_LEN..HEADER_LEN + question.name.len()) {
+            letters::mix(name, letters.chosen);
+        }
         let try_id = self.next_id;
         self.next_id += 1;
         self.sends.push_back(Send {
@@ -130,6 +134,7 @@ impl Resolver {
             upstream: endpoint,
             transport,
             message,
+            letters_matter: letters.matter,
             late_after,
             timeout: now.until(flight.deadline),
         });
@@ -141,6 +146,7 @@ impl Resolver {
             transport,
             sent: now,
             late_at,
+            letters,
             state: TryState::Pending,
         });
     }
@@ -148,6 +154,10 @@ impl Resolver {
     /// An upstream's message came in.
     pub fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
+        let Some(message) = self.check_letters(&mut flight, try_id, message, now) else {
+            return self.on_other_case(id, flight, try_id, now);
+        };
+        let message = &*message;
         let read = name::read_key(&flight.key)
             .map_or(Err(NoAnswer::Malformed), |(question, ..)| wire::read_answer(message, &question));
         match read {
@@ -195,7 +205,12 @@ impl Resolver {
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let after_truncation = flight.tries.iter().any(|attempt| attempt.state == TryState::Replaced);
         let over_tcp = flight.find(try_id).is_some_and(|attempt| attempt.transport == Transport::Tcp);
+        let for_letters = flight.tries.iter().any(|attempt| attempt.state == TryState::OtherCase);
         let why = match error {
+            TryError::OtherCase => return self.on_other_case(id, flight, try_id, now),
+            _ if over_tcp && for_letters && now < flight.deadline => {
+                return self.give_up_letters(id, flight, try_id, now);
+            }
             _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
             TryError::Local => {
                 // It never left this host. The late timer goes on as if it were lost, and it is no evidence yet.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     FLIGHTS_MAX, Resolver, WAITERS_MAX,
-    flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, TryState},
+    flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
 };
 use crate::{moment::Moment, reply::Transport};
 
@@ -35,7 +35,9 @@ impl Resolver {
             if !probe && self.by_key.get(&flight.key) != Some(&id) {
                 return Err(format!("flight {id} cannot be joined"));
             }
-            let udp = flight.tries.iter().filter(|attempt| attempt.transport == Transport::Udp).count();
+            let counts =
+                |attempt: &&Try| attempt.transport == Transport::Udp && attempt.state != TryState::OtherCase;
+            let udp = flight.tries.iter().filter(counts).count();
             // A probe whose name is denied asks for second opinions, as any other question does.
             let alone = probe && flight.denial.is_none();
             if udp > TRIES_MAX || flight.tries.len() > 2 * TRIES_MAX || alone && udp > 1 {
@@ -45,7 +47,7 @@ impl Resolver {
                 return Err(format!("flight {id} has {} waiters", flight.waiters.len()));
             }
             for attempt in &flight.tries {
-                let open = matches!(attempt.state, TryState::Pending | TryState::Late);
+                let open = matches!(attempt.state, TryState::Pending | TryState::Late | TryState::OtherCase);
                 if open && self.by_try.get(&attempt.id) != Some(&id) {
                     return Err(format!("nothing can come of try {} of flight {id}", attempt.id));
                 }

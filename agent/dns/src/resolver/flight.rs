@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use super::casing::Letters;
 use crate::{breaker::Failure, guard, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
 
 /// Why an upstream is asked.
@@ -31,6 +32,7 @@ pub(super) struct Try {
     pub(super) transport: Transport,
     pub(super) sent: Moment,
     pub(super) late_at: Moment,
+    pub(super) letters: Letters,
     pub(super) state: TryState,
 }
 
@@ -43,6 +45,8 @@ pub(super) enum TryState {
     Answered,
     /// Said that a known name is gone or elsewhere.
     Denied,
+    /// Something came in other letters than were asked, and is not believed; the right answer may still come.
+    OtherCase,
     /// By a try over TCP. Says nothing any more.
     Replaced,
 }

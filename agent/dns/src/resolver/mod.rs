@@ -12,6 +12,7 @@
 mod answering;
 mod asking;
 mod audit;
+mod casing;
 mod checking;
 mod counts;
 mod flight;
@@ -123,6 +124,8 @@ pub struct Send {
     pub upstream: Endpoint,
     pub transport: Transport,
     pub message: Vec<u8>,
+    /// Over UDP: what answers in other letters than asked is stepped over, and told of as [`TryError::OtherCase`] once.
+    pub letters_matter: bool,
     /// An answer that takes longer looks lost: a kept connection that it was to come over is not to be trusted.
     pub late_after: Duration,
     /// Give up then.
@@ -142,6 +145,8 @@ pub enum TryError {
     CertificateUntrusted,
     /// Something came that is no DNS message.
     Malformed,
+    /// Something came that would be the answer, but for the case of its letters. The try goes on.
+    OtherCase,
     /// We are out of sockets or memory: not the upstream's fault.
     Local,
 }
@@ -181,13 +186,15 @@ pub struct Resolver {
     pins: Pins,
     last_minute: LastMinute,
     pub counts: Counts,
+    /// What was put back last, if anything was.
+    start: Option<Start>,
     /// Set by the shell, for who asks.
     pub restored: Restored,
     random: fastrand::Rng,
+    /// A question's letters; of its own, so that an upstream's habits do not change when others are asked.
+    letters: fastrand::Rng,
 }
 
-    /// What was put back last, if anything was.
-    start: Option<Start>,
 impl Resolver {
     /// An empty cache. `seed` decides ids and jitter.
     pub fn new(settings: Settings, seed: u64, now: Moment) -> Self {
@@ -211,14 +218,15 @@ impl Resolver {
             pins: Pins::new(&settings.pinned, now),
             last_minute: LastMinute::default(),
             counts: Counts::default(),
+            start: None,
             restored: Restored::default(),
             random: fastrand::Rng::with_seed(seed),
+            letters: fastrand::Rng::with_seed(!seed),
             settings,
         }
     }
 
     /// Takes new settings; the cache and what is known of unchanged upstreams stay.
-            start: None,
     pub fn set(&mut self, settings: Settings, now: Moment) {
         let before = Views::of(&self.zones);
         let kept = self.zones.set(&settings, now);

@@ -68,6 +68,13 @@ pub struct UpstreamStatus {
     pub since: Option<Timestamp>,
     pub sent: u64,
     pub answered: u64,
+    /// UDP: whether it repeats the case of our letters (0x20): `learning`; `kept`: what comes in other letters is not
+    /// believed; `not_kept`: it is asked in lower case. Other transports need no such thing.
+    #[serde(default)]
+    pub letter_case: Option<String>,
+    /// Answers not believed for their letters.
+    #[serde(default)]
+    pub other_case: u64,
 }
 
 /// How much stale data is being served.
@@ -539,6 +546,8 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
         since: since.map(|since| at(since, now, wall)),
         sent: upstream.counts.sent,
         answered: upstream.counts.answered,
+        letter_case: (!upstream.endpoint.is_stream()).then(|| upstream.letter_case.name().into()),
+        other_case: upstream.counts.other_case,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+mod casing;
 mod chains;
 mod checking;
 mod guarding;
@@ -16,7 +17,8 @@ use crate::{name, wire::rcode};
 ///
 /// `.` right, `x` silent, `S` SERVFAIL, `R` REFUSED, `e` empty without SOA, `t` truncated and no TCP, `s` five seconds late,
 /// `%` loses every second packet, `u` unreachable. Lies: `n` NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0,
-/// `c` one address for all.
+/// `c` one address for all. Letters: `L` right, in lower case; `B` so too and no TCP, `b` silence over TCP; `d` deaf to
+/// mixed ones.
 type Mood = char;
 
 /// A resolver between a client and scripted upstreams.
@@ -128,11 +130,19 @@ impl World {
             let SocketAddr::V4(upstream) = send.upstream.address else { unreachable!() };
             let mood = self.moods[usize::from(upstream.ip().octets()[3])];
             let late = if mood == 's' { Duration::from_secs(5) } else { ROUND_TRIP };
-            let silent = matches!(mood, 'x') || (mood == '%' && self.sent.is_multiple_of(2));
+            let over_tcp = send.transport == Transport::Tcp;
+            let mixed = send.message[12..].iter().any(u8::is_ascii_uppercase);
+            let silent = match mood {
+                'x' => true,
+                '%' => self.sent.is_multiple_of(2),
+                'd' => mixed,
+                'b' => over_tcp,
+                _ => false,
+            };
             let what = match mood {
                 _ if silent => Err(TryError::Timeout),
                 'u' => Err(TryError::Network),
-                't' if send.transport == Transport::Tcp => Err(TryError::Network),
+                't' | 'B' if over_tcp => Err(TryError::Network),
                 mood => Ok(self.reply(&send.message, mood)),
             };
             let late = if silent { send.timeout } else { late };
@@ -146,12 +156,16 @@ impl World {
 
     fn reply(&self, query: &[u8], mood: Mood) -> Vec<u8> {
         let (question, end) = wire::read_question(query).unwrap();
-        let broken = self.broken.is_some_and(|broken| name::to_text(question.name).ends_with(broken));
+        let asked = question.name.to_ascii_lowercase();
+        let broken = self.broken.is_some_and(|broken| name::to_text(&asked).ends_with(broken));
         let mood = if broken { 'S' } else { mood };
-        let gone = self.gone.is_some_and(|gone| name::to_text(question.name).ends_with(gone));
+        let gone = self.gone.is_some_and(|gone| name::to_text(&asked).ends_with(gone));
         let mood = if gone && mood == '.' { 'n' } else { mood };
         let mood = if question.kind == 28 && self.ipv6 == Some(false) { 'E' } else { mood };
         let mut reply = query[..end].to_vec();
+        if matches!(mood, 'L' | 'B' | 'b') {
+            reply[12..end].make_ascii_lowercase();
+        }
         let ipv6 = question.kind == 28 && self.ipv6 == Some(true);
         let right = !matches!(mood, 'S' | 'R' | 'e' | 't' | 'n' | 'E') && (question.kind == 1 || ipv6);
         let soa = matches!(mood, 'n' | 'E');
@@ -171,7 +185,7 @@ impl World {
                 'z' => [0, 0, 0, 0],
                 'c' => [203, 0, 113, 66],
                 // A place of its own for each name.
-                _ => [192, 0, 2, question.name.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
+                _ => [192, 0, 2, asked.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
             };
             reply.extend([0, if ipv6 { 16 } else { 4 }]);
             if ipv6 {
@@ -368,20 +382,6 @@ fn m16_a_restart_in_mid_outage_forgets_nothing() {
 }
 
 #[test]
-fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
-    let mut world = World::new(1);
-    world.ttl_s = 3_600;
-    world.ask("www.example");
-    world.run(Duration::from_secs(1));
-    // Frozen for a year; or somebody set the clock. Either way upstream is asked, and in an outage the name is there.
-    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
-    assert_eq!(world.timeline(&["...."]), "ffff");
-    assert_eq!(world.sent, 2);
-    world.resolver.on_unseen_time(Duration::from_mins(30), world.now);
-    world.moods[0] = 'x';
-    assert_eq!(world.timeline(&["xxxx"]), "ffff", "half an hour is left");
-    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
-#[test]
 fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
     let mut world = World::new(1);
     world.ask("www.example");
@@ -422,6 +422,20 @@ fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
     assert_eq!(world.resolver.masking(later).runway_s, 72 * 3_600);
 }
 
+#[test]
+fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
+    let mut world = World::new(1);
+    world.ttl_s = 3_600;
+    world.ask("www.example");
+    world.run(Duration::from_secs(1));
+    // Frozen for a year; or somebody set the clock. Either way upstream is asked, and in an outage the name is there.
+    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
+    assert_eq!(world.timeline(&["...."]), "ffff");
+    assert_eq!(world.sent, 2);
+    world.resolver.on_unseen_time(Duration::from_mins(30), world.now);
+    world.moods[0] = 'x';
+    assert_eq!(world.timeline(&["xxxx"]), "ffff", "half an hour is left");
+    world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
     assert_eq!(world.timeline(&["xxxx"]), "lsss");
 }
 

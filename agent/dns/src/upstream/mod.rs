@@ -25,7 +25,7 @@ use crate::{
     resolver::{Send, TryError},
 };
 
-/// What came of a try.
+/// What came of a try. [`TryError::OtherCase`] is not the last.
 #[derive(Debug)]
 pub struct Reply {
     pub try_id: u64,
@@ -46,9 +46,13 @@ impl Upstreams {
     pub fn start(&self, send: Send) {
         let (sessions, replies) = (Arc::clone(&self.sessions), self.replies.clone());
         tokio::spawn(async move {
+            let other_case = async {
+                let message = Err(TryError::OtherCase);
+                let _ = replies.send(Reply { try_id: send.try_id, message }).await;
+            };
             let exchange = async {
                 match send.transport {
-                    Transport::Udp => datagram::exchange(send.upstream.address, &send.message).await,
+                    Transport::Udp => datagram::exchange(&send, other_case).await,
                     Transport::Tcp => sessions.exchange(&send).await,
                 }
             };

@@ -1,0 +1,150 @@
+//! Letters (0x20): forged answers, and upstreams that do with letters what they like.
+
+use super::*;
+use crate::wire::letters;
+
+impl World {
+    /// One new name a second while the only upstream is in these moods, second by second. What was heard, as in
+    /// [`World::timeline`].
+    fn new_names(&mut self, moods: &str) -> String {
+        let start = self.answers.len();
+        for mood in moods.chars() {
+            self.moods[0] = mood;
+            self.ask(&format!("name{}.example", self.answers.len()));
+            self.run(Duration::from_secs(1));
+        }
+        self.answers[start..].iter().map(Heard::sign).collect()
+    }
+
+    fn letter_case(&mut self) -> String {
+        let upstream = &self.resolver.status(self.now, jiff::Timestamp::UNIX_EPOCH).upstreams[0];
+        format!("{}, {}", upstream.letter_case.as_deref().unwrap_or("-"), upstream.state)
+    }
+}
+
+const LEARNED: &str = "..........";
+
+/// What the resolver sends for a new question of client 1, with the client's packet.
+fn asked(world: &mut World, name: &str) -> Send {
+    let packet = query(name, 1, true);
+    let mut out = Vec::new();
+    let outcome = world.resolver.on_query(&packet, Client::Stream(1), Transport::Udp, world.now, &mut out);
+    assert_eq!(outcome, Outcome::Wait);
+    world.resolver.poll_send().unwrap()
+}
+
+fn name_in(message: &[u8]) -> String {
+    name::to_text(wire::read_question(message).unwrap().0.name)
+}
+
+#[test]
+fn a_forged_answer_with_the_right_id_and_other_letters_is_not_believed_and_the_right_one_is() {
+    let mut world = World::new(1);
+    world.new_names(LEARNED);
+    assert_eq!(world.letter_case(), "kept, healthy");
+    let send = asked(&mut world, "www.ACCOUNTS.bank.example");
+    assert!(send.letters_matter);
+    assert_ne!(name_in(&send.message), "www.accounts.bank.example", "at this seed");
+    let right = world.reply(&send.message, '.');
+    let forged = {
+        let mut forged = world.reply(&send.message, 'c');
+        letters::mix(&mut forged[12..18], 0);
+        forged[13..16].make_ascii_lowercase();
+        forged[17..25].make_ascii_lowercase();
+        forged
+    };
+    assert_ne!(name_in(&forged), name_in(&right));
+    for _ in 0..2 {
+        world.resolver.on_reply(send.try_id, &forged, world.now);
+        assert!(world.resolver.poll_reply().is_none());
+        world.resolver.audit(world.now).unwrap();
+    }
+    let over_tcp = world.resolver.poll_send().unwrap();
+    assert_eq!(
+        (over_tcp.transport, &*name_in(&over_tcp.message)),
+        (Transport::Tcp, "www.accounts.bank.example")
+    );
+    assert!(world.resolver.poll_send().is_none(), "asked once more, not once for each forgery");
+    world.resolver.on_reply(send.try_id, &right, world.now);
+    let (_, answer) = world.resolver.poll_reply().unwrap();
+    assert_eq!(name_in(&answer), "www.ACCOUNTS.bank.example", "in the client's letters");
+    let addresses =
+        |message: &[u8]| wire::answers(message).map(|(_, data)| data.to_vec()).collect::<Vec<_>>();
+    assert_eq!(addresses(&answer), addresses(&right));
+    assert_eq!(world.letter_case(), "kept, healthy");
+    let status = world.resolver.status(world.now, jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(status.upstreams[0].other_case, 1);
+}
+
+#[test]
+fn the_answer_over_tcp_is_taken_where_the_right_one_over_udp_never_comes() {
+    let mut world = World::new(1);
+    world.new_names(LEARNED);
+    let send = asked(&mut world, "www.bank.example");
+    world.resolver.on_error(send.try_id, TryError::OtherCase, world.now);
+    let over_tcp = world.resolver.poll_send().unwrap();
+    let right = world.reply(&over_tcp.message, '.');
+    world.resolver.on_reply(over_tcp.try_id, &right, world.now);
+    assert!(world.resolver.poll_reply().is_some());
+    world.resolver.on_reply(send.try_id, &world.reply(&send.message, 'c'), world.now);
+    world.resolver.audit(world.now).unwrap();
+}
+
+#[test]
+fn an_upstream_that_writes_letters_as_it_likes_is_not_taken_for_ill() {
+    let mut world = World::new(1);
+    assert_eq!(world.new_names("LLLLLLLLLLLL"), "ffffffffffff");
+    assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 12));
+    let send = asked(&mut world, "www.example");
+    assert_eq!((&*name_in(&send.message), send.letters_matter), ("www.example", false));
+}
+
+#[test]
+fn an_upstream_that_stops_to_keep_letters_costs_three_questions_a_connection_and_nobody_an_answer() {
+    let mut world = World::new(1);
+    let heard = world.new_names(&(LEARNED.to_owned() + "LLLLLLLLLL"));
+    assert_eq!(heard, "f".repeat(20));
+    assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 20 + 3));
+}
+
+#[test]
+fn an_upstream_that_stops_to_keep_letters_and_has_no_tcp_costs_nobody_an_answer() {
+    let mut world = World::new(1);
+    let heard = world.new_names(&(LEARNED.to_owned() + "BBBBBBBBBB"));
+    assert_eq!(heard, "f".repeat(20));
+    assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 20 + 2));
+    // Where TCP is swallowed, the first waits until that is known.
+    let mut world = World::new(1);
+    let heard = world.new_names(&(LEARNED.to_owned() + "bbbbbbbbbb"));
+    assert_eq!(heard, "f".repeat(10) + "wfffffffff");
+    assert_eq!(world.letter_case(), "not_kept, healthy");
+}
+
+#[test]
+fn an_upstream_that_is_deaf_to_mixed_letters_is_asked_in_plain_ones() {
+    // What changes so while it is asked is down for a moment, and then learned anew.
+    for (moods, deaf) in [("dddddddddd", "wwwfffffff"), ("..........dddddddddd", "ffffffffffwfwwwfffff")] {
+        let mut world = World::new(1);
+        assert_eq!(world.new_names(moods), deaf);
+        world.run(Duration::from_secs(3));
+        let case = world.letter_case();
+        assert!(["not_kept, healthy", "learning, healthy"].contains(&&*case), "{case}");
+        assert_eq!(world.new_names("ddd").matches('!').count(), 0);
+    }
+}
+
+#[test]
+fn what_is_kept_has_none_of_our_letters_however_the_upstream_writes_names() {
+    let mut world = World::new(1);
+    let send = asked(&mut world, "www.bank.example");
+    let mixed = wire::read_question(&send.message).unwrap().0.name.to_vec();
+    assert_ne!(mixed, name::from_text("www.bank.example").unwrap(), "at this seed");
+    // The owner in full, where others write a pointer to the question.
+    let mut reply = world.reply(&send.message, '.');
+    let owner = 12 + mixed.len() + 4;
+    assert_eq!(reply[owner..owner + 2], [0xc0, 12]);
+    reply.splice(owner..owner + 2, mixed);
+    world.resolver.on_reply(send.try_id, &reply, world.now);
+    let (_, answer) = world.resolver.poll_reply().unwrap();
+    assert!(!answer[12..].iter().any(u8::is_ascii_uppercase), "{:?}", String::from_utf8_lossy(&answer));
+}
