@@ -34,7 +34,7 @@ impl Process {
         let out =
             fs::OpenOptions::new().create(true).append(true).open(&log).expect("the test folder is writable");
         let err = out.try_clone().expect("a descriptor is left");
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap_or_else(|error| {
+        let child = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().unwrap_or_else(|error| {
             panic!("{name}: {} does not start: {error}", command.get_program().display())
         });
         Self { name: name.to_owned(), child, log }

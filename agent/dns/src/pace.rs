@@ -75,6 +75,8 @@ pub struct Meter {
 
 const WINDOW: Duration = Duration::from_secs(5);
 const MEMORY: Duration = Duration::from_mins(3);
+/// An upstream that nobody asks is probed each 30 s: a longer silence is the machine's sleep, or a time that was not normal.
+const UNWATCHED: Duration = Duration::from_mins(1);
 
 impl Meter {
     pub fn new(now: Moment) -> Self {
@@ -117,6 +119,9 @@ impl Meter {
         if passed < WINDOW {
             return;
         }
+        if passed > UNWATCHED {
+            return self.skip(now);
+        }
         let seen = f64::from(self.count) / passed.as_secs_f64();
         self.filled = (self.filled + passed).min(MEMORY);
         // A mean over all that was seen until the memory is full, an exponential one from then on.
@@ -158,6 +163,25 @@ mod tests {
         }
         // Two or so in each five seconds.
         assert!((30..=40).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_night_of_sleep_is_no_measure() {
+        let mut now = Moment::START;
+        let mut meter = Meter::new(now);
+        for _ in 0..600 {
+            now = now + Duration::from_millis(100);
+            meter.on_event(now);
+        }
+        now = now + Duration::from_hours(8);
+        meter.on_event(now);
+        assert!((9.0..11.0).contains(&meter.per_second(now)), "{}", meter.per_second(now));
+        // Awake and asked for nothing but its probes, it knows that after a while.
+        for _ in 0..20 {
+            now = now + Duration::from_secs(30);
+            meter.on_event(now);
+        }
+        assert!(meter.per_second(now) < 0.5, "{}", meter.per_second(now));
     }
 
     #[test]
