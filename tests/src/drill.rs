@@ -286,6 +286,40 @@ impl Drill {
         text
     }
 
+    /// What clients and upstream see in single minutes of the outage and after it, with us and without.
+    pub fn course(&self, run: &Run) -> String {
+        let (from, until) = self.scenario.outage;
+        let mut text =
+            "minute                   right: us, without   upstream queries, of normal: us, without\n"
+                .to_owned();
+        let empty = Log::default();
+        let plain = run.plain.as_ref().unwrap_or(&empty);
+        let right = |log: &Log, at| {
+            let known: Vec<_> = log.known_in(at, at + MINUTE).collect();
+            if known.is_empty() { "-".to_owned() } else { format!("{:.1} %", share(&known, usable)) }
+        };
+        let load = |log: &Log, at| format!("{:.2}", per_second(log, at, at + MINUTE) / self.baseline(log));
+        let mut line = |label: String, at: Duration| {
+            if at + MINUTE <= self.scenario.end {
+                let (us, without) = (right(&run.log, at), right(plain, at));
+                let (our_load, its_load) = (load(&run.log, at), load(plain, at));
+                let _ = writeln!(text, "{label:<24} {us:>9} {without:>9} {our_load:>25} {its_load:>9}");
+            }
+        };
+        line("the last before".into(), from.saturating_sub(MINUTE));
+        for minute in [1, 2, 3, 5, 10, 20, 60, 120] {
+            let at = from + (minute - 1) * MINUTE;
+            if at < until {
+                line(format!("{minute} of the outage"), at);
+            }
+        }
+        line("the outage's last".into(), until.saturating_sub(MINUTE));
+        for minute in [1, 2, 3, 5, 10, 20] {
+            line(format!("{minute} after it"), until + (minute - 1) * MINUTE);
+        }
+        text
+    }
+
     /// The first run's course, minute by minute, with us and without.
     pub fn plot(&self, run: &Run) -> String {
         let end = minutes(self.scenario.end);

@@ -105,7 +105,7 @@ fn main() -> Result<ExitCode> {
             );
         }
         if options.texts && seed == first {
-            print!("{}", drill.texts(run));
+            print!("{}\n{}", drill.texts(run), drill.course(run));
         }
         if let Some(folder) = options.svg.as_ref().filter(|_| seed == first) {
             let variant = drill.variant.replace(", ", "-");
