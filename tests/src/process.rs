@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     env, fs,
     io::{self, Read, Seek, SeekFrom, Write},
-    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
@@ -218,21 +217,33 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
-/// A loopback port that is free for UDP and TCP right now.
+/// A loopback port that is free for UDP and TCP right now, never the same twice.
 ///
 /// Below the range that the kernel takes ports of outgoing connections from (ip(7), `ip_local_port_range`): a port from
-/// that range may be somebody's by the time a server under test binds it. Never the same twice, nor looked at twice: the look
-/// itself takes a port for a moment, and tests run beside each other.
+/// that range may be somebody's by the time a server under test binds it. Found in the kernel's tables and not by binding it:
+/// a process that another test starts in that moment holds a copy of the socket until it is exec'd.
 ///
 /// # Panics
 /// If the machine has none.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let taken = ports_in_use();
     let is_free = |port: &u16| {
-        GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
-            && TcpListener::bind(("127.0.0.1", *port)).is_ok()
-            && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
+        !taken.contains(port) && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
     };
     let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
     candidates.take(1_000).find(is_free).expect("a loopback port is free for both UDP and TCP")
+}
+
+/// Local ports of all sockets, from `/proc/net` (proc_net(5): `local_address` is `ADDRESS:PORT` in hexadecimal).
+fn ports_in_use() -> BTreeSet<u16> {
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(|name| {
+        // A kernel without IPv6 has no table of it.
+        fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default()
+    });
+    let port = |line: &str| {
+        let (_, port) = line.split_whitespace().nth(1)?.rsplit_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    tables.iter().flat_map(|table| table.lines().filter_map(port)).collect()
 }

@@ -35,9 +35,9 @@ impl Upstream {
     /// Starts one that knows what the other owners of `data` put there.
     #[expect(clippy::disallowed_methods, reason = "a real upstream flaps in real time")]
     pub fn start_with(address: SocketAddr, data: Arc<Mutex<Data>>) -> io::Result<Self> {
-        let udp = UdpSocket::bind(address)?;
+        let udp = bind_again(|| UdpSocket::bind(address))?;
         let address = udp.local_addr()?;
-        let tcp = TcpListener::bind(address)?;
+        let tcp = bind_again(|| TcpListener::bind(address))?;
         let upstream = Self {
             address,
             behaviour: Arc::default(),
@@ -152,7 +152,19 @@ impl Upstream {
     }
 }
 
+/// Binds, patiently: a process that is just being started holds a copy of every socket of its parent until it is exec'd.
+fn bind_again<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..BINDS_MAX {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(TICK),
+            bound => return bound,
+        }
+    }
+    bind()
+}
+
 const TICK: Duration = Duration::from_millis(20);
+const BINDS_MAX: u32 = 100;
 const TCP_SILENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
