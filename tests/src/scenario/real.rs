@@ -80,9 +80,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Log {
     let data = Arc::new(Mutex::new(scenario.data()));
     let loopback = || SocketAddr::from(([127, 0, 0, 1], free_port()));
     let upstreams: Vec<_> = (0..scenario.upstreams)
-        .map(|_| {
-            Upstream::start_with(loopback(), Arc::clone(&data)).expect("a free port can be bound")
-        })
+        .map(|_| Upstream::start_with(loopback(), Arc::clone(&data)).expect("a free port can be bound"))
         .collect();
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let address = loopback();
