@@ -1,0 +1,217 @@
+//! `alertd.toml` as written → [`Config`] as used, or every problem at once.
+//!
+//! ```toml
+//! [[route]]                              # tried in order; what none of them takes goes to policy "default"
+//! match = ["team=db", "severity!=low"]
+//! policy = "db-oncall"                   # or: receiver = "db-mail"
+//!
+//! [policy.db-oncall]
+//! step = [{ notify = ["chat"] }, { after = "5m", notify = ["pager"] }]
+//!
+//! [receiver.pager.pagerduty]             # how to reach it: see `notify`
+//! ```
+//!
+//! With no config at all everything goes to policy `default`, one step, receiver `local`: a maildir below the state
+//! directory. Both names may be defined otherwise.
+//!
+//! | file | section |
+//! | --- | --- |
+//! | `route.rs` | `[[route]]` |
+//! | `policy.rs` | `[policy.NAME]` |
+//! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
+//! | `names.rs` | named entries of several files, references, what was meant |
+
+mod names;
+mod policy;
+mod receiver;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned, load},
+    duration::Span,
+};
+use serde::Deserialize;
+
+pub use self::receiver::RateFile;
+use self::{
+    names::{Names, Section, take_named},
+    policy::{PolicyFile, direct, only},
+    receiver::ReceiverPart,
+    route::RouteFile,
+};
+use crate::{
+    core::{DEFAULT_POLICY, Rules},
+    notify::{Receiver, ReceiverFile, Receivers, Sender},
+};
+
+/// Where the receiver that is there without any config puts its mail, below the state directory.
+const LOCAL_RECEIVER: &str = "local";
+
+/// One file as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    #[serde(default)]
+    alertd: AlertdFile,
+    #[serde(default)]
+    route: Vec<RouteFile>,
+    #[serde(default)]
+    policy: BTreeMap<Spanned<String>, PolicyFile>,
+    #[serde(default)]
+    receiver: BTreeMap<Spanned<String>, ReceiverFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlertdFile {
+    /// Unix socket for agents and alertctl.
+    socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    /// Address of the metrics page; `"off"` for none.
+    metrics: Option<Spanned<String>>,
+    /// What is over is forgotten after this long.
+    keep_history: Option<Span>,
+    /// Host name to show; else the system's.
+    host: Option<String>,
+}
+
+/// As used; nothing after it checks again.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub socket: PathBuf,
+    pub state_dir: PathBuf,
+    pub metrics: Option<SocketAddr>,
+    pub keep_history: Duration,
+    pub rules: Rules,
+    pub receivers: Receivers,
+}
+
+/// A quarter, so that last month's incident can be read.
+const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
+/// As every agent expects them.
+const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
+const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
+const METRICS_DEFAULT: &str = "127.0.0.1:9848";
+
+impl Config {
+    /// Reads `path` and its drop-ins.
+    pub fn read(path: &Path) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let files = load::<ConfigFile>(path, &mut problems);
+        Self::resolve(path, files, problems)
+    }
+
+    /// Reads one text, as a test writes it.
+    #[cfg(test)]
+    pub(crate) fn from_text(text: &str) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let source = Source { path: "alertd.toml".into(), text: text.into() };
+        let file = dogwatch_daemon::config::parse::<ConfigFile>(&source, &mut problems);
+        let files = file.map(|file| (source, file)).into_iter().collect();
+        Self::resolve(Path::new("alertd.toml"), files, problems)
+    }
+
+    fn resolve(
+        path: &Path,
+        files: Vec<(Source, ConfigFile)>,
+        mut problems: Problems,
+    ) -> Result<Self, Problems> {
+        let mut parts = Parts::default();
+        for (source, file) in files {
+            parts.take(source, file, &mut problems);
+        }
+        let state_dir = parts.alertd.state_dir.take().unwrap_or_else(|| STATE_DIR_DEFAULT.into());
+        if !parts.receivers.contains_key(LOCAL_RECEIVER) {
+            parts.add_local_receiver(path, &state_dir, &mut problems);
+        }
+        let names = parts.names();
+        let mut rules = Rules {
+            routes: parts.routes(&names, &mut problems),
+            policies: parts.policies(&names, &mut problems),
+            receivers: parts.receiver_rules(&names, &mut problems),
+            host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
+        };
+        rules.policies.entry(DEFAULT_POLICY.into()).or_insert_with(|| only(DEFAULT_POLICY, LOCAL_RECEIVER));
+        for receiver in rules.receivers.keys() {
+            rules.policies.entry(direct(receiver)).or_insert_with(|| only(&direct(receiver), receiver));
+        }
+        let metrics = parts.metrics(&mut problems);
+        let sender = Sender { host: rules.host.clone(), ..Sender::of_this_host() };
+        problems.or(Self {
+            socket: parts.alertd.socket.unwrap_or_else(|| SOCKET_DEFAULT.into()),
+            state_dir,
+            metrics,
+            keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
+            rules,
+            receivers: Receivers::new(parts.resolved, sender),
+        })
+    }
+}
+
+/// All files together, each thing with the file it stands in.
+#[derive(Default)]
+struct Parts {
+    sources: Vec<Source>,
+    alertd: AlertdFile,
+    alertd_source: usize,
+    routes: Vec<(usize, RouteFile)>,
+    policies: Section<PolicyFile>,
+    receivers: BTreeMap<String, ReceiverPart>,
+    resolved: BTreeMap<String, Receiver>,
+}
+
+impl Parts {
+    fn take(&mut self, source: Source, file: ConfigFile, problems: &mut Problems) {
+        let at = self.sources.len();
+        let AlertdFile { socket, state_dir, metrics, keep_history, host } = file.alertd;
+        if metrics.is_some() {
+            self.alertd_source = at;
+        }
+        let old = std::mem::take(&mut self.alertd);
+        self.alertd = AlertdFile {
+            socket: socket.or(old.socket),
+            state_dir: state_dir.or(old.state_dir),
+            metrics: metrics.or(old.metrics),
+            keep_history: keep_history.or(old.keep_history),
+            host: host.or(old.host),
+        };
+        self.routes.extend(file.route.into_iter().map(|route| (at, route)));
+        take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
+        for (name, receiver) in file.receiver {
+            self.take_receiver(at, &source, name, receiver, problems);
+        }
+        self.sources.push(source);
+    }
+
+    fn names(&self) -> Names {
+        let built_in = [DEFAULT_POLICY.to_owned()];
+        Names {
+            policies: self.policies.keys().cloned().chain(built_in).collect(),
+            receivers: self.receivers.keys().cloned().collect(),
+        }
+    }
+
+    fn metrics(&self, problems: &mut Problems) -> Option<SocketAddr> {
+        let text = self.alertd.metrics.as_ref().map_or(METRICS_DEFAULT, |text| text.get_ref().as_str());
+        if text == "off" {
+            return None;
+        }
+        let address = text.parse().ok();
+        if address.is_none()
+            && let Some(written) = &self.alertd.metrics
+        {
+            let words = format!("{text:?} is not an address; write \"127.0.0.1:9848\" or \"off\"");
+            problems.add(&self.sources[self.alertd_source], written.span(), words);
+        }
+        address
+    }
+}

@@ -1,0 +1,80 @@
+//! Names in the config: what may be one, where an entry stands, what a reference to nothing meant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
+
+/// What may be referred to.
+pub(super) struct Names {
+    pub(super) policies: BTreeSet<String>,
+    pub(super) receivers: BTreeSet<String>,
+}
+
+/// A named entry, the file it stands in and where.
+pub(super) struct Entry<T> {
+    /// Index into `Parts::sources`.
+    pub(super) source: usize,
+    /// Of the name, in bytes.
+    pub(super) span: Range<usize>,
+    pub(super) file: T,
+}
+
+/// All entries of a kind, of all files.
+pub(super) type Section<T> = BTreeMap<String, Entry<T>>;
+
+/// Adds one file's entries of a kind; `at` is the file's number, `what` the word for the kind.
+pub(super) fn take_named<T>(
+    section: &mut Section<T>,
+    entries: BTreeMap<Spanned<String>, T>,
+    what: &str,
+    (at, source): (usize, &Source),
+    problems: &mut Problems,
+) {
+    for (name, file) in entries {
+        let span = name.span();
+        let Some(name) = usable(name, what, source, problems) else { continue };
+        let entry = Entry { source: at, span: span.clone(), file };
+        if section.insert(name.clone(), entry).is_some() {
+            problems.add(source, span, format!("{what} {name:?} is defined twice; keep one"));
+        }
+    }
+}
+
+/// A name that can stand in a label, a path and a command line.
+pub(super) fn usable(
+    name: Spanned<String>,
+    what: &str,
+    source: &Source,
+    problems: &mut Problems,
+) -> Option<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let span = name.span();
+    let name = name.into_inner();
+    if !name.is_empty() && name.chars().all(good) {
+        return Some(name);
+    }
+    problems.add(source, span, format!("{what} {name:?}: use letters, digits, - _ and . in names"));
+    None
+}
+
+pub(super) fn check_known(
+    name: &Spanned<String>,
+    what: &str,
+    known: &BTreeSet<String>,
+    source: &Source,
+    problems: &mut Problems,
+) -> bool {
+    let name_text = name.get_ref();
+    if known.contains(name_text) {
+        return true;
+    }
+    let hint = match closest(name_text, known.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("define it with [{what}.{name_text}]"),
+    };
+    problems.add(source, name.span(), format!("there is no {what} {name_text:?}; {hint}"));
+    false
+}

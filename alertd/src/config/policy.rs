@@ -1,0 +1,114 @@
+//! `[policy.NAME]`: whom to tell, one step after another.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    duration::Span,
+};
+use serde::Deserialize;
+
+use super::{
+    Parts,
+    names::{Names, check_known},
+};
+use crate::escalation::{Policy, Step};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyFile {
+    step: Vec<Spanned<StepFile>>,
+    #[serde(default)]
+    repeat: u32,
+    repeat_every: Option<Spanned<Span>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StepFile {
+    /// From the start of the round.
+    #[serde(default = "no_time")]
+    after: Span,
+    notify: Vec<Spanned<String>>,
+}
+
+/// Between rounds of a policy, after its last step, if it does not say otherwise.
+const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
+
+fn no_time() -> Span {
+    Span::secs(0)
+}
+
+/// A policy that a route with `receiver = …` means. No config can name it: names have no space.
+pub(super) fn direct(receiver: &str) -> String {
+    format!("receiver {receiver}")
+}
+
+pub(super) fn only(name: &str, receiver: &str) -> Policy {
+    Policy {
+        name: name.into(),
+        steps: vec![Step { after: Duration::ZERO, notify: vec![receiver.into()] }],
+        repeat: 0,
+        repeat_every: REPEAT_PAUSE_DEFAULT,
+    }
+}
+
+impl Parts {
+    pub(super) fn policies(&mut self, names: &Names, problems: &mut Problems) -> BTreeMap<String, Policy> {
+        let mut policies = BTreeMap::new();
+        for (name, entry) in std::mem::take(&mut self.policies) {
+            let source = &self.sources[entry.source];
+            let policy = resolve_policy(&name, entry.span, entry.file, source, names, problems);
+            policies.insert(name, policy);
+        }
+        policies
+    }
+}
+
+fn resolve_policy(
+    name: &str,
+    span: Range<usize>,
+    file: PolicyFile,
+    source: &Source,
+    names: &Names,
+    problems: &mut Problems,
+) -> Policy {
+    if file.step.is_empty() {
+        problems.add(source, span, format!("policy {name:?} has no step; give it [[policy.{name}.step]]"));
+    }
+    let mut steps: Vec<Step> = Vec::new();
+    for step in file.step {
+        let span = step.span();
+        let StepFile { after, notify } = step.into_inner();
+        if notify.is_empty() {
+            problems.add(
+                source,
+                span.clone(),
+                "a step notifies somebody; name receivers in notify = [\"…\"]",
+            );
+        }
+        if let Some(before) = steps.last().filter(|before| before.after > after.0) {
+            let before = Span(before.after);
+            let words =
+                format!("after counts from the start, so {after} cannot follow {before}; sort the steps");
+            problems.add(source, span, words);
+        }
+        for receiver in &notify {
+            check_known(receiver, "receiver", &names.receivers, source, problems);
+        }
+        let notify = notify.into_iter().map(Spanned::into_inner).collect();
+        steps.push(Step { after: after.0, notify });
+    }
+    let last = steps.iter().map(|step| step.after).max().unwrap_or_default();
+    let repeat_every = match file.repeat_every {
+        None => last + REPEAT_PAUSE_DEFAULT,
+        Some(every) => {
+            if every.get_ref().0 <= last {
+                let words = format!("repeat_every must be longer than the last step's after, {}", Span(last));
+                problems.add(source, every.span(), words);
+            }
+            every.get_ref().0
+        }
+    };
+    Policy { name: name.into(), steps, repeat: file.repeat, repeat_every }
+}

@@ -1,0 +1,118 @@
+//! `[[route]]`: who takes care of what, tried in order; a child says only what differs from its parent.
+
+use std::time::Duration;
+
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    duration::Span,
+};
+use serde::Deserialize;
+
+use super::{
+    Parts,
+    names::{Names, check_known},
+    policy::direct,
+};
+use crate::{
+    core::DEFAULT_POLICY,
+    matcher::Matcher,
+    route::{GroupBy, Route, Timing},
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteFile {
+    #[serde(default, rename = "match")]
+    matchers: Vec<Spanned<String>>,
+    #[serde(default, rename = "continue")]
+    goes_on: bool,
+    policy: Option<Spanned<String>>,
+    receiver: Option<Spanned<String>>,
+    group_by: Option<Vec<String>>,
+    group_wait: Option<Span>,
+    group_interval: Option<Span>,
+    repeat_interval: Option<Span>,
+    #[serde(default)]
+    route: Vec<RouteFile>,
+}
+
+/// A page is to leave within a second of the transition; what one agent reports together arrives together.
+const GROUP_WAIT_DEFAULT: Duration = Duration::from_millis(500);
+/// Worse news does not wait for this.
+pub(super) const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
+/// As in Alertmanager.
+const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_hours(4);
+
+impl Parts {
+    /// The tree, under a root that takes everything.
+    pub(super) fn routes(&mut self, names: &Names, problems: &mut Problems) -> Route {
+        let mut root = Route {
+            matchers: Vec::new(),
+            goes_on: false,
+            group_by: GroupBy::Labels(vec!["host".into()]),
+            timing: Timing {
+                group_wait: GROUP_WAIT_DEFAULT,
+                group_interval: GROUP_INTERVAL_DEFAULT,
+                repeat_interval: REPEAT_INTERVAL_DEFAULT,
+            },
+            policy: DEFAULT_POLICY.into(),
+            children: Vec::new(),
+        };
+        for (at, file) in std::mem::take(&mut self.routes) {
+            let route = resolve_route(file, &root, &self.sources[at], names, problems);
+            root.children.push(route);
+        }
+        root
+    }
+}
+
+fn resolve_route(
+    file: RouteFile,
+    parent: &Route,
+    source: &Source,
+    names: &Names,
+    problems: &mut Problems,
+) -> Route {
+    let mut matchers: Vec<Matcher> = Vec::new();
+    for text in &file.matchers {
+        match text.get_ref().parse() {
+            Ok(matcher) => matchers.push(matcher),
+            Err(words) => problems.add(source, text.span(), words),
+        }
+    }
+    let policy = match (&file.policy, &file.receiver) {
+        (Some(policy), Some(_)) => {
+            problems.add(source, policy.span(), "a route has a policy or a receiver, not both; remove one");
+            None
+        }
+        (Some(policy), None) => {
+            check_known(policy, "policy", &names.policies, source, problems).then(|| policy.get_ref().clone())
+        }
+        (None, Some(receiver)) => check_known(receiver, "receiver", &names.receivers, source, problems)
+            .then(|| direct(receiver.get_ref())),
+        (None, None) => None,
+    };
+    let group_by = match file.group_by {
+        None => parent.group_by.clone(),
+        Some(labels) if labels == ["..."] => GroupBy::All,
+        Some(labels) => GroupBy::Labels(labels),
+    };
+    let inherited = parent.timing;
+    let mut route = Route {
+        matchers,
+        goes_on: file.goes_on,
+        group_by,
+        timing: Timing {
+            group_wait: file.group_wait.map_or(inherited.group_wait, |span| span.0),
+            group_interval: file.group_interval.map_or(inherited.group_interval, |span| span.0),
+            repeat_interval: file.repeat_interval.map_or(inherited.repeat_interval, |span| span.0),
+        },
+        policy: policy.unwrap_or_else(|| parent.policy.clone()),
+        children: Vec::new(),
+    };
+    for child in file.route {
+        let child = resolve_route(child, &route, source, names, problems);
+        route.children.push(child);
+    }
+    route
+}

@@ -1,0 +1,111 @@
+use std::{path::PathBuf, time::Duration};
+
+use super::{Config, LOCAL_RECEIVER, route::GROUP_INTERVAL_DEFAULT};
+
+fn said(text: &str) -> Vec<String> {
+    let problems = Config::from_text(text).err();
+    problems.map_or(Vec::new(), |all| all.0.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn without_a_config_everything_reaches_a_local_maildir() {
+    let config = Config::from_text("").unwrap();
+    let ways = config.rules.routes.ways(&[("host".into(), "web1".into())].into());
+    assert_eq!(ways.len(), 1);
+    let policy = &config.rules.policies[&ways[0].policy];
+    assert_eq!(policy.steps[0].notify, [LOCAL_RECEIVER]);
+    assert!(config.rules.receivers.contains_key(LOCAL_RECEIVER));
+    assert_eq!(config.socket, PathBuf::from("/run/alertd/alertd.sock"));
+}
+
+#[test]
+fn every_problem_is_said_at_once_with_its_place_and_what_was_meant() {
+    let said = said(
+        r#"
+[alertd]
+metrics = "localhost"
+[[route]]
+match = ["host=~("]
+policy = "oncal"
+[[route.route]]
+receiver = "pagr"
+[[route]]
+policy = "oncall"
+receiver = "pager"
+[policy.oncall]
+repeat_every = "1m"
+step = [{ after = "5m", notify = ["pager"] }, { after = "2m", notify = ["mial"] }, { notify = [] }]
+[policy."on call"]
+step = []
+[receiver.pager]
+fallback = "mail"
+rate = { burst = 1, every = "0s" }
+[receiver.pager.maildir]
+path = "/p"
+[receiver.mail]
+fallback = "pager"
+[receiver.mail.maildir]
+path = "/m"
+"#,
+    );
+    let expected = [
+        "3:11: \"localhost\" is not an address",
+        "5:10: \"(\" is not a regular expression",
+        "6:10: there is no policy \"oncal\"; did you mean \"oncall\"?",
+        "8:12: there is no receiver \"pagr\"; did you mean \"pager\"?",
+        "10:10: a route has a policy or a receiver, not both",
+        "13:16: repeat_every must be longer than the last step's after",
+        "14:47: after counts from the start, so 2m cannot follow 5m",
+        "14:73: there is no receiver \"mial\"; did you mean \"mail\"?",
+        "14:84: a step notifies somebody",
+        "14:84: after counts from the start, so 0s cannot follow 2m",
+        "15:9: policy \"on call\": use letters",
+        "18:12: fallback of \"pager\" leads back to it",
+        "19:8: rate: every must be longer than 0s",
+        "23:12: fallback of \"mail\" leads back to it",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
+    }
+}
+
+#[test]
+fn a_route_inherits_what_it_does_not_say() {
+    let config = Config::from_text(
+        r#"
+            [[route]]
+            group_by = ["team"]
+            repeat_interval = "1d"
+            receiver = "local"
+            [[route.route]]
+            match = ["host=db1"]
+            group_wait = "9s"
+            "#,
+    )
+    .unwrap();
+    let way = &config.rules.routes.ways(&[("host".into(), "db1".into())].into())[0];
+    assert_eq!((way.policy.as_str(), way.timing.group_wait), ("receiver local", Duration::from_secs(9)));
+    assert_eq!(way.timing.repeat_interval, Duration::from_hours(24));
+    assert_eq!(way.timing.group_interval, GROUP_INTERVAL_DEFAULT);
+    assert_eq!(way.group, [("team".to_owned(), String::new())].into());
+}
+
+#[test]
+fn the_packaged_example_is_right_as_it_stands_and_with_everything_uncommented() {
+    let text = include_str!("../../../packaging/etc/alertd.toml");
+    assert_eq!(said(text), Vec::<String>::new());
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let uncomment = |line: &str| match line.strip_prefix("# ") {
+        Some(code) if code.starts_with('[') || code.split(' ').nth(1) == Some("=") => code.to_owned(),
+        _ => line.to_owned(),
+    };
+    let lines: Vec<_> = text.lines().map(uncomment).collect();
+    let text = lines.join("\n").replace("/etc/dogwatch/pagerduty.key", key.to_str().unwrap());
+    let config = Config::from_text(&text).map_err(|problems| problems.to_string()).unwrap();
+    assert_eq!(config.rules.policies["default"].steps.len(), 2);
+    assert_eq!(config.rules.receivers["pager"].fallback.as_deref(), Some("ops"));
+    assert_eq!(config.rules.routes.children.len(), 1);
+}
