@@ -23,6 +23,9 @@ pub struct Agent {
     /// The store keeps the value of the last write, not of the last heartbeat.
     pub last_heard_at: Timestamp,
     pub silent: bool,
+    /// When it was heard again after it had been silent.
+    #[serde(default)]
+    pub back_at: Option<Timestamp>,
 }
 
 /// What to do with an event.
@@ -46,6 +49,7 @@ impl Agent {
             next_within_s: HEARTBEAT_DEFAULT_S,
             last_heard_at: now,
             silent: false,
+            back_at: None,
         }
     }
 

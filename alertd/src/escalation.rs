@@ -81,6 +81,11 @@ impl Escalation {
         self.phase = Phase::Running(Position { step: 0, round: 0, round_began: now });
     }
 
+    /// As if it had never begun.
+    pub fn reset(&mut self) {
+        self.phase = Phase::Idle;
+    }
+
     /// The clock of the steps stands still from here.
     pub fn hold(&mut self, now: Timestamp) {
         if let Phase::Running(position) = self.phase {

@@ -18,6 +18,7 @@ use crate::{
     reason::Reason,
     route::{Timing, Way},
     told::Told,
+    withheld::{self, AllWithheld},
 };
 
 /// Two alerts with the same of these belong together.
@@ -39,10 +40,11 @@ pub struct Incident {
     pub last_flush: Option<Timestamp>,
     /// Why the escalation starts when it does.
     pub cause: Cause,
-    /// Firing but silenced when last looked at.
-    pub withheld: BTreeSet<AlertKey>,
+    /// Firing but told to nobody when last looked at.
+    #[serde(serialize_with = "withheld::to_rows", deserialize_with = "withheld::from_rows")]
+    pub withheld: AllWithheld,
     pub escalation: Escalation,
-    /// Acked, or all of it silenced: only a person, a timer of theirs, or a change can make it speak.
+    /// Acked, or all of it withheld: only a person, a timer of theirs, or a change can make it speak.
     #[serde(default)]
     pub quiet: bool,
     /// The next step was brought forward, for a receiver could not be reached.
@@ -61,6 +63,9 @@ pub struct Incident {
     /// Rebuilt from the alerts.
     #[serde(skip)]
     pub members: BTreeSet<AlertKey>,
+    /// When something that is withheld may be free again. Found anew at each look.
+    #[serde(skip)]
+    pub look_at: Option<Timestamp>,
 }
 
 /// What made the policy begin at its first step.
@@ -69,6 +74,9 @@ pub struct Incident {
 pub enum Cause {
     Opened,
     SilenceEnded,
+    HostBack,
+    DependencyBack,
+    InhibitionEnded,
     Unacked,
     AckExpired,
     AckOutdated,
@@ -79,6 +87,9 @@ impl Cause {
         match self {
             Self::Opened => Reason::FirstNotification,
             Self::SilenceEnded => Reason::SilenceEnded,
+            Self::HostBack => Reason::HostBack,
+            Self::DependencyBack => Reason::DependencyBack,
+            Self::InhibitionEnded => Reason::InhibitionEnded,
             Self::Unacked => Reason::Unacked,
             Self::AckExpired => Reason::AckExpired,
             Self::AckOutdated => Reason::AckOutdated,
@@ -97,7 +108,7 @@ impl Incident {
             flush_at: Some(later(now, way.timing.group_wait)),
             last_flush: None,
             cause: Cause::Opened,
-            withheld: BTreeSet::new(),
+            withheld: AllWithheld::new(),
             escalation: Escalation::new(policy),
             quiet: false,
             hastened: false,
@@ -107,6 +118,7 @@ impl Incident {
             left_memory: false,
             told: BTreeMap::new(),
             members: BTreeSet::new(),
+            look_at: None,
         }
     }
 
@@ -148,12 +160,13 @@ impl Incident {
             return None;
         }
         if self.quiet {
-            return self.ack.as_ref().and_then(|ack| ack.expires_at);
+            let expires = self.ack.as_ref().and_then(|ack| ack.expires_at);
+            return [expires, self.look_at, self.flush_at].into_iter().flatten().min();
         }
         let reminded = self.told.iter().filter(|(name, _)| !on_their_way.contains(&name.as_str()));
         let repeat = reminded.map(|(_, told)| later(told.last_at, self.timing.repeat_interval)).min();
         let step = self.escalation.next().map(|(_, at)| at);
-        [self.flush_at, step, repeat].into_iter().flatten().min()
+        [self.flush_at, step, repeat, self.look_at].into_iter().flatten().min()
     }
 
     pub fn route_text(&self) -> String {

@@ -3,7 +3,7 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`core`] | all decisions, pure: inputs and `now` in, rows to commit and notifications to send out |
-//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`ack`], [`silence`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
+//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`ack`], [`silence`], [`inhibit`], [`withheld`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
 //! | [`notify`] | the receivers: rendering and sending |
 
 pub mod ack;
@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod engine;
 pub mod escalation;
 pub mod incident;
+pub mod inhibit;
 pub mod matcher;
 pub mod metrics;
 pub mod moment;
@@ -31,3 +32,4 @@ pub mod route;
 pub mod silence;
 pub mod store;
 pub mod told;
+pub mod withheld;

@@ -27,6 +27,11 @@ enum Condition {
 }
 
 impl Matcher {
+    /// The label that it looks at.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn matches(&self, labels: &Labels) -> bool {
         self.accepts(labels.get(&self.name).map_or("", String::as_str))
     }

@@ -22,6 +22,11 @@ pub enum Reason {
     /// The service is no longer watched; nobody claims that it is well.
     Removed,
     SilenceEnded,
+    /// The host is heard again and what it reports is still so.
+    HostBack,
+    /// What it depends on is well again and it is still so.
+    DependencyBack,
+    InhibitionEnded,
     Acked,
     /// A person took the ack back.
     Unacked,
@@ -36,6 +41,14 @@ pub enum Reason {
     /// Not sent, for the incident was over before anyone was told.
     NeverTold,
     Silenced,
+    /// Its host's agent is silent: one page says so for all its services.
+    HostDown,
+    /// What it depends on fires.
+    DependencyDown,
+    /// Another alert makes it worthless.
+    Inhibited,
+    /// Right after the start: the host that could report its cause has not spoken yet.
+    Settling,
     /// The receiver took it.
     Accepted,
     Retrying,
@@ -70,6 +83,9 @@ impl Reason {
             Self::AllResolved => "all_resolved",
             Self::Removed => "removed",
             Self::SilenceEnded => "silence_ended",
+            Self::HostBack => "host_back",
+            Self::DependencyBack => "dependency_back",
+            Self::InhibitionEnded => "inhibition_ended",
             Self::Acked => "acked",
             Self::Unacked => "unacked",
             Self::AckExpired => "ack_expired",
@@ -79,6 +95,10 @@ impl Reason {
             Self::Replaced => "replaced",
             Self::NeverTold => "never_told",
             Self::Silenced => "silenced",
+            Self::HostDown => "host_down",
+            Self::DependencyDown => "dependency_down",
+            Self::Inhibited => "inhibited",
+            Self::Settling => "settling",
             Self::Accepted => "accepted",
             Self::Retrying => "retrying",
             Self::Rejected => "rejected",

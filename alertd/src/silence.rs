@@ -70,6 +70,12 @@ impl Silences {
             .collect()
     }
 
+    /// Of those that mute an alert with these labels now, the one that does so longest.
+    pub fn muting_last(&self, labels: &Labels, now: Timestamp) -> Option<&Silence> {
+        let muting = self.current.iter().filter(|silence| silence.is_active(now) && silence.matches(labels));
+        muting.max_by_key(|silence| (silence.ends_at, silence.number))
+    }
+
     /// Ends one now; `None` if there is no such silence.
     pub fn end(&mut self, number: u64, now: Timestamp) -> Option<Silence> {
         let at = self.current.iter().position(|silence| silence.number == number)?;

@@ -17,10 +17,12 @@
 //! | file | section |
 //! | --- | --- |
 //! | `route.rs` | `[[route]]` |
+//! | `inhibit.rs` | `[[inhibit]]`, `[[dependency]]` |
 //! | `policy.rs` | `[policy.NAME]` |
 //! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
 //! | `names.rs` | named entries of several files, references, what was meant |
 
+mod inhibit;
 mod names;
 mod policy;
 mod receiver;
@@ -43,6 +45,7 @@ use serde::Deserialize;
 
 pub use self::receiver::RateFile;
 use self::{
+    inhibit::{DependencyFile, InhibitFile},
     names::{Names, Section, take_named},
     policy::{PolicyFile, direct, only},
     receiver::ReceiverPart,
@@ -65,6 +68,10 @@ pub struct ConfigFile {
     #[serde(default)]
     route: Vec<RouteFile>,
     #[serde(default)]
+    inhibit: Vec<InhibitFile>,
+    #[serde(default)]
+    dependency: Vec<DependencyFile>,
+    #[serde(default)]
     policy: BTreeMap<Spanned<String>, PolicyFile>,
     #[serde(default)]
     receiver: BTreeMap<Spanned<String>, ReceiverFile>,
@@ -80,6 +87,8 @@ struct AlertdFile {
     metrics: Option<Spanned<String>>,
     /// What is over is forgotten after this long.
     keep_history: Option<Span>,
+    /// How long what could have a cause waits for word of it after the start, and for its own recovery afterwards.
+    settle: Option<Span>,
     /// Host name to show; else the system's.
     host: Option<String>,
 }
@@ -97,6 +106,8 @@ pub struct Config {
 
 /// A quarter, so that last month's incident can be read.
 const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
+/// Agents send at least every half minute; a page that waits longer than this after an outage is a page too late.
+const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
 /// As every agent expects them.
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
@@ -138,6 +149,8 @@ impl Config {
             routes: parts.routes(&names, &mut problems),
             policies: parts.policies(&names, &mut problems),
             receivers: parts.receiver_rules(&names, &mut problems),
+            inhibit: parts.inhibit_rules(&mut problems),
+            settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.policies.entry(DEFAULT_POLICY.into()).or_insert_with(|| only(DEFAULT_POLICY, LOCAL_RECEIVER));
@@ -164,6 +177,8 @@ struct Parts {
     alertd: AlertdFile,
     alertd_source: usize,
     routes: Vec<(usize, RouteFile)>,
+    inhibits: Vec<(usize, InhibitFile)>,
+    dependencies: Vec<(usize, DependencyFile)>,
     policies: Section<PolicyFile>,
     receivers: BTreeMap<String, ReceiverPart>,
     resolved: BTreeMap<String, Receiver>,
@@ -172,7 +187,7 @@ struct Parts {
 impl Parts {
     fn take(&mut self, source: Source, file: ConfigFile, problems: &mut Problems) {
         let at = self.sources.len();
-        let AlertdFile { socket, state_dir, metrics, keep_history, host } = file.alertd;
+        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host } = file.alertd;
         if metrics.is_some() {
             self.alertd_source = at;
         }
@@ -182,9 +197,12 @@ impl Parts {
             state_dir: state_dir.or(old.state_dir),
             metrics: metrics.or(old.metrics),
             keep_history: keep_history.or(old.keep_history),
+            settle: settle.or(old.settle),
             host: host.or(old.host),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
+        self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));
+        self.dependencies.extend(file.dependency.into_iter().map(|rule| (at, rule)));
         take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
         for (name, receiver) in file.receiver {
             self.take_receiver(at, &source, name, receiver, problems);

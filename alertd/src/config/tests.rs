@@ -108,4 +108,27 @@ fn the_packaged_example_is_right_as_it_stands_and_with_everything_uncommented() 
     assert_eq!(config.rules.policies["default"].steps.len(), 2);
     assert_eq!(config.rules.receivers["pager"].fallback.as_deref(), Some("ops"));
     assert_eq!(config.rules.routes.children.len(), 1);
+    assert_eq!(config.rules.inhibit.len(), 2);
+}
+
+#[test]
+fn rules_of_inhibition_need_both_sides_and_say_where_they_are_wrong() {
+    let said = said(
+        r#"
+[alertd]
+settle = "soon"
+[[inhibit]]
+source = []
+target = ["host=~("]
+[[dependency]]
+of = ["host=web1"]
+on = ["switch1"]
+"#,
+    );
+    let expected =
+        ["3:10: ", "5:10: source is empty", "6:11: \"(\" is not", "9:7: \"switch1\" is not a matcher"];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
+    }
 }

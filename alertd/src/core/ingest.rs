@@ -28,7 +28,7 @@ pub enum BadBatch {
 }
 
 /// The key under which alertd keeps its own alert that an agent is silent.
-const SILENT: &str = "@silent";
+pub(super) const SILENT: &str = "@silent";
 /// In the place of an agent: what alertd finds in itself.
 pub(super) const OWN: &str = "@alertd";
 
@@ -76,6 +76,9 @@ impl Core {
             want_states |= batch.states.is_none() && heartbeat.digest != self.alerts.digest(id);
         }
         self.on_heard(id, now);
+        if !want_states {
+            self.on_spoken(id);
+        }
         if news {
             self.dirty.agents.insert(id.clone());
         }
@@ -138,7 +141,9 @@ impl Core {
         agent.last_heard_at = now;
         self.quiet.insert((agent.silent_at(), id.to_owned()));
         if std::mem::take(&mut agent.silent) {
+            agent.back_at = Some(now);
             self.dirty.agents.insert(id.to_owned());
+            self.touch_services_of(id);
             let key = AlertKey { agent: id.into(), service: SILENT.into() };
             let change = self.alerts.resolve(&key, Ending::Well("the agent is heard again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
@@ -166,6 +171,7 @@ impl Core {
             let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
             let since = agent.last_heard_at;
             self.dirty.agents.insert(id.clone());
+            self.touch_services_of(&id);
             let own = OwnAlert {
                 key: AlertKey { agent: id, service: SILENT.into() },
                 summary: format!("no word from the agent on {host} for {quiet_for}s"),
@@ -202,6 +208,7 @@ impl Core {
             return;
         }
         self.dirty.alerts.insert(key.clone());
+        self.update_inhibitor(key);
         let numbers = if change == Move::Fired { self.join(key, now) } else { self.numbers_of(key) };
         let text = self.alerts.get(key).map(Alert::line).unwrap_or_default();
         for &number in &numbers {

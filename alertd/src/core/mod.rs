@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
 //! | `review.rs` | one incident: who is told what now, and when to look again |
+//! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
 //! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks, digests |
 //! | `people.rs` | ack, unack, silence, test |
 //! | `view.rs` | what people see |
@@ -26,6 +27,7 @@ use crate::{
     alert::{Alert, AlertKey, AlertTable},
     escalation::Policy,
     incident::{GroupKey, Incident},
+    inhibit::{Inhibitor, Rule},
     outbox::{Outbox, Row},
     ratelimit::Rate,
     reason::Reason,
@@ -38,10 +40,15 @@ mod delivery;
 mod ingest;
 mod people;
 mod review;
+mod suppress;
 mod view;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_suppress;
+#[cfg(test)]
+mod suppress_timelines;
 #[cfg(test)]
 pub(crate) mod tests_support;
 #[cfg(test)]
@@ -50,6 +57,7 @@ mod timelines;
 pub use delivery::Lease;
 pub use ingest::BadBatch;
 pub use people::Refused;
+use suppress::Unheard;
 pub use view::{Sizes, notification_info};
 
 /// What the core needs of the config.
@@ -58,6 +66,10 @@ pub struct Rules {
     pub routes: Route,
     pub policies: BTreeMap<String, Policy>,
     pub receivers: BTreeMap<String, ReceiverRules>,
+    /// Inhibition and dependencies.
+    pub inhibit: Vec<Rule>,
+    /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
+    pub settle: Duration,
     /// Host name of this alertd, for its own alerts.
     pub host: String,
 }
@@ -135,6 +147,8 @@ pub struct Core {
     wakeups: BTreeSet<(Timestamp, u64)>,
     woken_at: BTreeMap<u64, Timestamp>,
     silences: Silences,
+    inhibitor: Inhibitor,
+    unheard: Unheard,
     outbox: Outbox,
     failing: BTreeMap<String, Failing>,
     failed: u64,
@@ -187,6 +201,8 @@ impl Core {
             wakeups: BTreeSet::new(),
             woken_at: BTreeMap::new(),
             silences: Silences::default(),
+            inhibitor: Inhibitor::default(),
+            unheard: Unheard::default(),
             outbox: Outbox::default(),
             failing: BTreeMap::new(),
             failed: loaded.failed,
@@ -226,6 +242,8 @@ impl Core {
             }
             self.agents.insert(id, agent);
         }
+        self.rebuild_inhibitor();
+        self.begin_settling();
         self.restore_failing(now);
         loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
         self.apply_rates();
@@ -237,6 +255,9 @@ impl Core {
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
         self.apply_rates();
+        self.rebuild_inhibitor();
+        // What a rule withheld or should withhold is looked at anew.
+        self.touched.extend(self.groups.values());
     }
 
     fn apply_rates(&mut self) {
@@ -247,6 +268,7 @@ impl Core {
     /// Looks at everything that was touched or whose time has come.
     pub fn settle(&mut self, now: Timestamp) {
         self.find_silent_agents(now);
+        self.end_settling(now);
         let ended = self.silences.take_ended(now);
         if !ended.is_empty() {
             self.touched.extend(self.groups.values());
@@ -285,7 +307,9 @@ impl Core {
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
-        [incident, agent, self.silences.next_wakeup(), self.outbox.next_wakeup()].into_iter().flatten().min()
+        let settled = self.unheard.ends_at();
+        let others = [self.silences.next_wakeup(), self.outbox.next_wakeup(), settled];
+        [incident, agent].into_iter().chain(others).flatten().min()
     }
 
     /// Takes what has to be written, each row once, as it is now.

@@ -1,10 +1,10 @@
 //! One incident looked at: what is true, who knows what, who is told what now, when to look again.
 //!
 //! In order, each with its own reason: all resolved → those who were told hear it, whatever else holds. Acked → nobody hears
-//! more. All silenced → nobody hears more, and the clock of the policy stands still. Else: a step of the policy that is due;
+//! more. All withheld (`suppress.rs`) → nobody hears more, and the clock of the policy stands still. Else: a step of the policy that is due;
 //! news for those who know already; a reminder for those who have heard nothing for `repeat_interval`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -18,13 +18,15 @@ use crate::{
     outbox::{Row, RowState},
     reason::Reason,
     told::{self, Claims, Says},
+    withheld::{AllWithheld, Why},
 };
 
 /// What is true of an incident now.
 pub(super) struct Truth {
     pub(super) firing: Claims,
-    /// Firing, and not silenced.
+    /// Firing, and not withheld.
     pub(super) visible: Claims,
+    pub(super) withheld: AllWithheld,
 }
 
 impl Core {
@@ -58,7 +60,8 @@ impl Core {
             self.tell_recoveries_of_the_visible(incident, &truth, now);
         }
         if incident.ack.is_some() || truth.visible.is_empty() {
-            self.hold(incident, now);
+            let flush_at = self.tell_parts_that_are_over(incident, &truth, now);
+            self.hold(incident, flush_at, now);
             return;
         }
         if std::mem::take(&mut incident.quiet) {
@@ -83,46 +86,56 @@ impl Core {
     }
 
     pub(super) fn truth(&self, incident: &Incident, now: Timestamp) -> Truth {
-        let mut truth = Truth { firing: Claims::new(), visible: Claims::new() };
+        let mut truth = Truth { firing: Claims::new(), visible: Claims::new(), withheld: AllWithheld::new() };
         for key in &incident.members {
             let Some(alert) = self.alerts.get(key) else { continue };
             let Some(claim) = alert.claim() else { continue };
             truth.firing.insert(key.clone(), claim);
-            if self.silences.muting(&alert.labels, now).is_empty() {
-                truth.visible.insert(key.clone(), claim);
+            match self.withheld(incident, key, alert, now) {
+                Some(withheld) => drop(truth.withheld.insert(key.clone(), withheld)),
+                None => drop(truth.visible.insert(key.clone(), claim)),
             }
         }
         truth
     }
 
-    /// Remembers what is silenced; true if a silence let go of something that still fires.
-    fn note_withheld(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) -> bool {
-        let withheld: BTreeSet<_> =
-            truth.firing.keys().filter(|key| !truth.visible.contains_key(key)).cloned().collect();
-        if withheld == incident.withheld {
-            return false;
+    /// Remembers what is withheld; returns why something was that still fires and is withheld no more.
+    fn note_withheld(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) -> Option<Why> {
+        incident.look_at = truth.withheld.values().filter_map(|withheld| withheld.until).min();
+        if truth.withheld.values().any(|withheld| withheld.why == Why::Settling) {
+            self.unheard.is_awaited_by(incident.number);
         }
-        let newly: Vec<_> = withheld.difference(&incident.withheld).cloned().collect();
-        let released = incident.withheld.iter().any(|key| truth.visible.contains_key(key));
-        incident.withheld = withheld;
+        if truth.withheld == incident.withheld {
+            return None;
+        }
+        let old = std::mem::replace(&mut incident.withheld, truth.withheld.clone());
         self.dirty.incidents.insert(incident.number);
-        for key in newly {
-            let line = self.alerts.get(&key).map(Alert::line).unwrap_or_default();
-            self.note(now, Some(incident.number), "withheld", Reason::Silenced, &line);
-        }
-        if released {
-            incident.flush_at = Some(now);
-            if !incident.escalation.has_begun() {
-                incident.cause = Cause::SilenceEnded;
+        let number = Some(incident.number);
+        for (key, withheld) in &truth.withheld {
+            if old.get(key).is_none_or(|old| old.why != withheld.why) {
+                let line = self.alerts.get(key).map(Alert::line).unwrap_or_default();
+                let text = format!("{line}; by {}", withheld.by);
+                self.note(now, number, "withheld", withheld.why.reason(), &text);
             }
         }
-        released
+        let released: BTreeMap<_, _> =
+            old.iter().filter(|(key, _)| truth.visible.contains_key(key)).map(|(k, w)| (k, w.why)).collect();
+        for (key, why) in &released {
+            let line = self.alerts.get(key).map(Alert::line).unwrap_or_default();
+            self.note(now, number, "released", why.ended().reason(), &line);
+        }
+        let why = released.into_values().min()?;
+        incident.flush_at = Some(now);
+        if !incident.escalation.has_begun() {
+            incident.cause = why.ended();
+        }
+        Some(why)
     }
 
-    fn hold(&mut self, incident: &mut Incident, now: Timestamp) {
-        if !incident.quiet || incident.flush_at.is_some() {
+    fn hold(&mut self, incident: &mut Incident, flush_at: Option<Timestamp>, now: Timestamp) {
+        if !incident.quiet || incident.flush_at != flush_at {
             incident.escalation.hold(now);
-            incident.flush_at = None;
+            incident.flush_at = flush_at;
             incident.quiet = true;
             self.dirty.incidents.insert(incident.number);
         }
@@ -148,13 +161,13 @@ impl Core {
         }
     }
 
-    fn tell_news(&mut self, incident: &mut Incident, truth: &Truth, released: bool, now: Timestamp) {
+    fn tell_news(&mut self, incident: &mut Incident, truth: &Truth, released: Option<Why>, now: Timestamp) {
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
             let Some(news) = told::news(&knows, &truth.visible, &truth.firing) else { continue };
-            let reason = match news.reason {
-                Reason::NewAlerts if released => Reason::SilenceEnded,
-                reason => reason,
+            let reason = match (news.reason, released) {
+                (Reason::NewAlerts, Some(why)) if why != Why::Settling => why.ended().reason(),
+                (reason, _) => reason,
             };
             self.tell(incident, &receiver, reason, truth, now);
         }
@@ -293,14 +306,62 @@ impl Core {
         format!("dogwatch-{}-{number}", self.instance)
     }
 
-    /// All is silenced that still fires, but somebody was told of something that is over.
-    fn tell_recoveries_of_the_visible(&mut self, incident: &Incident, truth: &Truth, now: Timestamp) {
+    /// All is withheld that still fires, but somebody was told of something that is over. Once nobody knows of any problem
+    /// here, what is withheld begins at the policy's first step when it is free.
+    fn tell_recoveries_of_the_visible(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
             if !knows.is_empty() && knows.keys().all(|key| !truth.firing.contains_key(key)) {
                 self.tell_recovery(incident, &receiver, Reason::AllResolved, now);
             }
         }
+        let knows = |receiver: &String| !self.expected(incident, receiver).is_empty();
+        if incident.escalation.has_begun() && !self.audience(incident).iter().any(knows) {
+            incident.escalation.reset();
+            self.dirty.incidents.insert(incident.number);
+        }
+    }
+
+    /// All is withheld, and who was told of several problems hears which of them are over, without waiting for the rest.
+    /// Returns when to look for more of it. What the rest is now is said too, for they know of it.
+    fn tell_parts_that_are_over(
+        &mut self,
+        incident: &mut Incident,
+        truth: &Truth,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        if incident.ack.is_some() {
+            return None;
+        }
+        let owed: Vec<_> = self
+            .audience(incident)
+            .into_iter()
+            .filter(|receiver| !self.outbox.lane(incident.number, receiver).any(Row::is_untried))
+            .filter_map(|receiver| {
+                let knows = self.expected(incident, &receiver);
+                let resolved: BTreeSet<_> =
+                    knows.keys().filter(|key| !truth.firing.contains_key(key)).cloned().collect();
+                let claim = |key| Some((AlertKey::clone(key), *truth.firing.get(key)?));
+                let firing: Vec<_> = knows.keys().filter_map(claim).collect();
+                let says = Says { firing, resolved };
+                (!says.firing.is_empty() && !says.resolved.is_empty()).then_some((receiver, says))
+            })
+            .collect();
+        if owed.is_empty() {
+            return None;
+        }
+        if incident.flush_at.is_none_or(|at| at > now) {
+            incident.plan_flush(false, now);
+            if incident.flush_at.is_some_and(|at| at > now) {
+                return incident.flush_at;
+            }
+        }
+        incident.last_flush = Some(now);
+        self.dirty.incidents.insert(incident.number);
+        for (receiver, says) in owed {
+            self.push(incident, &receiver, Kind::Update, Reason::SomeResolved.name(), says, now);
+        }
+        None
     }
 
     fn tell_recovery(&mut self, incident: &Incident, receiver: &str, reason: Reason, now: Timestamp) {

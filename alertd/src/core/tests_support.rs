@@ -64,6 +64,8 @@ pub(crate) struct Host {
     last_seq: u64,
     pub(crate) quiet: bool,
     wants_states: bool,
+    /// Other than `id-` and the name.
+    agent: Option<String>,
 }
 
 pub(crate) struct World {
@@ -134,6 +136,12 @@ impl World {
         agent.spool.push(Event { seq: agent.last_seq, at: self.now, kind });
     }
 
+    /// The host was set up anew: another identity, an empty spool.
+    pub(crate) fn rename_agent(&mut self, host: &str, agent: &str) {
+        let anew = Host { agent: Some(agent.into()), ..Host::default() };
+        self.hosts.insert(host.into(), anew);
+    }
+
     /// Every host that is not quiet sends what it has.
     pub(crate) fn agents_send(&mut self, crash: Option<Crash>) -> bool {
         let names: Vec<_> =
@@ -143,7 +151,7 @@ impl World {
             let states = host.states.values().map(|s| (s.service.as_str(), s.state, s.flapping));
             let batch = Batch {
                 protocol: PROTOCOL,
-                agent: format!("id-{name}"),
+                agent: host.agent.clone().unwrap_or_else(|| format!("id-{name}")),
                 host: name.clone(),
                 epoch: "e1".into(),
                 sent_at: self.now,

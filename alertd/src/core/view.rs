@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use super::Core;
 use crate::{
     ack::Ack,
-    alert::{Alert, Claim},
+    alert::{Alert, AlertKey, Claim},
     incident::{Incident, counts},
-    notify::NotifiedAlert,
+    notify::{NotifiedAlert, words::name_of},
     outbox::{Row, RowState},
     silence::Silence,
+    withheld::Withheld,
 };
 
 impl Core {
@@ -117,7 +118,19 @@ impl Core {
             told: incident.heard.clone(),
             next_step: next_step.or_else(|| waits.then(first_step)),
             silenced_by: self.silenced_by(&members, now),
+            withheld: self.view_withheld(incident, now),
         }
+    }
+
+    fn view_withheld(&self, incident: &Incident, now: Timestamp) -> Vec<ctl::Withheld> {
+        let withheld = self.truth(incident, now).withheld.into_iter();
+        let view = |(key, withheld): (AlertKey, Withheld)| ctl::Withheld {
+            alert: self.alerts.get(&key).map(|alert| name_of(&alert.labels)).unwrap_or_default(),
+            reason: withheld.why.reason().name().into(),
+            by: withheld.by,
+            until: withheld.until,
+        };
+        withheld.map(view).collect()
     }
 
     /// Numbers of the silences, if they mute all that fires.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use dogwatch_wire::ctl::{
-    AckInfo, Alert, HistoryEntry, Incident, NextStep, NotificationInfo, Silence, Status, Why,
+    AckInfo, Alert, HistoryEntry, Incident, NextStep, NotificationInfo, Silence, Status, Why, Withheld,
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -56,7 +56,8 @@ pub(super) fn status(status: &Status, view: &View) -> String {
     } else {
         let mut table = Table::with_head(&["#", "STATE", "SINCE", "WHERE", "ACK", "TOLD", "NEXT"]);
         for incident in &status.incidents {
-            table.row(incident_cells(incident, view), line(&incident.title, TEXT_CHARS_MAX));
+            let title = line(&incident.title, TEXT_CHARS_MAX);
+            table.row(incident_cells(incident, view), title + &withheld_count(incident));
         }
         table.write(&mut out, view.paint);
     }
@@ -109,11 +110,40 @@ fn next(incident: &Incident, view: &View) -> String {
     if !incident.silenced_by.is_empty() {
         return format!("silenced by {}", numbers(&incident.silenced_by));
     }
+    if let Some(words) = all_withheld(incident, view) {
+        return words;
+    }
     match (&incident.next_step, &incident.ack) {
         (Some(NextStep { targets, at, .. }), _) => format!("{} {}", names(targets), view.until(*at)),
         (None, Some(_)) => "acked".into(),
         (None, None) => "-".into(),
     }
+}
+
+fn firing(incident: &Incident) -> usize {
+    incident.alerts.iter().filter(|alert| alert.resolved_at.is_none()).count()
+}
+
+/// In the place of the next step, if there is none because of this.
+fn all_withheld(incident: &Incident, view: &View) -> Option<String> {
+    let withheld = incident.withheld.first().filter(|_| incident.withheld.len() >= firing(incident))?;
+    Some(withheld_words(withheld, view))
+}
+
+/// ` (2 of 3 alerts withheld)`.
+fn withheld_count(incident: &Incident) -> String {
+    let (withheld, firing) = (incident.withheld.len(), firing(incident));
+    if withheld == 0 || withheld >= firing {
+        return String::new();
+    }
+    format!(" ({withheld} of {firing} alerts withheld: alertctl why {})", incident.number)
+}
+
+/// `host down: the silent agent on web1, until 03:14:00`.
+fn withheld_words(withheld: &Withheld, view: &View) -> String {
+    let until = withheld.until.map(|at| format!(", until {}", view.clock(at))).unwrap_or_default();
+    let reason = line(&withheld.reason, NAME_CHARS_MAX).replace('_', " ");
+    format!("{reason}: {}{until}", line(&withheld.by, NAME_CHARS_MAX))
 }
 
 fn numbers(numbers: &[u64]) -> String {
@@ -237,6 +267,10 @@ fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
     }
     if !incident.silenced_by.is_empty() {
         facts.push(("silenced", format!("by silence {}", numbers(&incident.silenced_by))));
+    }
+    for withheld in &incident.withheld {
+        let words = withheld_words(withheld, view);
+        facts.push(("withheld", format!("{}: {words}", line(&withheld.alert, NAME_CHARS_MAX))));
     }
     facts
 }
@@ -534,6 +568,7 @@ mod tests {
             told: vec!["oncall".into()],
             next_step: Some(NextStep { step: 2, targets: vec!["pager".into()], at: at("03:17") }),
             silenced_by: Vec::new(),
+            withheld: Vec::new(),
         }
     }
 

@@ -77,6 +77,22 @@ pub struct Incident {
     pub next_step: Option<NextStep>,
     /// Numbers of the silences that mute all of it now.
     pub silenced_by: Vec<u64>,
+    /// Alerts that fire and are told to nobody now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
+}
+
+/// Why an alert that fires is told to nobody now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// `web1/disk`.
+    pub alert: String,
+    /// `host_down`, `dependency_down`, `inhibited`, `silenced`, `settling`, …
+    pub reason: String,
+    /// What withholds it, for people.
+    pub by: String,
+    /// `None`: until that is over.
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

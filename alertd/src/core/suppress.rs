@@ -1,0 +1,143 @@
+//! Which alerts that fire are told to nobody now: a host that is down, dependencies, inhibition, silences.
+//!
+//! Each rule is a module of its own; here they are asked in one order ([`Why`]), and the incidents are found that have to be
+//! looked at again when one of them changes its mind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Core, ingest::SILENT};
+use crate::{
+    alert::{Alert, AlertKey},
+    incident::Incident,
+    inhibit::Inhibitor,
+    moment::later,
+    notify::words,
+    withheld::{Why, Withheld},
+};
+
+/// Agents that were known at the start and have not said everything since. Until they have, or the settle time is over, an
+/// alert whose cause they could report waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Unheard {
+    /// Id and host.
+    agents: BTreeMap<String, String>,
+    /// `None` once it is over.
+    until: Option<Timestamp>,
+    /// Incidents with such an alert.
+    waiting: BTreeSet<u64>,
+}
+
+impl Unheard {
+    /// An alert of this incident waits.
+    pub(super) fn is_awaited_by(&mut self, number: u64) {
+        self.waiting.insert(number);
+    }
+
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        self.until
+    }
+}
+
+impl Core {
+    /// Why this alert that fires is told to nobody now; `None` if it may be told.
+    pub(super) fn withheld(
+        &self,
+        incident: &Incident,
+        key: &AlertKey,
+        alert: &Alert,
+        now: Timestamp,
+    ) -> Option<Withheld> {
+        let caused = self.host_down(key, now).or_else(|| self.inhibited(key));
+        let caused = caused.or_else(|| self.silenced(alert, now));
+        let caused = caused.or_else(|| {
+            let before = incident.withheld.get(key)?;
+            before.after_its_reason(self.rules.settle, now)
+        });
+        caused.or_else(|| self.settling(incident, key, alert))
+    }
+
+    fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
+        let agent = self.agents.get(&key.agent).filter(|_| key.service != SILENT)?;
+        let by = || format!("the silent agent on {}", agent.host);
+        if agent.silent {
+            return Some(Withheld::new(Why::HostDown, by(), None));
+        }
+        // What it reports first may be what the reboot left for a moment.
+        let until = later(agent.back_at?, self.rules.settle);
+        (until > now).then(|| Withheld { released: true, ..Withheld::new(Why::HostDown, by(), Some(until)) })
+    }
+
+    fn inhibited(&self, key: &AlertKey) -> Option<Withheld> {
+        let (why, source) = self.inhibitor.muting(key)?;
+        let by = self.alerts.get(source).map(|alert| words::name_of(&alert.labels)).unwrap_or_default();
+        Some(Withheld::new(why, by, None))
+    }
+
+    fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+        let silence = self.silences.muting_last(&alert.labels, now)?;
+        Some(Withheld::new(Why::Silenced, format!("silence {}", silence.number), Some(silence.ends_at)))
+    }
+
+    /// Whoever knows of it already learns nothing from waiting; their escalation goes on.
+    fn settling(&self, incident: &Incident, key: &AlertKey, alert: &Alert) -> Option<Withheld> {
+        let until = self.unheard.until?;
+        let is_known = incident.told.values().any(|told| told.knows.iter().any(|(known, _)| known == key));
+        let hosts = self.unheard.agents.values().map(String::as_str);
+        let waits = !is_known && self.inhibitor.awaits(key, &alert.labels, &hosts);
+        waits
+            .then(|| Withheld::new(Why::Settling, "agents that have not spoken since the start", Some(until)))
+    }
+
+    /// A new config, or a new life: the index is made of what fires.
+    pub(super) fn rebuild_inhibitor(&mut self) {
+        self.inhibitor = Inhibitor::new(self.rules.inhibit.clone());
+        for (key, alert) in self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none()) {
+            self.inhibitor.update(key, Some(&alert.labels));
+        }
+    }
+
+    /// An alert has moved: whoever it frees or mutes is looked at.
+    pub(super) fn update_inhibitor(&mut self, key: &AlertKey) {
+        let labels =
+            self.alerts.get(key).filter(|alert| alert.resolved_at.is_none()).map(|alert| &alert.labels);
+        for affected in self.inhibitor.update(key, labels) {
+            self.touch_alert(&affected);
+        }
+    }
+
+    fn touch_alert(&mut self, key: &AlertKey) {
+        if let Some(alert) = self.alerts.get(key) {
+            self.touched.extend(&alert.incidents);
+        }
+    }
+
+    /// The agent fell silent or is heard again.
+    pub(super) fn touch_services_of(&mut self, agent: &str) {
+        let numbers = self.alerts.of_agent(agent).flat_map(|(_, alert)| &alert.incidents);
+        self.touched.extend(numbers);
+    }
+
+    pub(super) fn begin_settling(&mut self) {
+        let expected = self.agents.iter().filter(|(_, agent)| !agent.silent);
+        let agents = expected.map(|(id, agent)| (id.clone(), agent.host.clone())).collect();
+        let ends_at = later(self.started_at, self.rules.settle);
+        let matters = !self.rules.inhibit.is_empty() && ends_at > self.started_at;
+        self.unheard = Unheard { agents, until: matters.then_some(ends_at), waiting: BTreeSet::new() };
+    }
+
+    /// The agent has told everything that it had to tell since the start.
+    pub(super) fn on_spoken(&mut self, agent: &str) {
+        if self.unheard.until.is_some() && self.unheard.agents.remove(agent).is_some() {
+            self.touched.append(&mut self.unheard.waiting);
+        }
+    }
+
+    pub(super) fn end_settling(&mut self, now: Timestamp) {
+        if self.unheard.until.is_some_and(|until| until <= now) {
+            let mut over = std::mem::take(&mut self.unheard);
+            self.touched.append(&mut over.waiting);
+        }
+    }
+}
