@@ -16,7 +16,7 @@ use crate::{
     escalation::{Escalation, Policy},
     moment::later,
     reason::Reason,
-    route::{Timing, Way},
+    route::{Hours, Timing, Way},
     told::Told,
     withheld::{self, AllWithheld},
 };
@@ -33,6 +33,8 @@ pub struct Incident {
     pub number: u64,
     pub group: GroupKey,
     pub timing: Timing,
+    #[serde(default)]
+    pub hours: Hours,
     pub opened_at: Timestamp,
     pub resolved_at: Option<Timestamp>,
     /// When to look for news next.
@@ -77,6 +79,7 @@ pub enum Cause {
     HostBack,
     DependencyBack,
     InhibitionEnded,
+    MuteEnded,
     Unacked,
     AckExpired,
     AckOutdated,
@@ -90,6 +93,7 @@ impl Cause {
             Self::HostBack => Reason::HostBack,
             Self::DependencyBack => Reason::DependencyBack,
             Self::InhibitionEnded => Reason::InhibitionEnded,
+            Self::MuteEnded => Reason::MuteEnded,
             Self::Unacked => Reason::Unacked,
             Self::AckExpired => Reason::AckExpired,
             Self::AckOutdated => Reason::AckOutdated,
@@ -103,6 +107,7 @@ impl Incident {
             number,
             group: GroupKey { route: way.path.clone(), labels: way.group.clone() },
             timing: way.timing,
+            hours: way.hours.clone(),
             opened_at: now,
             resolved_at: None,
             flush_at: Some(later(now, way.timing.group_wait)),

@@ -240,7 +240,8 @@ mod tests {
         inhibitor.update(&key("a"), Some(&labels("s=1")));
         inhibitor.update(&key("b"), Some(&labels("t=1")));
         assert_eq!(inhibitor.muting(&key("b")), Some((Why::Inhibited, &key("a"))));
-        assert_eq!(inhibitor.update(&key("a"), Some(&labels("t=1"))), [key("b")].into());
+        let affected = inhibitor.update(&key("a"), Some(&labels("t=1")));
+        assert_eq!(affected, [key("a"), key("b")].into(), "the one that is free, and the new target");
         assert_eq!(inhibitor.muting(&key("b")), None);
     }
 

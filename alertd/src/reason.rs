@@ -27,6 +27,8 @@ pub enum Reason {
     /// What it depends on is well again and it is still so.
     DependencyBack,
     InhibitionEnded,
+    /// The route may speak again and it is still so.
+    MuteEnded,
     Acked,
     /// A person took the ack back.
     Unacked,
@@ -47,6 +49,8 @@ pub enum Reason {
     DependencyDown,
     /// Another alert makes it worthless.
     Inhibited,
+    /// The route says nothing at this time.
+    Muted,
     /// Right after the start: the host that could report its cause has not spoken yet.
     Settling,
     /// The receiver took it.
@@ -86,6 +90,7 @@ impl Reason {
             Self::HostBack => "host_back",
             Self::DependencyBack => "dependency_back",
             Self::InhibitionEnded => "inhibition_ended",
+            Self::MuteEnded => "mute_ended",
             Self::Acked => "acked",
             Self::Unacked => "unacked",
             Self::AckExpired => "ack_expired",
@@ -98,6 +103,7 @@ impl Reason {
             Self::HostDown => "host_down",
             Self::DependencyDown => "dependency_down",
             Self::Inhibited => "inhibited",
+            Self::Muted => "muted",
             Self::Settling => "settling",
             Self::Accepted => "accepted",
             Self::Retrying => "retrying",

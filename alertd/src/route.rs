@@ -17,6 +17,7 @@ pub struct Route {
     pub goes_on: bool,
     pub group_by: GroupBy,
     pub timing: Timing,
+    pub hours: Hours,
     /// Name of the escalation policy.
     pub policy: String,
     pub children: Vec<Route>,
@@ -27,6 +28,14 @@ pub enum GroupBy {
     Labels(Vec<String>),
     /// `"..."`: an incident for every distinct set of labels.
     All,
+}
+
+/// Names of the periods in which a route says nothing, or only then something.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hours {
+    pub mute_during: Vec<String>,
+    /// None: always.
+    pub active_during: Vec<String>,
 }
 
 /// When a group speaks.
@@ -48,6 +57,7 @@ pub struct Way {
     /// Values of the labels that it is grouped by.
     pub group: BTreeMap<String, String>,
     pub timing: Timing,
+    pub hours: Hours,
     pub policy: String,
 }
 
@@ -77,6 +87,7 @@ impl Route {
                 path: path.clone(),
                 group: self.group_by.of(labels),
                 timing: self.timing,
+                hours: self.hours.clone(),
                 policy: self.policy.clone(),
             });
         }
@@ -120,6 +131,7 @@ mod tests {
                 group_interval: Duration::ZERO,
                 repeat_interval: Duration::ZERO,
             },
+            hours: Hours::default(),
             policy: policy.into(),
             children,
         }

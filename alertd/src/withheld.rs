@@ -22,6 +22,8 @@ pub enum Why {
     /// A rule says that another alert makes it worthless.
     Inhibited,
     Silenced,
+    /// Its route says nothing at this time.
+    Muted,
     /// Right after the start, until those who could report its cause have spoken.
     Settling,
 }
@@ -33,6 +35,7 @@ impl Why {
             Self::Dependency => Reason::DependencyDown,
             Self::Inhibited => Reason::Inhibited,
             Self::Silenced => Reason::Silenced,
+            Self::Muted => Reason::Muted,
             Self::Settling => Reason::Settling,
         }
     }
@@ -44,6 +47,7 @@ impl Why {
             Self::Dependency => Cause::DependencyBack,
             Self::Inhibited => Cause::InhibitionEnded,
             Self::Silenced => Cause::SilenceEnded,
+            Self::Muted => Cause::MuteEnded,
             Self::Settling => Cause::Opened,
         }
     }

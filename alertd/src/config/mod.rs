@@ -18,12 +18,14 @@
 //! | --- | --- |
 //! | `route.rs` | `[[route]]` |
 //! | `inhibit.rs` | `[[inhibit]]`, `[[dependency]]` |
+//! | `period.rs` | `[period.NAME]` |
 //! | `policy.rs` | `[policy.NAME]` |
 //! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
 //! | `names.rs` | named entries of several files, references, what was meant |
 
 mod inhibit;
 mod names;
+mod period;
 mod policy;
 mod receiver;
 mod route;
@@ -47,6 +49,7 @@ pub use self::receiver::RateFile;
 use self::{
     inhibit::{DependencyFile, InhibitFile},
     names::{Names, Section, take_named},
+    period::PeriodFile,
     policy::{PolicyFile, direct, only},
     receiver::ReceiverPart,
     route::RouteFile,
@@ -73,6 +76,8 @@ pub struct ConfigFile {
     dependency: Vec<DependencyFile>,
     #[serde(default)]
     policy: BTreeMap<Spanned<String>, PolicyFile>,
+    #[serde(default)]
+    period: BTreeMap<Spanned<String>, PeriodFile>,
     #[serde(default)]
     receiver: BTreeMap<Spanned<String>, ReceiverFile>,
 }
@@ -150,6 +155,7 @@ impl Config {
             policies: parts.policies(&names, &mut problems),
             receivers: parts.receiver_rules(&names, &mut problems),
             inhibit: parts.inhibit_rules(&mut problems),
+            periods: parts.periods(&mut problems),
             settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
@@ -180,6 +186,7 @@ struct Parts {
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
     policies: Section<PolicyFile>,
+    periods: Section<PeriodFile>,
     receivers: BTreeMap<String, ReceiverPart>,
     resolved: BTreeMap<String, Receiver>,
 }
@@ -204,6 +211,7 @@ impl Parts {
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));
         self.dependencies.extend(file.dependency.into_iter().map(|rule| (at, rule)));
         take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
+        take_named(&mut self.periods, file.period, "period", (at, &source), problems);
         for (name, receiver) in file.receiver {
             self.take_receiver(at, &source, name, receiver, problems);
         }
@@ -215,6 +223,7 @@ impl Parts {
         Names {
             policies: self.policies.keys().cloned().chain(built_in).collect(),
             receivers: self.receivers.keys().cloned().collect(),
+            periods: self.periods.keys().cloned().collect(),
         }
     }
 

@@ -11,6 +11,7 @@ use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
 pub(super) struct Names {
     pub(super) policies: BTreeSet<String>,
     pub(super) receivers: BTreeSet<String>,
+    pub(super) periods: BTreeSet<String>,
 }
 
 /// A named entry, the file it stands in and where.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     core::DEFAULT_POLICY,
     matcher::Matcher,
-    route::{GroupBy, Route, Timing},
+    route::{GroupBy, Hours, Route, Timing},
 };
 
 #[derive(Debug, Deserialize)]
@@ -32,6 +32,10 @@ pub(super) struct RouteFile {
     group_wait: Option<Span>,
     group_interval: Option<Span>,
     repeat_interval: Option<Span>,
+    /// Periods in which it says nothing; `[]`: none, whatever the route above says.
+    mute_during: Option<Vec<Spanned<String>>>,
+    /// Periods in which alone it says something.
+    active_during: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     route: Vec<RouteFile>,
 }
@@ -55,6 +59,7 @@ impl Parts {
                 group_interval: GROUP_INTERVAL_DEFAULT,
                 repeat_interval: REPEAT_INTERVAL_DEFAULT,
             },
+            hours: Hours::default(),
             policy: DEFAULT_POLICY.into(),
             children: Vec::new(),
         };
@@ -97,6 +102,16 @@ fn resolve_route(
         Some(labels) if labels == ["..."] => GroupBy::All,
         Some(labels) => GroupBy::Labels(labels),
     };
+    let mut periods = |written: Option<Vec<Spanned<String>>>, inherited: &Vec<String>| {
+        let Some(written) = written else { return inherited.clone() };
+        let known =
+            written.into_iter().filter(|name| check_known(name, "period", &names.periods, source, problems));
+        known.map(Spanned::into_inner).collect()
+    };
+    let hours = Hours {
+        mute_during: periods(file.mute_during, &parent.hours.mute_during),
+        active_during: periods(file.active_during, &parent.hours.active_during),
+    };
     let inherited = parent.timing;
     let mut route = Route {
         matchers,
@@ -107,6 +122,7 @@ fn resolve_route(
             group_interval: file.group_interval.map_or(inherited.group_interval, |span| span.0),
             repeat_interval: file.repeat_interval.map_or(inherited.repeat_interval, |span| span.0),
         },
+        hours,
         policy: policy.unwrap_or_else(|| parent.policy.clone()),
         children: Vec::new(),
     };

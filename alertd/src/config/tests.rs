@@ -132,3 +132,50 @@ on = ["switch1"]
         assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
     }
 }
+
+#[test]
+fn periods_say_what_is_wrong_with_each_entry_and_routes_know_their_names() {
+    let said = said(
+        r#"
+[[route]]
+mute_during = ["nigths"]
+[period.nights]
+time_zone = "Europe/Berlim"
+hours = ["22:00-07:00", "9-17", "08:00-24:01", "12:00-12:00"]
+weekdays = ["mo", "fri-mon"]
+days = ["0", "32", "-1..-3", "-1..5", "5..2", "1..-1"]
+months = ["jan-foo"]
+years = ["2028-2027", "0"]
+[period.never]
+time_zone = "UTC"
+[period.both]
+time_zone = "UTC"
+hours = ["08:00-09:00"]
+any = [{ weekdays = ["sat"] }, {}]
+"#,
+    );
+    let all = said.join("\n");
+    for words in [
+        "3:16: there is no period \"nigths\"; did you mean \"nights\"?",
+        "5:13: there is no time zone \"Europe/Berlim\"; did you mean \"Europe/Berlin\"?",
+        "6:10: \"22:00-07:00\" goes over midnight, and weekdays would be in doubt; write \"22:00-24:00\" and \"00:00-07:00\"",
+        "6:25: \"9-17\" is no time of day",
+        "6:33: \"08:00-24:01\" is no time of day",
+        "6:48: \"12:00-12:00\" ends when it begins",
+        "7:13: \"mo\" is not a weekday",
+        "8:9: \"0\" is no day of a month",
+        "8:14: \"32\" is no day",
+        "8:20: \"-1..-3\" ends before it begins",
+        "8:30: \"-1..5\" ends before it begins",
+        "8:39: \"5..2\" ends before it begins",
+        "9:11: \"jan-foo\" is not a month",
+        "10:10: \"2028-2027\" is no year",
+        "10:23: \"0\" is no year",
+        "11:9: period \"never\" says no time",
+        "13:9: period \"both\" has times of its own and any",
+        "16:32: this is empty and would be always",
+    ] {
+        assert!(all.contains(&format!("alertd.toml:{words}")), "{words}\nis not in\n{all}");
+    }
+    assert_eq!(said.len(), 18, "{all}");
+}

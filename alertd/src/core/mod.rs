@@ -29,6 +29,7 @@ use crate::{
     incident::{GroupKey, Incident},
     inhibit::{Inhibitor, Rule},
     outbox::{Outbox, Row},
+    period::{Period, Periods},
     ratelimit::Rate,
     reason::Reason,
     route::Route,
@@ -68,6 +69,7 @@ pub struct Rules {
     pub receivers: BTreeMap<String, ReceiverRules>,
     /// Inhibition and dependencies.
     pub inhibit: Vec<Rule>,
+    pub periods: BTreeMap<String, Period>,
     /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
     pub settle: Duration,
     /// Host name of this alertd, for its own alerts.
@@ -147,6 +149,7 @@ pub struct Core {
     wakeups: BTreeSet<(Timestamp, u64)>,
     woken_at: BTreeMap<u64, Timestamp>,
     silences: Silences,
+    periods: Periods,
     inhibitor: Inhibitor,
     unheard: Unheard,
     outbox: Outbox,
@@ -201,6 +204,7 @@ impl Core {
             wakeups: BTreeSet::new(),
             woken_at: BTreeMap::new(),
             silences: Silences::default(),
+            periods: Periods::default(),
             inhibitor: Inhibitor::default(),
             unheard: Unheard::default(),
             outbox: Outbox::default(),
@@ -242,6 +246,7 @@ impl Core {
             }
             self.agents.insert(id, agent);
         }
+        self.periods = Periods::new(self.rules.periods.clone());
         self.rebuild_inhibitor();
         self.begin_settling();
         self.restore_failing(now);
@@ -255,6 +260,7 @@ impl Core {
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
         self.apply_rates();
+        self.periods = Periods::new(self.rules.periods.clone());
         self.rebuild_inhibitor();
         // What a rule withheld or should withhold is looked at anew.
         self.touched.extend(self.groups.values());
@@ -267,6 +273,7 @@ impl Core {
 
     /// Looks at everything that was touched or whose time has come.
     pub fn settle(&mut self, now: Timestamp) {
+        self.turn_periods(now);
         self.find_silent_agents(now);
         self.end_settling(now);
         let ended = self.silences.take_ended(now);
@@ -308,7 +315,8 @@ impl Core {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
         let settled = self.unheard.ends_at();
-        let others = [self.silences.next_wakeup(), self.outbox.next_wakeup(), settled];
+        let others =
+            [self.silences.next_wakeup(), self.outbox.next_wakeup(), self.periods.next_wakeup(), settled];
         [incident, agent].into_iter().chain(others).flatten().min()
     }
 

@@ -1,4 +1,4 @@
-//! Which alerts that fire are told to nobody now: a host that is down, dependencies, inhibition, silences.
+//! Which alerts that fire are told to nobody now: a host that is down, dependencies, inhibition, silences, hours.
 //!
 //! Each rule is a module of its own; here they are asked in one order ([`Why`]), and the incidents are found that have to be
 //! looked at again when one of them changes its mind.
@@ -14,6 +14,7 @@ use crate::{
     inhibit::Inhibitor,
     moment::later,
     notify::words,
+    route::Hours,
     withheld::{Why, Withheld},
 };
 
@@ -50,7 +51,7 @@ impl Core {
         now: Timestamp,
     ) -> Option<Withheld> {
         let caused = self.host_down(key, now).or_else(|| self.inhibited(key));
-        let caused = caused.or_else(|| self.silenced(alert, now));
+        let caused = caused.or_else(|| self.silenced(alert, now)).or_else(|| self.muted(incident));
         let caused = caused.or_else(|| {
             let before = incident.withheld.get(key)?;
             before.after_its_reason(self.rules.settle, now)
@@ -78,6 +79,33 @@ impl Core {
     fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
         let silence = self.silences.muting_last(&alert.labels, now)?;
         Some(Withheld::new(Why::Silenced, format!("silence {}", silence.number), Some(silence.ends_at)))
+    }
+
+    /// By the periods of the incident's route.
+    fn muted(&self, incident: &Incident) -> Option<Withheld> {
+        let Hours { mute_during, active_during } = &incident.hours;
+        let muting = mute_during.iter().filter(|name| self.periods.is_inside(name));
+        if let Some(longest) = muting.max_by_key(|name| self.periods.until(name).unwrap_or(Timestamp::MAX)) {
+            let by = format!("period {longest}");
+            return Some(Withheld::new(Why::Muted, by, self.periods.until(longest)));
+        }
+        // A period that a reload took away keeps nothing quiet.
+        let may_speak = |name: &String| self.periods.is_inside(name) || !self.periods.knows(name);
+        if active_during.is_empty() || active_during.iter().any(may_speak) {
+            return None;
+        }
+        let by = format!("outside of period {}", active_during.join(", "));
+        let until = active_during.iter().filter_map(|name| self.periods.until(name)).min();
+        Some(Withheld::new(Why::Muted, by, until))
+    }
+
+    /// Incidents whose hours begin or end are looked at.
+    pub(super) fn turn_periods(&mut self, now: Timestamp) {
+        if self.periods.turn(now) {
+            let timed =
+                |incident: &&Incident| incident.resolved_at.is_none() && incident.hours != Hours::default();
+            self.touched.extend(self.incidents.values().filter(timed).map(|incident| incident.number));
+        }
     }
 
     /// Whoever knows of it already learns nothing from waiting; their escalation goes on.

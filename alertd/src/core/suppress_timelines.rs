@@ -326,3 +326,80 @@ fn who_was_told_of_two_problems_hears_that_one_is_over_although_the_other_is_wit
     let update = &world.heard[2].notification;
     assert_eq!((update.resolved.len(), update.firing.len(), update.reason.as_str()), (1, 1, "some_resolved"));
 }
+
+/// The world begins at 01:46:40 UTC: quiet from 3 min 20 s until 8 min 20 s.
+fn quiet_hours(config: &str, route: &str) -> String {
+    let config = config.replacen("[[route]]", &format!("[[route]]\n{route}"), 1);
+    with(&config, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]")
+}
+
+#[test]
+fn what_fires_in_quiet_hours_is_told_when_they_end_unless_it_is_over() {
+    let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
+    let disk = ". . . . C . . . . . .";
+    let swap = ". . . . C . O . . . .";
+    let mail = ". . . . . . . . P . .";
+    let world = play(&config, MINUTE, &[("web1/disk", disk), ("web1/swap", swap)], &[("mail", mail)]);
+    assert_eq!(told(&world), ["web1/disk mute_ended"]);
+    assert_eq!(world.heard[0].notification.created_at.to_string(), "2001-09-09T01:55:00Z");
+}
+
+#[test]
+fn a_recovery_is_told_in_quiet_hours_and_a_restart_changes_nothing() {
+    let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
+    let disk = "C . . . . . O . . . .";
+    let swap = ". . . . . C . . . . .";
+    let kill = ". . . . . . ! . ! . .";
+    let mail = "P . . . . . R . P . .";
+    let inputs = [("process", kill), ("web1/disk", disk), ("web1/swap", swap)];
+    play(&config, MINUTE, &inputs, &[("mail", mail)]);
+}
+
+#[test]
+fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
+    let config = quiet_hours(TWO_STEPS, "mute_during = [\"quiet\"]");
+    let disk = "C . . . . . . . . . . .";
+    let mail = "P . . . . . . . . . . .";
+    let page = ". . . . . . . . . . P .";
+    let world = play(&config, MINUTE, &[("web1/disk", disk)], &[("mail", mail), ("pager", page)]);
+    // 5 min from 01:46:40, less the 5 min from 01:50.
+    assert_eq!(world.heard[1].notification.created_at.to_string(), "2001-09-09T01:56:40Z");
+}
+
+#[test]
+fn a_route_that_is_active_in_a_period_speaks_only_then() {
+    let config = quiet_hours(ONE_STEP, "active_during = [\"quiet\"]");
+    let disk = "C . . . . . . . . . . .";
+    let swap = ". . . . . . . . . C . .";
+    let mail = ". . . P . . . . . . . .";
+    let inputs = [("web1/disk", disk), ("web1/swap", swap)];
+    let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
+    assert_eq!(
+        withheld(&world),
+        ["web1/disk muted outside of period quiet", "web1/swap muted outside of period quiet"]
+    );
+}
+
+#[test]
+fn a_route_inherits_quiet_hours_and_may_refuse_them() {
+    let child = "mute_during = [\"quiet\"]\n[[route.route]]\nmatch = [\"service=raid\"]\nmute_during = []\n[[route.route]]\nmatch = [\"service=swap\"]\n";
+    let config = with(ONE_STEP, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]");
+    let config = config.replacen("[receiver.mail", &format!("{child}[receiver.mail"), 1);
+    let fires = ". . . . C . . . . . .";
+    let mail = ". . . . P . . . P . .";
+    let world = play(&config, MINUTE, &[("web1/raid", fires), ("web1/swap", fires)], &[("mail", mail)]);
+    assert_eq!(told(&world), ["web1/raid first_notification", "web1/swap mute_ended"]);
+}
+
+#[test]
+fn quiet_hours_that_a_reload_takes_away_are_over() {
+    let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
+    let mut world = World::new(&config, 1);
+    world.pass(4 * MINUTE);
+    world.report("web1", "disk", 'C');
+    world.agents_send(None);
+    assert_eq!(withheld(&world), ["web1/disk muted period quiet"]);
+    world.reload(ONE_STEP);
+    world.turn(None);
+    assert_eq!(told(&world), ["web1/disk mute_ended"]);
+}

@@ -184,6 +184,7 @@ pub fn why_told(told: &Notification) -> String {
         (_, "silence_ended") => "a silence ended and it is still so",
         (_, "host_back") => "the host is heard again and it is still so",
         (_, "dependency_back") => "what it depends on is well again and it is still so",
+        (_, "mute_ended") => "the quiet hours of its route are over and it is still so",
         (_, "inhibition_ended") => "what explained it is over and it is still so",
         (_, "ack_expired") => "an ack expired and it is still so",
         (_, "ack_outdated") => "it changed after somebody acknowledged",

@@ -1,0 +1,230 @@
+//! `[period.NAME]`: times that come again.
+//!
+//! ```toml
+//! [period.nights]
+//! time_zone = "Europe/Berlin"
+//! hours = ["22:00-24:00", "00:00-07:00"]
+//!
+//! [period.off-hours]                     # any of several
+//! time_zone = "Europe/Berlin"
+//! any = [{ weekdays = ["sat-sun"] }, { hours = ["00:00-08:00", "18:00-24:00"] }, { days = ["-1"], months = ["dec"] }]
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    ops::{Range, RangeInclusive},
+};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+use super::{Parts, names::Entry};
+use crate::period::{DAY, Period, When};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PeriodFile {
+    /// IANA name.
+    time_zone: Spanned<String>,
+    #[serde(default)]
+    hours: Vec<Spanned<String>>,
+    #[serde(default)]
+    weekdays: Vec<Spanned<String>>,
+    #[serde(default)]
+    days: Vec<Spanned<String>>,
+    #[serde(default)]
+    months: Vec<Spanned<String>>,
+    #[serde(default)]
+    years: Vec<Spanned<String>>,
+    #[serde(default)]
+    any: Vec<Spanned<WhenFile>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhenFile {
+    #[serde(default)]
+    hours: Vec<Spanned<String>>,
+    #[serde(default)]
+    weekdays: Vec<Spanned<String>>,
+    #[serde(default)]
+    days: Vec<Spanned<String>>,
+    #[serde(default)]
+    months: Vec<Spanned<String>>,
+    #[serde(default)]
+    years: Vec<Spanned<String>>,
+}
+
+const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
+impl Parts {
+    pub(super) fn periods(&mut self, problems: &mut Problems) -> BTreeMap<String, Period> {
+        let mut periods = BTreeMap::new();
+        for (name, entry) in std::mem::take(&mut self.periods) {
+            let source = &self.sources[entry.source];
+            if let Some(period) = resolve(&name, entry, source, problems) {
+                periods.insert(name, period);
+            }
+        }
+        periods
+    }
+}
+
+fn resolve(name: &str, entry: Entry<PeriodFile>, source: &Source, problems: &mut Problems) -> Option<Period> {
+    let PeriodFile { time_zone, hours, weekdays, days, months, years, any } = entry.file;
+    let before = problems.0.len();
+    let own = WhenFile { hours, weekdays, days, months, years }.resolve(source, problems);
+    let mut whens: Vec<When> = Vec::new();
+    for when in any {
+        let span = when.span();
+        let when = when.into_inner().resolve(source, problems);
+        if when == When::default() {
+            problems.add(
+                source,
+                span,
+                "this is empty and would be always; say hours, weekdays, days, months or years",
+            );
+        }
+        whens.push(when);
+    }
+    match (own == When::default(), whens.is_empty()) {
+        (true, true) if problems.0.len() == before => {
+            let words = format!(
+                "period {name:?} says no time; give it hours, weekdays, days, months or years, or any = […]"
+            );
+            problems.add(source, entry.span, words);
+        }
+        (false, true) => whens.push(own),
+        (false, false) => {
+            let words = format!("period {name:?} has times of its own and any; put all of them into any");
+            problems.add(source, entry.span, words);
+        }
+        (true, _) => {}
+    }
+    let Ok(zone) = TimeZone::get(time_zone.get_ref()) else {
+        problems.add(source, time_zone.span(), no_zone(time_zone.get_ref()));
+        return None;
+    };
+    Some(Period { zone, any: whens })
+}
+
+fn no_zone(text: &str) -> String {
+    let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    match closest(text, names.iter().map(String::as_str)) {
+        Some(meant) => format!("there is no time zone {text:?}; did you mean {meant:?}?"),
+        None => format!("there is no time zone {text:?}; use an IANA name like \"Europe/Berlin\""),
+    }
+}
+
+impl WhenFile {
+    fn resolve(self, source: &Source, problems: &mut Problems) -> When {
+        When {
+            hours: each(self.hours, hours, source, problems),
+            weekdays: each(
+                self.weekdays,
+                |text| named(text, &WEEKDAYS, "a weekday", "mon-fri"),
+                source,
+                problems,
+            ),
+            days: each(self.days, days, source, problems),
+            months: each(self.months, |text| named(text, &MONTHS, "a month", "nov-feb"), source, problems),
+            years: each(self.years, years, source, problems),
+        }
+    }
+}
+
+fn each<T>(
+    texts: Vec<Spanned<String>>,
+    parse: impl Fn(&str) -> Result<Vec<T>, String>,
+    source: &Source,
+    problems: &mut Problems,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    for text in texts {
+        match parse(text.get_ref()) {
+            Ok(parsed) => all.extend(parsed),
+            Err(words) => problems.add(source, text.span(), words),
+        }
+    }
+    all
+}
+
+/// `09:00-17:30`; the end is not in it, 24:00 is midnight.
+fn hours(text: &str) -> Result<Vec<Range<u16>>, String> {
+    let wrong = || format!("{text:?} is no time of day; write \"09:00-17:30\" or \"22:00-24:00\"");
+    let (from, until) = text.split_once('-').ok_or_else(wrong)?;
+    let (from, until) = (minute(from).ok_or_else(wrong)?, minute(until).ok_or_else(wrong)?);
+    if from == until {
+        return Err(format!("{text:?} ends when it begins; the whole day is \"00:00-24:00\""));
+    }
+    if from > until {
+        return Err(format!(
+            "{text:?} goes over midnight, and weekdays would be in doubt; write \"{}-24:00\" and \"00:00-{}\"",
+            &text[..5],
+            &text[6..]
+        ));
+    }
+    Ok(std::iter::once(from..until).collect())
+}
+
+fn minute(text: &str) -> Option<u16> {
+    let (hour, minute) = text.split_once(':')?;
+    let digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+    let (hour, minute): (u16, u16) =
+        (hour.parse().ok().filter(|_| digits(hour))?, minute.parse().ok().filter(|_| digits(minute))?);
+    let at = hour * 60 + minute;
+    (minute < 60 && at <= DAY).then_some(at)
+}
+
+/// `mon`, `monday`, `mon-fri`; over the end of the week or year too.
+fn named(text: &str, names: &[&str], what: &str, example: &str) -> Result<Vec<RangeInclusive<i8>>, String> {
+    let number = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        let at = names.iter().position(|full| *full == name || (name.len() == 3 && full.starts_with(&name)));
+        i8::try_from(at? + 1).ok()
+    };
+    let (from, until) = text.split_once('-').unwrap_or((text, text));
+    let wrong =
+        || format!("{text:?} is not {what} or a range of them; write \"{}\" or {example:?}", &names[0][..3]);
+    let (from, until) = (number(from).ok_or_else(wrong)?, number(until).ok_or_else(wrong)?);
+    let last = i8::try_from(names.len()).unwrap_or(i8::MAX);
+    Ok(if from <= until { vec![from..=until] } else { vec![from..=last, 1..=until] })
+}
+
+/// `1`, `-1`, `1..15`, `-3..-1`.
+fn days(text: &str) -> Result<Vec<RangeInclusive<i8>>, String> {
+    let wrong = || format!("{text:?} is no day of a month; write \"15\", \"-1\" for the last, or \"-3..-1\"");
+    let day = |text: &str| text.parse().ok().filter(|day: &i8| (1..=31).contains(&day.unsigned_abs()));
+    let (from, until) = text.split_once("..").unwrap_or((text, text));
+    let (from, until): (i8, i8) = (day(from).ok_or_else(wrong)?, day(until).ok_or_else(wrong)?);
+    // As in Alertmanager: a range that can be empty in every month is a mistake, one from the end to a day is too.
+    if (from > 0) == (until > 0) && from > until || from < 0 && until > 0 {
+        return Err(format!("{text:?} ends before it begins"));
+    }
+    Ok(vec![from..=until])
+}
+
+/// `2026`, `2026-2028`.
+fn years(text: &str) -> Result<Vec<RangeInclusive<i16>>, String> {
+    let year = |text: &str| text.parse().ok().filter(|year| (1970..=9999).contains(year));
+    let (from, until) = text.split_once('-').unwrap_or((text, text));
+    match (year(from), year(until)) {
+        (Some(from), Some(until)) if from <= until => Ok(vec![from..=until]),
+        _ => Err(format!("{text:?} is no year; write \"2026\" or \"2026-2028\"")),
+    }
+}
