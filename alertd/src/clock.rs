@@ -38,6 +38,12 @@ impl Clock {
     }
 }
 
+/// The wall clock, for what another host compares with its own.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn wall() -> Timestamp {
+    Timestamp::now()
+}
+
 /// Measures how long something takes, for the metrics.
 pub struct Stopwatch(Instant);
 

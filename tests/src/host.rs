@@ -7,8 +7,12 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
+use dogwatch_daemon::unix_http::Client;
+use dogwatch_wire::{Batch, BatchReply, Event, EventKind, PROTOCOL, ServiceState, State, Transition};
+use jiff::Timestamp;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -191,6 +195,39 @@ impl Host {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "alertctl {arguments:?}: {}", words(&output));
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("alertctl {arguments:?}: {error}: {said}"))
+    }
+
+    /// Says to alertd what an agent on `host` would say of one service; `seq` goes up with each of that host.
+    ///
+    /// # Panics
+    /// If alertd does not take it.
+    pub async fn report(&self, host: &str, service: &str, state: State, seq: u64) {
+        let now = ServiceState {
+            service: service.into(),
+            state,
+            since: Timestamp::UNIX_EPOCH,
+            flapping: false,
+            summary: format!("{service} is {}", state.name()),
+            detail: String::new(),
+            perfdata: "used=96%;80;90".into(),
+            labels: [].into(),
+            annotations: [("runbook".to_owned(), "https://wiki.example/disk".to_owned())].into(),
+        };
+        let from = if state == State::Ok { State::Critical } else { State::Ok };
+        let kind = EventKind::Transition(Transition { from, now });
+        let batch = Batch {
+            protocol: PROTOCOL,
+            agent: format!("id-{host}"),
+            host: host.into(),
+            epoch: "e1".into(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            events: vec![Event { seq, at: Timestamp::UNIX_EPOCH, kind }],
+            heartbeat: None,
+            states: None,
+        };
+        let client = Client::new(self.alertd_socket(), Duration::from_secs(20));
+        let reply: BatchReply = client.post("/v1/agent/batch", &batch).await.expect("alertd takes the batch");
+        assert_eq!(reply.acked_seq, seq);
     }
 
     /// The logs of all that ran, for a failed test.

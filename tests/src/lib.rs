@@ -5,6 +5,7 @@
 //! | [`process`] | starts the workspace's binaries and Debian's, awaits conditions, ends what it started |
 //! | [`host`] | alertd, agent and cache of one host, their configs, `alertctl` |
 //! | [`http`] | a GET |
+//! | [`http_server`] | a stand-in for HTTP receivers, judges for Slack and ntfy, TLS |
 //! | [`mail_server`] | OpenSMTPD, plain and with STARTTLS and login |
 //! | [`pagerduty`] | a stand-in that keeps the Events API v2's rules |
 //! | [`certificates`] | a private authority and a certificate for loopback |
@@ -29,6 +30,7 @@ pub mod drill;
 pub mod herd;
 pub mod host;
 pub mod http;
+pub mod http_server;
 pub mod mail_server;
 pub mod pagerduty;
 pub mod plain_cache;

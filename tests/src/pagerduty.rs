@@ -3,6 +3,7 @@
 //! Written from the API's documentation, apart from the code under test: required fields, allowed values, limits.
 
 use std::{
+    collections::VecDeque,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
@@ -24,8 +25,10 @@ pub struct PagerDuty {
 struct Seen {
     accepted: Vec<Value>,
     refused: Vec<String>,
-    /// Answers 503 to this many events before it takes one.
-    busy_for: u32,
+    /// Answered to the next events before one is looked at.
+    instead: VecDeque<u16>,
+    /// Answered to all events since, in order.
+    answered: Vec<u16>,
 }
 
 impl PagerDuty {
@@ -58,7 +61,17 @@ impl PagerDuty {
 
     /// Answers 503 to the next `events` events.
     pub fn be_busy_for(&self, events: u32) {
-        lock(&self.seen).busy_for = events;
+        self.answer_next(&vec![503; events as usize]);
+    }
+
+    /// Answers these to the next events, whatever they say.
+    pub fn answer_next(&self, statuses: &[u16]) {
+        lock(&self.seen).instead.extend(statuses);
+    }
+
+    /// What all events were answered, in order.
+    pub fn answered(&self) -> Vec<u16> {
+        lock(&self.seen).answered.clone()
     }
 }
 
@@ -103,9 +116,14 @@ fn request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
 }
 
 fn answer(line: &str, body: &[u8], seen: &mut Seen) -> (u16, String) {
-    if seen.busy_for > 0 {
-        seen.busy_for -= 1;
-        return (503, "{\"status\":\"busy\"}".into());
+    let answer = judged(line, body, seen);
+    seen.answered.push(answer.0);
+    answer
+}
+
+fn judged(line: &str, body: &[u8], seen: &mut Seen) -> (u16, String) {
+    if let Some(status) = seen.instead.pop_front() {
+        return (status, "{\"status\":\"as told\"}".into());
     }
     let checked =
         if line == "POST /v2/enqueue HTTP/1.1" { check(body) } else { Err(format!("request {line:?}")) };

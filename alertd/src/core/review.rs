@@ -270,8 +270,11 @@ impl Core {
         now: Timestamp,
     ) {
         let words = |key: &AlertKey| self.alerts.get(key).map(Alert::to_notified);
+        // An ack tells nothing new of the alerts, but which ones they are.
+        let known = (kind == Kind::Acknowledged).then(|| self.expected(incident, receiver));
+        let named = known.unwrap_or_else(|| says.firing.iter().cloned().collect());
         let mut firing: Vec<(_, NotifiedAlert)> =
-            says.firing.iter().filter_map(|(key, claim)| Some((*claim, words(key)?))).collect();
+            named.iter().filter_map(|(key, claim)| Some((*claim, words(key)?))).collect();
         firing.sort_by_key(|(claim, alert)| (std::cmp::Reverse(*claim), alert.since));
         let firing = firing.into_iter().map(|(_, alert)| alert).collect();
         let resolved = says.resolved.iter().filter_map(words).collect();

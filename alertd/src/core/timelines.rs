@@ -102,6 +102,16 @@ fn a_normal_ack_ends_with_any_change_of_state_and_the_policy_begins_again() {
 }
 
 #[test]
+fn word_of_an_ack_names_the_alerts_that_its_reader_knows_of() {
+    let disk = "C . . O .";
+    let acks = ". n . . .";
+    let mail = "P A . R .";
+    let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk), ("ack", acks)], &[("mail", mail)]);
+    let said = &world.heard[1].notification;
+    assert_eq!((said.firing[0].labels["service"].as_str(), said.resolved.len()), ("disk", 0));
+}
+
+#[test]
 fn a_sticky_ack_holds_until_all_is_well() {
     let disk = "W . . C . . W . . . O . C";
     let acks = ". s . . . . . . . . . . .";

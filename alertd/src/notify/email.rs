@@ -16,7 +16,6 @@
 //! Not done: finding the recipient's mail server (MX). Mail goes to the relay that the config names.
 
 use std::{
-    collections::VecDeque,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -24,11 +23,13 @@ use std::{
 };
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
-use lettre::{Address, message::Mailbox};
+use lettre::message::Mailbox;
 use serde::Deserialize;
 
 use super::{
-    Accepted, DeliveryError, Notification, mail,
+    Accepted, DeliveryError, Notification,
+    delivered::Delivered,
+    mail,
     receiver::Sender,
     secret::SecretFile,
     smtp::{Refusal, Session},
@@ -197,7 +198,8 @@ impl Email {
         at: &Mutex<&'static str>,
     ) -> Result<Accepted, DeliveryError> {
         let from = self.from(sender)?;
-        let waiting: Vec<_> = self.to.iter().filter(|to| !self.delivered.has(&told.id, to)).collect();
+        let waiting: Vec<_> =
+            self.to.iter().filter(|to| !self.delivered.has(&told.id, to.email.as_ref())).collect();
         if waiting.is_empty() {
             return Ok(Accepted { provider_id: None });
         }
@@ -208,7 +210,7 @@ impl Email {
             let bytes = mail::message(told, &from, to, sender)?.formatted();
             match session.deliver(&from.email, &to.email, &bytes).await {
                 Ok(reply) => {
-                    self.delivered.note(&told.id, to);
+                    self.delivered.note(&told.id, to.email.as_ref());
                     outcome.accepted = true;
                     outcome.said.push(words::line(&reply, 120));
                 }
@@ -267,27 +269,6 @@ impl Outcome {
 
 fn retry(reason: String) -> DeliveryError {
     DeliveryError::Retry { after: None, reason }
-}
-
-/// Who has got which notification already, the newest [`Delivered::MAX`].
-#[derive(Debug, Default)]
-struct Delivered(Mutex<VecDeque<(String, Address)>>);
-
-impl Delivered {
-    const MAX: usize = 1_000;
-
-    fn has(&self, id: &str, to: &Mailbox) -> bool {
-        let delivered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        delivered.iter().any(|(got, address)| got == id && *address == to.email)
-    }
-
-    fn note(&self, id: &str, to: &Mailbox) {
-        let mut delivered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if delivered.len() == Self::MAX {
-            delivered.pop_front();
-        }
-        delivered.push_back((id.to_owned(), to.email.clone()));
-    }
 }
 
 #[cfg(test)]

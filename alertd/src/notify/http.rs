@@ -1,11 +1,13 @@
-//! The HTTPS client that PagerDuty and webhooks share: POST, a deadline, a bounded answer, and what a status means.
+//! The HTTPS client that receivers share: POST, a deadline, a bounded answer, and what a status means.
 //!
 //! TLS by rustls with ring; certificates are checked against the host's own store, loaded at the first `https` use, so a
-//! host without `ca-certificates` can still reach an `http` endpoint. One connection a request: notifications are rare
+//! host without `ca-certificates` can still reach an `http` endpoint. A receiver's `ca_file` is trusted besides, and read at
+//! each use: an authority that was renewed needs no reload. One connection a request: notifications are rare
 //! and a kept connection that the other side has dropped would cost a retry. Redirects are not followed: a receiver
 //! that moved is for the operator to see.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -22,8 +24,12 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rustls::{ClientConfig, crypto::ring};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::{
+    ClientConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use rustls_platform_verifier::Verifier;
 
 use super::{DeliveryError, words};
 
@@ -37,6 +43,27 @@ type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub(super) struct Http {
     plain: Client<HttpConnector, Full<Bytes>>,
     secure: Arc<OnceLock<Https>>,
+}
+
+/// Where a receiver is, and whom to believe that it is that one.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    pub(super) url: Uri,
+    /// PEM file with further authorities to trust.
+    pub(super) ca_file: Option<PathBuf>,
+}
+
+impl Endpoint {
+    /// Reads it from the config; `secret` as in [`url`].
+    pub(super) fn resolve(
+        text: &Spanned<String>,
+        ca_file: Option<Spanned<PathBuf>>,
+        secret: bool,
+        source: &Source,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        Some(Self { url: url(text, secret, source, problems)?, ca_file: ca_file.map(Spanned::into_inner) })
+    }
 }
 
 /// What came back.
@@ -60,21 +87,21 @@ impl Http {
     /// Sends JSON and reads the answer, all within `deadline`.
     pub(super) async fn post(
         &self,
-        url: &Uri,
+        to: &Endpoint,
         headers: &[(HeaderName, String)],
         body: Vec<u8>,
         deadline: Duration,
     ) -> Result<Answer, DeliveryError> {
-        let request = request(url, headers, body)?;
-        tokio::time::timeout(deadline, self.exchange(request))
+        let request = request(&to.url, headers, body)?;
+        tokio::time::timeout(deadline, self.exchange(request, to))
             .await
-            .unwrap_or_else(|_| Err(retry(format!("{} gave no answer within {deadline:?}", endpoint(url)))))
+            .unwrap_or_else(|_| Err(retry(format!("{} gave no answer within {deadline:?}", shown(&to.url)))))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, DeliveryError> {
-        let to = endpoint(request.uri());
+    async fn exchange(&self, request: Request<Full<Bytes>>, at: &Endpoint) -> Result<Answer, DeliveryError> {
+        let to = shown(request.uri());
         let sent = if request.uri().scheme_str() == Some("https") {
-            self.secure()?.request(request).await
+            self.secure(at).await?.request(request).await
         } else {
             self.plain.request(request).await
         };
@@ -86,29 +113,48 @@ impl Http {
         Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body })
     }
 
-    fn secure(&self) -> Result<&Https, DeliveryError> {
-        if let Some(client) = self.secure.get() {
-            return Ok(client);
+    async fn secure(&self, to: &Endpoint) -> Result<Https, DeliveryError> {
+        if let Some(path) = &to.ca_file {
+            let wrong = |error: &dyn std::fmt::Display| DeliveryError::Rejected {
+                reason: format!("cannot read ca_file {}: {error}", path.display()),
+            };
+            let pem = tokio::fs::read(path).await.map_err(|error| wrong(&error))?;
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            let found = found.map_err(|error| wrong(&error))?;
+            if found.is_empty() {
+                return Err(wrong(&"it holds no certificate in PEM"));
+            }
+            return client(found);
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(BuilderVerifierExt::with_platform_verifier)
-            .map_err(|error| {
-                retry(format!("cannot load this host's certificate store; install ca-certificates: {error}"))
-            })?
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Ok(self.secure.get_or_init(|| client))
+        if let Some(client) = self.secure.get() {
+            return Ok(client.clone());
+        }
+        let client = client(Vec::new())?;
+        Ok(self.secure.get_or_init(|| client).clone())
     }
+}
+
+/// A client that trusts this host's authorities and `further` ones.
+fn client(further: Vec<CertificateDer<'static>>) -> Result<Https, DeliveryError> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Verifier::new_with_extra_roots(further, Arc::clone(&provider)).map_err(|error| {
+        retry(format!("cannot load this host's certificate store; install ca-certificates: {error}"))
+    })?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| retry(format!("cannot set up TLS: {error}")))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 
 impl Answer {
     /// What an answer that is no success asks for: 408, 425, 429 and 5xx pass, other 4xx and redirects stay.
-    pub(super) fn into_error(self, url: &Uri) -> DeliveryError {
+    pub(super) fn into_error(self, to: &Endpoint) -> DeliveryError {
         let said = words::line(&String::from_utf8_lossy(&self.body), 300);
-        let reason = format!("{} answered {}: {said}", endpoint(url), self.status);
+        let reason = format!("{} answered {}: {said}", shown(&to.url), self.status);
         let reason = reason.trim_end_matches([':', ' ']).to_owned();
         match self.status.as_u16() {
             408 | 425 | 500..=599 => DeliveryError::Retry { after: self.retry_after, reason },
@@ -121,30 +167,29 @@ impl Answer {
 /// What a 429 without `Retry-After` means (PagerDuty suggests tries 30 s apart).
 const TOO_MANY_PAUSE: Duration = Duration::from_secs(30);
 
-/// Reads a URL from the config. `http` is refused when `secret` says that a secret travels with it, except to this host.
+/// Reads a URL from the config; see [`safe_url`].
 pub(super) fn url(
     text: &Spanned<String>,
     secret: bool,
     source: &Source,
     problems: &mut Problems,
 ) -> Option<Uri> {
-    let mut wrong = |message: String| {
-        problems.add(source, text.span(), message);
-        None
-    };
-    let Ok(uri) = text.get_ref().parse::<Uri>() else {
-        return wrong(format!("{:?} is not a URL; write https://HOST/PATH", text.get_ref()));
-    };
+    safe_url(text.get_ref(), secret).map_err(|message| problems.add(source, text.span(), message)).ok()
+}
+
+/// Reads a URL. `http` is refused when `secret` says that a secret travels with it, except to this host.
+pub(super) fn safe_url(text: &str, secret: bool) -> Result<Uri, String> {
+    let uri = text.parse::<Uri>().map_err(|_| format!("{text:?} is not a URL; write https://HOST/PATH"))?;
     let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
-        return wrong(format!("{:?} names no host; write https://HOST/PATH", text.get_ref()));
+        return Err(format!("{text:?} names no host; write https://HOST/PATH"));
     };
     let local = host == "localhost"
         || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match uri.scheme_str() {
-        Some("https") => Some(uri),
-        Some("http") if local || !secret => Some(uri),
-        Some("http") => wrong("a secret must not travel in the clear; write https://".into()),
-        _ => wrong(format!("{:?} is neither http:// nor https://", text.get_ref())),
+        Some("https") => Ok(uri),
+        Some("http") if local || !secret => Ok(uri),
+        Some("http") => Err("a secret must not travel in the clear; write https://".into()),
+        _ => Err(format!("{text:?} is neither http:// nor https://")),
     }
 }
 
@@ -174,7 +219,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Scheme, host and port: a path or a query may be a secret.
-pub(super) fn endpoint(url: &Uri) -> String {
+pub(super) fn shown(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or("?"))
         + &url.port().map(|port| format!(":{port}")).unwrap_or_default()
 }
@@ -246,12 +291,16 @@ pub(super) mod tests {
         builder.body(body.clone().into()).unwrap()
     }
 
+    pub(in crate::notify) fn at(url: &str) -> Endpoint {
+        Endpoint { url: url.parse().unwrap(), ca_file: None }
+    }
+
     const DEADLINE: Duration = Duration::from_secs(10);
 
     async fn error_of(status: u16, headers: &[(&'static str, &'static str)]) -> DeliveryError {
         let server = Server::start(status, headers, "sorry\r\nmate").await;
-        let url = server.url.parse().unwrap();
-        Http::default().post(&url, &[], b"{}".to_vec(), DEADLINE).await.unwrap().into_error(&url)
+        let to = at(&server.url);
+        Http::default().post(&to, &[], b"{}".to_vec(), DEADLINE).await.unwrap().into_error(&to)
     }
 
     #[tokio::test]
@@ -285,9 +334,9 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_mute_or_absent_endpoint_is_tried_again() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let to = at(&format!("http://{}/", listener.local_addr().unwrap()));
         let http = Http::default();
-        let post = || http.post(&url, &[], Vec::new(), Duration::from_millis(200));
+        let post = || http.post(&to, &[], Vec::new(), Duration::from_millis(200));
         let error = post().await.unwrap_err();
         assert!(
             matches!(&error, DeliveryError::Retry { reason, .. } if reason.contains("within 200ms")),
@@ -300,8 +349,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn an_endless_answer_is_cut() {
         let server = Server::start(202, &[], &"x".repeat(ANSWER_BYTES_MAX + 1)).await;
-        let url = server.url.parse().unwrap();
-        let answer = Http::default().post(&url, &[], Vec::new(), DEADLINE).await.unwrap();
+        let answer = Http::default().post(&at(&server.url), &[], Vec::new(), DEADLINE).await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.body.len()), (202, 0));
     }
 

@@ -23,7 +23,7 @@ use lettre::{
 use ring::digest::{SHA256, digest};
 
 use super::{
-    DeliveryError, Kind, Notification, NotifiedAlert,
+    DeliveryError, Kind, Notification, NotifiedAlert, facts,
     receiver::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
@@ -40,7 +40,7 @@ pub fn message(
 ) -> Result<Message, DeliveryError> {
     let domain = from.email.domain();
     let root = format!("<{}.incident@{domain}>", hex_of(&told.dedup_key));
-    let text = facts(told, sender);
+    let text = text_of(told, sender);
     let parts = MultiPart::alternative()
         .boundary(format!("dogwatch-{}", hex_of(&told.id)))
         .singlepart(part(ContentType::TEXT_PLAIN, text.plain()))
@@ -118,7 +118,7 @@ struct Section {
     block: Vec<String>,
 }
 
-fn facts(told: &Notification, sender: &Sender) -> Text {
+fn text_of(told: &Notification, sender: &Sender) -> Text {
     let mut sections = Vec::new();
     let alerts = told.firing.iter().chain(&told.resolved);
     sections.extend(alerts.take(ALERTS_MAX).map(|alert| section(alert, told, sender)));
@@ -134,34 +134,15 @@ fn facts(told: &Notification, sender: &Sender) -> Text {
             "This is a test. If you can read it, alerts reach you here. Nothing is wrong.".into(),
         ));
     }
-    Text { headline: words::title(told), colour: colour(told), sections, foot: foot(told, sender) }
+    Text { headline: words::title(told), colour: colour(told), sections, foot: facts::how_on(told, sender) }
 }
 
 fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Section {
-    let mut rows = Vec::new();
-    let mut row = |name: &str, value: String| {
-        if !value.is_empty() {
-            rows.push((words::line(name, 40), value));
-        }
-    };
-    let until = alert.resolved_at.unwrap_or(told.created_at);
-    let since = words::clock_time(alert.since, &sender.zone);
-    match alert.resolved_at {
-        None => row("since", format!("{since} ({})", words::age(alert.since, until))),
-        Some(at) => {
-            row("was", format!("{since} to {}", words::clock_time(at, &sender.zone)));
-            row("lasted", words::age(alert.since, until));
-        }
-    }
-    row("value", words::line(&alert.perfdata, 500));
-    for (name, value) in alert.annotations.iter().take(20) {
-        row(name, words::line(value, 500));
-    }
     let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
     Section {
         head: format!("{state} {}", words::alert_name(alert)),
         line: words::line(&alert.summary, 1_000),
-        rows,
+        rows: facts::rows(alert, told, sender),
         block: words::block(&alert.detail, DETAIL_LINES_MAX),
     }
 }
@@ -184,28 +165,6 @@ impl Section {
     fn only(line: String) -> Self {
         Self { head: String::new(), line, rows: Vec::new(), block: Vec::new() }
     }
-}
-
-fn foot(told: &Notification, sender: &Sender) -> Vec<(&'static str, String)> {
-    let number = told.incident;
-    let mut foot = Vec::new();
-    if let Some(ack) = &told.ack {
-        let at = words::clock_time(ack.at, &sender.zone);
-        let comment = words::line(&ack.comment, 300);
-        let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
-        foot.push(("acked", format!("by {} at {at}{said}", words::line(&ack.author, 80))));
-    }
-    if number > 0 {
-        let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
-        if open && told.ack.is_none() {
-            foot.push(("ack", format!("alertctl ack {number}   (on {})", words::line(&sender.host, 80))));
-        }
-        foot.push(("why", format!("alertctl why {number}")));
-    } else {
-        foot.push(("all", format!("alertctl status   (on {})", words::line(&sender.host, 80))));
-    }
-    foot.push(("sent", words::why_told(told)));
-    foot
 }
 
 fn colour(told: &Notification) -> &'static str {
@@ -305,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_mail_says_what_where_since_when_what_to_do_and_how_to_ack() {
-        let text = facts(&problem(), &sender()).plain();
+        let text = text_of(&problem(), &sender()).plain();
         assert_eq!(
             text,
             "[#4711] CRITICAL web1/disk: /var 96% used\n\
@@ -313,7 +272,7 @@ mod tests {
              CRITICAL web1/disk\n\
              /var 96% used\n\
              \x20 since    02:12 Sat 21 Nov 2026 UTC (4 min)\n\
-             \x20 value    /var=96%;80;90\n\
+             \x20 value    /var 96% (warning above 80, critical above 90)\n\
              \x20 note     ask storage first\n\
              \x20 runbook  https://wiki.example/disk\n\
              \x20   /var 96% of 20 GiB\n\
@@ -361,7 +320,7 @@ mod tests {
         let mail = formatted(&told);
         let head = mail.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
-        let text = facts(&told, &sender());
+        let text = text_of(&told, &sender());
         assert!(!text.html().contains("<script>"), "{}", text.html());
         assert!(!text.html().contains("href=\"javascript"));
         assert!(!text.plain().contains('\u{202e}'));
@@ -372,7 +331,7 @@ mod tests {
         let mut told = problem();
         told.firing[0].summary = "ü".repeat(5_000);
         told.firing = vec![told.firing[0].clone(); 400];
-        let text = facts(&told, &sender()).plain();
+        let text = text_of(&told, &sender()).plain();
         assert!(text.contains("… and 375 more alerts"));
         assert!(formatted(&told).split("\r\n").all(|line| line.len() <= 998), "RFC 5321 §4.5.3.1.6");
         assert!(formatted(&told).is_ascii(), "no 8BITMIME needed");

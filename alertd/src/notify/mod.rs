@@ -7,10 +7,13 @@
 //! | --- | --- |
 //! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
 //! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
+//! | `facts` | what is known of an alert, how to go on: rows under the headline, the same in every receiver |
 //! | [`mail`] | the words as a MIME message |
 //! | [`email`] | a mail by SMTP |
 //! | [`maildir`] | a mail as a file |
 //! | [`pagerduty`] | Events API v2 |
+//! | [`slack`] | incoming webhooks of Slack, Mattermost and the like |
+//! | [`ntfy`] | push messages to phones |
 //! | [`webhook`] | signed JSON, its schema |
 //! | [`exec`] | a program of one's own |
 //!
@@ -22,14 +25,21 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod delivered;
 pub mod email;
 pub mod exec;
+mod facts;
 mod http;
 pub mod mail;
 pub mod maildir;
+pub mod ntfy;
 pub mod pagerduty;
+mod perfdata;
 pub mod receiver;
+#[cfg(test)]
+mod schema;
 mod secret;
+pub mod slack;
 mod smtp;
 pub mod webhook;
 pub mod words;

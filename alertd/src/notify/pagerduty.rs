@@ -3,12 +3,18 @@
 //! ```toml
 //! [receiver.pager.pagerduty]
 //! routing_key_file = "/etc/dogwatch/pagerduty.key"   # the integration's 32 characters
+//! dedup = "alert"                                    # default: "incident"
 //! ```
 //!
-//! One alertd incident is one PagerDuty incident, by `dedup_key`; a repeat after a crash joins it instead of paging
-//! twice. Problem, update and reminder *trigger*, an ack *acknowledges*, a recovery *resolves*. PagerDuty does not page
-//! again for what joins an open incident: new alerts of a group show in its log only. A digest and a test trigger
-//! incidents of their own that a person resolves.
+//! With `dedup = "incident"` one alertd incident is one PagerDuty incident, by `dedup_key`; a repeat after a crash joins it
+//! instead of paging twice. Problem, update and reminder *trigger*, an ack *acknowledges*, a recovery *resolves*. PagerDuty
+//! does not page again for what joins an open incident: new alerts of a group show in its log only.
+//!
+//! With `dedup = "alert"` each alert of the group is a PagerDuty incident of its own, known by the incident's key and the
+//! alert's labels: a new alert pages, and each resolves by itself. That is one event an alert; PagerDuty takes about 120 a
+//! minute, so it is for groups of tens. What has been taken of a notification is not sent again when the rest is retried.
+//!
+//! A digest and a test trigger incidents of their own that a person resolves.
 //!
 //! | alertd | severity |
 //! | --- | --- |
@@ -17,7 +23,7 @@
 //! | WARNING | warning |
 //! | OK, test | info |
 
-use std::{path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::State;
@@ -26,7 +32,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, http, mail,
+    Accepted, DeliveryError, Kind, Notification, NotifiedAlert,
+    delivered::Delivered,
+    http::{self, Endpoint},
+    mail,
     receiver::Sender,
     secret::SecretFile,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
@@ -39,6 +48,19 @@ pub struct File {
     pub routing_key_file: Spanned<PathBuf>,
     /// Default: PagerDuty's own.
     pub url: Option<Spanned<String>>,
+    /// PEM file with further authorities to trust, for a `url` with a private one.
+    pub ca_file: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub dedup: Dedup,
+}
+
+/// What is one incident at PagerDuty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dedup {
+    Alert,
+    #[default]
+    Incident,
 }
 
 const EVENTS_URL: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -51,16 +73,21 @@ const EVENT_BYTES_MAX: usize = 500_000;
 #[derive(Debug, Clone)]
 pub struct PagerDuty {
     routing_key: SecretFile,
-    url: Uri,
+    to: Endpoint,
+    dedup: Dedup,
+    delivered: Arc<Delivered>,
 }
 
 impl File {
     pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<PagerDuty> {
-        let url = match self.url {
-            Some(url) => http::url(&url, true, source, problems)?,
-            None => Uri::from_static(EVENTS_URL),
+        let to = match self.url {
+            Some(url) => Endpoint::resolve(&url, self.ca_file, true, source, problems)?,
+            None => {
+                Endpoint { url: Uri::from_static(EVENTS_URL), ca_file: self.ca_file.map(Spanned::into_inner) }
+            }
         };
-        Some(PagerDuty { routing_key: SecretFile::new(self.routing_key_file.into_inner()), url })
+        let routing_key = SecretFile::new(self.routing_key_file.into_inner());
+        Some(PagerDuty { routing_key, to, dedup: self.dedup, delivered: Arc::default() })
     }
 }
 
@@ -74,14 +101,47 @@ impl PagerDuty {
     ) -> Result<Accepted, DeliveryError> {
         let rejected = |reason: String| DeliveryError::Rejected { reason };
         let key = self.routing_key.read().map_err(rejected)?;
-        let body = event(told, sender, &key)?;
-        let answer = http.post(&self.url, &[], body, deadline).await?;
-        if answer.status.as_u16() != 202 {
-            return Err(answer.into_error(&self.url));
-        }
-        let reply = serde_json::from_slice::<Reply>(&answer.body).ok().and_then(|reply| reply.dedup_key);
-        Ok(Accepted { provider_id: reply.map(|key| words::line(&key, DEDUP_KEY_CHARS_MAX)) })
+        let parts = parts(told, self.dedup);
+        let mut taken = None;
+        let all = async {
+            for part in &parts {
+                let name = dedup_key(part);
+                if parts.len() > 1 && self.delivered.has(&told.id, &name) {
+                    continue;
+                }
+                let answer = http.post(&self.to, &[], event(part, sender, &key)?, deadline).await?;
+                if answer.status.as_u16() != 202 {
+                    return Err(answer.into_error(&self.to));
+                }
+                self.delivered.note(&told.id, &name);
+                taken = serde_json::from_slice::<Reply>(&answer.body).ok().and_then(|reply| reply.dedup_key);
+            }
+            Ok(())
+        };
+        tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| {
+            let reason = format!("{} took not all events within {deadline:?}", http::shown(&self.to.url));
+            Err(DeliveryError::Retry { after: None, reason })
+        })?;
+        let provider_id = taken.map(|key| words::line(&key, DEDUP_KEY_CHARS_MAX));
+        Ok(Accepted { provider_id: provider_id.filter(|_| parts.len() == 1) })
     }
+}
+
+/// What to send for one notification, each an event of its own.
+fn parts(told: &Notification, dedup: Dedup) -> Vec<Cow<'_, Notification>> {
+    if dedup == Dedup::Incident || matches!(told.kind, Kind::Digest | Kind::Test) {
+        return vec![Cow::Borrowed(told)];
+    }
+    let part = |alert: &NotifiedAlert, kind: Kind| {
+        let labels: Vec<_> = alert.labels.iter().map(|(name, value)| format!("{name}\x1f{value}")).collect();
+        let alert = vec![alert.clone()];
+        let (firing, resolved) =
+            if kind == Kind::Recovery { (Vec::new(), alert) } else { (alert, Vec::new()) };
+        let dedup_key = format!("{}/{}", told.dedup_key, mail::hex_of(&labels.join("\x1e")));
+        Cow::Owned(Notification { dedup_key, kind, firing, resolved, ..told.clone() })
+    };
+    let firing = told.firing.iter().map(|alert| part(alert, told.kind));
+    firing.chain(told.resolved.iter().map(|alert| part(alert, Kind::Recovery))).collect()
 }
 
 #[derive(Deserialize)]
@@ -333,8 +393,12 @@ mod tests {
         std::fs::write(&key, "secret-key\n").unwrap();
         let send = async |status, body: &str| {
             let server = http::tests::Server::start(status, &[], body).await;
-            let pager =
-                PagerDuty { routing_key: SecretFile::new(key.clone()), url: server.url.parse().unwrap() };
+            let pager = PagerDuty {
+                routing_key: SecretFile::new(key.clone()),
+                to: http::tests::at(&server.url),
+                dedup: Dedup::Incident,
+                delivered: Arc::default(),
+            };
             let result =
                 pager.send(&problem(), &sender(), &http::Http::default(), Duration::from_secs(10)).await;
             let sent: Value = serde_json::from_slice(&server.requests()[0].1).unwrap();
@@ -348,6 +412,54 @@ mod tests {
         assert!(matches!(&error, DeliveryError::Rejected { reason } if reason.contains("invalid event")));
         assert!(!error.to_string().contains("secret-key"));
         assert!(matches!(send(429, "").await.unwrap_err(), DeliveryError::Retry { after: Some(_), .. }));
+    }
+
+    #[tokio::test]
+    async fn each_alert_can_be_an_incident_of_its_own_and_what_was_taken_is_not_sent_again() {
+        let mut told = problem();
+        let mut other = told.firing[0].clone();
+        other.labels.insert("host".into(), "web2".into());
+        let mut gone = other.clone();
+        gone.labels.insert("host".into(), "web3".into());
+        told.firing.push(other);
+        told.resolved = vec![gone];
+        told.kind = Kind::Update;
+        let of = |told: &Notification| -> Vec<(String, &'static str)> {
+            let parts = parts(told, Dedup::Alert);
+            parts
+                .iter()
+                .map(|part| (dedup_key(part), event_with(part, &sender(), "", Detail::None).action))
+                .collect()
+        };
+        let events = of(&told);
+        assert_eq!(events.iter().map(|event| event.1).collect::<Vec<_>>(), ["trigger", "trigger", "resolve"]);
+        assert!(events.iter().all(|event| event.0.starts_with("alertd/web1/4711/")), "{events:?}");
+        assert!(events[0].0 != events[1].0 && events[1].0 != events[2].0);
+        // An ack and the recovery are of the same incidents.
+        told.resolved = Vec::new();
+        told.kind = Kind::Acknowledged;
+        assert_eq!(of(&told), [(events[0].0.clone(), "acknowledge"), (events[1].0.clone(), "acknowledge")]);
+        told.resolved = std::mem::take(&mut told.firing);
+        told.kind = Kind::Recovery;
+        assert_eq!(of(&told), [(events[0].0.clone(), "resolve"), (events[1].0.clone(), "resolve")]);
+
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "secret-key\n").unwrap();
+        let server = http::tests::Server::start(202, &[], "{}").await;
+        let pager = PagerDuty {
+            routing_key: SecretFile::new(key),
+            to: http::tests::at(&server.url),
+            dedup: Dedup::Alert,
+            delivered: Arc::default(),
+        };
+        let send =
+            || async { pager.send(&told, &sender(), &http::Http::default(), Duration::from_secs(10)).await };
+        pager.delivered.note(&told.id, &events[0].0);
+        send().await.unwrap();
+        assert_eq!(server.requests().len(), 1, "the first was taken before");
+        send().await.unwrap();
+        assert_eq!(server.requests().len(), 1);
     }
 
     fn json_of(told: &Notification) -> Value {

@@ -11,7 +11,9 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
-use super::{Accepted, DeliveryError, Notification, email, exec, http::Http, maildir, pagerduty, webhook};
+use super::{
+    Accepted, DeliveryError, Notification, email, exec, http::Http, maildir, ntfy, pagerduty, slack, webhook,
+};
 use crate::config::RateFile;
 
 /// One `[receiver.NAME]` as written.
@@ -25,7 +27,9 @@ pub struct ReceiverFile {
     pub email: Option<email::File>,
     pub exec: Option<exec::File>,
     pub maildir: Option<maildir::File>,
+    pub ntfy: Option<ntfy::File>,
     pub pagerduty: Option<pagerduty::File>,
+    pub slack: Option<slack::File>,
     pub webhook: Option<webhook::File>,
 }
 
@@ -35,7 +39,9 @@ pub enum Receiver {
     Email(email::Email),
     Exec(exec::Exec),
     Maildir(maildir::Maildir),
+    Ntfy(ntfy::Ntfy),
     PagerDuty(pagerduty::PagerDuty),
+    Slack(slack::Slack),
     Webhook(webhook::Webhook),
 }
 
@@ -59,8 +65,14 @@ impl ReceiverFile {
         if let Some(file) = self.maildir {
             found.push(file.resolve(source, problems).map(Receiver::Maildir));
         }
+        if let Some(file) = self.ntfy {
+            found.push(file.resolve(source, problems).map(Receiver::Ntfy));
+        }
         if let Some(file) = self.pagerduty {
             found.push(file.resolve(source, problems).map(Receiver::PagerDuty));
+        }
+        if let Some(file) = self.slack {
+            found.push(file.resolve(at.clone(), source, problems).map(Receiver::Slack));
         }
         if let Some(file) = self.webhook {
             found.push(file.resolve(source, problems).map(Receiver::Webhook));
@@ -80,7 +92,7 @@ impl ReceiverFile {
     }
 }
 
-const KINDS: [&str; 5] = ["email", "exec", "maildir", "pagerduty", "webhook"];
+const KINDS: [&str; 7] = ["email", "exec", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
 
 impl Receiver {
     /// The table's name: `email`, `pagerduty`, …
@@ -89,7 +101,9 @@ impl Receiver {
             Self::Email(_) => "email",
             Self::Exec(_) => "exec",
             Self::Maildir(_) => "maildir",
+            Self::Ntfy(_) => "ntfy",
             Self::PagerDuty(_) => "pagerduty",
+            Self::Slack(_) => "slack",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -146,6 +160,8 @@ impl Receivers {
                 Receiver::Email(email) => email.send(notification, sender, deadline).await,
                 Receiver::Exec(exec) => exec.send(notification, sender, deadline).await,
                 Receiver::Maildir(maildir) => maildir.send(notification, sender).await,
+                Receiver::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
+                Receiver::Slack(slack) => slack.send(notification, sender, http, deadline).await,
                 Receiver::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
                 Receiver::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
             }

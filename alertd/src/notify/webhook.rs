@@ -3,52 +3,34 @@
 //! ```toml
 //! [receiver.chat.webhook]
 //! url = "https://hooks.example.org/dogwatch"
-//! secret_file = "/etc/dogwatch/webhook.secret"   # signs; one secret a line while you change it
+//! secret_file = "/etc/dogwatch/webhook.secret"   # signs; one secret a line while you change it, the new one first
 //! token_file = "/etc/dogwatch/webhook.token"     # sent as Authorization: Bearer
 //! ```
-//!
-//! | header | value |
-//! | --- | --- |
-//! | `Content-Type` | `application/json` |
-//! | `X-Dogwatch-Id` | the notification's id: the same on every retry and after a crash; drop what you have seen |
-//! | `X-Dogwatch-Signature` | `v1=HEX`, HMAC-SHA256 over the body's bytes; comma between several, one a secret |
 //!
 //! Any 2xx is taken as accepted; 408, 425, 429 (`Retry-After` is obeyed), 5xx and silence are tried again; the rest is
 //! refused for good and goes to the operator.
 //!
-//! The body, version 1 (fields may be added, never changed; `exec` gets the same on its stdin):
-//!
-//! | field | what |
-//! | --- | --- |
-//! | `version` | 1 |
-//! | `id`, `dedup_key`, `receiver`, `reason` | text; `dedup_key` is the same for one incident |
-//! | `incident` | number; 0 for a test or a digest |
-//! | `kind` | `problem`, `update`, `reminder`, `recovery`, `acknowledged`, `digest`, `test` |
-//! | `state` | worst firing state: `OK`, `WARNING`, `CRITICAL`, `UNKNOWN` |
-//! | `title` | one line for people |
-//! | `created_at` | RFC 3339, UTC; when it was decided |
-//! | `group` | labels the alerts were grouped by |
-//! | `firing`, `resolved` | lists of `labels`, `annotations`, `state`, `flapping`, `summary`, `detail`, `perfdata`, `since`, `resolved_at` or null |
-//! | `digest` | list of `incident`, `kind`, `title`, `at` |
-//! | `ack` | null, or `author`, `comment`, `at`, `sticky`, `expires_at` or null |
-//! | `sent_by` | host name of alertd |
+//! Headers, signature and body are a contract with programs of others: docs/webhook.md and docs/webhook.schema.json (fields
+//! may be added, never changed). `exec` gets the same body on its stdin.
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::{State, ctl::AckInfo};
-use hyper::{
-    Uri,
-    header::{AUTHORIZATION, HeaderName},
-};
+use hyper::header::{AUTHORIZATION, HeaderName};
 use jiff::Timestamp;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, DigestLine, Kind, Notification, NotifiedAlert, http, mail, receiver::Sender,
-    secret::SecretFile, words,
+    Accepted, DeliveryError, DigestLine, Kind, Notification, NotifiedAlert,
+    http::{self, Endpoint},
+    mail,
+    receiver::Sender,
+    secret::SecretFile,
+    words,
 };
+use crate::clock;
 
 /// `[receiver.NAME.webhook]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,11 +39,13 @@ pub struct File {
     pub url: Spanned<String>,
     pub secret_file: Option<Spanned<PathBuf>>,
     pub token_file: Option<Spanned<PathBuf>>,
+    /// PEM file with further authorities to trust, for a server with a private one.
+    pub ca_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    url: Uri,
+    to: Endpoint,
     secrets: Option<SecretFile>,
     token: Option<SecretFile>,
 }
@@ -69,9 +53,9 @@ pub struct Webhook {
 impl File {
     pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<Webhook> {
         // A signature gives nothing away; a token does.
-        let url = http::url(&self.url, self.token_file.is_some(), source, problems)?;
+        let to = Endpoint::resolve(&self.url, self.ca_file, self.token_file.is_some(), source, problems)?;
         let secret = |path: Spanned<PathBuf>| SecretFile::new(path.into_inner());
-        Some(Webhook { url, secrets: self.secret_file.map(secret), token: self.token_file.map(secret) })
+        Some(Webhook { to, secrets: self.secret_file.map(secret), token: self.token_file.map(secret) })
     }
 }
 
@@ -88,17 +72,19 @@ impl Webhook {
         let mut headers = vec![(HeaderName::from_static("x-dogwatch-id"), mail::token(&told.id))];
         if let Some(secrets) = &self.secrets {
             let secrets = secrets.lines().map_err(rejected)?;
-            headers.push((HeaderName::from_static("x-dogwatch-signature"), signatures(&secrets, &body)));
+            let at = clock::wall().as_second();
+            headers.push((HeaderName::from_static("x-dogwatch-timestamp"), at.to_string()));
+            headers.push((HeaderName::from_static("x-dogwatch-signature"), signatures(&secrets, at, &body)));
         }
         if let Some(token) = &self.token {
             headers.push((AUTHORIZATION, format!("Bearer {}", token.read().map_err(rejected)?)));
         }
-        let answer = http.post(&self.url, &headers, body, deadline).await?;
-        if answer.status.is_success() { Ok(Accepted::default()) } else { Err(answer.into_error(&self.url)) }
+        let answer = http.post(&self.to, &headers, body, deadline).await?;
+        if answer.status.is_success() { Ok(Accepted::default()) } else { Err(answer.into_error(&self.to)) }
     }
 }
 
-/// The message as others read it; see the top of this file.
+/// The message as others read it; see docs/webhook.md.
 #[derive(Serialize)]
 struct Body<'a> {
     version: u32,
@@ -185,11 +171,13 @@ impl<'a> BodyDigestLine<'a> {
     }
 }
 
-/// `v1=HEX`, one for each secret.
-fn signatures(secrets: &[String], body: &[u8]) -> String {
+/// `v1=HEX`, one for each secret: HMAC-SHA256 over `SECONDS.BODY`, so that a message of yesterday cannot be sent again.
+fn signatures(secrets: &[String], at: i64, body: &[u8]) -> String {
     let sign = |secret: &String| {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), body);
-        tag.as_ref().iter().fold(String::from("v1="), |mut hex, byte| {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
+        context.update(format!("{at}.").as_bytes());
+        context.update(body);
+        context.sign().as_ref().iter().fold(String::from("v1="), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
         })
@@ -243,12 +231,13 @@ mod tests {
 
     #[test]
     fn the_signature_is_hmac_sha256_one_for_each_secret() {
-        // RFC 4231, test case 2.
-        let rfc = "v1=5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        let body = b"what do ya want for nothing?";
-        assert_eq!(signatures(&["Jefe".into()], body), rfc);
-        let two = signatures(&["Jefe".into(), "new".into()], body);
-        assert!(two.starts_with(&format!("{rfc},v1=")), "{two}");
+        // printf '1763691360.{"version":1}' | openssl dgst -sha256 -hmac Jefe
+        let one = "v1=5055c080dbc5c5481c38eda85920d2977fb6aaf455a4ffca8afd467cc757a9fb";
+        let body = br#"{"version":1}"#;
+        assert_eq!(signatures(&["Jefe".into()], 1_763_691_360, body), one);
+        let two = signatures(&["Jefe".into(), "old".into()], 1_763_691_360, body);
+        assert!(two.starts_with(&format!("{one},v1=")), "{two}");
+        assert_ne!(signatures(&["Jefe".into()], 1_763_691_361, body), one);
     }
 
     #[tokio::test]
@@ -260,7 +249,7 @@ mod tests {
         };
         let server = http::tests::Server::start(204, &[], "").await;
         let hook = Webhook {
-            url: server.url.parse().unwrap(),
+            to: http::tests::at(&server.url),
             secrets: file("secret", "s1\ns2\n"),
             token: file("token", "t0k\n"),
         };
@@ -273,7 +262,9 @@ mod tests {
         let (headers, body) = &requests[0];
         assert_eq!(headers["x-dogwatch-id"], "n-0192f3a7-2");
         assert_eq!(headers["authorization"], "Bearer t0k");
-        assert_eq!(headers["x-dogwatch-signature"], signatures(&["s1".into(), "s2".into()], body));
+        let at: i64 = headers["x-dogwatch-timestamp"].to_str().unwrap().parse().unwrap();
+        assert!((clock::wall().as_second() - at).abs() < 60, "{at}");
+        assert_eq!(headers["x-dogwatch-signature"], signatures(&["s1".into(), "s2".into()], at, body));
         assert_eq!(requests[0].1, requests[1].1, "a retry says the same");
     }
 

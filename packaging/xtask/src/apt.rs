@@ -15,6 +15,7 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("lintian", "checks the package"),
     ("mmdebstrap", "the lab's root file system"),
     ("monitoring-plugins-basic", "real Nagios plugins"),
+    ("ngircd", "a real IRC server"),
     ("nsd", "a real authoritative server"),
     ("openssl", "certificates for the http and smtp tests"),
     ("opensmtpd", "a real SMTP server"),

@@ -136,7 +136,7 @@ fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     write(&doc.join("copyright"), copyright.as_bytes(), 0o644)?;
     for page in fs::read_dir(sh::root().join("docs"))? {
         let page = page?.path();
-        if page.extension().is_some_and(|extension| extension == "md") {
+        if page.extension().is_some_and(|extension| extension == "md" || extension == "json") {
             let name = page.file_name().context("a file has a name")?;
             write(&doc.join(name), &fs::read(&page)?, 0o644)?;
         }

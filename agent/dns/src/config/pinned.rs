@@ -168,6 +168,9 @@ fn hosts(value: &Value) -> Vec<String> {
                 ("pagerduty", Value::Table(pager)) if !pager.contains_key("url") => {
                     vec!["events.pagerduty.com".to_owned()]
                 }
+                ("slack", Value::Table(chat)) if !chat.contains_key("url") => {
+                    vec!["hooks.slack.com".to_owned()]
+                }
                 _ => hosts(value),
             })
             .collect(),
@@ -244,15 +247,24 @@ mod tests {
              [receiver.local.email]\nserver = \"localhost\"\n[receiver.ip.webhook]\nurl = \"http://192.0.2.1/x\"\n",
         );
         fs::create_dir(folder.path().join("alertd.d")).unwrap();
-        write("alertd.d/chat.toml", "[receiver.chat.webhook]\nurl = \"https://u:p@hooks.example.org/a?b\"\n");
+        write(
+            "alertd.d/chat.toml",
+            "[receiver.chat.webhook]\nurl = \"https://u:p@hooks.example.org/a?b\"\n[receiver.team.slack]\nurl_file = \"/x\"\n",
+        );
         write("alertd.d/broken.toml", "[[[");
         let mut all = Vec::new();
         add_own(&mut all, &folder.path().join("dns.toml"));
         let names: Vec<_> = shown(&all).into_iter().filter(|name| name.ends_with(" A")).collect();
         assert_eq!(
             names,
-            ["alerts.example.org A", "hooks.example.org A", "mail.example.org A", "events.pagerduty.com A"]
+            [
+                "alerts.example.org A",
+                "hooks.example.org A",
+                "hooks.slack.com A",
+                "mail.example.org A",
+                "events.pagerduty.com A"
+            ]
         );
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 10);
     }
 }

@@ -1,0 +1,210 @@
+//! The receivers behind HTTP, with the real alertd: what arrives, in what form, and what comes of each way to be refused.
+
+use std::process::Command;
+
+use dogwatch_tests::{
+    certificates::Certificates,
+    host::{Host, words},
+    http_server::{HttpServer, Request, any_json, ntfy, slack},
+    pagerduty::{PagerDuty, ROUTING_KEY},
+    process::{debian_program, wait_for},
+};
+use dogwatch_wire::State;
+use serde_json::{Value, json};
+
+/// One incident a host, told at once; `receivers` below it.
+fn routed(to: &str, receivers: &str) -> String {
+    format!("[[route]]\nreceiver = \"{to}\"\ngroup_wait = \"0s\"\ngroup_interval = \"0s\"\n\n{receivers}")
+}
+
+#[tokio::test]
+async fn chat_and_phone_are_told_and_a_busy_server_is_asked_again_when_it_said() {
+    let (chat, phone) = (HttpServer::start(slack), HttpServer::start(ntfy));
+    let mut host = Host::new();
+    let url = host.write("slack.url", &format!("{}/services/T0/B0/x\n", chat.url));
+    let token = host.write("ntfy.token", "tk_test\n");
+    host.start_alertd(&format!(
+        "[policy.default]\nstep = [{{ notify = [\"chat\", \"phone\"] }}]\n\
+         [receiver.chat.slack]\nurl_file = \"{}\"\n\
+         [receiver.phone.ntfy]\nurl = \"{}/ops-1\"\ntoken_file = \"{}\"\n",
+        url.display(),
+        phone.url,
+        token.display()
+    ));
+    chat.answer_next(1, 429, "retry-after: 2\r\n");
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("both to be told", || chat.taken().len() == 1 && phone.taken().len() == 1);
+    let said = chat.taken()[0].json();
+    assert_eq!(said["text"], "[#1] CRITICAL web1/disk: disk is CRITICAL");
+    let why = host.ask(&["why", "1"]);
+    let told = &why["notifications"][0];
+    assert_eq!(
+        (&told["receiver"], &told["state"], &told["attempts"]),
+        (&json!("chat"), &json!("accepted"), &json!(2))
+    );
+    let waited =
+        why["decisions"].as_array().unwrap().iter().find(|entry| entry["kind"] == "retrying").unwrap();
+    // What is asked is a least; up to two seconds of jitter come on top.
+    let text = waited["text"].as_str().unwrap();
+    assert!(text.contains("again in 2s") || text.contains("again in 3s"), "{waited}");
+    assert_eq!((chat.requests()[0].status, &chat.requests()[0].body), (429, &chat.requests()[1].body));
+    let pushed = phone.taken()[0].json();
+    assert_eq!((&pushed["priority"], &pushed["click"]), (&json!(5), &json!("https://wiki.example/disk")));
+    assert!(
+        pushed["message"].as_str().unwrap().contains("used 96% (warning above 80, critical above 90)"),
+        "{pushed}"
+    );
+
+    host.ask(&["ack", "1", "mine"]);
+    host.report("web1", "disk", State::Ok, 2).await;
+    wait_for("ack and recovery", || chat.taken().len() == 3 && phone.taken().len() == 3);
+    let titles: Vec<_> = phone.taken().iter().map(|request| request.json()["title"].clone()).collect();
+    assert!(titles[1].as_str().unwrap().contains("acknowledged by root: web1/disk"), "{titles:?}");
+    assert_eq!(titles[2], "[#1] OK web1/disk: disk is OK");
+    assert!(host.alertctl(&["test-notify", "phone"]).status.success());
+}
+
+#[tokio::test]
+async fn a_channel_that_is_gone_fails_for_good_and_its_fallback_and_the_operator_hear_of_it() {
+    let (chat, phone) = (HttpServer::start(slack), HttpServer::start(ntfy));
+    let mut host = Host::new();
+    let token = host.write("ntfy.token", "tk_test\n");
+    host.start_alertd(&routed(
+        "chat",
+        &format!(
+            "[receiver.chat]\nfallback = \"phone\"\n[receiver.chat.slack]\nurl = \"{}/services/x\"\n\
+             [receiver.phone.ntfy]\nurl = \"{}/ops\"\ntoken_file = \"{}\"\n",
+            chat.url,
+            phone.url,
+            token.display()
+        ),
+    ));
+    chat.answer_next(100, 410, "");
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the fallback", || phone.taken().len() == 2);
+    assert_eq!(chat.requests().len(), 1, "what is refused for good is not tried again");
+    let titles: Vec<_> = phone.taken().iter().map(|request| request.json()["title"].to_string()).collect();
+    assert!(titles.iter().any(|title| title.contains("web1/disk")), "{titles:?}");
+    assert!(titles.iter().any(|title| title.contains("receiver chat takes no notifications")), "{titles:?}");
+    let why = host.ask(&["why", "1"]);
+    assert_eq!(why["notifications"][0]["state"], "failed");
+    assert!(why["notifications"][0]["last_error"].as_str().unwrap().contains("410"), "{why}");
+    assert_eq!(why["notifications"][1]["reason"], "fallback");
+}
+
+#[tokio::test]
+async fn pagerduty_429_and_5xx_are_tried_again_under_one_key_and_400_is_not() {
+    let pager = PagerDuty::start();
+    let mut host = Host::new();
+    let key = host.write("pager.key", &format!("{ROUTING_KEY}\n"));
+    host.start_alertd(&routed(
+        "pager",
+        &format!(
+            "[receiver.pager.pagerduty]\nrouting_key_file = \"{}\"\nurl = \"{}\"\n",
+            key.display(),
+            pager.url
+        ),
+    ));
+    pager.answer_next(&[500, 503]);
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the event", || pager.accepted().len() == 1);
+    assert_eq!(pager.answered(), [500, 503, 202]);
+    assert_eq!(host.ask(&["why", "1"])["notifications"][0]["attempts"], 3);
+    // A 429 says nothing of when: half a minute, which no test waits for.
+    pager.answer_next(&[429, 400]);
+    host.report("web2", "disk", State::Critical, 1).await;
+    wait_for("the pause", || {
+        let why = host.ask(&["why", "2"]);
+        let texts = why["decisions"].as_array().unwrap().iter().map(|entry| entry["text"].to_string());
+        texts.into_iter().any(|text| text.contains("429") && text.contains("again in 3"))
+    });
+    host.report("web3", "disk", State::Critical, 1).await;
+    wait_for("the refusal", || host.ask(&["why", "3"])["notifications"][0]["state"] == "failed");
+    assert_eq!(pager.answered(), [500, 503, 202, 429, 400]);
+    // Nobody but the local mailbox is left to say that the pager refuses.
+    wait_for("word of the pager", || {
+        host.maildir("alertd/mail").iter().any(|mail| mail.contains("receiver pager takes no notifications"))
+    });
+}
+
+#[tokio::test]
+async fn with_dedup_alert_each_alert_of_a_group_pages_and_resolves_by_itself() {
+    let pager = PagerDuty::start();
+    let mut host = Host::new();
+    let key = host.write("pager.key", &format!("{ROUTING_KEY}\n"));
+    host.start_alertd(&routed(
+        "pager",
+        &format!(
+            "[receiver.pager.pagerduty]\nrouting_key_file = \"{}\"\nurl = \"{}\"\ndedup = \"alert\"\n",
+            key.display(),
+            pager.url
+        ),
+    ));
+    let known = |event: &Value| {
+        (event["event_action"].as_str().unwrap().to_owned(), event["dedup_key"].as_str().unwrap().to_owned())
+    };
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the first", || pager.accepted().len() == 1);
+    host.report("web1", "swap", State::Critical, 2).await;
+    wait_for("both again", || pager.accepted().len() == 3);
+    let events: Vec<_> = pager.accepted().iter().map(known).collect();
+    let new: Vec<_> = events[1..].iter().filter(|event| event.1 != events[0].1).collect();
+    assert_eq!(new.len(), 1, "{events:?}");
+    let swap = new[0].1.clone();
+    host.ask(&["ack", "1", "mine"]);
+    wait_for("the ack of both", || pager.accepted().len() == 5);
+    host.report("web1", "disk", State::Ok, 3).await;
+    host.report("web1", "swap", State::Ok, 4).await;
+    wait_for("two resolved", || {
+        let all: Vec<_> = pager.accepted().iter().map(known).collect();
+        [&events[0].1, &swap].iter().all(|key| all.contains(&("resolve".into(), (*key).clone())))
+    });
+    assert_eq!(pager.refused(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_signature_is_right_for_openssl_while_the_secret_is_changed_and_a_private_authority_is_trusted() {
+    let Some(openssl) = debian_program("openssl", "openssl") else { return };
+    let mut host = Host::new();
+    let Some(certificates) = Certificates::make(host.folder()) else { return };
+    let hook = HttpServer::start_tls(any_json, &certificates.certificate, &certificates.key);
+    let secret = host.write("secret", "new-one\nold-one\n");
+    let receivers = format!(
+        "[receiver.hook.webhook]\nurl = \"{0}/x\"\nsecret_file = \"{1}\"\nca_file = \"{2}\"\n\
+         [receiver.strict.webhook]\nurl = \"{0}/x\"\n",
+        hook.url,
+        secret.display(),
+        certificates.authority.display()
+    );
+    host.start_alertd(&routed("hook", &receivers));
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the hook", || hook.taken().len() == 1);
+    let request = hook.taken()[0].clone();
+    let sign = |secret: &str, request: &Request| {
+        let mut signed = request.headers["x-dogwatch-timestamp"].clone().into_bytes();
+        signed.push(b'.');
+        signed.extend(&request.body);
+        std::fs::write(host.path("signed"), signed).unwrap();
+        let mut command = Command::new(&openssl);
+        let output = command
+            .args(["dgst", "-sha256", "-hmac", secret, "-r"])
+            .arg(host.path("signed"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        format!("v1={}", text.split(' ').next().unwrap())
+    };
+    let both = format!("{},{}", sign("new-one", &request), sign("old-one", &request));
+    assert_eq!(request.headers["x-dogwatch-signature"], both);
+    assert_eq!(request.json()["id"], request.headers["x-dogwatch-id"]);
+
+    // The old one is taken out; nothing is reloaded.
+    host.write("secret", "new-one\n");
+    host.report("web1", "disk", State::Ok, 2).await;
+    wait_for("the recovery", || hook.taken().len() == 2);
+    let request = hook.taken()[1].clone();
+    assert_eq!(request.headers["x-dogwatch-signature"], sign("new-one", &request));
+
+    let strict = host.alertctl(&["test-notify", "strict"]);
+    assert!(!strict.status.success() && words(&strict).contains("certificate"), "{}", words(&strict));
+}
