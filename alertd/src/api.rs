@@ -51,6 +51,9 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/history", get(history))
         .route("/v1/silences", get(silences).post(silence))
         .route("/v1/silences/{number}", delete(end_silence))
+        .route("/v1/oncall", get(on_call))
+        .route("/v1/overrides", get(overrides).post(make_override))
+        .route("/v1/overrides/{number}", delete(end_override))
         .route("/v1/test-notify", post(test_notify))
         .fallback(nowhere)
         .layer(DefaultBodyLimit::disable()) // `Body` has its own
@@ -87,11 +90,14 @@ impl IntoResponse for Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::BadSilence(_) => Self::Bad(refused.to_string()),
+            Refused::BadSilence(_) | Refused::BadOverride(_) => Self::Bad(refused.to_string()),
             Refused::NoIncident(_)
             | Refused::NotAcked(_)
             | Refused::NoSilence(_)
-            | Refused::NoReceiver(..) => Self::NotFound(refused.to_string()),
+            | Refused::NoReceiver(..)
+            | Refused::NoSchedule(..)
+            | Refused::NoUser(..)
+            | Refused::NoOverride(_) => Self::NotFound(refused.to_string()),
         }
     }
 }
@@ -294,6 +300,41 @@ async fn end_silence(
 ) -> Reply<ctl::Silence> {
     let number = number_of(&number)?;
     Ok(Json(api.ask(PATIENCE, |answer| Input::EndSilence(number, peer.name(), answer)).await??))
+}
+
+#[derive(Deserialize)]
+struct OnCallQuery {
+    at: Option<String>,
+    until: Option<String>,
+}
+
+async fn on_call(State(api): State<Api>, Query(query): Query<OnCallQuery>) -> Reply<ctl::OnCall> {
+    let time = |text: Option<String>| text.map(|text| text.parse()).transpose();
+    let wrong = |_| Failure::Bad("at and until are times like 2026-11-21T04:30:00Z".into());
+    let (at, until) = (time(query.at).map_err(wrong)?, time(query.until).map_err(wrong)?);
+    Ok(Json(api.ask(PATIENCE, |answer| Input::OnCall(at, until, answer)).await?))
+}
+
+async fn overrides(State(api): State<Api>) -> Reply<Vec<ctl::Override>> {
+    Ok(Json(api.ask(PATIENCE, Input::Overrides).await?))
+}
+
+async fn make_override(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body,
+) -> Reply<ctl::Override> {
+    let ask = read_json(body)?;
+    Ok(Json(api.ask(PATIENCE, |answer| Input::Override(ask, peer.name(), answer)).await??))
+}
+
+async fn end_override(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(number): Path<String>,
+) -> Reply<ctl::Override> {
+    let number = number_of(&number)?;
+    Ok(Json(api.ask(PATIENCE, |answer| Input::EndOverride(number, peer.name(), answer)).await??))
 }
 
 async fn test_notify(

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     clock::{Clock, Stopwatch},
-    core::{BadBatch, Change, Core, Lease, Refused, Rules, notification_info},
+    core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, notification_info},
     crash, metrics,
     moment::{between, later},
     notify::{Accepted, DeliveryError, Notification},
@@ -49,6 +49,8 @@ const IN_FLIGHT_MAX: usize = 64;
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() - 5);
 /// How often the loop turns at least: for the watchdog, the gauges and a store that failed.
 const BEAT: Duration = Duration::from_secs(2);
+/// As far as somebody may look ahead at once.
+const ON_CALL_MAX: Duration = Duration::from_hours(35 * 24);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(6);
 /// At the end, for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -68,6 +70,11 @@ pub enum Input {
     /// An incident that is not over, and its route.
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
     Silences(Answer<Vec<ctl::Silence>>),
+    /// From a time, else now, until another, else for a week.
+    OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),
+    Overrides(Answer<Vec<ctl::Override>>),
+    Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
+    EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
 }
 
 /// Why a batch was not taken.
@@ -267,6 +274,22 @@ impl<D: Deliver> Engine<D> {
             }
             Input::EndSilence(number, author, answer) => {
                 Some(owed(answer, self.core.on_silence_end(number, &author, now)))
+            }
+            Input::Override(ask, author, answer) => {
+                Some(owed(answer, self.core.on_override(&ask, &author, now)))
+            }
+            Input::EndOverride(number, author, answer) => {
+                Some(owed(answer, self.core.on_override_end(number, &author, now)))
+            }
+            Input::Overrides(answer) => {
+                drop(answer.send(self.core.overrides(now)));
+                None
+            }
+            Input::OnCall(at, until, answer) => {
+                let at = at.unwrap_or(now);
+                let until = until.unwrap_or_else(|| later(at, LOOK_AHEAD)).min(later(at, ON_CALL_MAX));
+                drop(answer.send(self.core.on_call(at, until)));
+                None
             }
             Input::Test(receiver, author, answer) => {
                 match self.core.on_test(&receiver, &author, now) {

@@ -18,6 +18,7 @@ use crate::{
     reason::Reason,
     route::{Hours, Timing, Way},
     told::Told,
+    user::Page,
     withheld::{self, AllWithheld},
 };
 
@@ -49,6 +50,12 @@ pub struct Incident {
     /// Acked, or all of it withheld: only a person, a timer of theirs, or a change can make it speak.
     #[serde(default)]
     pub quiet: bool,
+    /// Users who are being told by their own rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<Page>,
+    /// Schedules that had nobody when a step asked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub missed: BTreeSet<String>,
     /// The next step was brought forward, for a receiver could not be reached.
     #[serde(default)]
     pub hastened: bool,
@@ -117,6 +124,8 @@ impl Incident {
             escalation: Escalation::new(policy),
             quiet: false,
             hastened: false,
+            pages: Vec::new(),
+            missed: BTreeSet::new(),
             ack: None,
             heard: Vec::new(),
             closed: None,
@@ -152,10 +161,23 @@ impl Incident {
 
     pub fn begin_again(&mut self, cause: Cause, now: Timestamp) {
         self.cause = cause;
+        self.pages.clear();
+        self.missed.clear();
         if self.escalation.has_begun() {
             self.escalation.restart(now);
         }
         self.flush_at = Some(now);
+    }
+
+    /// The clocks of the policy and of the people it pages stand still from here.
+    pub fn hold(&mut self, now: Timestamp) {
+        self.escalation.hold(now);
+        self.pages.iter_mut().for_each(|page| page.run.hold(now));
+    }
+
+    pub fn resume(&mut self, now: Timestamp) {
+        self.escalation.resume(now);
+        self.pages.iter_mut().for_each(|page| page.run.resume(now));
     }
 
     /// When it has to be looked at again, if nothing happens before. `on_their_way`: receivers that have words coming,
@@ -171,7 +193,8 @@ impl Incident {
         let reminded = self.told.iter().filter(|(name, _)| !on_their_way.contains(&name.as_str()));
         let repeat = reminded.map(|(_, told)| later(told.last_at, self.timing.repeat_interval)).min();
         let step = self.escalation.next().map(|(_, at)| at);
-        [self.flush_at, step, repeat, self.look_at].into_iter().flatten().min()
+        let page = self.pages.iter().filter_map(Page::next).map(|(at, _)| at).min();
+        [self.flush_at, step, page, repeat, self.look_at].into_iter().flatten().min()
     }
 
     pub fn route_text(&self) -> String {

@@ -65,6 +65,14 @@ pub enum Reason {
     /// An agent's heartbeat is overdue.
     AgentSilent,
     AgentBack,
+    /// A later rule of a user who is being paged: still nobody has acked.
+    PersonalRule,
+    /// A schedule has nobody: the catch-all hears it.
+    NoOneOnCall,
+    /// Somebody is on call again where nobody was.
+    OnCallAgain,
+    /// A step names what a reload took away: the catch-all hears it.
+    UnknownTarget,
     /// An agent said so.
     Reported,
     /// A person did it.
@@ -112,6 +120,10 @@ impl Reason {
             Self::NoOtherReceiver => "no_other_receiver",
             Self::AgentSilent => "agent_silent",
             Self::AgentBack => "agent_back",
+            Self::PersonalRule => "personal_rule",
+            Self::NoOneOnCall => "no_one_on_call",
+            Self::OnCallAgain => "on_call_again",
+            Self::UnknownTarget => "unknown_target",
             Self::Reported => "reported",
             Self::ByHand => "by_hand",
         }

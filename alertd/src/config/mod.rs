@@ -20,6 +20,7 @@
 //! | `inhibit.rs` | `[[inhibit]]`, `[[dependency]]` |
 //! | `period.rs` | `[period.NAME]` |
 //! | `policy.rs` | `[policy.NAME]` |
+//! | `user.rs`, `schedule.rs` | `[user.NAME]`, `[schedule.NAME]` |
 //! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
 //! | `names.rs` | named entries of several files, references, what was meant |
 
@@ -29,8 +30,10 @@ mod period;
 mod policy;
 mod receiver;
 mod route;
+mod schedule;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::{
     collections::BTreeMap,
@@ -45,15 +48,17 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-pub use self::receiver::RateFile;
 use self::{
     inhibit::{DependencyFile, InhibitFile},
-    names::{Names, Section, take_named},
+    names::{Names, Section, TARGET, check_known, take_named},
     period::PeriodFile,
-    policy::{PolicyFile, direct, only},
+    policy::{PolicyFile, direct, first_of_default, only},
     receiver::ReceiverPart,
     route::RouteFile,
+    schedule::ScheduleFile,
+    user::UserFile,
 };
+pub use self::{receiver::RateFile, user::NOBODY};
 use crate::{
     core::{DEFAULT_POLICY, Rules},
     notify::{Receiver, ReceiverFile, Receivers, Sender},
@@ -80,6 +85,10 @@ pub struct ConfigFile {
     period: BTreeMap<Spanned<String>, PeriodFile>,
     #[serde(default)]
     receiver: BTreeMap<Spanned<String>, ReceiverFile>,
+    #[serde(default)]
+    user: BTreeMap<Spanned<String>, UserFile>,
+    #[serde(default)]
+    schedule: BTreeMap<Spanned<String>, ScheduleFile>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -96,6 +105,8 @@ struct AlertdFile {
     settle: Option<Span>,
     /// Host name to show; else the system's.
     host: Option<String>,
+    /// Receiver or user that is told when nobody is on call.
+    catch_all: Option<Spanned<String>>,
 }
 
 /// As used; nothing after it checks again.
@@ -149,7 +160,7 @@ impl Config {
         if !parts.receivers.contains_key(LOCAL_RECEIVER) {
             parts.add_local_receiver(path, &state_dir, &mut problems);
         }
-        let names = parts.names();
+        let names = parts.names(&mut problems);
         let mut rules = Rules {
             routes: parts.routes(&names, &mut problems),
             policies: parts.policies(&names, &mut problems),
@@ -157,9 +168,14 @@ impl Config {
             inhibit: parts.inhibit_rules(&mut problems),
             periods: parts.periods(&mut problems),
             settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
+            users: BTreeMap::new(),
+            schedules: parts.schedules(&names, &mut problems),
+            catch_all: String::new(),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
+        rules.users = parts.users(&names, &mut rules.receivers, &mut problems);
         rules.policies.entry(DEFAULT_POLICY.into()).or_insert_with(|| only(DEFAULT_POLICY, LOCAL_RECEIVER));
+        rules.catch_all = parts.catch_all(&names, &rules, &mut problems);
         for receiver in rules.receivers.keys() {
             rules.policies.entry(direct(receiver)).or_insert_with(|| only(&direct(receiver), receiver));
         }
@@ -182,19 +198,25 @@ struct Parts {
     sources: Vec<Source>,
     alertd: AlertdFile,
     alertd_source: usize,
+    catch_all_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
     policies: Section<PolicyFile>,
     periods: Section<PeriodFile>,
     receivers: BTreeMap<String, ReceiverPart>,
+    users: Section<UserFile>,
+    schedules: Section<ScheduleFile>,
     resolved: BTreeMap<String, Receiver>,
 }
 
 impl Parts {
     fn take(&mut self, source: Source, file: ConfigFile, problems: &mut Problems) {
         let at = self.sources.len();
-        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host } = file.alertd;
+        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host, catch_all } = file.alertd;
+        if catch_all.is_some() {
+            self.catch_all_source = at;
+        }
         if metrics.is_some() {
             self.alertd_source = at;
         }
@@ -206,25 +228,67 @@ impl Parts {
             keep_history: keep_history.or(old.keep_history),
             settle: settle.or(old.settle),
             host: host.or(old.host),
+            catch_all: catch_all.or(old.catch_all),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));
         self.dependencies.extend(file.dependency.into_iter().map(|rule| (at, rule)));
         take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
         take_named(&mut self.periods, file.period, "period", (at, &source), problems);
+        take_named(&mut self.users, file.user, "user", (at, &source), problems);
+        take_named(&mut self.schedules, file.schedule, "schedule", (at, &source), problems);
         for (name, receiver) in file.receiver {
             self.take_receiver(at, &source, name, receiver, problems);
         }
         self.sources.push(source);
     }
 
-    fn names(&self) -> Names {
+    /// A name of a receiver, a user and a schedule is nobody else's of these: a step says only the name.
+    fn names(&self, problems: &mut Problems) -> Names {
         let built_in = [DEFAULT_POLICY.to_owned()];
+        let users = self.users.iter().map(|(name, entry)| (name, entry.source, &entry.span, "user"));
+        let schedules =
+            self.schedules.iter().map(|(name, entry)| (name, entry.source, &entry.span, "schedule"));
+        for (name, source, span, what) in users.clone().chain(schedules.clone()) {
+            let other = if self.receivers.contains_key(name) {
+                "receiver"
+            } else if what == "schedule" && self.users.contains_key(name) {
+                "user"
+            } else {
+                continue;
+            };
+            let words = format!(
+                "{name:?} is a {other} too, and a step could mean either; rename the {what} or the {other}"
+            );
+            problems.add(&self.sources[source], span.clone(), words);
+        }
+        let receivers = self.receivers.keys().cloned();
         Names {
             policies: self.policies.keys().cloned().chain(built_in).collect(),
-            receivers: self.receivers.keys().cloned().collect(),
             periods: self.periods.keys().cloned().collect(),
+            receivers: receivers.clone().collect(),
+            users: self.users.keys().cloned().collect(),
+            targets: receivers.chain(users.chain(schedules).map(|(name, ..)| name.clone())).collect(),
         }
+    }
+
+    /// Who is told when nobody is on call. There is always somebody: the receiver `local` needs no config.
+    fn catch_all(&self, names: &Names, rules: &Rules, problems: &mut Problems) -> String {
+        if let Some(written) = &self.alertd.catch_all {
+            let source = &self.sources[self.catch_all_source];
+            let name = written.get_ref();
+            let is_schedule = names.targets.contains(name)
+                && !names.receivers.contains(name)
+                && !names.users.contains(name);
+            if is_schedule {
+                let words = "a schedule may have nobody on call; name a receiver or a user";
+                problems.add(source, written.span(), words);
+            } else {
+                check_known(written, TARGET, &names.targets, source, problems);
+            }
+            return written.get_ref().clone();
+        }
+        first_of_default(&rules.policies, &rules.schedules).unwrap_or_else(|| LOCAL_RECEIVER.into())
     }
 
     fn metrics(&self, problems: &mut Problems) -> Option<SocketAddr> {

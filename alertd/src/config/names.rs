@@ -12,6 +12,9 @@ pub(super) struct Names {
     pub(super) policies: BTreeSet<String>,
     pub(super) receivers: BTreeSet<String>,
     pub(super) periods: BTreeSet<String>,
+    pub(super) users: BTreeSet<String>,
+    /// Receivers, users, schedules: what a step of a policy may name.
+    pub(super) targets: BTreeSet<String>,
 }
 
 /// A named entry, the file it stands in and where.
@@ -61,6 +64,9 @@ pub(super) fn usable(
     None
 }
 
+/// The word for whatever a step of a policy may name.
+pub(super) const TARGET: &str = "receiver, user or schedule";
+
 pub(super) fn check_known(
     name: &Spanned<String>,
     what: &str,
@@ -74,7 +80,10 @@ pub(super) fn check_known(
     }
     let hint = match closest(name_text, known.iter().map(String::as_str)) {
         Some(meant) => format!("did you mean {meant:?}?"),
-        None => format!("define it with [{what}.{name_text}]"),
+        None => match what {
+            TARGET => format!("define [receiver.{name_text}], [user.{name_text}] or [schedule.{name_text}]"),
+            _ => format!("define it with [{what}.{name_text}]"),
+        },
     };
     problems.add(source, name.span(), format!("there is no {what} {name_text:?}; {hint}"));
     false

@@ -10,9 +10,13 @@ use serde::Deserialize;
 
 use super::{
     Parts,
-    names::{Names, check_known},
+    names::{Names, TARGET, check_known},
 };
-use crate::escalation::{Policy, Step};
+use crate::{
+    core::DEFAULT_POLICY,
+    escalation::{Policy, Step},
+    schedule::Schedule,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +29,7 @@ pub(super) struct PolicyFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StepFile {
+pub(super) struct StepFile {
     /// From the start of the round.
     #[serde(default = "no_time")]
     after: Span,
@@ -53,6 +57,16 @@ pub(super) fn only(name: &str, receiver: &str) -> Policy {
     }
 }
 
+/// Who is told when nobody else is there: the first of policy `default` that needs nobody to be on call.
+pub(super) fn first_of_default(
+    policies: &BTreeMap<String, Policy>,
+    schedules: &BTreeMap<String, Schedule>,
+) -> Option<String> {
+    let steps = &policies.get(DEFAULT_POLICY)?.steps;
+    let mut targets = steps.iter().flat_map(|step| &step.notify);
+    targets.find(|target| !schedules.contains_key(*target)).cloned()
+}
+
 impl Parts {
     pub(super) fn policies(&mut self, names: &Names, problems: &mut Problems) -> BTreeMap<String, Policy> {
         let mut policies = BTreeMap::new();
@@ -76,29 +90,10 @@ fn resolve_policy(
     if file.step.is_empty() {
         problems.add(source, span, format!("policy {name:?} has no step; give it [[policy.{name}.step]]"));
     }
-    let mut steps: Vec<Step> = Vec::new();
-    for step in file.step {
-        let span = step.span();
-        let StepFile { after, notify } = step.into_inner();
-        if notify.is_empty() {
-            problems.add(
-                source,
-                span.clone(),
-                "a step notifies somebody; name receivers in notify = [\"…\"]",
-            );
-        }
-        if let Some(before) = steps.last().filter(|before| before.after > after.0) {
-            let before = Span(before.after);
-            let words =
-                format!("after counts from the start, so {after} cannot follow {before}; sort the steps");
-            problems.add(source, span, words);
-        }
-        for receiver in &notify {
-            check_known(receiver, "receiver", &names.receivers, source, problems);
-        }
-        let notify = notify.into_iter().map(Spanned::into_inner).collect();
-        steps.push(Step { after: after.0, notify });
-    }
+    let check = |target: &Spanned<String>, problems: &mut Problems| {
+        check_known(target, TARGET, &names.targets, source, problems);
+    };
+    let steps = resolve_steps(file.step, source, &check, problems);
     let last = steps.iter().map(|step| step.after).max().unwrap_or_default();
     let repeat_every = match file.repeat_every {
         None => last + REPEAT_PAUSE_DEFAULT,
@@ -111,4 +106,33 @@ fn resolve_policy(
         }
     };
     Policy { name: name.into(), steps, repeat: file.repeat, repeat_every }
+}
+
+/// Steps of a policy, or rules of a user; `check` looks at each name.
+pub(super) fn resolve_steps(
+    files: Vec<Spanned<StepFile>>,
+    source: &Source,
+    check: &dyn Fn(&Spanned<String>, &mut Problems),
+    problems: &mut Problems,
+) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for step in files {
+        let span = step.span();
+        let StepFile { after, notify } = step.into_inner();
+        if notify.is_empty() {
+            problems.add(source, span.clone(), "a step notifies somebody; say whom in notify = [\"…\"]");
+        }
+        if let Some(before) = steps.last().filter(|before| before.after > after.0) {
+            let before = Span(before.after);
+            let words =
+                format!("after counts from the start, so {after} cannot follow {before}; sort the steps");
+            problems.add(source, span, words);
+        }
+        for target in &notify {
+            check(target, problems);
+        }
+        let notify = notify.into_iter().map(Spanned::into_inner).collect();
+        steps.push(Step { after: after.0, notify });
+    }
+    steps
 }

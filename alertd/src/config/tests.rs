@@ -56,7 +56,7 @@ path = "/m"
         "10:10: a route has a policy or a receiver, not both",
         "13:16: repeat_every must be longer than the last step's after",
         "14:47: after counts from the start, so 2m cannot follow 5m",
-        "14:73: there is no receiver \"mial\"; did you mean \"mail\"?",
+        "14:73: there is no receiver, user or schedule \"mial\"; did you mean \"mail\"?",
         "14:84: a step notifies somebody",
         "14:84: after counts from the start, so 0s cannot follow 2m",
         "15:9: policy \"on call\": use letters",
@@ -68,6 +68,97 @@ path = "/m"
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
     }
+}
+
+#[test]
+fn people_and_their_schedules_are_read_and_what_is_wrong_with_them_is_said_with_what_was_meant() {
+    let said = said(
+        r#"
+[alertd]
+catch_all = "primary"
+[policy.default]
+step = [{ notify = ["primry"] }, { notify = ["zzzzzzzzzz"] }]
+[user.ann]
+rules = [{ notify = ["pager"] }, { after = "5m", notify = ["primary"] }]
+email = "ann@example.org"
+[user.ben]
+[user.nobody]
+rules = [{ notify = ["pager"] }]
+[user.pager]
+rules = [{ notify = ["pager"] }]
+[receiver.pager.maildir]
+path = "/p"
+[schedule.primary]
+time_zone = "Europe/Berln"
+[[schedule.primary.layer]]
+users = ["anna", "ben"]
+rotate = "biweekly"
+[[schedule.primary.layer]]
+users = []
+since = "soon"
+hours = ["mon-fri 9-17"]
+[schedule.ann]
+time_zone = "UTC"
+[[schedule.ann.override]]
+user = "bena"
+from = "2026-01-01 09:00"
+until = "2026-01-01 08:00"
+"#,
+    );
+    let expected = [
+        "3:13: a schedule may have nobody on call",
+        "5:21: there is no receiver, user or schedule \"primry\"; did you mean \"primary\"?",
+        "5:46: there is no receiver, user or schedule \"zzzzzzzzzz\"; define [receiver.zzzzzzzzzz], [user.zz",
+        "7:60: there is no receiver \"primary\"; define it with [receiver.primary]",
+        "8:9: no rule of \"ann\" names a receiver of kind email",
+        "9:7: user \"ben\" cannot be told; give it rules",
+        "10:7: user \"nobody\": the word means that nobody is on call",
+        "12:7: \"pager\" is a receiver too, and a step could mean either; rename the user or the receiver",
+        "17:13: there is no time zone \"Europe/Berln\"; did you mean \"Europe/Berlin\"?",
+        "18:1: say when the first of the users begins",
+        "19:10: there is no user \"anna\"; did you mean \"ann\"?",
+        "20:10: \"biweekly\" is not a rotation",
+        "21:1: a layer has users",
+        "23:9: \"soon\" is not a time",
+        "24:10: \"mon-fri 9-17\" is not a time of the week",
+        "25:11: \"ann\" is a user too",
+        "25:11: schedule \"ann\" has nobody",
+        "28:8: there is no user \"bena\"; did you mean \"ben\"?",
+    ];
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
+    }
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+}
+
+#[test]
+fn a_users_own_address_is_a_receiver_of_its_own_and_the_catch_all_needs_no_word() {
+    let text = r#"
+        [policy.default]
+        step = [{ notify = ["primary"] }, { after = "5m", notify = ["ann"] }]
+        [user.ann]
+        email = "Ann <ann@example.org>"
+        rules = [{ notify = ["mail", "chat"] }]
+        [schedule.primary]
+        time_zone = "Europe/Berlin"
+        [[schedule.primary.layer]]
+        users = ["ann"]
+        hours = ["mon-fri 09:00-17:00"]
+        [receiver.mail]
+        fallback = "chat"
+        [receiver.mail.email]
+        to = ["ops@example.org"]
+        [receiver.chat.maildir]
+        path = "/c"
+    "#;
+    let config = Config::from_text(text).map_err(|problems| problems.to_string()).unwrap();
+    assert_eq!(config.rules.users["ann"].rules[0].notify, ["mail/ann", "chat"]);
+    assert_eq!(config.rules.receivers["mail/ann"], config.rules.receivers["mail"]);
+    assert_eq!(config.rules.catch_all, "ann", "the first of policy default that is no schedule");
+    let config = Config::from_text(&text.replace(", { after = \"5m\", notify = [\"ann\"] }", "")).unwrap();
+    assert_eq!(config.rules.catch_all, LOCAL_RECEIVER);
+    let said = said(&text.replace("ann@example.org", "ann at home"));
+    assert!(said[0].contains("is not a mail address"), "{said:?}");
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Core {
             let digested = self.digested_incidents(seq);
             self.outbox.mark_escalated(seq);
             for number in digested.into_iter().chain([number]) {
-                self.hasten(number, now);
+                self.hasten(number, &receiver, now);
             }
         }
         self.on_receiver_fails(&receiver, &error, false, now);
@@ -174,11 +174,19 @@ impl Core {
         self.outbox.iter().filter(|row| row.state == into).map(|row| row.notification.incident).collect()
     }
 
-    fn hasten(&mut self, number: u64, now: Timestamp) {
+    /// `receiver` cannot be reached: whoever was to be told by it is told by their next rule; else the policy's next step.
+    fn hasten(&mut self, number: u64, receiver: &str, now: Timestamp) {
         if let Some(incident) = self.incidents.get_mut(&number)
             && incident.resolved_at.is_none()
         {
-            if incident.escalation.hasten(now) {
+            let mut by_rule = false;
+            for page in incident.pages.iter_mut().filter(|page| page.is_by(receiver)) {
+                page.hastened |= page.run.hasten(now);
+                by_rule |= page.hastened;
+            }
+            if by_rule {
+                self.dirty.incidents.insert(number);
+            } else if incident.escalation.hasten(now) {
                 incident.hastened = true;
                 self.dirty.incidents.insert(number);
             }
@@ -237,7 +245,7 @@ impl Core {
         }
         self.incidents.insert(*number, incident);
         if *kind != Kind::Recovery {
-            self.hasten(*number, now);
+            self.hasten(*number, receiver, now);
         }
     }
 
@@ -310,12 +318,13 @@ impl Core {
     }
 
     /// Somebody to tell that `receiver` fails: its fallback, whoever the policy names besides, or anyone who works.
-    pub(super) fn other_than(&self, receiver: &str, policy: &Policy) -> Option<String> {
-        let works = |name: &&String| *name != receiver && !self.failing.contains_key(*name);
+    pub(super) fn other_than(&self, receiver: &str, policy: &Policy, now: Timestamp) -> Option<String> {
+        let works = |name: &String| name != receiver && !self.failing.contains_key(name);
         let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.as_ref());
-        let named = policy.steps.iter().flat_map(|step| &step.notify);
-        let anyone = self.rules.receivers.keys();
-        fallback.into_iter().chain(named).chain(anyone).find(works).cloned()
+        let targets = policy.steps.iter().flat_map(|step| &step.notify);
+        let named = targets.flat_map(|target| self.receivers_of_target(target, now));
+        let anyone = self.rules.receivers.keys().cloned();
+        fallback.cloned().into_iter().chain(named).chain(anyone).find(works)
     }
 }
 

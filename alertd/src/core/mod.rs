@@ -10,6 +10,8 @@
 //! | `review.rs` | one incident: who is told what now, and when to look again |
 //! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
 //! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks, digests |
+//! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
+//! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
 //! | `people.rs` | ack, unack, silence, test |
 //! | `view.rs` | what people see |
 
@@ -33,14 +35,18 @@ use crate::{
     ratelimit::Rate,
     reason::Reason,
     route::Route,
+    schedule::Schedule,
     silence::{Silence, Silences},
     told::Told,
+    user::User,
 };
 
 mod delivery;
 mod ingest;
+mod oncall;
 mod people;
 mod review;
+mod rota;
 mod suppress;
 mod view;
 
@@ -48,6 +54,8 @@ mod view;
 mod model;
 #[cfg(test)]
 mod model_suppress;
+#[cfg(test)]
+mod rota_timelines;
 #[cfg(test)]
 mod suppress_timelines;
 #[cfg(test)]
@@ -58,8 +66,10 @@ mod timelines;
 pub use delivery::Lease;
 pub use ingest::BadBatch;
 pub use people::Refused;
-use suppress::Unheard;
+pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub use view::{Sizes, notification_info};
+
+use suppress::Unheard;
 
 /// What the core needs of the config.
 #[derive(Debug, Clone)]
@@ -72,6 +82,11 @@ pub struct Rules {
     pub periods: BTreeMap<String, Period>,
     /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
     pub settle: Duration,
+    /// No two of receivers, users and schedules have the same name.
+    pub users: BTreeMap<String, User>,
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Receiver or user that is told when nobody is on call.
+    pub catch_all: String,
     /// Host name of this alertd, for its own alerts.
     pub host: String,
 }
@@ -95,6 +110,7 @@ pub enum Change {
         told: Option<Told>,
     },
     Silence(Silence),
+    Override(OverrideByHand),
     Outbox(Box<Row>),
     History(HistoryEntry),
     Counters(Counters),
@@ -106,11 +122,17 @@ pub struct Counters {
     pub incident: u64,
     pub outbox: u64,
     pub silence: u64,
+    #[serde(default = "first")]
+    pub overrides: u64,
+}
+
+fn first() -> u64 {
+    1
 }
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { incident: 1, outbox: 1, silence: 1 }
+        Self { incident: 1, outbox: 1, silence: 1, overrides: 1 }
     }
 }
 
@@ -122,6 +144,7 @@ pub struct Loaded {
     pub incidents: Vec<Incident>,
     pub told: Vec<(u64, String, Told)>,
     pub silences: Vec<Silence>,
+    pub overrides: Vec<OverrideByHand>,
     /// Not settled.
     pub outbox: Vec<Row>,
     /// Names this store for ever: part of the key that providers know an incident by.
@@ -155,6 +178,14 @@ pub struct Core {
     outbox: Outbox,
     failing: BTreeMap<String, Failing>,
     failed: u64,
+    overrides: BTreeMap<u64, OverrideByHand>,
+    /// Those of the config, with what was overridden by hand.
+    schedules: BTreeMap<String, Schedule>,
+    /// Schedules that had nobody when a step asked, and when to look again.
+    uncovered: BTreeMap<String, Timestamp>,
+    /// Schedule, begin and end of its next gap, how many more there are.
+    gaps: Vec<(String, Timestamp, Timestamp, usize)>,
+    gaps_looked_at: Option<Timestamp>,
     /// To be looked at by `settle`.
     touched: BTreeSet<u64>,
     dirty: Dirty,
@@ -176,6 +207,7 @@ struct Dirty {
     incidents: BTreeSet<u64>,
     told: BTreeSet<(u64, String)>,
     silences: Vec<Silence>,
+    overrides: Vec<OverrideByHand>,
     outbox: BTreeSet<u64>,
     /// Over, and gone from the memory.
     closed: Vec<Incident>,
@@ -210,6 +242,11 @@ impl Core {
             outbox: Outbox::default(),
             failing: BTreeMap::new(),
             failed: loaded.failed,
+            overrides: loaded.overrides.iter().map(|one| (one.number, one.clone())).collect(),
+            schedules: BTreeMap::new(),
+            uncovered: BTreeMap::new(),
+            gaps: Vec::new(),
+            gaps_looked_at: None,
             touched: BTreeSet::new(),
             dirty: Dirty::default(),
         };
@@ -250,6 +287,8 @@ impl Core {
         self.rebuild_inhibitor();
         self.begin_settling();
         self.restore_failing(now);
+        self.restore_uncovered();
+        self.apply_schedules(Some(now));
         loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
         self.apply_rates();
         self.outbox.replay_spending(&loaded.spent);
@@ -264,6 +303,7 @@ impl Core {
         self.rebuild_inhibitor();
         // What a rule withheld or should withhold is looked at anew.
         self.touched.extend(self.groups.values());
+        self.apply_schedules(None);
     }
 
     fn apply_rates(&mut self) {
@@ -276,6 +316,7 @@ impl Core {
         self.turn_periods(now);
         self.find_silent_agents(now);
         self.end_settling(now);
+        self.find_covered(now);
         let ended = self.silences.take_ended(now);
         if !ended.is_empty() {
             self.touched.extend(self.groups.values());
@@ -315,8 +356,8 @@ impl Core {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
         let settled = self.unheard.ends_at();
-        let others =
-            [self.silences.next_wakeup(), self.outbox.next_wakeup(), self.periods.next_wakeup(), settled];
+        let people = [self.silences.next_wakeup(), self.periods.next_wakeup(), self.next_covered()];
+        let others = people.into_iter().chain([self.outbox.next_wakeup(), settled]);
         [incident, agent].into_iter().chain(others).flatten().min()
     }
 
@@ -346,6 +387,7 @@ impl Core {
             changes.push(Change::Told { incident, receiver, told });
         }
         changes.extend(dirty.silences.into_iter().map(Change::Silence));
+        changes.extend(dirty.overrides.into_iter().map(Change::Override));
         changes.extend(dirty.closed.into_iter().map(Box::new).map(Change::Incident));
         for seq in dirty.outbox {
             if let Some(row) = self.outbox.get(seq) {

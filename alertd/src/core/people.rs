@@ -31,12 +31,20 @@ pub enum Refused {
     NoReceiver(String, String),
     #[error("{0}")]
     BadSilence(String),
+    #[error("there is no schedule {0:?} in the config; there are: {1}")]
+    NoSchedule(String, String),
+    #[error("there is no user {0:?} in the config; there are: {1}, and nobody")]
+    NoUser(String, String),
+    #[error("there is no override {0} made by hand; `alertctl override list` lists them")]
+    NoOverride(u64),
+    #[error("{0}")]
+    BadOverride(String),
 }
 
 /// A silence that outlives a year is a config change that nobody reviewed.
 const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
 /// Characters of a comment.
-const COMMENT_CHARS_MAX: usize = 2_000;
+pub(super) const COMMENT_CHARS_MAX: usize = 2_000;
 
 impl Core {
     pub fn on_ack(
@@ -56,7 +64,7 @@ impl Core {
         };
         self.note_by(now, Some(number), "acked", Reason::Acked, Some(author), &ack.comment);
         incident.ack = Some(ack);
-        incident.escalation.hold(now);
+        incident.hold(now);
         for receiver in self.audience(&incident) {
             self.supersede_untried(number, &receiver, Reason::Acked, now);
             // Only those who know of the problem are told that somebody is on it.

@@ -65,7 +65,7 @@ impl Core {
             return;
         }
         if std::mem::take(&mut incident.quiet) {
-            incident.escalation.resume(now);
+            incident.resume(now);
             self.dirty.incidents.insert(incident.number);
         }
         let flush_due = incident.flush_at.is_some_and(|at| at <= now);
@@ -76,6 +76,7 @@ impl Core {
             incident.escalation.restart(now);
         }
         self.run_steps(incident, &truth, now);
+        self.run_pages(incident, &truth, now);
         if flush_due {
             incident.flush_at = None;
             incident.last_flush = Some(now);
@@ -134,7 +135,7 @@ impl Core {
 
     fn hold(&mut self, incident: &mut Incident, flush_at: Option<Timestamp>, now: Timestamp) {
         if !incident.quiet || incident.flush_at != flush_at {
-            incident.escalation.hold(now);
+            incident.hold(now);
             incident.flush_at = flush_at;
             incident.quiet = true;
             self.dirty.incidents.insert(incident.number);
@@ -152,11 +153,12 @@ impl Core {
             };
             let policy = &incident.escalation.policy;
             let targets = policy.steps.get(due.step).map_or(Vec::new(), |step| step.notify.clone());
-            let text = format!("step {} of {:?}: {}", due.step + 1, policy.name, targets.join(", "));
+            let named: Vec<_> = targets.iter().map(|target| self.target_text(target, now)).collect();
+            let text = format!("step {} of {:?}: {}", due.step + 1, policy.name, named.join(", "));
             self.note(now, Some(incident.number), "escalated", reason, &text);
             self.dirty.incidents.insert(incident.number);
-            for receiver in targets {
-                self.tell(incident, &receiver, reason, truth, now);
+            for target in targets {
+                self.tell_target(incident, &target, reason, truth, now);
             }
         }
     }
@@ -214,7 +216,7 @@ impl Core {
     ) {
         let about_itself = truth.visible.keys().any(|key| super::delivery::is_about(key, receiver));
         if about_itself {
-            if let Some(other) = self.other_than(receiver, &incident.escalation.policy) {
+            if let Some(other) = self.other_than(receiver, &incident.escalation.policy, now) {
                 self.tell(incident, &other, reason, truth, now);
             } else {
                 let text = format!("nobody else can be told that {receiver} fails");

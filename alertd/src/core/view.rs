@@ -37,6 +37,7 @@ impl Core {
                 failing.error
             ));
         }
+        warnings.extend(self.gap_warnings());
         ctl::Status {
             version: version.into(),
             started_at: self.started_at,
@@ -89,22 +90,6 @@ impl Core {
             return ctl::Incident { told: incident.heard.clone(), ..closed.clone() };
         }
         let members: Vec<_> = incident.members.iter().filter_map(|key| self.alerts.get(key)).collect();
-        let next_step = incident.escalation.next().map(|(position, at)| ctl::NextStep {
-            step: u32::try_from(position.step + 1).unwrap_or(u32::MAX),
-            targets: incident
-                .escalation
-                .policy
-                .steps
-                .get(position.step)
-                .map_or(Vec::new(), |step| step.notify.clone()),
-            at,
-        });
-        let first_step = || ctl::NextStep {
-            step: 1,
-            targets: incident.escalation.policy.steps.first().map_or(Vec::new(), |step| step.notify.clone()),
-            at: incident.flush_at.unwrap_or(now),
-        };
-        let waits = !incident.escalation.has_begun() && incident.flush_at.is_some();
         ctl::Incident {
             number: incident.number,
             state: worst(members.iter().filter_map(|alert| alert.claim())),
@@ -116,7 +101,7 @@ impl Core {
             alerts: members.iter().map(|alert| view_alert(alert)).collect(),
             ack: incident.ack.as_ref().map(Ack::to_info),
             told: incident.heard.clone(),
-            next_step: next_step.or_else(|| waits.then(first_step)),
+            next_step: self.next_step(incident, now),
             silenced_by: self.silenced_by(&members, now),
             withheld: self.view_withheld(incident, now),
         }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dogwatch_daemon::duration::Span;
 
+use super::when::When;
+
 /// Talks to alertd: what is wrong, who knows, who is on it.
 ///
 /// alertd takes your name from the socket, so whatever you do is recorded as done by you. Times are shown in this
@@ -45,6 +47,8 @@ Examples:
   alertctl ack 4711 --expire 2h restarting the array
   alertctl why 4711
   alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap, ticket 88'
+  alertctl oncall --week
+  alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
   alertctl test-notify oncall";
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +80,14 @@ pub enum Command {
     Silence(Silence),
     /// Show what happened, newest first
     History(History),
+    /// Show who is on call, until when, who comes next, and when nobody is
+    Oncall(OnCall),
+    /// Put somebody else on call for a while; or list and end overrides
+    ///
+    /// Counts before the rotation until it ends, and survives restarts. Times are of this machine's time zone: "2026-12-24
+    /// 12:00", 18:00 (the next one), +2h, now. The USER `nobody` leaves the schedule empty: then the catch-all is told.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Override(Override),
     /// Send a marked test message to one receiver and wait for what comes of it
     ///
     /// Goes past routes, limits and silences. Use it after every change to a receiver: a pager that was never tried does
@@ -142,6 +154,49 @@ pub enum SilenceCommand {
     /// End a silence now
     End {
         /// The silence's number
+        #[arg(value_name = "N", value_parser = number)]
+        number: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct OnCall {
+    /// At this time, like "2026-12-24 12:00", 18:00 or +2h [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<When>,
+    /// Show every shift of the seven days from then
+    #[arg(long)]
+    pub week: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Override {
+    #[command(subcommand)]
+    pub command: Option<OverrideCommand>,
+    /// The schedule's name in the config
+    #[arg(required = true)]
+    pub schedule: Option<String>,
+    /// Who is on call instead, or nobody
+    #[arg(required = true)]
+    pub user: Option<String>,
+    /// From when [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<When>,
+    /// Until when
+    #[arg(long, value_name = "TIME", required = true)]
+    pub until: Option<When>,
+    /// Why; others will read it
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OverrideCommand {
+    /// Show the overrides that are not over
+    List,
+    /// End an override now
+    End {
+        /// The override's number
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
     },
@@ -223,6 +278,10 @@ mod tests {
             ("silence host=web1 --for 2h", "--comment"),
             ("silence --for 2h --comment x", "MATCHER"),
             ("silence end", "N"),
+            ("override primary ben", "--until"),
+            ("override primary --until 18:00", "USER"),
+            ("override primary ben --until soon", "is not a time"),
+            ("oncall --at yesterday", "is not a time"),
             ("history --limit many", "limit"),
             ("stauts", "status"),
         ] {

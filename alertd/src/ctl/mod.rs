@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
 //! | `config` | `config check`: alertd's own reading of its config |
+//! | `oncall` | `oncall` and `override` |
+//! | `when` | times as people type them (pure) |
 //! | `show` | answers as text (pure) |
 //! | `paint` | tables and colours (pure) |
 //!
@@ -27,8 +29,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub mod args;
 mod config;
+mod oncall;
 mod paint;
 mod show;
+mod when;
 
 use args::{Cli, Command, ConfigCommand, Silence, SilenceCommand};
 use paint::Paint;
@@ -125,6 +129,8 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             let target = format!("/v1/history?since={since}&limit={}", history.limit);
             alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
         }
+        Command::Oncall(ask) => oncall::ask(&alertd, &ask, &view).await,
+        Command::Override(ask) => oncall::override_(&alertd, ask, &view).await,
         Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
         Command::Config { command: ConfigCommand::Check { config } } => {
             Ok(config::check(config.as_deref(), cli.json))

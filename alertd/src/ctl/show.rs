@@ -21,15 +21,15 @@ pub(super) struct View {
     pub(super) paint: Paint,
 }
 
-const TEXT_CHARS_MAX: usize = 300;
-const NAME_CHARS_MAX: usize = 60;
+pub(super) const TEXT_CHARS_MAX: usize = 300;
+pub(super) const NAME_CHARS_MAX: usize = 60;
 
 impl View {
     fn age(&self, at: Timestamp) -> String {
         words::age(at, self.now)
     }
 
-    fn until(&self, at: Timestamp) -> String {
+    pub(super) fn until(&self, at: Timestamp) -> String {
         if at <= self.now { "now".into() } else { format!("in {}", words::age(self.now, at)) }
     }
 
@@ -40,7 +40,7 @@ impl View {
         at.strftime(format).to_string()
     }
 
-    fn bold(&self, text: &str) -> String {
+    pub(super) fn bold(&self, text: &str) -> String {
         self.paint.text(text, Colour::Bold)
     }
 }

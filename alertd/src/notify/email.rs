@@ -176,6 +176,12 @@ fn is_this_host(server: &str) -> bool {
 }
 
 impl Email {
+    /// The same way, to somebody else.
+    pub fn to_address(&self, text: &str) -> Result<Self, String> {
+        let to = text.parse().map_err(|error| format!("{text:?} is not a mail address: {error}"))?;
+        Ok(Self { to: vec![to], delivered: Arc::default(), ..self.clone() })
+    }
+
     pub(super) async fn send(
         &self,
         told: &Notification,

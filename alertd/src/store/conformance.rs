@@ -12,6 +12,12 @@ const CONFIG: &str = r#"
     group_wait = "0s"
     [receiver.mail.maildir]
     path = "/m"
+    [user.ann]
+    rules = [{ notify = ["mail"] }]
+    [schedule.primary]
+    time_zone = "UTC"
+    [[schedule.primary.layer]]
+    users = ["ann"]
 "#;
 
 /// Everything there is, in all its states.
@@ -28,6 +34,14 @@ fn story() -> (World, Vec<Change>) {
         dry_run: false,
     };
     world.core.on_silence(&ask, "eva", world.now).unwrap();
+    let ask = dogwatch_wire::ctl::NewOverride {
+        schedule: "primary".into(),
+        user: "ann".into(),
+        from: None,
+        until: crate::moment::later(world.now, std::time::Duration::from_hours(1)),
+        comment: "swapped".into(),
+    };
+    world.core.on_override(&ask, "eva", world.now).unwrap();
     let changes = world.core.take_changes();
     world.store.commit(&changes).unwrap();
     let everything = as_changes(world.store.load(world.now).unwrap());
@@ -45,6 +59,7 @@ fn as_changes(loaded: Loaded) -> Vec<Change> {
         told: Some(told),
     }));
     changes.extend(loaded.silences.into_iter().map(Change::Silence));
+    changes.extend(loaded.overrides.into_iter().map(Change::Override));
     changes.extend(loaded.outbox.into_iter().map(|row| Change::Outbox(Box::new(row))));
     changes
 }
@@ -142,6 +157,33 @@ fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
     assert!(store.notice.as_ref().unwrap().contains("alertd.damaged-1"), "{:?}", store.notice);
     assert!(dir.path().join("alertd.damaged-1").exists());
     assert!(store.load(Timestamp::UNIX_EPOCH).unwrap().incidents.is_empty());
+}
+
+/// As the first release left it: no table of overrides, counters without theirs.
+#[test]
+fn a_file_of_the_first_schema_is_led_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alertd.db");
+    let (mut world, everything) = story();
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("schema.sql")).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let put = |sql: &str, values: &[&dyn rusqlite::ToSql]| assert_eq!(old.execute(sql, values).unwrap(), 1);
+    put("INSERT INTO meta VALUES ('counters', '{\"incident\":3,\"outbox\":9,\"silence\":2}')", &[]);
+    for change in &everything {
+        if let Change::Incident(incident) = change {
+            let body = serde_json::to_string(incident).unwrap();
+            assert!(!body.contains("pages"), "an incident without pages is written as before: {body}");
+            put("INSERT INTO incident VALUES (?1, 1, 0, NULL, ?2)", &[&incident.number, &body]);
+        }
+    }
+    drop(old);
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    let loaded = store.load(world.now).unwrap();
+    assert_eq!((loaded.counters.incident, loaded.counters.overrides), (3, 1));
+    assert_eq!(loaded.incidents.len(), 2);
+    store.commit(&everything).unwrap();
+    same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 use crate::{
     agent::Agent,
     alert::{Alert, AlertKey},
-    core::{Change, Counters, Loaded},
+    core::{Change, Counters, Loaded, OverrideByHand},
     incident::Incident,
     outbox::{Row, RowState},
     silence::Silence,
@@ -23,6 +23,7 @@ pub(crate) struct Memory {
     pub(crate) incidents: BTreeMap<u64, Incident>,
     pub(crate) told: BTreeMap<(u64, String), Told>,
     pub(crate) silences: BTreeMap<u64, Silence>,
+    pub(crate) overrides: BTreeMap<u64, OverrideByHand>,
     pub(crate) outbox: BTreeMap<u64, Row>,
 }
 
@@ -45,6 +46,7 @@ impl Store for Memory {
                 .map(|((number, receiver), told)| (number, receiver, told))
                 .collect(),
             silences: self.silences.values().filter(|silence| silence.ends_at > now).cloned().collect(),
+            overrides: self.overrides.values().filter(|one| one.until > now).cloned().collect(),
             outbox: self.outbox.values().filter(|row| row.settled_at.is_none()).cloned().collect(),
             instance: "test".into(),
             spent,
@@ -68,6 +70,7 @@ impl Store for Memory {
                     self.told.remove(&(incident, receiver));
                 }
                 Change::Silence(silence) => drop(self.silences.insert(silence.number, silence)),
+                Change::Override(one) => drop(self.overrides.insert(one.number, one)),
                 Change::Outbox(row) => drop(self.outbox.insert(row.seq, *row)),
                 Change::History(_) => {}
             }

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// One step of the schema each; never changed once released.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-overrides.sql")];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
 const SPENT_MEMORY: Duration = Duration::from_hours(24);
@@ -178,6 +178,11 @@ impl Store for Sqlite {
                 &format!("SELECT body FROM silence WHERE ends_us > {}", micros(now)),
                 |_, body| from_json(body),
             )?,
+            overrides: rows(
+                c,
+                &format!("SELECT body FROM override WHERE ends_us > {} ORDER BY number", micros(now)),
+                |_, body| from_json(body),
+            )?,
             outbox: rows(c, "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq", |_, body| {
                 from_json(body)
             })?,
@@ -209,6 +214,7 @@ impl Store for Sqlite {
             "DELETE FROM history WHERE at_us < ?1 AND (incident IS NULL OR incident NOT IN (SELECT number FROM incident WHERE open = 1))",
             "DELETE FROM incident WHERE open = 0 AND resolved_us < ?1",
             "DELETE FROM silence WHERE ends_us < ?1",
+            "DELETE FROM override WHERE ends_us < ?1",
         ] {
             transaction.execute(sql, [before])?;
         }
@@ -247,6 +253,10 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         Change::Silence(silence) => {
             prepare("INSERT OR REPLACE INTO silence (number, ends_us, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![silence.number, micros(silence.ends_at), to_json(silence)?])?;
+        }
+        Change::Override(one) => {
+            prepare("INSERT OR REPLACE INTO override (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![one.number, micros(one.until), to_json(one)?])?;
         }
         Change::Outbox(row) => write_outbox(to, row)?,
         Change::History(entry) => {

@@ -162,6 +162,7 @@ enum RowKey {
     Incident(u64),
     Told(u64, String),
     Silence(u64),
+    Override(u64),
     Outbox(u64),
 }
 
@@ -182,6 +183,7 @@ impl Pending {
             Change::Incident(incident) => RowKey::Incident(incident.number),
             Change::Told { incident, receiver, .. } => RowKey::Told(*incident, receiver.clone()),
             Change::Silence(silence) => RowKey::Silence(silence.number),
+            Change::Override(one) => RowKey::Override(one.number),
             Change::Outbox(row) => RowKey::Outbox(row.seq),
             Change::History(entry) => {
                 if self.history.len() >= HISTORY_PENDING_MAX {

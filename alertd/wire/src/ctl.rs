@@ -10,6 +10,10 @@
 //! | `GET /v1/silences` | – | `Vec<`[`Silence`]`>` |
 //! | `POST /v1/silences` | [`NewSilence`] | [`Silence`] |
 //! | `DELETE /v1/silences/{number}` | – | [`Silence`], ended |
+//! | `GET /v1/oncall?at=…&until=…` | – | [`OnCall`]; at most 35 days |
+//! | `GET /v1/overrides` | – | `Vec<`[`Override`]`>` |
+//! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
+//! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //!
 //! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
@@ -227,4 +231,71 @@ pub struct TestNotify {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestResult {
     pub notification: NotificationInfo,
+}
+
+/// Puts somebody else on call for a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewOverride {
+    pub schedule: String,
+    /// A user's name, or `nobody`.
+    pub user: String,
+    /// Default: now.
+    #[serde(default)]
+    pub from: Option<Timestamp>,
+    pub until: Timestamp,
+    #[serde(default)]
+    pub comment: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Override {
+    /// `None`: written in the config.
+    pub number: Option<u64>,
+    pub schedule: String,
+    /// `None`: nobody, on purpose.
+    pub user: Option<String>,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    pub author: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Who is on call at a time, and what comes after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OnCall {
+    pub at: Timestamp,
+    /// Shifts and gaps are listed until then.
+    pub until: Timestamp,
+    pub schedules: Vec<OnCallSchedule>,
+    /// Who is told when nobody is on call.
+    pub catch_all: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OnCallSchedule {
+    pub name: String,
+    /// IANA name.
+    pub time_zone: String,
+    /// `None`: nobody.
+    pub user: Option<String>,
+    /// By which this user is told, in order.
+    pub receivers: Vec<String>,
+    /// By an override, not by the rotation.
+    pub overridden: bool,
+    /// When this changes; `None`: not in the next 7 days.
+    pub until: Option<Timestamp>,
+    /// What it changes to.
+    pub next: Option<Shift>,
+    /// From `at`, without a hole, the first cut to it.
+    pub shifts: Vec<Shift>,
+    /// When nobody is on call and nobody said that this is meant so.
+    pub gaps: Vec<Shift>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    pub user: Option<String>,
+    pub from: Timestamp,
+    pub until: Timestamp,
 }

@@ -1,0 +1,101 @@
+//! `[user.NAME]`: how a person wants to be told.
+//!
+//! ```toml
+//! [user.ann]
+//! email = "ann@example.org"      # a receiver of kind email sends it there in ann's rules, not to its own `to`
+//! rules = [{ notify = ["mail"] }, { after = "5m", notify = ["ann-pager"] }]
+//! critical = [{ notify = ["ann-pager"] }]     # in their place while something is CRITICAL
+//! ```
+
+use std::collections::BTreeMap;
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use serde::Deserialize;
+
+use super::{
+    Parts,
+    names::{Names, check_known},
+    policy::{StepFile, resolve_steps},
+};
+use crate::{core::ReceiverRules, escalation::Step, notify::Receiver, user::User};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserFile {
+    email: Option<Spanned<String>>,
+    #[serde(default)]
+    rules: Vec<Spanned<StepFile>>,
+    #[serde(default)]
+    critical: Vec<Spanned<StepFile>>,
+}
+
+/// Means nobody where a user is named.
+pub const NOBODY: &str = "nobody";
+
+impl Parts {
+    /// Also adds the receivers that reach one user by a receiver of several: `mail/ann`.
+    pub(super) fn users(
+        &mut self,
+        names: &Names,
+        receivers: &mut BTreeMap<String, ReceiverRules>,
+        problems: &mut Problems,
+    ) -> BTreeMap<String, User> {
+        let mut users = BTreeMap::new();
+        for (name, entry) in std::mem::take(&mut self.users) {
+            let source = self.sources[entry.source].clone();
+            if name == NOBODY {
+                let words = "user \"nobody\": the word means that nobody is on call; choose another name";
+                problems.add(&source, entry.span.clone(), words);
+            }
+            if entry.file.rules.is_empty() {
+                let words = format!(
+                    "user {name:?} cannot be told; give it rules = [{{ notify = [\"…\"] }}] with one of the receivers: {}",
+                    names.receivers.iter().cloned().collect::<Vec<_>>().join(", ")
+                );
+                problems.add(&source, entry.span, words);
+            }
+            let check = |receiver: &Spanned<String>, problems: &mut Problems| {
+                check_known(receiver, "receiver", &names.receivers, &source, problems);
+            };
+            let mut rules = resolve_steps(entry.file.rules, &source, &check, problems);
+            let mut critical = resolve_steps(entry.file.critical, &source, &check, problems);
+            if let Some(email) = entry.file.email {
+                let steps = rules.iter_mut().chain(&mut critical);
+                self.address(&name, &email, steps, receivers, &source, problems);
+            }
+            users.insert(name.clone(), User { name, rules, critical });
+        }
+        users
+    }
+
+    /// Puts `receiver/user` in the place of each receiver of kind email, so that it has a ledger and a rate of its own.
+    fn address<'a>(
+        &mut self,
+        user: &str,
+        email: &Spanned<String>,
+        steps: impl Iterator<Item = &'a mut Step>,
+        receivers: &mut BTreeMap<String, ReceiverRules>,
+        source: &Source,
+        problems: &mut Problems,
+    ) {
+        let mut is_used = false;
+        for receiver in steps.flat_map(|step| &mut step.notify) {
+            let Some(Receiver::Email(mail)) = self.resolved.get(receiver) else { continue };
+            is_used = true;
+            let own = match mail.to_address(email.get_ref()) {
+                Ok(own) => own,
+                Err(words) => return problems.add(source, email.span(), words),
+            };
+            let name = format!("{receiver}/{user}");
+            if let Some(rules) = receivers.get(receiver).cloned() {
+                receivers.insert(name.clone(), rules);
+            }
+            self.resolved.insert(name.clone(), Receiver::Email(own));
+            *receiver = name;
+        }
+        if !is_used {
+            let words = format!("no rule of {user:?} names a receiver of kind email that would send there");
+            problems.add(source, email.span(), words);
+        }
+    }
+}
