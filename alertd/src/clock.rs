@@ -38,6 +38,12 @@ impl Clock {
     }
 }
 
+/// The steady clock, for what waits within this process.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
 /// The wall clock, for what another host compares with its own.
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn wall() -> Timestamp {

@@ -58,13 +58,15 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let archive = Arc::new(store.archive());
     let core = Core::new(config.rules, random_name(), loaded, now);
     let writer = Writer::start(store);
-    let engine = Engine::new(core, writer, config.receivers, clock, config.keep_history, notice);
+    let mut receivers = config.receivers;
+    let engine = Engine::new(core, writer, receivers.clone(), clock, config.keep_history, notice);
 
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+    receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
-    let serving = tokio::spawn(unix_http::serve(listener, api::router(inputs, archive)));
+    let serving = tokio::spawn(unix_http::serve(listener, api::router(inputs.clone(), archive)));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -75,7 +77,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
-                Asked::Reload => orders.send(reload(&config_path)).await.context("the loop has ended")?,
+                Asked::Reload => {
+                    let order = reload(&config_path);
+                    if let Order::Reload(_, new) = &order {
+                        new.start(&inputs, Some(&receivers));
+                        receivers = new.clone();
+                    }
+                    orders.send(order).await.context("the loop has ended")?;
+                }
             },
             ended = &mut engine => {
                 ended.context("the loop has panicked")?;

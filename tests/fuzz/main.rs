@@ -7,6 +7,9 @@
 #[path = "../src/dns_message.rs"]
 mod dns_message;
 #[expect(dead_code, reason = "not all of it is needed here")]
+#[path = "../../alertd/src/notify/irc/line.rs"]
+mod irc_line;
+#[expect(dead_code, reason = "not all of it is needed here")]
 #[path = "../src/policy_model.rs"]
 mod policy_model;
 mod targets;

@@ -16,7 +16,7 @@ use dogwatch_dns::{
     wire,
 };
 
-use crate::policy_model;
+use crate::{irc_line, policy_model};
 
 pub(crate) struct Target {
     pub(crate) name: &'static str,
@@ -32,6 +32,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "resolv_conf", run: resolv_conf },
     Target { name: "alertd_batch", run: alertd_batch },
     Target { name: "plugin", run: plugin },
+    Target { name: "irc", run: irc },
 ];
 
 const CLIENT: Client = Client::Stream(7);
@@ -254,6 +255,27 @@ fn alertd_batch(bytes: &[u8]) {
     let written = serde_json::to_vec(&batch).expect("what was read can be written");
     let again: dogwatch_wire::Batch = serde_json::from_slice(&written).expect("what was written can be read");
     assert_eq!(again, batch);
+}
+
+/// What an IRC server sends, and text of strangers that goes into its channel.
+fn irc(bytes: &[u8]) {
+    if let Some(message) = irc_line::Message::parse(bytes) {
+        assert!(!message.command.is_empty() && message.parameters.len() <= 15, "{message:?}");
+        // Said again in our own words it is one line, and the same message.
+        let words: Vec<_> = message.parameters.iter().map(String::as_str).collect();
+        let said = irc_line::line(&[&message.command], Some(words.join(" ").as_str()));
+        let again = irc_line::Message::parse(&said).expect("what we write is a line");
+        assert!(again.command == message.command || message.command.len() > 500, "{again:?}");
+    }
+    let text = String::from_utf8_lossy(bytes);
+    for piece in irc_line::pieces(&text, "#ops") {
+        let said = irc_line::line(&["PRIVMSG", "#ops"], Some(&piece));
+        assert!(said.len() <= 512 && said.ends_with(b"\r\n"), "{} bytes", said.len());
+        assert!(!said[..said.len() - 2].iter().any(u8::is_ascii_control), "{said:?}");
+        let room = said.len() + 110;
+        assert!(room <= 512, "a server would cut it: {room} bytes");
+    }
+    assert_eq!(irc_line::fold(&text), irc_line::fold(&irc_line::fold(&text)));
 }
 
 /// What a plugin prints.

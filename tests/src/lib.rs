@@ -6,6 +6,7 @@
 //! | [`host`] | alertd, agent and cache of one host, their configs, `alertctl` |
 //! | [`http`] | a GET |
 //! | [`http_server`] | a stand-in for HTTP receivers, judges for Slack and ntfy, TLS |
+//! | [`irc_server`] | ngIRCd, plain and with TLS; a person in its channel |
 //! | [`mail_server`] | OpenSMTPD, plain and with STARTTLS and login |
 //! | [`pagerduty`] | a stand-in that keeps the Events API v2's rules |
 //! | [`certificates`] | a private authority and a certificate for loopback |
@@ -31,6 +32,7 @@ pub mod herd;
 pub mod host;
 pub mod http;
 pub mod http_server;
+pub mod irc_server;
 pub mod mail_server;
 pub mod pagerduty;
 pub mod plain_cache;

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dogwatch_alertd::notify::irc::line as irc_line;
 use dogwatch_tests::policy_model;
 
 #[path = "../fuzz/targets.rs"]

@@ -24,14 +24,8 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rustls::{
-    ClientConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use rustls_platform_verifier::Verifier;
 
-use super::{DeliveryError, words};
+use super::{DeliveryError, tls, words};
 
 /// Bytes of an answer that are read: a short JSON or an error page's beginning.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -114,40 +108,23 @@ impl Http {
     }
 
     async fn secure(&self, to: &Endpoint) -> Result<Https, DeliveryError> {
-        if let Some(path) = &to.ca_file {
-            let wrong = |error: &dyn std::fmt::Display| DeliveryError::Rejected {
-                reason: format!("cannot read ca_file {}: {error}", path.display()),
-            };
-            let pem = tokio::fs::read(path).await.map_err(|error| wrong(&error))?;
-            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-            let found = found.map_err(|error| wrong(&error))?;
-            if found.is_empty() {
-                return Err(wrong(&"it holds no certificate in PEM"));
-            }
-            return client(found);
-        }
-        if let Some(client) = self.secure.get() {
+        if to.ca_file.is_none()
+            && let Some(client) = self.secure.get()
+        {
             return Ok(client.clone());
         }
-        let client = client(Vec::new())?;
+        let config = tls::config(to.ca_file.as_deref()).await.map_err(|reason| {
+            // A wrong file is for the operator; a store that cannot be read may be there again soon.
+            if to.ca_file.is_some() { DeliveryError::Rejected { reason } } else { retry(reason) }
+        })?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        if to.ca_file.is_some() {
+            return Ok(client);
+        }
         Ok(self.secure.get_or_init(|| client).clone())
     }
-}
-
-/// A client that trusts this host's authorities and `further` ones.
-fn client(further: Vec<CertificateDer<'static>>) -> Result<Https, DeliveryError> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new_with_extra_roots(further, Arc::clone(&provider)).map_err(|error| {
-        retry(format!("cannot load this host's certificate store; install ca-certificates: {error}"))
-    })?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| retry(format!("cannot set up TLS: {error}")))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 
 impl Answer {

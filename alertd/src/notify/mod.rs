@@ -13,6 +13,7 @@
 //! | [`maildir`] | a mail as a file |
 //! | [`pagerduty`] | Events API v2 |
 //! | [`slack`] | incoming webhooks of Slack, Mattermost and the like |
+//! | [`irc`] | a bot in a channel, which also takes acks |
 //! | [`ntfy`] | push messages to phones |
 //! | [`webhook`] | signed JSON, its schema |
 //! | [`exec`] | a program of one's own |
@@ -30,6 +31,7 @@ pub mod email;
 pub mod exec;
 mod facts;
 mod http;
+pub mod irc;
 pub mod mail;
 pub mod maildir;
 pub mod ntfy;
@@ -41,6 +43,7 @@ mod schema;
 mod secret;
 pub mod slack;
 mod smtp;
+mod tls;
 pub mod webhook;
 pub mod words;
 

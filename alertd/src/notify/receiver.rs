@@ -10,11 +10,13 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use super::{
-    Accepted, DeliveryError, Notification, email, exec, http::Http, maildir, ntfy, pagerduty, slack, webhook,
+    Accepted, DeliveryError, Notification, email, exec, http::Http, irc, maildir, ntfy, pagerduty, slack,
+    webhook,
 };
-use crate::config::RateFile;
+use crate::{config::RateFile, engine::Input};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -26,6 +28,7 @@ pub struct ReceiverFile {
     pub rate: Option<Spanned<RateFile>>,
     pub email: Option<email::File>,
     pub exec: Option<exec::File>,
+    pub irc: Option<irc::File>,
     pub maildir: Option<maildir::File>,
     pub ntfy: Option<ntfy::File>,
     pub pagerduty: Option<pagerduty::File>,
@@ -38,6 +41,7 @@ pub struct ReceiverFile {
 pub enum Receiver {
     Email(email::Email),
     Exec(exec::Exec),
+    Irc(irc::Irc),
     Maildir(maildir::Maildir),
     Ntfy(ntfy::Ntfy),
     PagerDuty(pagerduty::PagerDuty),
@@ -61,6 +65,9 @@ impl ReceiverFile {
         }
         if let Some(file) = self.exec {
             found.push(file.resolve(source, problems).map(Receiver::Exec));
+        }
+        if let Some(file) = self.irc {
+            found.push(file.resolve(source, problems).map(Receiver::Irc));
         }
         if let Some(file) = self.maildir {
             found.push(file.resolve(source, problems).map(Receiver::Maildir));
@@ -92,7 +99,7 @@ impl ReceiverFile {
     }
 }
 
-const KINDS: [&str; 7] = ["email", "exec", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
+const KINDS: [&str; 8] = ["email", "exec", "irc", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
 
 impl Receiver {
     /// The table's name: `email`, `pagerduty`, …
@@ -100,6 +107,7 @@ impl Receiver {
         match self {
             Self::Email(_) => "email",
             Self::Exec(_) => "exec",
+            Self::Irc(_) => "irc",
             Self::Maildir(_) => "maildir",
             Self::Ntfy(_) => "ntfy",
             Self::PagerDuty(_) => "pagerduty",
@@ -142,6 +150,19 @@ impl Receivers {
         Self { by_name, sender, http: Http::default() }
     }
 
+    /// Starts what has a connection of its own, and hands it the way to ask alertd things. A connection of `before` that is
+    /// still wanted as it is goes on.
+    pub fn start(&self, engine: &mpsc::Sender<Input>, before: Option<&Self>) {
+        for (name, receiver) in &self.by_name {
+            let before = before.and_then(|before| before.by_name.get(name));
+            if let Receiver::Irc(irc) = receiver {
+                let before =
+                    before.and_then(|before| if let Receiver::Irc(irc) = before { Some(irc) } else { None });
+                irc.start(name, engine, before);
+            }
+        }
+    }
+
     /// Hands `notification` to `receiver`, once, within `deadline`. Safe to drop half way: the id makes a repeat harmless.
     pub async fn send(
         &self,
@@ -159,6 +180,7 @@ impl Receivers {
             match found {
                 Receiver::Email(email) => email.send(notification, sender, deadline).await,
                 Receiver::Exec(exec) => exec.send(notification, sender, deadline).await,
+                Receiver::Irc(irc) => irc.send(notification, sender, deadline).await,
                 Receiver::Maildir(maildir) => maildir.send(notification, sender).await,
                 Receiver::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
                 Receiver::Slack(slack) => slack.send(notification, sender, http, deadline).await,

@@ -7,7 +7,7 @@ use std::{fs::File, io::Read, path::PathBuf};
 const BYTES_MAX: u64 = 16 * 1024;
 
 /// Where a secret lies. Prints as its path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SecretFile(PathBuf);
 
 impl SecretFile {

@@ -1,0 +1,255 @@
+//! The task that owns the connection: connects, reads, writes, and comes back when it breaks. All decisions are [`Bot`]'s.
+
+use std::{sync::Arc, time::Duration};
+
+use dogwatch_wire::ctl;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    Config,
+    bot::{Bot, Event, Identity},
+    commands::{self, Command},
+    line,
+};
+use crate::{clock, engine::Input, notify::tls};
+
+/// A notification to say, and who wants to know what came of it.
+pub(super) struct Job {
+    pub(super) texts: Vec<String>,
+    pub(super) done: oneshot::Sender<Result<(), String>>,
+}
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const QUIT_PATIENCE: Duration = Duration::from_secs(1);
+const ENGINE_PATIENCE: Duration = Duration::from_secs(15);
+/// Between attempts, doubling, each with jitter: many bots that a server lost together must not come back together.
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_mins(2);
+/// Bytes of a line that never ends: tags may take 8,191 (IRCv3 message-tags) beside the 512.
+const LINE_BYTES_MAX: usize = 16 * 1024;
+/// Questions to alertd's loop at the same time; more are not answered.
+const ASKING_MAX: usize = 4;
+
+/// Runs until nobody can send a job any more.
+pub(super) async fn run(
+    name: String,
+    config: Arc<Config>,
+    mut jobs: mpsc::Receiver<Job>,
+    engine: mpsc::Sender<Input>,
+) {
+    let mut failures = 0;
+    loop {
+        let reason = match connect(&config).await {
+            Err(reason) => reason,
+            Ok((stream, identity)) => {
+                let mut session =
+                    Session { config: &config, engine: &engine, jobs: &mut jobs, was_ready: false };
+                let ended = session.run(stream, identity).await;
+                if session.was_ready {
+                    failures = 0;
+                }
+                match ended {
+                    Some(reason) => reason,
+                    None => return,
+                }
+            }
+        };
+        let most = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+        failures += 1;
+        let pause = most / 2 + most.mul_f64(fastrand::f64() / 2.0);
+        tracing::warn!(receiver = name, "irc: {reason}; again in {}s", pause.as_secs());
+        let until_then = tokio::time::sleep(pause);
+        tokio::pin!(until_then);
+        loop {
+            tokio::select! {
+                () = &mut until_then => break,
+                job = jobs.recv() => match job {
+                    Some(job) => drop(job.done.send(Err(reason.clone()))),
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(config: &Config) -> Result<(Box<dyn Stream>, Identity), String> {
+    let identity = config.identity()?;
+    let to = format!("{}:{}", config.server, config.port);
+    let connecting = async {
+        let stream = TcpStream::connect((config.server.as_str(), config.port))
+            .await
+            .map_err(|error| format!("{to}: {error}"))?;
+        if !config.tls {
+            return Ok(Box::new(stream) as Box<dyn Stream>);
+        }
+        let tls = tls::config(config.ca_file.as_deref()).await?;
+        let name =
+            config.server.clone().try_into().map_err(|_| format!("{} is no host name", config.server))?;
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
+        Ok(Box::new(stream.map_err(|error| format!("{to}: {error}"))?) as Box<dyn Stream>)
+    };
+    let stream = timeout(CONNECT_PATIENCE, connecting).await;
+    let stream =
+        stream.unwrap_or_else(|_| Err(format!("{to} did not answer within {CONNECT_PATIENCE:?}")))?;
+    Ok((stream, identity))
+}
+
+struct Session<'a> {
+    config: &'a Config,
+    engine: &'a mpsc::Sender<Input>,
+    jobs: &'a mut mpsc::Receiver<Job>,
+    was_ready: bool,
+}
+
+impl Session<'_> {
+    /// One connection, to its end; `None` if nobody needs the bot any more.
+    async fn run(&mut self, stream: Box<dyn Stream>, identity: Identity) -> Option<String> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut bot = Bot::on_connected(identity, clock::instant());
+        let (answers, mut answered) = mpsc::channel::<Vec<String>>(ASKING_MAX);
+        let asking = Arc::new(tokio::sync::Semaphore::new(ASKING_MAX));
+        let mut pending: Vec<(u64, oneshot::Sender<Result<(), String>>)> = Vec::new();
+        let (mut next_id, mut buffer) = (0, Vec::new());
+        let mut chunk = [0; 4096];
+        loop {
+            while let Some(line) = bot.poll_line(clock::instant()) {
+                let written = timeout(WRITE_PATIENCE, async {
+                    writer.write_all(&line).await?;
+                    writer.flush().await
+                });
+                match written.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => bot.on_lost(format!("cannot write: {error}")),
+                    Err(_) => bot.on_lost("the server takes no lines"),
+                }
+            }
+            while let Some(event) = bot.poll_event() {
+                match event {
+                    Event::Ready => self.was_ready = true,
+                    Event::Taken(id) => settle(&mut pending, id, Ok(())),
+                    Event::Refused(id, reason) => settle(&mut pending, id, Err(reason)),
+                    Event::Lost(reason) => return Some(reason),
+                    Event::Command { nick, account, text } => {
+                        let Some(command) = Command::parse(&text) else { continue };
+                        let who = self.config.user(&nick, account.as_deref(), bot.knows_accounts());
+                        let Ok(permit) = Arc::clone(&asking).try_acquire_owned() else { continue };
+                        let (engine, answers) = (self.engine.clone(), answers.clone());
+                        tokio::spawn(async move {
+                            let said = obey(command, who, &engine).await;
+                            let said = said.into_iter().map(|line| format!("{nick}: {line}")).collect();
+                            let _ = answers.send(said).await;
+                            drop(permit);
+                        });
+                    }
+                }
+            }
+            tokio::select! {
+                read = reader.read(&mut chunk) => match read {
+                    Ok(0) => bot.on_lost("the server closed the connection"),
+                    Err(error) => bot.on_lost(format!("cannot read: {error}")),
+                    Ok(n) => {
+                        buffer.extend_from_slice(&chunk[..n]);
+                        while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                            let line: Vec<u8> = buffer.drain(..=end).collect();
+                            bot.on_line(&line, clock::instant());
+                        }
+                        if buffer.len() > LINE_BYTES_MAX {
+                            bot.on_lost("the server talks without end");
+                        }
+                    }
+                },
+                job = self.jobs.recv(), if bot.has_room() => {
+                    let Some(job) = job else {
+                        let quit = line::line(&["QUIT"], Some("no longer needed"));
+                        let _ = timeout(QUIT_PATIENCE, writer.write_all(&quit)).await;
+                        return None;
+                    };
+                    next_id += 1;
+                    pending.push((next_id, job.done));
+                    bot.on_notification(next_id, &job.texts);
+                }
+                Some(texts) = answered.recv() => bot.on_answer(&texts),
+                () = tokio::time::sleep(bot.next_wakeup(clock::instant())) => {}
+            }
+        }
+    }
+}
+
+fn settle(
+    pending: &mut Vec<(u64, oneshot::Sender<Result<(), String>>)>,
+    id: u64,
+    outcome: Result<(), String>,
+) {
+    if let Some(at) = pending.iter().position(|(known, _)| *known == id) {
+        // Whoever waited may have lost patience.
+        let _ = pending.swap_remove(at).1.send(outcome);
+    }
+}
+
+/// Does what was asked; returns what to say.
+async fn obey(
+    command: Result<Command, String>,
+    who: Result<String, String>,
+    engine: &mpsc::Sender<Input>,
+) -> Vec<String> {
+    let command = match command {
+        Ok(command) => command,
+        Err(words) => return vec![words],
+    };
+    let author = match who {
+        Ok(user) => format!("{user} (irc)"),
+        Err(words) if command.changes() => return vec![words],
+        Err(_) => String::new(),
+    };
+    match command {
+        Command::Help => commands::help(),
+        Command::Status => match ask(engine, Input::Status).await {
+            Ok(status) => commands::status(&status),
+            Err(words) => vec![words],
+        },
+        Command::Ack { number, comment } => {
+            let ack = ctl::Ack { comment, ..ctl::Ack::default() };
+            let outcome = ask(engine, |answer| Input::Ack(number, ack, author, answer)).await;
+            vec![said(
+                outcome,
+                &format!("#{number} is yours; nobody else is woken. !unack {number} gives it back"),
+            )]
+        }
+        Command::Unack { number, comment } => {
+            let outcome =
+                ask(engine, |answer| Input::Unack(number, ctl::Unack { comment }, author, answer)).await;
+            vec![said(outcome, &format!("#{number} is nobody's again; the policy begins anew"))]
+        }
+    }
+}
+
+fn said<T>(outcome: Result<Result<T, crate::core::Refused>, String>, good: &str) -> String {
+    match outcome {
+        Ok(Ok(_)) => good.to_owned(),
+        Ok(Err(refused)) => refused.to_string().replace("`alertctl status`", "!status"),
+        Err(words) => words,
+    }
+}
+
+async fn ask<T>(
+    engine: &mpsc::Sender<Input>,
+    input: impl FnOnce(oneshot::Sender<T>) -> Input,
+) -> Result<T, String> {
+    let (answer, answered) = oneshot::channel();
+    let exchange = async {
+        engine.send(input(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    let answered = timeout(ENGINE_PATIENCE, exchange).await.ok().flatten();
+    answered.ok_or_else(|| "alertd does not answer me just now; try alertctl".to_owned())
+}

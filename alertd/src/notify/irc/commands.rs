@@ -1,0 +1,112 @@
+//! What people may say to the bot, and what it answers. Pure.
+
+use dogwatch_wire::ctl;
+
+use super::super::words;
+
+/// `!…` as understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Ack { number: u64, comment: String },
+    Unack { number: u64, comment: String },
+    Status,
+    Help,
+}
+
+/// Incidents that `!status` names.
+const INCIDENTS_MAX: usize = 3;
+
+impl Command {
+    /// Reads `!ack 4711 looking into it`; the error says what is wrong with it. `None`: a command of some other bot.
+    pub fn parse(text: &str) -> Option<Result<Self, String>> {
+        let rest = text.strip_prefix('!')?;
+        let (verb, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let numbered = |build: fn(u64, String) -> Self| {
+            let rest = rest.trim();
+            let (number, comment) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let number = number.strip_prefix('#').unwrap_or(number);
+            match number.parse() {
+                Ok(number) => Ok(build(number, words::line(comment, 300))),
+                Err(_) if number.is_empty() => {
+                    Err(format!("!{verb} which? Write !{verb} NUMBER, like !{verb} 4711; !status lists them"))
+                }
+                Err(_) => Err(format!(
+                    "{:?} is not an incident's number; !status lists them",
+                    words::line(number, 40)
+                )),
+            }
+        };
+        Some(match verb.to_ascii_lowercase().as_str() {
+            "ack" => numbered(|number, comment| Self::Ack { number, comment }),
+            "unack" => numbered(|number, comment| Self::Unack { number, comment }),
+            "status" => Ok(Self::Status),
+            "help" => Ok(Self::Help),
+            _ => return None,
+        })
+    }
+
+    /// Does it change anything?
+    pub fn changes(&self) -> bool {
+        matches!(self, Self::Ack { .. } | Self::Unack { .. })
+    }
+}
+
+pub fn help() -> Vec<String> {
+    vec!["!ack NUMBER [comment] · !unack NUMBER · !status · !help".into()]
+}
+
+pub fn status(status: &ctl::Status) -> Vec<String> {
+    let open = &status.incidents;
+    if open.is_empty() {
+        return vec![format!("nothing is wrong: no open incident, {}", agents(status))];
+    }
+    let acked = open.iter().filter(|incident| incident.ack.is_some()).count();
+    let first = format!("{}, {acked} acked, {}", words::plural(open.len(), "open incident"), agents(status));
+    let one = |incident: &ctl::Incident| {
+        let ack = incident.ack.as_ref();
+        let ack = ack.map_or(String::new(), |ack| format!(" (acked by {})", words::line(&ack.author, 60)));
+        let silenced = if incident.silenced_by.is_empty() { "" } else { " (silenced)" };
+        let title = words::line(&incident.title, 160);
+        format!("#{} {title}{ack}{silenced}", incident.number)
+    };
+    let mut lines = vec![first];
+    lines.extend(open.iter().take(INCIDENTS_MAX).map(one));
+    if open.len() > INCIDENTS_MAX {
+        lines.push(format!("… and {} more: alertctl status", open.len() - INCIDENTS_MAX));
+    }
+    lines
+}
+
+fn agents(status: &ctl::Status) -> String {
+    let silent = status.agents.iter().filter(|agent| agent.silent).count();
+    let all = words::plural(status.agents.len(), "agent");
+    if silent == 0 { all } else { format!("{all}, {silent} silent") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_as_people_type_them() {
+        let ack = |number, comment: &str| Some(Ok(Command::Ack { number, comment: comment.into() }));
+        assert_eq!(Command::parse("!ack 4711 looking into it"), ack(4711, "looking into it"));
+        assert_eq!(Command::parse("!ACK  #4711 "), ack(4711, ""));
+        assert_eq!(
+            Command::parse("!unack 1"),
+            Some(Ok(Command::Unack { number: 1, comment: String::new() }))
+        );
+        assert_eq!(Command::parse("!status please"), Some(Ok(Command::Status)));
+        for other in ["ack 1", "!weather", "!", "", "!acknowledge 1"] {
+            assert_eq!(Command::parse(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_is_said_to_be_one() {
+        let said = |text| Command::parse(text).unwrap().unwrap_err();
+        assert!(said("!ack").contains("!ack NUMBER"));
+        assert!(said("!unack disk").contains("\"disk\" is not an incident's number"));
+        assert!(said("!ack -1").contains("\"-1\""));
+    }
+}

@@ -1,0 +1,204 @@
+//! One line of IRC, read and written (RFC 1459 §2.3, RFC 2812 §2.3; tags: IRCv3 message-tags). Pure.
+//!
+//! What is read is a stranger's: any bytes give a message or `None`. What is written never holds a control character but the
+//! final CR LF, and never more than 512 bytes: no text can become a second command.
+
+use std::collections::BTreeMap;
+
+/// Bytes of a line with its CR LF (RFC 2812 §2.3).
+const LINE_BYTES_MAX: usize = 512;
+/// What a server puts before our words when it hands them on: `:nick!user@host `, as long as servers let it become.
+const PREFIX_BYTES_MAX: usize = 110;
+/// Parameters of one message (RFC 2812 §2.3).
+const PARAMETERS_MAX: usize = 15;
+
+/// A message from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub tags: BTreeMap<String, String>,
+    /// The nick of who said it, or the server's name.
+    pub nick: String,
+    /// Upper case; a word or three digits.
+    pub command: String,
+    pub parameters: Vec<String>,
+}
+
+impl Message {
+    /// Reads a line without its end; `None` if it is none.
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(line);
+        let mut rest = text.trim_end_matches(['\r', '\n']);
+        let mut tags = BTreeMap::new();
+        if let Some(tagged) = rest.strip_prefix('@') {
+            let (all, after) = tagged.split_once(' ')?;
+            tags = all.split(';').map(tag).collect();
+            rest = after.trim_start_matches(' ');
+        }
+        let mut nick = String::new();
+        if let Some(prefixed) = rest.strip_prefix(':') {
+            let (prefix, after) = prefixed.split_once(' ')?;
+            prefix.split(['!', '@']).next().unwrap_or_default().clone_into(&mut nick);
+            rest = after.trim_start_matches(' ');
+        }
+        let (command, mut rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        if command.is_empty() || !command.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let mut parameters = Vec::new();
+        while !rest.is_empty() {
+            rest = rest.trim_start_matches(' ');
+            if let Some(last) = rest.strip_prefix(':') {
+                parameters.push(last.to_owned());
+                break;
+            }
+            if parameters.len() + 1 == PARAMETERS_MAX {
+                parameters.push(rest.to_owned());
+                break;
+            }
+            let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+            if !word.is_empty() {
+                parameters.push(word.to_owned());
+            }
+            rest = after;
+        }
+        Some(Self { tags, nick, command: command.to_ascii_uppercase(), parameters })
+    }
+
+    pub fn parameter(&self, at: usize) -> &str {
+        self.parameters.get(at).map_or("", String::as_str)
+    }
+}
+
+fn tag(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    let mut plain = String::with_capacity(value.len());
+    let mut escaped = false;
+    for c in value.chars() {
+        match (std::mem::take(&mut escaped), c) {
+            (false, '\\') => escaped = true,
+            (true, ':') => plain.push(';'),
+            // An escaped end of line is no more than a space to us.
+            (true, 's' | 'r' | 'n') => plain.push(' '),
+            (_, c) => plain.push(c),
+        }
+    }
+    (name.to_owned(), plain)
+}
+
+/// A line to the server: `words` with spaces between, then `text` with a colon before it; cut to the limit at a letter's
+/// border, everything that is a control character a space.
+pub fn line(words: &[&str], text: Option<&str>) -> Vec<u8> {
+    let mut line = words.join(" ");
+    if let Some(text) = text {
+        line.push_str(" :");
+        line.push_str(text);
+    }
+    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cut(&mut line, LINE_BYTES_MAX - 2);
+    line.push_str("\r\n");
+    line.into_bytes()
+}
+
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+/// Cuts `text` into pieces that reach a channel's members whole, at spaces where there are any.
+pub fn pieces(text: &str, channel: &str) -> Vec<String> {
+    let room =
+        (LINE_BYTES_MAX - 2 - PREFIX_BYTES_MAX).saturating_sub("PRIVMSG  :".len() + channel.len()).max(40);
+    let mut pieces = Vec::new();
+    let mut rest = text.trim();
+    while rest.len() > room {
+        let border = (0..=room).rev().find(|&end| rest.is_char_boundary(end)).unwrap_or(room);
+        let space = rest[..border].rfind(' ').filter(|&space| space > room / 2);
+        let (piece, after) = rest.split_at(space.unwrap_or(border));
+        pieces.push(piece.trim_end().to_owned());
+        rest = after.trim_start();
+    }
+    if !rest.is_empty() || pieces.is_empty() {
+        pieces.push(rest.to_owned());
+    }
+    pieces
+}
+
+/// Equal as servers see names: `A` and `a`, `[` and `{` (RFC 2812 §2.2).
+pub fn same_name(a: &str, b: &str) -> bool {
+    fold(a) == fold(b)
+}
+
+pub fn fold(name: &str) -> String {
+    let fold = |c: char| match c {
+        '[' => '{',
+        ']' => '}',
+        '\\' => '|',
+        '~' => '^',
+        c => c.to_ascii_lowercase(),
+    };
+    name.chars().map(fold).collect()
+}
+
+/// Base64 with padding (RFC 4648 §4), as SASL wants it.
+pub fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
+            out.push(if at <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Message {
+        Message::parse(line.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_tags_prefix_command_and_parameters() {
+        let message = parsed("@time=1;account=ann\\sb :ann_!u@host PRIVMSG #ops :!ack 1 on it\r\n");
+        assert_eq!((message.nick.as_str(), message.command.as_str()), ("ann_", "PRIVMSG"));
+        assert_eq!(message.parameters, ["#ops", "!ack 1 on it"]);
+        assert_eq!(message.tags["account"], "ann b");
+        assert_eq!(parsed("PING :a b").parameters, ["a b"]);
+        assert_eq!(parsed(":srv 001  dog   :hi").parameters, ["dog", "hi"]);
+        assert_eq!(parsed(":srv 005 a b c d e f g h i j k l m n o p").parameters.len(), PARAMETERS_MAX);
+        for wrong in ["", "\r\n", "@x", ":only-a-prefix", "@a :b", "\u{1}X"] {
+            assert_eq!(Message::parse(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn no_text_becomes_a_second_command_and_no_line_is_too_long() {
+        let said = line(&["PRIVMSG", "#ops"], Some("a\r\nQUIT :x\0\u{1}y"));
+        assert_eq!(said, b"PRIVMSG #ops :a  QUIT :x  y\r\n");
+        let said = line(&["PRIVMSG", "#ops"], Some(&"ü".repeat(600)));
+        assert!(said.len() <= LINE_BYTES_MAX && String::from_utf8(said).is_ok());
+    }
+
+    #[test]
+    fn long_text_is_cut_at_spaces_and_letters_and_nothing_is_lost() {
+        let text = "wörter ".repeat(200);
+        let all = pieces(&text, "#ops");
+        assert!(all.iter().all(|piece| piece.len() <= 400), "{all:?}");
+        assert_eq!(all.join(" "), text.trim());
+        assert_eq!(pieces(&"ü".repeat(900), "#ops").concat(), "ü".repeat(900));
+        assert_eq!(pieces("", "#ops"), [""]);
+    }
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let all = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
+        assert_eq!(all, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+    }
+}
