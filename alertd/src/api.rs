@@ -54,6 +54,7 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/oncall", get(on_call))
         .route("/v1/overrides", get(overrides).post(make_override))
         .route("/v1/overrides/{number}", delete(end_override))
+        .route("/v1/silences/{number}/extend", post(extend_silence))
         .route("/v1/test-notify", post(test_notify))
         .fallback(nowhere)
         .layer(DefaultBodyLimit::disable()) // `Body` has its own
@@ -291,6 +292,16 @@ async fn silence(
 ) -> Reply<ctl::Silence> {
     let ask = read_json(body)?;
     Ok(Json(api.ask(PATIENCE, |answer| Input::Silence(ask, peer.name(), answer)).await??))
+}
+
+async fn extend_silence(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(number): Path<String>,
+    body: Body,
+) -> Reply<ctl::Silence> {
+    let (number, ask) = (number_of(&number)?, read_json(body)?);
+    Ok(Json(api.ask(PATIENCE, |answer| Input::ExtendSilence(number, ask, peer.name(), answer)).await??))
 }
 
 async fn end_silence(

@@ -63,6 +63,7 @@ pub enum Input {
     Ack(u64, ctl::Ack, String, Answer<Result<ctl::Incident, Refused>>),
     Unack(u64, ctl::Unack, String, Answer<Result<ctl::Incident, Refused>>),
     Silence(ctl::NewSilence, String, Answer<Result<ctl::Silence, Refused>>),
+    ExtendSilence(u64, ctl::ExtendSilence, String, Answer<Result<ctl::Silence, Refused>>),
     EndSilence(u64, String, Answer<Result<ctl::Silence, Refused>>),
     /// Answered when it is settled, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
@@ -271,6 +272,9 @@ impl<D: Deliver> Engine<D> {
             }
             Input::Silence(ask, author, answer) => {
                 Some(owed(answer, self.core.on_silence(&ask, &author, now)))
+            }
+            Input::ExtendSilence(number, ask, author, answer) => {
+                Some(owed(answer, self.core.on_silence_extend(number, &ask, &author, now)))
             }
             Input::EndSilence(number, author, answer) => {
                 Some(owed(answer, self.core.on_silence_end(number, &author, now)))

@@ -169,6 +169,13 @@ impl Incident {
         self.flush_at = Some(now);
     }
 
+    /// Nobody knows of it any more: what fires is told from the policy's first step on, once it may be told.
+    pub fn forget_run(&mut self) {
+        self.pages.clear();
+        self.missed.clear();
+        self.escalation.reset();
+    }
+
     /// The clocks of the policy and of the people it pages stand still from here.
     pub fn hold(&mut self, now: Timestamp) {
         self.escalation.hold(now);

@@ -21,6 +21,8 @@ pub enum Reason {
     AllResolved,
     /// The service is no longer watched; nobody claims that it is well.
     Removed,
+    /// A silence ends soon and what it holds back is still so.
+    SilenceEnding,
     SilenceEnded,
     /// The host is heard again and what it reports is still so.
     HostBack,
@@ -94,6 +96,7 @@ impl Reason {
             Self::RepeatInterval => "repeat_interval",
             Self::AllResolved => "all_resolved",
             Self::Removed => "removed",
+            Self::SilenceEnding => "silence_ending",
             Self::SilenceEnded => "silence_ended",
             Self::HostBack => "host_back",
             Self::DependencyBack => "dependency_back",

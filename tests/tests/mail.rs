@@ -125,5 +125,6 @@ fn notification() -> Notification {
         resolved: Vec::new(),
         digest: Vec::new(),
         ack: None,
+        note: None,
     }
 }

@@ -71,6 +71,7 @@ impl Core {
             resolved: Vec::new(),
             digest,
             ack: None,
+            note: None,
         };
         let text = format!("{} to {receiver} speaks for {} notifications", notification.id, rows.len());
         self.note(now, None, "digested", Reason::RateLimited, &text);

@@ -12,7 +12,8 @@
 //! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks, digests |
 //! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
 //! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
-//! | `people.rs` | ack, unack, silence, test |
+//! | `silences.rs` | silences: made, extended, ended, announced |
+//! | `people.rs` | ack, unack, test |
 //! | `view.rs` | what people see |
 
 use std::{
@@ -47,6 +48,7 @@ mod oncall;
 mod people;
 mod review;
 mod rota;
+mod silences;
 mod suppress;
 mod view;
 
@@ -56,6 +58,8 @@ mod model;
 mod model_suppress;
 #[cfg(test)]
 mod rota_timelines;
+#[cfg(test)]
+mod silence_timelines;
 #[cfg(test)]
 mod suppress_timelines;
 #[cfg(test)]
@@ -317,13 +321,7 @@ impl Core {
         self.find_silent_agents(now);
         self.end_settling(now);
         self.find_covered(now);
-        let ended = self.silences.take_ended(now);
-        if !ended.is_empty() {
-            self.touched.extend(self.groups.values());
-            for silence in ended {
-                self.note(now, None, "silence_ended", Reason::SilenceEnded, &silence.text());
-            }
-        }
+        self.turn_silences(now);
         while let Some(&(at, number)) = self.wakeups.first()
             && at <= now
         {

@@ -92,7 +92,7 @@ fn random_step(world: &mut World, chaos: &Chaos) {
         36..40 if chaos.silences => {
             let matchers = vec![format!("host={host}"), format!("service={service}")];
             let duration_s = world.random.u64(1..120);
-            let ask = ctl::NewSilence { matchers, duration_s, comment: String::new(), dry_run: false };
+            let ask = ctl::NewSilence { matchers, duration_s, ..ctl::NewSilence::default() };
             world.core.on_silence(&ask, "eva", world.now).unwrap();
         }
         46..50 if chaos.suppression => {

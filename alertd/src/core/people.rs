@@ -1,4 +1,4 @@
-//! What people ask for: ack, unack, silence, test.
+//! What people ask for: ack, unack, test.
 
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use crate::{
     notify::{Kind, Notification},
     outbox::Row,
     reason::Reason,
-    silence::{Silence, parse_matchers},
     told::Says,
 };
 
@@ -41,8 +40,6 @@ pub enum Refused {
     BadOverride(String),
 }
 
-/// A silence that outlives a year is a config change that nobody reviewed.
-const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
 /// Characters of a comment.
 pub(super) const COMMENT_CHARS_MAX: usize = 2_000;
 
@@ -116,54 +113,6 @@ impl Core {
         self.incidents.insert(incident.number, incident);
     }
 
-    pub fn on_silence(
-        &mut self,
-        ask: &ctl::NewSilence,
-        author: &str,
-        now: Timestamp,
-    ) -> Result<ctl::Silence, Refused> {
-        let matchers = parse_matchers(&ask.matchers).map_err(Refused::BadSilence)?;
-        let duration = Duration::from_secs(ask.duration_s);
-        if duration.is_zero() || duration > SILENCE_MAX {
-            let words = "a silence lasts at least a second and at most a year; change the config for more";
-            return Err(Refused::BadSilence(words.into()));
-        }
-        let mut silence = Silence {
-            number: 0,
-            matchers,
-            author: author.into(),
-            comment: ask.comment.chars().take(COMMENT_CHARS_MAX).collect(),
-            starts_at: now,
-            ends_at: later(now, duration),
-        };
-        if ask.dry_run {
-            return Ok(self.view_silence(&silence, now));
-        }
-        silence.number = self.counters.silence;
-        self.counters.silence += 1;
-        self.dirty.counters = true;
-        self.note_by(now, None, "silenced", Reason::ByHand, Some(author), &silence.text());
-        let view = self.view_silence(&silence, now);
-        self.dirty.silences.push(silence.clone());
-        self.silences.add(silence);
-        self.touched.extend(self.groups.values());
-        Ok(view)
-    }
-
-    pub fn on_silence_end(
-        &mut self,
-        number: u64,
-        author: &str,
-        now: Timestamp,
-    ) -> Result<ctl::Silence, Refused> {
-        let ended = self.silences.end(number, now).ok_or(Refused::NoSilence(number))?;
-        self.note_by(now, None, "silence_ended", Reason::ByHand, Some(author), &ended.text());
-        let view = self.view_silence(&ended, now);
-        self.dirty.silences.push(ended);
-        self.touched.extend(self.groups.values());
-        Ok(view)
-    }
-
     /// Queues a test past routes, limits and silences; returns its number in the outbox.
     pub fn on_test(&mut self, receiver: &str, author: &str, now: Timestamp) -> Result<u64, Refused> {
         if !self.rules.receivers.contains_key(receiver) {
@@ -185,6 +134,7 @@ impl Core {
             resolved: Vec::new(),
             digest: Vec::new(),
             ack: None,
+            note: None,
         };
         self.note_by(now, None, "notified", Reason::Test, Some(author), &format!("a test to {receiver}"));
         self.outbox.insert(Row::new(seq, notification, Says::default()));

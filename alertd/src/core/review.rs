@@ -271,6 +271,21 @@ impl Core {
         says: Says,
         now: Timestamp,
     ) {
+        self.push_noted(incident, receiver, kind, reason, says, None, now);
+    }
+
+    /// [`Self::push`] with a sentence of its own.
+    #[expect(clippy::too_many_arguments, reason = "one notification, each a part of it")]
+    pub(super) fn push_noted(
+        &mut self,
+        incident: &Incident,
+        receiver: &str,
+        kind: Kind,
+        reason: &str,
+        says: Says,
+        note: Option<&str>,
+        now: Timestamp,
+    ) {
         let words = |key: &AlertKey| self.alerts.get(key).map(Alert::to_notified);
         // An ack tells nothing new of the alerts, but which ones they are.
         let known = (kind == Kind::Acknowledged).then(|| self.expected(incident, receiver));
@@ -294,6 +309,7 @@ impl Core {
             resolved,
             digest: Vec::new(),
             ack: incident.ack.as_ref().map(Ack::to_info),
+            note: note.map(str::to_owned),
         };
         self.dirty.history.push(dogwatch_wire::ctl::HistoryEntry {
             at: now,
@@ -322,7 +338,7 @@ impl Core {
         }
         let knows = |receiver: &String| !self.expected(incident, receiver).is_empty();
         if incident.escalation.has_begun() && !self.audience(incident).iter().any(knows) {
-            incident.escalation.reset();
+            incident.forget_run();
             self.dirty.incidents.insert(incident.number);
         }
     }

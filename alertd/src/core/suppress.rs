@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Core, ingest::SILENT};
+use super::{Core, ingest::SILENT, silences::silence_name};
 use crate::{
     alert::{Alert, AlertKey},
     incident::Incident,
@@ -77,8 +77,9 @@ impl Core {
     }
 
     fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
-        let silence = self.silences.muting_last(&alert.labels, now)?;
-        Some(Withheld::new(Why::Silenced, format!("silence {}", silence.number), Some(silence.ends_at)))
+        let silence = self.silences.muting_last(&alert.labels, &self.periods, now)?;
+        let until = silence.until(&self.periods);
+        Some(Withheld::new(Why::Silenced, silence_name(silence), Some(until)))
     }
 
     /// By the periods of the incident's route.
@@ -105,6 +106,9 @@ impl Core {
             let timed =
                 |incident: &&Incident| incident.resolved_at.is_none() && incident.hours != Hours::default();
             self.touched.extend(self.incidents.values().filter(timed).map(|incident| incident.number));
+            if self.silences.iter().any(|silence| silence.period.is_some()) {
+                self.touched.extend(self.groups.values());
+            }
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn notification(created_at: Timestamp) -> Notification {
         resolved: Vec::new(),
         digest: Vec::new(),
         ack: None,
+        note: None,
     }
 }
 
@@ -318,8 +319,7 @@ fn apply(world: &mut World, row: &str, cell: &str, step: Duration) {
             let ask = ctl::NewSilence {
                 matchers: vec![matcher.into()],
                 duration_s: 86_400,
-                comment: String::new(),
-                dry_run: false,
+                ..ctl::NewSilence::default()
             };
             world.core.on_silence(&ask, "eva", now).unwrap();
         }

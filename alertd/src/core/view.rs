@@ -1,6 +1,6 @@
 //! What people see: domain → wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dogwatch_wire::{State, ctl};
 use jiff::Timestamp;
@@ -12,7 +12,6 @@ use crate::{
     incident::{Incident, counts},
     notify::{NotifiedAlert, words::name_of},
     outbox::{Row, RowState},
-    silence::Silence,
     withheld::Withheld,
 };
 
@@ -81,10 +80,6 @@ impl Core {
         Some((self.view_incident(incident, now), incident.group.route.clone()))
     }
 
-    pub fn silences(&self, now: Timestamp) -> Vec<ctl::Silence> {
-        self.silences.iter().map(|silence| self.view_silence(silence, now)).collect()
-    }
-
     pub(super) fn view_incident(&self, incident: &Incident, now: Timestamp) -> ctl::Incident {
         if let Some(closed) = &incident.closed {
             return ctl::Incident { told: incident.heard.clone(), ..closed.clone() };
@@ -121,27 +116,13 @@ impl Core {
     /// Numbers of the silences, if they mute all that fires.
     fn silenced_by(&self, members: &[&Alert], now: Timestamp) -> Vec<u64> {
         let firing = members.iter().filter(|alert| alert.resolved_at.is_none());
-        let muting: Vec<_> = firing.map(|alert| self.silences.muting(&alert.labels, now)).collect();
-        if muting.iter().any(Vec::is_empty) {
+        let muting: Vec<_> =
+            firing.map(|alert| self.silences.muting(&alert.labels, &self.periods, now)).collect();
+        if muting.iter().any(BTreeSet::is_empty) {
             return Vec::new();
         }
-        let numbers: std::collections::BTreeSet<u64> = muting.into_iter().flatten().collect();
+        let numbers: BTreeSet<u64> = muting.into_iter().flatten().collect();
         numbers.into_iter().collect()
-    }
-
-    pub(super) fn view_silence(&self, silence: &Silence, now: Timestamp) -> ctl::Silence {
-        let firing = self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none());
-        let matches = firing.filter(|(_, alert)| silence.matches(&alert.labels)).count();
-        ctl::Silence {
-            number: silence.number,
-            matchers: silence.matchers.iter().map(ToString::to_string).collect(),
-            author: silence.author.clone(),
-            comment: silence.comment.clone(),
-            starts_at: silence.starts_at,
-            ends_at: silence.ends_at,
-            active: silence.is_active(now),
-            matches: matches as u64,
-        }
     }
 }
 

@@ -75,7 +75,10 @@ pub enum Command {
     /// Mute notifications for everything that matches, for a time; or list and end silences
     ///
     /// Every MATCHER must match: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX, as in Alertmanager. What is
-    /// silenced stays visible in `alertctl status`. When the silence ends and the problem is still there, people are told.
+    /// silenced stays visible in `alertctl status`. When the silence ends and the problem is still there, people are told;
+    /// those who know of it are reminded a quarter of an hour before. One that would mute more than 10 hosts, more than 50
+    /// firing alerts or all there are is refused unless --broad. Times are of this machine's time zone: "2026-12-24 12:00",
+    /// 18:00 (the next one), +2h.
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Silence(Silence),
     /// Show what happened, newest first
@@ -134,17 +137,29 @@ pub struct Silence {
     #[command(subcommand)]
     pub command: Option<SilenceCommand>,
     /// What to mute: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX
-    #[arg(value_name = "MATCHER", required = true)]
+    #[arg(value_name = "MATCHER", required_unless_present = "broad")]
     pub matchers: Vec<String>,
     /// How long, like 2h
-    #[arg(long = "for", value_name = "TIME", required = true)]
+    #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
     pub duration: Option<Span>,
+    /// From when [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<When>,
+    /// Until when
+    #[arg(long, value_name = "TIME", conflicts_with = "duration")]
+    pub until: Option<When>,
+    /// Only while this period of the config is inside, again and again: [period.NAME]
+    #[arg(long, value_name = "PERIOD")]
+    pub during: Option<String>,
     /// Why; others will read it
-    #[arg(long, value_name = "TEXT", required = true)]
+    #[arg(long, value_name = "TEXT", required_unless_present = "preview")]
     pub comment: Option<String>,
-    /// Only say how many firing alerts it would match
+    /// Only show which firing alerts it would match
+    #[arg(long, alias = "dry-run")]
+    pub preview: bool,
+    /// Yes, that many hosts or alerts
     #[arg(long)]
-    pub dry_run: bool,
+    pub broad: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,10 +167,23 @@ pub enum SilenceCommand {
     /// Show the silences
     List,
     /// End a silence now
+    #[command(visible_alias = "expire")]
     End {
         /// The silence's number
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
+    },
+    /// Move the end of a silence
+    Extend {
+        /// The silence's number
+        #[arg(value_name = "N", value_parser = number)]
+        number: u64,
+        /// From now, like 2h
+        #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+        duration: Option<Span>,
+        /// Until when
+        #[arg(long, value_name = "TIME", conflicts_with = "duration")]
+        until: Option<When>,
     },
 }
 

@@ -147,12 +147,24 @@ async fn silence(alertd: &Alertd<'_>, silence: Silence, view: &View) -> Result<A
             let target = format!("/v1/silences/{number}");
             alertd.call(Method::DELETE, &target, None::<&()>, show::silence_ended).await
         }
+        Some(SilenceCommand::Extend { number, duration, until }) => {
+            let body = ctl::ExtendSilence {
+                duration_s: duration.map_or(0, |span| span.0.as_secs()),
+                ends_at: until.map(|until| until.moment(view.now, &view.zone)),
+            };
+            let target = format!("/v1/silences/{number}/extend");
+            alertd.post(&target, &body, |extended| show::silenced(extended, false, view)).await
+        }
         None => {
             let body = ctl::NewSilence {
                 matchers: silence.matchers,
                 duration_s: silence.duration.map_or(0, |span| span.0.as_secs()),
                 comment: silence.comment.unwrap_or_default(),
-                dry_run: silence.dry_run,
+                dry_run: silence.preview,
+                starts_at: silence.from.map(|from| from.moment(view.now, &view.zone)),
+                ends_at: silence.until.map(|until| until.moment(view.now, &view.zone)),
+                period: silence.during,
+                broad: silence.broad,
             };
             let dry_run = body.dry_run;
             alertd.post("/v1/silences", &body, |made| show::silenced(made, dry_run, view)).await

@@ -358,15 +358,19 @@ pub(super) fn silences(silences: &[Silence], view: &View) -> String {
     let mut out = String::new();
     let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "MATCHES", "WHAT"]);
     for silence in silences {
-        let (state, colour) = if silence.active { ("active", Colour::Yellow) } else { ("over", Colour::Dim) };
-        let ends = if silence.active {
+        let colour = if silence.active { Colour::Yellow } else { Colour::Dim };
+        let state = match silence.state.as_str() {
+            "pending" => format!("starts {}", view.until(silence.starts_at)),
+            state => line(state, NAME_CHARS_MAX),
+        };
+        let ends = if silence.ends_at > view.now {
             view.until(silence.ends_at)
         } else {
             format!("{} ago", view.age(silence.ends_at))
         };
         let cells = vec![
             (silence.number.to_string(), Colour::Bold),
-            (state.into(), colour),
+            (state, colour),
             (ends, Colour::None),
             (line(&silence.author, NAME_CHARS_MAX), Colour::None),
             (silence.matches.to_string(), Colour::None),
@@ -378,22 +382,41 @@ pub(super) fn silences(silences: &[Silence], view: &View) -> String {
     out
 }
 
+/// `host="web1" service=~"disk.*" during nights`.
 fn matchers(silence: &Silence) -> String {
-    line(&silence.matchers.join(" "), TEXT_CHARS_MAX)
+    let what = if silence.matchers.is_empty() { "everything".into() } else { silence.matchers.join(" ") };
+    let during = silence.period.as_ref().map(|period| format!(" during {period}")).unwrap_or_default();
+    line(&(what + &during), TEXT_CHARS_MAX)
 }
 
 pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String {
-    let matches = usize::try_from(silence.matches).unwrap_or(usize::MAX);
-    let alerts = plural(matches, "firing alert");
+    let count = |n: u64, noun| plural(usize::try_from(n).unwrap_or(usize::MAX), noun);
+    let reach = format!("{} on {}", count(silence.matches, "firing alert"), count(silence.hosts, "host"));
     let what = matchers(silence);
+    let mut out = if dry_run {
+        format!("would silence {reach} now: {what}\n")
+    } else {
+        format!("silence {} mutes {reach} now: {what}\n", silence.number)
+    };
     if dry_run {
-        return format!("would silence {alerts} now: {what}\n");
+        for alert in &silence.alerts {
+            let _ = writeln!(out, "  {}", line(alert, TEXT_CHARS_MAX));
+        }
+        if silence.matches > silence.alerts.len() as u64 {
+            let _ = writeln!(out, "  and {} more", silence.matches - silence.alerts.len() as u64);
+        }
+        if let Some(broad) = &silence.broad {
+            let _ = writeln!(out, "needs --broad: {}", line(broad, TEXT_CHARS_MAX));
+        }
+        return out;
+    }
+    if silence.starts_at > view.now {
+        let _ = writeln!(out, "from {}", words::clock_time(silence.starts_at, &view.zone));
     }
     let until = words::clock_time(silence.ends_at, &view.zone);
     let number = silence.number;
-    format!(
-        "silence {number} mutes {alerts} now: {what}\nuntil {until}; end it with: alertctl silence end {number}\n"
-    )
+    let _ = writeln!(out, "until {until}; end it with: alertctl silence end {number}");
+    out
 }
 
 pub(super) fn silence_ended(silence: &Silence) -> String {
@@ -534,10 +557,24 @@ mod tests {
             starts_at: at("03:16"),
             ends_at: at("05:16"),
             active: true,
+            state: "active".into(),
+            period: None,
             matches: 2,
+            hosts: 1,
+            alerts: vec!["CRITICAL web1/disk: 98% full".into()],
+            broad: None,
         };
         assert!(silenced(&made, false, &view()).contains("end it with: alertctl silence end 3"));
-        assert_eq!(silenced(&made, true, &view()), "would silence 2 firing alerts now: host=web1\n");
+        assert_eq!(
+            silenced(&made, true, &view()),
+            "would silence 2 firing alerts on 1 host now: host=web1\n  CRITICAL web1/disk: 98% full\n  and 1 more\n"
+        );
+        let broad = Silence { broad: Some("it would silence all 2 hosts".into()), ..made.clone() };
+        assert!(silenced(&broad, true, &view()).ends_with("needs --broad: it would silence all 2 hosts\n"));
+        let later =
+            Silence { starts_at: at("04:00"), state: "pending".into(), active: false, ..made.clone() };
+        assert!(silenced(&later, false, &view()).contains("from 04:00 Sat 21 Nov 2026 UTC\n"));
+        assert!(silences(&[later], &view()).contains("starts in 44 min"));
         assert!(silences(&[made], &view()).contains("3  active  in 2 h 0 min  ada  2        host=web1\n"));
     }
 

@@ -75,6 +75,9 @@ pub struct Notification {
     /// Who acknowledged, if somebody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
+    /// A sentence about why, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

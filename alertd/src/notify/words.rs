@@ -181,6 +181,7 @@ pub fn why_told(told: &Notification) -> String {
         (_, "escalation_repeat") => "nobody acknowledged, so everybody is told again",
         (_, "delivery_failed") => "another receiver could not be reached",
         (_, "fallback") => "you stand in for a receiver that could not be reached",
+        (_, "silence_ending") => "a silence ends soon and it is still so",
         (_, "silence_ended") => "a silence ended and it is still so",
         (_, "host_back") => "the host is heard again and it is still so",
         (_, "dependency_back") => "what it depends on is well again and it is still so",
@@ -197,7 +198,8 @@ pub fn why_told(told: &Notification) -> String {
         (Kind::Digest, _) => "the rate limit held these back",
         (Kind::Test, _) => "somebody ran alertctl test-notify",
     };
-    format!("{words} ({})", line(&told.reason, 80))
+    let note = told.note.as_ref().map(|note| format!("{}: ", line(note, 200))).unwrap_or_default();
+    format!("{note}{words} ({})", line(&told.reason, 80))
 }
 
 /// `03:12 Sat 21 Nov 2026 CET`.
@@ -326,6 +328,7 @@ pub(super) mod tests {
             resolved: Vec::new(),
             digest: Vec::new(),
             ack: None,
+            note: None,
         }
     }
 }

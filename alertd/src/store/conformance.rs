@@ -31,7 +31,7 @@ fn story() -> (World, Vec<Change>) {
         matchers: vec!["host=db1".into()],
         duration_s: 600,
         comment: "moving".into(),
-        dry_run: false,
+        ..dogwatch_wire::ctl::NewSilence::default()
     };
     world.core.on_silence(&ask, "eva", world.now).unwrap();
     let ask = dogwatch_wire::ctl::NewOverride {

@@ -14,6 +14,7 @@
 //! | `GET /v1/overrides` | – | `Vec<`[`Override`]`>` |
 //! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
+//! | `POST /v1/silences/{number}/extend` | [`ExtendSilence`] | [`Silence`] |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //!
 //! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
@@ -197,15 +198,39 @@ pub struct HistoryEntry {
 }
 
 /// `name=value`, `!=`, `=~`, `!~`, as in Alertmanager.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewSilence {
     /// Matchers as text: `host=web1`, `service=~"disk.*"`. All must match; at least one must not match the empty string.
     pub matchers: Vec<String>,
+    /// From its start; not needed with `ends_at`.
+    #[serde(default)]
     pub duration_s: u64,
+    #[serde(default)]
     pub comment: String,
     /// Say what it would match, create nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Now, if not given or past.
+    #[serde(default)]
+    pub starts_at: Option<Timestamp>,
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
+    /// A period of the config: active only while that is inside.
+    #[serde(default)]
+    pub period: Option<String>,
+    /// Yes, that much.
+    #[serde(default)]
+    pub broad: bool,
+}
+
+/// Moves the end of a silence.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExtendSilence {
+    /// From now, or from its start if that is to come; not needed with `ends_at`.
+    #[serde(default)]
+    pub duration_s: u64,
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -218,8 +243,22 @@ pub struct Silence {
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub active: bool,
+    /// `pending`, `active`, `waiting` for its period, `over`.
+    #[serde(default)]
+    pub state: String,
+    #[serde(default)]
+    pub period: Option<String>,
     /// How many firing alerts it matches now.
     pub matches: u64,
+    /// Hosts of those, and all hosts that it mutes whole.
+    #[serde(default)]
+    pub hosts: u64,
+    /// The firing alerts that it matches now, a line each; the first 50.
+    #[serde(default)]
+    pub alerts: Vec<String>,
+    /// Why it needs `broad`, if it does.
+    #[serde(default)]
+    pub broad: Option<String>,
 }
 
 /// Sends one marked test message to a receiver, past routes, limits and silences, and waits for its end.
