@@ -52,6 +52,7 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/silences", get(silences).post(silence))
         .route("/v1/silences/{number}", delete(end_silence))
         .route("/v1/oncall", get(on_call))
+        .route("/v1/route-test", post(route_test))
         .route("/v1/overrides", get(overrides).post(make_override))
         .route("/v1/overrides/{number}", delete(end_override))
         .route("/v1/silences/{number}/extend", post(extend_silence))
@@ -324,6 +325,17 @@ async fn on_call(State(api): State<Api>, Query(query): Query<OnCallQuery>) -> Re
     let wrong = |_| Failure::Bad("at and until are times like 2026-11-21T04:30:00Z".into());
     let (at, until) = (time(query.at).map_err(wrong)?, time(query.until).map_err(wrong)?);
     Ok(Json(api.ask(PATIENCE, |answer| Input::OnCall(at, until, answer)).await?))
+}
+
+async fn route_test(State(api): State<Api>, body: Body) -> Reply<Vec<ctl::Routed>> {
+    let ask: ctl::AskRoute = read_json(body)?;
+    if ask.alerts.len() > limits::ROUTED_MAX {
+        return Err(Failure::Bad(format!(
+            "at most {} alerts at once; ask again for the rest",
+            limits::ROUTED_MAX
+        )));
+    }
+    Ok(Json(api.ask(PATIENCE, |answer| Input::Route(ask, answer)).await?))
 }
 
 async fn overrides(State(api): State<Api>) -> Reply<Vec<ctl::Override>> {

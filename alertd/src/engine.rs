@@ -73,6 +73,7 @@ pub enum Input {
     Silences(Answer<Vec<ctl::Silence>>),
     /// From a time, else now, until another, else for a week.
     OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),
+    Route(ctl::AskRoute, Answer<Vec<ctl::Routed>>),
     Overrides(Answer<Vec<ctl::Override>>),
     Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
     EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
@@ -284,6 +285,10 @@ impl<D: Deliver> Engine<D> {
             }
             Input::EndOverride(number, author, answer) => {
                 Some(owed(answer, self.core.on_override_end(number, &author, now)))
+            }
+            Input::Route(ask, answer) => {
+                drop(answer.send(ask.alerts.iter().map(|alert| self.core.routed(alert, now)).collect()));
+                None
             }
             Input::Overrides(answer) => {
                 drop(answer.send(self.core.overrides(now)));

@@ -61,6 +61,17 @@ pub struct Way {
     pub policy: String,
 }
 
+/// One node that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// 0 is the root.
+    pub depth: u32,
+    pub matchers: String,
+    pub matched: bool,
+    /// The alert stays here.
+    pub takes: bool,
+}
+
 impl Route {
     pub fn ways(&self, labels: &Labels) -> Vec<Way> {
         let mut ways = Vec::new();
@@ -92,6 +103,33 @@ impl Route {
             });
         }
         path.pop();
+        true
+    }
+
+    /// Every node that is looked at on the way, in order.
+    pub fn visits(&self, labels: &Labels) -> Vec<Visit> {
+        let mut visits = Vec::new();
+        self.visit(labels, 0, &mut visits);
+        visits
+    }
+
+    fn visit(&self, labels: &Labels, depth: u32, visits: &mut Vec<Visit>) -> bool {
+        let matched = all_match(&self.matchers, labels);
+        let at = visits.len();
+        visits.push(Visit { depth, matchers: self.text(), matched, takes: false });
+        if !matched {
+            return false;
+        }
+        let mut taken = false;
+        for child in &self.children {
+            if child.visit(labels, depth + 1, visits) {
+                taken = true;
+                if !child.goes_on {
+                    break;
+                }
+            }
+        }
+        visits[at].takes = !taken;
         true
     }
 
@@ -172,6 +210,22 @@ mod tests {
         assert_eq!(policies(&[("host", "x")]), ["root"]);
         assert_eq!(policies(&[]), ["root"]);
         assert_eq!(policies(&[("host", "web1"), ("team", "audit")]), ["audit", "web"]);
+    }
+
+    #[test]
+    fn the_visits_end_where_the_ways_do() {
+        let all = ["db1", "web1", "x"].into_iter().flat_map(|host| {
+            ["disk", "load"].map(|service| [("host", host), ("service", service), ("team", "audit")])
+        });
+        for pairs in all {
+            let labels = pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+            let visits = tree().visits(&labels);
+            let ends: Vec<_> =
+                visits.iter().filter(|visit| visit.takes).map(|visit| &visit.matchers).collect();
+            let ways = tree().ways(&labels);
+            let last: Vec<_> = ways.iter().filter_map(|way| way.path.last()).collect();
+            assert_eq!(ends, last, "{pairs:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //!
 //! Vectors for all of this, readable by any program: `tests/vectors/schedules.json`.
 
+use std::ops::RangeInclusive;
+
 use jiff::{
     SignedDuration, Span, Timestamp, ToSpan,
     civil::{DateTime, Time},
@@ -77,6 +79,8 @@ pub struct Shift {
     pub until: Timestamp,
 }
 
+/// Yesterday's hours may last until today, and a zone may have left out a day between.
+const FIRST_DAY: i64 = -2;
 /// Most changes of one look ahead: more than a month of hourly hand-overs with overrides between them.
 const CHANGES_MAX: usize = 2_000;
 
@@ -200,15 +204,15 @@ impl Layer {
 }
 
 impl Hours {
-    /// Those of the days around `now`: begin and end. A day that the zone leaves out has none.
+    /// Those of some of the days around `now`: begin and end. A day that the zone leaves out has none.
     fn around<'a>(
         &'a self,
+        days: RangeInclusive<i64>,
         now: Timestamp,
         zone: &'a TimeZone,
     ) -> impl Iterator<Item = (Timestamp, Timestamp)> + 'a {
         let today = zone.to_datetime(now).date();
-        // Two days back: yesterday's may last until today, and a zone may have left out a day between.
-        (-2..=8).filter_map(move |offset: i64| {
+        days.filter_map(move |offset| {
             let day = today.checked_add(offset.days()).ok()?;
             if self.days & (1 << day.weekday().to_monday_zero_offset()) == 0 {
                 return None;
@@ -221,11 +225,11 @@ impl Hours {
     }
 
     fn cover(&self, now: Timestamp, zone: &TimeZone) -> bool {
-        self.around(now, zone).any(|(from, until)| from <= now && now < until)
+        self.around(FIRST_DAY..=1, now, zone).any(|(from, until)| from <= now && now < until)
     }
 
     fn edges(&self, now: Timestamp, zone: &TimeZone) -> Vec<Timestamp> {
-        self.around(now, zone).flat_map(|(from, until)| [from, until]).collect()
+        self.around(FIRST_DAY..=8, now, zone).flat_map(|(from, until)| [from, until]).collect()
     }
 }
 

@@ -77,6 +77,24 @@ fn who_is_on_call_is_paged_by_their_own_rules_and_an_override_survives_a_kill() 
     assert!(why.contains("primary (cem)") && why.contains("personal_rule"), "{why}");
     assert_eq!((host.maildir("ann-mail").len(), host.maildir("ben-mail").len()), (0, 0));
 
+    let routed = words(&host.alertctl(&["route", "test", "host=web1", "service=demo"]));
+    assert!(
+        routed.contains("=> everything") && routed.contains("at once primary (cem): cem-mail"),
+        "{routed}"
+    );
+    let same = words(&host.alertctl(&[
+        "config",
+        "diff",
+        "--config",
+        &host.path("alertd.toml").display().to_string(),
+    ]));
+    assert!(same.contains("none of 1 firing alert would go another way"), "{same}");
+    let text = std::fs::read_to_string(host.path("alertd.toml")).unwrap();
+    let new = host.write("new.toml", &text.replace("{ notify = [\"primary\"] }", "{ notify = [\"ben\"] }"));
+    let diff = host.alertctl(&["config", "diff", "--config", &new.display().to_string()]);
+    assert!(words(&diff).contains("1 of 1 firing alert would go another way"), "{}", words(&diff));
+    assert!(words(&diff).contains("+ everything: policy default; at once ben: ben-mail"), "{}", words(&diff));
+
     host.ask(&["override", "end", "1"]);
     assert_eq!(host.ask(&["oncall"])["schedules"][0]["user"], json!(user));
     say(&host, "echo all is well; exit 0");

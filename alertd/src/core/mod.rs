@@ -14,6 +14,7 @@
 //! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
 //! | `silences.rs` | silences: made, extended, ended, announced |
 //! | `people.rs` | ack, unack, test |
+//! | `explain.rs` | where an alert would go |
 //! | `view.rs` | what people see |
 
 use std::{
@@ -43,6 +44,7 @@ use crate::{
 };
 
 mod delivery;
+mod explain;
 mod ingest;
 mod oncall;
 mod people;
@@ -54,6 +56,8 @@ mod view;
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_rota;
 #[cfg(test)]
 mod model_suppress;
 #[cfg(test)]

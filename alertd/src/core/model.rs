@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::tests_support::{Crash, Mood, World};
 use crate::{
-    moment::between,
+    moment::{between, later},
     notify::{Kind, Notification},
     outbox::RowState,
 };
@@ -71,6 +71,8 @@ pub(super) struct Chaos {
     pub(super) crashes: bool,
     /// Hosts fall silent, rules of inhibition and dependencies hold.
     pub(super) suppression: bool,
+    /// People are on call, or not, and are overridden.
+    pub(super) rota: bool,
 }
 
 fn random_step(world: &mut World, chaos: &Chaos) {
@@ -99,6 +101,7 @@ fn random_step(world: &mut World, chaos: &Chaos) {
             let quiet = world.random.u32(..5) < 2;
             world.hosts.entry(host.into()).or_default().quiet = quiet;
         }
+        50..54 if chaos.rota => override_somebody(world),
         40..46 if chaos.moods => {
             let receiver = ["mail", "desk", "pager"][world.random.usize(..3)];
             let mood =
@@ -114,6 +117,25 @@ fn random_step(world: &mut World, chaos: &Chaos) {
     }
     let pause = Duration::from_millis(world.random.u64(1..8_000));
     world.pass(pause);
+}
+
+fn override_somebody(world: &mut World) {
+    let by_hand = world.core.overrides(world.now).first().and_then(|one| one.number);
+    if let Some(number) = by_hand.filter(|_| world.random.bool()) {
+        world.core.on_override_end(number, "eva", world.now).unwrap();
+        return;
+    }
+    let user = ["ann", "ben", "boss", "nobody"][world.random.usize(..4)];
+    let from = later(world.now, world.random.u32(..40) * SECOND);
+    let until = later(from, world.random.u32(1..90) * SECOND);
+    let ask = ctl::NewOverride {
+        schedule: "primary".into(),
+        user: user.into(),
+        from: Some(from),
+        until,
+        comment: String::new(),
+    };
+    world.core.on_override(&ask, "eva", world.now).unwrap();
 }
 
 /// Everything works again and is left alone until it has settled.
@@ -261,7 +283,11 @@ fn is_withheld(incident: &ctl::Incident, alert: &str) -> bool {
 }
 
 pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
-    let config = if chaos.suppression { with_rules() } else { CONFIG.to_owned() };
+    let config = match chaos {
+        Chaos { suppression: true, .. } => with_rules(),
+        Chaos { rota: true, .. } => super::model_rota::ROTA.to_owned(),
+        _ => CONFIG.to_owned(),
+    };
     let mut world = World::new(&config, seed);
     for _ in 0..150 {
         random_step(&mut world, chaos);
@@ -272,7 +298,8 @@ pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
 
 #[test]
 fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
-    let chaos = Chaos { acks: true, silences: true, moods: true, crashes: true, suppression: false };
+    let chaos =
+        Chaos { acks: true, silences: true, moods: true, crashes: true, suppression: false, rota: false };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
         every_duplicate_has_the_same_id_and_words(&world, seed);
@@ -283,7 +310,8 @@ fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
 
 #[test]
 fn without_a_failure_everything_is_told_once() {
-    let chaos = Chaos { acks: true, silences: true, moods: false, crashes: false, suppression: false };
+    let chaos =
+        Chaos { acks: true, silences: true, moods: false, crashes: false, suppression: false, rota: false };
     for seed in seeds(30) {
         let world = run(seed, &chaos);
         let ids: BTreeSet<_> = world.heard.iter().map(|heard| &heard.notification.id).collect();
@@ -296,7 +324,8 @@ fn without_a_failure_everything_is_told_once() {
 fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
     // group_wait, group_interval, the rate limit's longest hold, the agent's next try.
     let bound = 60 * SECOND;
-    let chaos = Chaos { acks: false, silences: false, moods: false, crashes: true, suppression: false };
+    let chaos =
+        Chaos { acks: false, silences: false, moods: false, crashes: true, suppression: false, rota: false };
     for seed in seeds(40) {
         let mut world = World::new(CONFIG, seed);
         every_problem_is_told_within(bound, &mut world, &chaos, seed, &|_, _| false);

@@ -49,6 +49,8 @@ Examples:
   alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap, ticket 88'
   alertctl oncall --week
   alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
+  alertctl route test host=web1 service=disk
+  alertctl config diff --config new.toml
   alertctl test-notify oncall";
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +100,11 @@ pub enum Command {
     TestNotify {
         /// The receiver's name in the config: [receiver.NAME.…]
         receiver: String,
+    },
+    /// Ask where alerts go
+    Route {
+        #[command(subcommand)]
+        command: RouteCommand,
     },
     /// Look at the config without touching the running alertd
     Config {
@@ -241,13 +248,55 @@ pub struct History {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Show the way of an alert through the routes, and who would be told now
+    ///
+    /// Every route that is looked at: `->` matches, `=>` takes the alert. Below it the policy's steps with the people that are
+    /// meant now, and by which receivers they are told.
+    Test(RouteTest),
+}
+
+#[derive(Debug, Args)]
+pub struct RouteTest {
+    /// The alert's labels, like host=web1 service=disk
+    #[arg(value_name = "LABEL=VALUE", required = true, value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// People may have other rules for what is critical
+    #[arg(long, value_enum, default_value = "critical")]
+    pub state: AskedState,
+    /// By this config instead of the running alertd's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AskedState {
+    Critical,
+    Warning,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
+    /// Show what a new config would change for the alerts that fire now: old way and new way of each, only where they differ
+    Diff {
+        /// The new file; the drop-ins beside it are read too
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Check a config file and its drop-ins: every problem at once, with line and column
     Check {
         /// The file; the drop-ins beside it (alertd.d/*.toml) are read too [default: /etc/dogwatch/alertd.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+/// `host=web1`.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.trim_matches('"').into())),
+        _ => Err(format!("{text:?} is not a label; write it like host=web1")),
+    }
 }
 
 /// `4711` or `#4711`.
@@ -309,6 +358,9 @@ mod tests {
             ("override primary ben", "--until"),
             ("override primary --until 18:00", "USER"),
             ("override primary ben --until soon", "is not a time"),
+            ("route test", "LABEL=VALUE"),
+            ("route test web1", "is not a label"),
+            ("config diff", "--config"),
             ("oncall --at yesterday", "is not a time"),
             ("history --limit many", "limit"),
             ("stauts", "status"),

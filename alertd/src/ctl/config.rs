@@ -6,7 +6,7 @@ use dogwatch_daemon::config::Problems;
 use serde_json::json;
 
 use super::{Answer, Exit, pretty};
-use crate::config::Config;
+use crate::{config::Config, core::Rules};
 
 /// As alertd's own default.
 const DEFAULT: &str = "/etc/dogwatch/alertd.toml";
@@ -14,17 +14,29 @@ const DEFAULT: &str = "/etc/dogwatch/alertd.toml";
 /// A file that was named must exist; that the default one is missing is a config too: all defaults.
 pub(super) fn check(named: Option<&Path>, as_json: bool) -> Answer {
     let path = named.unwrap_or(Path::new(DEFAULT));
-    let checked = if named.is_some() && !path.exists() {
-        let mut problems = Problems::default();
-        problems.add_whole(path, "does not exist; name the file that alertd reads");
-        Err(problems)
-    } else {
-        Config::read(path)
-    };
+    let checked = if named.is_some() { read(path) } else { Config::read(path) };
     match checked {
         Ok(config) => Answer { text: fine(path, &config, as_json), exit: Exit::Done },
-        Err(problems) => Answer { text: wrong(&problems, as_json), exit: Exit::Refused },
+        Err(problems) => refused(&problems, as_json),
     }
+}
+
+fn read(path: &Path) -> Result<Config, Problems> {
+    if path.exists() {
+        return Config::read(path);
+    }
+    let mut problems = Problems::default();
+    problems.add_whole(path, "does not exist; name the file that alertd reads");
+    Err(problems)
+}
+
+/// The rules of a config that was named.
+pub(super) fn rules(named: &Path) -> Result<Rules, Problems> {
+    Ok(read(named)?.rules)
+}
+
+pub(super) fn refused(problems: &Problems, as_json: bool) -> Answer {
+    Answer { text: wrong(problems, as_json), exit: Exit::Refused }
 }
 
 fn fine(path: &Path, config: &Config, as_json: bool) -> String {

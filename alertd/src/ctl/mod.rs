@@ -6,6 +6,7 @@
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `oncall` | `oncall` and `override` |
 //! | `when` | times as people type them (pure) |
+//! | `route` | `route test` and `config diff` |
 //! | `show` | answers as text (pure) |
 //! | `paint` | tables and colours (pure) |
 //!
@@ -31,10 +32,11 @@ pub mod args;
 mod config;
 mod oncall;
 mod paint;
+mod route;
 mod show;
 mod when;
 
-use args::{Cli, Command, ConfigCommand, Silence, SilenceCommand};
+use args::{Cli, Command, ConfigCommand, RouteCommand, Silence, SilenceCommand};
 use paint::Paint;
 use show::View;
 
@@ -132,6 +134,14 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Oncall(ask) => oncall::ask(&alertd, &ask, &view).await,
         Command::Override(ask) => oncall::override_(&alertd, ask, &view).await,
         Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
+        Command::Route { command: RouteCommand::Test(ask) } => {
+            let labels = ask.labels.into_iter().collect();
+            let critical = ask.state == args::AskedState::Critical;
+            route::test(&alertd, labels, critical, ask.config.as_deref(), &view).await
+        }
+        Command::Config { command: ConfigCommand::Diff { config } } => {
+            route::diff(&alertd, &config, &view).await
+        }
         Command::Config { command: ConfigCommand::Check { config } } => {
             Ok(config::check(config.as_deref(), cli.json))
         }
@@ -211,6 +221,24 @@ impl Alertd<'_> {
         self.call(Method::POST, target, Some(body), show).await
     }
 
+    /// What is asked on the way to an answer.
+    async fn read<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
+        self.fetch(Method::GET, target, None::<&()>).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, target: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.fetch(Method::POST, target, Some(body)).await
+    }
+
+    async fn fetch<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        self.client.call(method, target, body).await.map_err(|error| failure(&error, self.socket))
+    }
+
     async fn call<T: Serialize + DeserializeOwned>(
         &self,
         method: Method,
@@ -218,8 +246,7 @@ impl Alertd<'_> {
         body: Option<&impl Serialize>,
         show: impl FnOnce(&T) -> String,
     ) -> Result<Answer, Failure> {
-        let answer: T =
-            self.client.call(method, target, body).await.map_err(|error| failure(&error, self.socket))?;
+        let answer: T = self.fetch(method, target, body).await?;
         let shown = show(&answer);
         let text = if self.json { pretty(&answer) } else { shown };
         Ok(Answer { text, exit: Exit::Done })

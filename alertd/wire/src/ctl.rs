@@ -10,11 +10,12 @@
 //! | `GET /v1/silences` | – | `Vec<`[`Silence`]`>` |
 //! | `POST /v1/silences` | [`NewSilence`] | [`Silence`] |
 //! | `DELETE /v1/silences/{number}` | – | [`Silence`], ended |
+//! | `POST /v1/silences/{number}/extend` | [`ExtendSilence`] | [`Silence`] |
 //! | `GET /v1/oncall?at=…&until=…` | – | [`OnCall`]; at most 35 days |
 //! | `GET /v1/overrides` | – | `Vec<`[`Override`]`>` |
 //! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
-//! | `POST /v1/silences/{number}/extend` | [`ExtendSilence`] | [`Silence`] |
+//! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order asked |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //!
 //! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
@@ -337,4 +338,82 @@ pub struct Shift {
     pub user: Option<String>,
     pub from: Timestamp,
     pub until: Timestamp,
+}
+
+/// Where alerts with these labels would go now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AskRoute {
+    /// At most [`crate::limits::ROUTED_MAX`].
+    pub alerts: Vec<AskedAlert>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AskedAlert {
+    pub labels: BTreeMap<String, String>,
+    /// People may have other rules for it.
+    #[serde(default)]
+    pub critical: bool,
+}
+
+/// How one alert goes through the tree, and who would be told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Routed {
+    pub labels: BTreeMap<String, String>,
+    /// Every node that was looked at, in order.
+    pub tree: Vec<RouteNode>,
+    /// An incident each; there is always one.
+    pub ways: Vec<RouteWay>,
+    /// Numbers of the silences that match now.
+    pub silenced_by: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteNode {
+    /// 0 is the root.
+    pub depth: u32,
+    pub matchers: String,
+    pub matched: bool,
+    /// It is the last of a way: the alert goes by its policy.
+    pub takes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteWay {
+    /// Matchers from the root down.
+    pub path: Vec<String>,
+    pub group: BTreeMap<String, String>,
+    /// Milliseconds.
+    pub group_wait_ms: u64,
+    pub group_interval_ms: u64,
+    pub repeat_interval_ms: u64,
+    /// Periods in which it says nothing, and those outside of which it does not.
+    pub mute_during: Vec<String>,
+    pub active_during: Vec<String>,
+    pub policy: String,
+    pub repeat: u32,
+    pub steps: Vec<RouteStep>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteStep {
+    /// From the first notification.
+    pub after_ms: u64,
+    pub targets: Vec<RouteTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteTarget {
+    /// As the policy names it.
+    pub name: String,
+    /// Who is meant now: a user, or the catch-all if nobody is on call.
+    pub user: Option<String>,
+    pub nobody_on_call: bool,
+    /// One for a receiver; for a user their own, counted from the step.
+    pub rules: Vec<RouteRule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteRule {
+    pub after_ms: u64,
+    pub receivers: Vec<String>,
 }

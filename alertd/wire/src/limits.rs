@@ -12,3 +12,5 @@ pub const SUMMARY_BYTES_MAX: usize = 1_024;
 pub const DETAIL_BYTES_MAX: usize = 8 * 1_024;
 /// Labels on one event.
 pub const LABELS_MAX: usize = 32;
+/// Alerts that may be asked about at once: where they would go.
+pub const ROUTED_MAX: usize = 500;
