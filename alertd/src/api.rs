@@ -94,6 +94,7 @@ impl From<Refused> for Failure {
         match refused {
             Refused::BadSilence(_) | Refused::BadOverride(_) => Self::Bad(refused.to_string()),
             Refused::NoIncident(_)
+            | Refused::LinkUsed(_)
             | Refused::NotAcked(_)
             | Refused::NoSilence(_)
             | Refused::NoReceiver(..)

@@ -19,6 +19,7 @@ use crate::{
     metrics,
     notify::{Accepted, DeliveryError, Notification, Receivers},
     store::{Store as _, sqlite::Sqlite, writer::Writer},
+    web,
 };
 
 /// Owner and group may talk to us; the unit sets the group.
@@ -64,6 +65,15 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
+    if let Some(web) = config.web {
+        let listener = tokio::net::TcpListener::bind(web.listen).await;
+        let listener =
+            listener.with_context(|| format!("cannot listen on {}; set [alertd.web] listen", web.listen))?;
+        let key = web.key_file.display().to_string();
+        web.make_key().with_context(|| format!("cannot make the key of the links, {key}"))?;
+        let inputs = inputs.clone();
+        tokio::spawn(async move { web::serve(listener, &web, inputs).await });
+    }
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
     let serving = tokio::spawn(unix_http::serve(listener, api::router(inputs.clone(), archive)));

@@ -70,6 +70,8 @@ pub enum Input {
     Status(Answer<ctl::Status>),
     /// An incident that is not over, and its route.
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
+    /// A link of a mail: incident, nonce, and who presses the button, if somebody does.
+    Link(u64, String, Option<String>, Answer<Result<ctl::Incident, Refused>>),
     Silences(Answer<Vec<ctl::Silence>>),
     /// From a time, else now, until another, else for a week.
     OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),
@@ -316,6 +318,13 @@ impl<D: Deliver> Engine<D> {
             }
             Input::Incident(number, answer) => {
                 drop(answer.send(self.core.incident(number, now)));
+                None
+            }
+            Input::Link(number, nonce, Some(author), answer) => {
+                Some(owed(answer, self.core.on_ack_by_link(number, &nonce, &author, now)))
+            }
+            Input::Link(number, nonce, None, answer) => {
+                drop(answer.send(self.core.link(number, &nonce, now)));
                 None
             }
             Input::Silences(answer) => {

@@ -60,6 +60,9 @@ pub struct Incident {
     #[serde(default)]
     pub hastened: bool,
     pub ack: Option<Ack>,
+    /// Nonces of links that have acknowledged it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub used_links: BTreeSet<String>,
     /// Who was told of the problem, in order, whatever came after.
     pub heard: Vec<String>,
     /// As it was when it was over.
@@ -127,6 +130,7 @@ impl Incident {
             pages: Vec::new(),
             missed: BTreeSet::new(),
             ack: None,
+            used_links: BTreeSet::new(),
             heard: Vec::new(),
             closed: None,
             left_memory: false,

@@ -35,4 +35,5 @@ pub mod silence;
 pub mod store;
 pub mod told;
 pub mod user;
+pub mod web;
 pub mod withheld;

@@ -95,7 +95,7 @@ async fn send(config: &str, told: &Notification) -> Result<Accepted, DeliveryErr
     let file: ReceiverFile = parse(&source, &mut problems).unwrap();
     let receiver = file.resolve("oncall", 0..0, &source, &mut problems);
     let receiver = problems.or(receiver).unwrap().unwrap();
-    let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC };
+    let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC, links: None };
     Receivers::new(BTreeMap::from([("oncall".into(), receiver)]), sender).send("oncall", told, DEADLINE).await
 }
 

@@ -34,6 +34,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 mod user;
+mod web;
 
 use std::{
     collections::BTreeMap,
@@ -57,11 +58,13 @@ use self::{
     route::RouteFile,
     schedule::ScheduleFile,
     user::UserFile,
+    web::WebFile,
 };
 pub use self::{receiver::RateFile, user::NOBODY};
 use crate::{
     core::{DEFAULT_POLICY, Rules},
     notify::{Receiver, ReceiverFile, Receivers, Sender},
+    web::Web,
 };
 
 /// Where the receiver that is there without any config puts its mail, below the state directory.
@@ -107,6 +110,8 @@ struct AlertdFile {
     host: Option<String>,
     /// Receiver or user that is told when nobody is on call.
     catch_all: Option<Spanned<String>>,
+    /// Where the links of mails lead.
+    web: Option<WebFile>,
 }
 
 /// As used; nothing after it checks again.
@@ -115,6 +120,7 @@ pub struct Config {
     pub socket: PathBuf,
     pub state_dir: PathBuf,
     pub metrics: Option<SocketAddr>,
+    pub web: Option<Web>,
     pub keep_history: Duration,
     pub rules: Rules,
     pub receivers: Receivers,
@@ -180,11 +186,16 @@ impl Config {
             rules.policies.entry(direct(receiver)).or_insert_with(|| only(&direct(receiver), receiver));
         }
         let metrics = parts.metrics(&mut problems);
-        let sender = Sender { host: rules.host.clone(), ..Sender::of_this_host() };
+        let web = parts.alertd.web.take();
+        let web =
+            web.and_then(|web| web.resolve(&state_dir, &parts.sources[parts.web_source], &mut problems));
+        let links = web.as_ref().map(Web::links);
+        let sender = Sender { host: rules.host.clone(), links, ..Sender::of_this_host() };
         problems.or(Self {
             socket: parts.alertd.socket.unwrap_or_else(|| SOCKET_DEFAULT.into()),
             state_dir,
             metrics,
+            web,
             keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
             rules,
             receivers: Receivers::new(parts.resolved, sender),
@@ -199,6 +210,7 @@ struct Parts {
     alertd: AlertdFile,
     alertd_source: usize,
     catch_all_source: usize,
+    web_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
@@ -213,7 +225,11 @@ struct Parts {
 impl Parts {
     fn take(&mut self, source: Source, file: ConfigFile, problems: &mut Problems) {
         let at = self.sources.len();
-        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host, catch_all } = file.alertd;
+        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host, catch_all, web } =
+            file.alertd;
+        if web.is_some() {
+            self.web_source = at;
+        }
         if catch_all.is_some() {
             self.catch_all_source = at;
         }
@@ -229,6 +245,7 @@ impl Parts {
             settle: settle.or(old.settle),
             host: host.or(old.host),
             catch_all: catch_all.or(old.catch_all),
+            web: web.or(old.web),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));

@@ -22,6 +22,8 @@ use crate::{
 pub enum Refused {
     #[error("there is no open incident {0}; `alertctl status` lists them")]
     NoIncident(u64),
+    #[error("this link has acknowledged incident {0} before; it works once")]
+    LinkUsed(u64),
     #[error("incident {0} is not acked")]
     NotAcked(u64),
     #[error("there is no active silence {0}; `alertctl silence list` lists them")]
@@ -79,6 +81,32 @@ impl Core {
         let view = self.view_incident(&incident, now);
         self.put_back(incident);
         Ok(view)
+    }
+
+    /// Acknowledges by the link of a mail, once for each `nonce`. A used one is kept with the incident: what is over cannot be
+    /// acknowledged by any link.
+    pub fn on_ack_by_link(
+        &mut self,
+        number: u64,
+        nonce: &str,
+        author: &str,
+        now: Timestamp,
+    ) -> Result<ctl::Incident, Refused> {
+        self.link(number, nonce, now)?;
+        if let Some(incident) = self.incidents.get_mut(&number) {
+            incident.used_links.insert(nonce.to_owned());
+        }
+        self.on_ack(number, &ctl::Ack::default(), author, now)
+    }
+
+    /// What a link of a mail leads to, if it may still be used.
+    pub fn link(&self, number: u64, nonce: &str, now: Timestamp) -> Result<ctl::Incident, Refused> {
+        let open = self.incidents.get(&number).filter(|incident| incident.resolved_at.is_none());
+        let incident = open.ok_or(Refused::NoIncident(number))?;
+        if incident.used_links.contains(nonce) {
+            return Err(Refused::LinkUsed(number));
+        }
+        Ok(self.view_incident(incident, now))
     }
 
     pub fn on_unack(

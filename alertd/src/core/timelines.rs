@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::tests_support::{World, play};
+use super::{
+    Refused,
+    tests_support::{World, play},
+};
 use crate::notify::Kind;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -109,6 +112,27 @@ fn word_of_an_ack_names_the_alerts_that_its_reader_knows_of() {
     let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk), ("ack", acks)], &[("mail", mail)]);
     let said = &world.heard[1].notification;
     assert_eq!((said.firing[0].labels["service"].as_str(), said.resolved.len()), ("disk", 0));
+}
+
+#[test]
+fn the_link_of_a_mail_acknowledges_once_also_after_a_restart() {
+    let mut world = World::new(ONE_STEP, 1);
+    world.report("web1", "disk", 'C');
+    world.agents_send(None);
+    let number = world.open_incidents()[0].number;
+    assert!(world.core.link(number, "n1", world.now).unwrap().ack.is_none());
+    let acked = world.core.on_ack_by_link(number, "n1", "ada@example.org (mail link)", world.now).unwrap();
+    assert_eq!(acked.ack.unwrap().author, "ada@example.org (mail link)");
+    world.turn(None);
+    world.restart();
+    let again = world.core.on_ack_by_link(number, "n1", "ada@example.org (mail link)", world.now);
+    assert_eq!(again, Err(Refused::LinkUsed(number)));
+    assert_eq!(world.core.link(number, "n1", world.now), Err(Refused::LinkUsed(number)));
+    // Another mail's link works; none does when it is over.
+    assert!(world.core.on_ack_by_link(number, "n2", "bob", world.now).is_ok());
+    world.report("web1", "disk", 'O');
+    world.agents_send(None);
+    assert_eq!(world.core.on_ack_by_link(number, "n3", "bob", world.now), Err(Refused::NoIncident(number)));
 }
 
 #[test]

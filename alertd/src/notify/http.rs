@@ -155,7 +155,7 @@ pub(super) fn url(
 }
 
 /// Reads a URL. `http` is refused when `secret` says that a secret travels with it, except to this host.
-pub(super) fn safe_url(text: &str, secret: bool) -> Result<Uri, String> {
+pub fn safe_url(text: &str, secret: bool) -> Result<Uri, String> {
     let uri = text.parse::<Uri>().map_err(|_| format!("{text:?} is not a URL; write https://HOST/PATH"))?;
     let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
         return Err(format!("{text:?} names no host; write https://HOST/PATH"));

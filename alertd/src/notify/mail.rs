@@ -28,6 +28,9 @@ use super::{
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
 
+/// What every mail program draws as a button.
+const BUTTON: &str = "display:inline-block;padding:12px 24px;border-radius:6px;background:#1a7f37;color:#ffffff;\
+     text-decoration:none;font-size:18px";
 /// Lines of a plugin's long output that go into the mail.
 const DETAIL_LINES_MAX: usize = 40;
 
@@ -40,7 +43,8 @@ pub fn message(
 ) -> Result<Message, DeliveryError> {
     let domain = from.email.domain();
     let root = format!("<{}.incident@{domain}>", hex_of(&told.dedup_key));
-    let text = text_of(told, sender);
+    let link = sender.links.as_ref().and_then(|links| links.link(told, to.email.as_ref()));
+    let text = text_of(told, sender, link);
     let parts = MultiPart::alternative()
         .boundary(format!("dogwatch-{}", hex_of(&told.id)))
         .singlepart(part(ContentType::TEXT_PLAIN, text.plain()))
@@ -107,6 +111,8 @@ struct Text {
     /// Colour of the headline.
     colour: &'static str,
     sections: Vec<Section>,
+    /// Acknowledges.
+    link: Option<String>,
     /// How to ack and why it came.
     foot: Vec<(&'static str, String)>,
 }
@@ -118,7 +124,7 @@ struct Section {
     block: Vec<String>,
 }
 
-fn text_of(told: &Notification, sender: &Sender) -> Text {
+fn text_of(told: &Notification, sender: &Sender, link: Option<String>) -> Text {
     let mut sections = Vec::new();
     let alerts = told.firing.iter().chain(&told.resolved);
     sections.extend(alerts.take(ALERTS_MAX).map(|alert| section(alert, told, sender)));
@@ -134,7 +140,13 @@ fn text_of(told: &Notification, sender: &Sender) -> Text {
             "This is a test. If you can read it, alerts reach you here. Nothing is wrong.".into(),
         ));
     }
-    Text { headline: words::title(told), colour: colour(told), sections, foot: facts::how_on(told, sender) }
+    Text {
+        headline: words::title(told),
+        colour: colour(told),
+        sections,
+        link,
+        foot: facts::how_on(told, sender),
+    }
 }
 
 fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Section {
@@ -193,6 +205,9 @@ impl Text {
             }
         }
         out.push('\n');
+        if let Some(link) = &self.link {
+            let _ = writeln!(out, "Acknowledge on a phone:\n{link}\n");
+        }
         for (name, value) in &self.foot {
             let _ = writeln!(out, "{name:<6} {value}");
         }
@@ -219,6 +234,9 @@ impl Text {
                 );
             }
         }
+        if let Some(link) = &self.link {
+            let _ = writeln!(out, "<p><a href=\"{}\" style=\"{BUTTON}\">Acknowledge</a></p>", escaped(link));
+        }
         out.push_str("<hr>\n");
         write_table(&mut out, self.foot.iter().map(|(name, value)| (*name, value)));
         out.push_str("</body></html>\n");
@@ -241,7 +259,8 @@ fn linked(value: &str) -> String {
     if is_link { format!("<a href=\"{text}\">{text}</a>") } else { text }
 }
 
-fn escaped(text: &str) -> String {
+/// For text between tags and in attributes.
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -264,7 +283,7 @@ mod tests {
 
     #[test]
     fn the_mail_says_what_where_since_when_what_to_do_and_how_to_ack() {
-        let text = text_of(&problem(), &sender()).plain();
+        let text = text_of(&problem(), &sender(), None).plain();
         assert_eq!(
             text,
             "[#4711] CRITICAL web1/disk: /var 96% used\n\
@@ -320,7 +339,7 @@ mod tests {
         let mail = formatted(&told);
         let head = mail.split("\r\n\r\n").next().unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
-        let text = text_of(&told, &sender());
+        let text = text_of(&told, &sender(), None);
         assert!(!text.html().contains("<script>"), "{}", text.html());
         assert!(!text.html().contains("href=\"javascript"));
         assert!(!text.plain().contains('\u{202e}'));
@@ -331,7 +350,7 @@ mod tests {
         let mut told = problem();
         told.firing[0].summary = "ü".repeat(5_000);
         told.firing = vec![told.firing[0].clone(); 400];
-        let text = text_of(&told, &sender()).plain();
+        let text = text_of(&told, &sender(), None).plain();
         assert!(text.contains("… and 375 more alerts"));
         assert!(formatted(&told).split("\r\n").all(|line| line.len() <= 998), "RFC 5321 §4.5.3.1.6");
         assert!(formatted(&told).is_ascii(), "no 8BITMIME needed");
@@ -344,6 +363,6 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
     }
 }

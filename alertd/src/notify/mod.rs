@@ -47,7 +47,9 @@ mod tls;
 pub mod webhook;
 pub mod words;
 
+pub use http::safe_url;
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
+pub use secret::SecretFile;
 
 /// What is told to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use super::{
     Accepted, DeliveryError, Notification, email, exec, http::Http, irc, maildir, ntfy, pagerduty, slack,
     webhook,
 };
-use crate::{config::RateFile, engine::Input};
+use crate::{config::RateFile, engine::Input, web::Links};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -125,6 +125,8 @@ const GRACE: Duration = Duration::from_secs(3);
 pub struct Sender {
     pub host: String,
     pub zone: TimeZone,
+    /// Makes links that acknowledge, if there is a web server for them.
+    pub links: Option<Links>,
 }
 
 impl Sender {
@@ -133,7 +135,7 @@ impl Sender {
         let uname = rustix::system::uname();
         let host = uname.nodename().to_string_lossy();
         let host = if host.is_empty() { "localhost".into() } else { host.into_owned() };
-        Self { host, zone: TimeZone::system() }
+        Self { host, zone: TimeZone::system(), links: None }
     }
 }
 

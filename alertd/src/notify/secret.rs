@@ -8,20 +8,20 @@ const BYTES_MAX: u64 = 16 * 1024;
 
 /// Where a secret lies. Prints as its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SecretFile(PathBuf);
+pub struct SecretFile(PathBuf);
 
 impl SecretFile {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
     /// The first line, without its end. What goes wrong is the operator's to mend, so it is said in words.
-    pub(super) fn read(&self) -> Result<String, String> {
+    pub fn read(&self) -> Result<String, String> {
         self.lines().map(|mut lines| lines.swap_remove(0))
     }
 
     /// Every line that is not empty; at least one.
-    pub(super) fn lines(&self) -> Result<Vec<String>, String> {
+    pub fn lines(&self) -> Result<Vec<String>, String> {
         let path = self.0.display();
         let mut text = String::new();
         File::open(&self.0)

@@ -344,6 +344,6 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC }
+        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
     }
 }

@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_two_lines_a_digest_too_and_a_recovery_one() {
-        let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC };
+        let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC, links: None };
         assert_eq!(
             texts(&problem(), &sender),
             [

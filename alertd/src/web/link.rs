@@ -1,0 +1,170 @@
+//! The link in a mail that acknowledges: what it says, and that it is ours. Pure.
+//!
+//! ```text
+//! URL/ack/INCIDENT.EXPIRY.NONCE.WHO.MAC      numbers in decimal, the rest in hex
+//! MAC = HMAC-SHA256(key, "dogwatch-ack-1" LF INCIDENT LF EXPIRY LF NONCE LF WHO)
+//! ```
+//!
+//! EXPIRY is in seconds since 1970. NONCE is made of the notification's id and WHO with the key, so a mail that is sent again
+//! holds the same link, and each mail of its own can be used once. Of several keys the first signs and each is believed:
+//! that is how a key is changed. Whether a nonce was used is the incident's to know.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use ring::hmac;
+
+/// What a link of ours says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub incident: u64,
+    pub expires_at: Timestamp,
+    pub nonce: String,
+    /// Whose link it is: a mail address.
+    pub who: String,
+}
+
+/// Why a link is not to be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadLink {
+    /// Cut, changed, or signed with a key that is no longer there.
+    Forged,
+    Expired,
+}
+
+/// Bytes of a token; a mail address has at most 254 (RFC 5321 §4.5.3.1.3).
+const TOKEN_BYTES_MAX: usize = 700;
+/// Bytes of a nonce.
+const NONCE_BYTES: usize = 8;
+
+/// Makes the token for one mail.
+pub fn sign(key: &str, incident: u64, expires_at: Timestamp, notification: &str, who: &str) -> String {
+    let nonce = tag(key, &format!("dogwatch-nonce-1\n{notification}\n{who}"));
+    let link = Link { incident, expires_at, nonce: hex(&nonce.as_ref()[..NONCE_BYTES]), who: who.to_owned() };
+    let mac = tag(key, &link.signed_text());
+    format!(
+        "{incident}.{}.{}.{}.{}",
+        expires_at.as_second(),
+        link.nonce,
+        hex(who.as_bytes()),
+        hex(mac.as_ref())
+    )
+}
+
+/// Reads a token.
+pub fn verify(keys: &[String], token: &str, now: Timestamp) -> Result<Link, BadLink> {
+    let (link, mac) = parse(token).ok_or(BadLink::Forged)?;
+    let text = link.signed_text();
+    let ours = keys.iter().any(|key| {
+        // Compares in constant time.
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes(), &mac).is_ok()
+    });
+    match (ours, link.expires_at > now) {
+        (false, _) => Err(BadLink::Forged),
+        (true, false) => Err(BadLink::Expired),
+        (true, true) => Ok(link),
+    }
+}
+
+impl Link {
+    fn signed_text(&self) -> String {
+        let Self { incident, expires_at, nonce, who } = self;
+        format!("dogwatch-ack-1\n{incident}\n{}\n{nonce}\n{}", expires_at.as_second(), hex(who.as_bytes()))
+    }
+}
+
+fn parse(token: &str) -> Option<(Link, Vec<u8>)> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let parts: Vec<&str> = token.split('.').collect();
+    let [incident, expiry, nonce, who, mac] = parts[..] else { return None };
+    let expires_at = Timestamp::from_second(expiry.parse().ok()?).ok()?;
+    let who = String::from_utf8(unhex(who)?).ok()?;
+    let nonce = hex(&unhex(nonce)?);
+    Some((Link { incident: incident.parse().ok()?, expires_at, nonce, who }, unhex(mac)?))
+}
+
+fn tag(key: &str, text: &str) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes())
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_763_691_360;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn keys(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|&key| key.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_link_says_what_was_signed_until_it_expires_and_with_either_key() {
+        let token = sign("new", 4711, at(NOW + 60), "n-1", "ada@example.org");
+        for known in [&["new"][..], &["newer", "new"]] {
+            let link = verify(&keys(known), &token, at(NOW)).unwrap();
+            assert_eq!((link.incident, link.who.as_str()), (4711, "ada@example.org"));
+        }
+        assert_eq!(verify(&keys(&["new"]), &token, at(NOW + 60)), Err(BadLink::Expired));
+        assert_eq!(verify(&keys(&["other"]), &token, at(NOW)), Err(BadLink::Forged));
+        assert_eq!(verify(&[], &token, at(NOW)), Err(BadLink::Forged));
+    }
+
+    #[test]
+    fn a_repeated_mail_holds_the_same_link_and_another_mail_another() {
+        let link = |id, who| sign("k", 1, at(NOW), id, who);
+        assert_eq!(link("n-1", "ada@x"), link("n-1", "ada@x"));
+        let nonce = |token: String| token.split('.').nth(2).unwrap().to_owned();
+        assert_ne!(nonce(link("n-1", "ada@x")), nonce(link("n-2", "ada@x")));
+        assert_ne!(nonce(link("n-1", "ada@x")), nonce(link("n-1", "bob@x")));
+    }
+
+    #[test]
+    fn no_changed_byte_is_believed() {
+        let token = sign("k", 4711, at(NOW + 60), "n-1", "ada@example.org");
+        let known = keys(&["k"]);
+        for at_byte in 0..token.len() {
+            for change in [b'0', b'1', b'a', b'.', b'Z', b' '] {
+                let mut bytes = token.clone().into_bytes();
+                if bytes[at_byte] == change {
+                    continue;
+                }
+                bytes[at_byte] = change;
+                let changed = String::from_utf8(bytes).unwrap();
+                assert!(verify(&known, &changed, at(NOW)).is_err(), "{changed}");
+            }
+            assert!(verify(&known, &token[..at_byte], at(NOW)).is_err());
+        }
+        for odd in [
+            "",
+            "....",
+            "1.2.3.4",
+            "99999999999999999999.1.00.00.00",
+            "1.-99999999999999.00.00.00",
+            "ü.1.0.0.0",
+        ] {
+            assert_eq!(verify(&known, odd, at(NOW)), Err(BadLink::Forged), "{odd:?}");
+        }
+    }
+}

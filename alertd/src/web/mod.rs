@@ -1,0 +1,319 @@
+//! The small web server behind the links in mails: shows an incident, and acknowledges it when a person presses the button.
+//!
+//! | request | what it does |
+//! | --- | --- |
+//! | `GET /ack/TOKEN` | says what is wrong, with one button; changes nothing, for mail scanners follow links |
+//! | `POST /ack/TOKEN` | acknowledges, once for each link |
+//! | anything else | 404 |
+//!
+//! The token is the only key: whoever holds it may acknowledge that one incident ([`link`]). No cookies, no scripts, no
+//! referrer, no caching. At most [`CONNECTIONS_MAX`] callers at once, each for [`CONNECTION_LIVES`], and [`GUESSES_A_SECOND`]
+//! wrong links a second: strangers can reach this. TLS is the reverse proxy's.
+
+pub mod link;
+mod page;
+
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Path as Segment, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+    serve::Listener,
+};
+use dogwatch_wire::ctl;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use jiff::tz::TimeZone;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Sleep,
+};
+
+use self::link::BadLink;
+use crate::{
+    clock,
+    core::Refused,
+    engine::Input,
+    notify::{Kind, Notification, SecretFile},
+};
+
+/// Callers served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 64;
+/// A page is small; who takes longer is not reading it.
+const CONNECTION_LIVES: Duration = Duration::from_secs(20);
+const GUESSES_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// `[alertd.web]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    pub listen: SocketAddr,
+    /// As phones reach it, without a slash at the end.
+    pub url: String,
+    pub key_file: PathBuf,
+    pub link_lifetime: Duration,
+}
+
+/// Makes the links of mails.
+#[derive(Debug, Clone)]
+pub struct Links {
+    url: String,
+    keys: SecretFile,
+    lifetime: Duration,
+}
+
+impl Web {
+    pub fn links(&self) -> Links {
+        Links {
+            url: self.url.clone(),
+            keys: SecretFile::new(self.key_file.clone()),
+            lifetime: self.link_lifetime,
+        }
+    }
+
+    /// Writes a key if there is none yet.
+    pub fn make_key(&self) -> io::Result<()> {
+        make_key(&self.key_file)
+    }
+}
+
+fn make_key(path: &Path) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+
+    use ring::rand::SecureRandom as _;
+    if path.exists() {
+        return Ok(());
+    }
+    let mut key = [0; 32];
+    ring::rand::SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", link::hex(&key))?;
+    file.sync_all()
+}
+
+impl Links {
+    /// The link for one reader of a notification that can be acknowledged. Without a key there is none: the mail must go out
+    /// all the same.
+    pub fn link(&self, told: &Notification, who: &str) -> Option<String> {
+        let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
+        if !open || told.incident == 0 || told.ack.is_some() {
+            return None;
+        }
+        let keys = self.keys.lines().map_err(|error| tracing::warn!("no link in the mail: {error}")).ok()?;
+        let expires_at = crate::moment::later(told.created_at, self.lifetime);
+        let token = link::sign(keys.first()?, told.incident, expires_at, &told.id, who);
+        Some(format!("{}/ack/{token}", self.url))
+    }
+}
+
+#[derive(Clone)]
+struct Site {
+    inputs: mpsc::Sender<Input>,
+    keys: SecretFile,
+    zone: TimeZone,
+    limit: Arc<DefaultDirectRateLimiter>,
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) -> io::Result<()> {
+    let site = Site {
+        inputs,
+        keys: SecretFile::new(web.key_file.clone()),
+        zone: TimeZone::system(),
+        limit: Arc::new(RateLimiter::direct(Quota::per_second(GUESSES_A_SECOND))),
+    };
+    let router = Router::new()
+        .route("/ack/{token}", get(ask).post(acknowledge))
+        .fallback(async || {
+            answer(StatusCode::NOT_FOUND, page::said("Nothing here", "dogwatch has no such page."))
+        })
+        .layer(DefaultBodyLimit::max(1_024))
+        .with_state(site);
+    let bounded = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    axum::serve(bounded, router).await
+}
+
+async fn ask(State(site): State<Site>, Segment(token): Segment<String>) -> Response {
+    site.handle(&token, false).await
+}
+
+async fn acknowledge(State(site): State<Site>, Segment(token): Segment<String>) -> Response {
+    site.handle(&token, true).await
+}
+
+impl Site {
+    async fn handle(&self, token: &str, press: bool) -> Response {
+        let keys = match self.keys.lines() {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::error!("links cannot be checked: {error}");
+                return answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW));
+            }
+        };
+        let now = clock::wall();
+        let link = match link::verify(&keys, token, now) {
+            Ok(link) => link,
+            Err(BadLink::Expired) => {
+                let words = "This link is too old. Use a newer mail, or alertctl ack.";
+                return answer(StatusCode::GONE, page::said("Expired", words));
+            }
+            // Who has a link of ours is let in even while somebody floods us with others.
+            Err(BadLink::Forged) if self.limit.check().is_err() => {
+                let words = "Too many requests at once; try again in a moment.";
+                return answer(StatusCode::TOO_MANY_REQUESTS, page::said("Busy", words));
+            }
+            Err(BadLink::Forged) => {
+                let words = "This link is not one of ours, or it came apart on its way. Open it from the mail itself, or use alertctl ack.";
+                return answer(StatusCode::NOT_FOUND, page::said("Not a valid link", words));
+            }
+        };
+        let author = format!("{} (mail link)", link.who);
+        let (reply, replied) = oneshot::channel();
+        let input = Input::Link(link.incident, link.nonce, press.then_some(author), reply);
+        let exchange = async {
+            self.inputs.send(input).await.ok()?;
+            replied.await.ok()
+        };
+        match tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() {
+            None => answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW)),
+            Some(Err(refused)) => refusal(&refused, link.incident),
+            Some(Ok(incident)) if press => done(&incident),
+            Some(Ok(incident)) => {
+                answer(StatusCode::OK, page::confirm(&incident, &link.who, &self.zone, now))
+            }
+        }
+    }
+}
+
+const NOT_NOW: &str = "alertd does not answer just now. Try again in a moment, or use alertctl ack.";
+
+fn done(incident: &ctl::Incident) -> Response {
+    let head = format!("#{} is yours", incident.number);
+    let words = "Acknowledged. Nobody else is woken; you hear when it is over.";
+    answer(StatusCode::OK, page::said(&head, words))
+}
+
+fn refusal(refused: &Refused, number: u64) -> Response {
+    let (head, words) = match refused {
+        Refused::LinkUsed(_) => (
+            "Already used",
+            format!(
+                "This link has acknowledged #{number} before and works once. alertctl why {number} says what came after."
+            ),
+        ),
+        Refused::NoIncident(_) => {
+            ("It is over", format!("#{number} is no longer open: nothing to acknowledge."))
+        }
+        other => ("Not done", other.to_string()),
+    };
+    answer(StatusCode::GONE, page::said(head, &words))
+}
+
+fn answer(status: StatusCode, html: String) -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        ),
+    ];
+    let mut response = (status, Html(html)).into_response();
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Accepts no more than there are places.
+struct Bounded {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Connection { stream, end: Box::pin(tokio::time::sleep(CONNECTION_LIVES)), _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A stream that holds its place, and fails to read once its time is over.
+struct Connection {
+    stream: TcpStream,
+    end: Pin<Box<Sleep>>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        make_key(&path).unwrap();
+        let first = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            (first.len(), std::fs::metadata(&path).unwrap().permissions().mode() & 0o777),
+            (65, 0o600)
+        );
+        make_key(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
+    }
+}

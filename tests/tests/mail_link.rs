@@ -1,0 +1,163 @@
+//! A page by mail to a real mail server, the link taken out of it, and what a browser gets for it from the real alertd.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use dogwatch_tests::{
+    host::{Host, words},
+    mail_server::{Mail, MailServer},
+    process::{free_port, wait_for},
+};
+use dogwatch_wire::State;
+use serde_json::{Value, json};
+
+struct Page {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// One request as a phone makes it.
+fn request(port: u16, method: &str, path: &str) -> Page {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let text =
+        format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Page { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+/// The link in a mail's plain text, as the mail program puts it together (quoted-printable, RFC 2045 §6.7).
+fn link(mail: &Mail) -> String {
+    let text = mail.text.replace("=\n", "").replace("=3D", "=");
+    let at = text.find("https://alerts.example.org/ack/").unwrap_or_else(|| panic!("no link in\n{text}"));
+    text[at..].split(|c: char| c.is_whitespace() || c == '"').next().unwrap().to_owned()
+}
+
+fn config(smtp: u16, web: u16) -> String {
+    format!(
+        "[alertd.web]\nlisten = \"127.0.0.1:{web}\"\nurl = \"https://alerts.example.org/\"\n\n\
+         [[route]]\nreceiver = \"ops\"\ngroup_wait = \"0s\"\n\n\
+         [receiver.ops.email]\nto = [\"ada@example.org\"]\nfrom = \"dogwatch@example.org\"\n\
+         server = \"127.0.0.1\"\nport = {smtp}\n"
+    )
+}
+
+#[tokio::test]
+async fn the_link_of_a_mail_shows_first_acknowledges_when_pressed_and_works_once() {
+    let mut host = Host::new();
+    let Some(mails) = MailServer::start(host.folder()) else { return };
+    let web = free_port();
+    host.start_alertd(&config(mails.port, web));
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the mail", || mails.mails().len() == 1);
+    let link = link(&mails.mails()[0]);
+    let path = link.strip_prefix("https://alerts.example.org").unwrap().to_owned();
+    let acked = |host: &Host| host.ask(&["why", "1"])["incident"]["ack"].clone();
+
+    // A scanner that follows links, twice.
+    for method in ["GET", "HEAD", "GET"] {
+        let page = request(web, method, &path);
+        assert_eq!(page.status, 200, "{method}: {}", page.body);
+        assert!(
+            page.body.contains("CRITICAL web1/disk: disk is CRITICAL") || method == "HEAD",
+            "{}",
+            page.body
+        );
+        for header in [
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+            "default-src 'none'",
+            "x-frame-options: deny",
+        ] {
+            assert!(page.head.contains(header), "{header}\n{}", page.head);
+        }
+    }
+    assert_eq!(acked(&host), Value::Null, "looking is no ack");
+
+    // What is changed, cut or made up is not ours.
+    let mut forged = path.clone();
+    forged.replace_range("/ack/1".len() - 1.."/ack/1".len(), "2");
+    for wrong in [forged.as_str(), &path[..path.len() - 1], "/ack/x", "/ack/1.2.3.4.5"] {
+        let page = request(web, "POST", wrong);
+        assert!(page.status == 404 && page.body.contains("not one of ours"), "{wrong}: {}", page.body);
+    }
+    for nowhere in ["/", "/ack/", "/ack", "/metrics", "/v1/status"] {
+        assert_eq!(request(web, "GET", nowhere).status, 404, "{nowhere}");
+    }
+    assert_eq!(acked(&host), Value::Null);
+
+    let page = request(web, "POST", &path);
+    assert!(page.status == 200 && page.body.contains("#1 is yours"), "{}", page.body);
+    assert_eq!(acked(&host)["author"], json!("ada@example.org (mail link)"));
+    wait_for("the mail that says so", || mails.mails().len() == 2);
+    assert!(!mails.mails()[1].text.contains("/ack/"), "nothing to acknowledge in it");
+
+    // Twice is once, also after a restart; an unack does not make it good again.
+    host.ask(&["unack", "1"]);
+    host.alertd.as_mut().unwrap().kill();
+    host.restart_alertd();
+    for method in ["POST", "GET"] {
+        let page = request(web, method, &path);
+        assert!(page.status == 410 && page.body.contains("Already used"), "{method}: {}", page.body);
+    }
+    assert_eq!(acked(&host), Value::Null);
+    let why = words(&host.alertctl(&["why", "1"]));
+    assert!(why.contains("ada@example.org (mail link)"), "{why}");
+
+    host.report("web1", "disk", State::Ok, 2).await;
+    wait_for("the recovery", || host.ask(&["status"])["incidents"] == json!([]));
+    let page = request(web, "GET", &path);
+    assert!(page.status == 410 && page.body.contains("It is over"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn a_new_key_leaves_old_links_good_until_it_is_taken_out_and_a_link_ends() {
+    let mut host = Host::new();
+    let Some(mails) = MailServer::start(host.folder()) else { return };
+    let web = free_port();
+    host.start_alertd(&config(mails.port, web).replace("[[route]]", "link_lifetime = \"8s\"\n\n[[route]]"));
+    let key = host.path("alertd/ack-link.key");
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the mail", || mails.mails().len() == 1);
+    let link = link(&mails.mails()[0]);
+    let path = link.strip_prefix("https://alerts.example.org").unwrap();
+    let old = std::fs::read_to_string(&key).unwrap();
+    std::fs::write(&key, format!("another-key\n{old}")).unwrap();
+    assert_eq!(request(web, "GET", path).status, 200, "the old key is still believed");
+    wait_for("the link's end", || request(web, "GET", path).status == 410);
+    let page = request(web, "POST", path);
+    assert!(page.status == 410 && page.body.contains("too old"), "{}", page.body);
+    std::fs::write(&key, "another-key\n").unwrap();
+    assert_eq!(request(web, "GET", path).status, 404, "nobody knows the old key any more");
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_is_turned_away_and_slow_callers_hold_up_nobody() {
+    let mut host = Host::new();
+    let Some(mails) = MailServer::start(host.folder()) else { return };
+    let web = free_port();
+    host.start_alertd(&config(mails.port, web));
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the mail", || mails.mails().len() == 1);
+    let link = link(&mails.mails()[0]);
+    // Callers that say nothing keep their places; the others are served all the same.
+    let silent: Vec<_> = (0..40).map(|_| TcpStream::connect(("127.0.0.1", web)).unwrap()).collect();
+    let statuses: Vec<_> = (0..200).map(|_| request(web, "GET", "/ack/x").status).collect();
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [404, 429].contains(status)), "{statuses:?}");
+    let path = link.strip_prefix("https://alerts.example.org").unwrap();
+    assert_eq!(request(web, "GET", path).status, 200, "who has a link is let in");
+    let huge = format!("/ack/{}", "9".repeat(60_000));
+    assert!(request(web, "GET", &huge).status >= 400);
+    drop(silent);
+    assert!(host.alertctl(&["status"]).status.success());
+    assert!(!host.log("alertd").contains("panicked"), "{}", host.log("alertd"));
+}
