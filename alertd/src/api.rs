@@ -52,6 +52,7 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/silences", get(silences).post(silence))
         .route("/v1/silences/{number}", delete(end_silence))
         .route("/v1/oncall", get(on_call))
+        .route("/v1/replay", get(replay))
         .route("/v1/route-test", post(route_test))
         .route("/v1/overrides", get(overrides).post(make_override))
         .route("/v1/overrides/{number}", delete(end_override))
@@ -337,6 +338,19 @@ async fn route_test(State(api): State<Api>, body: Body) -> Reply<Vec<ctl::Routed
         )));
     }
     Ok(Json(api.ask(PATIENCE, |answer| Input::Route(ask, answer)).await?))
+}
+
+#[derive(Deserialize)]
+struct ReplayQuery {
+    since: String,
+    after: Option<u64>,
+}
+
+async fn replay(State(api): State<Api>, Query(query): Query<ReplayQuery>) -> Reply<ctl::Recorded> {
+    let since = query.since.parse();
+    let since = since.map_err(|_| Failure::Bad("since is a time like 2026-11-21T04:30:00Z".into()))?;
+    let after = query.after.unwrap_or(0);
+    Ok(Json(api.look_up(move |archive| archive.recorded(since, after)).await?))
 }
 
 async fn overrides(State(api): State<Api>) -> Reply<Vec<ctl::Override>> {

@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod period;
 pub mod ratelimit;
 pub mod reason;
+pub mod replay;
 pub mod route;
 pub mod schedule;
 pub mod silence;

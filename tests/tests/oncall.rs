@@ -8,7 +8,7 @@ use dogwatch_tests::{
     host::{Host, words},
     process::wait_for,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
 [policy.default]
@@ -102,6 +102,29 @@ fn who_is_on_call_is_paged_by_their_own_rules_and_an_override_survives_a_kill() 
         host.maildir("cem-mail").len() == 2 && host.maildir("cem-pager").len() == 2
     });
     assert_eq!((host.maildir("ann-mail").len(), host.maildir("ben-mail").len()), (0, 0));
+
+    // What really was sent, and what the other config would have sent: ben, and not cem.
+    let other = new.display().to_string();
+    let replayed = host.ask(&["replay", "--since", "1h", "--config", &other]);
+    let receivers = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|sent| format!("{} {}", sent["kind"], sent["receiver"])).collect()
+    };
+    let told = |names: [&str; 2], kind| names.map(|name| format!("\"{kind}\" \"{name}\""));
+    let (problem, recovery) =
+        (told(["cem-mail", "cem-pager"], "problem"), told(["cem-mail", "cem-pager"], "recovery"));
+    let mut sent = receivers(&replayed["sent"]);
+    sent.sort();
+    assert_eq!(sent, [problem, recovery].concat(), "{replayed}");
+    assert_eq!(
+        receivers(&replayed["would_be"]),
+        ["\"problem\" \"ben-mail\"", "\"recovery\" \"ben-mail\""],
+        "{replayed}"
+    );
+    let table = words(&host.alertctl(&["replay", "--config", &other, "--list"]));
+    assert!(
+        table.contains("WOULD BE") && table.contains("4 notifications sent, 2 by this config"),
+        "{table}"
+    );
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use dogwatch_wire::{Batch, BatchReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, limits};
+use dogwatch_wire::{
+    Batch, BatchReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, ctl, limits,
+};
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, view::view_alert};
 use crate::{
     agent::{Agent, Place},
-    alert::{Alert, AlertKey, Ending, Move, NAME_BYTES_MAX},
+    alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX},
     incident::{Cause, GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
@@ -112,14 +114,20 @@ impl Core {
 
     fn on_report(&mut self, agent: &str, host: &str, report: &ServiceState, now: Timestamp) {
         let key = AlertKey { agent: agent.into(), service: report.service.clone() };
+        let was = self.firing_state(&key);
         let change = self.alerts.apply(&key, host, report, now);
-        self.on_move(&key, change, Reason::Reported, now);
+        self.on_move_from(&key, was, change, Reason::Reported, now);
+    }
+
+    fn firing_state(&self, key: &AlertKey) -> Option<State> {
+        self.alerts.get(key).and_then(Alert::claim).map(Claim::as_state)
     }
 
     fn on_removed(&mut self, agent: &str, service: &str, now: Timestamp) {
         let key = AlertKey { agent: agent.into(), service: service.into() };
+        let was = self.firing_state(&key);
         let change = self.alerts.resolve(&key, Ending::Unwatched, now);
-        self.on_move(&key, change, Reason::Removed, now);
+        self.on_move_from(&key, was, change, Reason::Removed, now);
     }
 
     fn on_heartbeat(&mut self, id: &str, heartbeat: &Heartbeat) -> bool {
@@ -148,6 +156,16 @@ impl Core {
             let change = self.alerts.resolve(&key, Ending::Well("the agent is heard again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
         }
+    }
+
+    /// For a replay: nobody is missed who does not speak.
+    pub(crate) fn expect_no_heartbeats(&mut self) {
+        self.quiet.clear();
+    }
+
+    /// For a replay: this agent's heartbeat is overdue now.
+    pub(crate) fn pretend_silent(&mut self, id: &str, now: Timestamp) {
+        self.quiet.insert((now, id.to_owned()));
     }
 
     /// The clock leapt ahead: nobody could be heard in the time that was not.
@@ -204,6 +222,18 @@ impl Core {
 
     /// What a change of one alert means for the incidents that it belongs to.
     pub(super) fn on_move(&mut self, key: &AlertKey, change: Move, reason: Reason, now: Timestamp) {
+        self.on_move_from(key, None, change, reason, now);
+    }
+
+    /// `was`: its state before, if it fired.
+    fn on_move_from(
+        &mut self,
+        key: &AlertKey,
+        was: Option<State>,
+        change: Move,
+        reason: Reason,
+        now: Timestamp,
+    ) {
         if change == Move::Unchanged {
             return;
         }
@@ -214,6 +244,12 @@ impl Core {
         for &number in &numbers {
             if change != Move::Reworded {
                 self.note(now, Some(number), "transition", reason, &text);
+                if let Some(alert) = self.alerts.get(key).filter(|_| key.agent != OWN) {
+                    // Long output decides nothing, and would fill the history.
+                    let (detail, perfdata) = (String::new(), String::new());
+                    let alert = ctl::Alert { detail, perfdata, ..view_alert(alert) };
+                    self.detail(ctl::Detail { alert: Some(alert), was, ack: None });
+                }
             }
             self.on_member_moved(number, change, now);
         }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_wire::ctl::HistoryEntry;
+use dogwatch_wire::ctl::{self, HistoryEntry};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,9 @@ mod timelines;
 pub use delivery::Lease;
 pub use ingest::BadBatch;
 pub use people::Refused;
+pub(crate) use review::kind_name;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
+pub(crate) use view::title_of;
 pub use view::{Sizes, notification_info};
 
 use suppress::Unheard;
@@ -421,7 +423,15 @@ impl Core {
             reason: reason.name().into(),
             author: author.map(str::to_owned),
             text: text.into(),
+            detail: None,
         });
+    }
+
+    /// Adds to the last note what it was about.
+    fn detail(&mut self, detail: ctl::Detail) {
+        if let Some(last) = self.dirty.history.last_mut() {
+            last.detail = Some(Box::new(detail));
+        }
     }
 
     fn next_outbox_seq(&mut self) -> u64 {

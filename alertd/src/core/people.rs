@@ -62,6 +62,7 @@ impl Core {
             expires_at: ask.expire_s.map(|seconds| later(now, Duration::from_secs(seconds))),
         };
         self.note_by(now, Some(number), "acked", Reason::Acked, Some(author), &ack.comment);
+        self.detail(ctl::Detail { ack: Some(ack.to_info()), ..ctl::Detail::default() });
         incident.ack = Some(ack);
         incident.hold(now);
         for receiver in self.audience(&incident) {
@@ -125,6 +126,7 @@ impl Core {
         }
         let comment: String = ask.comment.chars().take(COMMENT_CHARS_MAX).collect();
         self.note_by(now, Some(number), "unacked", Reason::Unacked, Some(author), &comment);
+        self.detail(ctl::Detail::default());
         Ok(view)
     }
 

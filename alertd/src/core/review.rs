@@ -318,6 +318,7 @@ impl Core {
             reason: reason.into(),
             author: None,
             text: format!("{} {} to {receiver}", notification.id, kind_name(kind)),
+            detail: None,
         });
         self.outbox.insert(Row::new(seq, notification, says));
         self.dirty.outbox.insert(seq);
@@ -441,7 +442,7 @@ fn by(ack: &Ack) -> String {
     format!("the ack of {} ended", ack.author)
 }
 
-pub(super) fn kind_name(kind: Kind) -> &'static str {
+pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Problem => "problem",
         Kind::Update => "update",

@@ -78,6 +78,7 @@ pub(crate) struct World {
     /// Handed over, whatever came of it: (incident, receiver).
     pub(crate) attempted: Vec<Notification>,
     pub(crate) hosts: BTreeMap<String, Host>,
+    pub(crate) history: Vec<ctl::HistoryEntry>,
     pub(crate) random: fastrand::Rng,
     rules: Rules,
     lives: u32,
@@ -97,6 +98,7 @@ impl World {
             heard: Vec::new(),
             attempted: Vec::new(),
             hosts: BTreeMap::new(),
+            history: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
             rules,
             lives: 0,
@@ -187,6 +189,10 @@ impl World {
                 return self.restart();
             }
             self.store.commit(&changes).unwrap();
+            self.history.extend(changes.iter().filter_map(|change| match change {
+                super::Change::History(entry) => Some(entry.clone()),
+                _ => None,
+            }));
             if crash == Some(Crash::Committed) && busy {
                 return self.restart();
             }

@@ -153,7 +153,7 @@ pub fn notification_info(row: &Row) -> ctl::NotificationInfo {
     }
 }
 
-fn view_alert(alert: &Alert) -> ctl::Alert {
+pub(super) fn view_alert(alert: &Alert) -> ctl::Alert {
     ctl::Alert {
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),
@@ -188,7 +188,7 @@ fn title(members: &[&Alert]) -> String {
     title_of(&firing, &resolved)
 }
 
-pub(super) fn title_of(firing: &[NotifiedAlert], resolved: &[NotifiedAlert]) -> String {
+pub(crate) fn title_of(firing: &[NotifiedAlert], resolved: &[NotifiedAlert]) -> String {
     let shown = if firing.is_empty() { resolved } else { firing };
     let label = |alert: &NotifiedAlert, name| alert.labels.get(name).cloned().unwrap_or_default();
     if let [only] = shown {

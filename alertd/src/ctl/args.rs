@@ -51,6 +51,7 @@ Examples:
   alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
   alertctl route test host=web1 service=disk
   alertctl config diff --config new.toml
+  alertctl replay --since 24h --config new.toml
   alertctl test-notify oncall";
 
 #[derive(Debug, Subcommand)]
@@ -106,6 +107,11 @@ pub enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Show what another config would have sent, beside what was sent
+    ///
+    /// Takes the transitions, acks, silences and overrides of that time and lets them happen again by the other config, every
+    /// receiver taking everything at once.
+    Replay(Replay),
     /// Look at the config without touching the running alertd
     Config {
         #[command(subcommand)]
@@ -245,6 +251,19 @@ pub struct History {
     /// How many entries at most
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The other config; the drop-ins beside it are read too
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// How far back
+    #[arg(long, default_value = "24h", value_name = "TIME")]
+    pub since: Span,
+    /// Show every notification, not only how many
+    #[arg(long)]
+    pub list: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,6 +6,7 @@
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `oncall` | `oncall` and `override` |
 //! | `when` | times as people type them (pure) |
+//! | `replay` | `replay` |
 //! | `route` | `route test` and `config diff` |
 //! | `show` | answers as text (pure) |
 //! | `paint` | tables and colours (pure) |
@@ -32,6 +33,7 @@ pub mod args;
 mod config;
 mod oncall;
 mod paint;
+mod replay;
 mod route;
 mod show;
 mod when;
@@ -139,6 +141,7 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             let critical = ask.state == args::AskedState::Critical;
             route::test(&alertd, labels, critical, ask.config.as_deref(), &view).await
         }
+        Command::Replay(ask) => replay::ask(&alertd, &ask.config, ask.since.0, ask.list, &view).await,
         Command::Config { command: ConfigCommand::Diff { config } } => {
             route::diff(&alertd, &config, &view).await
         }

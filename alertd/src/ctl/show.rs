@@ -34,7 +34,7 @@ impl View {
     }
 
     /// Time of day; with the date where it is not today's.
-    fn clock(&self, at: Timestamp) -> String {
+    pub(super) fn clock(&self, at: Timestamp) -> String {
         let (at, now) = (at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
         let format = if at.date() == now.date() { "%H:%M:%S" } else { "%d %b %H:%M:%S" };
         at.strftime(format).to_string()
@@ -487,6 +487,7 @@ mod tests {
             reason: reason.into(),
             author: author.map(Into::into),
             text: text.into(),
+            detail: None,
         };
         let shown = Why {
             incident: shown,

@@ -214,6 +214,7 @@ fn the_archive_answers_beside_the_writer() {
         reason: "reported".into(),
         author: None,
         text: second.to_string(),
+        detail: None,
     };
     let entries = [entry(1, Some(1)), entry(2, None), entry(3, Some(1))];
     store.commit(&entries.clone().map(Change::History)).unwrap();

@@ -3,7 +3,7 @@
 //! The core's memory is the truth while the process lives; the store is its journal. So a store that fails stops no alert:
 //! [`writer::Writer`] keeps what could not be written and writes it later.
 
-use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo};
+use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded};
 use jiff::Timestamp;
 
 use crate::core::{Change, Loaded};
@@ -49,6 +49,9 @@ pub trait Archive: Send + Sync + 'static {
 
     /// Of one incident, oldest first.
     fn notifications(&self, incident: u64) -> Result<Vec<NotificationInfo>, StoreError>;
+
+    /// What happened since then that can be reckoned again, after the entry with that number.
+    fn recorded(&self, since: Timestamp, after: u64) -> Result<Recorded, StoreError>;
 
     /// An incident that is over and told, with its route.
     fn closed_incident(&self, number: u64) -> Result<Option<(Incident, Vec<String>)>, StoreError>;

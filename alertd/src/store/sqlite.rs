@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_wire::ctl::{HistoryEntry, Incident as IncidentView, NotificationInfo};
+use dogwatch_wire::ctl::{HistoryEntry, Incident as IncidentView, NotificationInfo, Recorded, Sent};
 use jiff::Timestamp;
 use rusqlite::{
     CachedStatement, Connection, OpenFlags, OptionalExtension, Row as SqlRow, Transaction, params,
@@ -24,13 +24,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Archive, Store, StoreError};
 use crate::{
-    core::{Change, Counters, Loaded, notification_info},
+    core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
     incident::Incident,
     outbox::Row,
 };
 
 /// One step of the schema each; never changed once released.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-overrides.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("schema-overrides.sql"),
+    include_str!("schema-history-detail.sql"),
+];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
 const SPENT_MEMORY: Duration = Duration::from_hours(24);
@@ -260,8 +264,9 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         }
         Change::Outbox(row) => write_outbox(to, row)?,
         Change::History(entry) => {
-            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text])?;
+            let detail = entry.detail.as_ref().map(to_json).transpose()?;
+            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+                .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text, detail])?;
         }
     }
     Ok(())
@@ -331,6 +336,20 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Unusable(format!("unreadable row: {error}")))
 }
 
+/// Entries of one page of what was recorded.
+const RECORDED_MAX: usize = 5_000;
+
+fn sent(row: Row) -> Sent {
+    let told = row.notification;
+    Sent {
+        at: row.first_try_at.unwrap_or(told.created_at),
+        title: title_of(&told.firing, &told.resolved),
+        receiver: told.receiver,
+        kind: kind_name(told.kind).into(),
+        reason: told.reason,
+    }
+}
+
 /// Reads beside the writer; WAL lets both go on.
 pub struct SqliteArchive {
     path: PathBuf,
@@ -365,6 +384,7 @@ fn entry(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEntry> {
         reason: row.get(3)?,
         author: row.get(4)?,
         text: row.get(5)?,
+        detail: None,
     })
 }
 
@@ -396,6 +416,31 @@ impl Archive for SqliteArchive {
                 all.push(notification_info(&from_json::<Row>(&row.get::<_, String>(0)?)?));
             }
             Ok(all)
+        })
+    }
+
+    fn recorded(&self, since: Timestamp, after: u64) -> Result<Recorded, StoreError> {
+        self.with(|connection| {
+            let mut page = Recorded::default();
+            let sql = "SELECT at_us, incident, kind, reason, author, text, detail, id FROM history
+                       WHERE at_us >= ?1 AND id > ?2 AND detail IS NOT NULL ORDER BY id LIMIT ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut found = statement.query(params![micros(since), after, RECORDED_MAX])?;
+            while let Some(row) = found.next()? {
+                let detail = from_json(&row.get::<_, String>(6)?)?;
+                page.entries.push(HistoryEntry { detail: Some(detail), ..entry(row)? });
+                page.more_after = Some(row.get(7)?);
+            }
+            page.more_after = page.more_after.filter(|_| page.entries.len() == RECORDED_MAX);
+            if after == 0 {
+                let since = micros(since);
+                let ended = |table| format!("SELECT body FROM {table} WHERE ends_us > {since} ORDER BY number");
+                page.silences = rows(connection, &ended("silence"), |_, body| Ok(body.to_owned()))?;
+                page.overrides = rows(connection, &ended("override"), |_, body| Ok(body.to_owned()))?;
+                let sql = format!("SELECT body FROM outbox WHERE state = 'accepted' AND first_try_us >= {since} ORDER BY seq");
+                page.sent = rows(connection, &sql, |_, body| Ok(sent(from_json(body)?)))?;
+            }
+            Ok(page)
         })
     }
 

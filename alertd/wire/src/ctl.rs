@@ -16,6 +16,7 @@
 //! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
 //! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order asked |
+//! | `GET /v1/replay?since=…&after=…` | – | [`Recorded`], a page of it |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //!
 //! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
@@ -196,6 +197,9 @@ pub struct HistoryEntry {
     /// A login name for what a person did.
     pub author: Option<String>,
     pub text: String,
+    /// Only where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
 }
 
 /// `name=value`, `!=`, `=~`, `!~`, as in Alertmanager.
@@ -416,4 +420,41 @@ pub struct RouteTarget {
 pub struct RouteRule {
     pub after_ms: u64,
     pub receivers: Vec<String>,
+}
+
+/// What a decision was about, for those who reckon it again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// A transition: the alert after it, without its long output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+    /// And its state before; `None`: it did not fire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<State>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack: Option<AckInfo>,
+}
+
+/// A page of what happened, for `alertctl replay`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Transitions, acks and unacks with their details, oldest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Ask again with `after` = this for the rest.
+    pub more_after: Option<u64>,
+    /// What was sent and taken, oldest first; with the first page.
+    pub sent: Vec<Sent>,
+    /// JSON of the silences and overrides by hand that were not over at the beginning, as the store has them; with the first page.
+    pub silences: Vec<String>,
+    pub overrides: Vec<String>,
+}
+
+/// One notification, really or by another config.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    pub at: Timestamp,
+    pub receiver: String,
+    pub kind: String,
+    pub reason: String,
+    pub title: String,
 }

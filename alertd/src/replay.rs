@@ -1,0 +1,326 @@
+//! What another config would have sent: recorded transitions, acks, silences and overrides, fed through a core of its own in
+//! virtual time. Pure.
+//!
+//! Every receiver takes everything at once. What a config decides about words, times, people and rates is as alertd would do
+//! it; what depends on receivers that fail is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dogwatch_wire::{
+    Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
+    ctl::{self, HistoryEntry},
+};
+use jiff::Timestamp;
+
+use crate::{
+    core::{Core, Loaded, OverrideByHand, Rules},
+    notify::{Accepted, Kind},
+    reason::Reason,
+    silence::Silence,
+};
+
+/// What is known of a time that is over.
+#[derive(Debug, Default)]
+pub struct Story {
+    pub from: Timestamp,
+    pub until: Timestamp,
+    /// Fired all the time; those that changed are in `entries`.
+    pub firing: Vec<ctl::Alert>,
+    /// Transitions, acks and unacks with their details, ascending.
+    pub entries: Vec<HistoryEntry>,
+    pub silences: Vec<Silence>,
+    pub overrides: Vec<OverrideByHand>,
+}
+
+/// Leases at once; more wait for the next round of the same moment.
+const LEASES_MAX: usize = 64;
+const EPOCH: &str = "replay";
+
+/// Returns everything that would have been sent after the beginning, in order.
+pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
+    let loaded = Loaded {
+        silences: story.silences.clone(),
+        overrides: story.overrides.clone(),
+        instance: EPOCH.into(),
+        ..Loaded::default()
+    };
+    let core = Core::new(rules, EPOCH.into(), loaded, story.from);
+    let mut world =
+        World { core, now: story.from, seqs: BTreeMap::new(), sent: Vec::new(), members: BTreeMap::new() };
+    world.begin(story);
+    // What fired before was told before.
+    world.sent.clear();
+    for entry in &story.entries {
+        world.pass(entry.at);
+        world.apply(entry);
+        world.turn();
+    }
+    world.pass(story.until);
+    world.sent
+}
+
+struct World {
+    core: Core,
+    now: Timestamp,
+    /// By host.
+    seqs: BTreeMap<String, u64>,
+    sent: Vec<ctl::Sent>,
+    /// Host and service of what each recorded incident had.
+    members: BTreeMap<u64, BTreeSet<Name>>,
+}
+
+type Name = (String, String);
+
+impl World {
+    fn begin(&mut self, story: &Story) {
+        for alert in &story.firing {
+            self.report(alert, alert.state, alert.flapping);
+        }
+        let mut seen = BTreeSet::new();
+        for entry in &story.entries {
+            let Some(detail) = &entry.detail else { continue };
+            let Some(alert) = &detail.alert else { continue };
+            if seen.insert(name_of(alert))
+                && let Some(was) = detail.was
+                && entry.reason != Reason::AgentBack.name()
+            {
+                self.report(alert, was, false);
+            }
+        }
+        self.turn();
+    }
+
+    fn apply(&mut self, entry: &HistoryEntry) {
+        let Some(detail) = &entry.detail else { return };
+        match (&detail.alert, &detail.ack) {
+            (Some(alert), _) => {
+                if let Some(number) = entry.incident {
+                    self.members.entry(number).or_default().insert(name_of(alert));
+                }
+                let (host, service) = name_of(alert);
+                if entry.reason == Reason::AgentSilent.name() {
+                    self.core.pretend_silent(&host, self.now);
+                } else if entry.reason == Reason::AgentBack.name() {
+                    self.send(&host, Vec::new());
+                } else if entry.reason == Reason::Removed.name() {
+                    self.send(&host, vec![EventKind::Removed { service }]);
+                } else {
+                    self.report(alert, alert.state, alert.flapping);
+                }
+            }
+            (None, ack) => self.ack(entry, ack.as_ref()),
+        }
+    }
+
+    /// Acks, or takes back, whatever has an alert of that incident.
+    fn ack(&mut self, entry: &HistoryEntry, ack: Option<&ctl::AckInfo>) {
+        let members =
+            entry.incident.and_then(|number| self.members.get(&number)).cloned().unwrap_or_default();
+        let author = entry.author.as_deref().unwrap_or_default();
+        for incident in self.core.status("", Vec::new(), self.now).incidents {
+            if !incident.alerts.iter().any(|alert| members.contains(&name_of(alert))) {
+                continue;
+            }
+            // One that is not acked by these rules cannot be taken back; that is as it is.
+            let _ = match ack {
+                Some(ack) => {
+                    let left = ack.expires_at.map(|at| at.duration_since(self.now).as_secs());
+                    let ask = ctl::Ack {
+                        comment: ack.comment.clone(),
+                        sticky: ack.sticky,
+                        expire_s: left.and_then(|left| u64::try_from(left).ok()),
+                    };
+                    self.core.on_ack(incident.number, &ask, author, self.now)
+                }
+                None => self.core.on_unack(incident.number, &ctl::Unack::default(), author, self.now),
+            };
+        }
+    }
+
+    fn report(&mut self, alert: &ctl::Alert, state: State, flapping: bool) {
+        let (host, service) = name_of(alert);
+        let now = ServiceState {
+            service,
+            state,
+            since: alert.since,
+            flapping,
+            summary: alert.summary.clone(),
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: alert.labels.clone(),
+            annotations: alert.annotations.clone(),
+        };
+        self.send(&host, vec![EventKind::Transition(Transition { from: State::Ok, now })]);
+    }
+
+    fn send(&mut self, host: &str, kinds: Vec<EventKind>) {
+        let seq = self.seqs.entry(host.to_owned()).or_default();
+        let events = kinds.into_iter().map(|kind| {
+            *seq += 1;
+            Event { seq: *seq, at: self.now, kind }
+        });
+        let batch = Batch {
+            protocol: PROTOCOL,
+            agent: host.to_owned(),
+            host: host.to_owned(),
+            epoch: EPOCH.into(),
+            sent_at: self.now,
+            events: events.collect(),
+            heartbeat: Some(Heartbeat {
+                digest: String::new(),
+                next_within_s: u32::MAX,
+                version: String::new(),
+                services: 0,
+            }),
+            states: None,
+        };
+        // What alertd took once it would take again.
+        let _ = self.core.on_batch(&batch, self.now);
+        // Who fell silent is in the story.
+        self.core.expect_no_heartbeats();
+    }
+
+    fn pass(&mut self, until: Timestamp) {
+        while let Some(at) = self.core.next_wakeup().filter(|at| *at <= until) {
+            self.now = at.max(self.now);
+            self.turn();
+        }
+        self.now = until.max(self.now);
+    }
+
+    fn turn(&mut self) {
+        loop {
+            self.core.settle(self.now);
+            let leases = self.core.poll_send(LEASES_MAX, self.now);
+            // Nothing of this is kept.
+            drop(self.core.take_changes());
+            if leases.is_empty() {
+                return;
+            }
+            for lease in leases {
+                let told = &lease.notification;
+                if told.kind != Kind::Test {
+                    self.sent.push(ctl::Sent {
+                        at: self.now,
+                        receiver: told.receiver.clone(),
+                        kind: crate::core::kind_name(told.kind).into(),
+                        reason: told.reason.clone(),
+                        title: crate::core::title_of(&told.firing, &told.resolved),
+                    });
+                }
+                self.core.on_delivery(lease.seq, Ok(Accepted::default()), 0, self.now);
+            }
+        }
+    }
+}
+
+fn name_of(alert: &ctl::Alert) -> Name {
+    let label = |name| alert.labels.get(name).cloned().unwrap_or_default();
+    (label("host"), label("service"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        core::{Change, tests_support::World as Real},
+        moment::later,
+    };
+
+    const OLD: &str = r#"
+        [[route]]
+        receiver = "mail"
+        group_wait = "0s"
+        group_interval = "1m"
+        [receiver.mail.maildir]
+        path = "/m"
+        [receiver.pager.maildir]
+        path = "/p"
+    "#;
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// A problem before the story, one that comes, is acked and goes; a silenced one.
+    fn story() -> (Story, Vec<(String, String)>) {
+        let mut real = Real::new(OLD, 1);
+        real.report("web1", "disk", 'W');
+        real.agents_send(None);
+        let (from, before) = (later(real.now, MINUTE), real.heard.len());
+        real.pass(MINUTE);
+        let mute = ctl::NewSilence {
+            matchers: vec!["host=db1".into()],
+            duration_s: 600,
+            ..ctl::NewSilence::default()
+        };
+        real.core.on_silence(&mute, "eva", real.now).unwrap();
+        let steps = [
+            ("web1", "disk", 'C'),
+            ("web2", "swap", 'C'),
+            ("db1", "load", 'C'),
+            ("web2", "swap", 'C'),
+            ("web1", "disk", 'O'),
+            ("web2", "swap", 'O'),
+        ];
+        for (at, (host, service, letter)) in steps.into_iter().enumerate() {
+            real.report(host, service, letter);
+            real.agents_send(None);
+            if at == 3 {
+                let number =
+                    real.open_incidents().iter().find(|one| one.title.contains("swap")).unwrap().number;
+                real.core.on_ack(number, &ctl::Ack::default(), "eva", real.now).unwrap();
+            }
+            real.turn(None);
+            real.pass(MINUTE);
+        }
+        let heard = real.heard[before..].iter().map(|heard| {
+            let told = &heard.notification;
+            (told.receiver.clone(), crate::core::kind_name(told.kind).to_owned())
+        });
+        let story = Story {
+            from,
+            until: real.now,
+            entries: real
+                .history
+                .into_iter()
+                .filter(|entry| entry.detail.is_some() && entry.at >= from)
+                .collect(),
+            silences: real.store.silences.values().cloned().collect(),
+            ..Story::default()
+        };
+        (story, heard.collect())
+    }
+
+    fn sent(config: &str, story: &Story) -> Vec<(String, String)> {
+        let rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
+        replay(rules, story).into_iter().map(|sent| (sent.receiver, sent.kind)).collect()
+    }
+
+    #[test]
+    fn the_same_config_would_have_sent_what_was_sent_and_another_what_it_says() {
+        let (story, heard) = story();
+        assert!(heard.len() > 4, "{heard:?}");
+        assert_eq!(sent(OLD, &story), heard);
+        let by_other = OLD.replace("receiver = \"mail\"", "receiver = \"pager\"");
+        let by_pager: Vec<_> = heard.iter().map(|(_, kind)| ("pager".to_owned(), kind.clone())).collect();
+        assert_eq!(sent(&by_other, &story), by_pager);
+        let nothing_but_disks = OLD
+            .replace("[[route]]", "[[route]]\nmatch = [\"service=swap\"]\nreceiver = \"pager\"\n[[route]]");
+        let pages =
+            sent(&nothing_but_disks, &story).into_iter().filter(|(receiver, _)| receiver == "pager").count();
+        assert_eq!(pages, heard.len() - 2, "all but the two words of the disk");
+    }
+
+    #[test]
+    fn a_repeat_without_change_records_nothing() {
+        let mut real = Real::new(OLD, 1);
+        real.report("web1", "disk", 'C');
+        real.agents_send(None);
+        real.report("web1", "disk", 'C');
+        real.agents_send(None);
+        let recorded = real.history.iter().filter(|entry| entry.detail.is_some()).count();
+        assert_eq!(recorded, 1);
+        assert!(!real.core.take_changes().iter().any(|change| matches!(change, Change::History(_))));
+    }
+}
