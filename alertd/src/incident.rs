@@ -198,7 +198,7 @@ impl Incident {
             return None;
         }
         if self.quiet {
-            let expires = self.ack.as_ref().and_then(|ack| ack.expires_at);
+            let expires = self.ack.as_ref().and_then(|ack| ack.remind_at().or(ack.expires_at));
             return [expires, self.look_at, self.flush_at].into_iter().flatten().min();
         }
         let reminded = self.told.iter().filter(|(name, _)| !on_their_way.contains(&name.as_str()));

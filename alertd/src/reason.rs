@@ -35,6 +35,8 @@ pub enum Reason {
     /// A person took the ack back.
     Unacked,
     AckExpired,
+    /// An ack ends soon: whoever holds it may want to hold it longer.
+    AckEnding,
     /// A normal ack ended because a state changed.
     AckOutdated,
     /// Over the receiver's rate: sent in a digest.
@@ -105,6 +107,7 @@ impl Reason {
             Self::Acked => "acked",
             Self::Unacked => "unacked",
             Self::AckExpired => "ack_expired",
+            Self::AckEnding => "ack_ending",
             Self::AckOutdated => "ack_outdated",
             Self::RateLimited => "rate_limited",
             Self::Test => "test",

@@ -1,14 +1,14 @@
 //! What people ask for: ack, unack, test.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, review::Truth, silences::clock};
 use crate::{
     ack::Ack,
-    incident::Cause,
+    incident::{Cause, Incident},
     matcher::Labels,
     moment::later,
     notify::{Kind, Notification},
@@ -59,6 +59,7 @@ impl Core {
             comment: ask.comment.chars().take(COMMENT_CHARS_MAX).collect(),
             at: now,
             sticky: ask.sticky,
+            reminded: false,
             expires_at: ask.expire_s.map(|seconds| later(now, Duration::from_secs(seconds))),
         };
         self.note_by(now, Some(number), "acked", Reason::Acked, Some(author), &ack.comment);
@@ -110,6 +111,30 @@ impl Core {
         Ok(self.view_incident(incident, now))
     }
 
+    /// An ack ends soon. Its author hears it, if the config knows how; else those who know of the problem.
+    pub(super) fn remind_of_ack(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
+        let Some(ack) = &mut incident.ack else { return };
+        ack.reminded = true;
+        let (author, ends_at) = (ack.author.clone(), ack.expires_at.unwrap_or(now));
+        self.dirty.incidents.insert(incident.number);
+        if truth.visible.is_empty() {
+            return;
+        }
+        let note = format!("the ack of {author} ends at {}", clock(ends_at));
+        let first_rule = self.rules.users.get(&author).and_then(|user| user.rules.first());
+        let receivers = match first_rule {
+            Some(rule) => rule.notify.iter().cloned().collect(),
+            None => self.audience(incident),
+        };
+        self.note(now, Some(incident.number), "ack_ending", Reason::AckEnding, &note);
+        for receiver in receivers {
+            let firing = truth.visible.clone().into_iter().collect();
+            let says = Says { firing, resolved: BTreeSet::new() };
+            let reason = Reason::AckEnding.name();
+            self.push_noted(incident, &receiver, Kind::Reminder, reason, says, Some(&note), now);
+        }
+    }
+
     pub fn on_unack(
         &mut self,
         number: u64,
@@ -130,14 +155,14 @@ impl Core {
         Ok(view)
     }
 
-    fn take_open(&mut self, number: u64) -> Result<crate::incident::Incident, Refused> {
+    fn take_open(&mut self, number: u64) -> Result<Incident, Refused> {
         if !self.is_open(number) {
             return Err(Refused::NoIncident(number));
         }
         self.incidents.remove(&number).ok_or(Refused::NoIncident(number))
     }
 
-    fn put_back(&mut self, incident: crate::incident::Incident) {
+    fn put_back(&mut self, incident: Incident) {
         self.dirty.incidents.insert(incident.number);
         self.touched.insert(incident.number);
         self.incidents.insert(incident.number, incident);

@@ -56,6 +56,9 @@ impl Core {
             self.note(now, Some(incident.number), "unacked", Reason::AckExpired, &by(&ack));
             self.dirty.incidents.insert(incident.number);
         }
+        if incident.ack.as_ref().and_then(Ack::remind_at).is_some_and(|at| at <= now) {
+            self.remind_of_ack(incident, &truth, now);
+        }
         if truth.visible.is_empty() {
             self.tell_recoveries_of_the_visible(incident, &truth, now);
         }

@@ -113,6 +113,25 @@ fn silenced_or_acked_a_users_rules_wait_and_go_on_afterwards() {
 }
 
 #[test]
+fn before_an_ack_ends_its_author_is_reminded_and_nobody_else() {
+    let eva = ROTA.to_owned()
+        + "[user.eva]\nrules = [{ notify = [\"eva-mail\"] }, { after = \"1m\", notify = [\"chat\"] }]\n[receiver.eva-mail.maildir]\npath = \"/6\"\n";
+    let disk = "W . . . . . . . . . . . . . . . . . . . . . . . . . O";
+    let acks = ". e20 . . . . . . . . . . . . . . . . . . . . . . . .";
+    let kill = ". . . . ! . . . . . . ! . . . . . . . . . . . . . . .";
+    let mail = "P A . . . . . . . . . . . . . . . . . . . . . . . . R";
+    let eva_ = ". . . . . . . . . . . M . . . . . . . . . . . . . . R";
+    let chat = ". . . . . . . . . . . . . . . . . . . . . . . . . . .";
+    // The ack ends after 02:00: it is Ben's then.
+    let ben_ = ". . . . . . . . . . . . . . . . . . . . . P . . . . R";
+    let inputs = [("process", kill), ("web1/disk", disk), ("ack", acks)];
+    let heard = [("ann-mail", mail), ("eva-mail", eva_), ("chat", chat), ("ben-mail", ben_)];
+    let world = play(&eva, MINUTE, &inputs, &heard);
+    let said = world.heard.iter().find(|heard| heard.notification.reason == "ack_ending").unwrap();
+    assert_eq!(said.notification.note.as_deref(), Some("the ack of eva ends at 2001-09-09 02:07 UTC"));
+}
+
+#[test]
 fn a_restart_neither_repeats_nor_forgets_a_rule() {
     let disk = "W . . . . . . O";
     let kill = ". ! . . ! . ! .";

@@ -156,6 +156,18 @@ fn an_ack_that_expires_wakes_people_again() {
 }
 
 #[test]
+fn before_an_ack_of_somebody_unknown_ends_those_who_were_told_are_reminded_once_and_a_short_one_just_ends() {
+    let disk = "C . . . . . . . . . . . . . . . . . . . . . . . . . O";
+    let acks = ". e20 . . . . . . . . . . . . . . . . . . . . . . . .";
+    let mail = "P A . . . . . . . . . M . . . . . . . . . M . . . . R";
+    let inputs = [("web1/disk", disk), ("ack", acks)];
+    play(TWO_STEPS, MINUTE, &inputs, &[("mail", mail)]);
+    let acks = ". e19 . . . . . . . . . . . . . . . . . . . . . . . .";
+    let mail = "P A . . . . . . . . . . . . . . . . . . M . . . . . R";
+    play(TWO_STEPS, MINUTE, &[("web1/disk", disk), ("ack", acks)], &[("mail", mail)]);
+}
+
+#[test]
 fn taking_an_ack_back_begins_the_policy_again() {
     let disk = "C . . . . . . . . O";
     let acks = ". n . u . . . . . .";

@@ -130,7 +130,7 @@ pub struct Ack {
     /// Keep the ack until everything is OK, whatever changes
     #[arg(long)]
     pub sticky: bool,
-    /// Take the ack back by itself after this time, like 2h
+    /// Take the ack back by itself after this time, like 2h; ten minutes before, you are reminded
     #[arg(long, value_name = "TIME")]
     pub expire: Option<Span>,
 }

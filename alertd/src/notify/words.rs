@@ -177,7 +177,7 @@ fn severity(state: State) -> u8 {
 /// Why the reader is told, in words; the reason's own name stands behind it for `grep`.
 pub fn why_told(told: &Notification) -> String {
     let words = match (told.kind, told.reason.as_str()) {
-        (_, "escalation_step") => "nobody acknowledged so far",
+        (_, "escalation_step" | "personal_rule") => "nobody acknowledged so far",
         (_, "escalation_repeat") => "nobody acknowledged, so everybody is told again",
         (_, "delivery_failed") => "another receiver could not be reached",
         (_, "fallback") => "you stand in for a receiver that could not be reached",
@@ -187,6 +187,9 @@ pub fn why_told(told: &Notification) -> String {
         (_, "dependency_back") => "what it depends on is well again and it is still so",
         (_, "mute_ended") => "the quiet hours of its route are over and it is still so",
         (_, "inhibition_ended") => "what explained it is over and it is still so",
+        (_, "no_one_on_call" | "unknown_target") => "nobody else is there to be told",
+        (_, "on_call_again") => "it came while nobody was on call, and you are now",
+        (_, "ack_ending") => "an ack ends soon and it is still so",
         (_, "ack_expired") => "an ack expired and it is still so",
         (_, "ack_outdated") => "it changed after somebody acknowledged",
         (_, "unacked") => "somebody took the ack back",
