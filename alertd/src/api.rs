@@ -57,6 +57,8 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/overrides", get(overrides).post(make_override))
         .route("/v1/overrides/{number}", delete(end_override))
         .route("/v1/silences/{number}/extend", post(extend_silence))
+        .route("/v1/downtimes", get(downtimes).post(make_downtime))
+        .route("/v1/downtimes/{number}", delete(cancel_downtime))
         .route("/v1/test-notify", post(test_notify))
         .fallback(nowhere)
         .layer(DefaultBodyLimit::disable()) // `Body` has its own
@@ -93,11 +95,14 @@ impl IntoResponse for Failure {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::BadSilence(_) | Refused::BadOverride(_) => Self::Bad(refused.to_string()),
+            Refused::BadSilence(_) | Refused::BadDowntime(_) | Refused::BadOverride(_) => {
+                Self::Bad(refused.to_string())
+            }
             Refused::NoIncident(_)
             | Refused::LinkUsed(_)
             | Refused::NotAcked(_)
             | Refused::NoSilence(_)
+            | Refused::NoDowntime(_)
             | Refused::NoReceiver(..)
             | Refused::NoSchedule(..)
             | Refused::NoUser(..)
@@ -305,6 +310,28 @@ async fn extend_silence(
 ) -> Reply<ctl::Silence> {
     let (number, ask) = (number_of(&number)?, read_json(body)?);
     Ok(Json(api.ask(PATIENCE, |answer| Input::ExtendSilence(number, ask, peer.name(), answer)).await??))
+}
+
+async fn downtimes(State(api): State<Api>) -> Reply<Vec<ctl::Downtime>> {
+    Ok(Json(api.ask(PATIENCE, Input::Downtimes).await?))
+}
+
+async fn make_downtime(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Body,
+) -> Reply<ctl::Downtime> {
+    let ask = read_json(body)?;
+    Ok(Json(api.ask(PATIENCE, |answer| Input::Downtime(ask, peer.name(), answer)).await??))
+}
+
+async fn cancel_downtime(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(number): Path<String>,
+) -> Reply<ctl::Downtime> {
+    let number = number_of(&number)?;
+    Ok(Json(api.ask(PATIENCE, |answer| Input::CancelDowntime(number, peer.name(), answer)).await??))
 }
 
 async fn end_silence(

@@ -64,6 +64,9 @@ pub enum Input {
     Unack(u64, ctl::Unack, String, Answer<Result<ctl::Incident, Refused>>),
     Silence(ctl::NewSilence, String, Answer<Result<ctl::Silence, Refused>>),
     ExtendSilence(u64, ctl::ExtendSilence, String, Answer<Result<ctl::Silence, Refused>>),
+    Downtime(ctl::NewDowntime, String, Answer<Result<ctl::Downtime, Refused>>),
+    CancelDowntime(u64, String, Answer<Result<ctl::Downtime, Refused>>),
+    Downtimes(Answer<Vec<ctl::Downtime>>),
     EndSilence(u64, String, Answer<Result<ctl::Silence, Refused>>),
     /// Answered when it is settled, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
@@ -278,6 +281,16 @@ impl<D: Deliver> Engine<D> {
             }
             Input::ExtendSilence(number, ask, author, answer) => {
                 Some(owed(answer, self.core.on_silence_extend(number, &ask, &author, now)))
+            }
+            Input::Downtime(ask, author, answer) => {
+                Some(owed(answer, self.core.on_downtime(&ask, &author, now)))
+            }
+            Input::CancelDowntime(number, author, answer) => {
+                Some(owed(answer, self.core.on_downtime_cancel(number, &author, now)))
+            }
+            Input::Downtimes(answer) => {
+                drop(answer.send(self.core.downtimes(now)));
+                None
             }
             Input::EndSilence(number, author, answer) => {
                 Some(owed(answer, self.core.on_silence_end(number, &author, now)))

@@ -86,6 +86,7 @@ pub struct Incident {
 pub enum Cause {
     Opened,
     SilenceEnded,
+    DowntimeEnded,
     HostBack,
     DependencyBack,
     InhibitionEnded,
@@ -100,6 +101,7 @@ impl Cause {
         match self {
             Self::Opened => Reason::FirstNotification,
             Self::SilenceEnded => Reason::SilenceEnded,
+            Self::DowntimeEnded => Reason::DowntimeEnded,
             Self::HostBack => Reason::HostBack,
             Self::DependencyBack => Reason::DependencyBack,
             Self::InhibitionEnded => Reason::InhibitionEnded,

@@ -3,7 +3,7 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`core`] | all decisions, pure: inputs and `now` in, rows to commit and notifications to send out |
-//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
+//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`downtime`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
 //! | [`notify`] | the receivers: rendering and sending |
 
 pub mod ack;
@@ -17,6 +17,7 @@ pub mod core;
 pub mod crash;
 pub mod ctl;
 pub mod daemon;
+pub mod downtime;
 pub mod engine;
 pub mod escalation;
 pub mod incident;

@@ -129,6 +129,13 @@ impl Periods {
         Self { all, now: BTreeMap::new() }
     }
 
+    /// Takes a new config. What stood stands until the next look, so that no word slips out in between.
+    pub fn replace(&mut self, all: BTreeMap<String, Period>) {
+        self.now.retain(|name, _| all.contains_key(name));
+        self.now.values_mut().for_each(|standing| standing.until = Some(Timestamp::MIN));
+        self.all = all;
+    }
+
     /// Looks at the clock; true if any period began or ended since the last look.
     pub fn turn(&mut self, now: Timestamp) -> bool {
         let mut changed = false;
@@ -279,5 +286,14 @@ mod tests {
         assert!(periods.is_inside("nights"));
         assert_eq!(periods.until("nights"), Some(at("2026-11-22T00:00:00Z")));
         assert!(!periods.is_inside("days"), "what is not there is never inside");
+
+        periods.replace(
+            [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"23:00-24:00\"]"))].into(),
+        );
+        assert!(periods.is_inside("nights"), "until it is looked at");
+        assert!(periods.turn(at("2026-11-21T22:00:01Z")));
+        assert!(!periods.is_inside("nights"));
+        periods.replace([].into());
+        assert!(!periods.is_inside("nights") && periods.next_wakeup().is_none());
     }
 }

@@ -24,6 +24,9 @@ pub enum Reason {
     /// A silence ends soon and what it holds back is still so.
     SilenceEnding,
     SilenceEnded,
+    /// To those who know of a problem that it covers from now on.
+    DowntimeStarted,
+    DowntimeEnded,
     /// The host is heard again and what it reports is still so.
     HostBack,
     /// What it depends on is well again and it is still so.
@@ -47,6 +50,7 @@ pub enum Reason {
     /// Not sent, for the incident was over before anyone was told.
     NeverTold,
     Silenced,
+    Downtime,
     /// Its host's agent is silent: one page says so for all its services.
     HostDown,
     /// What it depends on fires.
@@ -100,6 +104,8 @@ impl Reason {
             Self::Removed => "removed",
             Self::SilenceEnding => "silence_ending",
             Self::SilenceEnded => "silence_ended",
+            Self::DowntimeStarted => "downtime_started",
+            Self::DowntimeEnded => "downtime_ended",
             Self::HostBack => "host_back",
             Self::DependencyBack => "dependency_back",
             Self::InhibitionEnded => "inhibition_ended",
@@ -114,6 +120,7 @@ impl Reason {
             Self::Replaced => "replaced",
             Self::NeverTold => "never_told",
             Self::Silenced => "silenced",
+            Self::Downtime => "downtime",
             Self::HostDown => "host_down",
             Self::DependencyDown => "dependency_down",
             Self::Inhibited => "inhibited",

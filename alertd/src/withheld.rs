@@ -15,6 +15,8 @@ use crate::{alert::AlertKey, incident::Cause, moment::later, reason::Reason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
+    /// Announced work.
+    Downtime,
     /// Its agent is silent: what we know of the host is old, and one page says so.
     HostDown,
     /// What it depends on fires.
@@ -31,6 +33,7 @@ pub enum Why {
 impl Why {
     pub fn reason(self) -> Reason {
         match self {
+            Self::Downtime => Reason::Downtime,
             Self::HostDown => Reason::HostDown,
             Self::Dependency => Reason::DependencyDown,
             Self::Inhibited => Reason::Inhibited,
@@ -43,6 +46,7 @@ impl Why {
     /// What made the policy begin, if nobody was told before.
     pub fn ended(self) -> Cause {
         match self {
+            Self::Downtime => Cause::DowntimeEnded,
             Self::HostDown => Cause::HostBack,
             Self::Dependency => Cause::DependencyBack,
             Self::Inhibited => Cause::InhibitionEnded,

@@ -190,8 +190,9 @@ impl Core {
             let since = agent.last_heard_at;
             self.dirty.agents.insert(id.clone());
             self.touch_services_of(&id);
+            let key = AlertKey { agent: id, service: SILENT.into() };
             let own = OwnAlert {
-                key: AlertKey { agent: id, service: SILENT.into() },
+                key: key.clone(),
                 summary: format!("no word from the agent on {host} for {quiet_for}s"),
                 host,
                 service: "agent",
@@ -200,6 +201,12 @@ impl Core {
                 reason: Reason::AgentSilent,
             };
             self.raise(own, now);
+            // It is worse than anything that its services said before, and does not wait for `group_interval`.
+            for number in self.numbers_of(&key) {
+                if let Some(incident) = self.incidents.get_mut(&number) {
+                    incident.plan_flush(true, now);
+                }
+            }
         }
     }
 
@@ -239,6 +246,7 @@ impl Core {
         }
         self.dirty.alerts.insert(key.clone());
         self.update_inhibitor(key);
+        self.begin_flexible(key, now);
         let numbers = if change == Move::Fired { self.join(key, now) } else { self.numbers_of(key) };
         let text = self.alerts.get(key).map(Alert::line).unwrap_or_default();
         for &number in &numbers {

@@ -13,6 +13,7 @@
 //! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
 //! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
 //! | `silences.rs` | silences: made, extended, ended, announced |
+//! | `downtimes.rs` | downtimes: announced, begun, over, told of |
 //! | `people.rs` | ack, unack, test |
 //! | `explain.rs` | where an alert would go |
 //! | `view.rs` | what people see |
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable},
+    downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
     inhibit::{Inhibitor, Rule},
@@ -44,6 +46,7 @@ use crate::{
 };
 
 mod delivery;
+mod downtimes;
 mod explain;
 mod ingest;
 mod oncall;
@@ -54,6 +57,8 @@ mod silences;
 mod suppress;
 mod view;
 
+#[cfg(test)]
+mod downtime_timelines;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -121,6 +126,7 @@ pub enum Change {
     },
     Silence(Silence),
     Override(OverrideByHand),
+    Downtime(Downtime),
     Outbox(Box<Row>),
     History(HistoryEntry),
     Counters(Counters),
@@ -134,6 +140,8 @@ pub struct Counters {
     pub silence: u64,
     #[serde(default = "first")]
     pub overrides: u64,
+    #[serde(default = "first")]
+    pub downtime: u64,
 }
 
 fn first() -> u64 {
@@ -142,7 +150,7 @@ fn first() -> u64 {
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { incident: 1, outbox: 1, silence: 1, overrides: 1 }
+        Self { incident: 1, outbox: 1, silence: 1, overrides: 1, downtime: 1 }
     }
 }
 
@@ -155,6 +163,7 @@ pub struct Loaded {
     pub told: Vec<(u64, String, Told)>,
     pub silences: Vec<Silence>,
     pub overrides: Vec<OverrideByHand>,
+    pub downtimes: Vec<Downtime>,
     /// Not settled.
     pub outbox: Vec<Row>,
     /// Names this store for ever: part of the key that providers know an incident by.
@@ -182,6 +191,7 @@ pub struct Core {
     wakeups: BTreeSet<(Timestamp, u64)>,
     woken_at: BTreeMap<u64, Timestamp>,
     silences: Silences,
+    downtimes: Downtimes,
     periods: Periods,
     inhibitor: Inhibitor,
     unheard: Unheard,
@@ -218,6 +228,7 @@ struct Dirty {
     told: BTreeSet<(u64, String)>,
     silences: Vec<Silence>,
     overrides: Vec<OverrideByHand>,
+    downtimes: Vec<Downtime>,
     outbox: BTreeSet<u64>,
     /// Over, and gone from the memory.
     closed: Vec<Incident>,
@@ -246,6 +257,7 @@ impl Core {
             wakeups: BTreeSet::new(),
             woken_at: BTreeMap::new(),
             silences: Silences::default(),
+            downtimes: Downtimes::default(),
             periods: Periods::default(),
             inhibitor: Inhibitor::default(),
             unheard: Unheard::default(),
@@ -300,6 +312,7 @@ impl Core {
         self.restore_uncovered();
         self.apply_schedules(Some(now));
         loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
+        loaded.downtimes.into_iter().for_each(|downtime| self.downtimes.add(downtime));
         self.apply_rates();
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
@@ -309,7 +322,7 @@ impl Core {
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
         self.apply_rates();
-        self.periods = Periods::new(self.rules.periods.clone());
+        self.periods.replace(self.rules.periods.clone());
         self.rebuild_inhibitor();
         // What a rule withheld or should withhold is looked at anew.
         self.touched.extend(self.groups.values());
@@ -328,6 +341,7 @@ impl Core {
         self.end_settling(now);
         self.find_covered(now);
         self.turn_silences(now);
+        self.turn_downtimes(now);
         while let Some(&(at, number)) = self.wakeups.first()
             && at <= now
         {
@@ -360,7 +374,12 @@ impl Core {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
         let settled = self.unheard.ends_at();
-        let people = [self.silences.next_wakeup(), self.periods.next_wakeup(), self.next_covered()];
+        let people = [
+            self.silences.next_wakeup(),
+            self.downtimes.next_wakeup(),
+            self.periods.next_wakeup(),
+            self.next_covered(),
+        ];
         let others = people.into_iter().chain([self.outbox.next_wakeup(), settled]);
         [incident, agent].into_iter().chain(others).flatten().min()
     }
@@ -391,6 +410,7 @@ impl Core {
             changes.push(Change::Told { incident, receiver, told });
         }
         changes.extend(dirty.silences.into_iter().map(Change::Silence));
+        changes.extend(dirty.downtimes.into_iter().map(Change::Downtime));
         changes.extend(dirty.overrides.into_iter().map(Change::Override));
         changes.extend(dirty.closed.into_iter().map(Box::new).map(Change::Incident));
         for seq in dirty.outbox {

@@ -69,7 +69,7 @@ pub(super) struct Chaos {
     pub(super) silences: bool,
     pub(super) moods: bool,
     pub(super) crashes: bool,
-    /// Hosts fall silent, rules of inhibition and dependencies hold.
+    /// Hosts fall silent, work is announced, rules of inhibition and dependencies hold.
     pub(super) suppression: bool,
     /// People are on call, or not, and are overridden.
     pub(super) rota: bool,
@@ -102,6 +102,19 @@ fn random_step(world: &mut World, chaos: &Chaos) {
             world.hosts.entry(host.into()).or_default().quiet = quiet;
         }
         50..54 if chaos.rota => override_somebody(world),
+        54..58 if chaos.suppression => {
+            let service = world.random.bool().then(|| service.to_owned());
+            let flexible_s = world.random.bool().then(|| world.random.u64(1..60));
+            let duration_s = world.random.u64(1..90);
+            let host = host.into();
+            let ask =
+                ctl::NewDowntime { host, service, flexible_s, duration_s, ..ctl::NewDowntime::default() };
+            // A host that nobody has heard of is refused.
+            let _ = world.core.on_downtime(&ask, "eva", world.now);
+        }
+        58..59 if chaos.suppression => {
+            let _ = world.core.on_downtime_cancel(world.random.u64(1..9), "eva", world.now);
+        }
         40..46 if chaos.moods => {
             let receiver = ["mail", "desk", "pager"][world.random.usize(..3)];
             let mood =
@@ -144,6 +157,9 @@ fn calm_down(world: &mut World) {
     world.hosts.values_mut().for_each(|host| host.quiet = false);
     for silence in world.core.silences(world.now) {
         world.core.on_silence_end(silence.number, "eva", world.now).unwrap();
+    }
+    for downtime in world.core.downtimes(world.now) {
+        world.core.on_downtime_cancel(downtime.number, "eva", world.now).unwrap();
     }
     for incident in world.open_incidents().iter().filter(|incident| incident.ack.is_some()) {
         world.core.on_unack(incident.number, &ctl::Unack::default(), "eva", world.now).unwrap();

@@ -26,6 +26,10 @@ pub enum Refused {
     LinkUsed(u64),
     #[error("incident {0} is not acked")]
     NotAcked(u64),
+    #[error("there is no downtime {0} that is not over; `alertctl downtime list` lists them")]
+    NoDowntime(u64),
+    #[error("{0}")]
+    BadDowntime(String),
     #[error("there is no active silence {0}; `alertctl silence list` lists them")]
     NoSilence(u64),
     #[error("there is no receiver {0:?} in the config; there are: {1}")]

@@ -128,7 +128,9 @@ impl Core {
             let line = self.alerts.get(key).map(Alert::line).unwrap_or_default();
             self.note(now, number, "released", why.ended().reason(), &line);
         }
-        let why = released.into_values().min()?;
+        let why = released.into_values().min();
+        self.tell_of_downtimes(incident, &old, truth, now);
+        let why = why?;
         incident.flush_at = Some(now);
         if !incident.escalation.has_begun() {
             incident.cause = why.ended();

@@ -1,4 +1,4 @@
-//! Which alerts that fire are told to nobody now: a host that is down, dependencies, inhibition, silences, hours.
+//! Which alerts that fire are told to nobody now: a downtime, a host that is down, dependencies, inhibition, silences, hours.
 //!
 //! Each rule is a module of its own; here they are asked in one order ([`Why`]), and the incidents are found that have to be
 //! looked at again when one of them changes its mind.
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{Core, ingest::SILENT, silences::silence_name};
 use crate::{
     alert::{Alert, AlertKey},
+    downtime::{Downtime, Shape},
     incident::Incident,
     inhibit::Inhibitor,
     moment::later,
@@ -50,13 +51,19 @@ impl Core {
         alert: &Alert,
         now: Timestamp,
     ) -> Option<Withheld> {
-        let caused = self.host_down(key, now).or_else(|| self.inhibited(key));
+        let caused = self.in_downtime(alert, now).or_else(|| self.host_down(key, now));
+        let caused = caused.or_else(|| self.inhibited(key));
         let caused = caused.or_else(|| self.silenced(alert, now)).or_else(|| self.muted(incident));
         let caused = caused.or_else(|| {
             let before = incident.withheld.get(key)?;
             before.after_its_reason(self.rules.settle, now)
         });
         caused.or_else(|| self.settling(incident, key, alert))
+    }
+
+    fn in_downtime(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+        let (downtime, until) = self.downtimes.covering(&alert.labels, &self.periods, now)?;
+        Some(Withheld::new(Why::Downtime, downtime.name(), Some(until)))
     }
 
     fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
@@ -106,7 +113,10 @@ impl Core {
             let timed =
                 |incident: &&Incident| incident.resolved_at.is_none() && incident.hours != Hours::default();
             self.touched.extend(self.incidents.values().filter(timed).map(|incident| incident.number));
-            if self.silences.iter().any(|silence| silence.period.is_some()) {
+            let comes_again = |downtime: &Downtime| matches!(downtime.shape, Shape::Recurring { .. });
+            if self.silences.iter().any(|silence| silence.period.is_some())
+                || self.downtimes.iter().any(comes_again)
+            {
                 self.touched.extend(self.groups.values());
             }
         }

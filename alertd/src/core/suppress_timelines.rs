@@ -403,3 +403,15 @@ fn quiet_hours_that_a_reload_takes_away_are_over() {
     world.turn(None);
     assert_eq!(told(&world), ["web1/disk mute_ended"]);
 }
+
+#[test]
+fn that_a_host_is_silent_is_told_at_once_in_an_incident_that_was_told_before() {
+    let config = ONE_STEP.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
+    let config = config.replace("group_interval = \"3m\"", "group_interval = \"30m\"");
+    let web1 = "h q . . .";
+    let disk = "C . . . .";
+    let mail = "P . U . .";
+    let inputs = [("web1/disk", disk), ("host web1", web1)];
+    let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
+    assert_eq!(told(&world)[1], "web1/agent new_alerts");
+}

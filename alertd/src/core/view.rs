@@ -43,6 +43,7 @@ impl Core {
             incidents,
             agents: agents.collect(),
             outbox: self.outbox_status(),
+            downtimes: self.downtimes(now),
             warnings,
         }
     }

@@ -52,6 +52,7 @@ Examples:
   alertctl route test host=web1 service=disk
   alertctl config diff --config new.toml
   alertctl replay --since 24h --config new.toml
+  alertctl downtime web1 --from 22:00 --until 02:00 --comment 'new kernel'
   alertctl test-notify oncall";
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +85,13 @@ pub enum Command {
     /// 18:00 (the next one), +2h.
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Silence(Silence),
+    /// Announce work on a host, or on one service there; or list and cancel downtimes
+    ///
+    /// While it is in effect its problems are told to nobody; those who know of one already hear that it begins and ends. A
+    /// host's downtime covers all its services and the silence of its agent. With --duration it is flexible: it begins with
+    /// the first problem between --from and --until, and lasts that long. With --during it comes again with a period.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Downtime(Downtime),
     /// Show what happened, newest first
     History(History),
     /// Show who is on call, until when, who comes next, and when nobody is
@@ -173,6 +181,47 @@ pub struct Silence {
     /// Yes, that many hosts or alerts
     #[arg(long)]
     pub broad: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Downtime {
+    #[command(subcommand)]
+    pub command: Option<DowntimeCommand>,
+    /// The host's name, as `alertctl status` shows it
+    #[arg(required = true)]
+    pub host: Option<String>,
+    /// Only this service
+    pub service: Option<String>,
+    /// How long, like 2h
+    #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+    pub window: Option<Span>,
+    /// From when [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<When>,
+    /// Until when
+    #[arg(long, value_name = "TIME", conflicts_with = "window")]
+    pub until: Option<When>,
+    /// Flexible: this long, from the first problem on
+    #[arg(long, value_name = "TIME", conflicts_with = "during")]
+    pub duration: Option<Span>,
+    /// Only while this period of the config is inside, again and again: [period.NAME]
+    #[arg(long, value_name = "PERIOD")]
+    pub during: Option<String>,
+    /// What is done; others will read it
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DowntimeCommand {
+    /// Show the downtimes that are not over
+    List,
+    /// End a downtime now, or take one back that is to come
+    Cancel {
+        /// The downtime's number
+        #[arg(value_name = "N", value_parser = number)]
+        number: u64,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -374,6 +423,11 @@ mod tests {
             ("silence host=web1 --for 2h", "--comment"),
             ("silence --for 2h --comment x", "MATCHER"),
             ("silence end", "N"),
+            ("silence extend 3", "--for"),
+            ("downtime web1 --comment x", "--for"),
+            ("downtime --for 2h --comment x", "HOST"),
+            ("downtime web1 --for 2h", "--comment"),
+            ("downtime web1 --for 2h --duration 1h --during nights --comment x", "--during"),
             ("override primary ben", "--until"),
             ("override primary --until 18:00", "USER"),
             ("override primary ben --until soon", "is not a time"),

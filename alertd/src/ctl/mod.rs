@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
 //! | `config` | `config check`: alertd's own reading of its config |
+//! | `downtime` | `downtime` |
 //! | `oncall` | `oncall` and `override` |
 //! | `when` | times as people type them (pure) |
 //! | `replay` | `replay` |
@@ -31,6 +32,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub mod args;
 mod config;
+mod downtime;
 mod oncall;
 mod paint;
 mod replay;
@@ -134,6 +136,7 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
         }
         Command::Oncall(ask) => oncall::ask(&alertd, &ask, &view).await,
+        Command::Downtime(ask) => downtime::downtime(&alertd, ask, &view).await,
         Command::Override(ask) => oncall::override_(&alertd, ask, &view).await,
         Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
         Command::Route { command: RouteCommand::Test(ask) } => {

@@ -63,6 +63,11 @@ pub(super) fn status(status: &Status, view: &View) -> String {
     }
     out.push('\n');
     agents(status, view, &mut out);
+    let active: Vec<_> = status.downtimes.iter().filter(|d| d.state == "active").cloned().collect();
+    if !active.is_empty() {
+        let _ = writeln!(out, "{} in effect:", plural(active.len(), "downtime"));
+        out.push_str(&super::downtime::downtimes(&active, view));
+    }
     let _ = writeln!(out, "{}", outbox(status, view));
     let _ = writeln!(out, "alertd {} up {}", line(&status.version, 40), view.age(status.started_at));
     out
@@ -452,6 +457,7 @@ mod tests {
             started_at: at("00:16"),
             incidents: vec![incident()],
             agents: vec![alive, silent],
+            downtimes: Vec::new(),
             outbox: OutboxStatus { queued: 1, leased: 1, failed: 0, oldest_at: Some(at("03:15")) },
             warnings: vec!["receiver \"pager\" failed 3 times".into()],
         };

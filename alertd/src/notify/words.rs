@@ -183,6 +183,8 @@ pub fn why_told(told: &Notification) -> String {
         (_, "fallback") => "you stand in for a receiver that could not be reached",
         (_, "silence_ending") => "a silence ends soon and it is still so",
         (_, "silence_ended") => "a silence ended and it is still so",
+        (_, "downtime_started") => "you hear no more of it before that is over, except its recovery",
+        (_, "downtime_ended") => "a downtime ended and it is still so",
         (_, "host_back") => "the host is heard again and it is still so",
         (_, "dependency_back") => "what it depends on is well again and it is still so",
         (_, "mute_ended") => "the quiet hours of its route are over and it is still so",

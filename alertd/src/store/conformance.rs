@@ -42,6 +42,13 @@ fn story() -> (World, Vec<Change>) {
         comment: "swapped".into(),
     };
     world.core.on_override(&ask, "eva", world.now).unwrap();
+    let ask = dogwatch_wire::ctl::NewDowntime {
+        host: "web1".into(),
+        duration_s: 600,
+        flexible_s: Some(60),
+        ..dogwatch_wire::ctl::NewDowntime::default()
+    };
+    world.core.on_downtime(&ask, "eva", world.now).unwrap();
     let changes = world.core.take_changes();
     world.store.commit(&changes).unwrap();
     let everything = as_changes(world.store.load(world.now).unwrap());
@@ -60,6 +67,7 @@ fn as_changes(loaded: Loaded) -> Vec<Change> {
     }));
     changes.extend(loaded.silences.into_iter().map(Change::Silence));
     changes.extend(loaded.overrides.into_iter().map(Change::Override));
+    changes.extend(loaded.downtimes.into_iter().map(Change::Downtime));
     changes.extend(loaded.outbox.into_iter().map(|row| Change::Outbox(Box::new(row))));
     changes
 }
@@ -180,7 +188,7 @@ fn a_file_of_the_first_schema_is_led_forward() {
     drop(old);
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
     let loaded = store.load(world.now).unwrap();
-    assert_eq!((loaded.counters.incident, loaded.counters.overrides), (3, 1));
+    assert_eq!((loaded.counters.incident, loaded.counters.overrides, loaded.counters.downtime), (3, 1, 1));
     assert_eq!(loaded.incidents.len(), 2);
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));

@@ -9,6 +9,7 @@ use crate::{
     agent::Agent,
     alert::{Alert, AlertKey},
     core::{Change, Counters, Loaded, OverrideByHand},
+    downtime::Downtime,
     incident::Incident,
     outbox::{Row, RowState},
     silence::Silence,
@@ -24,6 +25,7 @@ pub(crate) struct Memory {
     pub(crate) told: BTreeMap<(u64, String), Told>,
     pub(crate) silences: BTreeMap<u64, Silence>,
     pub(crate) overrides: BTreeMap<u64, OverrideByHand>,
+    pub(crate) downtimes: BTreeMap<u64, Downtime>,
     pub(crate) outbox: BTreeMap<u64, Row>,
 }
 
@@ -46,6 +48,7 @@ impl Store for Memory {
                 .map(|((number, receiver), told)| (number, receiver, told))
                 .collect(),
             silences: self.silences.values().filter(|silence| silence.ends_at > now).cloned().collect(),
+            downtimes: self.downtimes.values().filter(|one| one.over_at() > now).cloned().collect(),
             overrides: self.overrides.values().filter(|one| one.until > now).cloned().collect(),
             outbox: self.outbox.values().filter(|row| row.settled_at.is_none()).cloned().collect(),
             instance: "test".into(),
@@ -70,6 +73,7 @@ impl Store for Memory {
                     self.told.remove(&(incident, receiver));
                 }
                 Change::Silence(silence) => drop(self.silences.insert(silence.number, silence)),
+                Change::Downtime(one) => drop(self.downtimes.insert(one.number, one)),
                 Change::Override(one) => drop(self.overrides.insert(one.number, one)),
                 Change::Outbox(row) => drop(self.outbox.insert(row.seq, *row)),
                 Change::History(_) => {}

@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("schema-overrides.sql"),
     include_str!("schema-history-detail.sql"),
+    include_str!("schema-downtimes.sql"),
 ];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
@@ -182,6 +183,11 @@ impl Store for Sqlite {
                 &format!("SELECT body FROM silence WHERE ends_us > {}", micros(now)),
                 |_, body| from_json(body),
             )?,
+            downtimes: rows(
+                c,
+                &format!("SELECT body FROM downtime WHERE ends_us > {} ORDER BY number", micros(now)),
+                |_, body| from_json(body),
+            )?,
             overrides: rows(
                 c,
                 &format!("SELECT body FROM override WHERE ends_us > {} ORDER BY number", micros(now)),
@@ -219,6 +225,7 @@ impl Store for Sqlite {
             "DELETE FROM incident WHERE open = 0 AND resolved_us < ?1",
             "DELETE FROM silence WHERE ends_us < ?1",
             "DELETE FROM override WHERE ends_us < ?1",
+            "DELETE FROM downtime WHERE ends_us < ?1",
         ] {
             transaction.execute(sql, [before])?;
         }
@@ -257,6 +264,10 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         Change::Silence(silence) => {
             prepare("INSERT OR REPLACE INTO silence (number, ends_us, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![silence.number, micros(silence.ends_at), to_json(silence)?])?;
+        }
+        Change::Downtime(downtime) => {
+            prepare("INSERT OR REPLACE INTO downtime (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+                .execute(params![downtime.number, micros(downtime.over_at()), to_json(downtime)?])?;
         }
         Change::Override(one) => {
             prepare("INSERT OR REPLACE INTO override (number, ends_us, body) VALUES (?1, ?2, ?3)")?

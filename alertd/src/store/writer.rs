@@ -163,6 +163,7 @@ enum RowKey {
     Told(u64, String),
     Silence(u64),
     Override(u64),
+    Downtime(u64),
     Outbox(u64),
 }
 
@@ -184,6 +185,7 @@ impl Pending {
             Change::Told { incident, receiver, .. } => RowKey::Told(*incident, receiver.clone()),
             Change::Silence(silence) => RowKey::Silence(silence.number),
             Change::Override(one) => RowKey::Override(one.number),
+            Change::Downtime(downtime) => RowKey::Downtime(downtime.number),
             Change::Outbox(row) => RowKey::Outbox(row.seq),
             Change::History(entry) => {
                 if self.history.len() >= HISTORY_PENDING_MAX {

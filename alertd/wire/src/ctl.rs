@@ -17,6 +17,9 @@
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
 //! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order asked |
 //! | `GET /v1/replay?since=…&after=…` | – | [`Recorded`], a page of it |
+//! | `GET /v1/downtimes` | – | `Vec<`[`Downtime`]`>` |
+//! | `POST /v1/downtimes` | [`NewDowntime`] | [`Downtime`] |
+//! | `DELETE /v1/downtimes/{number}` | – | [`Downtime`], cancelled |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //!
 //! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
@@ -37,6 +40,9 @@ pub struct Status {
     pub incidents: Vec<Incident>,
     pub agents: Vec<AgentStatus>,
     pub outbox: OutboxStatus,
+    /// Those that are not over.
+    #[serde(default)]
+    pub downtimes: Vec<Downtime>,
     /// What is wrong with alertd itself (store on fire, receiver failing), each a sentence.
     pub warnings: Vec<String>,
 }
@@ -264,6 +270,52 @@ pub struct Silence {
     /// Why it needs `broad`, if it does.
     #[serde(default)]
     pub broad: Option<String>,
+}
+
+/// Announces work on a host, or on one service there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewDowntime {
+    pub host: String,
+    #[serde(default)]
+    pub service: Option<String>,
+    #[serde(default)]
+    pub comment: String,
+    /// Now, if not given or past.
+    #[serde(default)]
+    pub starts_at: Option<Timestamp>,
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
+    /// From its start; not needed with `ends_at`.
+    #[serde(default)]
+    pub duration_s: u64,
+    /// Flexible: begins with the first problem between start and end, and lasts this long.
+    #[serde(default)]
+    pub flexible_s: Option<u64>,
+    /// A period of the config: in effect only while that is inside.
+    #[serde(default)]
+    pub period: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Downtime {
+    pub number: u64,
+    pub host: String,
+    /// `None`: the host and all its services.
+    pub service: Option<String>,
+    pub author: String,
+    pub comment: String,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub flexible_s: Option<u64>,
+    /// When a flexible one met its first problem.
+    pub began_at: Option<Timestamp>,
+    pub period: Option<String>,
+    /// `pending`, `active`, `waiting` for a problem or its period, `over`.
+    pub state: String,
+    /// While it is active.
+    pub until: Option<Timestamp>,
+    /// Firing alerts of its place now.
+    pub covers: u64,
 }
 
 /// Sends one marked test message to a receiver, past routes, limits and silences, and waits for its end.
