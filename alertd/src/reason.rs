@@ -68,6 +68,8 @@ pub enum Reason {
     Rejected,
     /// Tried for as long as it was of use.
     TooOld,
+    /// The receiver's template could not be rendered; built-in words went out.
+    TemplateFailed,
     /// The only receivers left are the ones that fail.
     NoOtherReceiver,
     /// An agent's heartbeat is overdue.
@@ -130,6 +132,7 @@ impl Reason {
             Self::Retrying => "retrying",
             Self::Rejected => "rejected",
             Self::TooOld => "too_old",
+            Self::TemplateFailed => "template_failed",
             Self::NoOtherReceiver => "no_other_receiver",
             Self::AgentSilent => "agent_silent",
             Self::AgentBack => "agent_back",

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use dogwatch_alertd::notify::{
     Accepted, DeliveryError, Kind, Notification, NotifiedAlert, ReceiverFile, Receivers, Sender,
+    template::Rendered,
 };
 use dogwatch_daemon::config::{Problems, Source, parse};
 use dogwatch_tests::{
@@ -95,7 +96,12 @@ async fn send(config: &str, told: &Notification) -> Result<Accepted, DeliveryErr
     let file: ReceiverFile = parse(&source, &mut problems).unwrap();
     let receiver = file.resolve("oncall", 0..0, &source, &mut problems);
     let receiver = problems.or(receiver).unwrap().unwrap();
-    let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC, links: None };
+    let sender = Sender {
+        host: "mon1".into(),
+        zone: jiff::tz::TimeZone::UTC,
+        links: None,
+        own_words: Rendered::default(),
+    };
     Receivers::new(BTreeMap::from([("oncall".into(), receiver)]), sender).send("oncall", told, DEADLINE).await
 }
 

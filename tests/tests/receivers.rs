@@ -208,3 +208,50 @@ async fn a_signature_is_right_for_openssl_while_the_secret_is_changed_and_a_priv
     let strict = host.alertctl(&["test-notify", "strict"]);
     assert!(!strict.status.success() && words(&strict).contains("certificate"), "{}", words(&strict));
 }
+
+#[tokio::test]
+async fn a_template_that_fails_in_the_night_keeps_nothing_back_and_says_so_until_it_works_again() {
+    let phone = HttpServer::start(ntfy);
+    let mut host = Host::new();
+    let token = host.write("ntfy.token", "tk_test\n");
+    let config = routed(
+        "phone",
+        &format!(
+            "[receiver.phone.ntfy]\nurl = \"{}/ops\"\ntoken_file = \"{}\"\n[receiver.phone.template]\n\
+             subject = '''own {{% if firing and firing[0].summary == \"swap is CRITICAL\" %}}{{{{ firing[0].no.no }}}}{{% endif %}}{{{{ title }}}}'''\n",
+            phone.url,
+            token.display()
+        ),
+    );
+    host.start_alertd(&config);
+    let titles = || -> Vec<String> {
+        phone.taken().iter().map(|request| request.json()["title"].as_str().unwrap().to_owned()).collect()
+    };
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("own words", || titles() == ["own [#1] CRITICAL web1/disk: disk is CRITICAL"]);
+    host.report("web2", "swap", State::Critical, 1).await;
+    wait_for("built-in words and word of the template", || titles().len() == 3);
+    let said = titles();
+    assert_eq!(said[1], "[#2] CRITICAL web2/swap: swap is CRITICAL");
+    assert!(
+        said[2].starts_with("own [#3] CRITICAL mon1/template: receiver phone is told in built-in words"),
+        "{said:?}"
+    );
+    assert!(said[2].contains("template subject, line 1 column"), "{said:?}");
+    let firing = host.ask(&["status"])["incidents"].as_array().unwrap().len();
+    assert_eq!(firing, 3, "it fires on, though it could say that it does");
+    host.report("web1", "disk", State::Ok, 2).await;
+    wait_for("it works again", || titles().len() == 5);
+    let said = titles();
+    assert!(said.iter().any(|title| title.starts_with("own [#3] OK mon1/template")), "{said:?}");
+
+    // A mistake that a sample finds never gets so far.
+    let wrong = config.replace("own ", "{{ sumary }} ");
+    let text = std::fs::read_to_string(host.path("alertd.toml")).unwrap();
+    host.write("wrong.toml", &text.replace(&config, &wrong));
+    let mut check = Command::new(dogwatch_tests::process::binary("alertd"));
+    let output = check.arg("--check").arg("--config").arg(host.path("wrong.toml")).output().unwrap();
+    assert!(!output.status.success());
+    let said = words(&output);
+    assert!(said.contains("wrong.toml:") && said.contains("line 1 column 4 at \"sumary\""), "{said}");
+}

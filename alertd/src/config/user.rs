@@ -17,7 +17,7 @@ use super::{
     names::{Names, check_known},
     policy::{StepFile, resolve_steps},
 };
-use crate::{core::ReceiverRules, escalation::Step, notify::Receiver, user::User};
+use crate::{core::ReceiverRules, escalation::Step, user::User};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,9 +80,10 @@ impl Parts {
     ) {
         let mut is_used = false;
         for receiver in steps.flat_map(|step| &mut step.notify) {
-            let Some(Receiver::Email(mail)) = self.resolved.get(receiver) else { continue };
+            let own = self.resolved.get(receiver).and_then(|found| found.to_address(email.get_ref()));
+            let Some(own) = own else { continue };
             is_used = true;
-            let own = match mail.to_address(email.get_ref()) {
+            let own = match own {
                 Ok(own) => own,
                 Err(words) => return problems.add(source, email.span(), words),
             };
@@ -90,7 +91,7 @@ impl Parts {
             if let Some(rules) = receivers.get(receiver).cloned() {
                 receivers.insert(name.clone(), rules);
             }
-            self.resolved.insert(name.clone(), Receiver::Email(own));
+            self.resolved.insert(name.clone(), own);
             *receiver = name;
         }
         if !is_used {

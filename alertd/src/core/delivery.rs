@@ -98,6 +98,7 @@ impl Core {
     fn on_accepted(&mut self, seq: u64, accepted: Accepted, now: Timestamp) {
         let Some(mut row) = self.outbox.settle(seq, RowState::Accepted, now) else { return };
         row.provider_id = accepted.provider_id;
+        self.on_template(&row, accepted.template_failed, now);
         row.last_error = None;
         self.on_receiver_works(&row.notification.receiver.clone(), now);
         let text = format!("{} by {}", row.notification.id, row.notification.receiver);
@@ -279,6 +280,37 @@ impl Core {
         }
     }
 
+    /// The receiver's own words could not be said, or could again.
+    fn on_template(&mut self, row: &Row, failed: Option<String>, now: Timestamp) {
+        let receiver = &row.notification.receiver;
+        let key = template_key(receiver);
+        // That it can say that it cannot speak proves nothing.
+        if row.says.firing.iter().any(|(said, _)| *said == key) || row.says.resolved.contains(&key) {
+            return;
+        }
+        let firing = self.alerts.get(&key).is_some_and(|alert| alert.resolved_at.is_none());
+        match failed {
+            Some(words) if !firing => {
+                let own = OwnAlert {
+                    key,
+                    host: self.rules.host.clone(),
+                    service: "template",
+                    labels: [("receiver".to_owned(), receiver.clone())].into(),
+                    summary: format!("receiver {receiver} is told in built-in words: {words}"),
+                    since: now,
+                    reason: Reason::TemplateFailed,
+                };
+                self.raise(own, now);
+            }
+            None if firing => {
+                let ending = Ending::Well("the template works again");
+                let change = self.alerts.resolve(&key, ending, now);
+                self.on_move(&key, change, Reason::Accepted, now);
+            }
+            _ => {}
+        }
+    }
+
     fn on_receiver_works(&mut self, receiver: &str, now: Timestamp) {
         if self.failing.remove(receiver).is_some_and(|failing| failing.raised) {
             let key = own_key(receiver);
@@ -310,8 +342,8 @@ impl Core {
 
     pub(super) fn restore_failing(&mut self, now: Timestamp) {
         let own = self.alerts.of_agent(OWN).filter(|(_, alert)| alert.resolved_at.is_none());
-        let failing = own.filter_map(|(_, alert)| {
-            let receiver = alert.labels.get("receiver")?.clone();
+        let failing = own.filter_map(|(key, alert)| {
+            let receiver = key.service.strip_prefix("@receiver ")?.to_owned();
             let error = alert.summary.clone();
             Some((receiver, Failing { since: alert.since.min(now), error, raised: true }))
         });
@@ -332,6 +364,10 @@ impl Core {
 /// Is this alert the complaint that `receiver` fails?
 pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
     key.agent == OWN && *key == own_key(receiver)
+}
+
+fn template_key(receiver: &str) -> AlertKey {
+    AlertKey { agent: OWN.into(), service: format!("@template {receiver}") }
 }
 
 fn own_key(receiver: &str) -> AlertKey {

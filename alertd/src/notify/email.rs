@@ -207,7 +207,7 @@ impl Email {
         let waiting: Vec<_> =
             self.to.iter().filter(|to| !self.delivered.has(&told.id, to.email.as_ref())).collect();
         if waiting.is_empty() {
-            return Ok(Accepted { provider_id: None });
+            return Ok(Accepted { provider_id: None, ..Accepted::default() });
         }
         let mut session =
             Session::open(self, sender, at).await.map_err(|refusal| refusal.into_error(self))?;
@@ -269,7 +269,10 @@ impl Outcome {
         }
         let refused = self.never.iter().map(|words| format!("refused {words}"));
         let said: Vec<_> = self.said.iter().cloned().chain(refused).collect();
-        Ok(Accepted { provider_id: Some(said.join("; ")).filter(|said| !said.is_empty()) })
+        Ok(Accepted {
+            provider_id: Some(said.join("; ")).filter(|said| !said.is_empty()),
+            ..Accepted::default()
+        })
     }
 }
 
@@ -431,6 +434,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

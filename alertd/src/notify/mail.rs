@@ -45,14 +45,17 @@ pub fn message(
     let root = format!("<{}.incident@{domain}>", hex_of(&told.dedup_key));
     let link = sender.links.as_ref().and_then(|links| links.link(told, to.email.as_ref()));
     let text = text_of(told, sender, link);
+    let own = &sender.own_words;
+    let own_plain = own.text.as_ref().map(|own| format!("{own}\n\n{}", text.plain_link()));
+    let own_html = own.html.as_ref().map(|own| format!("{own}\n{}", text.html_link()));
     let parts = MultiPart::alternative()
         .boundary(format!("dogwatch-{}", hex_of(&told.id)))
-        .singlepart(part(ContentType::TEXT_PLAIN, text.plain()))
-        .singlepart(part(ContentType::TEXT_HTML, text.html()));
+        .singlepart(part(ContentType::TEXT_PLAIN, own_plain.unwrap_or_else(|| text.plain())))
+        .singlepart(part(ContentType::TEXT_HTML, own_html.unwrap_or_else(|| text.html())));
     Message::builder()
         .from(from.clone())
         .to(to.clone())
-        .subject(words::title(told))
+        .subject(sender.title(told))
         .date(SystemTime::from(told.created_at))
         .message_id(Some(message_id(told, domain)))
         .in_reply_to(root.clone())
@@ -190,6 +193,18 @@ fn colour(told: &Notification) -> &'static str {
 }
 
 impl Text {
+    fn plain_link(&self) -> String {
+        let link = self.link.as_ref();
+        link.map_or(String::new(), |link| format!("Acknowledge on a phone:\n{link}\n\n"))
+    }
+
+    fn html_link(&self) -> String {
+        let link = self.link.as_ref().map(|link| escaped(link));
+        link.map_or(String::new(), |link| {
+            format!("<p><a href=\"{link}\" style=\"{BUTTON}\">Acknowledge</a></p>\n")
+        })
+    }
+
     fn plain(&self) -> String {
         let mut out = format!("{}\n", self.headline);
         for section in &self.sections {
@@ -205,9 +220,7 @@ impl Text {
             }
         }
         out.push('\n');
-        if let Some(link) = &self.link {
-            let _ = writeln!(out, "Acknowledge on a phone:\n{link}\n");
-        }
+        out.push_str(&self.plain_link());
         for (name, value) in &self.foot {
             let _ = writeln!(out, "{name:<6} {value}");
         }
@@ -234,9 +247,7 @@ impl Text {
                 );
             }
         }
-        if let Some(link) = &self.link {
-            let _ = writeln!(out, "<p><a href=\"{}\" style=\"{BUTTON}\">Acknowledge</a></p>", escaped(link));
-        }
+        out.push_str(&self.html_link());
         out.push_str("<hr>\n");
         write_table(&mut out, self.foot.iter().map(|(name, value)| (*name, value)));
         out.push_str("</body></html>\n");
@@ -363,6 +374,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
 //! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
 //! | `facts` | what is known of an alert, how to go on: rows under the headline, the same in every receiver |
+//! | [`template`] | words of the operator's own in the place of ours |
 //! | [`mail`] | the words as a MIME message |
 //! | [`email`] | a mail by SMTP |
 //! | [`maildir`] | a mail as a file |
@@ -43,6 +44,7 @@ mod schema;
 mod secret;
 pub mod slack;
 mod smtp;
+pub mod template;
 mod tls;
 pub mod webhook;
 pub mod words;
@@ -127,6 +129,8 @@ pub struct DigestLine {
 pub struct Accepted {
     /// What the receiver called it, if it said: an SMTP queue id, a PagerDuty dedup key.
     pub provider_id: Option<String>,
+    /// Its own words could not be said; the built-in ones were.
+    pub template_failed: Option<String>,
 }
 
 /// Why a receiver did not take a notification, by what to do about it.

@@ -107,7 +107,7 @@ impl Ntfy {
             return Err(answer.into_error(&self.to));
         }
         let id = serde_json::from_slice::<Reply>(&answer.body).ok().and_then(|reply| reply.id);
-        Ok(Accepted { provider_id: id.map(|id| words::line(&id, 100)) })
+        Ok(Accepted { provider_id: id.map(|id| words::line(&id, 100)), ..Accepted::default() })
     }
 
     fn message(&self, told: &Notification, sender: &Sender) -> Push<'_> {
@@ -124,8 +124,8 @@ impl Ntfy {
         let is_url = |url: &&String| url.starts_with("https://") || url.starts_with("http://");
         Push {
             topic: &self.topic,
-            title: words::title(told),
-            message: cut(facts::short_text(told, sender)),
+            title: sender.title(told),
+            message: cut(sender.own_words.text.clone().unwrap_or_else(|| facts::short_text(told, sender))),
             priority,
             tags: [tag],
             click: runbook.filter(is_url).map(|url| words::line(url, 1_000)),
@@ -222,6 +222,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

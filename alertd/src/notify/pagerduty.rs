@@ -92,6 +92,10 @@ impl File {
 }
 
 impl PagerDuty {
+    pub(super) fn is_by_alert(&self) -> bool {
+        self.dedup == Dedup::Alert
+    }
+
     pub(super) async fn send(
         &self,
         told: &Notification,
@@ -123,7 +127,7 @@ impl PagerDuty {
             Err(DeliveryError::Retry { after: None, reason })
         })?;
         let provider_id = taken.map(|key| words::line(&key, DEDUP_KEY_CHARS_MAX));
-        Ok(Accepted { provider_id: provider_id.filter(|_| parts.len() == 1) })
+        Ok(Accepted { provider_id: provider_id.filter(|_| parts.len() == 1), ..Accepted::default() })
     }
 }
 
@@ -230,7 +234,7 @@ fn dedup_key(told: &Notification) -> String {
 fn payload(told: &Notification, sender: &Sender, detail: Detail) -> Payload {
     let label = |name: &str| told.firing.first().and_then(|alert| alert.labels.get(name));
     Payload {
-        summary: words::line(&words::title(told), SUMMARY_CHARS_MAX),
+        summary: words::line(&sender.title(told), SUMMARY_CHARS_MAX),
         source: words::line(label("host").unwrap_or(&sender.host), 255),
         severity: severity(told),
         timestamp: told.created_at.to_string(),
@@ -467,6 +471,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

@@ -13,8 +13,11 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
-    Accepted, DeliveryError, Notification, email, exec, http::Http, irc, maildir, ntfy, pagerduty, slack,
-    webhook,
+    Accepted, DeliveryError, Notification, email, exec,
+    http::Http,
+    irc, maildir, ntfy, pagerduty, slack,
+    template::{self, Rendered, Templates},
+    webhook, words,
 };
 use crate::{config::RateFile, engine::Input, web::Links};
 
@@ -26,6 +29,7 @@ pub struct ReceiverFile {
     pub fallback: Option<Spanned<String>>,
     /// How often it may be told; `config.rs` reads it.
     pub rate: Option<Spanned<RateFile>>,
+    pub template: Option<template::File>,
     pub email: Option<email::File>,
     pub exec: Option<exec::File>,
     pub irc: Option<irc::File>,
@@ -36,9 +40,16 @@ pub struct ReceiverFile {
     pub webhook: Option<webhook::File>,
 }
 
-/// How to reach a receiver, checked.
+/// A receiver, checked.
 #[derive(Debug, Clone)]
-pub enum Receiver {
+pub struct Receiver {
+    way: Way,
+    templates: Option<Templates>,
+}
+
+/// How to reach it.
+#[derive(Debug, Clone)]
+enum Way {
     Email(email::Email),
     Exec(exec::Exec),
     Irc(irc::Irc),
@@ -61,28 +72,28 @@ impl ReceiverFile {
         let before = problems.0.len();
         let mut found = Vec::new();
         if let Some(file) = self.email {
-            found.push(file.resolve(source, problems).map(Receiver::Email));
+            found.push(file.resolve(source, problems).map(Way::Email));
         }
         if let Some(file) = self.exec {
-            found.push(file.resolve(source, problems).map(Receiver::Exec));
+            found.push(file.resolve(source, problems).map(Way::Exec));
         }
         if let Some(file) = self.irc {
-            found.push(file.resolve(source, problems).map(Receiver::Irc));
+            found.push(file.resolve(source, problems).map(Way::Irc));
         }
         if let Some(file) = self.maildir {
-            found.push(file.resolve(source, problems).map(Receiver::Maildir));
+            found.push(file.resolve(source, problems).map(Way::Maildir));
         }
         if let Some(file) = self.ntfy {
-            found.push(file.resolve(source, problems).map(Receiver::Ntfy));
+            found.push(file.resolve(source, problems).map(Way::Ntfy));
         }
         if let Some(file) = self.pagerduty {
-            found.push(file.resolve(source, problems).map(Receiver::PagerDuty));
+            found.push(file.resolve(source, problems).map(Way::PagerDuty));
         }
         if let Some(file) = self.slack {
-            found.push(file.resolve(at.clone(), source, problems).map(Receiver::Slack));
+            found.push(file.resolve(at.clone(), source, problems).map(Way::Slack));
         }
         if let Some(file) = self.webhook {
-            found.push(file.resolve(source, problems).map(Receiver::Webhook));
+            found.push(file.resolve(source, problems).map(Way::Webhook));
         }
         if found.len() != 1 {
             let count = if found.is_empty() { "no" } else { "more than one" };
@@ -95,15 +106,39 @@ impl ReceiverFile {
                 ),
             );
         }
-        found.pop().flatten().filter(|_| problems.0.len() == before)
+        let way = found.pop().flatten()?;
+        let templates =
+            self.template.and_then(|file| file.resolve(way.kind(), way.template_parts(), source, problems));
+        (problems.0.len() == before).then_some(Receiver { way, templates })
     }
 }
 
 const KINDS: [&str; 8] = ["email", "exec", "irc", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
 
 impl Receiver {
+    /// The same for one user's address, if it sends mail; what is wrong with the address.
+    pub fn to_address(&self, address: &str) -> Option<Result<Self, String>> {
+        let Way::Email(mail) = &self.way else { return None };
+        let own = mail.to_address(address);
+        Some(own.map(|own| Self { way: Way::Email(own), templates: self.templates.clone() }))
+    }
+}
+
+impl Way {
+    /// What templates can say of a notification to it.
+    fn template_parts(&self) -> &'static [&'static str] {
+        match self {
+            Self::Email(_) | Self::Maildir(_) => &["subject", "text", "html"],
+            Self::Irc(_) | Self::Ntfy(_) | Self::Slack(_) => &["subject", "text"],
+            // One subject would not do for several alerts.
+            Self::PagerDuty(pager) if !pager.is_by_alert() => &["subject"],
+            Self::Webhook(_) => &["json"],
+            Self::Exec(_) | Self::PagerDuty(_) => &[],
+        }
+    }
+
     /// The table's name: `email`, `pagerduty`, …
-    pub fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Email(_) => "email",
             Self::Exec(_) => "exec",
@@ -127,15 +162,22 @@ pub struct Sender {
     pub zone: TimeZone,
     /// Makes links that acknowledge, if there is a web server for them.
     pub links: Option<Links>,
+    /// What the receiver's templates say of the notification at hand.
+    pub own_words: Rendered,
 }
 
 impl Sender {
+    /// The one line of a notification.
+    pub(super) fn title(&self, told: &Notification) -> String {
+        self.own_words.subject.clone().unwrap_or_else(|| words::title(told))
+    }
+
     /// This host's name and time zone, read once at the start.
     pub fn of_this_host() -> Self {
         let uname = rustix::system::uname();
         let host = uname.nodename().to_string_lossy();
         let host = if host.is_empty() { "localhost".into() } else { host.into_owned() };
-        Self { host, zone: TimeZone::system(), links: None }
+        Self { host, zone: TimeZone::system(), links: None, own_words: Rendered::default() }
     }
 }
 
@@ -157,9 +199,9 @@ impl Receivers {
     pub fn start(&self, engine: &mpsc::Sender<Input>, before: Option<&Self>) {
         for (name, receiver) in &self.by_name {
             let before = before.and_then(|before| before.by_name.get(name));
-            if let Receiver::Irc(irc) = receiver {
+            if let Way::Irc(irc) = &receiver.way {
                 let before =
-                    before.and_then(|before| if let Receiver::Irc(irc) = before { Some(irc) } else { None });
+                    before.and_then(|before| if let Way::Irc(irc) = &before.way { Some(irc) } else { None });
                 irc.start(name, engine, before);
             }
         }
@@ -177,22 +219,25 @@ impl Receivers {
                 reason: format!("receiver {receiver:?} is no longer in the config"),
             });
         };
-        let (sender, http) = (&self.sender, &self.http);
+        let (own_words, template_failed) =
+            found.templates.as_ref().map(|own| own.render(notification, &self.sender)).unwrap_or_default();
+        let (sender, http) = (&Sender { own_words, ..self.sender.clone() }, &self.http);
         let try_once = async {
-            match found {
-                Receiver::Email(email) => email.send(notification, sender, deadline).await,
-                Receiver::Exec(exec) => exec.send(notification, sender, deadline).await,
-                Receiver::Irc(irc) => irc.send(notification, sender, deadline).await,
-                Receiver::Maildir(maildir) => maildir.send(notification, sender).await,
-                Receiver::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
-                Receiver::Slack(slack) => slack.send(notification, sender, http, deadline).await,
-                Receiver::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
-                Receiver::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
+            match &found.way {
+                Way::Email(email) => email.send(notification, sender, deadline).await,
+                Way::Exec(exec) => exec.send(notification, sender, deadline).await,
+                Way::Irc(irc) => irc.send(notification, sender, deadline).await,
+                Way::Maildir(maildir) => maildir.send(notification, sender).await,
+                Way::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
+                Way::Slack(slack) => slack.send(notification, sender, http, deadline).await,
+                Way::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
+                Way::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
             }
         };
         // A receiver that can say what it waited for keeps the deadline itself; this one stands behind it.
-        tokio::time::timeout(deadline + GRACE, try_once).await.unwrap_or_else(|_| {
+        let sent = tokio::time::timeout(deadline + GRACE, try_once).await.unwrap_or_else(|_| {
             Err(DeliveryError::Retry { after: None, reason: format!("no answer within {deadline:?}") })
-        })
+        });
+        sent.map(|accepted| Accepted { template_failed, ..accepted })
     }
 }

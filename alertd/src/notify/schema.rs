@@ -12,7 +12,12 @@ use super::{DigestLine, Kind, Notification, receiver::Sender, webhook::body, wor
 #[test]
 fn what_is_sent_is_what_the_schema_says() {
     let schema: Value = serde_json::from_str(include_str!("../../../docs/webhook.schema.json")).unwrap();
-    let sender = Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None };
+    let sender = Sender {
+        host: "mon1".into(),
+        zone: TimeZone::UTC,
+        links: None,
+        own_words: crate::notify::template::Rendered::default(),
+    };
     for told in one_of_each_kind() {
         let sent: Value = serde_json::from_slice(&body(&told, &sender).unwrap()).unwrap();
         let mut wrong = Vec::new();

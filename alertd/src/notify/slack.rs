@@ -115,7 +115,7 @@ impl Slack {
         Message {
             channel: self.channel.as_deref(),
             username: self.username.as_deref(),
-            text: escaped(&words::title(told)),
+            text: escaped(&sender.title(told)),
             attachments: attachments(told, sender),
         }
     }
@@ -155,6 +155,9 @@ struct Field {
 }
 
 fn attachments(told: &Notification, sender: &Sender) -> Vec<Attachment> {
+    if let Some(text) = &sender.own_words.text {
+        return vec![Attachment { color: colour(words::worst(told)), ..plain(text) }];
+    }
     let alerts = told.firing.iter().chain(&told.resolved);
     let mut all: Vec<_> = alerts.take(ALERTS_MAX).map(|alert| attachment(alert, told, sender)).collect();
     let more = (told.firing.len() + told.resolved.len()).saturating_sub(ALERTS_MAX);
@@ -344,6 +347,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

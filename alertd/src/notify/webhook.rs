@@ -68,7 +68,10 @@ impl Webhook {
         deadline: Duration,
     ) -> Result<Accepted, DeliveryError> {
         let rejected = |reason: String| DeliveryError::Rejected { reason };
-        let body = body(told, sender)?;
+        let body = match &sender.own_words.json {
+            Some(own) => own.clone().into_bytes(),
+            None => body(told, sender)?,
+        };
         let mut headers = vec![(HeaderName::from_static("x-dogwatch-id"), mail::token(&told.id))];
         if let Some(secrets) = &self.secrets {
             let secrets = secrets.lines().map_err(rejected)?;
@@ -269,6 +272,11 @@ mod tests {
     }
 
     fn sender() -> Sender {
-        Sender { host: "mon1".into(), zone: TimeZone::UTC, links: None }
+        Sender {
+            host: "mon1".into(),
+            zone: TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        }
     }
 }

@@ -242,7 +242,11 @@ impl Irc {
 
 /// One line for what happened, one for what to do; a digest in one.
 fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
-    let mut lines = vec![words::title(told)];
+    let mut lines = vec![sender.title(told)];
+    if let Some(text) = &sender.own_words.text {
+        lines.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+        return lines;
+    }
     if !told.digest.is_empty() {
         let named = told.digest.iter().take(DIGEST_NAMED);
         let mut named: Vec<_> =
@@ -278,7 +282,12 @@ mod tests {
 
     #[test]
     fn a_problem_is_two_lines_a_digest_too_and_a_recovery_one() {
-        let sender = Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC, links: None };
+        let sender = Sender {
+            host: "mon1".into(),
+            zone: jiff::tz::TimeZone::UTC,
+            links: None,
+            own_words: crate::notify::template::Rendered::default(),
+        };
         assert_eq!(
             texts(&problem(), &sender),
             [

@@ -1,0 +1,352 @@
+//! `[receiver.NAME.template]`: words of one's own in the place of the built-in ones.
+//!
+//! ```toml
+//! [receiver.ops.template]
+//! subject = "{{ state }} {{ firing[0].name if firing else group.host }}"
+//! text = "{% for a in firing %}{{ a.name }}: {{ a.summary }} ({{ a.age }})\n{% endfor %}{{ how_to_ack }}"
+//! ```
+//!
+//! Jinja as minijinja reads it; variables in docs/templates.md: the webhook's body and a few words for people. Tried at config
+//! load on a sample of each kind, with and without annotations, so that most mistakes are found before the night.
+//!
+//! Promised: a template never keeps a notification back. One that fails, or says too much, is replaced by the built-in words,
+//! and the failure is told as an alert of alertd's own. A template can reach no file, no network and no other template; its
+//! steps ([`FUEL`]) and output ([`OUTPUT_BYTES_MAX`]) are bounded.
+
+use std::{io, sync::Arc};
+
+use dogwatch_daemon::config::{Problems, Source, Spanned};
+use dogwatch_wire::{State, ctl::AckInfo};
+use jiff::Timestamp;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, value::Serde};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{DigestLine, Kind, Notification, NotifiedAlert, perfdata, receiver::Sender, webhook, words};
+
+/// `[receiver.NAME.template]` as written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    subject: Option<Spanned<String>>,
+    text: Option<Spanned<String>>,
+    html: Option<Spanned<String>>,
+    json: Option<Spanned<String>>,
+}
+
+/// Compiled and tried.
+#[derive(Clone)]
+pub struct Templates(Arc<Environment<'static>>);
+
+/// What a receiver's templates made of one notification; `None` is the built-in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rendered {
+    pub subject: Option<String>,
+    pub text: Option<String>,
+    pub html: Option<String>,
+    pub json: Option<String>,
+}
+
+/// Instructions of one rendering: some thousand alerts in a loop, a few milliseconds.
+const FUEL: u64 = 200_000;
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+const SUBJECT_CHARS_MAX: usize = 200;
+const PARTS: [&str; 4] = ["subject", "text", "html", "json"];
+
+impl File {
+    /// Compiles and tries them; `allowed` are the parts that this kind of receiver can say.
+    pub(super) fn resolve(
+        self,
+        kind: &str,
+        allowed: &[&str],
+        source: &Source,
+        problems: &mut Problems,
+    ) -> Option<Templates> {
+        let before = problems.0.len();
+        let mut environment = environment();
+        let mut places = Vec::new();
+        let written = PARTS.into_iter().zip([self.subject, self.text, self.html, self.json]);
+        for (part, text) in written.filter_map(|(part, text)| Some((part, text?))) {
+            let span = text.span();
+            if !allowed.contains(&part) {
+                let words = format!("{kind} has no {part} to be written; it takes {}", allowed.join(", "));
+                problems.add(source, span, words);
+            } else if let Err(error) = environment.add_template_owned(part, text.into_inner()) {
+                problems.add(source, span, said(part, &error));
+            } else {
+                places.push((part, span));
+            }
+        }
+        let templates = Templates(Arc::new(environment));
+        for (part, span) in places {
+            let wrong = samples().iter().find_map(|told| templates.part(part, told, &sample_sender()).err());
+            if let Some(words) = wrong {
+                problems.add(source, span, words);
+            }
+        }
+        (problems.0.len() == before).then_some(templates)
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    // Places in errors.
+    environment.set_debug(true);
+    environment.set_fuel(Some(FUEL));
+    // A label or an annotation that is not there may be asked for with `if`, but not said.
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment
+        .set_auto_escape_callback(|part| if part == "html" { AutoEscape::Html } else { AutoEscape::None });
+    environment
+}
+
+impl Templates {
+    /// What they make of it, and what went wrong, if something did.
+    pub(super) fn render(&self, told: &Notification, sender: &Sender) -> (Rendered, Option<String>) {
+        let mut trouble = None;
+        let mut part = |name: &str| {
+            self.0.get_template(name).ok()?;
+            self.part(name, told, sender).map_err(|words| trouble.get_or_insert(words).len()).ok()
+        };
+        let rendered =
+            Rendered { subject: part("subject"), text: part("text"), html: part("html"), json: part("json") };
+        (rendered, trouble)
+    }
+
+    fn part(&self, part: &str, told: &Notification, sender: &Sender) -> Result<String, String> {
+        let template = self.0.get_template(part).map_err(|error| said(part, &error))?;
+        let context = context(told, sender)?;
+        let mut out = Bounded::default();
+        let rendered =
+            template.render_captured_to(minijinja::Value::from(Serde(&context)), &mut out).map(drop);
+        if out.full {
+            return Err(format!("template {part}: it says more than {OUTPUT_BYTES_MAX} bytes"));
+        }
+        rendered.map_err(|error| said(part, &error))?;
+        let text = String::from_utf8(out.bytes).map_err(|error| format!("template {part}: {error}"))?;
+        match part {
+            "subject" => {
+                let line = words::line(&text, SUBJECT_CHARS_MAX);
+                if line.is_empty() { Err("template subject: it says nothing".into()) } else { Ok(line) }
+            }
+            "json" => match serde_json::from_str::<Value>(&text) {
+                Ok(_) => Ok(text),
+                Err(error) => Err(format!("template json: what it says is no JSON: {error}; use |tojson")),
+            },
+            "text" => Ok(words::block(&text, usize::MAX).join("\n")),
+            _ => Ok(text),
+        }
+    }
+}
+
+impl std::fmt::Debug for Templates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(PARTS.iter().filter(|part| self.0.get_template(part).is_ok())).finish()
+    }
+}
+
+/// What is wrong, and where in the template.
+fn said(part: &str, error: &minijinja::Error) -> String {
+    let mut what = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        what = format!("{what}: {detail}");
+    }
+    let mut place = String::new();
+    if let (Some(line), source) = (error.line(), error.template_source()) {
+        place = format!(", line {line}");
+        if let (Some(range), Some(source)) = (error.range(), source) {
+            let before = source.get(..range.start).unwrap_or_default();
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let shown = words::line(source.get(range).unwrap_or_default(), 60);
+            place = format!(", line {line} column {column} at {shown:?}");
+        }
+    }
+    format!("template {part}{place}: {}", words::line(&what, 300))
+}
+
+/// The webhook's body, and words for people.
+fn context(told: &Notification, sender: &Sender) -> Result<Value, String> {
+    let body = webhook::body(told, sender).map_err(|error| error.to_string())?;
+    let mut body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    for (list, alerts) in [("firing", &told.firing), ("resolved", &told.resolved)] {
+        for (at, alert) in alerts.iter().enumerate() {
+            let until = alert.resolved_at.unwrap_or(told.created_at);
+            let value = &mut body[list][at];
+            value["name"] = words::alert_name(alert).into();
+            value["value"] = perfdata::in_words(&alert.perfdata, 500).into();
+            value["age"] = words::age(alert.since, until).into();
+            value["since_local"] = words::clock_time(alert.since, &sender.zone).into();
+        }
+    }
+    body["group_text"] = words::group(told).into();
+    body["why"] = words::why_told(told).into();
+    let number = told.incident;
+    let how = if number > 0 { format!("alertctl ack {number} (on {})", sender.host) } else { String::new() };
+    body["how_to_ack"] = how.into();
+    Ok(body)
+}
+
+#[derive(Default)]
+struct Bounded {
+    bytes: Vec<u8>,
+    full: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > OUTPUT_BYTES_MAX {
+            self.full = true;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One of each kind; alerts with and without annotations and values.
+pub(super) fn samples() -> Vec<Notification> {
+    let at = Timestamp::from_second(1_795_227_360).unwrap_or_default();
+    let pairs =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    let alert = |host: &str, annotations: &[(&str, &str)], perfdata: &str| NotifiedAlert {
+        labels: pairs(&[("host", host), ("service", "disk")]),
+        annotations: pairs(annotations),
+        state: State::Critical,
+        flapping: false,
+        summary: "/var 96% used".into(),
+        detail: "/var 96% of 20 GiB\n/ 40% of 10 GiB".into(),
+        perfdata: perfdata.into(),
+        since: at,
+        resolved_at: None,
+    };
+    let full = alert("web1", &[("runbook", "https://wiki.example/disk")], "/var=96%;80;90");
+    let bare = alert("web2", &[], "");
+    let ack = AckInfo { author: "ann".into(), comment: "on it".into(), at, sticky: false, expires_at: None };
+    let line = DigestLine { incident: 17, kind: Kind::Problem, title: "CRITICAL web1/disk".into(), at };
+    let kinds = [
+        Kind::Problem,
+        Kind::Update,
+        Kind::Reminder,
+        Kind::Recovery,
+        Kind::Acknowledged,
+        Kind::Digest,
+        Kind::Test,
+    ];
+    let sample = |kind: Kind| {
+        let over = |alert: &NotifiedAlert| NotifiedAlert { resolved_at: Some(at), ..alert.clone() };
+        let many = matches!(kind, Kind::Digest | Kind::Test);
+        Notification {
+            id: "sample-1".into(),
+            incident: if many { 0 } else { 4711 },
+            dedup_key: "sample/4711".into(),
+            receiver: "sample".into(),
+            kind,
+            reason: "first_notification".into(),
+            created_at: at,
+            group: pairs(&[("host", "web1")]),
+            firing: match kind {
+                Kind::Recovery | Kind::Digest | Kind::Test => Vec::new(),
+                _ => vec![bare.clone(), full.clone()],
+            },
+            resolved: match kind {
+                Kind::Recovery => vec![over(&full), over(&bare)],
+                Kind::Update => vec![over(&bare)],
+                _ => Vec::new(),
+            },
+            digest: if kind == Kind::Digest { vec![line.clone()] } else { Vec::new() },
+            ack: (kind == Kind::Acknowledged).then(|| ack.clone()),
+            note: None,
+        }
+    };
+    kinds.into_iter().map(sample).collect()
+}
+
+fn sample_sender() -> Sender {
+    Sender { host: "mon1".into(), zone: jiff::tz::TimeZone::UTC, links: None, own_words: Rendered::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use dogwatch_daemon::config;
+
+    use super::{super::words::tests::problem, *};
+
+    #[test]
+    fn the_example_of_the_documentation_says_what_it_promises() {
+        let page = include_str!("../../../docs/templates.md");
+        let block =
+            |fence: &str| page.split(&format!("```{fence}\n")).nth(1).unwrap().split("```").next().unwrap();
+        let text = block("toml").replace("[receiver.ops.template]\n", "");
+        let (rendered, trouble) = resolve(&text).unwrap().render(&problem(), &sample_sender());
+        assert_eq!(trouble, None);
+        let said = format!("{}\n\n{}\n", rendered.subject.unwrap(), rendered.text.unwrap());
+        assert_eq!(said, block("text"));
+    }
+
+    #[test]
+    fn a_mistake_is_found_at_load_with_its_place() {
+        for (text, parts) in [
+            (
+                "subject = \"{{ sate }}\"",
+                &["1:11", "template subject, line 1 column 4 at \"sate\"", "undefined"][..],
+            ),
+            ("text = \"{% for a in firing %}\"", &["1:8", "template text", "line 1"]),
+            ("text = \"{{ firing[0].annotations.runbook }}\"", &["undefined"]),
+            ("text = \"{{ now() }}\"", &["now"]),
+            ("text = \"{% include 'x' %}\"", &["template text"]),
+            ("subject = \"{# nothing #}\"", &["it says nothing"]),
+            (
+                "text = \"{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}\"",
+                &["fuel"],
+            ),
+            ("json = \"{ {{ title }} }\"", &["no JSON"]),
+            ("colour = \"red\"", &["unknown field"]),
+        ] {
+            let said = resolve(text).unwrap_err().to_string();
+            for part in parts {
+                assert!(said.contains(part), "{text}\nsaid {said}\nwithout {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_with_if_may_be_missing() {
+        let text = "text = \"{% for a in firing %}{% if a.annotations.runbook %}{{ a.annotations.runbook }}{% endif %}{% endfor %}\"";
+        let (rendered, trouble) = resolve(text).unwrap().render(&problem(), &sample_sender());
+        assert_eq!((rendered.text.as_deref(), trouble), (Some("https://wiki.example/disk"), None));
+    }
+
+    #[test]
+    fn at_run_time_a_failure_is_said_and_the_other_parts_stand() {
+        let text = "subject = \"{% if firing and firing[0].labels.team %}{{ firing[0].labels.team.x.y }}{% else %}s{% endif %}\"\ntext = \"t\"";
+        let templates = resolve(text).unwrap();
+        let mut told = problem();
+        told.firing[0].labels.insert("team".into(), "db".into());
+        let (rendered, trouble) = templates.render(&told, &sample_sender());
+        assert_eq!((rendered.subject, rendered.text.as_deref()), (None, Some("t")));
+        assert!(trouble.unwrap().starts_with("template subject, line 1"));
+    }
+
+    #[test]
+    fn hostile_text_stays_what_it_is() {
+        let text = "subject = \"{{ firing[0].summary if firing else 1 }}\"\nhtml = \"<b title='{{ title }}'>{{ firing[0].summary if firing else 1 }}</b>\"";
+        let mut told = problem();
+        told.firing[0].summary = "a\r\nBcc: x<script>{{ 7 * 7 }}\u{202e}".into();
+        let (rendered, trouble) = resolve(text).unwrap().render(&told, &sample_sender());
+        assert_eq!(trouble, None);
+        assert_eq!(rendered.subject.unwrap(), "a Bcc: x<script>{{ 7 * 7 }}");
+        assert!(!rendered.html.unwrap().contains("<script>"));
+    }
+
+    fn resolve(text: &str) -> Result<Templates, Problems> {
+        let source = Source { path: "alertd.toml".into(), text: text.into() };
+        let mut problems = Problems::default();
+        let found = config::parse::<File>(&source, &mut problems)
+            .and_then(|file| file.resolve("email", &PARTS, &source, &mut problems));
+        problems.or(found).map(|found| found.expect("a problem otherwise"))
+    }
+}
