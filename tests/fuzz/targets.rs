@@ -192,7 +192,7 @@ fn snapshot(bytes: &[u8]) {
     let now = Anchor::of([7; 16], Duration::from_hours(1), 1_800_000_000_000);
     let mut resolver = resolver();
     let mut last = Duration::MAX;
-    let loaded = snapshot::load_bytes(&older, &log, &now, &mut |answer| {
+    let loaded = snapshot::load_bytes(&older, &log, &now, &mut |answer: &Remembered<'_>| {
         assert!(answer.age <= last, "oldest first");
         last = answer.age;
         resolver.restore(answer, Moment::START);

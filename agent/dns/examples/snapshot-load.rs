@@ -9,7 +9,7 @@ use dogwatch_dns::{
     cache::Bounds,
     clock,
     moment::Moment,
-    resolver::{Resolver, Settings},
+    resolver::{Remembered, Resolver, Settings},
     snapshot::{self, Anchor, Learned, Limits, Writer},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn write(dir: &Path, names: u32) {
-    let nothing = snapshot::load(dir, &Anchor::now(), &mut |_| {});
+    let nothing = snapshot::load(dir, &Anchor::now(), &mut |_: &Remembered<'_>| {});
     let writer = Writer::start(dir, &nothing, Limits { bytes_max: 1 << 30 });
     for number in 0..names {
         let message = message(number);
@@ -57,7 +57,7 @@ fn write(dir: &Path, names: u32) {
         });
         // The writer keeps pace with any upstream, not with a loop that makes names up: it gathers for 250 ms, 8 MiB at most.
         if number.is_multiple_of(10_000) {
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(100));
         }
     }
     writer.finish();
@@ -78,9 +78,7 @@ impl Load {
         let mut resolver = Resolver::new(Settings { bounds, ..Settings::default() }, 1, Moment::START);
         let before = resident_bytes()?;
         let began = cpu_time();
-        snapshot::load(dir, &Anchor::now(), &mut |answer| {
-            resolver.restore(answer, Moment::START);
-        });
+        snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(Moment::START));
         let took = cpu_time().saturating_sub(began);
         let grown = resident_bytes()?.saturating_sub(before);
         assert_eq!(resolver.cache().len(), usize::try_from(names)?, "all are there");

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::RwLock;
 
 use crate::{
-    cache::{self, Entry, Table},
+    cache::{self, Entry, Facts, Table},
     chain,
     moment::Moment,
     name::{self, Key},
@@ -99,7 +99,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
             None => {
                 let left = now.until(entry.expires());
                 if !policy::near_expiry(left, entry.ttl()) {
-                    self.write_fresh(out, &entry);
+                    self.write_fresh(out, entry.entry());
                     return Hit::Fresh { refresh: None };
                 }
                 Held::Fresh { left, ttl: entry.ttl() }
@@ -115,19 +115,19 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         // Who would have to wait is the core's guest; how long does not matter here.
         match policy::plan(held, state.upstreams, Duration::ZERO, now) {
             Plan::Reply => {
-                self.write_fresh(out, &entry);
+                self.write_fresh(out, entry.entry());
                 Hit::Fresh { refresh: None }
             }
             Plan::ReplyThenRefresh => {
-                self.write_fresh(out, &entry);
+                self.write_fresh(out, entry.entry());
                 Hit::Fresh { refresh: refresh() }
             }
             Plan::ReplyStale(reason) => {
-                self.write_stale(out, &entry, reason);
+                self.write_stale(out, entry.entry(), reason);
                 Hit::Stale { reason, refresh: None }
             }
             Plan::ReplyStaleThenRefresh(reason) => {
-                self.write_stale(out, &entry, reason);
+                self.write_stale(out, entry.entry(), reason);
                 Hit::Stale { reason, refresh: refresh() }
             }
             Plan::ReplyStaleThenAsk(_)
@@ -143,7 +143,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
     pub(crate) fn answer_overloaded(&self, hash: u64, out: &mut Vec<u8>) -> Option<Hit> {
         let entry = self.table.try_find_for(self.query, hash).ok()??;
         let Some(past) = entry.stale_for(self.now) else {
-            self.write_fresh(out, &entry);
+            self.write_fresh(out, entry.entry());
             return Some(Hit::Fresh { refresh: None });
         };
         let (_, state) = (self.state_of)(name::name_of(&Key::of(self.query)))?;
@@ -151,19 +151,19 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
             return None;
         }
         let reason = StaleReason::Overloaded;
-        self.write_stale(out, &entry, reason);
+        self.write_stale(out, entry.entry(), reason);
         Some(Hit::Stale { reason, refresh: None })
     }
 
     /// Writes a fresh answer and notes its use.
-    pub(crate) fn write_fresh(&self, out: &mut Vec<u8>, entry: &Entry) {
+    pub(crate) fn write_fresh(&self, out: &mut Vec<u8>, entry: Entry<'_>) {
         entry.touch(self.now);
         let age = u32::try_from(self.now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
         reply::write_kept(out, self.query, self.transport, entry.kept(), Ttl::Aged(age), None);
     }
 
     /// Writes a stale answer that says why, and notes its use.
-    pub(crate) fn write_stale(&self, out: &mut Vec<u8>, entry: &Entry, reason: StaleReason) {
+    pub(crate) fn write_stale(&self, out: &mut Vec<u8>, entry: Entry<'_>, reason: StaleReason) {
         entry.touch(self.now);
         let text = reason.text();
         if let Some(ttl_s) = entry.is_chain().then(|| self.assemble(out, entry)).flatten() {
@@ -175,19 +175,19 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
             Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
         };
         // The links of an alias chain came together and end together.
-        let ttl = Ttl::Stale(stale_ttl_s(entry));
+        let ttl = Ttl::Stale(stale_ttl_s(&entry));
         reply::write_kept(out, self.query, self.transport, entry.kept(), ttl, Some((extended, text)));
     }
 
     /// Puts a stale chain together with what is known of its targets since, and returns the TTL of that. `None`: nothing is.
     /// All links are of one zone, thus of one view, and none is doubted by a guard.
-    fn assemble(&self, out: &mut Vec<u8>, chain: &Entry) -> Option<u32> {
+    fn assemble(&self, out: &mut Vec<u8>, chain: Entry<'_>) -> Option<u32> {
         let Query { question, checking_disabled, .. } = *self.query;
         let (zone, state) = (self.state_of)(chain.name())?;
         if !state.serves(Duration::ZERO) {
             return None;
         }
-        let (mut learned, mut ttl_s) = (chain.learned(), stale_ttl_s(chain));
+        let (mut learned, mut ttl_s) = (chain.learned(), stale_ttl_s(&chain));
         let younger = |target: &[u8]| {
             let key =
                 Key::new(&Question { name: target, ..question }, self.query.dnssec_ok(), checking_disabled);
@@ -222,7 +222,7 @@ impl AsRef<[u8]> for Younger<'_> {
     }
 }
 
-fn stale_ttl_s(entry: &Entry) -> u32 {
+fn stale_ttl_s(entry: &Facts) -> u32 {
     u32::try_from(entry.ttl().as_secs()).unwrap_or(STALE_TTL_S).min(STALE_TTL_S)
 }
 

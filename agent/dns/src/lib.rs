@@ -48,6 +48,7 @@ pub mod host_resolver;
 pub mod letter_case;
 pub mod local;
 pub mod loss;
+mod memory;
 pub mod metrics;
 pub mod moment;
 pub mod name;

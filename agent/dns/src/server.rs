@@ -33,7 +33,7 @@ use crate::{
     control,
     datagrams::Datagrams,
     event::Event,
-    guard, metrics,
+    guard, memory, metrics,
     moment::Moment,
     name, origin,
     reply::Transport,
@@ -70,6 +70,7 @@ const TICKS_PER_WALK: u32 = 5;
 
 /// Runs `dogwatch dns` until it is told to stop. On a current-thread runtime.
 pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
+    memory::keep_small();
     let inherited = systemd::inherited_sockets().map_err(RunError::Inherited)?;
     let mut signals = Signals::listen().map_err(|error| RunError::Setup(error.to_string()))?;
     let config = Config::load(&config_file)?;
@@ -158,9 +159,7 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
 /// Loads the snapshot into the resolver and starts the writer.
 fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     let (dir, began) = (&config.state_dir, clock::since_boot());
-    let loaded = snapshot::load(dir, &Anchor::now(), &mut |answer| {
-        resolver.restore(answer, now);
-    });
+    let loaded = snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(now));
     let mut troubles = 0;
     match snapshot::load_origin(dir) {
         Ok(Some(origin)) => resolver.restore_origin(&origin, now),

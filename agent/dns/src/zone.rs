@@ -212,10 +212,14 @@ impl Zone {
         self.canaries.push_back(key.into());
     }
 
+    pub(crate) fn wants_canary(&self) -> bool {
+        self.canaries.len() < CANARIES_MAX
+    }
+
     /// Keeps a question out of the snapshot to probe with, while there is none better.
     pub(crate) fn restore_canary(&mut self, key: &[u8]) {
-        let known = self.canaries.iter().any(|known| name::zone_of(known) == name::zone_of(key));
-        if !known && self.canaries.len() < CANARIES_MAX {
+        if self.wants_canary() && self.canaries.iter().all(|known| name::zone_of(known) != name::zone_of(key))
+        {
             self.canaries.push_back(key.into());
         }
     }
@@ -305,7 +309,7 @@ impl Zones {
     }
 
     /// The zone of a cached answer. While there is only the root zone its name is not even looked at.
-    pub(crate) fn of_entry(&self, entry: &Entry) -> ZoneId {
+    pub(crate) fn of_entry(&self, entry: Entry<'_>) -> ZoneId {
         if self.others.is_empty() { ZoneId::ROOT } else { self.of(entry.name()) }
     }
 

@@ -1,13 +1,15 @@
-//! One answer and what is known of it, in 48 bytes and one block.
+//! One answer and what is known of it, in 36 bytes and one block.
 //!
 //! What the answering threads change (uses, the visited bit) and what only the core changes but they read (recheck time)
 //! is atomic; the rest never changes while the entry lives. Nothing here orders memory: these are hints and counters.
 
 use std::{
+    ops::Deref,
     sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
+use super::blocks::{self, Block};
 use crate::{
     chain,
     moment::Moment,
@@ -34,12 +36,28 @@ impl Stamp {
     }
 }
 
-/// One answer.
+/// One answer: what is known of it, and its bytes.
 ///
 /// The key is not stored: its name, type and class are the message's question, which is kept in lower case for that.
-pub struct Entry {
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    facts: &'a Facts,
     /// Message, then TTL offsets (16-bit little-endian).
-    block: Box<[u8]>,
+    block: &'a [u8],
+}
+
+impl Deref for Entry<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        self.facts
+    }
+}
+
+/// What is known of one answer.
+pub struct Facts {
+    /// Where its bytes are.
+    pub(super) block: Block,
     learned: Stamp,
     /// What the stamp leaves out: a TTL ends to the millisecond.
     learned_ms: u8,
@@ -50,6 +68,7 @@ pub struct Entry {
     uses: AtomicU16,
     past_uses: u16,
     message_len: u16,
+    ttl_offsets: u16,
     pub verdict: Verdict,
     key_flags: u8,
     marks: AtomicU8,
@@ -63,9 +82,33 @@ const CHAIN: u8 = 16;
 const VISITS: u8 = 0xc0;
 const VISIT: u8 = 0x40;
 
-impl Entry {
-    /// `None` if the message is not one that answers `key`, or is too long.
+/// A place without an entry.
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            block: Block::NONE,
+            learned: Stamp(0),
+            learned_ms: 0,
+            good_since: Stamp(0),
+            ttl_s: 0,
+            recheck_at: AtomicU32::new(0),
+            last_used: AtomicU32::new(0),
+            uses: AtomicU16::new(0),
+            past_uses: 0,
+            message_len: 0,
+            ttl_offsets: 0,
+            verdict: Verdict::NoData,
+            key_flags: 0,
+            marks: AtomicU8::new(0),
+        }
+    }
+}
+
+impl Facts {
+    /// Of an answer to `key`, whose bytes are added to `blocks`: they have no place yet. `None` if the message is not one that
+    /// answers `key`, or is too long; then some bytes may have been added.
     pub(super) fn new(
+        blocks: &mut Vec<u8>,
         key: &[u8],
         message: &[u8],
         answer: &Answer,
@@ -74,17 +117,18 @@ impl Entry {
     ) -> Option<Self> {
         let (&key_flags, question) = key.split_last()?;
         let message = message.get(..answer.len)?;
-        let mut block = Vec::with_capacity(message.len() + 2 * answer.ttl_offsets.len());
-        block.extend_from_slice(message);
-        block.get_mut(HEADER_LEN..HEADER_LEN + question.len())?.copy_from_slice(question);
+        let start = blocks.len();
+        blocks.extend_from_slice(message);
+        let kept = &mut blocks[start..];
+        kept.get_mut(HEADER_LEN..HEADER_LEN + question.len())?.copy_from_slice(question);
         // The count in the header must not promise the OPT record that was cut off.
-        block[10..HEADER_LEN].copy_from_slice(&answer.additionals.to_be_bytes());
-        block.extend(answer.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()));
-        let marks = if chain::begins(&block[..message.len()]) { CHAIN } else { 0 };
+        kept[10..HEADER_LEN].copy_from_slice(&answer.additionals.to_be_bytes());
+        let marks = if chain::begins(kept) { CHAIN } else { 0 };
+        blocks.extend(answer.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()));
         let learned_ms = u8::try_from(learned.as_millis() % STEP_MS).ok()?;
         let learned = Stamp::of(learned);
         Some(Self {
-            block: block.into_boxed_slice(),
+            block: Block::NONE,
             learned,
             learned_ms,
             good_since: learned,
@@ -94,10 +138,19 @@ impl Entry {
             uses: AtomicU16::new(0),
             past_uses: 0,
             message_len: u16::try_from(message.len()).ok()?,
+            ttl_offsets: u16::try_from(answer.ttl_offsets.len()).ok()?,
             verdict: answer.verdict,
             key_flags,
             marks: AtomicU8::new(marks),
         })
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.block == Block::NONE
+    }
+
+    pub(super) fn block_len(&self) -> usize {
+        usize::from(self.message_len) + 2 * usize::from(self.ttl_offsets)
     }
 
     /// Takes over what outlives a refresh: popularity, the pin, and since when the name has been good.
@@ -109,6 +162,12 @@ impl Entry {
         if both_good && !old.of_other_view() {
             self.good_since = old.good_since;
         }
+    }
+
+    /// Takes the place of an older answer of the same snapshot.
+    pub(super) fn stand_in(&mut self, old: &Self) {
+        *self.last_used.get_mut() = old.last_used.load(Relaxed);
+        *self.marks.get_mut() |= old.marks.load(Relaxed) & (VISITS | PINNED);
     }
 
     /// Uses as if it had lived for one TTL only: in an outage it lives for hours, and a name that is asked for now and then
@@ -154,57 +213,8 @@ impl Entry {
         self.marks.load(Relaxed) & CHAIN != 0
     }
 
-    pub fn key(&self) -> Key {
-        Key::from_parts(self.question(), self.key_flags)
-    }
-
-    /// In wire format and lower case.
-    pub(crate) fn name(&self) -> &[u8] {
-        let question = self.question();
-        &question[..question.len().saturating_sub(4)]
-    }
-
-    pub(super) fn question(&self) -> &[u8] {
-        // Type and class follow the root byte.
-        let mut end = HEADER_LEN;
-        while let Some(&len) = self.block.get(end).filter(|&&len| len > 0) {
-            end += 1 + usize::from(len);
-        }
-        self.block.get(HEADER_LEN..end + 5).unwrap_or_default()
-    }
-
     pub(super) fn key_flags(&self) -> u8 {
         self.key_flags
-    }
-
-    pub(super) fn is_for(&self, key: &[u8]) -> bool {
-        // A name ends itself, so whatever begins like a question is it.
-        key.split_last().is_some_and(|(&flags, question)| {
-            flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
-        })
-    }
-
-    pub(super) fn is_for_query(&self, query: &Query<'_>) -> bool {
-        let name = query.question.name;
-        let Some((own, rest)) = self.block.get(HEADER_LEN..).and_then(|at| at.split_at_checked(name.len()))
-        else {
-            return false;
-        };
-        let Some(&[k0, k1, c0, c1]) = rest.first_chunk() else { return false };
-        let (kind, class) = (u16::from_be_bytes([k0, k1]), u16::from_be_bytes([c0, c1]));
-        // Most ask in lower case.
-        (kind, class, self.key_flags) == (query.question.kind, query.question.class, key_flags(query))
-            && (own == name || own.eq_ignore_ascii_case(name))
-    }
-
-    /// Has the message come from memory.
-    pub(super) fn prefetch_message(&self) {
-        prefetch(&*self.block);
-    }
-
-    pub fn kept(&self) -> Kept<'_> {
-        let (message, ttl_offsets) = self.block.split_at(usize::from(self.message_len));
-        Kept { message, ttl_offsets }
     }
 
     /// When it came from upstream.
@@ -302,13 +312,10 @@ impl Entry {
             .is_ok()
     }
 
-    /// Bytes of memory: itself, its block with what the allocator adds (glibc: 8 bytes, rounded up to 16, at least 32),
-    /// its links, and its share of the index at the worst moment, just after doubling (5 bytes a place, 7/16 full).
+    /// Bytes of memory: itself, its block, its links, and its share of the index at the worst moment, just after doubling
+    /// (5 bytes a place, 7/16 full).
     pub(super) fn cost(&self) -> usize {
-        (self.block.len() + 8).next_multiple_of(16).max(32)
-            + size_of::<Option<Self>>()
-            + LINK_LEN
-            + INDEX_SHARE
+        blocks::cost(self.block_len()) + size_of::<Self>() + LINK_LEN + INDEX_SHARE
     }
 
     fn mark(&self, mark: u8) {
@@ -324,6 +331,67 @@ impl Entry {
     }
 }
 
+impl<'a> Entry<'a> {
+    pub(super) fn new(facts: &'a Facts, block: &'a [u8]) -> Self {
+        Self { facts, block }
+    }
+
+    pub fn key(&self) -> Key {
+        Key::from_parts(self.question(), self.key_flags)
+    }
+
+    /// In wire format and lower case.
+    pub(crate) fn name(&self) -> &'a [u8] {
+        let question = self.question();
+        &question[..question.len().saturating_sub(4)]
+    }
+
+    pub(super) fn question(&self) -> &'a [u8] {
+        // Type and class follow the root byte.
+        let mut end = HEADER_LEN;
+        while let Some(&len) = self.block.get(end).filter(|&&len| len > 0) {
+            end += 1 + usize::from(len);
+        }
+        self.block.get(HEADER_LEN..end + 5).unwrap_or_default()
+    }
+
+    pub(super) fn is_for(&self, key: &[u8]) -> bool {
+        // A name ends itself, so whatever begins like a question is it.
+        key.split_last().is_some_and(|(&flags, question)| {
+            flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
+        })
+    }
+
+    /// Whether both answer the same question.
+    pub(super) fn is_same(self, other: Entry<'_>) -> bool {
+        self.key_flags == other.key_flags
+            && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(other.question()))
+    }
+
+    pub(super) fn is_for_query(&self, query: &Query<'_>) -> bool {
+        let name = query.question.name;
+        let Some((own, rest)) = self.block.get(HEADER_LEN..).and_then(|at| at.split_at_checked(name.len()))
+        else {
+            return false;
+        };
+        let Some(&[k0, k1, c0, c1]) = rest.first_chunk() else { return false };
+        let (kind, class) = (u16::from_be_bytes([k0, k1]), u16::from_be_bytes([c0, c1]));
+        // Most ask in lower case.
+        (kind, class, self.key_flags) == (query.question.kind, query.question.class, key_flags(query))
+            && (own == name || own.eq_ignore_ascii_case(name))
+    }
+
+    /// Has the message come from memory.
+    pub(super) fn prefetch_message(&self) {
+        prefetch(self.block);
+    }
+
+    pub fn kept(&self) -> Kept<'a> {
+        let (message, ttl_offsets) = self.block.split_at_checked(self.message_len.into()).unwrap_or_default();
+        Kept { message, ttl_offsets }
+    }
+}
+
 const LINK_LEN: usize = 8;
 const INDEX_SHARE: usize = 12;
-const _: () = assert!(size_of::<Option<Entry>>() == 48);
+const _: () = assert!(size_of::<Facts>() == 36);

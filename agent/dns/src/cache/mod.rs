@@ -8,6 +8,8 @@
 //!
 //! One writer, many readers: [`Cache`] is the writer's, and not shared; threads that answer hold its [`Table`].
 
+mod blocks;
+mod draft;
 mod entry;
 mod queues;
 mod slab;
@@ -17,15 +19,13 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+pub(crate) use self::draft::{Drafter, Drafts};
 use self::queues::{Place, Queues};
 pub use self::{
-    entry::Entry,
+    entry::{Entry, Facts},
     table::{Busy, Held, Slot, Table},
 };
-use crate::{
-    moment::Moment,
-    wire::{Answer, Verdict},
-};
+use crate::{moment::Moment, wire::Answer};
 
 /// Bounds on lifetimes (RFC 8767 §5, RFC 2308 §5).
 #[derive(Debug, Clone)]
@@ -57,6 +57,8 @@ pub struct Cache {
     bytes: usize,
     pinned_bytes: usize,
     pub evicted: u64,
+    /// Where the bytes of a new entry are put together.
+    block: Vec<u8>,
 }
 
 impl Cache {
@@ -69,6 +71,7 @@ impl Cache {
             bytes: 0,
             pinned_bytes: 0,
             evicted: 0,
+            block: Vec::new(),
         }
     }
 
@@ -101,7 +104,7 @@ impl Cache {
     }
 
     /// Shows every entry, for who wants to count them: several times as fast as [`Self::iter`].
-    pub(crate) fn visit(&self, see: impl FnMut(&Entry)) {
+    pub(crate) fn visit(&self, see: impl FnMut(Entry<'_>)) {
         self.table.visit(see);
     }
 
@@ -124,46 +127,49 @@ impl Cache {
 
     /// Keeps an answer learned at `learned`, in place of what was there. `None` if it may not be kept or is too big.
     pub fn insert(&mut self, key: &[u8], message: &[u8], answer: &Answer, learned: Moment) -> Option<Slot> {
-        let hash = self.table.hash_key(key);
-        self.put(hash, self.table.find(hash, key), key, message, answer, learned)
+        let ttl_s = self.bounds.lifetime_s(answer.verdict, answer.ttl_s?);
+        let mut block = std::mem::take(&mut self.block);
+        block.clear();
+        let slot = Facts::new(&mut block, key, message, answer, ttl_s, learned).and_then(|mut facts| {
+            let hash = self.table.hash_key(key);
+            let held = self.table.find(hash, key);
+            if let Some(old) = held.and_then(|slot| self.get(slot)) {
+                facts.follow(&old);
+            }
+            self.put(hash, held, facts, &block)
+        });
+        self.block = block;
+        slot
     }
 
-    /// [`Self::insert`] of what was learned at any time: an answer that is there and was learned later stays.
-    pub(crate) fn insert_unless_older(
-        &mut self,
-        key: &[u8],
-        message: &[u8],
-        answer: &Answer,
-        learned: Moment,
-    ) -> Option<Slot> {
-        let hash = self.table.hash_key(key);
-        let held = self.table.find(hash, key);
-        if held.and_then(|slot| self.get(slot)).is_some_and(|entry| entry.learned() > learned) {
-            return None;
+    /// Makes entries elsewhere, for [`Self::insert_draft`].
+    pub(crate) fn drafter(&self) -> Drafter {
+        Drafter { table: Arc::clone(&self.table), bounds: self.bounds.clone() }
+    }
+
+    /// Keeps what a snapshot remembers; an answer that is there and was learned later stays.
+    pub(crate) fn insert_draft(&mut self, hash: u64, mut facts: Facts, block: &[u8]) -> Option<Slot> {
+        let held = self.table.find_same(hash, Entry::new(&facts, block));
+        if let Some(old) = held.and_then(|slot| self.get(slot)) {
+            if old.learned() > facts.learned() {
+                return None;
+            }
+            facts.stand_in(&old);
         }
-        self.put(hash, held, key, message, answer, learned)
+        self.put(hash, held, facts, block)
     }
 
     /// `held` is where an older answer is, `hash` the table's of the key: hashing is a tenth of a load.
-    fn put(
-        &mut self,
-        hash: u64,
-        held: Option<Slot>,
-        key: &[u8],
-        message: &[u8],
-        answer: &Answer,
-        learned: Moment,
-    ) -> Option<Slot> {
-        let ttl_s = self.lifetime_s(answer.verdict, answer.ttl_s?);
-        let entry = Entry::new(key, message, answer, ttl_s, learned)?;
-        let cost = entry.cost();
+    fn put(&mut self, hash: u64, held: Option<Slot>, facts: Facts, block: &[u8]) -> Option<Slot> {
+        let cost = facts.cost();
         if cost > self.bounds.bytes_max / 4 {
             return None;
         }
         let slot = if let Some(slot) = held {
-            self.replace(slot, entry)
+            self.replace(slot, facts, block);
+            slot
         } else {
-            let slot = self.table.add(hash, entry, |shard| self.queues.take_free(shard));
+            let slot = self.table.add(hash, facts, block, |shard| self.queues.take_free(shard));
             self.queues.link_newest(slot, Place::Probation, cost);
             self.len += 1;
             self.bytes += cost;
@@ -173,12 +179,17 @@ impl Cache {
         Some(slot)
     }
 
+    /// Makes room for so many more answers, as far as the cap lets them in.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.table.reserve(more.min(self.bounds.bytes_max / COST_MIN));
+    }
+
     /// Changes what an entry knows of itself; its block stays.
-    pub(crate) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Entry)) {
+    pub(crate) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Facts)) {
         self.table.edit(slot, change);
     }
 
-    /// [`Entry::pass_unseen`] for all.
+    /// [`Facts::pass_unseen`] for all.
     pub(crate) fn pass_unseen(&mut self, unseen: Duration, now: Moment) {
         let all: Vec<Slot> = self.iter().map(|(slot, _)| slot).collect();
         for slot in all {
@@ -186,11 +197,11 @@ impl Cache {
         }
     }
 
-    /// Takes an answer out.
-    pub fn remove(&mut self, slot: Slot) -> Option<Entry> {
-        let entry = self.table.remove(slot)?;
-        let cost = entry.cost();
-        if entry.pinned() {
+    /// Takes an answer out. False if it is not there.
+    pub fn remove(&mut self, slot: Slot) -> bool {
+        let Some(facts) = self.table.remove(slot) else { return false };
+        let cost = facts.cost();
+        if facts.pinned() {
             self.pinned_bytes -= cost;
         } else {
             self.queues.unlink(slot, cost);
@@ -198,7 +209,7 @@ impl Cache {
         self.queues.give_back(slot);
         self.len -= 1;
         self.bytes -= cost;
-        Some(entry)
+        true
     }
 
     /// Keeps an entry out of eviction's way, or lets it go again. False if pinned entries take half of the cap already.
@@ -225,28 +236,17 @@ impl Cache {
         true
     }
 
-    fn lifetime_s(&self, verdict: Verdict, ttl_s: u32) -> u32 {
-        let most = match verdict {
-            Verdict::Positive => self.bounds.ttl_max,
-            Verdict::NoData | Verdict::NxDomain => self.bounds.negative_ttl_max,
-        };
-        u32::try_from(most.as_secs()).unwrap_or(u32::MAX).min(ttl_s)
-    }
-
     /// A refreshed entry keeps its place in its queue.
-    fn replace(&mut self, slot: Slot, mut entry: Entry) -> Slot {
-        if let Some(old) = self.get(slot) {
-            entry.follow(&old);
-        }
-        let (pinned, after) = (entry.pinned(), entry.cost());
-        let before = self.table.replace(slot, entry).map_or(0, |old| old.cost());
+    fn replace(&mut self, slot: Slot, facts: Facts, block: &[u8]) {
+        let before = self.get(slot).map_or(0, |old| old.cost());
+        let (pinned, after) = (facts.pinned(), facts.cost());
+        self.table.replace(slot, facts, block);
         if pinned {
             self.pinned_bytes = self.pinned_bytes - before + after;
         } else {
             self.queues.resize(slot, before, after);
         }
         self.bytes = self.bytes - before + after;
-        slot
     }
 
     /// Drops entries until no more than the cap is kept, but never `spare`.
@@ -289,3 +289,5 @@ impl Cache {
 
 /// Entries on probation may take a tenth of the cap before they are the ones to go (S3-FIFO's share).
 const PROBATION_SHARE: usize = 10;
+/// The least that an entry takes.
+const COST_MIN: usize = 80;

@@ -1,5 +1,7 @@
 //! A vector in small pieces: it grows without moving what it holds, and without ever being twice its size.
 
+use std::ops::{Index, IndexMut};
+
 const PIECE: u32 = 32;
 
 pub(super) struct Slab<T> {
@@ -27,15 +29,25 @@ impl<T: Default> Slab<T> {
         self.len - 1
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pieces.iter().flatten()
-    }
-
     pub(super) fn get(&self, place: u32) -> Option<&T> {
         self.pieces.get((place / PIECE) as usize)?.get((place % PIECE) as usize)
     }
 
     pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut T> {
         self.pieces.get_mut((place / PIECE) as usize)?.get_mut((place % PIECE) as usize)
+    }
+}
+
+impl<T> Index<u32> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, place: u32) -> &T {
+        &self.pieces[(place / PIECE) as usize][(place % PIECE) as usize]
+    }
+}
+
+impl<T> IndexMut<u32> for Slab<T> {
+    fn index_mut(&mut self, place: u32) -> &mut T {
+        &mut self.pieces[(place / PIECE) as usize][(place % PIECE) as usize]
     }
 }

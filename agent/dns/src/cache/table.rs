@@ -3,13 +3,25 @@
 //! Readers never wait: [`Table::try_find`] gives up at once if the writer is in that shard. The writer waits for readers,
 //! who hold a shard for as long as it takes to copy one answer.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    ops::Deref,
+};
 
 use hashbrown::{HashTable, hash_table};
-use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 
-use super::{entry::Entry, slab::Slab};
-use crate::{name::key_flags, prefetch::prefetch, wire::Query};
+use super::{
+    blocks::Blocks,
+    entry::{Entry, Facts},
+    slab::Slab,
+};
+use crate::{
+    name::{Key, key_flags},
+    prefetch::prefetch,
+    reply::Kept,
+    wire::Query,
+};
 
 /// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.
 pub type Slot = u32;
@@ -18,7 +30,37 @@ pub(super) const SHARDS: usize = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
 /// An entry, held so that it stays.
-pub type Held<'a> = MappedRwLockReadGuard<'a, Entry>;
+pub struct Held<'a> {
+    shard: RwLockReadGuard<'a, Shard>,
+    place: u32,
+}
+
+impl<'a> Held<'a> {
+    fn new(shard: RwLockReadGuard<'a, Shard>, place: u32) -> Option<Self> {
+        shard.entry(place).is_some().then_some(Self { shard, place })
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        let facts = &**self;
+        Entry::new(facts, self.shard.blocks.get(facts.block, facts.block_len()))
+    }
+
+    pub fn key(&self) -> Key {
+        self.entry().key()
+    }
+
+    pub fn kept(&self) -> Kept<'_> {
+        self.entry().kept()
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.shard.entries[self.place]
+    }
+}
 
 /// The writer is at work where the entry would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +69,8 @@ pub struct Busy;
 #[derive(Default)]
 struct Shard {
     index: HashTable<u32>,
-    entries: Slab<Option<Entry>>,
+    entries: Slab<Facts>,
+    blocks: Blocks,
 }
 
 impl Shard {
@@ -35,12 +78,17 @@ impl Shard {
         self.find_where(hash, |entry| entry.is_for(key))
     }
 
-    fn find_where(&self, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Option<u32> {
+    fn find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Option<u32> {
         self.index.find(hash, |&place| self.entry(place).is_some_and(&is_it)).copied()
     }
 
-    fn entry(&self, place: u32) -> Option<&Entry> {
-        self.entries.get(place)?.as_ref()
+    fn facts(&self, place: u32) -> Option<&Facts> {
+        self.entries.get(place).filter(|facts| !facts.is_none())
+    }
+
+    fn entry(&self, place: u32) -> Option<Entry<'_>> {
+        let facts = self.facts(place)?;
+        Some(Entry::new(facts, self.blocks.get(facts.block, facts.block_len())))
     }
 }
 
@@ -66,23 +114,23 @@ impl Table {
         self.try_find_where(hash, |entry| entry.is_for_query(query))
     }
 
-    fn try_find_where(&self, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Result<Option<Held<'_>>, Busy> {
+    fn try_find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Result<Option<Held<'_>>, Busy> {
         let shard = self.shards[shard_of(hash)].try_read().ok_or(Busy)?;
         let Some(place) = shard.find_where(hash, is_it) else { return Ok(None) };
-        Ok(RwLockReadGuard::try_map(shard, |shard| shard.entry(place)).ok())
+        Ok(Held::new(shard, place))
     }
 
     /// Has what these hashes lead to come from memory: first all entries, then all their messages. Leads to nothing more
     /// than a hint, so a shard that is busy is left out.
     pub(crate) fn prefetch(&self, hashes: &(impl Iterator<Item = u64> + Clone)) {
-        let each = |seen: fn(&Entry)| {
+        let each = |see: fn(&Shard, u32)| {
             for hash in hashes.clone() {
                 let Some(shard) = self.shards[shard_of(hash)].try_read() else { continue };
-                shard.index.iter_hash(hash).filter_map(|&place| shard.entry(place)).for_each(seen);
+                shard.index.iter_hash(hash).for_each(|&place| see(&shard, place));
             }
         };
-        each(prefetch::<Entry>);
-        each(Entry::prefetch_message);
+        each(|shard, place| shard.facts(place).into_iter().for_each(prefetch));
+        each(|shard, place| shard.entry(place).iter().for_each(Entry::prefetch_message));
     }
 
     /// `hash` is [`Self::hash_key`] of the key.
@@ -91,9 +139,15 @@ impl Table {
         Some(slot(shard, self.shards[shard].read().find(hash, key)?))
     }
 
+    /// The same for the entry's own key.
+    pub(super) fn find_same(&self, hash: u64, entry: Entry<'_>) -> Option<Slot> {
+        let shard = shard_of(hash);
+        Some(slot(shard, self.shards[shard].read().find_where(hash, |other| other.is_same(entry))?))
+    }
+
     pub(super) fn get(&self, at: Slot) -> Option<Held<'_>> {
         let (shard, place) = parts(at);
-        RwLockReadGuard::try_map(self.shards[shard].read(), |shard| shard.entry(place)).ok()
+        Held::new(self.shards[shard].read(), place)
     }
 
     /// From this place on, in an order that lasts as long as the places.
@@ -107,51 +161,77 @@ impl Table {
     }
 
     /// Shows every entry, each shard under one lock: readers go on meanwhile, and this is called by the writer.
-    pub(super) fn visit(&self, mut see: impl FnMut(&Entry)) {
+    pub(super) fn visit(&self, mut see: impl FnMut(Entry<'_>)) {
         for shard in &self.shards {
-            shard.read().entries.iter().flatten().for_each(&mut see);
+            let shard = shard.read();
+            (0..shard.entries.len()).filter_map(|place| shard.entry(place)).for_each(&mut see);
         }
     }
 
     /// Puts a new entry at a free place; returns where. `free` is a place that was used, of that shard; `hash` is
     /// [`Self::hash_key`] of the entry's key.
-    pub(super) fn add(&self, hash: u64, entry: Entry, mut free: impl FnMut(usize) -> Option<u32>) -> Slot {
+    pub(super) fn add(
+        &self,
+        hash: u64,
+        mut facts: Facts,
+        block: &[u8],
+        mut free: impl FnMut(usize) -> Option<u32>,
+    ) -> Slot {
         let number = shard_of(hash);
         let shard = &mut *self.shards[number].write();
         let place = free(number).unwrap_or_else(|| shard.entries.grow());
-        if let Some(empty) = shard.entries.get_mut(place) {
-            *empty = Some(entry);
-        }
-        let Shard { index, entries } = shard;
+        facts.block = shard.blocks.add(block);
+        shard.entries[place] = facts;
+        let Shard { index, entries, blocks } = shard;
         let hash_of = |&place: &u32| {
-            entries.get(place).and_then(Option::as_ref).map_or(0, |entry| self.hash_entry(entry))
+            let facts = &entries[place];
+            self.hash_entry(Entry::new(facts, blocks.get(facts.block, facts.block_len())))
         };
         index.insert_unique(hash, place, hash_of);
         slot(number, place)
     }
 
-    /// Puts `entry` in the place of an older answer to the same question, which is returned.
-    pub(super) fn replace(&self, at: Slot, entry: Entry) -> Option<Entry> {
-        let (shard, place) = parts(at);
-        self.shards[shard].write().entries.get_mut(place)?.replace(entry)
-    }
-
-    pub(super) fn edit(&self, at: Slot, change: impl FnOnce(&mut Entry)) {
-        let (shard, place) = parts(at);
-        if let Some(entry) = self.shards[shard].write().entries.get_mut(place).and_then(Option::as_mut) {
-            change(entry);
+    /// Makes room in the indexes for so many more entries.
+    pub(super) fn reserve(&self, more: usize) {
+        for shard in &self.shards {
+            let shard = &mut *shard.write();
+            // Not all shards get the same: a few standard deviations above the mean.
+            let each = more / SHARDS;
+            let Shard { index, entries, blocks } = shard;
+            index.reserve(each + 4 * each.isqrt(), |&place| {
+                let facts = &entries[place];
+                self.hash_entry(Entry::new(facts, blocks.get(facts.block, facts.block_len())))
+            });
         }
     }
 
-    pub(super) fn remove(&self, at: Slot) -> Option<Entry> {
+    /// Puts another answer to the same question in the place of an older one.
+    pub(super) fn replace(&self, at: Slot, mut facts: Facts, block: &[u8]) {
+        let (shard, place) = parts(at);
+        let shard = &mut *self.shards[shard].write();
+        facts.block = shard.blocks.replace(shard.entries[place].block, block);
+        shard.entries[place] = facts;
+    }
+
+    pub(super) fn edit(&self, at: Slot, change: impl FnOnce(&mut Facts)) {
+        let (shard, place) = parts(at);
+        let shard = &mut *self.shards[shard].write();
+        if shard.facts(place).is_some() {
+            change(&mut shard.entries[place]);
+        }
+    }
+
+    /// What is known of it stays; its bytes do not.
+    pub(super) fn remove(&self, at: Slot) -> Option<Facts> {
         let (number, place) = parts(at);
         let shard = &mut *self.shards[number].write();
-        let entry = shard.entries.get_mut(place)?.take()?;
-        let hash = self.hash_entry(&entry);
+        let hash = self.hash_entry(shard.entry(place)?);
         if let Ok(found) = shard.index.find_entry(hash, |&other| other == place) {
             hash_table::OccupiedEntry::remove(found);
         }
-        Some(entry)
+        let facts = std::mem::take(&mut shard.entries[place]);
+        shard.blocks.give_back(facts.block);
+        Some(facts)
     }
 
     /// Holds the shard of an entry as the writer does.
@@ -168,7 +248,7 @@ impl Table {
         key.split_last_chunk().map_or(0, |(name, tail)| self.hash(name, *tail))
     }
 
-    fn hash_entry(&self, entry: &Entry) -> u64 {
+    fn hash_entry(&self, entry: Entry<'_>) -> u64 {
         let Some((name, &[k0, k1, c0, c1])) = entry.question().split_last_chunk() else { return 0 };
         self.hash(name, [k0, k1, c0, c1, entry.key_flags()])
     }

@@ -45,7 +45,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        self.look_up(&asked.query, asked.transport, now).write_fresh(out, &entry);
+        self.look_up(&asked.query, asked.transport, now).write_fresh(out, entry.entry());
         drop(entry);
         self.counts.hits_fresh += 1;
         self.last_minute.on_answer(false, now);
@@ -61,7 +61,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         let Some(entry) = self.cache.get(slot) else { return Outcome::Drop };
-        self.look_up(&asked.query, asked.transport, now).write_stale(out, &entry, reason);
+        self.look_up(&asked.query, asked.transport, now).write_stale(out, entry.entry(), reason);
         drop(entry);
         self.counts.hits_stale[reason as usize] += 1;
         self.last_minute.on_answer(true, now);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     breaker::{Failure, State, Weight},
-    cache::Entry,
+    cache::{Entry, Facts},
     group::CLIENT_TIMER_MAX,
     guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
     moment::Moment,
@@ -146,7 +146,7 @@ impl Resolver {
                     .cache
                     .find(&flight.key)
                     .and_then(|slot| self.cache.get(slot))
-                    .map(|entry| displaced(&entry));
+                    .map(|entry| displaced(entry.entry()));
                 displaced.is_some_and(|displaced| {
                     let old = addresses(&displaced.message);
                     let guard = &mut self.zones.get_mut(flight.zone).guard;
@@ -178,7 +178,7 @@ impl Resolver {
             return if held { Belief::Hold(reason) } else { Belief::Take };
         }
         let moved = !old.is_empty() && !new.is_empty() && !new.iter().any(|address| old.contains(address));
-        if moved && guard.on_moved(known, (old, new), displaced(&entry), alone, now) {
+        if moved && guard.on_moved(known, (old, new), displaced(entry.entry()), alone, now) {
             let address = guard.converging(old, new).or(new.first().copied());
             return address.map_or(Belief::Take, |address| Belief::Hold(Reason::Converged(address)));
         }
@@ -372,14 +372,14 @@ impl Resolver {
 /// Names asked for at once after [`Resolver::accept`].
 const ACCEPT_ASKS: usize = 16;
 
-fn known(entry: &Entry, now: Moment) -> Known {
+fn known(entry: &Facts, now: Moment) -> Known {
     // Not until now: while it is held, nothing proves that it is still good.
     let good_for =
         entry.good_since().map_or_else(Default::default, |since| entry.expires().min(now).since(since));
     Known { good_for, hot: entry.popularity() >= HOT_USES, uses: entry.popularity() }
 }
 
-fn displaced(entry: &Entry) -> Displaced {
+fn displaced(entry: Entry<'_>) -> Displaced {
     Displaced {
         key: entry.key().as_bytes().into(),
         message: entry.kept().message.into(),

@@ -109,7 +109,7 @@ impl Resolver {
         let limit = limit.min(PAGE_MAX);
         let mut best = BinaryHeap::with_capacity(limit + 1);
         for (slot, entry) in self.cache.iter() {
-            let Some(rank) = self.rank(order, &entry, now) else { continue };
+            let Some(rank) = self.rank(order, entry.entry(), now) else { continue };
             best.push(Reverse((rank, slot)));
             if best.len() > limit {
                 best.pop();
@@ -117,11 +117,11 @@ impl Resolver {
         }
         let entries =
             best.into_sorted_vec().into_iter().filter_map(|Reverse((_, slot))| self.cache.get(slot));
-        entries.filter_map(|entry| self.listed(&entry, now, wall)).collect()
+        entries.filter_map(|entry| self.listed(entry.entry(), now, wall)).collect()
     }
 
     /// Higher comes first; `None` is not listed.
-    fn rank(&self, order: Order, entry: &Entry, now: Moment) -> Option<u64> {
+    fn rank(&self, order: Order, entry: Entry<'_>, now: Moment) -> Option<u64> {
         let idle = now.since(entry.last_used());
         match order {
             Order::Uses => (entry.popularity() > 0).then(|| u64::from(entry.popularity())),
@@ -130,9 +130,9 @@ impl Resolver {
                 (idle <= Duration::from_mins(5)).then_some(stale.as_secs())
             }
             Order::Risk => {
-                let used = self.used_within(entry, RUNWAY_USED_WITHIN, now);
+                let used = self.used_within(&entry, RUNWAY_USED_WITHIN, now);
                 let left = now.until(
-                    entry.expires() + stale_max(entry, self.zones.get(self.zones.of_key(&entry.key()))),
+                    entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 );
                 used.then(|| u64::MAX - left.as_secs())
             }
@@ -152,7 +152,7 @@ impl Resolver {
                 page.next = Some(slot);
                 break;
             }
-            page.answers.extend(self.listed(&entry, now, wall));
+            page.answers.extend(self.listed(entry.entry(), now, wall));
         }
         page
     }
@@ -178,8 +178,9 @@ impl Resolver {
             return Flushed { answers: 0, refused: Some(refused) };
         }
         for &slot in &wanted {
-            if let Some(entry) = self.cache.remove(slot) {
-                self.forgotten.push_back(entry.key().as_bytes().into());
+            if let Some(key) = self.cache.get(slot).map(|entry| entry.key()) {
+                self.cache.remove(slot);
+                self.forgotten.push_back(key.as_bytes().into());
             }
         }
         self.failures.forget(|key| {
@@ -227,7 +228,7 @@ impl Resolver {
         })
     }
 
-    fn listed(&self, entry: &Entry, now: Moment, wall: Timestamp) -> Option<Listed> {
+    fn listed(&self, entry: Entry<'_>, now: Moment, wall: Timestamp) -> Option<Listed> {
         let key = entry.key();
         let (question, dnssec_ok, checking_disabled) = name::read_key(&key)?;
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
@@ -246,7 +247,7 @@ impl Resolver {
             uses: entry.popularity(),
             idle_s: now.since(entry.last_used()).as_secs(),
             served_until: at(
-                entry.expires() + stale_max(entry, self.zones.get(self.zones.of_key(&entry.key()))),
+                entry.expires() + stale_max(&entry, self.zones.get(self.zones.of_key(&entry.key()))),
                 now,
                 wall,
             ),

@@ -38,7 +38,7 @@ pub use self::{
     counts::{Counts, Tally},
     guard_sensor::{Holding, WhyHeld},
     inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
-    restoring::{Remembered, Restored},
+    restoring::{Remembered, Restored, Restoring},
     sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
 use self::{counts::LastMinute, flight::Flight, restoring::Start};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Resolver, flight::Purpose};
 use crate::{
-    cache::{Entry, Slot},
+    cache::{Entry, Facts, Slot},
     moment::Moment,
     pinned,
     policy::Upstreams,
@@ -20,9 +20,9 @@ impl Resolver {
     pub(super) fn begin_recovery(&mut self, id: ZoneId, now: Moment) {
         let down_at = self.zones.get(id).down_at.unwrap_or(now - LIED_FOR);
         let belongs = |key: &[u8]| self.zones.of_key(key) == id;
-        let asked = |entry: &Entry| entry.popularity() > 0 && entry.last_used() >= down_at;
-        let stale = |entry: &Entry| entry.stale_for(now).is_some();
-        let candidate = |entry: &Entry| Candidate {
+        let asked = |entry: &Facts| entry.popularity() > 0 && entry.last_used() >= down_at;
+        let stale = |entry: &Facts| entry.stale_for(now).is_some();
+        let candidate = |entry: Entry<'_>| Candidate {
             uses: entry.popularity(),
             pinned: entry.pinned(),
             key: entry.key().as_bytes().into(),
@@ -36,7 +36,7 @@ impl Resolver {
             .filter(|entry| {
                 stale(entry) && (entry.pinned() || asked(entry)) && belongs(entry.key().as_bytes())
             })
-            .map(|entry| candidate(&entry))
+            .map(|entry| candidate(entry.entry()))
             .collect();
         // Pinned names that nobody could tell so far.
         let missing = self.pins.keys().filter(|key| belongs(key) && self.cache.find(key).is_none());
@@ -203,7 +203,7 @@ impl Resolver {
 
 /// Whether this answer, past its TTL, may still be given. A pinned name outlives `max_stale` while its upstreams are ill; a
 /// name that is only broken by itself does not.
-pub(super) fn may_serve(entry: &Entry, zone: &Zone, now: Moment) -> bool {
+pub(super) fn may_serve(entry: &Facts, zone: &Zone, now: Moment) -> bool {
     let stale_for = now.since(entry.expires());
     let ill = zone.upstreams() != Upstreams::Healthy;
     zone.may_serve(stale_for) || (ill && stale_for <= stale_max(entry, zone))
@@ -213,7 +213,7 @@ pub(super) fn may_serve(entry: &Entry, zone: &Zone, now: Moment) -> bool {
 const LIED_FOR: Duration = Duration::from_mins(10);
 
 /// What keep-warm goes by.
-pub(super) fn use_of(entry: &Entry, now: Moment) -> warm::Use {
+pub(super) fn use_of(entry: &Facts, now: Moment) -> warm::Use {
     warm::Use {
         uses: entry.uses().into(),
         past_uses: entry.past_uses().into(),
@@ -223,7 +223,7 @@ pub(super) fn use_of(entry: &Entry, now: Moment) -> warm::Use {
 }
 
 /// How far past its TTL an answer is served if no upstream answers.
-pub(super) fn stale_max(entry: &Entry, zone: &Zone) -> Duration {
+pub(super) fn stale_max(entry: &Facts, zone: &Zone) -> Duration {
     let zone_max = zone.max_stale();
     if entry.pinned() && zone.settings.serve_stale { pinned::STALE_MAX.max(zone_max) } else { zone_max }
 }

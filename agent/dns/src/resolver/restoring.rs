@@ -1,14 +1,20 @@
 //! What a snapshot remembers, put back; and time that went by without the clock counting it.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
+    thread,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::Resolver;
 use crate::{
-    cache::Entry,
+    cache::{Drafter, Drafts, Facts},
+    local::LocalNames,
     moment::Moment,
     name::{self, Key},
+    snapshot::Take,
     views::Views,
     wire::{self, Verdict},
 };
@@ -45,6 +51,86 @@ impl<'a> Remembered<'a> {
     }
 }
 
+/// Puts back what a snapshot remembers.
+pub struct Restoring<'a> {
+    resolver: &'a mut Resolver,
+    now: Moment,
+}
+
+impl Take for Restoring<'_> {
+    /// In two threads, if there is much: one reads the answers, this one finds them a place.
+    fn take_all(&mut self, count: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) {
+        let Self { resolver, now } = self;
+        resolver.cache.reserve(count);
+        let reader = resolver.reader_as_of(*now);
+        let answers = Mutex::new(answers);
+        let read = || {
+            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.read(&mut **answers)
+        };
+        if count > BATCH {
+            thread::scope(|scope| {
+                let (send, batches) = sync_channel(BATCHES_MAX);
+                let work = move || while read().is_some_and(|batch| send.send(batch).is_ok()) {};
+                // Without a thread all are left for below.
+                let _ = thread::Builder::new().name("restore".into()).spawn_scoped(scope, work);
+                for batch in batches {
+                    resolver.take_batch(batch, *now);
+                }
+            });
+        }
+        while let Some(batch) = read() {
+            resolver.take_batch(batch, *now);
+        }
+    }
+}
+
+/// Makes entries of what a snapshot remembers.
+struct Reader {
+    drafter: Drafter,
+    local: Arc<LocalNames>,
+    now: Moment,
+}
+
+struct Batch {
+    drafts: Drafts,
+    /// When the last of them was learned.
+    learned: Moment,
+}
+
+/// Answers that go from thread to thread together, and batches that wait at most.
+const BATCH: usize = 512;
+const BATCHES_MAX: usize = 4;
+
+impl Reader {
+    /// The next answers; `None` if there are no more.
+    fn read(&self, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) -> Option<Batch> {
+        let mut batch = Batch { drafts: Drafts::default(), learned: Moment::START };
+        while batch.drafts.len() < BATCH
+            && let Some(answer) = answers.next()
+        {
+            // What is no answer is left out.
+            let _ = self.add(&mut batch, &answer);
+        }
+        (batch.drafts.len() > 0).then_some(batch)
+    }
+
+    fn add(&self, batch: &mut Batch, answer: &Remembered<'_>) -> Option<()> {
+        let (question, _) = wire::read_question(answer.message)?;
+        let read = wire::read_answer(answer.message, &question).ok()?;
+        let key = Key::new(&question, answer.dnssec_ok, answer.checking_disabled);
+        if self.local.answer(name::name_of(&key), &question).is_some() {
+            return None;
+        }
+        let learned = self.now - answer.age;
+        let facts = self.drafter.draft(&mut batch.drafts, &key, answer.message, &read, learned)?;
+        facts.resume(answer.uses, answer.good_for);
+        facts.pass_unseen(answer.unseen, self.now);
+        batch.learned = batch.learned.max(learned);
+        Some(())
+    }
+}
+
 /// What the start brought back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Restored {
@@ -65,36 +151,47 @@ pub(super) struct Start {
 impl Resolver {
     /// Whether somebody asked for this within so long. Who asked before the start while no upstream answered was told what
     /// the disk knows of, but not that he asked: that time does not count.
-    pub(super) fn used_within(&self, entry: &Entry, within: Duration, now: Moment) -> bool {
+    pub(super) fn used_within(&self, entry: &Facts, within: Duration, now: Moment) -> bool {
         let last_used = entry.last_used();
         let unheard = self.start.filter(|start| last_used <= start.learned);
         let unheard = unheard.map_or(Duration::ZERO, |start| start.at.since(start.learned));
         entry.popularity() > 0 && now.since(last_used) <= within + unheard
     }
 
-    /// Puts back what a snapshot remembers. Older news of the same question does not replace newer.
+    /// Takes what a snapshot has, as of now.
+    pub fn restoring(&mut self, now: Moment) -> Restoring<'_> {
+        Restoring { resolver: self, now }
+    }
+
+    /// Puts back one answer. Older news of the same question does not replace newer.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
-        let Some((question, _)) = wire::read_question(answer.message) else { return false };
-        let Ok(read) = wire::read_answer(answer.message, &question) else { return false };
-        let key = Key::new(&question, answer.dnssec_ok, answer.checking_disabled);
-        if self.is_local(&key) {
-            return false;
-        }
-        let learned = now - answer.age;
-        let newest = self.start.map_or(learned, |start| start.learned.max(learned));
+        let batch = self.reader_as_of(now).read(&mut std::iter::once(*answer));
+        batch.is_some_and(|batch| self.take_batch(batch, now) > 0)
+    }
+
+    fn reader_as_of(&self, now: Moment) -> Reader {
+        Reader { drafter: self.cache.drafter(), local: Arc::clone(&self.settings.local), now }
+    }
+
+    /// Returns how many were kept.
+    fn take_batch(&mut self, batch: Batch, now: Moment) -> usize {
+        let mut kept = 0;
+        let newest = self.start.map_or(batch.learned, |start| start.learned.max(batch.learned));
         self.start = Some(Start { learned: newest, at: now });
-        let kept = self.cache.insert_unless_older(&key, answer.message, &read, learned);
-        let Some(slot) = kept else { return false };
-        self.cache.edit(slot, |entry| {
-            entry.resume(answer.uses, answer.good_for);
-            entry.pass_unseen(answer.unseen, now);
+        batch.drafts.into_each(|hash, facts, block| {
+            let learned = facts.learned();
+            let positive = facts.verdict == Verdict::Positive;
+            let Some(slot) = self.cache.insert_draft(hash, facts, block) else { return };
+            kept += 1;
+            self.note_pinned(slot, learned);
+            if positive && let Some(entry) = self.cache.get(slot) {
+                let zone = self.zones.get_mut(self.zones.of_entry(entry.entry()));
+                if zone.wants_canary() {
+                    zone.restore_canary(&entry.key());
+                }
+            }
         });
-        self.note_pinned(slot, learned);
-        if read.verdict == Verdict::Positive {
-            let zone = self.zones.of_key(&key);
-            self.zones.get_mut(zone).restore_canary(&key);
-        }
-        true
+        kept
     }
 
     /// Names that other upstreams answer for than before are asked anew; the old answer stays for as long as those are silent,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     breaker::State,
-    cache::Entry,
+    cache::Facts,
     group::Upstream,
     loss::WINDOW,
     moment::Moment,
@@ -205,12 +205,12 @@ impl Resolver {
                 masking.stale_names += 1;
                 oldest_stale = oldest_stale.min(expires);
             }
-            let used = self.used_within(entry, RUNWAY_USED_WITHIN, now);
+            let used = self.used_within(&entry, RUNWAY_USED_WITHIN, now);
             let pinned = entry.pinned();
             if !used && !pinned {
                 return;
             }
-            let ends = expires + if pinned { stale_max(entry, zone) } else { holding.max_stale };
+            let ends = expires + if pinned { stale_max(&entry, zone) } else { holding.max_stale };
             let lives = ends > now;
             if lives && ends <= at_risk_until && holding.ill {
                 masking.at_risk += 1;
@@ -274,8 +274,9 @@ impl Resolver {
         let zone = self.zones.get(zone_id);
         let patience = zone.group.patience(self.settings.client_timer);
         let plan = policy::plan(held, zone.upstreams(), patience, now);
-        let entry = found.and_then(|slot| self.cache.get(slot));
-        let entry = entry.as_deref();
+        let found_entry = found.and_then(|slot| self.cache.get(slot));
+        let records = found_entry.as_ref().map(|entry| present::records(entry.kept().message));
+        let entry = found_entry.as_deref();
         let stale_for = entry.and_then(|entry| entry.stale_for(now));
         let held = match (entry, stale_for) {
             (None, _) if self.failures.get(key, now).is_some() => "failed",
@@ -296,7 +297,7 @@ impl Resolver {
                 plan.to_string()
             },
             verdict: entry.map(|entry| verdict_name(entry.verdict).into()),
-            records: entry.map(|entry| present::records(entry.kept().message)).unwrap_or_default(),
+            records: records.unwrap_or_default(),
             learned: entry.map(|entry| at(entry.learned(), now, wall)),
             ttl_s: entry.map_or(0, |entry| entry.ttl().as_secs()),
             left_s: entry.map_or(0, |entry| match stale_for {
@@ -307,7 +308,7 @@ impl Resolver {
             recheck: entry
                 .filter(|entry| entry.recheck_at() > now)
                 .map(|entry| at(entry.recheck_at(), now, wall)),
-            uses: entry.map_or(0, Entry::popularity),
+            uses: entry.map_or(0, Facts::popularity),
             guard,
             pinned: keys.iter().any(|key| self.pins.contains(key.as_bytes())),
             kept_warm: entry.is_some_and(|entry| stale_for.is_none() && is_kept_warm(entry, now)),
@@ -582,7 +583,7 @@ fn health_name(upstreams: Upstreams) -> &'static str {
     }
 }
 
-fn is_kept_warm(entry: &Entry, now: Moment) -> bool {
+fn is_kept_warm(entry: &Facts, now: Moment) -> bool {
     entry.verdict == Verdict::Positive
         && entry.ttl() >= policy::PREFETCH_TTL_MIN
         && warm::worth_it(use_of(entry, now))

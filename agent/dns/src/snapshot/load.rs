@@ -1,6 +1,7 @@
 //! Both files into answers.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt, fs,
     io::{self, ErrorKind},
@@ -107,9 +108,21 @@ impl fmt::Display for FileReport {
     }
 }
 
-/// Reads both files of `dir` and hands each answer to `take`, the oldest first. Never fails: what cannot be read is in
+/// Where answers go that are loaded.
+pub trait Take {
+    /// Takes them all, `count` of them.
+    fn take_all(&mut self, count: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send));
+}
+
+impl<F: FnMut(&Remembered<'_>)> Take for F {
+    fn take_all(&mut self, _: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) {
+        answers.for_each(|answer| self(&answer));
+    }
+}
+
+/// Reads both files of `dir` and hands each answer to `to`, the oldest first. Never fails: what cannot be read is in
 /// [`Loaded::reports`].
-pub fn load(dir: &Path, now: &Anchor, take: &mut dyn FnMut(&Remembered<'_>)) -> Loaded {
+pub fn load(dir: &Path, now: &Anchor, to: &mut dyn Take) -> Loaded {
     let mut unreadable = Vec::new();
     let mut bytes_of = |file: &'static str| {
         let path = dir.join(file);
@@ -125,7 +138,7 @@ pub fn load(dir: &Path, now: &Anchor, take: &mut dyn FnMut(&Remembered<'_>)) -> 
         }
     };
     let (snapshot, log) = (bytes_of(SNAPSHOT), bytes_of(LOG));
-    let mut loaded = load_bytes(&snapshot, &log, now, take);
+    let mut loaded = load_bytes(&snapshot, &log, now, to);
     loaded.unread.extend(unreadable.iter().map(|report| report.file));
     loaded.reports.extend(unreadable);
     loaded
@@ -163,12 +176,7 @@ pub(super) fn explained(path: &Path, error: &io::Error) -> String {
 }
 
 /// [`load`] on bytes.
-pub fn load_bytes(
-    snapshot: &[u8],
-    log: &[u8],
-    now: &Anchor,
-    take: &mut dyn FnMut(&Remembered<'_>),
-) -> Loaded {
+pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) -> Loaded {
     let mut loaded = Loaded::default();
     let mut book = Book::default();
     book.read(SNAPSHOT, snapshot, &mut loaded);
@@ -177,20 +185,21 @@ pub fn load_bytes(
     let Book { answers, forgotten, stretches } = book;
     let mut ages = stretches.until(now);
     let mut dated: Vec<_> = Vec::with_capacity(answers.len());
-    dated.extend(answers.iter().filter_map(|answer| Some((ages.of(answer.boot, answer.at)?, answer))));
+    dated.extend(answers.iter().enumerate().filter_map(|(order, answer)| {
+        Some(Dated { lapse: ages.of(answer.boot, answer.at)?, order, answer })
+    }));
     let undated = answers.len() - dated.len();
     drop_forgotten(&mut dated, &forgotten, &mut ages);
     if undated > 0 {
         loaded.reports.push(FileReport { file: LOG, trouble: Trouble::Undated { records: undated } });
     }
     // Stable, and quick on what is nearly in order. The youngest last: it wins, and is evicted last.
-    dated.sort_by_key(|(lapse, _)| std::cmp::Reverse(lapse.passed));
-    for (lapse, answer) in dated {
-        if lapse.passed > TOO_OLD {
-            continue;
-        }
-        loaded.answers += 1;
-        take(&Remembered {
+    dated.sort_by_key(|dated| Reverse(dated.lapse.passed));
+    dated.retain(|dated| dated.lapse.passed <= TOO_OLD);
+    loaded.answers = dated.len();
+    to.take_all(
+        dated.len(),
+        &mut dated.iter().map(|Dated { lapse, answer, .. }| Remembered {
             message: answer.message,
             dnssec_ok: answer.flags & FLAG_DO != 0,
             checking_disabled: answer.flags & FLAG_CD != 0,
@@ -198,30 +207,43 @@ pub fn load_bytes(
             good_for: Duration::from_secs(answer.good_for_s.into()),
             age: lapse.passed,
             unseen: lapse.unseen,
-        });
-    }
+        }),
+    );
     loaded
 }
 
-/// Takes out what was flushed after it was learned.
+/// An answer with the time since it was learned.
+#[derive(Clone, Copy)]
+pub(super) struct Dated<'a, 'b> {
+    pub(super) lapse: Lapse,
+    /// Its place among all answers read.
+    pub(super) order: usize,
+    pub(super) answer: &'a Answer<'b>,
+}
+
+/// Takes out what was flushed after it was learned. Times are in milliseconds: of two in the same one, the later in the file
+/// came later.
 pub(super) fn drop_forgotten(
-    dated: &mut Vec<(Lapse, &Answer<'_>)>,
-    forgotten: &[Forgotten<'_>],
+    dated: &mut Vec<Dated<'_, '_>>,
+    forgotten: &[(usize, Forgotten<'_>)],
     ages: &mut Ages,
 ) {
-    let mut since = HashMap::new();
-    for one in forgotten {
+    let mut flushed = HashMap::new();
+    for (answers_before, one) in forgotten {
         if let Some(lapse) = ages.of(one.boot, one.at) {
-            let last = since.entry((one.question.to_ascii_lowercase(), one.flags)).or_insert(lapse.passed);
-            *last = lapse.passed.min(*last);
+            let when = (lapse.passed, Reverse(*answers_before));
+            let last = flushed.entry((one.question.to_ascii_lowercase(), one.flags)).or_insert(when);
+            *last = when.min(*last);
         }
     }
-    if since.is_empty() {
+    if flushed.is_empty() {
         return;
     }
-    dated.retain(|(lapse, answer)| {
-        let flushed = since.get(&(answer.question().to_ascii_lowercase(), answer.flags));
-        flushed.is_none_or(|flushed| lapse.passed < *flushed)
+    dated.retain(|Dated { lapse, order, answer }| {
+        let flushed = flushed.get(&(answer.question().to_ascii_lowercase(), answer.flags));
+        flushed.is_none_or(|(passed, Reverse(answers_before))| {
+            lapse.passed < *passed || (lapse.passed == *passed && order >= answers_before)
+        })
     });
 }
 
@@ -232,7 +254,8 @@ pub(super) const TOO_OLD: Duration = Duration::from_hours(8 * 24);
 #[derive(Default)]
 pub(super) struct Book<'a> {
     pub(super) answers: Vec<Answer<'a>>,
-    pub(super) forgotten: Vec<Forgotten<'a>>,
+    /// Each with the number of answers that were read before it.
+    pub(super) forgotten: Vec<(usize, Forgotten<'a>)>,
     pub(super) stretches: Stretches,
 }
 
@@ -257,7 +280,7 @@ impl<'a> Book<'a> {
             match record {
                 Record::Anchor(anchor) => self.stretches.push(anchor),
                 Record::Answer(answer) => self.answers.push(answer),
-                Record::Forgotten(forgotten) => self.forgotten.push(forgotten),
+                Record::Forgotten(forgotten) => self.forgotten.push((self.answers.len(), forgotten)),
             }
         }
         let end = records.position();

@@ -38,9 +38,11 @@
 //! | [`age`] | pure | how old an answer is, whatever the clocks did since |
 //! | [`record`] | pure | the bytes |
 //! | [`load`] | shell | both files into answers |
+//! | [`inbox`] | shell | records on their way to that thread |
 //! | [`writer`] | shell | a thread of its own: append, sync, merge |
 
 pub mod age;
+mod inbox;
 mod load;
 mod record;
 #[cfg(test)]
@@ -49,7 +51,7 @@ mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
-    load::{FileReport, Loaded, Trouble, load, load_bytes, load_origin},
+    load::{FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},
 };

@@ -50,13 +50,16 @@ fn file(numbers: std::ops::Range<u16>, uses: u16) -> (Vec<u8>, Vec<usize>) {
 
 fn read_both(snapshot: &[u8], log: &[u8]) -> (Vec<Vec<u8>>, Loaded) {
     let mut messages = Vec::new();
-    let loaded = load_bytes(snapshot, log, &anchor(), &mut |answer| messages.push(answer.message.to_vec()));
+    let loaded = load_bytes(snapshot, log, &anchor(), &mut |answer: &Remembered<'_>| {
+        messages.push(answer.message.to_vec());
+    });
     (messages, loaded)
 }
 
 fn load_dir(dir: &Path) -> (Vec<Vec<u8>>, Loaded) {
     let mut messages = Vec::new();
-    let loaded = load(dir, &Anchor::now(), &mut |answer| messages.push(answer.message.to_vec()));
+    let loaded =
+        load(dir, &Anchor::now(), &mut |answer: &Remembered<'_>| messages.push(answer.message.to_vec()));
     (messages, loaded)
 }
 
@@ -245,10 +248,17 @@ fn what_was_flushed_stays_flushed_until_it_is_learned_again() {
     // The same name without DO is another question.
     writer.forget(ago(20), &[&message(3)[wire::HEADER_LEN..], &[0]].concat());
     writer.remember(&Learned { at: ago(10), ..learned(&message(2)) });
+    // All in one millisecond: the order of the records is the order of what happened.
+    let at = ago(5);
+    for number in [4, 5] {
+        writer.remember(&Learned { at, ..learned(&message(number)) });
+        writer.forget(at, &key(number));
+    }
+    writer.remember(&Learned { at, ..learned(&message(4)) });
     writer.finish();
     for _ in 0..2 {
         let (messages, mut loaded) = load_dir(dir.path());
-        assert_eq!(messages, [message(0), message(3), message(2)]);
+        assert_eq!(messages, [message(0), message(3), message(2), message(4)]);
         // And merging does not bring it back.
         loaded.damaged.push(LOG);
         learn(dir.path(), &loaded, LIMITS, 0..0);
@@ -267,7 +277,7 @@ fn merging_keeps_the_youngest_of_each_question_and_over_the_cap_what_is_in_use()
     damaged[FILE_HEAD + 20] ^= 1;
     fs::write(dir.path().join(LOG), &damaged).unwrap();
     let now = anchor();
-    let loaded = load(dir.path(), &now, &mut |_| {});
+    let loaded = load(dir.path(), &now, &mut |_: &Remembered<'_>| {});
     let limits = Limits { bytes_max: 100 * 49 };
     learn(dir.path(), &loaded, limits, 0..0);
     let bytes = fs::read(dir.path().join(SNAPSHOT)).unwrap();

@@ -6,8 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,7 +17,8 @@ use hashbrown::{HashTable, hash_table::Entry};
 use super::{
     LOG, ORIGIN, SNAPSHOT,
     age::Anchor,
-    load::{Book, Loaded, TOO_OLD, drop_forgotten, explained},
+    inbox::Inbox,
+    load::{Book, Dated, Loaded, TOO_OLD, drop_forgotten, explained},
     record::{
         Answer, FILE_HEAD, FLAG_CD, FLAG_DO, Forgotten, file_head, push_anchor, push_answer, push_forgotten,
         record_len, salt_of,
@@ -36,9 +36,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const LOG_MIN: u64 = 4 << 20;
 /// Kept in memory while the disk takes nothing; what is over is lost from disk, not from the cache.
 const PENDING_MAX: usize = 8 << 20;
-/// On the way to the thread, while a disk hangs in a write.
-const QUEUED_BYTES_MAX: usize = 8 << 20;
-const QUEUE_MAX: usize = 65_536;
 
 /// What the writer did, for metrics.
 #[derive(Debug, Default)]
@@ -47,7 +44,6 @@ pub struct Counts {
     errors: AtomicU64,
     lost: AtomicU64,
     syncs: AtomicU64,
-    queued_bytes: AtomicUsize,
 }
 
 impl Counts {
@@ -91,40 +87,21 @@ pub struct Learned<'a> {
 
 /// The handle on the thread.
 pub struct Writer {
-    queue: Option<SyncSender<Owned>>,
+    inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
-}
-
-struct Owned {
-    at: Duration,
-    flags: u8,
-    uses: u16,
-    good_for_s: u32,
-    what: What,
-    bytes: Box<[u8]>,
-}
-
-/// What the bytes are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// A message.
-    Answer,
-    /// A question.
-    Forgotten,
-    /// The file of that name, whole.
-    Origin,
+    salt: u32,
+    boot: u32,
 }
 
 impl Writer {
     /// Starts after [`super::load`].
     pub fn start(dir: &Path, loaded: &Loaded, limits: Limits) -> Self {
-        let (queue, records) = sync_channel(QUEUE_MAX);
-        let counts = Arc::new(Counts::default());
+        let (inbox, counts) = (Arc::new(Inbox::default()), Arc::new(Counts::default()));
+        let (salt, boot) = (loaded.salt.unwrap_or_else(|| fastrand::u32(..)), Anchor::now().tag());
         let files = Files {
             dir: dir.to_owned(),
-            salt: loaded.salt.unwrap_or_else(|| fastrand::u32(..)),
-            boot: Anchor::now().tag(),
+            salt,
             lock: None,
             log: None,
             log_len: loaded.log_len as u64,
@@ -135,10 +112,11 @@ impl Writer {
             put_aside: loaded.unread.clone(),
             damaged: loaded.damaged.clone(),
             limits,
+            inbox: Arc::clone(&inbox),
             counts: Arc::clone(&counts),
         };
-        let spawned = thread::Builder::new().name("snapshot".into()).spawn(move || files.run(&records));
-        Self { queue: Some(queue), thread: spawned.ok(), counts }
+        let spawned = thread::Builder::new().name("snapshot".into()).spawn(move || files.run());
+        Self { inbox, thread: spawned.ok(), counts, salt, boot }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -149,45 +127,63 @@ impl Writer {
     pub fn remember(&self, learned: &Learned<'_>) {
         let flags =
             if learned.dnssec_ok { FLAG_DO } else { 0 } | if learned.checking_disabled { FLAG_CD } else { 0 };
-        self.send(Owned {
+        let answer = Answer {
+            boot: self.boot,
             at: learned.at,
-            flags,
             uses: learned.uses,
             good_for_s: u32::try_from(learned.good_for.as_secs()).unwrap_or(u32::MAX),
-            what: What::Answer,
-            bytes: learned.message.into(),
-        });
-    }
-
-    fn send(&self, owned: Owned) {
-        let bytes = owned.bytes.len();
-        // Counted before it is sent: the thread may take it at once.
-        let queued = self.counts.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let queue = self.queue.as_ref().filter(|_| queued + bytes <= QUEUED_BYTES_MAX);
-        if queue.is_none_or(|queue| queue.try_send(owned).is_err()) {
-            self.counts.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
-        }
+            flags,
+            message: learned.message,
+        };
+        self.leave(|records| push_answer(records, self.salt, &answer));
     }
 
     /// A question (a cache key) was flushed at `at` on the boot clock: its answers up to then must not come back.
     pub fn forget(&self, at: Duration, key: &[u8]) {
         let Some((&flags, question)) = key.split_last() else { return };
-        self.send(Owned { at, flags, uses: 0, good_for_s: 0, what: What::Forgotten, bytes: question.into() });
+        let forgotten = Forgotten { boot: self.boot, at, flags, question };
+        self.leave(|records| push_forgotten(records, self.salt, &forgotten));
+    }
+
+    fn leave(&self, push: impl FnOnce(&mut Vec<u8>)) {
+        let left = self.inbox.leave(self.reader(), |left| {
+            if left.has_room() {
+                push(&mut left.records);
+                left.count += 1;
+                return true;
+            }
+            false
+        });
+        if !left {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Notes where the answers come from. Never waits.
     pub fn note_origin(&self, origin: &Origin) {
         let bytes = origin.to_bytes().into();
-        self.send(Owned { at: Duration::ZERO, flags: 0, uses: 0, good_for_s: 0, what: What::Origin, bytes });
+        self.inbox.leave(self.reader(), |left| left.origin.replace(bytes).is_none());
+    }
+
+    fn reader(&self) -> Option<&thread::Thread> {
+        self.thread.as_ref().map(JoinHandle::thread)
     }
 
     /// Writes what is left and waits for it.
     pub fn finish(mut self) {
-        drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
+            self.inbox.end(thread.thread());
             // A panic in there has been printed; there is nothing left to do.
             let _ = thread.join();
+        }
+    }
+}
+
+/// A writer that is dropped ends its thread, but does not wait for it.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader() {
+            self.inbox.end(reader);
         }
     }
 }
@@ -195,7 +191,6 @@ impl Writer {
 struct Files {
     dir: PathBuf,
     salt: u32,
-    boot: u32,
     /// The folder, locked: two caches in one folder would cut each other's log.
     lock: Option<File>,
     log: Option<File>,
@@ -212,13 +207,14 @@ struct Files {
     /// Files with damage inside: kept beside what is merged from them.
     damaged: Vec<&'static str>,
     limits: Limits,
+    inbox: Arc<Inbox>,
     counts: Arc<Counts>,
 }
 
 impl Files {
-    fn run(mut self, records: &Receiver<Owned>) {
+    fn run(mut self) {
         loop {
-            let ended = self.collect(records);
+            let ended = self.collect();
             self.work(ended);
             if ended {
                 return;
@@ -228,57 +224,32 @@ impl Files {
 
     /// Waits for records, then gathers for one interval. Sleeps as long as there is nothing to do. True when there
     /// will be no more.
-    fn collect(&mut self, records: &Receiver<Owned>) -> bool {
+    fn collect(&mut self) -> bool {
         if self.pending.is_empty()
             && self.origin.is_none()
             && self.put_aside.is_empty()
             && self.damaged.is_empty()
+            && !self.inbox.wait_for_any(self.unsynced_since.map(|since| since + SYNC_INTERVAL))
         {
-            let first = match self.unsynced_since {
-                None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => {
-                    records.recv_timeout((since + SYNC_INTERVAL).saturating_sub(clock::since_boot()))
-                }
-            };
-            match first {
-                Ok(record) => self.take(record),
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => return true,
-            }
+            return false;
         }
         let interval = if self.failing { RETRY_INTERVAL } else { FLUSH_INTERVAL };
-        let end = clock::since_boot() + interval;
-        loop {
-            match records.recv_timeout(end.saturating_sub(clock::since_boot())) {
-                Ok(record) => self.take(record),
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => return true,
-            }
-            if clock::since_boot() >= end {
-                return false;
-            }
+        self.inbox.wait_until(clock::since_boot() + interval);
+        let empty = if self.pending.is_empty() { std::mem::take(&mut self.pending) } else { Vec::new() };
+        let (left, ended) = self.inbox.take(empty);
+        if left.origin.is_some() {
+            self.origin = left.origin;
         }
-    }
-
-    fn take(&mut self, record: Owned) {
-        self.counts.queued_bytes.fetch_sub(record.bytes.len(), Ordering::Relaxed);
-        if record.what == What::Origin {
-            self.origin = Some(record.bytes);
-            return;
-        }
-        if self.pending.len() + record.bytes.len() > PENDING_MAX {
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let Owned { at, flags, uses, good_for_s, what, bytes } = record;
-        let boot = self.boot;
-        if what == What::Forgotten {
-            push_forgotten(&mut self.pending, self.salt, &Forgotten { boot, at, flags, question: &bytes });
+        if self.pending.is_empty() {
+            self.pending = left.records;
+        } else if self.pending.len() + left.records.len() <= PENDING_MAX {
+            self.pending.extend_from_slice(&left.records);
         } else {
-            let answer = Answer { boot, at, uses, good_for_s, flags, message: &bytes };
-            push_answer(&mut self.pending, self.salt, &answer);
+            self.counts.lost.fetch_add(left.count, Ordering::Relaxed);
+            return ended;
         }
-        self.counts.records.fetch_add(1, Ordering::Relaxed);
+        self.counts.records.fetch_add(left.count, Ordering::Relaxed);
+        ended
     }
 
     fn work(&mut self, ended: bool) {
@@ -483,11 +454,13 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>> {
     let Book { answers, forgotten, stretches } = book;
     let mut ages = stretches.until(now);
-    let mut dated: Vec<_> =
-        // Backwards: of two of one age, the later in the file is the younger.
-        answers.iter().rev().filter_map(|answer| Some((ages.of(answer.boot, answer.at)?, answer))).collect();
+    // Backwards: of two of one age, the later in the file is the younger.
+    let newest_first = answers.iter().enumerate().rev();
+    let mut dated: Vec<_> = newest_first
+        .filter_map(|(order, answer)| Some(Dated { lapse: ages.of(answer.boot, answer.at)?, order, answer }))
+        .collect();
     drop_forgotten(&mut dated, &forgotten, &mut ages);
-    let mut dated: Vec<_> = dated.into_iter().map(|(lapse, answer)| (lapse.passed, answer)).collect();
+    let mut dated: Vec<_> = dated.into_iter().map(|dated| (dated.lapse.passed, dated.answer)).collect();
     dated.retain(|(age, _)| *age <= TOO_OLD);
     dated.sort_by_key(|(age, _)| *age);
     let mut seen = HashTable::with_capacity(dated.len());

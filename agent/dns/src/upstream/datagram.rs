@@ -43,8 +43,7 @@ pub(super) async fn exchange(send: &Send, other_case: impl Future<Output = ()>) 
 
 /// A socket of its own for each query: Linux binds it to a random port as it connects.
 fn connect(upstream: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     socket.connect(&upstream.into())?;
     UdpSocket::from_std(socket.into())
 }
