@@ -22,7 +22,9 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     let Some(server) = IrcServer::start(host.folder(), None) else { return };
     let mut ann = Person::join(server.port, "ann_", "#ops");
     let mut eve = Person::join(server.port, "eve", "#ops");
-    host.start_alertd(&config(&format!("port = {}\n", server.port), ""));
+    let on_call = "[user.bob]\nrules = [{ notify = [\"team\"] }]\n[schedule.primary]\ntime_zone = \"UTC\"\n\
+                   [[schedule.primary.layer]]\nusers = [\"bob\"]\nrotate = \"weekly\"\nsince = \"2026-01-05 09:00\"\n";
+    host.start_alertd(&config(&format!("port = {}\n", server.port), on_call));
     host.report("web1", "disk", State::Critical, 1).await;
     ann.wait_to_hear("[#1] CRITICAL web1/disk: disk is CRITICAL");
     ann.wait_to_hear("https://wiki.example/disk · !ack 1 COMMENT");
@@ -55,6 +57,8 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     ann.wait_to_hear("ann_: #1 is nobody's again");
     host.report("web1", "disk", State::Ok, 2).await;
     ann.wait_to_hear("[#1] OK web1/disk");
+    eve.say("!oncall");
+    ann.wait_to_hear("eve: primary: bob");
     eve.say("!help");
     ann.wait_to_hear("eve: !ack NUMBER [comment]");
 }

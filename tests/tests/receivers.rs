@@ -1,6 +1,15 @@
 //! The receivers behind HTTP, with the real alertd: what arrives, in what form, and what comes of each way to be refused.
 
-use std::process::Command;
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use dogwatch_tests::{
     certificates::Certificates,
@@ -254,4 +263,93 @@ async fn a_template_that_fails_in_the_night_keeps_nothing_back_and_says_so_until
     assert!(!output.status.success());
     let said = words(&output);
     assert!(said.contains("wrong.toml:") && said.contains("line 1 column 4 at \"sumary\""), "{said}");
+}
+
+/// A mail server that answers RCPT as told, and 250 when nothing is told.
+struct Smtp {
+    port: u16,
+    answers: Arc<Mutex<VecDeque<&'static str>>>,
+    /// Message ids of the mails that were taken.
+    taken: Arc<Mutex<Vec<String>>>,
+}
+
+impl Smtp {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (answers, taken) = (Arc::default(), Arc::default());
+        let smtp = Self { port: listener.local_addr().unwrap().port(), answers, taken };
+        let (answers, taken) = (Arc::clone(&smtp.answers), Arc::clone(&smtp.taken));
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answers, taken) = (Arc::clone(&answers), Arc::clone(&taken));
+                thread::spawn(move || Self::serve(stream, &answers, &taken));
+            }
+        });
+        smtp
+    }
+
+    fn serve(mut stream: TcpStream, answers: &Mutex<VecDeque<&'static str>>, taken: &Mutex<Vec<String>>) {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let mut say = |line: &str| stream.write_all(format!("{line}\r\n").as_bytes());
+        let _ = say("220 mail ESMTP");
+        while let Some(line) = lines.next() {
+            let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+            let answer = match verb.as_str() {
+                "RCPT" => answers.lock().unwrap().pop_front().unwrap_or("250 ok"),
+                "DATA" => {
+                    let _ = say("354 go");
+                    let mail: Vec<_> = lines.by_ref().take_while(|line| line != ".").collect();
+                    let id = mail.iter().find(|line| line.starts_with("Message-ID:")).cloned();
+                    taken.lock().unwrap().push(id.unwrap_or_default());
+                    "250 queued"
+                }
+                "QUIT" => "221 bye",
+                _ => "250 ok",
+            };
+            let _ = say(answer);
+        }
+    }
+}
+
+#[tokio::test]
+async fn smtp_4xx_is_tried_again_until_one_mail_is_taken_and_5xx_goes_to_the_fallback_at_once() {
+    let (smtp, phone) = (Smtp::start(), HttpServer::start(ntfy));
+    let mut host = Host::new();
+    let token = host.write("ntfy.token", "tk_test\n");
+    host.start_alertd(&routed(
+        "ops",
+        &format!(
+            "[receiver.ops]\nfallback = \"phone\"\n[receiver.ops.email]\nto = [\"ada@example.org\"]\n\
+             from = \"dogwatch@example.org\"\nserver = \"127.0.0.1\"\nport = {}\n\
+             [receiver.phone.ntfy]\nurl = \"{}/ops\"\ntoken_file = \"{}\"\n",
+            smtp.port,
+            phone.url,
+            token.display()
+        ),
+    ));
+    smtp.answers.lock().unwrap().extend(["451 greylisted", "450 mailbox busy"]);
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the mail", || host.ask(&["why", "1"])["notifications"][0]["state"] == "accepted");
+    let why = host.ask(&["why", "1"]);
+    assert_eq!(why["notifications"][0]["attempts"], 3, "{why}");
+    let mails = smtp.taken.lock().unwrap().clone();
+    assert!(mails.len() == 1 && phone.taken().is_empty(), "{mails:?}");
+
+    smtp.answers.lock().unwrap().push_back("550 no such user");
+    host.report("web2", "disk", State::Critical, 1).await;
+    wait_for("the fallback", || phone.taken().len() == 2);
+    let failed = host.ask(&["why", "2"])["notifications"][0].clone();
+    assert_eq!((&failed["state"], &failed["attempts"]), (&json!("failed"), &json!(1)), "{failed}");
+    assert!(failed["last_error"].as_str().unwrap().contains("no such user"), "{failed}");
+    let titles: Vec<_> = phone.taken().iter().map(|request| request.json()["title"].to_string()).collect();
+    assert!(titles.iter().any(|title| title.contains("receiver ops takes no notifications")), "{titles:?}");
+    // The next mail is taken: the complaint is over.
+    host.report("web3", "disk", State::Critical, 1).await;
+    wait_for("its end", || {
+        phone.taken().iter().any(|request| {
+            let title = request.json()["title"].to_string();
+            title.contains(" OK ") && title.contains("mon1/receiver")
+        })
+    });
 }

@@ -217,6 +217,10 @@ async fn obey(
             Ok(status) => commands::status(&status),
             Err(words) => vec![words],
         },
+        Command::OnCall => match ask(engine, |answer| Input::OnCall(None, None, answer)).await {
+            Ok(now) => commands::on_call(&now),
+            Err(words) => vec![words],
+        },
         Command::Ack { number, comment } => {
             let ack = ctl::Ack { comment, ..ctl::Ack::default() };
             let outcome = ask(engine, |answer| Input::Ack(number, ack, author, answer)).await;

@@ -1,6 +1,7 @@
 //! What people may say to the bot, and what it answers. Pure.
 
 use dogwatch_wire::ctl;
+use jiff::tz::TimeZone;
 
 use super::super::words;
 
@@ -10,11 +11,14 @@ pub enum Command {
     Ack { number: u64, comment: String },
     Unack { number: u64, comment: String },
     Status,
+    OnCall,
     Help,
 }
 
 /// Incidents that `!status` names.
 const INCIDENTS_MAX: usize = 3;
+/// Schedules that `!oncall` names.
+const SCHEDULES_MAX: usize = 4;
 
 impl Command {
     /// Reads `!ack 4711 looking into it`; the error says what is wrong with it. `None`: a command of some other bot.
@@ -40,6 +44,7 @@ impl Command {
             "ack" => numbered(|number, comment| Self::Ack { number, comment }),
             "unack" => numbered(|number, comment| Self::Unack { number, comment }),
             "status" => Ok(Self::Status),
+            "oncall" => Ok(Self::OnCall),
             "help" => Ok(Self::Help),
             _ => return None,
         })
@@ -52,7 +57,7 @@ impl Command {
 }
 
 pub fn help() -> Vec<String> {
-    vec!["!ack NUMBER [comment] · !unack NUMBER · !status · !help".into()]
+    vec!["!ack NUMBER [comment] · !unack NUMBER · !status · !oncall · !help".into()]
 }
 
 pub fn status(status: &ctl::Status) -> Vec<String> {
@@ -73,6 +78,28 @@ pub fn status(status: &ctl::Status) -> Vec<String> {
     lines.extend(open.iter().take(INCIDENTS_MAX).map(one));
     if open.len() > INCIDENTS_MAX {
         lines.push(format!("… and {} more: alertctl status", open.len() - INCIDENTS_MAX));
+    }
+    lines
+}
+
+/// One line a schedule: who, until when, who comes next.
+pub fn on_call(now: &ctl::OnCall) -> Vec<String> {
+    if now.schedules.is_empty() {
+        return vec!["there is no schedule in the config".into()];
+    }
+    let name = |user: Option<&String>| user.map_or("nobody".to_owned(), |user| words::line(user, 60));
+    let one = |schedule: &ctl::OnCallSchedule| {
+        let zone = TimeZone::get(&schedule.time_zone).unwrap_or(TimeZone::UTC);
+        let until = schedule.until.map(|at| format!(" until {}", words::clock_time(at, &zone)));
+        let then = schedule.next.as_ref().map(|next| format!(", then {}", name(next.user.as_ref())));
+        let by_hand = if schedule.overridden { " (override)" } else { "" };
+        let who = name(schedule.user.as_ref());
+        let rest = until.unwrap_or_default() + &then.unwrap_or_default();
+        format!("{}: {who}{by_hand}{rest}", words::line(&schedule.name, 60))
+    };
+    let mut lines: Vec<_> = now.schedules.iter().take(SCHEDULES_MAX).map(one).collect();
+    if now.schedules.len() > SCHEDULES_MAX {
+        lines.push(format!("… and {} more: alertctl oncall", now.schedules.len() - SCHEDULES_MAX));
     }
     lines
 }
@@ -100,6 +127,34 @@ mod tests {
         for other in ["ack 1", "!weather", "!", "", "!acknowledge 1"] {
             assert_eq!(Command::parse(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn who_is_on_call_is_a_line_a_schedule() {
+        let at = |text: &str| text.parse().unwrap();
+        let (from, until) = (at("2026-11-23T08:00:00Z"), at("2026-11-30T08:00:00Z"));
+        let schedule = |user: Option<&str>, next: Option<&str>| ctl::OnCallSchedule {
+            name: "primary".into(),
+            time_zone: "Europe/Berlin".into(),
+            user: user.map(str::to_owned),
+            receivers: Vec::new(),
+            overridden: user == Some("bob"),
+            until: next.map(|_| from),
+            next: next.map(|user| ctl::Shift { user: Some(user.into()), from, until }),
+            shifts: Vec::new(),
+            gaps: Vec::new(),
+        };
+        let said = |schedules| {
+            on_call(&ctl::OnCall { at: from, until, schedules, catch_all: "ops".into() }).join("|")
+        };
+        assert_eq!(said(Vec::new()), "there is no schedule in the config");
+        assert_eq!(
+            said(vec![schedule(Some("ann"), Some("bob"))]),
+            "primary: ann until 09:00 Mon 23 Nov 2026 CET, then bob"
+        );
+        assert_eq!(said(vec![schedule(None, None)]), "primary: nobody");
+        assert_eq!(said(vec![schedule(Some("bob"), None)]), "primary: bob (override)");
+        assert!(said(vec![schedule(None, None); 9]).ends_with("… and 5 more: alertctl oncall"));
     }
 
     #[test]
