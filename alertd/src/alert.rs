@@ -9,7 +9,7 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{matcher::Labels, notify::NotifiedAlert};
+use crate::{external::External, matcher::Labels, notify::NotifiedAlert};
 
 /// Which alert. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct Alert {
     pub resolved_at: Option<Timestamp>,
     /// Numbers of the open incidents that it belongs to.
     pub incidents: BTreeSet<u64>,
+    /// Of an alert that others posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
 }
 
 impl Alert {
@@ -182,6 +185,7 @@ impl AlertTable {
         };
         let (before, mut new) = (old.claim(), new_alert(host, report));
         new.incidents = std::mem::take(&mut old.incidents);
+        new.external.clone_from(&old.external);
         new.resolved_at = match (before, claim) {
             (Some(_), None) => Some(now),
             (None, None) => old.resolved_at,
@@ -214,6 +218,9 @@ impl AlertTable {
                         (alert.state, alert.flapping) = (State::Ok, false);
                         why.into()
                     }
+                    Ending::Unwatched if alert.external.is_some() => {
+                        format!("no longer reported by its sender; it was: {}", alert.summary)
+                    }
                     Ending::Unwatched => "no longer watched".into(),
                 };
                 Move::Resolved
@@ -238,6 +245,7 @@ fn new_alert(host: &str, report: &ServiceState) -> Alert {
         since: report.since,
         resolved_at: None,
         incidents: BTreeSet::new(),
+        external: None,
     }
 }
 

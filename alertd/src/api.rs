@@ -21,13 +21,14 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    api_v2,
     core::{BadBatch, Refused},
     engine::{BatchError, Input},
     store::{Archive, StoreError},
 };
 
 /// The loop answers within a commit; a disk that hangs is noticed before this.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// A test waits for the receiver.
 const TEST_PATIENCE: Duration = Duration::from_secs(40);
 /// What an agent is told to wait before it sends again.
@@ -36,7 +37,7 @@ const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 10_000;
 
 #[derive(Clone)]
-struct Api {
+pub(crate) struct Api {
     inputs: mpsc::Sender<Input>,
     archive: Arc<dyn Archive>,
 }
@@ -60,13 +61,14 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
         .route("/v1/downtimes", get(downtimes).post(make_downtime))
         .route("/v1/downtimes/{number}", delete(cancel_downtime))
         .route("/v1/test-notify", post(test_notify))
+        .merge(api_v2::routes())
         .fallback(nowhere)
         .layer(DefaultBodyLimit::disable()) // `Body` has its own
         .with_state(Api { inputs, archive })
 }
 
 /// Why a request got no 2xx.
-enum Failure {
+pub(crate) enum Failure {
     Bad(String),
     NotFound(String),
     TooLarge,
@@ -74,21 +76,28 @@ enum Failure {
     Unavailable(String),
 }
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let (status, error) = match self {
+impl Failure {
+    pub(crate) fn into_parts(self) -> (StatusCode, String) {
+        match self {
             Self::Bad(error) => (StatusCode::BAD_REQUEST, error),
             Self::NotFound(error) => (StatusCode::NOT_FOUND, error),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body is larger than {} bytes; send less at a time", limits::BODY_BYTES_MAX),
             ),
-            Self::Unavailable(error) => {
-                let retry = [(header::RETRY_AFTER, RETRY_AFTER_S.to_string())];
-                return (StatusCode::SERVICE_UNAVAILABLE, retry, Json(ErrorReply { error })).into_response();
-            }
-        };
-        (status, Json(ErrorReply { error })).into_response()
+            Self::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, error) = self.into_parts();
+        let mut response = (status, Json(ErrorReply { error })).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        response
     }
 }
 
@@ -121,7 +130,7 @@ type Reply<T> = Result<Json<T>, Failure>;
 
 /// A whole body. One that is too large is read to its end all the same, within reason: whoever still sends does not
 /// listen, and a connection that is cut would hide the answer.
-struct Body(Bytes);
+pub(crate) struct Body(pub(crate) Bytes);
 
 /// Read and thrown away of a body that is too large.
 const DRAINED_BYTES_MAX: usize = 16 * limits::BODY_BYTES_MAX;
@@ -166,7 +175,7 @@ async fn read_whole(mut body: axum::body::Body) -> Result<Bytes, Failure> {
 
 impl Api {
     /// Puts a question to the loop and waits for its answer.
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         patience: Duration,
         input: impl FnOnce(oneshot::Sender<T>) -> Input,
@@ -414,7 +423,7 @@ async fn test_notify(
 }
 
 async fn nowhere() -> Failure {
-    Failure::NotFound("there is nothing here; alertd's API begins with /v1/".into())
+    Failure::NotFound("there is nothing here; alertd's API begins with /v1/ or /api/v2/".into())
 }
 
 /// A number that the store cannot hold is nobody's.

@@ -20,9 +20,12 @@ use tokio::{
 };
 
 use crate::{
+    api_v2::GettableAlert,
     clock::{Clock, Stopwatch},
     core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, notification_info},
-    crash, metrics,
+    crash,
+    external::Posted,
+    metrics,
     moment::{between, later},
     notify::{Accepted, DeliveryError, Notification},
     outbox::LEASE,
@@ -71,6 +74,11 @@ pub enum Input {
     /// Answered when it is settled, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
     Status(Answer<ctl::Status>),
+    /// What anybody found (Alertmanager's API).
+    Posted(Vec<Posted>, Answer<Result<(), PostError>>),
+    /// All that fires, as Alertmanager's API shows it.
+    Alerts(Answer<Vec<GettableAlert>>),
+    Receivers(Answer<Vec<String>>),
     /// An incident that is not over, and its route.
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
     /// A link of a mail: incident, nonce, and who presses the button, if somebody does.
@@ -91,6 +99,16 @@ pub enum BatchError {
     Bad(#[from] BadBatch),
     /// It is taken, but not durable: send it again.
     #[error("the store fails ({0}); keep these events and send them again")]
+    NotDurable(String),
+}
+
+/// Why alerts that were posted were not taken, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    #[error("{}", .0.join("; "))]
+    Bad(Vec<String>),
+    /// Taken, but not durable: the sender is to post them again.
+    #[error("the store fails ({0}); post these alerts again")]
     NotDurable(String),
 }
 
@@ -327,6 +345,30 @@ impl<D: Deliver> Engine<D> {
             Input::Status(answer) => {
                 let warnings = self.warnings();
                 drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
+                None
+            }
+            Input::Posted(posted, answer) => {
+                let problems = self.core.on_posted(&posted, now);
+                Some(Box::new(move |writer| {
+                    let outcome = match writer.trouble() {
+                        Some(trouble) => Err(PostError::NotDurable(trouble.into())),
+                        None if problems.is_empty() => Ok(()),
+                        None => Err(PostError::Bad(problems)),
+                    };
+                    metrics::batch(match &outcome {
+                        Ok(()) => "taken",
+                        Err(PostError::Bad(_)) => "bad",
+                        Err(PostError::NotDurable(_)) => "not_durable",
+                    });
+                    let _ = answer.send(outcome);
+                }))
+            }
+            Input::Alerts(answer) => {
+                drop(answer.send(self.core.alerts_v2(now)));
+                None
+            }
+            Input::Receivers(answer) => {
+                drop(answer.send(self.core.receiver_names()));
                 None
             }
             Input::Incident(number, answer) => {

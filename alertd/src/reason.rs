@@ -83,8 +83,10 @@ pub enum Reason {
     OnCallAgain,
     /// A step names what a reload took away: the catch-all hears it.
     UnknownTarget,
-    /// An agent said so.
+    /// An agent or another sender said so.
     Reported,
+    /// Its sender has not repeated it in time.
+    Unreported,
     /// A person did it.
     ByHand,
 }
@@ -141,6 +143,7 @@ impl Reason {
             Self::OnCallAgain => "on_call_again",
             Self::UnknownTarget => "unknown_target",
             Self::Reported => "reported",
+            Self::Unreported => "unreported",
             Self::ByHand => "by_hand",
         }
     }

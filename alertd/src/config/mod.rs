@@ -106,6 +106,8 @@ struct AlertdFile {
     keep_history: Option<Span>,
     /// How long what could have a cause waits for word of it after the start, and for its own recovery afterwards.
     settle: Option<Span>,
+    /// An alert that others post without an end ends so long after its last post.
+    resolve_timeout: Option<Spanned<Span>>,
     /// Host name to show; else the system's.
     host: Option<String>,
     /// Receiver or user that is told when nobody is on call.
@@ -130,6 +132,9 @@ pub struct Config {
 const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
 /// Agents send at least every half minute; a page that waits longer than this after an outage is a page too late.
 const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
+/// As in Alertmanager.
+const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
+const RESOLVE_TIMEOUT_MIN: Duration = Duration::from_secs(10);
 /// As every agent expects them.
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
@@ -173,6 +178,7 @@ impl Config {
             receivers: parts.receiver_rules(&names, &mut problems),
             inhibit: parts.inhibit_rules(&mut problems),
             periods: parts.periods(&mut problems),
+            resolve_timeout: parts.resolve_timeout(&mut problems),
             settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
             users: BTreeMap::new(),
             schedules: parts.schedules(&names, &mut problems),
@@ -211,6 +217,7 @@ struct Parts {
     alertd_source: usize,
     catch_all_source: usize,
     web_source: usize,
+    resolve_timeout_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
@@ -225,13 +232,25 @@ struct Parts {
 impl Parts {
     fn take(&mut self, source: Source, file: ConfigFile, problems: &mut Problems) {
         let at = self.sources.len();
-        let AlertdFile { socket, state_dir, metrics, keep_history, settle, host, catch_all, web } =
-            file.alertd;
+        let AlertdFile {
+            socket,
+            state_dir,
+            metrics,
+            keep_history,
+            settle,
+            resolve_timeout,
+            host,
+            catch_all,
+            web,
+        } = file.alertd;
         if web.is_some() {
             self.web_source = at;
         }
         if catch_all.is_some() {
             self.catch_all_source = at;
+        }
+        if resolve_timeout.is_some() {
+            self.resolve_timeout_source = at;
         }
         if metrics.is_some() {
             self.alertd_source = at;
@@ -243,6 +262,7 @@ impl Parts {
             metrics: metrics.or(old.metrics),
             keep_history: keep_history.or(old.keep_history),
             settle: settle.or(old.settle),
+            resolve_timeout: resolve_timeout.or(old.resolve_timeout),
             host: host.or(old.host),
             catch_all: catch_all.or(old.catch_all),
             web: web.or(old.web),
@@ -306,6 +326,16 @@ impl Parts {
             return written.get_ref().clone();
         }
         first_of_default(&rules.policies, &rules.schedules).unwrap_or_else(|| LOCAL_RECEIVER.into())
+    }
+
+    fn resolve_timeout(&self, problems: &mut Problems) -> Duration {
+        let Some(written) = &self.alertd.resolve_timeout else { return RESOLVE_TIMEOUT_DEFAULT };
+        let span = written.get_ref().0;
+        if span < RESOLVE_TIMEOUT_MIN {
+            let words = "shorter than 10s: alerts would end between two posts of the same; Prometheus repeats each minute";
+            problems.add(&self.sources[self.resolve_timeout_source], written.span(), words);
+        }
+        span
     }
 
     fn metrics(&self, problems: &mut Problems) -> Option<SocketAddr> {

@@ -170,6 +170,7 @@ impl Core {
 
     /// The clock leapt ahead: nobody could be heard in the time that was not.
     pub fn on_leap(&mut self, leap: Duration) {
+        self.put_off_expiries(leap);
         let quiet = std::mem::take(&mut self.quiet);
         for (_, id) in quiet {
             if let Some(agent) = self.agents.get_mut(&id) {

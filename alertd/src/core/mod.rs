@@ -48,6 +48,7 @@ use crate::{
 mod delivery;
 mod downtimes;
 mod explain;
+mod external;
 mod ingest;
 mod oncall;
 mod people;
@@ -95,6 +96,8 @@ pub struct Rules {
     /// Inhibition and dependencies.
     pub inhibit: Vec<Rule>,
     pub periods: BTreeMap<String, Period>,
+    /// How long an alert that others posted fires after its last post, if that did not say.
+    pub resolve_timeout: Duration,
     /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
     pub settle: Duration,
     /// No two of receivers, users and schedules have the same name.
@@ -185,6 +188,8 @@ pub struct Core {
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
+    /// When alerts that others posted end, unless they are posted again.
+    expiries: BTreeSet<(Timestamp, AlertKey)>,
     /// Those that are open, and those that are over but not yet told.
     incidents: BTreeMap<u64, Incident>,
     groups: BTreeMap<GroupKey, u64>,
@@ -252,6 +257,7 @@ impl Core {
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
             alerts: AlertTable::default(),
+            expiries: BTreeSet::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
             wakeups: BTreeSet::new(),
@@ -308,6 +314,7 @@ impl Core {
         self.periods = Periods::new(self.rules.periods.clone());
         self.rebuild_inhibitor();
         self.begin_settling();
+        self.restore_expiries(now);
         self.restore_failing(now);
         self.restore_uncovered();
         self.apply_schedules(Some(now));
@@ -338,6 +345,7 @@ impl Core {
     pub fn settle(&mut self, now: Timestamp) {
         self.turn_periods(now);
         self.find_silent_agents(now);
+        self.end_unreported(now);
         self.end_settling(now);
         self.find_covered(now);
         self.turn_silences(now);
@@ -374,13 +382,14 @@ impl Core {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
         let settled = self.unheard.ends_at();
+        let unreported = self.expiries.first().map(|(at, _)| *at);
         let people = [
             self.silences.next_wakeup(),
             self.downtimes.next_wakeup(),
             self.periods.next_wakeup(),
             self.next_covered(),
         ];
-        let others = people.into_iter().chain([self.outbox.next_wakeup(), settled]);
+        let others = people.into_iter().chain([self.outbox.next_wakeup(), settled, unreported]);
         [incident, agent].into_iter().chain(others).flatten().min()
     }
 

@@ -31,6 +31,7 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("dnsmasq-base", "a peer in the bench"),
     ("knot-resolver", "a peer in the bench"),
     ("pdns-recursor", "a peer in the bench"),
+    ("prometheus-alertmanager", "a peer in the bench"),
     ("unbound", "a peer in the bench"),
 ];
 

@@ -15,8 +15,10 @@
 //! | [`race`] | what an answer costs |
 //! | [`snapshot`] | what a restart with a full cache takes |
 //! | [`outage`] | what clients live through while the upstream is ill |
+//! | [`alertd`] | what an alert costs, beside Alertmanager |
 //! | [`table`] | tables, and budgets met or missed |
 
+pub mod alertd;
 pub mod batch;
 pub mod client;
 pub mod echo;

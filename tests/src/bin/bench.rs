@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dogwatch_tests::bench::{
-    echo,
+    alertd, echo,
     outage::{self, Illness},
     peers::Peer,
     race, snapshot, table,
@@ -68,6 +68,18 @@ enum Part {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
+    /// What an alert costs, beside Alertmanager: ingest, lists, memory, restart, the way to the receiver
+    Alertd {
+        #[command(flatten)]
+        output: Output,
+        #[arg(long, default_value_t = 100_000)]
+        alerts: u32,
+        #[arg(long, default_value_t = 5_000)]
+        groups: u32,
+        /// Alerts whose way to the receiver is timed
+        #[arg(long, default_value_t = 300)]
+        timed: u32,
+    },
     /// (internal) be the echo server
     #[command(hide = true)]
     Echo { address: SocketAddr },
@@ -129,6 +141,14 @@ fn main() -> Result<()> {
                 + "\n"
                 + &table::budgets(&snapshot.budgets, table::colours());
             output.give(&snapshot, &tables)
+        }
+        Part::Alertd { output, alerts, groups, timed } => {
+            let plan = alertd::Plan { alerts, groups, timed, ..alertd::Plan::default() };
+            let bench = alertd::run(&plan, folder.path(), &progress)?;
+            let tables = alertd::print(&bench, &plan, table::colours())
+                + "\n"
+                + &table::budgets(&bench.budgets, table::colours());
+            output.give(&bench, &tables)
         }
         Part::Echo { address } => Ok(echo::serve(address)?),
     }

@@ -5,6 +5,7 @@
 //! | `dns` | what an answer costs, beside a bare echo, Unbound, dnsmasq, Knot Resolver, PowerDNS Recursor and dnsdist |
 //! | `outage` | what clients live through while the upstream is ill, beside the same peers at their best |
 //! | `snapshot` | what a restart with a full cache takes, what a name costs in memory and on disk |
+//! | `alertd` | what an alert costs, beside Alertmanager |
 //! | [`footprint`] | what the three daemons cost a host |
 //!
 //! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and one table of budgets ends
@@ -50,6 +51,12 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What an alert costs beside Alertmanager: ingest, lists, memory, restart, the way to the receiver
+    Alertd {
+        /// For example `--alerts 20000 --groups 1000`; `--help` lists all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What the daemons cost a host with 50 checks
     Footprint {
         /// How long CPU time is counted
@@ -84,6 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Part::Dns { arguments: vec!["--million".into()] },
         Part::Outage { arguments: Vec::new() },
         Part::Snapshot { arguments: Vec::new() },
+        Part::Alertd { arguments: Vec::new() },
         Part::Footprint { seconds: 60 },
     ];
     let parts = options.part.as_ref().map_or(all.to_vec(), |part| vec![part.clone()]);
@@ -124,6 +132,7 @@ impl Part {
             Self::Dns { .. } => "dns",
             Self::Outage { .. } => "outage",
             Self::Snapshot { .. } => "snapshot",
+            Self::Alertd { .. } => "alertd",
             Self::Footprint { .. } => "footprint",
         }
     }
@@ -138,9 +147,10 @@ impl Part {
                 }
                 Ok((serde_json::to_value(&costs)?, footprint::budgets(&costs)))
             }
-            Self::Dns { arguments } | Self::Outage { arguments } | Self::Snapshot { arguments } => {
-                bench(self.name(), arguments, json)
-            }
+            Self::Dns { arguments }
+            | Self::Outage { arguments }
+            | Self::Snapshot { arguments }
+            | Self::Alertd { arguments } => bench(self.name(), arguments, json),
         }
     }
 }
