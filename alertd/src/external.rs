@@ -171,33 +171,22 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, &str)]) -> Result<Reading, String> {
-        Posted { labels: labels(pairs), ..Posted::default() }.read(Duration::from_secs(300), at(1_000))
+        Posted { labels: labels(pairs), ..Posted::default() }.read(Duration::from_mins(5), at(1_000))
     }
 
     #[test]
     fn host_service_and_state_come_from_the_labels() {
-        let table: [(&[(&str, &str)], (&str, &str, State)); 6] = [
-            (
-                &[("alertname", "Disk"), ("instance", "web1:9100"), ("severity", "warning")],
-                ("web1", "Disk", State::Warning),
-            ),
-            (
-                &[("alertname", "Disk"), ("instance", "[2001:db8::1]:9100")],
-                ("2001:db8::1", "Disk", State::Critical),
-            ),
-            (
-                &[("alertname", "Disk"), ("instance", "https://x.test/a")],
-                ("https://x.test/a", "Disk", State::Critical),
-            ),
-            (
-                &[("alertname", "Up"), ("host", "db1"), ("service", "db"), ("severity", "page")],
-                ("db1", "db", State::Critical),
-            ),
-            (&[("alertname", "Watchdog"), ("severity", "none")], ("external", "Watchdog", State::Warning)),
-            (&[("a", "1"), ("empty", "")], ("external", "alert", State::Critical)),
+        let table = [
+            ("alertname=Disk instance=web1:9100 severity=warning", ("web1", "Disk", State::Warning)),
+            ("alertname=Disk instance=[2001:db8::1]:9100", ("2001:db8::1", "Disk", State::Critical)),
+            ("alertname=Disk instance=https://x.test/a", ("https://x.test/a", "Disk", State::Critical)),
+            ("alertname=Up host=db1 service=db severity=page", ("db1", "db", State::Critical)),
+            ("alertname=Watchdog severity=none", ("external", "Watchdog", State::Warning)),
+            ("a=1 empty=", ("external", "alert", State::Critical)),
         ];
         for (pairs, (host, service, state)) in table {
-            let Reading { host: found, report, .. } = read(pairs).unwrap();
+            let pairs: Vec<_> = pairs.split(' ').filter_map(|pair| pair.split_once('=')).collect();
+            let Reading { host: found, report, .. } = read(&pairs).unwrap();
             assert_eq!((&*found, &*report.service, report.state), (host, service, state), "{pairs:?}");
         }
         assert_eq!(read(&[("alertname", "x")]).unwrap().external.added, ["host", "service"]);
@@ -221,7 +210,7 @@ mod tests {
             ends_at: Some(at(800)),
             ..Posted::default()
         };
-        assert!(posted.read(Duration::from_secs(300), at(1_000)).unwrap_err().contains("before startsAt"));
+        assert!(posted.read(Duration::from_mins(5), at(1_000)).unwrap_err().contains("before startsAt"));
     }
 
     #[test]

@@ -71,8 +71,12 @@ impl Core {
             status.state = "suppressed";
             match withheld.why {
                 Why::Silenced => {
-                    status.silenced_by =
-                        self.silences.muting(&alert.labels, now).iter().map(u64::to_string).collect();
+                    status.silenced_by = self
+                        .silences
+                        .muting(&alert.labels, &self.periods, now)
+                        .iter()
+                        .map(u64::to_string)
+                        .collect();
                 }
                 Why::Muted => status.muted_by.push(withheld.by),
                 _ => status.inhibited_by.push(withheld.by),

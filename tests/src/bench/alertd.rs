@@ -172,7 +172,10 @@ fn ingest(server: &Server, plan: &Plan, bodies: &[Vec<u8>]) -> Result<Ingest> {
             }
         };
         let threads: Vec<_> = (0..plan.connections).map(|_| scope.spawn(post_all)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a client panicked"))).collect::<Result<Vec<_>>>()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a client panicked")))
+            .collect::<Result<Vec<_>>>()
     })?;
     let (took, cpu) = (start.elapsed(), server.process.cpu().saturating_sub(cpu));
     let mut posts = posts.concat();
@@ -316,7 +319,8 @@ fn spawn(router: Router, folder: &Path, address: SocketAddr) -> Result<Process> 
             command
         }
         Router::Alertmanager => {
-            let program = debian_program("prometheus-alertmanager", "prometheus-alertmanager").context("not installed")?;
+            let program = debian_program("prometheus-alertmanager", "prometheus-alertmanager")
+                .context("not installed")?;
             let mut command = Command::new(program);
             command
                 .arg(format!("--config.file={}", folder.join("config").display()))
@@ -358,7 +362,8 @@ impl Connection {
         if !head.starts_with("http/1.1 2") {
             bail!("{path}: {}", String::from_utf8_lossy(&answer));
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
         let mut missing = (head_end + length.unwrap_or(0)).saturating_sub(answer.len());
         while missing > 0 {
             missing = missing.saturating_sub(self.0.read(&mut buffer)?);
@@ -401,7 +406,8 @@ impl Counter {
             };
             let at = now();
             let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
-            let host = text.split("\"host\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+            let host =
+                text.split("\"host\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
             self.heard.lock().ok()?.push((host.to_owned(), at));
             bytes.drain(..end);
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok()?;
@@ -421,7 +427,8 @@ impl Counter {
 fn whole(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    let length =
+        text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     let end = head + length.unwrap_or(0);
     (bytes.len() >= end).then_some(end)
 }
@@ -437,7 +444,12 @@ fn budgets(rows: &[Row], plan: &Plan) -> Vec<Budget> {
         budgets.push(ratio("durable ingest", ours.new.per_second, theirs.new.per_second));
         budgets.push(ratio("repeats", ours.repeated.per_second, theirs.repeated.per_second));
         let ratio = ours.list_ms / theirs.list_ms.max(f64::EPSILON);
-        budgets.push(Budget::at_most(format!("list of {} groups beside Alertmanager's", plan.groups), ratio, 1.0, "×"));
+        budgets.push(Budget::at_most(
+            format!("list of {} groups beside Alertmanager's", plan.groups),
+            ratio,
+            1.0,
+            "×",
+        ));
     } else {
         budgets.push(Budget::not_measured("durable ingest beside Alertmanager", "it is not installed"));
     }
