@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     api_v2,
     core::{BadBatch, Refused},
-    engine::{BatchError, Input},
+    engine::{BatchError, Input, PostError},
     store::{Archive, StoreError},
 };
 
@@ -46,6 +46,7 @@ pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router 
     Router::new()
         .route("/v1/agent/batch", post(batch))
         .route("/v1/status", get(status))
+        .route("/v1/alerts", post(post_alerts))
         .route("/v1/incidents/{number}/ack", post(ack))
         .route("/v1/incidents/{number}/unack", post(unack))
         .route("/v1/incidents/{number}/why", get(why))
@@ -232,6 +233,15 @@ async fn batch(State(api): State<Api>, Body(body): Body) -> Result<Response, Fai
         Ok(reply) => Ok(Json(reply).into_response()),
         Err(BatchError::Bad(bad)) => Err(Failure::Bad(bad.to_string())),
         Err(error @ BatchError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
+    }
+}
+
+async fn post_alerts(State(api): State<Api>, body: Body) -> Reply<ctl::Posted> {
+    let posted = read_json(body)?;
+    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+        Ok(incidents) => Ok(Json(ctl::Posted { incidents })),
+        Err(PostError::Bad(problems)) => Err(Failure::Bad(problems.join("; "))),
+        Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
     }
 }
 

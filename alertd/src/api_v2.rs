@@ -88,7 +88,7 @@ async fn post_alerts(State(api): State<Api>, Body(body): Body) -> Result<StatusC
         Problem(StatusCode::BAD_REQUEST, format!("the body is no list of alerts: {error}"))
     })?;
     match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
-        Ok(()) => Ok(StatusCode::OK),
+        Ok(_) => Ok(StatusCode::OK),
         Err(PostError::Bad(problems)) => Err(Problem(StatusCode::BAD_REQUEST, problems.join("; "))),
         Err(error @ PostError::NotDurable(_)) => {
             Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     api_v2::GettableAlert,
     clock::{Clock, Stopwatch},
-    core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, notification_info},
+    core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, Taken, notification_info},
     crash,
     external::Posted,
     metrics,
@@ -74,8 +74,8 @@ pub enum Input {
     /// Answered when it is settled, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
     Status(Answer<ctl::Status>),
-    /// What anybody found (Alertmanager's API).
-    Posted(Vec<Posted>, Answer<Result<(), PostError>>),
+    /// What anybody found; answered with the incidents that it belongs to.
+    Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
     /// All that fires, as Alertmanager's API shows it.
     Alerts(Answer<Vec<GettableAlert>>),
     Receivers(Answer<Vec<String>>),
@@ -348,15 +348,15 @@ impl<D: Deliver> Engine<D> {
                 None
             }
             Input::Posted(posted, answer) => {
-                let problems = self.core.on_posted(&posted, now);
+                let Taken { incidents, problems } = self.core.on_posted(&posted, now);
                 Some(Box::new(move |writer| {
                     let outcome = match writer.trouble() {
                         Some(trouble) => Err(PostError::NotDurable(trouble.into())),
-                        None if problems.is_empty() => Ok(()),
+                        None if problems.is_empty() => Ok(incidents.into_iter().collect()),
                         None => Err(PostError::Bad(problems)),
                     };
                     metrics::batch(match &outcome {
-                        Ok(()) => "taken",
+                        Ok(_) => "taken",
                         Err(PostError::Bad(_)) => "bad",
                         Err(PostError::NotDurable(_)) => "not_durable",
                     });

@@ -91,11 +91,14 @@ impl Posted {
             ["summary", "message", "description"].iter().find_map(|name| self.annotations.get(*name));
         let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
         let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
+        // As an annotation it may change without making another alert of it.
+        let severity = labels.get("severity").or_else(|| self.annotations.get("severity"));
         let mut annotations = self.annotations.clone();
         // Prometheus' mixins call it so.
         if let Some(runbook) = annotations.remove("runbook_url") {
             annotations.entry("runbook".into()).or_insert(runbook);
         }
+        let state = state_of(severity.map_or("", String::as_str));
         Ok(Reading {
             key: AlertKey { agent: EXTERNAL.into(), service: format!("{:016x}", fingerprint(&labels)) },
             host: host.unwrap_or_else(|| "external".into()),
@@ -106,7 +109,7 @@ impl Posted {
             },
             report: ServiceState {
                 service: service.unwrap_or_else(|| "alert".into()),
-                state: state_of(labels.get("severity").map_or("", String::as_str)),
+                state,
                 since,
                 flapping: false,
                 summary: first.to_owned(),

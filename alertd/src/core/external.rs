@@ -14,18 +14,35 @@ use crate::{
     withheld::Why,
 };
 
+/// What came of a post.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Open incidents that the alerts belong to.
+    pub incidents: BTreeSet<u64>,
+    /// What could not be taken, each with its place in the list.
+    pub problems: Vec<String>,
+}
+
 impl Core {
-    /// Takes what can be taken; says what could not, each with its place in the list.
-    pub fn on_posted(&mut self, posted: &[Posted], now: Timestamp) -> Vec<String> {
-        let mut problems = Vec::new();
+    /// Takes what can be taken.
+    pub fn on_posted(&mut self, posted: &[Posted], now: Timestamp) -> Taken {
+        let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
             match posted.read(self.rules.resolve_timeout, now) {
-                Ok(reading) => self.on_reading(reading, now),
-                Err(why) if problems.len() < PROBLEMS_MAX => problems.push(format!("alert {number}: {why}")),
+                Ok(reading) => {
+                    let key = reading.key.clone();
+                    self.on_reading(reading, now);
+                    taken
+                        .incidents
+                        .extend(self.alerts.get(&key).into_iter().flat_map(|alert| &alert.incidents));
+                }
+                Err(why) if taken.problems.len() < PROBLEMS_MAX => {
+                    taken.problems.push(format!("alert {number}: {why}"));
+                }
                 Err(_) => {}
             }
         }
-        problems
+        taken
     }
 
     fn on_reading(&mut self, reading: Reading, now: Timestamp) {
@@ -174,7 +191,7 @@ mod tests {
     }
 
     fn post(world: &mut World, alerts: &[Posted]) {
-        assert_eq!(world.core.on_posted(alerts, world.now), Vec::<String>::new());
+        assert_eq!(world.core.on_posted(alerts, world.now).problems, Vec::<String>::new());
         world.turn(None);
     }
 
@@ -239,7 +256,9 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_and_the_rest_is_taken() {
         let mut world = World::new(CONFIG, 1);
-        let problems = world.core.on_posted(&[Posted::default(), posted("Disk")], world.now);
+        let Taken { problems, incidents } =
+            world.core.on_posted(&[Posted::default(), posted("Disk")], world.now);
+        assert_eq!(incidents, [1].into());
         world.turn(None);
         assert_eq!(problems.len(), 1);
         assert!(problems[0].starts_with("alert 1: "), "{problems:?}");

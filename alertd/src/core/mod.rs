@@ -78,6 +78,7 @@ pub(crate) mod tests_support;
 mod timelines;
 
 pub use delivery::Lease;
+pub use external::Taken;
 pub use ingest::BadBatch;
 pub use people::Refused;
 pub(crate) use review::kind_name;

@@ -46,6 +46,8 @@ Examples:
   alertctl ack 4711 looking at it
   alertctl ack 4711 --expire 2h restarting the array
   alertctl why 4711
+  alertctl send BackupFailed job=nightly -m 'no backup since Tuesday' --for 26h
+  alertctl send BackupFailed job=nightly --ok
   alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap, ticket 88'
   alertctl oncall --week
   alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
@@ -92,6 +94,12 @@ pub enum Command {
     /// the first problem between --from and --until, and lasts that long. With --during it comes again with a period.
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Downtime(Downtime),
+    /// Say that something is wrong, or well again: from a script, a cron job, by hand
+    ///
+    /// An alert is its NAME and its labels: the same again is the same alert, and says that it still fires. It ends when you say
+    /// so with --ok, or after --for without a further word (then alertd says that it is no longer reported, not that all is
+    /// well). Routes, silences and people see it like any other.
+    Send(Send),
     /// Show what happened, newest first
     History(History),
     /// Show who is on call, until when, who comes next, and when nobody is
@@ -141,6 +149,43 @@ pub struct Ack {
     /// Take the ack back by itself after this time, like 2h; ten minutes before, you are reminded
     #[arg(long, value_name = "TIME")]
     pub expire: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub struct Send {
+    /// What is wrong, as a name: BackupFailed
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Further labels; without host=… it is this host's
+    #[arg(value_name = "LABEL=VALUE", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// One line for whoever is woken: what, how bad, since when
+    #[arg(long, short = 'm', value_name = "TEXT")]
+    pub summary: Option<String>,
+    #[arg(long, value_enum, default_value_t = Severity::Critical)]
+    pub severity: Severity,
+    /// Where it says what to do
+    #[arg(long, value_name = "URL")]
+    pub runbook: Option<String>,
+    /// It ends after this long unless it is sent again; else after alertd's resolve_timeout (5m)
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "ok")]
+    pub lasts: Option<Span>,
+    /// It is well again
+    #[arg(long)]
+    pub ok: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Severity {
+    Critical,
+    Warning,
+    Unknown,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    let pair = pair.ok_or_else(|| format!("{text:?} is not a label; write NAME=VALUE, like team=db"))?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `downtime` | `downtime` |
 //! | `oncall` | `oncall` and `override` |
+//! | `send` | `send`: an alert from a script |
 //! | `when` | times as people type them (pure) |
 //! | `replay` | `replay` |
 //! | `route` | `route test` and `config diff` |
@@ -37,6 +38,7 @@ mod oncall;
 mod paint;
 mod replay;
 mod route;
+mod send;
 mod show;
 mod when;
 
@@ -128,6 +130,7 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Why { number } => {
             alertd.get(&format!("/v1/incidents/{number}/why"), |why: &Why| show::why(why, &view)).await
         }
+        Command::Send(ask) => send::send(&alertd, ask, &view).await,
         Command::Silence(silence) => self::silence(&alertd, silence, &view).await,
         Command::History(history) => {
             let back = SignedDuration::try_from(history.since.0).unwrap_or(SignedDuration::MAX);

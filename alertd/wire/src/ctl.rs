@@ -3,6 +3,7 @@
 //! | method and path | body | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/status` | – | [`Status`] |
+//! | `POST /v1/alerts` | list of Alertmanager's `postableAlert` | [`Posted`] |
 //! | `POST /v1/incidents/{number}/ack` | [`Ack`] | [`Incident`] |
 //! | `POST /v1/incidents/{number}/unack` | [`Unack`] | [`Incident`] |
 //! | `GET /v1/incidents/{number}/why` | – | [`Why`] |
@@ -30,6 +31,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::State;
+
+/// What came of alerts that were posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posted {
+    /// Numbers of the open incidents that they belong to.
+    pub incidents: Vec<u64>,
+}
 
 /// Everything open, for `alertctl status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
