@@ -270,24 +270,53 @@ impl<D: Deliver> Engine<D> {
         settled
     }
 
+    fn on_batch(
+        &mut self,
+        batch: &Batch,
+        answer: Answer<Result<BatchReply, BatchError>>,
+        now: Timestamp,
+    ) -> Owed {
+        let outcome = self.core.on_batch(batch, now);
+        Box::new(move |writer| {
+            let outcome = match (outcome, writer.trouble()) {
+                (Err(bad), _) => Err(bad.into()),
+                (Ok(_), Some(trouble)) => Err(BatchError::NotDurable(trouble.into())),
+                (Ok(reply), None) => Ok(reply),
+            };
+            metrics::batch(match &outcome {
+                Ok(_) => "taken",
+                Err(BatchError::Bad(_)) => "bad",
+                Err(BatchError::NotDurable(_)) => "not_durable",
+            });
+            let _ = answer.send(outcome);
+        })
+    }
+
+    fn on_posted(
+        &mut self,
+        posted: &[Posted],
+        answer: Answer<Result<Vec<u64>, PostError>>,
+        now: Timestamp,
+    ) -> Owed {
+        let Taken { incidents, problems } = self.core.on_posted(posted, now);
+        Box::new(move |writer| {
+            let outcome = match writer.trouble() {
+                Some(trouble) => Err(PostError::NotDurable(trouble.into())),
+                None if problems.is_empty() => Ok(incidents.into_iter().collect()),
+                None => Err(PostError::Bad(problems)),
+            };
+            metrics::batch(match &outcome {
+                Ok(_) => "taken",
+                Err(PostError::Bad(_)) => "bad",
+                Err(PostError::NotDurable(_)) => "not_durable",
+            });
+            let _ = answer.send(outcome);
+        })
+    }
+
     fn on_input(&mut self, input: Input, now: Timestamp) -> Option<Owed> {
         match input {
-            Input::Batch(batch, answer) => {
-                let outcome = self.core.on_batch(&batch, now);
-                Some(Box::new(move |writer| {
-                    let outcome = match (outcome, writer.trouble()) {
-                        (Err(bad), _) => Err(bad.into()),
-                        (Ok(_), Some(trouble)) => Err(BatchError::NotDurable(trouble.into())),
-                        (Ok(reply), None) => Ok(reply),
-                    };
-                    metrics::batch(match &outcome {
-                        Ok(_) => "taken",
-                        Err(BatchError::Bad(_)) => "bad",
-                        Err(BatchError::NotDurable(_)) => "not_durable",
-                    });
-                    let _ = answer.send(outcome);
-                }))
-            }
+            Input::Batch(batch, answer) => Some(self.on_batch(&batch, answer, now)),
             Input::Ack(number, ask, author, answer) => {
                 Some(owed(answer, self.core.on_ack(number, &ask, &author, now)))
             }
@@ -347,22 +376,7 @@ impl<D: Deliver> Engine<D> {
                 drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
                 None
             }
-            Input::Posted(posted, answer) => {
-                let Taken { incidents, problems } = self.core.on_posted(&posted, now);
-                Some(Box::new(move |writer| {
-                    let outcome = match writer.trouble() {
-                        Some(trouble) => Err(PostError::NotDurable(trouble.into())),
-                        None if problems.is_empty() => Ok(incidents.into_iter().collect()),
-                        None => Err(PostError::Bad(problems)),
-                    };
-                    metrics::batch(match &outcome {
-                        Ok(_) => "taken",
-                        Err(PostError::Bad(_)) => "bad",
-                        Err(PostError::NotDurable(_)) => "not_durable",
-                    });
-                    let _ = answer.send(outcome);
-                }))
-            }
+            Input::Posted(posted, answer) => Some(self.on_posted(&posted, answer, now)),
             Input::Alerts(answer) => {
                 drop(answer.send(self.core.alerts_v2(now)));
                 None
