@@ -221,3 +221,52 @@ async fn a_wrong_config_is_refused_at_a_reload_loudly_and_a_right_one_is_used() 
         alertd.client.post("/v1/agent/batch", &batch(1, "CRITICAL")).await.expect("it is right");
     assert_eq!(alertd.status().await.incidents[0].next_step.as_ref().expect("it waits").targets, ["new"]);
 }
+
+/// As Prometheus posts, `amtool` asks and a script sends.
+#[tokio::test]
+async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
+    let alertd = Alertd::start("[[route]]\nreceiver = \"local\"\ngroup_wait = \"0s\"\n").await;
+    let send = |rest: &'static [&'static str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_alertctl"))
+            .arg("--socket")
+            .arg(&alertd.socket)
+            .args(["send", "BackupFailed", "host=db1", "job=nightly"])
+            .args(rest)
+            .output()
+            .expect("alertctl is built");
+        (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    let (code, said) = send(&["-m", "no backup since Tuesday"]);
+    assert_eq!((code, &*said), (Some(0), "taken: incident #1; `alertctl why` shows who is told\n"));
+
+    let posted = json!([
+        { "labels": { "alertname": "Disk", "instance": "web1:9100", "severity": "warning" },
+          "annotations": { "summary": "97 % full" }, "generatorURL": "http://prometheus.example/g" },
+        { "labels": {} },
+    ]);
+    let (status, error) = alertd.refused(Method::POST, "/api/v2/alerts", Some(&posted)).await;
+    assert!(
+        status == 400 && error.contains("alert 2: an alert needs at least one label"),
+        "{status} {error}"
+    );
+    let firing: Vec<Value> =
+        alertd.client.get("/api/v2/alerts?filter=alertname%3DDisk&active=true").await.expect("it answers");
+    assert_eq!(firing.len(), 1, "what is right of a post is taken: {firing:?}");
+    let labels = json!({ "alertname": "Disk", "instance": "web1:9100", "severity": "warning" });
+    assert_eq!((&firing[0]["labels"], &firing[0]["status"]["state"]), (&labels, &json!("active")));
+    assert_eq!(firing[0]["receivers"], json!([{ "name": "local" }]));
+    let groups: Vec<Value> = alertd.client.get("/api/v2/alerts/groups").await.expect("it answers");
+    assert_eq!(groups.len(), 2);
+    let status = alertd.status().await;
+    let titles: Vec<_> = status.incidents.iter().map(|incident| incident.title.as_str()).collect();
+    let expected = ["CRITICAL db1/BackupFailed: no backup since Tuesday", "WARNING web1/Disk: 97 % full"];
+    assert_eq!(titles, expected);
+
+    let (code, said) = send(&["--ok"]);
+    assert!(code == Some(0) && said.starts_with("taken: it is well again"), "{said}");
+    assert_eq!(alertd.status().await.incidents.len(), 1);
+    let (code, said) = send(&["nonsense"]);
+    assert!(code == Some(2) && said.contains("\"nonsense\" is not a label"), "{said}");
+    let (_, error) = alertd.refused(Method::GET, "/api/v2/alerts?active=maybe", None).await;
+    assert!(error.contains("true or false"), "{error}");
+}
