@@ -123,7 +123,7 @@ async fn a_new_key_leaves_old_links_good_until_it_is_taken_out_and_a_link_ends()
     let mut host = Host::new();
     let Some(mails) = MailServer::start(host.folder()) else { return };
     let web = free_port();
-    host.start_alertd(&config(mails.port, web).replace("[[route]]", "link_lifetime = \"8s\"\n\n[[route]]"));
+    host.start_alertd(&config(mails.port, web).replace("[[route]]", "link_lifetime = \"15s\"\n\n[[route]]"));
     let key = host.path("alertd/ack-link.key");
     host.report("web1", "disk", State::Critical, 1).await;
     wait_for("the mail", || mails.mails().len() == 1);
