@@ -1,8 +1,9 @@
 //! Bytes of entries, in places as long as they are: no allocator between us and a hundred thousand small blocks.
 //!
 //! An allocator adds eight bytes to each block, rounds it up to sixteen, and cannot give back a page on which one of them
-//! lives on. Here blocks of like length (steps of [`STEP`] bytes) share pieces of [`PIECE`], and a place that is given back is the
-//! next to be taken. What is longer than [`SHORT_MAX`] is left to the allocator, for which it is long enough.
+//! lives on. Here blocks of like length (steps of [`STEP`] bytes) share pieces of [`PIECE`]. A piece without blocks is given back:
+//! what is evicted together came together, so a flood of names of one length leaves room for those of another. What is
+//! longer than [`SHORT_MAX`] is left to the allocator, for which it is long enough.
 
 /// Where a block is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,14 @@ impl Block {
 const STEP: usize = 8;
 const KIND_BITS: u32 = 6;
 const SHORT_MAX: usize = STEP * ((1 << KIND_BITS) - 1);
-const PIECE: usize = 16;
+/// As many as [`Piece::free`] has bits.
+const PIECE: usize = u16::BITS as usize;
 
 /// Memory that a block of `len` bytes takes, with its share of what leads to it.
 pub(super) fn cost(len: usize) -> usize {
-    // A pointer and a length to a piece, in a list that may just have doubled; the allocator's own with each piece.
-    const SHARE: usize = 2 * 16 / PIECE + 1;
-    const LONG_SHARE: usize = 2 * 16 + 16;
+    // Lists may just have doubled; and the allocator's own with each piece.
+    const SHARE: usize = 2 * size_of::<Piece>() / PIECE + 1;
+    const LONG_SHARE: usize = 2 * size_of::<Box<[u8]>>() + 16;
     if kind_of(len) == LONG { len + LONG_SHARE } else { len.next_multiple_of(STEP) + SHARE }
 }
 
@@ -53,40 +55,76 @@ pub(super) struct Blocks {
     short: Vec<Short>,
 }
 
-/// Blocks of one kind: each piece has [`PIECE`] of them.
-#[derive(Default)]
-struct Short {
-    pieces: Vec<Box<[u8]>>,
-    places: Places,
-}
-
 #[derive(Default)]
 struct Long {
     blocks: Vec<Box<[u8]>>,
-    places: Places,
+    free: Vec<u32>,
 }
 
-/// Which places are free: those behind `used`, and those that were given back.
+/// Blocks of one kind.
 #[derive(Default)]
-struct Places {
-    used: usize,
-    back: Vec<u32>,
+struct Short {
+    pieces: Vec<Piece>,
+    /// Pieces with free places, and some that were given back since; each once ([`Piece::listed`]).
+    open: Vec<u32>,
+    /// Pieces that were given back.
+    gone: Vec<u32>,
 }
 
-impl Places {
-    fn take(&mut self) -> usize {
-        if let Some(place) = self.back.pop() {
-            return place as usize;
+#[derive(Default)]
+struct Piece {
+    /// Nothing of one that was given back.
+    bytes: Box<[u8]>,
+    /// A bit for each place.
+    free: u16,
+    /// It is in [`Short::open`].
+    listed: bool,
+}
+
+impl Short {
+    /// A free place; its piece has memory for blocks of `len` bytes.
+    fn take(&mut self, len: usize) -> usize {
+        loop {
+            let Some(&number) = self.open.last() else { return self.begin_piece(len) };
+            let piece = &mut self.pieces[number as usize];
+            if piece.free == 0 || piece.bytes.is_empty() {
+                piece.listed = false;
+                self.open.pop();
+                continue;
+            }
+            let place = piece.free.trailing_zeros();
+            piece.free &= piece.free - 1;
+            return number as usize * PIECE + place as usize;
         }
-        self.used += 1;
-        self.used - 1
+    }
+
+    fn begin_piece(&mut self, len: usize) -> usize {
+        let number = self.gone.pop().unwrap_or_else(|| {
+            self.pieces.push(Piece::default());
+            u32::try_from(self.pieces.len() - 1).unwrap_or(u32::MAX)
+        });
+        let piece = &mut self.pieces[number as usize];
+        piece.bytes = vec![0; PIECE * len].into();
+        piece.free = !1;
+        self.list(number);
+        number as usize * PIECE
+    }
+
+    fn list(&mut self, number: u32) {
+        if !std::mem::replace(&mut self.pieces[number as usize].listed, true) {
+            self.open.push(number);
+        }
     }
 
     fn give_back(&mut self, place: usize) {
-        self.back.extend(u32::try_from(place));
-        // A flood that is over gives its memory back.
-        if self.back.len() < self.back.capacity() / 4 {
-            self.back.shrink_to(self.back.len() * 2);
+        let Ok(number) = u32::try_from(place / PIECE) else { return };
+        let Some(piece) = self.pieces.get_mut(number as usize) else { return };
+        piece.free |= 1 << (place % PIECE);
+        if piece.free == u16::MAX {
+            piece.bytes = Box::default();
+            self.gone.push(number);
+        } else {
+            self.list(number);
         }
     }
 }
@@ -96,7 +134,7 @@ impl Blocks {
     pub(super) fn add(&mut self, bytes: &[u8]) -> Block {
         let kind = kind_of(bytes.len());
         if kind == LONG {
-            let place = self.long.places.take();
+            let place = self.long.free.pop().map_or(self.long.blocks.len(), |place| place as usize);
             match self.long.blocks.get_mut(place) {
                 Some(free) => *free = bytes.into(),
                 None => self.long.blocks.push(bytes.into()),
@@ -106,35 +144,40 @@ impl Blocks {
         if self.short.len() < kind {
             self.short.resize_with(kind, Short::default);
         }
-        let short = &mut self.short[kind - 1];
-        let place = short.places.take();
-        if place / PIECE == short.pieces.len() {
-            short.pieces.push(vec![0; PIECE * STEP * kind].into());
-        }
-        let start = place % PIECE * STEP * kind;
-        short.pieces[place / PIECE][start..start + bytes.len()].copy_from_slice(bytes);
-        Block::new(kind, place)
+        let block = Block::new(kind, self.short[kind - 1].take(STEP * kind));
+        self.write(block, bytes);
+        block
     }
 
     /// Puts other bytes in the place of a block, which may move.
     pub(super) fn replace(&mut self, block: Block, bytes: &[u8]) -> Block {
+        if block.kind() != LONG && kind_of(bytes.len()) == block.kind() {
+            self.write(block, bytes);
+            return block;
+        }
         self.give_back(block);
-        // The place that was given back last is taken first: a block of the same kind stays.
         self.add(bytes)
     }
 
+    /// `bytes` are of the kind of this block, which is a short one.
+    fn write(&mut self, block: Block, bytes: &[u8]) {
+        let (kind, place) = (block.kind(), block.place());
+        let start = place % PIECE * STEP * kind;
+        self.short[kind - 1].pieces[place / PIECE].bytes[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
     pub(super) fn give_back(&mut self, block: Block) {
-        if block.kind() == LONG {
-            if let Some(long) = self.long.blocks.get_mut(block.place()) {
-                *long = Box::default();
-                self.long.places.give_back(block.place());
+        if block.kind() != LONG {
+            if let Some(short) = self.short.get_mut(block.kind() - 1) {
+                short.give_back(block.place());
             }
-        } else if let Some(short) = self.short.get_mut(block.kind() - 1) {
-            short.places.give_back(block.place());
+        } else if let Some(long) = self.long.blocks.get_mut(block.place()) {
+            *long = Box::default();
+            self.long.free.extend(u32::try_from(block.place()));
         }
     }
 
-    /// The first `len` bytes of a block; fewer if it never had as many.
+    /// The first `len` bytes of a block; nothing if it never had as many.
     pub(super) fn get(&self, block: Block, len: usize) -> &[u8] {
         let (kind, place) = (block.kind(), block.place());
         let found = if kind == LONG {
@@ -142,9 +185,16 @@ impl Blocks {
         } else {
             let start = place % PIECE * STEP * kind;
             let piece = self.short.get(kind - 1).and_then(|short| short.pieces.get(place / PIECE));
-            piece.and_then(|piece| piece.get(start..start + len))
+            piece.and_then(|piece| piece.bytes.get(start..start + len))
         };
         found.unwrap_or_default()
+    }
+
+    /// Bytes of memory that hold blocks, or could.
+    #[cfg(test)]
+    fn allocated(&self) -> usize {
+        let short = self.short.iter().flat_map(|short| &short.pieces).map(|piece| piece.bytes.len());
+        short.chain(self.long.blocks.iter().map(|long| long.len())).sum()
     }
 }
 
@@ -170,6 +220,32 @@ mod tests {
         assert_eq!((blocks.get(second, 64), blocks.get(kept, 60)), (&*bytes(64, 4), &*bytes(60, 1)));
     }
 
+    /// A stranger who makes answers of every length, one after the other, in the place of others.
+    #[test]
+    fn memory_of_one_length_is_there_for_another() {
+        let mut blocks = Blocks::default();
+        let mut kept = std::collections::VecDeque::new();
+        let mut most = 0;
+        for len in (20..500).chain([2_000]) {
+            for _ in 0..200 {
+                kept.push_back((blocks.add(&bytes(len, 1)), len));
+                if kept.len() > 1_000 {
+                    blocks.give_back(kept.pop_front().unwrap().0);
+                }
+                let live: usize = kept.iter().map(|(_, len)| len).sum();
+                // A piece of each of the kinds that are in use may be nearly empty.
+                assert!(
+                    blocks.allocated() <= live * 5 / 4 + 12 * PIECE * SHORT_MAX,
+                    "{live}: {}",
+                    blocks.allocated()
+                );
+                most = most.max(blocks.allocated());
+            }
+        }
+        kept.drain(..).for_each(|(block, _)| blocks.give_back(block));
+        assert_eq!(blocks.allocated(), 0, "all is given back, after {most} bytes");
+    }
+
     proptest! {
         /// Whatever is added, changed and given back: each block has the bytes that it was given last.
         #[test]
@@ -193,6 +269,7 @@ mod tests {
                 for (block, bytes) in &kept {
                     prop_assert_eq!(blocks.get(*block, bytes.len()), &**bytes);
                 }
+                prop_assert!(blocks.short.iter().all(|short| short.open.len() <= short.pieces.len()));
             }
         }
     }
