@@ -28,7 +28,8 @@ fn a_wrong_config_is_refused_with_every_problem_its_place_and_what_was_meant() {
         lines[1].contains("alertd.toml:3:10: there is no policy \"oncal\"; did you mean \"oncall\"?"),
         "{said}"
     );
-    assert!(lines[2].contains("there is no receiver \"pagr\"; did you mean \"pager\"?"), "{said}");
+    let third = "alertd.toml:5:21: there is no receiver, user or schedule \"pagr\"; did you mean \"pager\"?";
+    assert!(lines[2].contains(third), "{said}");
 }
 
 #[test]
