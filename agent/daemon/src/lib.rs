@@ -2,6 +2,7 @@
 //!
 //! | module | promise |
 //! | --- | --- |
+//! | [`bounded`] | a listener that nobody can use up |
 //! | [`config`] | TOML files in, one typed value or *every* problem at once, each with file, line, column, suggestion |
 //! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in configs and on command lines |
 //! | [`logging`] | one line an event on stderr, with a priority the journal understands |
@@ -11,6 +12,7 @@
 //!
 //! It knows nothing of checks, DNS or alerts, and holds no state between calls.
 
+pub mod bounded;
 pub mod config;
 pub mod duration;
 pub mod logging;

@@ -7,9 +7,6 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,7 +14,7 @@ use axum::{
     Router,
     extract::connect_info::Connected,
     http::{Method, Request, StatusCode, header},
-    serve::{IncomingStream, Listener},
+    serve::IncomingStream,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -25,11 +22,11 @@ use hyper_util::rt::TokioIo;
 use nix::unistd::{Uid, User};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream, unix::SocketAddr},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, timeout},
+    net::{UnixListener, UnixStream},
+    time::timeout,
 };
+
+use crate::bounded::Bounded;
 
 /// Who is at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +45,9 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        match stream.io().stream.peer_cred() {
+impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
+        match stream.io().stream().peer_cred() {
             Ok(peer) => Self { uid: peer.uid(), pid: peer.pid() },
             // A peer that is gone already: nobody, who may do nothing.
             Err(_) => Self { uid: u32::MAX, pid: None },
@@ -86,7 +83,7 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 /// Serves `router` until the returned future is dropped or fails.
 pub async fn serve(listener: UnixListener, router: Router) -> io::Result<()> {
-    let bounded = Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let bounded = Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES);
     axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
 }
 
@@ -94,64 +91,6 @@ pub async fn serve(listener: UnixListener, router: Router) -> io::Result<()> {
 pub const CONNECTIONS_MAX: usize = 128;
 /// Our own clients make one request a connection; the slowest answer (a test message) takes less.
 pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
-
-/// Accepts no more than there are places.
-struct Bounded {
-    listener: UnixListener,
-    places: Arc<Semaphore>,
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, end: Box::pin(tokio::time::sleep(CONNECTION_LIVES)), _place: place }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A stream that holds its place, and fails to read once its time is over.
-struct Connection {
-    stream: UnixStream,
-    end: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        to: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, to)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, from)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
 
 /// The calling end. One connection a request: calls are rare and the socket is local.
 #[derive(Debug, Clone)]
@@ -290,8 +229,8 @@ mod tests {
     async fn idle_callers_take_all_places_but_no_more_and_one_that_leaves_makes_room() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
-        let places = Arc::new(Semaphore::new(2));
-        let bounded = Bounded { listener: bind(&path, 0o600).unwrap(), places: Arc::clone(&places) };
+        let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, CONNECTION_LIVES);
+        let places = bounded.places();
         let router = Router::new().route("/", get(|| async { Json(1) }));
         tokio::spawn(async move {
             axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
