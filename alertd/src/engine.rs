@@ -54,6 +54,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() - 5);
 const BEAT: Duration = Duration::from_secs(2);
 /// As far as somebody may look ahead at once.
 const ON_CALL_MAX: Duration = Duration::from_hours(35 * 24);
+/// To count everything that fires takes as long as there is much of it.
+const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(6);
 /// At the end, for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -127,6 +129,7 @@ pub struct Engine<D> {
     notices: Vec<String>,
     keep_history: Duration,
     next_prune: Timestamp,
+    next_gauges: Timestamp,
 }
 
 /// What the loop is told besides inputs.
@@ -146,7 +149,7 @@ impl<D: Deliver> Engine<D> {
         keep_history: Duration,
         notice: Option<String>,
     ) -> Self {
-        let next_prune = clock.now().0;
+        let (next_prune, _) = clock.now();
         Self {
             core,
             writer,
@@ -158,6 +161,7 @@ impl<D: Deliver> Engine<D> {
             notices: notice.into_iter().collect(),
             keep_history,
             next_prune,
+            next_gauges: next_prune,
         }
     }
 
@@ -211,13 +215,11 @@ impl<D: Deliver> Engine<D> {
             self.next_prune = later(now, PRUNE_INTERVAL);
             self.writer.prune(now.saturating_sub(self.keep_history).unwrap_or(Timestamp::MIN));
         }
-        let sizes = self.core.sizes();
-        metrics::state(
-            sizes,
-            &self.core.outbox_status(),
-            self.writer.trouble().is_none(),
-            self.writer.behind(),
-        );
+        metrics::store(self.writer.trouble().is_none(), self.writer.behind());
+        if now >= self.next_gauges || later(now, GAUGES_INTERVAL) < self.next_gauges {
+            self.next_gauges = later(now, GAUGES_INTERVAL);
+            metrics::state(self.core.sizes(), &self.core.outbox_status());
+        }
         systemd::alive();
     }
 

@@ -148,14 +148,19 @@ impl Incident {
         Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
     }
 
-    /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over.
-    pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) {
+    /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over. True if that is earlier
+    /// than what was planned.
+    pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) -> bool {
         let soon = later(now, self.timing.group_wait);
         let at = match self.last_flush {
             Some(last) if !urgent => soon.max(later(last, self.timing.group_interval)),
             _ => soon,
         };
-        self.flush_at = Some(self.flush_at.map_or(at, |planned| planned.min(at)));
+        let earlier = self.flush_at.is_none_or(|planned| at < planned);
+        if earlier {
+            self.flush_at = Some(at);
+        }
+        earlier
     }
 
     /// Takes the ack away; the policy begins again.

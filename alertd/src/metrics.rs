@@ -71,7 +71,7 @@ pub fn commit(rows: usize, seconds: f64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is an f64; no count here comes near 2^52")]
-pub fn state(sizes: Sizes, outbox: &OutboxStatus, store_up: bool, behind: usize) {
+pub fn state(sizes: Sizes, outbox: &OutboxStatus) {
     for (name, value) in [
         (ALERTS, sizes.firing),
         (INCIDENTS, sizes.incidents),
@@ -80,8 +80,6 @@ pub fn state(sizes: Sizes, outbox: &OutboxStatus, store_up: bool, behind: usize)
         (SILENT, sizes.silent),
         (SILENCES, sizes.silences),
         (FAILING, sizes.failing),
-        (STORE_UP, usize::from(store_up)),
-        (STORE_BEHIND, behind),
     ] {
         gauge!(name).set(value as f64);
     }
@@ -89,6 +87,12 @@ pub fn state(sizes: Sizes, outbox: &OutboxStatus, store_up: bool, behind: usize)
     gauge!(OUTBOX, "state" => "leased").set(outbox.leased as f64);
     let oldest = outbox.oldest_at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0);
     gauge!(OUTBOX_OLDEST).set(oldest);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is an f64; no count here comes near 2^52")]
+pub fn store(up: bool, behind: usize) {
+    gauge!(STORE_UP).set(if up { 1.0 } else { 0.0 });
+    gauge!(STORE_BEHIND).set(behind as f64);
 }
 
 pub fn timer_lag(seconds: f64) {

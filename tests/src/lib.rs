@@ -19,11 +19,13 @@
 //! | [`plain_cache`] | what most hosts have, for comparison |
 //! | [`drill`] | the outage drills and their scores |
 //! | [`bench`] | the benchmarks beside real peers |
+//! | [`crash`] | alertd killed while alerts flow, and whether anything was lost or told twice |
 //! | [`herd`] | many hosts that come back to one weak upstream, in virtual time |
 
 pub mod authority;
 pub mod bench;
 pub mod certificates;
+pub mod crash;
 pub mod dns_client;
 pub mod dns_message;
 pub mod dns_world;

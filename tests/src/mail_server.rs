@@ -146,6 +146,11 @@ impl MailServer {
         files.into_iter().map(|path| Mail { text: read(path) }).collect()
     }
 
+    /// Where it puts what has arrived.
+    pub fn maildir(&self) -> &Path {
+        &self.maildir
+    }
+
     /// What the server logged.
     pub fn log(&self) -> String {
         self.process.log()

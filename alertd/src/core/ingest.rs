@@ -204,8 +204,8 @@ impl Core {
             self.raise(own, now);
             // It is worse than anything that its services said before, and does not wait for `group_interval`.
             for number in self.numbers_of(&key) {
-                if let Some(incident) = self.incidents.get_mut(&number) {
-                    incident.plan_flush(true, now);
+                if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
+                    self.dirty.incidents.insert(number);
                 }
             }
         }
@@ -270,16 +270,19 @@ impl Core {
     fn on_member_moved(&mut self, number: u64, change: Move, now: Timestamp) {
         let Some(incident) = self.incidents.get_mut(&number) else { return };
         self.touched.insert(number);
-        match change {
+        let planned = match change {
             Move::Reworded | Move::Unchanged => return,
             Move::Fired | Move::Eased | Move::Resolved => incident.plan_flush(false, now),
             Move::Worsened => incident.plan_flush(true, now),
+        };
+        if planned {
+            self.dirty.incidents.insert(number);
         }
-        self.dirty.incidents.insert(number);
         let ended = incident.ack.as_ref().and_then(|ack| ack.ended_by(change));
         if ended.is_some()
             && let Some(ack) = incident.end_ack(Cause::AckOutdated, now)
         {
+            self.dirty.incidents.insert(number);
             let text = format!("the ack of {} ended: a state changed", ack.author);
             self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
         }

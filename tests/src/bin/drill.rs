@@ -1,4 +1,5 @@
-//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json] [--svg DIR]`, `drill herd`.
+//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json] [--svg DIR]`, `drill herd`; and
+//! `drill crash`, a real alertd killed in real time.
 //! Exit code 1 if a promise is broken.
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -6,6 +7,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use dogwatch_tests::{
+    crash::campaign,
     drill::{self, Table},
     herd,
 };
@@ -49,6 +51,28 @@ enum Which {
         #[arg(long)]
         json: bool,
     },
+    /// A real alertd killed (SIGKILL) at random while alerts flow to real HTTP and SMTP receivers; a thousand kills take about
+    /// fifteen minutes
+    Crash {
+        #[arg(long, default_value_t = 1_000)]
+        kills: u32,
+        #[arg(long, default_value_t = 400)]
+        hosts: u32,
+        /// Changes of state a second, over all hosts.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// The longest time between two kills, ms.
+        #[arg(long, default_value_t = 1_500)]
+        life_ms: u64,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// No mail server: by webhook only.
+        #[arg(long)]
+        no_mail: bool,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -88,6 +112,10 @@ fn main() -> Result<ExitCode> {
         Which::D5(options) => (Some("d5"), options),
         Which::D6(options) => (Some("d6"), options),
         Which::Herd { hosts, seed, svg, json } => return run_herd(hosts, seed, svg, json),
+        Which::Crash { kills, hosts, rate, life_ms, seed, no_mail, json } => {
+            let plan = campaign::Plan { kills, hosts, rate, life_ms, seed, mail: !no_mail };
+            return run_crash(&plan, json);
+        }
     };
     let drills: Vec<_> =
         drill::all().into_iter().filter(|drill| name.is_none_or(|name| drill.name == name)).collect();
@@ -136,4 +164,14 @@ fn run_herd(hosts: u32, seed: u64, svg: Option<PathBuf>, json: bool) -> Result<E
         print!("{}", herd::Report(plan, &[&naive, &governed]));
     }
     Ok(if governed.kept_upright() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_crash(plan: &campaign::Plan, json: bool) -> Result<ExitCode> {
+    let report = campaign::run(plan, &|line| eprintln!("  {line} …"))?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,0 +1,11 @@
+//! alertd killed again and again while alerts flow: what its receivers heard, and whether anything was lost or told twice.
+//!
+//! | module | what it gives |
+//! | --- | --- |
+//! | [`heard`] | the receivers' far ends: HTTP, and a real mail server's maildir; each notification counted by its id |
+//! | [`victim`] | alertd with its files, and agents as far as alertd can see |
+//! | [`campaign`] | both together, with a rate and a number of kills |
+
+pub mod campaign;
+pub mod heard;
+pub mod victim;
