@@ -3,19 +3,69 @@
 //! An alert fires while its service has a hard problem or flaps. Applying the same state twice changes nothing. A
 //! resolved alert stays until the incidents that it belongs to are over, for their recovery has to name it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{external::External, matcher::Labels, notify::NotifiedAlert};
 
-/// Which alert. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct AlertKey {
+/// Which alert: by agent, then by service. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`). A key
+/// stands in many tables; its words are kept once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AlertKey(Arc<KeyParts>);
+
+#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyParts {
     pub agent: String,
     pub service: String,
+}
+
+impl AlertKey {
+    pub fn new(agent: impl Into<String>, service: impl Into<String>) -> Self {
+        Self(Arc::new(KeyParts { agent: agent.into(), service: service.into() }))
+    }
+}
+
+impl Deref for AlertKey {
+    type Target = KeyParts;
+
+    fn deref(&self) -> &KeyParts {
+        &self.0
+    }
+}
+
+impl Ord for AlertKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
+        self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
+    }
+}
+
+impl PartialOrd for AlertKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Serialize for AlertKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AlertKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Arc::new(KeyParts::deserialize(deserializer)?)))
+    }
 }
 
 /// What a receiver is told of a service's state. A flapping service has no state worth telling.
@@ -52,6 +102,9 @@ impl Claim {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
+    /// Its row in the store, in the order in which alerts first fire.
+    #[serde(skip)]
+    pub row: u64,
     pub labels: Labels,
     pub annotations: Labels,
     pub state: State,
@@ -128,29 +181,38 @@ pub enum Ending {
 
 #[derive(Debug, Default)]
 pub struct AlertTable {
-    alerts: BTreeMap<AlertKey, Alert>,
+    /// Shared with the commit that writes them.
+    alerts: BTreeMap<AlertKey, Arc<Alert>>,
+    last_row: u64,
 }
 
 impl AlertTable {
     pub fn get(&self, key: &AlertKey) -> Option<&Alert> {
-        self.alerts.get(key)
+        self.alerts.get(key).map(Arc::as_ref)
     }
 
     pub fn get_mut(&mut self, key: &AlertKey) -> Option<&mut Alert> {
-        self.alerts.get_mut(key)
+        self.alerts.get_mut(key).map(Arc::make_mut)
+    }
+
+    /// As it is now.
+    pub fn share(&self, key: &AlertKey) -> Option<Arc<Alert>> {
+        self.alerts.get(key).cloned()
     }
 
     /// Puts back what the store kept.
     pub fn restore(&mut self, key: AlertKey, alert: Alert) {
-        self.alerts.insert(key, alert);
+        self.last_row = self.last_row.max(alert.row);
+        self.alerts.insert(key, Arc::new(alert));
     }
 
-    pub fn forget(&mut self, key: &AlertKey) {
-        self.alerts.remove(key);
+    /// Returns the row that is to go.
+    pub fn forget(&mut self, key: &AlertKey) -> Option<u64> {
+        Some(self.alerts.remove(key)?.row)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
-        self.alerts.iter()
+        self.alerts.iter().map(|(key, alert)| (key, alert.as_ref()))
     }
 
     pub fn firing_count(&self) -> usize {
@@ -159,8 +221,9 @@ impl AlertTable {
 
     /// All alerts of one agent, alertd's own of it included.
     pub fn of_agent<'a>(&'a self, agent: &'a str) -> impl Iterator<Item = (&'a AlertKey, &'a Alert)> {
-        let first = AlertKey { agent: agent.to_owned(), service: String::new() };
-        self.alerts.range(first..).take_while(move |(key, _)| key.agent == agent)
+        let first = AlertKey::new(agent, "");
+        let them = self.alerts.range(first..).take_while(move |(key, _)| key.agent == agent);
+        them.map(|(key, alert)| (key, alert.as_ref()))
     }
 
     /// The digest of what is believed of `agent`, to be compared with the one in its heartbeat.
@@ -174,30 +237,31 @@ impl AlertTable {
     }
 
     /// Takes what is reported of one service; `host` becomes a label beside the reported ones.
-    pub fn apply(&mut self, key: &AlertKey, host: &str, report: &ServiceState, now: Timestamp) -> Move {
+    pub fn apply(&mut self, key: &AlertKey, host: &str, report: ServiceState, now: Timestamp) -> Move {
         let claim = Claim::of(report.state, report.flapping);
         let Some(old) = self.alerts.get_mut(key) else {
             if claim.is_some() {
-                self.alerts.insert(key.clone(), new_alert(host, report));
+                self.last_row += 1;
+                let alert = Alert { row: self.last_row, ..new_alert(host, report) };
+                self.alerts.insert(key.clone(), Arc::new(alert));
                 return Move::Fired;
             }
             return Move::Unchanged;
         };
-        let (before, mut new) = (old.claim(), new_alert(host, report));
-        new.incidents = std::mem::take(&mut old.incidents);
-        new.external.clone_from(&old.external);
-        new.resolved_at = match (before, claim) {
-            (Some(_), None) => Some(now),
-            (None, None) => old.resolved_at,
-            (_, Some(_)) => None,
-        };
+        let before = old.claim();
         if claim.is_none() && before.is_none() {
             // Words of a service that is well are nobody's business.
-            old.incidents = new.incidents;
             return Move::Unchanged;
         }
-        let reworded = *old != Alert { incidents: BTreeSet::new(), ..new.clone() };
-        *old = new;
+        let mut new = new_alert(host, report);
+        new.row = old.row;
+        new.incidents.clone_from(&old.incidents);
+        new.external.clone_from(&old.external);
+        new.resolved_at = claim.is_none().then_some(now);
+        let reworded = **old != new;
+        if reworded {
+            *old = Arc::new(new);
+        }
         match (before, claim) {
             (None, Some(_)) => Move::Fired,
             (Some(_), None) => Move::Resolved,
@@ -210,7 +274,7 @@ impl AlertTable {
 
     /// Resolves an alert without a report.
     pub fn resolve(&mut self, key: &AlertKey, ending: Ending, now: Timestamp) -> Move {
-        match self.alerts.get_mut(key) {
+        match self.get_mut(key) {
             Some(alert) if alert.resolved_at.is_none() => {
                 alert.resolved_at = Some(now);
                 alert.summary = match ending {
@@ -230,18 +294,19 @@ impl AlertTable {
     }
 }
 
-fn new_alert(host: &str, report: &ServiceState) -> Alert {
-    let mut labels: Labels = report.labels.iter().take(limits::LABELS_MAX).map(cut_pair).collect();
-    labels.insert("host".into(), cut(host, NAME_BYTES_MAX));
-    labels.insert("service".into(), cut(&report.service, NAME_BYTES_MAX));
+fn new_alert(host: &str, report: ServiceState) -> Alert {
+    let mut labels = cut_pairs(report.labels);
+    labels.insert("host".into(), cut(host.to_owned(), NAME_BYTES_MAX));
+    labels.insert("service".into(), cut(report.service, NAME_BYTES_MAX));
     Alert {
+        row: 0,
         labels,
-        annotations: report.annotations.iter().take(limits::LABELS_MAX).map(cut_pair).collect(),
+        annotations: cut_pairs(report.annotations),
         state: report.state,
         flapping: report.flapping,
-        summary: cut(&report.summary, limits::SUMMARY_BYTES_MAX),
-        detail: cut(&report.detail, limits::DETAIL_BYTES_MAX),
-        perfdata: cut(&report.perfdata, limits::DETAIL_BYTES_MAX),
+        summary: cut(report.summary, limits::SUMMARY_BYTES_MAX),
+        detail: cut(report.detail, limits::DETAIL_BYTES_MAX),
+        perfdata: cut(report.perfdata, limits::DETAIL_BYTES_MAX),
         since: report.since,
         resolved_at: None,
         incidents: BTreeSet::new(),
@@ -252,14 +317,21 @@ fn new_alert(host: &str, report: &ServiceState) -> Alert {
 /// Bytes of a host's, a service's or a label's name.
 pub const NAME_BYTES_MAX: usize = 256;
 
-fn cut_pair((name, value): (&String, &String)) -> (String, String) {
-    (cut(name, NAME_BYTES_MAX), cut(value, limits::SUMMARY_BYTES_MAX))
+fn cut_pairs(labels: Labels) -> Labels {
+    let fits = |(name, value): (&String, &String)| {
+        name.len() <= NAME_BYTES_MAX && value.len() <= limits::SUMMARY_BYTES_MAX
+    };
+    if labels.len() <= limits::LABELS_MAX && labels.iter().all(fits) {
+        return labels;
+    }
+    let pair = |(name, value)| (cut(name, NAME_BYTES_MAX), cut(value, limits::SUMMARY_BYTES_MAX));
+    labels.into_iter().take(limits::LABELS_MAX).map(pair).collect()
 }
 
 /// At most `max` bytes of `text`, whole characters, `…` where something is missing.
-fn cut(text: &str, max: usize) -> String {
+fn cut(text: String, max: usize) -> String {
     if text.len() <= max {
-        return text.to_owned();
+        return text;
     }
     let end = text.floor_char_boundary(max.saturating_sub('…'.len_utf8()));
     format!("{}…", &text[..end])
@@ -292,10 +364,10 @@ mod tests {
     }
 
     fn moves(reports: &str) -> String {
-        let key = AlertKey { agent: "a".into(), service: "disk".into() };
+        let key = AlertKey::new("a", "disk");
         let mut table = AlertTable::default();
         let letter =
-            |report_letter| match table.apply(&key, "web1", &report(report_letter), Timestamp::UNIX_EPOCH) {
+            |report_letter| match table.apply(&key, "web1", report(report_letter), Timestamp::UNIX_EPOCH) {
                 Move::Fired => '!',
                 Move::Worsened => '^',
                 Move::Eased => 'v',
@@ -316,12 +388,12 @@ mod tests {
     #[test]
     fn the_digest_is_the_one_that_the_agent_makes() {
         let mut table = AlertTable::default();
-        let key = |service: &str| AlertKey { agent: "a".into(), service: service.into() };
-        table.apply(&key("disk"), "web1", &report('C'), Timestamp::UNIX_EPOCH);
-        table.apply(&key("load"), "web1", &report('f'), Timestamp::UNIX_EPOCH);
-        table.apply(&key("swap"), "web1", &report('W'), Timestamp::UNIX_EPOCH);
-        table.apply(&key("swap"), "web1", &report('.'), Timestamp::UNIX_EPOCH);
-        table.apply(&key("@silent"), "web1", &report('C'), Timestamp::UNIX_EPOCH);
+        let key = |service: &str| AlertKey::new("a", service);
+        table.apply(&key("disk"), "web1", report('C'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("load"), "web1", report('f'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("swap"), "web1", report('W'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("swap"), "web1", report('.'), Timestamp::UNIX_EPOCH);
+        table.apply(&key("@silent"), "web1", report('C'), Timestamp::UNIX_EPOCH);
         let agents = [("load", State::Ok, true), ("disk", State::Critical, false)];
         assert_eq!(table.digest("a"), dogwatch_wire::digest(agents));
         assert_eq!(table.digest("b"), dogwatch_wire::digest([]));
@@ -329,7 +401,7 @@ mod tests {
 
     #[test]
     fn long_words_are_cut_at_a_character() {
-        let cut_text = cut(&"ä".repeat(1_000), 100);
+        let cut_text = cut("ä".repeat(1_000), 100);
         assert!(cut_text.len() <= 100 && cut_text.ends_with("ä…"), "{cut_text}");
     }
 }

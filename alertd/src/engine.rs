@@ -296,7 +296,7 @@ impl<D: Deliver> Engine<D> {
 
     fn on_posted(
         &mut self,
-        posted: &[Posted],
+        posted: Vec<Posted>,
         answer: Answer<Result<Vec<u64>, PostError>>,
         now: Timestamp,
     ) -> Owed {
@@ -378,7 +378,7 @@ impl<D: Deliver> Engine<D> {
                 drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
                 None
             }
-            Input::Posted(posted, answer) => Some(self.on_posted(&posted, answer, now)),
+            Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),
             Input::Alerts(answer) => {
                 drop(answer.send(self.core.alerts_v2(now)));
                 None

@@ -59,9 +59,9 @@ pub struct Reading {
 
 impl Posted {
     /// Checks and completes it. The error is for the sender.
-    pub fn read(&self, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
-        let labels: Labels =
-            self.labels.iter().filter(|(_, value)| !value.is_empty()).map(own_pair).collect();
+    pub fn read(self, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
+        let Self { mut labels, mut annotations, starts_at, ends_at, generator_url } = self;
+        labels.retain(|_, value| !value.is_empty());
         if labels.is_empty() {
             return Err("an alert needs at least one label with a value".into());
         }
@@ -79,32 +79,30 @@ impl Posted {
                  than {NAME_BYTES_MAX} bytes"
             ));
         }
-        let since = self.starts_at.or(self.ends_at).unwrap_or(now).min(now);
-        let ends_at = self.ends_at.unwrap_or_else(|| later(now, resolve_timeout));
+        let since = starts_at.or(ends_at).unwrap_or(now).min(now);
+        let ends_at = ends_at.unwrap_or_else(|| later(now, resolve_timeout));
         if ends_at < since {
             return Err("endsAt is before startsAt".into());
         }
         let host = labels.get("host").cloned().or_else(|| labels.get("instance").map(|it| host_of(it)));
         let service = labels.get("service").or_else(|| labels.get("alertname")).cloned();
         let added = ["host", "service"].iter().filter(|name| !labels.contains_key(**name));
-        let summary =
-            ["summary", "message", "description"].iter().find_map(|name| self.annotations.get(*name));
+        let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
         let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
         let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
         // As an annotation it may change without making another alert of it.
-        let severity = labels.get("severity").or_else(|| self.annotations.get("severity"));
-        let mut annotations = self.annotations.clone();
+        let severity = labels.get("severity").or_else(|| annotations.get("severity"));
+        let state = state_of(severity.map_or("", String::as_str));
         // Prometheus' mixins call it so.
         if let Some(runbook) = annotations.remove("runbook_url") {
             annotations.entry("runbook".into()).or_insert(runbook);
         }
-        let state = state_of(severity.map_or("", String::as_str));
         Ok(Reading {
-            key: AlertKey { agent: EXTERNAL.into(), service: format!("{:016x}", fingerprint(&labels)) },
+            key: AlertKey::new(EXTERNAL, format!("{:016x}", fingerprint(&labels))),
             host: host.unwrap_or_else(|| "external".into()),
             external: External {
                 ends_at,
-                generator_url: self.generator_url.chars().take(URL_CHARS_MAX).collect(),
+                generator_url: generator_url.chars().take(URL_CHARS_MAX).collect(),
                 added: added.map(|name| (*name).to_owned()).collect(),
             },
             report: ServiceState {
@@ -123,10 +121,6 @@ impl Posted {
 }
 
 const URL_CHARS_MAX: usize = 2_000;
-
-fn own_pair((name, value): (&String, &String)) -> (String, String) {
-    (name.clone(), value.clone())
-}
 
 /// `web1:9100` is an exporter on `web1`.
 fn host_of(instance: &str) -> String {

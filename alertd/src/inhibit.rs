@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn key(text: &str) -> AlertKey {
-        AlertKey { agent: "x".into(), service: text.into() }
+        AlertKey::new("x", text)
     }
 
     /// Which of the alerts that fire are muted.
@@ -220,7 +220,7 @@ mod tests {
         let mut update = |text: &str, fires: bool| {
             let labels = labels(text);
             let affected = inhibitor.update(&key(text), fires.then_some(&labels));
-            affected.into_iter().map(|key| key.service).collect::<Vec<_>>()
+            affected.into_iter().map(|key| key.service.clone()).collect::<Vec<_>>()
         };
         assert_eq!(update("t=1 e=1", true), [""; 0]);
         assert_eq!(update("t=1 e=2", true), [""; 0]);

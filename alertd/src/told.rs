@@ -84,7 +84,7 @@ mod tests {
     /// `a` warns, `A` is critical.
     fn claims(letters: &str) -> Claims {
         let one = |letter: char| {
-            let key = AlertKey { agent: "x".into(), service: letter.to_ascii_lowercase().into() };
+            let key = AlertKey::new("x", letter.to_ascii_lowercase());
             (key, if letter.is_ascii_uppercase() { Claim::Critical } else { Claim::Warning })
         };
         letters.chars().map(one).collect()

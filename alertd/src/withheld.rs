@@ -129,7 +129,7 @@ mod tests {
     fn rows_of_the_first_version_are_read() {
         let old = r#"{"withheld":[{"agent":"a1","service":"disk"}]}"#;
         let read: Holder = serde_json::from_str(old).unwrap();
-        let key = AlertKey { agent: "a1".into(), service: "disk".into() };
+        let key = AlertKey::new("a1", "disk");
         assert_eq!(read.withheld[&key].why, Why::Silenced);
         let again: Holder = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again.withheld, read.withheld);

@@ -367,11 +367,11 @@ pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
 }
 
 fn template_key(receiver: &str) -> AlertKey {
-    AlertKey { agent: OWN.into(), service: format!("@template {receiver}") }
+    AlertKey::new(OWN, format!("@template {receiver}"))
 }
 
 fn own_key(receiver: &str) -> AlertKey {
-    AlertKey { agent: OWN.into(), service: format!("@receiver {receiver}") }
+    AlertKey::new(OWN, format!("@receiver {receiver}"))
 }
 
 fn number_of(row: &Row) -> Option<u64> {

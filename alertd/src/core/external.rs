@@ -25,7 +25,7 @@ pub struct Taken {
 
 impl Core {
     /// Takes what can be taken.
-    pub fn on_posted(&mut self, posted: &[Posted], now: Timestamp) -> Taken {
+    pub fn on_posted(&mut self, posted: Vec<Posted>, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
             match posted.read(self.rules.resolve_timeout, now) {
@@ -58,7 +58,7 @@ impl Core {
         if let Some(old) = old {
             report.since = report.since.min(old.since);
         }
-        let change = self.alerts.apply(&key, &host, &report, now);
+        let change = self.alerts.apply(&key, &host, report, now);
         self.expect_again(&key, external);
         self.on_move(&key, change, Reason::Reported, now);
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn post(world: &mut World, alerts: &[Posted]) {
-        assert_eq!(world.core.on_posted(alerts, world.now).problems, Vec::<String>::new());
+        assert_eq!(world.core.on_posted(alerts.to_vec(), world.now).problems, Vec::<String>::new());
         world.turn(None);
     }
 
@@ -223,7 +223,7 @@ mod tests {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.now = later(world.now, MINUTE);
-        world.core.on_posted(&[posted("Disk")], world.now);
+        world.core.on_posted(vec![posted("Disk")], world.now);
         world.core.settle(world.now);
         assert_eq!(world.core.take_changes().len(), 0);
     }
@@ -257,7 +257,7 @@ mod tests {
     fn what_is_wrong_is_named_and_the_rest_is_taken() {
         let mut world = World::new(CONFIG, 1);
         let Taken { problems, incidents } =
-            world.core.on_posted(&[Posted::default(), posted("Disk")], world.now);
+            world.core.on_posted(vec![Posted::default(), posted("Disk")], world.now);
         assert_eq!(incidents, [1].into());
         world.turn(None);
         assert_eq!(problems.len(), 1);

@@ -113,9 +113,9 @@ impl Core {
     }
 
     fn on_report(&mut self, agent: &str, host: &str, report: &ServiceState, now: Timestamp) {
-        let key = AlertKey { agent: agent.into(), service: report.service.clone() };
+        let key = AlertKey::new(agent, report.service.clone());
         let was = self.firing_state(&key);
-        let change = self.alerts.apply(&key, host, report, now);
+        let change = self.alerts.apply(&key, host, report.clone(), now);
         self.on_move_from(&key, was, change, Reason::Reported, now);
     }
 
@@ -124,7 +124,7 @@ impl Core {
     }
 
     fn on_removed(&mut self, agent: &str, service: &str, now: Timestamp) {
-        let key = AlertKey { agent: agent.into(), service: service.into() };
+        let key = AlertKey::new(agent, service);
         let was = self.firing_state(&key);
         let change = self.alerts.resolve(&key, Ending::Unwatched, now);
         self.on_move_from(&key, was, change, Reason::Removed, now);
@@ -152,7 +152,7 @@ impl Core {
             agent.back_at = Some(now);
             self.dirty.agents.insert(id.to_owned());
             self.touch_services_of(id);
-            let key = AlertKey { agent: id.into(), service: SILENT.into() };
+            let key = AlertKey::new(id, SILENT);
             let change = self.alerts.resolve(&key, Ending::Well("the agent is heard again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
         }
@@ -191,7 +191,7 @@ impl Core {
             let since = agent.last_heard_at;
             self.dirty.agents.insert(id.clone());
             self.touch_services_of(&id);
-            let key = AlertKey { agent: id, service: SILENT.into() };
+            let key = AlertKey::new(id, SILENT);
             let own = OwnAlert {
                 key: key.clone(),
                 summary: format!("no word from the agent on {host} for {quiet_for}s"),
@@ -224,7 +224,7 @@ impl Core {
             labels: own.labels,
             annotations: Labels::new(),
         };
-        let change = self.alerts.apply(&own.key, &own.host, &report, now);
+        let change = self.alerts.apply(&own.key, &own.host, report, now);
         self.on_move(&own.key, change, own.reason, now);
     }
 
@@ -263,8 +263,14 @@ impl Core {
             self.on_member_moved(number, change, now);
         }
         if numbers.is_empty() {
-            self.alerts.forget(key);
+            self.forget(key);
         }
+    }
+
+    /// Nobody will ask for it any more.
+    pub(super) fn forget(&mut self, key: &AlertKey) {
+        self.dirty.alerts.remove(key);
+        self.dirty.gone_alerts.extend(self.alerts.forget(key));
     }
 
     fn on_member_moved(&mut self, number: u64, change: Move, now: Timestamp) {

@@ -20,6 +20,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -120,8 +121,9 @@ pub struct ReceiverRules {
 #[derive(Debug, Clone)]
 pub enum Change {
     Agent(String, Agent),
-    /// `None`: gone.
-    Alert(AlertKey, Option<Box<Alert>>),
+    Alert(AlertKey, Arc<Alert>),
+    /// By its row.
+    AlertGone(u64),
     Incident(Box<Incident>),
     Told {
         incident: u64,
@@ -230,6 +232,8 @@ struct Failing {
 struct Dirty {
     agents: BTreeSet<String>,
     alerts: BTreeSet<AlertKey>,
+    /// Rows of alerts that nobody will ask for any more.
+    gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
     told: BTreeSet<(u64, String)>,
     silences: Vec<Silence>,
@@ -406,9 +410,9 @@ impl Core {
                 changes.push(Change::Agent(id, agent.clone()));
             }
         }
+        changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
         for key in dirty.alerts {
-            let alert = self.alerts.get(&key).cloned().map(Box::new);
-            changes.push(Change::Alert(key, alert));
+            changes.extend(self.alerts.share(&key).map(|alert| Change::Alert(key, alert)));
         }
         for number in dirty.incidents {
             if let Some(incident) = self.incidents.get(&number) {

@@ -422,9 +422,10 @@ impl Core {
             let Some(alert) = self.alerts.get_mut(&key) else { continue };
             alert.incidents.remove(&incident.number);
             if alert.incidents.is_empty() && alert.resolved_at.is_some() {
-                self.alerts.forget(&key);
+                self.forget(&key);
+            } else {
+                self.dirty.alerts.insert(key);
             }
-            self.dirty.alerts.insert(key);
         }
     }
 

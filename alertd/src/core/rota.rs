@@ -271,7 +271,7 @@ impl Core {
 }
 
 fn own_key(schedule: &str) -> AlertKey {
-    AlertKey { agent: OWN.into(), service: format!("@schedule {schedule}") }
+    AlertKey::new(OWN, format!("@schedule {schedule}"))
 }
 
 fn text_of(one: &OverrideByHand) -> String {

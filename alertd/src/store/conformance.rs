@@ -1,5 +1,7 @@
 //! What every store promises, asked of each.
 
+use std::sync::Arc;
+
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
@@ -58,7 +60,7 @@ fn story() -> (World, Vec<Change>) {
 fn as_changes(loaded: Loaded) -> Vec<Change> {
     let mut changes = vec![Change::Counters(loaded.counters)];
     changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, agent)));
-    changes.extend(loaded.alerts.into_iter().map(|(key, alert)| Change::Alert(key, Some(Box::new(alert)))));
+    changes.extend(loaded.alerts.into_iter().map(|(key, alert)| Change::Alert(key, Arc::new(alert))));
     changes.extend(loaded.incidents.into_iter().map(|incident| Change::Incident(Box::new(incident))));
     changes.extend(loaded.told.into_iter().map(|(incident, receiver, told)| Change::Told {
         incident,
@@ -96,7 +98,7 @@ fn forgets_what_is_gone(mut store: impl Store) {
     let (world, everything) = story();
     store.commit(&everything).unwrap();
     let loaded = store.load(world.now).unwrap();
-    let gone: Vec<_> = loaded.alerts.into_iter().map(|(key, _)| Change::Alert(key, None)).collect();
+    let gone: Vec<_> = loaded.alerts.into_iter().map(|(_, alert)| Change::AlertGone(alert.row)).collect();
     store.commit(&gone).unwrap();
     assert_eq!(store.load(world.now).unwrap().alerts, []);
 }
@@ -136,8 +138,13 @@ fn a_torn_commit_is_as_if_it_never_was() {
     let whole = shown(&mut store, world.now);
     let wal = dir.path().join("alertd.db-wal");
     let before = std::fs::metadata(&wal).unwrap().len();
-    let gone: Vec<_> =
-        store.load(world.now).unwrap().alerts.into_iter().map(|(key, _)| Change::Alert(key, None)).collect();
+    let gone: Vec<_> = store
+        .load(world.now)
+        .unwrap()
+        .alerts
+        .into_iter()
+        .map(|(_, alert)| Change::AlertGone(alert.row))
+        .collect();
     store.commit(&gone).unwrap();
     let after = std::fs::metadata(&wal).unwrap().len();
     for cut in (before..after).step_by(997) {
@@ -184,12 +191,18 @@ fn a_file_of_the_first_schema_is_led_forward() {
             assert!(!body.contains("pages"), "an incident without pages is written as before: {body}");
             put("INSERT INTO incident VALUES (?1, 1, 0, NULL, ?2)", &[&incident.number, &body]);
         }
+        if let Change::Alert(key, alert) = change {
+            let body = serde_json::to_string(alert.as_ref()).unwrap();
+            put("INSERT INTO alert VALUES (?1, ?2, ?3)", &[&key.agent, &key.service, &body]);
+        }
     }
     drop(old);
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
     let loaded = store.load(world.now).unwrap();
     assert_eq!((loaded.counters.incident, loaded.counters.overrides, loaded.counters.downtime), (3, 1, 1));
     assert_eq!(loaded.incidents.len(), 2);
+    let alerts: Vec<_> = loaded.alerts.iter().map(|(key, alert)| (alert.row, &*key.service)).collect();
+    assert_eq!(alerts, [(1, "disk"), (2, "disk")]);
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Memory {
     pub(crate) counters: Counters,
     pub(crate) agents: BTreeMap<String, Agent>,
-    pub(crate) alerts: BTreeMap<AlertKey, Alert>,
+    pub(crate) alerts: BTreeMap<u64, (AlertKey, Alert)>,
     pub(crate) incidents: BTreeMap<u64, Incident>,
     pub(crate) told: BTreeMap<(u64, String), Told>,
     pub(crate) silences: BTreeMap<u64, Silence>,
@@ -39,7 +39,7 @@ impl Store for Memory {
         spent.sort_by_key(|(_, at)| *at);
         Ok(Loaded {
             agents: self.agents.clone().into_iter().collect(),
-            alerts: self.alerts.clone().into_iter().collect(),
+            alerts: self.alerts.values().cloned().collect(),
             incidents: self.incidents.values().filter(|incident| !incident.left_memory).cloned().collect(),
             told: self
                 .told
@@ -63,8 +63,8 @@ impl Store for Memory {
             match change.clone() {
                 Change::Counters(counters) => self.counters = counters,
                 Change::Agent(id, agent) => drop(self.agents.insert(id, agent)),
-                Change::Alert(key, Some(alert)) => drop(self.alerts.insert(key, *alert)),
-                Change::Alert(key, None) => drop(self.alerts.remove(&key)),
+                Change::Alert(key, alert) => drop(self.alerts.insert(alert.row, (key, (*alert).clone()))),
+                Change::AlertGone(row) => drop(self.alerts.remove(&row)),
                 Change::Incident(incident) => drop(self.incidents.insert(incident.number, *incident)),
                 Change::Told { incident, receiver, told: Some(told) } => {
                     self.told.insert((incident, receiver), told);

@@ -24,6 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Archive, Store, StoreError};
 use crate::{
+    alert::{Alert, AlertKey},
     core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
     incident::Incident,
     outbox::Row,
@@ -35,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-overrides.sql"),
     include_str!("schema-history-detail.sql"),
     include_str!("schema-downtimes.sql"),
+    include_str!("schema-alert-rows.sql"),
 ];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
@@ -171,8 +173,9 @@ impl Store for Sqlite {
             instance,
             counters: counters.map_or(Ok(Counters::default()), |text| from_json(&text))?,
             agents: rows(c, "SELECT body, id FROM agent", |row, body| Ok((row.get(1)?, from_json(body)?)))?,
-            alerts: rows(c, "SELECT body, agent, service FROM alert", |row, body| {
-                Ok((crate::alert::AlertKey { agent: row.get(1)?, service: row.get(2)? }, from_json(body)?))
+            alerts: rows(c, "SELECT body, agent, service, id FROM alert ORDER BY id", |row, body| {
+                let key = AlertKey::new(row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+                Ok((key, Alert { row: row.get(3)?, ..from_json(body)? }))
             })?,
             incidents: rows(c, "SELECT body FROM incident WHERE open = 1", |_, body| from_json(body))?,
             told: rows(c, "SELECT body, incident, receiver FROM told", |row, body| {
@@ -244,13 +247,12 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
             prepare("INSERT OR REPLACE INTO agent (id, body) VALUES (?1, ?2)")?
                 .execute(params![id, to_json(agent)?])?;
         }
-        Change::Alert(key, Some(alert)) => {
-            prepare("INSERT OR REPLACE INTO alert (agent, service, body) VALUES (?1, ?2, ?3)")?
-                .execute(params![key.agent, key.service, to_json(alert)?])?;
+        Change::Alert(key, alert) => {
+            prepare("INSERT OR REPLACE INTO alert (id, agent, service, body) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![alert.row, key.agent, key.service, to_json(alert.as_ref())?])?;
         }
-        Change::Alert(key, None) => {
-            prepare("DELETE FROM alert WHERE agent = ?1 AND service = ?2")?
-                .execute(params![key.agent, key.service])?;
+        Change::AlertGone(row) => {
+            prepare("DELETE FROM alert WHERE id = ?1")?.execute([row])?;
         }
         Change::Incident(incident) => write_incident(to, incident)?,
         Change::Told { incident, receiver, told: Some(told) } => {

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
-use crate::{alert::AlertKey, core::Change};
+use crate::core::Change;
 
 /// Waiting longer than this for the disk, the loop goes on without it.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
@@ -158,7 +158,7 @@ struct Pending {
 enum RowKey {
     Counters,
     Agent(String),
-    Alert(AlertKey),
+    Alert(u64),
     Incident(u64),
     Told(u64, String),
     Silence(u64),
@@ -180,7 +180,8 @@ impl Pending {
         let key = match &change {
             Change::Counters(_) => RowKey::Counters,
             Change::Agent(id, _) => RowKey::Agent(id.clone()),
-            Change::Alert(key, _) => RowKey::Alert(key.clone()),
+            Change::Alert(_, alert) => RowKey::Alert(alert.row),
+            Change::AlertGone(row) => RowKey::Alert(*row),
             Change::Incident(incident) => RowKey::Incident(incident.number),
             Change::Told { incident, receiver, .. } => RowKey::Told(*incident, receiver.clone()),
             Change::Silence(silence) => RowKey::Silence(silence.number),
