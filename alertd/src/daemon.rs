@@ -19,7 +19,7 @@ use crate::{
     metrics,
     notify::{Accepted, DeliveryError, Notification, Receivers},
     store::{Store as _, sqlite::Sqlite, writer::Writer},
-    web,
+    web::{Served, Web},
 };
 
 /// Owner and group may talk to us; the unit sets the group.
@@ -65,15 +65,10 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
-    if let Some(web) = config.web {
-        let listener = tokio::net::TcpListener::bind(web.listen).await;
-        let listener =
-            listener.with_context(|| format!("cannot listen on {}; set [alertd.web] listen", web.listen))?;
-        let key = web.key_file.display().to_string();
-        web.make_key().with_context(|| format!("cannot make the key of the links, {key}"))?;
-        let inputs = inputs.clone();
-        tokio::spawn(async move { web::serve(listener, &web, inputs).await });
-    }
+    let mut links = match config.web {
+        Some(web) => Some(Served::open(web, inputs.clone()).await.map_err(anyhow::Error::msg)?),
+        None => None,
+    };
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
     let serving = tokio::spawn(unix_http::serve(listener, api::router(inputs.clone(), archive)));
@@ -88,10 +83,15 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let order = reload(&config_path);
+                    let (order, web) = reload(&config_path);
                     if let Order::Reload(_, new) = &order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
+                        let (served, outcome) = Served::replace(links, web, &inputs).await;
+                        links = served;
+                        if let Err(words) = outcome {
+                            tracing::error!("{words}");
+                        }
                     }
                     orders.send(order).await.context("the loop has ended")?;
                 }
@@ -109,11 +109,11 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a reload changes: routes, policies, receivers. Socket, state and metrics stay until a restart.
-fn reload(path: &std::path::Path) -> Order<Receivers> {
+/// What a reload changes: routes, policies, receivers, the page behind links. Socket, state and metrics stay until a restart.
+fn reload(path: &std::path::Path) -> (Order<Receivers>, Option<Web>) {
     match Config::read(path) {
-        Ok(config) => Order::Reload(Box::new(config.rules), config.receivers),
-        Err(problems) => Order::ReloadFailed(problems.to_string()),
+        Ok(config) => (Order::Reload(Box::new(config.rules), config.receivers), config.web),
+        Err(problems) => (Order::ReloadFailed(problems.to_string()), None),
     }
 }
 

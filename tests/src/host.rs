@@ -79,6 +79,19 @@ impl Host {
     /// # Panics
     /// If it does not come up.
     pub fn start_alertd(&mut self, rest: &str) {
+        self.write_alertd_config(rest);
+        self.restart_alertd();
+    }
+
+    /// Writes another `alertd.toml` and asks alertd to read it (SIGHUP); does not wait for it.
+    pub fn reload_alertd(&self, rest: &str) {
+        self.write_alertd_config(rest);
+        if let Some(alertd) = &self.alertd {
+            alertd.signal(rustix::process::Signal::HUP);
+        }
+    }
+
+    fn write_alertd_config(&self, rest: &str) {
         let text = format!(
             "[alertd]\nsocket = \"{}\"\nstate_dir = \"{}\"\nmetrics = \"127.0.0.1:{}\"\nhost = \"mon1\"\n\n{rest}",
             self.alertd_socket().display(),
@@ -86,7 +99,6 @@ impl Host {
             self.alertd_metrics
         );
         self.write("alertd.toml", &text);
-        self.restart_alertd();
     }
 
     /// Starts alertd with the config that is there; the one before must have ended.

@@ -161,3 +161,35 @@ async fn a_flood_of_requests_is_turned_away_and_slow_callers_hold_up_nobody() {
     assert!(host.alertctl(&["status"]).status.success());
     assert!(!host.log("alertd").contains("panicked"), "{}", host.log("alertd"));
 }
+
+#[tokio::test]
+async fn a_reload_opens_the_page_moves_it_and_closes_it() {
+    let mut host = Host::new();
+    let Some(mails) = MailServer::start(host.folder()) else { return };
+    let [web, other] = [free_port(), free_port()];
+    let with_page = config(mails.port, web);
+    let without = with_page.split_once("\n\n").unwrap().1.to_owned();
+    host.start_alertd(&without);
+    let answers = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
+
+    host.reload_alertd(&with_page);
+    wait_for("the page", || answers(web));
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the mail", || mails.mails().len() == 1);
+    let link = link(&mails.mails()[0]);
+    let path = link.strip_prefix("https://alerts.example.org").unwrap();
+    assert_eq!(request(web, "GET", path).status, 200);
+
+    host.reload_alertd(&config(mails.port, other));
+    wait_for("the page at its new place", || answers(other) && !answers(web));
+    assert_eq!(request(other, "GET", path).status, 200, "links outlive a move");
+
+    // Taken by somebody else: the page stays where it is, and the log says why.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    host.reload_alertd(&config(mails.port, taken.local_addr().unwrap().port()));
+    wait_for("the reason", || host.log("alertd").contains("set [alertd.web] listen"));
+    assert_eq!(request(other, "GET", path).status, 200);
+
+    host.reload_alertd(&without);
+    wait_for("the end of the page", || !answers(other));
+}

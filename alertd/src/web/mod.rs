@@ -36,6 +36,7 @@ use jiff::tz::TimeZone;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
 
 use self::link::BadLink;
@@ -79,13 +80,9 @@ impl Web {
             lifetime: self.link_lifetime,
         }
     }
-
-    /// Writes a key if there is none yet.
-    pub fn make_key(&self) -> io::Result<()> {
-        make_key(&self.key_file)
-    }
 }
 
+/// Writes a key if there is none yet.
 fn make_key(path: &Path) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
@@ -117,6 +114,78 @@ impl Links {
     }
 }
 
+/// The page as it is served now.
+pub struct Served {
+    web: Web,
+    task: JoinHandle<()>,
+}
+
+impl Served {
+    /// Listens, makes a key if there is none, serves.
+    ///
+    /// # Errors
+    /// What to do about it, for people.
+    pub async fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
+        let listener = TcpListener::bind(web.listen).await;
+        let listener = listener
+            .map_err(|error| format!("cannot listen on {}: {error}; set [alertd.web] listen", web.listen))?;
+        let key = web.key_file.display();
+        make_key(&web.key_file)
+            .map_err(|error| format!("cannot make the key of the links, {key}: {error}"))?;
+        let served = web.clone();
+        let task = tokio::spawn(async move {
+            if let Err(error) = serve(listener, &served, inputs).await {
+                tracing::error!(%error, "the page behind the mails' links has ended");
+            }
+        });
+        Ok(Self { web, task })
+    }
+
+    /// Serves what a new config says instead. Where that cannot be, the old page stays if it can.
+    ///
+    /// # Errors
+    /// Why not, and what is served beside it.
+    pub async fn replace(
+        old: Option<Self>,
+        new: Option<Web>,
+        inputs: &mpsc::Sender<Input>,
+    ) -> (Option<Self>, Result<(), String>) {
+        let (old, new) = match (old, new) {
+            (Some(old), Some(new)) if old.web == new => return (Some(old), Ok(())),
+            (None, None) => return (None, Ok(())),
+            (Some(old), None) => {
+                old.close().await;
+                return (None, Ok(()));
+            }
+            (old, Some(new)) => (old, new),
+        };
+        let same_address = old.as_ref().is_some_and(|old| old.web.listen == new.listen);
+        let kept = match old {
+            // Two do not share an address.
+            Some(old) if same_address => {
+                old.close().await;
+                None
+            }
+            old => old,
+        };
+        match Self::open(new, inputs.clone()).await {
+            Ok(served) => {
+                if let Some(old) = kept {
+                    old.close().await;
+                }
+                (Some(served), Ok(()))
+            }
+            Err(words) => (kept, Err(words)),
+        }
+    }
+
+    async fn close(self) {
+        self.task.abort();
+        // The listener is closed when the task is gone.
+        let _ = self.task.await;
+    }
+}
+
 #[derive(Clone)]
 struct Site {
     inputs: mpsc::Sender<Input>,
@@ -126,7 +195,7 @@ struct Site {
 }
 
 /// Serves until dropped.
-pub async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) -> io::Result<()> {
+async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) -> io::Result<()> {
     let site = Site {
         inputs,
         keys: SecretFile::new(web.key_file.clone()),

@@ -76,16 +76,19 @@ note = \"you broke it yourself; `dogwatch submit demo OK` mends it\"
 pub(crate) fn wrapper(stage: &Stage, program: &str) -> String {
     let (path, top) = (quoted(&stage.binaries.join(program)), quoted(sh::root()));
     let [alertd, agent] = [Part::Alertd, Part::Agent].map(|part| quoted(&stage.socket(part)));
-    let [agent_config, dns_config] = [Part::Agent, Part::Dns].map(|part| quoted(&stage.config(part)));
+    let [alertd_config, agent_config, dns_config] =
+        [Part::Alertd, Part::Agent, Part::Dns].map(|part| quoted(&stage.config(part)));
     format!(
         "#!/bin/sh
 cd {top} || exit
 export ALERTD_SOCKET={alertd}
 verb=$1
-case \"{program} $verb\" in
-\"dogwatch submit\" | \"dogwatch status\") shift; set -- $verb --socket {agent} \"$@\" ;;
-\"dogwatch list\") shift; set -- list --config {agent_config} \"$@\" ;;
-\"dogwatch dns\") what=$2; shift 2; set -- dns \"$what\" --config {dns_config} \"$@\" ;;
+case \"{program} $verb $2\" in
+\"alertctl config check\") shift 2; set -- config check --config {alertd_config} \"$@\" ;;
+\"dogwatch config check\") shift 2; set -- config check --config {agent_config} \"$@\" ;;
+\"dogwatch submit \"* | \"dogwatch status \"*) shift; set -- $verb --socket {agent} \"$@\" ;;
+\"dogwatch list \"*) shift; set -- list --config {agent_config} \"$@\" ;;
+\"dogwatch dns \"*) what=$2; shift 2; set -- dns \"$what\" --config {dns_config} \"$@\" ;;
 esac
 exec {path} \"$@\"
 "
