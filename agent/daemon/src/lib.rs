@@ -5,9 +5,13 @@
 //! | [`bounded`] | a listener that nobody can use up |
 //! | [`config`] | TOML files in, one typed value or *every* problem at once, each with file, line, column, suggestion |
 //! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in configs and on command lines |
+//! | [`http_client`] | one request to a daemon, over its socket or over TLS with a token |
+//! | [`identity`] | a TLS server's certificate and key, read again when asked |
 //! | [`logging`] | one line an event on stderr, with a priority the journal understands |
 //! | [`metrics_page`] | the process's metrics, rendered for Prometheus, with the upkeep that keeps memory bounded |
+//! | [`secret`] | a password, key or token in a file, never in a log |
 //! | [`systemd`] | ready, reloading, stopping, watchdog, inherited sockets |
+//! | [`tcp_http`] | HTTP over TCP or TLS for strangers, each bounded in number and time |
 //! | [`unix_http`] | HTTP over a unix socket, both ends, with the caller's name from the peer credentials |
 //!
 //! It knows nothing of checks, DNS or alerts, and holds no state between calls.
@@ -15,8 +19,12 @@
 pub mod bounded;
 pub mod config;
 pub mod duration;
+pub mod http_client;
+pub mod identity;
 pub mod logging;
 pub mod metrics_page;
+pub mod secret;
 pub mod signals;
 pub mod systemd;
+pub mod tcp_http;
 pub mod unix_http;

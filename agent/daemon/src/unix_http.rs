@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a unix socket, both ends. The server learns who calls from the kernel (SO_PEERCRED), not from the caller.
+//! HTTP/1.1 over a unix socket: the server, and the client of `http_client.rs`. The server learns who calls from the kernel (SO_PEERCRED), not from the caller.
 //!
 //! At most [`CONNECTIONS_MAX`] callers are served at once, each for at most [`CONNECTION_LIVES`]: whoever may connect can make
 //! others wait, but cannot use up the daemon's descriptors or memory.
@@ -6,27 +6,16 @@
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::connect_info::Connected,
-    http::{Method, Request, StatusCode, header},
-    serve::IncomingStream,
-};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use axum::{Router, extract::connect_info::Connected, serve::IncomingStream};
 use nix::unistd::{Uid, User};
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    time::timeout,
-};
+use tokio::net::UnixListener;
 
 use crate::bounded::Bounded;
+pub use crate::http_client::{CallError, Client};
 
 /// Who is at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,117 +81,10 @@ pub const CONNECTIONS_MAX: usize = 128;
 /// Our own clients make one request a connection; the slowest answer (a test message) takes less.
 pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
 
-/// The calling end. One connection a request: calls are rare and the socket is local.
-#[derive(Debug, Clone)]
-pub struct Client {
-    path: PathBuf,
-    deadline: Duration,
-}
-
-/// Why a call brought no 2xx answer, by what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// Nobody answers there: the daemon is down, or the caller may not enter.
-    #[error("cannot reach {path}: {source}")]
-    Unreachable { path: String, source: io::Error },
-    /// No answer within the deadline, or one that is not HTTP.
-    #[error("no answer from {path}: {reason}")]
-    NoAnswer { path: String, reason: String },
-    /// The daemon refused; its own words.
-    #[error("{message}")]
-    Refused { status: u16, retry_after: Option<Duration>, message: String },
-}
-
-impl Client {
-    pub fn new(path: impl Into<PathBuf>, deadline: Duration) -> Self {
-        Self { path: path.into(), deadline }
-    }
-
-    /// Asks and reads a JSON answer.
-    pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CallError> {
-        self.call(Method::GET, target, None::<&()>).await
-    }
-
-    /// Sends a JSON body and reads a JSON answer.
-    pub async fn post<T: DeserializeOwned>(
-        &self,
-        target: &str,
-        body: &impl Serialize,
-    ) -> Result<T, CallError> {
-        self.call(Method::POST, target, Some(body)).await
-    }
-
-    /// Any method. An empty answer reads as JSON `null`.
-    pub async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        target: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<T, CallError> {
-        let body = match body {
-            Some(body) => {
-                serde_json::to_vec(body).map_err(|error| self.no_answer(format!("unsendable: {error}")))?
-            }
-            None => Vec::new(),
-        };
-        let bytes = timeout(self.deadline, self.exchange(method, target, body))
-            .await
-            .map_err(|_| self.no_answer(format!("nothing within {:?}", self.deadline)))??;
-        let bytes = if bytes.is_empty() { Bytes::from_static(b"null") } else { bytes };
-        serde_json::from_slice(&bytes).map_err(|error| self.no_answer(format!("unreadable answer: {error}")))
-    }
-
-    async fn exchange(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
-        let stream = UnixStream::connect(&self.path)
-            .await
-            .map_err(|source| CallError::Unreachable { path: self.path.display().to_string(), source })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.no_answer(error.to_string()))?;
-        let driver = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| self.no_answer(error.to_string()))?;
-        let reply = sender.send_request(request).await.map_err(|error| self.no_answer(error.to_string()))?;
-        let status = reply.status();
-        let retry_after = reply
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
-        let bytes = Limited::new(reply.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| self.no_answer(error.to_string()))?
-            .to_bytes();
-        driver.abort();
-        if status.is_success() { Ok(bytes) } else { Err(refused(status, retry_after, &bytes)) }
-    }
-
-    fn no_answer(&self, reason: String) -> CallError {
-        CallError::NoAnswer { path: self.path.display().to_string(), reason }
-    }
-}
-
-/// The longest answer that is read: a long list of incidents, not a stream.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> CallError {
-    let said = serde_json::from_slice::<serde_json::Value>(body)
-        .ok()
-        .and_then(|value| value.get("error")?.as_str().map(str::to_owned))
-        .unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
-    let message = if said.is_empty() { format!("refused: HTTP {status}") } else { said };
-    CallError::Refused { status: status.as_u16(), retry_after, message }
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::{Json, extract::ConnectInfo, routing::get};
+    use axum::{Json, extract::ConnectInfo, http::StatusCode, routing::get};
+    use tokio::net::UnixStream;
 
     use super::*;
 

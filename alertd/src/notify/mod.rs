@@ -40,8 +40,7 @@ pub mod pagerduty;
 mod perfdata;
 pub mod receiver;
 #[cfg(test)]
-mod schema;
-mod secret;
+pub(crate) mod schema;
 pub mod slack;
 mod smtp;
 pub mod template;
@@ -49,9 +48,10 @@ mod tls;
 pub mod webhook;
 pub mod words;
 
+use dogwatch_daemon::secret;
+pub use dogwatch_daemon::secret::SecretFile;
 pub use http::safe_url;
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
-pub use secret::SecretFile;
 
 /// What is told to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,364 @@
+//! The calling end of HTTP/1.1: one request to a daemon and its answer, over its unix socket or over TCP with a token.
+//!
+//! One connection a request: calls are rare, and a kept connection that the other side has dropped would cost a try.
+//!
+//! A remote daemon is believed by its certificate: with a `ca_file` by those authorities and no others, else by this
+//! host's store. The token and the authorities are read when they are used, so new ones need no reload. The name of the
+//! host is looked up each time; while nobody answers that, the addresses of the last time are used, for whoever reports
+//! that names do not resolve must not need names.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use axum::http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::secret::SecretFile;
+
+/// Asks one daemon.
+#[derive(Debug, Clone)]
+pub struct Client {
+    way: Way,
+    deadline: Duration,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(PathBuf),
+    Remote(Arc<Remote>),
+}
+
+/// Why a call brought no 2xx answer, by what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody answers there: the daemon is down, or the caller may not enter.
+    #[error("cannot reach {path}: {source}")]
+    Unreachable { path: String, source: io::Error },
+    /// No answer within the deadline, or one that is not HTTP.
+    #[error("no answer from {path}: {reason}")]
+    NoAnswer { path: String, reason: String },
+    /// The daemon refused; its own words.
+    #[error("{message}")]
+    Refused { status: u16, retry_after: Option<Duration>, message: String },
+}
+
+impl Client {
+    /// Over the unix socket at `path`.
+    pub fn new(path: impl Into<PathBuf>, deadline: Duration) -> Self {
+        Self { way: Way::Socket(path.into()), deadline }
+    }
+
+    /// Over TCP.
+    pub fn remote(remote: Remote, deadline: Duration) -> Self {
+        Self { way: Way::Remote(Arc::new(remote)), deadline }
+    }
+
+    /// The same daemon, with more or less patience.
+    #[must_use]
+    pub fn patient(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Asks and reads a JSON answer.
+    pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CallError> {
+        self.call(Method::GET, target, None::<&()>).await
+    }
+
+    /// Sends a JSON body and reads a JSON answer.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
+        self.call(Method::POST, target, Some(body)).await
+    }
+
+    /// Any method. An empty answer reads as JSON `null`.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, CallError> {
+        let body = match body {
+            Some(body) => {
+                serde_json::to_vec(body).map_err(|error| self.no_answer(format!("unsendable: {error}")))?
+            }
+            None => Vec::new(),
+        };
+        let bytes = timeout(self.deadline, self.exchange(method, target, body))
+            .await
+            .map_err(|_| self.no_answer(format!("nothing within {:?}", self.deadline)))??;
+        let bytes = if bytes.is_empty() { Bytes::from_static(b"null") } else { bytes };
+        serde_json::from_slice(&bytes).map_err(|error| self.no_answer(format!("unreadable answer: {error}")))
+    }
+
+    async fn exchange(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+        let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
+        let body = Full::new(Bytes::from(body));
+        let unsendable = |error: axum::http::Error| self.no_answer(error.to_string());
+        match &self.way {
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|source| self.unreachable(source))?;
+                let request = request.uri(target).header(header::HOST, "localhost");
+                self.talk(stream, request.body(body).map_err(unsendable)?).await
+            }
+            Way::Remote(remote) => {
+                let token = remote.token.read().map_err(|words| self.no_answer(words))?;
+                let request = request
+                    .uri(format!("{}{target}", remote.url.path().trim_end_matches('/')))
+                    .header(header::HOST, remote.authority())
+                    .header(header::AUTHORIZATION, format!("Bearer {token}"));
+                let request = request.body(body).map_err(unsendable)?;
+                let stream =
+                    remote.connect(self.deadline).await.map_err(|source| self.unreachable(source))?;
+                let Some(trust) = &remote.trust else { return self.talk(stream, request).await };
+                let config = trust.config().map_err(|words| self.no_answer(words))?;
+                let name = ServerName::try_from(remote.host().to_owned());
+                let name = name.map_err(|error| self.no_answer(error.to_string()))?;
+                let stream = TlsConnector::from(config).connect(name, stream).await;
+                self.talk(stream.map_err(|error| self.no_answer(error.to_string()))?, request).await
+            }
+        }
+    }
+
+    async fn talk<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, CallError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.no_answer(error.to_string()))?;
+        let driver = tokio::spawn(connection);
+        let reply = sender.send_request(request).await.map_err(|error| self.no_answer(error.to_string()))?;
+        let status = reply.status();
+        let retry_after = reply
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(Duration::from_secs);
+        let bytes = Limited::new(reply.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| self.no_answer(error.to_string()))?
+            .to_bytes();
+        driver.abort();
+        if status.is_success() { Ok(bytes) } else { Err(refused(status, retry_after, &bytes)) }
+    }
+
+    fn path(&self) -> String {
+        match &self.way {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Remote(remote) => remote.url.to_string(),
+        }
+    }
+
+    fn unreachable(&self, source: io::Error) -> CallError {
+        CallError::Unreachable { path: self.path(), source }
+    }
+
+    fn no_answer(&self, reason: String) -> CallError {
+        CallError::NoAnswer { path: self.path(), reason }
+    }
+}
+
+/// The longest answer that is read: a long list of incidents, not a stream.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> CallError {
+    let said = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|value| value.get("error").unwrap_or(&value).as_str().map(str::to_owned))
+        .unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
+    let message = if said.is_empty() { format!("refused: HTTP {status}") } else { said };
+    CallError::Refused { status: status.as_u16(), retry_after, message }
+}
+
+/// A daemon on another host, and how to be known there.
+#[derive(Debug)]
+pub struct Remote {
+    url: Uri,
+    token: SecretFile,
+    /// `None`: in the clear, to this host only.
+    trust: Option<Trust>,
+    /// Where its name led the last time.
+    known: Mutex<Vec<SocketAddr>>,
+}
+
+impl Remote {
+    /// `url`: `https://HOST:PORT`; `http` for this host only. The error is for whoever wrote it.
+    pub fn new(url: &str, token_file: PathBuf, ca_file: Option<PathBuf>) -> Result<Self, String> {
+        let read: Uri = url.parse().map_err(|_| format!("{url:?} is not a URL; write https://HOST:9093"))?;
+        let Some(host) = read.host().filter(|host| !host.is_empty()) else {
+            return Err(format!("{url:?} names no host; write https://HOST:9093"));
+        };
+        let bare = host.trim_matches(['[', ']']);
+        let here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let trust = match read.scheme_str() {
+            Some("https") => Some(Trust { ca_file, config: Mutex::default() }),
+            Some("http") if here => None,
+            Some("http") => return Err("a token must not travel in the clear; write https://".into()),
+            _ => return Err(format!("{url:?} is neither https:// nor http://")),
+        };
+        Ok(Self { url: read, token: SecretFile::new(token_file), trust, known: Mutex::default() })
+    }
+
+    /// Without the brackets of an IPv6 address.
+    fn host(&self) -> &str {
+        self.url.host().unwrap_or_default().trim_matches(['[', ']'])
+    }
+
+    fn authority(&self) -> &str {
+        self.url.authority().map_or("", axum::http::uri::Authority::as_str)
+    }
+
+    async fn connect(&self, deadline: Duration) -> io::Result<TcpStream> {
+        let port = self.url.port_u16().unwrap_or(if self.trust.is_some() { 443 } else { 80 });
+        let addresses = self.addresses(port, deadline / 3).await?;
+        // Each gets its share of the time that is left; the last error speaks for all.
+        let share = deadline / 2 / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in addresses {
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn addresses(&self, port: u16, patience: Duration) -> io::Result<Vec<SocketAddr>> {
+        let found = timeout(patience, lookup_host((self.host(), port))).await;
+        let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(found) => {
+                *known = found.take(ADDRESSES_MAX).collect();
+                Ok(known.clone())
+            }
+            Err(_) if !known.is_empty() => Ok(known.clone()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Of one name; more are a farm, and one of these will do.
+const ADDRESSES_MAX: usize = 4;
+
+/// Whom to believe that a server is the one we mean.
+#[derive(Debug)]
+struct Trust {
+    ca_file: Option<PathBuf>,
+    /// Made for the file as it was then.
+    config: Mutex<Option<(Option<Stamp>, Arc<ClientConfig>)>>,
+}
+
+/// A file's time and length.
+type Stamp = (SystemTime, u64);
+
+impl Trust {
+    fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let stamp = self.ca_file.as_deref().map(stamp).transpose()?;
+        let mut made = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, config)) = &*made
+            && *of == stamp
+        {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(client_config(self.ca_file.as_deref())?);
+        *made = Some((stamp, Arc::clone(&config)));
+        Ok(config)
+    }
+}
+
+fn stamp(path: &Path) -> Result<Stamp, String> {
+    let found = fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len())));
+    found.map_err(|error| format!("cannot read ca_file {}: {error}", path.display()))
+}
+
+fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("cannot set up TLS: {error}"))?;
+    let builder = match ca_file {
+        None => builder.with_platform_verifier().map_err(|error| {
+            format!("cannot load this host's certificate store; install ca-certificates: {error}")
+        })?,
+        Some(path) => {
+            let wrong =
+                |error: &dyn std::fmt::Display| format!("cannot read ca_file {}: {error}", path.display());
+            let mut roots = RootCertStore::empty();
+            for authority in CertificateDer::pem_slice_iter(&fs::read(path).map_err(|error| wrong(&error))?) {
+                let authority = authority.map_err(|error| wrong(&error))?;
+                roots.add(authority).map_err(|error| wrong(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong(&"it holds no certificate in PEM"));
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_travels_encrypted_or_not_at_all() {
+        let made = |url| Remote::new(url, "/t".into(), None);
+        for fine in
+            ["https://mon1:9093", "https://[2001:db8::1]", "http://127.0.0.1:9093", "http://[::1]:9/x"]
+        {
+            assert!(made(fine).is_ok(), "{fine}");
+        }
+        for (wrong, words) in [
+            ("http://mon1:9093", "in the clear"),
+            ("mon1:9093", "is"),
+            ("/run/alertd.sock", "names no host"),
+            ("ftp://mon1", "neither"),
+            ("https://", "is not a URL"),
+        ] {
+            let said = made(wrong).unwrap_err();
+            assert!(said.contains(words), "{wrong}: {said}");
+        }
+        assert_eq!(made("https://[2001:db8::1]:9093/a").unwrap().host(), "2001:db8::1");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_longer_resolves_leads_where_it_led_before() {
+        let remote = Remote::new("https://localhost:1", "/t".into(), None).unwrap();
+        let patience = Duration::from_secs(5);
+        let first = remote.addresses(7, patience).await.unwrap();
+        assert!(!first.is_empty() && first.iter().all(|address| address.ip().is_loopback()));
+        let gone = Remote { url: "https://a..b".parse().unwrap(), ..remote };
+        assert_eq!(gone.addresses(7, patience).await.unwrap(), first);
+        gone.known.lock().unwrap().clear();
+        assert!(gone.addresses(7, Duration::from_millis(500)).await.is_err());
+    }
+}

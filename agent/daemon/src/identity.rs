@@ -1,0 +1,67 @@
+//! What a TLS server shows for itself: a certificate chain and its key, from two PEM files, read again when asked.
+//!
+//! TLS 1.2 and 1.3 by rustls with ring. Files that are wrong at a later reading change nothing: whoever renews certificates
+//! writes two files one after the other, and half of that must not close the door.
+
+use std::{
+    fmt::Display,
+    fs,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+/// Shared with the listener; what is replaced holds for the next handshake.
+#[derive(Debug)]
+pub struct Identity(RwLock<Arc<ServerConfig>>);
+
+impl Identity {
+    /// Reads both files. The error is for the operator.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
+        config(certificate, key).map(|config| Self(RwLock::new(Arc::new(config))))
+    }
+
+    /// Reads both files again, or others. With an error what was there before stays.
+    pub fn replace(&self, certificate: &Path, key: &Path) -> Result<(), String> {
+        let config = Arc::new(config(certificate, key)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
+    let wrong = |what: &str, path: &Path, error: &dyn Display| {
+        format!("cannot read the {what} {}: {error}", path.display())
+    };
+    let bad_chain = |error: &dyn Display| wrong("certificate", certificate, error);
+    let pem = fs::read(certificate).map_err(|error| bad_chain(&error))?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| bad_chain(&error))?;
+    if chain.is_empty() {
+        return Err(bad_chain(&"it holds no certificate in PEM"));
+    }
+    let bad_key = |error: &dyn Display| wrong("key", key, error);
+    let pem = fs::read(key).map_err(|error| bad_key(&error))?;
+    let secret =
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| bad_key(&"it holds no private key in PEM"))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("cannot set up TLS: {error}"))?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            format!("the certificate {certificate} and the key {key} do not go together: {error}")
+        })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
