@@ -89,6 +89,26 @@ fn a_check_may_be_written_once_and_both_files_are_named() {
 }
 
 #[test]
+fn an_alertd_elsewhere_is_named_whole_and_nothing_is_sent_to_it_in_the_clear() {
+    let said = |alertd: &str| problems(&[("agent.toml", &format!("[alertd]\n{alertd}\n"))]);
+    for (alertd, words) in [
+        ("url = \"https://mon1\"", "agent.toml:2:7: needs a token_file: on alertd's host"),
+        ("token_file = \"/t\"", "agent.toml:2:14: belongs to an alertd on another host; give its url"),
+        (
+            "url = \"http://mon1\"\ntoken_file = \"/t\"",
+            "agent.toml:2:7: a token must not travel in the clear",
+        ),
+        (
+            "sockets = [\"/s\"]\nurl = \"https://mon1\"\ntoken_file = \"/t\"",
+            "agent.toml:2:11: reports go to sockets of this host or to a url, not to both",
+        ),
+    ] {
+        let said = said(alertd);
+        assert!(said.starts_with(words), "{alertd}: {said}");
+    }
+}
+
+#[test]
 fn a_later_file_wins_and_labels_add_up() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("agent.d")).unwrap();

@@ -6,7 +6,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
-    ops::Deref,
+    ops::{Bound, Deref},
     sync::Arc,
 };
 
@@ -213,6 +213,13 @@ impl AlertTable {
 
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
         self.alerts.iter().map(|(key, alert)| (key, alert.as_ref()))
+    }
+
+    /// Those behind that one.
+    pub fn after(&self, key: Option<&AlertKey>) -> impl Iterator<Item = (&AlertKey, &Alert)> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.alerts.range::<AlertKey, _>((from, Bound::Unbounded));
+        behind.map(|(key, alert)| (key, alert.as_ref()))
     }
 
     pub fn firing_count(&self) -> usize {

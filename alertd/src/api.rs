@@ -1,178 +1,120 @@
-//! HTTP on the unix socket: what agents and `alertctl` say, handed to the loop, waited for with a bound.
+//! HTTP on the unix socket and over TCP: what agents, Prometheus and `alertctl` say, handed to the loop, waited for with a
+//! bound.
 //!
-//! A handler decides nothing and reads no state of its own; what is over it reads from the archive. Who asks comes from
-//! the socket's peer credentials. Whoever may open the socket may do everything: its mode (0660) is the gate.
+//! A handler decides nothing and reads no state of its own; what is over it reads from the archive.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `access.rs`, `keyring.rs` | who asks, and whether they may |
+//! | `routes.rs` | a route and what it needs |
+//! | `rate.rs`, `body.rs` | how often, how much, how slowly |
+//! | `failure.rs` | why not |
+//! | `tokens.rs` | `/v1/tokens` |
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, Path, Query, State},
+    http::header,
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
 };
-use dogwatch_daemon::unix_http::Peer;
-use dogwatch_wire::{Batch, ErrorReply, PROTOCOL, ctl, limits};
-use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
-use serde::{Deserialize, de::DeserializeOwned};
+use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
+use jiff::Timestamp;
+use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
+mod access;
+mod body;
+mod failure;
+mod keyring;
+#[cfg(test)]
+mod openapi_tests;
+mod rate;
+mod routes;
+mod tokens;
+
+pub(crate) use self::{access::Caller, body::Body, failure::Failure, routes::Routes};
+pub use self::{
+    access::{Gate, Needs},
+    keyring::Keyring,
+    routes::Endpoint,
+};
 use crate::{
     api_v2,
-    core::{BadBatch, Refused},
+    core::BadBatch,
     engine::{BatchError, Input, PostError},
+    external::Posted,
     store::{Archive, StoreError},
+    token::Scope::{Ack, Admin, Ingest, Read, Silence},
 };
 
 /// The loop answers within a commit; a disk that hangs is noticed before this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// A test waits for the receiver.
 const TEST_PATIENCE: Duration = Duration::from_secs(40);
-/// What an agent is told to wait before it sends again.
-const RETRY_AFTER_S: u64 = 5;
 const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 10_000;
 
+/// What every handler has.
 #[derive(Clone)]
 pub(crate) struct Api {
     inputs: mpsc::Sender<Input>,
     archive: Arc<dyn Archive>,
 }
 
-pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>) -> Router {
-    Router::new()
-        .route("/v1/agent/batch", post(batch))
-        .route("/v1/status", get(status))
-        .route("/v1/alerts", post(post_alerts))
-        .route("/v1/incidents/{number}/ack", post(ack))
-        .route("/v1/incidents/{number}/unack", post(unack))
-        .route("/v1/incidents/{number}/why", get(why))
-        .route("/v1/history", get(history))
-        .route("/v1/silences", get(silences).post(silence))
-        .route("/v1/silences/{number}", delete(end_silence))
-        .route("/v1/oncall", get(on_call))
-        .route("/v1/replay", get(replay))
-        .route("/v1/route-test", post(route_test))
-        .route("/v1/overrides", get(overrides).post(make_override))
-        .route("/v1/overrides/{number}", delete(end_override))
-        .route("/v1/silences/{number}/extend", post(extend_silence))
-        .route("/v1/downtimes", get(downtimes).post(make_downtime))
-        .route("/v1/downtimes/{number}", delete(cancel_downtime))
-        .route("/v1/test-notify", post(test_notify))
-        .merge(api_v2::routes())
-        .fallback(nowhere)
-        .layer(DefaultBodyLimit::disable()) // `Body` has its own
-        .with_state(Api { inputs, archive })
+/// Everything that is served, on the unix socket and over TCP alike.
+pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>, gate: Gate) -> Router {
+    let all = routes(&Arc::new(gate)).router.fallback(nowhere);
+    let all = all.layer(DefaultBodyLimit::disable()); // `Body` has its own
+    all.with_state(Api { inputs, archive })
 }
 
-/// Why a request got no 2xx.
-pub(crate) enum Failure {
-    Bad(String),
-    NotFound(String),
-    TooLarge,
-    /// Try again later.
-    Unavailable(String),
+/// The one table of who may ask what.
+fn routes(gate: &Arc<Gate>) -> Routes {
+    use Needs::Scope;
+    let routes = Routes::new(gate)
+        .post("/v1/agent/batch", Scope(Ingest), batch)
+        .post("/v1/alerts", Scope(Ingest), post_alerts)
+        .get("/v1/status", Scope(Read), status)
+        .get("/v1/incidents/{number}/why", Scope(Read), why)
+        .get("/v1/history", Scope(Read), history)
+        .get("/v1/oncall", Scope(Read), on_call)
+        .get("/v1/replay", Scope(Read), replay)
+        .post("/v1/route-test", Scope(Read), route_test)
+        .post("/v1/incidents/{number}/ack", Scope(Ack), ack)
+        .post("/v1/incidents/{number}/unack", Scope(Ack), unack)
+        .get("/v1/overrides", Scope(Read), overrides)
+        .post("/v1/overrides", Scope(Ack), make_override)
+        .delete("/v1/overrides/{number}", Scope(Ack), end_override)
+        .get("/v1/silences", Scope(Read), silences)
+        .post("/v1/silences", Scope(Silence), silence)
+        .post("/v1/silences/{number}/extend", Scope(Silence), extend_silence)
+        .delete("/v1/silences/{number}", Scope(Silence), end_silence)
+        .get("/v1/downtimes", Scope(Read), downtimes)
+        .post("/v1/downtimes", Scope(Silence), make_downtime)
+        .delete("/v1/downtimes/{number}", Scope(Silence), cancel_downtime)
+        .post("/v1/test-notify", Scope(Admin), test_notify)
+        .get("/v1/audit", Scope(Admin), audit)
+        .get("/v1/tokens", Scope(Admin), tokens::list)
+        .post("/v1/tokens", Scope(Admin), tokens::create)
+        .delete("/v1/tokens/{name}", Scope(Admin), tokens::revoke)
+        .get("/v1/openapi.json", Needs::Nothing, openapi);
+    api_v2::add(routes)
 }
 
-impl Failure {
-    pub(crate) fn into_parts(self) -> (StatusCode, String) {
-        match self {
-            Self::Bad(error) => (StatusCode::BAD_REQUEST, error),
-            Self::NotFound(error) => (StatusCode::NOT_FOUND, error),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {} bytes; send less at a time", limits::BODY_BYTES_MAX),
-            ),
-            Self::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
-        }
-    }
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let (status, error) = self.into_parts();
-        let mut response = (status, Json(ErrorReply { error })).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
-        }
-        response
-    }
-}
-
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::BadSilence(_) | Refused::BadDowntime(_) | Refused::BadOverride(_) => {
-                Self::Bad(refused.to_string())
-            }
-            Refused::NoIncident(_)
-            | Refused::LinkUsed(_)
-            | Refused::NotAcked(_)
-            | Refused::NoSilence(_)
-            | Refused::NoDowntime(_)
-            | Refused::NoReceiver(..)
-            | Refused::NoSchedule(..)
-            | Refused::NoUser(..)
-            | Refused::NoOverride(_) => Self::NotFound(refused.to_string()),
-        }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(format!("the store cannot be read: {error}"))
-    }
+/// What is served and who may ask for it, for tests and documents.
+pub fn endpoints() -> Vec<Endpoint> {
+    routes(&Arc::default()).endpoints
 }
 
 type Reply<T> = Result<Json<T>, Failure>;
-
-/// A whole body. One that is too large is read to its end all the same, within reason: whoever still sends does not
-/// listen, and a connection that is cut would hide the answer.
-pub(crate) struct Body(pub(crate) Bytes);
-
-/// Read and thrown away of a body that is too large.
-const DRAINED_BYTES_MAX: usize = 16 * limits::BODY_BYTES_MAX;
-/// Who sends nothing for so long listens.
-const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(300);
-
-impl FromRequest<Api> for Body {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Failure> {
-        let reading = read_whole(request.into_body());
-        let slow = |_| Failure::Bad(format!("the body did not arrive within {PATIENCE:?}"));
-        tokio::time::timeout(PATIENCE, reading).await.map_err(slow)?.map(Self)
-    }
-}
-
-async fn read_whole(mut body: axum::body::Body) -> Result<Bytes, Failure> {
-    let announced = body.size_hint().lower();
-    let (mut whole, mut read) = (Vec::new(), 0);
-    let mut too_large = announced > limits::BODY_BYTES_MAX as u64;
-    loop {
-        let frame = if too_large {
-            let Ok(frame) = tokio::time::timeout(DRAIN_PAUSE_MAX, body.frame()).await else { break };
-            frame
-        } else {
-            body.frame().await
-        };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| Failure::Bad(format!("the body is cut short: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        read += data.len();
-        too_large |= read > limits::BODY_BYTES_MAX;
-        if read > DRAINED_BYTES_MAX {
-            break;
-        }
-        if !too_large {
-            whole.extend_from_slice(&data);
-        }
-    }
-    if too_large { Err(Failure::TooLarge) } else { Ok(whole.into()) }
-}
 
 impl Api {
     /// Puts a question to the loop and waits for its answer.
@@ -193,8 +135,19 @@ impl Api {
         }
     }
 
+    /// The same for what is recorded with who asked.
+    pub(crate) async fn ask_by<T>(
+        &self,
+        caller: &Caller,
+        patience: Duration,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, Failure> {
+        let from = caller.origin();
+        self.ask(patience, |answer| Input::From(from, Box::new(input(answer)))).await
+    }
+
     /// Reads from the archive, off the async threads.
-    async fn look_up<T: Send + 'static>(
+    pub(crate) async fn look_up<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Archive) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -208,20 +161,14 @@ impl Api {
     }
 }
 
-fn read_json<T: DeserializeOwned>(Body(body): Body) -> Result<T, Failure> {
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    serde_json::from_slice(&body)
-        .map_err(|error| Failure::Bad(format!("the body is not what is asked: {error}")))
-}
-
 /// A batch of a newer protocol may not even parse; its version still does.
 #[derive(Deserialize)]
 struct VersionOnly {
     protocol: u32,
 }
 
-async fn batch(State(api): State<Api>, Body(body): Body) -> Result<Response, Failure> {
-    let batch: Batch = serde_json::from_slice(&body).map_err(|error| {
+async fn batch(State(api): State<Api>, caller: Caller, Body(body): Body) -> Result<Response, Failure> {
+    let mut batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         match serde_json::from_slice::<VersionOnly>(&body) {
             Ok(VersionOnly { protocol }) if protocol > PROTOCOL => {
                 Failure::Bad(BadBatch::Version { theirs: protocol }.to_string())
@@ -229,6 +176,9 @@ async fn batch(State(api): State<Api>, Body(body): Body) -> Result<Response, Fai
             _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL}: {error}")),
         }
     })?;
+    if let Some(host) = caller.host() {
+        bind(&mut batch, host);
+    }
     match api.ask(PATIENCE, |answer| Input::Batch(Box::new(batch), answer)).await? {
         Ok(reply) => Ok(Json(reply).into_response()),
         Err(BatchError::Bad(bad)) => Err(Failure::Bad(bad.to_string())),
@@ -236,12 +186,27 @@ async fn batch(State(api): State<Api>, Body(body): Body) -> Result<Response, Fai
     }
 }
 
-async fn post_alerts(State(api): State<Api>, body: Body) -> Reply<ctl::Posted> {
-    let posted = read_json(body)?;
+/// Whatever it says, it is this host's; its agent's id counts among those of this host's tokens only.
+fn bind(batch: &mut Batch, host: &str) {
+    host.clone_into(&mut batch.host);
+    batch.agent = format!("{host}#{}", batch.agent);
+}
+
+async fn post_alerts(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Posted> {
+    let mut posted: Vec<Posted> = body.json()?;
+    bind_posted(&mut posted, &caller);
     match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
         Ok(incidents) => Ok(Json(ctl::Posted { incidents })),
         Err(PostError::Bad(problems)) => Err(Failure::Bad(problems.join("; "))),
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
+    }
+}
+
+/// What a token for one host posts is that host's.
+pub(crate) fn bind_posted(posted: &mut [Posted], caller: &Caller) {
+    let Some(host) = caller.host() else { return };
+    for alert in posted {
+        alert.labels.insert("host".into(), host.into());
     }
 }
 
@@ -251,22 +216,22 @@ async fn status(State(api): State<Api>) -> Reply<ctl::Status> {
 
 async fn ack(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
     body: Body,
 ) -> Reply<ctl::Incident> {
-    let (number, ask) = (number_of(&number)?, read_json(body)?);
-    Ok(Json(api.ask(PATIENCE, |answer| Input::Ack(number, ask, peer.name(), answer)).await??))
+    let (number, ask) = (number_of(&number)?, body.json()?);
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::Ack(number, ask, caller.name(), answer)).await??))
 }
 
 async fn unack(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
     body: Body,
 ) -> Reply<ctl::Incident> {
-    let (number, ask) = (number_of(&number)?, read_json(body)?);
-    Ok(Json(api.ask(PATIENCE, |answer| Input::Unack(number, ask, peer.name(), answer)).await??))
+    let (number, ask) = (number_of(&number)?, body.json()?);
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::Unack(number, ask, caller.name(), answer)).await??))
 }
 
 async fn why(State(api): State<Api>, Path(number): Path<String>) -> Reply<ctl::Why> {
@@ -299,67 +264,76 @@ struct HistoryQuery {
     limit: Option<String>,
 }
 
+impl HistoryQuery {
+    fn read(self) -> Result<(Option<Timestamp>, u32), Failure> {
+        let since = self.since.map(|text| text.parse()).transpose();
+        let since = since.map_err(|_| Failure::Bad("since is a time like 2026-11-21T04:30:00Z".into()))?;
+        let limit = self.limit.map(|text| text.parse()).transpose();
+        let limit: Option<u32> = limit.map_err(|_| Failure::Bad("limit is a number".into()))?;
+        Ok((since, limit.unwrap_or(HISTORY_LIMIT_DEFAULT).min(HISTORY_LIMIT_MAX)))
+    }
+}
+
 async fn history(State(api): State<Api>, Query(query): Query<HistoryQuery>) -> Reply<Vec<ctl::HistoryEntry>> {
-    let since = query.since.map(|text| text.parse()).transpose();
-    let since = since.map_err(|_| Failure::Bad("since is a time like 2026-11-21T04:30:00Z".into()))?;
-    let limit = query.limit.map(|text| text.parse()).transpose();
-    let limit: Option<u32> = limit.map_err(|_| Failure::Bad("limit is a number".into()))?;
-    let limit = limit.unwrap_or(HISTORY_LIMIT_DEFAULT).min(HISTORY_LIMIT_MAX);
+    let (since, limit) = query.read()?;
     Ok(Json(api.look_up(move |archive| archive.history(since, limit)).await?))
+}
+
+async fn audit(State(api): State<Api>, Query(query): Query<HistoryQuery>) -> Reply<Vec<ctl::HistoryEntry>> {
+    let (since, limit) = query.read()?;
+    Ok(Json(api.look_up(move |archive| archive.audit(since, limit)).await?))
 }
 
 async fn silences(State(api): State<Api>) -> Reply<Vec<ctl::Silence>> {
     Ok(Json(api.ask(PATIENCE, Input::Silences).await?))
 }
 
-async fn silence(
-    State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Body,
-) -> Reply<ctl::Silence> {
-    let ask = read_json(body)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::Silence(ask, peer.name(), answer)).await??))
+async fn silence(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Silence> {
+    let ask = body.json()?;
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::Silence(ask, caller.name(), answer)).await??))
 }
 
 async fn extend_silence(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
     body: Body,
 ) -> Reply<ctl::Silence> {
-    let (number, ask) = (number_of(&number)?, read_json(body)?);
-    Ok(Json(api.ask(PATIENCE, |answer| Input::ExtendSilence(number, ask, peer.name(), answer)).await??))
+    let (number, ask) = (number_of(&number)?, body.json()?);
+    Ok(Json(
+        api.ask_by(&caller, PATIENCE, |answer| Input::ExtendSilence(number, ask, caller.name(), answer))
+            .await??,
+    ))
 }
 
 async fn downtimes(State(api): State<Api>) -> Reply<Vec<ctl::Downtime>> {
     Ok(Json(api.ask(PATIENCE, Input::Downtimes).await?))
 }
 
-async fn make_downtime(
-    State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Body,
-) -> Reply<ctl::Downtime> {
-    let ask = read_json(body)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::Downtime(ask, peer.name(), answer)).await??))
+async fn make_downtime(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Downtime> {
+    let ask = body.json()?;
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::Downtime(ask, caller.name(), answer)).await??))
 }
 
 async fn cancel_downtime(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
 ) -> Reply<ctl::Downtime> {
     let number = number_of(&number)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::CancelDowntime(number, peer.name(), answer)).await??))
+    Ok(Json(
+        api.ask_by(&caller, PATIENCE, |answer| Input::CancelDowntime(number, caller.name(), answer))
+            .await??,
+    ))
 }
 
 async fn end_silence(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
 ) -> Reply<ctl::Silence> {
     let number = number_of(&number)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::EndSilence(number, peer.name(), answer)).await??))
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::EndSilence(number, caller.name(), answer)).await??))
 }
 
 #[derive(Deserialize)]
@@ -376,7 +350,7 @@ async fn on_call(State(api): State<Api>, Query(query): Query<OnCallQuery>) -> Re
 }
 
 async fn route_test(State(api): State<Api>, body: Body) -> Reply<Vec<ctl::Routed>> {
-    let ask: ctl::AskRoute = read_json(body)?;
+    let ask: ctl::AskRoute = body.json()?;
     if ask.alerts.len() > limits::ROUTED_MAX {
         return Err(Failure::Bad(format!(
             "at most {} alerts at once; ask again for the rest",
@@ -403,32 +377,26 @@ async fn overrides(State(api): State<Api>) -> Reply<Vec<ctl::Override>> {
     Ok(Json(api.ask(PATIENCE, Input::Overrides).await?))
 }
 
-async fn make_override(
-    State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Body,
-) -> Reply<ctl::Override> {
-    let ask = read_json(body)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::Override(ask, peer.name(), answer)).await??))
+async fn make_override(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Override> {
+    let ask = body.json()?;
+    Ok(Json(api.ask_by(&caller, PATIENCE, |answer| Input::Override(ask, caller.name(), answer)).await??))
 }
 
 async fn end_override(
     State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    caller: Caller,
     Path(number): Path<String>,
 ) -> Reply<ctl::Override> {
     let number = number_of(&number)?;
-    Ok(Json(api.ask(PATIENCE, |answer| Input::EndOverride(number, peer.name(), answer)).await??))
+    Ok(Json(
+        api.ask_by(&caller, PATIENCE, |answer| Input::EndOverride(number, caller.name(), answer)).await??,
+    ))
 }
 
-async fn test_notify(
-    State(api): State<Api>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Body,
-) -> Reply<ctl::TestResult> {
-    let ctl::TestNotify { receiver } = read_json(body)?;
-    let test = |answer| Input::Test(receiver, peer.name(), answer);
-    let notification = api.ask(TEST_PATIENCE, test).await??;
+async fn test_notify(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::TestResult> {
+    let ctl::TestNotify { receiver } = body.json()?;
+    let test = |answer| Input::Test(receiver, caller.name(), answer);
+    let notification = api.ask_by(&caller, TEST_PATIENCE, test).await??;
     Ok(Json(ctl::TestResult { notification }))
 }
 

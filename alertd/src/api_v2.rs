@@ -1,16 +1,18 @@
-//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, ask what fires and to whom it goes.
+//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, ask what fires and to whom it goes,
+//! silence it (`silences.rs`).
 //!
 //! Errors are JSON strings, lists are never null (openapi.yaml of Alertmanager 0.28). What alertd has and Alertmanager has not
 //! (acks, escalation) is under `/v1`.
 
-use std::collections::BTreeMap;
+mod silences;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{RawQuery, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
@@ -18,20 +20,35 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, Body, Failure, PATIENCE},
+    alert::AlertKey,
+    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
     engine::{Input, PostError},
     external::Posted,
-    matcher::{Labels, Matcher, all_match},
+    matcher::{Labels, Matcher},
+    token::Scope::{Ingest, Read, Silence},
 };
 
-pub(crate) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/api/v2/alerts", get(alerts).post(post_alerts))
-        .route("/api/v2/alerts/groups", get(groups))
-        .route("/api/v2/receivers", get(receivers))
-        .route("/api/v2/status", get(status))
-        .route("/-/healthy", get(async || "OK"))
-        .route("/-/ready", get(async || "OK"))
+pub(crate) fn add(routes: Routes) -> Routes {
+    use Needs::{Nothing, Scope};
+    routes
+        .get("/api/v2/alerts", Scope(Read), alerts)
+        .post("/api/v2/alerts", Scope(Ingest), post_alerts)
+        .get("/api/v2/alerts/groups", Scope(Read), groups)
+        .get("/api/v2/silences", Scope(Read), silences::list)
+        .post("/api/v2/silences", Scope(Silence), silences::create)
+        .get("/api/v2/silence/{id}", Scope(Read), silences::one)
+        .delete("/api/v2/silence/{id}", Scope(Silence), silences::end)
+        .get("/api/v2/receivers", Scope(Read), receivers)
+        .get("/api/v2/status", Scope(Read), status)
+        .get("/-/healthy", Nothing, async || "OK")
+        .get("/-/ready", Nothing, async || "OK")
+}
+
+/// Some of the alerts that fire.
+pub struct AlertsPage {
+    pub alerts: Vec<GettableAlert>,
+    /// Ask again after this one.
+    pub more_after: Option<AlertKey>,
 }
 
 /// One alert that fires.
@@ -65,41 +82,48 @@ pub struct AlertStatus {
     pub muted_by: Vec<String>,
 }
 
-struct Problem(StatusCode, String);
+/// Why not, as Alertmanager says it.
+struct Problem(Failure);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.0, [(header::CACHE_CONTROL, "no-store")], Json(self.1)).into_response()
+        self.0.with(Json)
     }
 }
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let (status, words) = failure.into_parts();
-        Self(status, words)
+        Self(failure)
     }
+}
+
+fn bad(words: String) -> Problem {
+    Problem(Failure::Bad(words))
 }
 
 type Reply<T> = Result<Json<T>, Problem>;
 
 /// 200 once it is durable. What is no alert is named in a 400; the rest is taken.
-async fn post_alerts(State(api): State<Api>, Body(body): Body) -> Result<StatusCode, Problem> {
-    let posted: Vec<Posted> = serde_json::from_slice(&body).map_err(|error| {
-        Problem(StatusCode::BAD_REQUEST, format!("the body is no list of alerts: {error}"))
-    })?;
+async fn post_alerts(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<StatusCode, Problem> {
+    let mut posted: Vec<Posted> = serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("the body is no list of alerts: {error}")))?;
+    bind_posted(&mut posted, &caller);
     match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
         Ok(_) => Ok(StatusCode::OK),
-        Err(PostError::Bad(problems)) => Err(Problem(StatusCode::BAD_REQUEST, problems.join("; "))),
-        Err(error @ PostError::NotDurable(_)) => {
-            Err(Problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
-        }
+        Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
+        // Prometheus posts again whatever the 5xx.
+        Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string()).into()),
     }
 }
 
 /// What `amtool alert query` may ask for.
 #[derive(Debug)]
 struct Filter {
-    matchers: Vec<Matcher>,
+    matchers: Arc<[Matcher]>,
     receiver: Option<Matcher>,
     /// By name of the state.
     hidden: Vec<&'static str>,
@@ -107,8 +131,8 @@ struct Filter {
 
 impl Filter {
     fn read(query: Option<&str>) -> Result<Self, Problem> {
-        let bad = |words| Problem(StatusCode::BAD_REQUEST, words);
-        let mut filter = Self { matchers: Vec::new(), receiver: None, hidden: Vec::new() };
+        let mut matchers = Vec::new();
+        let mut filter = Self { matchers: Arc::default(), receiver: None, hidden: Vec::new() };
         for (name, value) in pairs(query.unwrap_or_default()) {
             let shown = || match value.as_str() {
                 "true" => Ok(true),
@@ -116,7 +140,7 @@ impl Filter {
                 _ => Err(bad(format!("{name} is true or false, not {value:?}"))),
             };
             match name.as_str() {
-                "filter" => filter.matchers.push(value.parse().map_err(bad)?),
+                "filter" => matchers.push(value.parse().map_err(bad)?),
                 "receiver" => filter.receiver = Some(format!("receiver=~{value}").parse().map_err(bad)?),
                 "active" if !shown()? => filter.hidden.push("active"),
                 "silenced" if !shown()? => filter.hidden.push("silenced"),
@@ -125,7 +149,21 @@ impl Filter {
                 _ => {}
             }
         }
-        Ok(filter)
+        Ok(Self { matchers: matchers.into(), ..filter })
+    }
+
+    /// All that it shows, in pages: the loop is never busy with one long list.
+    async fn find(&self, api: &Api) -> Result<Vec<GettableAlert>, Failure> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let matchers = Arc::clone(&self.matchers);
+            let page = api.ask(PATIENCE, |answer| Input::Alerts(matchers, after, answer)).await?;
+            found.extend(page.alerts.into_iter().filter(|alert| self.shows(alert)));
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     fn shows(&self, alert: &GettableAlert) -> bool {
@@ -140,7 +178,7 @@ impl Filter {
             let is = |named: &Named| matcher.matches(&[("receiver".to_owned(), named.name.clone())].into());
             alert.receivers.iter().any(is)
         });
-        !hidden && of_receiver && all_match(&self.matchers, &alert.labels)
+        !hidden && of_receiver
     }
 }
 
@@ -175,8 +213,7 @@ fn decoded(text: &str) -> String {
 
 async fn alerts(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<GettableAlert>> {
     let filter = Filter::read(query.as_deref())?;
-    let mut alerts = api.ask(PATIENCE, Input::Alerts).await?;
-    alerts.retain(|alert| filter.shows(alert));
+    let mut alerts = filter.find(&api).await?;
     alerts.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
     Ok(Json(alerts))
 }
@@ -192,7 +229,7 @@ struct Group {
 async fn groups(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<Group>> {
     let filter = Filter::read(query.as_deref())?;
     let mut groups: BTreeMap<(String, Named), Vec<GettableAlert>> = BTreeMap::new();
-    for alert in api.ask(PATIENCE, Input::Alerts).await?.into_iter().filter(|alert| filter.shows(alert)) {
+    for alert in filter.find(&api).await? {
         let host = alert.labels.get("host").cloned().unwrap_or_default();
         for receiver in &alert.receivers {
             groups.entry((host.clone(), receiver.clone())).or_default().push(alert.clone());

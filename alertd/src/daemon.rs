@@ -1,19 +1,20 @@
-//! `alertd` as a process: config → store → core → loop, socket, metrics page, signals.
+//! `alertd` as a process: config → store → core → loop, sockets, metrics page, signals.
 
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_daemon::{
+    identity::Identity,
     metrics_page::Metrics,
     signals::{Asked, Signals},
-    systemd, unix_http,
+    systemd, tcp_http, unix_http,
 };
 use tokio::sync::mpsc;
 
 use crate::{
-    api,
+    api::{self, Gate, Keyring},
     clock::Clock,
-    config::Config,
+    config::{Config, Listen},
     core::Core,
     engine::{Deliver, Engine, INPUTS_MAX, Order},
     metrics,
@@ -57,10 +58,12 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     }
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
+    let keyring = Arc::new(Keyring::new(&loaded.tokens));
     let core = Core::new(config.rules, random_name(), loaded, now);
     let writer = Writer::start(store);
     let mut receivers = config.receivers;
-    let engine = Engine::new(core, writer, receivers.clone(), clock, config.keep_history, notice);
+    let keys = Arc::clone(&keyring);
+    let engine = Engine::new(core, writer, keys, receivers.clone(), clock, config.keep_history, notice);
 
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     receivers.start(&inputs, None);
@@ -71,7 +74,12 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     };
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
-    let serving = tokio::spawn(unix_http::serve(listener, api::router(inputs.clone(), archive)));
+    let router = api::router(inputs.clone(), archive, Gate::new(keyring, inputs.clone()));
+    let door = match config.listen {
+        Some(listen) => Some(Door::open(listen, router.clone()).await?),
+        None => None,
+    };
+    let serving = tokio::spawn(unix_http::serve(listener, router));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -83,8 +91,8 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let (order, web) = reload(&config_path);
-                    if let Order::Reload(_, new) = &order {
+                    let (order, web) = reload(&config_path, door.as_ref());
+                    if let Order::Reload(_, new, _) = &order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
                         let (served, outcome) = Served::replace(links, web, &inputs).await;
@@ -109,10 +117,60 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a reload changes: routes, policies, receivers, the page behind links. Socket, state and metrics stay until a restart.
-fn reload(path: &std::path::Path) -> (Order<Receivers>, Option<Web>) {
+/// The API over TCP, as it was opened at the start.
+struct Door {
+    listen: Listen,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Door {
+    async fn open(listen: Listen, router: axum::Router) -> anyhow::Result<Self> {
+        let address = listen.address;
+        let identity = match &listen.tls {
+            Some(pair) => Some(Arc::new(
+                Identity::read(&pair.certificate, &pair.key)
+                    .map_err(|words| anyhow::anyhow!("[alertd.listen]: {words}"))?,
+            )),
+            None => None,
+        };
+        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener =
+            listener.with_context(|| format!("cannot listen on {address}; set [alertd.listen] address"))?;
+        tracing::info!(%address, tls = identity.is_some(), "the API is served over TCP");
+        let limits = tcp_http::Limits::default();
+        tokio::spawn(tcp_http::serve(listener, identity.clone(), router, limits, metrics::turned));
+        Ok(Self { listen, identity })
+    }
+
+    /// Reads the certificate again. What cannot be changed while running is said.
+    fn reload(&self, new: Option<&Listen>) -> Result<(), String> {
+        let same_kind = |new: &Listen| {
+            new.address == self.listen.address && new.tls.is_some() == self.listen.tls.is_some()
+        };
+        let Some(new) = new.filter(|new| same_kind(new)) else { return Err(RESTART.into()) };
+        match (&self.identity, &new.tls) {
+            (Some(identity), Some(pair)) => identity
+                .replace(&pair.certificate, &pair.key)
+                .map_err(|words| format!("[alertd.listen]: {words}; the certificate from before stays")),
+            _ => Ok(()),
+        }
+    }
+}
+
+const RESTART: &str = "[alertd.listen] takes another address, and TLS or none, at a restart only";
+
+/// What a reload changes: routes, policies, receivers, certificates, the page behind links. Sockets, state and
+/// metrics stay until a restart.
+fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>) {
     match Config::read(path) {
-        Ok(config) => (Order::Reload(Box::new(config.rules), config.receivers), config.web),
+        Ok(config) => {
+            let opened = match door {
+                Some(door) => door.reload(config.listen.as_ref()),
+                None if config.listen.is_some() => Err(RESTART.into()),
+                None => Ok(()),
+            };
+            (Order::Reload(Box::new(config.rules), config.receivers, opened.err()), config.web)
+        }
         Err(problems) => (Order::ReloadFailed(problems.to_string()), None),
     }
 }

@@ -9,6 +9,8 @@
 //! meanwhile. Nobody is answered, and nothing is sent, before the commit; with one exception: while the store fails alerts
 //! are told all the same, and agents are answered 503 so that they keep what they reported.
 
+mod access;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dogwatch_daemon::systemd;
@@ -20,17 +22,22 @@ use tokio::{
 };
 
 use crate::{
-    api_v2::GettableAlert,
+    alert::AlertKey,
+    api::Keyring,
+    api_v2::AlertsPage,
     clock::{Clock, Stopwatch},
     core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, Taken, notification_info},
     crash,
     external::Posted,
+    matcher::Matcher,
     metrics,
     moment::{between, later},
     notify::{Accepted, DeliveryError, Notification},
     outbox::LEASE,
     store::writer::Writer,
 };
+
+pub use access::Access;
 
 /// Hands one notification to a receiver, once. The real one is [`crate::notify::Receivers`].
 pub trait Deliver: Send + Sync + 'static {
@@ -78,8 +85,8 @@ pub enum Input {
     Status(Answer<ctl::Status>),
     /// What anybody found; answered with the incidents that it belongs to.
     Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
-    /// All that fires, as Alertmanager's API shows it.
-    Alerts(Answer<Vec<GettableAlert>>),
+    /// What fires and matches, as Alertmanager's API shows it, after one that was shown.
+    Alerts(Arc<[Matcher]>, Option<AlertKey>, Answer<AlertsPage>),
     Receivers(Answer<Vec<String>>),
     /// An incident that is not over, and its route.
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
@@ -92,6 +99,9 @@ pub enum Input {
     Overrides(Answer<Vec<ctl::Override>>),
     Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
     EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
+    Access(Access),
+    /// Another input, and where it comes from.
+    From(String, Box<Self>),
 }
 
 /// Why a batch was not taken.
@@ -120,6 +130,7 @@ type Owed = Box<dyn FnOnce(&Writer) + Send>;
 pub struct Engine<D> {
     core: Core,
     writer: Writer,
+    keyring: Arc<Keyring>,
     receivers: Arc<D>,
     clock: Clock,
     deliveries: JoinSet<(Result<Accepted, DeliveryError>, f64)>,
@@ -134,7 +145,8 @@ pub struct Engine<D> {
 
 /// What the loop is told besides inputs.
 pub enum Order<D> {
-    Reload(Box<Rules>, D),
+    /// With what of the new config could not be used.
+    Reload(Box<Rules>, D, Option<String>),
     /// The config on disk is wrong; the old one stays.
     ReloadFailed(String),
     Stop,
@@ -144,6 +156,7 @@ impl<D: Deliver> Engine<D> {
     pub fn new(
         core: Core,
         writer: Writer,
+        keyring: Arc<Keyring>,
         receivers: D,
         mut clock: Clock,
         keep_history: Duration,
@@ -153,6 +166,7 @@ impl<D: Deliver> Engine<D> {
         Self {
             core,
             writer,
+            keyring,
             receivers: Arc::new(receivers),
             clock,
             deliveries: JoinSet::new(),
@@ -256,10 +270,13 @@ impl<D: Deliver> Engine<D> {
                             incident = entry.incident,
                             reason,
                             by = entry.author,
+                            from = entry.from,
                             "{kind}: {text}"
                         ),
                     }
                 }
+                // What is revoked is of no use from now on, whatever the disk says.
+                Change::Token(name, token) => self.keyring.put(token.as_deref(), name),
                 Change::Outbox(row) if row.settled_at.is_some() => {
                     settled = true;
                     if let Some(tester) = self.testers.remove(&row.seq) {
@@ -350,6 +367,13 @@ impl<D: Deliver> Engine<D> {
             Input::EndOverride(number, author, answer) => {
                 Some(owed(answer, self.core.on_override_end(number, &author, now)))
             }
+            Input::From(origin, input) => {
+                self.core.come_from(Some(origin));
+                let owed = self.on_input(*input, now);
+                self.core.come_from(None);
+                owed
+            }
+            Input::Access(input) => self.on_access(input, now),
             Input::Route(ask, answer) => {
                 drop(answer.send(ask.alerts.iter().map(|alert| self.core.routed(alert, now)).collect()));
                 None
@@ -379,8 +403,8 @@ impl<D: Deliver> Engine<D> {
                 None
             }
             Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),
-            Input::Alerts(answer) => {
-                drop(answer.send(self.core.alerts_v2(now)));
+            Input::Alerts(matchers, after, answer) => {
+                drop(answer.send(self.core.alerts_v2(&matchers, after.as_ref(), now)));
                 None
             }
             Input::Receivers(answer) => {
@@ -446,17 +470,26 @@ impl<D: Deliver> Engine<D> {
     }
 
     fn obey(&mut self, order: Order<D>) {
+        let now = self.now();
         self.notices.retain(|notice| !notice.starts_with(RELOAD_FAILED));
         match order {
-            Order::Reload(rules, receivers) => {
+            Order::Reload(rules, receivers, unused) => {
                 self.core.on_reload(*rules);
                 self.receivers = Arc::new(receivers);
-                metrics::reload(true);
-                tracing::info!("config reloaded");
+                metrics::reload(unused.is_none());
+                match unused {
+                    None => self.core.on_reloaded("the new config is used", now),
+                    Some(words) => {
+                        tracing::error!("{RELOAD_FAILED} in full: {words}");
+                        self.core.on_reloaded(&format!("{RELOAD_FAILED} in full: {words}"), now);
+                        self.notices.push(format!("{RELOAD_FAILED} in full: {words}"));
+                    }
+                }
             }
             Order::ReloadFailed(problems) => {
                 metrics::reload(false);
                 tracing::error!("{RELOAD_FAILED}:\n{problems}");
+                self.core.on_reloaded(RELOAD_FAILED, now);
                 self.notices.push(format!("{RELOAD_FAILED}: {problems}"));
             }
             Order::Stop => {}

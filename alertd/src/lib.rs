@@ -3,7 +3,7 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`core`] | all decisions, pure: inputs and `now` in, rows to commit and notifications to send out |
-//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`downtime`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`ratelimit`] | one rule each, pure, for the core to compose |
+//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`downtime`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`ratelimit`], [`token`] | one rule each, pure, for the core to compose |
 //! | [`notify`] | the receivers: rendering and sending |
 
 pub mod ack;
@@ -37,6 +37,7 @@ pub mod route;
 pub mod schedule;
 pub mod silence;
 pub mod store;
+pub mod token;
 pub mod told;
 pub mod user;
 pub mod web;

@@ -32,6 +32,20 @@ impl Matcher {
         &self.name
     }
 
+    /// What it compares with, or the expression as it was written.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    pub fn is_regex(&self) -> bool {
+        matches!(self.condition, Condition::Matches(_) | Condition::MatchesNot(_))
+    }
+
+    /// `=` or `=~`.
+    pub fn is_equal(&self) -> bool {
+        matches!(self.condition, Condition::Equal | Condition::Matches(_))
+    }
+
     pub fn matches(&self, labels: &Labels) -> bool {
         self.accepts(labels.get(&self.name).map_or("", String::as_str))
     }

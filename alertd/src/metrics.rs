@@ -1,5 +1,6 @@
 //! Every metric of alertd: name, help, labels. Label values come from enums and from receiver names of the config.
 
+use dogwatch_daemon::tcp_http::Turned;
 use dogwatch_wire::ctl::{HistoryEntry, OutboxStatus};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -24,6 +25,7 @@ const STORE_UP: &str = "alertd_store_up";
 const STORE_BEHIND: &str = "alertd_store_unwritten_rows";
 const LAG: &str = "alertd_timer_lag_seconds";
 const RELOAD: &str = "alertd_config_last_reload_successful";
+const REFUSED: &str = "alertd_http_refused_total";
 const BUILD: &str = "alertd_build_info";
 
 /// Declares all of them; call once, after the recorder is installed.
@@ -47,6 +49,7 @@ pub fn describe(version: &'static str) {
     describe_gauge!(STORE_BEHIND, "Rows that wait for the store to work again.");
     describe_gauge!(LAG, "How late the loop woke for its last timer.");
     describe_gauge!(RELOAD, "1 if the config in force is the one on disk.");
+    describe_counter!(REFUSED, "Requests and connections turned away, by why.");
     describe_gauge!(BUILD, "Always 1; the version is in the label.");
     gauge!(BUILD, "version" => version).set(1.0);
     reload(true);
@@ -93,6 +96,19 @@ pub fn state(sizes: Sizes, outbox: &OutboxStatus) {
 pub fn store(up: bool, behind: usize) {
     gauge!(STORE_UP).set(if up { 1.0 } else { 0.0 });
     gauge!(STORE_BEHIND).set(behind as f64);
+}
+
+/// A request that was turned away without a look at what it asks.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// A connection that came to no request.
+pub fn turned(why: Turned) {
+    refused(match why {
+        Turned::TooMany => "connections",
+        Turned::Handshake => "handshake",
+    });
 }
 
 pub fn timer_lag(seconds: f64) {

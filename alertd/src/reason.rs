@@ -89,6 +89,8 @@ pub enum Reason {
     Unreported,
     /// A person did it.
     ByHand,
+    /// A person may not, or asked for what makes no sense.
+    Refused,
 }
 
 impl Reason {
@@ -145,6 +147,7 @@ impl Reason {
             Self::Reported => "reported",
             Self::Unreported => "unreported",
             Self::ByHand => "by_hand",
+            Self::Refused => "refused",
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use dogwatch_wire::ctl;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,25 @@ impl Silence {
 
     pub fn matches(&self, labels: &Labels) -> bool {
         all_match(&self.matchers, labels)
+    }
+
+    /// As people see it once it is over.
+    pub fn ended_view(self) -> ctl::Silence {
+        ctl::Silence {
+            number: self.number,
+            matchers: self.matchers.iter().map(ToString::to_string).collect(),
+            author: self.author,
+            comment: self.comment,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            active: false,
+            state: "over".into(),
+            period: self.period,
+            matches: 0,
+            hosts: 0,
+            alerts: Vec::new(),
+            broad: None,
+        }
     }
 
     /// Would match an alert without any labels, and so everything.

@@ -29,6 +29,8 @@ pub struct Host {
     pub agent_metrics: u16,
     pub dns_metrics: u16,
     pub dns_port: u16,
+    /// How the agent reaches alertd: lines of its `[alertd]`; empty for the socket.
+    pub alertd_link: String,
     // Last, so that it outlives the processes and their logs can be shown.
     folder: TempDir,
 }
@@ -50,6 +52,7 @@ impl Host {
             agent_metrics: free_port(),
             dns_metrics: free_port(),
             dns_port: free_port(),
+            alertd_link: String::new(),
             folder,
         }
     }
@@ -125,15 +128,16 @@ impl Host {
     /// # Panics
     /// If it does not come up.
     pub fn start_agent(&mut self, checks: &str) {
+        let socket = format!("sockets = [\"{}\"]", self.alertd_socket().display());
+        let link = if self.alertd_link.is_empty() { &socket } else { &self.alertd_link };
         let text = format!(
             "[agent]\nhost = \"web1\"\nstate_dir = \"{}\"\nsocket = \"{}\"\nmetrics = \"127.0.0.1:{}\"\n\
              auto_checks = false\nboot_grace = \"0s\"\n\n\
-             [alertd]\nsockets = [\"{}\"]\nheartbeat = \"1s\"\n\n\
+             [alertd]\n{link}\nheartbeat = \"1s\"\n\n\
              [dns]\ncontrol = \"{}\"\n\n{checks}",
             self.path("agent").display(),
             self.path("agent.sock").display(),
             self.agent_metrics,
-            self.alertd_socket().display(),
             self.path("dns.sock").display(),
         );
         let config = self.write("agent.toml", &text);

@@ -41,6 +41,10 @@ pub(super) struct AgentFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AlertdFile {
     pub(super) sockets: Option<Spanned<Vec<PathBuf>>>,
+    /// One on another host, by TLS.
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) token_file: Option<Spanned<PathBuf>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
     pub(super) heartbeat: Option<Spanned<Span>>,
     pub(super) timeout: Option<Spanned<Span>>,
 }

@@ -53,11 +53,21 @@ pub struct Agent {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alertd {
-    /// Tried in order at every batch.
+    /// Tried in order at every batch; empty with a `remote`.
     pub sockets: Vec<PathBuf>,
+    pub remote: Option<RemoteAlertd>,
     pub heartbeat: Duration,
     /// For one batch and its answer.
     pub timeout: Duration,
+}
+
+/// An alertd on another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteAlertd {
+    pub url: String,
+    pub token_file: PathBuf,
+    /// Whom to believe that it is that alertd; else this host's store.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One service of this host.

@@ -6,11 +6,12 @@ use dogwatch_checks::Host;
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
+    http_client::Remote,
 };
 use dogwatch_wire::limits;
 
 use super::{
-    Agent, Alertd, Config, DEFAULT_SOCKET,
+    Agent, Alertd, Config, DEFAULT_SOCKET, RemoteAlertd,
     check::{self, Defaults},
     file::{ConfigFile, Labels},
 };
@@ -144,7 +145,49 @@ fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
             between(source, written.as_ref(), value, least, most, problems);
         }
     }
-    Alertd { sockets, heartbeat, timeout }
+    let remote = remote(files, problems);
+    if remote.is_some() {
+        sockets.clear();
+    }
+    Alertd { sockets, remote, heartbeat, timeout }
+}
+
+/// The last file that says where decides; a token or a certificate alone leads nowhere.
+fn remote(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Option<RemoteAlertd> {
+    let (source, file) = files.iter().rev().find(|(_, file)| {
+        let alertd = &file.alertd;
+        alertd.url.is_some() || alertd.token_file.is_some() || alertd.ca_file.is_some()
+    })?;
+    let written = &file.alertd;
+    let Some(url) = &written.url else {
+        let lone = written.token_file.as_ref().or(written.ca_file.as_ref()).map(Spanned::span);
+        let words = "belongs to an alertd on another host; give its url in the same file";
+        problems.add(source, lone.unwrap_or_default(), words);
+        return None;
+    };
+    if let Some((other, sockets)) =
+        files.iter().find_map(|(source, file)| Some((source, file.alertd.sockets.as_ref()?)))
+    {
+        problems.add(other, sockets.span(), "reports go to sockets of this host or to a url, not to both");
+    }
+    let Some(token_file) = &written.token_file else {
+        let words =
+            "needs a token_file: on alertd's host, `alertctl token create NAME --scope ingest --host HOST`";
+        problems.add(source, url.span(), words);
+        return None;
+    };
+    let remote = RemoteAlertd {
+        url: url.get_ref().clone(),
+        token_file: token_file.get_ref().clone(),
+        ca_file: written.ca_file.as_ref().map(|file| file.get_ref().clone()),
+    };
+    match Remote::new(&remote.url, remote.token_file.clone(), remote.ca_file.clone()) {
+        Ok(_) => Some(remote),
+        Err(words) => {
+            problems.add(source, url.span(), words);
+            None
+        }
+    }
 }
 
 fn defaults(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Defaults {

@@ -1,17 +1,15 @@
 //! One batch to an alertd and its answer.
 
-use std::path::PathBuf;
-
-use dogwatch_daemon::unix_http::{CallError, Client};
+use dogwatch_daemon::http_client::{CallError, Client, Remote};
 use dogwatch_wire::{Batch, BatchReply};
 
 use super::outbox::Failure;
 use crate::config::Alertd;
 
-/// The alertds of this host, in the order they are tried.
+/// The alertds that this host reports to, in the order they are tried.
 #[derive(Debug, Clone)]
 pub struct Alertds {
-    clients: Vec<(PathBuf, Client)>,
+    clients: Vec<Client>,
 }
 
 /// Why no alertd took the batch.
@@ -24,15 +22,20 @@ pub struct NotTaken {
 
 impl Alertds {
     pub fn new(config: &Alertd) -> Self {
-        let client = |path: &PathBuf| (path.clone(), Client::new(path, config.timeout));
-        Self { clients: config.sockets.iter().map(client).collect() }
+        let local = config.sockets.iter().map(|path| Client::new(path, config.timeout));
+        let remote = config.remote.as_ref().and_then(|it| {
+            // The config was read with the same words.
+            let remote = Remote::new(&it.url, it.token_file.clone(), it.ca_file.clone()).ok()?;
+            Some(Client::remote(remote, config.timeout))
+        });
+        Self { clients: local.chain(remote).collect() }
     }
 
     /// Sends to the first alertd that answers. One that answers "no" has answered: the next one is not asked, for both may
     /// share a store and its load.
     pub async fn send(&self, batch: &Batch) -> Result<BatchReply, NotTaken> {
         let mut reasons = Vec::new();
-        for (_, client) in &self.clients {
+        for client in &self.clients {
             match client.post("/v1/agent/batch", batch).await {
                 Ok(reply) => return Ok(reply),
                 Err(CallError::Refused { status: 413, message, .. }) => {

@@ -21,10 +21,12 @@
 //! | `period.rs` | `[period.NAME]` |
 //! | `policy.rs` | `[policy.NAME]` |
 //! | `user.rs`, `schedule.rs` | `[user.NAME]`, `[schedule.NAME]` |
+//! | `web.rs`, `listen.rs` | `[alertd.web]`, `[alertd.listen]` |
 //! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
 //! | `names.rs` | named entries of several files, references, what was meant |
 
 mod inhibit;
+mod listen;
 mod names;
 mod period;
 mod policy;
@@ -51,6 +53,7 @@ use serde::Deserialize;
 
 use self::{
     inhibit::{DependencyFile, InhibitFile},
+    listen::ListenFile,
     names::{Names, Section, TARGET, check_known, take_named},
     period::PeriodFile,
     policy::{PolicyFile, direct, first_of_default, only},
@@ -60,7 +63,11 @@ use self::{
     user::UserFile,
     web::WebFile,
 };
-pub use self::{receiver::RateFile, user::NOBODY};
+pub use self::{
+    listen::{Listen, Pair},
+    receiver::RateFile,
+    user::NOBODY,
+};
 use crate::{
     core::{DEFAULT_POLICY, Rules},
     notify::{Receiver, ReceiverFile, Receivers, Sender},
@@ -114,6 +121,8 @@ struct AlertdFile {
     catch_all: Option<Spanned<String>>,
     /// Where the links of mails lead.
     web: Option<WebFile>,
+    /// The API over TCP.
+    listen: Option<ListenFile>,
 }
 
 /// As used; nothing after it checks again.
@@ -123,6 +132,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     pub metrics: Option<SocketAddr>,
     pub web: Option<Web>,
+    pub listen: Option<Listen>,
     pub keep_history: Duration,
     pub rules: Rules,
     pub receivers: Receivers,
@@ -195,6 +205,8 @@ impl Config {
         let web = parts.alertd.web.take();
         let web =
             web.and_then(|web| web.resolve(&state_dir, &parts.sources[parts.web_source], &mut problems));
+        let listen = parts.alertd.listen.take();
+        let listen = listen.and_then(|it| it.resolve(&parts.sources[parts.listen_source], &mut problems));
         let links = web.as_ref().map(Web::links);
         let sender = Sender { host: rules.host.clone(), links, ..Sender::of_this_host() };
         problems.or(Self {
@@ -202,6 +214,7 @@ impl Config {
             state_dir,
             metrics,
             web,
+            listen,
             keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
             rules,
             receivers: Receivers::new(parts.resolved, sender),
@@ -217,6 +230,7 @@ struct Parts {
     alertd_source: usize,
     catch_all_source: usize,
     web_source: usize,
+    listen_source: usize,
     resolve_timeout_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
@@ -242,7 +256,11 @@ impl Parts {
             host,
             catch_all,
             web,
+            listen,
         } = file.alertd;
+        if listen.is_some() {
+            self.listen_source = at;
+        }
         if web.is_some() {
             self.web_source = at;
         }
@@ -266,6 +284,7 @@ impl Parts {
             host: host.or(old.host),
             catch_all: catch_all.or(old.catch_all),
             web: web.or(old.web),
+            listen: listen.or(old.listen),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));

@@ -1,18 +1,34 @@
 //! Alerts that others post: taken, repeated, resolved, no longer reported.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
 use super::Core;
 use crate::{
     alert::{Alert, AlertKey, Ending, Move},
-    api_v2::{AlertStatus, GettableAlert, Named},
+    api_v2::{AlertStatus, AlertsPage, GettableAlert, Named},
     external::{EXTERNAL, External, Posted, Reading, fingerprint},
+    matcher::{Labels, Matcher, all_match},
     moment::later,
     reason::Reason,
     withheld::Why,
 };
+
+/// Alerts that the loop looks at for one page: a millisecond or two.
+const LOOKED_AT_MAX: usize = 2_000;
+
+/// As their sender knows them.
+fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
+    match &alert.external {
+        Some(external) if !external.added.is_empty() => {
+            let mut labels = alert.labels.clone();
+            labels.retain(|name, _| !external.added.contains(name));
+            Cow::Owned(labels)
+        }
+        _ => Cow::Borrowed(&alert.labels),
+    }
+}
 
 /// What came of a post.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,10 +79,18 @@ impl Core {
         self.on_move(&key, change, Reason::Reported, now);
     }
 
-    /// All that fires, agents' alerts and our own included, as Alertmanager's API shows it.
-    pub fn alerts_v2(&self, now: Timestamp) -> Vec<GettableAlert> {
-        let firing = self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none());
-        firing.map(|(key, alert)| self.view_v2(key, alert, now)).collect()
+    /// What fires and matches, agents' alerts and our own included, as Alertmanager's API shows it; a page of it.
+    pub fn alerts_v2(&self, matchers: &[Matcher], after: Option<&AlertKey>, now: Timestamp) -> AlertsPage {
+        let (mut alerts, mut last) = (Vec::new(), None);
+        for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
+            last = Some(key);
+            // Labels that we added are not shown, so they are not matched either.
+            if alert.resolved_at.is_none() && all_match(matchers, &shown_labels(alert)) {
+                alerts.push(self.view_v2(key, alert, now));
+            }
+        }
+        let more_after = last.filter(|last| self.alerts.after(Some(*last)).next().is_some()).cloned();
+        AlertsPage { alerts, more_after }
     }
 
     pub fn receiver_names(&self) -> Vec<String> {
@@ -100,14 +124,16 @@ impl Core {
             }
         }
         let external = alert.external.as_ref();
-        let mut labels = alert.labels.clone();
-        for added in external.iter().flat_map(|external| &external.added) {
-            labels.remove(added);
+        let labels = shown_labels(alert).into_owned();
+        let mut annotations = alert.annotations.clone();
+        // What agents say in a line of its own, others look for here.
+        if external.is_none() {
+            annotations.entry("summary".into()).or_insert_with(|| alert.summary.clone());
         }
         GettableAlert {
             fingerprint: format!("{:016x}", fingerprint(&labels)),
             labels,
-            annotations: alert.annotations.clone(),
+            annotations,
             starts_at: alert.since,
             ends_at: external.map_or(later(now, self.rules.resolve_timeout), |external| external.ends_at),
             updated_at: now,

@@ -15,6 +15,8 @@
 //! | `silences.rs` | silences: made, extended, ended, announced |
 //! | `downtimes.rs` | downtimes: announced, begun, over, told of |
 //! | `people.rs` | ack, unack, test |
+//! | `audit.rs` | who did what, from where |
+//! | `tokens.rs` | who may ask over TCP |
 //! | `explain.rs` | where an alert would go |
 //! | `view.rs` | what people see |
 
@@ -42,10 +44,12 @@ use crate::{
     route::Route,
     schedule::Schedule,
     silence::{Silence, Silences},
+    token::Token,
     told::Told,
     user::User,
 };
 
+mod audit;
 mod delivery;
 mod downtimes;
 mod explain;
@@ -57,6 +61,7 @@ mod review;
 mod rota;
 mod silences;
 mod suppress;
+mod tokens;
 mod view;
 
 #[cfg(test)]
@@ -133,6 +138,8 @@ pub enum Change {
     Silence(Silence),
     Override(OverrideByHand),
     Downtime(Downtime),
+    /// `None`: revoked.
+    Token(String, Option<Box<Token>>),
     Outbox(Box<Row>),
     History(HistoryEntry),
     Counters(Counters),
@@ -170,6 +177,7 @@ pub struct Loaded {
     pub silences: Vec<Silence>,
     pub overrides: Vec<OverrideByHand>,
     pub downtimes: Vec<Downtime>,
+    pub tokens: Vec<Token>,
     /// Not settled.
     pub outbox: Vec<Row>,
     /// Names this store for ever: part of the key that providers know an incident by.
@@ -214,6 +222,9 @@ pub struct Core {
     /// Schedule, begin and end of its next gap, how many more there are.
     gaps: Vec<(String, Timestamp, Timestamp, usize)>,
     gaps_looked_at: Option<Timestamp>,
+    tokens: BTreeMap<String, Token>,
+    /// Where what is handled just now comes from.
+    origin: Option<String>,
     /// To be looked at by `settle`.
     touched: BTreeSet<u64>,
     dirty: Dirty,
@@ -239,6 +250,7 @@ struct Dirty {
     silences: Vec<Silence>,
     overrides: Vec<OverrideByHand>,
     downtimes: Vec<Downtime>,
+    tokens: BTreeSet<String>,
     outbox: BTreeSet<u64>,
     /// Over, and gone from the memory.
     closed: Vec<Incident>,
@@ -280,6 +292,8 @@ impl Core {
             uncovered: BTreeMap::new(),
             gaps: Vec::new(),
             gaps_looked_at: None,
+            tokens: BTreeMap::new(),
+            origin: None,
             touched: BTreeSet::new(),
             dirty: Dirty::default(),
         };
@@ -325,6 +339,7 @@ impl Core {
         self.apply_schedules(Some(now));
         loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
         loaded.downtimes.into_iter().for_each(|downtime| self.downtimes.add(downtime));
+        self.tokens.extend(loaded.tokens.into_iter().map(|token| (token.name.clone(), token)));
         self.apply_rates();
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
@@ -426,6 +441,10 @@ impl Core {
         changes.extend(dirty.silences.into_iter().map(Change::Silence));
         changes.extend(dirty.downtimes.into_iter().map(Change::Downtime));
         changes.extend(dirty.overrides.into_iter().map(Change::Override));
+        for name in dirty.tokens {
+            let token = self.tokens.get(&name).cloned().map(Box::new);
+            changes.push(Change::Token(name, token));
+        }
         changes.extend(dirty.closed.into_iter().map(Box::new).map(Change::Incident));
         for seq in dirty.outbox {
             if let Some(row) = self.outbox.get(seq) {
@@ -456,6 +475,7 @@ impl Core {
             kind: kind.into(),
             reason: reason.name().into(),
             author: author.map(str::to_owned),
+            from: author.and(self.origin.clone()),
             text: text.into(),
             detail: None,
         });

@@ -44,6 +44,10 @@ pub enum Refused {
     NoOverride(u64),
     #[error("{0}")]
     BadOverride(String),
+    #[error("there is no token {0:?}; `alertctl token list` lists them")]
+    NoToken(String),
+    #[error("{0}")]
+    BadToken(String),
 }
 
 /// Characters of a comment.

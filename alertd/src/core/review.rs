@@ -322,6 +322,7 @@ impl Core {
             kind: "notified".into(),
             reason: reason.into(),
             author: None,
+            from: None,
             text: format!("{} {} to {receiver}", notification.id, kind_name(kind)),
             detail: None,
         });

@@ -5,24 +5,27 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dogwatch_daemon::duration::Span;
 
-use super::when::When;
+use super::{token::TokenCommand, when::When};
 
 /// Talks to alertd: what is wrong, who knows, who is on it.
 ///
-/// alertd takes your name from the socket, so whatever you do is recorded as done by you. Times are shown in this
+/// alertd takes your name from the socket, or from your token with --url, so whatever you do is recorded as done by you. Times are shown in this
 /// machine's time zone.
 #[derive(Debug, Parser)]
 #[command(name = "alertctl", version, after_long_help = AFTER_HELP)]
 pub struct Cli {
-    /// alertd's socket
-    #[arg(
-        long,
-        global = true,
-        env = "ALERTD_SOCKET",
-        default_value = "/run/alertd/alertd.sock",
-        value_name = "PATH"
-    )]
-    pub socket: PathBuf,
+    /// alertd's socket [default: /run/alertd/alertd.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// An alertd on another host, like https://mon1:9093
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// Holds the token for --url; see `alertctl token create`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Certificates (PEM) of those to believe that --url is that alertd [default: this host's store]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print alertd's answer as JSON, for machines
     #[arg(long, global = true)]
     pub json: bool,
@@ -38,8 +41,13 @@ Exit status:
   3  alertd cannot be reached, or you may not use its socket
 
 Environment:
-  ALERTD_SOCKET  the socket, where --socket is not given
+  ALERTD_SOCKET, ALERTD_URL, ALERTD_TOKEN_FILE, ALERTD_CA_FILE
+                 as the options of these names, where they are not given
   NO_COLOR       no colours, even on a terminal
+
+Files:
+  ~/.config/dogwatch/alertctl.toml
+                 url, token_file, ca_file, or socket, where nothing else says
 
 Examples:
   alertctl status
@@ -102,6 +110,8 @@ pub enum Command {
     Send(Send),
     /// Show what happened, newest first
     History(History),
+    /// Show who did what, from where, and what was refused, newest first
+    Audit(History),
     /// Show who is on call, until when, who comes next, and when nobody is
     Oncall(OnCall),
     /// Put somebody else on call for a while; or list and end overrides
@@ -117,6 +127,11 @@ pub enum Command {
     TestNotify {
         /// The receiver's name in the config: [receiver.NAME.…]
         receiver: String,
+    },
+    /// Make, list and revoke tokens: who may ask alertd over TCP
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
     },
     /// Ask where alerts go
     Route {

@@ -1,19 +1,22 @@
-//! `alertctl`: asks alertd over its socket and shows the answer.
+//! `alertctl`: asks alertd, over its socket or over TLS, and shows the answer.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
+//! | `audit` | `audit` |
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `downtime` | `downtime` |
 //! | `oncall` | `oncall` and `override` |
 //! | `send` | `send`: an alert from a script |
+//! | `way` | which alertd: a socket, or a URL and a token |
 //! | `when` | times as people type them (pure) |
 //! | `replay` | `replay` |
+//! | `token` | `token` |
 //! | `route` | `route test` and `config diff` |
 //! | `show` | answers as text (pure) |
 //! | `paint` | tables and colours (pure) |
 //!
-//! It decides nothing and keeps nothing: alertd knows the caller from the socket and answers or refuses.
+//! It decides nothing and keeps nothing: alertd knows the caller from the socket or the token and answers or refuses.
 
 use std::{
     env,
@@ -32,6 +35,7 @@ use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub mod args;
+mod audit;
 mod config;
 mod downtime;
 mod oncall;
@@ -40,11 +44,14 @@ mod replay;
 mod route;
 mod send;
 mod show;
+mod token;
+mod way;
 mod when;
 
 use args::{Cli, Command, ConfigCommand, RouteCommand, Silence, SilenceCommand};
 use paint::Paint;
 use show::View;
+use way::{Said, Way};
 
 /// A little longer than alertd itself is patient, so that its words arrive.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -109,7 +116,10 @@ struct Failure {
 }
 
 async fn run(cli: Cli) -> Result<Answer, Failure> {
-    let alertd = Alertd { client: Client::new(&cli.socket, DEADLINE), socket: &cli.socket, json: cli.json };
+    let said = Said { socket: cli.socket, url: cli.url, token_file: cli.token_file, ca_file: cli.ca_file };
+    let wrong = |words| Failure { words, exit: Exit::Refused };
+    let way = Way::find(said).map_err(wrong)?;
+    let alertd = Alertd { client: way.client(DEADLINE).map_err(wrong)?, way: &way, json: cli.json };
     let view = View { now: now(), zone: TimeZone::system(), paint: paint() };
     match cli.command {
         Command::Status => alertd.get("/v1/status", |status: &Status| show::status(status, &view)).await,
@@ -138,9 +148,11 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             let target = format!("/v1/history?since={since}&limit={}", history.limit);
             alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
         }
+        Command::Audit(ask) => audit::audit(&alertd, ask, &view).await,
         Command::Oncall(ask) => oncall::ask(&alertd, &ask, &view).await,
         Command::Downtime(ask) => downtime::downtime(&alertd, ask, &view).await,
         Command::Override(ask) => oncall::override_(&alertd, ask, &view).await,
+        Command::Token { command } => token::token(&alertd, command, &view).await,
         Command::TestNotify { receiver } => test_notify(alertd, receiver, &view).await,
         Command::Route { command: RouteCommand::Test(ask) } => {
             let labels = ask.labels.into_iter().collect();
@@ -192,7 +204,7 @@ async fn silence(alertd: &Alertd<'_>, silence: Silence, view: &View) -> Result<A
 }
 
 async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> Result<Answer, Failure> {
-    alertd.client = Client::new(alertd.socket, TEST_DEADLINE);
+    alertd.client = alertd.client.patient(TEST_DEADLINE);
     let mut accepted = false;
     let shown = |result: &TestResult| {
         accepted = result.notification.state == "accepted";
@@ -208,7 +220,7 @@ async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> R
 /// The daemon at the other end.
 struct Alertd<'a> {
     client: Client,
-    socket: &'a Path,
+    way: &'a Way,
     json: bool,
 }
 
@@ -245,7 +257,7 @@ impl Alertd<'_> {
         target: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, Failure> {
-        self.client.call(method, target, body).await.map_err(|error| failure(&error, self.socket))
+        self.client.call(method, target, body).await.map_err(|error| failure(&error, self.way))
     }
 
     async fn call<T: Serialize + DeserializeOwned>(
@@ -268,27 +280,29 @@ fn pretty(value: &impl Serialize) -> String {
 }
 
 /// Says what to do about a call that brought nothing.
-fn failure(error: &CallError, socket: &Path) -> Failure {
-    let path = socket.display();
-    let (exit, words) = match error {
-        CallError::Refused { message, .. } => (Exit::Refused, message.clone()),
-        CallError::NoAnswer { .. } => {
+fn failure(error: &CallError, way: &Way) -> Failure {
+    let (exit, words) = match (error, way) {
+        (CallError::Refused { message, .. }, _) => (Exit::Refused, message.clone()),
+        (CallError::NoAnswer { .. } | CallError::Unreachable { .. }, Way::Url { .. }) => {
+            (Exit::Unreachable, error.to_string())
+        }
+        (CallError::NoAnswer { .. }, Way::Socket(_)) => {
             (Exit::Unreachable, format!("{error}; see `journalctl -u alertd` for what keeps it"))
         }
-        CallError::Unreachable { source, .. } => (
+        (CallError::Unreachable { source, .. }, Way::Socket(socket)) => (
             Exit::Unreachable,
-            match source.kind() {
-                io::ErrorKind::PermissionDenied => format!(
+            match (source.kind(), socket.display()) {
+                (io::ErrorKind::PermissionDenied, path) => format!(
                     "you may not use {path}; join the group {0:?} (`sudo adduser $USER {0}`) and log in again, or use sudo",
                     group_of(socket)
                 ),
-                io::ErrorKind::NotFound => format!(
+                (io::ErrorKind::NotFound, path) => format!(
                     "there is no {path}: alertd is not running (`systemctl status alertd`), or listens elsewhere (--socket, ALERTD_SOCKET)"
                 ),
-                io::ErrorKind::ConnectionRefused => {
+                (io::ErrorKind::ConnectionRefused, path) => {
                     format!("nobody answers at {path}: alertd is not running (`systemctl status alertd`)")
                 }
-                _ => format!("cannot reach {path}: {source}"),
+                (_, path) => format!("cannot reach {path}: {source}"),
             },
         ),
     };
@@ -323,7 +337,7 @@ mod tests {
     fn a_failure_says_what_to_do() {
         let words = |kind: io::ErrorKind| {
             let error = CallError::Unreachable { path: "/x".into(), source: io::Error::from(kind) };
-            failure(&error, Path::new("/nonexistent/alertd.sock"))
+            failure(&error, &Way::Socket("/nonexistent/alertd.sock".into()))
         };
         let missing = words(io::ErrorKind::NotFound);
         assert!(missing.words.contains("systemctl status alertd") && missing.words.contains("--socket"));
@@ -331,7 +345,7 @@ mod tests {
         let forbidden = words(io::ErrorKind::PermissionDenied).words;
         assert!(forbidden.contains("join the group \"dogwatch\""), "{forbidden}");
         let refused = CallError::Refused { status: 404, retry_after: None, message: "no incident 5".into() };
-        let refused = failure(&refused, Path::new("/x"));
+        let refused = failure(&refused, &Way::Socket("/x".into()));
         assert_eq!((refused.words.as_str(), refused.exit), ("no incident 5", Exit::Refused));
     }
 }

@@ -25,7 +25,7 @@ pub(super) const TEXT_CHARS_MAX: usize = 300;
 pub(super) const NAME_CHARS_MAX: usize = 60;
 
 impl View {
-    fn age(&self, at: Timestamp) -> String {
+    pub(super) fn age(&self, at: Timestamp) -> String {
         words::age(at, self.now)
     }
 
@@ -492,6 +492,7 @@ mod tests {
             kind: kind.into(),
             reason: reason.into(),
             author: author.map(Into::into),
+            from: None,
             text: text.into(),
             detail: None,
         };

@@ -1,4 +1,4 @@
-//! The part of JSON Schema that docs/webhook.schema.json uses, and what is sent held against it. Tests only.
+//! The part of JSON Schema that docs/webhook.schema.json and docs/openapi.json use, and what is sent held against it. Tests only.
 //!
 //! Stricter than the standard in one thing: a field that the schema does not name is an error, so that nothing is sent
 //! that is not documented.
@@ -57,7 +57,7 @@ fn one_of_each_kind() -> Vec<Notification> {
     [recovery, acked, digest, unknown].into_iter().chain(other).collect()
 }
 
-fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
+pub(crate) fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
     for (keyword, wants) in schema.as_object().unwrap() {
         let holds = match keyword.as_str() {
             "$schema" | "$defs" | "title" | "description" => true,

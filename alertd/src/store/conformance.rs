@@ -51,6 +51,13 @@ fn story() -> (World, Vec<Change>) {
         ..dogwatch_wire::ctl::NewDowntime::default()
     };
     world.core.on_downtime(&ask, "eva", world.now).unwrap();
+    let ask = dogwatch_wire::ctl::NewToken {
+        name: "prom".into(),
+        scopes: vec!["ingest".into()],
+        expires_s: Some(3_600),
+        ..dogwatch_wire::ctl::NewToken::default()
+    };
+    world.core.on_token(&ask, crate::token::Hash::of("x"), "eva", world.now).unwrap();
     let changes = world.core.take_changes();
     world.store.commit(&changes).unwrap();
     let everything = as_changes(world.store.load(world.now).unwrap());
@@ -70,6 +77,9 @@ fn as_changes(loaded: Loaded) -> Vec<Change> {
     changes.extend(loaded.silences.into_iter().map(Change::Silence));
     changes.extend(loaded.overrides.into_iter().map(Change::Override));
     changes.extend(loaded.downtimes.into_iter().map(Change::Downtime));
+    changes.extend(
+        loaded.tokens.into_iter().map(|token| Change::Token(token.name.clone(), Some(Box::new(token)))),
+    );
     changes.extend(loaded.outbox.into_iter().map(|row| Change::Outbox(Box::new(row))));
     changes
 }
@@ -98,9 +108,12 @@ fn forgets_what_is_gone(mut store: impl Store) {
     let (world, everything) = story();
     store.commit(&everything).unwrap();
     let loaded = store.load(world.now).unwrap();
-    let gone: Vec<_> = loaded.alerts.into_iter().map(|(_, alert)| Change::AlertGone(alert.row)).collect();
+    let alerts = loaded.alerts.into_iter().map(|(_, alert)| Change::AlertGone(alert.row));
+    let tokens = loaded.tokens.into_iter().map(|token| Change::Token(token.name, None));
+    let gone: Vec<_> = alerts.chain(tokens).collect();
     store.commit(&gone).unwrap();
-    assert_eq!(store.load(world.now).unwrap().alerts, []);
+    let loaded = store.load(world.now).unwrap();
+    assert!(loaded.alerts.is_empty() && loaded.tokens.is_empty(), "{loaded:?}");
 }
 
 #[test]
@@ -233,7 +246,8 @@ fn the_archive_answers_beside_the_writer() {
         incident,
         kind: "opened".into(),
         reason: "reported".into(),
-        author: None,
+        author: (second == 2).then(|| "eva".into()),
+        from: (second == 2).then(|| "uid 1000".into()),
         text: second.to_string(),
         detail: None,
     };
@@ -244,6 +258,8 @@ fn the_archive_answers_beside_the_writer() {
     assert_eq!(texts(archive.history(None, 2).unwrap()), ["3", "2"]);
     assert_eq!(texts(archive.history(Some(Timestamp::from_second(3).unwrap()), 9).unwrap()), ["3"]);
     assert_eq!(texts(archive.decisions(1).unwrap()), ["1", "3"]);
+    let audit = archive.audit(None, 9).unwrap();
+    assert_eq!(audit, [entries[1].clone()]);
     assert_eq!(archive.notifications(1).unwrap()[0].state, "queued");
     assert!(archive.closed_incident(1).unwrap().is_none());
     store.prune(world.now).unwrap();

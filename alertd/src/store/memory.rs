@@ -13,6 +13,7 @@ use crate::{
     incident::Incident,
     outbox::{Row, RowState},
     silence::Silence,
+    token::Token,
     told::Told,
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Memory {
     pub(crate) silences: BTreeMap<u64, Silence>,
     pub(crate) overrides: BTreeMap<u64, OverrideByHand>,
     pub(crate) downtimes: BTreeMap<u64, Downtime>,
+    pub(crate) tokens: BTreeMap<String, Token>,
     pub(crate) outbox: BTreeMap<u64, Row>,
 }
 
@@ -50,6 +52,7 @@ impl Store for Memory {
             silences: self.silences.values().filter(|silence| silence.ends_at > now).cloned().collect(),
             downtimes: self.downtimes.values().filter(|one| one.over_at() > now).cloned().collect(),
             overrides: self.overrides.values().filter(|one| one.until > now).cloned().collect(),
+            tokens: self.tokens.values().cloned().collect(),
             outbox: self.outbox.values().filter(|row| row.settled_at.is_none()).cloned().collect(),
             instance: "test".into(),
             spent,
@@ -75,6 +78,8 @@ impl Store for Memory {
                 Change::Silence(silence) => drop(self.silences.insert(silence.number, silence)),
                 Change::Downtime(one) => drop(self.downtimes.insert(one.number, one)),
                 Change::Override(one) => drop(self.overrides.insert(one.number, one)),
+                Change::Token(name, Some(token)) => drop(self.tokens.insert(name, *token)),
+                Change::Token(name, None) => drop(self.tokens.remove(&name)),
                 Change::Outbox(row) => drop(self.outbox.insert(row.seq, *row)),
                 Change::History(_) => {}
             }

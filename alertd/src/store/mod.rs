@@ -3,7 +3,7 @@
 //! The core's memory is the truth while the process lives; the store is its journal. So a store that fails stops no alert:
 //! [`writer::Writer`] keeps what could not be written and writes it later.
 
-use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded};
+use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Silence};
 use jiff::Timestamp;
 
 use crate::core::{Change, Loaded};
@@ -44,6 +44,9 @@ pub trait Archive: Send + Sync + 'static {
     /// Newest first.
     fn history(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError>;
 
+    /// What somebody did, newest first.
+    fn audit(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError>;
+
     /// Of one incident, oldest first.
     fn decisions(&self, incident: u64) -> Result<Vec<HistoryEntry>, StoreError>;
 
@@ -52,6 +55,9 @@ pub trait Archive: Send + Sync + 'static {
 
     /// What happened since then that can be reckoned again, after the entry with that number.
     fn recorded(&self, since: Timestamp, after: u64) -> Result<Recorded, StoreError>;
+
+    /// That ended before `now`, the last first.
+    fn ended_silences(&self, now: Timestamp, limit: u32) -> Result<Vec<Silence>, StoreError>;
 
     /// An incident that is over and told, with its route.
     fn closed_incident(&self, number: u64) -> Result<Option<(Incident, Vec<String>)>, StoreError>;

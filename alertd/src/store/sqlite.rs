@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_wire::ctl::{HistoryEntry, Incident as IncidentView, NotificationInfo, Recorded, Sent};
+use dogwatch_wire::ctl::{
+    HistoryEntry, Incident as IncidentView, NotificationInfo, Recorded, Sent, Silence as SilenceView,
+};
 use jiff::Timestamp;
 use rusqlite::{
     CachedStatement, Connection, OpenFlags, OptionalExtension, Row as SqlRow, Transaction, params,
@@ -28,6 +30,7 @@ use crate::{
     core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
     incident::Incident,
     outbox::Row,
+    silence::Silence,
 };
 
 /// One step of the schema each; never changed once released.
@@ -37,6 +40,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-history-detail.sql"),
     include_str!("schema-downtimes.sql"),
     include_str!("schema-alert-rows.sql"),
+    include_str!("schema-tokens.sql"),
+    include_str!("schema-audit.sql"),
 ];
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
@@ -196,6 +201,7 @@ impl Store for Sqlite {
                 &format!("SELECT body FROM override WHERE ends_us > {} ORDER BY number", micros(now)),
                 |_, body| from_json(body),
             )?,
+            tokens: rows(c, "SELECT body FROM token ORDER BY name", |_, body| from_json(body))?,
             outbox: rows(c, "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq", |_, body| {
                 from_json(body)
             })?,
@@ -275,11 +281,18 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
             prepare("INSERT OR REPLACE INTO override (number, ends_us, body) VALUES (?1, ?2, ?3)")?
                 .execute(params![one.number, micros(one.until), to_json(one)?])?;
         }
+        Change::Token(name, Some(token)) => {
+            prepare("INSERT OR REPLACE INTO token (name, body) VALUES (?1, ?2)")?
+                .execute(params![name, to_json(token)?])?;
+        }
+        Change::Token(name, None) => {
+            prepare("DELETE FROM token WHERE name = ?1")?.execute([name])?;
+        }
         Change::Outbox(row) => write_outbox(to, row)?,
         Change::History(entry) => {
             let detail = entry.detail.as_ref().map(to_json).transpose()?;
-            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text, detail])?;
+            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text, detail, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+                .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text, detail, entry.from])?;
         }
     }
     Ok(())
@@ -387,7 +400,7 @@ impl SqliteArchive {
     }
 }
 
-const HISTORY_COLUMNS: &str = "SELECT at_us, incident, kind, reason, author, text FROM history";
+const HISTORY_COLUMNS: &str = "SELECT at_us, incident, kind, reason, author, origin, text FROM history";
 
 fn entry(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEntry> {
     Ok(HistoryEntry {
@@ -396,19 +409,31 @@ fn entry(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEntry> {
         kind: row.get(2)?,
         reason: row.get(3)?,
         author: row.get(4)?,
-        text: row.get(5)?,
+        from: row.get(5)?,
+        text: row.get(6)?,
         detail: None,
     })
 }
 
+fn newest(
+    connection: &Connection,
+    only: &str,
+    since: Option<Timestamp>,
+    limit: u32,
+) -> Result<Vec<HistoryEntry>, StoreError> {
+    let sql = format!("{HISTORY_COLUMNS} WHERE at_us >= ?1 {only} ORDER BY at_us DESC, id DESC LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![since.map_or(i64::MIN, micros), limit], entry)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
 impl Archive for SqliteArchive {
     fn history(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.with(|connection| {
-            let sql = format!("{HISTORY_COLUMNS} WHERE at_us >= ?1 ORDER BY at_us DESC, id DESC LIMIT ?2");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let found = statement.query_map(params![since.map_or(i64::MIN, micros), limit], entry)?;
-            Ok(found.collect::<Result<_, _>>()?)
-        })
+        self.with(|connection| newest(connection, "", since, limit))
+    }
+
+    fn audit(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.with(|connection| newest(connection, "AND author IS NOT NULL", since, limit))
     }
 
     fn decisions(&self, incident: u64) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -435,14 +460,14 @@ impl Archive for SqliteArchive {
     fn recorded(&self, since: Timestamp, after: u64) -> Result<Recorded, StoreError> {
         self.with(|connection| {
             let mut page = Recorded::default();
-            let sql = "SELECT at_us, incident, kind, reason, author, text, detail, id FROM history
+            let sql = "SELECT at_us, incident, kind, reason, author, origin, text, detail, id FROM history
                        WHERE at_us >= ?1 AND id > ?2 AND detail IS NOT NULL ORDER BY id LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
             let mut found = statement.query(params![micros(since), after, RECORDED_MAX])?;
             while let Some(row) = found.next()? {
-                let detail = from_json(&row.get::<_, String>(6)?)?;
+                let detail = from_json(&row.get::<_, String>(7)?)?;
                 page.entries.push(HistoryEntry { detail: Some(detail), ..entry(row)? });
-                page.more_after = Some(row.get(7)?);
+                page.more_after = Some(row.get(8)?);
             }
             page.more_after = page.more_after.filter(|_| page.entries.len() == RECORDED_MAX);
             if after == 0 {
@@ -454,6 +479,16 @@ impl Archive for SqliteArchive {
                 page.sent = rows(connection, &sql, |_, body| Ok(sent(from_json(body)?)))?;
             }
             Ok(page)
+        })
+    }
+
+    fn ended_silences(&self, now: Timestamp, limit: u32) -> Result<Vec<SilenceView>, StoreError> {
+        self.with(|connection| {
+            let now = micros(now);
+            let sql = format!(
+                "SELECT body FROM silence WHERE ends_us <= {now} ORDER BY ends_us DESC, number DESC LIMIT {limit}"
+            );
+            rows(connection, &sql, |_, body| Ok(from_json::<Silence>(body)?.ended_view()))
         })
     }
 

@@ -164,6 +164,7 @@ enum RowKey {
     Silence(u64),
     Override(u64),
     Downtime(u64),
+    Token(String),
     Outbox(u64),
 }
 
@@ -187,6 +188,7 @@ impl Pending {
             Change::Silence(silence) => RowKey::Silence(silence.number),
             Change::Override(one) => RowKey::Override(one.number),
             Change::Downtime(downtime) => RowKey::Downtime(downtime.number),
+            Change::Token(name, _) => RowKey::Token(name.clone()),
             Change::Outbox(row) => RowKey::Outbox(row.seq),
             Change::History(entry) => {
                 if self.history.len() >= HISTORY_PENDING_MAX {

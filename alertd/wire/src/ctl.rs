@@ -1,4 +1,5 @@
-//! What people and tools ask of alertd, and what it answers. JSON over HTTP on the same socket; `alertctl` is one client.
+//! What people and tools ask of alertd, and what it answers. JSON over HTTP, on the same socket or over TLS; `alertctl` is one
+//! client.
 //!
 //! | method and path | body | answer |
 //! | --- | --- | --- |
@@ -22,8 +23,12 @@
 //! | `POST /v1/downtimes` | [`NewDowntime`] | [`Downtime`] |
 //! | `DELETE /v1/downtimes/{number}` | – | [`Downtime`], cancelled |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
+//! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` that somebody did, newest first |
+//! | `GET /v1/tokens` | – | `Vec<`[`Token`]`>` |
+//! | `POST /v1/tokens` | [`NewToken`] | [`TokenMade`] |
+//! | `DELETE /v1/tokens/{name}` | – | [`Token`], revoked |
 //!
-//! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials.
+//! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials, or knows the token.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +36,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::State;
+pub use crate::token::{NewToken, Token, TokenMade};
 
 /// What came of alerts that were posted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,8 +214,11 @@ pub struct HistoryEntry {
     pub kind: String,
     /// The decision's reason, as in the log and the metric.
     pub reason: String,
-    /// A login name for what a person did.
+    /// Who did it: a login name, `token:NAME`, …
     pub author: Option<String>,
+    /// Where they came from: `uid 1000`, an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     pub text: String,
     /// Only where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,6 +22,7 @@ pub mod agent;
 pub mod ctl;
 mod digest;
 pub mod limits;
+mod token;
 
 pub use agent::{Batch, BatchReply, Event, EventKind, Heartbeat, ServiceState, State, Transition};
 pub use digest::digest;

@@ -20,7 +20,8 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("openssl", "certificates for the http and smtp tests"),
     ("opensmtpd", "a real SMTP server"),
     ("python3-aiosmtpd", "an SMTP server that can be told to refuse"),
-    ("prometheus", "promtool, and a Prometheus that scrapes"),
+    ("prometheus", "promtool, and a Prometheus that scrapes and sends alerts"),
+    ("prometheus-alertmanager", "amtool, as a client that is not ours"),
     ("systemd-container", "systemd-nspawn, for the lab"),
     ("unbound", "an upstream in tests"),
 ];

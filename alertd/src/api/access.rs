@@ -1,0 +1,293 @@
+//! Who asks, and whether they may.
+//!
+//! | way in | who it is | may |
+//! | --- | --- | --- |
+//! | unix socket | the login name, from the kernel | everything: the socket's mode (0660) and group are the gate |
+//! | TCP | `Authorization: Bearer TOKEN` | what the token's scopes say (`token.rs`) |
+//!
+//! Every request passes [`check`] with what its route needs; a route cannot be made without ([`super::routes`]).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use dogwatch_daemon::{tcp_http::network, unix_http::Peer};
+use governor::Quota;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::{Failure, keyring::Keyring, rate::Rates};
+use crate::{
+    clock,
+    engine::{Access, Input},
+    notify::words::line,
+    token::{Scope, Token, looks_like_one},
+};
+
+/// What a route asks of whoever calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Says nothing that strangers may not know.
+    Nothing,
+    Scope(Scope),
+}
+
+/// Who asks, known for certain.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    User(Peer),
+    Token(Arc<Token>, IpAddr),
+}
+
+impl Caller {
+    /// As the history names them. No login name has a colon (passwd(5)).
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::User(peer) => peer.name(),
+            Self::Token(token, _) => format!("token:{}", token.name),
+        }
+    }
+
+    /// For the audit log.
+    pub(crate) fn origin(&self) -> String {
+        match self {
+            Self::User(peer) => format!("uid {}", peer.uid),
+            Self::Token(_, address) => address.to_string(),
+        }
+    }
+
+    /// The one host that they may speak for; `None`: any.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::User(_) => None,
+            Self::Token(token, _) => token.host.as_deref(),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let unknown = || Failure::Unknown("nobody knows who asks".into());
+        parts.extensions.get::<Self>().cloned().ok_or_else(unknown)
+    }
+}
+
+/// A whole fleet may share one token, so it counts with the address: an agent sends once a heartbeat, a page of somebody
+/// who looks is some requests.
+const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const CALLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(300).unwrap();
+/// Nobody guesses 256 bits; this keeps the log readable.
+const WRONG_A_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
+const WRONG_AT_ONCE: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
+/// Characters of what was refused.
+const ASKED_CHARS_MAX: usize = 200;
+
+/// Lets callers in, or not.
+pub struct Gate {
+    keyring: Arc<Keyring>,
+    inputs: mpsc::Sender<Input>,
+    calls: Rates<(String, IpAddr)>,
+    wrong: Rates<IpAddr>,
+}
+
+impl Gate {
+    pub fn new(keyring: Arc<Keyring>, inputs: mpsc::Sender<Input>) -> Self {
+        Self {
+            keyring,
+            inputs,
+            calls: Rates::new(Quota::per_second(CALLS_A_SECOND).allow_burst(CALLS_AT_ONCE)),
+            wrong: Rates::new(Quota::per_second(WRONG_A_SECOND).allow_burst(WRONG_AT_ONCE)),
+        }
+    }
+
+    fn admit(&self, request: &Request, needs: Needs, now: Timestamp) -> Result<Option<Caller>, Failure> {
+        if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
+            return Ok(Some(Caller::User(peer.clone())));
+        }
+        let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
+            return Err(Failure::Unknown("nobody knows where this comes from".into()));
+        };
+        let from = network(address.ip());
+        let Needs::Scope(scope) = needs else {
+            self.calls.take(&(String::new(), from)).map_err(Failure::TooMany)?;
+            return Ok(None);
+        };
+        let token = self.token(request.headers(), now).map_err(|words| match self.wrong.take(&from) {
+            Ok(()) => {
+                tracing::warn!(%from, path = request.uri().path(), "refused: {words}");
+                Failure::Unknown(words.into())
+            }
+            Err(wait) => Failure::TooMany(wait),
+        })?;
+        self.calls.take(&(token.name.clone(), from)).map_err(Failure::TooMany)?;
+        if !token.may(scope) {
+            let has: Vec<_> = token.scopes.iter().map(|scope| scope.name()).collect();
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            let caller = Caller::Token(Arc::clone(&token), address.ip());
+            self.note_refused(&caller, &asked, StatusCode::FORBIDDEN);
+            return Err(Failure::Forbidden(format!(
+                "this needs the scope {scope}; the token {} has {}",
+                token.name,
+                has.join(", ")
+            )));
+        }
+        if token.use_is_news(now) {
+            // If the loop is too busy for this, the next use says it.
+            let _ = self.inputs.try_send(Input::Access(Access::Used(token.name.clone())));
+        }
+        Ok(Some(Caller::Token(token, address.ip())))
+    }
+
+    /// A line in the audit log. If the loop is too busy for it, the log of the process has it.
+    fn note_refused(&self, caller: &Caller, asked: &str, status: StatusCode) {
+        let asked = line(&format!("{asked}: {status}"), ASKED_CHARS_MAX);
+        let refused = Input::Access(Access::Refused(caller.name(), asked));
+        if let Err(error) = self.inputs.try_send(Input::From(caller.origin(), Box::new(refused))) {
+            tracing::warn!(by = caller.name(), from = caller.origin(), %error, "refused, and not in the audit log");
+        }
+    }
+
+    fn token(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Token>, &'static str> {
+        let text = bearer(headers).ok_or("no token; send it as \"Authorization: Bearer TOKEN\"")?;
+        let token = Some(text).filter(|text| looks_like_one(text)).and_then(|text| self.keyring.find(text));
+        let token = token.ok_or("nobody knows this token; it is cut, revoked, or another alertd's")?;
+        if token.is_expired(now) {
+            return Err("this token has expired; make another with `alertctl token create`");
+        }
+        Ok(token)
+    }
+}
+
+/// Knows nobody; for what only asks which routes there are.
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new(Arc::default(), mpsc::channel(1).0)
+    }
+}
+
+/// The scheme's name is in any case (RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Before every handler.
+pub(super) async fn check(
+    State((gate, needs)): State<(Arc<Gate>, Needs)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match gate.admit(&request, needs, clock::wall()) {
+        Ok(Some(caller)) => caller,
+        Ok(None) => return next.run(request).await,
+        Err(failure) => return failure.answer(request.uri().path()),
+    };
+    request.extensions_mut().insert(caller.clone());
+    let changes = matches!(needs, Needs::Scope(Scope::Ack | Scope::Silence | Scope::Admin));
+    if !changes || request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let response = next.run(request).await;
+    if response.status().is_client_error() {
+        gate.note_refused(&caller, &asked, response.status());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Hash, text_of};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn gate() -> Gate {
+        let token = Token {
+            name: "prom".into(),
+            hash: Hash::of(&text_of(&[1; 32])),
+            scopes: [Scope::Ingest].into(),
+            host: None,
+            created_at: at(0),
+            created_by: "eva".into(),
+            expires_at: Some(at(100)),
+            last_used_at: None,
+        };
+        let keyring = Keyring::default();
+        keyring.put(Some(&token), "prom");
+        Gate { keyring: Arc::new(keyring), ..Gate::default() }
+    }
+
+    fn request(authorization: &str, address: &str) -> Request {
+        let mut request = Request::new(axum::body::Body::empty());
+        if !authorization.is_empty() {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.parse().unwrap());
+        }
+        let address: SocketAddr = address.parse().unwrap();
+        request.extensions_mut().insert(ConnectInfo(address));
+        request
+    }
+
+    fn status(gate: &Gate, authorization: &str, scope: Scope, now: i64) -> u16 {
+        match gate.admit(&request(authorization, "192.0.2.7:999"), Needs::Scope(scope), at(now)) {
+            Ok(caller) => {
+                assert_eq!(caller.unwrap().name(), "token:prom");
+                200
+            }
+            Err(failure) => failure.into_parts().0.as_u16(),
+        }
+    }
+
+    #[test]
+    fn a_token_lets_in_for_its_scopes_until_it_expires() {
+        let (gate, good) = (gate(), text_of(&[1; 32]));
+        let bearer = format!("Bearer {good}");
+        assert_eq!(status(&gate, &bearer, Scope::Ingest, 99), 200);
+        assert_eq!(status(&gate, &format!("bEARER  {good} "), Scope::Ingest, 99), 200);
+        assert_eq!(status(&gate, &bearer, Scope::Read, 99), 403);
+        assert_eq!(status(&gate, &bearer, Scope::Ingest, 100), 401);
+        for wrong in ["", &good, "Bearer", "Bearer ", &format!("Basic {good}"), &bearer[..bearer.len() - 1]] {
+            assert_eq!(status(&gate, wrong, Scope::Ingest, 99), 401, "{wrong}");
+        }
+        gate.keyring.put(None, "prom");
+        assert_eq!(status(&gate, &bearer, Scope::Ingest, 99), 401);
+    }
+
+    #[test]
+    fn who_guesses_is_told_to_wait_and_nobody_else_is() {
+        let (gate, good) = (gate(), format!("Bearer {}", text_of(&[1; 32])));
+        let guess = format!("Bearer {}", text_of(&[2; 32]));
+        let statuses: Vec<_> = (0..12).map(|_| status(&gate, &guess, Scope::Ingest, 1)).collect();
+        assert_eq!((statuses[0], statuses[11]), (401, 429), "{statuses:?}");
+        assert_eq!(status(&gate, &good, Scope::Ingest, 1), 200, "from the same address");
+        let calls: Vec<_> = (0..400).map(|_| status(&gate, &good, Scope::Ingest, 1)).collect();
+        assert_eq!((calls[200], calls[399]), (200, 429));
+        let elsewhere = request(&good, "192.0.2.8:1");
+        assert!(
+            gate.admit(&elsewhere, Needs::Scope(Scope::Ingest), at(1)).is_ok(),
+            "the same token elsewhere"
+        );
+    }
+
+    #[test]
+    fn who_comes_by_no_known_way_is_nobody() {
+        let mut request = Request::new(axum::body::Body::empty());
+        assert!(gate().admit(&request, Needs::Nothing, at(1)).is_err());
+        request.extensions_mut().insert(ConnectInfo(Peer { uid: 0, pid: None }));
+        let caller = gate().admit(&request, Needs::Scope(Scope::Admin), at(1)).ok().flatten();
+        assert_eq!(caller.unwrap().name(), "root");
+    }
+}

@@ -1,0 +1,42 @@
+//! `/v1/tokens`. The secret is made here, said once, and forgotten: the loop and the store see its hash.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use dogwatch_wire::ctl;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
+use crate::{
+    engine::{Access, Input},
+    token::{Hash, text_of},
+};
+
+pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
+    Ok(Json(api.ask(PATIENCE, |answer| Input::Access(Access::List(answer))).await?))
+}
+
+pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::TokenMade> {
+    let ask: ctl::NewToken = body.json()?;
+    let mut random = [0; 32];
+    let no_bits = |_| Failure::Unavailable("the system gives no random bytes".into());
+    SystemRandom::new().fill(&mut random).map_err(no_bits)?;
+    let secret = text_of(&random);
+    let hash = Hash::of(&secret);
+    let token = api
+        .ask_by(&caller, PATIENCE, |answer| Input::Access(Access::Create(ask, hash, caller.name(), answer)))
+        .await??;
+    Ok(Json(ctl::TokenMade { token, secret }))
+}
+
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Reply<ctl::Token> {
+    Ok(Json(
+        api.ask_by(&caller, PATIENCE, |answer| Input::Access(Access::Revoke(name, caller.name(), answer)))
+            .await??,
+    ))
+}

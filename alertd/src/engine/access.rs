@@ -1,0 +1,35 @@
+//! The loop's part that knows who may ask over TCP, and who was refused.
+
+use dogwatch_wire::ctl;
+use jiff::Timestamp;
+
+use super::{Answer, Deliver, Engine, Owed, owed};
+use crate::{core::Refused, token::Hash};
+
+/// About tokens, and those who hold them.
+pub enum Access {
+    List(Answer<Vec<ctl::Token>>),
+    Create(ctl::NewToken, Hash, String, Answer<Result<ctl::Token, Refused>>),
+    Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
+    /// The first use for a while.
+    Used(String),
+    /// Who was refused what.
+    Refused(String, String),
+}
+
+impl<D: Deliver> Engine<D> {
+    pub(super) fn on_access(&mut self, input: Access, now: Timestamp) -> Option<Owed> {
+        match input {
+            Access::List(answer) => drop(answer.send(self.core.tokens(now))),
+            Access::Create(ask, hash, author, answer) => {
+                return Some(owed(answer, self.core.on_token(&ask, hash, &author, now)));
+            }
+            Access::Revoke(name, author, answer) => {
+                return Some(owed(answer, self.core.on_token_revoke(&name, &author, now)));
+            }
+            Access::Used(name) => self.core.on_token_used(&name, now),
+            Access::Refused(author, asked) => self.core.on_refused(&author, &asked, now),
+        }
+        None
+    }
+}
