@@ -25,7 +25,10 @@ use super::{
     now, percentile,
     table::{Budget, Cell, render},
 };
-use crate::process::{Process, binary, debian_program, free_port};
+use crate::{
+    http,
+    process::{Process, binary, debian_program, free_port},
+};
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -38,11 +41,13 @@ pub struct Plan {
     pub connections: u32,
     /// Alerts whose way to the receiver is timed.
     pub timed: u32,
+    /// Groups of one alert each that are all told at once.
+    pub told: u32,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { alerts: 100_000, groups: 5_000, batch: 100, connections: 4, timed: 300 }
+        Self { alerts: 100_000, groups: 5_000, batch: 100, connections: 4, timed: 300, told: 20_000 }
     }
 }
 
@@ -80,6 +85,8 @@ pub struct Row {
     /// The same again: nothing has changed.
     pub repeated: Ingest,
     pub bytes_per_alert: f64,
+    /// One commit to disk while new alerts came: the mean, and a bound that 99 of 100 kept. alertd only.
+    pub commit_ms: Option<(f64, f64)>,
     /// Everything that fires, by group.
     pub list_ms: f64,
     pub listed: usize,
@@ -90,6 +97,15 @@ pub struct Row {
     /// From the post to the receiver.
     pub handed_p50_ms: f64,
     pub handed_p99_ms: f64,
+    /// From the post of groups of one alert each to the receiver's word for the last.
+    pub told: Told,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Told {
+    pub per_second: f64,
+    /// CPU of the router, the post's included.
+    pub cpu_us_per_alert: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,6 +132,7 @@ fn measure(router: Router, plan: &Plan, folder: &Path, progress: &dyn Fn(&str)) 
     let bodies: Vec<_> = (0..plan.alerts / plan.batch).map(|number| body(plan, number)).collect();
     progress(&format!("{name}: {} alerts in {} groups, new", plan.alerts, plan.groups));
     let new = ingest(&server, plan, &bodies)?;
+    let commit_ms = server.commit_ms();
     let grown = server.process.resident_bytes().saturating_sub(before);
     progress(&format!("{name}: the same again"));
     let repeated = ingest(&server, plan, &bodies)?;
@@ -142,10 +159,13 @@ fn measure(router: Router, plan: &Plan, folder: &Path, progress: &dyn Fn(&str)) 
     drop(server);
     progress(&format!("{name}: {} alerts, one after the other, to a receiver", plan.timed));
     let (handed_p50_ms, handed_p99_ms) = handed(router, plan, &folder.join(format!("{name}-timed")))?;
+    progress(&format!("{name}: {} groups told at once", plan.told));
+    let told = tell_all(router, plan, &folder.join(format!("{name}-told")))?;
     Ok(Row {
         router,
         new,
         repeated,
+        commit_ms,
         bytes_per_alert: number(grown) / f64::from(plan.alerts),
         list_ms: super::median(lists),
         listed,
@@ -153,6 +173,7 @@ fn measure(router: Router, plan: &Plan, folder: &Path, progress: &dyn Fn(&str)) 
         told_after_restart,
         handed_p50_ms,
         handed_p99_ms,
+        told,
     })
 }
 
@@ -215,6 +236,26 @@ fn handed(router: Router, plan: &Plan, folder: &Path) -> Result<(f64, f64)> {
     Ok((percentile(&took, 50.0), percentile(&took, 99.0)))
 }
 
+/// Posts groups of one alert each, to be told at once, and waits until the receiver has all of them.
+fn tell_all(router: Router, plan: &Plan, folder: &Path) -> Result<Told> {
+    let counter = Counter::listen()?;
+    let server = Server::start(router, folder, &counter, "0s")?;
+    let plan = Plan { alerts: plan.told, groups: plan.told, ..plan.clone() };
+    let bodies: Vec<_> = (0..plan.alerts / plan.batch).map(|number| body(&plan, number)).collect();
+    let (cpu, start) = (server.process.cpu(), now());
+    ingest(&server, &plan, &bodies)?;
+    let all = bodies.len() * plan.batch as usize;
+    while counter.count() < all {
+        if start.elapsed() > Duration::from_mins(5) {
+            bail!("{}: {} of {all} groups were told within 5 min", router.name(), counter.count());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (took, cpu) = (start.elapsed(), server.process.cpu().saturating_sub(cpu));
+    let alerts = f64::from(plan.alerts);
+    Ok(Told { per_second: alerts / took.as_secs_f64(), cpu_us_per_alert: cpu.as_secs_f64() * 1e6 / alerts })
+}
+
 /// One post: alerts of as many groups as it has.
 fn body(plan: &Plan, number: u32) -> Vec<u8> {
     let alerts = (0..plan.batch).map(|place| {
@@ -234,6 +275,7 @@ fn alert(host: &str, id: u32) -> String {
 struct Server {
     router: Router,
     folder: PathBuf,
+    /// Alertmanager's API; alertd's metrics.
     address: SocketAddr,
     process: Process,
 }
@@ -246,7 +288,7 @@ impl Server {
         let (dir, hook) = (folder.display(), counter.address);
         let config = match router {
             Router::Alertd => format!(
-                "[alertd]\nsocket = \"{dir}/alertd.sock\"\nstate_dir = \"{dir}/state\"\nmetrics = \"off\"\n\
+                "[alertd]\nsocket = \"{dir}/alertd.sock\"\nstate_dir = \"{dir}/state\"\nmetrics = \"{address}\"\n\
                  [[route]]\nreceiver = \"hook\"\ngroup_wait = \"{group_wait}\"\n\
                  [receiver.hook]\nrate = {{ burst = 1000000, every = \"1ms\" }}\n\
                  [receiver.hook.webhook]\nurl = \"http://{hook}/\"\n"
@@ -277,6 +319,24 @@ impl Server {
             thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+
+    /// Mean, and the least bound of the histogram that 99 of 100 commits kept, ms.
+    fn commit_ms(&self) -> Option<(f64, f64)> {
+        const NAME: &str = "alertd_commit_duration_seconds";
+        let (_, page) = http::get(self.address.port(), "/metrics")?;
+        let value = |suffix: &str| {
+            let name = format!("{NAME}{suffix} ");
+            page.lines().find_map(|line| line.strip_prefix(&name)?.trim().parse::<f64>().ok())
+        };
+        let count = value("_count").filter(|count| *count > 0.0)?;
+        let bucket = |line: &str| {
+            let (bound, below) =
+                line.strip_prefix(NAME)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
+            Some((bound.parse::<f64>().ok()?, below.trim().parse::<f64>().ok()?))
+        };
+        let kept = page.lines().filter_map(bucket).find(|(_, below)| *below >= 0.99 * count);
+        Some((value("_sum")? / count * 1e3, kept.map_or(f64::INFINITY, |(bound, _)| bound * 1e3)))
     }
 
     fn connect(&self) -> Result<Connection> {
@@ -488,6 +548,8 @@ pub fn print(bench: &Bench, plan: &Plan, colours: bool) -> String {
                 Cell::number(f64::from(u32::try_from(row.listed).unwrap_or(u32::MAX)), 0),
                 Cell::new(restart),
                 Cell::new(format!("{:.1} / {:.1}", row.handed_p50_ms, row.handed_p99_ms)),
+                Cell::number(row.told.per_second, 0),
+                Cell::number(row.told.cpu_us_per_alert, 1),
             ]
         })
         .collect();
@@ -504,10 +566,15 @@ pub fn print(bench: &Bench, plan: &Plan, colours: bool) -> String {
             "listed",
             "restart",
             "handed p50/p99 ms",
+            "told/s",
+            "CPU µs",
         ],
         &rows,
         colours,
     );
+    for (mean, bound) in bench.rows.iter().filter_map(|row| row.commit_ms) {
+        let _ = writeln!(text, "\nalertd's commits: {mean:.1} ms on average, 99 of 100 within {bound:.0} ms");
+    }
     text
 }
 

@@ -79,6 +79,9 @@ enum Part {
         /// Alerts whose way to the receiver is timed
         #[arg(long, default_value_t = 300)]
         timed: u32,
+        /// Groups of one alert each that are all told at once
+        #[arg(long, default_value_t = 20_000)]
+        told: u32,
     },
     /// (internal) be the echo server
     #[command(hide = true)]
@@ -142,8 +145,8 @@ fn main() -> Result<()> {
                 + &table::budgets(&snapshot.budgets, table::colours());
             output.give(&snapshot, &tables)
         }
-        Part::Alertd { output, alerts, groups, timed } => {
-            let plan = alertd::Plan { alerts, groups, timed, ..alertd::Plan::default() };
+        Part::Alertd { output, alerts, groups, timed, told } => {
+            let plan = alertd::Plan { alerts, groups, timed, told, ..alertd::Plan::default() };
             let bench = alertd::run(&plan, folder.path(), &progress)?;
             let tables = alertd::print(&bench, &plan, table::colours())
                 + "\n"
