@@ -91,14 +91,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let (order, web) = reload(&config_path, door.as_ref());
-                    if let Order::Reload(_, new, _) = &order {
+                    let (mut order, web) = reload(&config_path, door.as_ref());
+                    if let Order::Reload(_, new, trouble) = &mut order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
                         let (served, outcome) = Served::replace(links, web, &inputs).await;
                         links = served;
                         if let Err(words) = outcome {
-                            tracing::error!("{words}");
+                            *trouble = Some(trouble.take().map_or_else(|| words.clone(), |also| format!("{words}; {also}")));
                         }
                     }
                     orders.send(order).await.context("the loop has ended")?;
