@@ -77,6 +77,7 @@ fn routes(gate: &Arc<Gate>) -> Routes {
         .post("/v1/agent/batch", Scope(Ingest), batch)
         .post("/v1/alerts", Scope(Ingest), post_alerts)
         .get("/v1/status", Scope(Read), status)
+        .get("/v1/health", Scope(Read), health)
         .get("/v1/incidents/{number}/why", Scope(Read), why)
         .get("/v1/history", Scope(Read), history)
         .get("/v1/oncall", Scope(Read), on_call)
@@ -212,6 +213,10 @@ pub(crate) fn bind_posted(posted: &mut [Posted], caller: &Caller) {
 
 async fn status(State(api): State<Api>) -> Reply<ctl::Status> {
     Ok(Json(api.ask(PATIENCE, Input::Status).await?))
+}
+
+async fn health(State(api): State<Api>) -> Reply<ctl::Health> {
+    Ok(Json(api.ask(PATIENCE, Input::Health).await?))
 }
 
 async fn ack(

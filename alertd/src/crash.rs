@@ -10,7 +10,9 @@
 //! | `sent` | the receiver took it | that is recorded: it will be sent again under the same id |
 //! | `recorded` | the outcome is durable | – |
 //!
-//! The variable is read once; without it a point costs one load and a branch.
+//! `ALERTD_HANG_AT` in its place holds the thread there for ever: the loop's, or with `leased` and `sent` a delivery's.
+//!
+//! The variables are read once; without them a point costs one load and a branch.
 
 use std::{
     env, process,
@@ -18,6 +20,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
 };
 
 static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
@@ -25,19 +28,26 @@ static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 struct Plan {
     name: String,
     left: AtomicU64,
+    hangs: bool,
 }
 
 fn read() -> Option<Plan> {
-    let text = env::var("ALERTD_CRASH_AT").ok()?;
+    let find = |variable, hangs| Some((variable, env::var(variable).ok()?, hangs));
+    let (variable, text, hangs) = find("ALERTD_CRASH_AT", false).or_else(|| find("ALERTD_HANG_AT", true))?;
     let (name, nth) = text.split_once(':').unwrap_or((&text, "1"));
-    tracing::warn!(point = name, "ALERTD_CRASH_AT is set: this alertd is going to crash on purpose");
-    Some(Plan { name: name.to_owned(), left: AtomicU64::new(nth.parse().unwrap_or(1).max(1)) })
+    tracing::warn!(point = name, "{variable} is set: this alertd is going to fail on purpose");
+    Some(Plan { name: name.to_owned(), left: AtomicU64::new(nth.parse().unwrap_or(1).max(1)), hangs })
 }
 
-/// Ends the process here if the test asked for it.
+/// Ends the process here, or stands still, if the test asked for it.
 pub fn point(name: &str) {
     let Some(plan) = PLAN.get_or_init(read) else { return };
     if plan.name == name && plan.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        process::abort();
+        if !plan.hangs {
+            process::abort();
+        }
+        loop {
+            thread::park();
+        }
     }
 }

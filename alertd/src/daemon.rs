@@ -9,7 +9,7 @@ use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd, tcp_http, unix_http,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     api::{self, Gate, Keyring},
@@ -18,7 +18,8 @@ use crate::{
     core::Core,
     engine::{Deliver, Engine, INPUTS_MAX, Order},
     metrics,
-    notify::{Accepted, DeliveryError, Notification, Receivers},
+    notify::{Accepted, DeadMan, DeliveryError, Notification, Receivers},
+    selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
 };
@@ -62,10 +63,13 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let core = Core::new(config.rules, random_name(), loaded, now);
     let writer = Writer::start(store);
     let mut receivers = config.receivers;
+    let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+    let (dead_man, pinged) = watch::channel(config.dead_man);
+    let outside = selfwatch::start(config.state_dir, inputs.clone(), pinged);
     let keys = Arc::clone(&keyring);
     let engine = Engine::new(core, writer, keys, receivers.clone(), clock, config.keep_history, notice);
+    let engine = engine.watching(outside);
 
-    let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
     let mut links = match config.web {
@@ -91,10 +95,11 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let (mut order, web) = reload(&config_path, door.as_ref());
+                    let (mut order, web, new_dead_man) = reload(&config_path, door.as_ref());
                     if let Order::Reload(_, new, trouble) = &mut order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
+                        dead_man.send_replace(new_dead_man);
                         let (served, outcome) = Served::replace(links, web, &inputs).await;
                         links = served;
                         if let Err(words) = outcome {
@@ -159,9 +164,9 @@ impl Door {
 
 const RESTART: &str = "[alertd.listen] takes another address, and TLS or none, at a restart only";
 
-/// What a reload changes: routes, policies, receivers, certificates, the page behind links. Sockets, state and
-/// metrics stay until a restart.
-fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>) {
+/// What a reload changes: routes, policies, receivers, certificates, the page behind links, the dead-man. Sockets,
+/// state and metrics stay until a restart.
+fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
     match Config::read(path) {
         Ok(config) => {
             let opened = match door {
@@ -169,9 +174,10 @@ fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Opt
                 None if config.listen.is_some() => Err(RESTART.into()),
                 None => Ok(()),
             };
-            (Order::Reload(Box::new(config.rules), config.receivers, opened.err()), config.web)
+            let order = Order::Reload(Box::new(config.rules), config.receivers, opened.err());
+            (order, config.web, config.dead_man)
         }
-        Err(problems) => (Order::ReloadFailed(problems.to_string()), None),
+        Err(problems) => (Order::ReloadFailed(problems.to_string()), None, None),
     }
 }
 

@@ -17,7 +17,7 @@ use dogwatch_daemon::systemd;
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -29,11 +29,13 @@ use crate::{
     core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, Taken, notification_info},
     crash,
     external::Posted,
+    health::{Process, health},
     matcher::Matcher,
     metrics,
     moment::{between, later},
     notify::{Accepted, DeliveryError, Notification},
     outbox::LEASE,
+    selfwatch::Outside,
     store::writer::Writer,
 };
 
@@ -64,6 +66,8 @@ const ON_CALL_MAX: Duration = Duration::from_hours(35 * 24);
 /// To count everything that fires takes as long as there is much of it.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(6);
+/// How long a late timer is remembered.
+const LAG_MEMORY: Duration = Duration::from_mins(5);
 /// At the end, for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -83,6 +87,8 @@ pub enum Input {
     /// Answered when it is settled, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
     Status(Answer<ctl::Status>),
+    /// Whether alertd itself is well.
+    Health(Answer<ctl::Health>),
     /// What anybody found; answered with the incidents that it belongs to.
     Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
     /// What fires and matches, as Alertmanager's API shows it, after one that was shown.
@@ -141,6 +147,10 @@ pub struct Engine<D> {
     keep_history: Duration,
     next_prune: Timestamp,
     next_gauges: Timestamp,
+    outside: Option<watch::Receiver<Outside>>,
+    /// The latest that a timer was in the last minutes, and when.
+    lag: (Duration, Timestamp),
+    store_fails_since: Option<Timestamp>,
 }
 
 /// What the loop is told besides inputs.
@@ -176,7 +186,16 @@ impl<D: Deliver> Engine<D> {
             keep_history,
             next_prune,
             next_gauges: next_prune,
+            outside: None,
+            lag: (Duration::ZERO, next_prune),
+            store_fails_since: None,
         }
+    }
+
+    /// With what the loop cannot see by itself.
+    #[must_use]
+    pub fn watching(self, outside: watch::Receiver<Outside>) -> Self {
+        Self { outside: Some(outside), ..self }
     }
 
     /// Turns until told to stop.
@@ -204,11 +223,36 @@ impl<D: Deliver> Engine<D> {
                 self.on_delivered(done);
             }
             self.turn(taken).await;
-            if let Some(at) = due.filter(|at| *at <= self.now()) {
-                metrics::timer_lag(between(at, self.now()).as_secs_f64());
+            let after = self.now();
+            if let Some(at) = due.filter(|at| *at <= after) {
+                self.note_lag(between(at, after), after);
             }
         }
         self.finish(inputs).await;
+    }
+
+    fn note_lag(&mut self, lag: Duration, now: Timestamp) {
+        metrics::timer_lag(lag.as_secs_f64());
+        let (worst, at) = self.lag;
+        if lag >= worst || between(at, now) >= LAG_MEMORY {
+            self.lag = (lag, now);
+        }
+    }
+
+    fn health(&mut self, now: Timestamp) -> ctl::Health {
+        let Outside { disk, ping } =
+            self.outside.as_ref().map(|outside| outside.borrow().clone()).unwrap_or_default();
+        let store = self.writer.trouble().zip(self.store_fails_since);
+        let (lag, at) = self.lag;
+        let process = Process {
+            store: store.map(|(trouble, since)| (trouble.to_owned(), since)),
+            behind: self.writer.behind(),
+            lag: if between(at, now) < LAG_MEMORY { lag } else { Duration::ZERO },
+            notices: self.notices.clone(),
+            disk,
+            ping,
+        };
+        health(&self.core.vitals(now), &process, env!("CARGO_PKG_VERSION"), now)
     }
 
     /// Takes inputs, decides, commits, answers, sends.
@@ -219,6 +263,7 @@ impl<D: Deliver> Engine<D> {
         let free = IN_FLIGHT_MAX.saturating_sub(self.deliveries.len());
         let leases = self.core.poll_send(free, now);
         self.commit().await;
+        self.store_fails_since = self.writer.trouble().and(self.store_fails_since.or(Some(now)));
         for answer in owed {
             answer(&self.writer);
         }
@@ -233,6 +278,7 @@ impl<D: Deliver> Engine<D> {
         if now >= self.next_gauges || later(now, GAUGES_INTERVAL) < self.next_gauges {
             self.next_gauges = later(now, GAUGES_INTERVAL);
             metrics::state(self.core.sizes(), &self.core.outbox_status());
+            metrics::findings(self.core.findings());
         }
         systemd::alive();
     }
@@ -400,6 +446,11 @@ impl<D: Deliver> Engine<D> {
             Input::Status(answer) => {
                 let warnings = self.warnings();
                 drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
+                None
+            }
+            Input::Health(answer) => {
+                let health = self.health(now);
+                drop(answer.send(health));
                 None
             }
             Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),

@@ -3,7 +3,8 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`core`] | all decisions, pure: inputs and `now` in, rows to commit and notifications to send out |
-//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`downtime`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`ratelimit`], [`token`] | one rule each, pure, for the core to compose |
+//! | [`alert`], [`agent`], [`route`], [`incident`], [`escalation`], [`schedule`], [`user`], [`ack`], [`silence`], [`downtime`], [`inhibit`], [`period`], [`withheld`], [`told`], [`outbox`], [`budgets`], [`ratelimit`], [`storm`], [`token`] | one rule each, pure, for the core to compose |
+//! | [`health`] | whether alertd itself is well, pure; [`selfwatch`] asks and pings a dead-man |
 //! | [`notify`] | the receivers: rendering and sending |
 
 pub mod ack;
@@ -12,6 +13,7 @@ pub mod alert;
 pub mod api;
 mod api_v2;
 pub mod arguments;
+pub mod budgets;
 pub mod clock;
 pub mod config;
 pub mod core;
@@ -22,6 +24,7 @@ pub mod downtime;
 pub mod engine;
 pub mod escalation;
 pub mod external;
+pub mod health;
 pub mod incident;
 pub mod inhibit;
 pub mod matcher;
@@ -35,8 +38,10 @@ pub mod reason;
 pub mod replay;
 pub mod route;
 pub mod schedule;
+pub mod selfwatch;
 pub mod silence;
 pub mod store;
+pub mod storm;
 pub mod token;
 pub mod told;
 pub mod user;

@@ -4,7 +4,7 @@ use dogwatch_daemon::tcp_http::Turned;
 use dogwatch_wire::ctl::{HistoryEntry, OutboxStatus};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::core::Sizes;
+use crate::core::{Finding, Sizes, What};
 
 const BATCHES: &str = "alertd_batches_total";
 const DECISIONS: &str = "alertd_decisions_total";
@@ -20,12 +20,14 @@ const SILENT: &str = "alertd_agents_silent";
 const SILENCES: &str = "alertd_silences_active";
 const FAILING: &str = "alertd_receivers_failing";
 const OUTBOX: &str = "alertd_outbox_notifications";
+const HELD: &str = "alertd_outbox_held_notifications";
 const OUTBOX_OLDEST: &str = "alertd_outbox_oldest_timestamp_seconds";
 const STORE_UP: &str = "alertd_store_up";
 const STORE_BEHIND: &str = "alertd_store_unwritten_rows";
 const LAG: &str = "alertd_timer_lag_seconds";
 const RELOAD: &str = "alertd_config_last_reload_successful";
 const REFUSED: &str = "alertd_http_refused_total";
+const FINDINGS: &str = "alertd_audit_findings";
 const BUILD: &str = "alertd_build_info";
 
 /// Declares all of them; call once, after the recorder is installed.
@@ -36,6 +38,7 @@ pub fn describe(version: &'static str) {
     describe_histogram!(ATTEMPT_SECONDS, "Duration of one attempt.");
     describe_histogram!(COMMIT_SECONDS, "Duration of one commit.");
     describe_counter!(COMMIT_ROWS, "Rows that were made durable.");
+    describe_gauge!(FINDINGS, "What the auditor finds that should not be, by kind.");
     describe_gauge!(ALERTS, "Alerts that fire.");
     describe_gauge!(INCIDENTS, "Incidents that are not over.");
     describe_gauge!(ACKED, "Open incidents that somebody acknowledged.");
@@ -44,6 +47,7 @@ pub fn describe(version: &'static str) {
     describe_gauge!(SILENCES, "Silences in force.");
     describe_gauge!(FAILING, "Receivers whose last attempt failed.");
     describe_gauge!(OUTBOX, "Unsettled notifications by state.");
+    describe_gauge!(HELD, "Queued notifications that wait for a rate limit.");
     describe_gauge!(OUTBOX_OLDEST, "When the oldest unsettled notification was decided; 0 if there is none.");
     describe_gauge!(STORE_UP, "1 if all decisions are durable, 0 while the store fails.");
     describe_gauge!(STORE_BEHIND, "Rows that wait for the store to work again.");
@@ -87,6 +91,7 @@ pub fn state(sizes: Sizes, outbox: &OutboxStatus) {
         gauge!(name).set(value as f64);
     }
     gauge!(OUTBOX, "state" => "queued").set(outbox.queued as f64);
+    gauge!(HELD).set(outbox.held as f64);
     gauge!(OUTBOX, "state" => "leased").set(outbox.leased as f64);
     let oldest = outbox.oldest_at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0);
     gauge!(OUTBOX_OLDEST).set(oldest);
@@ -109,6 +114,15 @@ pub fn turned(why: Turned) {
         Turned::TooMany => "connections",
         Turned::Handshake => "handshake",
     });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is an f64; no count here comes near 2^52")]
+pub fn findings<'a>(found: impl Iterator<Item = &'a Finding>) {
+    let found: Vec<_> = found.collect();
+    for what in What::ALL {
+        let count = found.iter().find(|finding| finding.what == what).map_or(0, |finding| finding.count);
+        gauge!(FINDINGS, "kind" => what.name()).set(count as f64);
+    }
 }
 
 pub fn timer_lag(seconds: f64) {

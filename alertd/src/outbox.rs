@@ -5,12 +5,14 @@
 //!     │ ▲              │ └───rejected, too old──▶ failed
 //!     │ └────retry─────┘
 //!     ├─superseded by a newer word, if never tried
-//!     └─over the receiver's rate: digested into one that is queued in its place
+//!     └─over a rate (`budgets.rs`): digested into one that is queued in its place
 //! ```
 //!
 //! Promises: one incident's words to one receiver go in order, one at a time (a *lane*). What was tried once is tried
 //! until it is settled, under the same id: the receiver may have taken it although no answer came. What was never tried may
-//! be replaced. The rate limit holds and digests; it drops nothing. A restart makes leased rows queued again.
+//! be replaced. Rates hold and digest; they drop nothing: the first words go at once, and when there is budget again one digest
+//! speaks for all that waited. Urgent words (CRITICAL) have a reserve of each budget and never wait behind others; who has waited
+//! longest is asked first, so that no receiver's name keeps it from a budget that it shares. A restart makes leased rows queued again.
 //!
 //! Not here: what to say (`core/review.rs`), what an outcome means for the incident (`core/delivery.rs`), sending.
 
@@ -23,9 +25,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    alert::Claim,
+    budgets::{Budgets, Held, Limits, Whose},
     moment::later,
     notify::{Kind, Notification},
-    ratelimit::{Rate, RateLimit},
     told::{Claims, Says},
 };
 
@@ -100,6 +103,12 @@ impl Row {
         matches!(self.state, RowState::Queued { .. }) && self.attempts == 0
     }
 
+    /// Has a part of every budget to itself: what should wake somebody.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self.notification.kind, Kind::Problem | Kind::Update | Kind::Reminder)
+            && self.says.firing.iter().any(|(_, claim)| *claim == Claim::Critical)
+    }
+
     fn lane(&self) -> Option<Lane> {
         let Notification { incident, receiver, .. } = &self.notification;
         (*incident != 0).then(|| (*incident, receiver.clone()))
@@ -111,14 +120,41 @@ type Lane = (u64, String);
 /// One receiver's side of the outbox.
 #[derive(Default)]
 struct Queue {
-    limit: Option<RateLimit>,
     /// Never tried, in order.
-    fresh: BTreeSet<u64>,
-    /// Tried before; no weight on the rate.
+    urgent: Fresh,
+    other: Fresh,
+    /// Tried before; no weight on the rates.
     again: BTreeSet<(Timestamp, u64)>,
     in_flight: usize,
-    /// Over the limit until then.
-    held_until: Option<Timestamp>,
+}
+
+#[derive(Default)]
+struct Fresh {
+    rows: BTreeSet<u64>,
+    /// Over a limit.
+    hold: Option<Hold>,
+}
+
+/// Words that wait for budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub since: Timestamp,
+    pub until: Timestamp,
+    pub by: Whose,
+}
+
+impl Queue {
+    fn fresh(&mut self, urgent: bool) -> &mut Fresh {
+        if urgent { &mut self.urgent } else { &mut self.other }
+    }
+
+    fn held_since(&self) -> Option<Timestamp> {
+        [&self.urgent, &self.other]
+            .into_iter()
+            .filter_map(|fresh| fresh.hold.as_ref())
+            .map(|hold| hold.since)
+            .min()
+    }
 }
 
 /// All rows that are not settled.
@@ -129,8 +165,9 @@ pub struct Outbox {
     queues: BTreeMap<String, Queue>,
     /// Rows that each live digest speaks for.
     digests: BTreeMap<u64, BTreeSet<u64>>,
-    /// Receivers whose queue may have something to send.
-    ready: BTreeSet<String>,
+    /// Receivers whose queue may have something to send, by how long it has been held.
+    ready: BTreeSet<(Timestamp, String)>,
+    budgets: Budgets,
     wakeups: BTreeSet<(Timestamp, String)>,
 }
 
@@ -139,30 +176,36 @@ pub struct Outbox {
 pub enum Send {
     /// Leased: hand it over.
     One(u64),
-    /// These are over the limit and their time has come: put them into a digest, [`Outbox::digest`].
-    Digest(String, Vec<u64>),
+    /// These were over that limit and their time has come: put them into a digest, [`Outbox::digest`].
+    Digest(String, Vec<u64>, Whose),
 }
 
 impl Outbox {
-    /// Sets the receivers' rates. Budgets of unchanged rates stay as spent.
-    pub fn set_rates(&mut self, rates: &BTreeMap<String, Rate>) {
-        for (receiver, &rate) in rates {
-            let queue = self.queues.entry(receiver.clone()).or_default();
-            if queue.limit.as_ref().is_none_or(|limit| limit.rate() != rate) {
-                queue.limit = Some(RateLimit::new(rate));
-                queue.held_until = None;
-                self.ready.insert(receiver.clone());
+    /// Takes a config's limits. What was spent stays spent.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.budgets.set(limits);
+        // A rate that is wider now may let go what was held.
+        for queue in self.queues.values_mut() {
+            for hold in [&mut queue.urgent.hold, &mut queue.other.hold].into_iter().flatten() {
+                hold.until = Timestamp::MIN;
             }
+        }
+        let all: Vec<_> = self.queues.keys().cloned().collect();
+        for receiver in all {
+            self.mark_ready(&receiver);
         }
     }
 
-    /// Tells the limiters what was sent before a restart; ascending.
+    /// Tells the budgets what was sent before a restart; ascending.
     pub fn replay_spending(&mut self, spent: &[(String, Timestamp)]) {
         for (receiver, at) in spent {
-            if let Some(limit) = self.queues.get(receiver).and_then(|queue| queue.limit.as_ref()) {
-                limit.replay([*at]);
-            }
+            self.budgets.spend(receiver, *at);
         }
+    }
+
+    fn mark_ready(&mut self, receiver: &str) {
+        let held_since = self.queues.get(receiver).and_then(Queue::held_since).unwrap_or(Timestamp::MAX);
+        self.ready.insert((held_since, receiver.to_owned()));
     }
 
     /// Puts back a row from the store. One that was leased is due at once: whether it was sent nobody knows.
@@ -186,7 +229,7 @@ impl Outbox {
             _ => {}
         }
         self.rows.insert(seq, row);
-        self.ready.insert(receiver);
+        self.mark_ready(&receiver);
     }
 
     fn enqueue(&mut self, row: &Row) {
@@ -195,8 +238,8 @@ impl Outbox {
         let queue = self.queues.entry(receiver.clone()).or_default();
         // A test goes past limits, like a retry.
         if row.attempts == 0 && row.notification.kind != Kind::Test {
-            queue.fresh.insert(row.seq);
-            self.ready.insert(receiver.clone());
+            queue.fresh(row.is_urgent()).rows.insert(row.seq);
+            self.mark_ready(receiver);
         } else {
             queue.again.insert((not_before, row.seq));
             self.wakeups.insert((not_before, receiver.clone()));
@@ -209,6 +252,28 @@ impl Outbox {
 
     pub fn iter(&self) -> impl Iterator<Item = &Row> {
         self.rows.values()
+    }
+
+    /// Rows with this number and above.
+    pub fn from(&self, seq: u64) -> impl Iterator<Item = &Row> {
+        self.rows.range(seq..).map(|(_, row)| row)
+    }
+
+    /// Is there a reason why a queued row is not sent: words before it, budget, others that are under way?
+    pub fn has_to_wait(&self, row: &Row, now: Timestamp) -> bool {
+        let Some(queue) = self.queues.get(&row.notification.receiver) else { return false };
+        let held = self.hold_of(row).is_some_and(|hold| hold.until > now);
+        held || queue.in_flight > 0 || !self.is_first_in_lane(row.seq)
+    }
+
+    /// Does it wait for budget?
+    pub fn is_held(&self, row: &Row) -> bool {
+        self.hold_of(row).is_some()
+    }
+
+    fn hold_of(&self, row: &Row) -> Option<&Hold> {
+        let queue = self.queues.get(&row.notification.receiver).filter(|_| row.is_untried())?;
+        if row.is_urgent() { queue.urgent.hold.as_ref() } else { queue.other.hold.as_ref() }
     }
 
     /// Unsettled words of an incident to a receiver, in order.
@@ -255,13 +320,13 @@ impl Outbox {
         let Some(queue) = self.queues.get_mut(receiver) else { return };
         match row.state {
             RowState::Queued { not_before } => {
-                queue.fresh.remove(&row.seq);
+                queue.fresh(row.is_urgent()).rows.remove(&row.seq);
                 queue.again.remove(&(not_before, row.seq));
             }
             RowState::Leased { .. } => queue.in_flight = queue.in_flight.saturating_sub(1),
             _ => {}
         }
-        self.ready.insert(receiver.clone());
+        self.mark_ready(receiver);
     }
 
     /// Says what the next thing to send is, leasing it; `None` if nothing may go now. Call until `None`.
@@ -270,14 +335,16 @@ impl Outbox {
             && *at <= now
         {
             if let Some((_, receiver)) = self.wakeups.pop_first() {
-                self.ready.insert(receiver);
+                self.mark_ready(&receiver);
             }
         }
-        while let Some(receiver) = self.ready.first().cloned() {
-            if let Some(send) = self.poll_receiver(&receiver, now) {
-                return Some(send);
+        while let Some(ready) = self.ready.first().cloned() {
+            let sent = self.poll_receiver(&ready.1, now);
+            self.ready.remove(&ready);
+            if sent.is_some() {
+                self.mark_ready(&ready.1);
+                return sent;
             }
-            self.ready.remove(&receiver);
         }
         None
     }
@@ -287,32 +354,61 @@ impl Outbox {
         if queue.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
-        let due = queue.again.iter().take_while(|(at, _)| *at <= now).map(|&(_, seq)| seq);
-        if let Some(seq) = due.into_iter().find(|&seq| self.is_first_in_lane(seq)) {
+        let mut due = queue.again.iter().take_while(|(at, _)| *at <= now).map(|&(_, seq)| seq);
+        if let Some(seq) = due.find(|&seq| self.is_first_in_lane(seq)) {
             self.lease(seq, now);
             return Some(Send::One(seq));
         }
-        if queue.held_until.is_some_and(|until| until > now) {
+        self.poll_fresh(receiver, true, now).or_else(|| self.poll_fresh(receiver, false, now))
+    }
+
+    fn poll_fresh(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Option<Send> {
+        let fresh = self.queues.get_mut(receiver)?.fresh(urgent);
+        if fresh.rows.is_empty() {
+            fresh.hold = None;
+        }
+        let hold = fresh.hold.clone();
+        if hold.as_ref().is_some_and(|hold| hold.until > now) {
             return None;
         }
-        let was_held = queue.held_until.is_some();
-        let most = if was_held { DIGEST_LINES_MAX } else { 1 };
-        let sendable: Vec<u64> =
-            queue.fresh.iter().copied().filter(|&seq| self.is_first_in_lane(seq)).take(most).collect();
-        let first = *sendable.first()?;
-        if let Err(until) = queue.limit.as_ref().map_or(Ok(()), |limit| limit.spend(now)) {
-            self.queues.get_mut(receiver)?.held_until = Some(until);
+        let first = self.sendable(receiver, urgent).next()?;
+        if let Err(Held { until, by }) = self.budgets.try_spend(receiver, urgent, now) {
+            let since = hold.map_or(now, |hold| hold.since);
+            self.queues.get_mut(receiver)?.fresh(urgent).hold = Some(Hold { since, until, by });
             self.wakeups.insert((until, receiver.to_owned()));
             return None;
         }
-        if was_held {
-            self.queues.get_mut(receiver)?.held_until = None;
-        }
-        if sendable.len() > 1 {
-            return Some(Send::Digest(receiver.to_owned(), sendable));
+        let Some(hold) = hold else {
+            self.lease(first, now);
+            return Some(Send::One(first));
+        };
+        // One digest for whatever waits, the urgent first.
+        let waiting = self.sendable(receiver, true).chain(self.sendable(receiver, false));
+        let rows: Vec<u64> = waiting.take(DIGEST_ROWS_MAX).collect();
+        self.queues.get_mut(receiver)?.fresh(urgent).hold = None;
+        if rows.len() > 1 {
+            return Some(Send::Digest(receiver.to_owned(), rows, hold.by));
         }
         self.lease(first, now);
         Some(Send::One(first))
+    }
+
+    /// Words that were never tried and wait for nothing but budget.
+    fn sendable(&self, receiver: &str, urgent: bool) -> impl Iterator<Item = u64> {
+        let fresh = self.queues.get(receiver).map(|queue| if urgent { &queue.urgent } else { &queue.other });
+        let rows = fresh.into_iter().flat_map(|fresh| fresh.rows.iter().copied());
+        rows.filter(|&seq| self.is_first_in_lane(seq))
+    }
+
+    /// Receivers that wait for budget: how many words of each, and for what.
+    pub fn holds(&self) -> impl Iterator<Item = (&str, usize, &Hold)> {
+        self.queues.iter().filter_map(|(receiver, queue)| {
+            let fresh = [&queue.urgent, &queue.other];
+            let held = fresh.iter().filter_map(|fresh| Some((fresh.rows.len(), fresh.hold.as_ref()?)));
+            let held: Vec<_> = held.filter(|(rows, _)| *rows > 0).collect();
+            let longest = held.iter().map(|(_, hold)| *hold).max_by_key(|hold| hold.until)?;
+            Some((receiver.as_str(), held.iter().map(|(rows, _)| rows).sum(), longest))
+        })
     }
 
     fn is_first_in_lane(&self, seq: u64) -> bool {
@@ -328,8 +424,9 @@ impl Outbox {
             row.first_try_at = Some(now);
         }
         row.attempts += 1;
+        let urgent = row.is_urgent();
         if let Some(queue) = self.queues.get_mut(&row.notification.receiver) {
-            queue.fresh.remove(&seq);
+            queue.fresh(urgent).rows.remove(&seq);
             queue.again.remove(&(not_before, seq));
             queue.in_flight += 1;
         }
@@ -381,8 +478,8 @@ impl Outbox {
 pub const IN_FLIGHT_MAX: usize = 4;
 /// One attempt's time, after which its outcome is unknown.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// Incidents that one digest names.
-pub const DIGEST_LINES_MAX: usize = 500;
+/// Words that one digest speaks for: what one commit can settle without making anybody wait.
+pub const DIGEST_ROWS_MAX: usize = 5_000;
 
 /// How long to wait before attempt `attempts + 1`, with full jitter: a random share (`random` of `u64::MAX`) of an interval
 /// that doubles. Jitter keeps many that failed together from coming back together.
@@ -407,6 +504,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::ratelimit::Rate;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000_000 + second).unwrap()
@@ -420,6 +518,18 @@ mod tests {
             ..crate::core::tests_support::notification(at(0))
         };
         Row::new(seq, notification, Says::default())
+    }
+
+    fn critical(seq: u64, incident: u64, receiver: &str) -> Row {
+        let key = crate::alert::AlertKey::new("a", "s");
+        let says = Says { firing: vec![(key, Claim::Critical)], ..Says::default() };
+        Row { says, ..row(seq, incident, receiver) }
+    }
+
+    /// So many at once, one a minute, nothing kept for what is urgent.
+    fn mail_alone(burst: u32) -> Limits {
+        let rate = Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_mins(1), reserve: 0 };
+        Limits { receivers: [("mail".to_owned(), rate)].into(), ..Limits::default() }
     }
 
     fn drain(outbox: &mut Outbox, now: Timestamp) -> Vec<Send> {
@@ -452,15 +562,57 @@ mod tests {
     #[test]
     fn over_the_limit_nothing_is_dropped_but_digested() {
         let mut outbox = Outbox::default();
-        let rate = Rate { burst: NonZeroU32::new(2).unwrap(), every: Duration::from_mins(1) };
-        outbox.set_rates(&[("mail".to_owned(), rate)].into());
+        outbox.set_limits(&mail_alone(2));
         (1..=9).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
         assert_eq!(drain(&mut outbox, at(0)), [Send::One(1), Send::One(2)]);
         assert_eq!(outbox.next_wakeup(), Some(at(60)));
-        assert_eq!(outbox.poll_send(at(60)), Some(Send::Digest("mail".into(), (3..=9).collect())));
+        let by = Whose::Receiver("mail".into());
+        assert_eq!(outbox.poll_send(at(60)), Some(Send::Digest("mail".into(), (3..=9).collect(), by)));
         outbox.digest(row(10, 0, "mail"), &[3, 4, 5, 6, 7, 8, 9], at(60));
         assert_eq!(drain(&mut outbox, at(1_000)), []);
         assert_eq!(outbox.take_digested(10).len(), 7);
+    }
+
+    #[test]
+    fn what_is_urgent_passes_what_waits_and_is_digested_with_it_only_when_it_is_too_much_itself() {
+        let mut outbox = Outbox::default();
+        let mut limits = mail_alone(3);
+        limits.receivers.get_mut("mail").unwrap().reserve = 2;
+        outbox.set_limits(&limits);
+        (1..=4).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
+        assert_eq!(drain(&mut outbox, at(0)), [Send::One(1)]);
+        outbox.insert(critical(5, 5, "mail"));
+        assert_eq!(drain(&mut outbox, at(1)), [Send::One(5)]);
+        (6..=8).for_each(|seq| outbox.insert(critical(seq, seq, "mail")));
+        assert_eq!(drain(&mut outbox, at(2)), [Send::One(6)]);
+        outbox.settle(1, RowState::Accepted, at(3));
+        assert_eq!(drain(&mut outbox, at(59)), []);
+        let by = Whose::Receiver("mail".into());
+        assert_eq!(outbox.poll_send(at(60)), Some(Send::Digest("mail".into(), vec![7, 8, 2, 3, 4], by)));
+    }
+
+    #[test]
+    fn of_those_who_wait_for_one_budget_the_longest_goes_first() {
+        let mut outbox = Outbox::default();
+        let rate = mail_alone(1).receivers["mail"];
+        outbox.set_limits(&Limits { all: Some(rate), ..Limits::default() });
+        outbox.insert(row(1, 1, "x"));
+        assert_eq!(drain(&mut outbox, at(0)), [Send::One(1)]);
+        for (second, receiver) in [(1, "z"), (2, "b"), (3, "a")] {
+            let seq = 10 + u64::try_from(second).unwrap();
+            outbox.insert(row(seq, seq, receiver));
+            assert_eq!(drain(&mut outbox, at(second)), []);
+        }
+        // Others come all the time.
+        let order: Vec<_> = (1..=4)
+            .flat_map(|minute| {
+                let seq = 20 + u64::try_from(minute).unwrap();
+                outbox.insert(row(seq, seq, "a"));
+                drain(&mut outbox, at(60 * minute))
+            })
+            .collect();
+        let Send::Digest(last, rows, _) = &order[2] else { panic!("{order:?}") };
+        assert_eq!((&order[..2], last.as_str(), rows.len()), (&[Send::One(11), Send::One(12)][..], "a", 4));
     }
 
     #[test]
@@ -478,8 +630,7 @@ mod tests {
     #[test]
     fn after_a_restart_what_was_leased_is_due_and_a_retry_costs_no_budget() {
         let mut outbox = Outbox::default();
-        let rate = Rate { burst: NonZeroU32::MIN, every: Duration::from_mins(1) };
-        outbox.set_rates(&[("mail".to_owned(), rate)].into());
+        outbox.set_limits(&mail_alone(1));
         outbox.replay_spending(&[("mail".into(), at(0))]);
         outbox.restore(Row { state: RowState::Leased { until: at(30) }, attempts: 1, ..row(1, 7, "mail") });
         outbox.restore(row(2, 8, "mail"));

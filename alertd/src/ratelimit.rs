@@ -1,28 +1,14 @@
-//! How often one receiver may be told, after `governor`'s GCRA: a burst at once, then one in every interval.
+//! How often somebody may be told: a burst at once, then one in every interval (GCRA, as in ITU-T I.371), of which the last
+//! few are kept for what is urgent.
 //!
-//! `governor` reads a clock of its own when it is asked; here that clock is a cell that is set to the caller's `now` just
-//! before, so `now` stays an argument. `governor` also forgets everything at a restart; [`RateLimit::replay`] gives it back
-//! the notifications that the outbox says were begun, in order, which leaves exactly the budget that was left.
+//! A word has to fit into several budgets (`budgets.rs`), so each is asked before any is spent. `governor`, which paces
+//! elsewhere here, can only spend: it neither looks without taking nor keeps a reserve. Its arithmetic is one time.
 
-use std::{
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{num::NonZeroU32, time::Duration};
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::NoOpMiddleware,
-    nanos::Nanos,
-    state::{InMemoryState, NotKeyed},
-};
 use jiff::Timestamp;
 
-use crate::moment::later;
+use crate::moment::{between, later};
 
 /// As configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,63 +17,69 @@ pub struct Rate {
     pub burst: NonZeroU32,
     /// then one in every such span (not zero).
     pub every: Duration,
+    /// The last so many of the burst are for urgent words; less than the burst.
+    pub reserve: u32,
 }
 
 impl Rate {
-    /// How far back a notification still weighs on the budget.
+    /// A quarter of the burst is for what is urgent. Of a burst of one nothing can be kept.
+    pub const fn with_default_reserve(burst: NonZeroU32, every: Duration) -> Self {
+        let (quarter, most) = (burst.get().div_ceil(4), burst.get() - 1);
+        Self { burst, every, reserve: if quarter < most { quarter } else { most } }
+    }
+
+    /// How far back something still weighs on the budget.
     pub fn memory(self) -> Duration {
         self.every.saturating_mul(self.burst.get())
     }
+
+    /// How much of [`Rate::memory`] may be used up.
+    fn room(self, urgent: bool) -> Duration {
+        let reserve = if urgent { 0 } else { self.reserve };
+        self.every.saturating_mul(self.burst.get().saturating_sub(reserve).max(1))
+    }
 }
 
-pub struct RateLimit {
+/// One budget. What it remembers is when it will be whole again if nothing more is spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
     rate: Rate,
-    limiter: RateLimiter<NotKeyed, InMemoryState, SetClock, NoOpMiddleware<Nanos>>,
-    clock: SetClock,
+    whole_at: Timestamp,
+    /// Last.
+    spent_at: Timestamp,
 }
 
-impl RateLimit {
+impl Bucket {
     pub fn new(rate: Rate) -> Self {
-        let quota = Quota::with_period(rate.every)
-            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
-            .allow_burst(rate.burst);
-        let clock = SetClock::default();
-        Self { rate, limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock }
+        Self { rate, whole_at: Timestamp::MIN, spent_at: Timestamp::MIN }
     }
 
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Spends one, or says when there is one to spend.
-    pub fn spend(&self, now: Timestamp) -> Result<(), Timestamp> {
-        self.clock.set(now);
-        self.limiter.check().map_err(|not_until| later(now, not_until.wait_time_from(self.clock.now())))
+    /// By another rate from now on. What was spent stays spent: a reload in a loop gives no budget away.
+    pub fn set_rate(&mut self, rate: Rate) {
+        let spent = between(self.spent_at, self.whole_at).div_duration_f64(self.rate.every);
+        let spent = spent.min(rate.burst.get().into());
+        self.whole_at = later(self.spent_at, rate.every.mul_f64(spent));
+        self.rate = rate;
     }
 
-    /// Gives back the memory of what was sent before the restart; `sent_at` ascending.
-    pub fn replay(&self, sent_at: impl IntoIterator<Item = Timestamp>) {
-        for at in sent_at {
-            // Over the limit here means that the limit was wider then; the budget is as spent as it can be.
-            let _ = self.spend(at);
-        }
+    /// May one be spent now? If not: when, if nobody else spends before.
+    pub fn look(&self, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
+        let (after, room) = (between(now, self.after_one(now)), self.rate.room(urgent));
+        if after <= room { Ok(()) } else { Err(later(now, after.saturating_sub(room))) }
     }
-}
 
-/// A clock that stands where it was set, in nanoseconds after 1970.
-#[derive(Clone, Default)]
-struct SetClock(Arc<AtomicU64>);
-
-impl SetClock {
-    fn set(&self, now: Timestamp) {
-        self.0.store(u64::try_from(now.as_nanosecond()).unwrap_or(0), Ordering::Relaxed);
+    /// Spends one, whether or not there is one: then it is as spent as it can be.
+    pub fn spend(&mut self, now: Timestamp) {
+        self.whole_at = self.after_one(now).min(later(now, self.rate.memory()));
+        self.spent_at = now;
     }
-}
 
-impl Clock for SetClock {
-    type Instant = Nanos;
-    fn now(&self) -> Nanos {
-        self.0.load(Ordering::Relaxed).into()
+    fn after_one(&self, now: Timestamp) -> Timestamp {
+        later(self.whole_at.max(now), self.rate.every)
     }
 }
 
@@ -99,35 +91,69 @@ mod tests {
         Timestamp::from_second(1_000_000_000 + second).unwrap()
     }
 
-    fn limit() -> RateLimit {
-        RateLimit::new(Rate { burst: NonZeroU32::new(3).unwrap(), every: Duration::from_secs(4) })
+    fn bucket(burst: u32, reserve: u32) -> Bucket {
+        Bucket::new(Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(4), reserve })
     }
 
-    fn asked_every_second(limit: &RateLimit, seconds: std::ops::Range<i64>) -> String {
-        seconds.map(|second| if limit.spend(at(second)).is_ok() { '!' } else { '.' }).collect()
+    fn asked(bucket: &mut Bucket, urgent: bool, seconds: std::ops::Range<i64>) -> String {
+        let mut ask = |second| {
+            let allowed = bucket.look(urgent, at(second)).is_ok();
+            if allowed {
+                bucket.spend(at(second));
+            }
+            if allowed { '!' } else { '.' }
+        };
+        seconds.map(&mut ask).collect()
     }
 
     #[test]
     fn a_burst_goes_at_once_and_then_one_in_each_interval() {
-        assert_eq!(asked_every_second(&limit(), 0..14), "!!!.!...!...!.");
+        assert_eq!(asked(&mut bucket(3, 0), false, 0..14), "!!!.!...!...!.");
+    }
+
+    #[test]
+    fn the_reserve_is_there_for_the_urgent_however_much_else_is_asked() {
+        let mut bucket = bucket(3, 2);
+        assert_eq!(asked(&mut bucket, false, 0..14), "!...!...!...!.");
+        assert_eq!(asked(&mut bucket, true, 14..24), "!!!...!...", "as if nothing else had been asked");
+        // The others wait until the reserve is whole again.
+        assert_eq!(asked(&mut bucket, false, 24..40), "........!...!...");
     }
 
     #[test]
     fn over_the_limit_it_says_when_to_come_back() {
-        let limit = limit();
-        for _ in 0..3 {
-            limit.spend(at(0)).unwrap();
-        }
-        assert_eq!(limit.spend(at(1)), Err(at(4)));
-        assert_eq!(limit.spend(at(4)), Ok(()));
+        let mut bucket = bucket(3, 1);
+        assert_eq!(asked(&mut bucket, true, 0..3), "!!!");
+        assert_eq!(bucket.look(true, at(3)), Err(at(4)));
+        assert_eq!(bucket.look(false, at(3)), Err(at(8)));
+        assert_eq!((bucket.look(true, at(4)), bucket.look(false, at(8))), (Ok(()), Ok(())));
     }
 
     #[test]
-    fn a_restart_forgets_no_spending() {
-        let before = limit();
-        let first = asked_every_second(&before, 0..6);
-        let after = limit();
-        after.replay((0..).zip(first.chars()).filter(|&(_, c)| c == '!').map(|(second, _)| at(second)));
-        assert_eq!(asked_every_second(&after, 6..20), asked_every_second(&before, 6..20));
+    fn what_was_spent_over_the_limit_leaves_no_debt_beyond_an_empty_budget() {
+        let mut bucket = bucket(3, 0);
+        (0..50).for_each(|_| bucket.spend(at(0)));
+        assert_eq!(asked(&mut bucket, false, 1..10), "...!...!.");
+    }
+
+    #[test]
+    fn a_new_rate_gives_nothing_back() {
+        let mut bucket = bucket(3, 0);
+        (0..3).for_each(|_| bucket.spend(at(0)));
+        bucket.set_rate(bucket.rate());
+        assert_eq!(asked(&mut bucket, false, 0..4), "....");
+        let mut slower = bucket;
+        bucket.set_rate(Rate { every: Duration::from_secs(2), ..bucket.rate() });
+        assert_eq!(asked(&mut bucket, false, 0..8), "..!.!.!.");
+        slower.set_rate(Rate { every: Duration::from_secs(6), ..slower.rate() });
+        assert_eq!(asked(&mut slower, false, 0..14), "......!.....!.");
+    }
+
+    #[test]
+    fn a_quarter_is_kept_but_never_all() {
+        let reserve = |burst| {
+            Rate::with_default_reserve(NonZeroU32::new(burst).unwrap(), Duration::from_secs(1)).reserve
+        };
+        assert_eq!([1, 2, 3, 4, 5, 10, 120].map(reserve), [0, 1, 1, 1, 2, 3, 30]);
     }
 }

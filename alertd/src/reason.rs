@@ -91,6 +91,9 @@ pub enum Reason {
     ByHand,
     /// A person may not, or asked for what makes no sense.
     Refused,
+    /// The auditor found what should not be.
+    AuditFound,
+    AuditClean,
 }
 
 impl Reason {
@@ -148,6 +151,8 @@ impl Reason {
             Self::Unreported => "unreported",
             Self::ByHand => "by_hand",
             Self::Refused => "refused",
+            Self::AuditFound => "audit_found",
+            Self::AuditClean => "audit_clean",
         }
     }
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::escalation::{Escalation, Policy, Step};
+use crate::{
+    escalation::{Escalation, Policy, Step},
+    ratelimit::Rate,
+};
 
 /// One `[user.NAME]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct User {
     pub rules: Vec<Step>,
     /// In their place while something is CRITICAL; none: the same rules.
     pub critical: Vec<Step>,
+    /// How often they may be told, by all ways that are theirs alone.
+    pub rate: Rate,
 }
 
 impl User {

@@ -21,6 +21,7 @@
 //! | [`bench`] | the benchmarks beside real peers |
 //! | [`crash`] | alertd killed while alerts flow, and whether anything was lost or told twice |
 //! | [`herd`] | many hosts that come back to one weak upstream, in virtual time |
+//! | [`storm`] | ten thousand hosts fail at once; what one person on call hears of it, in virtual time |
 
 pub mod authority;
 pub mod bench;
@@ -42,4 +43,5 @@ pub mod plot;
 pub mod policy_model;
 pub mod process;
 pub mod scenario;
+pub mod storm;
 pub mod upstream;

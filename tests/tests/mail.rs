@@ -130,6 +130,7 @@ fn notification() -> Notification {
         }],
         resolved: Vec::new(),
         digest: Vec::new(),
+        summary: None,
         ack: None,
         note: None,
     }

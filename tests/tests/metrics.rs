@@ -48,7 +48,9 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
             .is_some_and(|page| page.1.contains("dogwatch_dns_runway_seconds"))
     });
     let (_, dns_page) = http::get(host.dns_metrics, "/metrics").unwrap();
-    judge_rules(&promtool, &dns_page);
+    judge_rules(&promtool, "dogwatch-dns", "dogwatch_dns_", &dns_page);
+    let (_, alertd_page) = http::get(host.alertd_metrics, "/metrics").unwrap();
+    judge_rules(&promtool, "dogwatch-alertd", "alertd_", &alertd_page);
 
     let (_process, port) = start_prometheus(&prometheus, &host, &pages);
     wait_for("three targets that are up", || {
@@ -63,17 +65,18 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
 }
 
 /// The shipped alert rules are sound, fire when they should, and speak only of metrics that there are.
-fn judge_rules(promtool: &Path, page: &str) {
+fn judge_rules(promtool: &Path, group: &str, prefix: &str, page: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
-    for arguments in
-        [["check", "rules", "dogwatch-dns.rules.yml"], ["test", "rules", "dogwatch-dns.rules.test.yml"]]
-    {
+    for arguments in [
+        ["check", "rules", &format!("{group}.rules.yml")],
+        ["test", "rules", &format!("{group}.rules.test.yml")],
+    ] {
         let output = Command::new(promtool).args(arguments).current_dir(&folder).output().unwrap();
         assert!(output.status.success(), "{}", words(&output));
     }
-    let rules = fs::read_to_string(folder.join("dogwatch-dns.rules.yml")).unwrap();
+    let rules = fs::read_to_string(folder.join(format!("{group}.rules.yml"))).unwrap();
     let named = rules.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    for name in named.filter(|word| word.starts_with("dogwatch_dns_")) {
+    for name in named.filter(|word| word.starts_with(prefix)) {
         assert!(page.contains(&format!("# TYPE {name} ")), "no metric {name} on the page");
     }
 }

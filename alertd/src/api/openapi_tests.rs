@@ -112,6 +112,8 @@ fn answers_are_what_the_document_says() {
     let ack = ctl::Ack { comment: "looking".into(), sticky: true, expire_s: Some(600) };
     holds("Incident", shown(&core.on_ack(1, &ack, "eva", now).unwrap()));
     holds("Status", shown(&core.status("0.1.0", vec!["a warning".into()], now)));
+    let health = crate::health::health(&core.vitals(now), &crate::health::Process::default(), "0.1.0", now);
+    holds("Health", shown(&health));
     let asked = ctl::AskedAlert { labels: [("host".to_owned(), "web1".to_owned())].into(), critical: true };
     holds("AskedAlert", shown(&asked));
     holds("Routed", shown(&core.routed(&asked, now)));

@@ -23,6 +23,7 @@
 //! | `user.rs`, `schedule.rs` | `[user.NAME]`, `[schedule.NAME]` |
 //! | `web.rs`, `listen.rs` | `[alertd.web]`, `[alertd.listen]` |
 //! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
+//! | `rate.rs` | `rate = { … }` of receivers, users and all together |
 //! | `names.rs` | named entries of several files, references, what was meant |
 
 mod inhibit;
@@ -30,6 +31,7 @@ mod listen;
 mod names;
 mod period;
 mod policy;
+mod rate;
 mod receiver;
 mod route;
 mod schedule;
@@ -65,12 +67,13 @@ use self::{
 };
 pub use self::{
     listen::{Listen, Pair},
-    receiver::RateFile,
+    rate::RateFile,
     user::NOBODY,
 };
 use crate::{
     core::{DEFAULT_POLICY, Rules},
-    notify::{Receiver, ReceiverFile, Receivers, Sender},
+    notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
+    ratelimit::Rate,
     web::Web,
 };
 
@@ -99,6 +102,8 @@ pub struct ConfigFile {
     user: BTreeMap<Spanned<String>, UserFile>,
     #[serde(default)]
     schedule: BTreeMap<Spanned<String>, ScheduleFile>,
+    /// Hears from alertd while all is well.
+    dead_man: Option<Spanned<DeadManFile>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,6 +128,8 @@ struct AlertdFile {
     web: Option<WebFile>,
     /// The API over TCP.
     listen: Option<ListenFile>,
+    /// How often all receivers together may be told; no limit if not given.
+    rate: Option<RateFile>,
 }
 
 /// As used; nothing after it checks again.
@@ -133,6 +140,7 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     pub web: Option<Web>,
     pub listen: Option<Listen>,
+    pub dead_man: Option<DeadMan>,
     pub keep_history: Duration,
     pub rules: Rules,
     pub receivers: Receivers,
@@ -193,6 +201,7 @@ impl Config {
             users: BTreeMap::new(),
             schedules: parts.schedules(&names, &mut problems),
             catch_all: String::new(),
+            rate: parts.rate(&mut problems),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.users = parts.users(&names, &mut rules.receivers, &mut problems);
@@ -207,6 +216,9 @@ impl Config {
             web.and_then(|web| web.resolve(&state_dir, &parts.sources[parts.web_source], &mut problems));
         let listen = parts.alertd.listen.take();
         let listen = listen.and_then(|it| it.resolve(&parts.sources[parts.listen_source], &mut problems));
+        let dead_man = parts.dead_man.take();
+        let dead_man =
+            dead_man.and_then(|(source, file)| file.resolve(&parts.sources[source], &mut problems));
         let links = web.as_ref().map(Web::links);
         let sender = Sender { host: rules.host.clone(), links, ..Sender::of_this_host() };
         problems.or(Self {
@@ -215,6 +227,7 @@ impl Config {
             metrics,
             web,
             listen,
+            dead_man,
             keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
             rules,
             receivers: Receivers::new(parts.resolved, sender),
@@ -232,6 +245,7 @@ struct Parts {
     web_source: usize,
     listen_source: usize,
     resolve_timeout_source: usize,
+    rate_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
@@ -240,6 +254,7 @@ struct Parts {
     receivers: BTreeMap<String, ReceiverPart>,
     users: Section<UserFile>,
     schedules: Section<ScheduleFile>,
+    dead_man: Option<(usize, DeadManFile)>,
     resolved: BTreeMap<String, Receiver>,
 }
 
@@ -257,7 +272,11 @@ impl Parts {
             catch_all,
             web,
             listen,
+            rate,
         } = file.alertd;
+        if rate.is_some() {
+            self.rate_source = at;
+        }
         if listen.is_some() {
             self.listen_source = at;
         }
@@ -285,10 +304,17 @@ impl Parts {
             catch_all: catch_all.or(old.catch_all),
             web: web.or(old.web),
             listen: listen.or(old.listen),
+            rate: rate.or(old.rate),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));
         self.dependencies.extend(file.dependency.into_iter().map(|rule| (at, rule)));
+        if let Some(dead_man) = file.dead_man {
+            let span = dead_man.span();
+            if self.dead_man.replace((at, dead_man.into_inner())).is_some() {
+                problems.add(&source, span, "[dead_man] is there twice; keep one");
+            }
+        }
         take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
         take_named(&mut self.periods, file.period, "period", (at, &source), problems);
         take_named(&mut self.users, file.user, "user", (at, &source), problems);
@@ -355,6 +381,10 @@ impl Parts {
             problems.add(&self.sources[self.resolve_timeout_source], written.span(), words);
         }
         span
+    }
+
+    fn rate(&self, problems: &mut Problems) -> Option<Rate> {
+        self.alertd.rate.as_ref().map(|rate| rate.resolve(&self.sources[self.rate_source], problems))
     }
 
     fn metrics(&self, problems: &mut Problems) -> Option<SocketAddr> {

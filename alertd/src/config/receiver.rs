@@ -1,29 +1,15 @@
 //! `[receiver.NAME]` as far as it is about rules: its fallback and its rate. How to reach it is in `notify`.
 
-use std::{collections::BTreeMap, num::NonZeroU32, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
-use dogwatch_daemon::{
-    config::{Problems, Source, Spanned, parse},
-    duration::Span,
-};
-use serde::Deserialize;
+use dogwatch_daemon::config::{Problems, Source, Spanned, parse};
 
 use super::{
     ConfigFile, LOCAL_RECEIVER, Parts,
     names::{Names, check_known, usable},
+    rate,
 };
 use crate::{core::ReceiverRules, notify::ReceiverFile, ratelimit::Rate};
-
-/// `rate = { burst = 5, every = "1m" }`: that many at once, then one in each interval; what is over goes into a digest.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RateFile {
-    burst: NonZeroU32,
-    every: Span,
-}
-
-/// Enough to be sure that the host is watched and told of, little enough that a phone stays usable.
-const RATE_DEFAULT: Rate = Rate { burst: NonZeroU32::new(10).unwrap(), every: Duration::from_secs(30) };
 
 pub(super) struct ReceiverPart {
     source: usize,
@@ -42,14 +28,7 @@ impl Parts {
     ) {
         let span = name.span();
         let Some(name) = usable(name, "receiver", source, problems) else { return };
-        let rate = match file.rate.take() {
-            Some(rate) if rate.get_ref().every.0.is_zero() => {
-                problems.add(source, rate.span(), "rate: every must be longer than 0s, like \"1m\"");
-                RATE_DEFAULT
-            }
-            Some(rate) => Rate { burst: rate.get_ref().burst, every: rate.get_ref().every.0 },
-            None => RATE_DEFAULT,
-        };
+        let rate = file.rate.take().map_or(rate::OF_RECEIVER, |rate| rate.resolve(source, problems));
         let part = ReceiverPart { source: at, fallback: file.fallback.take(), rate };
         if self.receivers.insert(name.clone(), part).is_some() {
             problems.add(source, span.clone(), format!("receiver {name:?} is defined twice; keep one"));

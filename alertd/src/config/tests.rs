@@ -61,13 +61,43 @@ path = "/m"
         "14:84: after counts from the start, so 0s cannot follow 2m",
         "15:9: policy \"on call\": use letters",
         "18:12: fallback of \"pager\" leads back to it",
-        "19:8: rate: every must be longer than 0s",
+        "19:29: rate: every must be longer than 0s",
         "23:12: fallback of \"mail\" leads back to it",
     ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
     }
+}
+
+#[test]
+fn rates_are_of_receivers_users_and_all_and_a_reserve_leaves_something_for_the_rest() {
+    let text = r#"
+[alertd]
+rate = { burst = 100, every = "1s" }
+[user.ann]
+rules = [{ notify = ["pager", "chat"] }]
+rate = { burst = 8, every = "1m", reserve = 5 }
+[user.ben]
+rules = [{ notify = ["chat"] }]
+[receiver.pager]
+rate = { burst = 120, every = "500ms" }
+[receiver.pager.maildir]
+path = "/p"
+[receiver.chat.maildir]
+path = "/c"
+"#;
+    let rules = Config::from_text(text).unwrap().rules;
+    let shown = |rate: crate::ratelimit::Rate| (rate.burst.get(), rate.every.as_millis(), rate.reserve);
+    assert_eq!(rules.rate.map(shown), Some((100, 1_000, 25)));
+    assert_eq!(shown(rules.users["ann"].rate), (8, 60_000, 5));
+    assert_eq!(shown(rules.users["ben"].rate), (15, 20_000, 4));
+    assert_eq!(shown(rules.receivers["pager"].rate), (120, 500, 30));
+    assert_eq!(shown(rules.receivers["chat"].rate), (10, 30_000, 3));
+    let said = said(&text.replace("reserve = 5", "reserve = 8").replace("[alertd]\nrate", "[alertd]\nraet"));
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].contains("3:1: unknown field `raet`"), "{said:#?}");
+    assert!(said[1].starts_with("alertd.toml:6:45: rate: a reserve of 8 leaves nothing"), "{said:#?}");
 }
 
 #[test]

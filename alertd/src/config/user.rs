@@ -5,6 +5,7 @@
 //! email = "ann@example.org"      # a receiver of kind email sends it there in ann's rules, not to its own `to`
 //! rules = [{ notify = ["mail"] }, { after = "5m", notify = ["ann-pager"] }]
 //! critical = [{ notify = ["ann-pager"] }]     # in their place while something is CRITICAL
+//! rate = { burst = 15, every = "20s" }        # by all ways that only her rules name, together
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::{
     Parts,
     names::{Names, check_known},
     policy::{StepFile, resolve_steps},
+    rate::{self, RateFile},
 };
 use crate::{core::ReceiverRules, escalation::Step, user::User};
 
@@ -27,6 +29,7 @@ pub(super) struct UserFile {
     rules: Vec<Spanned<StepFile>>,
     #[serde(default)]
     critical: Vec<Spanned<StepFile>>,
+    rate: Option<RateFile>,
 }
 
 /// Means nobody where a user is named.
@@ -63,7 +66,8 @@ impl Parts {
                 let steps = rules.iter_mut().chain(&mut critical);
                 self.address(&name, &email, steps, receivers, &source, problems);
             }
-            users.insert(name.clone(), User { name, rules, critical });
+            let rate = entry.file.rate.map_or(rate::OF_USER, |rate| rate.resolve(&source, problems));
+            users.insert(name.clone(), User { name, rules, critical, rate });
         }
         users
     }

@@ -12,12 +12,11 @@ use crate::{
     alert::{AlertKey, Ending},
     escalation::Policy,
     incident::Incident,
-    matcher::Labels,
     moment::{between, later},
-    notify::{Accepted, DeliveryError, DigestLine, Kind, Notification},
+    notify::{Accepted, DeliveryError, Kind, Notification},
     outbox::{Row, RowState, Send, backoff},
     reason::Reason,
-    told::{Claims, Says, Told},
+    told::{Claims, Told},
 };
 
 /// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
@@ -40,7 +39,7 @@ impl Core {
             let seq = match self.outbox.poll_send(now) {
                 None => break,
                 Some(Send::One(seq)) => seq,
-                Some(Send::Digest(receiver, rows)) => self.make_digest(&receiver, &rows, now),
+                Some(Send::Digest(receiver, rows, by)) => self.make_digest(&receiver, &rows, &by, now),
             };
             self.dirty.outbox.insert(seq);
             if let Some(row) = self.outbox.get(seq) {
@@ -48,36 +47,6 @@ impl Core {
             }
         }
         leases
-    }
-
-    fn make_digest(&mut self, receiver: &str, rows: &[u64], now: Timestamp) -> u64 {
-        let lines = rows.iter().filter_map(|seq| {
-            let said = &self.outbox.get(*seq)?.notification;
-            let title = super::view::title_of(&said.firing, &said.resolved);
-            Some(DigestLine { incident: said.incident, kind: said.kind, title, at: said.created_at })
-        });
-        let digest = lines.collect();
-        let seq = self.next_outbox_seq();
-        let notification = Notification {
-            id: self.notification_id(seq),
-            incident: 0,
-            dedup_key: format!("dogwatch-{}-digest-{receiver}", self.instance),
-            receiver: receiver.into(),
-            kind: Kind::Digest,
-            reason: Reason::RateLimited.name().into(),
-            created_at: now,
-            group: Labels::new(),
-            firing: Vec::new(),
-            resolved: Vec::new(),
-            digest,
-            ack: None,
-            note: None,
-        };
-        let text = format!("{} to {receiver} speaks for {} notifications", notification.id, rows.len());
-        self.note(now, None, "digested", Reason::RateLimited, &text);
-        self.outbox.digest(Row::new(seq, notification, Says::default()), rows, now);
-        self.dirty.outbox.extend(rows);
-        seq
     }
 
     /// Takes the outcome of one attempt. `random` spreads the next one.
@@ -97,6 +66,7 @@ impl Core {
 
     fn on_accepted(&mut self, seq: u64, accepted: Accepted, now: Timestamp) {
         let Some(mut row) = self.outbox.settle(seq, RowState::Accepted, now) else { return };
+        self.last_accepted_at = Some(now);
         row.provider_id = accepted.provider_id;
         self.on_template(&row, accepted.template_failed, now);
         row.last_error = None;

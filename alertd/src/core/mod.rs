@@ -9,7 +9,8 @@
 //! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
 //! | `review.rs` | one incident: who is told what now, and when to look again |
 //! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
-//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks, digests |
+//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks |
+//! | `digest.rs` | what is said for all that was held by a rate |
 //! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
 //! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
 //! | `silences.rs` | silences: made, extended, ended, announced |
@@ -17,6 +18,7 @@
 //! | `people.rs` | ack, unack, test |
 //! | `audit.rs` | who did what, from where |
 //! | `tokens.rs` | who may ask over TCP |
+//! | `auditor.rs` | what should not be, however it came about |
 //! | `explain.rs` | where an alert would go |
 //! | `view.rs` | what people see |
 
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable},
+    budgets::Limits,
     downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
@@ -50,7 +53,9 @@ use crate::{
 };
 
 mod audit;
+mod auditor;
 mod delivery;
+mod digest;
 mod downtimes;
 mod explain;
 mod external;
@@ -69,6 +74,8 @@ mod downtime_timelines;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod model_limits;
+#[cfg(test)]
 mod model_rota;
 #[cfg(test)]
 mod model_suppress;
@@ -77,12 +84,15 @@ mod rota_timelines;
 #[cfg(test)]
 mod silence_timelines;
 #[cfg(test)]
+mod storm_timelines;
+#[cfg(test)]
 mod suppress_timelines;
 #[cfg(test)]
 pub(crate) mod tests_support;
 #[cfg(test)]
 mod timelines;
 
+pub use auditor::{Finding, What};
 pub use delivery::Lease;
 pub use external::Taken;
 pub use ingest::BadBatch;
@@ -92,6 +102,7 @@ pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub(crate) use view::title_of;
 pub use view::{Sizes, notification_info};
 
+use auditor::Auditor;
 use suppress::Unheard;
 
 /// What the core needs of the config.
@@ -112,8 +123,30 @@ pub struct Rules {
     pub schedules: BTreeMap<String, Schedule>,
     /// Receiver or user that is told when nobody is on call.
     pub catch_all: String,
+    /// How often all receivers together may be told.
+    pub rate: Option<Rate>,
     /// Host name of this alertd, for its own alerts.
     pub host: String,
+}
+
+impl Rules {
+    fn limits(&self) -> Limits {
+        let mut named_by: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+        for (name, user) in &self.users {
+            for receiver in user.receivers() {
+                named_by.entry(receiver).or_default().insert(name);
+            }
+        }
+        let own = |name: &String| {
+            let alone = named_by.iter().filter(|(_, users)| users.iter().eq([&name]));
+            alone.map(|(receiver, _)| (*receiver).clone()).collect()
+        };
+        Limits {
+            receivers: self.receivers.iter().map(|(name, rules)| (name.clone(), rules.rate)).collect(),
+            users: self.users.iter().map(|(name, user)| (name.clone(), (user.rate, own(name)))).collect(),
+            all: self.rate,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,6 +260,9 @@ pub struct Core {
     origin: Option<String>,
     /// To be looked at by `settle`.
     touched: BTreeSet<u64>,
+    auditor: Auditor,
+    /// A receiver took something.
+    last_accepted_at: Option<Timestamp>,
     dirty: Dirty,
 }
 
@@ -295,6 +331,8 @@ impl Core {
             tokens: BTreeMap::new(),
             origin: None,
             touched: BTreeSet::new(),
+            auditor: Auditor::default(),
+            last_accepted_at: None,
             dirty: Dirty::default(),
         };
         core.restore(loaded, now);
@@ -340,7 +378,7 @@ impl Core {
         loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
         loaded.downtimes.into_iter().for_each(|downtime| self.downtimes.add(downtime));
         self.tokens.extend(loaded.tokens.into_iter().map(|token| (token.name.clone(), token)));
-        self.apply_rates();
+        self.outbox.set_limits(&self.rules.limits());
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
     }
@@ -348,17 +386,12 @@ impl Core {
     /// Takes a new config. What runs goes on: groups, timers, escalations.
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
-        self.apply_rates();
+        self.outbox.set_limits(&self.rules.limits());
         self.periods.replace(self.rules.periods.clone());
         self.rebuild_inhibitor();
         // What a rule withheld or should withhold is looked at anew.
         self.touched.extend(self.groups.values());
         self.apply_schedules(None);
-    }
-
-    fn apply_rates(&mut self) {
-        let rates = self.rules.receivers.iter().map(|(name, rules)| (name.clone(), rules.rate)).collect();
-        self.outbox.set_rates(&rates);
     }
 
     /// Looks at everything that was touched or whose time has come.
@@ -377,6 +410,12 @@ impl Core {
             self.woken_at.remove(&number);
             self.touched.insert(number);
         }
+        self.review_touched(now);
+        self.sweep(now);
+        self.review_touched(now);
+    }
+
+    fn review_touched(&mut self, now: Timestamp) {
         // A look at one incident may touch another: a receiver's own alert.
         while let Some(number) = self.touched.pop_first() {
             self.review(number, now);

@@ -73,6 +73,8 @@ pub(super) struct Chaos {
     pub(super) suppression: bool,
     /// People are on call, or not, and are overridden.
     pub(super) rota: bool,
+    /// Budgets of users and of all together.
+    pub(super) limits: bool,
 }
 
 fn random_step(world: &mut World, chaos: &Chaos) {
@@ -301,6 +303,7 @@ fn is_withheld(incident: &ctl::Incident, alert: &str) -> bool {
 pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
     let config = match chaos {
         Chaos { suppression: true, .. } => with_rules(),
+        Chaos { limits: true, .. } => super::model_limits::LIMITS.to_owned(),
         Chaos { rota: true, .. } => super::model_rota::ROTA.to_owned(),
         _ => CONFIG.to_owned(),
     };
@@ -314,8 +317,15 @@ pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
 
 #[test]
 fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
-    let chaos =
-        Chaos { acks: true, silences: true, moods: true, crashes: true, suppression: false, rota: false };
+    let chaos = Chaos {
+        acks: true,
+        silences: true,
+        moods: true,
+        crashes: true,
+        suppression: false,
+        rota: false,
+        limits: false,
+    };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
         every_duplicate_has_the_same_id_and_words(&world, seed);
@@ -326,8 +336,15 @@ fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
 
 #[test]
 fn without_a_failure_everything_is_told_once() {
-    let chaos =
-        Chaos { acks: true, silences: true, moods: false, crashes: false, suppression: false, rota: false };
+    let chaos = Chaos {
+        acks: true,
+        silences: true,
+        moods: false,
+        crashes: false,
+        suppression: false,
+        rota: false,
+        limits: false,
+    };
     for seed in seeds(30) {
         let world = run(seed, &chaos);
         let ids: BTreeSet<_> = world.heard.iter().map(|heard| &heard.notification.id).collect();
@@ -340,8 +357,15 @@ fn without_a_failure_everything_is_told_once() {
 fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
     // group_wait, group_interval, the rate limit's longest hold, the agent's next try.
     let bound = 60 * SECOND;
-    let chaos =
-        Chaos { acks: false, silences: false, moods: false, crashes: true, suppression: false, rota: false };
+    let chaos = Chaos {
+        acks: false,
+        silences: false,
+        moods: false,
+        crashes: true,
+        suppression: false,
+        rota: false,
+        limits: false,
+    };
     for seed in seeds(40) {
         let mut world = World::new(CONFIG, seed);
         every_problem_is_told_within(bound, &mut world, &chaos, seed, &|_, _| false);

@@ -85,8 +85,15 @@ fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
 
 #[test]
 fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
-    let chaos =
-        Chaos { acks: true, silences: true, moods: true, crashes: true, suppression: false, rota: true };
+    let chaos = Chaos {
+        acks: true,
+        silences: true,
+        moods: true,
+        crashes: true,
+        suppression: false,
+        rota: true,
+        limits: false,
+    };
     let mut pages = 0;
     for seed in seeds(40) {
         let world = run(seed, &chaos);
@@ -101,8 +108,15 @@ fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
 #[test]
 fn with_nobody_on_call_too_every_problem_is_told_within_the_policys_time() {
     let bound = 60 * SECOND;
-    let chaos =
-        Chaos { acks: false, silences: false, moods: false, crashes: true, suppression: false, rota: true };
+    let chaos = Chaos {
+        acks: false,
+        silences: false,
+        moods: false,
+        crashes: true,
+        suppression: false,
+        rota: true,
+        limits: false,
+    };
     for seed in seeds(30) {
         let mut world = World::new(ROTA, seed);
         every_problem_is_told_within(bound, &mut world, &chaos, seed, &|_, _| false);

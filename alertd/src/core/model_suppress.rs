@@ -76,8 +76,15 @@ fn withheld_is_exactly_what_the_rules_say(world: &World, seed: u64) {
 
 #[test]
 fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withheld() {
-    let chaos =
-        Chaos { acks: true, silences: true, moods: true, crashes: true, suppression: true, rota: false };
+    let chaos = Chaos {
+        acks: true,
+        silences: true,
+        moods: true,
+        crashes: true,
+        suppression: true,
+        rota: false,
+        limits: false,
+    };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
         every_duplicate_has_the_same_id_and_words(&world, seed);
@@ -91,8 +98,15 @@ fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withhe
 #[test]
 fn whatever_mutes_it_every_problem_is_told_within_a_bound_after_that_is_over() {
     let bound = 60 * SECOND + SETTLE;
-    let chaos =
-        Chaos { acks: false, silences: false, moods: false, crashes: true, suppression: true, rota: false };
+    let chaos = Chaos {
+        acks: false,
+        silences: false,
+        moods: false,
+        crashes: true,
+        suppression: true,
+        rota: false,
+        limits: false,
+    };
     for seed in seeds(40) {
         let mut world = World::new(&with_rules(), seed);
         let excused = |world: &World, alert: &str| {

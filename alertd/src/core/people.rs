@@ -196,6 +196,7 @@ impl Core {
             firing: Vec::new(),
             resolved: Vec::new(),
             digest: Vec::new(),
+            summary: None,
             ack: None,
             note: None,
         };

@@ -313,6 +313,7 @@ impl Core {
             firing,
             resolved,
             digest: Vec::new(),
+            summary: None,
             ack: incident.ack.as_ref().map(Ack::to_info),
             note: note.map(str::to_owned),
         };

@@ -27,6 +27,7 @@ pub(crate) fn notification(created_at: Timestamp) -> Notification {
         firing: Vec::new(),
         resolved: Vec::new(),
         digest: Vec::new(),
+        summary: None,
         ack: None,
         note: None,
     }
@@ -77,6 +78,8 @@ pub(crate) struct World {
     pub(crate) heard: Vec<Heard>,
     /// Handed over, whatever came of it: (incident, receiver).
     pub(crate) attempted: Vec<Notification>,
+    /// When each of these was.
+    pub(crate) attempted_at: Vec<Timestamp>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) history: Vec<ctl::HistoryEntry>,
     pub(crate) random: fastrand::Rng,
@@ -97,6 +100,7 @@ impl World {
             moods: BTreeMap::new(),
             heard: Vec::new(),
             attempted: Vec::new(),
+            attempted_at: Vec::new(),
             hosts: BTreeMap::new(),
             history: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
@@ -213,6 +217,7 @@ impl World {
     fn deliver(&mut self, notification: &Notification) -> Result<Accepted, DeliveryError> {
         let mood = self.moods.get(&notification.receiver).copied().unwrap_or(Mood::Works);
         self.attempted.push(notification.clone());
+        self.attempted_at.push(self.now);
         if matches!(mood, Mood::Works | Mood::Mute) {
             self.heard.push(Heard { notification: notification.clone() });
         }

@@ -1,16 +1,24 @@
 //! What people see: domain → wire.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use dogwatch_wire::{State, ctl};
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, Finding};
 use crate::{
     ack::Ack,
     alert::{Alert, AlertKey, Claim},
+    health::Vitals,
     incident::{Incident, counts},
-    notify::{NotifiedAlert, words::name_of},
+    moment::between,
+    notify::{
+        NotifiedAlert,
+        words::{name_of, plural},
+    },
     outbox::{Row, RowState},
     withheld::Withheld,
 };
@@ -36,6 +44,14 @@ impl Core {
                 failing.error
             ));
         }
+        warnings.extend(self.outbox.holds().map(|(receiver, rows, hold)| {
+            let until = hold.until.round(jiff::Unit::Second).unwrap_or(hold.until);
+            let by = hold.by.words();
+            format!(
+                "{} to {receiver} wait until {until} for {by}; one digest will speak for them",
+                plural(rows, "notification")
+            )
+        }));
         warnings.extend(self.gap_warnings());
         ctl::Status {
             version: version.into(),
@@ -49,7 +65,8 @@ impl Core {
     }
 
     pub fn outbox_status(&self) -> ctl::OutboxStatus {
-        let mut status = ctl::OutboxStatus { failed: self.failed, ..ctl::OutboxStatus::default() };
+        let held = self.outbox.holds().map(|(_, rows, _)| rows as u64).sum();
+        let mut status = ctl::OutboxStatus { failed: self.failed, held, ..ctl::OutboxStatus::default() };
         for row in self.outbox.iter() {
             match row.state {
                 RowState::Leased { .. } => status.leased += 1,
@@ -59,6 +76,39 @@ impl Core {
             status.oldest_at = Some(status.oldest_at.map_or(at, |oldest| oldest.min(at)));
         }
         status
+    }
+
+    /// How alertd itself is, as far as the core knows.
+    pub fn vitals(&self, now: Timestamp) -> Vitals {
+        let held: usize = self.outbox.holds().map(|(_, rows, _)| rows).sum();
+        let mut vitals = Vitals {
+            late: self.next_wakeup().map_or(Duration::ZERO, |at| between(at, now)),
+            held,
+            accepted_at: self.last_accepted_at.unwrap_or(self.started_at),
+            findings: self.findings().map(Finding::text).collect(),
+            agents: self.agents.len(),
+            silent: self
+                .agents
+                .values()
+                .filter(|agent| agent.silent)
+                .map(|agent| agent.host.clone())
+                .collect(),
+            gaps: self.gap_warnings().collect(),
+            ..Vitals::default()
+        };
+        for row in self.outbox.iter() {
+            vitals.waiting += 1;
+            // What waits for a rate, and what a digest speaks for, is no older than the first that does not.
+            let is_held = row.is_untried() && self.outbox.is_held(row);
+            if !is_held && !matches!(row.state, RowState::Digested { .. }) {
+                let at = row.notification.created_at;
+                vitals.oldest = Some(vitals.oldest.map_or(at, |oldest| oldest.min(at)));
+            }
+        }
+        for (receiver, failing) in self.failing.iter().filter(|(_, failing)| failing.raised) {
+            vitals.failing.push((receiver.clone(), failing.since, failing.error.clone()));
+        }
+        vitals
     }
 
     /// Numbers for the metrics page: firing alerts, open incidents, of them acked, agents, of them silent, silences.
@@ -151,6 +201,10 @@ pub fn notification_info(row: &Row) -> ctl::NotificationInfo {
         last_error: row.last_error.clone(),
         provider_id: row.provider_id.clone(),
         settled_at: row.settled_at,
+        in_digest: match row.state {
+            RowState::Digested { into } => Some(into),
+            _ => None,
+        },
     }
 }
 

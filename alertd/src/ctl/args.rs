@@ -39,6 +39,7 @@ Exit status:
   1  alertd refused, a test notification was not accepted, or a config has problems
   2  wrong usage
   3  alertd cannot be reached, or you may not use its socket
+  alertctl health: 0 OK, 1 WARNING, 2 CRITICAL or no answer
 
 Environment:
   ALERTD_SOCKET, ALERTD_URL, ALERTD_TOKEN_FILE, ALERTD_CA_FILE
@@ -51,6 +52,7 @@ Files:
 
 Examples:
   alertctl status
+  alertctl health
   alertctl ack 4711 looking at it
   alertctl ack 4711 --expire 2h restarting the array
   alertctl why 4711
@@ -72,6 +74,11 @@ pub enum Command {
     /// One block an incident, worst and oldest first: its number, state, age, where, who acknowledged, who was told, and
     /// what happens next if nobody acknowledges.
     Status,
+    /// Show whether alertd itself is well
+    ///
+    /// Store, loop, outbox, receivers, auditor, agents, people on call, disk and the dead-man's ping. The first line and the exit
+    /// status (0 OK, 1 WARNING, 2 CRITICAL or no answer) are as of a Nagios plugin, so another host can watch this one.
+    Health,
     /// Say "I am on it": stops the escalation and the reminders of one incident
     ///
     /// Those who were told of the problem are told that you have it. The ack ends by itself when everything is OK; unless

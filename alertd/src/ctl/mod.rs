@@ -6,6 +6,7 @@
 //! | `audit` | `audit` |
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `downtime` | `downtime` |
+//! | `health` | `health` |
 //! | `oncall` | `oncall` and `override` |
 //! | `send` | `send`: an alert from a script |
 //! | `way` | which alertd: a socket, or a URL and a token |
@@ -28,7 +29,10 @@ use std::{
 
 use clap::{CommandFactory, Parser};
 use dogwatch_daemon::unix_http::{CallError, Client};
-use dogwatch_wire::ctl::{self, HistoryEntry, Incident, Status, TestResult, Why};
+use dogwatch_wire::{
+    State,
+    ctl::{self, HistoryEntry, Incident, Status, TestResult, Why},
+};
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use nix::unistd::{Gid, Group};
@@ -38,6 +42,7 @@ pub mod args;
 mod audit;
 mod config;
 mod downtime;
+mod health;
 mod oncall;
 mod paint;
 mod replay;
@@ -66,14 +71,27 @@ pub fn command() -> clap::Command {
 /// How it ended; the numbers are in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    Done = 0,
-    Refused = 1,
-    Unreachable = 3,
+    Done,
+    Refused,
+    Unreachable,
+    /// As of a plugin: 0, 1, 2.
+    Health(State),
+}
+
+impl Exit {
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done | Self::Health(State::Ok) => 0,
+            Self::Refused | Self::Health(State::Warning) => 1,
+            Self::Health(State::Critical) => 2,
+            Self::Unreachable | Self::Health(State::Unknown) => 3,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -97,7 +115,7 @@ pub async fn main() -> ExitCode {
 
 fn say_failure(failure: &Failure, json: bool) {
     if json {
-        eprintln!("{}", serde_json::json!({ "error": failure.words, "exit": failure.exit as u8 }));
+        eprintln!("{}", serde_json::json!({ "error": failure.words, "exit": failure.exit.code() }));
     } else {
         eprintln!("alertctl: {}", failure.words);
     }
@@ -123,6 +141,7 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
     let view = View { now: now(), zone: TimeZone::system(), paint: paint() };
     match cli.command {
         Command::Status => alertd.get("/v1/status", |status: &Status| show::status(status, &view)).await,
+        Command::Health => health::ask(&alertd, &view).await,
         Command::Ack(ack) => {
             let body = ctl::Ack {
                 comment: ack.comment.join(" "),

@@ -324,10 +324,13 @@ fn told_line(told: &NotificationInfo, view: &View) -> String {
         line(&told.receiver, NAME_CHARS_MAX),
         line(&told.kind, NAME_CHARS_MAX)
     );
+    if let Some(digest) = told.in_digest {
+        let _ = write!(text, " in digest {digest}");
+    }
     if let Some(at) = told.settled_at {
         let _ = write!(text, " at {}", view.clock(at));
     }
-    if told.attempts != 1 {
+    if told.in_digest.is_none() && told.attempts != 1 {
         let _ = write!(text, " after {}", tries(told.attempts));
     }
     if let Some(id) = &told.provider_id {
@@ -458,7 +461,7 @@ mod tests {
             incidents: vec![incident()],
             agents: vec![alive, silent],
             downtimes: Vec::new(),
-            outbox: OutboxStatus { queued: 1, leased: 1, failed: 0, oldest_at: Some(at("03:15")) },
+            outbox: OutboxStatus { queued: 1, leased: 1, failed: 0, oldest_at: Some(at("03:15")), held: 0 },
             warnings: vec!["receiver \"pager\" failed 3 times".into()],
         };
         assert_eq!(
@@ -514,6 +517,7 @@ mod tests {
                 last_error: Some("mx: 451 greylisted".into()),
                 provider_id: Some("queued as 17".into()),
                 settled_at: Some(at("03:13")),
+                in_digest: None,
             }],
         };
         assert_eq!(

@@ -86,7 +86,7 @@ impl Exec {
         deadline: Duration,
     ) -> Result<Accepted, DeliveryError> {
         let body = webhook::body(told, sender)?;
-        let mut child = self.command(told).spawn().map_err(|error| self.not_started(&error))?;
+        let mut child = self.command(told, sender).spawn().map_err(|error| self.not_started(&error))?;
         let group = Group::of(&child);
         let output = Output::default();
         let reading = [output.read(child.stdout.take()), output.read(child.stderr.take())];
@@ -109,7 +109,7 @@ impl Exec {
         self.verdict(ended, &output.text())
     }
 
-    fn command(&self, told: &Notification) -> Command {
+    fn command(&self, told: &Notification, sender: &Sender) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -120,7 +120,7 @@ impl Exec {
             .env("DOGWATCH_INCIDENT", told.incident.to_string())
             .env("DOGWATCH_KIND", format!("{:?}", told.kind).to_lowercase())
             .env("DOGWATCH_STATE", words::worst(told).name())
-            .env("DOGWATCH_TITLE", words::title(told))
+            .env("DOGWATCH_TITLE", words::title(told, &sender.zone))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
 //! What is known of an alert and how to go on, as rows that every receiver shows under the headline. Pure.
 
-use super::{Kind, Notification, NotifiedAlert, perfdata, receiver::Sender, words};
+use super::{Kind, Notification, NotifiedAlert, held, perfdata, receiver::Sender, words};
 
 /// Annotations of one alert that are shown.
 const ANNOTATIONS_MAX: usize = 20;
@@ -71,11 +71,8 @@ pub(super) fn short_text(told: &Notification, sender: &Sender) -> String {
             lines.push(format!("… and {}", words::plural(more, "more alert")));
         }
     }
-    for held in told.digest.iter().take(SHORT_ALERTS_MAX) {
-        lines.push(format!("#{} {}", held.incident, words::line(&held.title, 160)));
-    }
-    if told.digest.len() > SHORT_ALERTS_MAX {
-        lines.push(format!("… and {} more", told.digest.len() - SHORT_ALERTS_MAX));
+    if !told.digest.is_empty() {
+        lines.extend(held::lines(told, &sender.zone, SHORT_ALERTS_MAX));
     }
     lines.extend(how_on(told, sender).into_iter().map(|(name, value)| format!("{name}: {value}")));
     lines.join("\n")

@@ -30,6 +30,8 @@ use super::{DeliveryError, tls, words};
 /// Bytes of an answer that are read: a short JSON or an error page's beginning.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
+const USER_AGENT: &str = concat!("dogwatch-alertd/", env!("CARGO_PKG_VERSION"));
+
 type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// Cheap to clone; clones share the loaded certificates.
@@ -87,6 +89,23 @@ impl Http {
         deadline: Duration,
     ) -> Result<Answer, DeliveryError> {
         let request = request(&to.url, headers, body)?;
+        self.within(deadline, request, to).await
+    }
+
+    /// Asks, and reads the answer, all within `deadline`.
+    pub(super) async fn get(&self, from: &Endpoint, deadline: Duration) -> Result<Answer, DeliveryError> {
+        let request = Request::get(from.url.clone()).header(header::USER_AGENT, USER_AGENT);
+        let request = request.body(Full::default());
+        let request = request.map_err(|error| DeliveryError::Rejected { reason: error.to_string() })?;
+        self.within(deadline, request, from).await
+    }
+
+    async fn within(
+        &self,
+        deadline: Duration,
+        request: Request<Full<Bytes>>,
+        to: &Endpoint,
+    ) -> Result<Answer, DeliveryError> {
         tokio::time::timeout(deadline, self.exchange(request, to))
             .await
             .unwrap_or_else(|_| Err(retry(format!("{} gave no answer within {deadline:?}", shown(&to.url)))))
@@ -178,7 +197,7 @@ fn request(
     let rejected = |reason: String| DeliveryError::Rejected { reason };
     let mut request = Request::post(url.clone())
         .header(header::CONTENT_TYPE, "application/json")
-        .header(header::USER_AGENT, concat!("dogwatch-alertd/", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, USER_AGENT)
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| rejected(format!("cannot write the request: {error}")))?;
     for (name, value) in headers {

@@ -23,7 +23,7 @@ use lettre::{
 use ring::digest::{SHA256, digest};
 
 use super::{
-    DeliveryError, Kind, Notification, NotifiedAlert, facts,
+    DeliveryError, Kind, Notification, NotifiedAlert, facts, held,
     receiver::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
@@ -144,7 +144,7 @@ fn text_of(told: &Notification, sender: &Sender, link: Option<String>) -> Text {
         ));
     }
     Text {
-        headline: words::title(told),
+        headline: words::title(told, &sender.zone),
         colour: colour(told),
         sections,
         link,
@@ -163,16 +163,9 @@ fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Secti
 }
 
 fn digest_section(told: &Notification, sender: &Sender) -> Section {
-    let shown = told.digest.iter().take(DIGEST_LINES_MAX).map(|held| {
-        let at = held.at.to_zoned(sender.zone.clone()).strftime("%H:%M:%S").to_string();
-        format!("{at} #{} {}", held.incident, words::line(&held.title, 160))
-    });
-    let mut block: Vec<_> = shown.collect();
-    if told.digest.len() > DIGEST_LINES_MAX {
-        block.push(format!("… and {} more", told.digest.len() - DIGEST_LINES_MAX));
-    }
-    let mut section = Section::only("Held back by this receiver's rate limit:".into());
-    section.block = block;
+    let held_by = told.summary.as_ref().map_or("this receiver's rate limit", |summary| &summary.held_by);
+    let mut section = Section::only(format!("Held back by {}:", words::line(held_by, 120)));
+    section.block = held::lines(told, &sender.zone, DIGEST_LINES_MAX);
     section
 }
 

@@ -8,6 +8,8 @@
 //! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
 //! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
 //! | `facts` | what is known of an alert, how to go on: rows under the headline, the same in every receiver |
+//! | `held` | what a digest says |
+//! | `ping` | the dead-man's ping |
 //! | [`template`] | words of the operator's own in the place of ours |
 //! | [`mail`] | the words as a MIME message |
 //! | [`email`] | a mail by SMTP |
@@ -27,10 +29,13 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::storm::Group;
+
 mod delivered;
 pub mod email;
 pub mod exec;
 mod facts;
+mod held;
 mod http;
 pub mod irc;
 pub mod mail;
@@ -38,6 +43,7 @@ pub mod maildir;
 pub mod ntfy;
 pub mod pagerduty;
 mod perfdata;
+mod ping;
 pub mod receiver;
 #[cfg(test)]
 pub(crate) mod schema;
@@ -51,6 +57,7 @@ pub mod words;
 use dogwatch_daemon::secret;
 pub use dogwatch_daemon::secret::SecretFile;
 pub use http::safe_url;
+pub use ping::{DeadMan, DeadManFile};
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
 
 /// What is told to one receiver.
@@ -73,9 +80,12 @@ pub struct Notification {
     pub firing: Vec<NotifiedAlert>,
     /// Resolved since this receiver was last told.
     pub resolved: Vec<NotifiedAlert>,
-    /// For [`Kind::Digest`]: what was held back by the rate limit, one line an incident.
+    /// For [`Kind::Digest`]: what was held back by a rate, one line an incident; the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<DigestLine>,
+    /// For [`Kind::Digest`]: all that was held back, in figures. A digest of an older alertd has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Box<Digest>>,
     /// Who acknowledged, if somebody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
@@ -113,6 +123,27 @@ pub struct NotifiedAlert {
     pub perfdata: String,
     pub since: Timestamp,
     pub resolved_at: Option<Timestamp>,
+}
+
+/// What a digest speaks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    pub problems: usize,
+    pub recoveries: usize,
+    pub acks: usize,
+    /// What they have in common, the largest first.
+    pub groups: Vec<Group>,
+    /// So many are left out.
+    pub more_groups: usize,
+    /// Which rate held them back, for people.
+    pub held_by: String,
+}
+
+impl Digest {
+    /// All notifications that it speaks for.
+    pub fn held(&self) -> usize {
+        self.problems + self.recoveries + self.acks
+    }
 }
 
 /// One held-back notification in a digest.

@@ -114,9 +114,10 @@ impl Ntfy {
         let (priority, tag) = match (told.kind, words::worst(told)) {
             (Kind::Test, _) => (3, "mag"),
             (Kind::Acknowledged, _) => (2, "eyes"),
-            (Kind::Recovery, _) => (3, "white_check_mark"),
-            // What was held back may be worse than we can see here.
-            (Kind::Digest, _) | (_, State::Critical) => (5, "rotating_light"),
+            // What an older alertd held back may be worse than we can see here.
+            (Kind::Digest, _) if told.summary.is_none() => (5, "rotating_light"),
+            (Kind::Recovery, _) | (Kind::Digest, State::Ok) => (3, "white_check_mark"),
+            (_, State::Critical) => (5, "rotating_light"),
             (_, State::Unknown) => (4, "question"),
             (_, State::Warning | State::Ok) => (4, "warning"),
         };

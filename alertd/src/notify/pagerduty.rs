@@ -34,6 +34,7 @@ use serde_json::json;
 use super::{
     Accepted, DeliveryError, Kind, Notification, NotifiedAlert,
     delivered::Delivered,
+    held,
     http::{self, Endpoint},
     mail,
     receiver::Sender,
@@ -247,8 +248,9 @@ fn payload(told: &Notification, sender: &Sender, detail: Detail) -> Payload {
 fn severity(told: &Notification) -> &'static str {
     match (told.kind, words::worst(told)) {
         (Kind::Test, _) => "info",
-        // What was held back may be worse than we can see here.
-        (Kind::Digest, State::Ok) | (_, State::Critical) => "critical",
+        // What an older alertd held back may be worse than we can see here.
+        (Kind::Digest, State::Ok) if told.summary.is_none() => "critical",
+        (_, State::Critical) => "critical",
         (_, State::Unknown) => "error",
         (_, State::Warning) => "warning",
         (_, State::Ok) => "info",
@@ -272,9 +274,7 @@ fn details(told: &Notification, sender: &Sender, detail: Detail) -> serde_json::
     if !matches!(detail, Detail::None) {
         details["firing"] = alerts(&told.firing);
         details["resolved"] = alerts(&told.resolved);
-        let held = told.digest.iter().take(DIGEST_LINES_MAX);
-        details["held_back"] =
-            held.map(|line| format!("#{} {}", line.incident, words::line(&line.title, 200))).collect();
+        details["held_back"] = held::lines(told, &sender.zone, DIGEST_LINES_MAX).into();
     }
     details
 }

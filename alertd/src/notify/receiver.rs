@@ -28,7 +28,7 @@ pub struct ReceiverFile {
     /// Who is told instead when this one cannot be reached; `config.rs` reads it.
     pub fallback: Option<Spanned<String>>,
     /// How often it may be told; `config.rs` reads it.
-    pub rate: Option<Spanned<RateFile>>,
+    pub rate: Option<RateFile>,
     pub template: Option<template::File>,
     pub email: Option<email::File>,
     pub exec: Option<exec::File>,
@@ -169,7 +169,7 @@ pub struct Sender {
 impl Sender {
     /// The one line of a notification.
     pub(super) fn title(&self, told: &Notification) -> String {
-        self.own_words.subject.clone().unwrap_or_else(|| words::title(told))
+        self.own_words.subject.clone().unwrap_or_else(|| words::title(told, &self.zone))
     }
 
     /// This host's name and time zone, read once at the start.

@@ -7,7 +7,8 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
-use super::{DigestLine, Kind, Notification, receiver::Sender, webhook::body, words::tests::problem};
+use super::{Digest, DigestLine, Kind, Notification, receiver::Sender, webhook::body, words::tests::problem};
+use crate::storm::{Group, Shared};
 
 #[test]
 fn what_is_sent_is_what_the_schema_says() {
@@ -50,11 +51,23 @@ fn one_of_each_kind() -> Vec<Notification> {
     let acked = Notification { kind: Kind::Acknowledged, ack: Some(ack), ..problem() };
     let line = DigestLine { incident: 7, kind: Kind::Problem, title: "web1/disk".into(), at };
     let digest = Notification { incident: 0, kind: Kind::Digest, digest: vec![line], ..problem() };
+    let shared = vec![Shared { label: "dc".into(), value: "fra1".into(), percent: 97 }];
+    let group =
+        Group { state: State::Critical, check: "disk".into(), alerts: 400, hosts: 412, since: at, shared };
+    let summary = Digest {
+        problems: 400,
+        recoveries: 1,
+        acks: 2,
+        groups: vec![group],
+        more_groups: 1,
+        held_by: "the rate of user ann".into(),
+    };
+    let storm = Notification { summary: Some(Box::new(summary)), ..digest.clone() };
     let mut unknown = problem();
     unknown.firing[0].state = State::Unknown;
     let other = [Kind::Problem, Kind::Update, Kind::Reminder, Kind::Test];
     let other = other.map(|kind| Notification { kind, ..problem() });
-    [recovery, acked, digest, unknown].into_iter().chain(other).collect()
+    [recovery, acked, digest, storm, unknown].into_iter().chain(other).collect()
 }
 
 pub(crate) fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {

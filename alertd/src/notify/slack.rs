@@ -19,7 +19,7 @@ use dogwatch_wire::State;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, facts,
+    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, facts, held,
     http::{self, Endpoint},
     receiver::Sender,
     secret::SecretFile,
@@ -165,12 +165,7 @@ fn attachments(told: &Notification, sender: &Sender) -> Vec<Attachment> {
         all.push(plain(&format!("… and {}", words::plural(more, "more alert"))));
     }
     if !told.digest.is_empty() {
-        let shown = told.digest.iter().take(DIGEST_LINES_MAX);
-        let mut lines: Vec<_> =
-            shown.map(|held| format!("#{} {}", held.incident, words::line(&held.title, 160))).collect();
-        if told.digest.len() > DIGEST_LINES_MAX {
-            lines.push(format!("… and {} more", told.digest.len() - DIGEST_LINES_MAX));
-        }
+        let lines = held::lines(told, &sender.zone, DIGEST_LINES_MAX);
         all.push(plain(&lines.join("\n")));
     }
     if told.kind == Kind::Test {

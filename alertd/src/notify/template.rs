@@ -258,6 +258,7 @@ pub(super) fn samples() -> Vec<Notification> {
                 _ => Vec::new(),
             },
             digest: if kind == Kind::Digest { vec![line.clone()] } else { Vec::new() },
+            summary: None,
             ack: (kind == Kind::Acknowledged).then(|| ack.clone()),
             note: None,
         }

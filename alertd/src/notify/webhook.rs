@@ -23,7 +23,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, DigestLine, Kind, Notification, NotifiedAlert,
+    Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert,
     http::{self, Endpoint},
     mail,
     receiver::Sender,
@@ -104,6 +104,7 @@ struct Body<'a> {
     firing: Vec<BodyAlert<'a>>,
     resolved: Vec<BodyAlert<'a>>,
     digest: Vec<BodyDigestLine<'a>>,
+    digest_summary: Option<&'a Digest>,
     ack: &'a Option<AckInfo>,
     sent_by: &'a str,
 }
@@ -139,12 +140,13 @@ pub(super) fn body(told: &Notification, sender: &Sender) -> Result<Vec<u8>, Deli
         kind: told.kind,
         reason: &told.reason,
         state: words::worst(told),
-        title: words::title(told),
+        title: words::title(told, &sender.zone),
         created_at: told.created_at,
         group: &told.group,
         firing: told.firing.iter().map(BodyAlert::of).collect(),
         resolved: told.resolved.iter().map(BodyAlert::of).collect(),
         digest: told.digest.iter().map(BodyDigestLine::of).collect(),
+        digest_summary: told.summary.as_deref(),
         ack: &told.ack,
         sent_by: &sender.host,
     };
@@ -226,6 +228,7 @@ mod tests {
                 }],
                 "resolved": [],
                 "digest": [],
+                "digest_summary": null,
                 "ack": null,
                 "sent_by": "mon1",
             })

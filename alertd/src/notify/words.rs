@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use dogwatch_wire::State;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Kind, Notification, NotifiedAlert};
+use super::{Kind, Notification, NotifiedAlert, held};
 
 /// Alerts of one incident that are written out; the rest is counted.
 pub const ALERTS_MAX: usize = 25;
@@ -64,21 +64,19 @@ fn is_harmless(c: char) -> bool {
 }
 
 /// `[#4711] CRITICAL web1/disk: /var 96% used`.
-pub fn title(told: &Notification) -> String {
+pub fn title(told: &Notification, zone: &TimeZone) -> String {
     let tag = match told.kind {
         Kind::Test => "[test]".into(),
         Kind::Digest if told.incident == 0 => "[digest]".into(),
         _ => format!("[#{}]", told.incident),
     };
-    line(&format!("{tag} {}", title_after_tag(told)), TITLE_CHARS_MAX)
+    line(&format!("{tag} {}", title_after_tag(told, zone)), TITLE_CHARS_MAX)
 }
 
-fn title_after_tag(told: &Notification) -> String {
+fn title_after_tag(told: &Notification, zone: &TimeZone) -> String {
     match told.kind {
         Kind::Test => format!("dogwatch test message to {}", told.receiver),
-        Kind::Digest => {
-            format!("{} held back: {}", plural(told.digest.len(), "notification"), digest_counts(told))
-        }
+        Kind::Digest => held::headline(told, zone).unwrap_or_else(|| digest_counts(told)),
         Kind::Problem => format!("{} {}", bad(told), subject(told)),
         Kind::Update => format!("{} (update) {}", bad(told), subject(told)),
         Kind::Reminder => format!("still {} {}", bad(told), subject(told)),
@@ -98,15 +96,20 @@ fn bad(told: &Notification) -> &'static str {
     }
 }
 
-/// `3 problems, 1 recovery`.
+/// `4 notifications held back: 3 problems, 1 recovery`.
 fn digest_counts(told: &Notification) -> String {
     let count = |kinds: &[Kind]| told.digest.iter().filter(|line| kinds.contains(&line.kind)).count();
-    let problems = count(&[Kind::Problem, Kind::Update, Kind::Reminder]);
-    let recoveries = count(&[Kind::Recovery]);
-    let acks = count(&[Kind::Acknowledged]);
+    let (problems, recoveries, acks) = match &told.summary {
+        Some(all) => (all.problems, all.recoveries, all.acks),
+        None => (
+            count(&[Kind::Problem, Kind::Update, Kind::Reminder]),
+            count(&[Kind::Recovery]),
+            count(&[Kind::Acknowledged]),
+        ),
+    };
     let parts = [(problems, "problem"), (recoveries, "recovery"), (acks, "acknowledgement")];
     let parts: Vec<_> = parts.into_iter().filter(|&(n, _)| n > 0).map(|(n, noun)| plural(n, noun)).collect();
-    parts.join(", ")
+    format!("{} held back: {}", plural(problems + recoveries + acks, "notification"), parts.join(", "))
 }
 
 /// `web1/disk: /var 96% used`, or `3 alerts (service=disk): web1/disk: /var 96% used`.
@@ -162,7 +165,9 @@ pub fn group(told: &Notification) -> String {
 
 /// Worst state of what fires; OK if nothing does. CRITICAL is worse than UNKNOWN: a known evil wakes first.
 pub fn worst(told: &Notification) -> State {
-    told.firing.iter().map(|alert| alert.state).max_by_key(|&state| severity(state)).unwrap_or(State::Ok)
+    let groups = told.summary.iter().flat_map(|summary| &summary.groups).map(|group| group.state);
+    let states = told.firing.iter().map(|alert| alert.state).chain(groups);
+    states.max_by_key(|&state| severity(state)).unwrap_or(State::Ok)
 }
 
 fn severity(state: State) -> u8 {
@@ -200,8 +205,12 @@ pub fn why_told(told: &Notification) -> String {
         (Kind::Update, _) => "something changed in this incident",
         (Kind::Reminder, _) => "still not OK",
         (Kind::Recovery | Kind::Acknowledged, _) => "you were told of the problem",
-        (Kind::Digest, _) => "the rate limit held these back",
+        (Kind::Digest, _) => "these had to wait for a rate limit",
         (Kind::Test, _) => "somebody ran alertctl test-notify",
+    };
+    let words = match &told.summary {
+        Some(summary) => format!("held back by {}", line(&summary.held_by, 120)),
+        None => words.into(),
     };
     let note = told.note.as_ref().map(|note| format!("{}: ", line(note, 200))).unwrap_or_default();
     format!("{note}{words} ({})", line(&told.reason, 80))
@@ -241,13 +250,13 @@ pub(super) mod tests {
 
     #[test]
     fn the_title_says_number_state_where_and_what() {
-        assert_eq!(title(&problem()), "[#4711] CRITICAL web1/disk: /var 96% used");
-        let of = |kind| title(&Notification { kind, ..problem() });
+        assert_eq!(title(&problem(), &TimeZone::UTC), "[#4711] CRITICAL web1/disk: /var 96% used");
+        let of = |kind| title(&Notification { kind, ..problem() }, &TimeZone::UTC);
         assert_eq!(of(Kind::Reminder), "[#4711] still CRITICAL web1/disk: /var 96% used");
         let mut flapping = problem();
         flapping.firing[0].state = State::Ok;
         flapping.firing[0].flapping = true;
-        assert_eq!(title(&flapping), "[#4711] FLAPPING web1/disk (flapping): /var 96% used");
+        assert_eq!(title(&flapping, &TimeZone::UTC), "[#4711] FLAPPING web1/disk (flapping): /var 96% used");
         assert_eq!(of(Kind::Test), "[test] dogwatch test message to oncall");
     }
 
@@ -257,7 +266,7 @@ pub(super) mod tests {
         told.resolved = std::mem::take(&mut told.firing);
         told.resolved[0].summary = "/var 61% used".into();
         told.kind = Kind::Recovery;
-        assert_eq!(title(&told), "[#4711] OK web1/disk: /var 61% used");
+        assert_eq!(title(&told, &TimeZone::UTC), "[#4711] OK web1/disk: /var 61% used");
     }
 
     #[test]
@@ -267,7 +276,10 @@ pub(super) mod tests {
         unknown.state = State::Unknown;
         unknown.labels.insert("host".into(), "web0".into());
         told.firing.insert(0, unknown);
-        assert_eq!(title(&told), "[#4711] CRITICAL 2 alerts (service=disk): web1/disk: /var 96% used");
+        assert_eq!(
+            title(&told, &TimeZone::UTC),
+            "[#4711] CRITICAL 2 alerts (service=disk): web1/disk: /var 96% used"
+        );
     }
 
     #[test]
@@ -276,7 +288,10 @@ pub(super) mod tests {
         let entry = |kind| DigestLine { incident: 1, kind, title: "x".into(), at: told.created_at };
         let digest = vec![entry(Kind::Problem), entry(Kind::Reminder), entry(Kind::Recovery)];
         told = Notification { kind: Kind::Digest, incident: 0, digest, ..told };
-        assert_eq!(title(&told), "[digest] 3 notifications held back: 2 problems, 1 recovery");
+        assert_eq!(
+            title(&told, &TimeZone::UTC),
+            "[digest] 3 notifications held back: 2 problems, 1 recovery"
+        );
     }
 
     #[test]
@@ -332,6 +347,7 @@ pub(super) mod tests {
             }],
             resolved: Vec::new(),
             digest: Vec::new(),
+            summary: None,
             ack: None,
             note: None,
         }

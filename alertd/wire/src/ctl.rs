@@ -4,6 +4,7 @@
 //! | method and path | body | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/status` | – | [`Status`] |
+//! | `GET /v1/health` | – | [`Health`] |
 //! | `POST /v1/alerts` | list of Alertmanager's `postableAlert` | [`Posted`] |
 //! | `POST /v1/incidents/{number}/ack` | [`Ack`] | [`Incident`] |
 //! | `POST /v1/incidents/{number}/unack` | [`Unack`] | [`Incident`] |
@@ -61,6 +62,27 @@ pub struct Status {
     pub warnings: Vec<String>,
 }
 
+/// Whether alertd itself is well, for `alertctl health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub version: String,
+    pub at: Timestamp,
+    /// The worst of its checks; never UNKNOWN.
+    pub state: State,
+    pub checks: Vec<HealthCheck>,
+}
+
+/// One line of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`, `notice`.
+    pub name: String,
+    pub state: State,
+    pub text: String,
+    /// While it is so no ping goes to the dead-man.
+    pub stops_ping: bool,
+}
+
 /// What alertd knows of one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
@@ -81,6 +103,9 @@ pub struct OutboxStatus {
     pub failed: u64,
     /// Creation time of the oldest that is neither accepted nor settled otherwise.
     pub oldest_at: Option<Timestamp>,
+    /// Of the queued: those that wait for a rate limit.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// A group of alerts that people work on under one number.
@@ -202,6 +227,9 @@ pub struct NotificationInfo {
     /// What the receiver called it (SMTP queue id, PagerDuty dedup key).
     pub provider_id: Option<String>,
     pub settled_at: Option<Timestamp>,
+    /// Of a digested one: the number of the digest, the last part of its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_digest: Option<u64>,
 }
 
 /// One line of the audit trail.

@@ -81,8 +81,9 @@ pub(crate) fn pack(version: &str, binaries: &Path, packing: Packing) -> Result<P
     for file in CONFFILES {
         install(&packaging.join("etc").join(file), &root.join("etc/dogwatch").join(file), 0o644)?;
     }
-    let rules = "prometheus/dogwatch-dns.rules.yml";
-    install(&packaging.join(rules), &root.join("usr/share/dogwatch").join(rules), 0o644)?;
+    for rules in ["prometheus/dogwatch-dns.rules.yml", "prometheus/dogwatch-alertd.rules.yml"] {
+        install(&packaging.join(rules), &root.join("usr/share/dogwatch").join(rules), 0o644)?;
+    }
     docs::install(&root)?;
     documents(&root, &packaging, version)?;
     control(&root, &packaging, version, &architecture, &depends.line()?)?;

@@ -81,6 +81,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             drill(&["openai", "--seeds", "100"].map(String::from)).map(|()| Outcome::Passed)
         });
         steps.run("drills", |_| drill(&["all", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
+        steps.run("storm", |_| {
+            drill(&["storm", "--hosts", "2000"].map(String::from)).map(|()| Outcome::Passed)
+        });
         steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
         steps.run("licences", |count| deny::step(strict, count));
         let mut package = None;

@@ -1,5 +1,5 @@
-//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json] [--svg DIR]`, `drill herd`; and
-//! `drill crash`, a real alertd killed in real time.
+//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json] [--svg DIR]`, `drill herd`,
+//! `drill storm`; and `drill crash`, a real alertd killed in real time.
 //! Exit code 1 if a promise is broken.
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use dogwatch_tests::{
     crash::campaign,
     drill::{self, Table},
-    herd,
+    herd, storm,
 };
 
 /// Outage drills in virtual time: the real DNS core, an upstream that dies, hours in a second.
@@ -73,6 +73,16 @@ enum Which {
         #[arg(long)]
         json: bool,
     },
+    /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call hears, and what became of each alert
+    Storm {
+        #[arg(long, default_value_t = 10_000)]
+        hosts: u32,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -116,6 +126,7 @@ fn main() -> Result<ExitCode> {
             let plan = campaign::Plan { kills, hosts, rate, life_ms, seed, mail: !no_mail };
             return run_crash(&plan, json);
         }
+        Which::Storm { hosts, seed, json } => return run_storm(hosts, seed, json),
     };
     let drills: Vec<_> =
         drill::all().into_iter().filter(|drill| name.is_none_or(|name| drill.name == name)).collect();
@@ -174,4 +185,14 @@ fn run_crash(plan: &campaign::Plan, json: bool) -> Result<ExitCode> {
         print!("{report}");
     }
     Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_storm(hosts: u32, seed: u64, json: bool) -> Result<ExitCode> {
+    let run = storm::run(storm::Plan { hosts, seed, ..storm::Plan::default() })?;
+    if json {
+        println!("{}", serde_json::to_string(&run)?);
+    } else {
+        print!("{}", storm::Report(&run));
+    }
+    Ok(if run.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -248,11 +248,12 @@ fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
         return lines;
     }
     if !told.digest.is_empty() {
+        let held = told.summary.as_ref().map_or(0, |summary| summary.held()).max(told.digest.len());
         let named = told.digest.iter().take(DIGEST_NAMED);
         let mut named: Vec<_> =
             named.map(|held| format!("#{} {}", held.incident, words::line(&held.title, 80))).collect();
-        if told.digest.len() > DIGEST_NAMED {
-            named.push(format!("and {} more: !status", told.digest.len() - DIGEST_NAMED));
+        if held > DIGEST_NAMED {
+            named.push(format!("and {} more: !status", held - DIGEST_NAMED));
         }
         lines.push(named.join(" · "));
     }

@@ -1,0 +1,48 @@
+//! `rate = { burst = 10, every = "30s", reserve = 3 }`: that many at once, then one in each interval; what is over goes into a
+//! digest. The last `reserve` of the burst are for what is CRITICAL.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    duration::Span,
+};
+use serde::Deserialize;
+
+use crate::ratelimit::Rate;
+
+/// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateFile {
+    burst: NonZeroU32,
+    every: Spanned<Span>,
+    reserve: Option<Spanned<u32>>,
+}
+
+/// Enough to be sure that the host is watched and told of, little enough that a phone stays usable.
+pub(super) const OF_RECEIVER: Rate =
+    Rate::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
+/// One person by all their ways: more than one of them alone, much less than all of them together.
+pub(super) const OF_USER: Rate =
+    Rate::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
+
+impl RateFile {
+    pub(super) fn resolve(&self, source: &Source, problems: &mut Problems) -> Rate {
+        let every = self.every.get_ref().0;
+        if every.is_zero() {
+            problems.add(source, self.every.span(), "rate: every must be longer than 0s, like \"1m\"");
+        }
+        let rate = Rate::with_default_reserve(self.burst, every.max(Duration::from_millis(1)));
+        let Some(reserve) = &self.reserve else { return rate };
+        if *reserve.get_ref() >= self.burst.get() {
+            let words = format!(
+                "rate: a reserve of {} leaves nothing of a burst of {} for what is not CRITICAL; write less, or a larger burst",
+                reserve.get_ref(),
+                self.burst
+            );
+            problems.add(source, reserve.span(), words);
+        }
+        Rate { reserve: *reserve.get_ref(), ..rate }
+    }
+}

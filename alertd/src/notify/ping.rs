@@ -1,0 +1,116 @@
+//! `[dead_man]`: an address that hears from alertd while all is well, and calls somebody when it hears nothing any more.
+//!
+//! ```toml
+//! [dead_man]
+//! url = "https://hc-ping.com/0000-…"      # healthchecks.io, Dead Man's Snitch, Uptime Kuma: any that takes a GET
+//! every = "60s"
+//! ```
+//!
+//! When it is sent and when not: `selfwatch.rs`.
+
+use std::{path::PathBuf, time::Duration};
+
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    duration::Span,
+};
+use serde::Deserialize;
+
+use super::http::{Endpoint, Http, shown};
+
+/// `[dead_man]` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadManFile {
+    url: Spanned<String>,
+    every: Option<Spanned<Span>>,
+    /// PEM file with further authorities to trust.
+    ca_file: Option<Spanned<PathBuf>>,
+}
+
+/// As used.
+#[derive(Debug, Clone)]
+pub struct DeadMan {
+    to: Endpoint,
+    pub every: Duration,
+    http: Http,
+}
+
+const EVERY_DEFAULT: Duration = Duration::from_mins(1);
+/// Services of the kind count in minutes; more often is a burden.
+const EVERY_LEAST: Duration = Duration::from_secs(10);
+
+impl DeadManFile {
+    pub fn resolve(self, source: &Source, problems: &mut Problems) -> Option<DeadMan> {
+        let every = self.every.as_ref().map_or(EVERY_DEFAULT, |every| every.get_ref().0);
+        if let Some(written) = self.every.as_ref().filter(|_| every < EVERY_LEAST) {
+            problems.add(source, written.span(), "every is shorter than 10s; \"60s\" is usual");
+        }
+        let to = Endpoint::resolve(&self.url, self.ca_file, false, source, problems)?;
+        Some(DeadMan { to, every, http: Http::default() })
+    }
+}
+
+impl DeadMan {
+    /// Sends one; says what went wrong.
+    pub async fn ping(&self, deadline: Duration) -> Result<(), String> {
+        let answer = self.http.get(&self.to, deadline).await.map_err(|error| error.to_string())?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(format!("{} answered {}", shown(&self.to.url), answer.status))
+    }
+
+    /// Where it goes, without what may be secret.
+    pub fn place(&self) -> String {
+        shown(&self.to.url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::http::tests::Server, *};
+
+    fn dead_man(text: &str) -> Result<DeadMan, Vec<String>> {
+        let mut problems = Problems::default();
+        let source = Source { path: "x".into(), text: text.into() };
+        let file: Option<DeadManFile> = dogwatch_daemon::config::parse(&source, &mut problems);
+        let found = file.and_then(|file| file.resolve(&source, &mut problems));
+        match found {
+            Some(found) if problems.0.is_empty() => Ok(found),
+            _ => Err(problems.0.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ping_is_a_get_and_any_2xx_is_good() {
+        let server = Server::start(204, &[], "").await;
+        let dead_man = dead_man(&format!("url = \"{}\"", server.url)).unwrap();
+        assert_eq!((dead_man.ping(Duration::from_secs(5)).await, dead_man.every), (Ok(()), EVERY_DEFAULT));
+        assert_eq!(server.requests().len(), 1);
+        assert!(server.requests()[0].1.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_2xx_or_nothing_is_an_error_that_keeps_the_secret() {
+        let server = Server::start(404, &[], "").await;
+        let gone = dead_man(&format!("url = \"{}\"", server.url)).unwrap();
+        let error = gone.ping(Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.contains("answered 404") && !error.contains("hidden"), "{error}");
+        let nobody = dead_man("url = \"http://127.0.0.1:9/secret\"").unwrap();
+        let error = nobody.ping(Duration::from_secs(5)).await.unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, words) in [
+            ("url = \"hc-ping.com/x\"", "write https://"),
+            ("url = \"ftp://hc-ping.com/x\"", "neither http:// nor https://"),
+            ("url = \"https://hc-ping.com/x\"\nevery = \"5s\"", "shorter than 10s"),
+        ] {
+            let said = dead_man(text).unwrap_err();
+            assert!(said.len() == 1 && said[0].contains(words), "{text}: {said:?}");
+        }
+    }
+}
