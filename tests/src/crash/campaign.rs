@@ -1,7 +1,8 @@
 //! The campaign: hosts break and mend at a rate, by webhook and by mail, and alertd is killed at random all the while.
 //!
-//! Each host waits until its change was told before it makes the next one; so a change that nobody is told of stops its host
-//! and is found as lost. What comes twice has to come under the same id with the same words.
+//! Each host waits until its change was told before it makes the next one; so a change that nobody is told of stops its host. While alertd
+//! is being killed it may be late; a change that is not told although alertd was left in peace is lost. What comes twice has to
+//! come under the same id with the same words.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use tokio::{
 
 use super::{
     heard::Heard,
-    victim::{Agent, Alertd, LOST_AFTER},
+    victim::{Agent, Alertd, LOST_AFTER, kind_of},
 };
 use crate::{bench::now, mail_server::MailServer};
 
@@ -52,7 +53,9 @@ pub struct Report {
     pub by_mail: usize,
     /// Came again under their ids with the same words.
     pub repeated: usize,
-    /// Changes that nobody was told of within [`LOST_AFTER`].
+    /// The longest time from a change until somebody was told, s.
+    pub longest_s: f64,
+    /// Changes that nobody was told of although alertd was left in peace for [`LOST_AFTER`].
     pub lost: Vec<String>,
     /// One change under two ids, or one id with two texts.
     pub told_twice: Vec<String>,
@@ -95,14 +98,10 @@ async fn run_here(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
 
     let start = now();
     let mut random = fastrand::Rng::with_seed(plan.seed);
-    let (mut told, mut lost) = (0, Vec::new());
+    let (mut told, mut longest, mut lost) = (0, Duration::ZERO, Vec::new());
     for kill in 1..=plan.kills {
         // From before it listens to well under way.
         sleep(Duration::from_millis(random.u64(10..plan.life_ms.max(11)))).await;
-        while let Some(ended) = hosts.try_join_next() {
-            // A host only stops before it is told to if it waited in vain.
-            lost.extend(ended?.err().map(|error| format!("after kill {kill}: {error:#}")));
-        }
         tokio::task::block_in_place(|| {
             alertd.kill();
             alertd.start(None);
@@ -119,7 +118,10 @@ async fn run_here(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
     pace.await?;
     while let Some(host) = hosts.join_next().await {
         match host? {
-            Ok(changes) => told += changes,
+            Ok(life) => {
+                told += life.changes;
+                longest = longest.max(life.longest);
+            }
             Err(error) => lost.push(format!("{error:#}")),
         }
     }
@@ -136,29 +138,54 @@ async fn run_here(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
         by_webhook: hooks.arrived(),
         by_mail: mails.arrived(),
         repeated: hooks.repeated() + mails.repeated(),
+        longest_s: longest.as_secs_f64(),
         lost,
         told_twice: [hooks.faults(), mails.faults()].concat(),
     })
 }
 
-/// Breaks and mends whenever it may, until stopped; ends well. Returns its changes.
+/// One host's story.
+#[derive(Default)]
+struct Life {
+    changes: usize,
+    longest: Duration,
+}
+
+/// Breaks and mends whenever it may, until stopped; ends well.
+///
+/// # Errors
+/// If nobody was told of a change within [`LOST_AFTER`] of the stop.
 async fn live(
     mut agent: Agent,
     heard: Heard,
     changes: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
-) -> Result<usize> {
-    let mut episodes = 0;
-    loop {
-        changes.acquire().await?.forget();
-        if *stopped.borrow() {
-            return Ok(2 * episodes);
+) -> Result<Life> {
+    let mut life = Life::default();
+    for episode in 1.. {
+        for state in [State::Critical, State::Ok] {
+            changes.acquire().await?.forget();
+            if state == State::Critical && *stopped.borrow() {
+                return Ok(life);
+            }
+            let start = now();
+            let lost = format!("{} {episode} of {}", kind_of(state), agent.host);
+            tokio::select! {
+                () = agent.change(state, &heard, episode) => {}
+                () = peace(stopped.clone()) => bail!("{lost}"),
+            }
+            life.changes += 1;
+            life.longest = life.longest.max(start.elapsed());
         }
-        episodes += 1;
-        agent.change(State::Critical, &heard, episodes).await?;
-        changes.acquire().await?.forget();
-        agent.change(State::Ok, &heard, episodes).await?;
     }
+    Ok(life)
+}
+
+/// Ends [`LOST_AFTER`] after the last kill.
+async fn peace(mut stopped: watch::Receiver<bool>) {
+    // Whoever would say so lives as long as the hosts.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+    sleep(LOST_AFTER).await;
 }
 
 const FAULTS_SHOWN: usize = 20;
@@ -212,6 +239,7 @@ impl fmt::Display for Report {
             by_webhook,
             by_mail,
             repeated,
+            longest_s,
             lost,
             told_twice,
         } = self;
@@ -219,6 +247,7 @@ impl fmt::Display for Report {
         writeln!(f, "changes of state, each told    {changes:>8}  ({changes_per_second:.0} a second)")?;
         writeln!(f, "arrived by webhook             {by_webhook:>8}")?;
         writeln!(f, "arrived by mail (SMTP)         {by_mail:>8}")?;
+        writeln!(f, "longest until told             {longest_s:>8.1}  s, kills included")?;
         writeln!(f, "repeated, same id, same words  {repeated:>8}")?;
         writeln!(f, "lost                           {:>8}", lost.len())?;
         writeln!(f, "told twice                     {:>8}", told_twice.len())?;

@@ -152,31 +152,31 @@ impl Agent {
         }
     }
 
-    /// Changes to `state` and waits until somebody was told of it for the `times`th time.
-    ///
-    /// # Errors
-    /// If nobody was within [`LOST_AFTER`].
-    pub async fn change(&mut self, state: State, heard: &Heard, times: usize) -> Result<()> {
-        let kind = if state == State::Ok { "recovery" } else { "problem" };
+    /// Changes to `state` and waits until somebody was told of it for the `times`th time, however long that takes.
+    pub async fn change(&mut self, state: State, heard: &Heard, times: usize) {
         self.report(state);
-        let told = async {
-            self.send_until_acked().await;
-            while heard.count(&self.host, kind) < times {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(LOST_AFTER, told).await.is_err() {
-            bail!("lost: {kind} {times} of {}", self.host);
+        self.send_until_acked().await;
+        while heard.count(&self.host, kind_of(state)) < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(())
     }
 
     /// Breaks and mends, and each time waits until somebody was told.
     ///
     /// # Errors
-    /// As [`Self::change`].
+    /// If nobody was within [`LOST_AFTER`].
     pub async fn one_episode(&mut self, heard: &Heard, episode: usize) -> Result<()> {
-        self.change(State::Critical, heard, episode).await?;
-        self.change(State::Ok, heard, episode).await
+        for state in [State::Critical, State::Ok] {
+            let change = self.change(state, heard, episode);
+            if tokio::time::timeout(LOST_AFTER, change).await.is_err() {
+                bail!("lost: {} {episode} of {}", kind_of(state), self.host);
+            }
+        }
+        Ok(())
     }
+}
+
+/// What people are told of a change.
+pub fn kind_of(state: State) -> &'static str {
+    if state == State::Ok { "recovery" } else { "problem" }
 }
