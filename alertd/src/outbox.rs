@@ -46,6 +46,9 @@ pub struct Row {
     /// The policy went on because this one takes too long.
     #[serde(default)]
     pub escalated: bool,
+    /// No digest may speak for it: the receiver waits for it under the incident's key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     pub last_error: Option<String>,
     pub provider_id: Option<String>,
     pub settled_at: Option<Timestamp>,
@@ -92,6 +95,7 @@ impl Row {
             notification,
             says,
             escalated: false,
+            alone: false,
             last_error: None,
             provider_id: None,
             settled_at: None,
@@ -101,6 +105,11 @@ impl Row {
     /// Nobody can have heard it yet.
     pub fn is_untried(&self) -> bool {
         matches!(self.state, RowState::Queued { .. }) && self.attempts == 0
+    }
+
+    /// Said by a digest, or about to be.
+    pub fn is_digested(&self) -> bool {
+        matches!(self.state, RowState::Digested { .. })
     }
 
     /// Has a part of every budget to itself: what should wake somebody.
@@ -383,8 +392,12 @@ impl Outbox {
             return Some(Send::One(first));
         };
         // One digest for whatever waits, the urgent first.
+        let is_alone = |seq: &u64| self.rows.get(seq).is_some_and(|row| row.alone);
         let waiting = self.sendable(receiver, true).chain(self.sendable(receiver, false));
-        let rows: Vec<u64> = waiting.take(DIGEST_ROWS_MAX).collect();
+        let mut rows: Vec<u64> = waiting.filter(|seq| !is_alone(seq)).take(DIGEST_ROWS_MAX).collect();
+        if is_alone(&first) {
+            rows.clear();
+        }
         self.queues.get_mut(receiver)?.fresh(urgent).hold = None;
         if rows.len() > 1 {
             return Some(Send::Digest(receiver.to_owned(), rows, hold.by));

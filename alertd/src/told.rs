@@ -23,6 +23,9 @@ pub struct Told {
     pub knows: Vec<(AlertKey, Claim)>,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
+    /// Some of it by a message of its own, not by a digest alone.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 /// What one notification says; becomes part of the ledger once it is accepted.

@@ -9,7 +9,11 @@ use super::{
     names::{Names, check_known, usable},
     rate,
 };
-use crate::{core::ReceiverRules, notify::ReceiverFile, ratelimit::Rate};
+use crate::{
+    core::ReceiverRules,
+    notify::{Receiver, ReceiverFile},
+    ratelimit::Rate,
+};
 
 pub(super) struct ReceiverPart {
     source: usize,
@@ -67,7 +71,8 @@ impl Parts {
                 known && !loops
             });
             let fallback = fallback.map(|fallback| fallback.get_ref().clone());
-            rules.insert(name.clone(), ReceiverRules { fallback, rate: part.rate });
+            let keeps_state = self.resolved.get(name).is_some_and(Receiver::keeps_state);
+            rules.insert(name.clone(), ReceiverRules { fallback, rate: part.rate, keeps_state });
         }
         rules
     }

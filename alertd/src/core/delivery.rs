@@ -102,11 +102,12 @@ impl Core {
         }
         let old = incident.told.remove(receiver);
         let first_at = old.as_ref().map_or(now, |told| told.first_at);
+        let alone = old.as_ref().is_some_and(|told| told.alone) || !row.is_digested();
         let mut knows: Claims = old.into_iter().flat_map(|told| told.knows).collect();
         row.says.add_to(&mut knows);
         if !knows.is_empty() {
             let knows = knows.into_iter().collect();
-            incident.told.insert(receiver.clone(), Told { knows, first_at, last_at: now });
+            incident.told.insert(receiver.clone(), Told { knows, first_at, last_at: now, alone });
         }
         self.dirty.told.insert((*number, receiver.clone()));
     }

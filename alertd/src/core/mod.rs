@@ -153,6 +153,8 @@ impl Rules {
 pub struct ReceiverRules {
     pub fallback: Option<String>,
     pub rate: Rate,
+    /// It keeps an incident open until it hears of the end under the incident's own key, which no digest has.
+    pub keeps_state: bool,
 }
 
 /// One row of the store as it is to be from now on.

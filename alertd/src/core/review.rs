@@ -327,8 +327,21 @@ impl Core {
             text: format!("{} {} to {receiver}", notification.id, kind_name(kind)),
             detail: None,
         });
-        self.outbox.insert(Row::new(seq, notification, says));
+        let alone = self.must_go_alone(incident, &notification);
+        self.outbox.insert(Row { alone, ..Row::new(seq, notification, says) });
         self.dirty.outbox.insert(seq);
+    }
+
+    /// Whoever opened something of its own for the incident has to hear of its end or its ack by the same key.
+    fn must_go_alone(&self, incident: &Incident, told: &Notification) -> bool {
+        let ends = matches!(told.kind, Kind::Recovery | Kind::Acknowledged) || !told.resolved.is_empty();
+        let keeps_state = self.rules.receivers.get(&told.receiver).is_some_and(|rules| rules.keeps_state);
+        let was_told = || incident.told.get(&told.receiver).is_some_and(|told| told.alone);
+        let being_told = || {
+            let mut lane = self.outbox.lane(incident.number, &told.receiver);
+            lane.any(|row| !row.is_untried() && !row.is_digested())
+        };
+        ends && keeps_state && (was_told() || being_told())
     }
 
     pub(super) fn dedup_key(&self, number: u64) -> String {

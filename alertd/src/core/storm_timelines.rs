@@ -63,6 +63,31 @@ fn a_storm_is_said_in_one_digest_with_all_hosts_and_its_end_too() {
     assert_eq!(world.core.outbox_status().queued, 0);
 }
 
+/// PagerDuty keeps open what was triggered until it is resolved by the same key.
+#[test]
+fn what_opened_something_of_its_own_at_the_receiver_ends_it_by_the_same_key() {
+    let config = ONE_MAILBOX
+        .replace("[receiver.mail.maildir]", "[receiver.mail.pagerduty]")
+        .replace("path = \"/m\"", "routing_key_file = \"/k\"");
+    let mut world = World::new(&config, 1);
+    storm(&mut world, 0..50, 'C');
+    minutes(&mut world, 1);
+    assert_eq!((keys(&world, Kind::Problem).len(), digests(&world).len()), (10, 1));
+    // Also when the process dies in between.
+    world.restart();
+    storm(&mut world, 0..50, 'O');
+    minutes(&mut world, 30);
+    assert_eq!(keys(&world, Kind::Recovery), keys(&world, Kind::Problem));
+    let over: u64 = digests(&world)[1..].iter().flatten().map(|group| group.alerts).sum();
+    assert_eq!(over, 40);
+    assert_eq!(world.core.outbox_status().queued, 0);
+}
+
+fn keys(world: &World, kind: Kind) -> BTreeSet<String> {
+    let said = world.heard.iter().filter(|heard| heard.notification.kind == kind);
+    said.map(|heard| heard.notification.dedup_key.clone()).collect()
+}
+
 #[test]
 fn every_word_of_a_storm_is_accounted_for() {
     let mut world = World::new(ONE_MAILBOX, 1);

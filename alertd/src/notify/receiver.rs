@@ -116,6 +116,11 @@ impl ReceiverFile {
 const KINDS: [&str; 8] = ["email", "exec", "irc", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
 
 impl Receiver {
+    /// Does it keep an incident open until it hears of the end under the incident's own key?
+    pub fn keeps_state(&self) -> bool {
+        matches!(self.way, Way::PagerDuty(_))
+    }
+
     /// The same for one user's address, if it sends mail; what is wrong with the address.
     pub fn to_address(&self, address: &str) -> Option<Result<Self, String>> {
         let Way::Email(mail) = &self.way else { return None };
