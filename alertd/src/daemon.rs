@@ -72,6 +72,17 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
 
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
+    let (to_loop, large) = (orders.clone(), Arc::clone(&archive));
+    // Not one of the runtime's: an end would wait for it.
+    let checking = std::thread::Builder::new().name("check".into()).spawn(move || {
+        if let Some(words) = large.check_rest() {
+            // If nobody takes it alertd has ended.
+            let _ = to_loop.blocking_send(Order::Notice(words));
+        }
+    });
+    if let Err(error) = checking {
+        tracing::warn!(%error, "the history in the store is not checked");
+    }
     let mut links = match config.web {
         Some(web) => Some(Served::open(web, inputs.clone()).await.map_err(anyhow::Error::msg)?),
         None => None,

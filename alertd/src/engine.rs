@@ -159,6 +159,8 @@ pub enum Order<D> {
     Reload(Box<Rules>, D, Option<String>),
     /// The config on disk is wrong; the old one stays.
     ReloadFailed(String),
+    /// Something that people should know until the next start.
+    Notice(String),
     Stop,
 }
 
@@ -536,6 +538,10 @@ impl<D: Deliver> Engine<D> {
                         self.notices.push(format!("{RELOAD_FAILED} in full: {words}"));
                     }
                 }
+            }
+            Order::Notice(words) => {
+                tracing::error!("{words}");
+                self.notices.push(words);
             }
             Order::ReloadFailed(problems) => {
                 metrics::reload(false);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::core::{Change, Loaded};
 
+mod check;
 pub mod sqlite;
 pub mod writer;
 

@@ -4,7 +4,7 @@
 //! connection writes, under an exclusive lock on `alertd.lock` beside the file, so that two alertds never share a store.
 //! Readers have connections of their own. The schema's version stands in `PRAGMA user_version`; [`MIGRATIONS`] lead
 //! forward, each in a transaction; a file of a newer version is refused and left alone. At the start the file is checked
-//! (`quick_check`); a damaged one is moved aside, loudly, and a new one begun: an alertd that does not run tells nobody
+//! (`check.rs`); a damaged one is moved aside, loudly, and a new one begun: an alertd that does not run tells nobody
 //! anything, and agents send their states again. Placeholders are `?N`: rusqlite binds `$N` by order, not by number.
 
 use std::{
@@ -24,7 +24,7 @@ use rusqlite::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Archive, Store, StoreError};
+use super::{Archive, Store, StoreError, check};
 use crate::{
     alert::{Alert, AlertKey},
     core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
@@ -128,8 +128,7 @@ fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // 4 MiB of WAL before it is folded in: fewer, longer pauses cost more than they save.
     connection.pragma_update(None, "wal_autocheckpoint", 1_000)?;
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if found != "ok" {
+    if let Some(found) = check::at_start(&connection, path)? {
         return Err(Trouble::Damaged(found));
     }
     migrate(&mut connection, path)?;
@@ -383,6 +382,11 @@ pub struct SqliteArchive {
 }
 
 impl SqliteArchive {
+    /// Reads the whole of a large file, of which the start has only read what it needs. What is wrong with it, for people.
+    pub fn check_rest(&self) -> Option<String> {
+        check::rest(&self.path)
+    }
+
     fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let connection = if let Some(connection) = idle {

@@ -1,0 +1,137 @@
+//! Is the file whole? To read all of it takes as long as it is large, and its history is large; meanwhile nobody would be told
+//! anything. So at the start a large one is checked where it holds what is not over, and the rest beside the running alertd.
+
+use std::{fs, path::Path};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Read within the blink of an eye.
+const WHOLE_MAX: u64 = 64 << 20;
+/// These grow with what is over.
+const HISTORIES: [&str; 3] = ["history", "outbox", "incident"];
+/// All that a start reads of them.
+const OPEN_ROWS: [&str; 2] = [
+    "SELECT SUM(LENGTH(body)) FROM incident WHERE open = 1",
+    "SELECT SUM(LENGTH(body)) FROM outbox WHERE settled_us IS NULL",
+];
+
+fn is_large(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() > WHOLE_MAX)
+}
+
+/// What is wrong with that which a start needs. An error may say so too (`SQLITE_CORRUPT`).
+pub(super) fn at_start(connection: &Connection, path: &Path) -> rusqlite::Result<Option<String>> {
+    if !is_large(path) {
+        return quick_check(connection, None);
+    }
+    let mut names =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
+    let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    for name in names.iter().filter(|name| !HISTORIES.contains(&name.as_str())) {
+        if let Some(found) = quick_check(connection, Some(name))? {
+            return Ok(Some(found));
+        }
+    }
+    for sql in OPEN_ROWS.iter().filter(|sql| names.iter().any(|name| sql.contains(name.as_str()))) {
+        connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?;
+    }
+    Ok(None)
+}
+
+/// What [`at_start`] left out, to be run beside everything else: what is wrong with it, for people.
+pub(super) fn rest(path: &Path) -> Option<String> {
+    if !is_large(path) {
+        return None;
+    }
+    let open = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let found = match open.and_then(|connection| quick_check(&connection, None)) {
+        Ok(found) => found?,
+        Err(error) => error.to_string(),
+    };
+    Some(format!(
+        "the history in {path} is damaged ({found}); what fires, acks and silences are whole; save the rest with `sqlite3 {path} .recover`",
+        path = path.display()
+    ))
+}
+
+fn quick_check(connection: &Connection, table: Option<&str>) -> rusqlite::Result<Option<String>> {
+    let table = table.map_or("1".to_owned(), |name| format!("'{name}'"));
+    let found: String =
+        connection.query_row(&format!("PRAGMA quick_check({table})"), [], |row| row.get(0))?;
+    Ok((found != "ok").then_some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Seek as _, SeekFrom, Write as _},
+        path::PathBuf,
+    };
+
+    use super::*;
+
+    const PAGE: u64 = 4_096;
+
+    /// A large file with a small table before a long history.
+    fn large(dir: &Path) -> PathBuf {
+        let path = dir.join("alertd.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(include_str!("schema.sql")).unwrap();
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+                 INSERT INTO agent SELECT 'a' || i, hex(zeroblob(400)) FROM n;
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+                 INSERT INTO history (at_us, kind, reason, text) SELECT i, 'x', 'y', hex(zeroblob(2000)) FROM n;",
+            )
+            .unwrap();
+        assert!(is_large(&path));
+        path
+    }
+
+    /// Writes nonsense over the first page that holds rows of a table.
+    fn damage(path: &Path, table: &str) {
+        let sql = "SELECT pageno FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY pageno LIMIT 1";
+        let connection = Connection::open(path).unwrap();
+        // Without dbstat: the root's page, from the schema.
+        let page: u64 = connection.query_row(sql, [table], |row| row.get(0)).unwrap_or_else(|_| {
+            let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+            connection.query_row(sql, [table], |row| row.get(0)).unwrap()
+        });
+        drop(connection);
+        let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.seek(SeekFrom::Start((page - 1) * PAGE)).unwrap();
+        file.write_all(&[0xaa; 512]).unwrap();
+    }
+
+    fn is_damaged(path: &Path) -> bool {
+        let connection = Connection::open(path).unwrap();
+        !matches!(at_start(&connection, path), Ok(None))
+    }
+
+    #[test]
+    fn of_a_large_file_the_start_reads_what_it_needs_and_the_rest_is_read_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = large(dir.path());
+        assert!(!is_damaged(&path));
+        assert_eq!(rest(&path), None);
+        damage(&path, "history");
+        assert!(!is_damaged(&path), "alertd starts all the same");
+        assert!(rest(&path).unwrap().contains(".recover"));
+        damage(&path, "agent");
+        assert!(is_damaged(&path));
+    }
+
+    #[test]
+    fn a_small_file_is_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alertd.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch(include_str!("schema.sql")).unwrap();
+        drop(connection);
+        assert!(!is_damaged(&path));
+        damage(&path, "history");
+        assert!(is_damaged(&path));
+        assert_eq!(rest(&path), None);
+    }
+}
