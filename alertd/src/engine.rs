@@ -5,11 +5,16 @@
 //!             decided ┘                 committed ┘      leased ┘  sent ┘          recorded: next commit
 //! ```
 //!
-//! All inputs that wait are taken together and committed together, so the disk's latency is shared by however many came
-//! meanwhile. Nobody is answered, and nothing is sent, before the commit; with one exception: while the store fails alerts
-//! are told all the same, and agents are answered 503 so that they keep what they reported.
+//! One commit at most is under way (`journal.rs`). Meanwhile the loop goes on deciding; whatever it decides is the next commit,
+//! so the disk's latency is shared by however many came, and hidden behind the deciding. Nobody is answered, and nothing is
+//! sent, before the commit that holds it; with one exception: while the store fails alerts are told all the same, and agents are
+//! answered 503 so that they keep what they reported.
 
 mod access;
+mod input;
+mod journal;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -17,20 +22,17 @@ use dogwatch_daemon::systemd;
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
 use crate::{
-    alert::AlertKey,
     api::Keyring,
-    api_v2::AlertsPage,
     clock::{Clock, Stopwatch},
-    core::{BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Rules, Taken, notification_info},
+    core::{Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info},
     crash,
     external::Posted,
     health::{Process, health},
-    matcher::Matcher,
     metrics,
     moment::{between, later},
     notify::{Accepted, DeliveryError, Notification},
@@ -40,6 +42,10 @@ use crate::{
 };
 
 pub use access::Access;
+pub use input::{BatchError, Input, Order, PostError};
+
+use input::Answer;
+use journal::{Held, Journal, Owed, owed};
 
 /// Hands one notification to a receiver, once. The real one is [`crate::notify::Receivers`].
 pub trait Deliver: Send + Sync + 'static {
@@ -53,8 +59,8 @@ pub trait Deliver: Send + Sync + 'static {
 
 /// Inputs that may wait for the loop; beyond that a caller waits before it is even queued.
 pub const INPUTS_MAX: usize = 1_024;
-/// Inputs that share one commit.
-const TAKEN_AT_ONCE: usize = 256;
+/// Inputs that share one commit; those that come after them wait in the queue.
+const OWED_MAX: usize = 256;
 /// Notifications on their way at the same time, over all receivers.
 const IN_FLIGHT_MAX: usize = 64;
 /// One attempt; the lease is a little longer.
@@ -71,71 +77,11 @@ const LAG_MEMORY: Duration = Duration::from_mins(5);
 /// At the end, for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
-type Answer<T> = oneshot::Sender<T>;
-
-/// What the outside asks of the loop.
-pub enum Input {
-    Batch(Box<Batch>, Answer<Result<BatchReply, BatchError>>),
-    Ack(u64, ctl::Ack, String, Answer<Result<ctl::Incident, Refused>>),
-    Unack(u64, ctl::Unack, String, Answer<Result<ctl::Incident, Refused>>),
-    Silence(ctl::NewSilence, String, Answer<Result<ctl::Silence, Refused>>),
-    ExtendSilence(u64, ctl::ExtendSilence, String, Answer<Result<ctl::Silence, Refused>>),
-    Downtime(ctl::NewDowntime, String, Answer<Result<ctl::Downtime, Refused>>),
-    CancelDowntime(u64, String, Answer<Result<ctl::Downtime, Refused>>),
-    Downtimes(Answer<Vec<ctl::Downtime>>),
-    EndSilence(u64, String, Answer<Result<ctl::Silence, Refused>>),
-    /// Answered when it is settled, not when it is queued.
-    Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
-    Status(Answer<ctl::Status>),
-    /// Whether alertd itself is well.
-    Health(Answer<ctl::Health>),
-    /// What anybody found; answered with the incidents that it belongs to.
-    Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
-    /// What fires and matches, as Alertmanager's API shows it, after one that was shown.
-    Alerts(Arc<[Matcher]>, Option<AlertKey>, Answer<AlertsPage>),
-    Receivers(Answer<Vec<String>>),
-    /// An incident that is not over, and its route.
-    Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
-    /// A link of a mail: incident, nonce, and who presses the button, if somebody does.
-    Link(u64, String, Option<String>, Answer<Result<ctl::Incident, Refused>>),
-    Silences(Answer<Vec<ctl::Silence>>),
-    /// From a time, else now, until another, else for a week.
-    OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),
-    Route(ctl::AskRoute, Answer<Vec<ctl::Routed>>),
-    Overrides(Answer<Vec<ctl::Override>>),
-    Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
-    EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
-    Access(Access),
-    /// Another input, and where it comes from.
-    From(String, Box<Self>),
-}
-
-/// Why a batch was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum BatchError {
-    #[error(transparent)]
-    Bad(#[from] BadBatch),
-    /// It is taken, but not durable: send it again.
-    #[error("the store fails ({0}); keep these events and send them again")]
-    NotDurable(String),
-}
-
-/// Why alerts that were posted were not taken, or not all.
-#[derive(Debug, thiserror::Error)]
-pub enum PostError {
-    #[error("{}", .0.join("; "))]
-    Bad(Vec<String>),
-    /// Taken, but not durable: the sender is to post them again.
-    #[error("the store fails ({0}); post these alerts again")]
-    NotDurable(String),
-}
-
-/// To be answered once the commit is through.
-type Owed = Box<dyn FnOnce(&Writer) + Send>;
-
 pub struct Engine<D> {
     core: Core,
-    writer: Writer,
+    journal: Journal,
+    /// Those that the next commit answers.
+    owed: Vec<Owed>,
     keyring: Arc<Keyring>,
     receivers: Arc<D>,
     clock: Clock,
@@ -153,17 +99,6 @@ pub struct Engine<D> {
     store_fails_since: Option<Timestamp>,
 }
 
-/// What the loop is told besides inputs.
-pub enum Order<D> {
-    /// With what of the new config could not be used.
-    Reload(Box<Rules>, D, Option<String>),
-    /// The config on disk is wrong; the old one stays.
-    ReloadFailed(String),
-    /// Something that people should know until the next start.
-    Notice(String),
-    Stop,
-}
-
 impl<D: Deliver> Engine<D> {
     pub fn new(
         core: Core,
@@ -177,7 +112,8 @@ impl<D: Deliver> Engine<D> {
         let (next_prune, _) = clock.now();
         Self {
             core,
-            writer,
+            journal: Journal::new(writer),
+            owed: Vec::new(),
             keyring,
             receivers: Arc::new(receivers),
             clock,
@@ -207,16 +143,18 @@ impl<D: Deliver> Engine<D> {
             let due = self.core.next_wakeup();
             let pause = due.map_or(BEAT, |at| between(now, at)).min(BEAT);
             let mut taken = Vec::new();
+            let mut pressing = false;
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Stop) | None => break,
                     Some(order) => self.obey(order),
                 },
-                Some(input) = inputs.recv() => taken.push(input),
+                held = self.journal.written() => self.release(held),
+                Some(input) = inputs.recv(), if self.owed.len() < OWED_MAX => taken.push(input),
                 Some(done) = self.deliveries.join_next_with_id() => self.on_delivered(done),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause) => pressing = true,
             }
-            while taken.len() < TAKEN_AT_ONCE
+            while self.owed.len() + taken.len() < OWED_MAX
                 && let Ok(input) = inputs.try_recv()
             {
                 taken.push(input);
@@ -224,7 +162,7 @@ impl<D: Deliver> Engine<D> {
             while let Some(done) = self.deliveries.try_join_next_with_id() {
                 self.on_delivered(done);
             }
-            self.turn(taken).await;
+            self.turn(taken, pressing);
             let after = self.now();
             if let Some(at) = due.filter(|at| *at <= after) {
                 self.note_lag(between(at, after), after);
@@ -244,11 +182,11 @@ impl<D: Deliver> Engine<D> {
     fn health(&mut self, now: Timestamp) -> ctl::Health {
         let Outside { disk, ping } =
             self.outside.as_ref().map(|outside| outside.borrow().clone()).unwrap_or_default();
-        let store = self.writer.trouble().zip(self.store_fails_since);
+        let store = self.journal.trouble().zip(self.store_fails_since);
         let (lag, at) = self.lag;
         let process = Process {
             store: store.map(|(trouble, since)| (trouble.to_owned(), since)),
-            behind: self.writer.behind(),
+            behind: self.journal.behind(),
             lag: if between(at, now) < LAG_MEMORY { lag } else { Duration::ZERO },
             notices: self.notices.clone(),
             disk,
@@ -257,26 +195,21 @@ impl<D: Deliver> Engine<D> {
         health(&self.core.vitals(now), &process, env!("CARGO_PKG_VERSION"), now)
     }
 
-    /// Takes inputs, decides, commits, answers, sends.
-    async fn turn(&mut self, taken: Vec<Input>) {
+    /// Takes inputs and decides; begins a commit unless one is under way. `pressing`: the store, if it failed, may be tried
+    /// again although nothing asks for it.
+    fn turn(&mut self, taken: Vec<Input>, pressing: bool) {
         let now = self.now();
-        let owed: Vec<Owed> = taken.into_iter().filter_map(|input| self.on_input(input, now)).collect();
+        for input in taken {
+            let owed = self.on_input(input, now);
+            self.owed.extend(owed);
+        }
         self.core.settle(now);
-        let free = IN_FLIGHT_MAX.saturating_sub(self.deliveries.len());
-        let leases = self.core.poll_send(free, now);
-        self.commit().await;
-        self.store_fails_since = self.writer.trouble().and(self.store_fails_since.or(Some(now)));
-        for answer in owed {
-            answer(&self.writer);
+        if self.journal.is_idle() {
+            self.prune(now);
+            let free = IN_FLIGHT_MAX.saturating_sub(self.deliveries.len());
+            let leases = self.core.poll_send(free, now);
+            self.commit(leases, pressing);
         }
-        for lease in leases {
-            self.dispatch(lease);
-        }
-        if now >= self.next_prune && self.writer.trouble().is_none() {
-            self.next_prune = later(now, PRUNE_INTERVAL);
-            self.writer.prune(now.saturating_sub(self.keep_history).unwrap_or(Timestamp::MIN));
-        }
-        metrics::store(self.writer.trouble().is_none(), self.writer.behind());
         if now >= self.next_gauges || later(now, GAUGES_INTERVAL) < self.next_gauges {
             self.next_gauges = later(now, GAUGES_INTERVAL);
             metrics::state(self.core.sizes(), &self.core.outbox_status());
@@ -285,21 +218,44 @@ impl<D: Deliver> Engine<D> {
         systemd::alive();
     }
 
-    async fn commit(&mut self) {
+    fn prune(&mut self, now: Timestamp) {
+        if now >= self.next_prune && self.journal.trouble().is_none() {
+            self.next_prune = later(now, PRUNE_INTERVAL);
+            self.journal.prune(now.saturating_sub(self.keep_history).unwrap_or(Timestamp::MIN));
+        }
+    }
+
+    /// Begins to write what was decided. Only when no commit is under way.
+    fn commit(&mut self, leases: Vec<Lease>, pressing: bool) {
         let changes = self.core.take_changes();
         let settled = self.look_at(&changes);
         let rows = changes.len();
+        let held = Held { rows, settled, owed: std::mem::take(&mut self.owed), leases, durable: true };
+        let tries_again = self.journal.behind() > 0 && (pressing || !held.owed.is_empty());
+        if rows == 0 && !tries_again {
+            return self.release(held);
+        }
         if rows > 0 {
             crash::point("decided");
         }
-        let watch = Stopwatch::start();
-        let durable = self.writer.commit(changes).await;
-        if rows > 0 && durable {
-            metrics::commit(rows, watch.seconds());
+        self.journal.begin(changes, held);
+    }
+
+    /// Answers and sends what waited for a commit.
+    fn release(&mut self, held: Held) {
+        if held.rows > 0 && held.durable {
             crash::point("committed");
-            if settled {
+            if held.settled {
                 crash::point("recorded");
             }
+        }
+        let now = self.now();
+        let trouble = self.journal.trouble();
+        self.store_fails_since = trouble.and(self.store_fails_since.or(Some(now)));
+        metrics::store(trouble.is_none(), self.journal.behind());
+        held.owed.into_iter().for_each(|answer| answer(trouble));
+        for lease in held.leases {
+            self.dispatch(lease);
         }
     }
 
@@ -344,8 +300,8 @@ impl<D: Deliver> Engine<D> {
         now: Timestamp,
     ) -> Owed {
         let outcome = self.core.on_batch(batch, now);
-        Box::new(move |writer| {
-            let outcome = match (outcome, writer.trouble()) {
+        Box::new(move |trouble| {
+            let outcome = match (outcome, trouble) {
                 (Err(bad), _) => Err(bad.into()),
                 (Ok(_), Some(trouble)) => Err(BatchError::NotDurable(trouble.into())),
                 (Ok(reply), None) => Ok(reply),
@@ -366,8 +322,8 @@ impl<D: Deliver> Engine<D> {
         now: Timestamp,
     ) -> Owed {
         let Taken { incidents, problems } = self.core.on_posted(posted, now);
-        Box::new(move |writer| {
-            let outcome = match writer.trouble() {
+        Box::new(move |trouble| {
+            let outcome = match trouble {
                 Some(trouble) => Err(PostError::NotDurable(trouble.into())),
                 None if problems.is_empty() => Ok(incidents.into_iter().collect()),
                 None => Err(PostError::Bad(problems)),
@@ -483,8 +439,8 @@ impl<D: Deliver> Engine<D> {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let store = self.writer.trouble().map(|trouble| {
-            format!("the store fails ({trouble}): {} rows are only in memory", self.writer.behind())
+        let store = self.journal.trouble().map(|trouble| {
+            format!("the store fails ({trouble}): {} rows are only in memory", self.journal.behind())
         });
         store.into_iter().chain(self.notices.iter().cloned()).collect()
     }
@@ -561,13 +517,13 @@ impl<D: Deliver> Engine<D> {
         while let Ok(input) = inputs.try_recv() {
             rest.push(input);
         }
+        self.rest().await;
         let now = self.now();
-        let owed: Vec<Owed> = rest.into_iter().filter_map(|input| self.on_input(input, now)).collect();
-        self.core.settle(now);
-        self.commit().await;
-        for answer in owed {
-            answer(&self.writer);
+        for input in rest {
+            let owed = self.on_input(input, now);
+            self.owed.extend(owed);
         }
+        self.last_commit(now).await;
         let drained = tokio::time::timeout(DRAIN, async {
             while let Some(done) = self.deliveries.join_next_with_id().await {
                 self.on_delivered(done);
@@ -579,9 +535,21 @@ impl<D: Deliver> Engine<D> {
             );
         }
         let now = self.now();
-        self.core.settle(now);
-        self.commit().await;
+        self.last_commit(now).await;
         tracing::info!("stopped");
+    }
+
+    /// Waits for the commit that is under way, if one is.
+    async fn rest(&mut self) {
+        if let Some(held) = self.journal.rest().await {
+            self.release(held);
+        }
+    }
+
+    async fn last_commit(&mut self, now: Timestamp) {
+        self.core.settle(now);
+        self.commit(Vec::new(), true);
+        self.rest().await;
     }
 
     fn now(&mut self) -> Timestamp {
@@ -600,10 +568,6 @@ impl<D: Deliver> Engine<D> {
 type Delivered = (tokio::task::Id, (Result<Accepted, DeliveryError>, f64));
 
 const RELOAD_FAILED: &str = "the new config is not used";
-
-fn owed<T: Send + 'static>(answer: Answer<T>, value: T) -> Owed {
-    Box::new(move |_| drop(answer.send(value)))
-}
 
 fn outcome_name(outcome: &Result<Accepted, DeliveryError>) -> &'static str {
     match outcome {

@@ -340,13 +340,7 @@ impl Outbox {
 
     /// Says what the next thing to send is, leasing it; `None` if nothing may go now. Call until `None`.
     pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
-        while let Some((at, _)) = self.wakeups.first()
-            && *at <= now
-        {
-            if let Some((_, receiver)) = self.wakeups.pop_first() {
-                self.mark_ready(&receiver);
-            }
-        }
+        self.wake(now);
         while let Some(ready) = self.ready.first().cloned() {
             let sent = self.poll_receiver(&ready.1, now);
             self.ready.remove(&ready);
@@ -356,6 +350,17 @@ impl Outbox {
             }
         }
         None
+    }
+
+    /// Marks the receivers whose time has come, whether or not anything can be sent just now.
+    pub fn wake(&mut self, now: Timestamp) {
+        while let Some((at, _)) = self.wakeups.first()
+            && *at <= now
+        {
+            if let Some((_, receiver)) = self.wakeups.pop_first() {
+                self.mark_ready(&receiver);
+            }
+        }
     }
 
     fn poll_receiver(&mut self, receiver: &str, now: Timestamp) -> Option<Send> {

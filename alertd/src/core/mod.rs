@@ -415,6 +415,7 @@ impl Core {
         self.review_touched(now);
         self.sweep(now);
         self.review_touched(now);
+        self.outbox.wake(now);
     }
 
     fn review_touched(&mut self, now: Timestamp) {

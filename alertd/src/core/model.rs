@@ -75,6 +75,8 @@ pub(super) struct Chaos {
     pub(super) rota: bool,
     /// Budgets of users and of all together.
     pub(super) limits: bool,
+    /// Commits and receivers take up to 20 s, and the core goes on deciding.
+    pub(super) slow: bool,
 }
 
 fn random_step(world: &mut World, chaos: &Chaos) {
@@ -156,6 +158,7 @@ fn override_somebody(world: &mut World) {
 /// Everything works again and is left alone until it has settled.
 fn calm_down(world: &mut World) {
     world.moods.clear();
+    world.slow = None;
     world.hosts.values_mut().for_each(|host| host.quiet = false);
     for silence in world.core.silences(world.now) {
         world.core.on_silence_end(silence.number, "eva", world.now).unwrap();
@@ -308,6 +311,7 @@ pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
         _ => CONFIG.to_owned(),
     };
     let mut world = World::new(&config, seed);
+    world.slow = chaos.slow.then_some(20 * SECOND);
     for _ in 0..150 {
         random_step(&mut world, chaos);
     }
@@ -325,6 +329,7 @@ fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
         suppression: false,
         rota: false,
         limits: false,
+        slow: false,
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
@@ -344,11 +349,33 @@ fn without_a_failure_everything_is_told_once() {
         suppression: false,
         rota: false,
         limits: false,
+        slow: false,
     };
     for seed in seeds(30) {
         let world = run(seed, &chaos);
         let ids: BTreeSet<_> = world.heard.iter().map(|heard| &heard.notification.id).collect();
         assert_eq!(ids.len(), world.heard.len(), "seed {seed}");
+        what_people_believe_is_true(&world, seed);
+    }
+}
+
+#[test]
+fn what_is_decided_while_words_are_on_their_way_makes_nobody_believe_what_is_not_so() {
+    for seed in seeds(60) {
+        let crashes = seed % 2 == 0;
+        let chaos = Chaos {
+            acks: true,
+            silences: true,
+            moods: crashes,
+            crashes,
+            suppression: seed % 3 == 0,
+            rota: false,
+            limits: false,
+            slow: true,
+        };
+        let world = run(seed, &chaos);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
@@ -365,6 +392,7 @@ fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
         suppression: false,
         rota: false,
         limits: false,
+        slow: false,
     };
     for seed in seeds(40) {
         let mut world = World::new(CONFIG, seed);

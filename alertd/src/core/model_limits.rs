@@ -126,6 +126,7 @@ fn the_limits_of_receivers_users_and_all_hold_through_crashes_and_nothing_is_los
         suppression: false,
         rota: false,
         limits: true,
+        slow: false,
     };
     let (mut at_the_limit, mut digests) = (0, 0);
     for seed in seeds(60) {
@@ -149,6 +150,7 @@ fn however_tight_the_budgets_every_problem_is_told_within_the_policys_time() {
         suppression: false,
         rota: false,
         limits: true,
+        slow: false,
     };
     for seed in seeds(30) {
         let mut world = World::new(LIMITS, seed);

@@ -93,6 +93,7 @@ fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
         suppression: false,
         rota: true,
         limits: false,
+        slow: false,
     };
     let mut pages = 0;
     for seed in seeds(40) {
@@ -116,6 +117,7 @@ fn with_nobody_on_call_too_every_problem_is_told_within_the_policys_time() {
         suppression: false,
         rota: true,
         limits: false,
+        slow: false,
     };
     for seed in seeds(30) {
         let mut world = World::new(ROTA, seed);

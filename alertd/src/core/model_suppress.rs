@@ -84,6 +84,7 @@ fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withhe
         suppression: true,
         rota: false,
         limits: false,
+        slow: false,
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
@@ -106,6 +107,7 @@ fn whatever_mutes_it_every_problem_is_told_within_a_bound_after_that_is_over() {
         suppression: true,
         rota: false,
         limits: false,
+        slow: false,
     };
     for seed in seeds(40) {
         let mut world = World::new(&with_rules(), seed);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition, ctl};
 use jiff::Timestamp;
 
-use super::{Core, Rules};
+use super::{Core, Lease, Rules};
 use crate::{
     config::Config,
     moment::later,
@@ -83,8 +83,18 @@ pub(crate) struct World {
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) history: Vec<ctl::HistoryEntry>,
     pub(crate) random: fastrand::Rng,
+    /// The disk and receivers take their time, up to so long, while the core goes on deciding.
+    pub(crate) slow: Option<Duration>,
+    under_way: Vec<(Timestamp, UnderWay)>,
     rules: Rules,
     lives: u32,
+}
+
+enum UnderWay {
+    /// Its commit takes long: it is not sent yet.
+    Lease(Box<Lease>),
+    /// It is sent; word of that is not here yet.
+    Outcome(u64, Result<Accepted, DeliveryError>),
 }
 
 impl World {
@@ -104,6 +114,8 @@ impl World {
             hosts: BTreeMap::new(),
             history: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
+            slow: None,
+            under_way: Vec::new(),
             rules,
             lives: 0,
         }
@@ -185,6 +197,9 @@ impl World {
     /// Decides, commits, sends, records until nothing is left to do now. False if the process ended and began again.
     pub(crate) fn turn(&mut self, crash: Option<Crash>) -> bool {
         loop {
+            if !self.arrive(crash) {
+                return self.restart();
+            }
             self.core.settle(self.now);
             let leases = self.core.poll_send(64, self.now);
             let changes = self.core.take_changes();
@@ -201,17 +216,41 @@ impl World {
                 return self.restart();
             }
             for lease in leases {
-                let outcome = self.deliver(&lease.notification);
-                if crash == Some(Crash::Sent) {
-                    return self.restart();
-                }
-                let random = self.random.u64(..);
-                self.core.on_delivery(lease.seq, outcome, random, self.now);
+                let at = self.some_time();
+                self.under_way.push((at, UnderWay::Lease(Box::new(lease))));
             }
             if !busy {
                 return true;
             }
         }
+    }
+
+    fn some_time(&mut self) -> Timestamp {
+        match self.slow {
+            Some(longest) if self.random.bool() => later(self.now, longest.mul_f64(self.random.f64())),
+            _ => self.now,
+        }
+    }
+
+    /// Sends and records what is no longer on its way. False if the process ends there.
+    fn arrive(&mut self, crash: Option<Crash>) -> bool {
+        while let Some(next) = self.under_way.iter().position(|(at, _)| *at <= self.now) {
+            match self.under_way.remove(next).1 {
+                UnderWay::Lease(lease) => {
+                    let outcome = self.deliver(&lease.notification);
+                    if crash == Some(Crash::Sent) {
+                        return false;
+                    }
+                    let at = self.some_time();
+                    self.under_way.push((at, UnderWay::Outcome(lease.seq, outcome)));
+                }
+                UnderWay::Outcome(seq, outcome) => {
+                    let random = self.random.u64(..);
+                    self.core.on_delivery(seq, outcome, random, self.now);
+                }
+            }
+        }
+        true
     }
 
     fn deliver(&mut self, notification: &Notification) -> Result<Accepted, DeliveryError> {
@@ -231,6 +270,7 @@ impl World {
     /// SIGKILL and start: all that is left is the store. Always false.
     pub(crate) fn restart(&mut self) -> bool {
         self.lives += 1;
+        self.under_way.clear();
         let loaded = self.store.load(self.now).unwrap();
         self.core = Core::new(self.rules.clone(), format!("life{}", self.lives), loaded, self.now);
         false
@@ -245,11 +285,16 @@ impl World {
     /// Lets time pass, waking whenever the core asks for it.
     pub(crate) fn pass(&mut self, by: Duration) {
         let end = later(self.now, by);
-        while let Some(at) = self.core.next_wakeup().filter(|at| *at <= end) {
+        while let Some(at) = self.next_wakeup().filter(|at| *at <= end) {
             self.now = at.max(self.now);
             self.turn(None);
         }
         self.now = end;
+    }
+
+    fn next_wakeup(&self) -> Option<Timestamp> {
+        let arrives = self.under_way.iter().map(|(at, _)| *at).min();
+        self.core.next_wakeup().into_iter().chain(arrives).min()
     }
 
     pub(crate) fn open_incidents(&self) -> Vec<ctl::Incident> {

@@ -3,7 +3,11 @@
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
-use super::{Answer, Deliver, Engine, Owed, owed};
+use super::{
+    Deliver, Engine,
+    input::Answer,
+    journal::{Owed, owed},
+};
 use crate::{core::Refused, token::Hash};
 
 /// About tokens, and those who hold them.

@@ -1,0 +1,204 @@
+//! The loop beside a disk that answers when the test lets it.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
+
+use dogwatch_wire::{
+    Batch, BatchReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
+};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order};
+use crate::{
+    api::Keyring,
+    clock::{Clock, wall},
+    config::Config,
+    core::{Change, Core, Loaded},
+    notify::{Accepted, DeliveryError, Notification},
+    store::{Store, StoreError, writer::Writer},
+};
+
+const CONFIG: &str = r#"
+    [[route]]
+    policy = "default"
+    group_by = ["host"]
+    group_wait = "0s"
+    [policy.default]
+    step = [{ notify = ["mail"] }]
+    [receiver.mail.maildir]
+    path = "/m"
+"#;
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Every commit begins with a word to the test and ends with one from it.
+struct SlowDisk {
+    begun: mpsc::UnboundedSender<usize>,
+    let_go: Receiver<Result<(), StoreError>>,
+}
+
+impl Store for SlowDisk {
+    fn load(&mut self, _: Timestamp) -> Result<Loaded, StoreError> {
+        Ok(Loaded::default())
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let _ = self.begun.send(changes.len());
+        self.let_go.recv().unwrap_or(Ok(()))
+    }
+
+    fn prune(&mut self, _: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+struct Ear(mpsc::UnboundedSender<Notification>);
+
+impl Deliver for Ear {
+    async fn deliver(
+        &self,
+        _: &str,
+        notification: &Notification,
+        _: Duration,
+    ) -> Result<Accepted, DeliveryError> {
+        let _ = self.0.send(notification.clone());
+        Ok(Accepted::default())
+    }
+}
+
+struct Running {
+    inputs: mpsc::Sender<Input>,
+    /// Held, for the loop ends without it.
+    _orders: mpsc::Sender<Order<Ear>>,
+    begun: mpsc::UnboundedReceiver<usize>,
+    let_go: Sender<Result<(), StoreError>>,
+    heard: mpsc::UnboundedReceiver<Notification>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let rules = Config::from_text(CONFIG).map_err(|problems| problems.to_string()).unwrap().rules;
+        let (begun_at, begun) = mpsc::unbounded_channel();
+        let (let_go, go) = channel();
+        let (ear, heard) = mpsc::unbounded_channel();
+        let mut clock = Clock::start();
+        let core = Core::new(rules, "life".into(), Loaded::default(), clock.now().0);
+        let writer = Writer::start(SlowDisk { begun: begun_at, let_go: go });
+        let keyring = Arc::new(Keyring::new(&[]));
+        let engine = Engine::new(core, writer, keyring, Ear(ear), clock, LONG, None);
+        let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
+        let (orders, obeyed) = mpsc::channel(1);
+        tokio::spawn(engine.run(inbox, obeyed));
+        Self { inputs, _orders: orders, begun, let_go, heard }
+    }
+
+    /// `host/disk` turns CRITICAL.
+    async fn report(&self, host: &str) -> oneshot::Receiver<Result<BatchReply, BatchError>> {
+        let now = ServiceState {
+            service: "disk".into(),
+            state: State::Critical,
+            since: wall(),
+            flapping: false,
+            summary: "full".into(),
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: [].into(),
+            annotations: [].into(),
+        };
+        let states = [(now.service.as_str(), now.state, now.flapping)];
+        let heartbeat = Heartbeat {
+            digest: dogwatch_wire::digest(states),
+            next_within_s: 60,
+            version: "1".into(),
+            services: 1,
+        };
+        let event = Event {
+            seq: 1,
+            at: now.since,
+            kind: EventKind::Transition(Transition { from: State::Ok, now: now.clone() }),
+        };
+        let batch = Batch {
+            protocol: PROTOCOL,
+            agent: format!("id-{host}"),
+            host: host.into(),
+            epoch: "e1".into(),
+            sent_at: now.since,
+            events: vec![event],
+            heartbeat: Some(heartbeat),
+            states: None,
+        };
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Batch(Box::new(batch), answer)).await.unwrap();
+        answered
+    }
+
+    async fn open_incidents(&self) -> usize {
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Status(answer)).await.unwrap();
+        within(answered).await.unwrap().incidents.len()
+    }
+
+    async fn commit_begins(&mut self) {
+        within(self.begun.recv()).await.unwrap();
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, what).await.expect("it comes to an end")
+}
+
+async fn not_yet<T>(what: &mut (impl Future<Output = T> + Unpin)) -> bool {
+    tokio::time::timeout(SHORT, what).await.is_err()
+}
+
+#[tokio::test]
+async fn the_loop_decides_while_the_disk_writes_and_answers_nobody_before_it_has() {
+    let mut running = Running::start();
+    let mut first = running.report("web1").await;
+    running.commit_begins().await;
+    // Both come while the first is being written: one has news, the other says again what is not yet on the disk.
+    let mut second = running.report("web2").await;
+    let mut again = running.report("web1").await;
+    assert_eq!(running.open_incidents().await, 2, "decided, though the disk is busy");
+    assert!(not_yet(&mut first).await && not_yet(&mut again).await && running.heard.try_recv().is_err());
+
+    running.let_go.send(Ok(())).unwrap();
+    assert_eq!(within(first).await.unwrap().unwrap().acked_seq, 1);
+    assert_eq!(within(running.heard.recv()).await.unwrap().firing[0].labels["host"], "web1");
+    running.commit_begins().await;
+    assert!(not_yet(&mut second).await && not_yet(&mut again).await && running.heard.try_recv().is_err());
+
+    running.let_go.send(Ok(())).unwrap();
+    within(second).await.unwrap().unwrap();
+    within(again).await.unwrap().unwrap();
+    assert_eq!(within(running.heard.recv()).await.unwrap().firing[0].labels["host"], "web2");
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_told_but_not_promised_and_written_when_the_disk_is_back() {
+    let mut running = Running::start();
+    let first = running.report("web1").await;
+    running.commit_begins().await;
+    let second = running.report("web2").await;
+    running.let_go.send(Err(StoreError::Unavailable("no space left on device".into()))).unwrap();
+    let refused = within(first).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("no space left on device"), "{refused}");
+    assert_eq!(within(running.heard.recv()).await.unwrap().firing[0].labels["host"], "web1");
+
+    // The next commit is everything: what failed and what came since.
+    running.commit_begins().await;
+    running.let_go.send(Ok(())).unwrap();
+    within(second).await.unwrap().unwrap();
+    let again = running.report("web1").await;
+    // Nothing of it is new by then, but outcomes of the sendings may be on their way to the disk.
+    for _ in 0..4 {
+        running.let_go.send(Ok(())).unwrap();
+    }
+    within(again).await.unwrap().unwrap();
+}
