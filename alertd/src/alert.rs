@@ -3,70 +3,22 @@
 //! An alert fires while its service has a hard problem or flaps. Applying the same state twice changes nothing. A
 //! resolved alert stays until the incidents that it belongs to are over, for their recovery has to name it.
 
+mod key;
+
 use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
-    ops::{Bound, Deref},
+    collections::{BTreeSet, hash_map::Entry},
+    ops::Bound,
     sync::Arc,
 };
 
 use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::{external::External, matcher::Labels, notify::NotifiedAlert};
 
-/// Which alert: by agent, then by service. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`). A key
-/// stands in many tables; its words are kept once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AlertKey(Arc<KeyParts>);
-
-#[derive(Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct KeyParts {
-    pub agent: String,
-    pub service: String,
-}
-
-impl AlertKey {
-    pub fn new(agent: impl Into<String>, service: impl Into<String>) -> Self {
-        Self(Arc::new(KeyParts { agent: agent.into(), service: service.into() }))
-    }
-}
-
-impl Deref for AlertKey {
-    type Target = KeyParts;
-
-    fn deref(&self) -> &KeyParts {
-        &self.0
-    }
-}
-
-impl Ord for AlertKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) {
-            return Ordering::Equal;
-        }
-        self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
-    }
-}
-
-impl PartialOrd for AlertKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Serialize for AlertKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for AlertKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Arc::new(KeyParts::deserialize(deserializer)?)))
-    }
-}
+use key::ByKey;
+pub use key::{AlertKey, Keys};
 
 /// What a receiver is told of a service's state. A flapping service has no state worth telling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -182,7 +134,9 @@ pub enum Ending {
 #[derive(Debug, Default)]
 pub struct AlertTable {
     /// Shared with the commit that writes them.
-    alerts: BTreeMap<AlertKey, Arc<Alert>>,
+    alerts: ByKey<Arc<Alert>>,
+    /// To go through them agent by agent.
+    order: BTreeSet<AlertKey>,
     last_row: u64,
 }
 
@@ -203,23 +157,25 @@ impl AlertTable {
     /// Puts back what the store kept.
     pub fn restore(&mut self, key: AlertKey, alert: Alert) {
         self.last_row = self.last_row.max(alert.row);
+        self.order.insert(key.clone());
         self.alerts.insert(key, Arc::new(alert));
     }
 
     /// Returns the row that is to go.
     pub fn forget(&mut self, key: &AlertKey) -> Option<u64> {
+        self.order.remove(key);
         Some(self.alerts.remove(key)?.row)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
-        self.alerts.iter().map(|(key, alert)| (key, alert.as_ref()))
+        self.after(None)
     }
 
     /// Those behind that one.
     pub fn after(&self, key: Option<&AlertKey>) -> impl Iterator<Item = (&AlertKey, &Alert)> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = self.alerts.range::<AlertKey, _>((from, Bound::Unbounded));
-        behind.map(|(key, alert)| (key, alert.as_ref()))
+        let behind = self.order.range::<AlertKey, _>((from, Bound::Unbounded));
+        behind.filter_map(|key| Some((key, self.get(key)?)))
     }
 
     pub fn firing_count(&self) -> usize {
@@ -229,8 +185,8 @@ impl AlertTable {
     /// All alerts of one agent, alertd's own of it included.
     pub fn of_agent<'a>(&'a self, agent: &'a str) -> impl Iterator<Item = (&'a AlertKey, &'a Alert)> {
         let first = AlertKey::new(agent, "");
-        let them = self.alerts.range(first..).take_while(move |(key, _)| key.agent == agent);
-        them.map(|(key, alert)| (key, alert.as_ref()))
+        let them = self.order.range(first..).take_while(move |key| key.agent == agent);
+        them.filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// The digest of what is believed of `agent`, to be compared with the one in its heartbeat.
@@ -246,14 +202,16 @@ impl AlertTable {
     /// Takes what is reported of one service; `host` becomes a label beside the reported ones.
     pub fn apply(&mut self, key: &AlertKey, host: &str, report: ServiceState, now: Timestamp) -> Move {
         let claim = Claim::of(report.state, report.flapping);
-        let Some(old) = self.alerts.get_mut(key) else {
-            if claim.is_some() {
+        let old = match self.alerts.entry(key.clone()) {
+            Entry::Occupied(old) => old.into_mut(),
+            Entry::Vacant(free) if claim.is_some() => {
                 self.last_row += 1;
                 let alert = Alert { row: self.last_row, ..new_alert(host, report) };
-                self.alerts.insert(key.clone(), Arc::new(alert));
+                self.order.insert(key.clone());
+                free.insert(Arc::new(alert));
                 return Move::Fired;
             }
-            return Move::Unchanged;
+            Entry::Vacant(_) => return Move::Unchanged,
         };
         let before = old.claim();
         if claim.is_none() && before.is_none() {

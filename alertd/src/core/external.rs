@@ -147,20 +147,24 @@ impl Core {
     fn expect_again(&mut self, key: &AlertKey, external: External) {
         let Some(alert) = self.alerts.get_mut(key) else { return };
         if let Some(before) = &alert.external {
-            self.expiries.remove(&(before.ends_at, key.clone()));
+            self.expiries.remove(&(before.ends_at, alert.row));
         }
-        self.expiries.insert((external.ends_at, key.clone()));
+        self.expiries.insert((external.ends_at, alert.row), key.clone());
         alert.external = Some(external);
     }
 
     /// Ends what its senders have not repeated in time.
     pub(super) fn end_unreported(&mut self, now: Timestamp) {
-        while let Some((at, key)) = self.expiries.first().cloned()
-            && at <= now
+        while let Some(next) = self.expiries.first_entry()
+            && next.key().0 <= now
         {
-            self.expiries.pop_first();
-            let fires = self.alerts.get(&key).is_some_and(|alert| alert.resolved_at.is_none());
-            if fires {
+            let key = next.remove();
+            // It may be over, and fire anew until later.
+            let over = |alert: &Alert| {
+                let until = alert.external.as_ref().map(|external| external.ends_at);
+                alert.resolved_at.is_none() && until.is_none_or(|until| until <= now)
+            };
+            if self.alerts.get(&key).is_some_and(over) {
                 let change = self.alerts.resolve(&key, Ending::Unwatched, now);
                 debug_assert_eq!(change, Move::Resolved);
                 self.on_move(&key, change, Reason::Unreported, now);
@@ -265,6 +269,21 @@ mod tests {
         assert_eq!(said.len(), 2);
         assert!(said[1].1.starts_with("no longer reported by its sender"), "{said:?}");
         assert!(world.core.next_wakeup().is_none(), "nothing is left to wait for");
+    }
+
+    #[test]
+    fn what_is_over_and_fires_anew_has_a_full_term_again() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        world.pass(MINUTE);
+        let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..posted("Disk") };
+        post(&mut world, &[over]);
+        world.pass(2 * MINUTE);
+        post(&mut world, &[posted("Disk")]);
+        world.pass(4 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 1, "the first post's end is not the second's");
+        world.pass(2 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 0);
     }
 
     #[test]

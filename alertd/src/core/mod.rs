@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::Agent,
-    alert::{Alert, AlertKey, AlertTable},
+    alert::{Alert, AlertKey, AlertTable, Keys},
     budgets::Limits,
     downtime::{Downtime, Downtimes},
     escalation::Policy,
@@ -234,8 +234,8 @@ pub struct Core {
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
-    /// When alerts that others posted end, unless they are posted again.
-    expiries: BTreeSet<(Timestamp, AlertKey)>,
+    /// When alerts that others posted end, unless they are posted again; by that time and their row.
+    expiries: BTreeMap<(Timestamp, u64), AlertKey>,
     /// Those that are open, and those that are over but not yet told.
     incidents: BTreeMap<u64, Incident>,
     groups: BTreeMap<GroupKey, u64>,
@@ -280,7 +280,7 @@ struct Failing {
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
-    alerts: BTreeSet<AlertKey>,
+    alerts: Keys,
     /// Rows of alerts that nobody will ask for any more.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
@@ -312,7 +312,7 @@ impl Core {
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
             alerts: AlertTable::default(),
-            expiries: BTreeSet::new(),
+            expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
             wakeups: BTreeSet::new(),
@@ -444,7 +444,7 @@ impl Core {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
         let settled = self.unheard.ends_at();
-        let unreported = self.expiries.first().map(|(at, _)| *at);
+        let unreported = self.expiries.first_key_value().map(|((at, _), _)| *at);
         let people = [
             self.silences.next_wakeup(),
             self.downtimes.next_wakeup(),
@@ -468,9 +468,11 @@ impl Core {
             }
         }
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
-        for key in dirty.alerts {
-            changes.extend(self.alerts.share(&key).map(|alert| Change::Alert(key, alert)));
-        }
+        let alerts = dirty.alerts.into_iter().filter_map(|key| Some((self.alerts.share(&key)?, key)));
+        let mut alerts: Vec<_> = alerts.collect();
+        // Rows that are neighbours share pages of the store.
+        alerts.sort_unstable_by_key(|(alert, _)| alert.row);
+        changes.extend(alerts.into_iter().map(|(alert, key)| Change::Alert(key, alert)));
         for number in dirty.incidents {
             if let Some(incident) = self.incidents.get(&number) {
                 changes.push(Change::Incident(Box::new(incident.to_row())));

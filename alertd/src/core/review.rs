@@ -90,17 +90,24 @@ impl Core {
     }
 
     pub(super) fn truth(&self, incident: &Incident, now: Timestamp) -> Truth {
-        let mut truth = Truth { firing: Claims::new(), visible: Claims::new(), withheld: AllWithheld::new() };
-        for key in &incident.members {
-            let Some(alert) = self.alerts.get(key) else { continue };
-            let Some(claim) = alert.claim() else { continue };
-            truth.firing.insert(key.clone(), claim);
-            match self.withheld(incident, key, alert, now) {
-                Some(withheld) => drop(truth.withheld.insert(key.clone(), withheld)),
-                None => drop(truth.visible.insert(key.clone(), claim)),
-            }
+        let firing: Vec<_> = incident
+            .members
+            .iter()
+            .filter_map(|key| {
+                let alert = self.alerts.get(key)?;
+                Some((key, alert.claim()?, self.withheld(incident, key, alert, now)))
+            })
+            .collect();
+        // In order already, so a map made of them at once compares each with its neighbour only.
+        let claims = |visible: bool| {
+            let shown = firing.iter().filter(|(_, _, withheld)| !visible || withheld.is_none());
+            shown.map(|(key, claim, _)| ((*key).clone(), *claim)).collect()
+        };
+        Truth {
+            firing: claims(false),
+            visible: claims(true),
+            withheld: firing.iter().filter_map(|(key, _, by)| Some(((*key).clone(), by.clone()?))).collect(),
         }
-        truth
     }
 
     /// Remembers what is withheld; returns why something was that still fires and is withheld no more.
