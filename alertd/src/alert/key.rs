@@ -25,7 +25,7 @@ pub struct KeyParts {
 }
 
 /// A table that takes a key's own hash.
-pub type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
+pub(super) type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
 
 /// A set that takes a key's own hash.
 pub type Keys = HashSet<AlertKey, BuildHasherDefault<OwnHash>>;
