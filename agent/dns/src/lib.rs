@@ -14,6 +14,7 @@
 //! | `hit` | pure | the one way from a packet to an answer out of the cache |
 //! | [`wire`], [`name`], [`reply`] | pure | the few bytes that are read and patched |
 //! | [`pace`] | pure | how fast upstreams may be asked after an outage |
+//! | `side_by_side` | shell | a few threads for a burst of work |
 //! | [`server`] | shell | sockets and the one loop that owns the resolver |
 //! | `prefetch` | pure | entries of a whole batch on their way from memory at once |
 //! | `datagrams`, `batch` | shell | threads that answer clients' datagrams, many in one system call |
@@ -62,6 +63,7 @@ pub mod recovery;
 pub mod reply;
 pub mod resolver;
 pub mod server;
+mod side_by_side;
 pub mod snapshot;
 mod stream;
 mod tcp_check;

@@ -53,7 +53,8 @@ impl Key {
     }
 }
 
-fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
+/// The last byte of a key.
+pub(crate) fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
     (u8::from(dnssec_ok) * FLAG_DO) | (u8::from(checking_disabled) * FLAG_CD)
 }
 

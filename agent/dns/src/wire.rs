@@ -183,6 +183,23 @@ pub enum NoAnswer {
 
 /// Reads and measures an upstream's message as the answer to `question`.
 pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, NoAnswer> {
+    read_answer_if(message, |asked| {
+        asked.kind == question.kind
+            && asked.class == question.class
+            && asked.name.eq_ignore_ascii_case(question.name)
+    })
+    .map(|(_, answer)| answer)
+}
+
+/// The same for whatever question it carries: of what was kept, and so was somebody's answer once.
+pub(crate) fn read_kept_answer(message: &[u8]) -> Result<(Question<'_>, Answer), NoAnswer> {
+    read_answer_if(message, |_| true)
+}
+
+fn read_answer_if(
+    message: &[u8],
+    is_asked: impl FnOnce(&Question<'_>) -> bool,
+) -> Result<(Question<'_>, Answer), NoAnswer> {
     let header = Header::read(message).ok_or(NoAnswer::Malformed)?;
     if header.flags & FLAG_QR == 0 || header.opcode() != 0 || message.len() > usize::from(u16::MAX) {
         return Err(NoAnswer::Malformed);
@@ -195,11 +212,8 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
     if header.questions != 1 {
         return Err(NoAnswer::Malformed);
     }
-    let (asked, mut at) = read_question(message).ok_or(NoAnswer::Malformed)?;
-    let same = asked.kind == question.kind
-        && asked.class == question.class
-        && asked.name.eq_ignore_ascii_case(question.name);
-    if !same {
+    let (question, mut at) = read_question(message).ok_or(NoAnswer::Malformed)?;
+    if !is_asked(&question) {
         return Err(NoAnswer::Malformed);
     }
     if header.flags & FLAG_TC != 0 {
@@ -251,7 +265,7 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
         (_, true) => (Verdict::Positive, Some(ttl_min)),
         (_, false) => (Verdict::NoData, negative_ttl.map(|ttl| ttl.min(ttl_min))),
     };
-    Ok(answer)
+    Ok((question, answer))
 }
 
 /// The query that we send: our own id, RD set, one question, our OPT. Client options end at us (RFC 6891 §6.1.1).
@@ -339,7 +353,7 @@ impl Header {
         (self.flags >> 11) & 0xf
     }
 
-    fn records(&self) -> u32 {
+    pub(crate) fn records(&self) -> u32 {
         u32::from(self.answers) + u32::from(self.authorities) + u32::from(self.additionals)
     }
 }

@@ -109,7 +109,7 @@ pub struct Zone {
 }
 
 /// Questions that resolved lately, to probe with.
-const CANARIES_MAX: usize = 8;
+pub(crate) const CANARIES_MAX: usize = 8;
 /// A canary is chosen at most this often: the hot path of an answer should not copy names.
 const CANARY_GAP: Duration = Duration::from_secs(1);
 /// Names that nobody knows, asked while all upstreams are down: a few, for one of them may be back.
@@ -212,7 +212,7 @@ impl Zone {
         self.canaries.push_back(key.into());
     }
 
-    pub(crate) fn wants_canary(&self) -> bool {
+    fn wants_canary(&self) -> bool {
         self.canaries.len() < CANARIES_MAX
     }
 
@@ -310,7 +310,12 @@ impl Zones {
 
     /// The zone of a cached answer. While there is only the root zone its name is not even looked at.
     pub(crate) fn of_entry(&self, entry: Entry<'_>) -> ZoneId {
-        if self.others.is_empty() { ZoneId::ROOT } else { self.of(entry.name()) }
+        self.of_known(|| entry.name())
+    }
+
+    /// The same for a name that takes work to find.
+    pub(crate) fn of_known<'a>(&self, name: impl FnOnce() -> &'a [u8]) -> ZoneId {
+        if self.others.is_empty() { ZoneId::ROOT } else { self.of(name()) }
     }
 
     /// For who must know the zones of names elsewhere.

@@ -315,7 +315,7 @@ impl Facts {
     /// Bytes of memory: itself, its block, its links, and its share of the index at the worst moment, just after doubling
     /// (5 bytes a place, 7/16 full).
     pub(super) fn cost(&self) -> usize {
-        blocks::cost(self.block_len()) + size_of::<Self>() + LINK_LEN + INDEX_SHARE
+        cost_of(self.block_len())
     }
 
     fn mark(&self, mark: u8) {
@@ -390,6 +390,11 @@ impl<'a> Entry<'a> {
         let (message, ttl_offsets) = self.block.split_at_checked(self.message_len.into()).unwrap_or_default();
         Kept { message, ttl_offsets }
     }
+}
+
+/// [`Facts::cost`] of an entry with a block of so many bytes.
+pub(super) fn cost_of(block_len: usize) -> usize {
+    blocks::cost(block_len) + size_of::<Facts>() + LINK_LEN + INDEX_SHARE
 }
 
 const LINK_LEN: usize = 8;

@@ -9,8 +9,8 @@
 //! One writer, many readers: [`Cache`] is the writer's, and not shared; threads that answer hold its [`Table`].
 
 mod blocks;
-mod draft;
 mod entry;
+mod fill;
 mod queues;
 mod slab;
 mod table;
@@ -19,7 +19,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::draft::{Drafter, Drafts};
+pub(crate) use self::fill::Draft;
 use self::queues::{Place, Queues};
 pub use self::{
     entry::{Entry, Facts},
@@ -142,24 +142,30 @@ impl Cache {
         slot
     }
 
-    /// Makes entries elsewhere, for [`Self::insert_draft`].
-    pub(crate) fn drafter(&self) -> Drafter {
-        Drafter { table: Arc::clone(&self.table), bounds: self.bounds.clone() }
-    }
-
     /// Keeps what a snapshot remembers; an answer that is there and was learned later stays.
-    pub(crate) fn insert_draft(&mut self, hash: u64, mut facts: Facts, block: &[u8]) -> Option<Slot> {
-        let held = self.table.find_same(hash, Entry::new(&facts, block));
-        if let Some(old) = held.and_then(|slot| self.get(slot)) {
-            if old.learned() > facts.learned() {
-                return None;
+    pub(crate) fn insert_draft(
+        &mut self,
+        draft: &Draft<'_>,
+        change: impl FnOnce(&mut Facts),
+    ) -> Option<Slot> {
+        let mut block = std::mem::take(&mut self.block);
+        let slot = draft.facts(&self.bounds, &mut block).and_then(|mut facts| {
+            change(&mut facts);
+            let hash = self.table.hash_key(draft.key);
+            let held = self.table.find(hash, draft.key);
+            if let Some(old) = held.and_then(|slot| self.get(slot)) {
+                if old.learned() > facts.learned() {
+                    return None;
+                }
+                facts.stand_in(&old);
             }
-            facts.stand_in(&old);
-        }
-        self.put(hash, held, facts, block)
+            self.put(hash, held, facts, &block)
+        });
+        self.block = block;
+        slot
     }
 
-    /// `held` is where an older answer is, `hash` the table's of the key: hashing is a tenth of a load.
+    /// `held` is where an older answer is, `hash` the table's of the key.
     fn put(&mut self, hash: u64, held: Option<Slot>, facts: Facts, block: &[u8]) -> Option<Slot> {
         let cost = facts.cost();
         if cost > self.bounds.bytes_max / 4 {
@@ -180,7 +186,7 @@ impl Cache {
     }
 
     /// Makes room for so many more answers, as far as the cap lets them in.
-    pub(crate) fn reserve(&mut self, more: usize) {
+    fn reserve(&mut self, more: usize) {
         self.table.reserve(more.min(self.bounds.bytes_max / COST_MIN));
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hashbrown::{HashTable, hash_table};
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     blocks::Blocks,
@@ -17,10 +17,10 @@ use super::{
     slab::Slab,
 };
 use crate::{
-    name::{Key, key_flags},
+    name::{self, Key, key_flags},
     prefetch::prefetch,
     reply::Kept,
-    wire::Query,
+    wire::{self, Query},
 };
 
 /// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.
@@ -67,9 +67,9 @@ impl Deref for Held<'_> {
 pub struct Busy;
 
 #[derive(Default)]
-struct Shard {
+pub(super) struct Shard {
     index: HashTable<u32>,
-    entries: Slab<Facts>,
+    pub(super) entries: Slab<Facts>,
     blocks: Blocks,
 }
 
@@ -78,7 +78,7 @@ impl Shard {
         self.find_where(hash, |entry| entry.is_for(key))
     }
 
-    fn find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Option<u32> {
+    pub(super) fn find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Option<u32> {
         self.index.find(hash, |&place| self.entry(place).is_some_and(&is_it)).copied()
     }
 
@@ -89,6 +89,32 @@ impl Shard {
     fn entry(&self, place: u32) -> Option<Entry<'_>> {
         let facts = self.facts(place)?;
         Some(Entry::new(facts, self.blocks.get(facts.block, facts.block_len())))
+    }
+
+    /// Puts a new entry at `free`, a place that was used, or at a new one; returns where.
+    pub(super) fn add(
+        &mut self,
+        table: &Table,
+        hash: u64,
+        free: Option<u32>,
+        mut facts: Facts,
+        block: &[u8],
+    ) -> u32 {
+        let place = free.unwrap_or_else(|| self.entries.grow());
+        facts.block = self.blocks.add(block);
+        self.entries[place] = facts;
+        let Self { index, entries, blocks } = self;
+        index.insert_unique(hash, place, |&place| {
+            let facts = &entries[place];
+            table.hash_entry(Entry::new(facts, blocks.get(facts.block, facts.block_len())))
+        });
+        place
+    }
+
+    /// Puts another answer to the same question in the place of an older one.
+    pub(super) fn replace(&mut self, place: u32, mut facts: Facts, block: &[u8]) {
+        facts.block = self.blocks.replace(self.entries[place].block, block);
+        self.entries[place] = facts;
     }
 }
 
@@ -139,12 +165,6 @@ impl Table {
         Some(slot(shard, self.shards[shard].read().find(hash, key)?))
     }
 
-    /// The same for the entry's own key.
-    pub(super) fn find_same(&self, hash: u64, entry: Entry<'_>) -> Option<Slot> {
-        let shard = shard_of(hash);
-        Some(slot(shard, self.shards[shard].read().find_where(hash, |other| other.is_same(entry))?))
-    }
-
     pub(super) fn get(&self, at: Slot) -> Option<Held<'_>> {
         let (shard, place) = parts(at);
         Held::new(self.shards[shard].read(), place)
@@ -173,22 +193,17 @@ impl Table {
     pub(super) fn add(
         &self,
         hash: u64,
-        mut facts: Facts,
+        facts: Facts,
         block: &[u8],
         mut free: impl FnMut(usize) -> Option<u32>,
     ) -> Slot {
         let number = shard_of(hash);
-        let shard = &mut *self.shards[number].write();
-        let place = free(number).unwrap_or_else(|| shard.entries.grow());
-        facts.block = shard.blocks.add(block);
-        shard.entries[place] = facts;
-        let Shard { index, entries, blocks } = shard;
-        let hash_of = |&place: &u32| {
-            let facts = &entries[place];
-            self.hash_entry(Entry::new(facts, blocks.get(facts.block, facts.block_len())))
-        };
-        index.insert_unique(hash, place, hash_of);
-        slot(number, place)
+        slot(number, self.shards[number].write().add(self, hash, free(number), facts, block))
+    }
+
+    /// The shards with the numbers `first`, `first + step`, …, held as the writer does.
+    pub(super) fn hold(&self, first: usize, step: usize) -> Vec<RwLockWriteGuard<'_, Shard>> {
+        self.shards.iter().skip(first).step_by(step).map(RwLock::write).collect()
     }
 
     /// Makes room in the indexes for so many more entries.
@@ -206,11 +221,9 @@ impl Table {
     }
 
     /// Puts another answer to the same question in the place of an older one.
-    pub(super) fn replace(&self, at: Slot, mut facts: Facts, block: &[u8]) {
+    pub(super) fn replace(&self, at: Slot, facts: Facts, block: &[u8]) {
         let (shard, place) = parts(at);
-        let shard = &mut *self.shards[shard].write();
-        facts.block = shard.blocks.replace(shard.entries[place].block, block);
-        shard.entries[place] = facts;
+        self.shards[shard].write().replace(place, facts, block);
     }
 
     pub(super) fn edit(&self, at: Slot, change: impl FnOnce(&mut Facts)) {
@@ -236,8 +249,8 @@ impl Table {
 
     /// Holds the shard of an entry as the writer does.
     #[cfg(test)]
-    pub(super) fn hold(&self, at: Slot) -> impl Drop + '_ {
-        struct Hold<'a>(#[expect(dead_code, reason = "held")] parking_lot::RwLockWriteGuard<'a, Shard>);
+    pub(super) fn hold_shard_of(&self, at: Slot) -> impl Drop + '_ {
+        struct Hold<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, Shard>);
         impl Drop for Hold<'_> {
             fn drop(&mut self) {}
         }
@@ -259,6 +272,13 @@ impl Table {
         self.hash(query.question.name, [k0, k1, c0, c1, key_flags(query)])
     }
 
+    /// That of the key of a message's question; nothing of use if it has none.
+    pub(crate) fn hash_message(&self, message: &[u8], dnssec_ok: bool, checking_disabled: bool) -> u64 {
+        let Some((question, _)) = wire::read_question(message) else { return 0 };
+        let ([k0, k1], [c0, c1]) = (question.kind.to_be_bytes(), question.class.to_be_bytes());
+        self.hash(question.name, [k0, k1, c0, c1, name::flags(dnssec_ok, checking_disabled)])
+    }
+
     /// Of a name in any case, and type, class and flags.
     fn hash(&self, name: &[u8], tail: [u8; 5]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
@@ -278,7 +298,7 @@ impl Table {
 const PIECE: usize = 64;
 
 /// hashbrown uses the hash's lowest and highest bits, so the shard comes from the middle.
-fn shard_of(hash: u64) -> usize {
+pub(super) fn shard_of(hash: u64) -> usize {
     usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0)
 }
 

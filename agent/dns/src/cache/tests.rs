@@ -241,7 +241,7 @@ fn a_reader_never_waits_for_the_writer() {
     assert!(table.try_find(&key("www.example")).unwrap().is_some());
     assert!(table.try_find(&key("ftp.example")).unwrap().is_none());
     // The writer is at work in that shard.
-    let held = table.hold(slot);
+    let held = table.hold_shard_of(slot);
     let other = Arc::clone(table);
     std::thread::spawn(move || assert!(matches!(other.try_find(&key("www.example")), Err(Busy))))
         .join()

@@ -1,22 +1,20 @@
 //! What a snapshot remembers, put back; and time that went by without the clock counting it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc::sync_channel},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::Resolver;
 use crate::{
-    cache::{Drafter, Drafts, Facts},
+    cache::{Cache, Draft, Facts},
     local::LocalNames,
     moment::Moment,
     name::{self, Key},
-    snapshot::Take,
+    side_by_side,
+    snapshot::{Answers, Take},
     views::Views,
-    wire::{self, Verdict},
+    wire::{self, Answer, Header, Verdict},
+    zone::{CANARIES_MAX, ZoneId, Zones},
 };
 
 /// An answer from before the start.
@@ -58,76 +56,116 @@ pub struct Restoring<'a> {
 }
 
 impl Take for Restoring<'_> {
-    /// In two threads, if there is much: one reads the answers, this one finds them a place.
-    fn take_all(&mut self, count: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) {
+    /// Into an empty cache that has room for them all, by a few threads; else one by one.
+    fn take_all(&mut self, answers: Answers<'_>) {
         let Self { resolver, now } = self;
-        resolver.cache.reserve(count);
-        let reader = resolver.reader_as_of(*now);
-        let answers = Mutex::new(answers);
-        let read = || {
-            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-            reader.read(&mut **answers)
-        };
-        if count > BATCH {
-            thread::scope(|scope| {
-                let (send, batches) = sync_channel(BATCHES_MAX);
-                let work = move || while read().is_some_and(|batch| send.send(batch).is_ok()) {};
-                // Without a thread all are left for below.
-                let _ = thread::Builder::new().name("restore".into()).spawn_scoped(scope, work);
-                for batch in batches {
-                    resolver.take_batch(batch, *now);
-                }
+        let threads = if answers.len() < WORTH_THREADS { 1 } else { side_by_side::threads() };
+        let Sorted { hashes, bytes } = Sorted::of(answers, &resolver.cache, threads);
+        if resolver.cache.can_be_filled_with(bytes) {
+            resolver.fill(answers, &hashes, threads, *now);
+        } else {
+            (0..answers.len()).filter_map(|place| answers.get(place)).for_each(|answer| {
+                resolver.restore(&answer, *now);
             });
-        }
-        while let Some(batch) = read() {
-            resolver.take_batch(batch, *now);
         }
     }
 }
 
-/// Makes entries of what a snapshot remembers.
-struct Reader {
-    drafter: Drafter,
-    local: Arc<LocalNames>,
+/// Starting a thread takes as long as a thousand answers.
+const WORTH_THREADS: usize = 4_096;
+
+/// What must be known of all answers before each thread can take its share.
+struct Sorted {
+    hashes: Vec<u64>,
+    /// What they take in the cache, if each is kept.
+    bytes: usize,
+}
+
+impl Sorted {
+    fn of(answers: Answers<'_>, cache: &Cache, threads: usize) -> Self {
+        const PIECE: usize = 4_096;
+        let mut hashes = vec![0; answers.len()];
+        let mut pieces: Vec<_> = hashes.chunks_mut(PIECE).enumerate().map(|piece| (piece, 0)).collect();
+        side_by_side::each(threads, &mut pieces, |((number, hashes), bytes)| {
+            for (place, hash) in (*number * PIECE..).zip(hashes.iter_mut()) {
+                let Some(answer) = answers.get(place) else { continue };
+                let message = answer.message;
+                *hash = cache.table().hash_message(message, answer.dnssec_ok, answer.checking_disabled);
+                let records = Header::read(message).map_or(0, |header| header.records());
+                *bytes += Cache::cost_at_most(message.len(), records.try_into().unwrap_or(0));
+            }
+        });
+        let bytes = pieces.into_iter().map(|(_, bytes)| bytes).sum();
+        Self { hashes, bytes }
+    }
+}
+
+/// Reads what a snapshot remembers.
+struct Reader<'a> {
+    local: &'a LocalNames,
     now: Moment,
 }
 
-struct Batch {
-    drafts: Drafts,
-    /// When the last of them was learned.
+/// One answer, read.
+struct Read<'a> {
+    key: Key,
+    answer: Answer,
     learned: Moment,
+    remembered: &'a Remembered<'a>,
 }
 
-/// Answers that go from thread to thread together, and batches that wait at most.
-const BATCH: usize = 512;
-const BATCHES_MAX: usize = 4;
-
-impl Reader {
-    /// The next answers; `None` if there are no more.
-    fn read(&self, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) -> Option<Batch> {
-        let mut batch = Batch { drafts: Drafts::default(), learned: Moment::START };
-        while batch.drafts.len() < BATCH
-            && let Some(answer) = answers.next()
-        {
-            // What is no answer is left out.
-            let _ = self.add(&mut batch, &answer);
-        }
-        (batch.drafts.len() > 0).then_some(batch)
-    }
-
-    fn add(&self, batch: &mut Batch, answer: &Remembered<'_>) -> Option<()> {
-        let (question, _) = wire::read_question(answer.message)?;
-        let read = wire::read_answer(answer.message, &question).ok()?;
-        let key = Key::new(&question, answer.dnssec_ok, answer.checking_disabled);
+impl Reader<'_> {
+    /// `None` if it is no answer, or a name that is answered here by now.
+    fn read<'a>(&self, remembered: &'a Remembered<'a>) -> Option<Read<'a>> {
+        let (question, answer) = wire::read_kept_answer(remembered.message).ok()?;
+        let key = Key::new(&question, remembered.dnssec_ok, remembered.checking_disabled);
         if self.local.answer(name::name_of(&key), &question).is_some() {
             return None;
         }
-        let learned = self.now - answer.age;
-        let facts = self.drafter.draft(&mut batch.drafts, &key, answer.message, &read, learned)?;
-        facts.resume(answer.uses, answer.good_for);
-        facts.pass_unseen(answer.unseen, self.now);
-        batch.learned = batch.learned.max(learned);
-        Some(())
+        Some(Read { key, answer, learned: self.now - remembered.age, remembered })
+    }
+}
+
+impl Read<'_> {
+    fn draft(&self) -> Draft<'_> {
+        let Self { key, answer, learned, remembered } = self;
+        Draft { key, message: remembered.message, answer, learned: *learned }
+    }
+
+    fn resume(&self, facts: &mut Facts, now: Moment) {
+        facts.resume(self.remembered.uses, self.remembered.good_for);
+        facts.pass_unseen(self.remembered.unseen, now);
+    }
+
+    fn canary(&self) -> Option<&Key> {
+        (self.answer.verdict == Verdict::Positive).then_some(&self.key)
+    }
+}
+
+/// What one thread noticed as it filled its share.
+struct Noticed {
+    /// When the last of them was learned.
+    learned: Moment,
+    canaries: Canaries,
+}
+
+/// Questions to probe with: as many as a zone may want of those that come first.
+#[derive(Default)]
+struct Canaries(Vec<(usize, ZoneId, Box<[u8]>)>);
+
+impl Canaries {
+    fn see(&mut self, order: usize, key: &Key, zones: &Zones) {
+        let id = zones.of_known(|| name::name_of(key));
+        let zone = name::zone_of(key);
+        let of_zone = self.0.iter().filter(|(_, other, _)| *other == id);
+        let mut known = 0;
+        for (_, _, other) in of_zone {
+            known += 1;
+            if known >= CANARIES_MAX || name::zone_of(other) == zone {
+                return;
+            }
+        }
+        self.0.push((order, id, key.as_bytes().into()));
     }
 }
 
@@ -165,33 +203,59 @@ impl Resolver {
 
     /// Puts back one answer. Older news of the same question does not replace newer.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
-        let batch = self.reader_as_of(now).read(&mut std::iter::once(*answer));
-        batch.is_some_and(|batch| self.take_batch(batch, now) > 0)
+        let local = Arc::clone(&self.settings.local);
+        let Some(read) = (Reader { local: &local, now }).read(answer) else { return false };
+        self.note_start(read.learned, now);
+        let change = |facts: &mut Facts| read.resume(facts, now);
+        let Some(slot) = self.cache.insert_draft(&read.draft(), change) else { return false };
+        self.note_pinned(slot, read.learned);
+        if let Some(key) = read.canary() {
+            self.zones.get_mut(self.zones.of_known(|| name::name_of(key))).restore_canary(key);
+        }
+        true
     }
 
-    fn reader_as_of(&self, now: Moment) -> Reader {
-        Reader { drafter: self.cache.drafter(), local: Arc::clone(&self.settings.local), now }
-    }
-
-    /// Returns how many were kept.
-    fn take_batch(&mut self, batch: Batch, now: Moment) -> usize {
-        let mut kept = 0;
-        let newest = self.start.map_or(batch.learned, |start| start.learned.max(batch.learned));
-        self.start = Some(Start { learned: newest, at: now });
-        batch.drafts.into_each(|hash, facts, block| {
-            let learned = facts.learned();
-            let positive = facts.verdict == Verdict::Positive;
-            let Some(slot) = self.cache.insert_draft(hash, facts, block) else { return };
-            kept += 1;
-            self.note_pinned(slot, learned);
-            if positive && let Some(entry) = self.cache.get(slot) {
-                let zone = self.zones.get_mut(self.zones.of_entry(entry.entry()));
-                if zone.wants_canary() {
-                    zone.restore_canary(&entry.key());
+    /// Puts back answers with these hashes; there is room for all.
+    fn fill(&mut self, answers: Answers<'_>, hashes: &[u64], threads: usize, now: Moment) {
+        let reader = Reader { local: &self.settings.local, now };
+        let zones = &self.zones;
+        let noticed = self.cache.fill(answers.len(), threads, |filler| {
+            let mut noticed = Noticed { learned: Moment::START, canaries: Canaries::default() };
+            for (place, &hash) in hashes.iter().enumerate() {
+                if !filler.owns(hash) {
+                    continue;
+                }
+                let Some(remembered) = answers.get(place) else { continue };
+                let Some(read) = reader.read(&remembered) else { continue };
+                noticed.learned = noticed.learned.max(read.learned);
+                if filler.put(place, hash, &read.draft(), |facts| read.resume(facts, now))
+                    && let Some(key) = read.canary()
+                {
+                    noticed.canaries.see(place, key, zones);
                 }
             }
+            noticed
         });
-        kept
+        let mut canaries = Vec::new();
+        for one in noticed {
+            self.note_start(one.learned, now);
+            canaries.extend(one.canaries.0);
+        }
+        canaries.sort_by_key(|(order, ..)| *order);
+        for (_, zone, key) in &canaries {
+            self.zones.get_mut(*zone).restore_canary(key);
+        }
+        let mut pinned: Vec<Box<[u8]>> = self.pins.keys().map(Into::into).collect();
+        pinned.sort_unstable();
+        for slot in pinned.iter().filter_map(|key| self.cache.find(key)).collect::<Vec<_>>() {
+            let learned = self.cache.get(slot).map_or(now, |entry| entry.learned());
+            self.note_pinned(slot, learned);
+        }
+    }
+
+    fn note_start(&mut self, learned: Moment, now: Moment) {
+        let newest = self.start.map_or(learned, |start| start.learned.max(learned));
+        self.start = Some(Start { learned: newest, at: now });
     }
 
     /// Names that other upstreams answer for than before are asked anew; the old answer stays for as long as those are silent,

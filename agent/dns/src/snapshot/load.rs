@@ -15,7 +15,7 @@ use super::{
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
 };
-use crate::{origin::Origin, resolver::Remembered};
+use crate::{origin::Origin, resolver::Remembered, side_by_side};
 
 /// What loading found.
 #[derive(Debug, Default)]
@@ -110,34 +110,59 @@ impl fmt::Display for FileReport {
 
 /// Where answers go that are loaded.
 pub trait Take {
-    /// Takes them all, `count` of them.
-    fn take_all(&mut self, count: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send));
+    /// Takes them all.
+    fn take_all(&mut self, answers: Answers<'_>);
 }
 
 impl<F: FnMut(&Remembered<'_>)> Take for F {
-    fn take_all(&mut self, _: usize, answers: &mut (dyn Iterator<Item = Remembered<'_>> + Send)) {
-        answers.for_each(|answer| self(&answer));
+    fn take_all(&mut self, answers: Answers<'_>) {
+        (0..answers.len()).filter_map(|place| answers.get(place)).for_each(|answer| self(&answer));
+    }
+}
+
+/// Answers that were read, the oldest first; of one question several, the youngest last.
+#[derive(Clone, Copy)]
+pub struct Answers<'a>(&'a [Dated<'a, 'a>]);
+
+impl Answers<'_> {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn get(&self, place: usize) -> Option<Remembered<'_>> {
+        self.0.get(place).map(|Dated { lapse, answer, .. }| Remembered {
+            message: answer.message,
+            dnssec_ok: answer.flags & FLAG_DO != 0,
+            checking_disabled: answer.flags & FLAG_CD != 0,
+            uses: answer.uses,
+            good_for: Duration::from_secs(answer.good_for_s.into()),
+            age: lapse.passed,
+            unseen: lapse.unseen,
+        })
     }
 }
 
 /// Reads both files of `dir` and hands each answer to `to`, the oldest first. Never fails: what cannot be read is in
 /// [`Loaded::reports`].
 pub fn load(dir: &Path, now: &Anchor, to: &mut dyn Take) -> Loaded {
+    let mut files = [(SNAPSHOT, Ok(Vec::new())), (LOG, Ok(Vec::new()))];
+    let size: u64 = files.iter().filter_map(|(file, _)| Some(fs::metadata(dir.join(file)).ok()?.len())).sum();
+    let threads = if size < WORTH_THREADS as u64 { 1 } else { side_by_side::threads() };
+    side_by_side::each(threads, &mut files, |(file, bytes)| *bytes = fs::read(dir.join(file)));
     let mut unreadable = Vec::new();
-    let mut bytes_of = |file: &'static str| {
-        let path = dir.join(file);
-        match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                if error.kind() != ErrorKind::NotFound {
-                    let trouble = Trouble::Unreadable(explained(&path, &error));
-                    unreadable.push(FileReport { file, trouble });
-                }
-                Vec::new()
+    let [snapshot, log] = files.map(|(file, bytes)| {
+        bytes.unwrap_or_else(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                let trouble = Trouble::Unreadable(explained(&dir.join(file), &error));
+                unreadable.push(FileReport { file, trouble });
             }
-        }
-    };
-    let (snapshot, log) = (bytes_of(SNAPSHOT), bytes_of(LOG));
+            Vec::new()
+        })
+    });
     let mut loaded = load_bytes(&snapshot, &log, now, to);
     loaded.unread.extend(unreadable.iter().map(|report| report.file));
     loaded.reports.extend(unreadable);
@@ -179,8 +204,9 @@ pub(super) fn explained(path: &Path, error: &io::Error) -> String {
 pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) -> Loaded {
     let mut loaded = Loaded::default();
     let mut book = Book::default();
-    book.read(SNAPSHOT, snapshot, &mut loaded);
-    loaded.log_len = book.read(LOG, log, &mut loaded);
+    let threads = if snapshot.len() + log.len() < WORTH_THREADS { 1 } else { side_by_side::threads() };
+    book.read(SNAPSHOT, snapshot, &mut loaded, threads);
+    loaded.log_len = book.read(LOG, log, &mut loaded, threads);
     loaded.salt = salt_of(log).or_else(|| salt_of(snapshot));
     let Book { answers, forgotten, stretches } = book;
     let mut ages = stretches.until(now);
@@ -197,20 +223,12 @@ pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) 
     dated.sort_by_key(|dated| Reverse(dated.lapse.passed));
     dated.retain(|dated| dated.lapse.passed <= TOO_OLD);
     loaded.answers = dated.len();
-    to.take_all(
-        dated.len(),
-        &mut dated.iter().map(|Dated { lapse, answer, .. }| Remembered {
-            message: answer.message,
-            dnssec_ok: answer.flags & FLAG_DO != 0,
-            checking_disabled: answer.flags & FLAG_CD != 0,
-            uses: answer.uses,
-            good_for: Duration::from_secs(answer.good_for_s.into()),
-            age: lapse.passed,
-            unseen: lapse.unseen,
-        }),
-    );
+    to.take_all(Answers(&dated));
     loaded
 }
+
+/// Bytes below which starting a thread takes longer than what it would do.
+const WORTH_THREADS: usize = 512 << 10;
 
 /// An answer with the time since it was learned.
 #[derive(Clone, Copy)]
@@ -250,18 +268,90 @@ pub(super) fn drop_forgotten(
 /// What is older serves nobody: the longest max_stale, and the longest TTL before it.
 pub(super) const TOO_OLD: Duration = Duration::from_hours(8 * 24);
 
+/// Answers in the pieces in which they were read: all of them are in memory once.
+#[derive(Default)]
+pub(super) struct Pieces<'a> {
+    pieces: Vec<Vec<Answer<'a>>>,
+    len: usize,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Answer<'a>> {
+        self.pieces.iter().flatten()
+    }
+
+    fn push(&mut self, answer: Answer<'a>) {
+        match self.pieces.last_mut() {
+            Some(piece) => piece.push(answer),
+            None => self.pieces.push(vec![answer]),
+        }
+        self.len += 1;
+    }
+
+    fn add_piece(&mut self, answers: Vec<Answer<'a>>) {
+        self.len += answers.len();
+        self.pieces.push(answers);
+    }
+}
+
 /// Records as read.
 #[derive(Default)]
 pub(super) struct Book<'a> {
-    pub(super) answers: Vec<Answer<'a>>,
+    pub(super) answers: Pieces<'a>,
     /// Each with the number of answers that were read before it.
     pub(super) forgotten: Vec<(usize, Forgotten<'a>)>,
     pub(super) stretches: Stretches,
 }
 
 impl<'a> Book<'a> {
+    fn add(&mut self, record: &Record<'a>) {
+        match *record {
+            Record::Anchor(anchor) => self.stretches.push(anchor),
+            Record::Answer(answer) => self.answers.push(answer),
+            Record::Forgotten(forgotten) => self.forgotten.push((self.answers.len(), forgotten)),
+        }
+    }
+
+    /// Reads as far as all is well, by several threads: what takes time is to check the sums.
+    fn read_pieces(&mut self, records: &mut Records<'a>, threads: usize) {
+        let mut pieces: Vec<_> = records.pieces().into_iter().map(|piece| (piece, None)).collect();
+        side_by_side::each(threads, &mut pieces, |(piece, found)| {
+            let mut answers = Vec::with_capacity(piece.len() / TYPICAL_RECORD);
+            // Each with the number of answers before it.
+            let mut others = Vec::new();
+            *found = records
+                .read_piece(piece, |record| match record {
+                    Record::Answer(answer) => answers.push(answer),
+                    other => others.push((answers.len(), other)),
+                })
+                .map(|()| (answers, others));
+        });
+        for (piece, found) in pieces {
+            let Some((answers, others)) = found else { return };
+            let before_piece = self.answers.len();
+            for (before, other) in others {
+                match other {
+                    Record::Forgotten(forgotten) => self.forgotten.push((before_piece + before, forgotten)),
+                    other => self.add(&other),
+                }
+            }
+            self.answers.add_piece(answers);
+            records.skip_piece(&piece);
+        }
+    }
+
     /// Reads one file; returns how many bytes of it are good to append to.
-    pub(super) fn read(&mut self, file: &'static str, bytes: &'a [u8], loaded: &mut Loaded) -> usize {
+    pub(super) fn read(
+        &mut self,
+        file: &'static str,
+        bytes: &'a [u8],
+        loaded: &mut Loaded,
+        threads: usize,
+    ) -> usize {
         let mut report = |trouble| loaded.reports.push(FileReport { file, trouble });
         let mut records = match Records::of(bytes) {
             Ok(records) => records,
@@ -275,13 +365,10 @@ impl<'a> Book<'a> {
                 return 0;
             }
         };
-        self.answers.reserve(bytes.len() / TYPICAL_RECORD);
+        self.read_pieces(&mut records, threads);
+        // What is behind the first flaw, if there is one.
         while let Some(record) = records.next() {
-            match record {
-                Record::Anchor(anchor) => self.stretches.push(anchor),
-                Record::Answer(answer) => self.answers.push(answer),
-                Record::Forgotten(forgotten) => self.forgotten.push((self.answers.len(), forgotten)),
-            }
+            self.add(&record);
         }
         let end = records.position();
         let torn = bytes.len() - end;

@@ -51,7 +51,7 @@ mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
-    load::{FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
+    load::{Answers, FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},
 };

@@ -130,6 +130,31 @@ fn a_byte_or_a_sector_damaged_anywhere_costs_what_stood_there_and_is_named() {
     }
 }
 
+/// Long files are read in pieces by several threads.
+#[test]
+fn a_long_file_is_read_in_order_and_damage_in_its_midst_costs_what_stood_there() {
+    let (whole, starts) = file(0..16_000, 0);
+    assert!(whole.len() > 700 << 10, "three pieces");
+    let expected = |lost: &[u16]| -> Vec<_> {
+        (0..16_000).filter(|number| !lost.contains(number)).map(message).collect()
+    };
+    let (messages, loaded) = read_both(&whole, &[]);
+    assert!(messages == expected(&[]), "all, in their order");
+    assert_eq!(words(&loaded), "");
+    let answers: Vec<_> = starts.iter().copied().filter(|&start| whole[start + 12] == 2).collect();
+    // In the first, the second and the last piece; a sum, a length, a mark.
+    for (lost, at) in [(5, 30), (7_000, 5), (7_001, 1), (15_999, 13)] {
+        let mut damaged = whole.clone();
+        damaged[answers[usize::from(lost)] + at] ^= 0x11;
+        let (messages, loaded) = read_both(&[], &damaged);
+        assert!(messages == expected(&[lost]), "{lost}: {} messages", messages.len());
+        let said = words(&loaded);
+        let torn = usize::from(lost) == answers.len() - 1;
+        let place = if torn { "half a write" } else { &format!("at {} (", answers[usize::from(lost)]) };
+        assert!(said.contains(place), "{place:?} in {said}");
+    }
+}
+
 #[test]
 fn damage_is_told_with_place_and_reason_healed_and_kept_aside() {
     let dir = TempDir::new().unwrap();

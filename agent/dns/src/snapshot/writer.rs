@@ -402,8 +402,8 @@ impl Files {
         let mut book = Book::default();
         // What is damaged was told when it was loaded.
         let mut told = Loaded::default();
-        book.read(SNAPSHOT, &snapshot, &mut told);
-        book.read(LOG, &log, &mut told);
+        book.read(SNAPSHOT, &snapshot, &mut told, 1);
+        book.read(LOG, &log, &mut told, 1);
         let anchors = book.stretches.all().to_vec();
         let chosen = choose(book, now, self.limits.bytes_max);
 
@@ -454,11 +454,13 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>> {
     let Book { answers, forgotten, stretches } = book;
     let mut ages = stretches.until(now);
-    // Backwards: of two of one age, the later in the file is the younger.
-    let newest_first = answers.iter().enumerate().rev();
-    let mut dated: Vec<_> = newest_first
+    let mut dated: Vec<_> = answers
+        .iter()
+        .enumerate()
         .filter_map(|(order, answer)| Some(Dated { lapse: ages.of(answer.boot, answer.at)?, order, answer }))
         .collect();
+    // Of two of one age, the later in the file is the younger.
+    dated.reverse();
     drop_forgotten(&mut dated, &forgotten, &mut ages);
     let mut dated: Vec<_> = dated.into_iter().map(|dated| (dated.lapse.passed, dated.answer)).collect();
     dated.retain(|(age, _)| *age <= TOO_OLD);
