@@ -1,7 +1,7 @@
 //! Bytes of entries, in places as long as they are: no allocator between us and a hundred thousand small blocks.
 //!
 //! An allocator adds eight bytes to each block, rounds it up to sixteen, and cannot give back a page on which one of them
-//! lives on. Here blocks of like length (steps of [`STEP`] bytes) share pieces of [`PIECE`]. A piece without blocks is given back:
+//! lives on. Here blocks of like length (steps of [`STEP`] bytes) share pieces of [`PIECE`] or [`SMALL`]. A piece without blocks is given back:
 //! what is evicted together came together, so a flood of names of one length leaves room for those of another. What is
 //! longer than [`SHORT_MAX`] is left to the allocator, for which it is long enough.
 
@@ -30,13 +30,18 @@ impl Block {
 const STEP: usize = 8;
 const KIND_BITS: u32 = 6;
 const SHORT_MAX: usize = STEP * ((1 << KIND_BITS) - 1);
-/// As many as [`Piece::free`] has bits.
-const PIECE: usize = u16::BITS as usize;
+/// Blocks of a piece at most: as many as [`Piece::free`] has bits.
+const PIECE: usize = u64::BITS as usize;
+/// Blocks of the first pieces of a kind, of which a cache with few names has one of nearly every kind …
+const SMALL: usize = 16;
+/// … and how many of them there are. Later ones are longer than whatever else is allocated while a query is on its way: what
+/// is gone in a moment leaves its place to its like, and not to a piece that stays.
+const SMALL_PIECES: usize = 32;
 
 /// Memory that a block of `len` bytes takes, with its share of what leads to it.
 pub(super) fn cost(len: usize) -> usize {
     // Lists may just have doubled; and the allocator's own with each piece.
-    const SHARE: usize = 2 * size_of::<Piece>() / PIECE + 1;
+    const SHARE: usize = 2 * size_of::<Piece>() / SMALL + 1;
     const LONG_SHARE: usize = 2 * size_of::<Box<[u8]>>() + 16;
     if kind_of(len) == LONG { len + LONG_SHARE } else { len.next_multiple_of(STEP) + SHARE }
 }
@@ -75,8 +80,8 @@ struct Short {
 struct Piece {
     /// Nothing of one that was given back.
     bytes: Box<[u8]>,
-    /// A bit for each place.
-    free: u16,
+    /// A bit for each place that there is.
+    free: u64,
     /// It is in [`Short::open`].
     listed: bool,
 }
@@ -103,9 +108,10 @@ impl Short {
             self.pieces.push(Piece::default());
             u32::try_from(self.pieces.len() - 1).unwrap_or(u32::MAX)
         });
+        let blocks = if self.pieces.len() - self.gone.len() <= SMALL_PIECES { SMALL } else { PIECE };
         let piece = &mut self.pieces[number as usize];
-        piece.bytes = vec![0; PIECE * len].into();
-        piece.free = !1;
+        piece.bytes = vec![0; blocks * len].into();
+        piece.free = all(blocks) & !1;
         self.list(number);
         number as usize * PIECE
     }
@@ -116,17 +122,23 @@ impl Short {
         }
     }
 
-    fn give_back(&mut self, place: usize) {
+    /// `len` is that of a block.
+    fn give_back(&mut self, place: usize, len: usize) {
         let Ok(number) = u32::try_from(place / PIECE) else { return };
         let Some(piece) = self.pieces.get_mut(number as usize) else { return };
         piece.free |= 1 << (place % PIECE);
-        if piece.free == u16::MAX {
+        if piece.free == all(piece.bytes.len() / len) {
             piece.bytes = Box::default();
             self.gone.push(number);
         } else {
             self.list(number);
         }
     }
+}
+
+/// As many bits.
+fn all(blocks: usize) -> u64 {
+    u64::MAX >> (PIECE - blocks.clamp(1, PIECE))
 }
 
 impl Blocks {
@@ -169,7 +181,7 @@ impl Blocks {
     pub(super) fn give_back(&mut self, block: Block) {
         if block.kind() != LONG {
             if let Some(short) = self.short.get_mut(block.kind() - 1) {
-                short.give_back(block.place());
+                short.give_back(block.place(), STEP * block.kind());
             }
         } else if let Some(long) = self.long.blocks.get_mut(block.place()) {
             *long = Box::default();
@@ -235,7 +247,7 @@ mod tests {
                 let live: usize = kept.iter().map(|(_, len)| len).sum();
                 // A piece of each of the kinds that are in use may be nearly empty.
                 assert!(
-                    blocks.allocated() <= live * 5 / 4 + 12 * PIECE * SHORT_MAX,
+                    blocks.allocated() <= live * 5 / 4 + 12 * SMALL * SHORT_MAX,
                     "{live}: {}",
                     blocks.allocated()
                 );

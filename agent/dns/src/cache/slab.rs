@@ -1,8 +1,23 @@
-//! A vector in small pieces: it grows without moving what it holds, and without ever being twice its size.
+//! A vector in pieces: it grows without moving what it holds, and without ever being twice its size.
+//!
+//! The first pieces are small, for a cache with few names; later ones are longer than whatever else is allocated while a query
+//! is on its way. What is gone in a moment then leaves its place to its like, and not to a piece that stays.
 
 use std::ops::{Index, IndexMut};
 
-const PIECE: u32 = 32;
+const SMALL: u32 = 32;
+const LARGE: u32 = 256;
+/// So many pieces are small.
+const SMALL_PIECES: u32 = 32;
+
+/// Piece, and place within it.
+fn parts(place: u32) -> (usize, usize) {
+    let (piece, offset) = match place.checked_sub(SMALL * SMALL_PIECES) {
+        None => (place / SMALL, place % SMALL),
+        Some(behind) => (SMALL_PIECES + behind / LARGE, behind % LARGE),
+    };
+    (piece as usize, offset as usize)
+}
 
 pub(super) struct Slab<T> {
     pieces: Vec<Box<[T]>>,
@@ -22,19 +37,23 @@ impl<T: Default> Slab<T> {
 
     /// Makes room for one more; returns its place.
     pub(super) fn grow(&mut self) -> u32 {
-        if self.len.is_multiple_of(PIECE) {
-            self.pieces.push((0..PIECE).map(|_| T::default()).collect());
+        let (piece, _) = parts(self.len);
+        if piece == self.pieces.len() {
+            let len = if self.pieces.len() < SMALL_PIECES as usize { SMALL } else { LARGE };
+            self.pieces.push((0..len).map(|_| T::default()).collect());
         }
         self.len += 1;
         self.len - 1
     }
 
     pub(super) fn get(&self, place: u32) -> Option<&T> {
-        self.pieces.get((place / PIECE) as usize)?.get((place % PIECE) as usize)
+        let (piece, offset) = parts(place);
+        self.pieces.get(piece)?.get(offset)
     }
 
     pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut T> {
-        self.pieces.get_mut((place / PIECE) as usize)?.get_mut((place % PIECE) as usize)
+        let (piece, offset) = parts(place);
+        self.pieces.get_mut(piece)?.get_mut(offset)
     }
 }
 
@@ -42,12 +61,31 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, place: u32) -> &T {
-        &self.pieces[(place / PIECE) as usize][(place % PIECE) as usize]
+        let (piece, offset) = parts(place);
+        &self.pieces[piece][offset]
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, place: u32) -> &mut T {
-        &mut self.pieces[(place / PIECE) as usize][(place % PIECE) as usize]
+        let (piece, offset) = parts(place);
+        &mut self.pieces[piece][offset]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_keeps_what_was_put_there() {
+        let mut slab = Slab::default();
+        for number in 0..5_000_u32 {
+            assert_eq!(slab.grow(), number);
+            slab[number] = number;
+        }
+        assert!((0..5_000).all(|number| slab[number] == number && slab.get(number) == Some(&number)));
+        let pieces = (SMALL_PIECES + (5_000 - SMALL * SMALL_PIECES).div_ceil(LARGE)) as usize;
+        assert_eq!((slab.len(), slab.pieces.len()), (5_000, pieces));
     }
 }
