@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io, iter,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
@@ -62,6 +62,8 @@ pub enum RunError {
 }
 
 const EVENTS_MAX: usize = 1_024;
+/// Events of one kind that share a turn of the loop, besides the first: timers, health and sending are then seen to once.
+const TURN_MAX: usize = 31;
 /// Who else waits in the kernel while we load the snapshot.
 const RECEIVE_BUFFER: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
@@ -291,8 +293,13 @@ impl Server {
                 asked = signals.next() => Woken::Asked(asked),
             };
             match woken {
-                Woken::Reply(reply) => self.on_reply(reply),
-                Woken::Event(event) => self.on_event(event),
+                Woken::Reply(reply) => self.on_replies(reply, &mut replies),
+                Woken::Event(event) => {
+                    self.on_event(event);
+                    for event in iter::from_fn(|| inbox.try_recv().ok()).take(TURN_MAX) {
+                        self.on_event(event);
+                    }
+                }
                 Woken::Time => {
                     alarm.rang();
                     self.resolver.on_wakeup(self.clock.now());
@@ -307,11 +314,15 @@ impl Server {
         }
     }
 
-    fn on_reply(&mut self, reply: Reply) {
-        let now = self.clock.now();
-        match reply.message {
-            Ok(message) => self.resolver.on_reply(reply.try_id, &message, now),
-            Err(error) => self.resolver.on_error(reply.try_id, error, now),
+    /// Takes a reply and those that came with it.
+    fn on_replies(&mut self, first: Reply, others: &mut mpsc::Receiver<Reply>) {
+        let mut now = self.clock.now();
+        for reply in iter::once(first).chain(iter::from_fn(|| others.try_recv().ok()).take(TURN_MAX)) {
+            now = self.clock.now();
+            match reply.message {
+                Ok(message) => self.resolver.on_reply(reply.try_id, &message, now),
+                Err(error) => self.resolver.on_error(reply.try_id, error, now),
+            }
         }
         // Evidence may call for a probe at once.
         self.resolver.on_wakeup(now);

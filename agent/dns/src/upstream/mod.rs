@@ -53,7 +53,8 @@ impl Upstreams {
             let exchange = async {
                 match send.transport {
                     Transport::Udp => datagram::exchange(&send, other_case).await,
-                    Transport::Tcp => sessions.exchange(&send).await,
+                    // In a box of its own: most tries are UDP, and their tasks need no room for hickory.
+                    Transport::Tcp => Box::pin(sessions.exchange(&send)).await,
                 }
             };
             let message = timeout(send.timeout, exchange).await.unwrap_or(Err(TryError::Timeout));
