@@ -10,6 +10,7 @@
 //! | `rate.rs`, `body.rs` | how often, how much, how slowly |
 //! | `failure.rs` | why not |
 //! | `tokens.rs` | `/v1/tokens` |
+//! | `backup.rs` | `/v1/backup` |
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,9 +23,10 @@ use axum::{
 use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 mod access;
+mod backup;
 mod body;
 mod failure;
 mod keyring;
@@ -61,13 +63,15 @@ const HISTORY_LIMIT_MAX: u32 = 10_000;
 pub(crate) struct Api {
     inputs: mpsc::Sender<Input>,
     archive: Arc<dyn Archive>,
+    /// One place: a copy takes the disk's time and room.
+    backup: Arc<Semaphore>,
 }
 
 /// Everything that is served, on the unix socket and over TCP alike.
 pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>, gate: Gate) -> Router {
     let all = routes(&Arc::new(gate)).router.fallback(nowhere);
     let all = all.layer(DefaultBodyLimit::disable()); // `Body` has its own
-    all.with_state(Api { inputs, archive })
+    all.with_state(Api { inputs, archive, backup: Arc::new(Semaphore::new(1)) })
 }
 
 /// The one table of who may ask what.
@@ -97,6 +101,7 @@ fn routes(gate: &Arc<Gate>) -> Routes {
         .delete("/v1/downtimes/{number}", Scope(Silence), cancel_downtime)
         .post("/v1/test-notify", Scope(Admin), test_notify)
         .get("/v1/audit", Scope(Admin), audit)
+        .post("/v1/backup", Scope(Admin), backup::back_up)
         .get("/v1/tokens", Scope(Admin), tokens::list)
         .post("/v1/tokens", Scope(Admin), tokens::create)
         .delete("/v1/tokens/{name}", Scope(Admin), tokens::revoke)

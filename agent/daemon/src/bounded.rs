@@ -1,10 +1,13 @@
 //! A listener that serves so many callers at once, each for so long: whoever may connect can make others wait, but cannot use
-//! up the daemon's descriptors or memory.
+//! up the daemon's descriptors or memory. A handler whose answer takes longer asks for the time ([`Life`]).
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -42,7 +45,8 @@ impl<L: Listener> Listener for Bounded<L> {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = self.listener.accept().await;
-        (Connection { stream, end: Box::pin(tokio::time::sleep(self.lives)), _place: place }, address)
+        let end = Box::pin(tokio::time::sleep(self.lives));
+        (Connection { stream, end, life: Life::default(), _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -54,12 +58,33 @@ impl<L: Listener> Listener for Bounded<L> {
 pub struct Connection<S> {
     stream: S,
     end: Pin<Box<Sleep>>,
+    life: Life,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Connection<S> {
     pub fn stream(&self) -> &S {
         &self.stream
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        self.life.clone()
+    }
+}
+
+/// The time of the connection that a request came by; an extension of the request.
+#[derive(Debug, Clone, Default)]
+pub struct Life(Arc<AtomicU64>);
+
+impl Life {
+    /// Gives it that much more than others have, in whole seconds.
+    pub fn prolong(&self, by: Duration) {
+        self.0.fetch_max(by.as_secs(), Relaxed);
+    }
+
+    /// What was asked for since the last look.
+    pub(crate) fn take(&self) -> Option<Duration> {
+        Some(self.0.swap(0, Relaxed)).filter(|&seconds| seconds > 0).map(Duration::from_secs)
     }
 }
 
@@ -69,8 +94,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.end.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        while self.end.as_mut().poll(cx).is_ready() {
+            let Some(more) = self.life.take() else {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            };
+            let end = self.end.deadline() + more;
+            self.end.as_mut().reset(end);
         }
         Pin::new(&mut self.stream).poll_read(cx, to)
     }

@@ -15,9 +15,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::http::{Method, Request, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -29,6 +29,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream, lookup_host},
+    task::AbortHandle,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -106,14 +107,39 @@ impl Client {
             }
             None => Vec::new(),
         };
-        let bytes = timeout(self.deadline, self.exchange(method, target, body))
-            .await
-            .map_err(|_| self.no_answer(format!("nothing within {:?}", self.deadline)))??;
+        let exchange = async {
+            let mut answer = self.exchange(method, target, body).await?;
+            answer.rest().await
+        };
+        let bytes = self.within(self.deadline, exchange).await?;
         let bytes = if bytes.is_empty() { Bytes::from_static(b"null") } else { bytes };
         serde_json::from_slice(&bytes).map_err(|error| self.no_answer(format!("unreadable answer: {error}")))
     }
 
-    async fn exchange(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Bytes, CallError> {
+    /// Asks for what is too long to hold: read with [`Answer::piece`], each of which comes within the deadline. Its head may
+    /// take as long as `patience`.
+    pub async fn open(
+        &self,
+        method: Method,
+        target: &str,
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Answer<'_>, CallError> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| self.no_answer(format!("unsendable: {error}")))?;
+        self.within(patience, self.exchange(method, target, body)).await
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let late = |_| self.no_answer(format!("nothing within {patience:?}"));
+        timeout(patience, work).await.map_err(late)?
+    }
+
+    async fn exchange(&self, method: Method, target: &str, body: Vec<u8>) -> Result<Answer<'_>, CallError> {
         let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
         let body = Full::new(Bytes::from(body));
         let unsendable = |error: axum::http::Error| self.no_answer(error.to_string());
@@ -142,28 +168,27 @@ impl Client {
         }
     }
 
-    async fn talk<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Bytes, CallError>
+    /// Brings an answer of 2xx, to be read, or what is said instead.
+    async fn talk<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Answer<'_>, CallError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.no_answer(error.to_string()))?;
-        let driver = tokio::spawn(connection);
+        let driver = Driver(tokio::spawn(connection).abort_handle());
         let reply = sender.send_request(request).await.map_err(|error| self.no_answer(error.to_string()))?;
-        let status = reply.status();
-        let retry_after = reply
-            .headers()
+        let (head, body) = reply.into_parts();
+        let mut answer = Answer { client: self, headers: head.headers, body, _driver: driver };
+        if head.status.is_success() {
+            return Ok(answer);
+        }
+        let retry_after = answer
+            .headers
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
-        let bytes = Limited::new(reply.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| self.no_answer(error.to_string()))?
-            .to_bytes();
-        driver.abort();
-        if status.is_success() { Ok(bytes) } else { Err(refused(status, retry_after, &bytes)) }
+        Err(refused(head.status, retry_after, &answer.rest().await?))
     }
 
     fn path(&self) -> String {
@@ -182,7 +207,49 @@ impl Client {
     }
 }
 
-/// The longest answer that is read: a long list of incidents, not a stream.
+/// An answer of which only the head is here.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    client: &'a Client,
+    pub headers: HeaderMap,
+    body: Incoming,
+    _driver: Driver,
+}
+
+impl Answer<'_> {
+    /// The next piece; `None` after the last. A body that is cut short is an error, if its length was announced.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, CallError> {
+        let client = self.client;
+        let next = async {
+            loop {
+                let Some(frame) = self.body.frame().await else { return Ok(None) };
+                let frame = frame.map_err(|error| client.no_answer(error.to_string()))?;
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        };
+        client.within(client.deadline, next).await
+    }
+
+    /// All that is still to come.
+    async fn rest(&mut self) -> Result<Bytes, CallError> {
+        let whole = Limited::new(&mut self.body, ANSWER_BYTES_MAX).collect().await;
+        Ok(whole.map_err(|error| self.client.no_answer(error.to_string()))?.to_bytes())
+    }
+}
+
+/// What moves the bytes of a connection; ends when dropped.
+#[derive(Debug)]
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The longest answer that is read into memory: a long list of incidents, not a stream.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> CallError {

@@ -5,7 +5,7 @@
 //! | [`Limits::connections`], [`Limits::of_one_address`] | descriptors and memory used up, by many or by one |
 //! | [`Limits::handshake`] | a handshake that never ends; each has a task of its own, so nobody waits for another's |
 //! | [`Limits::head`] | a request whose head comes byte by byte, and a kept connection that says nothing |
-//! | [`Limits::lives`] | a connection that is always busy: it is asked to end after the answer under way |
+//! | [`Limits::lives`] | a connection that is always busy: it is asked to end after the answer under way, which has a minute, or what its handler asked for ([`Life`]) |
 //!
 //! What a request's body may hold and who may ask what is for the router to say; it finds the caller's address with
 //! `ConnectInfo<SocketAddr>`.
@@ -30,7 +30,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
-use crate::identity::Identity;
+use crate::{bounded::Life, identity::Identity};
 
 /// How much of us callers may use.
 #[derive(Debug, Clone, Copy)]
@@ -126,8 +126,11 @@ async fn talk<S>(stream: S, address: SocketAddr, router: Router, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let life = Life::default();
+    let of_request = life.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
+        request.extensions_mut().insert(of_request.clone());
         router.clone().call(request)
     });
     let connection = http1::Builder::new()
@@ -141,7 +144,8 @@ where
         _ = &mut connection => return,
         () = sleep(limits.lives) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = timeout(LAST_WORDS, connection).await;
+    let asked_for = life.take().unwrap_or_default();
+    let _ = timeout(LAST_WORDS.max(asked_for), connection).await;
 }
 
 /// Who is here, by address.

@@ -10,11 +10,16 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::connect_info::Connected, serve::IncomingStream};
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request, connect_info::Connected},
+    middleware::map_request,
+    serve::IncomingStream,
+};
 use nix::unistd::{Uid, User};
 use tokio::net::UnixListener;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Life};
 pub use crate::http_client::{CallError, Client};
 
 /// Who is at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
@@ -34,14 +39,31 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
+/// A connection as it was accepted.
+#[derive(Debug, Clone)]
+struct Accepted {
+    peer: Peer,
+    life: Life,
+}
+
+impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Accepted {
     fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
-        match stream.io().stream().peer_cred() {
-            Ok(peer) => Self { uid: peer.uid(), pid: peer.pid() },
+        let peer = match stream.io().stream().peer_cred() {
+            Ok(peer) => Peer { uid: peer.uid(), pid: peer.pid() },
             // A peer that is gone already: nobody, who may do nothing.
-            Err(_) => Self { uid: u32::MAX, pid: None },
-        }
+            Err(_) => Peer { uid: u32::MAX, pid: None },
+        };
+        Self { peer, life: stream.io().life() }
     }
+}
+
+/// Says to the handlers who asks and how long there is, each by itself.
+async fn introduce(mut request: Request) -> Request {
+    if let Some(ConnectInfo(Accepted { peer, life })) = request.extensions_mut().remove() {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(life);
+    }
+    request
 }
 
 /// Binds `path` with `mode` (say `0o660`), replacing the socket of a daemon that is gone.
@@ -72,8 +94,12 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
 
 /// Serves `router` until the returned future is dropped or fails.
 pub async fn serve(listener: UnixListener, router: Router) -> io::Result<()> {
-    let bounded = Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES);
-    axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
+    serve_bounded(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), router).await
+}
+
+async fn serve_bounded(listener: Bounded<UnixListener>, router: Router) -> io::Result<()> {
+    let router = router.layer(map_request(introduce));
+    axum::serve(listener, router.into_make_service_with_connect_info::<Accepted>()).await
 }
 
 /// Callers served at once; more wait in the kernel's queue.
@@ -83,7 +109,7 @@ pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {
-    use axum::{Json, extract::ConnectInfo, http::StatusCode, routing::get};
+    use axum::{Extension, Json, http::StatusCode, routing::get};
     use tokio::net::UnixStream;
 
     use super::*;
@@ -114,9 +140,7 @@ mod tests {
         let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, CONNECTION_LIVES);
         let places = bounded.places();
         let router = Router::new().route("/", get(|| async { Json(1) }));
-        tokio::spawn(async move {
-            axum::serve(bounded, router.into_make_service_with_connect_info::<Peer>()).await
-        });
+        tokio::spawn(serve_bounded(bounded, router));
         let idle = [UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap()];
         let client = Client::new(&path, Duration::from_secs(30));
         let mut call = Box::pin(client.get::<u32>("/"));
@@ -125,6 +149,27 @@ mod tests {
         }
         drop(idle);
         assert_eq!(call.await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_longer_gets_the_time_that_its_handler_asks_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let lives = Duration::from_millis(100);
+        let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, lives);
+        let slow = || async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            Json(7)
+        };
+        let whole = move |Extension(life): Extension<Life>| {
+            life.prolong(Duration::from_secs(30));
+            slow()
+        };
+        let router = Router::new().route("/cut", get(slow)).route("/whole", get(whole));
+        tokio::spawn(serve_bounded(bounded, router));
+        let client = Client::new(&path, Duration::from_secs(30));
+        assert_eq!(client.get::<u32>("/whole").await.unwrap(), 7);
+        assert!(client.get::<u32>("/cut").await.is_err());
     }
 
     /// Lets everything else run once; true while the call has no answer.

@@ -126,6 +126,19 @@ fn answers_are_what_the_document_says() {
     holds("NewToken", shown(&token));
     let token = core.on_token(&token, Hash::of("x"), "eva", now).unwrap();
     holds("Token", shown(&token));
+    let backup = ctl::Backup {
+        taken_at: now,
+        bytes: 4_096,
+        sha256: "00".into(),
+        open_incidents: 1,
+        incidents: 1,
+        alerts: 2,
+        silences: 1,
+        store: "/s/alertd.db".into(),
+        warning: Some("the store fails".into()),
+    };
+    holds("Backup", shown(&backup));
+    holds("NewBackup", shown(&ctl::NewBackup {}));
     holds("TokenMade", shown(&ctl::TokenMade { token, secret: "dogwatch_".into() }));
     each("GettableAlert", shown(&core.alerts_v2(&[], None, now).alerts));
     let entries: Vec<_> = core

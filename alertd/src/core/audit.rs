@@ -16,6 +16,11 @@ impl Core {
         self.note_by(now, None, "refused", Reason::Refused, Some(author), asked);
     }
 
+    /// Somebody has a copy of all there is.
+    pub fn on_backed_up(&mut self, author: &str, what: &str, now: Timestamp) {
+        self.note_by(now, None, "backed_up", Reason::ByHand, Some(author), what);
+    }
+
     /// Whoever may signal alertd made it read its config.
     pub fn on_reloaded(&mut self, outcome: &str, now: Timestamp) {
         self.note_by(now, None, "reloaded", Reason::ByHand, Some("SIGHUP"), outcome);

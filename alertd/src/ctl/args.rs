@@ -65,7 +65,8 @@ Examples:
   alertctl config diff --config new.toml
   alertctl replay --since 24h --config new.toml
   alertctl downtime web1 --from 22:00 --until 02:00 --comment 'new kernel'
-  alertctl test-notify oncall";
+  alertctl test-notify oncall
+  alertctl backup /var/backups/alertd.db --force";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -119,6 +120,12 @@ pub enum Command {
     History(History),
     /// Show who did what, from where, and what was refused, newest first
     Audit(History),
+    /// Write a copy of alertd's store to a file while alertd runs
+    ///
+    /// Everything that is in it at one moment: incidents, acks, silences, downtimes, overrides, history, tokens (their hashes only),
+    /// checked and compared with its SHA-256. alertd makes the copy beside its store first and needs that much room there. FILE
+    /// is whole or not there: it is written as FILE.part. The answer says how to restore it. No config and no secret is in it.
+    Backup(Backup),
     /// Show who is on call, until when, who comes next, and when nobody is
     Oncall(OnCall),
     /// Put somebody else on call for a while; or list and end overrides
@@ -370,6 +377,16 @@ pub struct History {
 }
 
 #[derive(Debug, Args)]
+pub struct Backup {
+    /// Where to; - for stdout
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace FILE if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Replay {
     /// The other config; the drop-ins beside it are read too
     #[arg(long, value_name = "FILE")]
@@ -503,6 +520,7 @@ mod tests {
             ("config diff", "--config"),
             ("oncall --at yesterday", "is not a time"),
             ("history --limit many", "limit"),
+            ("backup", "FILE"),
             ("stauts", "status"),
         ] {
             let said = parse(line).unwrap_err().to_string();

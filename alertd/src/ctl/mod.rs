@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
 //! | `audit` | `audit` |
+//! | `backup`, `whole_file` | `backup`: a file that is whole or not there |
 //! | `config` | `config check`: alertd's own reading of its config |
 //! | `downtime` | `downtime` |
 //! | `health` | `health` |
@@ -40,6 +41,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub mod args;
 mod audit;
+mod backup;
 mod config;
 mod downtime;
 mod health;
@@ -52,6 +54,7 @@ mod show;
 mod token;
 mod way;
 mod when;
+mod whole_file;
 
 use args::{Cli, Command, ConfigCommand, RouteCommand, Silence, SilenceCommand};
 use paint::Paint;
@@ -167,6 +170,7 @@ async fn run(cli: Cli) -> Result<Answer, Failure> {
             let target = format!("/v1/history?since={since}&limit={}", history.limit);
             alertd.get(&target, |entries: &Vec<HistoryEntry>| show::history(entries, &view)).await
         }
+        Command::Backup(ask) => backup::back_up(&alertd, &ask, &view).await,
         Command::Audit(ask) => audit::audit(&alertd, ask, &view).await,
         Command::Oncall(ask) => oncall::ask(&alertd, &ask, &view).await,
         Command::Downtime(ask) => downtime::downtime(&alertd, ask, &view).await,

@@ -19,6 +19,8 @@ pub enum Access {
     Used(String),
     /// Who was refused what.
     Refused(String, String),
+    /// Who took a copy of all there is, and how large; answered with what is wrong with the store.
+    BackedUp(String, String, Answer<Option<String>>),
 }
 
 impl<D: Deliver> Engine<D> {
@@ -32,6 +34,10 @@ impl<D: Deliver> Engine<D> {
                 return Some(owed(answer, self.core.on_token_revoke(&name, &author, now)));
             }
             Access::Used(name) => self.core.on_token_used(&name, now),
+            Access::BackedUp(author, what, answer) => {
+                self.core.on_backed_up(&author, &what, now);
+                return Some(Box::new(|trouble| drop(answer.send(trouble.map(str::to_owned)))));
+            }
             Access::Refused(author, asked) => self.core.on_refused(&author, &asked, now),
         }
         None

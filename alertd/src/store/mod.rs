@@ -6,8 +6,10 @@
 use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Silence};
 use jiff::Timestamp;
 
+use self::backup::{Copy, Stop};
 use crate::core::{Change, Loaded};
 
+pub mod backup;
 mod check;
 pub mod sqlite;
 pub mod writer;
@@ -42,6 +44,9 @@ pub trait Store: Send + 'static {
 
 /// The reading side, for people's questions about what is over. Any thread; never blocks the writer.
 pub trait Archive: Send + Sync + 'static {
+    /// All of it, as it was at one moment. Takes as long as it is large.
+    fn copy(&self, now: Timestamp, stop: &Stop) -> Result<Copy, StoreError>;
+
     /// Newest first.
     fn history(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError>;
 

@@ -24,7 +24,11 @@ use rusqlite::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Archive, Store, StoreError, check};
+use super::{
+    Archive, Store, StoreError,
+    backup::{self, Copy, Stop},
+    check,
+};
 use crate::{
     alert::{Alert, AlertKey},
     core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
@@ -43,7 +47,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-tokens.sql"),
     include_str!("schema-audit.sql"),
 ];
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest memory of any rate limit that is worth replaying.
 const SPENT_MEMORY: Duration = Duration::from_hours(24);
 
@@ -67,6 +71,7 @@ impl Sqlite {
             StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set another state_dir"))
         })?;
         let path = state_dir.join("alertd.db");
+        backup::clear(&path);
         let (connection, notice) = match prepared(&path, instance) {
             Ok(connection) => (connection, None),
             Err(Trouble::Other(error)) => return Err(error),
@@ -117,7 +122,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> StoreError {
+pub(super) fn cannot(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
@@ -432,6 +437,10 @@ fn newest(
 }
 
 impl Archive for SqliteArchive {
+    fn copy(&self, now: Timestamp, stop: &Stop) -> Result<Copy, StoreError> {
+        Copy::make(&self.path, now, stop)
+    }
+
     fn history(&self, since: Option<Timestamp>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
         self.with(|connection| newest(connection, "", since, limit))
     }

@@ -25,6 +25,7 @@
 //! | `DELETE /v1/downtimes/{number}` | – | [`Downtime`], cancelled |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
 //! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` that somebody did, newest first |
+//! | `POST /v1/backup` | [`NewBackup`] | the file; [`Backup`] in the header [`BACKUP_HEADER`] |
 //! | `GET /v1/tokens` | – | `Vec<`[`Token`]`>` |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenMade`] |
 //! | `DELETE /v1/tokens/{name}` | – | [`Token`], revoked |
@@ -37,7 +38,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::State;
-pub use crate::token::{NewToken, Token, TokenMade};
+pub use crate::{
+    backup::{BACKUP_HEADER, Backup, NewBackup},
+    token::{NewToken, Token, TokenMade},
+};
 
 /// What came of alerts that were posted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@
 //! Nothing but serde lives here: no I/O, no clock, no defaults that differ between the two sides.
 
 pub mod agent;
+mod backup;
 pub mod ctl;
 mod digest;
 pub mod limits;

@@ -1,0 +1,169 @@
+//! A file that is whole or not there. It is written as `NAME.part` beside its place, for its owner only, and gets its name once
+//! all of it is on the disk.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
+    io::Errno,
+};
+
+/// One that is being written. Dropped before [`WholeFile::keep`], nothing of it stays.
+pub(super) struct WholeFile {
+    file: File,
+    part: PathBuf,
+    path: PathBuf,
+    force: bool,
+}
+
+impl WholeFile {
+    /// `force`: may replace a file. The error is for whoever named it.
+    pub(super) fn create(path: &Path, force: bool) -> Result<Self, String> {
+        let say = |words: &str| format!("{}: {words}", path.display());
+        let (Some(name), true) = (path.file_name(), path.symlink_metadata().is_err() || force) else {
+            return Err(say("is there already; name another file, or replace it with --force"));
+        };
+        // A device or a folder is not replaced by a file, even if asked for.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(say("is not a file"));
+        }
+        let mut part = name.to_owned();
+        part.push(".part");
+        let part = path.with_file_name(part);
+        let file = claim(&part).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => format!("{}: another alertctl writes it now", part.display()),
+            _ => format!("{}: {error}", part.display()),
+        })?;
+        Ok(Self { file, part, path: path.to_owned(), force })
+    }
+
+    pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), String> {
+        self.file.write_all(piece).map_err(|error| format!("{}: {error}", self.part.display()))
+    }
+
+    /// Makes it durable and gives it its name.
+    pub(super) fn keep(self) -> Result<(), String> {
+        let kept = self.file.sync_all().and_then(|()| self.name()).and_then(|()| self.sync_folder());
+        kept.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => format!("{}: has come to be meanwhile", self.path.display()),
+            _ => format!("{}: {error}", self.path.display()),
+        })
+    }
+
+    fn name(&self) -> io::Result<()> {
+        if self.force {
+            return fs::rename(&self.part, &self.path);
+        }
+        match renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
+            // Not every filesystem knows that flag (renameat2(2)).
+            Err(Errno::INVAL | Errno::NOSYS) if self.path.symlink_metadata().is_err() => {
+                fs::rename(&self.part, &self.path)
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for WholeFile {
+    fn drop(&mut self) {
+        // Gone already if it has its name.
+        let _ = fs::remove_file(&self.part);
+    }
+}
+
+/// A new file, locked. One that is there and not locked was left by an end in the middle, and goes.
+fn claim(part: &Path) -> io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+    let file = match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let left = OpenOptions::new()
+                .read(true)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+                .open(part)?;
+            if !left.metadata()?.is_file() {
+                return Err(error);
+            }
+            flock(&left, FlockOperation::NonBlockingLockExclusive)?;
+            fs::remove_file(part)?;
+            create()?
+        }
+        created => created?,
+    };
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        (dir, path)
+    }
+
+    fn refusal(path: &Path, force: bool) -> String {
+        WholeFile::create(path, force).err().unwrap()
+    }
+
+    #[test]
+    fn until_it_is_kept_there_is_no_file_and_afterwards_it_is_its_owners() {
+        let (dir, path) = folder();
+        let mut file = WholeFile::create(&path, false).unwrap();
+        file.write(b"all of it").unwrap();
+        assert!(!path.exists());
+        file.keep().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"all of it");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_ends_in_the_middle_leaves_nothing_that_looks_whole_and_stands_in_nobodys_way() {
+        let (dir, path) = folder();
+        let mut file = WholeFile::create(&path, false).unwrap();
+        file.write(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("b.db.part"), "of a killed one").unwrap();
+        let mut file = WholeFile::create(&path, false).unwrap();
+        assert!(refusal(&path, false).contains("another alertctl writes it now"));
+        file.write(b"whole").unwrap();
+        file.keep().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn nothing_is_replaced_unasked_and_never_what_is_no_file() {
+        let (dir, path) = folder();
+        fs::write(&path, "yesterday's").unwrap();
+        assert!(refusal(&path, false).contains("--force"));
+        let mut file = WholeFile::create(&path, true).unwrap();
+        file.write(b"today's").unwrap();
+        file.keep().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"today's");
+        assert!(refusal(dir.path(), true).contains("is not a file"));
+        assert!(refusal(Path::new("/dev/null"), true).contains("is not a file"));
+        assert!(refusal(&dir.path().join("none/b.db"), false).contains("No such file"));
+
+        let late = dir.path().join("late.db");
+        let file = WholeFile::create(&late, false).unwrap();
+        fs::write(&late, "somebody else's").unwrap();
+        assert!(file.keep().unwrap_err().contains("meanwhile"));
+        assert_eq!(fs::read(&late).unwrap(), b"somebody else's");
+    }
+}
