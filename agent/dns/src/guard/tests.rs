@@ -1,6 +1,6 @@
 //! Each rule as a timeline, its honest side beside it; and the promises for any order of events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -558,6 +558,8 @@ proptest! {
         let mut now = Moment::START;
         // Since when each name is held, and the place that it had before.
         let mut held: HashMap<usize, Moment> = HashMap::new();
+        // Those of them that are held because they moved.
+        let mut moved: HashSet<usize> = HashSet::new();
         let names: Vec<String> = (0..12).map(|n| format!("n{n}.{}.test", ["a", "b", "c"][n % 3])).collect();
         for step in steps {
             match step {
@@ -567,6 +569,11 @@ proptest! {
                     let reason = if nowhere { Reason::Nowhere } else { Reason::Gone };
                     let witnesses = if two { TWO } else { ALONE };
                     let cares = guard.rules().cares(reason);
+                    // The hold of a move ended while nobody asked: that it is gone is another doubt.
+                    if moved.contains(&name) && guard.hold(&key(&names[name]), now).is_none() {
+                        held.remove(&name);
+                    }
+                    moved.remove(&name);
                     if guard.on_gone(&key(&names[name]), known, reason, witnesses, now) {
                         prop_assert!(cares, "held though switched off");
                         let since = *held.entry(name).or_insert(now);
@@ -588,6 +595,7 @@ proptest! {
                     if guard.hold(&key(&names[name]), now).is_none() {
                         held.remove(&name);
                     }
+                    moved.insert(name);
                     if move_one(&mut guard, &names[name], (&from, &to), witnesses, now) {
                         prop_assert!(guard.rules().convergence);
                         let since = *held.entry(name).or_insert(now);
@@ -598,6 +606,7 @@ proptest! {
                     for old in guard.take_put_back() {
                         let name = names.iter().position(|name| *key(name) == *old.key).unwrap();
                         held.entry(name).or_insert(now);
+                        moved.insert(name);
                     }
                 }
                 Step::Ask(name) => {
