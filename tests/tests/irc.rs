@@ -53,6 +53,9 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
         (Some("ann (irc)"), Some("looking into it"))
     );
 
+    let audit = host.ask(&["audit"]);
+    let from = &audit.as_array().unwrap().iter().find(|entry| entry["kind"] == "acked").unwrap()["from"];
+    assert!(from.as_str().unwrap().starts_with("nick ann"), "{audit}");
     ann.say("!unack 1 cannot do it");
     ann.wait_to_hear("ann_: #1 is nobody's again");
     host.report("web1", "disk", State::Ok, 2).await;

@@ -111,6 +111,9 @@ async fn the_link_of_a_mail_shows_first_acknowledges_when_pressed_and_works_once
     assert_eq!(acked(&host), Value::Null);
     let why = words(&host.alertctl(&["why", "1"]));
     assert!(why.contains("ada@example.org (mail link)"), "{why}");
+    let audit = host.ask(&["audit"]);
+    let ack = audit.as_array().unwrap().iter().find(|entry| entry["kind"] == "acked").unwrap();
+    assert_eq!((&ack["author"], &ack["from"]), (&json!("ada@example.org (mail link)"), &json!("127.0.0.1")));
 
     host.report("web1", "disk", State::Ok, 2).await;
     wait_for("the recovery", || host.ask(&["status"])["incidents"] == json!([]));

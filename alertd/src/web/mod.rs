@@ -24,10 +24,11 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Path as Segment, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Path as Segment, State, connect_info::Connected},
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
+    serve::IncomingStream,
 };
 use dogwatch_daemon::bounded::Bounded;
 use dogwatch_wire::ctl;
@@ -209,19 +210,32 @@ async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) ->
         })
         .layer(DefaultBodyLimit::max(1_024))
         .with_state(site);
-    axum::serve(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), router).await
+    let service = router.into_make_service_with_connect_info::<Visitor>();
+    axum::serve(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), service).await
 }
 
-async fn ask(State(site): State<Site>, Segment(token): Segment<String>) -> Response {
-    site.handle(&token, false).await
+/// Where a browser's connection comes from: mostly the reverse proxy, for what that says of others anybody could say.
+#[derive(Debug, Clone, Copy)]
+struct Visitor(SocketAddr);
+
+impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, Bounded<TcpListener>>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
-async fn acknowledge(State(site): State<Site>, Segment(token): Segment<String>) -> Response {
-    site.handle(&token, true).await
+type Came = ConnectInfo<Visitor>;
+
+async fn ask(State(site): State<Site>, from: Came, Segment(token): Segment<String>) -> Response {
+    site.handle(&token, from, false).await
+}
+
+async fn acknowledge(State(site): State<Site>, from: Came, Segment(token): Segment<String>) -> Response {
+    site.handle(&token, from, true).await
 }
 
 impl Site {
-    async fn handle(&self, token: &str, press: bool) -> Response {
+    async fn handle(&self, token: &str, ConnectInfo(Visitor(from)): Came, press: bool) -> Response {
         let keys = match self.keys.lines() {
             Ok(keys) => keys,
             Err(error) => {
@@ -249,6 +263,7 @@ impl Site {
         let author = format!("{} (mail link)", link.who);
         let (reply, replied) = oneshot::channel();
         let input = Input::Link(link.incident, link.nonce, press.then_some(author), reply);
+        let input = Input::From(from.ip().to_string(), Box::new(input));
         let exchange = async {
             self.inputs.send(input).await.ok()?;
             replied.await.ok()

@@ -17,7 +17,11 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{clock, engine::Input, notify::tls};
+use crate::{
+    clock,
+    engine::Input,
+    notify::{tls, words},
+};
 
 /// A notification to say, and who wants to know what came of it.
 pub(super) struct Job {
@@ -144,8 +148,9 @@ impl Session<'_> {
                         let who = self.config.user(&nick, account.as_deref(), bot.knows_accounts());
                         let Ok(permit) = Arc::clone(&asking).try_acquire_owned() else { continue };
                         let (engine, answers) = (self.engine.clone(), answers.clone());
+                        let from = origin(&nick, account.as_deref(), &self.config.server);
                         tokio::spawn(async move {
-                            let said = obey(command, who, &engine).await;
+                            let said = obey(command, who, from, &engine).await;
                             let said = said.into_iter().map(|line| format!("{nick}: {line}")).collect();
                             let _ = answers.send(said).await;
                             drop(permit);
@@ -200,6 +205,7 @@ fn settle(
 async fn obey(
     command: Result<Command, String>,
     who: Result<String, String>,
+    from: String,
     engine: &mpsc::Sender<Input>,
 ) -> Vec<String> {
     let command = match command {
@@ -223,19 +229,32 @@ async fn obey(
         },
         Command::Ack { number, comment } => {
             let ack = ctl::Ack { comment, ..ctl::Ack::default() };
-            let outcome = ask(engine, |answer| Input::Ack(number, ack, author, answer)).await;
+            let outcome =
+                ask(engine, |answer| Input::From(from, Box::new(Input::Ack(number, ack, author, answer))))
+                    .await;
             vec![said(
                 outcome,
                 &format!("#{number} is yours; nobody else is woken. !unack {number} gives it back"),
             )]
         }
         Command::Unack { number, comment } => {
-            let outcome =
-                ask(engine, |answer| Input::Unack(number, ctl::Unack { comment }, author, answer)).await;
+            let unack = ctl::Unack { comment };
+            let outcome = ask(engine, |answer| {
+                Input::From(from, Box::new(Input::Unack(number, unack, author, answer)))
+            })
+            .await;
             vec![said(outcome, &format!("#{number} is nobody's again; the policy begins anew"))]
         }
     }
 }
+
+/// For the audit log: who the server says that spoke.
+fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
+    let account = account.map(|account| format!(", account {account}")).unwrap_or_default();
+    words::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
+}
+
+const ORIGIN_CHARS_MAX: usize = 120;
 
 fn said<T>(outcome: Result<Result<T, crate::core::Refused>, String>, good: &str) -> String {
     match outcome {
