@@ -106,6 +106,29 @@ mod tests {
         seconds.map(&mut ask).collect()
     }
 
+    /// docs/storms.md says so, for pagers that are sold by the minute.
+    #[test]
+    fn the_busiest_minute_holds_the_burst_and_one_for_every_interval() {
+        for (burst, every, most) in [(60, 1, 120), (10, 30, 12), (15, 20, 18)] {
+            let rate = Rate {
+                burst: NonZeroU32::new(burst).unwrap(),
+                every: Duration::from_secs(every),
+                reserve: 0,
+            };
+            let mut bucket = Bucket::new(rate);
+            let mut spent = Vec::new();
+            for second in 0..600 {
+                // Idle for a while in the middle, so that it fills up again.
+                while !(180..400).contains(&second) && bucket.look(true, at(second)).is_ok() {
+                    bucket.spend(at(second));
+                    spent.push(second);
+                }
+            }
+            let in_minute = |from: &i64| spent.iter().filter(|at| (*from..=from + 60).contains(at)).count();
+            assert_eq!(spent.iter().map(in_minute).max(), Some(most), "{rate:?}");
+        }
+    }
+
     #[test]
     fn a_burst_goes_at_once_and_then_one_in_each_interval() {
         assert_eq!(asked(&mut bucket(3, 0), false, 0..14), "!!!.!...!...!.");
