@@ -13,6 +13,7 @@
 //! nothing that hangs (a check, a disk, an alertd) stops the loop. Not done here: deciding whom to wake.
 
 pub mod api;
+mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -98,6 +99,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         host,
         config,
         agent_id,
+        changes: changes::Changes::watch(),
         store,
         found,
         runner: runner::Runner::new(reports_to),

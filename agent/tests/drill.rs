@@ -312,6 +312,7 @@ impl Agent {
                 next_within_s: 30,
                 version: "0".into(),
                 services: 1,
+                changes: Vec::new(),
             }),
             states: parcel.states.then(|| vec![report::service_state(about, announced, wall(0))]),
         }

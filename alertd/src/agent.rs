@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
+use dogwatch_wire::HostChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::moment::later;
+use crate::{lately::Lately, moment::later};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
@@ -26,6 +27,12 @@ pub struct Agent {
     /// When it was heard again after it had been silent.
     #[serde(default)]
     pub back_at: Option<Timestamp>,
+    /// What changed on its host.
+    #[serde(default, skip_serializing_if = "Lately::is_empty")]
+    pub lately: Lately,
+    /// What people did to its host, as it said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<HostChange>,
 }
 
 /// What to do with an event.
@@ -50,6 +57,8 @@ impl Agent {
             last_heard_at: now,
             silent: false,
             back_at: None,
+            lately: Lately::default(),
+            changes: Vec::new(),
         }
     }
 

@@ -15,7 +15,7 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{external::External, matcher::Labels, notify::NotifiedAlert};
+use crate::{external::External, lately::Happened, matcher::Labels, notify::NotifiedAlert};
 
 use key::ByKey;
 pub use key::{AlertKey, Keys};
@@ -94,6 +94,19 @@ impl Alert {
             (None, false) => self.state.name(),
         };
         format!("{state} {}/{}: {}", label("host"), label("service"), self.summary)
+    }
+
+    /// Its newest change.
+    pub fn to_happened(&self, now: Timestamp) -> Happened {
+        let state = match (self.resolved_at, self.claim()) {
+            (Some(_), _) if self.is_unwatched() => "no longer watched",
+            (_, Some(Claim::Flapping)) => "flapping",
+            (Some(_), _) => State::Ok.name(),
+            (None, _) => self.state.name(),
+        };
+        let at = if self.resolved_at.is_some() { now } else { self.since.min(now) };
+        let service = self.labels.get("service").cloned().unwrap_or_default();
+        Happened { at, service: Some(service), what: state.into() }
     }
 
     pub fn to_notified(&self) -> NotifiedAlert {
@@ -294,7 +307,7 @@ fn cut_pairs(labels: Labels) -> Labels {
 }
 
 /// At most `max` bytes of `text`, whole characters, `…` where something is missing.
-fn cut(text: String, max: usize) -> String {
+pub(crate) fn cut(text: String, max: usize) -> String {
     if text.len() <= max {
         return text;
     }

@@ -27,6 +27,7 @@ pub mod external;
 pub mod health;
 pub mod incident;
 pub mod inhibit;
+pub mod lately;
 pub mod matcher;
 pub mod metrics;
 pub mod moment;

@@ -63,7 +63,10 @@ pub enum RowState {
     Leased {
         until: Timestamp,
     },
+    /// Taken by somebody who passes it on: a mail relay, a provider.
     Accepted,
+    /// Taken where it ends: in the mailbox, the channel, the program.
+    Delivered,
     Failed,
     Superseded,
     /// Said by the digest with this `seq`; settled when that is.
@@ -73,11 +76,17 @@ pub enum RowState {
 }
 
 impl RowState {
+    /// The receiver has it.
+    pub fn is_taken(self) -> bool {
+        matches!(self, Self::Accepted | Self::Delivered)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Queued { .. } => "queued",
             Self::Leased { .. } => "leased",
             Self::Accepted => "accepted",
+            Self::Delivered => "delivered",
             Self::Failed => "failed",
             Self::Superseded => "superseded",
             Self::Digested { .. } => "digested",

@@ -171,6 +171,7 @@ impl World {
                 next_within_s: u32::MAX,
                 version: String::new(),
                 services: 0,
+                changes: Vec::new(),
             }),
             states: None,
         };

@@ -180,7 +180,7 @@ async fn the_caller_is_known_and_everything_said_is_in_the_history() {
     assert!(!me.is_empty());
     let tested: ctl::TestResult =
         alertd.client.post("/v1/test-notify", &json!({"receiver": "local"})).await.expect("it is there");
-    assert_eq!(tested.notification.state, "accepted", "{tested:?}");
+    assert_eq!(tested.notification.state, "delivered", "{tested:?}");
     let _: BatchReply = alertd.client.post("/v1/agent/batch", &batch(2, "OK")).await.expect("it is right");
     let why: ctl::Why = alertd.client.get("/v1/incidents/1/why").await.expect("it was there");
     let kinds: Vec<_> = why.decisions.iter().map(|entry| entry.kind.as_str()).collect();

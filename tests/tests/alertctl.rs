@@ -59,7 +59,7 @@ fn what_is_right_is_done_and_can_be_undone() {
     let mut host = Host::new();
     host.start_alertd("");
     let tested = host.ask(&["test-notify", "local"]);
-    assert_eq!(tested["notification"]["state"], "accepted");
+    assert_eq!(tested["notification"]["state"], "delivered");
     assert!(host.maildir("alertd/mail")[0].contains("Subject: [test] dogwatch test message to local"));
 
     let dry = host.ask(&["silence", "host=web1", "--for", "2h", "--comment", "swap", "--dry-run"]);

@@ -29,7 +29,7 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     ann.wait_to_hear("[#1] CRITICAL web1/disk: disk is CRITICAL");
     ann.wait_to_hear("https://wiki.example/disk · !ack 1 COMMENT");
     wait_for("the server's word for it", || {
-        host.ask(&["why", "1"])["notifications"][0]["state"] == "accepted"
+        host.ask(&["why", "1"])["notifications"][0]["state"] == "delivered"
     });
 
     eve.say("!ack 1 me");
@@ -93,13 +93,13 @@ async fn the_bot_comes_back_after_the_server_and_what_was_said_meanwhile_arrives
     server.kill();
     host.report("web1", "disk", State::Critical, 1).await;
     wait_for("a try that failed", || host.log("alertd").contains("retrying"));
-    assert_ne!(host.ask(&["why", "1"])["notifications"][0]["state"], "accepted");
+    assert_ne!(host.ask(&["why", "1"])["notifications"][0]["state"], "delivered");
     // The same ports again, plain and TLS.
     let server = server.start_again(host.folder());
     let ann = Person::join(server.port, "ann_", "#ops");
     ann.wait_to_hear("[#1] CRITICAL web1/disk: disk is CRITICAL");
     wait_for("the server's word for it", || {
-        host.ask(&["why", "1"])["notifications"][0]["state"] == "accepted"
+        host.ask(&["why", "1"])["notifications"][0]["state"] == "delivered"
     });
 }
 

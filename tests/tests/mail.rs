@@ -133,5 +133,6 @@ fn notification() -> Notification {
         summary: None,
         ack: None,
         note: None,
+        lately: Vec::new(),
     }
 }

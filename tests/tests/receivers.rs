@@ -45,10 +45,12 @@ async fn chat_and_phone_are_told_and_a_busy_server_is_asked_again_when_it_said()
     wait_for("both to be told", || chat.taken().len() == 1 && phone.taken().len() == 1);
     let said = chat.taken()[0].json();
     assert_eq!(said["text"], "[#1] CRITICAL web1/disk: disk is CRITICAL");
-    wait_for("alertd to know", || host.ask(&["why", "1"])["notifications"][0]["state"] == "accepted");
+    wait_for("alertd to know", || host.ask(&["why", "1"])["notifications"][0]["state"] == "delivered");
     let why = host.ask(&["why", "1"]);
     let told = &why["notifications"][0];
     assert_eq!((&told["receiver"], &told["attempts"]), (&json!("chat"), &json!(2)));
+    // The ntfy server has it; whether the phone does, nobody says.
+    assert_eq!(why["notifications"][1]["state"], "accepted");
     let waited =
         why["decisions"].as_array().unwrap().iter().find(|entry| entry["kind"] == "retrying").unwrap();
     // What is asked is a least; up to two seconds of jitter come on top.
@@ -69,6 +71,20 @@ async fn chat_and_phone_are_told_and_a_busy_server_is_asked_again_when_it_said()
     assert!(titles[1].as_str().unwrap().contains("acknowledged by root: web1/disk"), "{titles:?}");
     assert_eq!(titles[2], "[#1] OK web1/disk: disk is OK");
     assert!(host.alertctl(&["test-notify", "phone"]).status.success());
+}
+
+#[tokio::test]
+async fn a_webhook_that_only_queues_has_accepted_and_one_that_is_done_has_delivered() {
+    let hook = HttpServer::start(|_| Ok(String::new()));
+    let mut host = Host::new();
+    host.start_alertd(&routed("hook", &format!("[receiver.hook.webhook]\nurl = \"{}/\"\n", hook.url)));
+    hook.answer_next(1, 202, "");
+    let state = |host: &Host, at: usize| host.ask(&["why", "1"])["notifications"][at]["state"].clone();
+    host.report("web1", "disk", State::Critical, 1).await;
+    wait_for("the problem", || state(&host, 0) == "accepted");
+    host.report("web1", "disk", State::Ok, 2).await;
+    wait_for("the recovery", || state(&host, 1) == "delivered");
+    assert_eq!(hook.taken().len() + hook.requests().iter().filter(|one| one.status == 202).count(), 2);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::Ask,
+    changes::Changes,
     clock::Clock,
     config::Config,
     metrics,
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     host: Host,
     config: Config,
     agent_id: String,
+    /// What was done to this host.
+    changes: Changes,
     started_at: Timestamp,
     schedule: Schedule,
     services: BTreeMap<Arc<str>, Watched>,
@@ -95,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) host: Host,
     pub(crate) config: Config,
     pub(crate) agent_id: String,
+    pub(crate) changes: Changes,
     pub(crate) store: Store,
     pub(crate) found: Found,
     pub(crate) runner: Runner,
@@ -103,7 +107,8 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { clock, config_path, host, config, agent_id, store, found, runner, answers } = parts;
+        let Parts { clock, config_path, host, config, agent_id, changes, store, found, runner, answers } =
+            parts;
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
@@ -126,6 +131,7 @@ impl Engine {
             config_path,
             host,
             agent_id,
+            changes,
             config,
         };
         engine.restore(found.state, now);

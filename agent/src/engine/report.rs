@@ -35,6 +35,7 @@ impl Engine {
             next_within_s: u32::try_from(self.config.alertd.heartbeat.as_secs()).unwrap_or(u32::MAX).max(1),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             services: u32::try_from(self.services.len()).unwrap_or(u32::MAX),
+            changes: self.changes.known(),
         });
         Batch {
             protocol: PROTOCOL,

@@ -65,14 +65,15 @@ impl Core {
     }
 
     fn on_accepted(&mut self, seq: u64, accepted: Accepted, now: Timestamp) {
-        let Some(mut row) = self.outbox.settle(seq, RowState::Accepted, now) else { return };
+        let state = if accepted.delivered { RowState::Delivered } else { RowState::Accepted };
+        let Some(mut row) = self.outbox.settle(seq, state, now) else { return };
         self.last_accepted_at = Some(now);
         row.provider_id = accepted.provider_id;
         self.on_template(&row, accepted.template_failed, now);
         row.last_error = None;
         self.on_receiver_works(&row.notification.receiver.clone(), now);
         let text = format!("{} by {}", row.notification.id, row.notification.receiver);
-        self.note(now, number_of(&row), "accepted", Reason::Accepted, &text);
+        self.note(now, number_of(&row), state.name(), Reason::Accepted, &text);
         for said in self.outbox.take_digested(seq) {
             if let Some(said) = self.outbox.settle(said, RowState::Digested { into: seq }, now) {
                 self.enter_ledger(&said, now);

@@ -69,6 +69,7 @@ impl Core {
             summary: Some(Box::new(summary)),
             ack: None,
             note: None,
+            lately: Vec::new(),
         };
         let text = format!(
             "{} to {receiver} speaks for {} notifications, held by {}",

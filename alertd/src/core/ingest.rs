@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use dogwatch_wire::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, ctl, limits,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
 };
 use jiff::Timestamp;
 
 use super::{Core, view::view_alert};
 use crate::{
     agent::{Agent, Place},
-    alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX},
+    alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{Cause, GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
@@ -140,7 +140,15 @@ impl Core {
         if self.quiet.remove(&quiet) {
             self.quiet.insert((agent.silent_at(), id.to_owned()));
         }
-        before != (agent.version.clone(), agent.services, agent.next_within_s)
+        let changes = heartbeat.changes.iter().take(limits::CHANGES_MAX);
+        let cut = |change: &HostChange| HostChange {
+            what: cut(change.what.clone(), limits::CHANGE_BYTES_MAX),
+            ..*change
+        };
+        let changes: Vec<_> = changes.map(cut).collect();
+        let done_to_host = agent.changes != changes;
+        agent.changes = changes;
+        done_to_host || before != (agent.version.clone(), agent.services, agent.next_within_s)
     }
 
     fn on_heard(&mut self, id: &str, now: Timestamp) {
@@ -246,6 +254,9 @@ impl Core {
             return;
         }
         self.dirty.alerts.insert(key.clone());
+        if change != Move::Reworded {
+            self.remember(key, now);
+        }
         self.update_inhibitor(key);
         self.begin_flexible(key, now);
         let numbers = if change == Move::Fired { self.join(key, now) } else { self.numbers_of(key) };
@@ -271,6 +282,14 @@ impl Core {
     pub(super) fn forget(&mut self, key: &AlertKey) {
         self.dirty.alerts.remove(key);
         self.dirty.gone_alerts.extend(self.alerts.forget(key));
+    }
+
+    /// For messages about other services of the same host.
+    fn remember(&mut self, key: &AlertKey, now: Timestamp) {
+        let Some(agent) = self.agents.get_mut(&key.agent) else { return };
+        let Some(alert) = self.alerts.get(key) else { return };
+        agent.lately.note(alert.to_happened(now));
+        self.dirty.agents.insert(key.agent.clone());
     }
 
     fn on_member_moved(&mut self, number: u64, change: Move, now: Timestamp) {

@@ -199,6 +199,7 @@ impl Core {
             summary: None,
             ack: None,
             note: None,
+            lately: Vec::new(),
         };
         self.note_by(now, None, "notified", Reason::Test, Some(author), &format!("a test to {receiver}"));
         self.outbox.insert(Row::new(seq, notification, Says::default()));

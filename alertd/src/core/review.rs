@@ -13,6 +13,7 @@ use crate::{
     ack::Ack,
     alert::{Alert, AlertKey},
     incident::{Cause, Incident},
+    lately::Happened,
     moment::later,
     notify::{Kind, Notification, NotifiedAlert},
     outbox::{Row, RowState},
@@ -286,6 +287,22 @@ impl Core {
         self.push_noted(incident, receiver, kind, reason, says, None, now);
     }
 
+    /// What else changed lately on the host that all of `keys` are of, if they are of one.
+    fn changed_beside<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a AlertKey> + Clone,
+        now: Timestamp,
+    ) -> Vec<Happened> {
+        let Some(first) = keys.clone().next() else { return Vec::new() };
+        if keys.clone().any(|key| key.agent != first.agent) {
+            return Vec::new();
+        }
+        let Some(agent) = self.agents.get(&first.agent) else { return Vec::new() };
+        let services: BTreeSet<_> =
+            keys.filter_map(|key| self.alerts.get(key)?.labels.get("service")).map(String::as_str).collect();
+        agent.lately.beside(|service| services.contains(service), &agent.changes, now)
+    }
+
     /// [`Self::push`] with a sentence of its own.
     #[expect(clippy::too_many_arguments, reason = "one notification, each a part of it")]
     pub(super) fn push_noted(
@@ -307,6 +324,7 @@ impl Core {
         firing.sort_by_key(|(claim, alert)| (std::cmp::Reverse(*claim), alert.since));
         let firing = firing.into_iter().map(|(_, alert)| alert).collect();
         let resolved = says.resolved.iter().filter_map(words).collect();
+        let lately = self.changed_beside(named.keys().chain(&says.resolved), now);
         let seq = self.next_outbox_seq();
         let notification = Notification {
             id: self.notification_id(seq),
@@ -323,6 +341,7 @@ impl Core {
             summary: None,
             ack: incident.ack.as_ref().map(Ack::to_info),
             note: note.map(str::to_owned),
+            lately,
         };
         self.dirty.history.push(dogwatch_wire::ctl::HistoryEntry {
             at: now,

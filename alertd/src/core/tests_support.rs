@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition, ctl};
+use dogwatch_wire::{
+    Batch, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition, ctl,
+};
 use jiff::Timestamp;
 
 use super::{Core, Lease, Rules};
@@ -30,6 +32,7 @@ pub(crate) fn notification(created_at: Timestamp) -> Notification {
         summary: None,
         ack: None,
         note: None,
+        lately: Vec::new(),
     }
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct Host {
     spool: Vec<Event>,
     last_seq: u64,
     pub(crate) quiet: bool,
+    /// What was done to it.
+    pub(crate) changes: Vec<HostChange>,
     wants_states: bool,
     /// Other than `id-` and the name.
     agent: Option<String>,
@@ -180,6 +185,7 @@ impl World {
                     next_within_s: 60,
                     version: "1".into(),
                     services: 1,
+                    changes: host.changes.clone(),
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
             };

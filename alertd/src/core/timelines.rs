@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dogwatch_wire::HostChange;
+
 use super::{
     Refused,
     tests_support::{World, play},
@@ -64,6 +66,46 @@ fn a_policy_repeats_as_often_as_it_says() {
     let mail = "P . . . . . . . M . . . . . . . . . . . R";
     let page = ". . . . . P . . . . . . . M . . . . . . R";
     play(&repeating, MINUTE, &[("web1/disk", disk)], &[("mail", mail), ("pager", page)]);
+}
+
+#[test]
+fn a_page_says_what_else_changed_on_its_host_lately() {
+    let config = ONE_STEP.replacen("[[route]]", "[[route]]\n    group_by = [\"host\", \"service\"]", 1);
+    let load = "C O . . . . .";
+    let ntp = ". . W . . . .";
+    let disk = ". . . . C . .";
+    let other = ". . . C . . .";
+    let mail = "P R P P P . .";
+    let inputs = [("web1/load", load), ("web1/ntp", ntp), ("web1/disk", disk), ("web2/disk", other)];
+    let mut world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
+    let said = |world: &World| -> Vec<String> {
+        let heard = world.heard.last().unwrap();
+        let lately = heard.notification.lately.iter();
+        lately.map(|one| format!("{} {}", one.service.as_deref().unwrap_or("host"), one.what)).collect()
+    };
+    assert_eq!(said(&world), ["ntp WARNING", "load OK", "load CRITICAL"]);
+    // It outlives a restart, and what is an hour old is not news.
+    world.restart();
+    let wait = |world: &mut World, minutes: u32| {
+        for _ in 0..minutes {
+            world.pass(MINUTE);
+            world.agents_send(None);
+        }
+    };
+    wait(&mut world, 30);
+    world.report("web1", "swap", 'C');
+    world.agents_send(None);
+    assert_eq!(said(&world), ["disk CRITICAL", "ntp WARNING", "load OK"]);
+    let what = "1 package upgraded: exim4".into();
+    world.hosts.get_mut("web1").unwrap().changes = vec![HostChange { at: world.now, what }];
+    wait(&mut world, 61);
+    world.report("web1", "mail", 'C');
+    world.agents_send(None);
+    assert_eq!(said(&world), ["host 1 package upgraded: exim4"]);
+    wait(&mut world, 24 * 60);
+    world.report("web1", "clock", 'C');
+    world.agents_send(None);
+    assert_eq!(said(&world), Vec::<String>::new());
 }
 
 #[test]

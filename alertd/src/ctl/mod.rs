@@ -230,7 +230,7 @@ async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> R
     alertd.client = alertd.client.patient(TEST_DEADLINE);
     let mut accepted = false;
     let shown = |result: &TestResult| {
-        accepted = result.notification.state == "accepted";
+        accepted = matches!(&*result.notification.state, "accepted" | "delivered");
         show::tested(&result.notification, view)
     };
     let mut answer = alertd.post("/v1/test-notify", &ctl::TestNotify { receiver }, shown).await?;

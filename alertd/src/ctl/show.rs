@@ -313,7 +313,7 @@ fn entry_line(entry: &HistoryEntry, view: &View) -> String {
 /// `03:12:31  oncall: problem accepted at 03:12:32 after 2 tries, "queued as 17" [first_notification]`.
 fn told_line(told: &NotificationInfo, view: &View) -> String {
     let colour = match told.state.as_str() {
-        "accepted" => Colour::Green,
+        "accepted" | "delivered" => Colour::Green,
         "failed" => Colour::Red,
         _ => Colour::Yellow,
     };

@@ -117,6 +117,7 @@ impl Running {
             next_within_s: 60,
             version: "1".into(),
             services: 1,
+            changes: Vec::new(),
         };
         let event = Event {
             seq: 1,

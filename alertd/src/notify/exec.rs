@@ -11,7 +11,7 @@
 //!
 //! | end | meaning |
 //! | --- | --- |
-//! | 0 | accepted |
+//! | 0 | delivered |
 //! | 75 (`EX_TEMPFAIL`, sysexits.h) | try again |
 //! | killed by a signal, deadline passed | try again |
 //! | any other | refused for good; its first words are the reason |
@@ -142,7 +142,7 @@ impl Exec {
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let retry = |reason: String| Err(DeliveryError::Retry { after: None, reason });
         match ended {
-            Ok(Ended::Itself(status)) if status.success() => Ok(Accepted::default()),
+            Ok(Ended::Itself(status)) if status.success() => Ok(Accepted::delivered()),
             Ok(Ended::Itself(status)) => match (status.code(), status.signal()) {
                 (Some(EX_TEMPFAIL), _) => retry(format!("{program} asks to try again (exit 75){said}")),
                 (Some(code), _) => {

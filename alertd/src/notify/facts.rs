@@ -31,10 +31,13 @@ pub(super) fn rows(alert: &NotifiedAlert, told: &Notification, sender: &Sender) 
     rows
 }
 
-/// Who is on it, how to ack, where the story is, why the reader is told.
+/// What else changed on the host, who is on it, how to ack, where the story is, why the reader is told.
 pub(super) fn how_on(told: &Notification, sender: &Sender) -> Vec<(&'static str, String)> {
     let number = told.incident;
     let mut foot = Vec::new();
+    if !told.lately.is_empty() {
+        foot.push(("lately", words::lately(told, &sender.zone)));
+    }
     if let Some(ack) = &told.ack {
         let at = words::clock_time(ack.at, &sender.zone);
         let comment = words::line(&ack.comment, 300);

@@ -301,6 +301,7 @@ mod tests {
              \x20   /var 96% of 20 GiB\n\
              \x20   / 40% of 10 GiB\n\
              \n\
+             lately load OK 02:14, booted 01:58\n\
              ack    alertctl ack 4711   (on mon1)\n\
              why    alertctl why 4711\n\
              sent   first message about this to you (group_wait_over)\n"

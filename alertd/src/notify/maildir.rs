@@ -54,7 +54,7 @@ impl Maildir {
         let file = name.clone();
         let written = tokio::task::spawn_blocking(move || deliver(&path, &file, &bytes)).await;
         match written {
-            Ok(Ok(())) => Ok(Accepted { provider_id: Some(name), ..Accepted::default() }),
+            Ok(Ok(())) => Ok(Accepted { provider_id: Some(name), ..Accepted::delivered() }),
             // A full disk and a wrong mode both heal without us; the operator reads the words meanwhile.
             Ok(Err(error)) => Err(retry(format!("cannot write to {}: {error}", self.path.display()))),
             Err(error) => Err(retry(format!("the writer of {} died: {error}", self.path.display()))),

@@ -29,7 +29,7 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::storm::Group;
+use crate::{lately::Happened, storm::Group};
 
 mod delivered;
 pub mod email;
@@ -92,6 +92,9 @@ pub struct Notification {
     /// A sentence about why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What else changed on the host lately, the newest first; of alerts of one host only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lately: Vec<Happened>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -158,10 +161,19 @@ pub struct DigestLine {
 /// The receiver took it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
+    /// Nobody passes it on further: it is in the mailbox, in the channel, with the program.
+    pub delivered: bool,
     /// What the receiver called it, if it said: an SMTP queue id, a PagerDuty dedup key.
     pub provider_id: Option<String>,
     /// Its own words could not be said; the built-in ones were.
     pub template_failed: Option<String>,
+}
+
+impl Accepted {
+    /// Taken by whom it was for.
+    pub fn delivered() -> Self {
+        Self { delivered: true, ..Self::default() }
+    }
 }
 
 /// Why a receiver did not take a notification, by what to do about it.

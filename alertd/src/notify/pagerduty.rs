@@ -271,6 +271,9 @@ fn details(told: &Notification, sender: &Sender, detail: Detail) -> serde_json::
         details["ack"] = format!("alertctl ack {} (on {})", told.incident, sender.host).into();
         details["why"] = format!("alertctl why {}", told.incident).into();
     }
+    if !told.lately.is_empty() {
+        details["lately"] = words::lately(told, &sender.zone).into();
+    }
     if !matches!(detail, Detail::None) {
         details["firing"] = alerts(&told.firing);
         details["resolved"] = alerts(&told.resolved);
@@ -340,6 +343,7 @@ mod tests {
                         "resolved_count": 0,
                         "ack": "alertctl ack 4711 (on mon1)",
                         "why": "alertctl why 4711",
+                        "lately": "load OK 02:14, booted 01:58",
                         "firing": [{
                             "name": "web1/disk",
                             "state": "CRITICAL",

@@ -95,7 +95,7 @@ impl Slack {
             DeliveryError::Rejected { reason: format!("cannot write the message: {error}") }
         })?;
         let answer = http.post(&to, &[], body, deadline).await?;
-        if answer.status.is_success() { Ok(Accepted::default()) } else { Err(answer.into_error(&to)) }
+        if answer.status.is_success() { Ok(Accepted::delivered()) } else { Err(answer.into_error(&to)) }
     }
 
     fn endpoint(&self) -> Result<Endpoint, String> {

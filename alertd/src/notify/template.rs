@@ -23,6 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{DigestLine, Kind, Notification, NotifiedAlert, perfdata, receiver::Sender, webhook, words};
+use crate::lately::Happened;
 
 /// `[receiver.NAME.template]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -183,6 +184,7 @@ fn context(told: &Notification, sender: &Sender) -> Result<Value, String> {
     let number = told.incident;
     let how = if number > 0 { format!("alertctl ack {number} (on {})", sender.host) } else { String::new() };
     body["how_to_ack"] = how.into();
+    body["lately_text"] = words::lately(told, &sender.zone).into();
     Ok(body)
 }
 
@@ -227,6 +229,7 @@ pub(super) fn samples() -> Vec<Notification> {
     let bare = alert("web2", &[], "");
     let ack = AckInfo { author: "ann".into(), comment: "on it".into(), at, sticky: false, expires_at: None };
     let line = DigestLine { incident: 17, kind: Kind::Problem, title: "CRITICAL web1/disk".into(), at };
+    let happened = Happened { at, service: Some("load".into()), what: "OK".into() };
     let kinds = [
         Kind::Problem,
         Kind::Update,
@@ -261,6 +264,7 @@ pub(super) fn samples() -> Vec<Notification> {
             summary: None,
             ack: (kind == Kind::Acknowledged).then(|| ack.clone()),
             note: None,
+            lately: if kind == Kind::Problem { vec![happened.clone()] } else { Vec::new() },
         }
     };
     kinds.into_iter().map(sample).collect()

@@ -17,7 +17,10 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::{State, ctl::AckInfo};
-use hyper::header::{AUTHORIZATION, HeaderName};
+use hyper::{
+    StatusCode,
+    header::{AUTHORIZATION, HeaderName},
+};
 use jiff::Timestamp;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
@@ -30,7 +33,7 @@ use super::{
     secret::SecretFile,
     words,
 };
-use crate::clock;
+use crate::{clock, lately::Happened};
 
 /// `[receiver.NAME.webhook]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,7 +86,12 @@ impl Webhook {
             headers.push((AUTHORIZATION, format!("Bearer {}", token.read().map_err(rejected)?)));
         }
         let answer = http.post(&self.to, &headers, body, deadline).await?;
-        if answer.status.is_success() { Ok(Accepted::default()) } else { Err(answer.into_error(&self.to)) }
+        match answer.status {
+            // RFC 9110 section 15.3.3: not acted upon yet.
+            StatusCode::ACCEPTED => Ok(Accepted::default()),
+            status if status.is_success() => Ok(Accepted::delivered()),
+            _ => Err(answer.into_error(&self.to)),
+        }
     }
 }
 
@@ -106,6 +114,7 @@ struct Body<'a> {
     digest: Vec<BodyDigestLine<'a>>,
     digest_summary: Option<&'a Digest>,
     ack: &'a Option<AckInfo>,
+    lately: &'a [Happened],
     sent_by: &'a str,
 }
 
@@ -148,6 +157,7 @@ pub(super) fn body(told: &Notification, sender: &Sender) -> Result<Vec<u8>, Deli
         digest: told.digest.iter().map(BodyDigestLine::of).collect(),
         digest_summary: told.summary.as_deref(),
         ack: &told.ack,
+        lately: &told.lately,
         sent_by: &sender.host,
     };
     serde_json::to_vec(&body)
@@ -230,6 +240,10 @@ mod tests {
                 "digest": [],
                 "digest_summary": null,
                 "ack": null,
+                "lately": [
+                    {"at": "2026-11-21T02:14:00Z", "service": "load", "what": "OK"},
+                    {"at": "2026-11-21T01:58:00Z", "service": null, "what": "booted"},
+                ],
                 "sent_by": "mon1",
             })
         );

@@ -9,6 +9,7 @@ use dogwatch_wire::State;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Kind, Notification, NotifiedAlert, held};
+use crate::lately::Happened;
 
 /// Alerts of one incident that are written out; the rest is counted.
 pub const ALERTS_MAX: usize = 25;
@@ -221,6 +222,16 @@ pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
 }
 
+/// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is within the last day, so no day is said.
+pub fn lately(told: &Notification, zone: &TimeZone) -> String {
+    let one = |one: &Happened| {
+        let at = one.at.to_zoned(zone.clone()).strftime("%H:%M");
+        let service = one.service.as_ref().map(|service| format!("{} ", line(service, 80)));
+        format!("{}{} {at}", service.unwrap_or_default(), line(&one.what, 160))
+    };
+    told.lately.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
 pub fn age(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs().max(0);
@@ -350,6 +361,13 @@ pub(super) mod tests {
             summary: None,
             ack: None,
             note: None,
+            lately: [(Some("load"), "OK", "02:14"), (None, "booted", "01:58")]
+                .map(|(service, what, at)| Happened {
+                    at: format!("2026-11-21T{at}:00Z").parse().unwrap(),
+                    service: service.map(str::to_owned),
+                    what: what.into(),
+                })
+                .into(),
         }
     }
 }

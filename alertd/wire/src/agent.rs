@@ -126,4 +126,15 @@ pub struct Heartbeat {
     pub version: String,
     /// Number of services watched.
     pub services: u32,
+    /// What people changed on the host in the last day, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<HostChange>,
+}
+
+/// Something that was done to a host: it booted, packages were upgraded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostChange {
+    pub at: Timestamp,
+    /// A few words: `booted`.
+    pub what: String,
 }

@@ -223,7 +223,7 @@ pub struct NotificationInfo {
     pub receiver: String,
     pub kind: String,
     pub reason: String,
-    /// `queued`, `leased`, `accepted`, `failed`, `superseded` or `digested`.
+    /// `queued`, `leased`, `accepted` (by who passes it on), `delivered`, `failed`, `superseded` or `digested`.
     pub state: String,
     pub created_at: Timestamp,
     pub attempts: u32,

@@ -25,7 +25,9 @@ mod digest;
 pub mod limits;
 mod token;
 
-pub use agent::{Batch, BatchReply, Event, EventKind, Heartbeat, ServiceState, State, Transition};
+pub use agent::{
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, State, Transition,
+};
 pub use digest::digest;
 use serde::{Deserialize, Serialize};
 

@@ -12,5 +12,9 @@ pub const SUMMARY_BYTES_MAX: usize = 1_024;
 pub const DETAIL_BYTES_MAX: usize = 8 * 1_024;
 /// Labels on one event.
 pub const LABELS_MAX: usize = 32;
+/// Changes of a host in one [`crate::Heartbeat`]; more are not looked at.
+pub const CHANGES_MAX: usize = 5;
+/// Bytes of one of them; longer ones are cut.
+pub const CHANGE_BYTES_MAX: usize = 256;
 /// Alerts that may be asked about at once: where they would go.
 pub const ROUTED_MAX: usize = 500;

@@ -5,8 +5,8 @@
 use std::{fmt::Debug, fs, path::PathBuf};
 
 use dogwatch_wire::{
-    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
-    digest,
+    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State,
+    Transition, digest,
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -22,15 +22,17 @@ fn a_batch_with_every_kind_of_event() {
     let events = [transition, flapping, removed].into_iter().zip(17..);
     let batch = Batch {
         events: events.map(|(kind, seq)| Event { seq, at: at(1_700_000_060), kind }).collect(),
-        heartbeat: Some(Heartbeat {
-            digest: digest([("disk", State::Critical, false), ("web", State::Warning, true)]),
-            next_within_s: 30,
-            version: "0.1.0".into(),
-            services: 6,
-        }),
+        heartbeat: Some(heartbeat()),
         ..empty()
     };
     golden("batch-1", &batch);
+}
+
+#[test]
+fn a_heartbeat_with_what_was_done_to_the_host() {
+    let change = |seconds, what: &str| HostChange { at: at(seconds), what: what.into() };
+    let changes = vec![change(1_700_000_020, "booted"), change(1_700_000_010, "1 package upgraded: curl")];
+    golden("batch-changes-1", &Batch { heartbeat: Some(Heartbeat { changes, ..heartbeat() }), ..empty() });
 }
 
 #[test]
@@ -78,6 +80,16 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, messa
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(format!("{}/tests/golden/{name}.json", env!("CARGO_MANIFEST_DIR")))
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        digest: digest([("disk", State::Critical, false), ("web", State::Warning, true)]),
+        next_within_s: 30,
+        version: "0.1.0".into(),
+        services: 6,
+        changes: Vec::new(),
+    }
 }
 
 fn empty() -> Batch {

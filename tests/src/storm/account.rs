@@ -54,15 +54,15 @@ impl Ledger {
         let mut owed: BTreeMap<(&str, &AlertKey), i32> = BTreeMap::new();
         for row in self.rows.values() {
             let told = match row.state {
-                RowState::Accepted => true,
+                RowState::Accepted | RowState::Delivered => true,
                 RowState::Digested { into } => {
-                    self.rows.get(&into).is_some_and(|row| row.state == RowState::Accepted)
+                    self.rows.get(&into).is_some_and(|row| row.state.is_taken())
                 }
                 _ => false,
             };
             for (key, _) in &row.says.firing {
                 match row.state {
-                    RowState::Accepted => drop(alone.insert(key)),
+                    RowState::Accepted | RowState::Delivered => drop(alone.insert(key)),
                     RowState::Digested { into } if told => {
                         digested.entry(key).and_modify(|first| *first = into.min(*first)).or_insert(into);
                     }

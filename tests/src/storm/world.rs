@@ -234,6 +234,7 @@ impl World {
                 next_within_s,
                 version: "1".into(),
                 services: 3,
+                changes: Vec::new(),
             }),
             states: None,
         };

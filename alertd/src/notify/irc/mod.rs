@@ -232,7 +232,7 @@ impl Irc {
         };
         let server = &self.config.server;
         match tokio::time::timeout(deadline, exchange).await {
-            Ok(Some(Ok(()))) => Ok(Accepted::default()),
+            Ok(Some(Ok(()))) => Ok(Accepted::delivered()),
             Ok(Some(Err(reason))) => Err(retry(format!("{server}: {reason}"))),
             Ok(None) => Err(retry(format!("the connection to {server} is closed"))),
             Err(_) => Err(retry(format!("{server} did not take it within {deadline:?}"))),
