@@ -55,6 +55,15 @@ impl Downtime {
         (began && now < until).then_some(until)
     }
 
+    /// As it was then: a flexible one that a later problem put in effect was waiting.
+    pub fn as_before(&self, now: Timestamp) -> Self {
+        let mut before = self.clone();
+        if let Shape::Flexible { began_at, .. } = &mut before.shape {
+            *began_at = began_at.filter(|at| *at < now);
+        }
+        before
+    }
+
     /// After this it is history.
     pub fn over_at(&self) -> Timestamp {
         match self.shape {

@@ -1,4 +1,4 @@
-//! What another config would have sent: recorded transitions, acks, silences and overrides, fed through a core of its own in
+//! What another config would have sent: recorded transitions, acks, silences, downtimes and overrides, fed through a core of its own in
 //! virtual time. Pure.
 //!
 //! Every receiver takes everything at once. What a config decides about words, times, people and rates is as alertd would do
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::{
     core::{Core, Loaded, OverrideByHand, Rules},
+    downtime::Downtime,
     notify::{Accepted, Kind},
     reason::Reason,
     silence::Silence,
@@ -29,6 +30,7 @@ pub struct Story {
     /// Transitions, acks and unacks with their details, ascending.
     pub entries: Vec<HistoryEntry>,
     pub silences: Vec<Silence>,
+    pub downtimes: Vec<Downtime>,
     pub overrides: Vec<OverrideByHand>,
 }
 
@@ -40,6 +42,7 @@ const EPOCH: &str = "replay";
 pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
     let loaded = Loaded {
         silences: story.silences.clone(),
+        downtimes: story.downtimes.iter().map(|one| one.as_before(story.from)).collect(),
         overrides: story.overrides.clone(),
         instance: EPOCH.into(),
         ..Loaded::default()
@@ -243,10 +246,11 @@ mod tests {
     "#;
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// A problem before the story, one that comes, is acked and goes; a silenced one.
+    /// A problem before the story, one that comes, is acked and goes; a silenced one; one in a flexible downtime.
     fn story() -> (Story, Vec<(String, String)>) {
         let mut real = Real::new(OLD, 1);
         real.report("web1", "disk", 'W');
+        real.report("db2", "load", 'O');
         real.agents_send(None);
         let (from, before) = (later(real.now, MINUTE), real.heard.len());
         real.pass(MINUTE);
@@ -256,13 +260,22 @@ mod tests {
             ..ctl::NewSilence::default()
         };
         real.core.on_silence(&mute, "eva", real.now).unwrap();
+        let work = ctl::NewDowntime {
+            host: "db2".into(),
+            duration_s: 3_600,
+            flexible_s: Some(150),
+            ..ctl::NewDowntime::default()
+        };
+        real.core.on_downtime(&work, "eva", real.now).unwrap();
         let steps = [
             ("web1", "disk", 'C'),
             ("web2", "swap", 'C'),
             ("db1", "load", 'C'),
+            ("db2", "load", 'C'),
             ("web2", "swap", 'C'),
             ("web1", "disk", 'O'),
             ("web2", "swap", 'O'),
+            ("web2", "load", 'W'),
         ];
         for (at, (host, service, letter)) in steps.into_iter().enumerate() {
             real.report(host, service, letter);
@@ -288,6 +301,7 @@ mod tests {
                 .filter(|entry| entry.detail.is_some() && entry.at >= from)
                 .collect(),
             silences: real.store.silences.values().cloned().collect(),
+            downtimes: real.store.downtimes.values().cloned().collect(),
             ..Story::default()
         };
         (story, heard.collect())
@@ -310,7 +324,7 @@ mod tests {
             .replace("[[route]]", "[[route]]\nmatch = [\"service=swap\"]\nreceiver = \"pager\"\n[[route]]");
         let pages =
             sent(&nothing_but_disks, &story).into_iter().filter(|(receiver, _)| receiver == "pager").count();
-        assert_eq!(pages, heard.len() - 2, "all but the two words of the disk");
+        assert_eq!(pages, heard.len() - 4, "all but the two words of the disk and one of each load");
     }
 
     #[test]

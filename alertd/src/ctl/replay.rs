@@ -52,6 +52,7 @@ pub(super) async fn ask(
         story.entries.extend(page.entries);
         sent.extend(page.sent);
         story.silences.extend(page.silences.iter().filter_map(|one| serde_json::from_str(one).ok()));
+        story.downtimes.extend(page.downtimes.iter().filter_map(|one| serde_json::from_str(one).ok()));
         story.overrides.extend(page.overrides.iter().filter_map(|one| serde_json::from_str(one).ok()));
         let Some(next) = page.more_after else { break };
         after = next;

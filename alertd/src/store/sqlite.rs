@@ -487,6 +487,7 @@ impl Archive for SqliteArchive {
                 let since = micros(since);
                 let ended = |table| format!("SELECT body FROM {table} WHERE ends_us > {since} ORDER BY number");
                 page.silences = rows(connection, &ended("silence"), |_, body| Ok(body.to_owned()))?;
+                page.downtimes = rows(connection, &ended("downtime"), |_, body| Ok(body.to_owned()))?;
                 page.overrides = rows(connection, &ended("override"), |_, body| Ok(body.to_owned()))?;
                 let sql = format!("SELECT body FROM outbox WHERE state IN ('accepted', 'delivered') AND first_try_us >= {since} ORDER BY seq");
                 page.sent = rows(connection, &sql, |_, body| Ok(sent(from_json(body)?)))?;

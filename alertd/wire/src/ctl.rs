@@ -545,8 +545,11 @@ pub struct Recorded {
     pub more_after: Option<u64>,
     /// What was sent and taken, oldest first; with the first page.
     pub sent: Vec<Sent>,
-    /// JSON of the silences and overrides by hand that were not over at the beginning, as the store has them; with the first page.
+    /// JSON of the silences, downtimes and overrides by hand that were not over at the beginning, as the store has them; with the
+    /// first page.
     pub silences: Vec<String>,
+    #[serde(default)]
+    pub downtimes: Vec<String>,
     pub overrides: Vec<String>,
 }
 
