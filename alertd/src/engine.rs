@@ -212,7 +212,7 @@ impl<D: Deliver> Engine<D> {
         }
         if now >= self.next_gauges || later(now, GAUGES_INTERVAL) < self.next_gauges {
             self.next_gauges = later(now, GAUGES_INTERVAL);
-            metrics::state(self.core.sizes(), &self.core.outbox_status());
+            metrics::state(self.core.sizes(now), &self.core.outbox_status());
             metrics::findings(self.core.findings());
         }
         systemd::alive();
@@ -429,6 +429,10 @@ impl<D: Deliver> Engine<D> {
             }
             Input::Link(number, nonce, None, answer) => {
                 drop(answer.send(self.core.link(number, &nonce, now)));
+                None
+            }
+            Input::ToldOpen(receiver, answer) => {
+                drop(answer.send(self.core.told_open(&receiver, now)));
                 None
             }
             Input::Silences(answer) => {

@@ -18,6 +18,8 @@ const ACKED: &str = "alertd_incidents_acked";
 const AGENTS: &str = "alertd_agents";
 const SILENT: &str = "alertd_agents_silent";
 const SILENCES: &str = "alertd_silences_active";
+const DOWNTIMES: &str = "alertd_downtimes_active";
+const WITHHELD: &str = "alertd_alerts_withheld";
 const FAILING: &str = "alertd_receivers_failing";
 const OUTBOX: &str = "alertd_outbox_notifications";
 const HELD: &str = "alertd_outbox_held_notifications";
@@ -45,6 +47,8 @@ pub fn describe(version: &'static str) {
     describe_gauge!(AGENTS, "Agents that ever reported.");
     describe_gauge!(SILENT, "Agents whose heartbeat is overdue.");
     describe_gauge!(SILENCES, "Silences in force.");
+    describe_gauge!(DOWNTIMES, "Downtimes in effect.");
+    describe_gauge!(WITHHELD, "Alerts that fire and are told to nobody now, by reason.");
     describe_gauge!(FAILING, "Receivers whose last attempt failed.");
     describe_gauge!(OUTBOX, "Unsettled notifications by state.");
     describe_gauge!(HELD, "Queued notifications that wait for a rate limit.");
@@ -86,9 +90,13 @@ pub fn state(sizes: Sizes, outbox: &OutboxStatus) {
         (AGENTS, sizes.agents),
         (SILENT, sizes.silent),
         (SILENCES, sizes.silences),
+        (DOWNTIMES, sizes.downtimes),
         (FAILING, sizes.failing),
     ] {
         gauge!(name).set(value as f64);
+    }
+    for (why, count) in sizes.withheld {
+        gauge!(WITHHELD, "reason" => why.reason().name()).set(count as f64);
     }
     gauge!(OUTBOX, "state" => "queued").set(outbox.queued as f64);
     gauge!(HELD).set(outbox.held as f64);

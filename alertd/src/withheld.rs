@@ -31,6 +31,16 @@ pub enum Why {
 }
 
 impl Why {
+    pub const ALL: [Self; 7] = [
+        Self::Downtime,
+        Self::HostDown,
+        Self::Dependency,
+        Self::Inhibited,
+        Self::Silenced,
+        Self::Muted,
+        Self::Settling,
+    ];
+
     pub fn reason(self) -> Reason {
         match self {
             Self::Downtime => Reason::Downtime,

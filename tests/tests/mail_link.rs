@@ -36,9 +36,13 @@ fn request(port: u16, method: &str, path: &str) -> Page {
 
 /// The link in a mail's plain text, as the mail program puts it together (quoted-printable, RFC 2045 §6.7).
 fn link(mail: &Mail) -> String {
+    link_to(mail, "ack").unwrap_or_else(|| panic!("no link in\n{}", mail.text))
+}
+
+fn link_to(mail: &Mail, what: &str) -> Option<String> {
     let text = mail.text.replace("=\n", "").replace("=3D", "=");
-    let at = text.find("https://alerts.example.org/ack/").unwrap_or_else(|| panic!("no link in\n{text}"));
-    text[at..].split(|c: char| c.is_whitespace() || c == '"').next().unwrap().to_owned()
+    let at = text.find(&format!("https://alerts.example.org/{what}/"))?;
+    Some(text[at..].split(|c: char| c.is_whitespace() || c == '"').next().unwrap().to_owned())
 }
 
 fn config(smtp: u16, web: u16) -> String {
@@ -119,6 +123,47 @@ async fn the_link_of_a_mail_shows_first_acknowledges_when_pressed_and_works_once
     wait_for("the recovery", || host.ask(&["status"])["incidents"] == json!([]));
     let page = request(web, "GET", &path);
     assert!(page.status == 410 && page.body.contains("It is over"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn the_link_of_a_digest_lists_what_is_open_and_leads_to_each() {
+    let mut host = Host::new();
+    let Some(mails) = MailServer::start(host.folder()) else { return };
+    let web = free_port();
+    let rate = "[receiver.ops]\nrate = { burst = 1, every = \"2s\" }\n[receiver.ops.email]";
+    host.start_alertd(&config(mails.port, web).replace("[receiver.ops.email]", rate));
+    for name in ["web1", "web2", "web3"] {
+        host.report(name, "disk", State::Critical, 1).await;
+    }
+    wait_for("the digest", || mails.mails().iter().any(|mail| link_to(mail, "open").is_some()));
+    let digest = mails.mails().into_iter().find(|mail| link_to(mail, "open").is_some()).unwrap();
+    assert!(digest.text.contains("Show what is open on a phone:"), "{}", digest.text);
+    let link = link_to(&digest, "open").unwrap();
+    let path = link.strip_prefix("https://alerts.example.org").unwrap().to_owned();
+    wait_for("all to be told", || request(web, "GET", &path).body.contains("3 open, 0 acknowledged"));
+    let page = request(web, "GET", &path);
+    assert!(page.head.contains("cache-control: no-store"), "{}", page.head);
+    // One of them is taken, from the list.
+    let rows: Vec<_> = page.body.lines().filter(|line| line.contains("<li>")).collect();
+    let row = rows.iter().find(|row| row.contains("web2/disk")).unwrap();
+    let ack = row.split('"').nth(1).unwrap().strip_prefix("..").unwrap();
+    assert_eq!(request(web, "GET", ack).status, 200);
+    let pressed = request(web, "POST", ack);
+    assert!(pressed.status == 200 && pressed.body.contains("is yours"), "{}", pressed.body);
+    let page = request(web, "GET", &path);
+    let rows: Vec<_> = page.body.lines().filter(|line| line.contains("<li>")).collect();
+    assert!(page.body.contains("3 open, 1 acknowledged"), "{}", page.body);
+    assert!(rows[2].contains("web2/disk") && rows[2].contains("ada@example.org (mail link) is on it"), "{rows:?}");
+    // A changed link is not one, and an ack's link no list.
+    let mut forged = path.clone();
+    forged.replace_range("/open/6".len() - 1.."/open/6".len(), "7");
+    for wrong in [forged, ack.replace("/ack/", "/open/"), path.replace("/open/", "/ack/")] {
+        assert_eq!(request(web, "GET", &wrong).status, 404, "{wrong}");
+    }
+    for name in ["web1", "web2", "web3"] {
+        host.report(name, "disk", State::Ok, 2).await;
+    }
+    wait_for("the end", || request(web, "GET", &path).body.contains("Nothing is open"));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::fs;
 
 use dogwatch_tests::{
     host::{Host, words},
+    http,
     process::wait_for,
 };
 use serde_json::{Value, json};
@@ -52,6 +53,11 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
     let status = words(&host.alertctl(&["status"]));
     assert!(status.contains("1 downtime in effect:") && status.contains("ticket 88"), "{status}");
     assert_eq!((withheld(&host), mails(&host)), (json!("downtime"), 4));
+    for metric in ["alertd_downtimes_active 1", "alertd_alerts_withheld{reason=\"downtime\"} 1"] {
+        wait_for(metric, || {
+            http::get(host.alertd_metrics, "/metrics").is_some_and(|(_, page)| page.contains(metric))
+        });
+    }
     assert_eq!(host.ask(&["downtime", "cancel", "1"])["state"], "over");
     wait_for("word of its end", || mails(&host) == 5);
     assert!(mail_text(&host).contains("downtime_ended"), "{}", mail_text(&host));

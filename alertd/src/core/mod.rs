@@ -100,7 +100,7 @@ pub use people::Refused;
 pub(crate) use review::kind_name;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub(crate) use view::title_of;
-pub use view::{Sizes, notification_info};
+pub use view::{Sizes, ToldOpen, notification_info};
 
 use auditor::Auditor;
 use suppress::Unheard;

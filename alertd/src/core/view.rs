@@ -1,6 +1,7 @@
 //! What people see: domain → wire.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use super::{Core, Finding};
 use crate::{
     ack::Ack,
     alert::{Alert, AlertKey, Claim},
+    downtime::Downtime,
     health::Vitals,
     incident::{Incident, counts},
     moment::between,
@@ -20,7 +22,7 @@ use crate::{
         words::{name_of, plural},
     },
     outbox::{Row, RowState},
-    withheld::Withheld,
+    withheld::{Why, Withheld},
 };
 
 impl Core {
@@ -28,7 +30,7 @@ impl Core {
     pub fn status(&self, version: &str, mut warnings: Vec<String>, now: Timestamp) -> ctl::Status {
         let open = self.incidents.values().filter(|incident| incident.resolved_at.is_none());
         let mut incidents: Vec<_> = open.map(|incident| self.view_incident(incident, now)).collect();
-        incidents.sort_by_key(|incident| (std::cmp::Reverse(severity(incident.state)), incident.opened_at));
+        incidents.sort_by_key(|incident| (Reverse(severity(incident.state)), incident.opened_at));
         let agents = self.agents.iter().map(|(id, agent)| ctl::AgentStatus {
             agent: id.clone(),
             host: agent.host.clone(),
@@ -112,17 +114,48 @@ impl Core {
     }
 
     /// Numbers for the metrics page: firing alerts, open incidents, of them acked, agents, of them silent, silences.
-    pub fn sizes(&self) -> Sizes {
-        let open = || self.incidents.values().filter(|incident| incident.resolved_at.is_none());
+    pub fn sizes(&self, now: Timestamp) -> Sizes {
+        let (mut incidents, mut acked, mut withheld) = (0, 0, Why::ALL.map(|why| (why, 0)));
+        for incident in self.incidents.values().filter(|incident| incident.resolved_at.is_none()) {
+            incidents += 1;
+            acked += usize::from(incident.ack.is_some());
+            for one in incident.withheld.values() {
+                withheld[one.why as usize].1 += 1;
+            }
+        }
+        let working = |downtime: &&Downtime| downtime.in_effect(&self.periods, now).is_some();
         Sizes {
             firing: self.alerts.firing_count(),
-            incidents: open().count(),
-            acked: open().filter(|incident| incident.ack.is_some()).count(),
+            incidents,
+            acked,
+            withheld,
+            downtimes: self.downtimes.iter().filter(working).count(),
             agents: self.agents.len(),
             silent: self.agents.values().filter(|agent| agent.silent).count(),
             silences: self.silences.iter().count(),
             failing: self.failing.len(),
         }
+    }
+
+    /// What `receiver` was told of and is not over: those that nobody has acked first, then the worst, then the oldest.
+    pub fn told_open(&self, receiver: &str, now: Timestamp) -> ToldOpen {
+        let worst_of = |incident: &Incident| {
+            let members = incident.members.iter().filter_map(|key| self.alerts.get(key));
+            members.filter_map(Alert::claim).max()
+        };
+        let open = self.incidents.values().filter(|incident| incident.resolved_at.is_none());
+        let told = open.filter(|incident| incident.told.contains_key(receiver));
+        let mut order: Vec<_> = told
+            .map(|incident| {
+                (incident.ack.is_some(), Reverse(worst_of(incident)), incident.opened_at, incident.number)
+            })
+            .collect();
+        order.sort_unstable();
+        let acked = order.iter().filter(|(acked, ..)| *acked).count();
+        let shown = order.iter().take(ToldOpen::SHOWN_MAX);
+        let shown = shown.filter_map(|(.., number)| self.incidents.get(number));
+        let shown = shown.map(|incident| self.view_incident(incident, now)).collect();
+        ToldOpen { open: order.len(), acked, shown }
     }
 
     /// An incident in the memory: open, or over and not yet told to all.
@@ -177,6 +210,20 @@ impl Core {
     }
 }
 
+/// Open incidents that one receiver was told of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToldOpen {
+    pub open: usize,
+    /// Of them.
+    pub acked: usize,
+    /// The first of them.
+    pub shown: Vec<ctl::Incident>,
+}
+
+impl ToldOpen {
+    pub const SHOWN_MAX: usize = 100;
+}
+
 /// How much there is of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -187,6 +234,10 @@ pub struct Sizes {
     pub silent: usize,
     pub silences: usize,
     pub failing: usize,
+    /// In effect.
+    pub downtimes: usize,
+    /// Alerts that fire and are told to nobody now; one in two incidents counts twice.
+    pub withheld: [(Why, usize); Why::ALL.len()],
 }
 
 pub fn notification_info(row: &Row) -> ctl::NotificationInfo {

@@ -10,7 +10,7 @@ use super::Access;
 use crate::{
     alert::AlertKey,
     api_v2::AlertsPage,
-    core::{BadBatch, Refused, Rules},
+    core::{BadBatch, Refused, Rules, ToldOpen},
     external::Posted,
     matcher::Matcher,
 };
@@ -42,6 +42,8 @@ pub enum Input {
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
     /// A link of a mail: incident, nonce, and who presses the button, if somebody does.
     Link(u64, String, Option<String>, Answer<Result<ctl::Incident, Refused>>),
+    /// What a receiver was told of and is not over.
+    ToldOpen(String, Answer<ToldOpen>),
     Silences(Answer<Vec<ctl::Silence>>),
     /// From a time, else now, until another, else for a week.
     OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),

@@ -27,6 +27,7 @@ use super::{
     receiver::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
+use crate::web::MailLink;
 
 /// What every mail program draws as a button.
 const BUTTON: &str = "display:inline-block;padding:12px 24px;border-radius:6px;background:#1a7f37;color:#ffffff;\
@@ -114,8 +115,7 @@ struct Text {
     /// Colour of the headline.
     colour: &'static str,
     sections: Vec<Section>,
-    /// Acknowledges.
-    link: Option<String>,
+    link: Option<MailLink>,
     /// How to ack and why it came.
     foot: Vec<(&'static str, String)>,
 }
@@ -127,7 +127,7 @@ struct Section {
     block: Vec<String>,
 }
 
-fn text_of(told: &Notification, sender: &Sender, link: Option<String>) -> Text {
+fn text_of(told: &Notification, sender: &Sender, link: Option<MailLink>) -> Text {
     let mut sections = Vec::new();
     let alerts = told.firing.iter().chain(&told.resolved);
     sections.extend(alerts.take(ALERTS_MAX).map(|alert| section(alert, told, sender)));
@@ -188,13 +188,13 @@ fn colour(told: &Notification) -> &'static str {
 impl Text {
     fn plain_link(&self) -> String {
         let link = self.link.as_ref();
-        link.map_or(String::new(), |link| format!("Acknowledge on a phone:\n{link}\n\n"))
+        link.map_or(String::new(), |link| format!("{} on a phone:\n{}\n\n", link.does, link.url))
     }
 
     fn html_link(&self) -> String {
-        let link = self.link.as_ref().map(|link| escaped(link));
-        link.map_or(String::new(), |link| {
-            format!("<p><a href=\"{link}\" style=\"{BUTTON}\">Acknowledge</a></p>\n")
+        let link = self.link.as_ref();
+        link.map_or(String::new(), |MailLink { url, does }| {
+            format!("<p><a href=\"{}\" style=\"{BUTTON}\">{does}</a></p>\n", escaped(url))
         })
     }
 

@@ -1,6 +1,7 @@
-//! The link in a mail that acknowledges: what it says, and that it is ours. Pure.
+//! The link in a mail that acknowledges, or lists what is open: what it says, and that it is ours. Pure.
 //!
 //! ```text
+//! URL/open/RECEIVER.EXPIRY.WHO.MAC           MAC over "dogwatch-open-1" LF RECEIVER LF EXPIRY LF WHO, RECEIVER in hex too
 //! URL/ack/INCIDENT.EXPIRY.NONCE.WHO.MAC      numbers in decimal, the rest in hex
 //! MAC = HMAC-SHA256(key, "dogwatch-ack-1" LF INCIDENT LF EXPIRY LF NONCE LF WHO)
 //! ```
@@ -20,6 +21,15 @@ pub struct Link {
     pub incident: u64,
     pub expires_at: Timestamp,
     pub nonce: String,
+    /// Whose link it is: a mail address.
+    pub who: String,
+}
+
+/// What a link to a list says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLink {
+    pub receiver: String,
+    pub expires_at: Timestamp,
     /// Whose link it is: a mail address.
     pub who: String,
 }
@@ -51,18 +61,48 @@ pub fn sign(key: &str, incident: u64, expires_at: Timestamp, notification: &str,
     )
 }
 
+/// Makes the token for a digest's mail.
+pub fn sign_open(key: &str, receiver: &str, expires_at: Timestamp, who: &str) -> String {
+    let link = OpenLink { receiver: receiver.to_owned(), expires_at, who: who.to_owned() };
+    let mac = tag(key, &link.signed_text());
+    format!(
+        "{}.{}.{}.{}",
+        hex(receiver.as_bytes()),
+        expires_at.as_second(),
+        hex(who.as_bytes()),
+        hex(mac.as_ref())
+    )
+}
+
 /// Reads a token.
 pub fn verify(keys: &[String], token: &str, now: Timestamp) -> Result<Link, BadLink> {
     let (link, mac) = parse(token).ok_or(BadLink::Forged)?;
-    let text = link.signed_text();
+    check(keys, &link.signed_text(), &mac, link.expires_at, now)?;
+    Ok(link)
+}
+
+/// Reads the token of a list.
+pub fn verify_open(keys: &[String], token: &str, now: Timestamp) -> Result<OpenLink, BadLink> {
+    let (link, mac) = parse_open(token).ok_or(BadLink::Forged)?;
+    check(keys, &link.signed_text(), &mac, link.expires_at, now)?;
+    Ok(link)
+}
+
+fn check(
+    keys: &[String],
+    text: &str,
+    mac: &[u8],
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), BadLink> {
     let ours = keys.iter().any(|key| {
         // Compares in constant time.
-        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes(), &mac).is_ok()
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes(), mac).is_ok()
     });
-    match (ours, link.expires_at > now) {
+    match (ours, expires_at > now) {
         (false, _) => Err(BadLink::Forged),
         (true, false) => Err(BadLink::Expired),
-        (true, true) => Ok(link),
+        (true, true) => Ok(()),
     }
 }
 
@@ -83,6 +123,25 @@ fn parse(token: &str) -> Option<(Link, Vec<u8>)> {
     let who = String::from_utf8(unhex(who)?).ok()?;
     let nonce = hex(&unhex(nonce)?);
     Some((Link { incident: incident.parse().ok()?, expires_at, nonce, who }, unhex(mac)?))
+}
+
+impl OpenLink {
+    fn signed_text(&self) -> String {
+        let Self { receiver, expires_at, who } = self;
+        let (receiver, who) = (hex(receiver.as_bytes()), hex(who.as_bytes()));
+        format!("dogwatch-open-1\n{receiver}\n{}\n{who}", expires_at.as_second())
+    }
+}
+
+fn parse_open(token: &str) -> Option<(OpenLink, Vec<u8>)> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let parts: Vec<&str> = token.split('.').collect();
+    let [receiver, expiry, who, mac] = parts[..] else { return None };
+    let text = |hex| String::from_utf8(unhex(hex)?).ok();
+    let expires_at = Timestamp::from_second(expiry.parse().ok()?).ok()?;
+    Some((OpenLink { receiver: text(receiver)?, expires_at, who: text(who)? }, unhex(mac)?))
 }
 
 fn tag(key: &str, text: &str) -> hmac::Tag {
@@ -129,6 +188,25 @@ mod tests {
         assert_eq!(verify(&keys(&["new"]), &token, at(NOW + 60)), Err(BadLink::Expired));
         assert_eq!(verify(&keys(&["other"]), &token, at(NOW)), Err(BadLink::Forged));
         assert_eq!(verify(&[], &token, at(NOW)), Err(BadLink::Forged));
+    }
+
+    #[test]
+    fn the_link_to_a_list_is_believed_as_it_was_signed_and_no_other_kind_of_link_is_one() {
+        let token = sign_open("k", "ops.a", at(NOW + 60), "ada@example.org");
+        let known = keys(&["new", "k"]);
+        let link = verify_open(&known, &token, at(NOW)).unwrap();
+        assert_eq!((link.receiver.as_str(), link.who.as_str()), ("ops.a", "ada@example.org"));
+        assert_eq!(verify_open(&known, &token, at(NOW + 60)), Err(BadLink::Expired));
+        assert_eq!(verify_open(&keys(&["other"]), &token, at(NOW)), Err(BadLink::Forged));
+        for at_byte in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at_byte] = if bytes[at_byte] == b'0' { b'1' } else { b'0' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert!(verify_open(&known, &changed, at(NOW)).is_err(), "{changed}");
+        }
+        assert_eq!(verify(&known, &token, at(NOW)), Err(BadLink::Forged));
+        let other = sign("k", 1, at(NOW + 60), "n-1", "ada@example.org");
+        assert_eq!(verify_open(&known, &other, at(NOW)), Err(BadLink::Forged));
     }
 
     #[test]

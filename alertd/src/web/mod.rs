@@ -4,20 +4,22 @@
 //! | --- | --- |
 //! | `GET /ack/TOKEN` | says what is wrong, with one button; changes nothing, for mail scanners follow links |
 //! | `POST /ack/TOKEN` | acknowledges, once for each link |
+//! | `GET /open/TOKEN` | what a receiver was told of and is not over, each with a link of the first kind; from digests |
 //! | anything else | 404 |
 //!
-//! The token is the only key: whoever holds it may acknowledge that one incident ([`link`]). No cookies, no scripts, no
+//! The token is the only key: whoever holds it may acknowledge that one incident, or those that its receiver was told of ([`link`]). No cookies, no scripts, no
 //! referrer, no caching. At most [`CONNECTIONS_MAX`] callers at once, each for [`CONNECTION_LIVES`], and [`GUESSES_A_SECOND`]
 //! wrong links a second: strangers can reach this. TLS is the reverse proxy's.
 
 pub mod link;
+mod links;
 mod page;
 
 use std::{
     io,
     net::SocketAddr,
     num::NonZeroU32,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -40,12 +42,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::link::BadLink;
+pub use self::links::{Links, MailLink};
+use self::{
+    link::{BadLink, OpenLink},
+    links::make_key,
+};
 use crate::{
     clock,
     core::Refused,
     engine::Input,
-    notify::{Kind, Notification, SecretFile},
+    notify::SecretFile,
 };
 
 /// Callers served at once; more wait in the kernel's queue.
@@ -53,6 +59,8 @@ const CONNECTIONS_MAX: usize = 64;
 /// A page is small; who takes longer is not reading it.
 const CONNECTION_LIVES: Duration = Duration::from_secs(20);
 const GUESSES_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// A list is a walk over all incidents.
+const LISTS_A_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `[alertd.web]`, checked.
@@ -65,53 +73,9 @@ pub struct Web {
     pub link_lifetime: Duration,
 }
 
-/// Makes the links of mails.
-#[derive(Debug, Clone)]
-pub struct Links {
-    url: String,
-    keys: SecretFile,
-    lifetime: Duration,
-}
-
 impl Web {
     pub fn links(&self) -> Links {
-        Links {
-            url: self.url.clone(),
-            keys: SecretFile::new(self.key_file.clone()),
-            lifetime: self.link_lifetime,
-        }
-    }
-}
-
-/// Writes a key if there is none yet.
-fn make_key(path: &Path) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-
-    use ring::rand::SecureRandom as _;
-    if path.exists() {
-        return Ok(());
-    }
-    let mut key = [0; 32];
-    ring::rand::SystemRandom::new()
-        .fill(&mut key)
-        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{}", link::hex(&key))?;
-    file.sync_all()
-}
-
-impl Links {
-    /// The link for one reader of a notification that can be acknowledged. Without a key there is none: the mail must go out
-    /// all the same.
-    pub fn link(&self, told: &Notification, who: &str) -> Option<String> {
-        let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
-        if !open || told.incident == 0 || told.ack.is_some() {
-            return None;
-        }
-        let keys = self.keys.lines().map_err(|error| tracing::warn!("no link in the mail: {error}")).ok()?;
-        let expires_at = crate::moment::later(told.created_at, self.lifetime);
-        let token = link::sign(keys.first()?, told.incident, expires_at, &told.id, who);
-        Some(format!("{}/ack/{token}", self.url))
+        Links::new(self.url.clone(), SecretFile::new(self.key_file.clone()), self.link_lifetime)
     }
 }
 
@@ -193,6 +157,7 @@ struct Site {
     keys: SecretFile,
     zone: TimeZone,
     limit: Arc<DefaultDirectRateLimiter>,
+    lists: Arc<DefaultDirectRateLimiter>,
 }
 
 /// Serves until dropped.
@@ -202,9 +167,11 @@ async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) ->
         keys: SecretFile::new(web.key_file.clone()),
         zone: TimeZone::system(),
         limit: Arc::new(RateLimiter::direct(Quota::per_second(GUESSES_A_SECOND))),
+        lists: Arc::new(RateLimiter::direct(Quota::per_second(LISTS_A_SECOND))),
     };
     let router = Router::new()
         .route("/ack/{token}", get(ask).post(acknowledge))
+        .route("/open/{token}", get(list))
         .fallback(async || {
             answer(StatusCode::NOT_FOUND, page::said("Nothing here", "dogwatch has no such page."))
         })
@@ -234,31 +201,71 @@ async fn acknowledge(State(site): State<Site>, from: Came, Segment(token): Segme
     site.handle(&token, from, true).await
 }
 
+async fn list(State(site): State<Site>, Segment(token): Segment<String>) -> Response {
+    site.list(&token).await
+}
+
 impl Site {
-    async fn handle(&self, token: &str, ConnectInfo(Visitor(from)): Came, press: bool) -> Response {
-        let keys = match self.keys.lines() {
-            Ok(keys) => keys,
-            Err(error) => {
-                tracing::error!("links cannot be checked: {error}");
-                return answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW));
+    fn keys(&self) -> Result<Vec<String>, Response> {
+        self.keys.lines().map_err(|error| {
+            tracing::error!("links cannot be checked: {error}");
+            answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW))
+        })
+    }
+
+    /// What somebody gets whose link is not to be followed.
+    fn turn_away(&self, bad: BadLink) -> Response {
+        match bad {
+            BadLink::Expired => {
+                let words = "This link is too old. Use a newer mail, or alertctl ack.";
+                answer(StatusCode::GONE, page::said("Expired", words))
             }
+            // Who has a link of ours is let in even while somebody floods us with others.
+            BadLink::Forged if self.limit.check().is_err() => busy(),
+            BadLink::Forged => {
+                let words = "This link is not one of ours, or it came apart on its way. Open it from the mail itself, or use alertctl ack.";
+                answer(StatusCode::NOT_FOUND, page::said("Not a valid link", words))
+            }
+        }
+    }
+
+    async fn list(&self, token: &str) -> Response {
+        let keys = match self.keys() {
+            Ok(keys) => keys,
+            Err(response) => return response,
+        };
+        let now = clock::wall();
+        let OpenLink { receiver, expires_at, who } = match link::verify_open(&keys, token, now) {
+            Ok(link) => link,
+            Err(bad) => return self.turn_away(bad),
+        };
+        if self.lists.check().is_err() {
+            return busy();
+        }
+        let (reply, replied) = oneshot::channel();
+        let exchange = async {
+            self.inputs.send(Input::ToldOpen(receiver.clone(), reply)).await.ok()?;
+            replied.await.ok()
+        };
+        let Some(told) = tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() else {
+            return answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW));
+        };
+        // Each list has links of its own: one that was used on an older list must not spoil this one's.
+        let nonce = format!("open-{}", now.as_nanosecond());
+        let key = keys.first().map(String::as_str).unwrap_or_default();
+        let link = |number| format!("../ack/{}", link::sign(key, number, expires_at, &nonce, &who));
+        answer(StatusCode::OK, page::list(&told, &receiver, link, &self.zone, now))
+    }
+
+    async fn handle(&self, token: &str, ConnectInfo(Visitor(from)): Came, press: bool) -> Response {
+        let keys = match self.keys() {
+            Ok(keys) => keys,
+            Err(response) => return response,
         };
         let now = clock::wall();
         let link = match link::verify(&keys, token, now) {
             Ok(link) => link,
-            Err(BadLink::Expired) => {
-                let words = "This link is too old. Use a newer mail, or alertctl ack.";
-                return answer(StatusCode::GONE, page::said("Expired", words));
-            }
-            // Who has a link of ours is let in even while somebody floods us with others.
-            Err(BadLink::Forged) if self.limit.check().is_err() => {
-                let words = "Too many requests at once; try again in a moment.";
-                return answer(StatusCode::TOO_MANY_REQUESTS, page::said("Busy", words));
-            }
-            Err(BadLink::Forged) => {
-                let words = "This link is not one of ours, or it came apart on its way. Open it from the mail itself, or use alertctl ack.";
-                return answer(StatusCode::NOT_FOUND, page::said("Not a valid link", words));
-            }
+            Err(bad) => return self.turn_away(bad),
         };
         let author = format!("{} (mail link)", link.who);
         let (reply, replied) = oneshot::channel();
@@ -280,6 +287,11 @@ impl Site {
 }
 
 const NOT_NOW: &str = "alertd does not answer just now. Try again in a moment, or use alertctl ack.";
+
+fn busy() -> Response {
+    let words = "Too many requests at once; try again in a moment.";
+    answer(StatusCode::TOO_MANY_REQUESTS, page::said("Busy", words))
+}
 
 fn done(incident: &ctl::Incident) -> Response {
     let head = format!("#{} is yours", incident.number);

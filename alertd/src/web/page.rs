@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use dogwatch_wire::ctl;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::notify::{mail::escaped, words};
+use crate::{
+    core::ToldOpen,
+    notify::{mail::escaped, words},
+};
 
 /// Asks whether to acknowledge.
 pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now: Timestamp) -> String {
@@ -52,6 +55,44 @@ fn format_item(line: &str) -> String {
     format!("<li>{}</li>\n", escaped(line))
 }
 
+/// What a receiver was told of and is not over; `link` leads to the page of an incident.
+pub(super) fn list(
+    told: &ToldOpen,
+    receiver: &str,
+    link: impl Fn(u64) -> String,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> String {
+    let receiver = escaped(&words::line(receiver, 100));
+    if told.open == 0 {
+        let body = format!("<h1>Nothing is open</h1>\n<p>All that {receiver} was told of is over.</p>\n");
+        return page("Nothing is open", &body);
+    }
+    let at = escaped(&words::clock_time(now, zone));
+    let (open, acked) = (told.open, told.acked);
+    let mut body = format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
+    for incident in &told.shown {
+        let on_it = match &incident.ack {
+            Some(ack) => format!(" <b>{} is on it</b>", escaped(&words::line(&ack.author, 80))),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            body,
+            "<li><a href=\"{}\">#{} {}</a> {}{on_it}</li>",
+            escaped(&link(incident.number)),
+            incident.number,
+            escaped(&words::line(&incident.title, 160)),
+            escaped(&words::age(incident.opened_at, now)),
+        );
+    }
+    body.push_str("</ul>\n");
+    if told.open > told.shown.len() {
+        let more = told.open - told.shown.len();
+        let _ = writeln!(body, "<p>… and {more} more: <code>alertctl status</code></p>");
+    }
+    page("What is open", &body)
+}
+
 /// One thing said.
 pub(super) fn said(head: &str, words: &str) -> String {
     page(head, &format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(head), escaped(words)))
@@ -68,7 +109,7 @@ fn page(title: &str, body: &str) -> String {
 
 const STYLE: &str = "body{font:18px/1.4 sans-serif;max-width:32em;margin:1em auto;padding:0 1em;color:#eee;background:#111}\
 h1{font-size:1.3em;overflow-wrap:anywhere}button{font:inherit;font-size:1.4em;width:100%;padding:.8em;border:0;\
-border-radius:.4em;background:#1a7f37;color:#fff}";
+border-radius:.4em;background:#1a7f37;color:#fff}a{color:#8cf}li{margin:.6em 0;overflow-wrap:anywhere}";
 
 #[cfg(test)]
 mod tests {
@@ -76,10 +117,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_page_says_what_is_wrong_and_has_one_button_and_no_script() {
-        let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
-        let mut incident = ctl::Incident {
+    fn incident(opened_at: Timestamp) -> ctl::Incident {
+        ctl::Incident {
             number: 4711,
             state: State::Critical,
             group: [].into(),
@@ -93,7 +132,35 @@ mod tests {
             next_step: None,
             silenced_by: Vec::new(),
             withheld: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_list_leads_to_each_incident_and_says_who_is_on_it_and_how_many_are_not_shown() {
+        let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
+        let mut told = ToldOpen { open: 3, acked: 1, shown: vec![incident(opened_at); 2] };
+        told.shown[1].number = 12;
+        told.shown[1].ack = Some(ctl::AckInfo {
+            author: "<bob>".into(),
+            comment: String::new(),
+            at: opened_at,
+            sticky: false,
+            expires_at: None,
+        });
+        let now = "2026-11-21T02:16:00Z".parse().unwrap();
+        let show = |told: &ToldOpen| list(told, "ops", |number| format!("../ack/t{number}"), &TimeZone::UTC, now);
+        let shown = show(&told);
+        assert!(shown.contains("3 open, 1 acknowledged") && shown.contains("and 1 more"), "{shown}");
+        assert!(shown.contains("<a href=\"../ack/t4711\">#4711 CRITICAL web1/disk"), "{shown}");
+        assert!(shown.contains("<b>&lt;bob&gt; is on it</b>") && !shown.contains("<script"), "{shown}");
+        told = ToldOpen { open: 0, acked: 0, shown: Vec::new() };
+        assert!(show(&told).contains("All that ops was told of is over"), "{}", show(&told));
+    }
+
+    #[test]
+    fn the_page_says_what_is_wrong_and_has_one_button_and_no_script() {
+        let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
+        let mut incident = incident(opened_at);
         let now = "2026-11-21T02:16:00Z".parse().unwrap();
         let shown = confirm(&incident, "ada@example.org", &TimeZone::UTC, now);
         assert!(shown.contains("#4711 CRITICAL web1/disk") && shown.contains("(4 min)"), "{shown}");

@@ -1,0 +1,67 @@
+//! Makes the links of mails, and the key that signs them.
+
+use std::{io, path::Path, time::Duration};
+
+use super::link;
+use crate::{
+    moment::later,
+    notify::{Kind, Notification, SecretFile},
+};
+
+#[derive(Debug, Clone)]
+pub struct Links {
+    url: String,
+    keys: SecretFile,
+    lifetime: Duration,
+}
+
+/// One link of a mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailLink {
+    pub url: String,
+    /// What it does, as a button says it.
+    pub does: &'static str,
+}
+
+/// Writes a key if there is none yet.
+pub(super) fn make_key(path: &Path) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+
+    use ring::rand::SecureRandom as _;
+    if path.exists() {
+        return Ok(());
+    }
+    let mut key = [0; 32];
+    ring::rand::SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{}", link::hex(&key))?;
+    file.sync_all()
+}
+
+impl Links {
+    pub(super) fn new(url: String, keys: SecretFile, lifetime: Duration) -> Self {
+        Self { url, keys, lifetime }
+    }
+
+    /// The link for one reader of a notification: to acknowledge it if that can be done, to the list of what is open if it is a
+    /// digest. Without a key there is none: the mail must go out all the same.
+    pub fn link(&self, told: &Notification, who: &str) -> Option<MailLink> {
+        let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
+        let acks = open && told.incident != 0 && told.ack.is_none();
+        if !acks && told.kind != Kind::Digest {
+            return None;
+        }
+        let keys = self.keys.lines().map_err(|error| tracing::warn!("no link in the mail: {error}")).ok()?;
+        let (key, expires_at) = (keys.first()?, later(told.created_at, self.lifetime));
+        let url = &self.url;
+        Some(if acks {
+            let token = link::sign(key, told.incident, expires_at, &told.id, who);
+            MailLink { url: format!("{url}/ack/{token}"), does: "Acknowledge" }
+        } else {
+            let token = link::sign_open(key, &told.receiver, expires_at, who);
+            MailLink { url: format!("{url}/open/{token}"), does: "Show what is open" }
+        })
+    }
+}
