@@ -88,7 +88,7 @@ fn steady(known: Option<Timestamp>, read: Option<Timestamp>) -> Option<Timestamp
     match (known, read) {
         (Some(known), Some(read)) if read.duration_since(known).unsigned_abs() < Duration::from_mins(1) => {
             Some(known)
-        },
+        }
         (_, read) => read,
     }
 }

@@ -153,7 +153,10 @@ async fn the_link_of_a_digest_lists_what_is_open_and_leads_to_each() {
     let page = request(web, "GET", &path);
     let rows: Vec<_> = page.body.lines().filter(|line| line.contains("<li>")).collect();
     assert!(page.body.contains("3 open, 1 acknowledged"), "{}", page.body);
-    assert!(rows[2].contains("web2/disk") && rows[2].contains("ada@example.org (mail link) is on it"), "{rows:?}");
+    assert!(
+        rows[2].contains("web2/disk") && rows[2].contains("ada@example.org (mail link) is on it"),
+        "{rows:?}"
+    );
     // A changed link is not one, and an ack's link no list.
     let mut forged = path.clone();
     forged.replace_range("/open/6".len() - 1.."/open/6".len(), "7");

@@ -5,6 +5,7 @@
 //! the same sockets. A full queue drops the query, as the network may, and counts it. A thread that panicked is started again.
 
 use std::{
+    cell::Cell,
     io,
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -26,12 +27,18 @@ use crate::{
     event::Event,
     hit::{Asked, Hit, Odd, Reader},
     moment::Moment,
+    name::Key,
     policy::StaleReason,
     resolver::{Client, Tally},
 };
 
 /// How long a thread waits before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(250);
+
+/// While a trip holds all names: queries until the core is told of them, and the least time between two tellings. Who asks seldom
+/// still has it ask upstream in time; a flood does not wake it for each query.
+const FROZEN_TOLD: u16 = 8;
+const FROZEN_GAP: Duration = Duration::from_millis(5);
 
 /// From so many queries on, their entries are fetched from memory side by side.
 const WORTH_PREFETCH: usize = 3;
@@ -147,6 +154,7 @@ impl Thread {
             socket: Arc::clone(&self.socket),
             counters: Arc::clone(&self.counters),
             shared: Arc::clone(shared),
+            frozen: Cell::default(),
         };
         let name = format!("answer-{}", self.place);
         self.handle = Some(thread::Builder::new().name(name).spawn(move || worker.run())?);
@@ -159,6 +167,14 @@ struct Worker {
     socket: Arc<UdpSocket>,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    frozen: Cell<Frozen>,
+}
+
+/// What the core has not been told of.
+#[derive(Clone, Copy, Default)]
+struct Frozen {
+    queries: u16,
+    told_at: Option<Moment>,
 }
 
 impl Worker {
@@ -261,8 +277,29 @@ impl Worker {
                 answered.push(place);
                 self.ask_refresh(refresh);
             }
+            Hit::Frozen => {
+                add_one(&self.counters.hits_stale[StaleReason::HeldTrip as usize]);
+                answered.push(place);
+                self.tell_frozen(asked, now);
+            }
             Hit::Miss => add_one(&self.counters.dropped),
         }
+    }
+
+    /// The core asks upstream for some of the names that a trip holds: what clients want pays for it.
+    fn tell_frozen(&self, asked: &Asked<'_>, now: Moment) {
+        let Frozen { queries, told_at } = self.frozen.get();
+        let queries = queries.saturating_add(1);
+        let soon = told_at.is_some_and(|at| now.since(at) < FROZEN_GAP);
+        let told = queries >= FROZEN_TOLD && !soon && {
+            let key = Key::of(&asked.query).as_bytes().into();
+            self.shared.core.try_send(Event::Frozen(key, queries)).is_ok()
+        };
+        self.frozen.set(if told {
+            Frozen { queries: 0, told_at: Some(now) }
+        } else {
+            Frozen { queries, told_at }
+        });
     }
 
     fn ask_refresh(&self, key: Option<Box<[u8]>>) {
@@ -279,6 +316,7 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::{
+        guard::{Known, Reason, Witnesses},
         moment::Moment,
         name::from_text,
         resolver::{Remembered, Resolver, Settings},
@@ -362,6 +400,44 @@ mod tests {
         let tally = datagrams.look();
         assert_eq!((tally.dropped, tally.hits_stale[StaleReason::Overloaded as usize]), (2, 1));
         assert_eq!(std::iter::from_fn(|| inbox.try_recv().ok()).count(), 4, "the queue's length");
+    }
+
+    #[test]
+    fn what_a_trip_holds_is_answered_at_once_and_the_core_is_told_of_every_eighth_query_until_a_person_accepts()
+     {
+        let (mut datagrams, mut resolver, mut inbox, client) =
+            start(Moment::START - Duration::from_secs(61), 1);
+        let now = Moment::START;
+        let zone = resolver.zones().ids().next().unwrap();
+        let guard = &mut resolver.zone_mut(zone).guard;
+        let known = Known { good_for: Duration::from_hours(1), hot: false, uses: 0 };
+        for name in ["a.one.test", "b.two.test", "c.three.test", "d.four.test", "e.five.test"] {
+            let name = from_text(name).unwrap();
+            let key = Key::new(&Question { name: &name, kind: 1, class: 1 }, false, false);
+            let witnesses = Witnesses { asked: 1, agreed: 1 };
+            guard.on_gone(key.as_bytes(), known, Reason::Gone, witnesses, now);
+        }
+        assert!(guard.tripped());
+        resolver.publish_zones();
+        for _ in 0..20 {
+            let answer = ask(&client, &query("known.example"));
+            assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
+            assert!(answer.windows(10).any(|text| text == b"many names"), "it says why");
+            thread::sleep(FROZEN_GAP / 4);
+        }
+        let mut told = Vec::new();
+        while let Ok(Event::Frozen(key, queries)) = inbox.try_recv() {
+            assert!(key.ends_with(&[0, 1, 0, 1, 0]));
+            told.push(queries);
+        }
+        assert_eq!(told, [8, 8]);
+        // Where upstream is believed again, the core is asked.
+        resolver.accept(&from_text("known.example").unwrap(), now).unwrap();
+        resolver.publish_zones();
+        client.send(&query("known.example")).unwrap();
+        assert!(matches!(inbox.blocking_recv(), Some(Event::Query(..))));
+        datagrams.stop();
+        assert_eq!(datagrams.look().hits_stale[StaleReason::HeldTrip as usize], 20);
     }
 
     #[test]

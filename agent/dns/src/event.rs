@@ -21,6 +21,8 @@ pub(crate) enum Event {
     Query(Client, Box<[u8]>),
     /// A key that a thread's hit found due for a refresh.
     Refresh(Box<[u8]>),
+    /// So many queries, the last for this key, that a thread answered from what a trip holds.
+    Frozen(Box<[u8]>, u16),
     StreamOpened(u64, mpsc::Sender<Vec<u8>>),
     StreamQuery(u64, Vec<u8>),
     StreamClosed(u64),

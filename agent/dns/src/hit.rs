@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::{
     cache::{self, Entry, Facts, Table},
-    chain,
+    chain, guard,
     moment::Moment,
     name::{self, Key},
     policy::{self, Held, Plan, StaleReason, Upstreams},
@@ -36,6 +36,9 @@ pub(crate) enum Hit {
         reason: StaleReason,
         refresh: Option<Box<[u8]>>,
     },
+    /// A trip holds all names, and the old answer is in the buffer; now and then the core is to know of it
+    /// ([`crate::resolver::Resolver::on_frozen`]).
+    Frozen,
     /// The core must see to it.
     Miss,
 }
@@ -57,12 +60,28 @@ pub(crate) struct ZoneState {
     pub(crate) max_stale: Option<Duration>,
     /// The guard holds names back: what is past its TTL is the core's, which knows which.
     pub(crate) guarded: bool,
+    /// Until when this name is held if it was good, and each beside it. `None` where it is said of all names of a zone.
+    pub(crate) frozen_until: Option<Moment>,
 }
 
 impl ZoneState {
     /// Whether an answer so far past its TTL may be given without asking the core.
     fn serves(&self, past: Duration) -> bool {
         !self.guarded && self.max_stale.is_some_and(|most| past <= most)
+    }
+
+    /// What is so for this name, where all names below these domains are held.
+    pub(crate) fn for_name<'a>(self, name: &[u8], frozen: impl Iterator<Item = (&'a [u8], Moment)>) -> Self {
+        let ours = frozen.filter(|(domain, _)| guard::is_below(name, domain));
+        Self { frozen_until: ours.map(|(_, until)| until).max(), ..self }
+    }
+
+    /// Whether an entry so far past its TTL is held without asking the core.
+    fn freezes(&self, entry: &Facts, past: Duration, now: Moment) -> bool {
+        self.frozen_until.is_some_and(|until| now < until)
+            && self.max_stale.is_some_and(|most| past <= most)
+            && entry.verdict == Verdict::Positive
+            && !entry.of_other_view()
     }
 }
 
@@ -108,6 +127,10 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         };
         let key = Key::of(self.query);
         let Some((_, state)) = (self.state_of)(name::name_of(&key)) else { return Hit::Miss };
+        if past.is_some_and(|past| state.freezes(&entry, past, now)) {
+            self.write_stale(out, entry.entry(), StaleReason::HeldTrip);
+            return Hit::Frozen;
+        }
         if past.is_some_and(|past| !state.serves(past)) {
             return Hit::Miss;
         }
@@ -233,7 +256,28 @@ pub(crate) struct ZoneStates(RwLock<Published>);
 #[derive(Default)]
 struct Published {
     suffixes: Suffixes,
-    states: Vec<ZoneState>,
+    zones: Vec<PublishedZone>,
+}
+
+struct PublishedZone {
+    state: ZoneState,
+    /// [`guard::Guard::frozen_domains`].
+    frozen: Vec<(Box<[u8]>, Moment)>,
+}
+
+impl PublishedZone {
+    fn of(zone: &Zone) -> Self {
+        let frozen = zone.guard.frozen_domains().map(|(domain, until)| (domain.into(), until));
+        Self { state: zone.state(), frozen: frozen.collect() }
+    }
+
+    fn is_of(&self, zone: &Zone) -> bool {
+        self.state == zone.state() && zone.guard.frozen_domains().eq(self.frozen())
+    }
+
+    fn frozen(&self) -> impl Iterator<Item = (&[u8], Moment)> {
+        self.frozen.iter().map(|(domain, until)| (&**domain, *until))
+    }
 }
 
 impl ZoneStates {
@@ -241,21 +285,23 @@ impl ZoneStates {
     fn of(&self, name: &[u8]) -> Option<(ZoneId, ZoneState)> {
         let published = self.0.try_read()?;
         let zone = published.suffixes.of(name);
-        Some((zone, *published.states.get(zone.place())?))
+        let of_zone = published.zones.get(zone.place())?;
+        Some((zone, of_zone.state.for_name(name, of_zone.frozen())))
     }
 
     /// Tells the other threads what has changed, if anything has.
     pub(crate) fn publish(&self, zones: &Zones) {
-        if self.0.read().states.iter().copied().eq(zones.iter().map(Zone::state)) {
+        let same = |(of_zone, zone): (&PublishedZone, &Zone)| of_zone.is_of(zone);
+        if self.0.read().zones.iter().zip(zones.iter()).all(same) {
             return;
         }
-        self.0.write().states = zones.iter().map(Zone::state).collect();
+        self.0.write().zones = zones.iter().map(PublishedZone::of).collect();
     }
 
     /// The zones are others than before.
     pub(crate) fn republish(&self, zones: &Zones) {
-        let states = zones.iter().map(Zone::state).collect();
-        *self.0.write() = Published { suffixes: zones.suffixes().clone(), states };
+        let of_zones = zones.iter().map(PublishedZone::of).collect();
+        *self.0.write() = Published { suffixes: zones.suffixes().clone(), zones: of_zones };
     }
 }
 

@@ -338,6 +338,7 @@ impl Server {
                 }
             }
             Event::Refresh(key) => self.resolver.on_refresh_wanted(Some(&key), now),
+            Event::Frozen(key, queries) => self.resolver.on_frozen(&key, queries, now),
             Event::StreamOpened(id, answers) => drop(self.streams.insert(id, answers)),
             Event::StreamClosed(id) => drop(self.streams.remove(&id)),
             Event::ClientRefused => self.refused_clients += 1,

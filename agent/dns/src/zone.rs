@@ -184,7 +184,13 @@ impl Zone {
             upstreams: self.upstreams(),
             max_stale: settings.serve_stale.then_some(settings.max_stale),
             guarded: !self.guard.is_idle(),
+            frozen_until: None,
         }
+    }
+
+    /// The same for one of its names, in wire format and lower case.
+    pub(crate) fn state_for(&self, name: &[u8]) -> ZoneState {
+        self.state().for_name(name, self.guard.frozen_domains())
     }
 
     /// How far past its TTL an answer may be at most.

@@ -15,14 +15,7 @@ pub mod link;
 mod links;
 mod page;
 
-use std::{
-    io,
-    net::SocketAddr,
-    num::NonZeroU32,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -47,12 +40,7 @@ use self::{
     link::{BadLink, OpenLink},
     links::make_key,
 };
-use crate::{
-    clock,
-    core::Refused,
-    engine::Input,
-    notify::SecretFile,
-};
+use crate::{clock, core::Refused, engine::Input, notify::SecretFile};
 
 /// Callers served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;

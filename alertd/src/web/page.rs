@@ -70,7 +70,8 @@ pub(super) fn list(
     }
     let at = escaped(&words::clock_time(now, zone));
     let (open, acked) = (told.open, told.acked);
-    let mut body = format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
+    let mut body =
+        format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
     for incident in &told.shown {
         let on_it = match &incident.ack {
             Some(ack) => format!(" <b>{} is on it</b>", escaped(&words::line(&ack.author, 80))),
@@ -148,7 +149,8 @@ mod tests {
             expires_at: None,
         });
         let now = "2026-11-21T02:16:00Z".parse().unwrap();
-        let show = |told: &ToldOpen| list(told, "ops", |number| format!("../ack/t{number}"), &TimeZone::UTC, now);
+        let show =
+            |told: &ToldOpen| list(told, "ops", |number| format!("../ack/t{number}"), &TimeZone::UTC, now);
         let shown = show(&told);
         assert!(shown.contains("3 open, 1 acknowledged") && shown.contains("and 1 more"), "{shown}");
         assert!(shown.contains("<a href=\"../ack/t4711\">#4711 CRITICAL web1/disk"), "{shown}");

@@ -55,9 +55,7 @@ impl Ledger {
         for row in self.rows.values() {
             let told = match row.state {
                 RowState::Accepted | RowState::Delivered => true,
-                RowState::Digested { into } => {
-                    self.rows.get(&into).is_some_and(|row| row.state.is_taken())
-                }
+                RowState::Digested { into } => self.rows.get(&into).is_some_and(|row| row.state.is_taken()),
                 _ => false,
             };
             for (key, _) in &row.says.firing {

@@ -320,6 +320,19 @@ impl Guard {
         Some(Stance { why, ask: self.credit >= cost(upstreams) * wanted })
     }
 
+    /// Domains below which every name that was good is held, whatever its own hold says, and until when. None while upstream's
+    /// word is taken for some.
+    pub fn frozen_domains(&self) -> impl Iterator<Item = (&[u8], Moment)> {
+        let trips = self.trips.iter().filter(|trip| trip.cause.vanish() && self.passes.is_empty());
+        // No name is held for longer than the longest grace.
+        trips.map(|trip| (&*trip.scope, trip.until(&self.rules).min(trip.first_held + self.rules.bound())))
+    }
+
+    /// So many queries were answered from what a trip holds without [`Self::stance`] having been asked.
+    pub fn on_frozen(&mut self, queries: u16) {
+        self.credit = (self.credit + ASKS_PER_QUERY * f32::from(queries)).min(CREDIT_MAX);
+    }
+
     /// Upstream is being asked because [`Stance::ask`] said so.
     pub fn on_ask(&mut self, key: &[u8], upstreams: usize, now: Moment) {
         if self.paced(key) {
@@ -674,6 +687,7 @@ impl Guard {
             .filter(|(key, hold)| hold.reason.vanish() && is_below(name_of(key), &trip.scope))
             .collect();
         gone.sort_unstable_by_key(|&(key, hold)| (hold.since, key));
+        trip.first_held = gone.first().map_or(now, |(_, hold)| hold.since);
         for (key, hold) in gone {
             trip.on_denied(key, hold.known, true);
         }

@@ -60,6 +60,8 @@ pub struct Trip {
     /// All names below it. Of a convergence: those that moved.
     pub scope: Box<[u8]>,
     pub since: Moment,
+    /// Since when the first of its names is held.
+    pub(super) first_held: Moment,
     /// Names that upstream denied.
     pub names: u32,
     /// For how long the steadiest of them was good.
@@ -97,6 +99,7 @@ impl Trip {
             cause,
             scope,
             since: now,
+            first_held: now,
             names: 0,
             steadiest: Duration::ZERO,
             canaries: VecDeque::new(),

@@ -32,7 +32,7 @@ impl Resolver {
     ) -> Lookup<'a, impl Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> {
         let state_of = |name: &[u8]| {
             let zone = self.zones.of(name);
-            Some((zone, self.zones.get(zone).state()))
+            Some((zone, self.zones.get(zone).state_for(name)))
         };
         Lookup { table: self.cache.table(), state_of, query, transport, now }
     }

@@ -1,6 +1,6 @@
 //! Between an upstream's answer and the cache: the guard's doubts, second opinions, and what comes of them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     LEARNED_MAX, Resolver,
@@ -15,7 +15,7 @@ use crate::{
     guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
     moment::Moment,
     name::{self, Key},
-    policy::{Held, StaleReason},
+    policy::{self, Held, Plan, StaleReason},
     wire::{self, Answer, Verdict},
     zone::ZoneId,
 };
@@ -290,6 +290,21 @@ impl Resolver {
         let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
         let stance = positive.then(|| zone.guard.stance(key, usable, now)).flatten();
         stance.map_or(held, |Stance { why, ask }| Held::Withheld { reason: stale_reason(why), ask })
+    }
+
+    /// So many queries, this one the last of them, were answered from what a trip holds: asks upstream if that is due.
+    pub fn on_frozen(&mut self, key: &[u8], queries: u16, now: Moment) {
+        let Some(slot) = self.cache.find(key) else { return };
+        let zone_id = self.zones.of_key(key);
+        // The stance below counts the last.
+        self.zones.get_mut(zone_id).guard.on_frozen(queries.saturating_sub(1));
+        let held = self.held(Some(slot), key, self.zones.get(zone_id), now);
+        let held = self.guarded(held, key, zone_id, now);
+        match policy::plan(held, self.zones.get(zone_id).upstreams(), Duration::ZERO, now) {
+            Plan::ReplyStaleThenAsk(_) => self.ask_again(key, zone_id, now),
+            Plan::ReplyStaleThenRefresh(_) => self.queue_refresh(slot, zone_id),
+            _ => {}
+        }
     }
 
     /// Asks upstream for a name that is held back; the client has been answered.

@@ -310,6 +310,12 @@ impl Resolver {
                 }
                 Outcome::Reply
             }
+            Hit::Frozen => {
+                self.counts.hits_stale[StaleReason::HeldTrip as usize] += 1;
+                self.last_minute.on_answer(true, now);
+                self.on_frozen(Key::of(&asked.query).as_bytes(), 1, now);
+                Outcome::Reply
+            }
             Hit::Miss => {
                 self.on_miss(asked.query, &Key::of(&asked.query), packet, client, transport, now, out)
             }

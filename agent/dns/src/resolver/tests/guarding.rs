@@ -40,6 +40,24 @@ fn key(name: &str) -> Key {
     Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false)
 }
 
+/// How many of `names` a thread answers as held by a trip.
+fn frozen(world: &mut World, names: &[String]) -> usize {
+    let reader = world.resolver.reader();
+    let mut held = 0;
+    for name in names {
+        let packet = query(name, 1, true);
+        let (mut of_thread, mut of_core) = (Vec::new(), Vec::new());
+        let asked = reader.read(&packet, &mut of_thread).ok().unwrap();
+        if matches!(reader.answer(&asked, world.now, &mut of_thread), Hit::Frozen) {
+            let client = Client::Stream(0);
+            let outcome = world.resolver.on_query(&packet, client, Transport::Udp, world.now, &mut of_core);
+            assert_eq!((outcome, &of_thread), (Outcome::Reply, &of_core));
+            held += 1;
+        }
+    }
+    held
+}
+
 #[test]
 fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything() {
     // The bench: 1,000 names, TTL 5, 500 q/s, one upstream; 10 s healthy, 120 s of lies, 30 s healthy.
@@ -57,11 +75,16 @@ fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything(
         let said = sensor(&mut world);
         assert_eq!(said.state, 2, "{}", said.text);
         assert!(said.text.contains("dogwatch dns accept bench.example"), "{}", said.text);
+        // The threads answer, with the core's very bytes; but not for what is none of the trip's.
+        assert_eq!(frozen(&mut world, &names), 1_000, "{mood}");
+        let others = [7, 8].map(|n| format!("n{n}.other.example"));
+        assert_eq!(frozen(&mut world, &others), 0, "{mood}");
         // Back: the page is over within five seconds, names are fresh again, upstream is not pushed over.
         world.moods[0] = '.';
         let before = world.sent;
         let answers = load(&mut world, &names, 500, 5);
         assert_eq!((right(&answers), sensor(&mut world).state), (answers.len(), 0), "{mood}");
+        assert_eq!(frozen(&mut world, &names), 0, "{mood}");
         let rate = healthy / 10;
         let peak = (world.sent - before) / 5;
         assert!(peak <= rate * 11 / 10, "{mood}: {peak} a second after, {rate} before");
