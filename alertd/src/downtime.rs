@@ -56,6 +56,7 @@ impl Downtime {
     }
 
     /// As it was then: a flexible one that a later problem put in effect was waiting.
+    #[must_use]
     pub fn as_before(&self, now: Timestamp) -> Self {
         let mut before = self.clone();
         if let Shape::Flexible { began_at, .. } = &mut before.shape {

@@ -358,10 +358,7 @@ impl<D: Deliver> Engine<D> {
             Input::CancelDowntime(number, author, answer) => {
                 Some(owed(answer, self.core.on_downtime_cancel(number, &author, now)))
             }
-            Input::Downtimes(answer) => {
-                drop(answer.send(self.core.downtimes(now)));
-                None
-            }
+            Input::Downtimes(answer) => tell(answer, self.core.downtimes(now)),
             Input::EndSilence(number, author, answer) => {
                 Some(owed(answer, self.core.on_silence_end(number, &author, now)))
             }
@@ -379,18 +376,13 @@ impl<D: Deliver> Engine<D> {
             }
             Input::Access(input) => self.on_access(input, now),
             Input::Route(ask, answer) => {
-                drop(answer.send(ask.alerts.iter().map(|alert| self.core.routed(alert, now)).collect()));
-                None
+                tell(answer, ask.alerts.iter().map(|alert| self.core.routed(alert, now)).collect())
             }
-            Input::Overrides(answer) => {
-                drop(answer.send(self.core.overrides(now)));
-                None
-            }
+            Input::Overrides(answer) => tell(answer, self.core.overrides(now)),
             Input::OnCall(at, until, answer) => {
                 let at = at.unwrap_or(now);
                 let until = until.unwrap_or_else(|| later(at, LOOK_AHEAD)).min(later(at, ON_CALL_MAX));
-                drop(answer.send(self.core.on_call(at, until)));
-                None
+                tell(answer, self.core.on_call(at, until))
             }
             Input::Test(receiver, author, answer) => {
                 match self.core.on_test(&receiver, &author, now) {
@@ -402,43 +394,21 @@ impl<D: Deliver> Engine<D> {
                 None
             }
             Input::Status(answer) => {
-                let warnings = self.warnings();
-                drop(answer.send(self.core.status(env!("CARGO_PKG_VERSION"), warnings, now)));
-                None
+                tell(answer, self.core.status(env!("CARGO_PKG_VERSION"), self.warnings(), now))
             }
-            Input::Health(answer) => {
-                let health = self.health(now);
-                drop(answer.send(health));
-                None
-            }
+            Input::Health(answer) => tell(answer, self.health(now)),
             Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),
             Input::Alerts(matchers, after, answer) => {
-                drop(answer.send(self.core.alerts_v2(&matchers, after.as_ref(), now)));
-                None
+                tell(answer, self.core.alerts_v2(&matchers, after.as_ref(), now))
             }
-            Input::Receivers(answer) => {
-                drop(answer.send(self.core.receiver_names()));
-                None
-            }
-            Input::Incident(number, answer) => {
-                drop(answer.send(self.core.incident(number, now)));
-                None
-            }
+            Input::Receivers(answer) => tell(answer, self.core.receiver_names()),
+            Input::Incident(number, answer) => tell(answer, self.core.incident(number, now)),
             Input::Link(number, nonce, Some(author), answer) => {
                 Some(owed(answer, self.core.on_ack_by_link(number, &nonce, &author, now)))
             }
-            Input::Link(number, nonce, None, answer) => {
-                drop(answer.send(self.core.link(number, &nonce, now)));
-                None
-            }
-            Input::ToldOpen(receiver, answer) => {
-                drop(answer.send(self.core.told_open(&receiver, now)));
-                None
-            }
-            Input::Silences(answer) => {
-                drop(answer.send(self.core.silences(now)));
-                None
-            }
+            Input::Link(number, nonce, None, answer) => tell(answer, self.core.link(number, &nonce, now)),
+            Input::ToldOpen(receiver, answer) => tell(answer, self.core.told_open(&receiver, now)),
+            Input::Silences(answer) => tell(answer, self.core.silences(now)),
         }
     }
 
@@ -541,6 +511,8 @@ impl<D: Deliver> Engine<D> {
         let now = self.now();
         self.last_commit(now).await;
         tracing::info!("stopped");
+        // The process ends; to free a hundred thousand alerts one by one takes seconds that systemd and the operator wait.
+        std::mem::forget(self.core);
     }
 
     /// Waits for the commit that is under way, if one is.
@@ -567,6 +539,12 @@ impl<D: Deliver> Engine<D> {
         }
         now
     }
+}
+
+/// Answers a question at once: nothing was decided that has to be durable first. Who asked may be gone.
+fn tell<T>(answer: Answer<T>, value: T) -> Option<Owed> {
+    drop(answer.send(value));
+    None
 }
 
 type Delivered = (tokio::task::Id, (Result<Accepted, DeliveryError>, f64));

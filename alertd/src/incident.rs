@@ -148,6 +148,14 @@ impl Incident {
         Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
     }
 
+    /// Waits to be told for the first time: open, its policy not begun, and neither acked nor withheld as a whole.
+    pub fn is_gathering(&self, now: Timestamp) -> bool {
+        // A look that is further off than that was planned before the clock was set back.
+        let soon = later(now, self.timing.group_wait);
+        let waits = self.resolved_at.is_none() && self.ack.is_none() && !self.quiet;
+        waits && !self.escalation.has_begun() && self.flush_at.is_some_and(|at| now < at && at <= soon)
+    }
+
     /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over. True if that is earlier
     /// than what was planned.
     pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) -> bool {

@@ -9,7 +9,7 @@ use dogwatch_tests::{
     process::{binary, free_port, wait_for},
     upstream::{Mood, Upstream, name, right_address},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const NAMES: u32 = 30;
 const TTL_S: u32 = 2;
@@ -127,6 +127,14 @@ fn a_fire_drill_shows_that_names_resolve_and_that_somebody_is_told_and_then_it_i
     let mails = place.host.maildir("alertd/mail");
     assert!(mails.iter().any(|mail| mail.contains("FIRE DRILL")), "{mails:?}");
     wait_for("the end", || place.health() == "healthy");
+
+    // An alertd on another host, where the agent's token reads nothing: said, and no part of the verdict.
+    let far =
+        place.host.write("far.toml", "[alertd]\nurl = \"https://alerts.example:9093\"\ntoken_file = \"t\"\n");
+    let drill = ["drill", "--for", "5s", "--json", "--agent-config", far.to_str().unwrap()];
+    let report: Value = serde_json::from_str(&stdout(&place.dns(&drill))).unwrap();
+    assert_eq!((&report["passed"], &report["told_known"]), (&json!(true), &json!(false)), "{report}");
+    assert!(report["unseen"].to_string().contains("another host"), "{report}");
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
 
 /// serde's "unknown field `intervall`, expected one of `interval`, `retry_interval`" with the likeliest name in front.
 fn with_suggestion(message: &str) -> String {
-    let message = one_line(message);
+    let message = with_plain_type(one_line(message));
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     let Some(wrong) = quoted.next().filter(|_| unknown) else { return message };
@@ -190,6 +190,22 @@ fn with_suggestion(message: &str) -> String {
         Some(meant) => format!("{message}; did you mean `{meant}`?"),
         None => message,
     }
+}
+
+/// serde's "expected u16" for people who do not write Rust.
+fn with_plain_type(message: String) -> String {
+    let Some((before, kind)) = message.rsplit_once(", expected ") else { return message };
+    let plain = match kind {
+        "u8" => "a whole number, 0 to 255",
+        "u16" => "a whole number, 0 to 65535",
+        "u32" => "a whole number, 0 to 4294967295",
+        "u64" | "usize" => "a whole number, 0 or more",
+        "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        _ => return message,
+    };
+    format!("{before}, expected {plain}")
 }
 
 /// The candidate that `wrong` is most likely a misspelling of, if any is near.
@@ -250,6 +266,7 @@ mod tests {
         assert!(said[0].ends_with("did you mean `name`?"), "{said:#?}");
         assert!(said[1].starts_with("agent.toml:3:1:") && said[1].ends_with("did you mean `interval`?"));
         assert!(said[2].starts_with("agent.toml:4:16:"), "{said:#?}");
+        assert!(said[2].ends_with("expected a whole number, 0 to 255"), "{said:#?}");
         assert!(said[3].contains("agent.toml:6:12: \"5\" is not a duration; write a number and a unit"));
         assert!(said[4].starts_with("agent.toml:8:12:"), "{said:#?}");
     }

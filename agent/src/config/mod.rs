@@ -137,12 +137,30 @@ pub fn socket(path: &Path) -> PathBuf {
     written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
 
-/// The agent's socket and those of its alertds: as `path` says, whatever else is wrong there.
-pub fn sockets(path: &Path) -> (PathBuf, Vec<PathBuf>) {
-    let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
-    let alertds = files.into_iter().rev().find_map(|(_, file)| file.alertd.sockets);
-    let alertds = alertds.map_or_else(|| vec![PathBuf::from(DEFAULT_ALERTD)], toml::Spanned::into_inner);
-    (socket(path), alertds)
+/// Where this host's alertds are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alertds {
+    Sockets(Vec<PathBuf>),
+    /// On another host.
+    Remote {
+        url: String,
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// The alertds of an agent: as `path` says, whatever else is wrong there.
+pub fn alertds(path: &Path) -> Alertds {
+    let mut files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let remote = files.iter().rev().find_map(|(_, file)| {
+        let url = file.alertd.url.as_ref()?.get_ref().clone();
+        let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().clone());
+        Some(Alertds::Remote { url, ca_file })
+    });
+    remote.unwrap_or_else(|| {
+        let sockets = files.iter_mut().rev().find_map(|(_, file)| file.alertd.sockets.take());
+        let default = || vec![PathBuf::from(DEFAULT_ALERTD)];
+        Alertds::Sockets(sockets.map_or_else(default, toml::Spanned::into_inner))
+    })
 }
 
 /// This machine's name as the kernel knows it.

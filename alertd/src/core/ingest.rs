@@ -271,7 +271,7 @@ impl Core {
                     self.detail(ctl::Detail { alert: Some(alert), was, ack: None });
                 }
             }
-            self.on_member_moved(number, change, now);
+            self.on_member_moved(number, key, change, now);
         }
         if numbers.is_empty() {
             self.forget(key);
@@ -292,7 +292,10 @@ impl Core {
         self.dirty.agents.insert(key.agent.clone());
     }
 
-    fn on_member_moved(&mut self, number: u64, change: Move, now: Timestamp) {
+    fn on_member_moved(&mut self, number: u64, key: &AlertKey, change: Move, now: Timestamp) {
+        if change == Move::Fired && self.is_told_later(number, key, now) {
+            return;
+        }
         let Some(incident) = self.incidents.get_mut(&number) else { return };
         self.touched.insert(number);
         let planned = match change {
@@ -311,6 +314,23 @@ impl Core {
             let text = format!("the ack of {} ended: a state changed", ack.author);
             self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
         }
+    }
+
+    /// Whether one more alert decides nothing: its incident waits to be told for the first time, and will be with this alert.
+    /// A storm's groups grow by many alerts in that time, and a review looks at each member.
+    fn is_told_later(&self, number: u64, key: &AlertKey, now: Timestamp) -> bool {
+        let Some(incident) = self.incidents.get(&number).filter(|one| one.is_gathering(now)) else {
+            return false;
+        };
+        let may_be_told =
+            |alert: &Alert| alert.claim().is_some() && self.withheld(incident, key, alert, now).is_none();
+        let later = self.woken_at.contains_key(&number) && self.alerts.get(key).is_some_and(may_be_told);
+        #[cfg(test)]
+        if later && !self.touched.contains(&number) {
+            let truth = self.truth(incident, now);
+            assert!(truth.visible.contains_key(key) && truth.withheld == incident.withheld);
+        }
+        later
     }
 
     fn numbers_of(&self, key: &AlertKey) -> Vec<u64> {

@@ -194,11 +194,8 @@ async fn list(State(site): State<Site>, Segment(token): Segment<String>) -> Resp
 }
 
 impl Site {
-    fn keys(&self) -> Result<Vec<String>, Response> {
-        self.keys.lines().map_err(|error| {
-            tracing::error!("links cannot be checked: {error}");
-            answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW))
-        })
+    fn keys(&self) -> Option<Vec<String>> {
+        self.keys.lines().map_err(|error| tracing::error!("links cannot be checked: {error}")).ok()
     }
 
     /// What somebody gets whose link is not to be followed.
@@ -218,10 +215,7 @@ impl Site {
     }
 
     async fn list(&self, token: &str) -> Response {
-        let keys = match self.keys() {
-            Ok(keys) => keys,
-            Err(response) => return response,
-        };
+        let Some(keys) = self.keys() else { return not_now() };
         let now = clock::wall();
         let OpenLink { receiver, expires_at, who } = match link::verify_open(&keys, token, now) {
             Ok(link) => link,
@@ -236,7 +230,7 @@ impl Site {
             replied.await.ok()
         };
         let Some(told) = tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() else {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW));
+            return not_now();
         };
         // Each list has links of its own: one that was used on an older list must not spoil this one's.
         let nonce = format!("open-{}", now.as_nanosecond());
@@ -246,10 +240,7 @@ impl Site {
     }
 
     async fn handle(&self, token: &str, ConnectInfo(Visitor(from)): Came, press: bool) -> Response {
-        let keys = match self.keys() {
-            Ok(keys) => keys,
-            Err(response) => return response,
-        };
+        let Some(keys) = self.keys() else { return not_now() };
         let now = clock::wall();
         let link = match link::verify(&keys, token, now) {
             Ok(link) => link,
@@ -264,7 +255,7 @@ impl Site {
             replied.await.ok()
         };
         match tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() {
-            None => answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", NOT_NOW)),
+            None => not_now(),
             Some(Err(refused)) => refusal(&refused, link.incident),
             Some(Ok(incident)) if press => done(&incident),
             Some(Ok(incident)) => {
@@ -274,7 +265,10 @@ impl Site {
     }
 }
 
-const NOT_NOW: &str = "alertd does not answer just now. Try again in a moment, or use alertctl ack.";
+fn not_now() -> Response {
+    let words = "alertd does not answer just now. Try again in a moment, or use alertctl ack.";
+    answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", words))
+}
 
 fn busy() -> Response {
     let words = "Too many requests at once; try again in a moment.";

@@ -316,7 +316,11 @@ fn score(column: &Column, asked: &[Asked], times: &Times, machine_busy_percent: 
     let ill_to = well_from.saturating_sub(Duration::from_millis(50));
     let healthy = Phase::between(asked, HEALTHY_FROM, ill_from);
     let ill = Phase::between(asked, scored_from, ill_to);
-    let repeated = |one: &&Asked| one.repeated && (HEALTHY_FROM..ill_from).contains(&one.at);
+    // Before and after, for nine seconds alone are too few to know one in a hundred.
+    let healthy_again = well_from + SETTLED;
+    let repeated = |one: &&Asked| {
+        one.repeated && ((HEALTHY_FROM..ill_from).contains(&one.at) || one.at >= healthy_again)
+    };
     let tenths = |from: Duration, to: Duration| column.upstream.tenths(times.start + from, times.start + to);
     let sum = |tenths: &[u32]| tenths.iter().map(|count| u64::from(*count)).sum::<u64>();
     let peak = |tenths: &[u32]| tenths.iter().max().copied().unwrap_or(0) * 10;

@@ -22,11 +22,15 @@
 mod convergence;
 mod evidence;
 mod hold;
+mod mass;
 mod pinned;
+mod rules;
 mod said;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod trip;
+mod view;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -37,6 +41,8 @@ use std::{
 pub use self::{
     convergence::{Displaced, leads_nowhere, shrunk},
     hold::{Hold, Reason, Witnesses},
+    rules::Rules,
+    terms::{Accepted, Counts, Event, Known, Stance, Why},
     trip::{Cause, End, Trip},
 };
 use self::{
@@ -44,164 +50,7 @@ use self::{
     evidence::{Evidence, Item, What},
     trip::Relapses,
 };
-use crate::{
-    moment::Moment,
-    name::{self, name_of},
-};
-
-/// What an operator may choose for one zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    pub vanish: bool,
-    pub mass_vanish: bool,
-    pub convergence: bool,
-    pub vanish_grace: Duration,
-    /// For names that are asked for again and again.
-    pub hot_vanish_grace: Duration,
-    /// For those that were good for half an hour or more and have an empty answer now.
-    pub empty_grace: Duration,
-    pub mass_grace: Duration,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            vanish: true,
-            mass_vanish: true,
-            convergence: true,
-            vanish_grace: Duration::from_mins(15),
-            hot_vanish_grace: Duration::from_hours(4),
-            // AWS's empty record lasted 2 h 37 (Oct 2025).
-            empty_grace: Duration::from_hours(4),
-            // Facebook was away for 6 h (Oct 2021); somebody has been paged by then.
-            mass_grace: Duration::from_hours(6),
-        }
-    }
-}
-
-impl Rules {
-    pub fn off() -> Self {
-        Self { vanish: false, mass_vanish: false, convergence: false, ..Self::default() }
-    }
-
-    fn cares(&self, reason: Reason) -> bool {
-        match reason {
-            Reason::Gone | Reason::Empty => self.vanish || self.mass_vanish,
-            Reason::Nowhere => self.vanish || self.mass_vanish || self.convergence,
-            Reason::Converged(_) => self.convergence,
-            Reason::Refused => true,
-        }
-    }
-
-    /// The longest that any name may be held.
-    pub fn bound(&self) -> Duration {
-        self.mass_grace
-            .max(self.hot_vanish_grace)
-            .max(self.empty_grace)
-            .max(self.vanish_grace)
-            .max(hold::JUDGING)
-    }
-}
-
-/// What is known of the good answer that is about to be displaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// For how long answers were good without a break.
-    pub good_for: Duration,
-    /// Asked for again and again.
-    pub hot: bool,
-    /// Answers given from it so far.
-    pub uses: u32,
-}
-
-/// How a query for a held-back name is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stance {
-    pub why: Why,
-    /// It is time to ask upstream again; nobody waits for it.
-    pub ask: bool,
-}
-
-/// Why a client gets the old answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    Hold(Reason),
-    /// Many names are gone; this one, though its turn to be asked has not come, is among them or near them.
-    Trip,
-}
-
-/// Something to say once, for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    TripStarted {
-        cause: Cause,
-        /// All names below it.
-        scope: Box<[u8]>,
-        /// Some of the names.
-        examples: Vec<Box<[u8]>>,
-    },
-    TripEnded {
-        cause: Cause,
-        scope: Box<[u8]>,
-        end: End,
-        lasted: Duration,
-        names: u32,
-    },
-    /// An upstream says of several names that they are gone, and another upstream has them.
-    UpstreamLies {
-        upstream: usize,
-    },
-    /// A steady name has moved to an address that was never seen.
-    Moved {
-        key: Box<[u8]>,
-        from: IpAddr,
-        to: IpAddr,
-        good_for: Duration,
-    },
-    /// A pinned name has other addresses.
-    Changed {
-        key: Box<[u8]>,
-        from: Vec<IpAddr>,
-        to: Vec<IpAddr>,
-        /// False: none of the new ones takes a TCP connection, and the old ones are given.
-        believed: bool,
-    },
-    /// Most of a name's records are gone; the rest is believed.
-    Shrunk {
-        key: Box<[u8]>,
-        from: usize,
-        to: usize,
-    },
-}
-
-/// Totals since the start.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// Names whose good answer was held against upstream's word.
-    pub held: u64,
-    /// Of those: upstream had the name again.
-    pub returned: u64,
-    /// Of those: the grace passed, and upstream was believed.
-    pub honoured: u64,
-    /// Of those: a person said so.
-    pub accepted: u64,
-    /// Believed at once, for the table of holds was full.
-    pub not_held: u64,
-    /// By [`Cause::number`].
-    pub trips: [u64; Cause::NAMES.len()],
-    /// Denials by one upstream that another contradicted.
-    pub contradicted: u64,
-    pub moved: u64,
-    pub shrunk: u64,
-}
-
-/// What [`Guard::accept`] ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// Keys of the names that were held.
-    pub keys: Vec<Box<[u8]>>,
-    pub trips: usize,
-}
+use crate::{moment::Moment, name::name_of};
 
 /// Names held by themselves; about half a MiB when full. A trip holds any number of names.
 const HOLDS_MAX: usize = 4_096;
@@ -561,43 +410,6 @@ impl Guard {
     }
 
     /// Whether nothing is held.
-    pub fn is_idle(&self) -> bool {
-        self.holds.is_empty() && self.trips.is_empty()
-    }
-
-    pub fn trips(&self) -> &[Trip] {
-        &self.trips
-    }
-
-    /// Whether many names are being held against upstream's word.
-    pub fn tripped(&self) -> bool {
-        !self.trips.is_empty()
-    }
-
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// The names held now, in no order.
-    pub fn holds(&self, now: Moment) -> impl Iterator<Item = (&[u8], &Hold)> {
-        self.holds.iter().map(|(key, hold)| (&**key, hold)).filter(move |&(key, hold)| {
-            !self.passed(name_of(key), now) && self.holds_now(name_of(key), hold, now)
-        })
-    }
-
-    /// This name's hold, if it is held now, and when that ends at the latest.
-    pub fn hold(&self, key: &[u8], now: Moment) -> Option<(&Hold, Moment)> {
-        let name = name_of(key);
-        let hold =
-            self.holds.get(key).filter(|hold| !self.passed(name, now) && self.holds_now(name, hold, now))?;
-        Some((hold, self.until(name, hold)))
-    }
-
-    /// The trip that freezes this name, if any.
-    pub fn trip_of(&self, key: &[u8]) -> Option<&Trip> {
-        self.trips.iter().find(|trip| trip.freezes(name_of(key)))
-    }
-
     fn holds_now(&self, name: &[u8], hold: &Hold, now: Moment) -> bool {
         now < self.until(name, hold)
     }
@@ -657,127 +469,6 @@ impl Guard {
             }
         }
         self.evidence.push(item);
-    }
-
-    /// Returns whether a trip began.
-    fn look_for_mass_vanish(&mut self, key: &[u8], reason: Reason, now: Moment) -> bool {
-        if !self.rules.mass_vanish {
-            return false;
-        }
-        let cause = if reason == Reason::Nowhere { Cause::Nowhere } else { Cause::Gone };
-        let domain = name::zone_of(key);
-        let scope = if self.evidence.gone_in_several_domains() >= evidence::NAMES {
-            self.suffix.clone()
-        } else if self.domains.get(domain).is_some_and(|domain| domain.gone() >= evidence::NAMES) {
-            domain.into()
-        } else {
-            return false;
-        };
-        let known = |trip: &Trip| trip.cause.vanish() && is_below(&scope, &trip.scope);
-        if self.trips.iter().any(known) {
-            return false;
-        }
-        // A trip of all names makes those of single domains superfluous.
-        self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
-        let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
-        // In the order in which they went: that of the table is chance.
-        let mut gone: Vec<(&Box<[u8]>, &Hold)> = self
-            .holds
-            .iter()
-            .filter(|(key, hold)| hold.reason.vanish() && is_below(name_of(key), &trip.scope))
-            .collect();
-        gone.sort_unstable_by_key(|&(key, hold)| (hold.since, key));
-        trip.first_held = gone.first().map_or(now, |(_, hold)| hold.since);
-        for (key, hold) in gone {
-            trip.on_denied(key, hold.known, true);
-        }
-        self.start_trip(trip);
-        true
-    }
-
-    fn start_convergence(&mut self, address: IpAddr, now: Moment) {
-        let moved = self.moves.take(address);
-        let first = moved.first().map(|first| name::zone_of(&first.displaced.key));
-        let one = moved.iter().all(|other| Some(name::zone_of(&other.displaced.key)) == first);
-        let scope = first.filter(|_| one).map_or_else(|| self.suffix.clone(), Into::into);
-        let cause = Cause::Converged(address);
-        let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
-        for moved in moved {
-            trip.on_denied(&moved.displaced.key, moved.known, true);
-            self.start_hold(&moved.displaced.key, moved.known, Reason::Converged(address), now);
-            self.put_back.push(moved.displaced);
-        }
-        self.start_trip(trip);
-    }
-
-    fn on_converging(
-        &mut self,
-        key: &[u8],
-        known: Known,
-        address: IpAddr,
-        witnesses: Witnesses,
-        now: Moment,
-    ) -> bool {
-        let reason = Reason::Converged(address);
-        if self.holds.get(key).is_some_and(|hold| !self.holds_now(name_of(key), hold, now)) {
-            self.holds.remove(key);
-            self.counts.honoured += 1;
-            return false;
-        }
-        let new = !self.holds.contains_key(key);
-        if new && !self.start_hold(key, known, reason, now) {
-            self.counts.not_held += 1;
-            return false;
-        }
-        if let Some(hold) = self.holds.get_mut(key) {
-            hold.on_denied(reason, witnesses, known.uses, now);
-        }
-        let Some(index) = self.trips.iter().position(|trip| trip.cause.is_at(address)) else { return false };
-        self.trips[index].on_denied(key, known, new);
-        if self.trips[index].on_confirmed(key, witnesses, now) {
-            // Two independent upstreams: this is a move, however large.
-            self.end_trip(index, End::Confirmed, now);
-            self.holds.retain(|_, hold| hold.reason != reason);
-            return false;
-        }
-        true
-    }
-
-    fn start_trip(&mut self, trip: Trip) {
-        self.counts.trips[trip.cause.number()] += 1;
-        self.credit = 0.0;
-        let examples = trip.canaries().cloned().collect();
-        self.say(Event::TripStarted { cause: trip.cause, scope: trip.scope.clone(), examples });
-        self.trips.push(trip);
-    }
-
-    fn end_trip(&mut self, index: usize, end: End, now: Moment) {
-        let trip = self.trips.swap_remove(index);
-        self.relapses.on_end(trip.cause, end, trip.needed, now);
-        if end == End::Bound {
-            self.pass(&trip.scope, now);
-        }
-        if let Cause::Converged(address) = trip.cause {
-            // Who is back from a lie may tell it again; what was believed is no news.
-            self.moves.judge(address, end == End::Returned, now);
-        }
-        // Who accepts wants upstream's word now, not at a pace.
-        self.recovered |= trip.cause.vanish() && end != End::Accepted;
-        for (key, hold) in &mut self.holds {
-            if trip.freezes(name_of(key)) && hold.reason.vanish() {
-                hold.on_trip_end(end == End::Returned, now);
-            }
-        }
-        // The same answers must not trip it again; new ones may.
-        self.evidence = Evidence::default();
-        self.domains.clear();
-        self.say(Event::TripEnded {
-            cause: trip.cause,
-            lasted: now.since(trip.since),
-            names: trip.names,
-            scope: trip.scope,
-            end,
-        });
     }
 
     fn end_what_is_over(&mut self, now: Moment) {

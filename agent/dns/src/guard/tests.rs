@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{name::Key, wire::Question};
+use crate::{
+    name::{self, Key},
+    wire::Question,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
