@@ -275,6 +275,10 @@ impl Server {
         self.process.as_ref().map(Process::resident_bytes).unwrap_or_default()
     }
 
+    pub fn peak_bytes(&self) -> u64 {
+        self.process.as_ref().map(Process::peak_bytes).unwrap_or_default()
+    }
+
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }

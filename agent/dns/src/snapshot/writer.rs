@@ -16,9 +16,9 @@ use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
     LOG, ORIGIN, SNAPSHOT,
-    age::Anchor,
+    age::{Ages, Anchor},
     inbox::Inbox,
-    load::{Book, Dated, Loaded, TOO_OLD, drop_forgotten, explained},
+    load::{Book, Dated, Loaded, Pieces, TOO_OLD, drop_forgotten, explained},
     record::{
         Answer, FILE_HEAD, FLAG_CD, FLAG_DO, Forgotten, file_head, push_anchor, push_answer, push_forgotten,
         record_len, salt_of,
@@ -405,7 +405,8 @@ impl Files {
         book.read(SNAPSHOT, &snapshot, &mut told, 1);
         book.read(LOG, &log, &mut told, 1);
         let anchors = book.stretches.all().to_vec();
-        let chosen = choose(book, now, self.limits.bytes_max);
+        let ages = book.stretches.until(now);
+        let chosen = choose(&book.answers, &book.forgotten, ages, self.limits.bytes_max);
 
         let (new, old) = (self.dir.join("cache.snapshot.new"), self.dir.join(SNAPSHOT));
         let mut file = BufWriter::with_capacity(1 << 16, File::create(&new)?);
@@ -413,7 +414,7 @@ impl Files {
         for anchor in &anchors {
             push_anchor(&mut out, self.salt, anchor);
         }
-        for answer in &chosen {
+        for answer in chosen {
             push_answer(&mut out, self.salt, answer);
             if out.len() >= 1 << 16 {
                 file.write_all(&out)?;
@@ -451,9 +452,14 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The youngest answer to each question that is not too old, oldest first. Over the limit, those that nobody asked for
 /// twice go first, the oldest before younger ones: a flood of random names must not push out what is in use.
-fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>> {
-    let Book { answers, forgotten, stretches } = book;
-    let mut ages = stretches.until(now);
+///
+/// Works with references: this is done beside a cache that may be full, and an answer is seven times as long as the way to it.
+fn choose<'b, 'a>(
+    answers: &'b Pieces<'a>,
+    forgotten: &[(usize, Forgotten<'a>)],
+    mut ages: Ages,
+    bytes_max: usize,
+) -> Vec<&'b Answer<'a>> {
     let mut dated: Vec<_> = answers
         .iter()
         .enumerate()
@@ -461,7 +467,7 @@ fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>>
         .collect();
     // Of two of one age, the later in the file is the younger.
     dated.reverse();
-    drop_forgotten(&mut dated, &forgotten, &mut ages);
+    drop_forgotten(&mut dated, forgotten, &mut ages);
     let mut dated: Vec<_> = dated.into_iter().map(|dated| (dated.lapse.passed, dated.answer)).collect();
     dated.retain(|(age, _)| *age <= TOO_OLD);
     dated.sort_by_key(|(age, _)| *age);
@@ -478,7 +484,7 @@ fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>>
         match seen.entry(hash(answer), |other: &&Answer<'_>| same(other, answer), |other| hash(other)) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
-                place.insert(*answer);
+                place.insert(answer);
                 true
             }
         }
@@ -496,5 +502,5 @@ fn choose<'a>(book: Book<'a>, now: &Anchor, bytes_max: usize) -> Vec<Answer<'a>>
         dated.truncate(fitting);
         dated.sort_by_key(|(age, _)| *age);
     }
-    dated.into_iter().rev().map(|(_, answer)| *answer).collect()
+    dated.into_iter().rev().map(|(_, answer)| answer).collect()
 }
