@@ -1,4 +1,4 @@
-//! What people changed on this host lately: it booted, packages came and went. For messages about its problems; nothing is
+//! What was done to this host lately: it booted, packages came and went. For messages about its problems; nothing is
 //! decided by it.
 //!
 //! Read by a thread of its own, for a disk that hangs must not hold up the loop. Sources: `btime` of `/proc/stat` (proc(5)) and the

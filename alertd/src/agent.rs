@@ -30,7 +30,7 @@ pub struct Agent {
     /// What changed on its host.
     #[serde(default, skip_serializing_if = "Lately::is_empty")]
     pub lately: Lately,
-    /// What people did to its host, as it said last.
+    /// What was done to its host, as it said last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
 }

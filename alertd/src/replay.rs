@@ -1,5 +1,5 @@
-//! What another config would have sent: recorded transitions, acks, silences, downtimes and overrides, fed through a core of its own in
-//! virtual time. Pure.
+//! What another config would have sent: recorded transitions, acks, silences, downtimes and overrides, fed through a core of
+//! its own in virtual time. Pure.
 //!
 //! Every receiver takes everything at once. What a config decides about words, times, people and rates is as alertd would do
 //! it; what depends on receivers that fail is not.

@@ -136,6 +136,11 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_stands_at_its_own_number() {
+        assert!(Why::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
+    }
+
+    #[test]
     fn rows_of_the_first_version_are_read() {
         let old = r#"{"withheld":[{"agent":"a1","service":"disk"}]}"#;
         let read: Holder = serde_json::from_str(old).unwrap();

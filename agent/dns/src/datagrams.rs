@@ -35,7 +35,7 @@ use crate::{
 /// How long a thread waits before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// While a trip holds all names: queries until the core is told of them, and the least time between two tellings. Who asks seldom
+/// Of names that a trip holds: queries until the core is told of them, and the least time between two tellings. Who asks seldom
 /// still has it ask upstream in time; a flood does not wake it for each query.
 const FROZEN_TOLD: u16 = 8;
 const FROZEN_GAP: Duration = Duration::from_millis(5);

@@ -36,7 +36,7 @@ pub(crate) enum Hit {
         reason: StaleReason,
         refresh: Option<Box<[u8]>>,
     },
-    /// A trip holds all names, and the old answer is in the buffer; now and then the core is to know of it
+    /// A trip holds the name, and the old answer is in the buffer; now and then the core is to know of it
     /// ([`crate::resolver::Resolver::on_frozen`]).
     Frozen,
     /// The core must see to it.
@@ -60,7 +60,7 @@ pub(crate) struct ZoneState {
     pub(crate) max_stale: Option<Duration>,
     /// The guard holds names back: what is past its TTL is the core's, which knows which.
     pub(crate) guarded: bool,
-    /// Until when this name is held if it was good, and each beside it. `None` where it is said of all names of a zone.
+    /// Until when the name that this is said of is held, if it was good. `None` if it is not, and where a whole zone is meant.
     pub(crate) frozen_until: Option<Moment>,
 }
 
@@ -291,8 +291,11 @@ impl ZoneStates {
 
     /// Tells the other threads what has changed, if anything has.
     pub(crate) fn publish(&self, zones: &Zones) {
-        let same = |(of_zone, zone): (&PublishedZone, &Zone)| of_zone.is_of(zone);
-        if self.0.read().zones.iter().zip(zones.iter()).all(same) {
+        let is_current = |published: &[PublishedZone]| {
+            published.len() == zones.iter().count()
+                && published.iter().zip(zones.iter()).all(|(of_zone, zone)| of_zone.is_of(zone))
+        };
+        if is_current(&self.0.read().zones) {
             return;
         }
         self.0.write().zones = zones.iter().map(PublishedZone::of).collect();

@@ -139,7 +139,7 @@ pub fn socket(path: &Path) -> PathBuf {
 
 /// Where this host's alertds are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Alertds {
+pub enum AlertdsAt {
     Sockets(Vec<PathBuf>),
     /// On another host.
     Remote {
@@ -149,17 +149,17 @@ pub enum Alertds {
 }
 
 /// The alertds of an agent: as `path` says, whatever else is wrong there.
-pub fn alertds(path: &Path) -> Alertds {
+pub fn alertds_at(path: &Path) -> AlertdsAt {
     let mut files = config::load::<file::ConfigFile>(path, &mut Problems::default());
     let remote = files.iter().rev().find_map(|(_, file)| {
         let url = file.alertd.url.as_ref()?.get_ref().clone();
         let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().clone());
-        Some(Alertds::Remote { url, ca_file })
+        Some(AlertdsAt::Remote { url, ca_file })
     });
     remote.unwrap_or_else(|| {
         let sockets = files.iter_mut().rev().find_map(|(_, file)| file.alertd.sockets.take());
         let default = || vec![PathBuf::from(DEFAULT_ALERTD)];
-        Alertds::Sockets(sockets.map_or_else(default, toml::Spanned::into_inner))
+        AlertdsAt::Sockets(sockets.map_or_else(default, toml::Spanned::into_inner))
     })
 }
 

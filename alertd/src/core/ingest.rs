@@ -327,10 +327,15 @@ impl Core {
         let later = self.woken_at.contains_key(&number) && self.alerts.get(key).is_some_and(may_be_told);
         #[cfg(test)]
         if later && !self.touched.contains(&number) {
-            let truth = self.truth(incident, now);
-            assert!(truth.visible.contains_key(key) && truth.withheld == incident.withheld);
+            self.assert_a_review_says_the_same(incident, key, now);
         }
         later
+    }
+
+    #[cfg(test)]
+    fn assert_a_review_says_the_same(&self, incident: &Incident, key: &AlertKey, now: Timestamp) {
+        let truth = self.truth(incident, now);
+        assert!(truth.visible.contains_key(key) && truth.withheld == incident.withheld);
     }
 
     fn numbers_of(&self, key: &AlertKey) -> Vec<u64> {

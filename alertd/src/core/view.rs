@@ -113,7 +113,7 @@ impl Core {
         vitals
     }
 
-    /// Numbers for the metrics page: firing alerts, open incidents, of them acked, agents, of them silent, silences.
+    /// Numbers for the metrics page.
     pub fn sizes(&self, now: Timestamp) -> Sizes {
         let (mut incidents, mut acked, mut withheld) = (0, 0, Why::ALL.map(|why| (why, 0)));
         for incident in self.incidents.values().filter(|incident| incident.resolved_at.is_none()) {
@@ -154,7 +154,8 @@ impl Core {
         let acked = order.iter().filter(|(acked, ..)| *acked).count();
         let shown = order.iter().take(ToldOpen::SHOWN_MAX);
         let shown = shown.filter_map(|(.., number)| self.incidents.get(number));
-        let shown = shown.map(|incident| self.view_incident(incident, now)).collect();
+        let shown =
+            shown.map(|incident| (self.view_incident(incident, now), incident.used_links.len())).collect();
         ToldOpen { open: order.len(), acked, shown }
     }
 
@@ -216,8 +217,8 @@ pub struct ToldOpen {
     pub open: usize,
     /// Of them.
     pub acked: usize,
-    /// The first of them.
-    pub shown: Vec<ctl::Incident>,
+    /// The first of them, and how many links have acknowledged each.
+    pub shown: Vec<(ctl::Incident, usize)>,
 }
 
 impl ToldOpen {

@@ -7,7 +7,8 @@
 //! | `GET /open/TOKEN` | what a receiver was told of and is not over, each with a link of the first kind; from digests |
 //! | anything else | 404 |
 //!
-//! The token is the only key: whoever holds it may acknowledge that one incident, or those that its receiver was told of ([`link`]). No cookies, no scripts, no
+//! The token is the only key: whoever holds it may acknowledge that one incident, or those that its receiver was told of
+//! ([`link`]). No cookies, no scripts, no
 //! referrer, no caching. At most [`CONNECTIONS_MAX`] callers at once, each for [`CONNECTION_LIVES`], and [`GUESSES_A_SECOND`]
 //! wrong links a second: strangers can reach this. TLS is the reverse proxy's.
 
@@ -232,10 +233,13 @@ impl Site {
         let Some(told) = tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() else {
             return not_now();
         };
-        // Each list has links of its own: one that was used on an older list must not spoil this one's.
-        let nonce = format!("open-{}", now.as_nanosecond());
+        // One link for each time that the incident waits for somebody, however often the list is looked at: it works once, and
+        // whoever holds the list cannot make more of them.
         let key = keys.first().map(String::as_str).unwrap_or_default();
-        let link = |number| format!("../ack/{}", link::sign(key, number, expires_at, &nonce, &who));
+        let link = |number, used| {
+            let nonce = format!("open-{}-{used}", expires_at.as_second());
+            format!("../ack/{}", link::sign(key, number, expires_at, &nonce, &who))
+        };
         answer(StatusCode::OK, page::list(&told, &receiver, link, &self.zone, now))
     }
 

@@ -55,11 +55,12 @@ fn format_item(line: &str) -> String {
     format!("<li>{}</li>\n", escaped(line))
 }
 
-/// What a receiver was told of and is not over; `link` leads to the page of an incident.
+/// What a receiver was told of and is not over; `link` leads to the page that acknowledges an incident, given its number and how
+/// many links have done so before.
 pub(super) fn list(
     told: &ToldOpen,
     receiver: &str,
-    link: impl Fn(u64) -> String,
+    link: impl Fn(u64, usize) -> String,
     zone: &TimeZone,
     now: Timestamp,
 ) -> String {
@@ -72,19 +73,19 @@ pub(super) fn list(
     let (open, acked) = (told.open, told.acked);
     let mut body =
         format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
-    for incident in &told.shown {
-        let on_it = match &incident.ack {
-            Some(ack) => format!(" <b>{} is on it</b>", escaped(&words::line(&ack.author, 80))),
-            None => String::new(),
+    for (incident, used) in &told.shown {
+        let title = format!("#{} {}", incident.number, escaped(&words::line(&incident.title, 160)));
+        let age = escaped(&words::age(incident.opened_at, now));
+        let _ = match &incident.ack {
+            Some(ack) => {
+                let author = escaped(&words::line(&ack.author, 80));
+                writeln!(body, "<li>{title} {age} <b>{author} is on it</b></li>")
+            }
+            None => {
+                let link = escaped(&link(incident.number, *used));
+                writeln!(body, "<li><a href=\"{link}\">{title}</a> {age}</li>")
+            }
         };
-        let _ = writeln!(
-            body,
-            "<li><a href=\"{}\">#{} {}</a> {}{on_it}</li>",
-            escaped(&link(incident.number)),
-            incident.number,
-            escaped(&words::line(&incident.title, 160)),
-            escaped(&words::age(incident.opened_at, now)),
-        );
     }
     body.push_str("</ul>\n");
     if told.open > told.shown.len() {
@@ -139,9 +140,9 @@ mod tests {
     #[test]
     fn a_list_leads_to_each_incident_and_says_who_is_on_it_and_how_many_are_not_shown() {
         let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
-        let mut told = ToldOpen { open: 3, acked: 1, shown: vec![incident(opened_at); 2] };
-        told.shown[1].number = 12;
-        told.shown[1].ack = Some(ctl::AckInfo {
+        let mut told = ToldOpen { open: 3, acked: 1, shown: vec![(incident(opened_at), 0); 2] };
+        told.shown[1].0.number = 12;
+        told.shown[1].0.ack = Some(ctl::AckInfo {
             author: "<bob>".into(),
             comment: String::new(),
             at: opened_at,
@@ -149,11 +150,13 @@ mod tests {
             expires_at: None,
         });
         let now = "2026-11-21T02:16:00Z".parse().unwrap();
-        let show =
-            |told: &ToldOpen| list(told, "ops", |number| format!("../ack/t{number}"), &TimeZone::UTC, now);
+        let show = |told: &ToldOpen| {
+            list(told, "ops", |number, used| format!("../ack/t{number}.{used}"), &TimeZone::UTC, now)
+        };
         let shown = show(&told);
         assert!(shown.contains("3 open, 1 acknowledged") && shown.contains("and 1 more"), "{shown}");
-        assert!(shown.contains("<a href=\"../ack/t4711\">#4711 CRITICAL web1/disk"), "{shown}");
+        assert!(shown.contains("<a href=\"../ack/t4711.0\">#4711 CRITICAL web1/disk"), "{shown}");
+        assert!(!shown.contains("ack/t12"), "one that somebody took has no link: {shown}");
         assert!(shown.contains("<b>&lt;bob&gt; is on it</b>") && !shown.contains("<script"), "{shown}");
         told = ToldOpen { open: 0, acked: 0, shown: Vec::new() };
         assert!(show(&told).contains("All that ops was told of is over"), "{}", show(&told));

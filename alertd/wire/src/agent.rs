@@ -126,7 +126,7 @@ pub struct Heartbeat {
     pub version: String,
     /// Number of services watched.
     pub services: u32,
-    /// What people changed on the host in the last day, the newest first.
+    /// What was done to the host in the last day, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
 }

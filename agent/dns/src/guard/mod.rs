@@ -409,7 +409,6 @@ impl Guard {
         std::mem::take(&mut self.recovered)
     }
 
-    /// Whether nothing is held.
     fn holds_now(&self, name: &[u8], hold: &Hold, now: Moment) -> bool {
         now < self.until(name, hold)
     }

@@ -4,6 +4,7 @@ use super::{Guard, Hold, Rules, Trip};
 use crate::{moment::Moment, name::name_of};
 
 impl Guard {
+    /// Whether nothing is held.
     pub fn is_idle(&self) -> bool {
         self.holds.is_empty() && self.trips.is_empty()
     }

@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::{DEFAULT_PATH, fail};
-use crate::{api, clock, config::Alertds};
+use crate::{api, clock, config::AlertdsAt};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -203,12 +203,12 @@ struct Watch {
 }
 
 fn alertds(arguments: &Arguments) -> Result<Vec<Client>, String> {
-    match (crate::config::alertds(&arguments.agent_config), &arguments.token_file) {
-        (Alertds::Sockets(sockets), _) => {
+    match (crate::config::alertds_at(&arguments.agent_config), &arguments.token_file) {
+        (AlertdsAt::Sockets(sockets), _) => {
             Ok(sockets.into_iter().map(|socket| Client::new(socket, ANSWER_WITHIN)).collect())
         }
-        (Alertds::Remote { .. }, None) => Ok(Vec::new()),
-        (Alertds::Remote { url, ca_file }, Some(token)) => {
+        (AlertdsAt::Remote { .. }, None) => Ok(Vec::new()),
+        (AlertdsAt::Remote { url, ca_file }, Some(token)) => {
             Ok(vec![Client::remote(Remote::new(&url, token.clone(), ca_file)?, ANSWER_WITHIN)])
         }
     }
