@@ -106,7 +106,7 @@ mod tests {
         seconds.map(&mut ask).collect()
     }
 
-    /// docs/storms.md says so, for pagers that are sold by the minute.
+    /// docs/rate-limits.md says so, for pagers that are sold by the minute.
     #[test]
     fn the_busiest_minute_holds_the_burst_and_one_for_every_interval() {
         for (burst, every, most) in [(60, 1, 120), (10, 30, 12), (15, 20, 18)] {
