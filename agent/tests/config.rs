@@ -89,6 +89,34 @@ fn a_check_may_be_written_once_and_both_files_are_named() {
 }
 
 #[test]
+fn the_packaged_examples_are_valid_as_shipped_and_uncommented() {
+    let agent = include_str!("../../packaging/etc/agent.toml");
+    let dns = include_str!("../../packaging/etc/dns.toml");
+    let uncomment = |line: &str| match line.strip_prefix("# ") {
+        Some(code) if code.starts_with('[') || code.split(' ').nth(1) == Some("=") => code.to_owned(),
+        _ => line.to_owned(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shipped.toml");
+    for (text, command, missing_files) in
+        [(agent, ["config", "check"], &[][..]), (dns, ["dns", "--check"], &["ca_file", "hosts_file"])]
+    {
+        let check = |text: &str| {
+            fs::write(&file, text).unwrap();
+            stderr(&dogwatch([command[0], command[1], "--config", file.to_str().unwrap()]))
+        };
+        assert_eq!(check(text), "");
+        let uncommented = text.lines().map(uncomment).collect::<Vec<_>>().join("\n");
+        let problems = check(&uncommented);
+        let problems: Vec<_> = problems.lines().collect();
+        assert_eq!(problems.len(), missing_files.len(), "{problems:#?}");
+        for (problem, file) in problems.iter().zip(missing_files) {
+            assert!(problem.contains(&format!(": {file} /etc/dogwatch/")), "{problem}");
+        }
+    }
+}
+
+#[test]
 fn an_alertd_elsewhere_is_named_whole_and_nothing_is_sent_to_it_in_the_clear() {
     let said = |alertd: &str| problems(&[("agent.toml", &format!("[alertd]\n{alertd}\n"))]);
     for (alertd, words) in [
