@@ -34,7 +34,7 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
     say(&host, "disk", "echo full; exit 2");
     wait_for("the disk to be withheld", || withheld(&host) == json!("inhibited"));
     let why = words(&host.alertctl(&["why", "1"]));
-    assert!(why.contains("withheld  web1/disk: inhibited: web1/net"), "{why}");
+    assert!(why.contains("suppressed   web1/disk: inhibited: web1/net"), "{why}");
     host.alertd.take().unwrap().kill();
     host.restart_alertd();
     assert_eq!((withheld(&host), mails(&host)), (json!("inhibited"), 1));
@@ -45,7 +45,7 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
     let refused = host.alertctl(&["downtime", "wbe1", "--for", "1h", "--comment", "x"]);
     assert!(words(&refused).contains("did you mean \"web1\"?"), "{}", words(&refused));
     let made = host.alertctl(&["downtime", "web1", "disk", "--for", "1h", "--comment", "ticket 88"]);
-    assert!(words(&made).contains("cancel it with: alertctl downtime cancel 1"), "{}", words(&made));
+    assert!(words(&made).contains("to cancel it: alertctl downtime cancel 1"), "{}", words(&made));
     wait_for("word of the downtime", || mails(&host) == 4);
     assert!(mail_text(&host).contains("downtime 1 of web1/disk by"), "{}", mail_text(&host));
     host.alertd.take().unwrap().kill();
@@ -78,7 +78,7 @@ fn silences_are_previewed_extended_and_meant() {
     wait_for("the page", || mails(&host) == 1);
     let preview = words(&host.alertctl(&["silence", "service=disk", "--for", "1h", "--preview"]));
     assert!(
-        preview.contains("would silence 1 firing alert on 1 host now") && preview.contains("web1/disk: full"),
+        preview.contains("matches 1 firing alert on 1 host now") && preview.contains("web1/disk: full"),
         "{preview}"
     );
     let refused = host.alertctl(&["silence", "host=~.*", "--for", "1h", "--comment", "x"]);

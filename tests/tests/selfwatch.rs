@@ -146,5 +146,5 @@ async fn health_says_what_is_wrong_with_the_exit_codes_of_a_plugin() {
     host.alertd.as_mut().unwrap().stop();
     let gone = host.alertctl(&["health"]);
     assert_eq!(gone.status.code(), Some(2), "{}", words(&gone));
-    assert!(words(&gone).contains("CRITICAL: there is no"), "{}", words(&gone));
+    assert!(words(&gone).contains("CRITICAL: no socket at"), "{}", words(&gone));
 }
