@@ -189,7 +189,7 @@ fn without_room_for_the_copy_nothing_is_made_and_the_words_say_how_much_it_takes
     let refused = host.alertctl(&["backup", host.path("b.db").to_str().unwrap()]);
     host.alertd.take();
     let _ = Command::new("umount").arg("--lazy").arg(disk.path()).status();
-    assert!(words(&refused).contains("there is no room for the copy"), "{}", words(&refused));
+    assert!(words(&refused).contains("not enough disk space"), "{}", words(&refused));
     assert_eq!(refused.status.code(), Some(1));
     assert!(!host.path("b.db").exists() && !host.path("b.db.part").exists());
 }
