@@ -82,7 +82,7 @@ fn silences_are_previewed_extended_and_meant() {
         "{preview}"
     );
     let refused = host.alertctl(&["silence", "host=~.*", "--for", "1h", "--comment", "x"]);
-    assert!(words(&refused).contains("say --broad if you mean it"), "{}", words(&refused));
+    assert!(words(&refused).contains("add --broad if you mean it"), "{}", words(&refused));
     let made = host.ask(&["silence", "service=disk", "--from", "+1h", "--until", "+3h", "--comment", "x"]);
     assert_eq!(made["state"], "pending");
     let again = host.ask(&["silence", "service=disk", "--for", "3h", "--during", "never", "--comment", "x"]);
@@ -100,12 +100,12 @@ fn silences_are_previewed_extended_and_meant() {
     assert_eq!(host.ask(&["silence", "expire", "3"])["state"], "over");
     assert_eq!((withheld(&host), mails(&host)), (Value::Null, 1));
     for (arguments, part) in [
-        (vec!["silence", "extend", "9", "--for", "1h"], "no active silence 9"),
+        (vec!["silence", "extend", "9", "--for", "1h"], "no current or future silence 9"),
         (
             vec!["silence", "host=web1", "--for", "1h", "--during", "nights", "--comment", "x"],
-            "there are: never",
+            "periods: never",
         ),
-        (vec!["downtime", "cancel", "9"], "no downtime 9"),
+        (vec!["downtime", "cancel", "9"], "no current or future downtime 9"),
     ] {
         let output = host.alertctl(&arguments);
         assert_eq!(output.status.code(), Some(1), "{}", words(&output));

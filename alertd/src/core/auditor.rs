@@ -1,9 +1,10 @@
-//! The auditor: looks at what should not be, however it came about. Timers past their time, notifications that wait for nothing,
-//! incidents that nobody knows of and nothing will tell of.
+//! The auditor looks for states that should be impossible: overdue timers, notifications that are
+//! neither waiting nor finished, and incidents that nobody knows of and nobody will be notified of.
 //!
-//! None of it can happen by the rules; that is why somebody looks. Each kind that is found is an alert of alertd's own, a line
-//! of `alertctl health`, a metric, and stops the dead-man's ping. A sweep looks at a bounded part of the state at a time, and only
-//! what two sweeps see is found: what is about to be done, or comes late because the machine slept, is no fault.
+//! Each kind of finding raises an internal alert, appears in `alertctl health` and in a metric, and
+//! stops the pings to the dead man's switch. A sweep checks a bounded part of the state at a time. Only
+//! a problem seen by two sweeps in a row counts, because work may be about to be done, or may be late
+//! because the machine slept.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,22 +22,22 @@ use crate::{
     reason::Reason,
 };
 
-/// What is wrong.
+/// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// Something was to be looked at and was not.
+    /// A timer is overdue.
     OverdueTimer,
-    /// Handed to a receiver, and no outcome came.
+    /// A notification was handed to a receiver, but there is no result.
     LostAttempt,
-    /// Waits in the outbox for nothing.
+    /// A notification in the outbox is not being sent, for no reason.
     StuckNotification,
-    /// Says that a digest speaks for it which is not there.
+    /// A notification belongs to a digest that does not exist.
     LostDigest,
-    /// An incident's news were to be looked at and were not.
+    /// The next notification of an incident is overdue.
     OverdueGroup,
-    /// Fires, nobody has acked, nobody knows of it, and nobody will be told.
+    /// An incident is open and unacknowledged, nobody was notified, and nobody will be.
     UntoldIncident,
-    /// People know, but nothing will remind them.
+    /// People know of the incident, but there will be no reminder.
     NoTimer,
 }
 
@@ -66,22 +67,22 @@ impl What {
     fn words(self) -> &'static str {
         match self {
             Self::OverdueTimer => "a timer is overdue",
-            Self::LostAttempt => "an attempt to send has no outcome",
-            Self::StuckNotification => "a notification waits for nothing",
-            Self::LostDigest => "a notification waits for a digest that is not there",
-            Self::OverdueGroup => "news of an incident are overdue",
-            Self::UntoldIncident => "nobody knows of an incident and nobody will be told",
-            Self::NoTimer => "nothing will remind anybody of an incident",
+            Self::LostAttempt => "an attempt to send a notification has no result",
+            Self::StuckNotification => "a notification is stuck in the outbox",
+            Self::LostDigest => "a notification waits for a digest that does not exist",
+            Self::OverdueGroup => "a notification for an incident is overdue",
+            Self::UntoldIncident => "nobody was notified of an incident, and nobody will be",
+            Self::NoTimer => "an open incident has no timer, so nobody will be reminded of it",
         }
     }
 }
 
-/// All of one kind.
+/// All findings of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub what: What,
     pub count: usize,
-    /// For people: which is the first.
+    /// The first of them, for people.
     pub first: String,
 }
 
@@ -96,11 +97,11 @@ impl Finding {
 #[derive(Debug, Default)]
 pub(super) struct Auditor {
     next_at: Option<Timestamp>,
-    /// The sweep under way goes on with these; `None`: between two sweeps.
+    /// Where the current sweep continues, or `None` between two sweeps.
     at: Option<(u64, u64)>,
-    /// What this one has seen: of what number, and words for people.
+    /// What this sweep has seen: kind and number, and text for people.
     sweep: BTreeMap<(What, u64), String>,
-    /// What the one before saw.
+    /// What the previous sweep saw.
     suspects: BTreeMap<(What, u64), String>,
     found: BTreeMap<What, Finding>,
 }
@@ -124,21 +125,21 @@ impl Auditor {
     }
 }
 
-/// More of them say nothing more.
+/// More suspects would add no information.
 const SUSPECTS_MAX: usize = 10_000;
-/// Between two sweeps.
+/// The pause between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Between two parts of a sweep.
+/// The pause between two parts of a sweep.
 const PART_INTERVAL: Duration = Duration::from_secs(1);
-/// Incidents and notifications of one part: a millisecond or two.
+/// Incidents and notifications checked per part, which takes 1 to 2 ms.
 const PART: usize = 2_000;
-/// What is later than this is not merely busy.
+/// Delays up to this long can be caused by load.
 const GRACE: Duration = Duration::from_mins(1);
-/// A receiver that is slow may keep words waiting for some rounds.
+/// A slow receiver can delay notifications for some time.
 const QUEUE_GRACE: Duration = Duration::from_mins(5);
 
 impl Core {
-    /// Looks at the next part, if it is time. To be called when all that is due has been done.
+    /// Checks the next part, if it is time. Call it after all due work is done.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         if self.auditor.next_at.is_some_and(|at| at > now) {
             return;
@@ -181,7 +182,7 @@ impl Core {
         }
     }
 
-    /// What the last two whole sweeps saw.
+    /// What the last two complete sweeps both saw.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.auditor.found.values()
     }
@@ -232,7 +233,7 @@ impl Core {
                         service: "alertd",
                         labels: [("audit".to_owned(), what.name().to_owned())].into(),
                         summary: format!(
-                            "{}; alertctl health says more, and restarting alertd loses nothing",
+                            "{}; see alertctl health; you can restart alertd without losing anything",
                             finding.text()
                         ),
                         since: now,
@@ -241,7 +242,7 @@ impl Core {
                     self.raise(own, now);
                 }
                 None if firing => {
-                    let ending = Ending::Well("the auditor finds nothing of the kind any more");
+                    let ending = Ending::Well("the auditor no longer finds this problem");
                     let change = self.alerts.resolve(&key, ending, now);
                     self.on_move(&key, change, Reason::AuditClean, now);
                 }
@@ -274,7 +275,7 @@ mod tests {
         world
     }
 
-    /// By two sweeps.
+    /// What two sweeps find.
     fn found(world: &mut World, after: Duration) -> Vec<What> {
         for pause in [after, INTERVAL] {
             world.now = later(world.now, pause);
@@ -308,7 +309,9 @@ mod tests {
         let said = world.heard.last().unwrap().notification.clone();
         assert_eq!(said.firing[0].labels["audit"], "no_timer");
         assert!(
-            said.firing[0].summary.starts_with("nothing will remind anybody of an incident: incident 1;")
+            said.firing[0]
+                .summary
+                .starts_with("an open incident has no timer, so nobody will be reminded of it: incident 1;")
         );
         world.core.touched.insert(number);
         assert_eq!(found(&mut world, MINUTE), []);
@@ -341,7 +344,7 @@ mod tests {
         world.report("web1", "disk", 'C');
         world.moods.insert("mail".into(), Mood::Busy);
         world.agents_send(None);
-        // Leased again, and nobody hands it over.
+        // Leased again, but never handed over.
         world.now = later(world.now, MINUTE);
         assert_eq!(world.core.poll_send(9, world.now).len(), 1);
         world.core.settle(world.now);

@@ -1,4 +1,4 @@
-//! What people ask for: ack, unack, test.
+//! Requests from people: acknowledge, remove an ack, send a test notification.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,30 +17,30 @@ use crate::{
     told::Says,
 };
 
-/// Why something was not done.
+/// Why a request was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refused {
     #[error("there is no open incident {0}; `alertctl status` lists them")]
     NoIncident(u64),
-    #[error("this link has acknowledged incident {0} before; it works once")]
+    #[error("this link was already used to acknowledge incident {0}; each link works once")]
     LinkUsed(u64),
-    #[error("incident {0} is not acked")]
+    #[error("incident {0} is not acknowledged")]
     NotAcked(u64),
-    #[error("there is no downtime {0} that is not over; `alertctl downtime list` lists them")]
+    #[error("there is no current or future downtime {0}; `alertctl downtime list` lists them")]
     NoDowntime(u64),
     #[error("{0}")]
     BadDowntime(String),
-    #[error("there is no active silence {0}; `alertctl silence list` lists them")]
+    #[error("there is no current or future silence {0}; `alertctl silence list` lists them")]
     NoSilence(u64),
-    #[error("there is no receiver {0:?} in the config; there are: {1}")]
+    #[error("there is no receiver {0:?} in the config; receivers: {1}")]
     NoReceiver(String, String),
     #[error("{0}")]
     BadSilence(String),
-    #[error("there is no schedule {0:?} in the config; there are: {1}")]
+    #[error("there is no schedule {0:?} in the config; schedules: {1}")]
     NoSchedule(String, String),
-    #[error("there is no user {0:?} in the config; there are: {1}, and nobody")]
+    #[error("there is no user {0:?} in the config; users: {1}, or nobody")]
     NoUser(String, String),
-    #[error("there is no override {0} made by hand; `alertctl override list` lists them")]
+    #[error("there is no override {0} made with alertctl; `alertctl override list` lists them")]
     NoOverride(u64),
     #[error("{0}")]
     BadOverride(String),
@@ -50,7 +50,7 @@ pub enum Refused {
     BadToken(String),
 }
 
-/// Characters of a comment.
+/// Maximum number of characters in a comment.
 pub(super) const COMMENT_CHARS_MAX: usize = 2_000;
 
 impl Core {
@@ -76,7 +76,7 @@ impl Core {
         incident.hold(now);
         for receiver in self.audience(&incident) {
             self.supersede_untried(number, &receiver, Reason::Acked, now);
-            // Only those who know of the problem are told that somebody is on it.
+            // Only receivers that were notified of the problem are notified of the ack.
             if !self.expected(&incident, &receiver).is_empty() {
                 self.push(
                     &incident,
@@ -93,8 +93,8 @@ impl Core {
         Ok(view)
     }
 
-    /// Acknowledges by the link of a mail, once for each `nonce`. A used one is kept with the incident: what is over cannot be
-    /// acknowledged by any link.
+    /// Acknowledges through a link in an email, once for each `nonce`. Used nonces are stored with the
+    /// incident; no link can acknowledge a resolved incident.
     pub fn on_ack_by_link(
         &mut self,
         number: u64,
@@ -109,7 +109,7 @@ impl Core {
         self.on_ack(number, &ctl::Ack::default(), author, now)
     }
 
-    /// What a link of a mail leads to, if it may still be used.
+    /// The incident of a link in an email, if the link can still be used.
     pub fn link(&self, number: u64, nonce: &str, now: Timestamp) -> Result<ctl::Incident, Refused> {
         let open = self.incidents.get(&number).filter(|incident| incident.resolved_at.is_none());
         let incident = open.ok_or(Refused::NoIncident(number))?;
@@ -119,7 +119,8 @@ impl Core {
         Ok(self.view_incident(incident, now))
     }
 
-    /// An ack ends soon. Its author hears it, if the config knows how; else those who know of the problem.
+    /// Sends a reminder that an ack ends soon: to its author if the config has that user, otherwise to
+    /// everybody who was notified of the problem.
     pub(super) fn remind_of_ack(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         let Some(ack) = &mut incident.ack else { return };
         ack.reminded = true;
@@ -176,7 +177,8 @@ impl Core {
         self.incidents.insert(incident.number, incident);
     }
 
-    /// Queues a test past routes, limits and silences; returns its number in the outbox.
+    /// Queues a test notification regardless of routes, limits and silences. Returns its number in the
+    /// outbox.
     pub fn on_test(&mut self, receiver: &str, author: &str, now: Timestamp) -> Result<u64, Refused> {
         if !self.rules.receivers.contains_key(receiver) {
             let names: Vec<_> = self.rules.receivers.keys().map(String::as_str).collect();
@@ -201,7 +203,14 @@ impl Core {
             note: None,
             lately: Vec::new(),
         };
-        self.note_by(now, None, "notified", Reason::Test, Some(author), &format!("a test to {receiver}"));
+        self.note_by(
+            now,
+            None,
+            "notified",
+            Reason::Test,
+            Some(author),
+            &format!("test notification to {receiver}"),
+        );
         self.outbox.insert(Row::new(seq, notification, Says::default()));
         self.dirty.outbox.insert(seq);
         Ok(seq)
