@@ -12,11 +12,11 @@ use dogwatch_daemon::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{self, Gate, Keyring},
+    api::{self, Gate},
     clock::Clock,
     config::{Config, Listen},
     core::Core,
-    engine::{Deliver, Engine, INPUTS_MAX, Order},
+    engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{Accepted, DeadMan, DeliveryError, Notification, Receivers},
     selfwatch,

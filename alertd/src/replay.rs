@@ -13,11 +13,11 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 
 use crate::{
-    core::{Core, Loaded, OverrideByHand, Rules},
-    downtime::Downtime,
+    core::{
+        Core, Loaded, OverrideByHand, Rules,
+        rules::{downtime::Downtime, reason::Reason, silence::Silence},
+    },
     notify::{Accepted, Kind},
-    reason::Reason,
-    silence::Silence,
 };
 
 /// What is known of a time that is over.
@@ -230,8 +230,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        core::{Change, tests_support::World as Real},
-        moment::later,
+        core::{Change, rules::moment::later, tests::world::World as Real},
     };
 
     const OLD: &str = r#"

@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
+    core::rules::health::{Disk, PingState, stops_ping},
     engine::Input,
-    health::{Disk, PingState, stops_ping},
     notify::DeadMan,
 };
 

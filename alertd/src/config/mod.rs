@@ -71,9 +71,8 @@ pub use self::{
     user::NOBODY,
 };
 use crate::{
-    core::{DEFAULT_POLICY, Rules},
+    core::{DEFAULT_POLICY, Rules, rules::ratelimit::Rate},
     notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
-    ratelimit::Rate,
     web::Web,
 };
 

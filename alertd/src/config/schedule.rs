@@ -32,7 +32,7 @@ use super::{
     names::{Entry, Names, check_known},
     user::NOBODY,
 };
-use crate::schedule::{Every, Hours, Layer, Override, Schedule, on_the_wall};
+use crate::core::rules::schedule::{Every, Hours, Layer, Override, Schedule, on_the_wall};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,7 +19,10 @@ use super::{
     policy::{StepFile, resolve_steps},
     rate::{self, RateFile},
 };
-use crate::{core::ReceiverRules, escalation::Step, user::User};
+use crate::core::{
+    ReceiverRules,
+    rules::{escalation::Step, user::User},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

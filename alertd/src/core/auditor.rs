@@ -13,7 +13,7 @@ use super::{
     Core,
     ingest::{OWN, OwnAlert},
 };
-use crate::{
+use crate::core::rules::{
     alert::{AlertKey, Ending},
     incident::Incident,
     moment::later,
@@ -254,7 +254,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests_support::{Mood, World},
+        super::tests::world::{Mood, World},
         *,
     };
 

@@ -9,14 +9,16 @@ use jiff::Timestamp;
 
 use super::{Core, Failing, ingest::OWN, ingest::OwnAlert, review::kind_name};
 use crate::{
-    alert::{AlertKey, Ending},
-    escalation::Policy,
-    incident::Incident,
-    moment::{between, later},
+    core::rules::{
+        alert::{AlertKey, Ending},
+        escalation::Policy,
+        incident::Incident,
+        moment::{between, later},
+        outbox::{Row, RowState, Send, backoff},
+        reason::Reason,
+        told::{Claims, Told},
+    },
     notify::{Accepted, DeliveryError, Kind, Notification},
-    outbox::{Row, RowState, Send, backoff},
-    reason::Reason,
-    told::{Claims, Told},
 };
 
 /// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
@@ -212,7 +214,7 @@ impl Core {
             let truth = self.truth(&incident, now);
             if let Some(fallback) = fallback.filter(|_| !truth.visible.is_empty() && incident.ack.is_none()) {
                 let knows = self.expected(&incident, &fallback);
-                if crate::told::news(&knows, &truth.visible, &truth.firing).is_some() {
+                if crate::core::rules::told::news(&knows, &truth.visible, &truth.firing).is_some() {
                     self.tell(&mut incident, &fallback, Reason::Fallback, &truth, now);
                 }
             }

@@ -9,14 +9,16 @@ use jiff::Timestamp;
 
 use super::Core;
 use crate::{
-    alert::Claim,
-    budgets::Whose,
-    matcher::Labels,
+    core::rules::{
+        alert::Claim,
+        budgets::Whose,
+        matcher::Labels,
+        outbox::Row,
+        reason::Reason,
+        storm::{self, Group, Item},
+        told::Says,
+    },
     notify::{Digest, DigestLine, Kind, Notification, NotifiedAlert},
-    outbox::Row,
-    reason::Reason,
-    storm::{self, Group, Item},
-    told::Says,
 };
 
 /// Notifications that a digest names; the rest is in its groups.

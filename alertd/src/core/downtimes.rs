@@ -16,14 +16,16 @@ use super::{
     silences::{check_span, clock},
 };
 use crate::{
-    alert::AlertKey,
-    downtime::{Downtime, Shape},
-    incident::Incident,
-    moment::later,
+    core::rules::{
+        alert::AlertKey,
+        downtime::{Downtime, Shape},
+        incident::Incident,
+        moment::later,
+        reason::Reason,
+        told::{self, Says},
+        withheld::{AllWithheld, Why},
+    },
     notify::Kind,
-    reason::Reason,
-    told::{self, Says},
-    withheld::{AllWithheld, Why},
 };
 
 /// Longest of a flexible one.

@@ -8,7 +8,7 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 
 use super::{Core, view::view_alert};
-use crate::{
+use crate::core::rules::{
     agent::{Agent, Place},
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{Cause, GroupKey, Incident},

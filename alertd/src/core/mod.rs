@@ -32,7 +32,7 @@ use dogwatch_wire::ctl::{self, HistoryEntry};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::core::rules::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable, Keys},
     budgets::Limits,
@@ -64,33 +64,14 @@ mod oncall;
 mod people;
 mod review;
 mod rota;
+pub mod rules;
 mod silences;
 mod suppress;
 mod tokens;
 mod view;
 
 #[cfg(test)]
-mod downtime_timelines;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod model_limits;
-#[cfg(test)]
-mod model_rota;
-#[cfg(test)]
-mod model_suppress;
-#[cfg(test)]
-mod rota_timelines;
-#[cfg(test)]
-mod silence_timelines;
-#[cfg(test)]
-mod storm_timelines;
-#[cfg(test)]
-mod suppress_timelines;
-#[cfg(test)]
-pub(crate) mod tests_support;
-#[cfg(test)]
-mod timelines;
+pub(crate) mod tests;
 
 pub use auditor::{Finding, What};
 pub use delivery::Lease;

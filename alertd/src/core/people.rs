@@ -7,14 +7,16 @@ use jiff::Timestamp;
 
 use super::{Core, review::Truth, silences::clock};
 use crate::{
-    ack::Ack,
-    incident::{Cause, Incident},
-    matcher::Labels,
-    moment::later,
+    core::rules::{
+        ack::Ack,
+        incident::{Cause, Incident},
+        matcher::Labels,
+        moment::later,
+        outbox::Row,
+        reason::Reason,
+        told::Says,
+    },
     notify::{Kind, Notification},
-    outbox::Row,
-    reason::Reason,
-    told::Says,
 };
 
 /// Why something was not done.

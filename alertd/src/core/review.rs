@@ -10,16 +10,18 @@ use jiff::Timestamp;
 
 use super::Core;
 use crate::{
-    ack::Ack,
-    alert::{Alert, AlertKey},
-    incident::{Cause, Incident},
-    lately::Happened,
-    moment::later,
+    core::rules::{
+        ack::Ack,
+        alert::{Alert, AlertKey},
+        incident::{Cause, Incident},
+        lately::Happened,
+        moment::later,
+        outbox::{Row, RowState},
+        reason::Reason,
+        told::{self, Claims, Says},
+        withheld::{AllWithheld, Why},
+    },
     notify::{Kind, Notification, NotifiedAlert},
-    outbox::{Row, RowState},
-    reason::Reason,
-    told::{self, Claims, Says},
-    withheld::{AllWithheld, Why},
 };
 
 /// What is true of an incident now.

@@ -13,12 +13,14 @@ use super::{
     people::COMMENT_CHARS_MAX,
 };
 use crate::{
-    alert::{AlertKey, Ending},
     config::NOBODY,
-    moment::later,
-    reason::Reason,
-    schedule::{self, Override, Schedule},
-    user::User,
+    core::rules::{
+        alert::{AlertKey, Ending},
+        moment::later,
+        reason::Reason,
+        schedule::{self, Override, Schedule},
+        user::User,
+    },
 };
 
 /// An override made while running: durable, and over the config's own.

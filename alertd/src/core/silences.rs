@@ -7,13 +7,15 @@ use jiff::Timestamp;
 
 use super::{Core, Refused, people::COMMENT_CHARS_MAX};
 use crate::{
-    incident::Incident,
-    moment::{between, later},
+    core::rules::{
+        incident::Incident,
+        moment::{between, later},
+        reason::Reason,
+        silence::{Reach, Silence, parse_matchers},
+        told::Says,
+        withheld::Why,
+    },
     notify::{Kind, words},
-    reason::Reason,
-    silence::{Reach, Silence, parse_matchers},
-    told::Says,
-    withheld::Why,
 };
 
 /// A silence that outlives a year is a config change that nobody reviewed.
@@ -155,7 +157,8 @@ impl Core {
         let note = format!("{by} of {} ends at {}", silence.author, clock(silence.ends_at));
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
-            let claim = |key| Some((crate::alert::AlertKey::clone(key), *truth.firing.get(key)?));
+            let claim =
+                |key| Some((crate::core::rules::alert::AlertKey::clone(key), *truth.firing.get(key)?));
             let firing: Vec<_> = knows.keys().filter(|key| held.contains(key)).filter_map(claim).collect();
             if !firing.is_empty() {
                 let says = Says { firing, resolved: BTreeSet::new() };
@@ -167,8 +170,9 @@ impl Core {
         self.note(now, Some(incident.number), "silence_ending", Reason::SilenceEnding, &text);
     }
 
-    fn names_of(&self, keys: &BTreeSet<&crate::alert::AlertKey>) -> String {
-        let name = |key: &&crate::alert::AlertKey| Some(words::name_of(&self.alerts.get(key)?.labels));
+    fn names_of(&self, keys: &BTreeSet<&crate::core::rules::alert::AlertKey>) -> String {
+        let name =
+            |key: &&crate::core::rules::alert::AlertKey| Some(words::name_of(&self.alerts.get(key)?.labels));
         let names: Vec<_> = keys.iter().filter_map(name).take(SHOWN_MAX).collect();
         names.join(", ")
     }

@@ -9,14 +9,16 @@ use jiff::Timestamp;
 
 use super::{Core, ingest::SILENT, silences::silence_name};
 use crate::{
-    alert::{Alert, AlertKey},
-    downtime::{Downtime, Shape},
-    incident::Incident,
-    inhibit::Inhibitor,
-    moment::later,
+    core::rules::{
+        alert::{Alert, AlertKey},
+        downtime::{Downtime, Shape},
+        incident::Incident,
+        inhibit::Inhibitor,
+        moment::later,
+        route::Hours,
+        withheld::{Why, Withheld},
+    },
     notify::words,
-    route::Hours,
-    withheld::{Why, Withheld},
 };
 
 /// Agents that were known at the start and have not said everything since. Until they have, or the settle time is over, an

@@ -11,18 +11,20 @@ use jiff::Timestamp;
 
 use super::{Core, Finding};
 use crate::{
-    ack::Ack,
-    alert::{Alert, AlertKey, Claim},
-    downtime::Downtime,
-    health::Vitals,
-    incident::{Incident, counts},
-    moment::between,
+    core::rules::{
+        ack::Ack,
+        alert::{Alert, AlertKey, Claim},
+        downtime::Downtime,
+        health::Vitals,
+        incident::{Incident, counts},
+        moment::between,
+        outbox::{Row, RowState},
+        withheld::{Why, Withheld},
+    },
     notify::{
         NotifiedAlert,
         words::{name_of, plural},
     },
-    outbox::{Row, RowState},
-    withheld::{Why, Withheld},
 };
 
 impl Core {

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     config::NOBODY,
-    core::LOOK_AHEAD,
-    moment::later,
+    core::{LOOK_AHEAD, rules::moment::later},
     notify::words::{self, line},
 };
 

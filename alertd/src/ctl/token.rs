@@ -13,8 +13,8 @@ use super::{
     show::{NAME_CHARS_MAX, View},
 };
 use crate::{
+    core::rules::token::{Scope, check_name},
     notify::words::{clock_time, line},
-    token::{Scope, check_name},
 };
 
 #[derive(Debug, Subcommand)]

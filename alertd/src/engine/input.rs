@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use super::Access;
 use crate::{
-    alert::AlertKey,
-    api_v2::AlertsPage,
-    core::{BadBatch, Refused, Rules, ToldOpen},
-    external::Posted,
-    matcher::Matcher,
+    api::v2::AlertsPage,
+    core::{
+        BadBatch, Refused, Rules, ToldOpen,
+        rules::{alert::AlertKey, external::Posted, matcher::Matcher},
+    },
 };
 
 pub(super) type Answer<T> = oneshot::Sender<T>;

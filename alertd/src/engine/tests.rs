@@ -14,9 +14,8 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order};
+use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyring};
 use crate::{
-    api::Keyring,
     clock::{Clock, wall},
     config::Config,
     core::{Change, Core, Loaded},

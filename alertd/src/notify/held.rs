@@ -7,7 +7,7 @@ use super::{
     Notification,
     words::{line, plural},
 };
-use crate::storm::Group;
+use crate::core::rules::storm::Group;
 
 /// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1`.
 pub(super) fn sentence(group: &Group, told_at: Timestamp, zone: &TimeZone) -> String {
@@ -84,7 +84,7 @@ mod tests {
         super::{Digest, DigestLine, Kind, words, words::tests::problem},
         *,
     };
-    use crate::storm::Shared;
+    use crate::core::rules::storm::Shared;
 
     fn storm() -> Group {
         let shared = vec![Shared { label: "dc".into(), value: "fra1".into(), percent: 93 }];

@@ -29,7 +29,7 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{lately::Happened, storm::Group};
+use crate::core::rules::{lately::Happened, storm::Group};
 
 mod delivered;
 pub mod email;

@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
 use super::{Digest, DigestLine, Kind, Notification, receiver::Sender, webhook::body, words::tests::problem};
-use crate::storm::{Group, Shared};
+use crate::core::rules::storm::{Group, Shared};
 
 #[test]
 fn what_is_sent_is_what_the_schema_says() {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{DigestLine, Kind, Notification, NotifiedAlert, perfdata, receiver::Sender, webhook, words};
-use crate::lately::Happened;
+use crate::core::rules::lately::Happened;
 
 /// `[receiver.NAME.template]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -33,7 +33,7 @@ use super::{
     secret::SecretFile,
     words,
 };
-use crate::{clock, lately::Happened};
+use crate::{clock, core::rules::lately::Happened};
 
 /// `[receiver.NAME.webhook]` as written.
 #[derive(Debug, Clone, Deserialize)]

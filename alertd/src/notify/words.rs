@@ -9,7 +9,7 @@ use dogwatch_wire::State;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Kind, Notification, NotifiedAlert, held};
-use crate::lately::Happened;
+use crate::core::rules::lately::Happened;
 
 /// Alerts of one incident that are written out; the rest is counted.
 pub const ALERTS_MAX: usize = 25;

@@ -29,12 +29,15 @@ use super::{
     backup::{self, Copy, Stop},
     check,
 };
-use crate::{
-    alert::{Alert, AlertKey},
-    core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
-    incident::Incident,
-    outbox::Row,
-    silence::Silence,
+use crate::core::{
+    Change, Counters, Loaded, kind_name, notification_info,
+    rules::{
+        alert::{Alert, AlertKey},
+        incident::Incident,
+        outbox::Row,
+        silence::Silence,
+    },
+    title_of,
 };
 
 /// One step of the schema each; never changed once released.

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use super::link;
 use crate::{
-    moment::later,
+    core::rules::moment::later,
     notify::{Kind, Notification, SecretFile},
 };
 

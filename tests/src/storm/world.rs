@@ -7,10 +7,14 @@ use std::{
 
 use anyhow::Context as _;
 use dogwatch_alertd::{
-    alert::AlertKey,
     config::Config,
-    core::{Change, Core, Lease, Loaded},
-    moment::{between, later},
+    core::{
+        Change, Core, Lease, Loaded,
+        rules::{
+            alert::AlertKey,
+            moment::{between, later},
+        },
+    },
     notify::{Accepted, DeliveryError, words},
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
