@@ -27,9 +27,11 @@ use tokio::sync::mpsc;
 use super::{Failure, rate::Rates};
 use crate::{
     clock,
-    core::rules::token::{Scope, Token, looks_like_one},
+    core::rules::{
+        text::line,
+        token::{Scope, Token, looks_like_one},
+    },
     engine::{Access, Input, keyring::Keyring},
-    notify::words::line,
 };
 
 /// What a route asks of whoever calls.

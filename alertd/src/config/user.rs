@@ -21,7 +21,7 @@ use super::{
 };
 use crate::core::{
     ReceiverRules,
-    rules::{escalation::Step, user::User},
+    rules::{escalation::Step, schedule::NOBODY, user::User},
 };
 
 #[derive(Debug, Deserialize)]
@@ -34,9 +34,6 @@ pub(super) struct UserFile {
     critical: Vec<Spanned<StepFile>>,
     rate: Option<RateFile>,
 }
-
-/// Means nobody where a user is named.
-pub const NOBODY: &str = "nobody";
 
 impl Parts {
     /// Also adds the receivers that reach one user by a receiver of several: `mail/ann`.

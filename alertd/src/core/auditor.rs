@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::{
     Core,
-    ingest::{OWN, OwnAlert},
+    own_alerts::{OWN, OwnAlert},
 };
 use crate::core::rules::{
     alert::{AlertKey, Ending},

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Core, Failing, ingest::OWN, ingest::OwnAlert, review::kind_name};
-use crate::{
-    core::rules::{
-        alert::{AlertKey, Ending},
-        escalation::Policy,
-        incident::Incident,
-        moment::{between, later},
-        outbox::{Row, RowState, Send, backoff},
-        reason::Reason,
-        told::{Claims, Told},
-    },
-    notify::{Accepted, DeliveryError, Kind, Notification},
+use super::{
+    Core, Failing,
+    own_alerts::{OWN, OwnAlert, own_key, template_key},
+};
+use crate::core::rules::{
+    alert::Ending,
+    escalation::Policy,
+    incident::Incident,
+    moment::{between, later},
+    notification::{Accepted, DeliveryError, Kind, Notification},
+    outbox::{Row, RowState, Send, backoff},
+    reason::Reason,
+    told::{Claims, Told},
 };
 
 /// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
@@ -241,7 +242,7 @@ impl Core {
             created_at: now,
             ..row.notification.clone()
         };
-        let text = format!("{} {} to {fallback}", notification.id, kind_name(Kind::Recovery));
+        let text = format!("{} {} to {fallback}", notification.id, Kind::Recovery.name());
         self.note(now, Some(incident.number), "notified", Reason::Fallback, &text);
         self.outbox.insert(Row::new(seq, notification, row.says.clone()));
         self.dirty.outbox.insert(seq);
@@ -333,19 +334,6 @@ impl Core {
         let anyone = self.rules.receivers.keys().cloned();
         fallback.cloned().into_iter().chain(named).chain(anyone).find(works)
     }
-}
-
-/// Is this alert the complaint that `receiver` fails?
-pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
-    key.agent == OWN && *key == own_key(receiver)
-}
-
-fn template_key(receiver: &str) -> AlertKey {
-    AlertKey::new(OWN, format!("@template {receiver}"))
-}
-
-fn own_key(receiver: &str) -> AlertKey {
-    AlertKey::new(OWN, format!("@receiver {receiver}"))
 }
 
 fn number_of(row: &Row) -> Option<u64> {

@@ -8,17 +8,15 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Core;
-use crate::{
-    core::rules::{
-        alert::Claim,
-        budgets::Whose,
-        matcher::Labels,
-        outbox::Row,
-        reason::Reason,
-        storm::{self, Group, Item},
-        told::Says,
-    },
-    notify::{Digest, DigestLine, Kind, Notification, NotifiedAlert},
+use crate::core::rules::{
+    alert::Claim,
+    budgets::Whose,
+    matcher::Labels,
+    notification::{Digest, DigestLine, Kind, Notification, NotifiedAlert},
+    outbox::Row,
+    reason::Reason,
+    storm::{self, Group, Item},
+    told::Says,
 };
 
 /// Notifications that a digest names; the rest is in its groups.

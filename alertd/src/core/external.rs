@@ -5,11 +5,11 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 
 use super::Core;
-use crate::{
-    api::v2::{AlertStatus, AlertsPage, GettableAlert, Named},
-    core::rules::{
-        alert::{Alert, AlertKey, Ending, Move},
-        external::{EXTERNAL, External, Posted, Reading, fingerprint},
+use crate::core::{
+    alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
+    rules::{
+        alert::{Alert, AlertKey, Ending, External, Move},
+        external::{EXTERNAL, Posted, Reading, fingerprint},
         matcher::{Labels, Matcher, all_match},
         moment::later,
         reason::Reason,
@@ -209,9 +209,9 @@ const PROBLEMS_MAX: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        core::{rules::matcher::Labels, tests::world::World},
-        notify::Kind,
+    use crate::core::{
+        rules::{matcher::Labels, notification::Kind},
+        tests::world::World,
     };
 
     const MINUTE: Duration = Duration::from_mins(1);

@@ -19,7 +19,10 @@
 //! | `audit.rs` | who did what, from where |
 //! | `tokens.rs` | who may ask over TCP |
 //! | `auditor.rs` | what should not be, however it came about |
+//! | `own_alerts.rs` | internal alerts and their keys |
+//! | `refused.rs` | the requests of people that are refused |
 //! | `explain.rs` | where an alert would go |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
 //! | `view.rs` | what people see |
 
 use std::{
@@ -52,6 +55,7 @@ use crate::core::rules::{
     user::User,
 };
 
+pub mod alertmanager_view;
 mod audit;
 mod auditor;
 mod delivery;
@@ -61,7 +65,9 @@ mod explain;
 mod external;
 mod ingest;
 mod oncall;
+mod own_alerts;
 mod people;
+mod refused;
 mod review;
 mod rota;
 pub mod rules;
@@ -77,8 +83,7 @@ pub use auditor::{Finding, What};
 pub use delivery::Lease;
 pub use external::Taken;
 pub use ingest::BadBatch;
-pub use people::Refused;
-pub(crate) use review::kind_name;
+pub use refused::Refused;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub(crate) use view::title_of;
 pub use view::{Sizes, ToldOpen, notification_info};

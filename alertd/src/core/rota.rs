@@ -8,19 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Core, Refused,
-    ingest::{OWN, OwnAlert},
     oncall::Who,
+    own_alerts::{OWN, OwnAlert},
     people::COMMENT_CHARS_MAX,
 };
-use crate::{
-    config::NOBODY,
-    core::rules::{
-        alert::{AlertKey, Ending},
-        moment::later,
-        reason::Reason,
-        schedule::{self, Override, Schedule},
-        user::User,
-    },
+use crate::core::rules::{
+    alert::{AlertKey, Ending},
+    moment::later,
+    reason::Reason,
+    schedule::{self, NOBODY, Override, Schedule},
+    user::User,
 };
 
 /// An override made while running: durable, and over the config's own.

@@ -6,16 +6,15 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, Refused, people::COMMENT_CHARS_MAX};
-use crate::{
-    core::rules::{
-        incident::Incident,
-        moment::{between, later},
-        reason::Reason,
-        silence::{Reach, Silence, parse_matchers},
-        told::Says,
-        withheld::Why,
-    },
-    notify::{Kind, words},
+use crate::core::rules::{
+    incident::Incident,
+    moment::{between, later},
+    notification::Kind,
+    reason::Reason,
+    silence::{Reach, Silence, parse_matchers},
+    text::{self, utc_time},
+    told::Says,
+    withheld::Why,
 };
 
 /// A silence that outlives a year is a config change that nobody reviewed.
@@ -154,7 +153,7 @@ impl Core {
         if held.is_empty() {
             return;
         }
-        let note = format!("{by} of {} ends at {}", silence.author, clock(silence.ends_at));
+        let note = format!("{by} of {} ends at {}", silence.author, utc_time(silence.ends_at));
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
             let claim =
@@ -172,7 +171,7 @@ impl Core {
 
     fn names_of(&self, keys: &BTreeSet<&crate::core::rules::alert::AlertKey>) -> String {
         let name =
-            |key: &&crate::core::rules::alert::AlertKey| Some(words::name_of(&self.alerts.get(key)?.labels));
+            |key: &&crate::core::rules::alert::AlertKey| Some(text::name_of(&self.alerts.get(key)?.labels));
         let names: Vec<_> = keys.iter().filter_map(name).take(SHOWN_MAX).collect();
         names.join(", ")
     }
@@ -236,9 +235,4 @@ pub(super) fn check_span(from: Timestamp, until: Timestamp, now: Timestamp) -> R
 
 pub(super) fn silence_name(silence: &Silence) -> String {
     format!("silence {}", silence.number)
-}
-
-/// For people in many places.
-pub(super) fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

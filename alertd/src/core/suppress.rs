@@ -7,18 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Core, ingest::SILENT, silences::silence_name};
-use crate::{
-    core::rules::{
-        alert::{Alert, AlertKey},
-        downtime::{Downtime, Shape},
-        incident::Incident,
-        inhibit::Inhibitor,
-        moment::later,
-        route::Hours,
-        withheld::{Why, Withheld},
-    },
-    notify::words,
+use super::{Core, own_alerts::SILENT, silences::silence_name};
+use crate::core::rules::{
+    alert::{Alert, AlertKey},
+    downtime::{Downtime, Shape},
+    incident::Incident,
+    inhibit::Inhibitor,
+    moment::later,
+    route::Hours,
+    text,
+    withheld::{Why, Withheld},
 };
 
 /// Agents that were known at the start and have not said everything since. Until they have, or the settle time is over, an
@@ -81,7 +79,7 @@ impl Core {
 
     fn inhibited(&self, key: &AlertKey) -> Option<Withheld> {
         let (why, source) = self.inhibitor.muting(key)?;
-        let by = self.alerts.get(source).map(|alert| words::name_of(&alert.labels)).unwrap_or_default();
+        let by = self.alerts.get(source).map(|alert| text::name_of(&alert.labels)).unwrap_or_default();
         Some(Withheld::new(why, by, None))
     }
 

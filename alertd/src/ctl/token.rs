@@ -12,9 +12,9 @@ use super::{
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, View},
 };
-use crate::{
-    core::rules::token::{Scope, check_name},
-    notify::words::{clock_time, line},
+use crate::core::rules::{
+    text::{clock_time, line},
+    token::{Scope, check_name},
 };
 
 #[derive(Debug, Subcommand)]

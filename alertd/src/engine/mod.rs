@@ -33,14 +33,13 @@ use crate::{
         Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
         rules::{
             external::Posted,
-            health::{Process, health},
+            health::{Outside, Process, health},
             moment::{between, later},
+            notification::{Accepted, DeliveryError, Notification},
             outbox::LEASE,
         },
     },
     crash, metrics,
-    notify::{Accepted, DeliveryError, Notification},
-    selfwatch::Outside,
     store::writer::Writer,
 };
 

@@ -18,8 +18,10 @@ use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyr
 use crate::{
     clock::{Clock, wall},
     config::Config,
-    core::{Change, Core, Loaded},
-    notify::{Accepted, DeliveryError, Notification},
+    core::{
+        Change, Core, Loaded,
+        rules::notification::{Accepted, DeliveryError, Notification},
+    },
     store::{Store, StoreError, writer::Writer},
 };
 

@@ -30,7 +30,7 @@ use super::{
     check,
 };
 use crate::core::{
-    Change, Counters, Loaded, kind_name, notification_info,
+    Change, Counters, Loaded, notification_info,
     rules::{
         alert::{Alert, AlertKey},
         incident::Incident,
@@ -378,7 +378,7 @@ fn sent(row: Row) -> Sent {
         at: row.first_try_at.unwrap_or(told.created_at),
         title: title_of(&told.firing, &told.resolved),
         receiver: told.receiver,
-        kind: kind_name(told.kind).into(),
+        kind: told.kind.name().into(),
         reason: told.reason,
     }
 }

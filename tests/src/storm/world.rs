@@ -13,9 +13,10 @@ use dogwatch_alertd::{
         rules::{
             alert::AlertKey,
             moment::{between, later},
+            notification::{Accepted, DeliveryError},
         },
     },
-    notify::{Accepted, DeliveryError, words},
+    notify::words,
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
 use jiff::{Timestamp, tz::TimeZone};

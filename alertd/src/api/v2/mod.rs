@@ -15,17 +15,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dogwatch_wire::ctl;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
-    core::rules::{
-        alert::AlertKey,
-        external::Posted,
-        matcher::{Labels, Matcher},
-        token::Scope::{Ingest, Read, Silence},
+    core::{
+        alertmanager_view::{GettableAlert, Named},
+        rules::{
+            external::Posted,
+            matcher::{Labels, Matcher},
+            token::Scope::{Ingest, Read, Silence},
+        },
     },
     engine::{Input, PostError},
 };
@@ -44,44 +45,6 @@ pub(crate) fn add(routes: Routes) -> Routes {
         .get("/api/v2/status", Scope(Read), status)
         .get("/-/healthy", Nothing, async || "OK")
         .get("/-/ready", Nothing, async || "OK")
-}
-
-/// Some of the alerts that fire.
-pub struct AlertsPage {
-    pub alerts: Vec<GettableAlert>,
-    /// Ask again after this one.
-    pub more_after: Option<AlertKey>,
-}
-
-/// One alert that fires.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct GettableAlert {
-    pub labels: Labels,
-    pub annotations: Labels,
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-    pub updated_at: Timestamp,
-    #[serde(rename = "generatorURL")]
-    pub generator_url: String,
-    pub fingerprint: String,
-    pub receivers: Vec<Named>,
-    pub status: AlertStatus,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Named {
-    pub name: String,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AlertStatus {
-    /// `active`, `suppressed`.
-    pub state: &'static str,
-    pub silenced_by: Vec<String>,
-    pub inhibited_by: Vec<String>,
-    pub muted_by: Vec<String>,
 }
 
 /// Why not, as Alertmanager says it.

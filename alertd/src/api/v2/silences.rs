@@ -212,7 +212,7 @@ pub(super) async fn end(
 const HEARSAY_CHARS_MAX: usize = 64;
 
 fn author(caller: &str, said: &str) -> String {
-    let said = crate::notify::words::line(said, HEARSAY_CHARS_MAX);
+    let said = crate::core::rules::text::line(said, HEARSAY_CHARS_MAX);
     if said.is_empty() || said == caller { caller.to_owned() } else { format!("{caller} ({said})") }
 }
 

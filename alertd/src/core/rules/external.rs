@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::core::rules::{
-    alert::{AlertKey, NAME_BYTES_MAX},
+    alert::{AlertKey, External, NAME_BYTES_MAX},
     matcher::Labels,
     moment::later,
 };
@@ -36,16 +36,6 @@ pub struct Posted {
     pub ends_at: Option<Timestamp>,
     #[serde(default, rename = "generatorURL")]
     pub generator_url: String,
-}
-
-/// What is known of an external alert besides what every alert has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct External {
-    /// Fires until then, unless it is posted again. The store keeps the value of the last write.
-    pub ends_at: Timestamp,
-    pub generator_url: String,
-    /// Labels that are ours, not the sender's.
-    pub added: Vec<String>,
 }
 
 /// An alert as posted, checked and completed.

@@ -21,9 +21,9 @@ use dogwatch_wire::{
 };
 use jiff::{Timestamp, Unit};
 
-use crate::{
-    core::rules::moment::between,
-    notify::words::{age, plural},
+use crate::core::rules::{
+    moment::between,
+    text::{age, plural},
 };
 
 /// What the core knows of itself.
@@ -79,6 +79,13 @@ pub struct PingState {
     pub error: Option<String>,
     /// Not sent on purpose, for these reasons.
     pub stopped: Option<String>,
+}
+
+/// What the loop cannot see by itself.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    pub disk: Option<Disk>,
+    pub ping: Option<PingState>,
 }
 
 const STORE_FAILS_MAX: Duration = Duration::from_mins(5);

@@ -15,7 +15,7 @@ use crate::core::rules::{
     alert::{AlertKey, Claim},
     escalation::{Escalation, Policy},
     moment::later,
-    reason::Reason,
+    reason::Cause,
     route::{Hours, Timing, Way},
     told::Told,
     user::Page,
@@ -78,39 +78,6 @@ pub struct Incident {
     /// When something that is withheld may be free again. Found anew at each look.
     #[serde(skip)]
     pub look_at: Option<Timestamp>,
-}
-
-/// What made the policy begin at its first step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    Opened,
-    SilenceEnded,
-    DowntimeEnded,
-    HostBack,
-    DependencyBack,
-    InhibitionEnded,
-    MuteEnded,
-    Unacked,
-    AckExpired,
-    AckOutdated,
-}
-
-impl Cause {
-    pub fn reason(self) -> Reason {
-        match self {
-            Self::Opened => Reason::FirstNotification,
-            Self::SilenceEnded => Reason::SilenceEnded,
-            Self::DowntimeEnded => Reason::DowntimeEnded,
-            Self::HostBack => Reason::HostBack,
-            Self::DependencyBack => Reason::DependencyBack,
-            Self::InhibitionEnded => Reason::InhibitionEnded,
-            Self::MuteEnded => Reason::MuteEnded,
-            Self::Unacked => Reason::Unacked,
-            Self::AckExpired => Reason::AckExpired,
-            Self::AckOutdated => Reason::AckOutdated,
-        }
-    }
 }
 
 impl Incident {

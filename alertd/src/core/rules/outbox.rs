@@ -24,14 +24,12 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::rules::{
-        alert::Claim,
-        budgets::{Budgets, Held, Limits, Whose},
-        moment::later,
-        told::{Claims, Says},
-    },
-    notify::{Kind, Notification},
+use crate::core::rules::{
+    alert::Claim,
+    budgets::{Budgets, Held, Limits, Whose},
+    moment::later,
+    notification::{Kind, Notification},
+    told::{Claims, Says},
 };
 
 /// One notification on its way.

@@ -1,5 +1,7 @@
 //! Why something was decided. One name for the log, the metric, the audit trail, `alertctl why` and the tests.
 
+use serde::{Deserialize, Serialize};
+
 /// Reasons to tell a receiver, and reasons not to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
@@ -153,6 +155,39 @@ impl Reason {
             Self::Refused => "refused",
             Self::AuditFound => "audit_found",
             Self::AuditClean => "audit_clean",
+        }
+    }
+}
+
+/// What made the policy begin at its first step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    Opened,
+    SilenceEnded,
+    DowntimeEnded,
+    HostBack,
+    DependencyBack,
+    InhibitionEnded,
+    MuteEnded,
+    Unacked,
+    AckExpired,
+    AckOutdated,
+}
+
+impl Cause {
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Opened => Reason::FirstNotification,
+            Self::SilenceEnded => Reason::SilenceEnded,
+            Self::DowntimeEnded => Reason::DowntimeEnded,
+            Self::HostBack => Reason::HostBack,
+            Self::DependencyBack => Reason::DependencyBack,
+            Self::InhibitionEnded => Reason::InhibitionEnded,
+            Self::MuteEnded => Reason::MuteEnded,
+            Self::Unacked => Reason::Unacked,
+            Self::AckExpired => Reason::AckExpired,
+            Self::AckOutdated => Reason::AckOutdated,
         }
     }
 }

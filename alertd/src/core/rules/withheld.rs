@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::core::rules::{alert::AlertKey, incident::Cause, moment::later, reason::Reason};
+use crate::core::rules::{
+    alert::AlertKey,
+    moment::later,
+    reason::{Cause, Reason},
+};
 
 /// In the order in which they are looked for: the first that holds is the one that is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -10,12 +10,10 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::world::{Crash, Mood, World};
-use crate::{
-    core::rules::{
-        moment::{between, later},
-        outbox::RowState,
-    },
-    notify::{Kind, Notification},
+use crate::core::rules::{
+    moment::{between, later},
+    notification::{Kind, Notification},
+    outbox::RowState,
 };
 
 /// Both end up hearing of a problem; `desk` stands in for `mail`.

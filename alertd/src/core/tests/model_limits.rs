@@ -14,9 +14,10 @@ use super::{
     },
     world::World,
 };
-use crate::{
-    core::rules::{moment::between, ratelimit::Rate},
-    notify::{Kind, Notification, NotifiedAlert},
+use crate::core::rules::{
+    moment::between,
+    notification::{Kind, Notification, NotifiedAlert},
+    ratelimit::Rate,
 };
 
 /// `mail` and `pager` are Ann's own ways; `chat` is nobody's, for two name it.

@@ -14,7 +14,7 @@ use super::{
     },
     world::World,
 };
-use crate::notify::Kind;
+use crate::core::rules::notification::Kind;
 
 /// `RULES`' settle.
 const SETTLE: Duration = Duration::from_secs(15);

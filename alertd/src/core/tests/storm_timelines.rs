@@ -8,10 +8,7 @@ use std::{
 use dogwatch_wire::State;
 
 use super::world::{Crash, World};
-use crate::{
-    core::rules::{moment::later, outbox::RowState, storm::Group},
-    notify::Kind,
-};
+use crate::core::rules::{moment::later, notification::Kind, outbox::RowState, storm::Group};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

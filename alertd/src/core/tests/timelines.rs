@@ -5,7 +5,7 @@ use std::time::Duration;
 use dogwatch_wire::HostChange;
 
 use super::world::{World, play};
-use crate::{core::Refused, notify::Kind};
+use crate::core::{Refused, rules::notification::Kind};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -10,8 +10,13 @@ use jiff::Timestamp;
 
 use crate::{
     config::Config,
-    core::{Change, Core, Lease, Rules, rules::moment::later},
-    notify::{Accepted, DeliveryError, Kind, Notification},
+    core::{
+        Change, Core, Lease, Rules,
+        rules::{
+            moment::later,
+            notification::{Accepted, DeliveryError, Kind, Notification},
+        },
+    },
     store::{Store as _, memory::Memory},
 };
 

@@ -15,10 +15,7 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    core::rules::{external::External, lately::Happened, matcher::Labels},
-    notify::NotifiedAlert,
-};
+use crate::core::rules::{lately::Happened, matcher::Labels, notification::NotifiedAlert};
 
 use key::ByKey;
 pub use key::{AlertKey, Keys};
@@ -125,6 +122,16 @@ impl Alert {
             resolved_at: self.resolved_at,
         }
     }
+}
+
+/// What is known of an external alert besides what every alert has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// Fires until then, unless it is posted again. The store keeps the value of the last write.
+    pub ends_at: Timestamp,
+    pub generator_url: String,
+    /// Labels that are ours, not the sender's.
+    pub added: Vec<String>,
 }
 
 /// What a report changed.

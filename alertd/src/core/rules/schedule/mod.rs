@@ -19,6 +19,9 @@ use jiff::{
     tz::TimeZone,
 };
 
+/// Means nobody where a user is named.
+pub const NOBODY: &str = "nobody";
+
 /// One schedule, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
