@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Core;
-use crate::reason::Reason;
+use crate::core::rules::reason::Reason;
 
 impl Core {
     /// Sets the origin of the following inputs, or `None` for alertd itself.

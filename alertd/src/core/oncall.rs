@@ -10,7 +10,7 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, review::Truth};
-use crate::{alert::Claim, incident::Incident, reason::Reason, user::Page};
+use crate::core::rules::{alert::Claim, incident::Incident, reason::Reason, user::Page};
 
 /// The target of a step, as resolved now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -33,12 +33,15 @@ use super::{
     backup::{self, Copy, Stop},
     check,
 };
-use crate::{
-    alert::{Alert, AlertKey},
-    core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
-    incident::Incident,
-    outbox::Row,
-    silence::Silence,
+use crate::core::{
+    Change, Counters, Loaded, notification_info,
+    rules::{
+        alert::{Alert, AlertKey},
+        incident::Incident,
+        outbox::Row,
+        silence::Silence,
+    },
+    title_of,
 };
 
 /// The steps of the schema. A released step never changes.
@@ -381,7 +384,7 @@ fn sent(row: Row) -> Sent {
         at: row.first_try_at.unwrap_or(told.created_at),
         title: title_of(&told.firing, &told.resolved),
         receiver: told.receiver,
-        kind: kind_name(told.kind).into(),
+        kind: told.kind.name().into(),
         reason: told.reason,
     }
 }
