@@ -140,7 +140,10 @@ impl Core {
         self.on_receiver_fails(&receiver, &error, false, now);
         let number = self.outbox.get(seq).and_then(number_of);
         let wait = backoff(attempts, after, random);
-        let text = format!("attempt {attempts} at {receiver} failed, again in {}s: {error}", wait.as_secs());
+        let text = format!(
+            "attempt {attempts} to notify {receiver} failed, trying again in {}s: {error}",
+            wait.as_secs()
+        );
         self.note(now, number, "retrying", Reason::Retrying, &text);
         self.outbox.retry(seq, later(now, wait), error);
         self.dirty.outbox.insert(seq);
@@ -271,7 +274,9 @@ impl Core {
                     host: self.rules.host.clone(),
                     service: "template",
                     labels: [("receiver".to_owned(), receiver.clone())].into(),
-                    summary: format!("receiver {receiver} is told in built-in words: {words}"),
+                    summary: format!(
+                        "receiver {receiver} uses the built-in text, because its template failed: {words}"
+                    ),
                     since: now,
                     reason: Reason::TemplateFailed,
                 };
@@ -290,7 +295,7 @@ impl Core {
         if self.failing.remove(receiver).is_some_and(|failing| failing.raised) {
             let key = own_key(receiver);
             let change =
-                self.alerts.resolve(&key, Ending::Well("the receiver takes notifications again"), now);
+                self.alerts.resolve(&key, Ending::Well("the receiver accepts notifications again"), now);
             self.on_move(&key, change, Reason::Accepted, now);
         }
     }
@@ -308,7 +313,7 @@ impl Core {
             host: self.rules.host.clone(),
             service: "receiver",
             labels: [("receiver".to_owned(), receiver.to_owned())].into(),
-            summary: format!("receiver {receiver} takes no notifications: {error}"),
+            summary: format!("receiver {receiver} accepts no notifications: {error}"),
             since: failing.since,
             reason: if for_good { Reason::Rejected } else { Reason::Retrying },
         };

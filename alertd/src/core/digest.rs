@@ -72,7 +72,7 @@ impl Core {
             lately: Vec::new(),
         };
         let text = format!(
-            "{} to {receiver} speaks for {} notifications, held by {}",
+            "{} to {receiver} replaces {} notifications, delayed by {}",
             notification.id,
             rows.len(),
             held_by.words()

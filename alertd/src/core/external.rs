@@ -68,7 +68,7 @@ impl Core {
         let old = self.alerts.get(&key).filter(|alert| alert.resolved_at.is_none());
         if external.ends_at <= now {
             if old.is_some() {
-                let change = self.alerts.resolve(&key, Ending::Well("resolved, says its sender"), now);
+                let change = self.alerts.resolve(&key, Ending::Well("resolved by its sender"), now);
                 self.on_move(&key, change, Reason::Reported, now);
             }
             return;
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(incident.title, "CRITICAL web1/Disk: Disk is on fire");
         let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..posted("Disk") };
         post(&mut world, &[over]);
-        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved, says its sender".into())]);
+        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved by its sender".into())]);
     }
 
     #[test]

@@ -25,11 +25,13 @@ use crate::core::rules::{
 /// Why a batch is not taken. Sending it again will not help.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
-    #[error("protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd speaks; upgrade alertd")]
+    #[error(
+        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+    )]
     Version { theirs: u32 },
-    #[error("{what} has {count} entries, at most {most} are taken; send fewer at a time")]
+    #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
     TooMany { what: &'static str, count: usize, most: usize },
-    #[error("{what} {value:?} is not acceptable: {why}")]
+    #[error("{what} {value:?} is not valid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
 }
 
@@ -149,7 +151,7 @@ impl Core {
             self.dirty.agents.insert(id.to_owned());
             self.touch_services_of(id);
             let key = AlertKey::new(id, SILENT);
-            let change = self.alerts.resolve(&key, Ending::Well("the agent is heard again"), now);
+            let change = self.alerts.resolve(&key, Ending::Well("the agent sends heartbeats again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
         }
     }
@@ -190,7 +192,7 @@ impl Core {
             let key = AlertKey::new(id, SILENT);
             let own = OwnAlert {
                 key: key.clone(),
-                summary: format!("no word from the agent on {host} for {quiet_for}s"),
+                summary: format!("no heartbeat from the agent on {host} for {quiet_for}s"),
                 host,
                 service: "agent",
                 labels: Labels::new(),
@@ -299,7 +301,7 @@ impl Core {
             && let Some(ack) = incident.end_ack(Cause::AckOutdated, now)
         {
             self.dirty.incidents.insert(number);
-            let text = format!("the ack of {} ended: a state changed", ack.author);
+            let text = format!("the ack of {} ended because a state changed", ack.author);
             self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
         }
     }

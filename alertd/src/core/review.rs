@@ -126,7 +126,7 @@ impl Core {
         for (key, withheld) in &truth.withheld {
             if old.get(key).is_none_or(|old| old.why != withheld.why) {
                 let line = self.alerts.get(key).map(Alert::line).unwrap_or_default();
-                let text = format!("{line}; by {}", withheld.by);
+                let text = format!("{line}; suppressed by {}", withheld.by);
                 self.note(now, number, "withheld", withheld.why.reason(), &text);
             }
         }
@@ -232,7 +232,7 @@ impl Core {
             if let Some(other) = self.other_than(receiver, &incident.escalation.policy, now) {
                 self.tell(incident, &other, reason, truth, now);
             } else {
-                let text = format!("nobody else can be told that {receiver} fails");
+                let text = format!("no other receiver can be notified that {receiver} fails");
                 self.note(now, Some(incident.number), "not_notified", Reason::NoOtherReceiver, &text);
             }
             return;
@@ -486,5 +486,5 @@ impl Core {
 }
 
 fn by(ack: &Ack) -> String {
-    format!("the ack of {} ended", ack.author)
+    format!("the ack of {} expired", ack.author)
 }

@@ -68,7 +68,7 @@ impl Core {
 
     fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
         let agent = self.agents.get(&key.agent).filter(|_| key.service != SILENT)?;
-        let by = || format!("the silent agent on {}", agent.host);
+        let by = || format!("silent agent on {}", agent.host);
         if agent.silent {
             return Some(Withheld::new(Why::HostDown, by(), None));
         }
@@ -102,7 +102,7 @@ impl Core {
         if active_during.is_empty() || active_during.iter().any(may_speak) {
             return None;
         }
-        let by = format!("outside of period {}", active_during.join(", "));
+        let by = format!("outside period {}", active_during.join(", "));
         let until = active_during.iter().filter_map(|name| self.periods.until(name)).min();
         Some(Withheld::new(Why::Muted, by, until))
     }
@@ -128,8 +128,9 @@ impl Core {
         let is_known = incident.told.values().any(|told| told.knows.iter().any(|(known, _)| known == key));
         let hosts = self.unheard.agents.values().map(String::as_str);
         let waits = !is_known && self.inhibitor.awaits(key, &alert.labels, &hosts);
-        waits
-            .then(|| Withheld::new(Why::Settling, "agents that have not spoken since the start", Some(until)))
+        waits.then(|| {
+            Withheld::new(Why::Settling, "agents that have not reported since the start", Some(until))
+        })
     }
 
     /// A new config, or a new life: the index is made of what fires.

@@ -29,12 +29,12 @@ pub enum Whose {
 }
 
 impl Whose {
-    /// For people: `the rate of user ann`.
+    /// For people: `the rate limit of user ann`.
     pub fn words(&self) -> String {
         match self {
-            Self::Receiver(name) => format!("the rate of receiver {name}"),
-            Self::User(name) => format!("the rate of user {name}"),
-            Self::All => "the rate of all receivers together".into(),
+            Self::Receiver(name) => format!("the rate limit of receiver {name}"),
+            Self::User(name) => format!("the rate limit of user {name}"),
+            Self::All => "the rate limit of all receivers together".into(),
         }
     }
 }

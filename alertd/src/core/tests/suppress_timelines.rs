@@ -264,7 +264,7 @@ fn after_a_restart_a_target_waits_for_the_host_that_could_report_its_cause() {
     world.report("db1", "http", 'C');
     world.agents_send(None);
     assert_eq!(told(&world), ["db1/http first_notification"], "db1 depends on nothing");
-    assert_eq!(withheld(&world), ["web1/http settling agents that have not spoken since the start"]);
+    assert_eq!(withheld(&world), ["web1/http settling agents that have not reported since the start"]);
     world.pass(10 * SECOND);
     world.hosts.get_mut("switch1").unwrap().quiet = false;
     world.report("switch1", "ping", 'C');
@@ -376,7 +376,7 @@ fn a_route_that_is_active_in_a_period_speaks_only_then() {
     let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
     assert_eq!(
         withheld(&world),
-        ["web1/disk muted outside of period quiet", "web1/swap muted outside of period quiet"]
+        ["web1/disk muted outside period quiet", "web1/swap muted outside period quiet"]
     );
 }
 

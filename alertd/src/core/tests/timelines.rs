@@ -337,7 +337,7 @@ fn an_agent_that_falls_silent_is_an_alert_and_its_return_the_recovery() {
     let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk), ("host web1", web1)], &[("mail", mail)]);
     let alert = &world.heard[0].notification.firing[0];
     assert_eq!((alert.labels["host"].as_str(), alert.labels["service"].as_str()), ("web1", "agent"));
-    assert_eq!(alert.summary, "no word from the agent on web1 for 125s");
+    assert_eq!(alert.summary, "no heartbeat from the agent on web1 for 125s");
 }
 
 #[test]
