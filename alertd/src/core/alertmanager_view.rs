@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use crate::core::rules::{alert::AlertKey, matcher::Labels};
 
-/// Some of the alerts that fire.
+/// One page of firing alerts.
 pub struct AlertsPage {
     pub alerts: Vec<GettableAlert>,
-    /// Ask again after this one.
+    /// The key after which the next page starts.
     pub more_after: Option<AlertKey>,
 }
 
-/// One alert that fires.
+/// One firing alert.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GettableAlert {
@@ -36,7 +36,7 @@ pub struct Named {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertStatus {
-    /// `active`, `suppressed`.
+    /// `active` or `suppressed`.
     pub state: &'static str,
     pub silenced_by: Vec<String>,
     pub inhibited_by: Vec<String>,

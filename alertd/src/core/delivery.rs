@@ -1,7 +1,11 @@
-//! What came of handing a notification over.
+//! Results of sending notifications.
 //!
-//! Accepted → the ledger. Try again → later, with jitter; if that takes too long the policy goes on and the fallback takes
-//! over. Rejected → both at once. A receiver that fails is an alert of its own, told through another receiver.
+//! - Accepted: the receiver now knows the content.
+//! - Temporary failure: retry later, with jitter. If that takes too long, the policy continues and the
+//!   fallback takes over.
+//! - Rejected: the policy continues and the fallback takes over immediately.
+//!
+//! A failing receiver raises an internal alert, which is sent through another receiver.
 
 use std::time::Duration;
 
@@ -22,12 +26,13 @@ use crate::core::rules::{
     told::{Claims, Told},
 };
 
-/// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
+/// How long to retry before the fallback takes over; without a fallback, before the policy continues and
+/// alertd raises an internal alert.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// After this long nobody wants to hear it any more.
+/// The age after which a notification is no longer useful.
 const AGE_MAX: Duration = Duration::from_hours(24);
 
-/// A notification to hand over, once it is committed.
+/// A notification to send after the commit.
 #[derive(Debug, Clone)]
 pub struct Lease {
     pub seq: u64,
@@ -35,7 +40,7 @@ pub struct Lease {
 }
 
 impl Core {
-    /// Leases at most `most` notifications that may go now.
+    /// Leases at most `most` notifications that can be sent now.
     pub fn poll_send(&mut self, most: usize, now: Timestamp) -> Vec<Lease> {
         let mut leases = Vec::new();
         while leases.len() < most {
@@ -52,7 +57,7 @@ impl Core {
         leases
     }
 
-    /// Takes the outcome of one attempt. `random` spreads the next one.
+    /// Applies the result of one attempt. `random` is the jitter for the next one.
     pub fn on_delivery(
         &mut self,
         seq: u64,
@@ -93,7 +98,7 @@ impl Core {
         self.dirty.settled.push(settled);
     }
 
-    /// The receiver knows now what the row says.
+    /// The receiver now knows the content of the row.
     fn enter_ledger(&mut self, row: &Row, now: Timestamp) {
         let Notification { incident: number, receiver, kind, .. } = &row.notification;
         let Some(incident) = self.incidents.get_mut(number) else { return };
@@ -122,7 +127,7 @@ impl Core {
         let age = between(row.notification.created_at, now);
         let attempts = row.attempts;
         if row.notification.kind == Kind::Test {
-            // Somebody waits for the outcome.
+            // Somebody waits for the result.
             return self.on_failed(seq, Reason::Rejected, &error, now);
         }
         let has_fallback = self.rules.receivers.get(&receiver).is_some_and(|rules| rules.fallback.is_some());
@@ -154,7 +159,8 @@ impl Core {
         self.outbox.iter().filter(|row| row.state == into).map(|row| row.notification.incident).collect()
     }
 
-    /// `receiver` cannot be reached: whoever was to be told by it is told by their next rule; else the policy's next step.
+    /// `receiver` cannot be reached: runs the next rule of the user it belongs to, or the next step of the
+    /// policy.
     fn hasten(&mut self, number: u64, receiver: &str, now: Timestamp) {
         if let Some(incident) = self.incidents.get_mut(&number)
             && incident.resolved_at.is_none()
@@ -174,7 +180,7 @@ impl Core {
         }
     }
 
-    /// This row will never be taken.
+    /// The row will never be accepted.
     fn on_failed(&mut self, seq: u64, why: Reason, error: &str, now: Timestamp) {
         let Some(mut row) = self.outbox.settle(seq, RowState::Failed, now) else { return };
         row.last_error = Some(error.to_owned());
@@ -183,7 +189,7 @@ impl Core {
         let text = format!("{} to {receiver}: {error}", row.notification.id);
         self.note(now, number_of(&row), "failed", why, &text);
         self.on_receiver_fails(&receiver, error, true, now);
-        // An earlier try may have been taken without an answer. Then the recovery is owed.
+        // An earlier attempt may have been accepted without a response, so a recovery will be needed.
         let may_know = why == Reason::TooOld || row.attempts > 1;
         for said in self.outbox.take_digested(seq) {
             if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
@@ -197,7 +203,7 @@ impl Core {
         self.record(row);
     }
 
-    /// Another way to get an undelivered word through.
+    /// Sends an undelivered notification through the fallback.
     fn make_up_for(&mut self, row: &Row, may_know: bool, now: Timestamp) {
         let Notification { incident: number, receiver, kind, .. } = &row.notification;
         if matches!(kind, Kind::Test | Kind::Digest | Kind::Acknowledged) {
@@ -229,7 +235,7 @@ impl Core {
         }
     }
 
-    /// A recovery whose receiver is out of reach goes to the fallback, unless that hears of it anyway.
+    /// Sends a recovery to the fallback if its receiver cannot be reached, unless the fallback gets it anyway.
     fn recover_through(&mut self, fallback: Option<&str>, incident: &Incident, row: &Row, now: Timestamp) {
         let Some(fallback) = fallback else { return };
         let hears_anyway = incident.heard.iter().any(|name| name == fallback)
@@ -251,18 +257,18 @@ impl Core {
         self.dirty.outbox.insert(seq);
     }
 
-    /// The problem never arrived, so neither should its recovery.
+    /// Drops the recovery of a problem that never arrived.
     fn drop_unowed_recovery(&mut self, incident: &Incident, receiver: &str, now: Timestamp) {
         if !incident.told.contains_key(receiver) {
             self.supersede_untried(incident.number, receiver, Reason::NeverTold, now);
         }
     }
 
-    /// The receiver's own words could not be said, or could again.
+    /// The template of the receiver failed, or works again.
     fn on_template(&mut self, row: &Row, failed: Option<String>, now: Timestamp) {
         let receiver = &row.notification.receiver;
         let key = template_key(receiver);
-        // That it can say that it cannot speak proves nothing.
+        // A notification about the template itself does not prove that the template works.
         if row.says.firing.iter().any(|(said, _)| *said == key) || row.says.resolved.contains(&key) {
             return;
         }
@@ -330,7 +336,8 @@ impl Core {
         self.failing = failing.collect();
     }
 
-    /// Somebody to tell that `receiver` fails: its fallback, whoever the policy names besides, or anyone who works.
+    /// A receiver to notify that `receiver` fails: its fallback, another target of the policy, or any
+    /// working receiver.
     pub(super) fn other_than(&self, receiver: &str, policy: &Policy, now: Timestamp) -> Option<String> {
         let works = |name: &String| name != receiver && !self.failing.contains_key(name);
         let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.as_ref());

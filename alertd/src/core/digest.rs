@@ -1,7 +1,9 @@
-//! What is said for all that a rate held back: how much it is, what it has in common, and the first lines of it.
+//! Digests: one message for all notifications that a rate limit delayed, with numbers, common labels and
+//! the first lines.
 //!
-//! Nothing is dropped: every notification that a digest speaks for is a row of its own, `digested` into that one, and enters
-//! the ledger with it. So a recovery is owed to who read of the problem in a digest, and `alertctl why` finds its way.
+//! Nothing is dropped: each replaced notification stays a row with state `digested`. When the digest is
+//! accepted, the receiver knows their content. So recoveries are sent for problems in a digest, and
+//! `alertctl why` shows the digest.
 
 use std::collections::BTreeSet;
 
@@ -19,13 +21,13 @@ use crate::core::rules::{
     told::Says,
 };
 
-/// Notifications that a digest names; the rest is in its groups.
+/// Maximum number of notifications listed in a digest; the others only count in its groups.
 const LINES_MAX: usize = 500;
-/// Groups that a digest names.
+/// Maximum number of groups in a digest.
 const GROUPS_MAX: usize = 8;
 
 impl Core {
-    /// Puts one notification in the place of `rows`, which had to wait for `held_by`.
+    /// Replaces `rows`, which had to wait for `held_by`, by one notification.
     pub(super) fn make_digest(
         &mut self,
         receiver: &str,
@@ -83,7 +85,8 @@ impl Core {
         seq
     }
 
-    /// What is told has in common; of a storm, with those that the receiver was told of before and is going to be told of.
+    /// Groups the alerts of a digest, including alerts of the same storm in other notifications to this
+    /// receiver.
     fn groups_of<'a>(
         &'a self,
         receiver: &str,

@@ -1,4 +1,4 @@
-//! Alerts that others post: taken, repeated, resolved, no longer reported.
+//! External alerts: accepted, repeated, resolved, no longer reported.
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::core::{
     },
 };
 
-/// Alerts that the loop looks at for one page: a millisecond or two.
+/// Alerts checked per page, which takes the loop 1 to 2 ms.
 const LOOKED_AT_MAX: usize = 2_000;
 
-/// As their sender knows them.
+/// The labels of an alert as its sender posted them.
 fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
     match &alert.external {
         Some(external) if !external.added.is_empty() => {
@@ -32,17 +32,17 @@ fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
     }
 }
 
-/// What came of a post.
+/// The result of a post.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// Open incidents that the alerts belong to.
+    /// Open incidents of the alerts.
     pub incidents: BTreeSet<u64>,
-    /// What could not be taken, each with its place in the list.
+    /// Alerts that were not accepted, each with its position in the list.
     pub problems: Vec<String>,
 }
 
 impl Core {
-    /// Takes what can be taken.
+    /// Applies all valid alerts of a post.
     pub fn on_posted(&mut self, posted: Vec<Posted>, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
@@ -81,12 +81,13 @@ impl Core {
         self.on_move(&key, change, Reason::Reported, now);
     }
 
-    /// What fires and matches, agents' alerts and our own included, as Alertmanager's API shows it; a page of it.
+    /// One page of firing alerts that match, as Alertmanager's API shows them, including alerts from agents
+    /// and internal alerts.
     pub fn alerts_v2(&self, matchers: &[Matcher], after: Option<&AlertKey>, now: Timestamp) -> AlertsPage {
         let (mut alerts, mut last) = (Vec::new(), None);
         for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
             last = Some(key);
-            // Labels that we added are not shown, so they are not matched either.
+            // Labels that alertd added are not shown, so matchers do not see them either.
             if alert.resolved_at.is_none() && all_match(matchers, &shown_labels(alert)) {
                 alerts.push(self.view_v2(key, alert, now));
             }
@@ -128,7 +129,7 @@ impl Core {
         let external = alert.external.as_ref();
         let labels = shown_labels(alert).into_owned();
         let mut annotations = alert.annotations.clone();
-        // What agents say in a line of its own, others look for here.
+        // Alertmanager clients expect the summary as an annotation.
         if external.is_none() {
             annotations.entry("summary".into()).or_insert_with(|| alert.summary.clone());
         }
@@ -145,7 +146,7 @@ impl Core {
         }
     }
 
-    /// Fires until then. That alone is no news: the store hears of it with the next change.
+    /// Sets when an alert ends. This alone is not written; the store gets it with the next change.
     fn expect_again(&mut self, key: &AlertKey, external: External) {
         let Some(alert) = self.alerts.get_mut(key) else { return };
         if let Some(before) = &alert.external {
@@ -155,13 +156,13 @@ impl Core {
         alert.external = Some(external);
     }
 
-    /// Ends what its senders have not repeated in time.
+    /// Ends alerts that their senders did not repeat in time.
     pub(super) fn end_unreported(&mut self, now: Timestamp) {
         while let Some(next) = self.expiries.first_entry()
             && next.key().0 <= now
         {
             let key = next.remove();
-            // It may be over, and fire anew until later.
+            // It may have ended and fire again with a later end.
             let over = |alert: &Alert| {
                 let until = alert.external.as_ref().map(|external| external.ends_at);
                 alert.resolved_at.is_none() && until.is_none_or(|until| until <= now)
@@ -174,13 +175,13 @@ impl Core {
         }
     }
 
-    /// Senders may have tried while nobody listened: after a start each gets a full term.
+    /// Gives every sender a full term after a start, because posts may have failed while alertd was down.
     pub(super) fn restore_expiries(&mut self, now: Timestamp) {
         let grace = later(now, self.rules.resolve_timeout);
         self.set_expiries(|ends_at| ends_at.max(grace));
     }
 
-    /// Nobody could repeat anything in the time that was not.
+    /// The clock jumped forward. Nobody could repeat an alert in the skipped time.
     pub(super) fn put_off_expiries(&mut self, leap: Duration) {
         self.set_expiries(|ends_at| later(ends_at, leap));
     }
@@ -203,7 +204,7 @@ impl Core {
     }
 }
 
-/// Named in the answer; a sender with more of them has seen enough.
+/// Maximum number of problems named in the response.
 const PROBLEMS_MAX: usize = 20;
 
 #[cfg(test)]

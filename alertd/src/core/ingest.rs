@@ -1,4 +1,4 @@
-//! What agents say, and when they fall silent.
+//! Reports from agents, and silent agents.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::core::rules::{
     route::Way,
 };
 
-/// Why a batch is not taken. Sending it again will not help.
+/// Why a batch is rejected. Sending it again will not help.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
     #[error(
@@ -36,7 +36,7 @@ pub enum BadBatch {
 }
 
 impl Core {
-    /// Takes a batch. The reply may be sent once the changes are committed.
+    /// Applies a batch. The reply may be sent after the changes are committed.
     pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
         check(batch)?;
         let id = &batch.agent;
@@ -45,7 +45,7 @@ impl Core {
             self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
         let mut news = !known || agent.host != batch.host;
         batch.host.clone_into(&mut agent.host);
-        // A new spool of an agent that was known: what the old one still held is lost.
+        // A known agent has a new spool, so unsent events of the old one are lost.
         let new_epoch = agent.begin_epoch(&batch.epoch);
         news |= new_epoch;
         let mut want_states = new_epoch;
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// The agent's whole truth replaces ours.
+    /// The full state report of the agent replaces what is known.
     fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
         let unsaid: Vec<_> = self
             .alerts
@@ -156,17 +156,17 @@ impl Core {
         }
     }
 
-    /// For a replay: nobody is missed who does not speak.
+    /// For a replay: agents do not become silent by themselves.
     pub(crate) fn expect_no_heartbeats(&mut self) {
         self.quiet.clear();
     }
 
-    /// For a replay: this agent's heartbeat is overdue now.
+    /// For a replay: the heartbeat of this agent is overdue now.
     pub(crate) fn pretend_silent(&mut self, id: &str, now: Timestamp) {
         self.quiet.insert((now, id.to_owned()));
     }
 
-    /// The clock leapt ahead: nobody could be heard in the time that was not.
+    /// The clock jumped forward. No agent could send heartbeats in the skipped time.
     pub fn on_leap(&mut self, leap: Duration) {
         self.put_off_expiries(leap);
         let quiet = std::mem::take(&mut self.quiet);
@@ -200,7 +200,7 @@ impl Core {
                 reason: Reason::AgentSilent,
             };
             self.raise(own, now);
-            // It is worse than anything that its services said before, and does not wait for `group_interval`.
+            // A silent agent is worse than its services' states and does not wait for `group_interval`.
             for number in self.numbers_of(&key) {
                 if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
                     self.dirty.incidents.insert(number);
@@ -209,7 +209,7 @@ impl Core {
         }
     }
 
-    /// Fires an alert of alertd's own.
+    /// Raises an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
@@ -226,12 +226,12 @@ impl Core {
         self.on_move(&own.key, change, own.reason, now);
     }
 
-    /// What a change of one alert means for the incidents that it belongs to.
+    /// Updates the incidents of an alert after a change.
     pub(super) fn on_move(&mut self, key: &AlertKey, change: Move, reason: Reason, now: Timestamp) {
         self.on_move_from(key, None, change, reason, now);
     }
 
-    /// `was`: its state before, if it fired.
+    /// `was` is its state before, if it was firing.
     fn on_move_from(
         &mut self,
         key: &AlertKey,
@@ -255,7 +255,7 @@ impl Core {
             if change != Move::Reworded {
                 self.note(now, Some(number), "transition", reason, &text);
                 if let Some(alert) = self.alerts.get(key).filter(|_| key.agent != OWN) {
-                    // Long output decides nothing, and would fill the history.
+                    // Long output affects no decision and would fill the history.
                     let (detail, perfdata) = (String::new(), String::new());
                     let alert = ctl::Alert { detail, perfdata, ..view_alert(alert) };
                     self.detail(ctl::Detail { alert: Some(alert), was, ack: None });
@@ -268,13 +268,13 @@ impl Core {
         }
     }
 
-    /// Nobody will ask for it any more.
+    /// Deletes an alert that is no longer needed.
     pub(super) fn forget(&mut self, key: &AlertKey) {
         self.dirty.alerts.remove(key);
         self.dirty.gone_alerts.extend(self.alerts.forget(key));
     }
 
-    /// For messages about other services of the same host.
+    /// Records the change for notifications about other services of the host.
     fn remember(&mut self, key: &AlertKey, now: Timestamp) {
         let Some(agent) = self.agents.get_mut(&key.agent) else { return };
         let Some(alert) = self.alerts.get(key) else { return };
@@ -306,8 +306,9 @@ impl Core {
         }
     }
 
-    /// Whether one more alert decides nothing: its incident waits to be told for the first time, and will be with this alert.
-    /// A storm's groups grow by many alerts in that time, and a review looks at each member.
+    /// Whether one more alert needs no review: its incident waits for its first notification, which will
+    /// include the alert. In an alert storm, groups grow by many alerts in that time, and a review checks
+    /// each of them.
     fn is_told_later(&self, number: u64, key: &AlertKey, now: Timestamp) -> bool {
         let Some(incident) = self.incidents.get(&number).filter(|one| one.is_gathering(now)) else {
             return false;
@@ -332,7 +333,7 @@ impl Core {
         self.alerts.get(key).map(|alert| alert.incidents.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Finds or opens the incidents of an alert that fires.
+    /// Finds or opens the incidents of a firing alert.
     fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
         let Some(alert) = self.alerts.get(key) else { return Vec::new() };
         let still_open: Vec<_> = alert.incidents.iter().copied().filter(|n| self.is_open(*n)).collect();
@@ -341,7 +342,7 @@ impl Core {
         }
         let mut ways = self.rules.routes.ways(&alert.labels);
         if key.agent == OWN {
-            // A failing receiver is nobody else's incident, least of all one that somebody acked.
+            // A failing receiver gets its own incident, and never joins one that is acknowledged.
             for way in &mut ways {
                 way.group.extend(alert.labels.clone());
             }

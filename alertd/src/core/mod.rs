@@ -1,29 +1,31 @@
-//! All decisions of alertd, as one value that is told what happened and says what to do. No clock, no I/O, no task.
+//! All decisions of alertd, as one value: inputs say what happened, outputs say what to do. No clock,
+//! no I/O, no task.
 //!
-//! The shell (`engine.rs`) feeds inputs with the `on_…` verbs, then calls [`Core::settle`] once for all of them, then
-//! [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and only then answers and sends. An input marks the
-//! incidents that it touches; `settle` looks at each of them once, so that ten inputs in one commit are one decision.
+//! The shell (`engine`) feeds inputs through the `on_…` methods, calls [`Core::settle`] once for all of
+//! them, then [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and only then
+//! responds and sends. An input marks the incidents that it affects; `settle` reviews each of them once,
+//! so that ten inputs in one commit cause one decision.
 //!
-//! | file | what it decides |
+//! | file | content |
 //! | --- | --- |
-//! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
-//! | `review.rs` | one incident: who is told what now, and when to look again |
-//! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
-//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks |
-//! | `digest.rs` | what is said for all that was held by a rate |
-//! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
-//! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
-//! | `silences.rs` | silences: made, extended, ended, announced |
-//! | `downtimes.rs` | downtimes: announced, begun, over, told of |
-//! | `people.rs` | ack, unack, test |
-//! | `audit.rs` | who did what, from where |
-//! | `tokens.rs` | who may ask over TCP |
-//! | `auditor.rs` | what should not be, however it came about |
+//! | `ingest.rs` | reports from agents; which incidents an alert belongs to; silent agents |
+//! | `review.rs` | one incident: who is notified of what now, and when to check again |
+//! | `suppress.rs` | which firing alerts are suppressed, by what, until when |
+//! | `delivery.rs` | results of sending: what receivers know, retries, fallbacks |
+//! | `digest.rs` | digests of notifications that a rate limit delayed |
+//! | `oncall.rs` | targets of a step: receivers, users with their rules, who is on call |
+//! | `rota.rs` | who is and will be on call, overrides, gaps |
+//! | `silences.rs` | silences: create, extend, end, remind |
+//! | `downtimes.rs` | downtimes: schedule, start, end, notify |
+//! | `people.rs` | ack, unack, test notification |
+//! | `audit.rs` | the audit log |
+//! | `tokens.rs` | API tokens |
+//! | `auditor.rs` | search for impossible states |
 //! | `own_alerts.rs` | internal alerts and their keys |
-//! | `refused.rs` | the requests of people that are refused |
-//! | `explain.rs` | where an alert would go |
+//! | `refused.rs` | why requests from people are refused |
+//! | `explain.rs` | how an alert would be routed |
 //! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
-//! | `view.rs` | what people see |
+//! | `view.rs` | the state as the API shows it |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,27 +93,28 @@ pub use view::{Sizes, ToldOpen, notification_info};
 use auditor::Auditor;
 use suppress::Unheard;
 
-/// What the core needs of the config.
+/// The part of the config that the core needs.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub routes: Route,
     pub policies: BTreeMap<String, Policy>,
     pub receivers: BTreeMap<String, ReceiverRules>,
-    /// Inhibition and dependencies.
+    /// Inhibition rules and dependencies.
     pub inhibit: Vec<Rule>,
     pub periods: BTreeMap<String, Period>,
-    /// How long an alert that others posted fires after its last post, if that did not say.
+    /// How long an external alert fires after its last post, if the post had no end time.
     pub resolve_timeout: Duration,
-    /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
+    /// How long a problem waits for reports of its cause after a start, and for its own recovery after the
+    /// cause is resolved.
     pub settle: Duration,
-    /// No two of receivers, users and schedules have the same name.
+    /// Receivers, users and schedules share one namespace.
     pub users: BTreeMap<String, User>,
     pub schedules: BTreeMap<String, Schedule>,
-    /// Receiver or user that is told when nobody is on call.
+    /// Receiver or user to notify when nobody is on call.
     pub catch_all: String,
-    /// How often all receivers together may be told.
+    /// Rate limit for all receivers together.
     pub rate: Option<Rate>,
-    /// Host name of this alertd, for its own alerts.
+    /// Host name of this alertd, for internal alerts.
     pub host: String,
 }
 
@@ -139,16 +142,17 @@ impl Rules {
 pub struct ReceiverRules {
     pub fallback: Option<String>,
     pub rate: Rate,
-    /// It keeps an incident open until it hears of the end under the incident's own key, which no digest has.
+    /// The receiver keeps an incident open until it gets the end under the same key, which a digest does
+    /// not have.
     pub keeps_state: bool,
 }
 
-/// One row of the store as it is to be from now on.
+/// The new content of one row of the store.
 #[derive(Debug, Clone)]
 pub enum Change {
     Agent(String, Agent),
     Alert(AlertKey, Arc<Alert>),
-    /// By its row.
+    /// An alert and its row.
     AlertGone(u64),
     Incident(Box<Incident>),
     Told {
@@ -159,14 +163,14 @@ pub enum Change {
     Silence(Silence),
     Override(OverrideByHand),
     Downtime(Downtime),
-    /// `None`: revoked.
+    /// `None` if it was revoked.
     Token(String, Option<Box<Token>>),
     Outbox(Box<Row>),
     History(HistoryEntry),
     Counters(Counters),
 }
 
-/// The next numbers to give.
+/// The next free numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub incident: u64,
@@ -188,7 +192,7 @@ impl Default for Counters {
     }
 }
 
-/// Everything that the store keeps of what is not over.
+/// All current data from the store.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub agents: Vec<(String, Agent)>,
@@ -199,30 +203,31 @@ pub struct Loaded {
     pub overrides: Vec<OverrideByHand>,
     pub downtimes: Vec<Downtime>,
     pub tokens: Vec<Token>,
-    /// Not settled.
+    /// Pending notifications.
     pub outbox: Vec<Row>,
-    /// Names this store for ever: part of the key that providers know an incident by.
+    /// The permanent id of this store, part of the keys by which providers know incidents.
     pub instance: String,
-    /// Receivers and times of recent first tries, ascending, for the rate limits.
+    /// Receivers and times of recent first attempts, ascending, for the rate limits.
     pub spent: Vec<(String, Timestamp)>,
     pub counters: Counters,
-    /// How many notifications of those the store still has were given up.
+    /// Number of failed notifications in the store.
     pub failed: u64,
 }
 
 pub struct Core {
     rules: Rules,
     instance: String,
-    /// Part of every notification id: ids of two lives of this process never meet, even if the first could not write.
+    /// Part of every notification id, so that ids differ between two runs of the process, even if the
+    /// first could not write to the store.
     life: String,
     started_at: Timestamp,
     counters: Counters,
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
-    /// When alerts that others posted end, unless they are posted again; by that time and their row.
+    /// When external alerts end unless they are posted again, by time and row.
     expiries: BTreeMap<(Timestamp, u64), AlertKey>,
-    /// Those that are open, and those that are over but not yet told.
+    /// Open incidents, and resolved ones with recoveries still to send.
     incidents: BTreeMap<u64, Incident>,
     groups: BTreeMap<GroupKey, u64>,
     wakeups: BTreeSet<(Timestamp, u64)>,
@@ -236,25 +241,25 @@ pub struct Core {
     failing: BTreeMap<String, Failing>,
     failed: u64,
     overrides: BTreeMap<u64, OverrideByHand>,
-    /// Those of the config, with what was overridden by hand.
+    /// The schedules of the config, with overrides made with alertctl.
     schedules: BTreeMap<String, Schedule>,
-    /// Schedules that had nobody when a step asked, and when to look again.
+    /// Schedules that had nobody on call when a step ran, and when to check again.
     uncovered: BTreeMap<String, Timestamp>,
-    /// Schedule, begin and end of its next gap, how many more there are.
+    /// Schedule, start and end of its next gap, and the number of further gaps.
     gaps: Vec<(String, Timestamp, Timestamp, usize)>,
     gaps_looked_at: Option<Timestamp>,
     tokens: BTreeMap<String, Token>,
-    /// Where what is handled just now comes from.
+    /// The origin of the current input.
     origin: Option<String>,
-    /// To be looked at by `settle`.
+    /// Incidents for `settle` to review.
     touched: BTreeSet<u64>,
     auditor: Auditor,
-    /// A receiver took something.
+    /// When a receiver last accepted a notification.
     last_accepted_at: Option<Timestamp>,
     dirty: Dirty,
 }
 
-/// A receiver that has not taken anything since.
+/// A receiver that has accepted nothing for some time.
 #[derive(Debug, Clone)]
 struct Failing {
     since: Timestamp,
@@ -262,12 +267,12 @@ struct Failing {
     raised: bool,
 }
 
-/// What the next commit has to write.
+/// The changes for the next commit.
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
     alerts: Keys,
-    /// Rows of alerts that nobody will ask for any more.
+    /// Rows of alerts to delete.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
     told: BTreeSet<(u64, String)>,
@@ -276,18 +281,18 @@ struct Dirty {
     downtimes: Vec<Downtime>,
     tokens: BTreeSet<String>,
     outbox: BTreeSet<u64>,
-    /// Over, and gone from the memory.
+    /// Resolved incidents that left memory.
     closed: Vec<Incident>,
     settled: Vec<Row>,
     history: Vec<HistoryEntry>,
     counters: bool,
 }
 
-/// The policy of routes that name none. `config.rs` sees to it that there is one.
+/// The policy of routes that name none. The config guarantees that it exists.
 pub const DEFAULT_POLICY: &str = "default";
 
 impl Core {
-    /// Goes on where the store says that the last life stopped.
+    /// Continues where the previous run stopped, according to the store.
     pub fn new(rules: Rules, life: String, loaded: Loaded, now: Timestamp) -> Self {
         let mut core = Self {
             rules,
@@ -349,7 +354,7 @@ impl Core {
             self.alerts.restore(key, alert);
         }
         for (id, mut agent) in loaded.agents {
-            // It may have tried to be heard while nobody listened.
+            // It may have sent heartbeats while alertd was down.
             agent.last_heard_at = now;
             if !agent.silent {
                 self.quiet.insert((agent.silent_at(), id.clone()));
@@ -371,18 +376,18 @@ impl Core {
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
     }
 
-    /// Takes a new config. What runs goes on: groups, timers, escalations.
+    /// Applies a new config. Groups, timers and escalations continue.
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
         self.outbox.set_limits(&self.rules.limits());
         self.periods.replace(self.rules.periods.clone());
         self.rebuild_inhibitor();
-        // What a rule withheld or should withhold is looked at anew.
+        // Check again what the rules suppress.
         self.touched.extend(self.groups.values());
         self.apply_schedules(None);
     }
 
-    /// Looks at everything that was touched or whose time has come.
+    /// Reviews everything that was affected or is due.
     pub fn settle(&mut self, now: Timestamp) {
         self.turn_periods(now);
         self.find_silent_agents(now);
@@ -405,7 +410,7 @@ impl Core {
     }
 
     fn review_touched(&mut self, now: Timestamp) {
-        // A look at one incident may touch another: a receiver's own alert.
+        // The review of one incident may affect another: the internal alert of a receiver.
         while let Some(number) = self.touched.pop_first() {
             self.review(number, now);
             self.plan_wakeup(number);
@@ -441,7 +446,7 @@ impl Core {
         [incident, agent].into_iter().chain(others).flatten().min()
     }
 
-    /// Takes what has to be written, each row once, as it is now.
+    /// Removes and returns the changes to write: each row once, with its current content.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes = Vec::new();
@@ -456,7 +461,7 @@ impl Core {
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
         let alerts = dirty.alerts.into_iter().filter_map(|key| Some((self.alerts.share(&key)?, key)));
         let mut alerts: Vec<_> = alerts.collect();
-        // Rows that are neighbours share pages of the store.
+        // Neighbouring rows share pages of the store.
         alerts.sort_unstable_by_key(|(alert, _)| alert.row);
         changes.extend(alerts.into_iter().map(|(alert, key)| Change::Alert(key, alert)));
         for number in dirty.incidents {
@@ -511,7 +516,7 @@ impl Core {
         });
     }
 
-    /// Adds to the last note what it was about.
+    /// Adds details to the last history entry.
     fn detail(&mut self, detail: ctl::Detail) {
         if let Some(last) = self.dirty.history.last_mut() {
             last.detail = Some(Box::new(detail));
@@ -529,7 +534,7 @@ impl Core {
         format!("{}-{seq}", self.life)
     }
 
-    /// The policy of that name; the default one if a reload took it away.
+    /// The policy with this name, or the default one if a reload removed it.
     fn policy(&self, name: &str) -> Policy {
         let found = self.rules.policies.get(name).or_else(|| self.rules.policies.get(DEFAULT_POLICY));
         found.cloned().unwrap_or_else(|| Policy {

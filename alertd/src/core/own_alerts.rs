@@ -1,18 +1,17 @@
-//! Internal alerts: what alertd finds wrong with itself or with what it watches over, and their keys.
-//!
-//! Their keys start with `@`, which no agent can use.
+//! Internal alerts: alerts that alertd raises itself, and their keys. Their keys start with `@`, which no
+//! agent can use.
 
 use jiff::Timestamp;
 
 use crate::core::rules::{alert::AlertKey, matcher::Labels, reason::Reason};
 
-/// In the place of an agent: what alertd finds in itself.
+/// Used instead of an agent id for alerts about alertd itself.
 pub(super) const OWN: &str = "@alertd";
 
-/// The key under which alertd keeps its own alert that an agent is silent.
+/// Used instead of a service for the alert that an agent is silent.
 pub(super) const SILENT: &str = "@silent";
 
-/// Something that alertd itself found.
+/// One internal alert.
 pub(super) struct OwnAlert {
     pub(super) key: AlertKey,
     pub(super) host: String,
@@ -23,7 +22,7 @@ pub(super) struct OwnAlert {
     pub(super) reason: Reason,
 }
 
-/// Is this alert the complaint that `receiver` fails?
+/// Whether this is the alert that `receiver` fails.
 pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
     key.agent == OWN && *key == own_key(receiver)
 }

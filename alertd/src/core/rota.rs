@@ -1,4 +1,4 @@
-//! The rota: who is on call and will be, overrides by hand, times at which nobody is.
+//! The rota: who is and will be on call, overrides made with alertctl, and gaps.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,12 +20,12 @@ use crate::core::rules::{
     user::User,
 };
 
-/// An override made while running: durable, and over the config's own.
+/// An override made with alertctl. It survives restarts and wins over overrides in the config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverrideByHand {
     pub number: u64,
     pub schedule: String,
-    /// `None`: nobody, on purpose.
+    /// `None` for nobody, on purpose.
     pub user: Option<String>,
     pub from: Timestamp,
     pub until: Timestamp,
@@ -34,13 +34,13 @@ pub struct OverrideByHand {
     pub comment: String,
 }
 
-/// How far gaps are looked for.
+/// How far ahead to look for gaps.
 pub const LOOK_AHEAD: Duration = Duration::from_hours(7 * 24);
-/// How old what is known of coming gaps may be.
+/// How often future gaps are computed again.
 const GAPS_INTERVAL: Duration = Duration::from_mins(15);
-/// An override for longer is a change of the rotation.
+/// A longer override should be a change of the rotation.
 const OVERRIDE_MAX: Duration = Duration::from_hours(366 * 24);
-/// At the same time.
+/// Maximum number of overrides at the same time.
 const OVERRIDES_MAX: usize = 1_000;
 
 impl Core {
@@ -68,7 +68,7 @@ impl Core {
         self.raise(own, now);
     }
 
-    /// Somebody is on call again where nobody was.
+    /// Somebody is on call again in a schedule that had nobody.
     pub(super) fn find_covered(&mut self, now: Timestamp) {
         let due: Vec<_> =
             self.uncovered.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
@@ -110,7 +110,7 @@ impl Core {
         self.gaps_looked_at = Some(now);
     }
 
-    /// Sentences about times ahead at which nobody is on call: one a schedule.
+    /// Sentences about future gaps, one per schedule.
     pub(super) fn gap_warnings(&self) -> impl Iterator<Item = String> + '_ {
         self.gaps.iter().map(|(name, from, until, more)| {
             let zone = self.schedules.get(name).map_or(TimeZone::UTC, |schedule| schedule.zone.clone());
@@ -127,7 +127,7 @@ impl Core {
         })
     }
 
-    /// The config's schedules with what was overridden by hand, after a change of either.
+    /// Combines the schedules of the config with the overrides, after a change of either.
     pub(super) fn apply_schedules(&mut self, now: Option<Timestamp>) {
         if let Some(now) = now {
             self.overrides.retain(|_, one| one.until > now);
@@ -143,12 +143,12 @@ impl Core {
                 });
             }
         }
-        // To be looked at again.
+        // Check again.
         self.gaps_looked_at = None;
         self.uncovered.values_mut().for_each(|at| *at = Timestamp::MIN);
     }
 
-    /// Own alerts of the last life that nobody is on call.
+    /// Internal alerts from the previous run for schedules without anybody on call.
     pub(super) fn restore_uncovered(&mut self) {
         let own = self.alerts.of_agent(OWN).filter(|(_, alert)| alert.resolved_at.is_none());
         let names = own.filter_map(|(_, alert)| alert.labels.get("schedule").cloned());
@@ -217,7 +217,7 @@ impl Core {
         Ok(view)
     }
 
-    /// Those made by hand that are not over, and those of the config.
+    /// Current and future overrides made with alertctl, and those of the config.
     pub fn overrides(&self, now: Timestamp) -> Vec<ctl::Override> {
         let by_hand = self.overrides.values().filter(|one| one.until > now).map(view_override);
         let of_config = self.rules.schedules.values().flat_map(|schedule| {
@@ -234,7 +234,7 @@ impl Core {
         by_hand.chain(of_config).collect()
     }
 
-    /// Who is on call in every schedule, and what comes until `until`.
+    /// Who is on call in every schedule, and the shifts up to `until`.
     pub fn on_call(&self, at: Timestamp, until: Timestamp) -> ctl::OnCall {
         let view = |schedule: &Schedule| {
             let shifts = schedule.shifts(at, until.max(later(at, LOOK_AHEAD)));

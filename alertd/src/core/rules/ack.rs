@@ -1,9 +1,10 @@
-//! "I am on it." Stops the escalation and mutes repeats; never hides a recovery; never is a silence.
+//! Acknowledgements (acks). An ack stops escalation and reminders of an incident. It never hides a
+//! recovery, and it is not a silence.
 //!
-//! Nagios' rules: a *normal* ack ends with any change of state, a *sticky* one only when all is OK; either may expire.
-//! Before one that expires ends, its author is reminded, so that nobody else is woken by an ack that was forgotten.
-//! In a group, a change of state is a problem that is new or different. That one of several problems goes away is no reason
-//! to wake people again, so it ends no ack.
+//! The rules are Nagios': a *normal* ack ends with any change of state, a *sticky* ack only when the
+//! incident is resolved; both may expire. The author is reminded before an ack expires, so that a
+//! forgotten ack does not wake somebody else. In a group, a change of state is a new or different
+//! problem. If one of several problems is resolved, the ack stays, because nobody needs to be woken.
 
 use std::time::Duration;
 
@@ -20,16 +21,16 @@ pub struct Ack {
     pub at: Timestamp,
     pub sticky: bool,
     pub expires_at: Option<Timestamp>,
-    /// Its end was announced.
+    /// The reminder before its end was sent.
     #[serde(default)]
     pub reminded: bool,
 }
 
-/// How long before an ack ends its author is reminded.
+/// When the author is reminded, before the ack expires.
 const REMINDER: Duration = Duration::from_mins(10);
 
 impl Ack {
-    /// Why this move of one of the incident's alerts ends it; `None` if it does not.
+    /// Why this change of an alert of the incident ends the ack, or `None` if it does not.
     pub fn ended_by(&self, change: Move) -> Option<Reason> {
         match change {
             Move::Fired | Move::Worsened | Move::Eased if !self.sticky => Some(Reason::AckOutdated),
@@ -37,7 +38,7 @@ impl Ack {
         }
     }
 
-    /// When to say that it ends soon; one that is short needs no word.
+    /// When to send the reminder; a short ack has none.
     pub fn remind_at(&self) -> Option<Timestamp> {
         let expires_at = self.expires_at.filter(|_| !self.reminded)?;
         let long = between(self.at, expires_at) >= 2 * REMINDER;

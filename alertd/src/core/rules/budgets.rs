@@ -1,8 +1,10 @@
-//! The budgets that one word to a receiver has to fit into: the receiver's own, its user's, and that of all together.
+//! The rate limits that a notification must fit into: the receiver's, its user's, and the one for all
+//! receivers together.
 //!
-//! A receiver is a user's own way if that user's rules name it and nobody else's do: what several people share is a channel,
-//! and one of them must not be kept from it by another's bad night. All budgets are asked before any is spent, so what is held
-//! by one costs none of the others. They are not stored: after a restart the outbox says what was begun ([`Budgets::spend`]).
+//! A receiver belongs to a user if only that user's rules name it. A receiver shared by several people
+//! counts for none of them, so that notifications for one person never delay another's. All limits are
+//! checked before any is used, so a notification delayed by one limit costs nothing from the others.
+//! The limits are not stored: after a restart the outbox replays what was sent ([`Budgets::spend`]).
 
 use std::collections::BTreeMap;
 
@@ -10,17 +12,17 @@ use jiff::Timestamp;
 
 use crate::core::rules::ratelimit::{Bucket, Rate};
 
-/// Every rate of the config.
+/// Every rate limit of the config.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     pub receivers: BTreeMap<String, Rate>,
-    /// With the receivers that are theirs alone.
+    /// Users, with the receivers that only they use.
     pub users: BTreeMap<String, (Rate, Vec<String>)>,
     /// All receivers together.
     pub all: Option<Rate>,
 }
 
-/// Whose budget.
+/// Who the limit belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
     Receiver(String),
@@ -39,23 +41,23 @@ impl Whose {
     }
 }
 
-/// Not now.
+/// A limit that is exceeded now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub until: Timestamp,
-    /// By the one that lasts longest.
+    /// The limit that lasts longest.
     pub by: Whose,
 }
 
 #[derive(Debug, Default)]
 pub struct Budgets {
     buckets: BTreeMap<Whose, Bucket>,
-    /// Whose own way a receiver is.
+    /// The user that each receiver belongs to.
     users: BTreeMap<String, String>,
 }
 
 impl Budgets {
-    /// Takes a config's limits. What was spent stays spent.
+    /// Applies the limits of a config. What was used stays used.
     pub fn set(&mut self, limits: &Limits) {
         let mut old = std::mem::take(&mut self.buckets);
         let receivers = limits.receivers.iter().map(|(name, rate)| (Whose::Receiver(name.clone()), *rate));
@@ -70,7 +72,7 @@ impl Budgets {
         self.users = own.map(|(receiver, user)| (receiver.clone(), user.clone())).collect();
     }
 
-    /// Spends one of each budget that a word to `receiver` weighs on, or none.
+    /// Uses one of every limit that applies to `receiver`, or none at all.
     pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), Held> {
         let holds = self.of(receiver).filter_map(|whose| {
             let until = self.buckets.get(&whose)?.look(urgent, now).err()?;
@@ -83,7 +85,7 @@ impl Budgets {
         Ok(())
     }
 
-    /// Spends one of each, even if there is none: it was sent.
+    /// Uses one of every limit, even if it is exceeded, because the notification was sent.
     pub fn spend(&mut self, receiver: &str, now: Timestamp) {
         for whose in self.of(receiver) {
             if let Some(bucket) = self.buckets.get_mut(&whose) {
@@ -92,7 +94,7 @@ impl Budgets {
         }
     }
 
-    /// Those that a word to `receiver` weighs on.
+    /// The limits that apply to `receiver`.
     fn of(&self, receiver: &str) -> impl Iterator<Item = Whose> + use<> {
         let user = self.users.get(receiver).cloned().map(Whose::User);
         [Some(Whose::Receiver(receiver.to_owned())), user, Some(Whose::All)].into_iter().flatten()
@@ -113,7 +115,7 @@ mod tests {
         Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(10), reserve: 0 }
     }
 
-    /// `pager` and `mail/ann` are Ann's, `chat` is nobody's.
+    /// `pager` and `mail/ann` belong to ann, `chat` to nobody.
     fn budgets(receiver: u32, user: u32, all: u32) -> Budgets {
         let names = ["pager", "mail/ann", "chat"];
         let limits = Limits {
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(asked("pager"), Some(Whose::Receiver("pager".into())));
         assert_eq!(asked("mail/ann"), None);
         assert_eq!(asked("mail/ann"), Some(Whose::User("ann".into())));
-        // Two of five are left for all: what was held cost nothing.
+        // Two of five are left for all, because delayed notifications cost nothing.
         assert_eq!((asked("chat"), asked("chat")), (None, None));
         assert_eq!(asked("other"), Some(Whose::All));
     }

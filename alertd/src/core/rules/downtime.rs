@@ -1,10 +1,14 @@
-//! Downtimes: work that was announced. While one is in effect the problems of its host, or of one service there, are told to
-//! nobody; who was told of such a problem before hears that the downtime begins and ends.
+//! Downtimes: scheduled maintenance. While a downtime is in effect, problems of its host or service are
+//! suppressed. People who already know of such a problem are notified when the downtime starts and ends.
 //!
-//! As in Nagios. *Fixed*: in effect from its start to its end. *Flexible*: its window opens and closes, and the first hard
-//! problem inside it puts it in effect for its duration, be that past the window's end; without a problem it passes
-//! unused. A problem that is there when the window opens counts as the first one. *Recurring*: fixed, and in effect only
-//! while its period is inside. A host's downtime covers its services and the alert that its agent is silent.
+//! The types are Nagios':
+//!
+//! - *Fixed*: in effect from its start to its end.
+//! - *Flexible*: the first hard problem within its window puts it in effect for its duration, even past
+//!   the end of the window. A problem that already exists when the window opens counts.
+//! - *Recurring*: in effect between start and end, but only while its period is.
+//!
+//! A downtime of a host covers its services and the alert for its silent agent.
 
 use std::time::Duration;
 
@@ -17,11 +21,11 @@ use crate::core::rules::{matcher::Labels, moment::later, period::Periods};
 pub struct Downtime {
     pub number: u64,
     pub host: String,
-    /// `None`: the host and all its services.
+    /// `None` for the host and all its services.
     pub service: Option<String>,
     pub author: String,
     pub comment: String,
-    /// Of the window, if it is flexible.
+    /// Start of the downtime, or of the window of a flexible one.
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub shape: Shape,
@@ -41,7 +45,7 @@ impl Downtime {
         is("host", &self.host) && self.service.as_ref().is_none_or(|service| is("service", service))
     }
 
-    /// Until when it is in effect, if it is.
+    /// When it ends, if it is in effect.
     pub fn in_effect(&self, periods: &Periods, now: Timestamp) -> Option<Timestamp> {
         let until = match &self.shape {
             Shape::Fixed => self.ends_at,
@@ -55,7 +59,7 @@ impl Downtime {
         (began && now < until).then_some(until)
     }
 
-    /// As it was then: a flexible one that a later problem put in effect was waiting.
+    /// The downtime as it was at that time, before a later problem started a flexible one.
     #[must_use]
     pub fn as_before(&self, now: Timestamp) -> Self {
         let mut before = self.clone();
@@ -65,7 +69,7 @@ impl Downtime {
         before
     }
 
-    /// After this it is history.
+    /// The time after which it is over.
     pub fn over_at(&self) -> Timestamp {
         match self.shape {
             Shape::Flexible { lasts, began_at: Some(began_at) } => later(began_at, lasts),
@@ -73,13 +77,13 @@ impl Downtime {
         }
     }
 
-    /// Flexible, its window open, and no problem yet.
+    /// Whether it is flexible, its window is open, and there was no problem yet.
     pub fn waits_for_a_problem(&self, now: Timestamp) -> bool {
         let unused = matches!(self.shape, Shape::Flexible { began_at: None, .. });
         unused && self.starts_at <= now && now < self.ends_at
     }
 
-    /// `pending`, `active`, `waiting` for a problem or its period, `over`.
+    /// `pending`, `active`, `waiting` (for a problem or its period) or `over`.
     pub fn state(&self, periods: &Periods, now: Timestamp) -> &'static str {
         match () {
             () if self.over_at() <= now => "over",
@@ -97,17 +101,17 @@ impl Downtime {
         }
     }
 
-    /// What withholds, for people: `downtime 4 of web1`.
+    /// What suppresses an alert, for people: `downtime 4 of web1`.
     pub fn name(&self) -> String {
         format!("downtime {} of {}", self.number, self.place())
     }
 }
 
-/// All downtimes that are not over.
+/// All current and future downtimes.
 #[derive(Debug, Default)]
 pub struct Downtimes {
     current: Vec<Downtime>,
-    /// Starts up to here have been seen.
+    /// Starts up to this time were handled.
     seen: Option<Timestamp>,
 }
 
@@ -120,7 +124,7 @@ impl Downtimes {
         self.current.iter()
     }
 
-    /// The one that keeps an alert with these labels quiet longest, and until when.
+    /// The downtime that suppresses an alert with these labels longest, and its end.
     pub fn covering(
         &self,
         labels: &Labels,
@@ -132,7 +136,7 @@ impl Downtimes {
         in_effect.max_by_key(|(downtime, until)| (*until, downtime.number))
     }
 
-    /// A hard problem of an alert with these labels: puts flexible ones in effect; returns them.
+    /// Starts the flexible downtimes that cover a hard problem with these labels, and returns them.
     pub fn on_problem(&mut self, labels: &Labels, now: Timestamp) -> Vec<Downtime> {
         let mut begun = Vec::new();
         for downtime in self.current.iter_mut().filter(|downtime| downtime.waits_for_a_problem(now)) {
@@ -146,7 +150,7 @@ impl Downtimes {
         begun
     }
 
-    /// Takes one out; `None` if there is no such downtime.
+    /// Removes a downtime; `None` if it does not exist.
     pub fn cancel(&mut self, number: u64, now: Timestamp) -> Option<Downtime> {
         let at = self.current.iter().position(|downtime| downtime.number == number)?;
         let mut cancelled = self.current.remove(at);
@@ -157,7 +161,7 @@ impl Downtimes {
         Some(cancelled)
     }
 
-    /// Looks at the clock: did any start, and which are over?
+    /// Returns whether a downtime started since the last call, and which ones are over.
     pub fn turn(&mut self, now: Timestamp) -> (bool, Vec<Downtime>) {
         let seen = self.seen.replace(now);
         let since = |at: Timestamp| at <= now && seen.is_none_or(|seen| at > seen);
@@ -165,7 +169,7 @@ impl Downtimes {
         (started, self.current.extract_if(.., |downtime| downtime.over_at() <= now).collect())
     }
 
-    /// When the next one starts or is over.
+    /// When the next downtime starts or ends.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let to_come = |at: &Timestamp| self.seen.is_none_or(|seen| *at > seen);
         let next =
@@ -199,7 +203,8 @@ mod tests {
         }
     }
 
-    /// One character a second: `p` a problem. Shown: `d` in effect, `w` waiting, `.` pending, `-` over.
+    /// One character per second. Input: `p` problem. Output: `d` in effect, `w` waiting, `.` pending,
+    /// `-` over.
     fn run(shape: Shape, events: &str) -> String {
         let mut all = Downtimes::default();
         all.add(downtime(None, shape));

@@ -1,16 +1,16 @@
-//! An escalation policy and one run of it.
+//! Escalation policies and their runs.
 //!
 //! ```text
 //!            start                  poll (last step of the last round)
 //!   Idle ───────────▶ Running ─────────────────────────────▶ Done
 //!                      │   ▲                                  │
-//!                 hold │   │ resume (time stood still)        │ hold
+//!                 hold │   │ resume (the clock stopped)       │ hold
 //!                      ▼   │                                  ▼
 //!                     Held ◀──────────────────────────────────┘ (resumes as Done)
 //! ```
 //!
-//! A run carries its own copy of the policy, so that an edit of the config neither skips nor repeats a step of an incident
-//! that is under way. Times of steps count from the start of their round.
+//! A run has its own copy of the policy, so that a change of the config neither skips nor repeats a step
+//! of an open incident. The times of steps count from the start of their round.
 
 use std::time::Duration;
 
@@ -22,18 +22,18 @@ use crate::core::rules::moment::{between, later};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     pub name: String,
-    /// At least one; `after` never decreases.
+    /// At least one step; `after` never decreases.
     pub steps: Vec<Step>,
-    /// How many more times to go through all steps.
+    /// How many times to repeat all steps.
     pub repeat: u32,
-    /// From the start of one round to the start of the next; not shorter than the last step's `after`.
+    /// Time from the start of one round to the start of the next; not shorter than the last `after`.
     pub repeat_every: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub after: Duration,
-    /// Receiver names.
+    /// Names of receivers, users or schedules.
     pub notify: Vec<String>,
 }
 
@@ -46,10 +46,10 @@ pub struct Escalation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
-    /// Nobody is told yet.
+    /// Not started; nobody was notified.
     Idle,
     Running(Position),
-    /// Acked or silenced since a time; the rest waits.
+    /// Stopped since a time, because the incident is acknowledged or suppressed.
     Held {
         position: Position,
         since: Timestamp,
@@ -57,12 +57,12 @@ enum Phase {
     Done,
 }
 
-/// The step that comes next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// From 0.
+    /// Counted from 0.
     pub step: usize,
-    /// From 0.
+    /// Counted from 0.
     pub round: u32,
     round_began: Timestamp,
 }
@@ -76,17 +76,17 @@ impl Escalation {
         self.phase != Phase::Idle
     }
 
-    /// Begins with the first step, whether or not it ran before.
+    /// Starts with the first step, whether or not it ran before.
     pub fn restart(&mut self, now: Timestamp) {
         self.phase = Phase::Running(Position { step: 0, round: 0, round_began: now });
     }
 
-    /// As if it had never begun.
+    /// Resets to the state before the start.
     pub fn reset(&mut self) {
         self.phase = Phase::Idle;
     }
 
-    /// The clock of the steps stands still from here.
+    /// Stops the clock of the steps.
     pub fn hold(&mut self, now: Timestamp) {
         if let Phase::Running(position) = self.phase {
             self.phase = Phase::Held { position, since: now };
@@ -100,7 +100,7 @@ impl Escalation {
         }
     }
 
-    /// Returns the step that is due, and moves on to the one after it. Call until `None`.
+    /// Returns the due step and advances to the next. Call until `None`.
     pub fn poll(&mut self, now: Timestamp) -> Option<Position> {
         let Phase::Running(due) = self.phase else { return None };
         if self.due_at(due) > now {
@@ -117,8 +117,9 @@ impl Escalation {
         Some(due)
     }
 
-    /// A receiver could not be reached: the next step of this round is due now; true if there is one. Later steps keep
-    /// their distance to it. A round never begins early: that would tell those again who were reached.
+    /// A receiver could not be reached: makes the next step of this round due now, and returns true if
+    /// there is one. Later steps keep their distance to it. A round never starts early, because that would
+    /// notify people again who were reached.
     pub fn hasten(&mut self, now: Timestamp) -> bool {
         let early = |position: Position, at: Timestamp| Position {
             round_began: at.saturating_sub(self.policy.steps[position.step].after).unwrap_or(Timestamp::MIN),
@@ -137,7 +138,7 @@ impl Escalation {
         }
     }
 
-    /// The step that comes next and when; `None` while held, and when all is done.
+    /// The next step and its time; `None` while stopped and when all steps are done.
     pub fn next(&self) -> Option<(Position, Timestamp)> {
         match self.phase {
             Phase::Running(position) => Some((position, self.due_at(position))),
@@ -169,7 +170,8 @@ mod tests {
         })
     }
 
-    /// One character a minute: `s` starts, `h` holds, `r` resumes, `f` a receiver failed. Digits are the steps that ran.
+    /// One character per minute. Input: `s` start, `h` hold, `r` resume, `f` a receiver failed. Output:
+    /// the digits of the steps that ran.
     fn run(mut escalation: Escalation, events: &str) -> String {
         let step_at = |(minute, event)| {
             let now = at(minute);

@@ -1,12 +1,14 @@
-//! Alerts that others find: Prometheus, a script, anybody who speaks Alertmanager's API v2 (`POST /api/v2/alerts`).
+//! External alerts, posted through Alertmanager's API v2 (`POST /api/v2/alerts`) by Prometheus, scripts
+//! and others.
 //!
-//! An alert is its labels. It fires from `startsAt` until `endsAt`, and whoever posts it repeats it before that; a repeat that
-//! changes nothing but `endsAt` is not written to the store. One that is posted with an `endsAt` that has passed is resolved by its
-//! sender. One whose `endsAt` comes without such a word has lost its sender, not its cause: it ends as *no longer reported*,
-//! and nobody claims that all is well (Alertmanager tells that as a recovery).
+//! The labels identify an alert. It fires from `startsAt` until `endsAt`, and its sender repeats it
+//! before that; a repeat that changes only `endsAt` is not written to the store. An alert posted with an
+//! `endsAt` in the past is resolved by its sender. If `endsAt` passes without another post, the alert
+//! ends as *no longer reported*, and alertd does not claim that the problem is solved, unlike
+//! Alertmanager.
 //!
-//! Labels are kept as they came. What people here look for and routes group by, `host` and `service`, is added where it is
-//! missing: from `instance` without its port, and from `alertname`.
+//! Labels are kept as posted. `host` and `service`, which routes group by, are added if missing: from
+//! `instance` without its port, and from `alertname`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,10 +22,10 @@ use crate::core::rules::{
     moment::later,
 };
 
-/// In the place of an agent.
+/// Used instead of an agent id.
 pub const EXTERNAL: &str = "@external";
 
-/// One alert as it is posted (openapi.yaml of Alertmanager 0.28, `postableAlert`).
+/// One posted alert: `postableAlert` of Alertmanager 0.28's openapi.yaml.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Posted {
@@ -38,7 +40,7 @@ pub struct Posted {
     pub generator_url: String,
 }
 
-/// An alert as posted, checked and completed.
+/// A posted alert, validated and completed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub key: AlertKey,
@@ -48,7 +50,7 @@ pub struct Reading {
 }
 
 impl Posted {
-    /// Checks and completes it. The error is for the sender.
+    /// Validates and completes it. The error is for the sender.
     pub fn read(self, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
         let Self { mut labels, mut annotations, starts_at, ends_at, generator_url } = self;
         labels.retain(|_, value| !value.is_empty());
@@ -80,10 +82,10 @@ impl Posted {
         let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
         let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
         let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
-        // As an annotation it may change without making another alert of it.
+        // As an annotation, the severity may change without making a different alert.
         let severity = labels.get("severity").or_else(|| annotations.get("severity"));
         let state = state_of(severity.map_or("", String::as_str));
-        // Prometheus' mixins call it so.
+        // The name that Prometheus mixins use.
         if let Some(runbook) = annotations.remove("runbook_url") {
             annotations.entry("runbook".into()).or_insert(runbook);
         }
@@ -125,7 +127,7 @@ fn host_of(instance: &str) -> String {
     }
 }
 
-/// The words that people use. Whoever names none means it.
+/// Recognizes common names for severities. Anything else, or nothing, is CRITICAL.
 fn state_of(severity: &str) -> State {
     match severity.to_ascii_lowercase().as_str() {
         "warning" | "warn" | "info" | "notice" | "low" | "minor" | "none" | "ticket" => State::Warning,
@@ -134,7 +136,7 @@ fn state_of(severity: &str) -> State {
     }
 }
 
-/// FNV-1a over the sorted labels, as `prometheus/common/model` has it: the id that other tools show for this alert.
+/// FNV-1a over the sorted labels, as in `prometheus/common/model`: the id that other tools show.
 pub fn fingerprint(labels: &Labels) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -186,7 +188,7 @@ mod tests {
             (vec![], "at least one label"),
             (vec![("a", "")], "at least one label"),
             (vec![("a", long.as_str())], "256 bytes"),
-            (vec![("", "b")], "has a name"),
+            (vec![("", "b")], "must not be empty"),
         ] {
             let error = read(&pairs).unwrap_err();
             assert!(error.contains(word), "{error}");
@@ -205,11 +207,11 @@ mod tests {
         assert_eq!(read(&[("a", "b")]).unwrap().external.ends_at, at(1_300));
     }
 
-    /// From prometheus/common: the empty set and one that any Prometheus shows.
+    /// From prometheus/common: the empty set, and labels that any Prometheus shows.
     #[test]
     fn the_fingerprint_is_prometheus_own() {
         assert_eq!(fingerprint(&Labels::new()), 14_695_981_039_346_656_037);
-        // Worked out by hand from FNV-1a's definition: a 0xff b 0xff.
+        // Computed by hand from the definition of FNV-1a: a 0xff b 0xff.
         let by_hand = [b'a', 0xff, b'b', 0xff].iter().fold(14_695_981_039_346_656_037_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
         });

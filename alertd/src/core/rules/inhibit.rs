@@ -1,12 +1,13 @@
-//! Inhibition and dependencies: while a source fires, the targets that belong to it are told to nobody.
+//! Inhibition and dependencies: while a source fires, its targets are suppressed.
 //!
-//! Alertmanager's rules: a target is muted while some firing alert matches `source` and has the same values of the labels in
-//! `equal`; a label that is missing counts as empty. An alert that matches both sides is muted by no alert of which the
-//! same is true, so nothing inhibits itself. A source that is itself silenced or muted still mutes. A *dependency* is the
-//! same rule told from the other side (`of` depends `on`), with a reason of its own; chains work, because what is withheld
-//! still fires.
+//! The rules are Alertmanager's: a target is suppressed while a firing alert matches `source` and has
+//! the same values for the labels in `equal`; a missing label equals an empty one. An alert that matches
+//! both sides is not suppressed by another alert that does, so no alert inhibits itself. A suppressed
+//! source still suppresses its targets. A *dependency* is the same rule written from the other side
+//! (`of` depends `on`), with its own reason. Chains work, because suppressed alerts still fire.
 //!
-//! Kept as an index by rule and values of `equal`, so that a storm asks a map and not every pair of alerts.
+//! Alerts are indexed by rule and the values of `equal`, so that an alert storm does not compare every
+//! pair of alerts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +31,7 @@ impl Rule {
         self.equal.iter().map(|name| labels.get(name).cloned().unwrap_or_default()).collect()
     }
 
-    /// May an agent on `host` report a source for this target? Only the host is known of what it may say.
+    /// Whether an agent on `host` could report a source for this target, as far as the host decides.
     fn may_come_from(&self, host: &str, target: &Labels) -> bool {
         let there = Labels::from([(HOST.to_owned(), host.to_owned())]);
         let elsewhere =
@@ -41,7 +42,7 @@ impl Rule {
 
 const HOST: &str = "host";
 
-/// All rules, and which firing alerts stand on which side of them.
+/// All rules, and the firing alerts on either side of each.
 #[derive(Debug, Default)]
 pub struct Inhibitor {
     rules: Vec<Rule>,
@@ -52,13 +53,14 @@ pub struct Inhibitor {
 /// The alerts of one rule with the same values of `equal`.
 #[derive(Debug, Default)]
 struct Group {
-    /// True of those that match the target's side too.
+    /// True for sources that also match the target side.
     sources: BTreeMap<AlertKey, bool>,
     targets: BTreeSet<AlertKey>,
 }
 
 impl Group {
-    /// Mutes something, and mutes even those that match both sides: what a change has to change to matter.
+    /// Whether it suppresses anything, and whether even alerts that match both sides. Only a change of
+    /// these two matters.
     fn power(&self) -> (bool, bool) {
         (!self.sources.is_empty(), self.sources.values().any(|both| !both))
     }
@@ -77,8 +79,8 @@ impl Inhibitor {
         Self { rules, ..Self::default() }
     }
 
-    /// Takes an alert that fires with these labels, or fires no more (`None`). Returns the targets that have to be looked
-    /// at again.
+    /// Updates an alert that fires with these labels, or no longer fires (`None`). Returns the targets to
+    /// check again.
     pub fn update(&mut self, key: &AlertKey, labels: Option<&Labels>) -> BTreeSet<AlertKey> {
         let new = labels.map_or(Vec::new(), |labels| self.places_of(labels));
         let old = self.places.get(key).cloned().unwrap_or_default();
@@ -130,7 +132,7 @@ impl Inhibitor {
         self.rules.iter().enumerate().filter_map(place).collect()
     }
 
-    /// The first rule that mutes this firing alert, and the alert that does.
+    /// The first rule that suppresses this firing alert, and the source.
     pub fn muting(&self, key: &AlertKey) -> Option<(Why, &AlertKey)> {
         self.places.get(key)?.iter().filter(|place| place.target).find_map(|place| {
             let group = self.groups.get(&(place.rule, place.values.clone()))?;
@@ -140,7 +142,7 @@ impl Inhibitor {
         })
     }
 
-    /// Could an agent on one of `hosts` report a source that mutes this alert?
+    /// Whether an agent on one of `hosts` could report a source that suppresses this alert.
     pub fn awaits<'a>(
         &self,
         key: &AlertKey,
@@ -175,7 +177,7 @@ mod tests {
         AlertKey::new("x", text)
     }
 
-    /// Which of the alerts that fire are muted.
+    /// The firing alerts that are suppressed.
     fn muted<'a>(rules: &[Rule], firing: &[&'a str]) -> Vec<&'a str> {
         let mut inhibitor = Inhibitor::new(rules.to_vec());
         for text in firing {
@@ -184,7 +186,8 @@ mod tests {
         firing.iter().copied().filter(|text| inhibitor.muting(&key(text)).is_some()).collect()
     }
 
-    /// As Alertmanager's own tables have it, by `inhibit.go` at 0.34: equal labels, missing labels, two-sided matches.
+    /// The cases of Alertmanager's tests for `inhibit.go` 0.34: equal labels, missing labels, alerts that
+    /// match both sides.
     #[test]
     fn a_target_is_muted_by_a_source_with_equal_labels() {
         let one = [rule(&["s=1"], &["t=1"], &["e"])];
@@ -192,11 +195,12 @@ mod tests {
             (vec!["t=1 e=1"], vec![]),
             (vec!["s=1 e=1", "t=1 e=1"], vec!["t=1 e=1"]),
             (vec!["s=1 e=2", "t=1 e=1"], vec![]),
-            // A label that is missing on both sides is equal; so are missing and empty.
+            // Missing labels are equal, and so are missing and empty ones.
             (vec!["s=1", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=1", "t=1"], vec![]),
-            // Both sides: not by itself, not by another of its kind, but by a plain source; it still mutes a plain target.
+            // An alert on both sides is not suppressed by itself or another such alert, but by a plain source. It
+            // still suppresses a plain target.
             (vec!["s=1 t=1 e=1"], vec![]),
             (vec!["s=1 t=1 e=1 n=1", "s=1 t=1 e=1 n=2"], vec![]),
             (vec!["s=1 t=1 e=1", "s=1 e=1"], vec!["s=1 t=1 e=1"]),

@@ -1,4 +1,4 @@
-//! What changed on a host lately: the first question of whoever is woken. A short memory of each agent; pure.
+//! Recent changes on a host, shown in notifications because they often explain a problem. Pure.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
@@ -12,26 +12,27 @@ use crate::core::rules::moment::between;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
     pub at: Timestamp,
-    /// `None`: it was done to the host.
+    /// `None` for a change to the host itself.
     pub service: Option<String>,
-    /// Of a service `CRITICAL`, `OK`, `flapping`, `no longer watched`; of a host what its agent says: `booted`.
+    /// For a service: `CRITICAL`, `OK`, `flapping`, `no longer watched`. For the host: what its agent
+    /// reports, such as `booted`.
     pub what: String,
 }
 
-/// The last changes of one host, the oldest first.
+/// The last changes of one host, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lately(VecDeque<Happened>);
 
-/// Changes of one host that are kept.
+/// Changes kept per host.
 const KEPT: usize = 12;
-/// Of one service: one that flaps must not push out the rest.
+/// Changes kept per service, so that a flapping service does not displace the others.
 const KEPT_OF_ONE: usize = 2;
-/// As long ago a change is worth a word.
+/// How long a change stays interesting.
 const MEMORY: Duration = Duration::from_hours(1);
-/// Changes of services in one message.
+/// Changes of services in one notification.
 const SHOWN: usize = 3;
-/// What was done to a host may show a night later.
+/// How long a change to the host stays interesting, because its effects may show a night later.
 const HOST_MEMORY: Duration = Duration::from_hours(24);
 const HOST_SHOWN: usize = 2;
 
@@ -52,7 +53,8 @@ impl Lately {
         self.0.push_back(happened);
     }
 
-    /// The newest of those that a message does not speak of itself, and of what was done to the host; the newest first.
+    /// The newest changes that the notification is not about, and the newest changes to the host, newest
+    /// first.
     pub fn beside(
         &self,
         speaks_of: impl Fn(&str) -> bool,

@@ -1,6 +1,6 @@
 //! Label matchers as in Alertmanager: `host=web1`, `service!=swap`, `host=~"web.*"`, `team!~"db|net"`.
 //!
-//! A regular expression must match the whole value. A label that is missing counts as the empty string.
+//! A regular expression must match the whole value. A missing label counts as the empty string.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -27,12 +27,12 @@ enum Condition {
 }
 
 impl Matcher {
-    /// The label that it looks at.
+    /// The name of the label.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it compares with, or the expression as it was written.
+    /// The value to compare with, or the expression as written.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -50,7 +50,7 @@ impl Matcher {
         self.accepts(labels.get(&self.name).map_or("", String::as_str))
     }
 
-    /// Would an alert without this label match? A silence made of such matchers alone would silence everything.
+    /// Whether an alert without this label matches. A silence with only such matchers silences everything.
     pub fn matches_missing(&self) -> bool {
         self.accepts("")
     }
@@ -65,14 +65,14 @@ impl Matcher {
     }
 }
 
-/// Do all of them match? True of an empty list.
+/// Whether all matchers match. True for an empty list.
 pub fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels))
 }
 
-/// As many characters as a regular expression may have: it comes from people, but one of them may be careless.
+/// Maximum number of characters of a regular expression, to limit the damage of a mistake.
 const PATTERN_CHARS_MAX: usize = 1_000;
-/// Bytes that one compiled expression may take.
+/// Maximum size of one compiled expression, in bytes.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 impl FromStr for Matcher {

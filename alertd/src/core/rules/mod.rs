@@ -1,4 +1,4 @@
-//! One rule a file, pure: the core composes them.
+//! The rules, one per file. Pure; the core combines them.
 
 pub mod ack;
 pub mod agent;

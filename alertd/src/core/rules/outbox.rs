@@ -1,20 +1,26 @@
-//! The outbox: every notification that is decided and not settled, and the order in which they go.
+//! The outbox: all pending notifications, and the order in which they are sent.
 //!
 //! ```text
 //!   queued ──poll──▶ leased ──accepted──▶ accepted
 //!     │ ▲              │ └───rejected, too old──▶ failed
 //!     │ └────retry─────┘
-//!     ├─superseded by a newer word, if never tried
-//!     └─over a rate (`budgets.rs`): digested into one that is queued in its place
+//!     ├─superseded by a newer notification, if never tried
+//!     └─above a rate limit (`budgets.rs`): digested into one that replaces it
 //! ```
 //!
-//! Promises: one incident's words to one receiver go in order, one at a time (a *lane*). What was tried once is tried
-//! until it is settled, under the same id: the receiver may have taken it although no answer came. What was never tried may
-//! be replaced. Rates hold and digest; they drop nothing: the first words go at once, and when there is budget again one digest
-//! speaks for all that waited. Urgent words (CRITICAL) have a reserve of each budget and never wait behind others; who has waited
-//! longest is asked first, so that no receiver's name keeps it from a budget that it shares. A restart makes leased rows queued again.
+//! Promises:
 //!
-//! Not here: what to say (`core/review.rs`), what an outcome means for the incident (`core/delivery.rs`), sending.
+//! - The notifications of one incident to one receiver (a *lane*) are sent in order, one at a time.
+//! - A notification that was tried once is retried under the same id until it is settled, because the
+//!   receiver may have accepted it although no response arrived. One that was never tried may be replaced.
+//! - Rate limits delay notifications and combine them into digests, but drop nothing. The first ones are
+//!   sent immediately; when the limit allows it again, one digest replaces all that waited.
+//! - Urgent notifications (CRITICAL) have a reserve in every limit and never wait behind others. The
+//!   receiver that has waited longest is first, so that receivers share a common limit fairly.
+//! - A restart makes leased rows queued again.
+//!
+//! Not here: what to send (`core/review.rs`), what a result means for the incident (`core/delivery.rs`),
+//! and the sending itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,21 +38,21 @@ use crate::core::rules::{
     told::{Claims, Says},
 };
 
-/// One notification on its way.
+/// One pending notification.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Order of decision; also the key in the store.
+    /// The order of decisions; also the key in the store.
     pub seq: u64,
     pub state: RowState,
     pub attempts: u32,
-    /// When it weighed on the receiver's rate.
+    /// When it was counted against the rate limits.
     pub first_try_at: Option<Timestamp>,
     pub notification: Notification,
     pub says: Says,
-    /// The policy went on because this one takes too long.
+    /// The policy continued, because this notification takes too long.
     #[serde(default)]
     pub escalated: bool,
-    /// No digest may speak for it: the receiver waits for it under the incident's key.
+    /// It must not go into a digest, because the receiver needs it under the key of the incident.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     pub last_error: Option<String>,
@@ -63,20 +69,20 @@ pub enum RowState {
     Leased {
         until: Timestamp,
     },
-    /// Taken by somebody who passes it on: a mail relay, a provider.
+    /// Accepted by a service that passes it on: a mail relay, a provider.
     Accepted,
-    /// Taken where it ends: in the mailbox, the channel, the program.
+    /// Reached its destination: the mailbox, the channel or the program.
     Delivered,
     Failed,
     Superseded,
-    /// Said by the digest with this `seq`; settled when that is.
+    /// Replaced by the digest with this `seq`; settled when that is.
     Digested {
         into: u64,
     },
 }
 
 impl RowState {
-    /// The receiver has it.
+    /// The receiver accepted it.
     pub fn is_taken(self) -> bool {
         matches!(self, Self::Accepted | Self::Delivered)
     }
@@ -111,17 +117,17 @@ impl Row {
         }
     }
 
-    /// Nobody can have heard it yet.
+    /// Whether it was never tried.
     pub fn is_untried(&self) -> bool {
         matches!(self.state, RowState::Queued { .. }) && self.attempts == 0
     }
 
-    /// Said by a digest, or about to be.
+    /// Whether a digest replaces it, or is about to.
     pub fn is_digested(&self) -> bool {
         matches!(self.state, RowState::Digested { .. })
     }
 
-    /// Has a part of every budget to itself: what should wake somebody.
+    /// Whether it may use the reserve of the rate limits, because it should wake somebody.
     pub fn is_urgent(&self) -> bool {
         matches!(self.notification.kind, Kind::Problem | Kind::Update | Kind::Reminder)
             && self.says.firing.iter().any(|(_, claim)| *claim == Claim::Critical)
@@ -135,13 +141,13 @@ impl Row {
 
 type Lane = (u64, String);
 
-/// One receiver's side of the outbox.
+/// The part of the outbox for one receiver.
 #[derive(Default)]
 struct Queue {
-    /// Never tried, in order.
+    /// Notifications that were never tried, in order.
     urgent: Fresh,
     other: Fresh,
-    /// Tried before; no weight on the rates.
+    /// Notifications that were tried before; they do not count against rate limits.
     again: BTreeSet<(Timestamp, u64)>,
     in_flight: usize,
 }
@@ -149,11 +155,11 @@ struct Queue {
 #[derive(Default)]
 struct Fresh {
     rows: BTreeSet<u64>,
-    /// Over a limit.
+    /// Set while a limit is exceeded.
     hold: Option<Hold>,
 }
 
-/// Words that wait for budget.
+/// Notifications that wait for a rate limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     pub since: Timestamp,
@@ -175,34 +181,34 @@ impl Queue {
     }
 }
 
-/// All rows that are not settled.
+/// All pending rows.
 #[derive(Default)]
 pub struct Outbox {
     rows: BTreeMap<u64, Row>,
     lanes: BTreeMap<Lane, BTreeSet<u64>>,
     queues: BTreeMap<String, Queue>,
-    /// Rows that each live digest speaks for.
+    /// The rows that each pending digest replaces.
     digests: BTreeMap<u64, BTreeSet<u64>>,
-    /// Receivers whose queue may have something to send, by how long it has been held.
+    /// Receivers that may have something to send, by how long it has waited.
     ready: BTreeSet<(Timestamp, String)>,
     budgets: Budgets,
     wakeups: BTreeSet<(Timestamp, String)>,
 }
 
-/// What [`Outbox::poll_send`] found to do for one receiver.
+/// What [`Outbox::poll_send`] has to do for one receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Send {
-    /// Leased: hand it over.
+    /// A leased row to hand over.
     One(u64),
-    /// These were over that limit and their time has come: put them into a digest, [`Outbox::digest`].
+    /// Rows that exceeded that limit and can be sent now: put them into a digest ([`Outbox::digest`]).
     Digest(String, Vec<u64>, Whose),
 }
 
 impl Outbox {
-    /// Takes a config's limits. What was spent stays spent.
+    /// Applies the limits of a config. What was used stays used.
     pub fn set_limits(&mut self, limits: &Limits) {
         self.budgets.set(limits);
-        // A rate that is wider now may let go what was held.
+        // A higher limit may allow waiting notifications now.
         for queue in self.queues.values_mut() {
             for hold in [&mut queue.urgent.hold, &mut queue.other.hold].into_iter().flatten() {
                 hold.until = Timestamp::MIN;
@@ -214,7 +220,7 @@ impl Outbox {
         }
     }
 
-    /// Tells the budgets what was sent before a restart; ascending.
+    /// Counts what was sent before a restart, in ascending order.
     pub fn replay_spending(&mut self, spent: &[(String, Timestamp)]) {
         for (receiver, at) in spent {
             self.budgets.spend(receiver, *at);
@@ -226,7 +232,7 @@ impl Outbox {
         self.ready.insert((held_since, receiver.to_owned()));
     }
 
-    /// Puts back a row from the store. One that was leased is due at once: whether it was sent nobody knows.
+    /// Restores a row from the store. A leased row is due immediately, because it may not have been sent.
     pub fn restore(&mut self, mut row: Row) {
         if let RowState::Leased { .. } = row.state {
             row.state = RowState::Queued { not_before: row.notification.created_at };
@@ -254,7 +260,7 @@ impl Outbox {
         let RowState::Queued { not_before } = row.state else { return };
         let receiver = &row.notification.receiver;
         let queue = self.queues.entry(receiver.clone()).or_default();
-        // A test goes past limits, like a retry.
+        // A test ignores limits, like a retry.
         if row.attempts == 0 && row.notification.kind != Kind::Test {
             queue.fresh(row.is_urgent()).rows.insert(row.seq);
             self.mark_ready(receiver);
@@ -272,19 +278,19 @@ impl Outbox {
         self.rows.values()
     }
 
-    /// Rows with this number and above.
+    /// Rows from this number on.
     pub fn from(&self, seq: u64) -> impl Iterator<Item = &Row> {
         self.rows.range(seq..).map(|(_, row)| row)
     }
 
-    /// Is there a reason why a queued row is not sent: words before it, budget, others that are under way?
+    /// Whether a queued row has to wait: for earlier rows, for a rate limit, or for a free slot.
     pub fn has_to_wait(&self, row: &Row, now: Timestamp) -> bool {
         let Some(queue) = self.queues.get(&row.notification.receiver) else { return false };
         let held = self.hold_of(row).is_some_and(|hold| hold.until > now);
         held || queue.in_flight > 0 || !self.is_first_in_lane(row.seq)
     }
 
-    /// Does it wait for budget?
+    /// Whether it waits for a rate limit.
     pub fn is_held(&self, row: &Row) -> bool {
         self.hold_of(row).is_some()
     }
@@ -294,13 +300,13 @@ impl Outbox {
         if row.is_urgent() { queue.urgent.hold.as_ref() } else { queue.other.hold.as_ref() }
     }
 
-    /// Unsettled words of an incident to a receiver, in order.
+    /// Pending notifications of an incident to a receiver, in order.
     pub fn lane(&self, incident: u64, receiver: &str) -> impl Iterator<Item = &Row> {
         let lane = self.lanes.get(&(incident, receiver.to_owned()));
         lane.into_iter().flatten().filter_map(|seq| self.rows.get(seq))
     }
 
-    /// Receivers with unsettled words of an incident.
+    /// Receivers with pending notifications of an incident.
     pub fn receivers_of(&self, incident: u64) -> impl Iterator<Item = &str> {
         let from = (incident, String::new());
         self.lanes
@@ -309,14 +315,14 @@ impl Outbox {
             .map(|((_, receiver), _)| receiver.as_str())
     }
 
-    /// Adds what the receiver will know once everything unsettled in the lane has arrived.
+    /// Adds what the receiver will know when every pending notification in the lane has arrived.
     pub fn add_expected(&self, incident: u64, receiver: &str, knows: &mut Claims) {
         for row in self.lane(incident, receiver) {
             row.says.add_to(knows);
         }
     }
 
-    /// Settles a row and forgets it; the caller records it.
+    /// Settles and removes a row; the caller records it.
     pub fn settle(&mut self, seq: u64, state: RowState, now: Timestamp) -> Option<Row> {
         let mut row = self.rows.remove(&seq)?;
         self.unqueue(&row);
@@ -347,7 +353,7 @@ impl Outbox {
         self.mark_ready(receiver);
     }
 
-    /// Says what the next thing to send is, leasing it; `None` if nothing may go now. Call until `None`.
+    /// Leases and returns the next thing to send, or `None` if nothing can be sent now. Call until `None`.
     pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
         self.wake(now);
         while let Some(ready) = self.ready.first().cloned() {
@@ -361,7 +367,7 @@ impl Outbox {
         None
     }
 
-    /// Marks the receivers whose time has come, whether or not anything can be sent just now.
+    /// Marks the receivers that are due, whether or not anything can be sent now.
     pub fn wake(&mut self, now: Timestamp) {
         while let Some((at, _)) = self.wakeups.first()
             && *at <= now
@@ -405,7 +411,7 @@ impl Outbox {
             self.lease(first, now);
             return Some(Send::One(first));
         };
-        // One digest for whatever waits, the urgent first.
+        // One digest for everything that waits, urgent notifications first.
         let is_alone = |seq: &u64| self.rows.get(seq).is_some_and(|row| row.alone);
         let waiting = self.sendable(receiver, true).chain(self.sendable(receiver, false));
         let mut rows: Vec<u64> = waiting.filter(|seq| !is_alone(seq)).take(DIGEST_ROWS_MAX).collect();
@@ -420,14 +426,14 @@ impl Outbox {
         Some(Send::One(first))
     }
 
-    /// Words that were never tried and wait for nothing but budget.
+    /// Notifications that were never tried and wait only for a rate limit.
     fn sendable(&self, receiver: &str, urgent: bool) -> impl Iterator<Item = u64> {
         let fresh = self.queues.get(receiver).map(|queue| if urgent { &queue.urgent } else { &queue.other });
         let rows = fresh.into_iter().flat_map(|fresh| fresh.rows.iter().copied());
         rows.filter(|&seq| self.is_first_in_lane(seq))
     }
 
-    /// Receivers that wait for budget: how many words of each, and for what.
+    /// Receivers that wait for a rate limit, the number of notifications, and the limit.
     pub fn holds(&self) -> impl Iterator<Item = (&str, usize, &Hold)> {
         self.queues.iter().filter_map(|(receiver, queue)| {
             let fresh = [&queue.urgent, &queue.other];
@@ -459,7 +465,7 @@ impl Outbox {
         }
     }
 
-    /// Puts a digest in the place of the rows it speaks for, and leases it: its budget is spent already.
+    /// Replaces rows by a digest and leases it. It was already counted against the limits.
     pub fn digest(&mut self, digest: Row, speaks_for: &[u64], now: Timestamp) {
         let into = digest.seq;
         for &seq in speaks_for {
@@ -473,7 +479,7 @@ impl Outbox {
         self.lease(into, now);
     }
 
-    /// Takes the list of rows that a digest speaks for; they are still unsettled.
+    /// Removes and returns the list of rows that a digest replaces; they are still pending.
     pub fn take_digested(&mut self, digest: u64) -> BTreeSet<u64> {
         self.digests.remove(&digest).unwrap_or_default()
     }
@@ -488,34 +494,35 @@ impl Outbox {
         self.rows.insert(seq, row);
     }
 
-    /// Notes that the incident's policy went on without waiting for this one.
+    /// Records that the policy of the incident continued without waiting for this row.
     pub fn mark_escalated(&mut self, seq: u64) {
         if let Some(row) = self.rows.get_mut(&seq) {
             row.escalated = true;
         }
     }
 
-    /// When [`Outbox::poll_send`] may have something that it has not now.
+    /// When [`Outbox::poll_send`] may next have something new.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.wakeups.first().map(|(at, _)| *at)
     }
 }
 
-/// Sendings to one receiver at the same time: one that hangs must not take all slots, nor be trampled when it is back.
+/// Concurrent notifications per receiver, so that a hanging receiver neither takes all slots nor is
+/// overloaded when it is back.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// One attempt's time, after which its outcome is unknown.
+/// The time limit of one attempt, after which its result is unknown.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// Words that one digest speaks for: what one commit can settle without making anybody wait.
+/// Notifications per digest: as many as one commit can settle quickly.
 pub const DIGEST_ROWS_MAX: usize = 5_000;
 
-/// How long to wait before attempt `attempts + 1`, with full jitter: a random share (`random` of `u64::MAX`) of an interval
-/// that doubles. Jitter keeps many that failed together from coming back together.
+/// The delay before attempt `attempts + 1`, with full jitter: a random fraction (`random` of `u64::MAX`)
+/// of an interval that doubles. Without jitter, notifications that failed together would retry together.
 pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(BACKOFF_MAX);
     let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     let share = Duration::from_millis(random % (most_ms + 1));
     match asked {
-        // What the receiver asks for is a least; still not all at once, and not for ever.
+        // The delay that the receiver asks for is a minimum, with jitter and an upper bound.
         Some(asked) => asked.min(ASKED_MAX) + share.min(BACKOFF_FIRST),
         None => share.max(BACKOFF_LEAST),
     }
@@ -553,7 +560,7 @@ mod tests {
         Row { says, ..row(seq, incident, receiver) }
     }
 
-    /// So many at once, one a minute, nothing kept for what is urgent.
+    /// A burst of this size, then one per minute, without a reserve.
     fn mail_alone(burst: u32) -> Limits {
         let rate = Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_mins(1), reserve: 0 };
         Limits { receivers: [("mail".to_owned(), rate)].into(), ..Limits::default() }
@@ -630,7 +637,7 @@ mod tests {
             outbox.insert(row(seq, seq, receiver));
             assert_eq!(drain(&mut outbox, at(second)), []);
         }
-        // Others come all the time.
+        // Others keep arriving.
         let order: Vec<_> = (1..=4)
             .flat_map(|minute| {
                 let seq = 20 + u64::try_from(minute).unwrap();

@@ -1,10 +1,14 @@
-//! Time periods: times that come again, on the wall of their own time zone. "Weekdays 9 to 17", "the last three days of a month".
+//! Recurring time periods in local time, for example "weekdays 9 to 17" or "the last three days of a
+//! month".
 //!
-//! Alertmanager's meaning: a moment is inside if its wall-clock time is, so a period follows the clocks when they change. In
-//! the night that skips 02:00–03:00, `02:30-04:00` begins at 03:00 and `02:00-03:00` does not come at all; in the night
-//! that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and `02:30-02:45` comes twice. Every field that is given must
-//! match, any of its entries is enough. Hours end before their end; days of a month may count from its end (`-1` is the
-//! last); a day that a month does not have is not there, an end beyond the month is its last day.
+//! The meaning is Alertmanager's: a period is in effect if the local time matches.
+//!
+//! - In the night that skips 02:00–03:00, `02:30-04:00` starts at 03:00 and `02:00-03:00` does not happen.
+//!   In the night that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and `02:30-02:45` happens twice.
+//! - All given fields must match; within a field, one entry is enough.
+//! - The end of an hour range is excluded.
+//! - Days of the month can count from the end (`-1` is the last day). A day that the month does not have
+//!   never matches; a range that ends beyond the month ends on its last day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,26 +24,26 @@ use jiff::{
 #[derive(Debug, Clone)]
 pub struct Period {
     pub zone: TimeZone,
-    /// Inside if any of them is; none: never.
+    /// In effect if any of these matches; never if there are none.
     pub any: Vec<When>,
 }
 
-/// A field that is empty says nothing.
+/// One set of conditions. An empty field always matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct When {
-    /// Minutes of the day, at most 1440.
+    /// In minutes of the day, up to 1440.
     pub hours: Vec<Range<u16>>,
-    /// 1 is Monday, 7 Sunday.
+    /// 1 is Monday, 7 is Sunday.
     pub weekdays: Vec<RangeInclusive<i8>>,
-    /// From 1, or from the end: -1 is the last.
+    /// Counted from 1, or from the end: -1 is the last day.
     pub days: Vec<RangeInclusive<i8>>,
     pub months: Vec<RangeInclusive<i8>>,
     pub years: Vec<RangeInclusive<i16>>,
 }
 
-/// Minutes of a day.
+/// Minutes in a day.
 pub const DAY: u16 = 24 * 60;
-/// How far ahead a change is looked for: beyond every period that comes each year.
+/// How far ahead to look for a change, which covers all yearly periods.
 const DAYS_AHEAD: usize = 400;
 
 impl Period {
@@ -48,8 +52,7 @@ impl Period {
         self.any.iter().any(|when| when.contains(wall))
     }
 
-    /// The first moment after `now` that is inside if `now` is outside, or the other way round; `None` if there is none in
-    /// the next 400 days.
+    /// The next start or end of the period after `now`; `None` if there is none in the next 400 days.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let inside = self.contains(now);
         let mut date = self.zone.to_datetime(now).date();
@@ -63,7 +66,8 @@ impl Period {
         None
     }
 
-    /// Every moment of a day at which something may change, ascending: midnight, ends of hours, jumps of the clock.
+    /// All moments of a day at which the period may start or end, ascending: midnight, ends of hour ranges,
+    /// clock changes.
     fn edges(&self, date: Date) -> BTreeSet<Timestamp> {
         let hours = self.any.iter().flat_map(|when| &when.hours);
         let minutes: BTreeSet<u16> =
@@ -73,7 +77,7 @@ impl Period {
             let part = |n: u16| i8::try_from(n).unwrap_or(0);
             let (hour, minute) = (part(minute / 60), part(minute % 60));
             let ambiguous = self.zone.to_ambiguous_timestamp(date.at(hour, minute, 0, 0));
-            // Twice when the clock is set back; the end of the gap when it is set forward.
+            // Two moments if the clock is set back; the end of the gap if it is set forward.
             moments.extend(ambiguous.earlier());
             moments.extend(ambiguous.later());
         }
@@ -104,23 +108,24 @@ fn given<T>(entries: &[T], matches: impl Fn(&T) -> bool) -> bool {
 fn is_day(range: &RangeInclusive<i8>, date: Date) -> bool {
     let last = date.days_in_month();
     let counted = |day: i8| if day < 0 { last + day + 1 } else { day };
-    // One that begins before the month (`-31` in April) begins with it; one that begins after it is not there.
+    // A range that starts before the month (`-31` in April) starts with it; one that starts after it never
+    // matches.
     let (first, until) = (counted(*range.start()), counted(*range.end()));
     first <= last && (first..=until).contains(&date.day())
 }
 
-/// All periods of the config, and how they stand.
+/// All periods of the config and whether they are in effect.
 #[derive(Debug, Default)]
 pub struct Periods {
     all: BTreeMap<String, Period>,
     now: BTreeMap<String, Standing>,
 }
 
-/// Holds from its making until its end.
+/// The state of a period, from when it was computed until it ends.
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     inside: bool,
-    /// When to look again.
+    /// When to check again.
     until: Option<Timestamp>,
 }
 
@@ -129,14 +134,14 @@ impl Periods {
         Self { all, now: BTreeMap::new() }
     }
 
-    /// Takes a new config. What stood stands until the next look, so that no word slips out in between.
+    /// Applies a new config. The old states stay until the next check, so that nothing is sent in between.
     pub fn replace(&mut self, all: BTreeMap<String, Period>) {
         self.now.retain(|name, _| all.contains_key(name));
         self.now.values_mut().for_each(|standing| standing.until = Some(Timestamp::MIN));
         self.all = all;
     }
 
-    /// Looks at the clock; true if any period began or ended since the last look.
+    /// Updates all periods. Returns true if any started or ended since the last call.
     pub fn turn(&mut self, now: Timestamp) -> bool {
         let mut changed = false;
         for (name, period) in &self.all {
@@ -151,12 +156,12 @@ impl Periods {
         changed
     }
 
-    /// Is it inside now? A period that a reload took away never is.
+    /// Whether the period is in effect. A period that a reload removed never is.
     pub fn is_inside(&self, name: &str) -> bool {
         self.now.get(name).is_some_and(|standing| standing.inside)
     }
 
-    /// When that changes.
+    /// When that changes next.
     pub fn until(&self, name: &str) -> Option<Timestamp> {
         self.now.get(name)?.until
     }
@@ -230,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Minute by minute, through nights in which clocks change.
+    /// Checks every minute of nights in which clocks change.
     #[test]
     fn the_next_change_is_where_a_look_at_every_minute_finds_it() {
         let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"];

@@ -1,8 +1,8 @@
-//! How often somebody may be told: a burst at once, then one in every interval (GCRA, as in ITU-T I.371), of which the last
-//! few are kept for what is urgent.
+//! A rate limit: a burst at once, then one per interval (GCRA, ITU-T I.371). The last few of the burst
+//! are reserved for urgent notifications.
 //!
-//! A word has to fit into several budgets (`budgets.rs`), so each is asked before any is spent. `governor`, which paces
-//! elsewhere here, can only spend: it neither looks without taking nor keeps a reserve. Its arithmetic is one time.
+//! A notification must fit into several limits (`budgets.rs`), so all are checked before any is used.
+//! The crate `governor`, used elsewhere, can neither check without using nor keep a reserve.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,42 +10,42 @@ use jiff::Timestamp;
 
 use crate::core::rules::moment::{between, later};
 
-/// As configured.
+/// The configured rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// This many at once,
+    /// This many at once …
     pub burst: NonZeroU32,
-    /// then one in every such span (not zero).
+    /// … then one per interval, which is not zero.
     pub every: Duration,
-    /// The last so many of the burst are for urgent words; less than the burst.
+    /// How many of the burst are reserved for urgent notifications; less than the burst.
     pub reserve: u32,
 }
 
 impl Rate {
-    /// A quarter of the burst is for what is urgent. Of a burst of one nothing can be kept.
+    /// Reserves a quarter of the burst. A burst of one has no reserve.
     pub const fn with_default_reserve(burst: NonZeroU32, every: Duration) -> Self {
         let (quarter, most) = (burst.get().div_ceil(4), burst.get() - 1);
         Self { burst, every, reserve: if quarter < most { quarter } else { most } }
     }
 
-    /// How far back something still weighs on the budget.
+    /// How long a notification counts against the limit.
     pub fn memory(self) -> Duration {
         self.every.saturating_mul(self.burst.get())
     }
 
-    /// How much of [`Rate::memory`] may be used up.
+    /// How much of [`Rate::memory`] may be used.
     fn room(self, urgent: bool) -> Duration {
         let reserve = if urgent { 0 } else { self.reserve };
         self.every.saturating_mul(self.burst.get().saturating_sub(reserve).max(1))
     }
 }
 
-/// One budget. What it remembers is when it will be whole again if nothing more is spent.
+/// One limit. Its only state is the time at which it is completely free again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     rate: Rate,
     whole_at: Timestamp,
-    /// Last.
+    /// When it was last used.
     spent_at: Timestamp,
 }
 
@@ -58,7 +58,7 @@ impl Bucket {
         self.rate
     }
 
-    /// By another rate from now on. What was spent stays spent: a reload in a loop gives no budget away.
+    /// Applies a different rate. What was used stays used, so that repeated reloads allow nothing extra.
     pub fn set_rate(&mut self, rate: Rate) {
         let spent = between(self.spent_at, self.whole_at).div_duration_f64(self.rate.every);
         let spent = spent.min(rate.burst.get().into());
@@ -66,13 +66,13 @@ impl Bucket {
         self.rate = rate;
     }
 
-    /// May one be spent now? If not: when, if nobody else spends before.
+    /// Checks whether one can be used now. If not, returns when, unless others are used before.
     pub fn look(&self, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
         let (after, room) = (between(now, self.after_one(now)), self.rate.room(urgent));
         if after <= room { Ok(()) } else { Err(later(now, after.saturating_sub(room))) }
     }
 
-    /// Spends one, whether or not there is one: then it is as spent as it can be.
+    /// Uses one, even if the limit is exceeded; then the limit is completely used.
     pub fn spend(&mut self, now: Timestamp) {
         self.whole_at = self.after_one(now).min(later(now, self.rate.memory()));
         self.spent_at = now;
@@ -106,7 +106,7 @@ mod tests {
         seconds.map(&mut ask).collect()
     }
 
-    /// docs/rate-limits.md says so, for pagers that are sold by the minute.
+    /// docs/rate-limits.md describes this for providers that limit per minute.
     #[test]
     fn the_busiest_minute_holds_the_burst_and_one_for_every_interval() {
         for (burst, every, most) in [(60, 1, 120), (10, 30, 12), (15, 20, 18)] {
@@ -118,7 +118,7 @@ mod tests {
             let mut bucket = Bucket::new(rate);
             let mut spent = Vec::new();
             for second in 0..600 {
-                // Idle for a while in the middle, so that it fills up again.
+                // Pause in the middle, so that the limit becomes free again.
                 while !(180..400).contains(&second) && bucket.look(true, at(second)).is_ok() {
                     bucket.spend(at(second));
                     spent.push(second);
@@ -139,7 +139,7 @@ mod tests {
         let mut bucket = bucket(3, 2);
         assert_eq!(asked(&mut bucket, false, 0..14), "!...!...!...!.");
         assert_eq!(asked(&mut bucket, true, 14..24), "!!!...!...", "as if nothing else had been asked");
-        // The others wait until the reserve is whole again.
+        // The others wait until the reserve is free again.
         assert_eq!(asked(&mut bucket, false, 24..40), "........!...!...");
     }
 

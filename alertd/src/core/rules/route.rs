@@ -1,8 +1,9 @@
-//! The route tree: labels in, the ways to tell people out.
+//! The route tree: which policies handle an alert, depending on its labels.
 //!
-//! As in Alertmanager: depth first, left to right; a matching child keeps the alert to itself unless it says `continue`; a
-//! node whose children all decline takes the alert. What a route does not say it inherits (done in `config.rs`, once).
-//! The root matches everything, so no alert is lost for want of a route.
+//! As in Alertmanager, routes are tried depth first in order. A matching child takes the alert, and its
+//! siblings are not tried unless it has `continue`. If no child matches, the route itself takes the
+//! alert. Inheritance is resolved once, in `config/route.rs`. The root matches everything, so that every
+//! alert has a route.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::rules::matcher::{Labels, Matcher, all_match};
 
-/// One node, with everything that it inherits filled in.
+/// One route, with inherited settings filled in.
 #[derive(Debug, Clone)]
 pub struct Route {
     pub matchers: Vec<Matcher>,
@@ -26,49 +27,49 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupBy {
     Labels(Vec<String>),
-    /// `"..."`: an incident for every distinct set of labels.
+    /// `"..."`: a separate incident for every distinct set of labels.
     All,
 }
 
-/// Names of the periods in which a route says nothing, or only then something.
+/// Names of the periods in which a route is muted, or the only ones in which it is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hours {
     pub mute_during: Vec<String>,
-    /// None: always.
+    /// Empty for always.
     pub active_during: Vec<String>,
 }
 
-/// When a group speaks.
+/// When the notifications of a group are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
-    /// From the first alert to the first notification, for what belongs together to arrive.
+    /// Time between the first alert and the first notification, so that related alerts can arrive.
     pub group_wait: Duration,
-    /// Least time between two updates of one group; worse news does not wait for it.
+    /// Minimum time between two updates of a group. Worse states do not wait.
     pub group_interval: Duration,
-    /// "Still so" after this long without a word.
+    /// Time without a notification after which a reminder is sent.
     pub repeat_interval: Duration,
 }
 
-/// Where an alert belongs: one for each way through the tree.
+/// One way of an alert through the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
-    /// Matchers of the nodes from the root down, outermost first.
+    /// Matchers of the routes from the root down, outermost first.
     pub path: Vec<String>,
-    /// Values of the labels that it is grouped by.
+    /// Values of the labels that the alert is grouped by.
     pub group: BTreeMap<String, String>,
     pub timing: Timing,
     pub hours: Hours,
     pub policy: String,
 }
 
-/// One node that was looked at.
+/// One route that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
-    /// 0 is the root.
+    /// 0 for the root.
     pub depth: u32,
     pub matchers: String,
     pub matched: bool,
-    /// The alert stays here.
+    /// Whether this route takes the alert.
     pub takes: bool,
 }
 
@@ -106,7 +107,7 @@ impl Route {
         true
     }
 
-    /// Every node that is looked at on the way, in order.
+    /// Every route that is tried, in order.
     pub fn visits(&self, labels: &Labels) -> Vec<Visit> {
         let mut visits = Vec::new();
         self.visit(labels, 0, &mut visits);
@@ -133,7 +134,7 @@ impl Route {
         true
     }
 
-    /// What it matches, as people write it.
+    /// The matchers, as people write them.
     pub fn text(&self) -> String {
         if self.matchers.is_empty() {
             return "everything".into();

@@ -1,13 +1,13 @@
-//! Silences: while one is active the alerts that it matches are told to nobody.
+//! Silences: while a silence is active, the alerts that it matches are suppressed.
 //!
 //! ```text
 //!   pending ──starts_at──▶ active ──ends_at, or a person──▶ over
-//!                           │  ▲ with a period: only while that is inside (waiting otherwise)
-//!                           └ once, a while before its end: those who would be told then are reminded
+//!                           │  ▲ with a period: only while that is in effect (waiting otherwise)
+//!                           └ once, before its end: people who know of a suppressed problem are reminded
 //! ```
 //!
-//! A silence suppresses words, not memory: what happened meanwhile is compared with what was last told when it ends
-//! (`core/review.rs`). A recovery is never silenced, for those who were told of the problem would wait for ever.
+//! When a silence ends, the current state is compared with the last notification (`core/review.rs`).
+//! Recoveries are never silenced, because people who were notified of a problem expect its end.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,15 +29,15 @@ pub struct Silence {
     pub comment: String,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
-    /// Active only while this period is inside; one that the config no longer has never is.
+    /// Active only while this period is in effect. A period missing in the config never is.
     #[serde(default)]
     pub period: Option<String>,
-    /// Its end was announced.
+    /// The reminder before its end was sent.
     #[serde(default)]
     pub reminded: bool,
 }
 
-/// How long before its end people are reminded of what it holds back.
+/// When people are reminded, before the end.
 const REMINDER: Duration = Duration::from_mins(15);
 
 impl Silence {
@@ -46,13 +46,13 @@ impl Silence {
         self.starts_at <= now && now < self.ends_at && inside
     }
 
-    /// Until when it mutes without a break.
+    /// When the current active time ends.
     pub fn until(&self, periods: &Periods) -> Timestamp {
         let pause = self.period.as_ref().and_then(|period| periods.until(period));
         pause.map_or(self.ends_at, |pause| pause.min(self.ends_at))
     }
 
-    /// `pending`, `active`, `waiting` for its period, `over`.
+    /// `pending`, `active`, `waiting` (for its period) or `over`.
     pub fn state(&self, periods: &Periods, now: Timestamp) -> &'static str {
         match () {
             () if self.ends_at <= now => "over",
@@ -62,14 +62,14 @@ impl Silence {
         }
     }
 
-    /// When to remind people of its end; one that is short needs none.
+    /// When to send the reminder; a short silence has none.
     pub fn remind_at(&self) -> Option<Timestamp> {
         let long = between(self.starts_at, self.ends_at) >= 2 * REMINDER;
         let at = self.ends_at.saturating_sub(REMINDER).unwrap_or(Timestamp::MIN);
         (long && !self.reminded).then_some(at)
     }
 
-    /// What it matches, as people write it.
+    /// The silence in words, with its matchers as people write them.
     pub fn text(&self) -> String {
         let matchers: Vec<_> = self.matchers.iter().map(ToString::to_string).collect();
         let what = if matchers.is_empty() { "everything".into() } else { matchers.join(" ") };
@@ -80,7 +80,7 @@ impl Silence {
         all_match(&self.matchers, labels)
     }
 
-    /// As people see it once it is over.
+    /// How the API shows it when it is over.
     pub fn ended_view(self) -> ctl::Silence {
         ctl::Silence {
             number: self.number,
@@ -99,41 +99,41 @@ impl Silence {
         }
     }
 
-    /// Would match an alert without any labels, and so everything.
+    /// Whether it matches an alert without labels, and therefore everything.
     pub fn is_of_everything(&self) -> bool {
         self.matchers.iter().all(Matcher::matches_missing)
     }
 
-    /// The host, if nothing but the host decides.
+    /// Whether it only has matchers for the host.
     pub fn is_of_hosts(&self) -> bool {
         self.matchers.iter().all(|matcher| matcher.name() == "host")
     }
 }
 
-/// Reads matchers, or says what is wrong with them.
+/// Parses matchers. The error says what is wrong.
 pub fn parse_matchers(texts: &[String]) -> Result<Vec<Matcher>, String> {
     texts.iter().map(|text| text.parse()).collect()
 }
 
-/// How much a silence would mute now, of how much.
+/// How much a silence matches now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Firing alerts.
+    /// Matching firing alerts.
     pub alerts: usize,
     pub all_alerts: usize,
-    /// Hosts of those, and all known hosts that it would mute whole.
+    /// Hosts of these alerts, and known hosts that it matches as a whole.
     pub hosts: usize,
     pub all_hosts: usize,
 }
 
-/// More than a person looks through before they mute them.
+/// More alerts than a person would check before silencing them.
 const ALERTS_MAX: usize = 50;
 const HOSTS_MAX: usize = 10;
-/// All of a few is not much.
+/// Silencing all firing alerts is only broad if there are at least this many.
 const ALL_LEAST: usize = 5;
 
 impl Reach {
-    /// Why a person should say that they mean it; `None` if it is narrow.
+    /// Why it needs a confirmation, or `None` if it is narrow.
     pub fn is_broad(&self, silence: &Silence) -> Option<String> {
         let Self { alerts, all_alerts, hosts, all_hosts } = *self;
         if silence.is_of_everything() {
@@ -154,20 +154,20 @@ impl Reach {
     }
 }
 
-/// All silences that have not ended.
+/// All current and future silences.
 #[derive(Debug, Default)]
 pub struct Silences {
     current: Vec<Silence>,
-    /// Starts and ends up to here have been seen.
+    /// Starts and ends up to this time were handled.
     seen: Option<Timestamp>,
 }
 
-/// What became of silences since the last look.
+/// Changes since the last call.
 #[derive(Debug, Default)]
 pub struct Turn {
     pub started: bool,
     pub ended: Vec<Silence>,
-    /// Of whose end people are to be reminded.
+    /// Silences whose reminder is due.
     pub ending: Vec<Silence>,
 }
 
@@ -184,19 +184,19 @@ impl Silences {
         self.current.iter()
     }
 
-    /// Numbers of those that mute an alert with these labels now.
+    /// Numbers of the silences that suppress an alert with these labels now.
     pub fn muting(&self, labels: &Labels, periods: &Periods, now: Timestamp) -> BTreeSet<u64> {
         let muting = self.current.iter().filter(|silence| silence.is_active(periods, now));
         muting.filter(|silence| silence.matches(labels)).map(|silence| silence.number).collect()
     }
 
-    /// Of those that mute an alert with these labels now, the one that does so longest.
+    /// The silence that suppresses an alert with these labels longest.
     pub fn muting_last(&self, labels: &Labels, periods: &Periods, now: Timestamp) -> Option<&Silence> {
         let muting = self.current.iter().filter(|silence| silence.is_active(periods, now));
         muting.filter(|s| s.matches(labels)).max_by_key(|silence| (silence.until(periods), silence.number))
     }
 
-    /// Ends one now; `None` if there is no such silence.
+    /// Ends a silence now; `None` if it does not exist.
     pub fn end(&mut self, number: u64, now: Timestamp) -> Option<Silence> {
         let at = self.current.iter().position(|silence| silence.number == number)?;
         let mut ended = self.current.remove(at);
@@ -204,14 +204,14 @@ impl Silences {
         Some(ended)
     }
 
-    /// Moves the end of one, which is announced anew.
+    /// Changes the end of a silence; a new reminder will be sent.
     pub fn extend(&mut self, number: u64, ends_at: Timestamp) -> Option<Silence> {
         let silence = self.current.iter_mut().find(|silence| silence.number == number)?;
         (silence.ends_at, silence.reminded) = (ends_at, false);
         Some(silence.clone())
     }
 
-    /// Looks at the clock.
+    /// Returns the silences that started or ended since the last call, and due reminders.
     pub fn turn(&mut self, now: Timestamp) -> Turn {
         let seen = self.seen.replace(now);
         let since = |at: Timestamp| at <= now && seen.is_none_or(|seen| at > seen);
@@ -229,7 +229,7 @@ impl Silences {
         turn
     }
 
-    /// When the next one starts, ends, or is to be announced.
+    /// When the next silence starts or ends, or a reminder is due.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let to_come = |at: &Timestamp| self.seen.is_none_or(|seen| *at > seen);
         let times = |silence: &Silence| {
@@ -273,7 +273,7 @@ mod tests {
             (&["host=~web.*"], Reach { hosts: 11, ..some }, "11 of 30 hosts"),
             (&["host=~web.*"], Reach { hosts: 10, ..some }, ""),
             (&["host=~.+"], Reach { hosts: 2, all_hosts: 2, ..some }, "all 2 hosts"),
-            (&["host=web1"], Reach { hosts: 1, all_hosts: 1, ..some }, ""), // the only one there is
+            (&["host=web1"], Reach { hosts: 1, all_hosts: 1, ..some }, ""), // the only host
             (&["service=~.+"], Reach { alerts: 51, all_alerts: 90, ..some }, "51 of 90 firing alerts"),
             (&["service=~.+"], Reach { alerts: 5, all_alerts: 5, ..some }, "5 of 5 firing alerts"),
             (&["service=disk"], Reach { alerts: 4, all_alerts: 4, ..some }, ""),

@@ -1,8 +1,9 @@
-//! What many alerts have in common: "412 hosts: disk CRITICAL, since 14:02, most in dc=fra1". Pure.
+//! Summarizes many alerts: "412 hosts: disk CRITICAL, since 14:02, most in dc=fra1". Pure.
 //!
-//! Alerts of one check in one state are a group. What most of a group share is said by the label that explains most: one whose
-//! value nearly all of them have although its label has many values elsewhere. `rack=r12` of thirty racks says more than
-//! `env=prod` of two; what all alerts everywhere have says nothing, unless there is nothing better to say.
+//! Alerts of one check in one state form a group. A group is described by the label that explains most:
+//! nearly all alerts of the group have the same value, although the label has many values elsewhere.
+//! `rack=r12` of thirty racks explains more than `env=prod` of two. A value that all alerts everywhere
+//! share explains nothing and is only used if there is nothing better.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,32 +13,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::rules::matcher::Labels;
 
-/// One alert that is told together with others.
+/// One alert of a digest.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
     pub labels: &'a Labels,
     pub state: State,
-    /// It is over.
+    /// Whether it is resolved.
     pub over: bool,
     pub since: Timestamp,
-    /// Its reader heard of it before, or will: it belongs to the storm, not to the digest.
+    /// The reader knows it from another notification. It belongs to the storm, but not to the digest.
     pub known: bool,
 }
 
 /// Alerts of one check in one state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// OK: these are over.
+    /// OK for resolved alerts.
     pub state: State,
-    /// Value of `service`, else of `alertname`.
+    /// Value of `service`, or of `alertname`.
     pub check: String,
-    /// Those that are news.
+    /// Number of alerts that are new to the reader.
     pub alerts: u64,
-    /// All hosts where it is so, as far as the reader was told or is going to be, these included.
+    /// All hosts with this problem, including those the reader knows or will know from other notifications.
     pub hosts: u64,
-    /// Since when the first of them is so.
+    /// When the first one started.
     pub since: Timestamp,
-    /// Labels that most share, at most two, and how many of a hundred alerts have them.
+    /// Up to two labels that most alerts share, with the percentage of alerts that have them.
     pub shared: Vec<Shared>,
 }
 
@@ -49,17 +50,17 @@ pub struct Shared {
 }
 
 impl Group {
-    /// Worth a sentence of its own in place of the single names.
+    /// Whether it is large enough to be described in a sentence instead of listing names.
     pub fn is_storm(&self) -> bool {
         self.alerts.max(self.hosts) >= STORM_LEAST
     }
 }
 
-/// Fewer are read one by one.
+/// Smaller groups are listed by name.
 const STORM_LEAST: u64 = 10;
-/// A label is worth naming if so many of a hundred alerts have the value.
+/// Minimum percentage of alerts with the same value for a label to be named.
 const SHARED_PERCENT_LEAST: usize = 60;
-/// These say what is wrong, whose it is or where it was found, not what many have in common.
+/// These labels describe the problem, its owner or its source, not what alerts have in common.
 const NO_PLACE: [&str; 12] = [
     "service",
     "alertname",
@@ -75,7 +76,7 @@ const NO_PLACE: [&str; 12] = [
     "runbook",
 ];
 
-/// Groups what is told together: problems before recoveries, the largest first.
+/// Groups the alerts of a digest: problems before recoveries, largest group first.
 pub fn groups(items: &[Item<'_>]) -> Vec<Group> {
     let mut by_check: BTreeMap<(State, &str), Vec<&Item<'_>>> = BTreeMap::new();
     for item in items {
@@ -108,7 +109,7 @@ fn group(state: State, check: &str, members: &[&Item<'_>], values: &BTreeMap<&st
     }
 }
 
-/// What is wrong, without where.
+/// The name of the problem, without the place.
 pub fn check_of(labels: &Labels) -> &str {
     ["service", "alertname"].iter().find_map(|name| labels.get(*name)).map_or("", String::as_str)
 }
@@ -127,7 +128,7 @@ fn values_by_label<'a>(items: &[Item<'a>]) -> BTreeMap<&'a str, BTreeSet<&'a str
     values
 }
 
-/// The label that explains most; a second one if it explains as much.
+/// The label that explains most, and a second one if it explains as much.
 fn shared(members: &[&Item<'_>], values: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<Shared> {
     let mut having: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for item in members {
@@ -156,8 +157,9 @@ fn shared(members: &[&Item<'_>], values: &BTreeMap<&str, BTreeSet<&str>>) -> Vec
         .collect()
 }
 
-/// How surprising it is, in bits, that `n` of `all` have one value of a label that has `values`: if hosts were hit at random,
-/// one in so many would. One more value than is seen, for what is not hit is not seen here.
+/// How surprising it is, in bits, that `n` of `all` alerts have the same value of a label with `values`
+/// values, compared with hosts picked at random. Adds one to the number of values, because values of
+/// hosts without alerts are not visible here.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn explains(n: usize, all: usize, values: usize) -> f64 {
     let share = n as f64 / all as f64;
@@ -185,7 +187,7 @@ mod tests {
         Item { labels, state: State::Critical, over: false, since: at(0), known: false }
     }
 
-    /// So many hosts each, labelled as said.
+    /// This many hosts for each set of labels.
     fn hosts(parts: &[(usize, &str)]) -> Vec<Labels> {
         let mut number = 0;
         let mut one = |words: &str| {
@@ -209,11 +211,11 @@ mod tests {
                 &[(398, "dc=fra1 env=prod"), (10, "dc=ams1 env=prod"), (4, "dc=lon1 env=test")][..],
                 &["dc=fra1 96"][..],
             ),
-            // All of one rack, which is one of many that are seen: the rack, not the site.
+            // All in one rack of many: the rack is named, not the site.
             (&[(40, "dc=fra1 rack=r1"), (1, "dc=fra1 rack=r2"), (1, "dc=ams1 rack=r3")], &["rack=r1 95"]),
-            // Half here, half there: nothing is said.
+            // Half and half: no label is named.
             (&[(20, "dc=fra1"), (20, "dc=ams1")], &[]),
-            // Nothing tells them apart: both are said.
+            // Both labels explain the same: both are named.
             (&[(20, "dc=fra1 env=prod")], &["dc=fra1 100", "env=prod 100"]),
             (&[(20, "team=db")], &[]),
             (&[(12, "site=x"), (7, "site=")], &["site=x 63"]),
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn of_what_everybody_has_the_rarer_label_explains_more() {
-        // Other checks fail elsewhere: racks differ there, the environment does not.
+        // Other checks fail elsewhere, in different racks but the same environment.
         let disk = hosts(&[(20, "env=prod rack=r7")]);
         let load: Vec<_> = (0..9).map(|n| labels(&format!("load x{n} env=prod rack=r{n}"))).collect();
         let items: Vec<_> = disk.iter().chain(&load).map(critical).collect();

@@ -1,13 +1,15 @@
-//! Text for people: hostile text made harmless, names, times and counts.
+//! Text for people: harmless text, names, times and counts.
 //!
-//! Plugins and labels carry text of strangers. [`line`] and [`block`] remove control and direction-changing characters
-//! and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
+//! Plugins and labels can contain hostile text. [`line`] and [`block`] remove control characters and
+//! characters that change the text direction, and limit the length. [`escaped`] is for HTML; the JSON
+//! writer escapes JSON.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
+/// Returns one harmless line: no control characters, no bidirectional overrides, at most `chars_max`
+/// characters.
 pub fn line(text: &str, chars_max: usize) -> String {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
     for c in text.chars().filter(|&c| c.is_whitespace() || is_harmless(c)) {
@@ -17,7 +19,7 @@ pub fn line(text: &str, chars_max: usize) -> String {
         }
         length += 1 + usize::from(gap);
         if length > chars_max {
-            // Room for the mark: it takes the last character's place.
+            // The ellipsis replaces the last character.
             let over = line.chars().count() >= chars_max;
             if over {
                 line.pop();
@@ -33,7 +35,8 @@ pub fn line(text: &str, chars_max: usize) -> String {
     line
 }
 
-/// Makes harmless lines of long output, at most `lines_max`, each at most 500 characters, its columns kept.
+/// Returns harmless lines of long output: at most `lines_max`, each at most 500 characters. Columns stay
+/// aligned.
 pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = text
         .lines()
@@ -47,13 +50,13 @@ pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     lines
 }
 
-/// Neither a control character nor one that makes text read in another order than it is written (UAX #9).
+/// Whether it is neither a control character nor one that changes the text direction (UAX #9).
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// [`alert_name`] from the labels alone.
+/// The name of an alert from its labels: `web1/disk`.
 pub fn name_of(labels: &BTreeMap<String, String>) -> String {
     let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
     let name = match (label("host"), label("service"), label("alertname")) {
@@ -73,7 +76,7 @@ pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
 }
 
-/// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
+/// `4 min`, `3 h 20 min`, `2 d 4 h`: at most two units.
 pub fn age(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs().max(0);
     match seconds {
@@ -96,12 +99,12 @@ pub fn plural(n: usize, noun: &str) -> String {
     text
 }
 
-/// `2026-11-21 03:12 UTC`: for people in many places.
+/// `2026-11-21 03:12 UTC`, because readers may be in different time zones.
 pub fn utc_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// For text between tags and in attributes.
+/// Escapes text for HTML content and attributes.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,21 +1,21 @@
-//! Tokens: who may ask what over TCP. Pure; random bytes and `now` are arguments.
+//! API tokens and what they allow. Pure; random bytes and `now` are arguments.
 //!
 //! ```text
-//! dogwatch_ 64 hex digits        256 random bits, shown once; alertd keeps their SHA-256 and nothing else
+//! dogwatch_ 64 hex digits        256 random bits, shown once; alertd stores only the SHA-256
 //! ```
 //!
-//! A plain hash is right here, and a slow one would be wrong: with 256 random bits nothing can be guessed, so there is
-//! nothing to slow down, and every request of every agent is checked. A store that leaks holds no token that works.
+//! A plain hash is enough: 256 random bits cannot be guessed, so a slow hash would only slow down every
+//! request. A leaked database contains no usable token.
 //!
-//! | scope | may |
+//! | scope | allows |
 //! | --- | --- |
-//! | `ingest` | report: agents' batches, alerts. Reads nothing |
-//! | `read` | see everything but tokens and the audit log |
-//! | `ack` | read; ack, unack, put somebody on call |
-//! | `silence` | read; silences, downtimes |
-//! | `admin` | all of it; tests, tokens, the audit log, backups |
+//! | `ingest` | sending agents' batches and alerts; cannot read anything |
+//! | `read` | reading everything except tokens and the audit log |
+//! | `ack` | `read`; acknowledging, removing acks, on-call overrides |
+//! | `silence` | `read`; silences, downtimes |
+//! | `admin` | everything, including test notifications, tokens, the audit log and backups |
 //!
-//! A token with a `host` speaks for that host only, whatever it says.
+//! A token with a `host` can only report for that host.
 
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
@@ -49,7 +49,7 @@ impl Scope {
         }
     }
 
-    /// Who may change what people hear may see it. Who reports may not: such tokens lie on every host.
+    /// Scopes that allow changes include reading. `ingest` does not, because these tokens are on every host.
     fn includes(self, other: Self) -> bool {
         self == other
             || self == Self::Admin
@@ -76,26 +76,26 @@ impl FromStr for Scope {
     }
 }
 
-/// What alertd knows of one.
+/// One stored token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Unique; stands in the history as `token:NAME`.
+    /// Unique; shown in the history as `token:NAME`.
     pub name: String,
     pub hash: Hash,
     pub scopes: BTreeSet<Scope>,
-    /// Speaks for this host only.
+    /// The only host that it may report for.
     #[serde(default)]
     pub host: Option<String>,
     pub created_at: Timestamp,
     pub created_by: String,
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
-    /// To [`USED_STEP`]: each use of an agent's would be a write.
+    /// With a resolution of [`USED_STEP`], to avoid a write for every request.
     #[serde(default)]
     pub last_used_at: Option<Timestamp>,
 }
 
-/// How exactly it is known when a token was used last.
+/// The resolution of the time of the last use.
 pub const USED_STEP: Duration = Duration::from_hours(24);
 const PREFIX: &str = "dogwatch_";
 const NAME_CHARS_MAX: usize = 64;
@@ -109,13 +109,13 @@ impl Token {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether a use now is worth a write.
+    /// Whether a use now needs a write.
     pub fn use_is_news(&self, now: Timestamp) -> bool {
         self.last_used_at.is_none_or(|last| between(last, now) >= USED_STEP)
     }
 }
 
-/// SHA-256 of a token's text. Compares in a time that says nothing.
+/// The SHA-256 of a token. Comparison takes constant time.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hash([u8; 32]);
@@ -127,7 +127,8 @@ impl Hash {
         Self(hash)
     }
 
-    /// A part to look it up by. Whoever would learn it by the time that a look-up takes has learnt nothing of a token.
+    /// A part of the hash for lookups. The time of a lookup may reveal this part, which reveals nothing
+    /// about the token.
     pub fn slot(&self) -> u64 {
         self.0.first_chunk().map_or(0, |part| u64::from_be_bytes(*part))
     }
@@ -143,7 +144,7 @@ impl PartialEq for Hash {
 
 impl Eq for Hash {}
 
-/// Not even the hash belongs in a log.
+/// Keeps even the hash out of logs.
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hash(…)")
@@ -172,18 +173,18 @@ impl TryFrom<String> for Hash {
     }
 }
 
-/// The text of a token made of these bits.
+/// Returns the text of a token with these bits.
 pub fn text_of(random: &[u8; 32]) -> String {
     format!("{PREFIX}{}", hex(random))
 }
 
-/// Whether it could be one of ours at all: what is not needs no hashing.
+/// Whether the text has the form of a token. Other text does not need to be hashed.
 pub fn looks_like_one(text: &str) -> bool {
     let digits = text.strip_prefix(PREFIX);
     digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// A name as it may stand in logs and tables.
+/// Checks that a name is safe in logs and tables.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fine) {

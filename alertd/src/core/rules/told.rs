@@ -1,7 +1,7 @@
-//! The ledger: what each receiver was last told of an incident, and what is news to it.
+//! What each receiver knows about an incident, and what is new to it.
 //!
-//! Only words that a receiver took are entered. A recovery goes to exactly those in the ledger, whatever was silenced,
-//! acked or routed elsewhere since.
+//! Only accepted notifications count. A recovery goes to exactly the receivers that know of the problem,
+//! whatever was silenced, acknowledged or routed differently since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +13,22 @@ use crate::core::rules::{
     reason::Reason,
 };
 
-/// What is firing, as told or as true.
+/// The firing alerts: those a receiver knows, or the actual ones.
 pub type Claims = BTreeMap<AlertKey, Claim>;
 
-/// One receiver's entry for one incident.
+/// What one receiver knows about one incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
-    /// Which alerts it believes to fire.
+    /// The alerts that it knows to be firing.
     pub knows: Vec<(AlertKey, Claim)>,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
-    /// Some of it by a message of its own, not by a digest alone.
+    /// Whether it knows some of them from a separate notification, not only from a digest.
     #[serde(default)]
     pub alone: bool,
 }
 
-/// What one notification says; becomes part of the ledger once it is accepted.
+/// The content of one notification, which the receiver knows when it is accepted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Says {
     pub firing: Vec<(AlertKey, Claim)>,
@@ -36,25 +36,26 @@ pub struct Says {
 }
 
 impl Says {
-    /// What somebody who knew `knows` knows after hearing it.
+    /// What a receiver that knew `knows` knows after this notification.
     pub fn add_to(&self, knows: &mut Claims) {
         knows.extend(self.firing.iter().cloned());
         knows.retain(|key, _| !self.resolved.contains(key));
     }
 }
 
-/// How the truth differs from what somebody knows.
+/// How the actual state differs from what a receiver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    /// The weightiest difference.
+    /// The most important difference.
     pub reason: Reason,
-    /// Known to fire, and over.
+    /// Alerts known to be firing that are resolved.
     pub resolved: BTreeSet<AlertKey>,
 }
 
-/// Compares what is known with the truth; `None` if nothing is new.
+/// Compares what a receiver knows with the actual state; `None` if nothing is new.
 ///
-/// `visible` fires and is not silenced; `firing` fires. What is silenced is neither news nor over.
+/// `firing` contains all firing alerts, `visible` those that are not suppressed. A suppressed alert is
+/// neither new nor resolved.
 pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
     let resolved: BTreeSet<_> = knows.keys().filter(|key| !firing.contains_key(key)).cloned().collect();
     let (mut new, mut worse, mut eased) = (false, false, false);
@@ -103,7 +104,7 @@ mod tests {
             ("ac", "A", "A", Some(Reason::Worsened), "c"),
             ("Ac", "a", "a", Some(Reason::Eased), "c"),
             ("ac", "a", "a", Some(Reason::SomeResolved), "c"),
-            ("ac", "a", "ac", None, ""), // c is silenced: neither news nor over
+            ("ac", "a", "ac", None, ""), // c is suppressed: neither new nor resolved
             ("a", "", "A", None, ""),
             ("a", "", "", Some(Reason::SomeResolved), "a"),
         ] {

@@ -1,8 +1,8 @@
-//! Users: people with ways to be reached, and the rules by which they want to be.
+//! Users: people with their own notification rules.
 //!
-//! A step of a policy that names a user (or a schedule, and so whoever is on call) starts a *page*: a run of that user's
-//! personal rules beside the policy's own steps. It goes on while nobody has acked, whatever the policy does meanwhile, and
-//! keeps its own copy of the rules, like the policy's run ([`crate::core::rules::escalation`], whose clock it shares).
+//! When a step of a policy reaches a user, directly or through a schedule, it starts a *page*: a run of
+//! that user's rules beside the steps of the policy. It continues until somebody acknowledges. Like the
+//! run of the policy ([`crate::core::rules::escalation`]), it has its own copy of the rules.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::core::rules::{
     ratelimit::Rate,
 };
 
-/// One `[user.NAME]`, checked.
+/// One validated `[user.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
-    /// At least one; what is notified are receivers.
+    /// At least one rule; the targets are receivers.
     pub rules: Vec<Step>,
-    /// In their place while something is CRITICAL; none: the same rules.
+    /// Used instead while something is CRITICAL. Empty for the same rules.
     pub critical: Vec<Step>,
-    /// How often they may be told, by all ways that are theirs alone.
+    /// Rate limit for all receivers that only this user's rules name.
     pub rate: Rate,
 }
 
@@ -31,21 +31,21 @@ impl User {
         if critical && !self.critical.is_empty() { &self.critical } else { &self.rules }
     }
 
-    /// Everything that this user may be told by.
+    /// All receivers in this user's rules.
     pub fn receivers(&self) -> impl Iterator<Item = &String> {
         self.rules.iter().chain(&self.critical).flat_map(|rule| &rule.notify)
     }
 }
 
-/// A user being told, rule by rule.
+/// A run of a user's rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     pub user: String,
-    /// By the rules for CRITICAL.
+    /// Whether the rules for CRITICAL are used.
     pub critical: bool,
-    /// The rules as a policy of one round.
+    /// The rules, as a policy without repeats.
     pub run: Escalation,
-    /// The next rule was brought forward, for a receiver could not be reached.
+    /// The next rule runs early, because a receiver could not be reached.
     #[serde(default)]
     pub hastened: bool,
 }
@@ -59,14 +59,14 @@ impl Page {
         Self { user: user.name.clone(), critical, run, hastened: false }
     }
 
-    /// Receivers of the next rule, and when it comes; `None` while held, and when all rules have run.
+    /// The receivers and time of the next rule; `None` while stopped and when all rules have run.
     pub fn next(&self) -> Option<(Timestamp, &[String])> {
         let (position, at) = self.run.next()?;
         let rule = self.run.policy.steps.get(position.step)?;
         Some((at, &rule.notify))
     }
 
-    /// May the words that went to this receiver have been meant for this user?
+    /// Whether notifications to this receiver may have been for this user.
     pub fn is_by(&self, receiver: &str) -> bool {
         self.run.policy.steps.iter().flat_map(|rule| &rule.notify).any(|name| name == receiver)
     }

@@ -1,4 +1,4 @@
-//! Downtimes from announcement to end. How to read the lines: `world.rs`.
+//! Downtimes from creation to end. `world.rs` explains the notation.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::core::{Refused, rules::moment::later};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Mail at once, the pager after five minutes.
+/// Email immediately, the pager after five minutes.
 const CONFIG: &str = r#"
     [[route]]
     policy = "two"
@@ -48,7 +48,7 @@ fn announce(world: &mut World, ask: &ctl::NewDowntime) -> Result<ctl::Downtime, 
     made
 }
 
-/// Minute by minute; agents are heard.
+/// Lets minutes pass, with heartbeats from the agents.
 fn pass(world: &mut World, minutes: u32) {
     for _ in 0..minutes {
         world.agents_send(None);
@@ -107,7 +107,7 @@ fn who_knew_of_the_problem_hears_of_the_beginning_and_of_the_end_and_nobody_else
             "01:46:40 mail first_notification",
             "01:48:40 mail downtime_started",
             "01:58:40 mail downtime_ended",
-            "02:01:40 pager escalation_step", // its clock stood still
+            "02:01:40 pager escalation_step", // its clock was stopped
         ]
     );
     let started = world.heard[1].notification.note.clone().unwrap();

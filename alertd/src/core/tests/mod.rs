@@ -1,4 +1,4 @@
-//! The core in a world of virtual time: timelines, and a model with random faults.
+//! The core in virtual time: timelines, and a model with random faults.
 
 mod downtime_timelines;
 mod model;

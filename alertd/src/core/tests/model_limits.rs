@@ -1,5 +1,6 @@
-//! The random worlds of `model.rs` under three budgets: of receivers, of users, of all together. The reference counts: in no
-//! span of time more than the burst and one for each interval in it, and of what is not urgent as much less as is kept.
+//! The random worlds of `model.rs` with three kinds of rate limits: per receiver, per user, and for all
+//! together. The reference counts: in any time range, at most the burst plus one per interval, less the
+//! reserve for notifications that are not urgent.
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::core::rules::{
     ratelimit::Rate,
 };
 
-/// `mail` and `pager` are Ann's own ways; `chat` is nobody's, for two name it.
+/// `mail` and `pager` belong to ann; `chat` belongs to nobody, because two users name it.
 pub(super) const LIMITS: &str = r#"
     [alertd]
     rate = { burst = 5, every = "4s", reserve = 2 }
@@ -57,7 +58,7 @@ pub(super) const LIMITS: &str = r#"
     path = "/c"
 "#;
 
-/// What [`LIMITS`] says: burst, every, reserve, and whose words count.
+/// The limits in [`LIMITS`]: burst, every, reserve, and whose notifications count.
 const BUDGETS: [(u32, u64, u32, &[&str]); 6] = [
     (3, 10, 2, &["mail"]),
     (2, 5, 0, &["pager"]),
@@ -67,8 +68,8 @@ const BUDGETS: [(u32, u64, u32, &[&str]); 6] = [
     (5, 4, 2, &["mail", "pager", "desk", "chat"]),
 ];
 
-/// A digest is urgent if anything in it is: it was sent by that one's right. Its lines say it: what becomes of the rows that it
-/// speaks for is another matter.
+/// A digest is urgent if any of its notifications is. This uses its lines, because the rows it replaces may
+/// change later.
 fn is_urgent(told: &Notification) -> bool {
     let is_word = |kind| matches!(kind, Kind::Problem | Kind::Update | Kind::Reminder);
     let is_critical = |alert: &NotifiedAlert| alert.state == State::Critical && !alert.flapping;
@@ -76,7 +77,7 @@ fn is_urgent(told: &Notification) -> bool {
     alone || told.digest.iter().any(|line| is_word(line.kind) && line.title.starts_with("CRITICAL "))
 }
 
-/// First tries only: a word that is tried again costs nothing.
+/// First attempts only, because retries do not count.
 fn first_tries(world: &World, receivers: &[&str]) -> Vec<(Timestamp, bool)> {
     let mut seen = BTreeSet::new();
     let all = world.attempted.iter().zip(&world.attempted_at);
@@ -87,7 +88,8 @@ fn first_tries(world: &World, receivers: &[&str]) -> Vec<(Timestamp, bool)> {
         .collect()
 }
 
-/// Returns how many words were sent at the very limit: a test in which nothing comes near it proves nothing.
+/// Returns how many notifications were sent exactly at the limit, because a test that never reaches it
+/// proves nothing.
 pub(super) fn no_more_than(rate: Rate, tries: &[(Timestamp, bool)], case: &str) -> usize {
     let mut at_the_limit = 0;
     for (last, (now, urgent)) in tries.iter().enumerate() {

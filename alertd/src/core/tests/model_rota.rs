@@ -1,5 +1,5 @@
-//! The random worlds of `model.rs` with people: a rota with holes, personal rules, overrides made and ended at random, against
-//! a reference that says by the letter of [`ROTA`] who is on call in each second.
+//! The random worlds of `model.rs` with people: a rota with gaps, personal rules, and random overrides,
+//! compared with a reference that computes from [`ROTA`] who is on call in each second.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::{
     world::World,
 };
 
-/// The world begins at 01:46:40 UTC and runs for some ten minutes. `desk` is the catch-all.
+/// The world starts at 01:46:40 UTC and runs for about ten minutes. `desk` is the catch-all.
 pub(super) const ROTA: &str = r#"
     [alertd]
     catch_all = "desk"
@@ -53,10 +53,10 @@ pub(super) const ROTA: &str = r#"
     path = "/c"
 "#;
 
-/// Who is on call then.
+/// Who is on call at that time.
 fn on_call_at(world: &World, at: Timestamp) -> Option<&str> {
     let by_hand = world.store.overrides.values().rev().find(|one| one.from <= at && at < one.until);
-    // Minutes after 01:00 UTC, which is 22:30 there.
+    // Minutes after 01:00 UTC, which is 22:30 local time.
     let minute = at.as_second() / 60 % (24 * 60) - 60;
     match by_hand {
         Some(one) => one.user.as_deref(),
@@ -66,7 +66,7 @@ fn on_call_at(world: &World, at: Timestamp) -> Option<&str> {
     }
 }
 
-/// A page of the rota went to who was on call that moment, or to the catch-all if nobody was.
+/// Every page went to whoever was on call at that moment, or to the catch-all if nobody was.
 fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
     let mut pages = 0;
     for entry in &world.history {

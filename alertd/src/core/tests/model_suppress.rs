@@ -1,6 +1,5 @@
-//! The random worlds of `model.rs` with hosts that fall silent, downtimes, inhibition, dependencies and quiet
-//! hours, against a reference that
-//! compares every pair of alerts.
+//! The random worlds of `model.rs` with silent agents, downtimes, inhibition, dependencies and muted
+//! periods, compared with a reference that checks every pair of alerts.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,17 +15,17 @@ use super::{
 };
 use crate::core::rules::notification::Kind;
 
-/// `RULES`' settle.
+/// The `settle` of `RULES`.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// What fires, as `host/service`.
+/// The firing alerts, as `host/service`.
 fn firing(world: &World) -> BTreeSet<String> {
     let open = world.open_incidents();
     let alerts = open.iter().flat_map(|incident| &incident.alerts);
     alerts.filter(|alert| alert.resolved_at.is_none()).map(|alert| name(&alert.labels)).collect()
 }
 
-/// Does something that fires mute this alert, or the hour, by the letter of `RULES`?
+/// Whether a firing alert or the time suppresses this alert, computed directly from `RULES`.
 fn is_muted(alert: &str, firing: &BTreeSet<String>, now: Timestamp) -> bool {
     let minute = now.as_second() / 60 % (24 * 60) - 60;
     if [51, 52, 54].contains(&minute) {
@@ -35,7 +34,7 @@ fn is_muted(alert: &str, firing: &BTreeSet<String>, now: Timestamp) -> bool {
     let (host, service) = alert.split_once('/').unwrap();
     let fires = |alert: &str| firing.contains(alert);
     let host_down = service != "agent" && fires(&format!("{host}/agent"));
-    // Both sides match a swap, so no swap mutes another, least of all itself.
+    // Both sides match `swap`, so no swap alert suppresses another one or itself.
     let inhibited =
         host.starts_with("web") && ["disk", "load"].contains(&service) && fires(&format!("{host}/swap"));
     host_down || inhibited || (host.starts_with("web") && fires("db1/disk"))

@@ -1,4 +1,5 @@
-//! On-call stories as timelines: who is told when by whose rules. The world begins on Sunday, 9 September 2001 at 01:46:40 UTC.
+//! On-call timelines: who is notified when, and by whose rules. The world starts on Sunday, 9 September
+//! 2001 at 01:46:40 UTC.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::world::{World, play};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Ann has Sundays until 02:00, Ben from then until 04:00; nobody after that until the next day.
+/// Sundays: ann until 02:00, ben until 04:00, then nobody until the next day.
 const ROTA: &str = r#"
     [alertd]
     catch_all = "desk"
@@ -81,7 +82,7 @@ fn what_is_critical_goes_by_the_rules_for_it_at_once_or_when_it_becomes_so() {
 
 #[test]
 fn who_is_on_call_is_asked_when_the_step_runs_and_the_policy_goes_on_beside() {
-    // 02:00 is in the seventh cell, so the problem of the eighth is Ben's.
+    // 02:00 is in the seventh cell, so the problem in the eighth goes to ben.
     let swap = "W . . O . . . . . . . . . . . . . . . . O";
     let disk = ". . . . . . . W . . . . . . . . . . . . O";
     let mail = "P . . R . . . . . . . . . . . . . . . . .";
@@ -122,7 +123,7 @@ fn before_an_ack_ends_its_author_is_reminded_and_nobody_else() {
     let mail = "P A . . . . . . . . . . . . . . . . . . . . . . . . R";
     let eva_ = ". . . . . . . . . . . M . . . . . . . . . . . . . . R";
     let chat = ". . . . . . . . . . . . . . . . . . . . . . . . . . .";
-    // The ack ends after 02:00: it is Ben's then.
+    // The ack ends after 02:00, when ben is on call.
     let ben_ = ". . . . . . . . . . . . . . . . . . . . . P . . . . R";
     let inputs = [("process", kill), ("web1/disk", disk), ("ack", acks)];
     let heard = [("ann-mail", mail), ("eva-mail", eva_), ("chat", chat), ("ben-mail", ben_)];
@@ -147,11 +148,11 @@ fn a_contact_that_cannot_be_reached_brings_the_next_rule_forward() {
     let mail = ". . . . .";
     let inputs = [("receiver ann-mail", mood), ("web1/disk", disk)];
     let world = play(ROTA, MINUTE, &inputs, &[("ann-mail", mail), ("chat", ". . . . .")]);
-    // Besides it she hears that her mail does not work, which is CRITICAL and so goes first.
+    // ann is also notified that her email receiver fails, which is CRITICAL and goes first.
     let mut to_pager = world.heard.iter().filter(|heard| heard.notification.receiver == "ann-pager");
     let paged = to_pager.find(|heard| heard.notification.firing[0].labels["host"] == "web1").unwrap();
     assert_eq!(paged.notification.reason, "delivery_failed");
-    assert_eq!(paged.notification.created_at, world.heard[0].notification.created_at, "at once");
+    assert_eq!(paged.notification.created_at, world.heard[0].notification.created_at, "immediately");
 }
 
 #[test]
@@ -168,10 +169,10 @@ fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_ca
         heard.iter().any(|(receiver, what)| *receiver == "desk" && what.ends_with("/oncall")),
         "{heard:?}"
     );
-    // A restart in between changes nothing. At midnight Ann is on call: she is told, and the alert is over.
+    // A restart in between changes nothing. At midnight, ann is on call and notified, and the alert ends.
     world.restart();
     let before = world.heard.len();
-    world.report("web1", "swap", 'W'); // keeps the agent alive
+    world.report("web1", "swap", 'W'); // counts as a heartbeat of the agent
     for _ in 0..=20 * 60 {
         world.agents_send(None);
         world.pass(MINUTE);
@@ -204,7 +205,7 @@ fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
     world.restart();
     assert_eq!(on_call(&world), "ben");
     assert_eq!(world.core.overrides(world.now).len(), 1);
-    // The later one counts; its end uncovers the earlier.
+    // The later one wins. When it ends, the earlier one applies again.
     let second = world.core.on_override(&nobody, "eva", world.now).unwrap().number.unwrap();
     assert_eq!((second, on_call(&world).as_str()), (2, ""));
     world.core.on_override_end(second, "eva", world.now).unwrap();
@@ -265,7 +266,7 @@ fn what_comes_next_names_people() {
     assert_eq!((next.step, next.targets), (2, vec!["ann via ann-pager".to_owned()]));
 }
 
-/// Receiver and the first alert of everything heard, in order.
+/// Receiver and first alert of every notification, in order.
 fn said(world: &World) -> Vec<(&str, &'static str)> {
     let said = world.heard.iter().filter_map(|heard| {
         let alert = heard.notification.firing.first().or(heard.notification.resolved.first())?;

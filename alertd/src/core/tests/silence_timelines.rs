@@ -1,4 +1,4 @@
-//! Silences as people make, extend and forget them. How to read the lines: `world.rs`.
+//! Silences that people create, extend and forget. `world.rs` explains the notation.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn ask(matcher: &str, minutes: u64) -> ctl::NewSilence {
     ctl::NewSilence { matchers: vec![matcher.into()], duration_s: minutes * 60, ..ctl::NewSilence::default() }
 }
 
-/// Minute by minute; agents are heard.
+/// Lets minutes pass, with heartbeats from the agents.
 fn pass(world: &mut World, minutes: u32) {
     for _ in 0..minutes {
         world.agents_send(None);
@@ -42,7 +42,7 @@ fn pass(world: &mut World, minutes: u32) {
     }
 }
 
-/// Time of day, and reason.
+/// Time of day and reason.
 fn told(world: &World) -> Vec<String> {
     let line = |heard: &super::world::Heard| {
         let told = &heard.notification;

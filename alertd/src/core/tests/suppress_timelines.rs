@@ -1,4 +1,4 @@
-//! What is told to nobody, and what is told when that is over. How to read them: [`play`].
+//! Suppressed alerts, and what is sent when the suppression ends. [`play`] explains the notation.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 const FIVE: Duration = Duration::from_secs(5);
 
-/// Mail at once, the pager after five minutes; every service an incident of its own; no waiting.
+/// Email immediately, the pager after five minutes; one incident per service; no waiting.
 const TWO_STEPS: &str = r#"
     [alertd]
     settle = "30s"
@@ -26,7 +26,7 @@ const TWO_STEPS: &str = r#"
     path = "/p"
 "#;
 
-/// Everything to one mailbox at once.
+/// Everything to one mailbox immediately.
 const ONE_STEP: &str = r#"
     [alertd]
     settle = "30s"
@@ -69,7 +69,7 @@ fn withheld(world: &World) -> Vec<String> {
 
 #[test]
 fn a_silent_host_is_one_page_and_its_services_go_on_where_they_were_once_it_is_back() {
-    // Silent in the third minute. The disk's escalation stands still from there, until half a minute after the return.
+    // Silent in the third minute. The escalation for disk stops until half a minute after the return.
     let web1 = "h q . . . . . . . h . . .";
     let disk = "C . . . . . . . . . . . .";
     let mail = "P . P . . . . . . R . . .";
@@ -100,7 +100,7 @@ fn nobody_is_reminded_of_services_of_a_silent_host_and_their_recovery_is_told_at
 
 #[test]
 fn what_a_host_reports_when_it_is_back_waits_a_moment_for_its_own_recovery() {
-    // Cut off, not dead: both problems came while nobody could hear of them. One is over 20 s after the return.
+    // Cut off, not down: both problems started while the agent was silent. One ends 20 s after the return.
     let mut web1 = vec!["."; 60];
     (web1[0], web1[1], web1[40]) = ("h", "q", "h");
     let (mut disk, mut swap) = (vec!["."; 60], vec!["."; 60]);
@@ -131,7 +131,7 @@ fn another_agent_of_the_same_name_does_not_mute_the_host_that_was_set_up_anew() 
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'O');
     world.agents_send(None);
-    // The old machine is gone for good; the new one has another id and the same name.
+    // The old machine never returns; the new one has a different id and the same name.
     world.hosts.get_mut("web1").unwrap().quiet = true;
     world.pass(5 * MINUTE);
     world.rename_agent("web1", "id-new");
@@ -152,7 +152,7 @@ fn what_depends_on_a_thing_that_fails_is_told_only_if_it_is_still_so_afterwards(
     let ping = ". C . . . . O . .";
     let web1 = ". . C . . . . . .";
     let web2 = ". . C . O . . . .";
-    let mail = ". P . . . . RP . ."; // the switch well; half a minute later web1
+    let mail = ". P . . . . RP . ."; // the switch is OK; half a minute later web1
     let config = with(ONE_STEP, BEHIND_SWITCH);
     let inputs = [("switch1/ping", ping), ("web1/http", web1), ("web2/http", web2)];
     let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
@@ -237,7 +237,7 @@ fn a_rule_that_comes_or_goes_with_a_reload_counts_at_once() {
     assert_eq!(all.iter().filter(|line| *line == "web1/swap inhibition_ended").count(), 1, "{all:?}");
 }
 
-/// `switch1` could report why `web1` is out of reach; both were known before the restart.
+/// `switch1` could report why `web1` cannot be reached; both were known before the restart.
 fn restarted(silent_switch: bool) -> World {
     let mut world = World::new(&with(ONE_STEP, BEHIND_SWITCH), 1);
     for host in ["web1", "web3", "db1", "switch1"] {
@@ -293,7 +293,7 @@ fn the_wait_after_a_restart_ends_when_that_host_has_spoken_and_at_the_latest_wit
 #[test]
 fn after_a_restart_nothing_waits_for_a_host_that_was_silent_before() {
     let config = with(ONE_STEP, BEHIND_SWITCH);
-    assert!(config.contains("service=ping"), "a silent agent alone is no source of this rule");
+    assert!(config.contains("service=ping"), "a silent agent alone is not a source of this rule");
     let mut world = restarted(true);
     world.report("web1", "http", 'C');
     world.agents_send(None);
@@ -302,7 +302,7 @@ fn after_a_restart_nothing_waits_for_a_host_that_was_silent_before() {
 
 #[test]
 fn what_is_withheld_alone_in_an_incident_that_recovered_begins_at_the_first_step() {
-    // One incident for the host. The silent agent was told, and its recovery; then the disk is still bad.
+    // One incident for the host. Notifications for the silent agent and its recovery; then disk still fails.
     let config = TWO_STEPS.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let web1 = "h q . . . . . . . h . . . . . . .";
     let disk = ". . . . . C . . . . . . . . . . .";
@@ -327,7 +327,7 @@ fn who_was_told_of_two_problems_hears_that_one_is_over_although_the_other_is_wit
     assert_eq!((update.resolved.len(), update.firing.len(), update.reason.as_str()), (1, 1, "some_resolved"));
 }
 
-/// The world begins at 01:46:40 UTC: quiet from 3 min 20 s until 8 min 20 s.
+/// The world starts at 01:46:40 UTC; muted from 3 min 20 s until 8 min 20 s.
 fn quiet_hours(config: &str, route: &str) -> String {
     let config = config.replacen("[[route]]", &format!("[[route]]\n{route}"), 1);
     with(&config, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]")
@@ -362,7 +362,7 @@ fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
     let mail = "P . . . . . . . . . . .";
     let page = ". . . . . . . . . . P .";
     let world = play(&config, MINUTE, &[("web1/disk", disk)], &[("mail", mail), ("pager", page)]);
-    // 5 min from 01:46:40, less the 5 min from 01:50.
+    // 5 min from 01:46:40, not counting the 5 min from 01:50.
     assert_eq!(world.heard[1].notification.created_at.to_string(), "2001-09-09T01:56:40Z");
 }
 

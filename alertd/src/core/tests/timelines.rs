@@ -1,4 +1,4 @@
-//! Each rule as the incident it is for. How to read them: [`play`].
+//! Each rule as an example incident. [`play`] explains the notation.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::core::{Refused, rules::notification::Kind};
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Mail at once, the pager after five minutes; groups by host; no waiting.
+/// Email immediately, the pager after five minutes; grouped by host; no waiting.
 const TWO_STEPS: &str = r#"
     [[route]]
     policy = "two"
@@ -81,7 +81,7 @@ fn a_page_says_what_else_changed_on_its_host_lately() {
         lately.map(|one| format!("{} {}", one.service.as_deref().unwrap_or("host"), one.what)).collect()
     };
     assert_eq!(said(&world), ["ntp WARNING", "load OK", "load CRITICAL"]);
-    // It outlives a restart, and what is an hour old is not news.
+    // It survives a restart, and a change from an hour ago is not new.
     world.restart();
     let wait = |world: &mut World, minutes: u32| {
         for _ in 0..minutes {
@@ -167,7 +167,7 @@ fn the_link_of_a_mail_acknowledges_once_also_after_a_restart() {
     let again = world.core.on_ack_by_link(number, "n1", "ada@example.org (mail link)", world.now);
     assert_eq!(again, Err(Refused::LinkUsed(number)));
     assert_eq!(world.core.link(number, "n1", world.now), Err(Refused::LinkUsed(number)));
-    // Another mail's link works; none does when it is over.
+    // The link in another email works; no link works after the recovery.
     assert!(world.core.on_ack_by_link(number, "n2", "bob", world.now).is_ok());
     world.report("web1", "disk", 'O');
     world.agents_send(None);
@@ -315,7 +315,7 @@ fn a_route_that_continues_makes_an_incident_of_its_own() {
     );
     let disk = "C . . O .";
     let swap = "C . . . O";
-    let mail = "P . . U R"; // group_interval is over just then
+    let mail = "P . . U R"; // group_interval ends at that moment
     let audit = "P . . R .";
     let inputs = [("web1/disk", disk), ("web1/swap", swap)];
     let never = ". . . . .";
@@ -325,7 +325,7 @@ fn a_route_that_continues_makes_an_incident_of_its_own() {
 #[test]
 fn a_flapping_service_is_told_as_one_thing() {
     let disk = "C . F f F f . O";
-    let mail = "P . . U . . . R"; // easier than critical: waits for group_interval
+    let mail = "P . . U . . . R"; // less severe than CRITICAL, so it waits for group_interval
     play(ONE_STEP, MINUTE, &[("web1/disk", disk)], &[("mail", mail)]);
 }
 
@@ -345,7 +345,7 @@ fn a_receiver_that_rejects_brings_the_next_step_at_once_and_another_hears_that_i
     let disk = "C . . . . . O .";
     let mood = "r . . . . . . .";
     let mail = ". . . . . . . .";
-    let page = "PP . . . . M R ."; // the disk, and that mail does not work
+    let page = "PP . . . . M R ."; // the disk, and the failing email receiver
     let inputs = [("receiver mail", mood), ("web1/disk", disk)];
     let world = play(TWO_STEPS, MINUTE, &inputs, &[("mail", mail), ("pager", page)]);
     let reasons: Vec<_> = world.attempted.iter().map(|n| (n.receiver.as_str(), n.reason.as_str())).collect();
@@ -386,7 +386,7 @@ fn a_receiver_that_is_busy_gets_it_later_and_the_policy_does_not_wait_for_ever()
         .filter(|n| n.receiver == "mail" && n.kind == Kind::Problem)
         .map(|n| &n.id)
         .collect();
-    assert_eq!(ids.len(), 1, "every try says the same under the same id");
+    assert_eq!(ids.len(), 1, "every attempt has the same text and id");
 }
 
 #[test]
@@ -405,7 +405,7 @@ fn a_storm_is_the_first_alerts_at_once_and_then_a_digest_with_all_the_rest() {
     assert_eq!((digest.kind, digest.digest.len()), (Kind::Digest, 48));
     assert_eq!(digest.digest[0].title, "CRITICAL web02/disk: disk is C");
 
-    // Those in the digest were told: their recoveries are owed, and they too are limited.
+    // Problems in the digest count as notified: their recoveries are sent, within the limits.
     for host in 0..50 {
         world.report(&format!("web{host:02}"), "disk", 'O');
     }

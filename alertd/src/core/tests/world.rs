@@ -1,5 +1,5 @@
-//! A world around a core in virtual time: agents that send until they are answered, receivers that work or do not, a
-//! process that can end at any instruction. Steps it; keeps what every receiver heard.
+//! A world around a core in virtual time: agents that send until they get a reply, receivers that work or
+//! fail, and a process that can crash at any instruction. Records what every receiver got.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,14 +44,14 @@ pub(crate) fn notification(created_at: Timestamp) -> Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
     Works,
-    /// Takes nothing, says so.
+    /// Rejects everything.
     Busy,
-    /// Takes it, but the answer is lost.
+    /// Accepts it, but the response is lost.
     Mute,
     Rejects,
 }
 
-/// Where the process ends.
+/// Where the process crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crash {
     Decided,
@@ -59,23 +59,23 @@ pub(crate) enum Crash {
     Sent,
 }
 
-/// One thing that reached a receiver, whether or not alertd got to know.
+/// One notification that reached a receiver, whether or not alertd knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
     pub(crate) notification: Notification,
 }
 
-/// A watched host, with what alertd has not yet acknowledged.
+/// A monitored host, with the events that alertd has not acknowledged.
 #[derive(Default)]
 pub(crate) struct Host {
     pub(crate) states: BTreeMap<String, ServiceState>,
     spool: Vec<Event>,
     last_seq: u64,
     pub(crate) quiet: bool,
-    /// What was done to it.
+    /// Changes to the host.
     pub(crate) changes: Vec<HostChange>,
     wants_states: bool,
-    /// Other than `id-` and the name.
+    /// Agent id, if it is not `id-` and the name.
     agent: Option<String>,
 }
 
@@ -85,14 +85,14 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) moods: BTreeMap<String, Mood>,
     pub(crate) heard: Vec<Heard>,
-    /// Handed over, whatever came of it: (incident, receiver).
+    /// Notifications handed over, whatever the result: (incident, receiver).
     pub(crate) attempted: Vec<Notification>,
-    /// When each of these was.
+    /// The times of these.
     pub(crate) attempted_at: Vec<Timestamp>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) history: Vec<ctl::HistoryEntry>,
     pub(crate) random: fastrand::Rng,
-    /// The disk and receivers take their time, up to so long, while the core goes on deciding.
+    /// Maximum delay of disk and receivers, while the core continues to decide.
     pub(crate) slow: Option<Duration>,
     under_way: Vec<(Timestamp, UnderWay)>,
     rules: Rules,
@@ -100,9 +100,9 @@ pub(crate) struct World {
 }
 
 enum UnderWay {
-    /// Its commit takes long: it is not sent yet.
+    /// The commit is not finished, so it is not sent yet.
     Lease(Box<Lease>),
-    /// It is sent; word of that is not here yet.
+    /// It was sent; the result has not arrived yet.
     Outcome(u64, Result<Accepted, DeliveryError>),
 }
 
@@ -130,7 +130,8 @@ impl World {
         }
     }
 
-    /// `web1/disk` is now what `letter` says: Ok, Warning, Critical, Unknown, Flapping (`F` critical, `f` well), X removed.
+    /// Sets the state of a service by its letter: Ok, Warning, Critical, Unknown, Flapping (`F` critical, `f`
+    /// OK), X removed.
     pub(crate) fn report(&mut self, host: &str, service: &str, letter: char) {
         let (state, flapping) = match letter {
             'W' => (State::Warning, false),
@@ -164,13 +165,13 @@ impl World {
         agent.spool.push(Event { seq: agent.last_seq, at: self.now, kind });
     }
 
-    /// The host was set up anew: another identity, an empty spool.
+    /// The host was reinstalled: new identity, empty spool.
     pub(crate) fn rename_agent(&mut self, host: &str, agent: &str) {
         let anew = Host { agent: Some(agent.into()), ..Host::default() };
         self.hosts.insert(host.into(), anew);
     }
 
-    /// Every host that is not quiet sends what it has.
+    /// Every host that is not silent sends its events.
     pub(crate) fn agents_send(&mut self, crash: Option<Crash>) -> bool {
         let names: Vec<_> =
             self.hosts.iter().filter(|(_, host)| !host.quiet).map(|(n, _)| n.clone()).collect();
@@ -204,7 +205,8 @@ impl World {
         true
     }
 
-    /// Decides, commits, sends, records until nothing is left to do now. False if the process ended and began again.
+    /// Decides, commits, sends and records until nothing is left to do now. Returns false if the process
+    /// crashed and restarted.
     pub(crate) fn turn(&mut self, crash: Option<Crash>) -> bool {
         loop {
             if !self.arrive(crash) {
@@ -242,7 +244,7 @@ impl World {
         }
     }
 
-    /// Sends and records what is no longer on its way. False if the process ends there.
+    /// Sends and records what is due. Returns false if the process crashes.
     fn arrive(&mut self, crash: Option<Crash>) -> bool {
         while let Some(next) = self.under_way.iter().position(|(at, _)| *at <= self.now) {
             match self.under_way.remove(next).1 {
@@ -277,7 +279,7 @@ impl World {
         }
     }
 
-    /// SIGKILL and start: all that is left is the store. Always false.
+    /// SIGKILL and restart: only the store is left. Always returns false.
     pub(crate) fn restart(&mut self) -> bool {
         self.lives += 1;
         self.under_way.clear();
@@ -286,13 +288,13 @@ impl World {
         false
     }
 
-    /// A new config, taken while running.
+    /// Applies a new config while running.
     pub(crate) fn reload(&mut self, config: &str) {
         self.rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
         self.core.on_reload(self.rules.clone());
     }
 
-    /// Lets time pass, waking whenever the core asks for it.
+    /// Lets time pass, with wakeups whenever the core asks for them.
     pub(crate) fn pass(&mut self, by: Duration) {
         let end = later(self.now, by);
         while let Some(at) = self.next_wakeup().filter(|at| *at <= end) {
@@ -312,19 +314,19 @@ impl World {
     }
 }
 
-/// Plays `inputs` step by step and compares what each receiver heard with `expected`. Both are lines of cells that are
-/// separated by spaces, one cell a step; `.` is nothing.
+/// Plays `inputs` step by step and compares the notifications of each receiver with `expected`. Both are
+/// lines of cells separated by spaces, one cell per step; `.` is nothing.
 ///
 /// | row | cells |
 /// | --- | --- |
 /// | `host/service` | see [`World::report`] |
 /// | `ack` | `n` normal, `s` sticky, `e3` expires after 3 steps, `u` unack; of the newest incident |
 /// | `silence MATCHER` | `(` from here, `)` until here |
-/// | `receiver NAME` | `w` works, `b` busy, `r` rejects from here on |
-/// | `host NAME` | `q` falls quiet, `h` is heard again |
-/// | `process` | `!` SIGKILL and start |
+/// | `receiver NAME` | from here on, `w` works, `b` busy, `r` rejects |
+/// | `host NAME` | the agent becomes silent (`q`) or is back (`h`) |
+/// | `process` | `!` SIGKILL and restart |
 ///
-/// Heard: Problem, Update, reMinder, Recovery, Acknowledged, Digest.
+/// Notifications: Problem, Update, reMinder, Recovery, Acknowledged, Digest.
 pub(crate) fn play(
     config: &str,
     step: Duration,

@@ -1,4 +1,4 @@
-//! Which alert.
+//! The key of an alert.
 
 use std::{
     cmp::Ordering,
@@ -10,9 +10,9 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Which alert: by agent, then by service. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`). A key
-/// stands in many tables; its words are kept once, and hashed once: names of one sender differ late, and to compare them
-/// was half of what an alert cost.
+/// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can use
+/// them (`agent.rs`). A key is in many tables, so its text is stored and hashed once. The names of one
+/// sender differ late, and comparing them was half the cost of an alert.
 #[derive(Debug, Clone)]
 pub struct AlertKey(Arc<KeyParts>);
 
@@ -24,13 +24,13 @@ pub struct KeyParts {
     hash: u64,
 }
 
-/// A table that takes a key's own hash.
+/// A map that uses the hash in the key.
 pub(super) type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
 
-/// A set that takes a key's own hash.
+/// A set that uses the hash in the key.
 pub type Keys = HashSet<AlertKey, BuildHasherDefault<OwnHash>>;
 
-/// Of this process: what strangers call their alerts cannot be made to collide.
+/// Random per process, so that senders cannot choose names that collide.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl AlertKey {
@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for AlertKey {
     }
 }
 
-/// Hands on the one number that a key gives.
+/// Passes the hash of a key through.
 #[derive(Debug, Default)]
 pub struct OwnHash(u64);
 
@@ -110,7 +110,7 @@ impl Hasher for OwnHash {
         self.0 = hash;
     }
 
-    /// Of anything but a key.
+    /// For anything but a key.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

@@ -1,15 +1,16 @@
-//! Who is on call: layers of rotations in local time, and overrides on top of them.
+//! On-call schedules: layers of rotations in local time, and overrides.
 //!
-//! Hand-overs are at a time on the wall of the schedule's zone, so "Mondays at 9" stays there when the clocks change; the
-//! shift that night is an hour longer or shorter. A time that does not exist that day is when the clock has jumped past it,
-//! one that comes twice is the first of both (RFC 5545 §3.3.5; jiff calls it "compatible"). A day that a zone leaves out
-//! (Samoa, 30 December 2011) has no shift: its hand-over falls together with the next day's, which counts. A rotation by
-//! hours counts hours as they pass, whatever the wall says.
+//! - Handovers are at a local time in the schedule's time zone and stay there when clocks change; the
+//!   shift of that night is an hour longer or shorter.
+//! - If that local time does not exist, the handover is when the clock jumps past it. If it occurs twice,
+//!   the first one counts (RFC 5545 §3.3.5; "compatible" in jiff).
+//! - A day that a time zone skips (Samoa, 30 December 2011) has no shift. Its handover coincides with that
+//!   of the next day, which counts.
+//! - A rotation in hours counts real hours.
+//! - The last layer that has somebody on call wins. An override wins over all layers, and the later of two
+//!   overrides wins. A gap is a time without anybody, which alertd reports ([`Schedule::gaps`]).
 //!
-//! Of several layers the last that has somebody at that time counts; an override counts before all layers, and of two the
-//! later one. So a gap is only where nothing has anybody, and that is news ([`Schedule::gaps`]).
-//!
-//! Vectors for all of this, readable by any program: `tests/vectors/schedules.json`.
+//! Test vectors for all of this are in `tests/vectors/schedules.json`.
 
 use std::ops::RangeInclusive;
 
@@ -22,59 +23,59 @@ use jiff::{
 /// Used in place of a user name, it means that nobody is on call.
 pub const NOBODY: &str = "nobody";
 
-/// One schedule, checked.
+/// One validated schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     pub name: String,
     pub zone: TimeZone,
-    /// Later ones count before earlier ones.
+    /// Later layers win over earlier ones.
     pub layers: Vec<Layer>,
-    /// Of two that overlap the later one counts.
+    /// If two overlap, the later one wins.
     pub overrides: Vec<Override>,
-    /// That nobody is on call at times is meant so, and no news.
+    /// Times without anybody on call are intended and not reported.
     pub gaps_are_meant: bool,
 }
 
-/// People who take turns.
+/// Users who take turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
-    /// At least one; the first has the first shift.
+    /// At least one; the first one has the first shift.
     pub users: Vec<String>,
     pub every: Every,
-    /// The first hand-over, on the wall. Before it nobody is on call by this layer.
+    /// Local time of the first handover. Before it, this layer has nobody on call.
     pub since: DateTime,
-    /// When somebody is on call at all, on the wall; none: always.
+    /// Local times at which this layer has somebody on call. Empty for always.
     pub hours: Vec<Hours>,
 }
 
-/// How long a shift is. Never zero.
+/// The length of a shift. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Every {
-    /// By the wall; weekly is seven.
+    /// Local days; weekly is 7.
     Days(u16),
-    /// As they pass.
+    /// Real hours.
     Hours(u16),
 }
 
-/// A time of day on some days. `until` before `from` or equal to it is on the next day.
+/// A time of day on some days. If `until` is not after `from`, it is on the next day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
-    /// A bit for each day on which it begins, Monday the lowest.
+    /// One bit for each day on which it starts; Monday is the lowest.
     pub days: u8,
     pub from: Time,
     pub until: Time,
 }
 
-/// Somebody else for a while.
+/// Puts somebody else on call for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
-    /// `None`: nobody, on purpose.
+    /// `None` for nobody, on purpose.
     pub user: Option<String>,
     pub from: Timestamp,
     pub until: Timestamp,
 }
 
-/// Somebody, or nobody, for a while.
+/// Somebody, or nobody, on call for some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shift {
     pub user: Option<String>,
@@ -82,13 +83,13 @@ pub struct Shift {
     pub until: Timestamp,
 }
 
-/// Yesterday's hours may last until today, and a zone may have left out a day between.
+/// Yesterday's hours may last until today, and a time zone may skip a day in between.
 const FIRST_DAY: i64 = -2;
-/// Most changes of one look ahead: more than a month of hourly hand-overs with overrides between them.
+/// Maximum number of shifts computed at once: more than a month of hourly handovers with overrides.
 const CHANGES_MAX: usize = 2_000;
 
 impl Schedule {
-    /// Who is on call.
+    /// Returns who is on call.
     pub fn at(&self, now: Timestamp) -> Option<&str> {
         match self.override_at(now) {
             Some(by_hand) => by_hand.user.as_deref(),
@@ -96,13 +97,13 @@ impl Schedule {
         }
     }
 
-    /// The override that counts, if one does.
+    /// The override in effect, if there is one.
     pub fn override_at(&self, now: Timestamp) -> Option<&Override> {
         self.overrides.iter().rev().find(|one| one.from <= now && now < one.until)
     }
 
-    /// Who is on call from `from` to `until`: shifts in order and without a hole, the first and last cut to it. Shorter than
-    /// asked if there are more changes in it than anyone will read.
+    /// The shifts between `from` and `until`, in order and without holes, clipped to this range. The list
+    /// ends early if there are too many.
     pub fn shifts(&self, from: Timestamp, until: Timestamp) -> Vec<Shift> {
         let mut shifts: Vec<Shift> = Vec::new();
         let mut at = from;
@@ -121,7 +122,7 @@ impl Schedule {
         shifts
     }
 
-    /// When nobody is on call and nobody said that this is meant so.
+    /// Times when nobody is on call and the config does not say that this is intended.
     pub fn gaps(&self, from: Timestamp, until: Timestamp) -> Vec<Shift> {
         if self.gaps_are_meant {
             return Vec::new();
@@ -144,7 +145,7 @@ impl Schedule {
         gaps
     }
 
-    /// The first moment after `now` at which something may be different; the end of time if nothing will.
+    /// The first moment after `now` at which the result may change, or the latest representable time.
     pub fn next_change(&self, now: Timestamp) -> Timestamp {
         let edges = self.overrides.iter().flat_map(|one| [one.from, one.until]);
         let of_layers = self.layers.iter().map(|layer| layer.next_change(now, &self.zone));
@@ -160,7 +161,7 @@ impl Layer {
         self.users.get(place).filter(|_| on).map(String::as_str)
     }
 
-    /// How many hand-overs there were since the first; `None` before that.
+    /// The number of handovers since the first; `None` before it.
     fn turn(&self, now: Timestamp, zone: &TimeZone) -> Option<i64> {
         let start = on_the_wall(self.since, zone)?;
         if now < start {
@@ -173,8 +174,8 @@ impl Layer {
             Every::Days(days) => {
                 let local = zone.to_datetime(now).date();
                 let passed = self.since.date().until(local).ok()?.get_days();
-                // The date alone may be one off: it may not be time yet today, a clock set back at midnight repeats
-                // yesterday, and a day that is left out takes its hand-over with it.
+                // The date alone may be off by one: today's handover may still be ahead, a clock set back at midnight
+                // repeats yesterday, and a skipped day has no handover of its own.
                 let latest = i64::from(passed) / i64::from(days.max(1)) + 1;
                 let begun = |turn: &i64| self.begins(*turn, zone).is_some_and(|at| at <= now);
                 (0..=latest).rev().find(begun)
@@ -182,7 +183,7 @@ impl Layer {
         }
     }
 
-    /// When this turn begins.
+    /// When this turn starts.
     fn begins(&self, turn: i64, zone: &TimeZone) -> Option<Timestamp> {
         match self.every {
             Every::Hours(hours) => {
@@ -207,7 +208,7 @@ impl Layer {
 }
 
 impl Hours {
-    /// Those of some of the days around `now`: begin and end. A day that the zone leaves out has none.
+    /// Starts and ends on the days around `now`. A skipped day has none.
     fn around<'a>(
         &'a self,
         days: RangeInclusive<i64>,
@@ -236,7 +237,7 @@ impl Hours {
     }
 }
 
-/// The moment at which a clock on the wall shows `time`; see the top for times that come never or twice.
+/// The moment of a local time; see the top of this file for times that do not exist or occur twice.
 pub fn on_the_wall(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     zone.to_ambiguous_zoned(time).compatible().ok().map(|zoned| zoned.timestamp())
 }

@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// `tests/vectors/schedules.json`; its README says what each field means.
+/// `tests/vectors/schedules.json`; the README next to it explains the fields.
 #[derive(Deserialize)]
 struct File {
     format: u32,
@@ -96,7 +96,7 @@ fn every_published_vector_holds() {
         let gaps = schedule.gaps(vector.from, vector.until);
         let gaps: Vec<_> = gaps.iter().map(|gap| (gap.from, gap.until)).collect();
         assert_eq!(gaps, vector.gaps, "{name}: gaps");
-        // The same asked moment by moment: within every shift, and around every edge.
+        // The same for single moments: within every shift, and around every handover.
         for shift in &shifts {
             let mut at = shift.from;
             while at < shift.until {
@@ -112,7 +112,7 @@ fn every_published_vector_holds() {
     }
 }
 
-/// What `shifts` says of any moment is what `at` says, in every zone, over years with and without leap days.
+/// `shifts` and `at` agree at every moment, in every time zone, in years with and without leap days.
 #[test]
 fn shifts_and_at_agree_at_every_moment() {
     let zones =
