@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(update("t=1 e=2", true), [""; 0]);
         assert_eq!(update("s=1 e=1", true), ["t=1 e=1"]);
         assert_eq!(update("s=1 e=1", true), [""; 0], "nothing new");
-        assert_eq!(update("s=1 e=1 n=2", true), [""; 0], "a second source frees and mutes nothing");
+        assert_eq!(update("s=1 e=1 n=2", true), [""; 0], "a second source changes nothing");
         assert_eq!(update("s=1 e=1", false), [""; 0], "nor does the loss of one of two");
         assert_eq!(update("s=1 e=1 n=2", false), ["t=1 e=1"]);
         assert_eq!(update("t=1 e=1", false), [""; 0]);

@@ -290,7 +290,7 @@ mod tests {
         assert!(periods.turn(at("2026-11-21T22:00:00Z")));
         assert!(periods.is_inside("nights"));
         assert_eq!(periods.until("nights"), Some(at("2026-11-22T00:00:00Z")));
-        assert!(!periods.is_inside("days"), "what is not there is never inside");
+        assert!(!periods.is_inside("days"), "a missing period is never in effect");
 
         periods.replace(
             [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"23:00-24:00\"]"))].into(),

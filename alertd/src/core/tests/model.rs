@@ -50,7 +50,7 @@ const RULES: &str = r#"
     of = ["host=~web.*"]
     on = ["host=db1", "service=disk"]
     [period.quiet]
-    time_zone = "Asia/Kathmandu" # a quarter of an hour beside everyone else's
+    time_zone = "Asia/Kathmandu" # offset of 5:45
     hours = ["07:36-07:38", "07:39-07:40"]
 "#;
 
@@ -431,7 +431,7 @@ pub(super) fn every_problem_is_told_within(
                 let late = between(began, now) > bound;
                 assert!(
                     told || !late,
-                    "seed {seed}: {key} fires since {began} and nobody was told at {now}: {:?}",
+                    "seed {seed}: {key} has fired since {began}, but nobody was notified by {now}: {:?}",
                     incident.withheld
                 );
                 firing.insert(key, (state, began));

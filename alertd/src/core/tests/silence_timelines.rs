@@ -117,7 +117,7 @@ fn those_who_know_are_reminded_before_a_silence_ends_and_hear_once_what_is_still
     assert_eq!(
         world.heard[2].notification.firing[0].state,
         dogwatch_wire::State::Critical,
-        "so its end is no news"
+        "so its end changes nothing"
     );
 }
 

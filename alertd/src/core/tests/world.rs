@@ -363,7 +363,11 @@ pub(crate) fn play(
         let line: Vec<_> = line.split_whitespace().collect();
         let decisions: Vec<_> =
             world.attempted.iter().map(|n| format!("{} {:?} {}", n.receiver, n.kind, n.reason)).collect();
-        assert_eq!(heard[receiver].join(" "), line.join(" "), "{receiver} heard; in order: {decisions:#?}");
+        assert_eq!(
+            heard[receiver].join(" "),
+            line.join(" "),
+            "notifications of {receiver}; decisions: {decisions:#?}"
+        );
     }
     world
 }
