@@ -241,7 +241,7 @@ impl Core {
         if change == Move::Unchanged {
             return;
         }
-        self.dirty.alerts.insert(key.clone());
+        self.dirty_alerts.insert(key.clone());
         if change != Move::Reworded {
             self.remember(key, now);
         }
@@ -268,7 +268,7 @@ impl Core {
 
     /// Nobody will ask for it any more.
     pub(super) fn forget(&mut self, key: &AlertKey) {
-        self.dirty.alerts.remove(key);
+        self.dirty_alerts.remove(key);
         self.dirty.gone_alerts.extend(self.alerts.forget(key));
     }
 

@@ -27,6 +27,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::RandomState,
     sync::Arc,
     time::Duration,
 };
@@ -38,21 +39,17 @@ use serde::{Deserialize, Serialize};
 use crate::core::rules::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable, Keys},
-    budgets::Limits,
     downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
-    inhibit::{Inhibitor, Rule},
+    inhibit::Inhibitor,
     outbox::{Outbox, Row},
-    period::{Period, Periods},
-    ratelimit::Rate,
+    period::Periods,
     reason::Reason,
-    route::Route,
     schedule::Schedule,
     silence::{Silence, Silences},
     token::Token,
     told::Told,
-    user::User,
 };
 
 pub mod alertmanager_view;
@@ -71,13 +68,16 @@ mod refused;
 mod review;
 mod rota;
 pub mod rules;
+mod settings;
 mod silences;
 mod suppress;
 mod tokens;
 mod view;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use auditor::{Finding, What};
 pub use delivery::Lease;
@@ -85,63 +85,12 @@ pub use external::Taken;
 pub use ingest::BadBatch;
 pub use refused::Refused;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
+pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub(crate) use view::title_of;
 pub use view::{Sizes, ToldOpen, notification_info};
 
 use auditor::Auditor;
 use suppress::Unheard;
-
-/// What the core needs of the config.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub routes: Route,
-    pub policies: BTreeMap<String, Policy>,
-    pub receivers: BTreeMap<String, ReceiverRules>,
-    /// Inhibition and dependencies.
-    pub inhibit: Vec<Rule>,
-    pub periods: BTreeMap<String, Period>,
-    /// How long an alert that others posted fires after its last post, if that did not say.
-    pub resolve_timeout: Duration,
-    /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
-    pub settle: Duration,
-    /// No two of receivers, users and schedules have the same name.
-    pub users: BTreeMap<String, User>,
-    pub schedules: BTreeMap<String, Schedule>,
-    /// Receiver or user that is told when nobody is on call.
-    pub catch_all: String,
-    /// How often all receivers together may be told.
-    pub rate: Option<Rate>,
-    /// Host name of this alertd, for its own alerts.
-    pub host: String,
-}
-
-impl Rules {
-    fn limits(&self) -> Limits {
-        let mut named_by: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
-        for (name, user) in &self.users {
-            for receiver in user.receivers() {
-                named_by.entry(receiver).or_default().insert(name);
-            }
-        }
-        let own = |name: &String| {
-            let alone = named_by.iter().filter(|(_, users)| users.iter().eq([&name]));
-            alone.map(|(receiver, _)| (*receiver).clone()).collect()
-        };
-        Limits {
-            receivers: self.receivers.iter().map(|(name, rules)| (name.clone(), rules.rate)).collect(),
-            users: self.users.iter().map(|(name, user)| (name.clone(), (user.rate, own(name)))).collect(),
-            all: self.rate,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceiverRules {
-    pub fallback: Option<String>,
-    pub rate: Rate,
-    /// It keeps an incident open until it hears of the end under the incident's own key, which no digest has.
-    pub keeps_state: bool,
-}
 
 /// One row of the store as it is to be from now on.
 #[derive(Debug, Clone)]
@@ -251,6 +200,8 @@ pub struct Core {
     auditor: Auditor,
     /// A receiver took something.
     last_accepted_at: Option<Timestamp>,
+    /// Alerts that the next commit has to write.
+    dirty_alerts: Keys,
     dirty: Dirty,
 }
 
@@ -262,11 +213,10 @@ struct Failing {
     raised: bool,
 }
 
-/// What the next commit has to write.
+/// What the next commit has to write, besides alerts.
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
-    alerts: Keys,
     /// Rows of alerts that nobody will ask for any more.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
@@ -283,12 +233,9 @@ struct Dirty {
     counters: bool,
 }
 
-/// The policy of routes that name none. `config.rs` sees to it that there is one.
-pub const DEFAULT_POLICY: &str = "default";
-
 impl Core {
-    /// Goes on where the store says that the last life stopped.
-    pub fn new(rules: Rules, life: String, loaded: Loaded, now: Timestamp) -> Self {
+    /// Goes on where the store says that the last life stopped. `life` is unique to this process; `hash_key` is random.
+    pub fn new(rules: Rules, life: String, hash_key: RandomState, loaded: Loaded, now: Timestamp) -> Self {
         let mut core = Self {
             rules,
             life,
@@ -297,7 +244,7 @@ impl Core {
             counters: loaded.counters,
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
-            alerts: AlertTable::default(),
+            alerts: AlertTable::new(hash_key.clone()),
             expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -321,6 +268,7 @@ impl Core {
             touched: BTreeSet::new(),
             auditor: Auditor::default(),
             last_accepted_at: None,
+            dirty_alerts: Keys::with_hasher(hash_key),
             dirty: Dirty::default(),
         };
         core.restore(loaded, now);
@@ -454,7 +402,7 @@ impl Core {
             }
         }
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
-        let alerts = dirty.alerts.into_iter().filter_map(|key| Some((self.alerts.share(&key)?, key)));
+        let alerts = self.dirty_alerts.drain().filter_map(|key| Some((self.alerts.share(&key)?, key)));
         let mut alerts: Vec<_> = alerts.collect();
         // Rows that are neighbours share pages of the store.
         alerts.sort_unstable_by_key(|(alert, _)| alert.row);

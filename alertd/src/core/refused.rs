@@ -11,6 +11,9 @@ pub enum Refused {
     NotAcked(u64),
     #[error("there is no downtime {0} that is not over; `alertctl downtime list` lists them")]
     NoDowntime(u64),
+    /// The host, and the hosts that alertd knows.
+    #[error("there is no host {0:?} that alertd has heard of")]
+    NoHost(String, Vec<String>),
     #[error("{0}")]
     BadDowntime(String),
     #[error("there is no active silence {0}; `alertctl silence list` lists them")]

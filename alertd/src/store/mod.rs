@@ -17,7 +17,7 @@ pub mod writer;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-pub(crate) mod memory;
+mod memory;
 
 /// Why the store did not do what it was asked, by what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -22,6 +22,13 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// The default of a receiver: enough to see that the host is watched, little enough that a phone stays usable.
+    pub const OF_RECEIVER: Self =
+        Self::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
+    /// The default of a user, over all receivers: more than one of them alone, much less than all of them together.
+    pub const OF_USER: Self =
+        Self::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
+
     /// A quarter of the burst is for what is urgent. Of a burst of one nothing can be kept.
     pub const fn with_default_reserve(burst: NonZeroU32, every: Duration) -> Self {
         let (quarter, most) = (burst.get().div_ceil(4), burst.get() - 1);

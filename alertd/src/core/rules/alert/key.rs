@@ -3,41 +3,34 @@
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
+    hash::RandomState,
     ops::Deref,
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Which alert: by agent, then by service. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`). A key
-/// stands in many tables; its words are kept once, and hashed once: names of one sender differ late, and to compare them
-/// was half of what an alert cost.
-#[derive(Debug, Clone)]
+/// Which alert: by agent, then by service. Keys that start with `@` are internal; no agent can use them. A key is in many
+/// tables; its text is kept once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AlertKey(Arc<KeyParts>);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct KeyParts {
     pub agent: String,
     pub service: String,
-    #[serde(skip)]
-    hash: u64,
 }
 
-/// A table that takes a key's own hash.
-pub(super) type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
+/// By key. Hashed, because the keys of one sender differ late and are slow to compare; with a key that the shell drew at
+/// random, because strangers choose these names.
+pub(super) type ByKey<T> = HashMap<AlertKey, T, RandomState>;
 
-/// A set that takes a key's own hash.
-pub type Keys = HashSet<AlertKey, BuildHasherDefault<OwnHash>>;
-
-/// Of this process: what strangers call their alerts cannot be made to collide.
-static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// A set of keys, hashed like [`ByKey`].
+pub type Keys = HashSet<AlertKey, RandomState>;
 
 impl AlertKey {
     pub fn new(agent: impl Into<String>, service: impl Into<String>) -> Self {
-        let (agent, service) = (agent.into(), service.into());
-        let hash = SEED.hash_one((&agent, &service));
-        Self(Arc::new(KeyParts { agent, service, hash }))
+        Self(Arc::new(KeyParts { agent: agent.into(), service: service.into() }))
     }
 }
 
@@ -49,27 +42,12 @@ impl Deref for AlertKey {
     }
 }
 
-impl PartialEq for AlertKey {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.hash == other.hash && self.agent == other.agent && self.service == other.service)
-    }
-}
-
-impl Eq for AlertKey {}
-
-impl Hash for AlertKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
 impl Ord for AlertKey {
     fn cmp(&self, other: &Self) -> Ordering {
         if Arc::ptr_eq(&self.0, &other.0) {
             return Ordering::Equal;
         }
-        self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
+        self.0.cmp(&other.0)
     }
 }
 
@@ -94,26 +72,5 @@ impl<'de> Deserialize<'de> for AlertKey {
         }
         let Parts { agent, service } = Parts::deserialize(deserializer)?;
         Ok(Self::new(agent, service))
-    }
-}
-
-/// Hands on the one number that a key gives.
-#[derive(Debug, Default)]
-pub struct OwnHash(u64);
-
-impl Hasher for OwnHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    /// Of anything but a key.
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
     }
 }
