@@ -1,6 +1,6 @@
 //! `alertd` as a process: config → store → core → loop, sockets, metrics page, signals.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_daemon::{
@@ -63,7 +63,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
     let keyring = Arc::new(Keyring::new(&loaded.tokens));
-    let core = Core::new(config.rules, random_name(), loaded, now);
+    let core = Core::new(config.rules, random_name(), RandomState::new(), loaded, now);
     let writer = Writer::start(store);
     let mut receivers = config.receivers;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);

@@ -211,7 +211,7 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::rules::token::{Hash, text_of};
+    use crate::{core::rules::token::text_of, engine::keyring::hash_of};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -220,7 +220,7 @@ mod tests {
     fn gate() -> Gate {
         let token = Token {
             name: "prom".into(),
-            hash: Hash::of(&text_of(&[1; 32])),
+            hash: hash_of(&text_of(&[1; 32])),
             scopes: [Scope::Ingest].into(),
             host: None,
             created_at: at(0),

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
 use crate::{
+    config::Config,
     core::{
         rules::token::{Hash, Scope},
-        tests::world::World,
+        testing::World,
     },
     notify::schema::check,
 };
@@ -74,7 +75,7 @@ fn answers_are_what_the_document_says() {
     let config = "[[route]]\nreceiver = \"mail\"\ngroup_wait = \"0s\"\n[receiver.mail.maildir]\npath = \"/m\"\n\
                   [user.ann]\nrules = [{ notify = [\"mail\"] }]\n[schedule.primary]\ntime_zone = \"UTC\"\n\
                   [[schedule.primary.layer]]\nusers = [\"ann\"]\n";
-    let mut world = World::new(config, 1);
+    let mut world = World::with_rules(Config::rules_of(config), 1);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -132,7 +133,7 @@ fn answers_are_what_the_document_says() {
         host: Some("web1".into()),
     };
     holds("NewToken", shown(&token));
-    let token = core.on_token(&token, Hash::of("x"), "eva", now).unwrap();
+    let token = core.on_token(&token, Hash::new([1; 32]), "eva", now).unwrap();
     holds("Token", shown(&token));
     let backup = ctl::Backup {
         taken_at: now,

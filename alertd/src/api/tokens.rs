@@ -9,8 +9,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
 use crate::{
-    core::rules::token::{Hash, text_of},
-    engine::{Access, Input},
+    core::rules::token::text_of,
+    engine::{Access, Input, keyring::hash_of},
 };
 
 pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
@@ -23,7 +23,7 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -
     let no_bits = |_| Failure::Unavailable("the system gives no random bytes".into());
     SystemRandom::new().fill(&mut random).map_err(no_bits)?;
     let secret = text_of(&random);
-    let hash = Hash::of(&secret);
+    let hash = hash_of(&secret);
     let token = api
         .ask_by(&caller, PATIENCE, |answer| Input::Access(Access::Create(ask, hash, caller.name(), answer)))
         .await??;

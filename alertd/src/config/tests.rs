@@ -1,6 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, LOCAL_RECEIVER, route::GROUP_INTERVAL_DEFAULT};
+use super::Config;
+use crate::core::{LOCAL_RECEIVER, rules::route::Timing};
 
 fn said(text: &str) -> Vec<String> {
     let problems = Config::from_text(text).err();
@@ -209,7 +210,7 @@ fn a_route_inherits_what_it_does_not_say() {
     let way = &config.rules.routes.ways(&[("host".into(), "db1".into())].into())[0];
     assert_eq!((way.policy.as_str(), way.timing.group_wait), ("receiver local", Duration::from_secs(9)));
     assert_eq!(way.timing.repeat_interval, Duration::from_hours(24));
-    assert_eq!(way.timing.group_interval, GROUP_INTERVAL_DEFAULT);
+    assert_eq!(way.timing.group_interval, Timing::DEFAULT.group_interval);
     assert_eq!(way.group, [("team".to_owned(), String::new())].into());
 }
 

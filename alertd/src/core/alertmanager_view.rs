@@ -1,18 +1,18 @@
-//! Alerts as Alertmanager's API v2 shows them.
+//! Alerts in the format of Alertmanager's API v2.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::core::rules::{alert::AlertKey, matcher::Labels};
 
-/// One page of firing alerts.
+/// A page of firing alerts.
 pub struct AlertsPage {
     pub alerts: Vec<GettableAlert>,
-    /// The key after which the next page starts.
+    /// If there are more alerts, where the next page starts.
     pub more_after: Option<AlertKey>,
 }
 
-/// One firing alert.
+/// A firing alert.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GettableAlert {

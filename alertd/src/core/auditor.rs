@@ -255,7 +255,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests::world::{Mood, World},
+        super::testing::{Mood, World},
         *,
     };
 

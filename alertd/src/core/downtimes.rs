@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_daemon::config::closest;
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
@@ -33,7 +32,7 @@ impl Core {
         author: &str,
         now: Timestamp,
     ) -> Result<ctl::Downtime, Refused> {
-        self.check_host(&ask.host).map_err(Refused::BadDowntime)?;
+        self.check_host(&ask.host)?;
         let starts_at = ask.starts_at.unwrap_or(now).max(now);
         let ends_at = ask.ends_at.unwrap_or_else(|| later(starts_at, Duration::from_secs(ask.duration_s)));
         check_span(starts_at, ends_at, now).map_err(Refused::BadDowntime)?;
@@ -79,17 +78,14 @@ impl Core {
     }
 
     /// Rejects unknown hosts, because a typo would otherwise only be noticed when people are paged.
-    fn check_host(&self, host: &str) -> Result<(), String> {
+    fn check_host(&self, host: &str) -> Result<(), Refused> {
         let reported = self.alerts.iter().filter_map(|(_, alert)| alert.labels.get("host"));
         let hosts: BTreeSet<&str> =
             self.agents.values().map(|agent| &agent.host).chain(reported).map(String::as_str).collect();
         if hosts.contains(host) {
             return Ok(());
         }
-        Err(match closest(host, hosts.iter().copied()) {
-            Some(meant) => format!("unknown host {host:?}; did you mean {meant:?}?"),
-            None => format!("unknown host {host:?}; no agent or alert has this host name"),
-        })
+        Err(Refused::NoHost(host.into(), hosts.into_iter().map(str::to_owned).collect()))
     }
 
     pub fn on_downtime_cancel(

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::core::{
         rules::{matcher::Labels, notification::Kind},
-        tests::world::World,
+        testing::World,
     };
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn heard(world: &World) -> Vec<(Kind, String)> {
-        let title = |heard: &crate::core::tests::world::Heard| {
+        let title = |heard: &crate::core::testing::Heard| {
             let says = heard.notification.firing.iter().chain(&heard.notification.resolved);
             says.map(|alert| alert.summary.clone()).collect::<Vec<_>>().join(", ")
         };

@@ -243,7 +243,7 @@ impl Core {
         if change == Move::Unchanged {
             return;
         }
-        self.dirty.alerts.insert(key.clone());
+        self.dirty_alerts.insert(key.clone());
         if change != Move::Reworded {
             self.remember(key, now);
         }
@@ -270,7 +270,7 @@ impl Core {
 
     /// Deletes an alert that is no longer needed.
     pub(super) fn forget(&mut self, key: &AlertKey) {
-        self.dirty.alerts.remove(key);
+        self.dirty_alerts.remove(key);
         self.dirty.gone_alerts.extend(self.alerts.forget(key));
     }
 

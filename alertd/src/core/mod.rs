@@ -29,6 +29,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::RandomState,
     sync::Arc,
     time::Duration,
 };
@@ -40,21 +41,17 @@ use serde::{Deserialize, Serialize};
 use crate::core::rules::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable, Keys},
-    budgets::Limits,
     downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
-    inhibit::{Inhibitor, Rule},
+    inhibit::Inhibitor,
     outbox::{Outbox, Row},
-    period::{Period, Periods},
-    ratelimit::Rate,
+    period::Periods,
     reason::Reason,
-    route::Route,
     schedule::Schedule,
     silence::{Silence, Silences},
     token::Token,
     told::Told,
-    user::User,
 };
 
 pub mod alertmanager_view;
@@ -73,13 +70,16 @@ mod refused;
 mod review;
 mod rota;
 pub mod rules;
+mod settings;
 mod silences;
 mod suppress;
 mod tokens;
 mod view;
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 pub use auditor::{Finding, What};
 pub use delivery::Lease;
@@ -87,65 +87,12 @@ pub use external::Taken;
 pub use ingest::BadBatch;
 pub use refused::Refused;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
+pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub(crate) use view::title_of;
 pub use view::{Sizes, ToldOpen, notification_info};
 
 use auditor::Auditor;
 use suppress::Unheard;
-
-/// The part of the config that the core needs.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub routes: Route,
-    pub policies: BTreeMap<String, Policy>,
-    pub receivers: BTreeMap<String, ReceiverRules>,
-    /// Inhibition rules and dependencies.
-    pub inhibit: Vec<Rule>,
-    pub periods: BTreeMap<String, Period>,
-    /// How long an external alert fires after its last post, if the post had no end time.
-    pub resolve_timeout: Duration,
-    /// How long a problem waits for reports of its cause after a start, and for its own recovery after the
-    /// cause is resolved.
-    pub settle: Duration,
-    /// Receivers, users and schedules share one namespace.
-    pub users: BTreeMap<String, User>,
-    pub schedules: BTreeMap<String, Schedule>,
-    /// Receiver or user to notify when nobody is on call.
-    pub catch_all: String,
-    /// Rate limit for all receivers together.
-    pub rate: Option<Rate>,
-    /// Host name of this alertd, for internal alerts.
-    pub host: String,
-}
-
-impl Rules {
-    fn limits(&self) -> Limits {
-        let mut named_by: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
-        for (name, user) in &self.users {
-            for receiver in user.receivers() {
-                named_by.entry(receiver).or_default().insert(name);
-            }
-        }
-        let own = |name: &String| {
-            let alone = named_by.iter().filter(|(_, users)| users.iter().eq([&name]));
-            alone.map(|(receiver, _)| (*receiver).clone()).collect()
-        };
-        Limits {
-            receivers: self.receivers.iter().map(|(name, rules)| (name.clone(), rules.rate)).collect(),
-            users: self.users.iter().map(|(name, user)| (name.clone(), (user.rate, own(name)))).collect(),
-            all: self.rate,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReceiverRules {
-    pub fallback: Option<String>,
-    pub rate: Rate,
-    /// The receiver keeps an incident open until it gets the end under the same key, which a digest does
-    /// not have.
-    pub keeps_state: bool,
-}
 
 /// The new content of one row of the store.
 #[derive(Debug, Clone)]
@@ -256,6 +203,8 @@ pub struct Core {
     auditor: Auditor,
     /// When a receiver last accepted a notification.
     last_accepted_at: Option<Timestamp>,
+    /// Alerts that the next commit has to write.
+    dirty_alerts: Keys,
     dirty: Dirty,
 }
 
@@ -267,11 +216,10 @@ struct Failing {
     raised: bool,
 }
 
-/// The changes for the next commit.
+/// The changes for the next commit, except alerts.
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
-    alerts: Keys,
     /// Rows of alerts to delete.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
@@ -288,12 +236,10 @@ struct Dirty {
     counters: bool,
 }
 
-/// The policy of routes that name none. The config guarantees that it exists.
-pub const DEFAULT_POLICY: &str = "default";
-
 impl Core {
-    /// Continues where the previous run stopped, according to the store.
-    pub fn new(rules: Rules, life: String, loaded: Loaded, now: Timestamp) -> Self {
+    /// Continues where the previous run stopped, according to the store. `life` is unique to this process;
+    /// `hash_key` is random.
+    pub fn new(rules: Rules, life: String, hash_key: RandomState, loaded: Loaded, now: Timestamp) -> Self {
         let mut core = Self {
             rules,
             life,
@@ -302,7 +248,7 @@ impl Core {
             counters: loaded.counters,
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
-            alerts: AlertTable::default(),
+            alerts: AlertTable::new(hash_key.clone()),
             expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -326,6 +272,7 @@ impl Core {
             touched: BTreeSet::new(),
             auditor: Auditor::default(),
             last_accepted_at: None,
+            dirty_alerts: Keys::with_hasher(hash_key),
             dirty: Dirty::default(),
         };
         core.restore(loaded, now);
@@ -459,7 +406,7 @@ impl Core {
             }
         }
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
-        let alerts = dirty.alerts.into_iter().filter_map(|key| Some((self.alerts.share(&key)?, key)));
+        let alerts = self.dirty_alerts.drain().filter_map(|key| Some((self.alerts.share(&key)?, key)));
         let mut alerts: Vec<_> = alerts.collect();
         // Neighbouring rows share pages of the store.
         alerts.sort_unstable_by_key(|(alert, _)| alert.row);

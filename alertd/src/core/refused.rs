@@ -11,6 +11,9 @@ pub enum Refused {
     NotAcked(u64),
     #[error("there is no current or future downtime {0}; `alertctl downtime list` lists them")]
     NoDowntime(u64),
+    /// The host, and the hosts that alertd knows.
+    #[error("unknown host {0:?}; no agent or alert has this host name")]
+    NoHost(String, Vec<String>),
     #[error("{0}")]
     BadDowntime(String),
     #[error("there is no current or future silence {0}; `alertctl silence list` lists them")]

@@ -471,7 +471,7 @@ impl Core {
             if alert.incidents.is_empty() && alert.resolved_at.is_some() {
                 self.forget(&key);
             } else {
-                self.dirty.alerts.insert(key);
+                self.dirty_alerts.insert(key);
             }
         }
     }

@@ -17,7 +17,7 @@ pub mod writer;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-pub(crate) mod memory;
+mod memory;
 
 /// Store errors, by how to handle them.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::RandomState,
     time::Duration,
 };
 
@@ -95,7 +96,7 @@ impl World {
         let loaded = Loaded { instance: "drill".into(), ..Loaded::default() };
         let mut world = Self {
             plan,
-            core: Core::new(rules, "drill".into(), loaded, now),
+            core: Core::new(rules, "drill".into(), RandomState::new(), loaded, now),
             now,
             random: fastrand::Rng::with_seed(plan.seed),
             coming: BTreeMap::new(),

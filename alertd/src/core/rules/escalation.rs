@@ -30,6 +30,31 @@ pub struct Policy {
     pub repeat_every: Duration,
 }
 
+impl Policy {
+    /// From the last step of a round to the next round, if the policy does not set `repeat_every`.
+    pub const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
+
+    /// One step that notifies one receiver.
+    pub fn only(name: &str, receiver: &str) -> Self {
+        Self {
+            name: name.into(),
+            steps: vec![Step { after: Duration::ZERO, notify: vec![receiver.into()] }],
+            repeat: 0,
+            repeat_every: Self::REPEAT_PAUSE_DEFAULT,
+        }
+    }
+
+    /// The policy of a route with `receiver = …`.
+    pub fn of_receiver(receiver: &str) -> Self {
+        Self::only(&Self::name_of_receiver(receiver), receiver)
+    }
+
+    /// Names in a config have no space, so none of them can be this one.
+    pub fn name_of_receiver(receiver: &str) -> String {
+        format!("receiver {receiver}")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub after: Duration,

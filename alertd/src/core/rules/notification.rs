@@ -1,7 +1,8 @@
-//! Notifications: their content, and the result from the receiver.
+//! A notification, and the outcome of an attempt to deliver it.
 //!
-//! The core creates a [`Notification`], the outbox stores it as JSON, and only then is it sent. It is
-//! complete: a receiver renders it without other data, so a retry after a crash has the same text and id.
+//! The core decides a [`Notification`] and commits it to the outbox as JSON; only then is it sent.
+//! It contains everything that a receiver needs, so a retry after a crash sends the same text under
+//! the same id.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,39 +12,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::rules::{lately::Happened, storm::Group};
 
-/// One notification to one receiver.
+/// A message to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Idempotency key: the same for every retry, even after a crash. Used as `Message-ID` and webhook id.
+    /// Idempotency key: the same on every retry and after a crash. Becomes the `Message-ID` and the
+    /// webhook's id.
     pub id: String,
-    /// Number of the incident; 0 for a test or a digest of several incidents.
+    /// The incident's number; 0 for a test and for a digest of several incidents.
     pub incident: u64,
     /// The same for all notifications of one incident: email thread, PagerDuty `dedup_key`.
     pub dedup_key: String,
     /// Name of the receiver in the config.
     pub receiver: String,
     pub kind: Kind,
-    /// The reason of the decision, as in logs, metrics and `alertctl why`.
+    /// Why it is sent: the name used in logs, metrics and `alertctl why`.
     pub reason: String,
     pub created_at: Timestamp,
-    /// Labels that the alerts are grouped by.
+    /// Labels the alerts were grouped by.
     pub group: BTreeMap<String, String>,
     pub firing: Vec<NotifiedAlert>,
-    /// Alerts resolved since the last notification to this receiver.
+    /// Resolved since the last notification to this receiver.
     pub resolved: Vec<NotifiedAlert>,
-    /// For [`Kind::Digest`]: the first delayed notifications, one line per incident.
+    /// For [`Kind::Digest`]: the first notifications that exceeded a rate limit, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<DigestLine>,
-    /// For [`Kind::Digest`]: numbers of everything that was delayed. Missing in digests of an older alertd.
+    /// For [`Kind::Digest`]: counts of all these notifications. Digests of older versions have
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Box<Digest>>,
-    /// The ack, if there is one.
+    /// The acknowledgement, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
-    /// A sentence about the reason, for people.
+    /// A sentence for people about why this is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Other recent changes on the host, newest first; only if all alerts are from one host.
+    /// Recent changes on the host, newest first; only if all alerts belong to one host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lately: Vec<Happened>,
 }
@@ -53,21 +56,21 @@ pub struct Notification {
 pub enum Kind {
     /// The first notification of an incident to this receiver.
     Problem,
-    /// New or changed alerts in an incident that the receiver knows.
+    /// The alerts of the incident changed since the last notification.
     Update,
-    /// The problem still exists after `repeat_interval`.
+    /// Not resolved after `repeat_interval`.
     Reminder,
-    /// Everything is OK again.
+    /// All alerts are OK again.
     Recovery,
-    /// Somebody acknowledged.
+    /// Somebody acknowledged the incident.
     Acknowledged,
-    /// Notifications delayed by a rate limit, in one message.
+    /// One message for all notifications that exceeded a rate limit.
     Digest,
     Test,
 }
 
 impl Kind {
-    /// The name in the history and the API.
+    /// The name in the history and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Problem => "problem",
@@ -94,28 +97,28 @@ pub struct NotifiedAlert {
     pub resolved_at: Option<Timestamp>,
 }
 
-/// The notifications that a digest replaces, in numbers.
+/// The notifications that a digest summarizes, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     pub problems: usize,
     pub recoveries: usize,
     pub acks: usize,
-    /// Groups with something in common, largest first.
+    /// Groups of similar alerts, the largest first.
     pub groups: Vec<Group>,
-    /// Number of groups left out.
+    /// Number of groups that are not in `groups`.
     pub more_groups: usize,
-    /// The rate limit that delayed them, for people.
+    /// The rate limit that they exceeded, for people.
     pub held_by: String,
 }
 
 impl Digest {
-    /// Number of notifications that it replaces.
+    /// Number of notifications in the digest.
     pub fn held(&self) -> usize {
         self.problems + self.recoveries + self.acks
     }
 }
 
-/// One delayed notification in a digest.
+/// One notification in a digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DigestLine {
     pub incident: u64,
@@ -127,28 +130,29 @@ pub struct DigestLine {
 /// The receiver accepted the notification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// It reached its destination: the mailbox, the channel or the program.
+    /// It reached its destination (mailbox, channel, program); otherwise somebody passes it on.
     pub delivered: bool,
-    /// The receiver's id for it, if any: an SMTP queue id, a PagerDuty dedup key.
+    /// The receiver's own id, if it returned one: an SMTP queue id, a PagerDuty dedup key.
     pub provider_id: Option<String>,
-    /// The template failed, so the built-in text was sent.
+    /// A template failed with this error, so the built-in text was sent.
     pub template_failed: Option<String>,
 }
 
 impl Accepted {
-    /// The result for a notification that reached its destination.
+    /// Accepted by its final destination.
     pub fn delivered() -> Self {
         Self { delivered: true, ..Self::default() }
     }
 }
 
-/// Why a receiver did not accept a notification, by how to handle it.
+/// Why a receiver did not accept a notification, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// Try again: a timeout, HTTP 429 or 5xx, SMTP 4xx. `after` is the delay the receiver asked for.
+    /// Try again: a timeout, SMTP 4xx, HTTP 429 or 5xx. `after` is the pause the receiver asked
+    /// for.
     #[error("{reason}")]
     Retry { after: Option<Duration>, reason: String },
-    /// It will always fail the same way: notify the operator and use the fallback receiver.
+    /// Will fail the same way every time: notify the operator, use the fallback receiver.
     #[error("{reason}")]
     Rejected { reason: String },
 }

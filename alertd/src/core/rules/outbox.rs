@@ -549,7 +549,7 @@ mod tests {
             id: seq.to_string(),
             incident,
             receiver: receiver.into(),
-            ..crate::core::tests::world::notification(at(0))
+            ..crate::core::tests::notification(at(0))
         };
         Row::new(seq, notification, Says::default())
     }

@@ -183,56 +183,17 @@ impl Periods {
 mod tests {
     use std::time::Duration;
 
-    use serde::Deserialize;
-
     use super::*;
-    use crate::{config::Config, core::rules::moment::later};
+    use crate::core::rules::moment::later;
 
-    #[derive(Deserialize)]
-    struct File {
-        vectors: Vec<Vector>,
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
     }
 
-    #[derive(Deserialize)]
-    struct Vector {
-        about: String,
-        period: String,
-        #[serde(default)]
-        inside: Vec<Timestamp>,
-        #[serde(default)]
-        outside: Vec<Timestamp>,
-        changes_after: Timestamp,
-        changes: Vec<Timestamp>,
-    }
-
-    fn period(text: &str) -> Period {
-        let config =
-            Config::from_text(&format!("[period.p]\n{text}")).map_err(|all| all.to_string()).unwrap();
-        config.rules.periods["p"].clone()
-    }
-
-    #[test]
-    fn the_published_vectors_hold() {
-        let text = include_str!("../../../tests/vectors/periods.json");
-        let File { vectors } = serde_json::from_str(text).unwrap();
-        assert!(vectors.len() > 10, "{}", vectors.len());
-        for vector in vectors {
-            let (about, period) = (&vector.about, period(&vector.period));
-            for at in vector.inside {
-                assert!(period.contains(at), "{about}: {at} is inside");
-            }
-            for at in vector.outside {
-                assert!(!period.contains(at), "{about}: {at} is outside");
-            }
-            let mut at = vector.changes_after;
-            let mut changes = Vec::new();
-            while changes.len() < vector.changes.len() {
-                let Some(next) = period.next_change(at) else { break };
-                changes.push(next);
-                at = next;
-            }
-            assert_eq!(changes, vector.changes, "{about}");
-        }
+    fn daily(from_hour: u16, until_hour: u16) -> Period {
+        let hours = std::iter::once(from_hour * 60..until_hour * 60).collect();
+        let when = When { hours, ..When::default() };
+        Period { zone: TimeZone::UTC, any: vec![when] }
     }
 
     /// Checks every minute of nights in which clocks change.
@@ -270,19 +231,14 @@ mod tests {
 
     #[test]
     fn a_year_that_is_far_away_is_no_change() {
-        assert_eq!(
-            period("time_zone = \"UTC\"\nyears = [\"2040\"]")
-                .next_change("2026-01-01T00:00:00Z".parse().unwrap()),
-            None
-        );
+        let when = When { years: vec![2040..=2040], ..When::default() };
+        let period = Period { zone: TimeZone::UTC, any: vec![when] };
+        assert_eq!(period.next_change(at("2026-01-01T00:00:00Z")), None);
     }
 
     #[test]
     fn periods_look_at_the_clock_only_when_one_may_change() {
-        let mut periods = Periods::new(
-            [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"22:00-24:00\"]"))].into(),
-        );
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let mut periods = Periods::new([("nights".to_owned(), daily(22, 24))].into());
         assert!(periods.turn(at("2026-11-21T12:00:00Z")));
         assert!(!periods.is_inside("nights"));
         assert_eq!(periods.next_wakeup(), Some(at("2026-11-21T22:00:00Z")));
@@ -292,9 +248,7 @@ mod tests {
         assert_eq!(periods.until("nights"), Some(at("2026-11-22T00:00:00Z")));
         assert!(!periods.is_inside("days"), "a missing period is never in effect");
 
-        periods.replace(
-            [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"23:00-24:00\"]"))].into(),
-        );
+        periods.replace([("nights".to_owned(), daily(23, 24))].into());
         assert!(periods.is_inside("nights"), "until it is looked at");
         assert!(periods.turn(at("2026-11-21T22:00:01Z")));
         assert!(!periods.is_inside("nights"));

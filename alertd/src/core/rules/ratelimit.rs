@@ -22,6 +22,14 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// The default of a receiver: high enough for every notification of a normal incident, low enough to
+    /// keep a phone usable.
+    pub const OF_RECEIVER: Self =
+        Self::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
+    /// The default of a user, for all receivers: more than one receiver alone, much less than their sum.
+    pub const OF_USER: Self =
+        Self::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
+
     /// Reserves a quarter of the burst. A burst of one has no reserve.
     pub const fn with_default_reserve(burst: NonZeroU32, every: Duration) -> Self {
         let (quarter, most) = (burst.get().div_ceil(4), burst.get() - 1);

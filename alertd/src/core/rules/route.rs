@@ -50,6 +50,17 @@ pub struct Timing {
     pub repeat_interval: Duration,
 }
 
+impl Timing {
+    pub const DEFAULT: Self = Self {
+        // A page must be sent within a second of the state change. Alerts that an agent reports together arrive
+        // together, so a short wait is enough.
+        group_wait: Duration::from_millis(500),
+        group_interval: Duration::from_mins(1),
+        // As in Alertmanager.
+        repeat_interval: Duration::from_hours(4),
+    };
+}
+
 /// One way of an alert through the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
@@ -74,6 +85,19 @@ pub struct Visit {
 }
 
 impl Route {
+    /// The root: it matches everything. The routes of a config are its children.
+    pub fn root(policy: &str) -> Self {
+        Self {
+            matchers: Vec::new(),
+            goes_on: false,
+            group_by: GroupBy::Labels(vec!["host".into()]),
+            timing: Timing::DEFAULT,
+            hours: Hours::default(),
+            policy: policy.into(),
+            children: Vec::new(),
+        }
+    }
+
     pub fn ways(&self, labels: &Labels) -> Vec<Way> {
         let mut ways = Vec::new();
         self.descend(labels, &mut Vec::new(), &mut ways);

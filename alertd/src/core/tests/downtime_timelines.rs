@@ -1,11 +1,10 @@
-//! Downtimes from creation to end. `world.rs` explains the notation.
+//! Downtimes from creation to end. `play.rs` explains the notation.
 
 use std::time::Duration;
 
 use dogwatch_wire::ctl;
 
-use super::world::World;
-use crate::core::{Refused, rules::moment::later};
+use crate::core::{Refused, rules::moment::later, testing::World};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -58,7 +57,7 @@ fn pass(world: &mut World, minutes: u32) {
 
 /// Time of day, receiver and reason.
 fn told(world: &World) -> Vec<String> {
-    let line = |heard: &super::world::Heard| {
+    let line = |heard: &crate::core::testing::Heard| {
         let told = &heard.notification;
         format!("{} {} {}", told.created_at.strftime("%H:%M:%S"), told.receiver, told.reason)
     };
@@ -206,7 +205,7 @@ fn what_makes_no_sense_is_refused_with_words() {
     let mut world = world();
     let default = ctl::NewDowntime::default;
     for (ask, words) in [
-        (ctl::NewDowntime { host: "wbe1".into(), ..fixed(5) }, "did you mean \"web1\""),
+        (ctl::NewDowntime { host: "wbe1".into(), ..fixed(5) }, "unknown host \"wbe1\""),
         (fixed(0), "after the start"),
         (fixed(400 * 24 * 60), "within a year"),
         (ctl::NewDowntime { period: Some("night".into()), ..fixed(5) }, "periods: quiet"),

@@ -9,11 +9,13 @@ use std::{
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
-use super::world::{Crash, Mood, World};
-use crate::core::rules::{
-    moment::{between, later},
-    notification::{Kind, Notification},
-    outbox::RowState,
+use crate::core::{
+    rules::{
+        moment::{between, later},
+        notification::{Kind, Notification},
+        outbox::RowState,
+    },
+    testing::{Crash, Mood, World},
 };
 
 /// Both receivers are eventually notified of a problem; `desk` is the fallback of `mail`.

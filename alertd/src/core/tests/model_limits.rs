@@ -7,18 +7,18 @@ use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 use dogwatch_wire::State;
 use jiff::Timestamp;
 
-use super::{
-    model::{
-        Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
-        every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, run, seeds,
-        what_people_believe_is_true,
-    },
-    world::World,
+use super::model::{
+    Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
+    every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, run, seeds,
+    what_people_believe_is_true,
 };
-use crate::core::rules::{
-    moment::between,
-    notification::{Kind, Notification, NotifiedAlert},
-    ratelimit::Rate,
+use crate::core::{
+    rules::{
+        moment::between,
+        notification::{Kind, Notification, NotifiedAlert},
+        ratelimit::Rate,
+    },
+    testing::World,
 };
 
 /// `mail` and `pager` belong to ann; `chat` belongs to nobody, because two users name it.

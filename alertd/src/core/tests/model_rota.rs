@@ -3,14 +3,12 @@
 
 use jiff::Timestamp;
 
-use super::{
-    model::{
-        Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
-        every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, run, seeds,
-        what_people_believe_is_true,
-    },
-    world::World,
+use super::model::{
+    Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
+    every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, run, seeds,
+    what_people_believe_is_true,
 };
+use crate::core::testing::World;
 
 /// The world starts at 01:46:40 UTC and runs for about ten minutes. `desk` is the catch-all.
 pub(super) const ROTA: &str = r#"

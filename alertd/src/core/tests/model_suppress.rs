@@ -5,15 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{
-    model::{
-        Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
-        every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, name, run, seeds,
-        what_people_believe_is_true, with_rules,
-    },
-    world::World,
+use super::model::{
+    Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
+    every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, name, run, seeds,
+    what_people_believe_is_true, with_rules,
 };
-use crate::core::rules::notification::Kind;
+use crate::core::{rules::notification::Kind, testing::World};
 
 /// The `settle` of `RULES`.
 const SETTLE: Duration = Duration::from_secs(15);

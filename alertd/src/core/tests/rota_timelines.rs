@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use dogwatch_wire::ctl;
 
-use super::world::{World, play};
+use super::play::play;
+use crate::core::testing::World;
 
 const MINUTE: Duration = Duration::from_mins(1);
 

@@ -1,12 +1,11 @@
-//! Silences that people create, extend and forget. `world.rs` explains the notation.
+//! Silences that people create, extend and forget. `play.rs` explains the notation.
 
 use std::time::Duration;
 
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
-use super::world::World;
-use crate::core::{Refused, rules::moment::later};
+use crate::core::{Refused, rules::moment::later, testing::World};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -44,7 +43,7 @@ fn pass(world: &mut World, minutes: u32) {
 
 /// Time of day and reason.
 fn told(world: &World) -> Vec<String> {
-    let line = |heard: &super::world::Heard| {
+    let line = |heard: &crate::core::testing::Heard| {
         let told = &heard.notification;
         format!("{} {}", told.created_at.strftime("%H:%M:%S"), told.reason)
     };

@@ -8,8 +8,10 @@ use std::{
 
 use dogwatch_wire::State;
 
-use super::world::{Crash, World};
-use crate::core::rules::{moment::later, notification::Kind, outbox::RowState, storm::Group};
+use crate::core::{
+    rules::{moment::later, notification::Kind, outbox::RowState, storm::Group},
+    testing::{Crash, World},
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

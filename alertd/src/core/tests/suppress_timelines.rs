@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{World, play};
+use super::play::play;
+use crate::core::testing::World;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ fn with(config: &str, rule: &str) -> String {
 
 /// Service and reason of each notification, in order.
 fn told(world: &World) -> Vec<String> {
-    let line = |heard: &super::world::Heard| {
+    let line = |heard: &crate::core::testing::Heard| {
         let told = &heard.notification;
         let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
         let services: Vec<_> =

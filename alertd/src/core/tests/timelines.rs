@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use dogwatch_wire::HostChange;
 
-use super::world::{World, play};
-use crate::core::{Refused, rules::notification::Kind};
+use super::play::play;
+use crate::core::{Refused, rules::notification::Kind, testing::World};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -470,7 +470,7 @@ fn a_lost_alertd_learns_the_truth_from_the_next_heartbeats() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'C');
     world.agents_send(None);
-    world.store = crate::store::memory::Memory::default();
+    world.store = crate::core::testing::Memory::default();
     world.restart();
     world.agents_send(None); // differs: asks for the states
     world.agents_send(None); // gets them

@@ -3,41 +3,34 @@
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
+    hash::RandomState,
     ops::Deref,
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can use
-/// them (`agent.rs`). A key is in many tables, so its text is stored and hashed once. The names of one
-/// sender differ late, and comparing them was half the cost of an alert.
-#[derive(Debug, Clone)]
+/// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can use them.
+/// A key is in many tables, so its text is stored once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AlertKey(Arc<KeyParts>);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct KeyParts {
     pub agent: String,
     pub service: String,
-    #[serde(skip)]
-    hash: u64,
 }
 
-/// A map that uses the hash in the key.
-pub(super) type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
+/// A map by alert key. Hashed, because the keys of one sender differ late and are slow to compare. The
+/// hash key is random and comes from the shell, because senders choose these names.
+pub(super) type ByKey<T> = HashMap<AlertKey, T, RandomState>;
 
-/// A set that uses the hash in the key.
-pub type Keys = HashSet<AlertKey, BuildHasherDefault<OwnHash>>;
-
-/// Random per process, so that senders cannot choose names that collide.
-static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// A set of keys, hashed like [`ByKey`].
+pub type Keys = HashSet<AlertKey, RandomState>;
 
 impl AlertKey {
     pub fn new(agent: impl Into<String>, service: impl Into<String>) -> Self {
-        let (agent, service) = (agent.into(), service.into());
-        let hash = SEED.hash_one((&agent, &service));
-        Self(Arc::new(KeyParts { agent, service, hash }))
+        Self(Arc::new(KeyParts { agent: agent.into(), service: service.into() }))
     }
 }
 
@@ -49,27 +42,12 @@ impl Deref for AlertKey {
     }
 }
 
-impl PartialEq for AlertKey {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.hash == other.hash && self.agent == other.agent && self.service == other.service)
-    }
-}
-
-impl Eq for AlertKey {}
-
-impl Hash for AlertKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
 impl Ord for AlertKey {
     fn cmp(&self, other: &Self) -> Ordering {
         if Arc::ptr_eq(&self.0, &other.0) {
             return Ordering::Equal;
         }
-        self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
+        self.0.cmp(&other.0)
     }
 }
 
@@ -94,26 +72,5 @@ impl<'de> Deserialize<'de> for AlertKey {
         }
         let Parts { agent, service } = Parts::deserialize(deserializer)?;
         Ok(Self::new(agent, service))
-    }
-}
-
-/// Passes the hash of a key through.
-#[derive(Debug, Default)]
-pub struct OwnHash(u64);
-
-impl Hasher for OwnHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    /// For anything but a key.
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
     }
 }

@@ -8,6 +8,7 @@ mod key;
 
 use std::{
     collections::{BTreeSet, hash_map::Entry},
+    hash::RandomState,
     ops::Bound,
     sync::Arc,
 };
@@ -155,7 +156,7 @@ pub enum Ending {
     Unwatched,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AlertTable {
     /// Shared with the commit that writes the alerts.
     alerts: ByKey<Arc<Alert>>,
@@ -165,6 +166,10 @@ pub struct AlertTable {
 }
 
 impl AlertTable {
+    pub fn new(hash_key: RandomState) -> Self {
+        Self { alerts: ByKey::with_hasher(hash_key), order: BTreeSet::new(), last_row: 0 }
+    }
+
     pub fn get(&self, key: &AlertKey) -> Option<&Alert> {
         self.alerts.get(key).map(Arc::as_ref)
     }
@@ -354,7 +359,7 @@ mod tests {
 
     fn moves(reports: &str) -> String {
         let key = AlertKey::new("a", "disk");
-        let mut table = AlertTable::default();
+        let mut table = AlertTable::new(RandomState::new());
         let letter =
             |report_letter| match table.apply(&key, "web1", report(report_letter), Timestamp::UNIX_EPOCH) {
                 Move::Fired => '!',
@@ -376,7 +381,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_the_one_that_the_agent_makes() {
-        let mut table = AlertTable::default();
+        let mut table = AlertTable::new(RandomState::new());
         let key = |service: &str| AlertKey::new("a", service);
         table.apply(&key("disk"), "web1", report('C'), Timestamp::UNIX_EPOCH);
         table.apply(&key("load"), "web1", report('f'), Timestamp::UNIX_EPOCH);

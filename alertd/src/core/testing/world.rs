@@ -1,48 +1,23 @@
 //! A world around a core in virtual time: agents that send until they get a reply, receivers that work or
 //! fail, and a process that can crash at any instruction. Records what every receiver got.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, hash::RandomState, time::Duration};
 
 use dogwatch_wire::{
     Batch, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition, ctl,
 };
 use jiff::Timestamp;
 
-use crate::{
-    config::Config,
-    core::{
-        Change, Core, Lease, Rules,
-        rules::{
-            moment::later,
-            notification::{Accepted, DeliveryError, Kind, Notification},
-        },
-    },
-    store::{Store as _, memory::Memory},
+use crate::core::{
+    Change, Core, Lease, Rules,
+    rules::moment::later,
+    rules::notification::{Accepted, DeliveryError, Notification},
+    testing::Memory,
 };
-
-pub(crate) fn notification(created_at: Timestamp) -> Notification {
-    Notification {
-        id: String::new(),
-        incident: 1,
-        dedup_key: String::new(),
-        receiver: "mail".into(),
-        kind: Kind::Problem,
-        reason: String::new(),
-        created_at,
-        group: [].into(),
-        firing: Vec::new(),
-        resolved: Vec::new(),
-        digest: Vec::new(),
-        summary: None,
-        ack: None,
-        note: None,
-        lately: Vec::new(),
-    }
-}
 
 /// How a receiver behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub enum Mood {
     Works,
     /// Rejects everything.
     Busy,
@@ -53,7 +28,7 @@ pub(crate) enum Mood {
 
 /// Where the process crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Crash {
+pub enum Crash {
     Decided,
     Committed,
     Sent,
@@ -61,39 +36,39 @@ pub(crate) enum Crash {
 
 /// One notification that reached a receiver, whether or not alertd knows.
 #[derive(Debug, Clone)]
-pub(crate) struct Heard {
-    pub(crate) notification: Notification,
+pub struct Heard {
+    pub notification: Notification,
 }
 
 /// A monitored host, with the events that alertd has not acknowledged.
 #[derive(Default)]
-pub(crate) struct Host {
-    pub(crate) states: BTreeMap<String, ServiceState>,
+pub struct Host {
+    pub states: BTreeMap<String, ServiceState>,
     spool: Vec<Event>,
     last_seq: u64,
-    pub(crate) quiet: bool,
+    pub quiet: bool,
     /// Changes to the host.
-    pub(crate) changes: Vec<HostChange>,
+    pub changes: Vec<HostChange>,
     wants_states: bool,
     /// Agent id, if it is not `id-` and the name.
     agent: Option<String>,
 }
 
-pub(crate) struct World {
-    pub(crate) core: Core,
-    pub(crate) store: Memory,
-    pub(crate) now: Timestamp,
-    pub(crate) moods: BTreeMap<String, Mood>,
-    pub(crate) heard: Vec<Heard>,
+pub struct World {
+    pub core: Core,
+    pub store: Memory,
+    pub now: Timestamp,
+    pub moods: BTreeMap<String, Mood>,
+    pub heard: Vec<Heard>,
     /// Notifications handed over, whatever the result: (incident, receiver).
-    pub(crate) attempted: Vec<Notification>,
+    pub attempted: Vec<Notification>,
     /// The times of these.
-    pub(crate) attempted_at: Vec<Timestamp>,
-    pub(crate) hosts: BTreeMap<String, Host>,
-    pub(crate) history: Vec<ctl::HistoryEntry>,
-    pub(crate) random: fastrand::Rng,
+    pub attempted_at: Vec<Timestamp>,
+    pub hosts: BTreeMap<String, Host>,
+    pub history: Vec<ctl::HistoryEntry>,
+    pub random: fastrand::Rng,
     /// Maximum delay of disk and receivers, while the core continues to decide.
-    pub(crate) slow: Option<Duration>,
+    pub slow: Option<Duration>,
     under_way: Vec<(Timestamp, UnderWay)>,
     rules: Rules,
     lives: u32,
@@ -107,11 +82,10 @@ enum UnderWay {
 }
 
 impl World {
-    pub(crate) fn new(config: &str, seed: u64) -> Self {
-        let rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
-        let now = Timestamp::from_second(1_000_000_000).unwrap();
-        let mut store = Memory::default();
-        let core = Core::new(rules.clone(), "life0".into(), store.load(now).unwrap(), now);
+    pub fn with_rules(rules: Rules, seed: u64) -> Self {
+        let now = Timestamp::constant(1_000_000_000, 0);
+        let store = Memory::default();
+        let core = Core::new(rules.clone(), "life0".into(), RandomState::new(), store.load(now), now);
         Self {
             core,
             store,
@@ -132,7 +106,7 @@ impl World {
 
     /// Sets the state of a service by its letter: Ok, Warning, Critical, Unknown, Flapping (`F` critical, `f`
     /// OK), X removed.
-    pub(crate) fn report(&mut self, host: &str, service: &str, letter: char) {
+    pub fn report(&mut self, host: &str, service: &str, letter: char) {
         let (state, flapping) = match letter {
             'W' => (State::Warning, false),
             'C' => (State::Critical, false),
@@ -166,13 +140,17 @@ impl World {
     }
 
     /// The host was reinstalled: new identity, empty spool.
-    pub(crate) fn rename_agent(&mut self, host: &str, agent: &str) {
+    pub fn rename_agent(&mut self, host: &str, agent: &str) {
         let anew = Host { agent: Some(agent.into()), ..Host::default() };
         self.hosts.insert(host.into(), anew);
     }
 
     /// Every host that is not silent sends its events.
-    pub(crate) fn agents_send(&mut self, crash: Option<Crash>) -> bool {
+    ///
+    /// # Panics
+    ///
+    /// If the core rejects a batch.
+    pub fn agents_send(&mut self, crash: Option<Crash>) -> bool {
         let names: Vec<_> =
             self.hosts.iter().filter(|(_, host)| !host.quiet).map(|(n, _)| n.clone()).collect();
         for name in names {
@@ -194,11 +172,11 @@ impl World {
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
             };
-            let reply = self.core.on_batch(&batch, self.now).unwrap();
+            let reply = self.core.on_batch(&batch, self.now).expect("what a host reports is taken");
             if !self.turn(crash) {
                 return false;
             }
-            let host = self.hosts.get_mut(&name).unwrap();
+            let host = self.hosts.get_mut(&name).expect("it was listed above");
             host.spool.retain(|event| event.seq > reply.acked_seq);
             host.wants_states = reply.want_states;
         }
@@ -207,7 +185,7 @@ impl World {
 
     /// Decides, commits, sends and records until nothing is left to do now. Returns false if the process
     /// crashed and restarted.
-    pub(crate) fn turn(&mut self, crash: Option<Crash>) -> bool {
+    pub fn turn(&mut self, crash: Option<Crash>) -> bool {
         loop {
             if !self.arrive(crash) {
                 return self.restart();
@@ -219,7 +197,7 @@ impl World {
             if crash == Some(Crash::Decided) && busy {
                 return self.restart();
             }
-            self.store.commit(&changes).unwrap();
+            self.store.commit(&changes);
             self.history.extend(changes.iter().filter_map(|change| match change {
                 Change::History(entry) => Some(entry.clone()),
                 _ => None,
@@ -280,22 +258,28 @@ impl World {
     }
 
     /// SIGKILL and restart: only the store is left. Always returns false.
-    pub(crate) fn restart(&mut self) -> bool {
+    pub fn restart(&mut self) -> bool {
         self.lives += 1;
         self.under_way.clear();
-        let loaded = self.store.load(self.now).unwrap();
-        self.core = Core::new(self.rules.clone(), format!("life{}", self.lives), loaded, self.now);
+        let loaded = self.store.load(self.now);
+        self.core = Core::new(
+            self.rules.clone(),
+            format!("life{}", self.lives),
+            RandomState::new(),
+            loaded,
+            self.now,
+        );
         false
     }
 
     /// Applies a new config while running.
-    pub(crate) fn reload(&mut self, config: &str) {
-        self.rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
+    pub fn take_rules(&mut self, rules: Rules) {
+        self.rules = rules;
         self.core.on_reload(self.rules.clone());
     }
 
     /// Lets time pass, with wakeups whenever the core asks for them.
-    pub(crate) fn pass(&mut self, by: Duration) {
+    pub fn pass(&mut self, by: Duration) {
         let end = later(self.now, by);
         while let Some(at) = self.next_wakeup().filter(|at| *at <= end) {
             self.now = at.max(self.now);
@@ -309,122 +293,7 @@ impl World {
         self.core.next_wakeup().into_iter().chain(arrives).min()
     }
 
-    pub(crate) fn open_incidents(&self) -> Vec<ctl::Incident> {
+    pub fn open_incidents(&self) -> Vec<ctl::Incident> {
         self.core.status("test", Vec::new(), self.now).incidents
     }
-}
-
-/// Plays `inputs` step by step and compares the notifications of each receiver with `expected`. Both are
-/// lines of cells separated by spaces, one cell per step; `.` is nothing.
-///
-/// | row | cells |
-/// | --- | --- |
-/// | `host/service` | see [`World::report`] |
-/// | `ack` | `n` normal, `s` sticky, `e3` expires after 3 steps, `u` unack; of the newest incident |
-/// | `silence MATCHER` | `(` from here, `)` until here |
-/// | `receiver NAME` | from here on, `w` works, `b` busy, `r` rejects |
-/// | `host NAME` | the agent becomes silent (`q`) or is back (`h`) |
-/// | `process` | `!` SIGKILL and restart |
-///
-/// Notifications: Problem, Update, reMinder, Recovery, Acknowledged, Digest.
-pub(crate) fn play(
-    config: &str,
-    step: Duration,
-    inputs: &[(&str, &str)],
-    expected: &[(&str, &str)],
-) -> World {
-    let mut world = World::new(config, 1);
-    let rows: Vec<(&str, Vec<&str>)> =
-        inputs.iter().map(|(name, line)| (*name, line.split_whitespace().collect())).collect();
-    let steps = rows.iter().map(|(_, cells)| cells.len()).max().unwrap();
-    let mut heard: BTreeMap<&str, Vec<String>> =
-        expected.iter().map(|(receiver, _)| (*receiver, Vec::new())).collect();
-    for at in 0..steps {
-        let before = world.heard.len();
-        for (name, cells) in &rows {
-            if let Some(cell) = cells.get(at).filter(|cell| **cell != ".") {
-                apply(&mut world, name, cell, step);
-            }
-        }
-        world.agents_send(None);
-        world.turn(None);
-        world.pass(step.saturating_sub(Duration::from_millis(1)));
-        world.now = later(world.now, Duration::from_millis(1));
-        for (receiver, line) in &mut heard {
-            let said: String = world.heard[before..]
-                .iter()
-                .filter(|heard| heard.notification.receiver == *receiver)
-                .map(|heard| letter(heard.notification.kind))
-                .collect();
-            line.push(if said.is_empty() { ".".into() } else { said });
-        }
-    }
-    for (receiver, line) in expected {
-        let line: Vec<_> = line.split_whitespace().collect();
-        let decisions: Vec<_> =
-            world.attempted.iter().map(|n| format!("{} {:?} {}", n.receiver, n.kind, n.reason)).collect();
-        assert_eq!(
-            heard[receiver].join(" "),
-            line.join(" "),
-            "notifications of {receiver}; decisions: {decisions:#?}"
-        );
-    }
-    world
-}
-
-fn letter(kind: Kind) -> char {
-    match kind {
-        Kind::Problem => 'P',
-        Kind::Update => 'U',
-        Kind::Reminder => 'M',
-        Kind::Recovery => 'R',
-        Kind::Acknowledged => 'A',
-        Kind::Digest => 'D',
-        Kind::Test => 'T',
-    }
-}
-
-fn apply(world: &mut World, row: &str, cell: &str, step: Duration) {
-    let now = world.now;
-    match row.split_once(' ') {
-        Some(("silence", matcher)) if cell == "(" => {
-            let ask = ctl::NewSilence {
-                matchers: vec![matcher.into()],
-                duration_s: 86_400,
-                ..ctl::NewSilence::default()
-            };
-            world.core.on_silence(&ask, "eva", now).unwrap();
-        }
-        Some(("silence", _)) => {
-            let number = world.core.silences(now)[0].number;
-            world.core.on_silence_end(number, "eva", now).unwrap();
-        }
-        Some(("receiver", name)) => {
-            let mood = match cell {
-                "b" => Mood::Busy,
-                "r" => Mood::Rejects,
-                _ => Mood::Works,
-            };
-            world.moods.insert(name.into(), mood);
-        }
-        Some(("host", name)) => world.hosts.entry(name.into()).or_default().quiet = cell == "q",
-        _ if row == "process" => drop(world.restart()),
-        _ if row == "ack" => ack(world, cell, step),
-        _ => {
-            let (host, service) = row.split_once('/').unwrap();
-            world.report(host, service, cell.chars().next().unwrap());
-        }
-    }
-}
-
-fn ack(world: &mut World, cell: &str, step: Duration) {
-    let number = world.open_incidents().iter().map(|incident| incident.number).max().unwrap();
-    if cell == "u" {
-        world.core.on_unack(number, &ctl::Unack::default(), "eva", world.now).unwrap();
-        return;
-    }
-    let steps = cell.strip_prefix('e').map(|steps| steps.parse::<u64>().unwrap());
-    let expire_s = steps.map(|steps| steps * step.as_secs());
-    let ask = ctl::Ack { comment: String::new(), sticky: cell == "s", expire_s };
-    world.core.on_ack(number, &ask, "eva", world.now).unwrap();
 }
