@@ -15,16 +15,16 @@ use crate::{
     api::{self, Gate},
     clock::Clock,
     config::{Config, Listen},
-    core::{
-        Core,
-        rules::notification::{Accepted, DeliveryError, Notification},
-    },
     engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
+};
+use dogwatch_alertd_core::{
+    Core,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 /// Owner and group may talk to us; the unit sets the group.

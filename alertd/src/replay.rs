@@ -15,7 +15,7 @@ use dogwatch_wire::{
 };
 use jiff::Timestamp;
 
-use crate::core::{
+use dogwatch_alertd_core::{
     Core, Loaded, OverrideByHand, Rules,
     rules::{
         downtime::Downtime,
@@ -214,7 +214,7 @@ impl World {
                         receiver: told.receiver.clone(),
                         kind: told.kind.name().into(),
                         reason: told.reason.clone(),
-                        title: crate::core::title_of(&told.firing, &told.resolved),
+                        title: dogwatch_alertd_core::title_of(&told.firing, &told.resolved),
                     });
                 }
                 self.core.on_delivery(lease.seq, Ok(Accepted::default()), 0, self.now);
@@ -233,10 +233,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        config::Config,
-        core::{Change, rules::moment::later, testing::World as Real},
-    };
+    use crate::config::Config;
+    use dogwatch_alertd_core::{Change, rules::moment::later, testing::World as Real};
 
     const OLD: &str = r#"
         [[route]]

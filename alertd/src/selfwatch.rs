@@ -10,12 +10,8 @@ use dogwatch_wire::ctl::Health;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    clock,
-    core::rules::health::{Disk, Outside, PingState, stops_ping},
-    engine::Input,
-    notify::DeadMan,
-};
+use crate::{clock, engine::Input, notify::DeadMan};
+use dogwatch_alertd_core::rules::health::{Disk, Outside, PingState, stops_ping};
 
 /// A loop that has not answered by then is not well.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

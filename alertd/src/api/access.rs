@@ -27,11 +27,11 @@ use tokio::sync::mpsc;
 use super::{Failure, rate::Rates};
 use crate::{
     clock,
-    core::rules::{
-        text::line,
-        token::{Scope, Token, looks_like_one},
-    },
     engine::{Access, Input, keyring::Keyring},
+};
+use dogwatch_alertd_core::rules::{
+    text::line,
+    token::{Scope, Token, looks_like_one},
 };
 
 /// What a route asks of whoever calls.
@@ -211,7 +211,8 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::rules::token::text_of, engine::keyring::hash_of};
+    use crate::engine::keyring::hash_of;
+    use dogwatch_alertd_core::rules::token::text_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

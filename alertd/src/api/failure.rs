@@ -10,7 +10,8 @@ use axum::{
 use dogwatch_daemon::config::closest;
 use dogwatch_wire::{ErrorReply, limits};
 
-use crate::{core::Refused, metrics, store::StoreError};
+use crate::{metrics, store::StoreError};
+use dogwatch_alertd_core::Refused;
 
 /// What an agent is told to wait before it sends again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -42,15 +42,15 @@ pub use self::{
     routes::Endpoint,
 };
 use crate::{
-    core::{
-        BadBatch,
-        rules::{
-            external::Posted,
-            token::Scope::{Ack, Admin, Ingest, Read, Silence},
-        },
-    },
     engine::{BatchError, Input, PostError},
     store::{Archive, StoreError},
+};
+use dogwatch_alertd_core::{
+    BadBatch,
+    rules::{
+        external::Posted,
+        token::Scope::{Ack, Admin, Ingest, Read, Silence},
+    },
 };
 
 /// The loop answers within a commit; a disk that hangs is noticed before this.

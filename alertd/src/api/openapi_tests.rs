@@ -6,13 +6,10 @@ use dogwatch_wire::ctl;
 use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
-use crate::{
-    config::Config,
-    core::{
-        rules::token::{Hash, Scope},
-        testing::World,
-    },
-    notify::schema::check,
+use crate::{config::Config, notify::schema::check};
+use dogwatch_alertd_core::{
+    rules::token::{Hash, Scope},
+    testing::World,
 };
 
 fn document() -> Value {
@@ -105,20 +102,20 @@ fn answers_are_what_the_document_says() {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::core::rules::moment::later(now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     holds("Override", shown(&core.on_override(&by_hand, "eva", now).unwrap()));
     each("Override", shown(&core.overrides(now)));
-    let on_call =
-        core.on_call(now, crate::core::rules::moment::later(now, std::time::Duration::from_hours(48)));
+    let on_call = core
+        .on_call(now, dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(48)));
     holds("OnCall", shown(&on_call));
     let ack = ctl::Ack { comment: "looking".into(), sticky: true, expire_s: Some(600) };
     holds("Incident", shown(&core.on_ack(1, &ack, "eva", now).unwrap()));
     holds("Status", shown(&core.status("0.1.0", vec!["a warning".into()], now)));
-    let health = crate::core::rules::health::health(
+    let health = dogwatch_alertd_core::rules::health::health(
         &core.vitals(now),
-        &crate::core::rules::health::Process::default(),
+        &dogwatch_alertd_core::rules::health::Process::default(),
         "0.1.0",
         now,
     );
@@ -154,7 +151,7 @@ fn answers_are_what_the_document_says() {
         .take_changes()
         .into_iter()
         .filter_map(|change| match change {
-            crate::core::Change::History(entry) => Some(entry),
+            dogwatch_alertd_core::Change::History(entry) => Some(entry),
             _ => None,
         })
         .collect();

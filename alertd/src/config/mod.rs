@@ -69,12 +69,12 @@ pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
 };
-pub use crate::core::rules::schedule::NOBODY;
 use crate::{
-    core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate},
     notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
     web::Web,
 };
+pub use dogwatch_alertd_core::rules::schedule::NOBODY;
+use dogwatch_alertd_core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate};
 
 /// One file as written.
 #[derive(Debug, Default, Deserialize)]

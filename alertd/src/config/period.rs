@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Parts, names::Entry};
-use crate::core::rules::period::{DAY, Period, When};
+use dogwatch_alertd_core::rules::period::{DAY, Period, When};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -243,7 +243,8 @@ mod tests {
     use jiff::Timestamp;
     use serde::Deserialize;
 
-    use crate::{config::Config, core::rules::period::Period};
+    use crate::config::Config;
+    use dogwatch_alertd_core::rules::period::Period;
 
     #[derive(Deserialize)]
     struct File {

@@ -12,7 +12,7 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use crate::core::rules::escalation::{Policy, Step};
+use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

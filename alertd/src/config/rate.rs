@@ -10,7 +10,7 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-use crate::core::rules::ratelimit::Rate;
+use dogwatch_alertd_core::rules::ratelimit::Rate;
 
 /// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
 #[derive(Debug, Clone, Deserialize)]

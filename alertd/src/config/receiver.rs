@@ -8,10 +8,8 @@ use super::{
     ConfigFile, Parts,
     names::{Names, check_known, usable},
 };
-use crate::{
-    core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate},
-    notify::{Receiver, ReceiverFile},
-};
+use crate::notify::{Receiver, ReceiverFile};
+use dogwatch_alertd_core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate};
 
 pub(super) struct ReceiverPart {
     source: usize,

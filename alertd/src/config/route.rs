@@ -11,7 +11,7 @@ use super::{
     Parts,
     names::{Names, check_known},
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     DEFAULT_POLICY,
     rules::{
         escalation::Policy,

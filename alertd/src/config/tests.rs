@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::Config;
-use crate::core::{LOCAL_RECEIVER, rules::route::Timing};
+use dogwatch_alertd_core::{LOCAL_RECEIVER, rules::route::Timing};
 
 fn said(text: &str) -> Vec<String> {
     let problems = Config::from_text(text).err();
@@ -89,8 +89,9 @@ path = "/p"
 path = "/c"
 "#;
     let rules = Config::from_text(text).unwrap().rules;
-    let shown =
-        |rate: crate::core::rules::ratelimit::Rate| (rate.burst.get(), rate.every.as_millis(), rate.reserve);
+    let shown = |rate: dogwatch_alertd_core::rules::ratelimit::Rate| {
+        (rate.burst.get(), rate.every.as_millis(), rate.reserve)
+    };
     assert_eq!(rules.rate.map(shown), Some((100, 1_000, 25)));
     assert_eq!(shown(rules.users["ann"].rate), (8, 60_000, 5));
     assert_eq!(shown(rules.users["ben"].rate), (15, 20_000, 4));

@@ -19,7 +19,7 @@ use super::{
     policy::{StepFile, resolve_steps},
     rate::RateFile,
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     ReceiverRules,
     rules::{escalation::Step, ratelimit::Rate, schedule::NOBODY, user::User},
 };

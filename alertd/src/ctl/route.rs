@@ -19,7 +19,7 @@ use super::{
     pretty,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     Core, Loaded, OverrideByHand, Rules,
     rules::text::{self, line, plural},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use crate::core::rules::token::{Hash, Token};
+use dogwatch_alertd_core::rules::token::{Hash, Token};
 
 #[derive(Default)]
 pub struct Keyring(RwLock<Keys>);
@@ -63,7 +63,7 @@ pub fn hash_of(text: &str) -> Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::rules::token::text_of;
+    use dogwatch_alertd_core::rules::token::text_of;
 
     #[test]
     fn a_token_is_kept_by_the_sha256_of_its_text() {

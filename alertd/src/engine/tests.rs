@@ -19,11 +19,11 @@ use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyr
 use crate::{
     clock::{Clock, wall},
     config::Config,
-    core::{
-        Change, Core, Loaded,
-        rules::notification::{Accepted, DeliveryError, Notification},
-    },
     store::{Store, StoreError, writer::Writer},
+};
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 const CONFIG: &str = r#"

@@ -1,7 +1,7 @@
 //! What is known of an alert and how to go on, as rows that every receiver shows under the headline. Pure.
 
 use super::{held, perfdata, receiver::Sender, words};
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Kind, Notification, NotifiedAlert},
     text,
 };

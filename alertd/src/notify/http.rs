@@ -26,7 +26,7 @@ use hyper_util::{
 };
 
 use super::tls;
-use crate::core::rules::{notification::DeliveryError, text};
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes of an answer that are read: a short JSON or an error page's beginning.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

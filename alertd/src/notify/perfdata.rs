@@ -3,7 +3,7 @@
 //! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance data" and "Threshold and
 //! ranges"). What does not follow it is shown as it stands: it is a stranger's text.
 
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// One value as a plugin writes it.
 struct Sample<'a> {

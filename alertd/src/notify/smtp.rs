@@ -35,7 +35,7 @@ use super::{
     email::{Email, Tls},
     receiver::Sender,
 };
-use crate::core::rules::{notification::DeliveryError, text};
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes a server may say in one session, certificates included. Ours says a few hundred.
 const SAID_BYTES_MAX: usize = 1024 * 1024;

@@ -6,12 +6,10 @@ use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
 use super::{Archive as _, Store, StoreError, sqlite::Sqlite};
-use crate::{
-    config::Config,
-    core::{
-        Change, Core, Loaded,
-        testing::{Memory, World},
-    },
+use crate::config::Config;
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    testing::{Memory, World},
 };
 
 const CONFIG: &str = r#"
@@ -31,7 +29,7 @@ const CONFIG: &str = r#"
 /// Data of every kind, in every state.
 fn story() -> (World, Vec<Change>) {
     let mut world = World::with_rules(Config::rules_of(CONFIG), 1);
-    world.moods.insert("mail".into(), crate::core::testing::Mood::Busy);
+    world.moods.insert("mail".into(), dogwatch_alertd_core::testing::Mood::Busy);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -46,7 +44,7 @@ fn story() -> (World, Vec<Change>) {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     world.core.on_override(&ask, "eva", world.now).unwrap();
@@ -63,7 +61,10 @@ fn story() -> (World, Vec<Change>) {
         expires_s: Some(3_600),
         ..dogwatch_wire::ctl::NewToken::default()
     };
-    world.core.on_token(&ask, crate::core::rules::token::Hash::new([1; 32]), "eva", world.now).unwrap();
+    world
+        .core
+        .on_token(&ask, dogwatch_alertd_core::rules::token::Hash::new([1; 32]), "eva", world.now)
+        .unwrap();
     let changes = world.core.take_changes();
     world.store.commit(&changes);
     let everything = as_changes(world.store.load(world.now));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Store, StoreError};
-use crate::core::{Change, Loaded, testing::Memory};
+use dogwatch_alertd_core::{Change, Loaded, testing::Memory};
 
 impl Store for Memory {
     fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {

@@ -7,7 +7,7 @@ use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Sil
 use jiff::Timestamp;
 
 use self::backup::{Copy, Stop};
-use crate::core::{Change, Loaded};
+use dogwatch_alertd_core::{Change, Loaded};
 
 pub mod backup;
 mod check;

@@ -7,17 +7,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dogwatch_alertd::{
-    config::Config,
-    core::{
-        Change, Core, Lease, Loaded,
-        rules::{
-            alert::AlertKey,
-            moment::{between, later},
-            notification::{Accepted, DeliveryError},
-        },
+use dogwatch_alertd::{config::Config, notify::words};
+use dogwatch_alertd_core::{
+    Change, Core, Lease, Loaded,
+    rules::{
+        alert::AlertKey,
+        moment::{between, later},
+        notification::{Accepted, DeliveryError},
     },
-    notify::words,
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
 use jiff::{Timestamp, tz::TimeZone};

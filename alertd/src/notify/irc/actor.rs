@@ -17,7 +17,8 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{clock, core::rules::text, engine::Input, notify::tls};
+use crate::{clock, engine::Input, notify::tls};
+use dogwatch_alertd_core::rules::text;
 
 /// A notification to say, and who wants to know what came of it.
 pub(super) struct Job {
@@ -252,7 +253,7 @@ fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
 
 const ORIGIN_CHARS_MAX: usize = 120;
 
-fn said<T>(outcome: Result<Result<T, crate::core::Refused>, String>, good: &str) -> String {
+fn said<T>(outcome: Result<Result<T, dogwatch_alertd_core::Refused>, String>, good: &str) -> String {
     match outcome {
         Ok(Ok(_)) => good.to_owned(),
         Ok(Err(refused)) => refused.to_string().replace("`alertctl status`", "!status"),

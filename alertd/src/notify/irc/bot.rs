@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::line::{Message, base64, line, pieces, same_name};
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// How to introduce ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
 
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// `!…` as understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
