@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(may(Scope::Admin), "ingest read ack silence admin");
         assert!(!token(&[]).may(Scope::Read));
         let error = "aks".parse::<Scope>().unwrap_err();
-        assert_eq!(error, "there is no scope \"aks\"; the scopes are: ingest, read, ack, silence, admin");
+        assert_eq!(error, "there is no scope \"aks\"; scopes: ingest, read, ack, silence, admin");
     }
 
     #[test]
