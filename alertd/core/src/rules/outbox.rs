@@ -19,7 +19,7 @@
 //!   receiver that has waited longest is first, so that receivers share a common limit fairly.
 //! - A restart makes leased rows queued again.
 //!
-//! Not here: what to send (`core/review.rs`), what a result means for the incident (`core/delivery.rs`),
+//! Not here: what to send (`review.rs`), what a result means for the incident (`delivery.rs`),
 //! and the sending itself.
 
 use std::{

@@ -6,7 +6,7 @@
 //!                           └ once, before its end: people who know of a suppressed problem are reminded
 //! ```
 //!
-//! When a silence ends, the current state is compared with the last notification (`core/review.rs`).
+//! When a silence ends, the current state is compared with the last notification (`review.rs`).
 //! Recoveries are never silenced, because people who were notified of a problem expect its end.
 
 use std::{collections::BTreeSet, time::Duration};

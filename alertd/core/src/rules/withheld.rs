@@ -1,7 +1,7 @@
 //! Why a firing alert is suppressed now, and until when.
 //!
 //! A suppressed alert still fires, is visible, and keeps its incident open. When the last reason ends,
-//! the current state is compared with the last notification (`core/review.rs`), and only a difference
+//! the current state is compared with the last notification (`review.rs`), and only a difference
 //! is sent. When the cause of a problem is resolved, dependent alerts get some time to recover too
 //! (`settle`), so that the end of one outage does not page once per service.
 
