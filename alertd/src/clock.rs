@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::moment::{between, later};
+use dogwatch_alertd_core::rules::moment::{between, later};
 
 pub struct Clock {
     last: Timestamp,

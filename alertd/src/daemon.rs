@@ -1,6 +1,6 @@
 //! `alertd` as a process: config → store → core → loop, sockets, metrics page, signals.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_daemon::{
@@ -12,16 +12,19 @@ use dogwatch_daemon::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{self, Gate, Keyring},
+    api::{self, Gate},
     clock::Clock,
     config::{Config, Listen},
-    core::Core,
-    engine::{Deliver, Engine, INPUTS_MAX, Order},
+    engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
-    notify::{Accepted, DeadMan, DeliveryError, Notification, Receivers},
+    notify::{DeadMan, Receivers},
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
+};
+use dogwatch_alertd_core::{
+    Core,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 /// Owner and group may talk to us; the unit sets the group.
@@ -60,7 +63,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
     let keyring = Arc::new(Keyring::new(&loaded.tokens));
-    let core = Core::new(config.rules, random_name(), loaded, now);
+    let core = Core::new(config.rules, random_name(), RandomState::new(), loaded, now);
     let writer = Writer::start(store);
     let mut receivers = config.receivers;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);

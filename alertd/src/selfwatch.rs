@@ -10,19 +10,8 @@ use dogwatch_wire::ctl::Health;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    clock,
-    engine::Input,
-    health::{Disk, PingState, stops_ping},
-    notify::DeadMan,
-};
-
-/// What the loop cannot see by itself.
-#[derive(Debug, Clone, Default)]
-pub struct Outside {
-    pub disk: Option<Disk>,
-    pub ping: Option<PingState>,
-}
+use crate::{clock, engine::Input, notify::DeadMan};
+use dogwatch_alertd_core::rules::health::{Disk, Outside, PingState, stops_ping};
 
 /// A loop that has not answered by then is not well.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

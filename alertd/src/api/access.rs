@@ -24,11 +24,13 @@ use governor::Quota;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Failure, keyring::Keyring, rate::Rates};
+use super::{Failure, rate::Rates};
 use crate::{
     clock,
-    engine::{Access, Input},
-    notify::words::line,
+    engine::{Access, Input, keyring::Keyring},
+};
+use dogwatch_alertd_core::rules::{
+    text::line,
     token::{Scope, Token, looks_like_one},
 };
 
@@ -209,7 +211,8 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Hash, text_of};
+    use crate::engine::keyring::hash_of;
+    use dogwatch_alertd_core::rules::token::text_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -218,7 +221,7 @@ mod tests {
     fn gate() -> Gate {
         let token = Token {
             name: "prom".into(),
-            hash: Hash::of(&text_of(&[1; 32])),
+            hash: hash_of(&text_of(&[1; 32])),
             scopes: [Scope::Ingest].into(),
             host: None,
             created_at: at(0),

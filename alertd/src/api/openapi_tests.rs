@@ -6,10 +6,10 @@ use dogwatch_wire::ctl;
 use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
-use crate::{
-    core::tests_support::World,
-    notify::schema::check,
-    token::{Hash, Scope},
+use crate::{config::Config, notify::schema::check};
+use dogwatch_alertd_core::{
+    rules::token::{Hash, Scope},
+    testing::World,
 };
 
 fn document() -> Value {
@@ -72,7 +72,7 @@ fn answers_are_what_the_document_says() {
     let config = "[[route]]\nreceiver = \"mail\"\ngroup_wait = \"0s\"\n[receiver.mail.maildir]\npath = \"/m\"\n\
                   [user.ann]\nrules = [{ notify = [\"mail\"] }]\n[schedule.primary]\ntime_zone = \"UTC\"\n\
                   [[schedule.primary.layer]]\nusers = [\"ann\"]\n";
-    let mut world = World::new(config, 1);
+    let mut world = World::with_rules(Config::rules_of(config), 1);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -102,17 +102,23 @@ fn answers_are_what_the_document_says() {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::moment::later(now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     holds("Override", shown(&core.on_override(&by_hand, "eva", now).unwrap()));
     each("Override", shown(&core.overrides(now)));
-    let on_call = core.on_call(now, crate::moment::later(now, std::time::Duration::from_hours(48)));
+    let on_call = core
+        .on_call(now, dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(48)));
     holds("OnCall", shown(&on_call));
     let ack = ctl::Ack { comment: "looking".into(), sticky: true, expire_s: Some(600) };
     holds("Incident", shown(&core.on_ack(1, &ack, "eva", now).unwrap()));
     holds("Status", shown(&core.status("0.1.0", vec!["a warning".into()], now)));
-    let health = crate::health::health(&core.vitals(now), &crate::health::Process::default(), "0.1.0", now);
+    let health = dogwatch_alertd_core::rules::health::health(
+        &core.vitals(now),
+        &dogwatch_alertd_core::rules::health::Process::default(),
+        "0.1.0",
+        now,
+    );
     holds("Health", shown(&health));
     let asked = ctl::AskedAlert { labels: [("host".to_owned(), "web1".to_owned())].into(), critical: true };
     holds("AskedAlert", shown(&asked));
@@ -124,7 +130,7 @@ fn answers_are_what_the_document_says() {
         host: Some("web1".into()),
     };
     holds("NewToken", shown(&token));
-    let token = core.on_token(&token, Hash::of("x"), "eva", now).unwrap();
+    let token = core.on_token(&token, Hash::new([1; 32]), "eva", now).unwrap();
     holds("Token", shown(&token));
     let backup = ctl::Backup {
         taken_at: now,
@@ -145,7 +151,7 @@ fn answers_are_what_the_document_says() {
         .take_changes()
         .into_iter()
         .filter_map(|change| match change {
-            crate::core::Change::History(entry) => Some(entry),
+            dogwatch_alertd_core::Change::History(entry) => Some(entry),
             _ => None,
         })
         .collect();

@@ -8,10 +8,8 @@ use dogwatch_wire::ctl;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
-use crate::{
-    engine::{Access, Input},
-    token::{Hash, text_of},
-};
+use crate::engine::{Access, Input, keyring::hash_of};
+use dogwatch_alertd_core::rules::token::text_of;
 
 pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
     Ok(Json(api.ask(PATIENCE, |answer| Input::Access(Access::List(answer))).await?))
@@ -23,7 +21,7 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -
     let no_bits = |_| Failure::Unavailable("the system gives no random bytes".into());
     SystemRandom::new().fill(&mut random).map_err(no_bits)?;
     let secret = text_of(&random);
-    let hash = Hash::of(&secret);
+    let hash = hash_of(&secret);
     let token = api
         .ask_by(&caller, PATIENCE, |answer| Input::Access(Access::Create(ask, hash, caller.name(), answer)))
         .await??;

@@ -1,6 +1,6 @@
-//! `[policy.NAME]`: whom to tell, one step after another.
+//! `[policy.NAME]`: whom to notify, step by step.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range};
 
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
@@ -12,11 +12,7 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use crate::{
-    core::DEFAULT_POLICY,
-    escalation::{Policy, Step},
-    schedule::Schedule,
-};
+use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,41 +26,14 @@ pub(super) struct PolicyFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepFile {
-    /// From the start of the round.
+    /// Counted from the start of the round.
     #[serde(default = "no_time")]
     after: Span,
     notify: Vec<Spanned<String>>,
 }
 
-/// Between rounds of a policy, after its last step, if it does not say otherwise.
-const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
-
 fn no_time() -> Span {
     Span::secs(0)
-}
-
-/// A policy that a route with `receiver = …` means. No config can name it: names have no space.
-pub(super) fn direct(receiver: &str) -> String {
-    format!("receiver {receiver}")
-}
-
-pub(super) fn only(name: &str, receiver: &str) -> Policy {
-    Policy {
-        name: name.into(),
-        steps: vec![Step { after: Duration::ZERO, notify: vec![receiver.into()] }],
-        repeat: 0,
-        repeat_every: REPEAT_PAUSE_DEFAULT,
-    }
-}
-
-/// Who is told when nobody else is there: the first of policy `default` that needs nobody to be on call.
-pub(super) fn first_of_default(
-    policies: &BTreeMap<String, Policy>,
-    schedules: &BTreeMap<String, Schedule>,
-) -> Option<String> {
-    let steps = &policies.get(DEFAULT_POLICY)?.steps;
-    let mut targets = steps.iter().flat_map(|step| &step.notify);
-    targets.find(|target| !schedules.contains_key(*target)).cloned()
 }
 
 impl Parts {
@@ -88,7 +57,7 @@ fn resolve_policy(
     problems: &mut Problems,
 ) -> Policy {
     if file.step.is_empty() {
-        problems.add(source, span, format!("policy {name:?} has no step; give it [[policy.{name}.step]]"));
+        problems.add(source, span, format!("policy {name:?} has no steps; add [[policy.{name}.step]]"));
     }
     let check = |target: &Spanned<String>, problems: &mut Problems| {
         check_known(target, TARGET, &names.targets, source, problems);
@@ -96,7 +65,7 @@ fn resolve_policy(
     let steps = resolve_steps(file.step, source, &check, problems);
     let last = steps.iter().map(|step| step.after).max().unwrap_or_default();
     let repeat_every = match file.repeat_every {
-        None => last + REPEAT_PAUSE_DEFAULT,
+        None => last + Policy::REPEAT_PAUSE_DEFAULT,
         Some(every) => {
             if every.get_ref().0 <= last {
                 let words = format!("repeat_every must be longer than the last step's after, {}", Span(last));
@@ -108,7 +77,7 @@ fn resolve_policy(
     Policy { name: name.into(), steps, repeat: file.repeat, repeat_every }
 }
 
-/// Steps of a policy, or rules of a user; `check` looks at each name.
+/// Resolves the steps of a policy or the rules of a user. `check` is called for each name.
 pub(super) fn resolve_steps(
     files: Vec<Spanned<StepFile>>,
     source: &Source,
@@ -120,12 +89,12 @@ pub(super) fn resolve_steps(
         let span = step.span();
         let StepFile { after, notify } = step.into_inner();
         if notify.is_empty() {
-            problems.add(source, span.clone(), "a step notifies somebody; say whom in notify = [\"…\"]");
+            problems.add(source, span.clone(), "this step notifies nobody; add a name to notify = [\"…\"]");
         }
         if let Some(before) = steps.last().filter(|before| before.after > after.0) {
             let before = Span(before.after);
             let words =
-                format!("after counts from the start, so {after} cannot follow {before}; sort the steps");
+                format!("after = {after} follows {before}, but after counts from the start; sort the steps");
             problems.add(source, span, words);
         }
         for target in &notify {

@@ -1,19 +1,15 @@
-//! `[receiver.NAME]` as far as it is about rules: its fallback and its rate. How to reach it is in `notify`.
+//! `[receiver.NAME]`: fallback and rate limit. The settings for sending are in `notify`.
 
 use std::{collections::BTreeMap, path::Path};
 
 use dogwatch_daemon::config::{Problems, Source, Spanned, parse};
 
 use super::{
-    ConfigFile, LOCAL_RECEIVER, Parts,
+    ConfigFile, Parts,
     names::{Names, check_known, usable},
-    rate,
 };
-use crate::{
-    core::ReceiverRules,
-    notify::{Receiver, ReceiverFile},
-    ratelimit::Rate,
-};
+use crate::notify::{Receiver, ReceiverFile};
+use dogwatch_alertd_core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate};
 
 pub(super) struct ReceiverPart {
     source: usize,
@@ -32,7 +28,7 @@ impl Parts {
     ) {
         let span = name.span();
         let Some(name) = usable(name, "receiver", source, problems) else { return };
-        let rate = file.rate.take().map_or(rate::OF_RECEIVER, |rate| rate.resolve(source, problems));
+        let rate = file.rate.take().map_or(Rate::OF_RECEIVER, |rate| rate.resolve(source, problems));
         let part = ReceiverPart { source: at, fallback: file.fallback.take(), rate };
         if self.receivers.insert(name.clone(), part).is_some() {
             problems.add(source, span.clone(), format!("receiver {name:?} is defined twice; keep one"));
@@ -42,7 +38,7 @@ impl Parts {
         }
     }
 
-    /// The receiver that works without any account.
+    /// Adds the receiver that needs no account.
     pub(super) fn add_local_receiver(&mut self, path: &Path, state_dir: &Path, problems: &mut Problems) {
         let maildir = toml::Value::String(state_dir.join("mail").display().to_string());
         let text = format!("[receiver.{LOCAL_RECEIVER}.maildir]\npath = {maildir}\n");
@@ -64,8 +60,9 @@ impl Parts {
                 let known = check_known(fallback, "receiver", &names.receivers, source, problems);
                 let loops = known && self.comes_back_to(name, fallback.get_ref());
                 if loops {
-                    let words =
-                        format!("fallback of {name:?} leads back to it; the last one has no fallback");
+                    let words = format!(
+                        "fallback of {name:?} leads back to itself; remove one fallback of the circle"
+                    );
                     problems.add(source, fallback.span(), words);
                 }
                 known && !loops

@@ -1,6 +1,5 @@
-//! `[[route]]`: who takes care of what, tried in order; a child says only what differs from its parent.
-
-use std::time::Duration;
+//! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route inherits
+//! every setting that it does not set itself.
 
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
@@ -11,12 +10,14 @@ use serde::Deserialize;
 use super::{
     Parts,
     names::{Names, check_known},
-    policy::direct,
 };
-use crate::{
-    core::DEFAULT_POLICY,
-    matcher::Matcher,
-    route::{GroupBy, Hours, Route, Timing},
+use dogwatch_alertd_core::{
+    DEFAULT_POLICY,
+    rules::{
+        escalation::Policy,
+        matcher::Matcher,
+        route::{GroupBy, Hours, Route, Timing},
+    },
 };
 
 #[derive(Debug, Deserialize)]
@@ -32,37 +33,18 @@ pub(super) struct RouteFile {
     group_wait: Option<Span>,
     group_interval: Option<Span>,
     repeat_interval: Option<Span>,
-    /// Periods in which it says nothing; `[]`: none, whatever the route above says.
+    /// Periods in which the route is muted. `[]` removes inherited periods.
     mute_during: Option<Vec<Spanned<String>>>,
-    /// Periods in which alone it says something.
+    /// The only periods in which the route is not muted.
     active_during: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     route: Vec<RouteFile>,
 }
 
-/// A page is to leave within a second of the transition; what one agent reports together arrives together.
-const GROUP_WAIT_DEFAULT: Duration = Duration::from_millis(500);
-/// Worse news does not wait for this.
-pub(super) const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
-/// As in Alertmanager.
-const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_hours(4);
-
 impl Parts {
-    /// The tree, under a root that takes everything.
+    /// Returns the tree of routes under a root that matches every alert.
     pub(super) fn routes(&mut self, names: &Names, problems: &mut Problems) -> Route {
-        let mut root = Route {
-            matchers: Vec::new(),
-            goes_on: false,
-            group_by: GroupBy::Labels(vec!["host".into()]),
-            timing: Timing {
-                group_wait: GROUP_WAIT_DEFAULT,
-                group_interval: GROUP_INTERVAL_DEFAULT,
-                repeat_interval: REPEAT_INTERVAL_DEFAULT,
-            },
-            hours: Hours::default(),
-            policy: DEFAULT_POLICY.into(),
-            children: Vec::new(),
-        };
+        let mut root = Route::root(DEFAULT_POLICY);
         for (at, file) in std::mem::take(&mut self.routes) {
             let route = resolve_route(file, &root, &self.sources[at], names, problems);
             root.children.push(route);
@@ -87,14 +69,18 @@ fn resolve_route(
     }
     let policy = match (&file.policy, &file.receiver) {
         (Some(policy), Some(_)) => {
-            problems.add(source, policy.span(), "a route has a policy or a receiver, not both; remove one");
+            problems.add(
+                source,
+                policy.span(),
+                "a route can have a policy or a receiver, not both; remove one",
+            );
             None
         }
         (Some(policy), None) => {
             check_known(policy, "policy", &names.policies, source, problems).then(|| policy.get_ref().clone())
         }
         (None, Some(receiver)) => check_known(receiver, "receiver", &names.receivers, source, problems)
-            .then(|| direct(receiver.get_ref())),
+            .then(|| Policy::name_of_receiver(receiver.get_ref())),
         (None, None) => None,
     };
     let group_by = match file.group_by {

@@ -1,6 +1,7 @@
 //! The loop beside a disk that answers when the test lets it.
 
 use std::{
+    hash::RandomState,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -14,14 +15,15 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order};
+use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyring};
 use crate::{
-    api::Keyring,
     clock::{Clock, wall},
     config::Config,
-    core::{Change, Core, Loaded},
-    notify::{Accepted, DeliveryError, Notification},
     store::{Store, StoreError, writer::Writer},
+};
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 const CONFIG: &str = r#"
@@ -83,12 +85,12 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let rules = Config::from_text(CONFIG).map_err(|problems| problems.to_string()).unwrap().rules;
+        let rules = Config::rules_of(CONFIG);
         let (begun_at, begun) = mpsc::unbounded_channel();
         let (let_go, go) = channel();
         let (ear, heard) = mpsc::unbounded_channel();
         let mut clock = Clock::start();
-        let core = Core::new(rules, "life".into(), Loaded::default(), clock.now().0);
+        let core = Core::new(rules, "life".into(), RandomState::new(), Loaded::default(), clock.now().0);
         let writer = Writer::start(SlowDisk { begun: begun_at, let_go: go });
         let keyring = Arc::new(Keyring::new(&[]));
         let engine = Engine::new(core, writer, keyring, Ear(ear), clock, LONG, None);

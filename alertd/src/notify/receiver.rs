@@ -13,13 +13,14 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
-    Accepted, DeliveryError, Notification, email, exec,
+    email, exec,
     http::Http,
     irc, maildir, ntfy, pagerduty, slack,
     template::{self, Rendered, Templates},
     webhook, words,
 };
 use crate::{config::RateFile, engine::Input, web::Links};
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,12 +1,16 @@
-//! What every store promises, asked of each.
+//! Tests for every implementation of the store.
 
-use std::sync::Arc;
+use std::{hash::RandomState, sync::Arc};
 
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
-use super::{Archive as _, Store, StoreError, memory::Memory, sqlite::Sqlite};
-use crate::core::{Change, Core, Loaded, tests_support::World};
+use super::{Archive as _, Store, StoreError, sqlite::Sqlite};
+use crate::config::Config;
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    testing::{Memory, World},
+};
 
 const CONFIG: &str = r#"
     [[route]]
@@ -22,10 +26,10 @@ const CONFIG: &str = r#"
     users = ["ann"]
 "#;
 
-/// Everything there is, in all its states.
+/// Data of every kind, in every state.
 fn story() -> (World, Vec<Change>) {
-    let mut world = World::new(CONFIG, 1);
-    world.moods.insert("mail".into(), crate::core::tests_support::Mood::Busy);
+    let mut world = World::with_rules(Config::rules_of(CONFIG), 1);
+    world.moods.insert("mail".into(), dogwatch_alertd_core::testing::Mood::Busy);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -40,7 +44,7 @@ fn story() -> (World, Vec<Change>) {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::moment::later(world.now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     world.core.on_override(&ask, "eva", world.now).unwrap();
@@ -57,10 +61,13 @@ fn story() -> (World, Vec<Change>) {
         expires_s: Some(3_600),
         ..dogwatch_wire::ctl::NewToken::default()
     };
-    world.core.on_token(&ask, crate::token::Hash::of("x"), "eva", world.now).unwrap();
+    world
+        .core
+        .on_token(&ask, dogwatch_alertd_core::rules::token::Hash::new([1; 32]), "eva", world.now)
+        .unwrap();
     let changes = world.core.take_changes();
-    world.store.commit(&changes).unwrap();
-    let everything = as_changes(world.store.load(world.now).unwrap());
+    world.store.commit(&changes);
+    let everything = as_changes(world.store.load(world.now));
     (world, everything)
 }
 
@@ -84,7 +91,7 @@ fn as_changes(loaded: Loaded) -> Vec<Change> {
     changes
 }
 
-/// All that a core would begin with, as text.
+/// Everything that a core would load, as text.
 fn shown(store: &mut impl Store, now: Timestamp) -> String {
     let loaded = Loaded { instance: String::new(), ..store.load(now).unwrap() };
     format!("{loaded:#?}")
@@ -99,7 +106,7 @@ fn keeps_what_is_committed(mut store: impl Store) {
     let (mut world, everything) = story();
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
-    // Again: the same rows, not more.
+    // The same changes again must not add rows.
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
 }
@@ -132,14 +139,14 @@ fn what_was_committed_is_there_after_the_process_is_gone() {
     let (mut world, everything) = story();
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
     store.commit(&everything).unwrap();
-    // As after SIGKILL: the files as they are, without a close.
+    // As after SIGKILL: copy the files without closing the store.
     let copy = tempfile::tempdir().unwrap();
     for name in ["alertd.db", "alertd.db-wal"] {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let mut again = Sqlite::open(copy.path(), "other").unwrap();
     same(&shown(&mut again, world.now), &shown(&mut world.store, world.now));
-    assert_eq!(again.load(world.now).unwrap().instance, "test", "a store keeps its name");
+    assert_eq!(again.load(world.now).unwrap().instance, "test", "a store keeps its instance");
 }
 
 #[test]
@@ -178,7 +185,7 @@ fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
         dir.path().join("alertd.db"),
-        "this is no database, and it is long enough to be looked at".repeat(99),
+        "this is not a database, and it is long enough to be read".repeat(99),
     )
     .unwrap();
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
@@ -187,7 +194,7 @@ fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
     assert!(store.load(Timestamp::UNIX_EPOCH).unwrap().incidents.is_empty());
 }
 
-/// As the first release left it: no table of overrides, counters without theirs.
+/// A file of the first schema: no overrides table, and no counter for overrides.
 #[test]
 fn a_file_of_the_first_schema_is_led_forward() {
     let dir = tempfile::tempdir().unwrap();
@@ -201,7 +208,10 @@ fn a_file_of_the_first_schema_is_led_forward() {
     for change in &everything {
         if let Change::Incident(incident) = change {
             let body = serde_json::to_string(incident).unwrap();
-            assert!(!body.contains("pages"), "an incident without pages is written as before: {body}");
+            assert!(
+                !body.contains("pages"),
+                "an incident without pages is written as in the first schema: {body}"
+            );
             put("INSERT INTO incident VALUES (?1, 1, 0, NULL, ?2)", &[&incident.number, &body]);
         }
         if let Change::Alert(key, alert) = change {
@@ -263,10 +273,11 @@ fn the_archive_answers_beside_the_writer() {
     assert_eq!(archive.notifications(1).unwrap()[0].state, "queued");
     assert!(archive.closed_incident(1).unwrap().is_none());
     store.prune(world.now).unwrap();
-    assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its story");
+    assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its history");
     let core = Core::new(
-        crate::config::Config::from_text(CONFIG).unwrap().rules,
+        Config::rules_of(CONFIG),
         "x".into(),
+        RandomState::new(),
         store.load(world.now).unwrap(),
         world.now,
     );

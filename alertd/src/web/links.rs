@@ -3,9 +3,10 @@
 use std::{io, path::Path, time::Duration};
 
 use super::link;
-use crate::{
+use crate::notify::SecretFile;
+use dogwatch_alertd_core::rules::{
     moment::later,
-    notify::{Kind, Notification, SecretFile},
+    notification::{Kind, Notification},
 };
 
 #[derive(Debug, Clone)]

@@ -17,11 +17,8 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{
-    clock,
-    engine::Input,
-    notify::{tls, words},
-};
+use crate::{clock, engine::Input, notify::tls};
+use dogwatch_alertd_core::rules::text;
 
 /// A notification to say, and who wants to know what came of it.
 pub(super) struct Job {
@@ -251,12 +248,12 @@ async fn obey(
 /// For the audit log: who the server says that spoke.
 fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
     let account = account.map(|account| format!(", account {account}")).unwrap_or_default();
-    words::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
+    text::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
 }
 
 const ORIGIN_CHARS_MAX: usize = 120;
 
-fn said<T>(outcome: Result<Result<T, crate::core::Refused>, String>, good: &str) -> String {
+fn said<T>(outcome: Result<Result<T, dogwatch_alertd_core::Refused>, String>, good: &str) -> String {
     match outcome {
         Ok(Ok(_)) => good.to_owned(),
         Ok(Err(refused)) => refused.to_string().replace("`alertctl status`", "!status"),
