@@ -1,27 +1,28 @@
-//! One attempt to tell one receiver: what is told, and what came of it.
+//! Receivers: render one notification, try once to deliver it, and report the outcome.
 //!
-//! A [`Notification`] is decided by the core, committed to the outbox as JSON, and only then sent. It is complete: a
-//! receiver renders it without asking anyone, so a retry after a crash says the same words under the same id.
+//! The core decides a [`Notification`] and commits it to the outbox as JSON; only then is it sent.
+//! It contains everything that a receiver needs, so a retry after a crash sends the same text under
+//! the same id.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! | --- | --- |
-//! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
-//! | [`words`] | the sentences a person reads, the same in every receiver; hostile text made harmless |
-//! | `facts` | what is known of an alert, how to go on: rows under the headline, the same in every receiver |
-//! | `held` | what a digest says |
-//! | `ping` | the dead-man's ping |
-//! | [`template`] | words of the operator's own in the place of ours |
-//! | [`mail`] | the words as a MIME message |
-//! | [`email`] | a mail by SMTP |
-//! | [`maildir`] | a mail as a file |
+//! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`] |
+//! | [`words`] | titles, names, times and reasons, the same for every receiver; makes untrusted text safe |
+//! | `facts` | the rows below the title: facts about an alert, and what to do |
+//! | `held` | the text of a digest |
+//! | `ping` | the dead man's switch |
+//! | [`template`] | templates that replace the built-in texts |
+//! | [`mail`] | a notification as a MIME message |
+//! | [`email`] | email by SMTP |
+//! | [`maildir`] | email in a local directory |
 //! | [`pagerduty`] | Events API v2 |
-//! | [`slack`] | incoming webhooks of Slack, Mattermost and the like |
-//! | [`irc`] | a bot in a channel, which also takes acks |
+//! | [`slack`] | incoming webhooks of Slack, Mattermost and compatible services |
+//! | [`irc`] | a bot in a channel that also accepts acks |
 //! | [`ntfy`] | push messages to phones |
-//! | [`webhook`] | signed JSON, its schema |
-//! | [`exec`] | a program of one's own |
+//! | [`webhook`] | signed JSON and its schema |
+//! | [`exec`] | runs a program |
 //!
-//! Not here: when to send, how often, to whom. A receiver neither retries nor limits; it says what came of one try.
+//! Not here: when to send, how often, and to whom. A receiver does not retry or limit anything.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -60,39 +61,41 @@ pub use http::safe_url;
 pub use ping::{DeadMan, DeadManFile};
 pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
 
-/// What is told to one receiver.
+/// A message to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Idempotency key: the same on every retry and after every crash. Becomes the `Message-ID`, the webhook id.
+    /// Idempotency key: the same on every retry and after a crash. Becomes the `Message-ID` and the
+    /// webhook's id.
     pub id: String,
-    /// The incident's number; 0 for a test or a digest over several.
+    /// The incident's number; 0 for a test and for a digest of several incidents.
     pub incident: u64,
-    /// The same for all notifications of one incident: mail thread, PagerDuty `dedup_key`.
+    /// The same for all notifications of one incident: email thread, PagerDuty `dedup_key`.
     pub dedup_key: String,
     /// Name of the receiver in the config.
     pub receiver: String,
     pub kind: Kind,
-    /// Why this was decided: the reason's name in logs, metrics and `alertctl why`.
+    /// Why it is sent: the name used in logs, metrics and `alertctl why`.
     pub reason: String,
     pub created_at: Timestamp,
     /// Labels the alerts were grouped by.
     pub group: BTreeMap<String, String>,
     pub firing: Vec<NotifiedAlert>,
-    /// Resolved since this receiver was last told.
+    /// Resolved since the last notification to this receiver.
     pub resolved: Vec<NotifiedAlert>,
-    /// For [`Kind::Digest`]: what was held back by a rate, one line an incident; the first of them.
+    /// For [`Kind::Digest`]: the first notifications that exceeded a rate limit, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<DigestLine>,
-    /// For [`Kind::Digest`]: all that was held back, in figures. A digest of an older alertd has none.
+    /// For [`Kind::Digest`]: counts of all these notifications. Digests of older versions have
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Box<Digest>>,
-    /// Who acknowledged, if somebody has.
+    /// The acknowledgement, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
-    /// A sentence about why, for people.
+    /// A sentence for people about why this is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// What else changed on the host lately, the newest first; of alerts of one host only.
+    /// Recent changes on the host, newest first; only if all alerts belong to one host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lately: Vec<Happened>,
 }
@@ -100,17 +103,17 @@ pub struct Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// First word of an incident to this receiver.
+    /// The first notification of an incident to this receiver.
     Problem,
-    /// More or other alerts in an incident it was told of.
+    /// The alerts of the incident changed since the last notification.
     Update,
-    /// Still so after `repeat_interval`.
+    /// Not resolved after `repeat_interval`.
     Reminder,
-    /// Everything is OK again.
+    /// All alerts are OK again.
     Recovery,
-    /// Somebody acknowledged.
+    /// Somebody acknowledged the incident.
     Acknowledged,
-    /// What the rate limit held back, in one message.
+    /// One message for all notifications that exceeded a rate limit.
     Digest,
     Test,
 }
@@ -128,28 +131,28 @@ pub struct NotifiedAlert {
     pub resolved_at: Option<Timestamp>,
 }
 
-/// What a digest speaks for.
+/// The notifications that a digest summarizes, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     pub problems: usize,
     pub recoveries: usize,
     pub acks: usize,
-    /// What they have in common, the largest first.
+    /// Groups of similar alerts, the largest first.
     pub groups: Vec<Group>,
-    /// So many are left out.
+    /// Number of groups that are not in `groups`.
     pub more_groups: usize,
-    /// Which rate held them back, for people.
+    /// The rate limit that they exceeded, for people.
     pub held_by: String,
 }
 
 impl Digest {
-    /// All notifications that it speaks for.
+    /// Number of notifications in the digest.
     pub fn held(&self) -> usize {
         self.problems + self.recoveries + self.acks
     }
 }
 
-/// One held-back notification in a digest.
+/// One notification in a digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DigestLine {
     pub incident: u64,
@@ -158,31 +161,32 @@ pub struct DigestLine {
     pub at: Timestamp,
 }
 
-/// The receiver took it.
+/// The receiver accepted the notification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// Nobody passes it on further: it is in the mailbox, in the channel, with the program.
+    /// It reached its destination (mailbox, channel, program); otherwise somebody passes it on.
     pub delivered: bool,
-    /// What the receiver called it, if it said: an SMTP queue id, a PagerDuty dedup key.
+    /// The receiver's own id, if it returned one: an SMTP queue id, a PagerDuty dedup key.
     pub provider_id: Option<String>,
-    /// Its own words could not be said; the built-in ones were.
+    /// A template failed with this error, so the built-in text was sent.
     pub template_failed: Option<String>,
 }
 
 impl Accepted {
-    /// Taken by whom it was for.
+    /// Accepted by its final destination.
     pub fn delivered() -> Self {
         Self { delivered: true, ..Self::default() }
     }
 }
 
-/// Why a receiver did not take a notification, by what to do about it.
+/// Why a receiver did not accept a notification, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// Try again: a timeout, 429, 4xx of SMTP, 5xx of HTTP. `after` is what the receiver asked for.
+    /// Try again: a timeout, SMTP 4xx, HTTP 429 or 5xx. `after` is the pause the receiver asked
+    /// for.
     #[error("{reason}")]
     Retry { after: Option<Duration>, reason: String },
-    /// Will fail the same way every time: tell the operator, use the fallback receiver.
+    /// Will fail the same way every time: notify the operator, use the fallback receiver.
     #[error("{reason}")]
     Rejected { reason: String },
 }

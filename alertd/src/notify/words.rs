@@ -1,7 +1,7 @@
-//! The sentences a person reads at three in the morning, the same in every receiver. Pure.
+//! The texts of notifications, the same for every receiver. Pure.
 //!
-//! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
-//! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
+//! Plugin output and labels are untrusted: [`line`] and [`block`] remove control and bidirectional
+//! characters and limit the length. They do not escape for HTML or JSON; the receivers do that.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -11,14 +11,15 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{Kind, Notification, NotifiedAlert, held};
 use crate::lately::Happened;
 
-/// Alerts of one incident that are written out; the rest is counted.
+/// Alerts of one incident that a notification lists; the rest are counted.
 pub const ALERTS_MAX: usize = 25;
-/// Digest lines that are written out; the rest is counted.
+/// Lines of a digest that a notification lists; the rest are counted.
 pub const DIGEST_LINES_MAX: usize = 100;
-/// Characters of a title: what a lock screen and a subject line show, with room to spare.
+/// Characters in a title: more than a lock screen or a subject line shows.
 const TITLE_CHARS_MAX: usize = 200;
 
-/// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
+/// Returns `text` as one safe line of at most `chars_max` characters, without control characters
+/// and bidirectional overrides.
 pub fn line(text: &str, chars_max: usize) -> String {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
     for c in text.chars().filter(|&c| c.is_whitespace() || is_harmless(c)) {
@@ -28,7 +29,7 @@ pub fn line(text: &str, chars_max: usize) -> String {
         }
         length += 1 + usize::from(gap);
         if length > chars_max {
-            // Room for the mark: it takes the last character's place.
+            // The ellipsis replaces the last character.
             let over = line.chars().count() >= chars_max;
             if over {
                 line.pop();
@@ -44,7 +45,8 @@ pub fn line(text: &str, chars_max: usize) -> String {
     line
 }
 
-/// Makes harmless lines of long output, at most `lines_max`, each at most 500 characters, its columns kept.
+/// Returns long output as at most `lines_max` safe lines of at most 500 characters; spaces are kept
+/// so that columns stay aligned.
 pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = text
         .lines()
@@ -58,7 +60,7 @@ pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     lines
 }
 
-/// Neither a control character nor one that makes text read in another order than it is written (UAX #9).
+/// False for control characters and for characters that change the text direction (UAX #9).
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -89,7 +91,7 @@ fn title_after_tag(told: &Notification, zone: &TimeZone) -> String {
     }
 }
 
-/// The worst state; what flaps while it is OK is no OK.
+/// The worst state as text. A service that is flapping is not OK even if its state is.
 fn bad(told: &Notification) -> &'static str {
     match worst(told) {
         State::Ok => "FLAPPING",
@@ -97,7 +99,7 @@ fn bad(told: &Notification) -> &'static str {
     }
 }
 
-/// `4 notifications held back: 3 problems, 1 recovery`.
+/// `4 notifications over the rate limit: 3 problems, 1 recovery`.
 fn digest_counts(told: &Notification) -> String {
     let count = |kinds: &[Kind]| told.digest.iter().filter(|line| kinds.contains(&line.kind)).count();
     let (problems, recoveries, acks) = match &told.summary {
@@ -110,13 +112,17 @@ fn digest_counts(told: &Notification) -> String {
     };
     let parts = [(problems, "problem"), (recoveries, "recovery"), (acks, "acknowledgement")];
     let parts: Vec<_> = parts.into_iter().filter(|&(n, _)| n > 0).map(|(n, noun)| plural(n, noun)).collect();
-    format!("{} held back: {}", plural(problems + recoveries + acks, "notification"), parts.join(", "))
+    format!(
+        "{} over the rate limit: {}",
+        plural(problems + recoveries + acks, "notification"),
+        parts.join(", ")
+    )
 }
 
 /// `web1/disk: /var 96% used`, or `3 alerts (service=disk): web1/disk: /var 96% used`.
 fn subject(told: &Notification) -> String {
     let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
-    // The worst first: it is what the title has room for.
+    // A title has room for one alert: the worst.
     let first = alerts.iter().max_by_key(|alert| severity(alert.state));
     match (first, alerts.len()) {
         (None, _) => group(told),
@@ -135,7 +141,7 @@ fn named(alert: &NotifiedAlert) -> String {
     }
 }
 
-/// `web1/disk` for a service; what there is for a posted alert.
+/// `web1/disk` for a service; an external alert is named by the labels it has.
 pub fn alert_name(alert: &NotifiedAlert) -> String {
     name_of(&alert.labels)
 }
@@ -155,7 +161,7 @@ pub fn name_of(labels: &BTreeMap<String, String>) -> String {
     line(&name, 120)
 }
 
-/// `service=disk`, or `all` for the one group of everything.
+/// `service=disk`, or `all` if alerts are not grouped.
 pub fn group(told: &Notification) -> String {
     if told.group.is_empty() {
         return "all".into();
@@ -164,7 +170,7 @@ pub fn group(told: &Notification) -> String {
     line(&pairs.join(", "), 120)
 }
 
-/// Worst state of what fires; OK if nothing does. CRITICAL is worse than UNKNOWN: a known evil wakes first.
+/// Worst state of the firing alerts; OK if none fires. CRITICAL is worse than UNKNOWN.
 pub fn worst(told: &Notification) -> State {
     let groups = told.summary.iter().flat_map(|summary| &summary.groups).map(|group| group.state);
     let states = told.firing.iter().map(|alert| alert.state).chain(groups);
@@ -180,37 +186,37 @@ fn severity(state: State) -> u8 {
     }
 }
 
-/// Why the reader is told, in words; the reason's own name stands behind it for `grep`.
+/// Why the reader was notified, as a sentence, followed by the reason's name for `grep`.
 pub fn why_told(told: &Notification) -> String {
     let words = match (told.kind, told.reason.as_str()) {
-        (_, "escalation_step" | "personal_rule") => "nobody acknowledged so far",
-        (_, "escalation_repeat") => "nobody acknowledged, so everybody is told again",
+        (_, "escalation_step" | "personal_rule") => "nobody has acknowledged it yet",
+        (_, "escalation_repeat") => "nobody has acknowledged it, so everybody is notified again",
         (_, "delivery_failed") => "another receiver could not be reached",
-        (_, "fallback") => "you stand in for a receiver that could not be reached",
-        (_, "silence_ending") => "a silence ends soon and it is still so",
-        (_, "silence_ended") => "a silence ended and it is still so",
-        (_, "downtime_started") => "you hear no more of it before that is over, except its recovery",
-        (_, "downtime_ended") => "a downtime ended and it is still so",
-        (_, "host_back") => "the host is heard again and it is still so",
-        (_, "dependency_back") => "what it depends on is well again and it is still so",
-        (_, "mute_ended") => "the quiet hours of its route are over and it is still so",
-        (_, "inhibition_ended") => "what explained it is over and it is still so",
-        (_, "no_one_on_call" | "unknown_target") => "nobody else is there to be told",
-        (_, "on_call_again") => "it came while nobody was on call, and you are now",
-        (_, "ack_ending") => "an ack ends soon and it is still so",
-        (_, "ack_expired") => "an ack expired and it is still so",
-        (_, "ack_outdated") => "it changed after somebody acknowledged",
-        (_, "unacked") => "somebody took the ack back",
-        (_, "removed") => "it is no longer watched; nobody says that it is well",
-        (Kind::Problem, _) => "first message about this to you",
-        (Kind::Update, _) => "something changed in this incident",
+        (_, "fallback") => "you are the fallback for a receiver that could not be reached",
+        (_, "silence_ending") => "a silence ends soon and the problem persists",
+        (_, "silence_ended") => "a silence ended and the problem persists",
+        (_, "downtime_started") => "until the downtime ends, only a recovery is sent",
+        (_, "downtime_ended") => "a downtime ended and the problem persists",
+        (_, "host_back") => "the host reports again and the problem persists",
+        (_, "dependency_back") => "its dependency recovered and the problem persists",
+        (_, "mute_ended") => "the mute period of its route is over and the problem persists",
+        (_, "inhibition_ended") => "the alert that inhibited it is over and the problem persists",
+        (_, "no_one_on_call" | "unknown_target") => "there was nobody else to notify",
+        (_, "on_call_again") => "it started while nobody was on call; you are on call now",
+        (_, "ack_ending") => "an acknowledgement expires soon and the problem persists",
+        (_, "ack_expired") => "an acknowledgement expired and the problem persists",
+        (_, "ack_outdated") => "the incident changed after it was acknowledged",
+        (_, "unacked") => "the acknowledgement was taken back",
+        (_, "removed") => "it is no longer monitored; it may not be OK",
+        (Kind::Problem, _) => "your first notification of this incident",
+        (Kind::Update, _) => "the incident changed",
         (Kind::Reminder, _) => "still not OK",
-        (Kind::Recovery | Kind::Acknowledged, _) => "you were told of the problem",
-        (Kind::Digest, _) => "these had to wait for a rate limit",
+        (Kind::Recovery | Kind::Acknowledged, _) => "you were notified of the problem",
+        (Kind::Digest, _) => "these exceeded a rate limit",
         (Kind::Test, _) => "somebody ran alertctl test-notify",
     };
     let words = match &told.summary {
-        Some(summary) => format!("held back by {}", line(&summary.held_by, 120)),
+        Some(summary) => format!("these exceeded {}", line(&summary.held_by, 120)),
         None => words.into(),
     };
     let note = told.note.as_ref().map(|note| format!("{}: ", line(note, 200))).unwrap_or_default();
@@ -222,7 +228,8 @@ pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
 }
 
-/// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is within the last day, so no day is said.
+/// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is less than a day old,
+/// so there is no date.
 pub fn lately(told: &Notification, zone: &TimeZone) -> String {
     let one = |one: &Happened| {
         let at = one.at.to_zoned(zone.clone()).strftime("%H:%M");
@@ -232,7 +239,7 @@ pub fn lately(told: &Notification, zone: &TimeZone) -> String {
     told.lately.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
+/// `4 min`, `3 h 20 min`, `2 d 4 h`: at most two units.
 pub fn age(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs().max(0);
     match seconds {
@@ -260,7 +267,7 @@ pub(super) mod tests {
     use super::{super::DigestLine, *};
 
     #[test]
-    fn the_title_says_number_state_where_and_what() {
+    fn the_title_has_number_state_place_and_summary() {
         assert_eq!(title(&problem(), &TimeZone::UTC), "[#4711] CRITICAL web1/disk: /var 96% used");
         let of = |kind| title(&Notification { kind, ..problem() }, &TimeZone::UTC);
         assert_eq!(of(Kind::Reminder), "[#4711] still CRITICAL web1/disk: /var 96% used");
@@ -272,7 +279,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_recovery_says_ok_and_names_what_recovered() {
+    fn the_title_of_a_recovery_says_ok_and_names_the_alert() {
         let mut told = problem();
         told.resolved = std::mem::take(&mut told.firing);
         told.resolved[0].summary = "/var 61% used".into();
@@ -281,7 +288,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_many_alerts_the_worst_is_named() {
+    fn the_title_of_a_group_names_the_worst_alert() {
         let mut told = problem();
         let mut unknown = told.firing[0].clone();
         unknown.state = State::Unknown;
@@ -294,19 +301,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_digest_counts_what_it_holds() {
+    fn the_title_of_a_digest_counts_its_notifications() {
         let mut told = problem();
         let entry = |kind| DigestLine { incident: 1, kind, title: "x".into(), at: told.created_at };
         let digest = vec![entry(Kind::Problem), entry(Kind::Reminder), entry(Kind::Recovery)];
         told = Notification { kind: Kind::Digest, incident: 0, digest, ..told };
         assert_eq!(
             title(&told, &TimeZone::UTC),
-            "[digest] 3 notifications held back: 2 problems, 1 recovery"
+            "[digest] 3 notifications over the rate limit: 2 problems, 1 recovery"
         );
     }
 
     #[test]
-    fn hostile_text_stays_on_its_line() {
+    fn untrusted_text_stays_on_its_line() {
         let text = "a\r\nBcc: x@y\u{202e}z\u{1b}[31m\0\t end";
         assert_eq!(line(text, 100), "a Bcc: x@yz[31m end");
         assert_eq!(line("äöü€uro", 4), "äöü…");
@@ -318,17 +325,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn ages_read_as_people_say_them() {
+    fn ages_have_at_most_two_units() {
         let start = problem().created_at;
         let after = |seconds| age(start, start + jiff::SignedDuration::from_secs(seconds));
         assert_eq!(
             [after(7), after(250), after(12_000), after(187_200)],
             ["7 s", "4 min", "3 h 20 min", "2 d 4 h"]
         );
-        assert_eq!(after(-5), "0 s", "clocks differ between hosts");
+        assert_eq!(after(-5), "0 s", "the host's clock may be ahead");
     }
 
-    /// What the receivers' tests send.
+    /// The notification that the receivers' tests send.
     pub(in crate::notify) fn problem() -> Notification {
         let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
