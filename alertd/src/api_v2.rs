@@ -1,8 +1,8 @@
-//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, ask what fires and to whom it goes,
-//! silence it (`silences.rs`).
+//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, list firing alerts
+//! and their receivers, and manage silences (`silences.rs`).
 //!
-//! Errors are JSON strings, lists are never null (openapi.yaml of Alertmanager 0.28). What alertd has and Alertmanager has not
-//! (acks, escalation) is under `/v1`.
+//! Errors are JSON strings, and lists are never null (openapi.yaml of Alertmanager 0.28). Features
+//! that Alertmanager does not have, such as acks and escalation, are under `/v1`.
 
 mod silences;
 
@@ -44,14 +44,14 @@ pub(crate) fn add(routes: Routes) -> Routes {
         .get("/-/ready", Nothing, async || "OK")
 }
 
-/// Some of the alerts that fire.
+/// A page of firing alerts.
 pub struct AlertsPage {
     pub alerts: Vec<GettableAlert>,
-    /// Ask again after this one.
+    /// If there are more alerts, where the next page starts.
     pub more_after: Option<AlertKey>,
 }
 
-/// One alert that fires.
+/// A firing alert.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GettableAlert {
@@ -75,14 +75,14 @@ pub struct Named {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertStatus {
-    /// `active`, `suppressed`.
+    /// `active` or `suppressed`.
     pub state: &'static str,
     pub silenced_by: Vec<String>,
     pub inhibited_by: Vec<String>,
     pub muted_by: Vec<String>,
 }
 
-/// Why not, as Alertmanager says it.
+/// An error in Alertmanager's format.
 struct Problem(Failure);
 
 impl IntoResponse for Problem {
@@ -103,29 +103,30 @@ fn bad(words: String) -> Problem {
 
 type Reply<T> = Result<Json<T>, Problem>;
 
-/// 200 once it is durable. What is no alert is named in a 400; the rest is taken.
+/// Answers 200 when the alerts are on disk. If some are invalid, a 400 names them; the others are
+/// accepted.
 async fn post_alerts(
     State(api): State<Api>,
     caller: Caller,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     let mut posted: Vec<Posted> = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no list of alerts: {error}")))?;
+        .map_err(|error| bad(format!("the body is not a list of alerts: {error}")))?;
     bind_posted(&mut posted, &caller);
     match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
         Ok(_) => Ok(StatusCode::OK),
         Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
-        // Prometheus posts again whatever the 5xx.
+        // Prometheus retries after any 5xx.
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string()).into()),
     }
 }
 
-/// What `amtool alert query` may ask for.
+/// The filters of `amtool alert query`.
 #[derive(Debug)]
 struct Filter {
     matchers: Arc<[Matcher]>,
     receiver: Option<Matcher>,
-    /// By name of the state.
+    /// Names of states that are not shown.
     hidden: Vec<&'static str>,
 }
 
@@ -137,7 +138,7 @@ impl Filter {
             let shown = || match value.as_str() {
                 "true" => Ok(true),
                 "false" => Ok(false),
-                _ => Err(bad(format!("{name} is true or false, not {value:?}"))),
+                _ => Err(bad(format!("{name} must be true or false, not {value:?}"))),
             };
             match name.as_str() {
                 "filter" => matchers.push(value.parse().map_err(bad)?),
@@ -152,7 +153,8 @@ impl Filter {
         Ok(Self { matchers: matchers.into(), ..filter })
     }
 
-    /// All that it shows, in pages: the loop is never busy with one long list.
+    /// Returns all matching alerts. Reads them in pages, so that a long list does not block the
+    /// engine.
     async fn find(&self, api: &Api) -> Result<Vec<GettableAlert>, Failure> {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -182,7 +184,7 @@ impl Filter {
     }
 }
 
-/// Decoded pairs of a query string, in order; `filter` may come several times.
+/// Decoded pairs of a query string, in order; `filter` may be repeated.
 fn pairs(query: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -191,7 +193,7 @@ fn pairs(query: &str) -> Vec<(String, String)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
 }
 
-/// Undoes `application/x-www-form-urlencoded`; what is not encoded right stays as it is.
+/// Decodes `application/x-www-form-urlencoded`; malformed sequences stay unchanged.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -225,7 +227,7 @@ struct Group {
     alerts: Vec<GettableAlert>,
 }
 
-/// Alerts by host and receiver, as a person would look at them.
+/// Alerts grouped by host and receiver.
 async fn groups(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<Group>> {
     let filter = Filter::read(query.as_deref())?;
     let mut groups: BTreeMap<(String, Named), Vec<GettableAlert>> = BTreeMap::new();
@@ -252,7 +254,8 @@ async fn status(State(api): State<Api>) -> Reply<Value> {
         "versionInfo": {
             "version": version, "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
         },
-        // Where the config is and what it means is for `alertctl config` to say; it may hold names that are nobody's business.
+        // Not shown, because it may contain names that callers should not see; use `alertctl
+        // config`.
         "config": { "original": "" },
         "uptime": started_at,
     })))
@@ -263,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_decoded_and_may_repeat_itself() {
+    fn a_query_is_decoded_and_may_repeat_a_name() {
         let found = pairs("filter=host%3D~%22web.%2A%22&filter=a+b%3D1&active=false&x");
         let found: Vec<_> = found.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(
