@@ -86,7 +86,7 @@ async fn the_bot_comes_back_after_the_server_and_what_was_said_meanwhile_arrives
     // A reload that changes nothing of it keeps the connection.
     let watcher = Person::join(server.port, "watcher", "#ops");
     host.alertd.as_ref().expect("it runs").signal(rustix::process::Signal::HUP);
-    wait_for("the reload", || host.log("alertd").contains("the new config is used"));
+    wait_for("the reload", || host.log("alertd").contains("the new config is in effect"));
     assert!(host.alertctl(&["test-notify", "team"]).status.success());
     assert_eq!(watcher.heard("JOIN").iter().filter(|line| line.starts_with(":dogwatch")).count(), 0);
 
