@@ -254,8 +254,7 @@ async fn status(State(api): State<Api>) -> Reply<Value> {
         "versionInfo": {
             "version": version, "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
         },
-        // Not shown, because it may contain names that callers should not see; use `alertctl
-        // config`.
+        // Not shown: it may contain names that callers should not see. Use `alertctl config`.
         "config": { "original": "" },
         "uptime": started_at,
     })))

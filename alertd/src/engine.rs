@@ -89,7 +89,7 @@ pub struct Engine<D> {
     deliveries: JoinSet<(Result<Accepted, DeliveryError>, f64)>,
     leased: HashMap<tokio::task::Id, (u64, String)>,
     testers: HashMap<u64, Answer<Result<ctl::NotificationInfo, Refused>>>,
-    /// Messages shown in the status until the next start or reload.
+    /// Messages to show in the status, such as a failed reload or damage found in the store.
     notices: Vec<String>,
     keep_history: Duration,
     next_prune: Timestamp,

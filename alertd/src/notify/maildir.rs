@@ -1,6 +1,6 @@
 //! `[receiver.NAME.maildir]`: writes each notification as a file in a maildir, for hosts without a
-//! mail server, for `cargo xtask up`, and for tests. Read it with `mutt -f PATH`, `mail -f` or `cat
-//! PATH/new/*`.
+//! mail server, for `cargo xtask up`, and for tests. Read it with `mutt -f PATH`, `mail -f` or
+//! `cat PATH/new/*`.
 //!
 //! The file is written in `tmp`, synced, renamed into `new`, and the directory is synced, so an
 //! accepted notification survives a power failure. The file name is made from the notification's id

@@ -2,8 +2,10 @@
 //! `now` is an argument.
 //!
 //! ```text
-//!  on_connected ─▶ CAP, PASS, NICK, USER ─▶ (SASL PLAIN) ─▶ 001 ─▶ JOIN ─▶ ready ─▶ on_notification: PRIVMSG…, PING ─PONG─▶ Taken
-//!                   433: another nick         904: Lost               471…: Lost     404…: Refused      KICK: JOIN again
+//!  on_connected ─▶ CAP, PASS, NICK, USER ─▶ (SASL PLAIN) ─▶ 001 ─▶ JOIN ─▶ ready
+//!                   433: another nick         904: Lost               471…: Lost
+//!  ready ─▶ on_notification: PRIVMSG…, PING ─PONG─▶ Taken
+//!   KICK: JOIN again         404…: Refused
 //! ```
 //!
 //! A notification is *taken* when the server answers the PING that follows its last line. Servers
