@@ -13,17 +13,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
+    core::rules::health::{Disk, Outside, PingState, stops_ping},
     engine::Input,
-    health::{Disk, PingState, stops_ping},
     notify::DeadMan,
 };
-
-/// Observations from outside the loop.
-#[derive(Debug, Clone, Default)]
-pub struct Outside {
-    pub disk: Option<Disk>,
-    pub ping: Option<PingState>,
-}
 
 /// A loop that takes longer to answer is unhealthy.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

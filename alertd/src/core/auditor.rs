@@ -11,9 +11,9 @@ use jiff::Timestamp;
 
 use super::{
     Core,
-    ingest::{OWN, OwnAlert},
+    own_alerts::{OWN, OwnAlert},
 };
-use crate::{
+use crate::core::rules::{
     alert::{AlertKey, Ending},
     incident::Incident,
     moment::later,
@@ -254,7 +254,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests_support::{Mood, World},
+        super::tests::world::{Mood, World},
         *,
     };
 

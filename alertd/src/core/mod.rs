@@ -19,7 +19,10 @@
 //! | `audit.rs` | who did what, from where |
 //! | `tokens.rs` | who may ask over TCP |
 //! | `auditor.rs` | what should not be, however it came about |
+//! | `own_alerts.rs` | internal alerts and their keys |
+//! | `refused.rs` | the requests of people that are refused |
 //! | `explain.rs` | where an alert would go |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
 //! | `view.rs` | what people see |
 
 use std::{
@@ -32,7 +35,7 @@ use dogwatch_wire::ctl::{self, HistoryEntry};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::core::rules::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable, Keys},
     budgets::Limits,
@@ -52,6 +55,7 @@ use crate::{
     user::User,
 };
 
+pub mod alertmanager_view;
 mod audit;
 mod auditor;
 mod delivery;
@@ -61,43 +65,25 @@ mod explain;
 mod external;
 mod ingest;
 mod oncall;
+mod own_alerts;
 mod people;
+mod refused;
 mod review;
 mod rota;
+pub mod rules;
 mod silences;
 mod suppress;
 mod tokens;
 mod view;
 
 #[cfg(test)]
-mod downtime_timelines;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod model_limits;
-#[cfg(test)]
-mod model_rota;
-#[cfg(test)]
-mod model_suppress;
-#[cfg(test)]
-mod rota_timelines;
-#[cfg(test)]
-mod silence_timelines;
-#[cfg(test)]
-mod storm_timelines;
-#[cfg(test)]
-mod suppress_timelines;
-#[cfg(test)]
-pub(crate) mod tests_support;
-#[cfg(test)]
-mod timelines;
+pub(crate) mod tests;
 
 pub use auditor::{Finding, What};
 pub use delivery::Lease;
 pub use external::Taken;
 pub use ingest::BadBatch;
-pub use people::Refused;
-pub(crate) use review::kind_name;
+pub use refused::Refused;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub(crate) use view::title_of;
 pub use view::{Sizes, ToldOpen, notification_info};

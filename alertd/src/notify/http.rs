@@ -29,7 +29,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use super::{DeliveryError, tls, words};
+use super::tls;
+use crate::core::rules::{notification::DeliveryError, text};
 
 /// Bytes read of an answer: enough for a short JSON or the beginning of an error page.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -155,7 +156,7 @@ impl Answer {
     /// For an answer that is not a success: 408, 425, 429 and 5xx are temporary, other 4xx and
     /// redirects are permanent.
     pub(super) fn into_error(self, to: &Endpoint) -> DeliveryError {
-        let said = words::line(&String::from_utf8_lossy(&self.body), 300);
+        let said = text::line(&String::from_utf8_lossy(&self.body), 300);
         let reason = format!("{} answered {}: {said}", shown(&to.url), self.status);
         let reason = reason.trim_end_matches([':', ' ']).to_owned();
         match self.status.as_u16() {
@@ -234,7 +235,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {source}");
         cause = source.source();
     }
-    words::line(&text, 300)
+    text::line(&text, 300)
 }
 
 fn retry(reason: String) -> DeliveryError {

@@ -4,7 +4,7 @@
 //! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance
 //! data" and "Threshold and ranges"). Text that does not follow it is shown unchanged.
 
-use super::words;
+use crate::core::rules::text;
 
 /// One value as the plugin printed it.
 struct Sample<'a> {
@@ -16,10 +16,10 @@ struct Sample<'a> {
 
 /// Values with limits first, at most `chars_max` characters in all.
 pub(super) fn in_words(perfdata: &str, chars_max: usize) -> String {
-    let Some(mut values) = values(perfdata) else { return words::line(perfdata, chars_max) };
+    let Some(mut values) = values(perfdata) else { return text::line(perfdata, chars_max) };
     values.sort_by_key(|value| value.warning.is_empty() && value.critical.is_empty());
     let said: Vec<_> = values.iter().map(said).collect();
-    words::line(&said.join(", "), chars_max)
+    text::line(&said.join(", "), chars_max)
 }
 
 fn said(value: &Sample<'_>) -> String {

@@ -18,11 +18,7 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{
-    clock,
-    engine::Input,
-    notify::{tls, words},
-};
+use crate::{clock, core::rules::text, engine::Input, notify::tls};
 
 /// A notification to send, and the channel for its outcome.
 pub(super) struct Job {
@@ -257,7 +253,7 @@ async fn obey(
 /// For the audit log: the sender as reported by the server.
 fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
     let account = account.map(|account| format!(", account {account}")).unwrap_or_default();
-    words::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
+    text::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
 }
 
 const ORIGIN_CHARS_MAX: usize = 120;
