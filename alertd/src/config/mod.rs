@@ -58,7 +58,7 @@ use self::{
     listen::ListenFile,
     names::{Names, Section, TARGET, check_known, take_named},
     period::PeriodFile,
-    policy::{PolicyFile, direct, first_of_default, only},
+    policy::PolicyFile,
     receiver::ReceiverPart,
     route::RouteFile,
     schedule::ScheduleFile,
@@ -69,15 +69,12 @@ pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
 };
-pub use crate::core::rules::schedule::NOBODY;
 use crate::{
-    core::{DEFAULT_POLICY, Rules, rules::ratelimit::Rate},
     notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
     web::Web,
 };
-
-/// Where the receiver that is there without any config puts its mail, below the state directory.
-const LOCAL_RECEIVER: &str = "local";
+pub use dogwatch_alertd_core::rules::schedule::NOBODY;
+use dogwatch_alertd_core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate};
 
 /// One file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -147,10 +144,6 @@ pub struct Config {
 
 /// A quarter, so that last month's incident can be read.
 const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
-/// Agents send at least every half minute; a page that waits longer than this after an outage is a page too late.
-const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
-/// As in Alertmanager.
-const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 const RESOLVE_TIMEOUT_MIN: Duration = Duration::from_secs(10);
 /// As every agent expects them.
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
@@ -175,6 +168,12 @@ impl Config {
         Self::resolve(Path::new("alertd.toml"), files, problems)
     }
 
+    /// The rules of one text.
+    #[cfg(test)]
+    pub(crate) fn rules_of(text: &str) -> Rules {
+        Self::from_text(text).map_err(|problems| problems.to_string()).unwrap().rules
+    }
+
     fn resolve(
         path: &Path,
         files: Vec<(Source, ConfigFile)>,
@@ -196,19 +195,15 @@ impl Config {
             inhibit: parts.inhibit_rules(&mut problems),
             periods: parts.periods(&mut problems),
             resolve_timeout: parts.resolve_timeout(&mut problems),
-            settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
+            settle: parts.alertd.settle.map_or(Rules::SETTLE_DEFAULT, |span| span.0),
             users: BTreeMap::new(),
             schedules: parts.schedules(&names, &mut problems),
-            catch_all: String::new(),
+            catch_all: parts.catch_all(&names, &mut problems).unwrap_or_default(),
             rate: parts.rate(&mut problems),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.users = parts.users(&names, &mut rules.receivers, &mut problems);
-        rules.policies.entry(DEFAULT_POLICY.into()).or_insert_with(|| only(DEFAULT_POLICY, LOCAL_RECEIVER));
-        rules.catch_all = parts.catch_all(&names, &rules, &mut problems);
-        for receiver in rules.receivers.keys() {
-            rules.policies.entry(direct(receiver)).or_insert_with(|| only(&direct(receiver), receiver));
-        }
+        rules.complete();
         let metrics = parts.metrics(&mut problems);
         let web = parts.alertd.web.take();
         let web =
@@ -353,27 +348,24 @@ impl Parts {
         }
     }
 
-    /// Who is told when nobody is on call. There is always somebody: the receiver `local` needs no config.
-    fn catch_all(&self, names: &Names, rules: &Rules, problems: &mut Problems) -> String {
-        if let Some(written) = &self.alertd.catch_all {
-            let source = &self.sources[self.catch_all_source];
-            let name = written.get_ref();
-            let is_schedule = names.targets.contains(name)
-                && !names.receivers.contains(name)
-                && !names.users.contains(name);
-            if is_schedule {
-                let words = "a schedule may have nobody on call; name a receiver or a user";
-                problems.add(source, written.span(), words);
-            } else {
-                check_known(written, TARGET, &names.targets, source, problems);
-            }
-            return written.get_ref().clone();
+    /// The receiver or user to notify when nobody is on call, if the config names one.
+    fn catch_all(&self, names: &Names, problems: &mut Problems) -> Option<String> {
+        let written = self.alertd.catch_all.as_ref()?;
+        let source = &self.sources[self.catch_all_source];
+        let name = written.get_ref();
+        let is_schedule =
+            names.targets.contains(name) && !names.receivers.contains(name) && !names.users.contains(name);
+        if is_schedule {
+            let words = "a schedule may have nobody on call; name a receiver or a user";
+            problems.add(source, written.span(), words);
+        } else {
+            check_known(written, TARGET, &names.targets, source, problems);
         }
-        first_of_default(&rules.policies, &rules.schedules).unwrap_or_else(|| LOCAL_RECEIVER.into())
+        Some(name.clone())
     }
 
     fn resolve_timeout(&self, problems: &mut Problems) -> Duration {
-        let Some(written) = &self.alertd.resolve_timeout else { return RESOLVE_TIMEOUT_DEFAULT };
+        let Some(written) = &self.alertd.resolve_timeout else { return Rules::RESOLVE_TIMEOUT_DEFAULT };
         let span = written.get_ref().0;
         if span < RESOLVE_TIMEOUT_MIN {
             let words = "shorter than 10s: alerts would end between two posts of the same; Prometheus repeats each minute";

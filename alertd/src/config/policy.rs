@@ -1,6 +1,6 @@
 //! `[policy.NAME]`: whom to tell, one step after another.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range};
 
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
@@ -12,13 +12,7 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use crate::core::{
-    DEFAULT_POLICY,
-    rules::{
-        escalation::{Policy, Step},
-        schedule::Schedule,
-    },
-};
+use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,35 +32,8 @@ pub(super) struct StepFile {
     notify: Vec<Spanned<String>>,
 }
 
-/// Between rounds of a policy, after its last step, if it does not say otherwise.
-const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
-
 fn no_time() -> Span {
     Span::secs(0)
-}
-
-/// A policy that a route with `receiver = …` means. No config can name it: names have no space.
-pub(super) fn direct(receiver: &str) -> String {
-    format!("receiver {receiver}")
-}
-
-pub(super) fn only(name: &str, receiver: &str) -> Policy {
-    Policy {
-        name: name.into(),
-        steps: vec![Step { after: Duration::ZERO, notify: vec![receiver.into()] }],
-        repeat: 0,
-        repeat_every: REPEAT_PAUSE_DEFAULT,
-    }
-}
-
-/// Who is told when nobody else is there: the first of policy `default` that needs nobody to be on call.
-pub(super) fn first_of_default(
-    policies: &BTreeMap<String, Policy>,
-    schedules: &BTreeMap<String, Schedule>,
-) -> Option<String> {
-    let steps = &policies.get(DEFAULT_POLICY)?.steps;
-    let mut targets = steps.iter().flat_map(|step| &step.notify);
-    targets.find(|target| !schedules.contains_key(*target)).cloned()
 }
 
 impl Parts {
@@ -98,7 +65,7 @@ fn resolve_policy(
     let steps = resolve_steps(file.step, source, &check, problems);
     let last = steps.iter().map(|step| step.after).max().unwrap_or_default();
     let repeat_every = match file.repeat_every {
-        None => last + REPEAT_PAUSE_DEFAULT,
+        None => last + Policy::REPEAT_PAUSE_DEFAULT,
         Some(every) => {
             if every.get_ref().0 <= last {
                 let words = format!("repeat_every must be longer than the last step's after, {}", Span(last));

@@ -9,7 +9,7 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-use crate::core::rules::ratelimit::Rate;
+use dogwatch_alertd_core::rules::ratelimit::Rate;
 
 /// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,13 +19,6 @@ pub struct RateFile {
     every: Spanned<Span>,
     reserve: Option<Spanned<u32>>,
 }
-
-/// Enough to be sure that the host is watched and told of, little enough that a phone stays usable.
-pub(super) const OF_RECEIVER: Rate =
-    Rate::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
-/// One person by all their ways: more than one of them alone, much less than all of them together.
-pub(super) const OF_USER: Rate =
-    Rate::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
 
 impl RateFile {
     pub(super) fn resolve(&self, source: &Source, problems: &mut Problems) -> Rate {

@@ -12,10 +12,8 @@ use hyper::Method;
 use ring::digest::{Context, SHA256};
 
 use super::{Alertd, Answer, Exit, Failure, args, failure, pretty, show::View, whole_file::WholeFile};
-use crate::{
-    core::rules::text::{clock_time, plural},
-    store::backup::hex,
-};
+use crate::store::backup::hex;
+use dogwatch_alertd_core::rules::text::{clock_time, plural};
 
 /// A little longer than alertd gives itself to make the copy (`api/backup.rs`).
 const PATIENCE: Duration = Duration::from_mins(31);

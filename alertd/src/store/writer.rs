@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
-use crate::core::Change;
+use dogwatch_alertd_core::Change;
 
 /// Waiting longer than this for the disk, the loop goes on without it.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,117 @@
+//! What is known of one agent: how far its events are taken, and when it was last heard.
+//!
+//! Events count once: those up to `last_seq` of the current epoch are old. A number that leaves a gap means that the
+//! agent's spool had to let events go; the agent is then asked for all its states. Being heard again without news writes
+//! nothing to the store, so after a restart every agent gets a full term of grace.
+
+use std::time::Duration;
+
+use dogwatch_wire::HostChange;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{lately::Lately, moment::later};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    pub host: String,
+    pub version: String,
+    pub services: u32,
+    pub epoch: String,
+    /// Every event up to this one is taken.
+    pub last_seq: u64,
+    pub next_within_s: u32,
+    /// The store keeps the value of the last write, not of the last heartbeat.
+    pub last_heard_at: Timestamp,
+    pub silent: bool,
+    /// When it was heard again after it had been silent.
+    #[serde(default)]
+    pub back_at: Option<Timestamp>,
+    /// What changed on its host.
+    #[serde(default, skip_serializing_if = "Lately::is_empty")]
+    pub lately: Lately,
+    /// What was done to its host, as it said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<HostChange>,
+}
+
+/// What to do with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Taken before.
+    Old,
+    Next,
+    /// Something before it is lost.
+    AfterGap,
+}
+
+impl Agent {
+    pub fn new(host: &str, epoch: &str, now: Timestamp) -> Self {
+        Self {
+            host: host.into(),
+            version: String::new(),
+            services: 0,
+            epoch: epoch.into(),
+            last_seq: 0,
+            next_within_s: HEARTBEAT_DEFAULT_S,
+            last_heard_at: now,
+            silent: false,
+            back_at: None,
+            lately: Lately::default(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Begins a new spool's numbers; true if that is news.
+    pub fn begin_epoch(&mut self, epoch: &str) -> bool {
+        if self.epoch == epoch {
+            return false;
+        }
+        epoch.clone_into(&mut self.epoch);
+        self.last_seq = 0;
+        true
+    }
+
+    /// Takes the number of an event.
+    pub fn take(&mut self, seq: u64) -> Place {
+        if seq <= self.last_seq {
+            return Place::Old;
+        }
+        let next = seq == self.last_seq + 1;
+        self.last_seq = seq;
+        if next { Place::Next } else { Place::AfterGap }
+    }
+
+    /// When it has been quiet for too long: two announced intervals and some seconds for a busy host.
+    pub fn silent_at(&self) -> Timestamp {
+        let interval = self.next_within_s.clamp(HEARTBEAT_MIN_S, HEARTBEAT_MAX_S);
+        later(self.last_heard_at, 2 * Duration::from_secs(interval.into()) + GRACE)
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(5);
+/// Until the first heartbeat says otherwise.
+const HEARTBEAT_DEFAULT_S: u32 = 60;
+/// An agent cannot make itself unwatched, nor alertd busy.
+const HEARTBEAT_MIN_S: u32 = 1;
+const HEARTBEAT_MAX_S: u32 = 3_600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_counts_once_and_a_gap_is_noticed() {
+        let mut agent = Agent::new("web1", "e1", Timestamp::UNIX_EPOCH);
+        let seqs = [1, 2, 2, 1, 3, 5, 4, 6];
+        let took = seqs.map(|seq| match agent.take(seq) {
+            Place::Old => '-',
+            Place::Next => 'n',
+            Place::AfterGap => 'g',
+        });
+        assert_eq!(String::from_iter(took), "nn--ng-n");
+        assert!(!agent.begin_epoch("e1"));
+        assert!(agent.begin_epoch("e2"));
+        assert_eq!(agent.take(1), Place::Next);
+    }
+}
