@@ -1,4 +1,5 @@
-//! Outage modes as timelines: a scripted upstream, a client that asks for one name each second, virtual time.
+//! Outage modes as timelines: a scripted upstream, a client that asks for one name each second,
+//! virtual time.
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -15,10 +16,11 @@ use crate::{name, wire::rcode};
 
 /// How an upstream behaves in one second of a timeline.
 ///
-/// `.` right, `x` silent, `S` SERVFAIL, `R` REFUSED, `e` empty without SOA, `t` truncated and no TCP, `s` five seconds late,
-/// `%` loses every second packet, `u` unreachable. Lies: `n` NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0,
-/// `c` one address for all. Letters: `L` right, in lower case; `B` so too and no TCP, `b` silence over TCP; `d` deaf to
-/// mixed ones.
+/// `.` correct, `x` silent, `S` SERVFAIL, `R` REFUSED, `e` empty without SOA, `t` truncated and no
+/// TCP, `s` five seconds late, `%` loses every second packet, `u` unreachable. False answers: `n`
+/// NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0, `c` one address for all names. Letter case: `L`
+/// correct but in lower case; `B` the same and no TCP, `b` the same and silent over TCP; `d`
+/// ignores mixed case.
 type Mood = char;
 
 /// A resolver between a client and scripted upstreams.
@@ -26,16 +28,16 @@ struct World {
     now: Moment,
     resolver: Resolver,
     moods: Vec<Mood>,
-    /// Replies on their way: when, which try, what.
+    /// Replies on their way: arrival time, try, result.
     wire: VecDeque<(Moment, u64, Result<Vec<u8>, TryError>)>,
     sent: usize,
     ttl_s: u32,
     answers: Vec<Heard>,
-    /// A name, and all below it, for which upstreams say SERVFAIL.
+    /// A name, including all below it, for which upstreams return SERVFAIL.
     broken: Option<&'static str>,
-    /// A name, and all below it, that upstreams rightly say is gone.
+    /// A name, including all below it, that upstreams correctly report as gone.
     gone: Option<&'static str>,
-    /// Whether names have AAAA records; `None`: what upstreams say of them is malformed.
+    /// Whether names have AAAA records; `None` if such answers are malformed.
     ipv6: Option<bool>,
 }
 
@@ -104,7 +106,7 @@ impl World {
         heard.stale = message.windows(8).any(|window| window[..2] == [0, 15] && window[4..6] == [0, 3]);
     }
 
-    /// Moves time on, a millisecond at a step while something is on its way.
+    /// Advances time, by a millisecond per step while something is on its way.
     fn run(&mut self, span: Duration) {
         let end = self.now + span;
         while self.now < end {
@@ -184,7 +186,7 @@ impl World {
             let address = match mood {
                 'z' => [0, 0, 0, 0],
                 'c' => [203, 0, 113, 66],
-                // A place of its own for each name.
+                // A different address for each name.
                 _ => [192, 0, 2, asked.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
             };
             reply.extend([0, if ipv6 { 16 } else { 4 }]);
@@ -194,7 +196,7 @@ impl World {
             reply.extend(address);
         }
         if soa {
-            // At the root, TTL and minimum of a minute.
+            // At the root, TTL and minimum of one minute.
             reply.extend([0, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
             reply.extend([0; 16]);
             reply.extend([0, 0, 0, 60]);
@@ -202,8 +204,9 @@ impl World {
         reply
     }
 
-    /// One client query a second for `www.example`; the upstreams' moods second by second. Returns what was heard:
-    /// `f` fresh at once, `w` fresh after a wait, `s` stale at once, `l` stale after a wait, `!` failure, `-` nothing.
+    /// One client query per second for `www.example`, with the upstreams' mood for each second.
+    /// Returns the outcomes: `f` fresh at once, `w` fresh after a wait, `s` stale at once, `l`
+    /// stale after a wait, `!` failure, `-` nothing.
     fn timeline(&mut self, moods: &[&str]) -> String {
         let start = self.answers.len();
         for second in 0..moods[0].len() {
@@ -247,7 +250,8 @@ fn query(name: &str, kind: u16, edns: bool) -> Vec<u8> {
     packet
 }
 
-// TTL 5: the answer of second 6 is fresh until second 11, so the outage that begins at second 7 is met at second 12.
+// TTL 5: the answer of second 6 is fresh until second 11, so the outage that begins at second 7
+// shows at second 12.
 
 #[test]
 fn m1_blackhole_costs_one_short_wait_then_stale_is_instant() {
@@ -280,7 +284,7 @@ fn m8_a_slow_upstreams_late_answers_still_refresh() {
     let mut world = World::new(1);
     let heard = world.timeline(&[upstream]);
     assert!(heard.starts_with("fffffffffffflssss"), "{heard}");
-    // Nobody waits again, and the answers that come late are used.
+    // No client waits a second time, and the late answers are used.
     assert_eq!((heard.matches('l').count(), heard.matches(['!', '-', 'w']).count()), (1, 0), "{heard}");
     assert!(heard[13..27].contains('f'), "{heard}");
 }
@@ -295,7 +299,7 @@ fn m11_half_of_the_packets_lost_is_bridged_by_second_tries() {
 }
 
 #[test]
-fn m13_a_flapping_upstream_flaps_nobody() {
+fn m13_a_flapping_upstream_does_not_affect_clients() {
     let upstream = ".......xx..xx..xx..xx..xx............";
     let mut world = World::new(1);
     let heard = world.timeline(&[upstream]);
@@ -311,13 +315,13 @@ fn m14_an_answer_with_ttl_zero_is_kept_for_the_outage_and_its_ttl_never_grows() 
     let heard = world.timeline(&[upstream]);
     assert!(heard.starts_with("ffffffflssssssssssssssssss"), "{heard}");
     assert!(heard.ends_with("ff"), "{heard}");
-    // Never 0 while stale: clients would spin (RFC 8767 §4).
+    // Never 0 while stale, because clients would spin (RFC 8767 §4).
     let ttls: Vec<_> = world.answers.iter().filter(|answer| answer.stale).map(|answer| answer.ttl).collect();
     assert!(ttls.iter().all(|&ttl| ttl == Some(1)), "{ttls:?}");
 }
 
 #[test]
-fn m19_one_ill_upstream_of_two_is_left_out_within_a_second() {
+fn m19_one_failing_upstream_of_two_is_left_out_within_a_second() {
     for mood in ["S", "R", "x", "u", "t"] {
         let well = ".....................................";
         let ill_ = ".......xxxxxxxxxxxxxxxxxxxx..........".replace('x', mood);
@@ -330,11 +334,11 @@ fn m19_one_ill_upstream_of_two_is_left_out_within_a_second() {
 }
 
 #[test]
-fn m15_after_an_outage_known_names_are_refreshed_no_faster_than_upstream_was_asked_before() {
+fn m15_after_an_outage_known_names_are_refreshed_no_faster_than_before_it() {
     let mut world = World::new(1);
     world.ttl_s = 60;
     let names: Vec<String> = (0..1_200).map(|n| format!("n{n}.example")).collect();
-    // Twenty names a second, each minute all of them: twenty upstream queries a second.
+    // Twenty names per second, all names each minute: twenty upstream queries per second.
     let minute = |world: &mut World| {
         for chunk in names.chunks(20) {
             for name in chunk {
@@ -352,7 +356,7 @@ fn m15_after_an_outage_known_names_are_refreshed_no_faster_than_upstream_was_ask
     world.moods[0] = '.';
     world.run(Duration::from_secs(6));
     let before = world.sent;
-    // Everybody asks for everything at once.
+    // All names are asked for at once.
     for name in &names {
         world.ask(name);
     }
@@ -363,7 +367,7 @@ fn m15_after_an_outage_known_names_are_refreshed_no_faster_than_upstream_was_ask
 }
 
 #[test]
-fn m16_a_restart_in_mid_outage_forgets_nothing() {
+fn m16_a_restart_during_an_outage_loses_no_names() {
     let mut world = World::new(1);
     world.ask("www.example");
     world.run(Duration::from_secs(1));
@@ -376,13 +380,13 @@ fn m16_a_restart_in_mid_outage_forgets_nothing() {
     let remembered =
         |hours| Remembered { uses: 3, age: Duration::from_hours(hours), ..Remembered::new(&message) };
     assert!(world.resolver.restore(&remembered(40), world.now));
-    assert!(!world.resolver.restore(&remembered(50), world.now), "older news");
+    assert!(!world.resolver.restore(&remembered(50), world.now), "older than the cached answer");
     let heard = world.timeline(&["xxxx"]);
     assert_eq!(heard, "lsss");
 }
 
 #[test]
-fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
+fn a_restart_in_a_long_outage_reports_the_same_runway() {
     let mut world = World::new(1);
     world.ask("www.example");
     world.run(Duration::from_mins(20));
@@ -391,7 +395,7 @@ fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
     let kept: Vec<_> = world.resolver.cache.iter().map(|(_, entry)| entry.kept().message.to_vec()).collect();
     let learned: Vec<_> = world.resolver.cache.iter().map(|(_, entry)| entry.learned()).collect();
     world.moods[0] = 'x';
-    // Longer than a name counts as used that nobody asks for.
+    // Longer than a name counts as used after its last query.
     for _ in 0..30 {
         world.ask("www.example");
         world.ask("db.example");
@@ -417,12 +421,12 @@ fn a_restart_in_a_long_outage_announces_the_same_runway_as_before() {
         assert!(world.resolver.restore(&remembered, now));
     }
     assert_eq!(world.resolver.masking(now).runway_s, before.runway_s);
-    // A day later nobody has asked for them.
+    // A day later, with no queries for them.
     let later = now + Duration::from_hours(25);
     assert_eq!(world.resolver.masking(later).runway_s, 72 * 3_600);
 }
 
-/// An answer for `n<number>`, which says how often it was renewed.
+/// An answer for `n<number>` that says how often it was renewed.
 fn restorable(number: u32, renewed: u8) -> Vec<u8> {
     let name = name::from_text(&format!("n{number}.z{}.example", number % 11)).unwrap();
     let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
@@ -431,9 +435,9 @@ fn restorable(number: u32, renewed: u8) -> Vec<u8> {
     message
 }
 
-/// A long snapshot is put back by several threads, each with a share of the cache.
+/// A large snapshot is restored by several threads, each with a share of the cache.
 #[test]
-fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
+fn restoring_many_answers_at_once_equals_restoring_them_one_by_one() {
     use crate::{
         cache::Bounds,
         snapshot::{Anchor, Learned, Limits, Writer, load},
@@ -454,7 +458,7 @@ fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
             });
         }
     }
-    // No answer.
+    // Not an answer.
     let empty = [0, 0, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 0];
     for broken in [&[1, 2, 3][..], &empty, &restorable(9_500, 0)[..40]] {
         let (uses, good_for) = (1, Duration::ZERO);
@@ -488,7 +492,7 @@ fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
         known
     };
     assert_eq!(at_once.cache().len(), 9_000);
-    // What goes first when there is less room is the same too.
+    // The eviction order under a smaller cap is the same too.
     for bytes_max in [32 << 20, 1 << 20, 700 << 10, 500 << 10, 1 << 10] {
         at_once.set(settings(bytes_max), now);
         one_by_one.set(settings(bytes_max), now);
@@ -503,12 +507,13 @@ fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
 }
 
 #[test]
-fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
+fn m24_uncounted_time_ends_freshness_and_nothing_else() {
     let mut world = World::new(1);
     world.ttl_s = 3_600;
     world.ask("www.example");
     world.run(Duration::from_secs(1));
-    // Frozen for a year; or somebody set the clock. Either way upstream is asked, and in an outage the name is there.
+    // Suspended for a year, or someone set the clock. Either way upstreams are asked, and in an
+    // outage the name still resolves.
     world.resolver.on_unseen_time(Duration::from_hours(365 * 24), world.now);
     assert_eq!(world.timeline(&["...."]), "ffff");
     assert_eq!(world.sent, 2);
@@ -520,7 +525,7 @@ fn m24_time_that_nobody_counted_ends_freshness_and_nothing_else() {
 }
 
 #[test]
-fn m17_a_pinned_name_is_known_before_anybody_asks_and_outlives_max_stale_while_upstream_is_down() {
+fn m17_a_pinned_name_is_cached_before_any_query_and_outlives_max_stale_in_an_outage() {
     let name = name::from_text("www.example").unwrap();
     let key = Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false);
     let pinned = vec![Pinned { key: key.as_bytes().into(), check_tcp: None }];
@@ -532,7 +537,7 @@ fn m17_a_pinned_name_is_known_before_anybody_asks_and_outlives_max_stale_while_u
     assert_eq!(world.sent, 1);
     world.ask("other.example");
     world.run(Duration::from_mins(10));
-    assert!(world.sent > 60, "kept young without a client: {}", world.sent);
+    assert!(world.sent > 60, "kept fresh without a client: {}", world.sent);
     world.moods[0] = 'x';
     world.run(Duration::from_hours(20));
     world.ask("other.example");
@@ -546,7 +551,7 @@ fn m17_a_pinned_name_is_known_before_anybody_asks_and_outlives_max_stale_while_u
     world.ask("www.example");
     world.run(Duration::from_secs(7));
     assert_eq!(world.answers.last().map(Heard::sign), Some('!'));
-    // Nobody asks, and it is back.
+    // It comes back without a client query.
     world.moods[0] = '.';
     world.run(Duration::from_secs(15));
     world.moods[0] = 'x';
@@ -581,7 +586,7 @@ fn the_breaker_opens_within_a_second_for_all_names_and_the_check_result_says_so(
     assert_eq!(world.state(UPSTREAM), 2);
     let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
     assert!(sensors[0].text.contains("192.0.2.0:53 no answer since"), "{}", sensors[0].text);
-    // Names that nobody asked for since are stale at once too.
+    // Names not asked for since then are stale at once too.
     world.ask("b.example");
     assert_eq!(world.answers.last().map(Heard::sign), Some('s'));
     assert_eq!(world.state(STALE), 1);
@@ -591,7 +596,7 @@ fn the_breaker_opens_within_a_second_for_all_names_and_the_check_result_says_so(
 }
 
 #[test]
-fn an_outage_is_found_even_if_nobody_asks() {
+fn an_outage_is_found_without_client_queries() {
     let mut world = World::new(1);
     world.ask("www.example");
     world.run(Duration::from_secs(1));
@@ -601,8 +606,8 @@ fn an_outage_is_found_even_if_nobody_asks() {
 }
 
 #[test]
-fn a_broken_name_is_masked_but_is_no_outage() {
-    // The name's own servers are dead: upstream says SERVFAIL for it alone.
+fn a_broken_name_is_masked_but_does_not_count_as_an_outage() {
+    // The name's own servers are down: upstreams return SERVFAIL for it alone.
     let mut world = World::new(1);
     world.ask("www.example");
     world.ask("broken.example");
@@ -620,7 +625,7 @@ fn a_broken_name_is_masked_but_is_no_outage() {
 }
 
 #[test]
-fn a_zone_that_breaks_with_all_its_names_is_no_outage_either() {
+fn a_domain_that_breaks_with_all_its_names_does_not_count_as_an_outage_either() {
     let mut world = World::new(1);
     let names: Vec<String> = (0..20).map(|n| format!("n{n}.zone.example")).collect();
     for name in names.iter().map(String::as_str).chain(["www.example", "mail.example"]) {
@@ -663,7 +668,7 @@ fn a_failure_is_remembered_for_five_seconds() {
 }
 
 #[test]
-fn only_who_speaks_edns_gets_the_reason() {
+fn only_clients_with_edns_get_the_reason() {
     let mut world = World::new(1);
     world.ask("www.example");
     world.run(Duration::from_secs(6));
@@ -691,7 +696,7 @@ fn two_zones(serve_stale: bool) -> World {
 }
 
 #[test]
-fn a_zone_in_an_outage_serves_stale_while_its_neighbour_notices_nothing() {
+fn a_zone_in_an_outage_serves_stale_without_affecting_other_zones() {
     let mut world = two_zones(true);
     for name in ["www.example", "a.corp.example", "b.corp.example"] {
         world.ask(name);
@@ -718,7 +723,7 @@ fn a_zone_in_an_outage_serves_stale_while_its_neighbour_notices_nothing() {
         "{}",
         sensors[STALE].text
     );
-    // Both ill: the worst first, the other named.
+    // Both down: the worst first, the other one named.
     world.moods = vec!['S', '.'];
     world.run(Duration::from_secs(32));
     let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
@@ -732,7 +737,7 @@ fn a_zone_that_opted_out_of_stale_answers_fails_when_its_upstream_does() {
     world.ask("a.corp.example");
     world.ask("www.example");
     world.run(Duration::from_secs(1));
-    assert!(world.answers.iter().all(|answer| answer.sign() == 'f'), "a TTL of zero is no stale answer");
+    assert!(world.answers.iter().all(|answer| answer.sign() == 'f'), "an answer with TTL zero is not stale");
     world.moods = vec!['x', 'x'];
     let start = world.answers.len();
     for _ in 0..3 {
@@ -745,7 +750,7 @@ fn a_zone_that_opted_out_of_stale_answers_fails_when_its_upstream_does() {
 }
 
 #[test]
-fn new_settings_leave_alone_what_is_on_its_way_in_zones_that_stay() {
+fn new_settings_do_not_disturb_flights_in_unchanged_zones() {
     let mut world = two_zones(true);
     world.moods = vec!['s', 's'];
     world.ask("www.example");
@@ -756,7 +761,7 @@ fn new_settings_leave_alone_what_is_on_its_way_in_zones_that_stay() {
     world.resolver.set(settings.clone(), world.now);
     world.pump();
     world.run(Duration::from_millis(10));
-    // The zone's new upstream was asked at once; the root's slow one is still waited for.
+    // The zone's new upstream was asked at once; the root's slow one is still being waited for.
     let codes: Vec<_> = world.answers.iter().map(|answer| answer.code).collect();
     assert_eq!(codes, [255, rcode::NOERROR]);
     settings.zones.clear();
@@ -768,6 +773,6 @@ fn new_settings_leave_alone_what_is_on_its_way_in_zones_that_stay() {
     assert_eq!(world.answers.last().map(|answer| answer.code), Some(rcode::NOERROR));
 }
 
-/// Places in what `sensors` returns.
+/// Indexes in the result of `sensors`.
 const UPSTREAM: usize = 0;
 const STALE: usize = 1;
