@@ -101,7 +101,7 @@ fn one_name_that_vanishes_is_held_and_says_so_and_its_deletion_is_honoured_after
             "{}",
             host.cache.log()
         );
-        reply.extended_error == Some((3, "held: upstream says the name is gone".into()))
+        reply.extended_error == Some((3, "held: upstreams say the name is gone".into()))
     });
     let (state, text) = host.guard();
     assert!(state == 0 && text.starts_with("1 names that upstream says are gone are held"), "{state} {text}");

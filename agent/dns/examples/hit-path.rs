@@ -1,5 +1,6 @@
-//! What a cached answer costs from the query's bytes to the answer's, without the kernel: nanoseconds of CPU, mean of
-//! millions, in the order in which hosts ask (no name after itself). For tuning; `cargo xtask bench dns` judges.
+//! Measures the CPU time of a cached answer from query bytes to answer bytes, without the kernel:
+//! the mean of millions, in nanoseconds, with names in an order typical of hosts (no name twice in
+//! a row). A tool for tuning; the benchmark that counts is `cargo xtask bench dns`.
 //!
 //! `cargo run --release -p dogwatch-dns --example hit-path -- 10000`
 
@@ -27,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         message[2] |= 0x80;
         message[7] = 1;
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 192, 0, 2, 1]);
-        assert!(resolver.restore(&Remembered::new(&message), Moment::START), "a good answer is kept");
+        assert!(resolver.restore(&Remembered::new(&message), Moment::START), "a good answer is cached");
     }
     let now = Moment::START + Duration::from_secs(1);
     let mut random = fastrand::Rng::with_seed(1);
@@ -41,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             assert_eq!(outcome, Outcome::Reply, "all are hits");
         }
         let took = cpu_time().saturating_sub(began);
-        println!("{names} names: {:.0} ns an answer", took.as_secs_f64() * 1e9 / f64::from(ANSWERS));
+        println!("{names} names: {:.0} ns per answer", took.as_secs_f64() * 1e9 / f64::from(ANSWERS));
     }
     Ok(())
 }
@@ -56,7 +57,7 @@ fn query(number: u32) -> Vec<u8> {
     let name = from_text(&format!("n{number}.t3600.bench.zz")).unwrap_or_default();
     let mut packet = Vec::new();
     write_query(&mut packet, 7, &Question { name: &name, kind: TYPE_A, class: CLASS_IN }, false, false);
-    // Without EDNS, as glibc asks.
+    // Without EDNS, like glibc's queries.
     packet.truncate(packet.len() - 11);
     packet[11] = 0;
     packet

@@ -1,4 +1,5 @@
-//! Is one upstream well? Evidence in, a state out; probes when in doubt and for ever while it is down.
+//! Is this upstream healthy? Evidence goes in, a state comes out. Probes are sent when in doubt,
+//! and without end while it is down.
 //!
 //! ```text
 //!            late, or failed            both probes failed
@@ -8,36 +9,37 @@
 //!     └──────────────────────── enough answers over the hold time ── Recovering ──────┘
 //! ```
 //!
-//! A failure on one name says little: its own servers may be dead, and its neighbours' with them. So it only raises
-//! suspicion; two probes at once, with two questions that were answered lately, decide. A late answer proves that
-//! the upstream lives but not that it is fit for waiting clients: it stays down, and is known to be slow.
+//! A failure for one name says little: that domain's own servers may be dead. So it only raises
+//! suspicion; two immediate probes, with two questions that were answered recently, decide. A late
+//! answer proves that the upstream is alive but not that it can serve waiting clients: it stays
+//! down, and is known to be slow.
 
 use std::time::Duration;
 
 use crate::{loss::Loss, moment::Moment};
 
-/// Why a try brought no answer. Names metric labels and texts.
+/// Why a query got no usable answer; also gives metric labels and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     Timeout,
-    /// Connection refused, no route and the like.
+    /// Connection refused, no route and similar.
     Network,
-    /// It hung up before it answered.
+    /// The connection was closed before an answer came.
     Closed,
-    /// No TLS connection came about.
+    /// The TLS handshake failed.
     Handshake,
     CertificateExpired,
     CertificateName,
     CertificateUntrusted,
     Servfail,
     Refused,
-    /// FORMERR, NOTIMP and codes that no forwarder should give.
+    /// FORMERR, NOTIMP and other codes that a forwarder should not return.
     BadCode,
-    /// Truncated, and TCP brought nothing either.
+    /// Truncated, and the retry over TCP failed too.
     TruncatedWithoutTcp,
-    /// Not a DNS answer to our question, or an empty one without SOA.
+    /// Not a DNS answer to our question, or a negative one without SOA.
     Malformed,
-    /// Denies names that another upstream has.
+    /// It denies names that another upstream has.
     Lies,
 }
 
@@ -76,7 +78,7 @@ impl Failure {
         }
     }
 
-    /// The way to the upstream does not depend on the question.
+    /// A failure to reach the upstream, which does not depend on the question.
     pub fn is_of_the_way(self) -> bool {
         match self {
             Self::Network
@@ -95,21 +97,21 @@ impl Failure {
         }
     }
 
-    /// The upstream said something, if nothing of use.
+    /// The upstream replied, but not usefully.
     pub fn is_an_answer(self) -> bool {
         matches!(self, Self::Servfail | Self::Refused | Self::BadCode | Self::Malformed | Self::Lies)
     }
 
-    /// As a person would say it.
+    /// Human-readable text.
     pub fn text(self) -> &'static str {
         match self {
             Self::Timeout => "no answer",
             Self::Network => "unreachable",
-            Self::Closed => "hangs up",
+            Self::Closed => "closes the connection",
             Self::Handshake => "TLS handshake fails (is that a TLS port?)",
-            Self::CertificateExpired => "its certificate has expired, or is not valid yet",
+            Self::CertificateExpired => "its certificate has expired or is not valid yet",
             Self::CertificateName => "its certificate is for another name",
-            Self::CertificateUntrusted => "its certificate is not from an authority we trust",
+            Self::CertificateUntrusted => "its certificate is not signed by a trusted authority",
             Self::Servfail => "SERVFAIL",
             Self::Refused => "REFUSED",
             Self::BadCode => "error code",
@@ -120,12 +122,12 @@ impl Failure {
     }
 }
 
-/// How much a failure says about the upstream.
+/// How strongly a failure counts against the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
-    /// A probe, or no way to the upstream at all: not the name's fault.
+    /// A probe failed, or the upstream is unreachable: the name is not to blame.
     Strong,
-    /// A client's question: the name may be broken by itself.
+    /// A client's query failed: perhaps only that name is broken.
     Weak,
 }
 
@@ -143,43 +145,47 @@ pub struct Breaker {
     state: State,
     probes_due: u8,
     last_probe: Option<Moment>,
-    /// Ends of earlier recoveries that did not last, to judge the next by.
+    /// Recoveries that did not last; each makes the next one harder to pass.
     relapses: u8,
     closed_at: Option<Moment>,
-    /// The last answer, late or not; or the start.
+    /// The last answer, late or not; initially the start time.
     heard: Moment,
     /// The last answer that came in time.
     answered: Option<Moment>,
-    /// Answers come, but too late for a waiting client; true until then.
+    /// Answers come, but too late for a waiting client; assumed until this time.
     slow_until: Option<Moment>,
     loss: Loss,
-    /// While it is lossy: when it is probed next.
+    /// When to probe next while it is lossy.
     loss_probe_at: Moment,
 }
 
-/// Failed probes until it opens, and probes that are sent at once on suspicion: one may be lost, or its name broken.
+/// Failed probes until it opens, and probes sent at once on suspicion: one may be lost, or its name
+/// broken.
 const STRIKES: u8 = 2;
-/// Weak or late evidence asks for at most one probe in this time.
+/// Minimum time between probes caused by weak or late evidence.
 const PROBE_GAP: Duration = Duration::from_millis(500);
-/// While down: first probe after this, doubling …
+/// Delay before the first probe while down, doubling …
 const PROBE_FIRST: Duration = Duration::from_millis(250);
-/// … up to this, for ever, less jitter (Unbound strands upstreams for days: NLnetLabs/unbound#1461).
+/// … up to this, without end, minus jitter. (Unbound can leave upstreams unused for days:
+/// NLnetLabs/unbound#1461.)
 const PROBE_LONGEST: Duration = Duration::from_secs(3);
-/// While recovering.
+/// Probe interval while recovering.
 const PROBE_RECOVERING: Duration = Duration::from_millis(400);
 const SUCCESSES: u8 = 3;
-/// An upstream back for the first time must answer for this long; each relapse doubles it …
+/// How long a recovering upstream must keep answering; doubled by each relapse …
 const HOLD_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 const HOLD_LONGEST: Duration = Duration::from_secs(32);
-/// A breaker that stayed closed this long has no past.
+/// After being closed this long, earlier relapses are forgotten.
 const RELAPSE_WINDOW: Duration = Duration::from_mins(2);
 
-/// A healthy upstream that nobody asks is probed this often: an outage is found before the first client finds it.
+/// Probe interval of a healthy but idle upstream, so that an outage is found before the next client
+/// finds it.
 const PROBE_IDLE: Duration = Duration::from_secs(30);
-/// One that loses packets is probed this often, for other questions may go elsewhere; and suspected no more often.
+/// Probe interval of a lossy upstream, since its queries may be going elsewhere; also the minimum
+/// time between suspicions.
 const PROBE_LOSSY: Duration = Duration::from_secs(2);
-/// A late answer means slow rather than dead for this long.
+/// After a late answer, how long the upstream counts as slow rather than dead.
 const SLOW_FOR: Duration = Duration::from_secs(15);
 
 impl Breaker {
@@ -202,17 +208,18 @@ impl Breaker {
         self.state
     }
 
-    /// Whether clients' questions may go there without further thought.
+    /// Whether clients' queries may be sent to it normally.
     pub fn usable(&self) -> bool {
         matches!(self.state, State::Healthy | State::Suspect { .. })
     }
 
-    /// It answers some questions and loses many: since when.
+    /// Since when it has been answering some queries but losing many.
     pub fn lossy_since(&self) -> Option<Moment> {
         self.loss.since().filter(|_| self.usable())
     }
 
-    /// Of the last [`crate::loss::WINDOW`] questions for names that resolved before.
+    /// How many of the last [`crate::loss::WINDOW`] queries for names that resolved before got no
+    /// answer.
     pub fn unanswered(&self) -> u32 {
         self.loss.unanswered()
     }
@@ -222,7 +229,8 @@ impl Breaker {
         self.usable() && self.loss.since().is_none()
     }
 
-    /// A question for a name that resolved before was answered; `late`: after [`Self::note_unanswered`].
+    /// A query for a name that resolved before was answered; `late` if [`Self::note_unanswered`]
+    /// was called for it.
     pub fn note_answered(&mut self, late: bool) {
         if late {
             self.loss.on_late_answer();
@@ -231,19 +239,20 @@ impl Breaker {
         }
     }
 
-    /// Such a question got no answer in time.
+    /// Such a query got no answer in time.
     pub fn note_unanswered(&mut self, now: Moment) {
         self.loss.on_late(now);
     }
 
-    /// What a failed probe that was sent at `sent` says. While other questions are answered it says little: its packet was
-    /// lost, or its name is broken. An upstream that loses half of all packets is no reason to go stale.
+    /// How strongly to count the failure of a probe sent at `sent`. While other queries are
+    /// answered it says little: a packet was lost or the name is broken. Losing half of all packets
+    /// is no reason to serve stale.
     pub fn weight_of_probe(&self, sent: Moment) -> Weight {
         let answers = self.usable() && self.answered.is_some_and(|at| at > sent);
         if answers { Weight::Weak } else { Weight::Strong }
     }
 
-    /// It is back, but has come and gone before.
+    /// It is back, but has relapsed before.
     pub fn relapsed(&self) -> bool {
         self.relapses > 0
     }
@@ -280,7 +289,7 @@ impl Breaker {
         }
     }
 
-    /// An answer came after we gave up on it.
+    /// An answer came after we had given up on it.
     pub fn on_late_success(&mut self, now: Moment) {
         self.heard = now;
         self.slow_until = Some(now + SLOW_FOR);
@@ -291,7 +300,7 @@ impl Breaker {
         matches!(self.state, State::Down { .. }) && self.slow_until.is_some_and(|until| now < until)
     }
 
-    /// No answer yet, and there should be one.
+    /// An answer is overdue.
     pub fn on_late(&mut self, now: Moment) {
         if self.state == State::Healthy && self.may_probe(now) {
             self.state = State::Suspect { since: now, strikes: 0 };
@@ -317,14 +326,14 @@ impl Breaker {
             }
             (State::Down { why: last, .. }, _) => *last = why,
             (&mut State::Recovering { down_since, .. }, Weight::Strong) => {
-                // The same outage goes on: it keeps its beginning.
+                // The same outage continues, with its original start.
                 self.relapses = self.relapses.saturating_add(1);
                 self.state = State::Down { since: down_since, why, probe_at: now + PROBE_FIRST, probes: 0 };
             }
         }
     }
 
-    /// It is known to be of no use, without any probe.
+    /// Marks it as unusable without a probe.
     pub fn condemn(&mut self, why: Failure, now: Moment) {
         match &mut self.state {
             State::Down { why: last, .. } => *last = why,
@@ -348,13 +357,13 @@ impl Breaker {
         self.last_probe.is_none_or(|last| now.since(last) >= gap)
     }
 
-    /// Whether a probe is to be sent now. `jitter` is 0.0..1.0 and shortens the wait by up to a quarter.
+    /// Whether to send a probe now. `jitter` (0.0..1.0) shortens the wait by up to a quarter.
     pub fn poll_probe(&mut self, now: Moment, jitter: f64) -> bool {
         let spread = |wait: Duration| wait.mul_f64(1.0 - jitter / 4.0);
         let lossy = self.loss.since().is_some() && self.loss_probe_at <= now;
         let due = match &mut self.state {
             State::Healthy if now.since(self.heard) >= PROBE_IDLE => {
-                // Whatever comes of it, the next one waits as long again.
+                // Whatever the result, the next idle probe waits as long again.
                 self.heard = now;
                 true
             }
@@ -397,8 +406,9 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    /// Plays `evidence`, one sign each 200 ms: `.` answer, `F` failed probe, `w` failed query,
-    /// `l` late, `L` late answer, ` ` nothing. Returns the state after each: `H`ealthy, `S`uspect, `D`own, `R`ecovering.
+    /// Plays `evidence`, one character per 200 ms: `.` answer, `F` failed probe, `w` failed query,
+    /// `l` late, `L` late answer, ` ` nothing. Returns the state after each: `H`ealthy, `S`uspect,
+    /// `D`own, `R`ecovering.
     fn states(evidence: &str) -> String {
         let mut now = Moment::START;
         let mut breaker = Breaker::new(now);
@@ -447,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_fail_by_themselves_never_open_it() {
+    fn names_that_are_broken_themselves_never_open_it() {
         let evidence = "..wwwwwwww.wwww";
         let expected = "HHSSSSSSSSHSSSS";
         assert_eq!(states(evidence), expected);
@@ -468,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_loses_half_of_all_packets_is_lossy_not_down_and_is_probed_for_ever() {
+    fn losing_half_of_all_packets_means_lossy_not_down_and_probes_never_stop() {
         let mut now = Moment::START;
         let mut breaker = Breaker::new(now);
         let mut probes = 0;
@@ -485,7 +495,7 @@ mod tests {
         }
         let since = breaker.lossy_since().unwrap();
         assert!(breaker.usable() && !breaker.sound() && since < Moment::START + Duration::from_secs(3));
-        // Two each two seconds on suspicion; and alone it is not forgotten either.
+        // Two probes every two seconds on suspicion; without other queries it is still probed.
         assert!(probes <= 110, "{probes}");
         for _ in 0..20 {
             let next = breaker.next_wakeup().unwrap();
@@ -498,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_go_on_for_ever_at_most_five_seconds_apart() {
+    fn probes_never_stop_and_are_at_most_five_seconds_apart() {
         let mut now = Moment::START;
         let mut breaker = Breaker::new(now);
         breaker.on_failure(Failure::Timeout, Weight::Strong, now);

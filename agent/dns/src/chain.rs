@@ -1,31 +1,34 @@
-//! Stale alias chains: each link from the youngest answer that has it.
+//! Stale alias chains, with each link taken from the newest cached answer that has it.
 //!
-//! An answer that came as a chain (`www CNAME edge`, `edge A …`) is kept as the one message that it was, and is stale as a whole
-//! when its shortest TTL ends. By then the cache may hold a younger answer to one of the targets, asked for by its own name.
-//! The client then gets the chain up to that target, and behind it what the younger answer says; that may be a chain again.
+//! An answer that is a chain (`www CNAME edge`, `edge A …`) is cached as one message, and all of it
+//! is stale once its shortest TTL ends. By then the cache may hold a newer answer for one of the
+//! targets, queried under its own name. The client then gets the chain up to that target, followed
+//! by the newer answer, which may be a chain again.
 //!
-//! Promises: at most [`LINKS_MAX`] links, each name once; what is not such a chain to the letter (links in order, signatures
-//! right behind them, no proof of a wildcard beside them) is not touched, and the caller gives it as it came. Nothing is
-//! allocated. Which answers may be used, and how long the result holds, is the caller's.
+//! Promises: at most [`LINKS_MAX`] links, each name once. A message that is not exactly such a
+//! chain (links in order, signatures right behind them, no wildcard proof) is left alone, and the
+//! caller serves it unchanged. Nothing is allocated. The caller decides which answers may be used
+//! and how long the result is valid.
 
 use crate::wire::{HEADER_LEN, Header, NAME_LEN_MAX, Record, name_end, read_question, u16_at};
 
-/// Most aliases of one answer, and most answers that one is put together from.
+/// Most aliases in one answer, and most answers combined into one.
 pub(crate) const LINKS_MAX: usize = 8;
 
-/// Whether a kept message leads to its records by way of other names.
+/// Whether a cached message reaches its records through aliases.
 pub(crate) fn begins(message: &[u8]) -> bool {
     let Some((question, at)) = read_question(message) else { return false };
-    // Who asks for the alias itself, its signature or for everything has what he asked for.
+    // A query for the alias itself, its signature or ANY already has its answer.
     let asks_for_links = matches!(question.kind, TYPE_CNAME | TYPE_DNAME | TYPE_RRSIG | TYPE_ANY);
     let some = Header::read(message).is_some_and(|header| header.answers > 0);
     let first = Record::read(message, at).filter(|_| some && !asks_for_links);
     first.is_some_and(|record| matches!(record.kind, TYPE_CNAME | TYPE_DNAME))
 }
 
-/// Writes a message of the chain's question, its links up to the first target that `younger` has an answer to, and that
-/// answer's records, in the same way. The TTLs are whatever they were; there is no record but answers. `younger` gets a
-/// name in wire format. `None`: there is nothing younger, or it does not fit together; then `out` holds nothing of use.
+/// Writes a message with the chain's question, its links up to the first target for which `younger`
+/// has an answer, and then that answer's records, in the same way. TTLs are kept; there are only
+/// answer records. `younger` gets a name in wire format. `None`: nothing is newer, or the parts do
+/// not fit together; `out` is then unusable.
 pub(crate) fn assemble<M: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     chain: &[u8],
@@ -42,7 +45,7 @@ pub(crate) fn assemble<M: AsRef<[u8]>>(
         }
     };
     out.clear();
-    // As it stands: every pointer in it points to what is before it.
+    // Copied unchanged: every pointer in it points backwards.
     out.extend_from_slice(chain.get(..links.at)?);
     let mut written = Written { out, count: links.taken, target_at };
     loop {
@@ -69,7 +72,7 @@ pub(crate) fn assemble<M: AsRef<[u8]>>(
     }
     let count = written.count.to_be_bytes();
     let header = out.first_chunk_mut::<HEADER_LEN>()?;
-    // No error, one question, answers and nothing else.
+    // No error, one question, and only answers.
     header[3] &= 0xf0;
     header[4..].copy_from_slice(&[0, 1, count[0], count[1], 0, 0, 0, 0]);
     Some(())
@@ -87,7 +90,7 @@ const TYPE_NSEC: u16 = 47;
 const TYPE_NSEC3: u16 = 50;
 const TYPE_ANY: u16 = 255;
 
-/// A name without pointers, in the case in which it came.
+/// A name without pointers, in its original case.
 #[derive(Clone)]
 struct Name {
     bytes: [u8; NAME_LEN_MAX],
@@ -113,7 +116,7 @@ impl Name {
                     }
                 }
                 3 => {
-                    // Always back, so this ends.
+                    // Always backwards, so this ends.
                     let target = usize::from(u16_at(message, at)? & POINTER_MAX);
                     at = Some(target).filter(|&target| target < at && target >= HEADER_LEN)?;
                 }
@@ -135,7 +138,7 @@ impl AsRef<[u8]> for Name {
 
 const POINTER_MAX: u16 = 0x3fff;
 
-/// The names that the answer leads over: the question's and each target.
+/// The names on the chain so far: the question's and each target.
 struct Seen {
     names: [Name; LINKS_MAX + 1],
     count: usize,
@@ -148,7 +151,7 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// `None` if the name was there, or there are too many.
+    /// `None` if the name is already included, or there are too many.
     fn add(&mut self, name: Name) -> Option<()> {
         if self.has(&name) {
             return None;
@@ -163,22 +166,22 @@ impl Seen {
     }
 }
 
-/// A walk along a message's aliases.
+/// Walks along a message's aliases.
 struct Links<'a> {
     message: &'a [u8],
-    /// Behind the last link.
+    /// The offset behind the last link.
     at: usize,
-    /// Records before that.
+    /// Records before that offset.
     taken: u16,
     answers: u16,
-    /// Where the last link leads.
+    /// The target of the last link.
     owner: Name,
-    /// It leads nowhere new.
+    /// The last link leads to a name seen before.
     broken: bool,
 }
 
 impl<'a> Links<'a> {
-    /// `None` also if a proof stands beside the answer that would be lost (RFC 4035 §3.1.3.3: of a wildcard).
+    /// `None` also if it contains a proof that would be lost (RFC 4035 §3.1.3.3: of a wildcard).
     fn of(message: &'a [u8]) -> Option<Self> {
         let (_, at) = read_question(message)?;
         let Header { answers, authorities, .. } = Header::read(message)?;
@@ -195,7 +198,8 @@ impl<'a> Links<'a> {
         Some(links)
     }
 
-    /// The next link with its signatures; returns where the target's name stands. `None` at the end, or if it is broken.
+    /// The next link with its signatures; returns the offset of the target's name. `None` at the
+    /// end or if the chain is broken.
     fn next(&mut self, seen: &mut Seen) -> Option<usize> {
         let (mut at, mut taken) = (self.at, self.taken);
         let mut target = None;
@@ -205,7 +209,7 @@ impl<'a> Links<'a> {
                 TYPE_CNAME if target.is_none() && Name::read(self.message, at)?.is(&self.owner) => {
                     target = Some((record.data_at, record.end));
                 }
-                // What the alias was made from (RFC 6672 §3.1) comes first.
+                // The DNAME that the alias was made from (RFC 6672 §3.1) comes first.
                 TYPE_DNAME if target.is_none() => {}
                 TYPE_RRSIG if signs_a_link(self.message, &record) => {}
                 _ => break,
@@ -222,7 +226,7 @@ impl<'a> Links<'a> {
         Some(target_at)
     }
 
-    /// `None` if a signature of what was taken stands further down.
+    /// `None` if a signature of a copied link comes later in the message.
     fn leaves_nothing_behind(&self, seen: &Seen) -> Option<()> {
         let mut at = self.at;
         for _ in self.taken..self.answers {
@@ -239,7 +243,8 @@ impl<'a> Links<'a> {
         Some(())
     }
 
-    /// To the end of the answer section. `None` if there is more than records of the last target.
+    /// Skips to the end of the answer section. `None` if it has records of anything but the last
+    /// target.
     fn skip_rest(&mut self) -> Option<()> {
         while self.taken < self.answers {
             let record = Record::read(self.message, self.at)?;
@@ -253,21 +258,21 @@ impl<'a> Links<'a> {
     }
 }
 
-/// RFC 4034 §3.1.1: an RRSIG's data begins with the type that it covers.
+/// An RRSIG's data begins with the type that it covers (RFC 4034 §3.1.1).
 fn signs_a_link(message: &[u8], record: &Record) -> bool {
     matches!(u16_at(message, record.data_at), Some(TYPE_CNAME | TYPE_DNAME))
 }
 
-/// The answer in the making.
+/// The answer being written.
 struct Written<'a> {
     out: &'a mut Vec<u8>,
     count: u16,
-    /// Where the last link's target stands in it: whose records come next has a name that can be pointed to.
+    /// Offset of the last link's target: the records that follow can point to it.
     target_at: usize,
 }
 
 impl Written<'_> {
-    /// Adds so many records from `at` on, names spelled out.
+    /// Copies this many records from `at` on, writing names out in full.
     fn copy(&mut self, message: &[u8], mut at: usize, records: u16) -> Option<()> {
         for _ in 0..records {
             let record = Record::read(message, at)?;
@@ -296,13 +301,14 @@ impl Written<'_> {
         }
     }
 
-    /// The types that may have pointers in their data (RFC 3597 §4: those of RFC 1035, and some that old servers compress).
+    /// The types that may have pointers in their data (RFC 3597 §4: those of RFC 1035, and some
+    /// that old servers compress).
     fn data(&mut self, message: &[u8], record: &Record) -> Option<()> {
         let (skip, names) = match record.kind {
             TYPE_NS | TYPE_CNAME | TYPE_PTR | TYPE_DNAME | 3 | 4 | 7..=9 => (0, 1),
             // SOA, MINFO, RP.
             TYPE_SOA | 14 | 17 => (0, 2),
-            // With AFSDB, RT, KX.
+            // Also AFSDB, RT, KX.
             TYPE_MX | 18 | 21 | 36 => (2, 1),
             TYPE_SRV => (6, 1),
             // PX.

@@ -1,4 +1,5 @@
-//! Where and how an upstream is asked. Always an address, never a name: finding an upstream must not need DNS.
+//! The address and protocol of an upstream. Always an IP address, never a name, because finding an
+//! upstream must not need DNS.
 //!
 //! | as written | protocol | port |
 //! | --- | --- | --- |
@@ -8,7 +9,7 @@
 //! | `https://192.0.2.1/dns-query#dns.example` | DNS over HTTPS (RFC 8484) | 443 |
 //! | `quic://192.0.2.1#dns.example` | DNS over QUIC (RFC 9250) | 853 |
 //!
-//! The name after `#` is the one that the upstream's certificate must be for; without one it must be for the address.
+//! The certificate must be valid for the name after `#`; without one, for the address.
 
 use std::{
     fmt,
@@ -16,8 +17,8 @@ use std::{
     sync::Arc,
 };
 
-/// One upstream as an operator names it. Equal endpoints are one upstream to a zone, and keep what is known of it
-/// through a reload.
+/// One upstream as configured. Equal endpoints are the same upstream to a zone, and keep their
+/// state across a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub address: SocketAddr,
@@ -33,17 +34,17 @@ pub enum Protocol {
     Quic(Tls),
 }
 
-/// Whom to believe that an upstream is the one we mean.
+/// How to verify an upstream's certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Tls {
-    /// The certificate must be for this name; `None`: for the address.
+    /// The name the certificate must be valid for; `None` means the address.
     pub name: Option<Arc<str>>,
-    /// Certificates (PEM) of the only authorities to trust; `None`: the system's.
+    /// PEM certificates of the only authorities to trust; `None` means the system's.
     pub authorities: Option<Arc<str>>,
 }
 
 impl Endpoint {
-    /// Whether its queries go over connections that are kept.
+    /// Whether its queries use persistent connections.
     pub fn is_stream(&self) -> bool {
         self.protocol != Protocol::Udp
     }
@@ -56,7 +57,7 @@ impl Endpoint {
         }
     }
 
-    /// Reads what an operator wrote; the error says what to write instead.
+    /// Parses an upstream as written in the config; the error says what to write instead.
     pub fn parse(text: &str, authorities: Option<&Arc<str>>) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("udp", text));
         let default_port = match scheme {
@@ -77,13 +78,13 @@ impl Endpoint {
         let name = match name {
             Some(_) if matches!(scheme, "udp" | "tcp") => {
                 return Err(format!(
-                    "{text:?} names whom a certificate must be for, but plain {scheme} has none; write \"tls://{address}#…\" or leave the # out",
+                    "{text:?} has a certificate name after #, but plain {scheme} uses no certificate; write \"tls://{address}#…\" or leave out the #",
                     address = address.ip()
                 ));
             }
             Some(name) if !is_host_name(name) => {
                 return Err(format!(
-                    "{name:?} is not a name that a certificate can be for; write one like \"tls://192.0.2.1#dns.example\""
+                    "{name:?} is not a valid certificate name; write one like \"tls://192.0.2.1#dns.example\""
                 ));
             }
             name => name.map(Arc::from),
@@ -115,11 +116,11 @@ fn unknown_scheme(text: &str, scheme: &str) -> String {
         "doq" => "quic",
         _ => {
             return format!(
-                "{text:?} has no protocol that we speak; write \"192.0.2.1\" or one of tcp://, tls://, https://, quic://"
+                "{text:?} has an unsupported protocol; write \"192.0.2.1\" or one of tcp://, tls://, https://, quic://"
             );
         }
     };
-    format!("{text:?} has no protocol that we speak; did you mean {meant}://?")
+    format!("{text:?} has an unsupported protocol; did you mean {meant}://?")
 }
 
 fn no_address(text: &str, scheme: &str, rest: &str) -> String {
@@ -128,11 +129,12 @@ fn no_address(text: &str, scheme: &str, rest: &str) -> String {
         return format!("{text:?} is not an address; write one like \"192.0.2.1\" or \"192.0.2.1:53\"");
     }
     format!(
-        "{text:?} has a name where its address belongs: finding an upstream must not need DNS; write one like \"{scheme}://192.0.2.1#{host}\""
+        "{text:?} has a name where an address is required (finding an upstream must not need DNS); write one like \"{scheme}://192.0.2.1#{host}\""
     )
 }
 
-/// Letters, digits, hyphens and dots, a letter in the last label (RFC 1123 §2.1): what rustls takes as a DNS name.
+/// Letters, digits, hyphens and dots, a letter in the last label (RFC 1123 §2.1): what rustls takes
+/// as a DNS name.
 fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -150,7 +152,7 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// As an operator would write it, with its port.
+/// As it would be written in the config, with its port.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.protocol {
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_operator_writes_is_read_and_shown_with_its_port() {
+    fn endpoints_are_parsed_and_shown_with_their_port() {
         for (written, shown) in [
             ("192.0.2.1", "192.0.2.1:53"),
             ("192.0.2.1:5353", "192.0.2.1:5353"),
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_upstream_is_refused_with_what_to_write() {
+    fn invalid_endpoints_are_refused_with_a_hint() {
         for (written, said) in [
             ("dns.example", "is not an address"),
             ("tls://dns.example", "tls://192.0.2.1#dns.example"),
@@ -199,8 +201,8 @@ mod tests {
             ("doh://192.0.2.1", "did you mean https://?"),
             ("sdns://AQ", "one of tcp://"),
             ("192.0.2.1#dns.example", "tls://192.0.2.1#"),
-            ("tls://192.0.2.1#", "not a name"),
-            ("tls://192.0.2.1#no such name", "not a name"),
+            ("tls://192.0.2.1#", "not a valid certificate name"),
+            ("tls://192.0.2.1#no such name", "not a valid certificate name"),
             ("tls://192.0.2.1/path", "not an address"),
             ("", "is not an address"),
         ] {

@@ -1,6 +1,7 @@
-//! Questions that no upstream could answer just now, so that a client in a loop does not become a storm (RFC 9520).
+//! Questions that no upstream could answer recently, so that a client retrying in a loop does not
+//! cause a query storm (RFC 9520).
 //!
-//! Only for questions without a last known good answer. Bounded; the oldest goes first.
+//! Only for questions without a last known good answer. Bounded; the oldest is dropped first.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,7 +35,7 @@ impl Failures {
         self.by_key.get(key).filter(|(until, _)| now < *until).map(|&(_, why)| why)
     }
 
-    /// Some upstreams are back: what failed in their outage says nothing now.
+    /// Some upstreams are back: failures from their outage no longer apply.
     pub(crate) fn forget(&mut self, of_theirs: impl Fn(&[u8]) -> bool) {
         self.by_key.retain(|key, _| !of_theirs(key));
         self.order.retain(|(_, key)| !of_theirs(key));
@@ -48,7 +49,7 @@ impl Failures {
 
     fn drop_oldest(&mut self) {
         let Some((until, key)) = self.order.pop_front() else { return };
-        // A younger failure of the same question stays.
+        // A newer failure of the same question stays.
         if self.by_key.get(&key).is_some_and(|(theirs, _)| *theirs == until) {
             self.by_key.remove(&key);
         }

@@ -1,4 +1,5 @@
-//! The upstreams that may answer the same questions: which to ask, how long to wait, and how the group does.
+//! The upstreams that can answer the same questions: which to ask, how long to wait, and how
+//! healthy the group is.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::{
     policy::Upstreams,
 };
 
-/// One upstream: its breaker and how fast it answers.
+/// One upstream: its breaker and its response times.
 #[derive(Debug)]
 pub struct Upstream {
     pub endpoint: Endpoint,
@@ -20,13 +21,13 @@ pub struct Upstream {
     pub counts: UpstreamCounts,
 }
 
-/// What became of the queries to one upstream.
+/// Outcomes of the queries to one upstream.
 #[derive(Debug, Clone, Default)]
 pub struct UpstreamCounts {
     pub sent: u64,
     pub answered: u64,
     pub failed: [u64; Failure::ALL.len()],
-    /// Questions answered in other letters than asked, which was not believed.
+    /// Answers rejected because they did not repeat the case of our letters (0x20).
     pub other_case: u64,
 }
 
@@ -55,12 +56,13 @@ pub struct Group {
     upstreams: Vec<Upstream>,
 }
 
-/// A client that waits longer than this has often given up: common stub timeouts are 2 s and more (RFC 8767 §5).
+/// A client waiting longer than this has often given up: stub timeouts are commonly 2 s or more
+/// (RFC 8767 §5).
 pub const CLIENT_TIMER_MAX: Duration = Duration::from_millis(1_800);
-/// Even of the fastest upstream a cold name may take a few round trips.
+/// Even the fastest upstream may need a few round trips for an uncached name.
 const CLIENT_TIMER_MIN: Duration = Duration::from_millis(500);
 const LATE_MIN: Duration = Duration::from_millis(150);
-/// Bounds detection: late, then a probe that is late too, within a second.
+/// Bounds detection time: one late answer plus one late probe within a second.
 const LATE_MAX: Duration = Duration::from_millis(400);
 
 impl Group {
@@ -75,7 +77,7 @@ impl Group {
         Self { upstreams: endpoints.iter().map(upstream).collect() }
     }
 
-    /// Takes a new list; upstreams on both lists keep what is known of them.
+    /// Applies a new list; upstreams on both lists keep their state.
     pub fn set(&mut self, endpoints: &[Endpoint], now: Moment) {
         let mut old = std::mem::replace(self, Self::new(endpoints, now));
         for upstream in &mut self.upstreams {
@@ -111,12 +113,12 @@ impl Group {
         self.upstreams.get(index).is_some_and(|upstream| upstream.breaker.usable())
     }
 
-    /// Since when every upstream that is usable loses packets.
+    /// Since when every usable upstream has been losing packets.
     pub fn lossy_since(&self) -> Option<Moment> {
         self.upstreams.iter().filter_map(|upstream| upstream.breaker.lossy_since()).max()
     }
 
-    /// What the upstream that is down said last.
+    /// The last failure of an upstream that is down.
     pub fn last_failure(&self) -> Failure {
         let failures = self.upstreams.iter().filter_map(|upstream| match upstream.breaker.state() {
             State::Down { why, .. } | State::Recovering { why, .. } => Some(why),
@@ -125,17 +127,18 @@ impl Group {
         failures.into_iter().next_back().unwrap_or(Failure::Timeout)
     }
 
-    /// Since when no upstream is usable.
+    /// Since when no upstream has been usable.
     pub fn down_since(&self) -> Option<Moment> {
         let since = |upstream: &Upstream| match upstream.breaker.state() {
             State::Down { since, .. } | State::Recovering { down_since: since, .. } => Some(since),
             State::Healthy | State::Suspect { .. } => None,
         };
-        // Since the last of them went.
+        // Counted from when the last of them went down.
         self.upstreams.iter().map(since).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// The best upstream to ask: sound before lossy before recovering before down; the quickest; not one of `tried`.
+    /// The best upstream to ask: sound before lossy before recovering before down; then the
+    /// fastest; never one of `tried`.
     pub fn choose(&self, tried: &[usize]) -> Option<usize> {
         let rank = |upstream: &Upstream| match upstream.breaker.state() {
             State::Healthy | State::Suspect { .. } if !upstream.breaker.sound() => 2,
@@ -152,18 +155,19 @@ impl Group {
             .map(|(index, _)| index)
     }
 
-    /// How long an answer of this upstream may take before it looks lost.
+    /// How long to wait for this upstream before its answer counts as late.
     pub fn late_after(&self, index: usize) -> Duration {
         let usual = self
             .upstreams
             .get(index)
             .and_then(|upstream| Some((upstream.round_trip.usual_longest()?, upstream.round_trip.0?.0)));
         let Some((longest, mean)) = usual else { return LATE_MAX };
-        // A far upstream (a satellite link) is late by its own measure, not by ours.
+        // A distant upstream (over a satellite link) is judged by its own usual times.
         longest.clamp(LATE_MIN, LATE_MAX.max(mean * 2)).min(CLIENT_TIMER_MAX)
     }
 
-    /// How long a client waits before it gets the stale answer: twice the usual longest, within bounds.
+    /// How long a client waits before it gets a stale answer: twice the usual maximum, within
+    /// bounds.
     pub fn patience(&self, most: Duration) -> Duration {
         let usual = self
             .choose(&[])

@@ -1,9 +1,9 @@
-//! The hit path: from a client's packet to its answer, with nothing but the cache. What the core does for TCP and in
-//! drills and what the answering threads do for UDP is this one function.
+//! The hit path: from a client's packet to its answer, using only the cache. The core (for TCP and
+//! in drills) and the answering threads (for UDP) share this code.
 //!
-//! Promises: nothing is allocated unless a refresh is asked for (once an entry's life), nothing waits: a shard that the
-//! writer is at work in is a miss, and a miss goes to the core. A stale chain whose newer link is in such a shard is given
-//! as it came.
+//! Promises: nothing is allocated unless a refresh is requested (once in an entry's lifetime), and
+//! nothing waits. If the writer is using the shard, that is a miss, and misses go to the core. A
+//! stale chain whose newer link is in such a shard is served unchanged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,15 +20,16 @@ use crate::{
     zone::{Suffixes, Zone, ZoneId, Zones},
 };
 
-/// A query that can be looked up, and its key's hash in this table. The key itself is made only where it is needed.
+/// A query that can be looked up, and its key's hash in this table. The key itself is built only
+/// when needed.
 pub(crate) struct Asked<'a> {
     pub(crate) query: Query<'a>,
     pub(crate) hash: u64,
 }
 
-/// What became of a query.
+/// The outcome of a lookup.
 pub(crate) enum Hit {
-    /// The answer is in the buffer. `refresh`: the key to ask upstream for, behind the client's back.
+    /// The answer is in the buffer. `refresh` is a key to query in the background.
     Fresh {
         refresh: Option<Box<[u8]>>,
     },
@@ -36,47 +37,48 @@ pub(crate) enum Hit {
         reason: StaleReason,
         refresh: Option<Box<[u8]>>,
     },
-    /// A trip holds the name, and the old answer is in the buffer; now and then the core is to know of it
-    /// ([`crate::resolver::Resolver::on_frozen`]).
+    /// A trip holds the name, and the old answer is in the buffer. Report this to the core now and
+    /// then ([`crate::resolver::Resolver::on_frozen`]).
     Frozen,
-    /// The core must see to it.
+    /// The core must handle it.
     Miss,
 }
 
-/// A packet that is no query that can be looked up.
+/// A packet that is not a query we can look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Odd {
-    /// The buffer says so.
+    /// The refusal is in the buffer.
     Refused,
-    /// Not worth an answer.
+    /// No reply is sent.
     Dropped,
 }
 
-/// What the policy must know of a zone.
+/// What the policy needs to know about a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ZoneState {
     pub(crate) upstreams: Upstreams,
-    /// `None`: nothing stale is served.
+    /// `None`: do not serve stale.
     pub(crate) max_stale: Option<Duration>,
-    /// The guard holds names back: what is past its TTL is the core's, which knows which.
+    /// The guard holds names, so only the core can decide about expired entries.
     pub(crate) guarded: bool,
-    /// Until when the name that this is said of is held, if it was good. `None` if it is not, and where a whole zone is meant.
+    /// Until when the name in question is held, if it had a good answer. `None` if it is not held,
+    /// or if this describes a whole zone.
     pub(crate) frozen_until: Option<Moment>,
 }
 
 impl ZoneState {
-    /// Whether an answer so far past its TTL may be given without asking the core.
+    /// Whether an answer this far past its TTL may be served without asking the core.
     fn serves(&self, past: Duration) -> bool {
         !self.guarded && self.max_stale.is_some_and(|most| past <= most)
     }
 
-    /// What is so for this name, where all names below these domains are held.
+    /// The state for this name, given the domains below which all names are held.
     pub(crate) fn for_name<'a>(self, name: &[u8], frozen: impl Iterator<Item = (&'a [u8], Moment)>) -> Self {
         let ours = frozen.filter(|(domain, _)| guard::is_below(name, domain));
         Self { frozen_until: ours.map(|(_, until)| until).max(), ..self }
     }
 
-    /// Whether an entry so far past its TTL is held without asking the core.
+    /// Whether an entry this far past its TTL is held, decided without asking the core.
     fn freezes(&self, entry: &Facts, past: Duration, now: Moment) -> bool {
         self.frozen_until.is_some_and(|until| now < until)
             && self.max_stale.is_some_and(|most| past <= most)
@@ -85,10 +87,10 @@ impl ZoneState {
     }
 }
 
-/// RFC 8767 §5: at most 30 s in a stale record's TTL.
+/// RFC 8767 §5: a stale record's TTL is at most 30 s.
 const STALE_TTL_S: u32 = 30;
 
-/// Reads a packet; one that is no query is answered here, or not at all.
+/// Parses a packet. One that is not a query is answered here, or dropped.
 pub(crate) fn read<'a>(table: &Table, packet: &'a [u8], out: &mut Vec<u8>) -> Result<Asked<'a>, Odd> {
     let query = wire::read_query(packet).map_err(|why| {
         reply::write_refusal(out, packet, why);
@@ -98,8 +100,8 @@ pub(crate) fn read<'a>(table: &Table, packet: &'a [u8], out: &mut Vec<u8>) -> Re
     Ok(Asked { query, hash })
 }
 
-/// One query, and all that its answer out of the cache hangs on. `state_of` tells the zone of a name in wire format and
-/// lower case, and how that does; it is asked only when the answer hangs on it.
+/// One query, and everything its answer from the cache depends on. `state_of` returns the zone of a
+/// name (wire format, lower case) and its state; it is called only if the answer depends on it.
 pub(crate) struct Lookup<'a, F> {
     pub(crate) table: &'a Table,
     pub(crate) state_of: F,
@@ -109,7 +111,7 @@ pub(crate) struct Lookup<'a, F> {
 }
 
 impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
-    /// Answers from the cache if that is all it takes. `hash` is the query's in this table.
+    /// Answers from the cache if nothing else is needed. `hash` is the query's in this table.
     pub(crate) fn answer(&self, hash: u64, out: &mut Vec<u8>) -> Hit {
         let now = self.now;
         let Ok(Some(entry)) = self.table.try_find_for(self.query, hash) else { return Hit::Miss };
@@ -135,7 +137,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
             return Hit::Miss;
         }
         let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
-        // Who would have to wait is the core's guest; how long does not matter here.
+        // Queries that would wait go to the core, so the patience does not matter here.
         match policy::plan(held, state.upstreams, Duration::ZERO, now) {
             Plan::Reply => {
                 self.write_fresh(out, entry.entry());
@@ -161,8 +163,8 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         }
     }
 
-    /// Answers from the cache a query that should have gone to the core, which has no room for it: what is stale is better
-    /// than silence. `None`: there is nothing that may be served.
+    /// Answers a query from the cache because the core has no room for it: stale is better than
+    /// silence. `None`: nothing may be served.
     pub(crate) fn answer_overloaded(&self, hash: u64, out: &mut Vec<u8>) -> Option<Hit> {
         let entry = self.table.try_find_for(self.query, hash).ok()??;
         let Some(past) = entry.stale_for(self.now) else {
@@ -178,14 +180,14 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         Some(Hit::Stale { reason, refresh: None })
     }
 
-    /// Writes a fresh answer and notes its use.
+    /// Writes a fresh answer and records its use.
     pub(crate) fn write_fresh(&self, out: &mut Vec<u8>, entry: Entry<'_>) {
         entry.touch(self.now);
         let age = u32::try_from(self.now.since(entry.learned()).as_secs()).unwrap_or(u32::MAX);
         reply::write_kept(out, self.query, self.transport, entry.kept(), Ttl::Aged(age), None);
     }
 
-    /// Writes a stale answer that says why, and notes its use.
+    /// Writes a stale answer with its reason, and records its use.
     pub(crate) fn write_stale(&self, out: &mut Vec<u8>, entry: Entry<'_>, reason: StaleReason) {
         entry.touch(self.now);
         let text = reason.text();
@@ -197,13 +199,14 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
             Verdict::NxDomain => Extended::StaleNxDomain,
             Verdict::Positive | Verdict::NoData => Extended::StaleAnswer,
         };
-        // The links of an alias chain came together and end together.
+        // The links of an alias chain arrived together and expire together.
         let ttl = Ttl::Stale(stale_ttl_s(&entry));
         reply::write_kept(out, self.query, self.transport, entry.kept(), ttl, Some((extended, text)));
     }
 
-    /// Puts a stale chain together with what is known of its targets since, and returns the TTL of that. `None`: nothing is.
-    /// All links are of one zone, thus of one view, and none is doubted by a guard.
+    /// Combines a stale chain with newer answers for its targets, and returns the TTL of the
+    /// result. `None`: nothing newer is cached. All links are in one zone, hence in one view, and
+    /// none is held by a guard.
     fn assemble(&self, out: &mut Vec<u8>, chain: Entry<'_>) -> Option<u32> {
         let Query { question, checking_disabled, .. } = *self.query;
         let (zone, state) = (self.state_of)(chain.name())?;
@@ -236,7 +239,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
     }
 }
 
-/// A younger answer to a chain's target, held as long as it is read.
+/// A newer answer to a chain's target, locked while it is read.
 struct Younger<'a>(cache::Held<'a>);
 
 impl AsRef<[u8]> for Younger<'_> {
@@ -249,7 +252,7 @@ fn stale_ttl_s(entry: &Facts) -> u32 {
     u32::try_from(entry.ttl().as_secs()).unwrap_or(STALE_TTL_S).min(STALE_TTL_S)
 }
 
-/// How the zones do, where other threads can read it.
+/// The state of the zones, for other threads to read.
 #[derive(Default)]
 pub(crate) struct ZoneStates(RwLock<Published>);
 
@@ -281,7 +284,7 @@ impl PublishedZone {
 }
 
 impl ZoneStates {
-    /// `None` if it changes just now.
+    /// `None` if it is being changed.
     fn of(&self, name: &[u8]) -> Option<(ZoneId, ZoneState)> {
         let published = self.0.try_read()?;
         let zone = published.suffixes.of(name);
@@ -289,7 +292,7 @@ impl ZoneStates {
         Some((zone, of_zone.state.for_name(name, of_zone.frozen())))
     }
 
-    /// Tells the other threads what has changed, if anything has.
+    /// Publishes changes, if there are any, to the other threads.
     pub(crate) fn publish(&self, zones: &Zones) {
         let is_current = |published: &[PublishedZone]| {
             published.len() == zones.iter().count()
@@ -301,14 +304,14 @@ impl ZoneStates {
         self.0.write().zones = zones.iter().map(PublishedZone::of).collect();
     }
 
-    /// The zones are others than before.
+    /// Publishes a changed set of zones.
     pub(crate) fn republish(&self, zones: &Zones) {
         let of_zones = zones.iter().map(PublishedZone::of).collect();
         *self.0.write() = Published { suffixes: zones.suffixes().clone(), zones: of_zones };
     }
 }
 
-/// What a thread holds to answer.
+/// What a thread needs to answer queries.
 #[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) table: Arc<Table>,
@@ -337,12 +340,12 @@ impl Reader {
         Lookup { table: &self.table, state_of, query: &asked.query, transport: Transport::Udp, now }
     }
 
-    /// Has the answers to all of these come nearer, side by side.
+    /// Prefetches the entries for all of these into the CPU cache.
     pub(crate) fn prefetch<'a>(&self, asked: impl Iterator<Item = &'a Asked<'a>> + Clone) {
         self.table.prefetch(&asked.map(|asked| asked.hash));
     }
 
-    /// The wish for a refresh could not be passed on; the next hit may try again.
+    /// The refresh request could not be passed on; the next hit may try again.
     pub(crate) fn forget_refresh(&self, key: &[u8]) {
         if let Ok(Some(entry)) = self.table.try_find(key) {
             entry.unask_refresh();

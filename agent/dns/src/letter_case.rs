@@ -1,24 +1,24 @@
-//! Whether an upstream repeats a question's letters in the case in which they were asked, and so what an answer in other
-//! letters means.
+//! Whether an upstream repeats the case of a question's letters, and so how to treat an answer in
+//! different case.
 //!
 //! ```text
-//!            8 answers in our letters             3 of the last few in others, or others and no TCP
+//!            8 answers in our case                3 of the last few in another, or one and no TCP
 //!   Learning ─────────────────────────▶ Kept ────────────────────────────────────────────▶ NotKept
-//!      │ ▲ ▲                              │ the upstream goes down: its software may be another │
+//!      │ ▲ ▲                              │ the upstream goes down: its software may change     │
 //!      │ │ └──────────────────────────────┘                                                     │
 //!      │ └──────────────────────────── an hour ────────────────────────────────────────────────┘
-//!      └── 2 answers in others; or 3 questions came to nothing before any answer was in ours ──▶ NotKept
+//!      └── 2 answers in another case; or 3 queries lost before any answer in ours ─────────▶ NotKept
 //! ```
 //!
-//! While it is learned, any letters are taken, so an upstream that writes as it likes is not ill. Only from `Kept` on is an
-//! answer in other letters not believed; and what asks how an upstream does when it is down asks in lower case, so that
-//! no upstream is dead to us for its letters alone.
+//! While learning, any case is accepted, so an upstream that changes case does not look broken.
+//! Only in `Kept` is an answer in different case rejected. Probes of an upstream that is down use
+//! lower case, so that no upstream is considered down because of case alone.
 
 use std::time::Duration;
 
 use crate::moment::Moment;
 
-/// What is known of one upstream.
+/// What is known about one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LetterCase {
     Learning { same: u8, other: u8, lost: u8 },
@@ -26,24 +26,25 @@ pub enum LetterCase {
     NotKept { until: Moment },
 }
 
-/// Answers without one exception. A farm of unequal servers behind one address should show itself before that.
+/// Consecutive matching answers required. A pool of different servers behind one address should
+/// show itself before that.
 const SAME_MIN: u8 = 8;
-/// One may be a forgery.
+/// A single one may be a forgery.
 const OTHER_MAX: u8 = 2;
-/// As many lost packets in a row, before anything else was heard, would be much.
+/// This many lost packets in a row, before any answer, would be unlikely.
 const LOST_MAX: u8 = 3;
-/// Each answer in other letters weighs as much as eight in ours …
+/// Each answer in different case outweighs eight in ours …
 const DOUBT: u8 = 8;
-/// … and three in a row are no accident: a forger must guess id and port for each.
+/// … and three in a row are no coincidence: an attacker must guess id and port for each.
 const DOUBT_MAX: u8 = 3 * DOUBT;
-/// Looking again costs an upstream of the usual kind nothing.
+/// Trying again costs nothing with most upstreams.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_hours(1);
 
 impl LetterCase {
     pub const UNKNOWN: Self = Self::Learning { same: 0, other: 0, lost: 0 };
 
-    /// Whether to mix the letters of the next question. `usable`: by its breaker; `first`: a client's question or a
-    /// refresh that has not gone to this upstream before.
+    /// Whether to mix the case of the next query. `usable` comes from its breaker; `first` is true
+    /// for a client's query or a refresh not yet sent to this upstream.
     pub fn mixes(&mut self, usable: bool, first: bool, now: Moment) -> bool {
         match self {
             Self::Learning { .. } | Self::Kept { .. } if !usable => *self = Self::UNKNOWN,
@@ -51,19 +52,20 @@ impl LetterCase {
             _ => {}
         }
         match self {
-            // Who drops or refuses such questions still gets the second, and every probe, as plain as can be.
+            // An upstream that drops or refuses mixed case still gets the retry, and every probe,
+            // in lower case.
             Self::Learning { .. } => usable && first,
             Self::Kept { .. } => true,
             Self::NotKept { .. } => false,
         }
     }
 
-    /// Whether an answer in other letters is to be believed no more than one with another id.
+    /// Whether to reject an answer in different case, like one with a wrong id.
     pub fn matters(&self) -> bool {
         matches!(self, Self::Kept { .. })
     }
 
-    /// An answer repeated our letters.
+    /// An answer repeated our case.
     pub fn on_same(&mut self) {
         match self {
             Self::Learning { same, .. } => {
@@ -77,7 +79,7 @@ impl LetterCase {
         }
     }
 
-    /// An answer came in other letters.
+    /// An answer came in different case.
     pub fn on_other(&mut self, now: Moment) {
         match self {
             Self::Learning { same, other, .. } => {
@@ -97,7 +99,8 @@ impl LetterCase {
         }
     }
 
-    /// A question in mixed letters came to nothing: an error, or silence where the same in lower case was answered.
+    /// A mixed-case query failed: an error, or silence where the same query in lower case was
+    /// answered.
     pub fn on_lost(&mut self, now: Moment) {
         if let Self::Learning { same: 0, other: 0, lost } = self {
             *lost += 1;
@@ -124,8 +127,8 @@ impl LetterCase {
 mod tests {
     use super::*;
 
-    /// Plays answers, one a second: `.` our letters, `o` others, `x` nothing, `D` asked while it is down, `h` an hour of
-    /// nothing. Returns after each: `l`earning, `K`ept, `n`ot kept.
+    /// Plays answers, one per second: `.` our case, `o` different case, `x` no answer, `D` queried
+    /// while down, `h` an idle hour. Returns the state after each: `l`earning, `K`ept, `n`ot kept.
     fn states(evidence: &str) -> String {
         let mut now = Moment::START;
         let mut case = LetterCase::UNKNOWN;
@@ -158,20 +161,20 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_as_he_likes_is_left_alone_for_an_hour() {
+    fn an_upstream_that_changes_case_is_left_alone_for_an_hour() {
         let evidence = "oo.........h........";
         let expected = "lnnnnnnnnnnllllllllK";
         assert_eq!(states(evidence), expected);
     }
 
     #[test]
-    fn who_is_deaf_to_mixed_letters_is_left_alone_and_a_lossy_way_is_no_deafness() {
+    fn an_upstream_that_ignores_mixed_case_is_left_alone_but_packet_loss_alone_is_tolerated() {
         assert_eq!(states("xxx"), "lln");
         assert_eq!(states(".xxxxxxx......."), "llllllllllllllK");
     }
 
     #[test]
-    fn a_forgery_now_and_then_changes_nothing() {
+    fn an_occasional_forgery_changes_nothing() {
         let evidence = "........o........o........o........o........";
         assert!(states(evidence).ends_with(&"K".repeat(36)));
     }
@@ -184,11 +187,11 @@ mod tests {
     }
 
     #[test]
-    fn while_it_is_learned_second_tries_and_probes_are_plain() {
+    fn while_learning_retries_and_probes_are_in_lower_case() {
         let (mut case, now) = (LetterCase::UNKNOWN, Moment::START);
         assert_eq!((case.mixes(true, true, now), case.mixes(true, false, now)), (true, false));
         let mut case = LetterCase::Kept { doubt: 0 };
-        assert!(case.mixes(true, false, now), "what is not mixed can be forged");
+        assert!(case.mixes(true, false, now), "a query in lower case is easier to forge");
         assert!(!case.mixes(false, true, now) && !case.matters());
     }
 }

@@ -1,5 +1,5 @@
-//! A caching DNS forwarder that keeps names resolving while its upstreams are dead, slow, refusing or just back, and
-//! that says so at once.
+//! A caching DNS forwarder that keeps names resolving while its upstreams are dead, slow, refusing
+//! queries or recovering, and reports the trouble at once.
 //!
 //! | module | | what it does |
 //! | --- | --- | --- |
@@ -26,8 +26,8 @@
 //! | [`fire_drill`] | pure | pretends that upstreams are ill, for a rehearsal on a live host |
 //! | [`explain`] | shell | what `dogwatch dns status`, `why`, `top` and `dump` print |
 //!
-//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by itself, and never
-//! re-encodes a record, save that `chain` spells out names.
+//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target on its
+//! own, and never re-encodes a record, except that `chain` writes names out uncompressed.
 
 mod batch;
 pub mod breaker;

@@ -1,8 +1,9 @@
-//! Names that are answered here and never asked upstream: those of a hosts(5) file, `localhost` and `invalid`.
+//! Names answered locally, never by an upstream: those in a hosts(5) file, `localhost` and
+//! `invalid`.
 //!
-//! A name is local with all its types: one that the file gives only an IPv4 address has no IPv6 address, rather than
-//! another one from upstream. So local data and upstream's never mix in one answer (pi-hole/FTL#2913). Addresses are found
-//! backwards too, under the first name of their line.
+//! A local name is local for all types: if the file has only an IPv4 address for it, it has no IPv6
+//! address, rather than one from upstream. Local and upstream data therefore never mix in one
+//! answer (pi-hole/FTL#2913). Reverse lookups work too and return the first name on the line.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -11,22 +12,22 @@ use crate::{
     wire::{HEADER_LEN, Question, rcode},
 };
 
-/// What is local.
+/// The local names and addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalNames {
     addresses: HashMap<Box<[u8]>, Vec<IpAddr>>,
-    /// By the name that is asked backwards, `1.2.0.192.in-addr.arpa`.
+    /// By reverse name, `1.2.0.192.in-addr.arpa`.
     backwards: HashMap<Box<[u8]>, Box<[u8]>>,
 }
 
-/// Short: an operator who changes the file and reloads should not wait.
+/// Short, so that an operator who edits the file and reloads does not wait.
 const TTL_S: u32 = 10;
 const TYPE_A: u16 = 1;
 const TYPE_PTR: u16 = 12;
 const TYPE_AAAA: u16 = 28;
 
 impl LocalNames {
-    /// Reads a hosts(5) file; everything that is wrong with it, by line number from 1.
+    /// Parses a hosts(5) file. On failure returns every problem with its line number, from 1.
     pub fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
         let mut names = Self::default();
         let mut problems = Vec::new();
@@ -58,8 +59,8 @@ impl LocalNames {
         Ok(())
     }
 
-    /// The whole answer to a local question (its id and flags are for the caller to set); `None` if upstream is to be
-    /// asked. `name`: the question's in lower case.
+    /// The complete answer to a local question (the caller sets id and flags), or `None` if
+    /// upstreams should be asked. `name` is the question's name in lower case.
     pub fn answer(&self, name: &[u8], question: &Question<'_>) -> Option<Vec<u8>> {
         if let Some(addresses) = self.addresses.get(name) {
             return Some(with_addresses(question, addresses));
@@ -69,7 +70,7 @@ impl LocalNames {
                 if question.kind == TYPE_PTR { vec![(TYPE_PTR, found.to_vec())] } else { Vec::new() };
             return Some(message(question, rcode::NOERROR, &records));
         }
-        // RFC 6761 §6.3 and §6.4, and all below them.
+        // RFC 6761 §6.3 and §6.4, including all names below.
         if name.ends_with(b"\x09localhost\0") {
             return Some(with_addresses(
                 question,
@@ -89,7 +90,7 @@ fn with_addresses(question: &Question<'_>, addresses: &[IpAddr]) -> Vec<u8> {
     message(question, rcode::NOERROR, &of_kind.collect::<Vec<_>>())
 }
 
-/// A message with these records, all of them the question's name's.
+/// A message with these records, all owned by the question's name.
 fn message(question: &Question<'_>, code: u8, records: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let count = u16::try_from(records.len()).unwrap_or(u16::MAX);
     let mut out = Vec::with_capacity(HEADER_LEN + question.name.len() + 4 + 32 * records.len());
@@ -100,7 +101,7 @@ fn message(question: &Question<'_>, code: u8, records: &[(u16, Vec<u8>)]) -> Vec
     out.extend(question.kind.to_be_bytes());
     out.extend(question.class.to_be_bytes());
     for (kind, data) in records.iter().take(usize::from(count)) {
-        // A pointer to the question's name.
+        // Compression pointer to the question's name.
         out.extend([0xc0, 12]);
         out.extend(kind.to_be_bytes());
         out.extend(question.class.to_be_bytes());
@@ -111,7 +112,7 @@ fn message(question: &Question<'_>, code: u8, records: &[(u16, Vec<u8>)]) -> Vec
     out
 }
 
-/// The name under which an address is asked backwards (RFC 1035 §3.5, RFC 3596 §2.5).
+/// The reverse name of an address (RFC 1035 §3.5, RFC 3596 §2.5).
 fn backwards(address: IpAddr) -> Box<[u8]> {
     let text = match address {
         IpAddr::V4(address) => {
@@ -134,7 +135,7 @@ mod tests {
     const HOSTS: &str =
         "# ours\n192.0.2.7 db.corp.example db # the old one\n2001:db8::7\tdb.corp.example\n\n192.0.2.8 db\n";
 
-    /// Code and records' data of a local answer.
+    /// Response code and record data of a local answer.
     fn ask(names: &LocalNames, text: &str, kind: u16) -> Option<(u8, Vec<Vec<u8>>)> {
         let name = name::from_text(text).unwrap();
         let question = Question { name: &name, kind, class: 1 };
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(ask(&names, "DB.corp.example", 1), Some((0, vec![vec![192, 0, 2, 7]])));
         assert_eq!(ask(&names, "db", 1), Some((0, vec![vec![192, 0, 2, 7], vec![192, 0, 2, 8]])));
         assert_eq!(ask(&names, "db.corp.example", 28).unwrap().1[0][..4], [0x20, 0x01, 0x0d, 0xb8]);
-        assert_eq!(ask(&names, "db", 28), Some((0, vec![])), "not mixed with upstream's");
+        assert_eq!(ask(&names, "db", 28), Some((0, vec![])), "not mixed with upstream data");
         assert_eq!(ask(&names, "db.corp.example", 15), Some((0, vec![])));
         assert_eq!(ask(&names, "www.corp.example", 1), None);
         assert_eq!(ask(&names, "corp.example", 1), None);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn localhost_is_here_and_invalid_is_nowhere_without_any_file() {
+    fn localhost_and_invalid_are_answered_without_a_file() {
         let names = LocalNames::default();
         assert_eq!(ask(&names, "localhost", 1), Some((0, vec![vec![127, 0, 0, 1]])));
         assert_eq!(ask(&names, "app.LocalHost", 28).unwrap().1[0][15], 1);

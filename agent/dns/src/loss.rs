@@ -1,28 +1,30 @@
-//! Does an upstream lose packets? Counted over its last questions, with a gap between the two thresholds, so that an
-//! upstream at the edge is not taken for well and ill by turns.
+//! Detects packet loss, over an upstream's last queries. The gap between the two thresholds keeps
+//! an upstream at the limit from switching back and forth.
 //!
-//! An upstream that answers half of all questions is not dead, and its breaker stays closed. But each question to it costs
-//! two or three packets and some clients half a second, and most likely it loses them because it has too much to do. So
-//! known names are answered stale at once, and it is asked less.
+//! An upstream that answers half of all queries is not dead, and its breaker stays closed. But each
+//! query to it costs two or three packets and may cost a client half a second, and it is probably
+//! losing packets because it is overloaded. So known names are answered stale at once, and it is
+//! asked less.
 
 use crate::moment::Moment;
 
-/// Questions that are looked back on.
+/// The number of recent queries considered.
 pub const WINDOW: u32 = 32;
-/// Of these, so many without an answer in time make it lossy. One in ten lost does so hardly ever (0.1 % of all windows), …
+/// Unanswered queries that make it lossy. With one in ten lost this almost never happens (0.1 % of
+/// all windows), …
 const LOSSY_AT: u32 = 10;
-/// … and one in three lost never lets it go again.
+/// … and with one in three lost it never counts as sound again.
 const WELL_AT: u32 = 1;
 
 #[derive(Debug, Default)]
 pub struct Loss {
-    /// A bit for each of the last questions, the newest the lowest: set if no answer came in time.
+    /// One bit per recent query, newest lowest: set if no answer came in time.
     unanswered: u32,
     since: Option<Moment>,
 }
 
 impl Loss {
-    /// Its answer came in time.
+    /// An answer came in time.
     pub fn on_answer(&mut self) {
         self.unanswered <<= 1;
         if self.unanswered() <= WELL_AT {
@@ -37,17 +39,18 @@ impl Loss {
         }
     }
 
-    /// What was late came after all: slow is not lost. Which of them it was does not matter.
+    /// A late answer came after all: slow is not lost. It does not matter which query it belonged
+    /// to.
     pub fn on_late_answer(&mut self) {
         self.unanswered &= self.unanswered.wrapping_sub(1);
     }
 
-    /// How many of the last [`WINDOW`] questions got no answer in time.
+    /// How many of the last [`WINDOW`] queries got no answer in time.
     pub fn unanswered(&self) -> u32 {
         self.unanswered.count_ones()
     }
 
-    /// Since when it loses too many.
+    /// Since when it has been losing too many.
     pub fn since(&self) -> Option<Moment> {
         self.since
     }
@@ -57,7 +60,8 @@ impl Loss {
 mod tests {
     use super::*;
 
-    /// How often it becomes lossy while each question is lost with this probability, and for how many of them it is.
+    /// With each query lost at this probability: how often it becomes lossy, and for how many
+    /// queries it is.
     fn played(share: f64) -> (u32, u32) {
         let mut random = fastrand::Rng::with_seed(7);
         let mut loss = Loss::default();
@@ -76,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn half_lost_is_lossy_for_good_and_a_few_lost_never() {
+    fn losing_half_is_always_lossy_and_losing_a_few_never() {
         assert_eq!(played(0.02), (0, 0));
         let (became, was) = played(0.5);
         assert!(became == 1 && was > 9_950, "{became} times, for {was}");
     }
 
     #[test]
-    fn it_is_well_again_after_one_window_of_answers() {
+    fn it_is_sound_again_after_one_window_of_answers() {
         let mut loss = Loss::default();
         (0..WINDOW).for_each(|_| loss.on_late(Moment::START));
         assert_eq!((loss.since(), loss.unanswered()), (Some(Moment::START), WINDOW));
@@ -94,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_late_is_not_lost() {
+    fn late_answers_do_not_count_as_lost() {
         let mut loss = Loss::default();
         for _ in 0..1_000 {
             loss.on_late(Moment::START);

@@ -1,11 +1,12 @@
-//! Names and cache keys: between wire format and what people write.
+//! Names and cache keys, and their conversion between wire format and text.
 
 use std::fmt::Write as _;
 
 use crate::wire::{NAME_LEN_MAX, Query, Question};
 
-/// What an answer is kept under: name in lower case, type, class, and the two flags that change what an upstream
-/// answers. Answers are never shared between different DO or CD (RFC 4035 §4.6, RFC 6840 §5.9).
+/// The cache key of an answer: name in lower case, type, class, and the two flags that change an
+/// upstream's answer. Answers are never shared between different DO or CD bits (RFC 4035 §4.6, RFC
+/// 6840 §5.9).
 ///
 /// Bytes: name (wire, lower case), type, class (big-endian), flags (1 = DO, 2 = CD).
 #[derive(Clone, Copy)]
@@ -37,7 +38,7 @@ impl Key {
         Self { bytes, len }
     }
 
-    /// From a question as it stands in a message (name in lower case, type, class), and the flags byte.
+    /// From a question's bytes in a message (name in lower case, type, class), and the flags byte.
     pub(crate) fn from_parts(question: &[u8], flags: u8) -> Self {
         let mut bytes = [0; KEY_LEN_MAX];
         let len = question.len().min(KEY_LEN_MAX - 1);
@@ -53,12 +54,12 @@ impl Key {
     }
 }
 
-/// The last byte of a key.
+/// The flags, which are the last byte of a key.
 pub(crate) fn flags(dnssec_ok: bool, checking_disabled: bool) -> u8 {
     (u8::from(dnssec_ok) * FLAG_DO) | (u8::from(checking_disabled) * FLAG_CD)
 }
 
-/// The last byte of a query's key.
+/// The flags of a query's key.
 pub(crate) fn key_flags(query: &Query<'_>) -> u8 {
     flags(query.dnssec_ok(), query.checking_disabled)
 }
@@ -71,7 +72,7 @@ impl std::ops::Deref for Key {
     }
 }
 
-/// A key's parts again: question, DO, CD. `None` if the bytes are no key.
+/// Splits a key into question, DO and CD. `None` if the bytes are not a key.
 pub fn read_key(key: &[u8]) -> Option<(Question<'_>, bool, bool)> {
     let (name, rest) = key.split_at_checked(key.len().checked_sub(5)?)?;
     if !is_name(name) {
@@ -90,10 +91,10 @@ pub fn name_of(key: &[u8]) -> &[u8] {
     &key[..key.len().saturating_sub(5)]
 }
 
-/// The last two labels of a key's name: roughly what fails together.
+/// The last two labels of a key's name: roughly the unit that fails together.
 pub fn zone_of(key: &[u8]) -> &[u8] {
     let name = name_of(key);
-    // Where the last two labels start; the root byte is not one.
+    // The offset of the last two labels, not counting the root byte.
     let (mut at, mut last, mut zone) = (0, 0, 0);
     while let Some(&len) = name.get(at).filter(|&&len| len > 0) {
         (zone, last) = (last, at);
@@ -102,10 +103,10 @@ pub fn zone_of(key: &[u8]) -> &[u8] {
     &name[zone.min(name.len())..]
 }
 
-/// Whether `name` is `zone` or lies below it. Both in wire format; `zone` in lower case.
+/// Whether `name` is `zone` or below it. Both in wire format; `zone` in lower case.
 pub fn is_below(name: &[u8], zone: &[u8]) -> bool {
     let Some(mut over) = name.len().checked_sub(zone.len()) else { return false };
-    // Label by label: `xcorp.example` does not lie below `corp.example`.
+    // Compared by label: `xcorp.example` is not below `corp.example`.
     let mut at = 0;
     while over > 0 {
         let Some(step) = name.get(at).map(|&len| 1 + usize::from(len)).filter(|&step| step <= over) else {
@@ -130,7 +131,7 @@ fn is_name(wire: &[u8]) -> bool {
     false
 }
 
-/// A name as people read it: no trailing dot except for the root; odd bytes as `\DDD` (RFC 1035 §5.1).
+/// A name as text: no trailing dot except for the root; unusual bytes as `\DDD` (RFC 1035 §5.1).
 pub fn to_text(wire: &[u8]) -> String {
     let mut text = String::with_capacity(wire.len());
     let mut rest = wire;
@@ -146,7 +147,7 @@ pub fn to_text(wire: &[u8]) -> String {
             match byte {
                 b'.' | b'\\' => text.extend(['\\', char::from(byte)]),
                 0x21..=0x7e => text.push(char::from(byte)),
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 _ => drop(write!(text, "\\{byte:03}")),
             }
         }
@@ -155,7 +156,7 @@ pub fn to_text(wire: &[u8]) -> String {
     if text.is_empty() { ".".into() } else { text }
 }
 
-/// A name as people write it, with or without the last dot. `None` if no name can be so.
+/// Parses a name from text, with or without the trailing dot. `None` if it is not a valid name.
 pub fn from_text(text: &str) -> Option<Vec<u8>> {
     let mut wire = Vec::with_capacity(text.len() + 2);
     for label in text.strip_suffix('.').unwrap_or(text).split('.') {
@@ -216,13 +217,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_survives_the_way_to_the_wire_and_back() {
+    fn text_survives_conversion_to_wire_format_and_back() {
         for name in ["example.com", "a.b.c.d", "_sip._tcp.example.org", "."] {
             assert_eq!(to_text(&from_text(name).unwrap()), name);
         }
         assert_eq!(from_text("example.com."), from_text("example.com"));
         assert_eq!((from_text("a..b"), from_text(&"x".repeat(64))), (None, None));
-        // Of an unset shell variable, and not meant to be every name.
+        // Empty text comes from an unset shell variable, and must not mean the root.
         assert_eq!(from_text(""), None);
         assert_eq!(to_text(&[3, b'a', b'.', 7, 0]), "a\\.\\007");
         assert_eq!((type_from_text("https"), type_from_text("type999")), (Some(65), Some(999)));
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_zone_is_by_whole_labels() {
+    fn below_a_zone_compares_whole_labels() {
         let below = |name, zone| is_below(&from_text(name).unwrap(), &from_text(zone).unwrap());
         assert!(below("a.Corp.example", "corp.example") && below("corp.example", "corp.example"));
         assert!(below("anything", ".") && below(".", "."));

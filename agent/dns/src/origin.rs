@@ -1,7 +1,9 @@
-//! Where what is on disk came from: which upstreams answered for which zone, and how much they were asked in normal times.
+//! Records where the cache on disk came from: which upstreams answered for which zone, and how much
+//! they were asked in normal times.
 //!
-//! Kept beside the cache, so that a restart knows two things: which of the loaded names are another zone's business by now
-//! (the config changed while nobody was there), and how fast to come back from an outage that goes on.
+//! Stored beside the cache, so that after a restart we know which loaded names now belong to other
+//! upstreams (the config changed while the daemon was down), and how fast to recover from an outage
+//! that is still going on.
 
 use std::time::Duration;
 
@@ -15,14 +17,14 @@ use crate::{
     zone::Zones,
 };
 
-/// One zone, as it is written: text that people can read too.
+/// One zone, in human-readable form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Zone {
     /// `corp.example`, or `.`.
     suffix: String,
     upstreams: Vec<String>,
-    /// Queries to its upstreams in normal times, if it was up long enough to know.
+    /// Queries per second to its upstreams in normal times, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     per_second: Option<f64>,
 }
@@ -32,11 +34,11 @@ struct Zone {
 #[serde(transparent)]
 pub struct Origin(Vec<Zone>);
 
-/// More than that no host asks.
+/// Above any real host's rate.
 const PER_SECOND_MAX: f64 = 1e6;
-/// Rates that differ by less are the same.
+/// Rates closer than this count as the same.
 const SAME_RATE: f64 = 0.2;
-/// A rate that has changed is worth a write this often.
+/// A changed rate is written at most this often.
 const RATE_WRITTEN_EVERY: Duration = Duration::from_mins(1);
 
 impl Origin {
@@ -53,7 +55,8 @@ impl Origin {
         )
     }
 
-    /// Reads what [`Self::to_bytes`] wrote; any bytes may come. The error is for people.
+    /// Parses the output of [`Self::to_bytes`]; the input may be any bytes. The error is for
+    /// humans.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let origin: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let rate_is_one =
@@ -63,12 +66,12 @@ impl Origin {
         }
         match origin.views() {
             Some(_) => Ok(origin),
-            None => Err("the zones are no names, or the first is not the root".into()),
+            None => Err("a zone is not a valid name, or the first zone is not the root".into()),
         }
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Strings and numbers: there is nothing in it that could fail.
+        // It holds only strings and numbers, so this cannot fail.
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
@@ -94,12 +97,12 @@ impl Origin {
     }
 }
 
-/// When the origin is worth writing.
+/// Decides when to write the origin.
 #[derive(Debug, Default)]
 pub struct Watch(Option<(Origin, Moment)>);
 
 impl Watch {
-    /// What to write now, if anything.
+    /// Returns what to write now, if anything.
     pub fn look(&mut self, zones: &Zones, now: Moment) -> Option<&Origin> {
         let origin = Origin::of(zones);
         let known = self.0.as_ref().is_some_and(|(written, at)| {
@@ -113,8 +116,8 @@ impl Watch {
 }
 
 impl Resolver {
-    /// Call after [`Self::restore`]: names that other upstreams answer for than then are asked anew, and each zone knows how
-    /// much it used to ask.
+    /// Call after [`Self::restore`]. Names that other upstreams answer for now are queried anew,
+    /// and each zone gets its former query rate.
     pub fn restore_origin(&mut self, origin: &Origin, now: Moment) {
         let Some(before) = origin.views() else { return };
         self.on_other_views(&before, now);
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_it_was_written_and_nonsense_is_not() {
+    fn it_round_trips_and_nonsense_is_refused() {
         let zones = Zones::new(&settings(&[("corp.example", "tls://192.0.2.2#dns.example")]), Moment::START);
         let origin = Origin::of(&zones);
         assert_eq!(Origin::from_bytes(&origin.to_bytes()), Ok(origin));
@@ -168,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_knows_the_rate_of_normal_times_zone_by_zone() {
+    fn a_restart_knows_each_zones_normal_query_rate() {
         let now = Moment::START;
         let mut resolver = Resolver::new(settings(&[("corp.example", "192.0.2.2")]), 1, now);
         let bytes = br#"[{"suffix":".","upstreams":["192.0.2.1:53"],"per_second":40.5},
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_when_zones_change_and_seldom_when_rates_do() {
+    fn it_is_written_when_zones_change_and_rarely_when_rates_do() {
         let mut now = Moment::START;
         let mut zones = Zones::new(&settings(&[]), now);
         let mut watch = Watch::default();
@@ -193,7 +196,7 @@ mod tests {
         assert!(watch.look(&zones, now).is_some());
         zones.get_mut(root).baseline.resume(11.0);
         now = now + RATE_WRITTEN_EVERY * 2;
-        assert!(watch.look(&zones, now).is_none(), "much the same");
+        assert!(watch.look(&zones, now).is_none(), "nearly the same");
         zones.set(&settings(&[("corp.example", "192.0.2.2")]), now);
         assert!(watch.look(&zones, now).is_some());
     }

@@ -1,4 +1,4 @@
-//! How fast upstreams may be asked after an outage, and how fast they were asked before it.
+//! Rate limits for upstream queries after an outage, and the rate measured before it.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -12,28 +12,31 @@ use governor::{
 
 use crate::moment::Moment;
 
-/// A token bucket that runs on the caller's `now`.
+/// A token bucket driven by the caller's `now`.
 pub struct Pace {
-    // governor's own test clock is a clock that somebody else turns: just what a pure core needs.
+    // governor's test clock is advanced by hand, which is what a pure core needs.
     clock: FakeRelativeClock,
     turned_to: Moment,
     limiter: RateLimiter<NotKeyed, InMemoryState, FakeRelativeClock, NoOpMiddleware<Nanos>>,
 }
 
 impl Pace {
-    /// A full bucket of `burst` tokens, which fills at `per_second`; at least one token an hour.
+    /// A full bucket of `burst` tokens, filled at `per_second`, or one token an hour if that is
+    /// more.
     pub fn new(per_second: f64, burst: u32, now: Moment) -> Self {
         let clock = FakeRelativeClock::default();
         let limiter = RateLimiter::direct_with_clock(quota(per_second, burst), clock.clone());
         Self { limiter, clock, turned_to: now }
     }
 
-    /// A bucket for an even flow: of one token, or as many as come in 20 ms, for timers are no finer than that.
+    /// A bucket for an even flow: one token, or as many as arrive in 20 ms, since timers are no
+    /// finer.
     pub fn even(per_second: f64, now: Moment) -> Self {
         Self::new(per_second, even_burst(per_second), now)
     }
 
-    /// Takes a new rate for an even flow. The bucket is empty then: a rate that changes often gives no tokens away.
+    /// Sets a new rate for an even flow. The bucket is then empty, so frequent rate changes grant
+    /// no extra tokens.
     pub fn set_rate(&mut self, per_second: f64, now: Moment) {
         *self = Self::even(per_second, now);
         for _ in 0..even_burst(per_second) {
@@ -41,13 +44,14 @@ impl Pace {
         }
     }
 
-    /// Takes a token, or says how long until there is one.
+    /// Takes a token, or returns the time until the next one.
     pub fn take(&mut self, now: Moment) -> Result<(), Duration> {
         self.clock.advance(now.since(self.turned_to));
         self.turned_to = self.turned_to.max(now);
         self.limiter
             .check()
-            // Rounded up to the clock's millisecond, or the caller wakes too early for ever.
+            // Rounded up to the clock's millisecond; otherwise the caller would keep waking too
+            // early.
             .map_err(|not_until| not_until.wait_time_from(self.clock.now()) + Duration::from_nanos(999_999))
     }
 }
@@ -64,7 +68,7 @@ fn quota(per_second: f64, burst: u32) -> Quota {
     Quota::with_period(period).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN)).allow_burst(burst)
 }
 
-/// Mean events a second, over the last minutes.
+/// Mean events per second over the last minutes.
 #[derive(Debug)]
 pub struct Meter {
     since: Moment,
@@ -75,7 +79,8 @@ pub struct Meter {
 
 const WINDOW: Duration = Duration::from_secs(5);
 const MEMORY: Duration = Duration::from_mins(3);
-/// An upstream that nobody asks is probed each 30 s: a longer silence is the machine's sleep, or a time that was not normal.
+/// An idle upstream is probed every 30 s, so a longer silence means that the machine slept or that
+/// the time was not normal.
 const UNWATCHED: Duration = Duration::from_mins(1);
 
 impl Meter {
@@ -88,7 +93,7 @@ impl Meter {
         self.count += 1;
     }
 
-    /// Forgets what was counted since the last full window: it was not a normal time.
+    /// Discards events counted since the last full window, because the time was not normal.
     pub fn skip(&mut self, now: Moment) {
         (self.since, self.count) = (now, 0);
     }
@@ -98,18 +103,18 @@ impl Meter {
         self.per_second
     }
 
-    /// The same, if it has watched long enough to know.
+    /// The same, or `None` before it has watched long enough.
     pub fn known(&mut self, now: Moment) -> Option<f64> {
         let rate = self.per_second(now);
         (self.filled >= WINDOW).then_some(rate)
     }
 
-    /// The same as last seen. Looking does not count the time since, which may be an outage's.
+    /// The rate as last computed, without counting the time since, which may be an outage.
     pub fn remembered(&self) -> Option<f64> {
         (self.filled >= WINDOW).then_some(self.per_second)
     }
 
-    /// Goes on from what an earlier process measured.
+    /// Continues with the rate measured by an earlier process.
     pub fn resume(&mut self, per_second: f64) {
         (self.per_second, self.filled) = (per_second, MEMORY);
     }
@@ -124,7 +129,7 @@ impl Meter {
         }
         let seen = f64::from(self.count) / passed.as_secs_f64();
         self.filled = (self.filled + passed).min(MEMORY);
-        // A mean over all that was seen until the memory is full, an exponential one from then on.
+        // A plain mean until the memory is full, then an exponential one.
         let weight = (passed.as_secs_f64() / self.filled.as_secs_f64()).min(1.0);
         self.per_second += (seen - self.per_second) * weight;
         (self.since, self.count) = (now, 0);
@@ -136,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_gives_its_rate_and_says_when_the_next_token_comes() {
+    fn a_bucket_keeps_its_rate_and_knows_when_the_next_token_comes() {
         let mut now = Moment::START;
         let mut pace = Pace::new(10.0, 1, now);
         let mut taken = 0;
@@ -150,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_changes_all_the_time_gives_no_tokens_away() {
+    fn frequent_rate_changes_grant_no_extra_tokens() {
         let mut now = Moment::START;
         let mut pace = Pace::new(0.5, 1, now);
         let mut taken = 0;
@@ -161,12 +166,12 @@ mod tests {
             taken += i32::from(pace.take(now).is_ok());
             now = now + Duration::from_millis(500);
         }
-        // Two or so in each five seconds.
+        // About two in each five seconds.
         assert!((30..=40).contains(&taken), "{taken}");
     }
 
     #[test]
-    fn a_night_of_sleep_is_no_measure() {
+    fn time_asleep_is_not_measured() {
         let mut now = Moment::START;
         let mut meter = Meter::new(now);
         for _ in 0..600 {
@@ -176,7 +181,7 @@ mod tests {
         now = now + Duration::from_hours(8);
         meter.on_event(now);
         assert!((9.0..11.0).contains(&meter.per_second(now)), "{}", meter.per_second(now));
-        // Awake and asked for nothing but its probes, it knows that after a while.
+        // Awake, but with only its probes to send, it learns the low rate after a while.
         for _ in 0..20 {
             now = now + Duration::from_secs(30);
             meter.on_event(now);
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_reads_the_rate_of_quiet_times_and_skips_the_others() {
+    fn a_meter_measures_normal_times_and_skips_the_rest() {
         let mut now = Moment::START;
         let mut meter = Meter::new(now);
         for _ in 0..6_000 {

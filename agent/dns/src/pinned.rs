@@ -1,35 +1,37 @@
-//! Names that must never be missing: those that the operator pins, and those that dogwatch itself needs to raise an alarm.
+//! Names that must always resolve: those pinned by the operator, and those that dogwatch itself
+//! needs to send alerts.
 //!
-//! A pinned name is asked for at the start and before each expiry, without any client; it is never evicted; and while its
-//! upstreams are ill it is served for seven days, however short `max_stale` is (unless its zone is never served stale).
-//! It is never asked for more often than every five seconds, so a TTL below that is stale for moments, and then as ever
-//! a client waits for the truth.
+//! A pinned name is queried at start and before each expiry, without any client. It is never
+//! evicted, and while its upstreams have trouble it is served for seven days, however short
+//! `max_stale` is (unless its zone does not serve stale). It is queried at most every five seconds,
+//! so with a shorter TTL it is briefly stale, and clients wait for the current answer as usual.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::{moment::Moment, warm};
 
-/// A question whose answer must never be missing.
+/// A question whose answer must always be available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinned {
     /// As in [`crate::name::Key`].
     pub key: Box<[u8]>,
-    /// Where its new addresses must take a TCP connection before they are believed.
+    /// The port on which new addresses must accept a TCP connection before they are believed.
     pub check_tcp: Option<u16>,
 }
 
-/// Most pinned questions: each is asked for ever and can never make room for another.
+/// Most pinned questions: they are queried forever and never evicted.
 pub const PINNED_MAX: usize = 256;
-/// How far past its TTL a pinned answer is served while its upstreams are ill. Nothing may outlive its zone for longer.
+/// How far past its TTL a pinned answer is served while its upstreams have trouble. Also the limit
+/// for every `max_stale`.
 pub const STALE_MAX: Duration = Duration::from_hours(7 * 24);
-/// Between two questions for one name, whatever its TTL.
+/// Minimum time between two queries for one name, whatever its TTL.
 const GAP: Duration = Duration::from_secs(5);
-/// After a failure of the name itself, doubling …
+/// Delay after a failure for the name itself, doubling …
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// … up to this.
 const RETRY_LONGEST: Duration = Duration::from_mins(1);
 
-/// When each pinned name is to be asked for next.
+/// When to query each pinned name next.
 pub struct Pins {
     pins: HashMap<Box<[u8]>, Pin>,
     next_at: Option<Moment>,
@@ -42,14 +44,14 @@ struct Pin {
 }
 
 impl Pins {
-    /// All are due at once: nobody knows them yet.
+    /// All names are due at once, since none is cached yet.
     pub fn new(pinned: &[Pinned], now: Moment) -> Self {
         let mut pins = Self { pins: HashMap::new(), next_at: None };
         pins.set(pinned, now);
         pins
     }
 
-    /// Takes a new list; names on both keep their time.
+    /// Applies a new list; names on both lists keep their schedule.
     pub fn set(&mut self, pinned: &[Pinned], now: Moment) {
         let mut old = std::mem::take(&mut self.pins);
         for name in pinned {
@@ -64,7 +66,7 @@ impl Pins {
         self.pins.contains_key(key)
     }
 
-    /// The port to try before new addresses are believed, whichever DO and CD they were asked for with.
+    /// The port to check before new addresses are believed, whatever DO and CD bits were used.
     pub fn check_tcp(&self, key: &[u8]) -> Option<u16> {
         if self.pins.values().all(|pin| pin.check_tcp.is_none()) {
             return None;
@@ -82,7 +84,7 @@ impl Pins {
         self.pins.is_empty()
     }
 
-    /// It is known, and asked for again shortly before it expires. `spread` is 0.0..1.0.
+    /// An answer arrived; schedules the next query shortly before it expires. `spread` is 0.0..1.0.
     pub fn on_learned(&mut self, key: &[u8], expires: Moment, ttl: Duration, spread: f64, now: Moment) {
         let Some(pin) = self.pins.get_mut(key) else { return };
         pin.failures = 0;
@@ -90,7 +92,7 @@ impl Pins {
         self.look_ahead();
     }
 
-    /// Nobody could tell.
+    /// No upstream could answer.
     pub fn on_failed(&mut self, key: &[u8], now: Moment) {
         let Some(pin) = self.pins.get_mut(key) else { return };
         pin.ask_at = now + (RETRY_FIRST * (1 << pin.failures.min(5))).min(RETRY_LONGEST);
@@ -98,7 +100,7 @@ impl Pins {
         self.look_ahead();
     }
 
-    /// A name to ask for now. It comes again after a while if nothing is heard of it.
+    /// A name to query now. It is returned again after a while if no result is reported.
     pub fn poll(&mut self, now: Moment) -> Option<Box<[u8]>> {
         if self.next_at.is_none_or(|at| at > now) {
             return None;
@@ -115,7 +117,7 @@ impl Pins {
         self.next_at
     }
 
-    // There are few, and this is asked for on every turn of the loop.
+    // Called on every turn of the loop, so the result is kept; there are few pins to scan.
     fn look_ahead(&mut self) {
         self.next_at = self.pins.values().map(|pin| pin.ask_at).min();
     }
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_for_at_the_start_and_before_each_expiry() {
+    fn it_is_queried_at_start_and_before_each_expiry() {
         let mut now = Moment::START;
         let mut pins = pins(&["a"]);
         assert_eq!(pins.poll(now).as_deref(), Some(&b"a"[..]));
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_ttl_keeps_nobody_busy() {
+    fn a_tiny_ttl_does_not_cause_constant_queries() {
         let mut now = Moment::START;
         let mut pins = pins(&["a"]);
         let mut asked = 0;
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_fails_by_itself_is_asked_for_less_and_less_but_for_ever() {
+    fn a_broken_name_is_queried_less_and_less_but_without_end() {
         let mut now = Moment::START;
         let mut pins = pins(&["a"]);
         let mut gaps = Vec::new();
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_list_keeps_what_is_known_of_names_on_both() {
+    fn a_new_list_keeps_the_schedule_of_names_on_both() {
         let now = Moment::START;
         let mut pins = pins(&["a", "b"]);
         let ttl = Duration::from_mins(5);

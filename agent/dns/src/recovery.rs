@@ -1,17 +1,23 @@
-//! The way back after an outage: which stale names are refreshed, in which order, how fast, and when all is clear.
+//! Recovery after an outage: which stale names are refreshed, in which order, how fast, and when it
+//! is over.
 //!
-//! An upstream that comes back is weak, and a thousand hosts want everything of it at once. So known names are answered
-//! stale meanwhile and refreshed here, never by the client that asks:
+//! An upstream that has just come back is weak, and a thousand hosts want everything from it at
+//! once. So in the meantime known names are answered stale and refreshed here, never by the client
+//! that asks:
 //!
-//! - **Order**: the names that clients asked for in the outage, the most used first. A name that was refreshed and has
-//!   expired again takes turns with them, so that neither the long tail nor a short TTL starves the other.
-//! - **Rate**: below what this host asked before the outage, questions of unknown names included; a quarter of that
-//!   first, doubling each half second. It ends for all that: of three refreshes two are of names not tried since.
-//! - **Phase**: the host's id decides its start within the first second and its rate, ±25 %: a fleet does not march in step.
-//! - **Slow or lossy upstreams**: a seventh of that, for as long as they are.
-//! - **Errors**: the first late refresh, or two failed ones in a row, stop it for a moment and halves the rate; it grows again in small steps.
-//! - **All clear** when 98 % of the hot names are verified, or all that waited were tried. Hot are the names that
-//!   together got four fifths of the questions.
+//! - **Order**: the names that clients asked for in the outage, most used first. A name that was
+//!   refreshed and expired again takes turns with them, so that the long tail and short TTLs do not
+//!   starve each other.
+//! - **Rate**: below this host's query rate before the outage, including queries for unknown names.
+//!   It starts at a quarter and doubles each half second. It still ends, because two of three
+//!   refreshes are of names not tried yet.
+//! - **Phase**: the host's id determines its start within the first second and its rate, ±25 %, so
+//!   that a fleet does not act in step.
+//! - **Slow or lossy upstreams**: about a seventh of that rate, as long as they are.
+//! - **Errors**: one late refresh, or two failures in a row, pause it and halve the rate, which
+//!   then grows again in small steps.
+//! - **End**: when 98 % of the hot names are verified, or all waiting names were tried. Hot names
+//!   are those that together got four fifths of the queries.
 
 use std::{
     cmp::Reverse,
@@ -22,7 +28,7 @@ use std::{
 
 use crate::{moment::Moment, pace::Pace};
 
-/// What a host's id makes of its own recovery, both 0.0..1.0.
+/// What the host's id determines about its recovery, both 0.0..1.0.
 #[derive(Debug, Clone, Copy)]
 pub struct Phase {
     start: f64,
@@ -33,7 +39,7 @@ impl Phase {
     /// `host` is a hash of something that differs between hosts, such as the machine id.
     pub fn of(host: u64) -> Self {
         let fraction = |bits: u64| f64::from(u32::try_from(bits & 0xffff).unwrap_or(0)) / 65_536.0;
-        // Mixed, for a caller may well pass consecutive numbers (the finalizer of MurmurHash3).
+        // Mixed because callers may pass consecutive numbers (the finalizer of MurmurHash3).
         let mut mixed = host ^ (host >> 33);
         mixed = mixed.wrapping_mul(0xff51_afd7_ed55_8ccd);
         mixed ^= mixed >> 33;
@@ -45,62 +51,65 @@ impl Phase {
 
 /// A name to refresh.
 pub struct Candidate {
-    /// Questions of clients.
+    /// Client queries.
     pub uses: u32,
     pub pinned: bool,
     pub key: Box<[u8]>,
 }
 
-/// Of what was asked before the outage. Below one, for what clients ask anew comes on top.
+/// Share of the query rate before the outage. Below one because clients' new queries come on top.
 const SHARE: f64 = 0.8;
-/// Of that rate, while the upstreams are slow or lose packets: then clients are all answered stale, and a fifth of what the
-/// host asked before (`SHARE`, the spread between hosts and probes included) is what such an upstream should hear.
+/// Share of that rate while upstreams are slow or lossy. Clients are then all answered stale, and
+/// such an upstream gets at most a fifth of the host's earlier rate (after `SHARE`, including the
+/// spread and probes).
 const SLOW_SHARE: f64 = 0.15;
-/// How much hosts differ from that.
+/// How much the rate differs between hosts.
 const RATE_SPREAD: f64 = 0.25;
 const START_SPREAD: Duration = Duration::from_secs(1);
-/// Of the full rate, at first; it doubles each step until it is full.
+/// Initial share of the full rate; doubles each step until full.
 const RAMP_FIRST: f64 = 0.25;
 const RAMP_STEP: Duration = Duration::from_millis(500);
-/// After trouble it grows by this each second, and never falls below the other.
+/// Growth per second after trouble; the rate never falls below `RAMP_LEAST`.
 const RAMP_GENTLE: f64 = 0.125;
 const RAMP_GENTLE_STEP: Duration = Duration::from_secs(1);
 const RAMP_LEAST: f64 = 1.0 / 16.0;
 /// After trouble nothing is sent for this long, doubling …
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
-/// … up to this, if there is trouble again at once.
+/// … up to this if trouble returns at once.
 const PAUSE_LONGEST: Duration = Duration::from_secs(8);
-/// A quiet host still comes back: one name in five seconds.
+/// A quiet host still recovers: one name in five seconds.
 const PER_SECOND_LEAST: f64 = 0.2;
-/// A host that has just started knows nothing of normal times: what waits is spread over this long …
+/// A host that has just started does not know its normal rate: the waiting names are spread over
+/// this time …
 const UNKNOWN_SPREAD_S: f64 = 30.0;
-/// … within these bounds, for a whole fleet may have just started.
+/// … within these bounds, because a whole fleet may have just started.
 const PER_SECOND_UNKNOWN: std::ops::RangeInclusive<f64> = 2.0..=20.0;
-/// A recovery is watched this long even if there is nothing to refresh.
+/// A recovery lasts at least this long even with nothing to refresh.
 const LASTS_LEAST: Duration = Duration::from_secs(2);
-/// Upstreams that come and go, or are slow, keep it running without getting it anywhere. When they are well in the end, it begins
-/// again: else the first look finds everything tried, and clients refresh at once what is stale.
+/// Upstreams that come and go, or are slow, keep it running without progress. Once they are healthy
+/// it begins again; otherwise everything would count as tried, and clients would refresh all stale
+/// names at once.
 pub(crate) const OUTDATED_AFTER: Duration = Duration::from_secs(10);
 const END_LOOKED_FOR_EVERY: Duration = Duration::from_millis(250);
-/// Hot names got this share of the questions …
+/// Hot names got this share of the queries …
 const HOT_PERCENT: u64 = 80;
 /// … and this share of them must be verified.
 const CLEAR_PERCENT: usize = 98;
-/// Failures without an answer between them that are the upstream's, not the names' own.
+/// Consecutive failures that are blamed on the upstream, not on the names.
 const FAILED_IN_A_ROW: u32 = 2;
-/// Names that wait at most; the least used are left to the clients that ask for them.
+/// Most names waiting; less used ones are refreshed when a client asks.
 pub const WAITING_MAX: usize = 65_536;
-/// Clients' own questions push refreshes back by at most so many turns.
+/// Clients' own queries delay refreshes by at most this many turns.
 const OWED_MAX: u32 = 64;
-/// Of so many refreshes one is of a name that has expired again.
+/// One in this many refreshes is of a name that expired again.
 const TURNS: u8 = 3;
-/// Of each four turns one is a refresh's, whatever clients ask.
+/// Of four turns one goes to a refresh, however much clients ask.
 const TURNS_FOR_CLIENTS: u32 = 3;
 
-/// Where a name stands.
+/// The refresh state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Waits for its first refresh since the outage.
+    /// Waiting for its first refresh since the outage.
     Waiting {
         hot: bool,
     },
@@ -109,18 +118,18 @@ enum Place {
     },
     /// Tried; it may expire again.
     Settled,
-    /// Expired again, or for the first time since the outage.
+    /// Waiting after it expired again, or expired for the first time since the outage.
     WaitingAgain,
     AskedAgain,
 }
 
-/// A rate for a host without a past.
+/// The rate for a host that does not know its normal one.
 fn unknown_rate(waiting: usize) -> f64 {
     let waiting = f64::from(u32::try_from(waiting).unwrap_or(u32::MAX));
     (waiting / UNKNOWN_SPREAD_S).clamp(*PER_SECOND_UNKNOWN.start(), *PER_SECOND_UNKNOWN.end())
 }
 
-/// By uses, then in the order of arrival.
+/// Ordered by uses, then by arrival.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Waiting {
     pinned: bool,
@@ -129,7 +138,7 @@ struct Waiting {
     key: Arc<[u8]>,
 }
 
-/// One group's recovery. Does nothing until [`Recovery::begin`].
+/// One group's recovery. Idle until [`Recovery::begin`].
 pub struct Recovery {
     phase: Phase,
     running: Option<Running>,
@@ -137,9 +146,9 @@ pub struct Recovery {
 
 struct Running {
     since: Moment,
-    /// A second, when all is well.
+    /// Rate per second when all is well.
     full_rate: f64,
-    /// Of it, while the upstreams are slow.
+    /// The share of it to use while upstreams are slow.
     share: f64,
     ramp: f64,
     ramp_at: Moment,
@@ -155,20 +164,20 @@ struct Running {
     turn: u8,
     places: HashMap<Arc<[u8]>, Place>,
     arrivals: u64,
-    /// Questions of clients that were sent meanwhile, to be made up for.
+    /// Client queries sent in the meantime, which refreshes must make room for.
     owed: u32,
     turns_given: u32,
     failed_in_a_row: u32,
     progress: Progress,
 }
 
-/// How far a recovery is.
+/// Progress of a recovery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Names that clients use most, and those of them that upstream has answered since.
+    /// The most used names, and how many of them upstreams have answered since.
     pub hot: usize,
     pub verified: usize,
-    /// Names that wait for a refresh.
+    /// Names waiting for a refresh.
     pub waiting: usize,
 }
 
@@ -177,9 +186,10 @@ impl Recovery {
         Self { phase: Phase::of(host), running: None }
     }
 
-    /// The upstreams answer again. `before` is what this host asked a second before the outage, if it knows.
+    /// Upstreams answer again. `before` is this host's queries per second before the outage, if
+    /// known.
     pub fn begin(&mut self, before: Option<f64>, mut names: Vec<Candidate>, now: Moment) {
-        // By key last: in which order the cache gives them is chance, and a drill must not depend on that.
+        // Finally by key: the cache's order is random, and a drill must be repeatable.
         names.sort_unstable_by(|a, b| {
             (b.pinned, b.uses).cmp(&(a.pinned, a.uses)).then_with(|| a.key.cmp(&b.key))
         });
@@ -227,7 +237,7 @@ impl Recovery {
         self.running = Some(running);
     }
 
-    /// The same again with what is stale by now, as fast as it went so far.
+    /// Starts over with the names that are stale now, at the current rate.
     pub fn begin_again(&mut self, before: Option<f64>, names: Vec<Candidate>, now: Moment) {
         let old = self.running.take();
         self.begin(before, names, now);
@@ -245,7 +255,7 @@ impl Recovery {
         }
     }
 
-    /// The upstreams are gone again, or nobody cares any more.
+    /// Upstreams are down again, or the recovery is no longer needed.
     pub fn stop(&mut self) {
         self.running = None;
     }
@@ -254,7 +264,7 @@ impl Recovery {
         self.running.is_some()
     }
 
-    /// It began so long ago that what it verified then may have expired since.
+    /// It began so long ago that names verified then may have expired.
     pub fn outdated(&self, now: Moment) -> bool {
         self.running.as_ref().is_some_and(|running| now.since(running.since) >= OUTDATED_AFTER)
     }
@@ -277,28 +287,28 @@ impl Recovery {
             None => drop(running.places.insert(key.into(), Place::WaitingAgain)),
         }
         if running.first.is_empty() && running.again.is_empty() {
-            // Time to look again; the pace still holds.
+            // Checks again soon; the rate limit still applies.
             running.next_at = running.since;
         }
         let waiting = running.waiting(uses, false, key.into());
         running.again.push(waiting);
     }
 
-    /// Whether the upstreams are slow, or lose packets.
+    /// Sets whether upstreams are slow or lossy.
     pub fn set_slow(&mut self, slow: bool) {
         if let Some(running) = &mut self.running {
             running.share = if slow { SLOW_SHARE } else { 1.0 };
         }
     }
 
-    /// A question that no refresh caused was sent: that load counts too.
+    /// A query other than a refresh was sent; it counts as load too.
     pub fn on_other_question(&mut self) {
         if let Some(running) = &mut self.running {
             running.owed = (running.owed + 1).min(OWED_MAX);
         }
     }
 
-    /// A name whose refresh is due; the caller says what comes of it with [`Self::on_settled`].
+    /// A name that is due for refresh. Report the outcome with [`Self::on_settled`].
     pub fn poll(&mut self, now: Moment) -> Option<Arc<[u8]>> {
         let running = self.running.as_mut()?;
         running.set_rate(now);
@@ -329,7 +339,7 @@ impl Recovery {
         Some(self.running.as_ref()?.next_at)
     }
 
-    /// What came of a refresh; `false` if it failed or was not worth sending.
+    /// The outcome of a refresh; `verified` is false if it failed or was not worth sending.
     pub fn on_settled(&mut self, key: &[u8], verified: bool) {
         let Some(running) = &mut self.running else { return };
         if verified {
@@ -340,13 +350,13 @@ impl Recovery {
             Place::Asked { hot } | Place::Waiting { hot } => {
                 running.progress.verified += usize::from(hot && verified);
             }
-            // It waits in a heap still; that refresh finds it fresh.
+            // Still queued; that refresh will find it fresh.
             again @ Place::WaitingAgain => *place = again,
             Place::Settled | Place::AskedAgain => {}
         }
     }
 
-    /// A refresh brought no answer. One alone may be the name's own fault.
+    /// A refresh got no answer. A single failure may be the name's own fault.
     pub fn on_failed(&mut self, now: Moment) {
         let Some(running) = &mut self.running else { return };
         running.failed_in_a_row += 1;
@@ -355,10 +365,10 @@ impl Recovery {
         }
     }
 
-    /// A refresh is late, or several have failed: the upstream has too much already.
+    /// A refresh is late, or several failed: the upstream is overloaded already.
     pub fn on_trouble(&mut self, now: Moment) {
         let Some(running) = &mut self.running else { return };
-        // One halving for all that was on its way together.
+        // Refreshes sent together cause only one halving.
         if now < running.paused_until {
             return;
         }
@@ -372,11 +382,11 @@ impl Recovery {
         running.next_at = running.paused_until;
     }
 
-    /// Whether the names that matter are fresh; ends the recovery if so.
+    /// Whether the important names are fresh; if so, ends the recovery.
     pub fn poll_all_clear(&mut self, now: Moment) -> bool {
         let Some(running) = &self.running else { return false };
         let Progress { hot, verified, .. } = running.progress;
-        // Asked after each input: no walk over all places before the last one was tried.
+        // Called after every input, so it scans all names only once the last one was sent.
         let asked = || running.places.values().any(|place| matches!(place, Place::Asked { .. }));
         let tried = running.first.is_empty() && !asked();
         let clear = now.since(running.since) >= LASTS_LEAST
@@ -424,7 +434,7 @@ impl Running {
         }
         let full_rate = (self.full_rate * self.share).max(PER_SECOND_LEAST.min(self.full_rate));
         let rate = full_rate * self.ramp;
-        // Each setting starts the wait for the next token anew.
+        // Setting the rate restarts the wait for the next token.
         if (rate - self.paced).abs() > self.paced * 0.01 {
             self.pace.set_rate(rate, now);
             self.paced = rate;
@@ -446,7 +456,8 @@ mod tests {
         u32::from_be_bytes(key.try_into().unwrap())
     }
 
-    /// Runs a recovery for `seconds`; returns the refreshes of each second. `answer` is told each and says what comes of it.
+    /// Runs a recovery for `seconds`; returns the number of refreshes each second. `answer` is
+    /// called for each and reports the outcome.
     fn run(
         recovery: &mut Recovery,
         now: &mut Moment,
@@ -487,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn it_starts_slowly_and_stays_below_what_was_asked_before() {
+    fn it_starts_slowly_and_stays_below_the_earlier_rate() {
         for host in 0..50 {
             let mut now = Moment::START;
             let mut recovery = Recovery::new(host);
@@ -519,7 +530,7 @@ mod tests {
         recovery.begin(Some(100.0), names((0..10_000).map(|_| 1)), now);
         let full = *run(&mut recovery, &mut now, 10, well).last().unwrap();
         recovery.on_trouble(now);
-        // The others that were on their way say the same: it counts once.
+        // Other refreshes of the same batch are late too; that counts once.
         recovery.on_trouble(now + Duration::from_millis(10));
         let sent = run(&mut recovery, &mut now, 10, well);
         assert_eq!(sent[0], 0);
@@ -528,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_upstreams_hear_a_seventh_until_they_are_well_and_a_quiet_host_still_gets_there() {
+    fn slow_upstreams_get_a_seventh_of_the_rate_and_a_quiet_host_still_finishes() {
         let mut now = Moment::START;
         let mut recovery = Recovery::new(7);
         recovery.begin(Some(100.0), names((0..10_000).map(|_| 1)), now);
@@ -545,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_fails_on_everything_hears_little() {
+    fn an_upstream_that_fails_every_query_gets_few() {
         let mut now = Moment::START;
         let mut recovery = Recovery::new(7);
         recovery.begin(Some(100.0), names((0..10_000).map(|_| 1)), now);
@@ -557,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_ask_is_part_of_the_load_but_does_not_starve_refreshes() {
+    fn client_queries_count_as_load_but_do_not_starve_refreshes() {
         let refreshes = |others: u32| {
             let mut now = Moment::START;
             let mut recovery = Recovery::new(7);
@@ -574,10 +585,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_all_clear_when_the_hot_names_are_verified_and_not_before() {
+    fn it_ends_once_the_hot_names_are_verified() {
         let mut now = Moment::START;
         let mut recovery = Recovery::new(7);
-        // A hundred names with 90 questions each, 900 with one: four fifths of the questions are for 88 names.
+        // A hundred names with 90 queries each, 900 with one: four fifths of the queries are for 88
+        // names.
         recovery.begin(Some(50.0), names((0..1_000).map(|n| if n < 100 { 90 } else { 1 })), now);
         assert_eq!(recovery.progress(), Progress { hot: 88, verified: 0, waiting: 1_000 });
         let mut cleared = None;
@@ -595,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_fail_by_themselves_do_not_hold_up_the_end() {
+    fn names_that_are_broken_themselves_do_not_delay_the_end() {
         let mut now = Moment::START;
         let mut recovery = Recovery::new(7);
         recovery.begin(Some(50.0), names((0..40).map(|_| 5)), now);
@@ -614,7 +626,7 @@ mod tests {
         let sent = run(&mut recovery, &mut now, 20, |recovery, key, _| {
             again += usize::from(number(key) == 0);
             recovery.on_settled(key, true);
-            // Its TTL is zero, and somebody asks all the time.
+            // Its TTL is zero, and clients ask for it all the time.
             recovery.push(&0_u32.to_be_bytes(), 9_999);
             recovery.push(&0_u32.to_be_bytes(), 9_999);
         });
@@ -623,11 +635,11 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_asked_little_is_as_careful_and_one_that_cannot_know_too() {
+    fn a_host_with_a_low_or_unknown_rate_is_careful_too() {
         for (before, waiting, most) in [
             (Some(0.5), 1_000, 15..=31),
             (Some(0.0), 1_000, 8..=16),
-            // Within these bounds: half a minute for all that waits.
+            // Within the bounds: half a minute for all waiting names.
             (None, 200, 200..=200),
             (None, 100_000, 600..=1_180),
         ] {

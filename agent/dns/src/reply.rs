@@ -1,34 +1,37 @@
-//! Writes what clients get: a kept answer patched for this client, or an error.
+//! Writes replies to clients: a cached answer patched for this client, or an error.
 //!
-//! A kept answer is copied and patched in place: id, flags, the question in the client's own case (so that 0x20 clients
-//! are content), every TTL. No record is decoded or encoded. What does not fit a datagram becomes TC (RFC 2181 §9).
+//! A cached answer is copied and patched in place: id, flags, the question in the client's own case
+//! (as 0x20 clients require), every TTL. No record is decoded or encoded. Answers too long for a
+//! datagram become TC (RFC 2181 §9).
 
 use crate::wire::{self, HEADER_LEN, Header, Query, UDP_PAYLOAD, UDP_PAYLOAD_PLAIN, Unreadable, rcode};
 
-/// How the client asked, as far as it bounds the answer's size.
+/// How the client asked, which limits the answer's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Udp,
     Tcp,
 }
 
-/// A kept answer: the message without OPT, and where its TTLs stand (16-bit little-endian each).
+/// A cached answer: the message without OPT, and the offsets of its TTLs (16-bit little-endian
+/// each).
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
     pub message: &'a [u8],
     pub ttl_offsets: &'a [u8],
 }
 
-/// What to write into the TTLs.
+/// How to set the TTLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
-    /// What was left of each when it came, less its age in seconds.
+    /// The remaining TTL on arrival, less the answer's age in seconds.
     Aged(u32),
-    /// A stale record: at most this, never above the original, never 0 (RFC 8767 §4: clients would spin).
+    /// For a stale record: at most this, never above the original, never 0, which would make
+    /// clients spin (RFC 8767 §4).
     Stale(u32),
 }
 
-/// Extended DNS Errors that we send (RFC 8914 §4).
+/// The Extended DNS Errors we send (RFC 8914 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extended {
     StaleAnswer,
@@ -50,7 +53,7 @@ impl Extended {
     }
 }
 
-/// Writes a kept answer for this query into `out`, which is emptied first.
+/// Writes a cached answer to this query into `out`, which is cleared first.
 pub fn write_kept(
     out: &mut Vec<u8>,
     query: &Query<'_>,
@@ -66,11 +69,12 @@ pub fn write_kept(
         truncate(out, query, kept.message, extended);
         return;
     }
-    // The reason must not push the answer over the edge.
+    // The extra text must not cause truncation.
     let extended = extended.filter(|(_, text)| bare + wire::ede_len(text) <= limit);
     out.extend_from_slice(kept.message);
     patch_header(out, query);
-    // Signatures may have ended since: what is stale is not vouched for (RFC 4035 §3.2.3).
+    // Signatures may have expired since, so a stale answer is not marked as validated (RFC 4035
+    // §3.2.3).
     if let (Ttl::Stale(_), Some(flags)) = (ttl, out.get_mut(3)) {
         *flags &= !0x20;
     }
@@ -88,7 +92,8 @@ pub fn write_kept(
     append_opt(out, query, extended);
 }
 
-/// Makes the message in `out`, whose question is this query's and whose records are all stale, an answer for this query.
+/// Turns the message in `out`, which has this query's question and only stale records, into an
+/// answer to this query.
 pub(crate) fn write_assembled(
     out: &mut Vec<u8>,
     query: &Query<'_>,
@@ -105,21 +110,21 @@ pub(crate) fn write_assembled(
     }
     let extended = extended.filter(|(_, text)| bare + wire::ede_len(text) <= limit);
     patch_header(out, query);
-    // Nobody has vouched for all of it together.
+    // The combination as a whole was never validated.
     out[3] &= !0x20;
     write_question_name(out, query);
     wire::set_ttls(out, ttl_s);
     append_opt(out, query, extended);
 }
 
-/// Writes an error for a readable query.
+/// Writes an error reply to a readable query.
 pub fn write_error(out: &mut Vec<u8>, query: &Query<'_>, code: u8, extended: Option<(Extended, &str)>) {
     out.clear();
     question_only(out, query, u16::from(code & 0xf));
     append_opt(out, query, extended);
 }
 
-/// Writes the refusal of an unreadable packet; leaves `out` empty if there is none to send.
+/// Writes the refusal of an unreadable packet; leaves `out` empty if nothing should be sent.
 pub fn write_refusal(out: &mut Vec<u8>, packet: &[u8], why: Unreadable) {
     out.clear();
     let Some(header) = Header::read(packet) else { return };
@@ -128,7 +133,7 @@ pub fn write_refusal(out: &mut Vec<u8>, packet: &[u8], why: Unreadable) {
         Unreadable::FormErr => rcode::FORMERR,
         Unreadable::NotImp => rcode::NOTIMP,
         Unreadable::Refused => rcode::REFUSED,
-        // BADVERS is 16: nothing here, one in the OPT record.
+        // BADVERS is 16: zero in the header, one in the OPT record.
         Unreadable::BadVers => rcode::NOERROR,
     };
     let question = match why {
@@ -136,7 +141,7 @@ pub fn write_refusal(out: &mut Vec<u8>, packet: &[u8], why: Unreadable) {
         _ => wire::read_question(packet).map(|(_, end)| &packet[HEADER_LEN..end]),
     };
     let flags = 0x8000 | (header.flags & 0x7910) | 0x0080 | u16::from(code);
-    // Who speaks EDNS is answered in EDNS (RFC 6891 §6.1.1).
+    // Clients using EDNS get EDNS replies (RFC 6891 §6.1.1).
     let edns = why == Unreadable::BadVers || (why != Unreadable::FormErr && wire::has_opt(packet));
     let additionals = u16::from(edns);
     for field in [header.id, flags, u16::from(question.is_some()), 0, 0, additionals] {
@@ -148,8 +153,8 @@ pub fn write_refusal(out: &mut Vec<u8>, packet: &[u8], why: Unreadable) {
     }
 }
 
-/// The most bytes this client takes: in one datagram, what also passes any path unfragmented; over TCP what its length
-/// field can say.
+/// The most bytes this client accepts: over UDP, at most what passes any path unfragmented; over
+/// TCP, the limit of the length field.
 fn limit(query: &Query<'_>, transport: Transport) -> usize {
     let asked = query.edns.map_or(UDP_PAYLOAD_PLAIN, |edns| edns.udp_payload);
     usize::from(match transport {
@@ -158,7 +163,8 @@ fn limit(query: &Query<'_>, transport: Transport) -> usize {
     })
 }
 
-/// QR and RA set; AA and TC not; RD and CD as asked; AD only for who asked for it (RFC 6840 §5.8); opcode and rcode kept.
+/// Sets QR and RA, clears AA and TC, copies RD and CD, sets AD only if the client asked for it (RFC
+/// 6840 §5.8), keeps opcode and rcode.
 fn patch_header(out: &mut [u8], query: &Query<'_>) {
     let Some(header) = out.first_chunk_mut::<HEADER_LEN>() else { return };
     header[..2].copy_from_slice(&query.id.to_be_bytes());

@@ -1,8 +1,9 @@
-//! Who answers for a name, before and after a change of zones: `[zone."corp.example"]` is there because its upstreams say
-//! something of their own (split horizon), so what other upstreams said of its names is another view, and no longer fresh.
+//! Which upstreams answer for a name, before and after zones change. A zone such as
+//! `[zone."corp.example"]` exists because its upstreams give different answers (split horizon).
+//! Answers from other upstreams for its names are therefore another view, and no longer fresh.
 //!
-//! The root's upstreams are no view: a network's and the next one's are to say the same, and a host that roams must not ask
-//! for every name anew.
+//! The root zone's upstreams are not a view. Those of one network and of the next should give the
+//! same answers, and a roaming host must not have to ask for every name again.
 
 use std::collections::HashSet;
 
@@ -11,7 +12,7 @@ use crate::{
     zone::{Suffixes, Zone, Zones},
 };
 
-/// Who answers for each name, at one time.
+/// Which upstreams answer for each name, at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Views {
     suffixes: Suffixes,
@@ -22,7 +23,7 @@ pub(crate) struct Views {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) suffix: Box<[u8]>,
-    /// As an operator would write them.
+    /// As written in the config.
     pub(crate) upstreams: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ impl Views {
         Self { suffixes: zones.suffixes().clone(), zones: zones.iter().map(view).collect() }
     }
 
-    /// `None` unless the first is the root's and no zone is named twice.
+    /// `None` unless the first zone is the root and no zone appears twice.
     pub(crate) fn new(zones: Vec<View>) -> Option<Self> {
         let (root, others) = zones.split_first()?;
         let mut seen = HashSet::new();
@@ -46,7 +47,8 @@ impl Views {
         Some(Self { suffixes: Suffixes::new(others.iter().map(|view| &*view.suffix)), zones })
     }
 
-    /// Whether a name is another view's business now: another zone's, or its zone asks none of the upstreams that it asked.
+    /// Whether a name is in another view now: it belongs to another zone, or its zone asks none of
+    /// the former upstreams.
     pub(crate) fn differ(&self, now: &Self, key: &[u8]) -> bool {
         let name = name::name_of(key);
         let (Some(before), Some(after)) = (self.view(name), now.view(name)) else { return true };
@@ -66,5 +68,5 @@ impl Views {
     }
 }
 
-/// A root byte and nothing before it.
+/// The root name is a single zero byte.
 const ROOT_LEN: usize = 1;

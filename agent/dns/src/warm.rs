@@ -1,46 +1,48 @@
-//! Keep-warm: hot names are refreshed shortly before they expire, whether or not a client asks just then.
+//! Keep-warm: hot names are refreshed shortly before they expire, without waiting for a client to
+//! ask.
 //!
-//! Each answer that is learned gets a place in a schedule, in the last tenth of its TTL. When its time comes, the entry
-//! itself tells whether it was used enough to be worth a question, and the budget whether there may be one: never more a
-//! second than the host asks anyway. So a name that clients ask for some times a TTL hardly ever expires, one that they forget
-//! costs three more questions at most, and TTLs below ten seconds are left to the clients. While the upstreams are
-//! ill nothing is kept warm: then the schedule runs empty, and the recovery takes over.
+//! Each new answer is scheduled for the last tenth of its TTL. At that time its use count decides
+//! whether it is worth a query, and the budget whether one is allowed: never more per second than
+//! the host asks anyway. A name that clients ask for several times per TTL thus rarely expires, a
+//! name that they no longer ask for costs at most three more queries, and TTLs below ten seconds
+//! are left to the clients. Nothing is kept warm while upstreams have trouble; the recovery takes
+//! over then.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use crate::{cache::Slot, moment::Moment, pace::Pace, policy::PREFETCH_TTL_MIN};
 
-/// What an entry says of its use.
+/// How much an entry is used.
 #[derive(Debug, Clone, Copy)]
 pub struct Use {
-    /// In this lifetime.
+    /// Uses in this lifetime.
     pub uses: u32,
-    /// In those before, halved with each.
+    /// Uses in earlier lifetimes, halved with each.
     pub past_uses: u32,
-    /// Since the last use.
+    /// Time since the last use.
     pub idle: Duration,
     pub ttl: Duration,
 }
 
-/// About twice a TTL: then a refresh costs upstream hardly more than the clients' own questions would. Uses of this lifetime
-/// count double, and those of the past no more than these and four: an outage is one long lifetime, and makes a name
-/// look busier than it is.
+/// About two uses per TTL, so that a refresh costs the upstream little more than the clients' own
+/// queries would. Uses in this lifetime count double. Past uses count up to the current ones plus
+/// four, because an outage is one long lifetime and makes a name look busier than it is.
 const SCORE_LEAST: u32 = 6;
 const PAST_SCORE: u32 = 4;
-/// A busy name may pause …
+/// A busy name may go unused …
 const BUSY: u32 = 20;
-/// … for so many TTLs. Then nobody wants it any more, and it may expire.
+/// … for this many TTLs. Then it may expire.
 const PAUSE_TTLS: u32 = 3;
-/// Places in the schedule; what finds none is refreshed when a client asks.
+/// Most scheduled entries; others are refreshed when a client asks.
 const PLACES_MAX: usize = 262_144;
-/// A host that asks little may keep a few names warm.
+/// A host that asks little may still keep a few names warm.
 const PER_SECOND_LEAST: f64 = 1.0;
 const BURST: u32 = 10;
 const BUDGET_EVERY: Duration = Duration::from_secs(10);
-/// An answer takes a moment to come.
+/// Time for the answer to arrive.
 const LEAD: Duration = Duration::from_millis(200);
 
-/// Whether a name is used enough to be refreshed unasked.
+/// Whether a name is used enough to be refreshed without a query.
 pub fn worth_it(used: Use) -> bool {
     let twice = used.uses.saturating_mul(2);
     let score = twice.saturating_add(used.past_uses.min(twice.saturating_add(PAST_SCORE)));
@@ -49,23 +51,24 @@ pub fn worth_it(used: Use) -> bool {
     wanted || pauses
 }
 
-/// When to refresh an answer that was learned with this TTL: in the last tenth, at a random place, so that names that
-/// were learned together part. `spread` is 0.0..1.0. `None`: too short to be kept warm.
+/// When to refresh an answer with this TTL: at a random time in the last tenth, so that names
+/// received together spread out. `spread` is 0.0..1.0. `None` if it is too short to be kept warm.
 pub fn refresh_at(expires: Moment, ttl: Duration, spread: f64) -> Option<Moment> {
     let slack = ttl / 10;
     (ttl >= PREFETCH_TTL_MIN).then(|| expires - LEAD - slack.saturating_sub(LEAD).mul_f64(spread))
 }
 
-/// When to look at which entry.
+/// Which entry to check when.
 #[derive(Default)]
 pub struct Schedule {
-    /// By time, then in the order of arrival: slots are chance.
+    /// By time, then by order of arrival, since slot numbers are arbitrary.
     due: BinaryHeap<Reverse<(Moment, u32, Slot)>>,
     arrivals: u32,
 }
 
 impl Schedule {
-    /// Notes an answer. That its slot may hold another by then does no harm: whatever is there is looked at.
+    /// Schedules an answer. The slot may hold another answer by then, which is harmless: it is
+    /// judged on its own.
     pub fn on_learned(&mut self, slot: Slot, expires: Moment, ttl: Duration, spread: f64) {
         if self.due.len() < PLACES_MAX
             && let Some(at) = refresh_at(expires, ttl, spread)
@@ -75,7 +78,7 @@ impl Schedule {
         }
     }
 
-    /// An entry to look at now.
+    /// An entry to check now.
     pub fn poll(&mut self, now: Moment) -> Option<Slot> {
         let &Reverse((at, _, slot)) = self.due.peek()?;
         if at > now {
@@ -101,7 +104,8 @@ impl Budget {
         Self { pace: Pace::new(PER_SECOND_LEAST, BURST, now), set_at: now }
     }
 
-    /// Whether one more refresh is within it; `usual` is what this host asks a second in normal times.
+    /// Whether one more refresh is within the budget; `usual` is this host's queries per second in
+    /// normal times.
     pub fn take(&mut self, usual: f64, now: Moment) -> bool {
         if now.since(self.set_at) >= BUDGET_EVERY {
             self.set_at = now;
@@ -120,11 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_kept_warm_while_it_is_used_and_for_a_few_ttls_more() {
+    fn a_name_is_kept_warm_while_in_use_and_for_a_few_ttls_after() {
         assert!(worth_it(used(2, 4, 10)));
-        assert!(!worth_it(used(1, 1, 10)), "about once a TTL: the client's own question costs less");
-        assert!(worth_it(used(0, 20, 180)), "busy, and pauses");
-        assert!(!worth_it(used(0, 9_999, 181)), "forgotten");
+        assert!(!worth_it(used(1, 1, 10)), "about once per TTL: the client's own query costs less");
+        assert!(worth_it(used(0, 20, 180)), "busy, in a pause");
+        assert!(!worth_it(used(0, 9_999, 181)), "no longer used");
         assert!(!worth_it(used(0, 19, 50)));
         assert!(worth_it(used(u32::MAX, u32::MAX, 0)));
     }
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_gives_each_entry_when_it_is_due() {
+    fn the_schedule_returns_each_entry_when_it_is_due() {
         let mut schedule = Schedule::default();
         let (now, ttl) = (Moment::START, Duration::from_secs(100));
         schedule.on_learned(7, now + ttl * 2, ttl, 0.0);
@@ -166,7 +170,7 @@ mod tests {
             now = now + Duration::from_millis(10);
             taken += u32::from(budget.take(20.0, now));
         }
-        // A minute at 20 a second, and a burst at each new look at the rate.
+        // A minute at 20 per second, plus a burst each time the rate is updated.
         assert!((1_000..=1_270).contains(&taken), "{taken}");
     }
 }

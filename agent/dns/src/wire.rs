@@ -1,18 +1,19 @@
-//! Reads DNS messages (RFC 1035, 2181, 2308, 6891) as byte slices: what a client asks, what an upstream answers.
+//! Reads DNS messages (RFC 1035, 2181, 2308, 6891) as byte slices: clients' queries and upstreams'
+//! answers.
 //!
-//! Promises: no input panics, every loop ends, nothing is allocated to read a query. Not a general parser: records are
-//! walked for their type, TTL and place, and pass through untouched. Compression pointers are stepped over, never
-//! followed, so a loop of pointers costs nothing.
+//! Promises: no input panics, every loop ends, and reading a query allocates nothing. This is not a
+//! general parser: it walks records for their type, TTL and position and leaves them untouched.
+//! Compression pointers are skipped, never followed, so pointer loops are harmless.
 
 /// Bytes of a message header.
 pub const HEADER_LEN: usize = 12;
 /// Longest name on the wire, root byte included (RFC 1035 §2.3.4).
 pub const NAME_LEN_MAX: usize = 255;
-/// What we tell others we take over UDP; no fragments on any sane path (DNS flag day 2020).
+/// The UDP size we advertise; avoids fragmentation on any sane path (DNS flag day 2020).
 pub const UDP_PAYLOAD: u16 = 1232;
-/// What fits in a datagram for a client without EDNS (RFC 1035 §2.3.4).
+/// Datagram limit for a client without EDNS (RFC 1035 §2.3.4).
 pub const UDP_PAYLOAD_PLAIN: u16 = 512;
-/// TTLs above a week are a mistake (RFC 8767 §4).
+/// TTLs above a week are assumed to be mistakes (RFC 8767 §4).
 pub const TTL_MAX_S: u32 = 7 * 86_400;
 
 pub mod rcode {
@@ -42,7 +43,7 @@ const FLAG_AD: u16 = 0x0020;
 const FLAG_CD: u16 = 0x0010;
 const EDNS_DO: u32 = 0x8000;
 
-/// What is asked. `name` is uncompressed wire format with its root byte, in the asker's case.
+/// A question. `name` is in uncompressed wire format with its root byte, in the client's case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question<'a> {
     pub name: &'a [u8],
@@ -50,14 +51,14 @@ pub struct Question<'a> {
     pub class: u16,
 }
 
-/// What a client's OPT record says (RFC 6891 §6.1).
+/// The contents of a client's OPT record (RFC 6891 §6.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edns {
     pub udp_payload: u16,
     pub dnssec_ok: bool,
 }
 
-/// One client's question with all that the answer must reflect.
+/// One client's question, with everything the answer must reflect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
     pub id: u16,
@@ -74,19 +75,19 @@ impl Query<'_> {
     }
 }
 
-/// Why a packet is not a query that can be looked up, by what to do about it.
+/// Why a packet is not a query we can look up, by how to respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
-    /// Too short for a header, or a response: answering would only make echoes.
+    /// Too short for a header, or a response: replying could cause loops.
     Drop,
     FormErr,
     NotImp,
     Refused,
-    /// An EDNS version that we do not speak (RFC 6891 §6.1.3).
+    /// An unsupported EDNS version (RFC 6891 §6.1.3).
     BadVers,
 }
 
-/// Reads a client's packet.
+/// Parses a client's packet.
 pub fn read_query(packet: &[u8]) -> Result<Query<'_>, Unreadable> {
     let header = Header::read(packet).ok_or(Unreadable::Drop)?;
     if header.flags & FLAG_QR != 0 {
@@ -117,9 +118,9 @@ pub fn read_query(packet: &[u8]) -> Result<Query<'_>, Unreadable> {
         return Err(Unreadable::BadVers);
     }
     match question.kind {
-        // A pseudo-record is nobody's to ask for.
+        // Pseudo-records cannot be queried.
         0 | TYPE_OPT => return Err(Unreadable::FormErr),
-        // Transfers and what signs transactions are between servers (RFC 5936, RFC 8945, RFC 2930).
+        // Zone transfers and transaction signatures are for servers (RFC 5936, RFC 8945, RFC 2930).
         TYPE_TKEY | TYPE_TSIG | TYPE_IXFR | TYPE_AXFR => return Err(Unreadable::NotImp),
         _ => {}
     }
@@ -136,7 +137,7 @@ pub fn read_query(packet: &[u8]) -> Result<Query<'_>, Unreadable> {
     })
 }
 
-/// The question of a message that has exactly one at least, and where it ends.
+/// The first question of a message with at least one, and the offset behind it.
 pub fn read_question(message: &[u8]) -> Option<(Question<'_>, usize)> {
     let name_end = uncompressed_name_end(message, HEADER_LEN)?;
     let fixed = message.get(name_end..name_end + 4)?;
@@ -145,43 +146,45 @@ pub fn read_question(message: &[u8]) -> Option<(Question<'_>, usize)> {
     Some((question, name_end + 4))
 }
 
-/// What an upstream's answer is good for.
+/// The kind of an upstream's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Records of the asked type, or a chain to them.
+    /// Records of the requested type, or a chain to them.
     Positive,
-    /// The name is, but has nothing of this type (RFC 2308 §2.2).
+    /// The name exists, but has nothing of this type (RFC 2308 §2.2).
     NoData,
-    /// The name is not (RFC 2308 §2.1).
+    /// The name does not exist (RFC 2308 §2.1).
     NxDomain,
 }
 
-/// An answer that may be kept, measured.
+/// A cacheable answer and its measurements.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// Seconds this answer may be used; `None` if it may not be kept (a negative one without SOA, RFC 2308 §5).
+    /// Seconds that this answer may be used; `None` if it must not be cached (negative without SOA,
+    /// RFC 2308 §5).
     pub ttl_s: Option<u32>,
-    /// Bytes of the message without the upstream's OPT record, which is between it and us (RFC 6891 §6.1.1).
+    /// Length of the message without the upstream's OPT record, which is hop-by-hop (RFC 6891
+    /// §6.1.1).
     pub len: usize,
     /// Additional records within `len`.
     pub additionals: u16,
-    /// Where the TTLs stand.
+    /// Offsets of the TTLs.
     pub ttl_offsets: Vec<u16>,
 }
 
-/// Why an upstream's message is no answer to our question.
+/// Why an upstream's message does not answer our question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// Cut short: ask again over TCP (RFC 7766 §5).
+    /// Truncated: ask again over TCP (RFC 7766 §5).
     Truncated,
-    /// An error code, as the upstream gave it.
+    /// An error code from the upstream.
     Rcode(u8),
     /// Not a well-formed answer to this question.
     Malformed,
 }
 
-/// Reads and measures an upstream's message as the answer to `question`.
+/// Reads and measures an upstream's message as an answer to `question`.
 pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, NoAnswer> {
     read_answer_if(message, |asked| {
         asked.kind == question.kind
@@ -191,7 +194,7 @@ pub fn read_answer(message: &[u8], question: &Question<'_>) -> Result<Answer, No
     .map(|(_, answer)| answer)
 }
 
-/// The same for whatever question it carries: of what was kept, and so was somebody's answer once.
+/// The same for any question, for cached messages, which were validated when they arrived.
 pub(crate) fn read_kept_answer(message: &[u8]) -> Result<(Question<'_>, Answer), NoAnswer> {
     read_answer_if(message, |_| true)
 }
@@ -205,7 +208,7 @@ fn read_answer_if(
         return Err(NoAnswer::Malformed);
     }
     let code = (header.flags & 0x000f) as u8;
-    // An error may come without its question (RFC 1035 says little; BIND and others do so on FORMERR).
+    // An error may lack its question (RFC 1035 says little; BIND and others do this on FORMERR).
     if !matches!(code, rcode::NOERROR | rcode::NXDOMAIN) {
         return Err(NoAnswer::Rcode(code));
     }
@@ -222,7 +225,7 @@ fn read_answer_if(
     let mut answer = Answer {
         verdict: Verdict::NoData,
         ttl_s: None,
-        // Bytes behind the last record are nobody's; an OPT of ours appended to them would be unreadable.
+        // Trailing bytes are dropped; an OPT appended after them would be unreadable.
         len: at,
         additionals: 0,
         ttl_offsets: Vec::with_capacity(header.records().min(64) as usize),
@@ -238,7 +241,7 @@ fn read_answer_if(
                 // The upper eight bits of the code: BADVERS, BADCOOKIE (RFC 6891 §6.1.3).
                 return Err(NoAnswer::Malformed);
             }
-            // What follows OPT is optional data at best; dropping it keeps every pointer before it valid.
+            // Records after OPT are optional; dropping them keeps all earlier pointers valid.
             break;
         }
         if additional {
@@ -249,7 +252,8 @@ fn read_answer_if(
             found |= record.kind == question.kind || question.kind == TYPE_ANY;
             ttl_min = ttl_min.min(ttl);
         } else if !additional {
-            // RRSIGs and NSECs beside a positive answer bound it too; the SOA bounds a negative one.
+            // RRSIGs and NSECs beside a positive answer limit it too; the SOA limits a negative
+            // one.
             ttl_min = ttl_min.min(ttl);
             if record.kind == TYPE_SOA {
                 let minimum = soa_minimum(message, &record).ok_or(NoAnswer::Malformed)?;
@@ -268,7 +272,8 @@ fn read_answer_if(
     Ok((question, answer))
 }
 
-/// The query that we send: our own id, RD set, one question, our OPT. Client options end at us (RFC 6891 §6.1.1).
+/// The query we send: our own id, RD set, one question, our OPT. Client options are not forwarded
+/// (RFC 6891 §6.1.1).
 pub fn write_query(
     out: &mut Vec<u8>,
     id: u16,
@@ -286,7 +291,7 @@ pub fn write_query(
     write_opt(out, 0, dnssec_ok, None);
 }
 
-/// Appends an OPT record, with an Extended DNS Error (RFC 8914) if there is one to tell.
+/// Appends an OPT record, with an Extended DNS Error (RFC 8914) if there is one.
 pub(crate) fn write_opt(out: &mut Vec<u8>, rcode_high: u8, dnssec_ok: bool, error: Option<(u16, &str)>) {
     out.push(0);
     out.extend(TYPE_OPT.to_be_bytes());
@@ -306,14 +311,14 @@ pub(crate) fn write_opt(out: &mut Vec<u8>, rcode_high: u8, dnssec_ok: bool, erro
     out.extend(text);
 }
 
-/// What [`write_opt`] writes without an error to tell, and what that adds.
+/// Bytes that [`write_opt`] writes without an Extended DNS Error.
 pub(crate) const OPT_LEN: usize = 11;
 
 pub(crate) fn ede_len(text: &str) -> usize {
     6 + text.len().min(EDE_TEXT_MAX)
 }
 
-/// Whether a packet that is well formed up to there has an OPT record.
+/// Whether a packet that is well formed up to that point has an OPT record.
 pub(crate) fn has_opt(packet: &[u8]) -> bool {
     let (Some(header), Some((_, mut at))) = (Header::read(packet), read_question(packet)) else {
         return false;
@@ -324,10 +329,10 @@ pub(crate) fn has_opt(packet: &[u8]) -> bool {
 }
 
 const OPTION_EDE: u16 = 15;
-/// Extra text is for people with `dig`; it must never push an answer over the edge.
+/// Extra text is only for people using `dig`; it must never cause truncation.
 const EDE_TEXT_MAX: usize = 120;
 
-/// A header's fields.
+/// The header fields.
 pub(crate) struct Header {
     pub(crate) id: u16,
     pub(crate) flags: u16,
@@ -358,7 +363,7 @@ impl Header {
     }
 }
 
-/// One resource record's fixed part.
+/// The fixed part of a resource record.
 pub(crate) struct Record {
     pub(crate) kind: u16,
     class: u16,
@@ -389,7 +394,7 @@ impl Record {
     }
 }
 
-/// Gives every record the same TTL.
+/// Sets the same TTL on every record.
 pub(crate) fn set_ttls(message: &mut [u8], ttl_s: u32) {
     let (Some(header), Some((_, mut at))) = (Header::read(message), read_question(message)) else { return };
     for _ in 0..header.records() {
@@ -408,7 +413,7 @@ pub(crate) fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
             0 if len == 0 => return Some(at + 1),
             0 => at += 1 + usize::from(len),
             3 => {
-                // A pointer points back; one that does not is a trick.
+                // A valid pointer points backwards.
                 let target = usize::from(u16_at(message, at)? & 0x3fff);
                 return (target < at && target >= HEADER_LEN).then_some(at + 2);
             }
@@ -437,7 +442,7 @@ fn uncompressed_name_end(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The last field of a SOA: how long a negative answer holds (RFC 2308 §4).
+/// The last field of a SOA: the TTL for negative answers (RFC 2308 §4).
 fn soa_minimum(message: &[u8], soa: &Record) -> Option<u32> {
     let names_end = name_end(message, name_end(message, soa.data_at)?)?;
     let minimum_at = names_end + 16;
@@ -456,7 +461,7 @@ pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// The answer section's records: type and data. Ends at what is not well formed.
+/// The records of the answer section, type and data. Stops at the first malformed one.
 pub fn answers(message: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let count = Header::read(message).map_or(0, |header| header.answers);
     let mut at = read_question(message).map_or(message.len(), |(_, end)| end);

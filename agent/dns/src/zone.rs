@@ -1,8 +1,9 @@
-//! Forward zones: the names below one suffix, the upstreams that answer for them, and how those do.
+//! Forward zones: the names below one suffix, the upstreams that answer for them, and their health.
 //!
-//! Zones share the cache and nothing else: a zone whose upstreams are dead serves stale, probes, and is refreshed at its own
-//! pace, while its neighbours notice nothing. Two zones that name the same upstream each judge it by their own names. The
-//! root zone (`.`) is always there and takes every name that no other zone takes.
+//! Zones share the cache and nothing else. A zone whose upstreams are dead serves stale, probes,
+//! and is refreshed at its own rate, and other zones are not affected. Two zones that name the same
+//! upstream each judge it by their own queries. The root zone (`.`) always exists and gets every
+//! name that no other zone covers.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,7 +26,7 @@ use crate::{
     wire::Verdict,
 };
 
-/// What an operator may choose for one zone.
+/// The settings of one zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneSettings {
     /// Wire format, lower case.
@@ -33,13 +34,13 @@ pub struct ZoneSettings {
     pub upstreams: Vec<Endpoint>,
     /// How long past its TTL an answer may still be served.
     pub max_stale: Duration,
-    /// Off: an answer ends with its TTL, whatever the upstreams do.
+    /// If off, an answer ends with its TTL, whatever state the upstreams are in.
     pub serve_stale: bool,
-    /// What to believe of answers that displace good ones.
+    /// Settings of the guard.
     pub guard: Rules,
 }
 
-/// Which zone. Good until the next [`Zones::set`], which tells what became of it.
+/// Identifies a zone. Valid until the next [`Zones::set`], which returns the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZoneId(u16);
 
@@ -50,24 +51,24 @@ impl ZoneId {
         Self(u16::try_from(place).unwrap_or(0))
     }
 
-    /// Among [`Zones::iter`].
+    /// Index in [`Zones::iter`].
     pub fn place(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// Which zone a name belongs to: the longest suffix wins (RFC 1034 §4.3.2 finds zones the same way). Cheap to copy for who
-/// must know it on another thread.
+/// Maps a name to its zone: the longest suffix wins (RFC 1034 §4.3.2 finds zones the same way).
+/// Cheap to clone for use on other threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suffixes(HashMap<Box<[u8]>, ZoneId>);
 
 impl Suffixes {
-    /// Of all zones but the root, in their order.
+    /// The suffixes of all zones but the root, in order.
     pub(crate) fn new<'a>(others: impl Iterator<Item = &'a [u8]>) -> Self {
         Self(others.zip(1..).map(|(suffix, place)| (suffix.into(), ZoneId::new(place))).collect())
     }
 
-    /// `name`: wire format, lower case. While there is only the root zone this costs nothing.
+    /// `name`: wire format, lower case. Free while there is only the root zone.
     pub fn of(&self, name: &[u8]) -> ZoneId {
         if self.0.is_empty() {
             return ZoneId::ROOT;
@@ -84,35 +85,36 @@ impl Suffixes {
     }
 }
 
-/// One zone: its upstreams, what is believed of them, and what is due to be asked.
+/// One zone: its upstreams, their health, and queries due.
 pub struct Zone {
     pub(crate) settings: ZoneSettings,
     pub(crate) group: Group,
     /// The group's health as last reviewed.
     pub(crate) health: Upstreams,
-    /// Since when it is that.
+    /// When it last changed.
     pub(crate) health_since: Moment,
-    /// Since when the outage lasts; it is over when the recovery is.
+    /// When the current outage began; it ends when the recovery ends.
     pub(crate) down_at: Option<Moment>,
-    /// What is refreshed after an outage, and how fast.
+    /// Refreshes after an outage, and their rate.
     pub(crate) recovery: Recovery,
-    /// What keeping names warm may cost.
+    /// The budget for keeping names warm.
     pub(crate) warm: warm::Budget,
-    /// Tries of names that nobody knows, while all upstreams are down.
+    /// Rate limit for unknown names while all upstreams are down.
     pub(crate) hopeless_pace: Pace,
-    /// How much the upstreams are asked in normal times.
+    /// Query rate to the upstreams in normal times.
     pub(crate) baseline: Meter,
-    /// Questions that resolved lately, to probe with; one of each domain, for a domain breaks as a whole.
+    /// Recently resolved questions to probe with, one per domain, since a domain tends to break as
+    /// a whole.
     canaries: VecDeque<Box<[u8]>>,
     canary_at: Moment,
     pub(crate) guard: Guard,
 }
 
-/// Questions that resolved lately, to probe with.
+/// Most questions kept to probe with.
 pub(crate) const CANARIES_MAX: usize = 8;
-/// A canary is chosen at most this often: the hot path of an answer should not copy names.
+/// A canary is chosen at most this often, so that the hot path rarely copies a name.
 const CANARY_GAP: Duration = Duration::from_secs(1);
-/// Names that nobody knows, asked while all upstreams are down: a few, for one of them may be back.
+/// Queries for unknown names while all upstreams are down: a few, because an upstream may be back.
 const HOPELESS_PER_SECOND: u32 = 4;
 const ROOT_SUFFIX: &[u8] = &[0];
 
@@ -155,7 +157,7 @@ impl Zone {
         name::to_text(&self.settings.suffix)
     }
 
-    /// How the upstreams do, as the policy sees it.
+    /// The upstreams' health in the policy's terms.
     pub fn upstreams(&self) -> Upstreams {
         match self.health {
             Upstreams::Healthy if self.recovery.running() => Upstreams::Recovering,
@@ -163,7 +165,7 @@ impl Zone {
         }
     }
 
-    /// 0 healthy, 1 recovering, 2 slow, 3 down: for a gauge, and to tell the worst.
+    /// 0 healthy, 1 recovering, 2 slow, 3 down: for a gauge, and for finding the worst.
     pub fn health_number(&self) -> u8 {
         match self.upstreams() {
             Upstreams::Healthy => 0,
@@ -173,7 +175,7 @@ impl Zone {
         }
     }
 
-    /// Whether an answer this far past its TTL may be given.
+    /// Whether an answer this far past its TTL may be served.
     pub fn may_serve(&self, stale_for: Duration) -> bool {
         self.settings.serve_stale && stale_for <= self.settings.max_stale
     }
@@ -188,17 +190,17 @@ impl Zone {
         }
     }
 
-    /// The same for one of its names, in wire format and lower case.
+    /// The same for one of its names (wire format, lower case).
     pub(crate) fn state_for(&self, name: &[u8]) -> ZoneState {
         self.state().for_name(name, self.guard.frozen_domains())
     }
 
-    /// How far past its TTL an answer may be at most.
+    /// How far past its TTL an answer may be served.
     pub fn max_stale(&self) -> Duration {
         if self.settings.serve_stale { self.settings.max_stale } else { Duration::ZERO }
     }
 
-    /// Counts a query to an upstream, if these are normal times.
+    /// Counts a query to an upstream if the time is normal.
     pub(crate) fn note_sent(&mut self, now: Moment) {
         if self.upstreams() == Upstreams::Healthy && !self.guard.tripped() {
             self.baseline.on_event(now);
@@ -222,7 +224,7 @@ impl Zone {
         self.canaries.len() < CANARIES_MAX
     }
 
-    /// Keeps a question out of the snapshot to probe with, while there is none better.
+    /// Keeps a question from the snapshot to probe with, if there is nothing better.
     pub(crate) fn restore_canary(&mut self, key: &[u8]) {
         if self.wants_canary() && self.canaries.iter().all(|known| name::zone_of(known) != name::zone_of(key))
         {
@@ -230,15 +232,16 @@ impl Zone {
         }
     }
 
-    /// The key to probe with next. Round and round, so that one name that went bad does not condemn an upstream.
+    /// The key to probe with next. They rotate, so that one broken name does not condemn an
+    /// upstream.
     pub(crate) fn next_canary(&mut self) -> Box<[u8]> {
         let Some(canary) = self.canaries.pop_front() else { return self.apex_question() };
         self.canaries.push_back(canary.clone());
         canary
     }
 
-    /// The question that every upstream of this zone can answer, for a cache that knows no other: the root's NS, a
-    /// zone's SOA. Any answer will do.
+    /// A question that every upstream of this zone can answer, for use when no other is known: NS
+    /// for the root, SOA for a zone. Any answer will do.
     pub(crate) fn apex_question(&self) -> Box<[u8]> {
         let kind = if self.is_root() { TYPE_NS } else { TYPE_SOA };
         let question = crate::wire::Question { name: &self.settings.suffix, kind, class: 1 };
@@ -254,7 +257,7 @@ impl Zone {
 const TYPE_NS: u16 = 2;
 const TYPE_SOA: u16 = 6;
 
-/// All zones. The root zone is always there.
+/// All zones, always including the root zone.
 pub struct Zones {
     root: Zone,
     others: Vec<Zone>,
@@ -276,8 +279,8 @@ impl Zones {
         zones
     }
 
-    /// Takes new settings. Zones that stay keep all that is known of their upstreams. Returns, by old place, the
-    /// zone's id now, if it still is and asks the same upstreams.
+    /// Applies new settings. Zones that stay keep the state of their upstreams. Returns, for each
+    /// old id, the new id if the zone still exists and asks the same upstreams.
     pub fn set(&mut self, settings: &Settings, now: Moment) -> Kept {
         let mut old: Vec<Option<Zone>> = std::mem::take(&mut self.others).into_iter().map(Some).collect();
         let root_kept = self.root.take_settings(root_settings(settings), now).then_some(ZoneId::ROOT);
@@ -304,7 +307,7 @@ impl Zones {
         Kept(kept)
     }
 
-    /// The zone of a name in wire format and lower case.
+    /// The zone of a name (wire format, lower case).
     pub fn of(&self, name: &[u8]) -> ZoneId {
         self.suffixes.of(name)
     }
@@ -314,17 +317,17 @@ impl Zones {
         self.suffixes.of(name::name_of(key))
     }
 
-    /// The zone of a cached answer. While there is only the root zone its name is not even looked at.
+    /// The zone of a cached answer. With only the root zone, the name is not looked at.
     pub(crate) fn of_entry(&self, entry: Entry<'_>) -> ZoneId {
         self.of_known(|| entry.name())
     }
 
-    /// The same for a name that takes work to find.
+    /// The same for a name that is costly to obtain.
     pub(crate) fn of_known<'a>(&self, name: impl FnOnce() -> &'a [u8]) -> ZoneId {
         if self.others.is_empty() { ZoneId::ROOT } else { self.of(name()) }
     }
 
-    /// For who must know the zones of names elsewhere.
+    /// For finding the zone of a name elsewhere.
     pub fn suffixes(&self) -> &Suffixes {
         &self.suffixes
     }
@@ -346,7 +349,7 @@ impl Zones {
         (0..=self.others.len()).map(ZoneId::new)
     }
 
-    /// The longest that anything may be kept to be served stale.
+    /// The longest time past its TTL that any answer may be kept.
     pub fn max_stale(&self) -> Duration {
         self.iter().map(Zone::max_stale).max().unwrap_or_default()
     }
@@ -355,7 +358,7 @@ impl Zones {
         self.suffixes = Suffixes::new(self.others.iter().map(|zone| &*zone.settings.suffix));
     }
 
-    /// Names may belong to another zone than before: a zone probes with names of its own only.
+    /// Names may belong to another zone now: a zone probes only with its own names.
     fn rehome(&mut self) {
         for (place, zone) in (0..).zip(std::iter::once(&mut self.root).chain(&mut self.others)) {
             let belongs = |key: &[u8]| self.suffixes.of(name::name_of(key)) == ZoneId::new(place);
@@ -378,11 +381,11 @@ impl Zone {
     }
 }
 
-/// What became of zones when new settings came.
+/// What happened to each zone when new settings were applied.
 pub struct Kept(Vec<Option<ZoneId>>);
 
 impl Kept {
-    /// The id now of a zone that still asks the same upstreams.
+    /// The new id of a zone that still asks the same upstreams.
     pub fn get(&self, old: ZoneId) -> Option<ZoneId> {
         self.0.get(old.place()).copied().flatten()
     }
@@ -449,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn new_settings_say_which_zones_are_the_same_and_names_move_to_their_new_zone() {
+    fn new_settings_report_which_zones_are_unchanged_and_names_move_to_their_new_zone() {
         let now = Moment::START;
         let mut zones = Zones::new(&settings(&[("a.example", 2), ("b.example", 3)]), now);
         let (a, b) = (zones.of_key(&key("x.a.example")), zones.of_key(&key("x.b.example")));
@@ -458,7 +461,7 @@ mod tests {
         assert_eq!(kept.get(ZoneId::ROOT), Some(ZoneId::ROOT));
         assert_eq!((kept.get(a), kept.get(b)), (None, Some(zones.of_key(&key("x.b.example")))));
         let c = zones.of_key(&key("c.example"));
-        // A zone that knows no name yet probes with its own SOA, the root with its NS.
+        // Without known names, a zone probes with its own SOA, the root with its NS.
         let probe = |zones: &mut Zones, id| zones.get_mut(id).next_canary();
         assert_eq!(*probe(&mut zones, c), *b"\x01c\x07example\0\0\x06\0\x01\0");
         assert_eq!(*probe(&mut zones, ZoneId::ROOT), [0, 0, 2, 0, 1, 0]);

@@ -3,7 +3,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::name::{from_text, to_text};
 
-/// A message about `name`'s A records with these records in its answer section, and `authorities` behind them.
+/// A message about `name`'s A records with these records in its answer section, followed by
+/// `authorities`.
 fn message(name: &str, answers: &[Vec<u8>], authorities: &[Vec<u8>]) -> Vec<u8> {
     let count = |records: &[Vec<u8>]| u8::try_from(records.len()).unwrap();
     let mut message = vec![0, 0, 0x81, 0xa3, 0, 1, 0, count(answers), 0, count(authorities), 0, 0];
@@ -14,7 +15,7 @@ fn message(name: &str, answers: &[Vec<u8>], authorities: &[Vec<u8>]) -> Vec<u8> 
     message
 }
 
-/// Owner and data in wire format, with whatever pointers they have.
+/// Owner and data in wire format, including any pointers.
 fn record(owner: &[u8], kind: u8, data: &[u8]) -> Vec<u8> {
     let fixed = [0, kind, 0, 1, 0, 0, 1, 0, 0, u8::try_from(data.len()).unwrap()];
     [owner, &fixed, data].concat()
@@ -36,7 +37,8 @@ fn signature(owner: &str, of: u8) -> Vec<u8> {
     record(&wire(owner), 46, &[0, of, 13, 2])
 }
 
-/// Every record of an answer as `owner TYPE data`, names spelled out: read by another way than it was written.
+/// Every record of an answer as `owner TYPE data`, names in full: read independently of the code
+/// that wrote it.
 fn shown(message: &[u8]) -> Vec<String> {
     let header = Header::read(message).unwrap();
     let mut at = read_question(message).unwrap().1;
@@ -54,11 +56,11 @@ fn shown(message: &[u8]) -> Vec<String> {
         all.push(format!("{} {data}", name(at)));
         at = record.end;
     }
-    assert_eq!(at, message.len(), "nothing stands behind the answers");
+    assert_eq!(at, message.len(), "nothing follows the answers");
     all
 }
 
-/// What becomes of a chain while these answers are younger, each than the one before it.
+/// The result for a chain when these answers are newer, each newer than the one before it.
 fn assembled(chain: &[u8], younger: &[(&str, Vec<u8>)]) -> Option<Vec<String>> {
     let mut younger: HashMap<String, Vec<u8>> =
         younger.iter().map(|(name, message)| ((*name).to_owned(), message.clone())).collect();
@@ -68,35 +70,35 @@ fn assembled(chain: &[u8], younger: &[(&str, Vec<u8>)]) -> Option<Vec<String>> {
     Some(shown(&out))
 }
 
-/// `www → edge → A 1`, compressed as servers do it.
+/// `www → edge → A 1`, compressed as servers do.
 fn compressed() -> Vec<u8> {
-    // "www.shop.test" stands at 12, "shop.test" at 16, the alias's data at 43.
+    // "www.shop.test" is at offset 12, "shop.test" at 16, the alias's data at 43.
     let chain = [record(&[0xc0, 12], 5, b"\x04edge\xc0\x10"), record(&[0xc0, 43], 1, &[192, 0, 2, 1])];
     message("www.shop.test", &chain, &[])
 }
 
 #[test]
-fn a_younger_target_takes_the_place_of_the_old_one() {
+fn a_newer_target_replaces_the_old_one() {
     let chain = compressed();
     assert_eq!(shown(&chain), ["www.shop.test CNAME edge.shop.test", "edge.shop.test A 1"]);
     assert_eq!(assembled(&chain, &[]), None);
-    // Its own message has the name elsewhere, and two addresses.
+    // Its own message has the name at another offset, and two addresses.
     let own = record(&[0xc0, 12], 1, &[192, 0, 2, 2]);
     let edge = message("edge.shop.test", &[own, record(&[0xc0, 12], 1, &[192, 0, 2, 3])], &[]);
     assert_eq!(
         assembled(&chain, &[("edge.shop.test", edge.clone())]).unwrap(),
         ["www.shop.test CNAME edge.shop.test", "edge.shop.test A 2", "edge.shop.test A 3"]
     );
-    // A pointer for the owner's name, as before: no bigger than it must be.
+    // The owner's name is still a pointer, so the message is not larger than needed.
     let mut out = Vec::new();
     assemble(&mut out, &chain, |_| Some(edge.clone())).unwrap();
     assert_eq!(out.len(), chain.len() + 16);
 }
 
 #[test]
-fn the_target_may_have_become_a_chain_and_each_link_of_it_be_younger_still() {
+fn the_target_may_now_be_a_chain_with_newer_links_of_its_own() {
     let chain = message("a.test", &[alias("a.test", "b.test"), address("b.test", 1)], &[]);
-    // "b.test" stands at 12; the alias's data at 36, "test" in it at 38; the next at 51.
+    // "b.test" is at offset 12; the alias's data at 36, "test" in it at 38; the next record at 51.
     let b = message(
         "b.test",
         &[
@@ -120,7 +122,7 @@ fn the_target_may_have_become_a_chain_and_each_link_of_it_be_younger_still() {
 }
 
 #[test]
-fn pointers_in_data_are_spelled_out_and_case_stays() {
+fn pointers_in_data_are_written_out_and_case_is_kept() {
     let chain = message("a.test", &[alias("a.test", "Mail.Test"), address("mail.test", 1)], &[]);
     // "mail.test" at 12, "test" at 17.
     let mail = message("mail.test", &[record(&[0xc0, 12], 15, b"\x00\x0a\x02MX\xc0\x11")], &[]);
@@ -131,7 +133,7 @@ fn pointers_in_data_are_spelled_out_and_case_stays() {
 }
 
 #[test]
-fn a_chain_to_nothing_leads_to_what_is_there_now() {
+fn a_chain_without_records_gets_the_records_that_exist_now() {
     let soa = record(&wire("test"), 6, &[0; 22]);
     let mut chain = message("a.test", &[alias("a.test", "b.test")], &[soa]);
     chain[3] |= 3;
@@ -140,14 +142,14 @@ fn a_chain_to_nothing_leads_to_what_is_there_now() {
 }
 
 #[test]
-fn no_name_comes_twice_and_no_chain_is_endless() {
+fn no_name_repeats_and_no_chain_is_endless() {
     let chain = message("a.test", &[alias("a.test", "b.test"), address("b.test", 1)], &[]);
     let back = message("b.test", &[alias("b.test", "A.test"), address("a.test", 2)], &[]);
     assert_eq!(assembled(&chain, &[("b.test", back)]), None);
     let itself = message("a.test", &[alias("a.test", "a.test"), address("a.test", 1)], &[]);
     let a = message("a.test", &[address("a.test", 2)], &[]);
     assert_eq!(assembled(&itself, &[("a.test", a)]), None);
-    // n0 → n1 → …, each its own answer, never an end.
+    // n0 → n1 → …, each a separate answer, without end.
     let endless: Vec<(String, Vec<u8>)> = (0..30)
         .map(|number| {
             let (own, next) = (format!("n{number}.test"), format!("n{}.test", number + 1));
@@ -162,7 +164,7 @@ fn no_name_comes_twice_and_no_chain_is_endless() {
 }
 
 #[test]
-fn signatures_stay_with_their_links_or_the_chain_stays_whole() {
+fn signatures_stay_with_their_links_or_the_chain_is_left_alone() {
     let b = message("b.test", &[address("b.test", 2), signature("b.test", 1)], &[]);
     let younger = [("b.test", b)];
     let chain = |records: &[Vec<u8>]| message("a.test", records, &[]);
@@ -175,20 +177,20 @@ fn signatures_stay_with_their_links_or_the_chain_stays_whole() {
     );
     let late = [link.clone(), address("b.test", 1), signature("b.test", 1), of_link];
     assert_eq!(assembled(&chain(&late), &younger), None);
-    // The proof that a wildcard was right to answer would be lost.
+    // The proof of the wildcard would be lost.
     let proof = record(&wire("x.test"), 47, &[0, 0, 0]);
     let wild = message("a.test", &[link, old[..20].to_vec()], &[proof]);
     assert_eq!(assembled(&wild, &younger), None);
 }
 
 #[test]
-fn what_does_not_fit_together_is_left_alone() {
+fn answers_that_do_not_fit_together_are_left_alone() {
     let b = message("b.test", &[address("b.test", 2)], &[]);
     let younger = [("b.test", b.clone())];
     let (link, old) = (alias("a.test", "b.test"), address("b.test", 1));
     let whole = message("a.test", &[link.clone(), old.clone()], &[]);
     assert!(assembled(&whole, &younger).is_some());
-    // Another's alias; the address first; no alias at all.
+    // An alias of another name; the address first; no alias at all.
     for records in [
         vec![alias("x.test", "b.test"), old.clone()],
         vec![old.clone(), link.clone()],
@@ -197,11 +199,11 @@ fn what_does_not_fit_together_is_left_alone() {
     ] {
         assert_eq!(assembled(&message("a.test", &records, &[]), &younger), None);
     }
-    // The younger answer is about somebody else, or has aliases out of order.
+    // The newer answer is about another name, or has aliases out of order.
     for odd in [vec![address("c.test", 2)], vec![address("b.test", 2), alias("b.test", "c.test")]] {
         assert_eq!(assembled(&whole, &[("b.test", message("b.test", &odd, &[]))]), None);
     }
-    // Cut anywhere, or with any byte changed, it does not panic, and what comes of it can be read.
+    // Cut anywhere, or with any byte changed, it does not panic and the result can be parsed.
     for message in [compressed(), whole] {
         for at in 0..message.len() {
             let mut out = Vec::new();
@@ -221,7 +223,7 @@ fn what_does_not_fit_together_is_left_alone() {
 }
 
 #[test]
-fn who_asks_for_the_alias_has_it() {
+fn a_query_for_the_alias_itself_is_answered_as_it_is() {
     let records = [alias("a.test", "b.test"), address("b.test", 1)];
     let mut chain = message("a.test", &records, &[]);
     assert!(begins(&chain));

@@ -1,8 +1,9 @@
-//! The case of a name's letters as a second query id (draft-vixie-dnsext-dns0x20): what a forger off the path cannot see,
-//! he must guess.
+//! Uses the case of a name's letters as a second query id (draft-vixie-dnsext-dns0x20), which an
+//! off-path attacker would have to guess.
 //!
-//! A question's letters are chosen by 64 bits, one a letter, from the front again after 64. Zero is lower case, in which
-//! everything is kept: [`neutral`] takes out of an answer what the upstream copied from our question.
+//! The case of the letters is chosen by 64 bits, one per letter, starting over after 64. Zero is
+//! all lower case, the form in which names are cached: [`neutral`] removes from an answer the case
+//! that the upstream copied from our question.
 
 use std::borrow::Cow;
 
@@ -12,15 +13,15 @@ use super::{Header, NAME_LEN_MAX, Record, name_end, read_question, u16_at};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Echo {
     Same,
-    /// The same name, in other letters.
+    /// The same name in different case.
     OtherCase,
-    /// No question, or another.
+    /// No question, or a different one.
     None,
 }
 
-/// Writes a name that is in lower case as `letters` say.
+/// Applies the case in `letters` to a lower-case name.
 pub fn mix(name: &mut [u8], letters: u64) {
-    // A label's length is at most 63, below any letter.
+    // A label's length byte is at most 63, below any letter.
     let places = name.iter_mut().filter(|byte| byte.is_ascii_lowercase());
     for (place, byte) in places.enumerate() {
         if letters.rotate_right(u32::try_from(place % 64).unwrap_or(0)) & 1 == 1 {
@@ -29,7 +30,7 @@ pub fn mix(name: &mut [u8], letters: u64) {
     }
 }
 
-/// The choice of letters without what this name has no letters for: zero if it comes out in lower case.
+/// Clears the bits for which this name has no letter: zero if the name stays in lower case.
 pub fn fitting(name: &[u8], letters: u64) -> u64 {
     let count = name.iter().filter(|byte| byte.is_ascii_lowercase()).count();
     let mask =
@@ -37,7 +38,7 @@ pub fn fitting(name: &[u8], letters: u64) -> u64 {
     letters & mask
 }
 
-/// How `message` repeats `name` (lower case), asked for in these letters.
+/// How `message` repeats `name` (lower case), which was sent with this case.
 pub fn echo(message: &[u8], name: &[u8], letters: u64) -> Echo {
     if u16_at(message, 4) != Some(1) {
         return Echo::None;
@@ -54,11 +55,12 @@ pub fn echo(message: &[u8], name: &[u8], letters: u64) -> Echo {
     }
 }
 
-/// The message as it would be, had the question for `name` been asked in lower case: labels that an upstream copied out of
-/// our question, and did not compress, are put in lower case. Labels that it wrote in other letters are its own.
+/// Returns the message as if the question for `name` had been sent in lower case: labels that the
+/// upstream copied from our question without compressing them are lowered. Labels in any other case
+/// are the upstream's own.
 ///
-/// In data only the names of types whose names DNSSEC signs in lower case are looked at (RFC 4034 §6.2), so that no
-/// signature breaks.
+/// Inside record data, only names of types that DNSSEC signs in lower case are changed (RFC 4034
+/// §6.2), so that no signature breaks.
 pub fn neutral<'a>(message: &'a [u8], name: &[u8], letters: u64) -> Cow<'a, [u8]> {
     let mut buffer = [0; NAME_LEN_MAX];
     let sent = sent(&mut buffer, name, letters);
@@ -104,7 +106,8 @@ fn sent<'a>(buffer: &'a mut [u8; NAME_LEN_MAX], name: &[u8], letters: u64) -> &'
     sent
 }
 
-/// Lowers those labels of the name at `at` (it ends before `end`) that are labels of `sent`, letter for letter.
+/// Lowers those labels of the name at `at` (ending before `end`) that equal a label of `sent` byte
+/// for byte.
 fn lower(message: &mut Cow<'_, [u8]>, mut at: usize, end: usize, sent: &[u8]) {
     while let Some(&len) = message.get(at).filter(|&&len| len > 0 && len <= 63) {
         let label = at..at + 1 + usize::from(len);
@@ -119,7 +122,7 @@ fn lower(message: &mut Cow<'_, [u8]>, mut at: usize, end: usize, sent: &[u8]) {
     }
 }
 
-/// A name's labels, each with its length.
+/// A name's labels, including length bytes.
 fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = name;
     std::iter::from_fn(move || {
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_chosen_by_bits_and_nothing_else_changes() {
+    fn bits_select_the_case_of_letters_and_nothing_else_changes() {
         let name = from_text("a1-b.example").unwrap();
         let mut mixed = name.clone();
         mix(&mut mixed, 0b101);
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_echo_in_other_letters_is_told_from_the_right_one() {
+    fn an_echo_in_different_case_is_recognised() {
         let name = from_text("www.example").unwrap();
         let mut message = asked(&name);
         assert_eq!(echo(&message, &name, LETTERS), Echo::Same);
@@ -189,11 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_copied_from_our_question_is_lowered_and_what_is_upstreams_own_is_not() {
+    fn labels_copied_from_our_question_are_lowered_and_the_upstreams_own_are_not() {
         let name = from_text("www.example").unwrap();
         let (mut message, question) = (asked(&name), asked(&name));
         let owner = &question[HEADER_LEN..HEADER_LEN + name.len()];
-        // A DNAME's rewriting keeps the asker's first labels.
+        // A DNAME rewrite keeps the first labels of the question.
         let mut target = owner[..4].to_vec();
         target.extend(from_text("Other.TEST").unwrap());
         push(&mut message, owner, TYPE_CNAME, &target);
@@ -202,7 +205,8 @@ mod tests {
         soa.extend(owner);
         soa.extend([0; 20]);
         push(&mut message, &from_text("EXAMPLE").unwrap(), super::super::TYPE_SOA, &soa);
-        // Text is text, and the next name of an NSEC is signed as it stands (RFC 6840 §5.1).
+        // TXT data is opaque, and the next name of an NSEC is signed in its original case (RFC 6840
+        // §5.1).
         push(&mut message, &[0], 16, owner);
         push(&mut message, &[0], 47, owner);
         let neutral = neutral(&message, &name, LETTERS);
@@ -224,7 +228,7 @@ mod tests {
         push(&mut message, &[0xc0, 12], 1, &[192, 0, 2, 1]);
         assert!(matches!(neutral(&message, &name, LETTERS), Cow::Borrowed(_)));
         for len in 0..message.len() {
-            // Whatever is cut off, nobody panics.
+            // Truncated anywhere, it must not panic.
             let _ = neutral(&message[..len], &name, LETTERS);
             let _ = echo(&message[..len], &name, LETTERS);
         }

@@ -13,7 +13,8 @@ fn packet(dnssec_ok: bool) -> Vec<u8> {
     out
 }
 
-/// An answer to [`packet`]: `code`, A records with these TTLs, a SOA with TTL and minimum, an OPT record.
+/// An answer to [`packet`]: `code`, A records with these TTLs, a SOA with TTL and minimum, an OPT
+/// record.
 fn answer(code: u8, ttls: &[u32], soa: Option<(u32, u32)>) -> Vec<u8> {
     let query = packet(false);
     let (_, end) = read_question(&query).unwrap();
@@ -44,7 +45,7 @@ fn read(message: &[u8]) -> Result<Answer, NoAnswer> {
 }
 
 #[test]
-fn bytes_behind_the_last_record_are_not_kept() {
+fn trailing_bytes_are_not_kept() {
     let mut message = answer(0, &[60], None);
     let kept = read(&message).unwrap().len;
     message.extend([0; 9]);
@@ -52,7 +53,7 @@ fn bytes_behind_the_last_record_are_not_kept() {
 }
 
 #[test]
-fn an_answers_life_is_its_shortest_ttl_or_its_soas() {
+fn an_answers_lifetime_is_its_shortest_ttl_or_that_of_its_soa() {
     let ttl = |message: &[u8]| read(message).map(|answer| (answer.verdict, answer.ttl_s)).unwrap();
     assert_eq!(ttl(&answer(0, &[300, 20, 60], None)), (Verdict::Positive, Some(20)));
     assert_eq!(ttl(&answer(3, &[], Some((3_600, 30)))), (Verdict::NxDomain, Some(30)));
@@ -63,7 +64,7 @@ fn an_answers_life_is_its_shortest_ttl_or_its_soas() {
 }
 
 #[test]
-fn errors_and_truncation_are_told_apart() {
+fn errors_and_truncation_are_distinguished() {
     assert_eq!(read(&answer(2, &[], None)), Err(NoAnswer::Rcode(2)));
     assert_eq!(read(&answer(5, &[], None)), Err(NoAnswer::Rcode(5)));
     let mut truncated = answer(0, &[60], None);
@@ -75,7 +76,7 @@ fn errors_and_truncation_are_told_apart() {
 }
 
 #[test]
-fn what_is_no_query_is_refused_as_the_rfcs_say() {
+fn packets_that_are_not_queries_are_refused_as_the_rfcs_require() {
     let refused = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut changed = packet(false);
         change(&mut changed);
@@ -93,14 +94,14 @@ fn what_is_no_query_is_refused_as_the_rfcs_say() {
     assert_eq!(
         refused(&|p| p[version_at] = 1),
         (Unreadable::BadVers, Some(0)),
-        "16 has its high bits in OPT"
+        "the high bits of 16 are in OPT"
     );
     let kind_at = packet(false).len() - 11 - 3;
     assert_eq!(refused(&|p| p[kind_at] = 252), (Unreadable::NotImp, Some(rcode::NOTIMP)), "AXFR");
     assert_eq!(refused(&|p| p[kind_at + 2] = 3), (Unreadable::Refused, Some(rcode::REFUSED)), "CHAOS");
 }
 
-/// What a client gets for this packet when nothing is known: the refusal, or nothing.
+/// What a client gets for this packet from an empty cache: a refusal, or nothing.
 fn refusal(packet: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     write_refusal(&mut out, packet, read_query(packet).err()?);
@@ -108,7 +109,7 @@ fn refusal(packet: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_packet_shorter_than_a_header_or_cut_in_the_question_is_no_query() {
+fn a_packet_cut_in_the_header_or_the_question_is_refused() {
     for length in 0..12 {
         assert!(refusal(&packet(false)[..length]).unwrap().is_empty(), "{length} bytes");
     }
@@ -121,11 +122,11 @@ fn a_packet_shorter_than_a_header_or_cut_in_the_question_is_no_query() {
     assert_eq!(refusal(&pointer).unwrap()[3] & 15, rcode::FORMERR, "a pointer in a question");
     let mut garbage = packet(true);
     garbage.extend([1, 2, 3]);
-    assert_eq!(read_query(&garbage), read_query(&packet(true)), "bytes behind the last record are nobody's");
+    assert_eq!(read_query(&garbage), read_query(&packet(true)), "trailing bytes are ignored");
 }
 
 #[test]
-fn a_refusal_keeps_id_opcode_rd_and_cd_and_speaks_edns_to_who_does() {
+fn a_refusal_keeps_id_opcode_rd_and_cd_and_uses_edns_if_the_query_did() {
     for (kind, code) in [(0, 1), (41, 1), (249, 4), (250, 4), (251, 4), (252, 4)] {
         let mut asked = packet(true);
         let kind_at = asked.len() - 11 - 4;
@@ -146,7 +147,7 @@ fn a_refusal_keeps_id_opcode_rd_and_cd_and_speaks_edns_to_who_does() {
     assert_eq!((answer[3] & 15, answer[answer.len() - 6], answer[11]), (0, 1, 1), "BADVERS is 16");
 }
 
-/// An A answer that is `length` bytes long without OPT, as kept.
+/// An A answer that is `length` bytes long without OPT, as cached.
 fn kept_of(length: usize) -> (Vec<u8>, Vec<u8>) {
     let mut message = answer(0, &[60], None);
     message.truncate(message.len() - 11);
@@ -159,8 +160,8 @@ fn kept_of(length: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn a_clients_size_is_honoured_to_the_byte_and_a_reason_never_truncates() {
-    // What the client says it takes; what it gets at most, OPT included.
+fn a_clients_size_limit_is_exact_and_a_reason_never_truncates() {
+    // The payload size the client advertises; the most it gets, including OPT.
     for (payload, limit) in
         [(None, 512), (Some(100), 512), (Some(512), 512), (Some(900), 900), (Some(4_096), 1_232)]
     {
@@ -191,7 +192,7 @@ fn a_clients_size_is_honoured_to_the_byte_and_a_reason_never_truncates() {
 }
 
 #[test]
-fn what_does_not_fit_a_datagram_is_truncated_but_whole_over_tcp() {
+fn large_answers_are_truncated_over_udp_but_complete_over_tcp() {
     let message = answer(0, &[60; 100], None);
     let read = read(&message).unwrap();
     let offsets: Vec<u8> = read.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
@@ -206,7 +207,7 @@ fn what_does_not_fit_a_datagram_is_truncated_but_whole_over_tcp() {
 }
 
 #[test]
-fn a_stale_ttl_is_at_most_thirty_never_above_the_original_never_zero() {
+fn a_stale_ttl_is_at_most_thirty_and_the_original_and_never_zero() {
     let message = answer(0, &[300, 20, 0], None);
     let read_back = |ttl| {
         let measured = read(&message).unwrap();
@@ -225,7 +226,7 @@ fn a_stale_ttl_is_at_most_thirty_never_above_the_original_never_zero() {
     assert_eq!(read_back(Ttl::Aged(15)), [285, 5, 0]);
 }
 
-/// Bytes near a real message: some changed, cut somewhere.
+/// Bytes close to a real message: some changed, possibly cut.
 fn nearly(message: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let len = message.len();
     (proptest::collection::vec((0..len, any::<u8>()), 0..6), 0..=len).prop_map(move |(changes, cut)| {
@@ -252,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn no_answer_panics_and_what_is_kept_reads_again(
+    fn no_answer_panics_and_cached_answers_parse_again(
         bytes in prop_oneof![
             any::<Vec<u8>>(),
             nearly(answer(0, &[60, 30], None)),
