@@ -1,9 +1,10 @@
-//! The auditor: looks at what should not be, however it came about. Timers past their time, notifications that wait for nothing,
-//! incidents that nobody knows of and nothing will tell of.
+//! The auditor looks for states that must not occur, whatever caused them: overdue timers,
+//! notifications waiting for nothing, incidents that no receiver knows and nothing will report.
 //!
-//! None of it can happen by the rules; that is why somebody looks. Each kind that is found is an alert of alertd's own, a line
-//! of `alertctl health`, a metric, and stops the dead-man's ping. A sweep looks at a bounded part of the state at a time, and only
-//! what two sweeps see is found: what is about to be done, or comes late because the machine slept, is no fault.
+//! None of this should be possible, which is why it is checked. Each kind found raises an internal
+//! alert, shows in `alertctl health`, counts in a metric, and stops the dead-man ping. A sweep
+//! examines a bounded part of the state at a time. Only problems seen in two sweeps count, so that
+//! work about to be done, or late because the machine slept, is not reported.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,22 +22,22 @@ use crate::{
     reason::Reason,
 };
 
-/// What is wrong.
+/// A kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// Something was to be looked at and was not.
+    /// A scheduled review did not happen.
     OverdueTimer,
-    /// Handed to a receiver, and no outcome came.
+    /// Sent to a receiver, and no outcome was recorded.
     LostAttempt,
-    /// Waits in the outbox for nothing.
+    /// Queued in the outbox with nothing to wait for.
     StuckNotification,
-    /// Says that a digest speaks for it which is not there.
+    /// Marked as part of a digest that does not exist.
     LostDigest,
-    /// An incident's news were to be looked at and were not.
+    /// An incident's changes were due for review but not reviewed.
     OverdueGroup,
-    /// Fires, nobody has acked, nobody knows of it, and nobody will be told.
+    /// Firing and not acknowledged, but no receiver knows it and none will be notified.
     UntoldIncident,
-    /// People know, but nothing will remind them.
+    /// Receivers know it, but no reminder is scheduled.
     NoTimer,
 }
 
@@ -66,22 +67,22 @@ impl What {
     fn words(self) -> &'static str {
         match self {
             Self::OverdueTimer => "a timer is overdue",
-            Self::LostAttempt => "an attempt to send has no outcome",
-            Self::StuckNotification => "a notification waits for nothing",
-            Self::LostDigest => "a notification waits for a digest that is not there",
-            Self::OverdueGroup => "news of an incident are overdue",
-            Self::UntoldIncident => "nobody knows of an incident and nobody will be told",
-            Self::NoTimer => "nothing will remind anybody of an incident",
+            Self::LostAttempt => "a delivery attempt has no outcome",
+            Self::StuckNotification => "a notification is stuck in the outbox",
+            Self::LostDigest => "a notification waits for a digest that does not exist",
+            Self::OverdueGroup => "a notification for an incident is overdue",
+            Self::UntoldIncident => "nobody was notified of an incident and nobody will be",
+            Self::NoTimer => "no reminder is scheduled for an incident",
         }
     }
 }
 
-/// All of one kind.
+/// All problems of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub what: What,
     pub count: usize,
-    /// For people: which is the first.
+    /// Human-readable description of the first.
     pub first: String,
 }
 
@@ -96,11 +97,11 @@ impl Finding {
 #[derive(Debug, Default)]
 pub(super) struct Auditor {
     next_at: Option<Timestamp>,
-    /// The sweep under way goes on with these; `None`: between two sweeps.
+    /// Where the current sweep continues; `None` between sweeps.
     at: Option<(u64, u64)>,
-    /// What this one has seen: of what number, and words for people.
+    /// Problems seen in this sweep, by kind and number, with a description.
     sweep: BTreeMap<(What, u64), String>,
-    /// What the one before saw.
+    /// Problems seen in the previous sweep.
     suspects: BTreeMap<(What, u64), String>,
     found: BTreeMap<What, Finding>,
 }
@@ -124,21 +125,21 @@ impl Auditor {
     }
 }
 
-/// More of them say nothing more.
+/// Most problems recorded; more would add nothing.
 const SUSPECTS_MAX: usize = 10_000;
-/// Between two sweeps.
+/// Time between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Between two parts of a sweep.
+/// Time between two parts of a sweep.
 const PART_INTERVAL: Duration = Duration::from_secs(1);
-/// Incidents and notifications of one part: a millisecond or two.
+/// Incidents and notifications per part: one or two milliseconds.
 const PART: usize = 2_000;
-/// What is later than this is not merely busy.
+/// Anything later than this is not just busy.
 const GRACE: Duration = Duration::from_mins(1);
-/// A receiver that is slow may keep words waiting for some rounds.
+/// A slow receiver may keep notifications waiting for a few rounds.
 const QUEUE_GRACE: Duration = Duration::from_mins(5);
 
 impl Core {
-    /// Looks at the next part, if it is time. To be called when all that is due has been done.
+    /// Examines the next part, if it is time. Call it when all due work is done.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         if self.auditor.next_at.is_some_and(|at| at > now) {
             return;
@@ -181,7 +182,7 @@ impl Core {
         }
     }
 
-    /// What the last two whole sweeps saw.
+    /// Problems seen in the last two complete sweeps.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.auditor.found.values()
     }
@@ -232,7 +233,7 @@ impl Core {
                         service: "alertd",
                         labels: [("audit".to_owned(), what.name().to_owned())].into(),
                         summary: format!(
-                            "{}; alertctl health says more, and restarting alertd loses nothing",
+                            "{}; see alertctl health; restarting alertd is safe and may help",
                             finding.text()
                         ),
                         since: now,
@@ -241,7 +242,7 @@ impl Core {
                     self.raise(own, now);
                 }
                 None if firing => {
-                    let ending = Ending::Well("the auditor finds nothing of the kind any more");
+                    let ending = Ending::Well("the auditor no longer finds this problem");
                     let change = self.alerts.resolve(&key, ending, now);
                     self.on_move(&key, change, Reason::AuditClean, now);
                 }
@@ -274,7 +275,7 @@ mod tests {
         world
     }
 
-    /// By two sweeps.
+    /// Found by two sweeps.
     fn found(world: &mut World, after: Duration) -> Vec<What> {
         for pause in [after, INTERVAL] {
             world.now = later(world.now, pause);
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_goes_its_way_nothing_is_found() {
+    fn nothing_is_found_in_normal_operation() {
         let mut world = world();
         for _ in 0..20 {
             world.pass(MINUTE);
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_without_a_timer_is_an_alert_of_its_own_and_over_when_it_has_one() {
+    fn an_incident_without_a_timer_raises_an_internal_alert_until_it_has_one() {
         let mut world = world();
         let number = only_incident(&mut world).number;
         let at = world.core.woken_at.remove(&number).unwrap();
@@ -307,16 +308,14 @@ mod tests {
         assert_eq!(found(&mut world, GRACE + INTERVAL), [What::NoTimer]);
         let said = world.heard.last().unwrap().notification.clone();
         assert_eq!(said.firing[0].labels["audit"], "no_timer");
-        assert!(
-            said.firing[0].summary.starts_with("nothing will remind anybody of an incident: incident 1;")
-        );
+        assert!(said.firing[0].summary.starts_with("no reminder is scheduled for an incident: incident 1;"));
         world.core.touched.insert(number);
         assert_eq!(found(&mut world, MINUTE), []);
         assert_eq!(world.heard.last().unwrap().notification.reason, "all_resolved");
     }
 
     #[test]
-    fn what_nobody_knows_and_nobody_will_be_told_of_is_found() {
+    fn an_incident_that_nobody_will_be_notified_of_is_found() {
         let mut world = world();
         let incident = only_incident(&mut world);
         incident.told.clear();
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_was_forgotten_is_found() {
+    fn a_forgotten_group_is_found() {
         let mut world = world();
         let number = only_incident(&mut world).number;
         only_incident(&mut world).flush_at = Some(Timestamp::UNIX_EPOCH);
@@ -336,12 +335,12 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_without_an_outcome_is_found_and_one_that_takes_its_time_is_not() {
+    fn an_attempt_without_an_outcome_is_found_but_a_slow_one_is_not() {
         let mut world = World::new(ONE, 1);
         world.report("web1", "disk", 'C');
         world.moods.insert("mail".into(), Mood::Busy);
         world.agents_send(None);
-        // Leased again, and nobody hands it over.
+        // Leased again, but never sent.
         world.now = later(world.now, MINUTE);
         assert_eq!(world.core.poll_send(9, world.now).len(), 1);
         world.core.settle(world.now);
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_over_much_takes_several_looks_and_finds_what_comes_last() {
+    fn a_large_sweep_takes_several_parts_and_finds_the_last_problem() {
         let mut world = World::new(ONE, 1);
         for host in 0..u32::try_from(PART).unwrap() + 50 {
             world.report(&format!("web{host:05}"), "disk", 'C');

@@ -1,7 +1,8 @@
-//! What came of handing a notification over.
+//! Handles the outcome of a delivery attempt.
 //!
-//! Accepted → the ledger. Try again → later, with jitter; if that takes too long the policy goes on and the fallback takes
-//! over. Rejected → both at once. A receiver that fails is an alert of its own, told through another receiver.
+//! Accepted: entered in the ledger. Temporary failure: retried later, with jitter; if that takes
+//! too long the policy continues and the fallback takes over. Rejected: both at once. A failing
+//! receiver raises an internal alert, which is sent through another receiver.
 
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ use crate::{
     told::{Claims, Told},
 };
 
-/// With a fallback: how long to try before it takes over. Without: before the policy goes on and alertd complains.
+/// How long to retry before the fallback takes over, or without one, before the policy continues
+/// and an internal alert is raised.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// After this long nobody wants to hear it any more.
+/// Undelivered notifications older than this are given up.
 const AGE_MAX: Duration = Duration::from_hours(24);
 
-/// A notification to hand over, once it is committed.
+/// A notification to send once it is committed.
 #[derive(Debug, Clone)]
 pub struct Lease {
     pub seq: u64,
@@ -32,7 +34,7 @@ pub struct Lease {
 }
 
 impl Core {
-    /// Leases at most `most` notifications that may go now.
+    /// Leases at most `most` notifications that may be sent now.
     pub fn poll_send(&mut self, most: usize, now: Timestamp) -> Vec<Lease> {
         let mut leases = Vec::new();
         while leases.len() < most {
@@ -49,7 +51,7 @@ impl Core {
         leases
     }
 
-    /// Takes the outcome of one attempt. `random` spreads the next one.
+    /// Handles the outcome of one attempt. `random` spreads the next one.
     pub fn on_delivery(
         &mut self,
         seq: u64,
@@ -90,7 +92,7 @@ impl Core {
         self.dirty.settled.push(settled);
     }
 
-    /// The receiver knows now what the row says.
+    /// Records that the receiver now knows the content of this row.
     fn enter_ledger(&mut self, row: &Row, now: Timestamp) {
         let Notification { incident: number, receiver, kind, .. } = &row.notification;
         let Some(incident) = self.incidents.get_mut(number) else { return };
@@ -119,7 +121,7 @@ impl Core {
         let age = between(row.notification.created_at, now);
         let attempts = row.attempts;
         if row.notification.kind == Kind::Test {
-            // Somebody waits for the outcome.
+            // A test: a person is waiting for the outcome.
             return self.on_failed(seq, Reason::Rejected, &error, now);
         }
         let has_fallback = self.rules.receivers.get(&receiver).is_some_and(|rules| rules.fallback.is_some());
@@ -137,7 +139,8 @@ impl Core {
         self.on_receiver_fails(&receiver, &error, false, now);
         let number = self.outbox.get(seq).and_then(number_of);
         let wait = backoff(attempts, after, random);
-        let text = format!("attempt {attempts} at {receiver} failed, again in {}s: {error}", wait.as_secs());
+        let text =
+            format!("attempt {attempts} to notify {receiver} failed, next in {}s: {error}", wait.as_secs());
         self.note(now, number, "retrying", Reason::Retrying, &text);
         self.outbox.retry(seq, later(now, wait), error);
         self.dirty.outbox.insert(seq);
@@ -148,7 +151,8 @@ impl Core {
         self.outbox.iter().filter(|row| row.state == into).map(|row| row.notification.incident).collect()
     }
 
-    /// `receiver` cannot be reached: whoever was to be told by it is told by their next rule; else the policy's next step.
+    /// `receiver` cannot be reached: brings forward the next personal rule of the user it belongs
+    /// to, otherwise the next policy step.
     fn hasten(&mut self, number: u64, receiver: &str, now: Timestamp) {
         if let Some(incident) = self.incidents.get_mut(&number)
             && incident.resolved_at.is_none()
@@ -168,7 +172,7 @@ impl Core {
         }
     }
 
-    /// This row will never be taken.
+    /// This row will never be accepted.
     fn on_failed(&mut self, seq: u64, why: Reason, error: &str, now: Timestamp) {
         let Some(mut row) = self.outbox.settle(seq, RowState::Failed, now) else { return };
         row.last_error = Some(error.to_owned());
@@ -177,7 +181,7 @@ impl Core {
         let text = format!("{} to {receiver}: {error}", row.notification.id);
         self.note(now, number_of(&row), "failed", why, &text);
         self.on_receiver_fails(&receiver, error, true, now);
-        // An earlier try may have been taken without an answer. Then the recovery is owed.
+        // An earlier attempt may have been accepted without an answer. Then a recovery must follow.
         let may_know = why == Reason::TooOld || row.attempts > 1;
         for said in self.outbox.take_digested(seq) {
             if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
@@ -191,7 +195,7 @@ impl Core {
         self.record(row);
     }
 
-    /// Another way to get an undelivered word through.
+    /// Finds another way to deliver what could not be delivered.
     fn make_up_for(&mut self, row: &Row, may_know: bool, now: Timestamp) {
         let Notification { incident: number, receiver, kind, .. } = &row.notification;
         if matches!(kind, Kind::Test | Kind::Digest | Kind::Acknowledged) {
@@ -223,7 +227,8 @@ impl Core {
         }
     }
 
-    /// A recovery whose receiver is out of reach goes to the fallback, unless that hears of it anyway.
+    /// A recovery that its receiver cannot get goes to the fallback, unless the fallback gets one
+    /// anyway.
     fn recover_through(&mut self, fallback: Option<&str>, incident: &Incident, row: &Row, now: Timestamp) {
         let Some(fallback) = fallback else { return };
         let hears_anyway = incident.heard.iter().any(|name| name == fallback)
@@ -245,18 +250,18 @@ impl Core {
         self.dirty.outbox.insert(seq);
     }
 
-    /// The problem never arrived, so neither should its recovery.
+    /// The problem never arrived, so its recovery is not sent either.
     fn drop_unowed_recovery(&mut self, incident: &Incident, receiver: &str, now: Timestamp) {
         if !incident.told.contains_key(receiver) {
             self.supersede_untried(incident.number, receiver, Reason::NeverTold, now);
         }
     }
 
-    /// The receiver's own words could not be said, or could again.
+    /// The receiver's own template failed, or works again.
     fn on_template(&mut self, row: &Row, failed: Option<String>, now: Timestamp) {
         let receiver = &row.notification.receiver;
         let key = template_key(receiver);
-        // That it can say that it cannot speak proves nothing.
+        // A notification about this very alert proves nothing.
         if row.says.firing.iter().any(|(said, _)| *said == key) || row.says.resolved.contains(&key) {
             return;
         }
@@ -268,7 +273,7 @@ impl Core {
                     host: self.rules.host.clone(),
                     service: "template",
                     labels: [("receiver".to_owned(), receiver.clone())].into(),
-                    summary: format!("receiver {receiver} is told in built-in words: {words}"),
+                    summary: format!("receiver {receiver} falls back to built-in texts: {words}"),
                     since: now,
                     reason: Reason::TemplateFailed,
                 };
@@ -287,7 +292,7 @@ impl Core {
         if self.failing.remove(receiver).is_some_and(|failing| failing.raised) {
             let key = own_key(receiver);
             let change =
-                self.alerts.resolve(&key, Ending::Well("the receiver takes notifications again"), now);
+                self.alerts.resolve(&key, Ending::Well("the receiver accepts notifications again"), now);
             self.on_move(&key, change, Reason::Accepted, now);
         }
     }
@@ -305,7 +310,7 @@ impl Core {
             host: self.rules.host.clone(),
             service: "receiver",
             labels: [("receiver".to_owned(), receiver.to_owned())].into(),
-            summary: format!("receiver {receiver} takes no notifications: {error}"),
+            summary: format!("receiver {receiver} accepts no notifications: {error}"),
             since: failing.since,
             reason: if for_good { Reason::Rejected } else { Reason::Retrying },
         };
@@ -322,7 +327,8 @@ impl Core {
         self.failing = failing.collect();
     }
 
-    /// Somebody to tell that `receiver` fails: its fallback, whoever the policy names besides, or anyone who works.
+    /// A receiver to report that `receiver` fails: its fallback, another one of the policy, or any
+    /// that works.
     pub(super) fn other_than(&self, receiver: &str, policy: &Policy, now: Timestamp) -> Option<String> {
         let works = |name: &String| name != receiver && !self.failing.contains_key(name);
         let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.as_ref());
@@ -333,7 +339,7 @@ impl Core {
     }
 }
 
-/// Is this alert the complaint that `receiver` fails?
+/// Whether this is the internal alert that `receiver` fails.
 pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
     key.agent == OWN && *key == own_key(receiver)
 }

@@ -1,7 +1,9 @@
-//! What is said for all that a rate held back: how much it is, what it has in common, and the first lines of it.
+//! Builds the digest that replaces notifications delayed by a rate limit: how many there are, what
+//! they have in common, and the first of them.
 //!
-//! Nothing is dropped: every notification that a digest speaks for is a row of its own, `digested` into that one, and enters
-//! the ledger with it. So a recovery is owed to who read of the problem in a digest, and `alertctl why` finds its way.
+//! Nothing is dropped. Every notification in a digest keeps its own row, is marked `digested` into
+//! it, and enters the ledger with it. So receivers that saw a problem in a digest also get its
+//! recovery, and `alertctl why` can follow it.
 
 use std::collections::BTreeSet;
 
@@ -19,13 +21,13 @@ use crate::{
     told::Says,
 };
 
-/// Notifications that a digest names; the rest is in its groups.
+/// Most notifications that a digest lists; the rest is covered by its groups.
 const LINES_MAX: usize = 500;
-/// Groups that a digest names.
+/// Most groups that a digest names.
 const GROUPS_MAX: usize = 8;
 
 impl Core {
-    /// Puts one notification in the place of `rows`, which had to wait for `held_by`.
+    /// Replaces `rows`, which were delayed by `held_by`, with one notification.
     pub(super) fn make_digest(
         &mut self,
         receiver: &str,
@@ -72,7 +74,7 @@ impl Core {
             lately: Vec::new(),
         };
         let text = format!(
-            "{} to {receiver} speaks for {} notifications, held by {}",
+            "{} to {receiver} summarises {} notifications, delayed by {}",
             notification.id,
             rows.len(),
             held_by.words()
@@ -83,7 +85,8 @@ impl Core {
         seq
     }
 
-    /// What is told has in common; of a storm, with those that the receiver was told of before and is going to be told of.
+    /// What these notifications have in common; for an alert storm, together with those the
+    /// receiver already knows or will know.
     fn groups_of<'a>(
         &'a self,
         receiver: &str,

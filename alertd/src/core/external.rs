@@ -1,4 +1,4 @@
-//! Alerts that others post: taken, repeated, resolved, no longer reported.
+//! External alerts: accepted, repeated, resolved, no longer reported.
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     withheld::Why,
 };
 
-/// Alerts that the loop looks at for one page: a millisecond or two.
+/// Alerts examined for one page: one or two milliseconds.
 const LOOKED_AT_MAX: usize = 2_000;
 
-/// As their sender knows them.
+/// The labels as the sender knows them.
 fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
     match &alert.external {
         Some(external) if !external.added.is_empty() => {
@@ -30,17 +30,17 @@ fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
     }
 }
 
-/// What came of a post.
+/// The result of a post.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// Open incidents that the alerts belong to.
     pub incidents: BTreeSet<u64>,
-    /// What could not be taken, each with its place in the list.
+    /// Alerts that were refused, each with its position in the list.
     pub problems: Vec<String>,
 }
 
 impl Core {
-    /// Takes what can be taken.
+    /// Accepts all valid alerts of a post.
     pub fn on_posted(&mut self, posted: Vec<Posted>, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
@@ -66,7 +66,7 @@ impl Core {
         let old = self.alerts.get(&key).filter(|alert| alert.resolved_at.is_none());
         if external.ends_at <= now {
             if old.is_some() {
-                let change = self.alerts.resolve(&key, Ending::Well("resolved, says its sender"), now);
+                let change = self.alerts.resolve(&key, Ending::Well("resolved by its sender"), now);
                 self.on_move(&key, change, Reason::Reported, now);
             }
             return;
@@ -79,12 +79,13 @@ impl Core {
         self.on_move(&key, change, Reason::Reported, now);
     }
 
-    /// What fires and matches, agents' alerts and our own included, as Alertmanager's API shows it; a page of it.
+    /// A page of the firing alerts that match, in the form of Alertmanager's API; includes agents'
+    /// alerts and internal ones.
     pub fn alerts_v2(&self, matchers: &[Matcher], after: Option<&AlertKey>, now: Timestamp) -> AlertsPage {
         let (mut alerts, mut last) = (Vec::new(), None);
         for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
             last = Some(key);
-            // Labels that we added are not shown, so they are not matched either.
+            // Labels that we added are not shown, so they do not match either.
             if alert.resolved_at.is_none() && all_match(matchers, &shown_labels(alert)) {
                 alerts.push(self.view_v2(key, alert, now));
             }
@@ -126,7 +127,7 @@ impl Core {
         let external = alert.external.as_ref();
         let labels = shown_labels(alert).into_owned();
         let mut annotations = alert.annotations.clone();
-        // What agents say in a line of its own, others look for here.
+        // Agents report this text in a separate field; clients of this API look for it here.
         if external.is_none() {
             annotations.entry("summary".into()).or_insert_with(|| alert.summary.clone());
         }
@@ -143,7 +144,8 @@ impl Core {
         }
     }
 
-    /// Fires until then. That alone is no news: the store hears of it with the next change.
+    /// Extends how long it fires. That alone is not worth a write; it is stored with the next
+    /// change.
     fn expect_again(&mut self, key: &AlertKey, external: External) {
         let Some(alert) = self.alerts.get_mut(key) else { return };
         if let Some(before) = &alert.external {
@@ -153,13 +155,13 @@ impl Core {
         alert.external = Some(external);
     }
 
-    /// Ends what its senders have not repeated in time.
+    /// Ends alerts that their senders have not repeated in time.
     pub(super) fn end_unreported(&mut self, now: Timestamp) {
         while let Some(next) = self.expiries.first_entry()
             && next.key().0 <= now
         {
             let key = next.remove();
-            // It may be over, and fire anew until later.
+            // It may have ended and fired again, with a later end.
             let over = |alert: &Alert| {
                 let until = alert.external.as_ref().map(|external| external.ends_at);
                 alert.resolved_at.is_none() && until.is_none_or(|until| until <= now)
@@ -172,13 +174,13 @@ impl Core {
         }
     }
 
-    /// Senders may have tried while nobody listened: after a start each gets a full term.
+    /// Senders may have tried while alertd was down: after a start each gets a full term.
     pub(super) fn restore_expiries(&mut self, now: Timestamp) {
         let grace = later(now, self.rules.resolve_timeout);
         self.set_expiries(|ends_at| ends_at.max(grace));
     }
 
-    /// Nobody could repeat anything in the time that was not.
+    /// No sender could repeat anything in the skipped time.
     pub(super) fn put_off_expiries(&mut self, leap: Duration) {
         self.set_expiries(|ends_at| later(ends_at, leap));
     }
@@ -201,7 +203,7 @@ impl Core {
     }
 }
 
-/// Named in the answer; a sender with more of them has seen enough.
+/// Most problems listed in the answer; more would not help the sender.
 const PROBLEMS_MAX: usize = 20;
 
 #[cfg(test)]
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fires_once_however_often_it_is_posted_and_recovers_when_its_sender_says_so() {
+    fn it_fires_once_however_often_it_is_posted_and_recovers_when_its_sender_resolves_it() {
         let mut world = World::new(CONFIG, 1);
         for _ in 0..20 {
             post(&mut world, &[posted("Disk")]);
@@ -245,11 +247,11 @@ mod tests {
         assert_eq!(incident.title, "CRITICAL web1/Disk: Disk is on fire");
         let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..posted("Disk") };
         post(&mut world, &[over]);
-        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved, says its sender".into())]);
+        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved by its sender".into())]);
     }
 
     #[test]
-    fn a_repeat_writes_nothing() {
+    fn a_repeat_is_not_written() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.now = later(world.now, MINUTE);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_falls_silent_claims_no_recovery() {
+    fn a_silent_sender_does_not_mean_recovery() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.pass(4 * MINUTE);
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_and_fires_anew_has_a_full_term_again() {
+    fn an_alert_that_fires_again_gets_a_full_term() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.pass(MINUTE);
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_the_rest_is_taken() {
+    fn invalid_alerts_are_named_and_the_rest_is_accepted() {
         let mut world = World::new(CONFIG, 1);
         let Taken { problems, incidents } =
             world.core.on_posted(vec![Posted::default(), posted("Disk")], world.now);

@@ -1,4 +1,4 @@
-//! What agents say, and when they fall silent.
+//! Takes what agents report, and notices when they fall silent.
 
 use std::time::Duration;
 
@@ -18,23 +18,25 @@ use crate::{
     route::Way,
 };
 
-/// Why a batch is not taken. Sending it again will not help.
+/// Why a batch is refused. Sending it again does not help.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
-    #[error("protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd speaks; upgrade alertd")]
+    #[error(
+        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+    )]
     Version { theirs: u32 },
-    #[error("{what} has {count} entries, at most {most} are taken; send fewer at a time")]
+    #[error("{what} has {count} entries, but at most {most} are allowed; send fewer at a time")]
     TooMany { what: &'static str, count: usize, most: usize },
-    #[error("{what} {value:?} is not acceptable: {why}")]
+    #[error("{what} {value:?} is invalid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
 }
 
-/// The key under which alertd keeps its own alert that an agent is silent.
+/// The key of the internal alert for a silent agent.
 pub(super) const SILENT: &str = "@silent";
-/// In the place of an agent: what alertd finds in itself.
+/// Used in place of an agent id for problems that alertd finds in itself.
 pub(super) const OWN: &str = "@alertd";
 
-/// Something that alertd itself found.
+/// An internal alert.
 pub(super) struct OwnAlert {
     pub(super) key: AlertKey,
     pub(super) host: String,
@@ -46,7 +48,7 @@ pub(super) struct OwnAlert {
 }
 
 impl Core {
-    /// Takes a batch. The reply may be sent once the changes are committed.
+    /// Handles a batch. The reply may be sent once the changes are committed.
     pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
         check(batch)?;
         let id = &batch.agent;
@@ -55,7 +57,7 @@ impl Core {
             self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
         let mut news = !known || agent.host != batch.host;
         batch.host.clone_into(&mut agent.host);
-        // A new spool of an agent that was known: what the old one still held is lost.
+        // A known agent has a new spool: events still in the old one are lost.
         let new_epoch = agent.begin_epoch(&batch.epoch);
         news |= new_epoch;
         let mut want_states = new_epoch;
@@ -95,7 +97,7 @@ impl Core {
         }
     }
 
-    /// The agent's whole truth replaces ours.
+    /// Replaces everything known about the agent's services with this complete list.
     fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
         let unsaid: Vec<_> = self
             .alerts
@@ -161,22 +163,22 @@ impl Core {
             self.dirty.agents.insert(id.to_owned());
             self.touch_services_of(id);
             let key = AlertKey::new(id, SILENT);
-            let change = self.alerts.resolve(&key, Ending::Well("the agent is heard again"), now);
+            let change = self.alerts.resolve(&key, Ending::Well("the agent reports again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
         }
     }
 
-    /// For a replay: nobody is missed who does not speak.
+    /// For a replay: do not expect heartbeats.
     pub(crate) fn expect_no_heartbeats(&mut self) {
         self.quiet.clear();
     }
 
-    /// For a replay: this agent's heartbeat is overdue now.
+    /// For a replay: treats this agent's heartbeat as overdue now.
     pub(crate) fn pretend_silent(&mut self, id: &str, now: Timestamp) {
         self.quiet.insert((now, id.to_owned()));
     }
 
-    /// The clock leapt ahead: nobody could be heard in the time that was not.
+    /// The clock jumped ahead: no agent could report in the skipped time.
     pub fn on_leap(&mut self, leap: Duration) {
         self.put_off_expiries(leap);
         let quiet = std::mem::take(&mut self.quiet);
@@ -202,7 +204,7 @@ impl Core {
             let key = AlertKey::new(id, SILENT);
             let own = OwnAlert {
                 key: key.clone(),
-                summary: format!("no word from the agent on {host} for {quiet_for}s"),
+                summary: format!("no heartbeat from the agent on {host} for {quiet_for}s"),
                 host,
                 service: "agent",
                 labels: Labels::new(),
@@ -210,7 +212,8 @@ impl Core {
                 reason: Reason::AgentSilent,
             };
             self.raise(own, now);
-            // It is worse than anything that its services said before, and does not wait for `group_interval`.
+            // It is worse than anything its services reported before, so it does not wait for
+            // `group_interval`.
             for number in self.numbers_of(&key) {
                 if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
                     self.dirty.incidents.insert(number);
@@ -219,7 +222,7 @@ impl Core {
         }
     }
 
-    /// Fires an alert of alertd's own.
+    /// Fires an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
@@ -236,12 +239,12 @@ impl Core {
         self.on_move(&own.key, change, own.reason, now);
     }
 
-    /// What a change of one alert means for the incidents that it belongs to.
+    /// Applies one alert's change to the incidents it belongs to.
     pub(super) fn on_move(&mut self, key: &AlertKey, change: Move, reason: Reason, now: Timestamp) {
         self.on_move_from(key, None, change, reason, now);
     }
 
-    /// `was`: its state before, if it fired.
+    /// `was` is its state before, if it was firing.
     fn on_move_from(
         &mut self,
         key: &AlertKey,
@@ -265,7 +268,7 @@ impl Core {
             if change != Move::Reworded {
                 self.note(now, Some(number), "transition", reason, &text);
                 if let Some(alert) = self.alerts.get(key).filter(|_| key.agent != OWN) {
-                    // Long output decides nothing, and would fill the history.
+                    // Long output does not affect decisions and would fill the history.
                     let (detail, perfdata) = (String::new(), String::new());
                     let alert = ctl::Alert { detail, perfdata, ..view_alert(alert) };
                     self.detail(ctl::Detail { alert: Some(alert), was, ack: None });
@@ -278,13 +281,13 @@ impl Core {
         }
     }
 
-    /// Nobody will ask for it any more.
+    /// Removes an alert that no incident needs any more.
     pub(super) fn forget(&mut self, key: &AlertKey) {
         self.dirty.alerts.remove(key);
         self.dirty.gone_alerts.extend(self.alerts.forget(key));
     }
 
-    /// For messages about other services of the same host.
+    /// Records the change for messages about other services of the same host.
     fn remember(&mut self, key: &AlertKey, now: Timestamp) {
         let Some(agent) = self.agents.get_mut(&key.agent) else { return };
         let Some(alert) = self.alerts.get(key) else { return };
@@ -311,13 +314,14 @@ impl Core {
             && let Some(ack) = incident.end_ack(Cause::AckOutdated, now)
         {
             self.dirty.incidents.insert(number);
-            let text = format!("the ack of {} ended: a state changed", ack.author);
+            let text = format!("acknowledgement by {} ended: a state changed", ack.author);
             self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
         }
     }
 
-    /// Whether one more alert decides nothing: its incident waits to be told for the first time, and will be with this alert.
-    /// A storm's groups grow by many alerts in that time, and a review looks at each member.
+    /// Whether one more alert changes nothing, because its incident is still gathering for its
+    /// first notification, which will include it. In an alert storm groups grow fast, and a review
+    /// looks at each member.
     fn is_told_later(&self, number: u64, key: &AlertKey, now: Timestamp) -> bool {
         let Some(incident) = self.incidents.get(&number).filter(|one| one.is_gathering(now)) else {
             return false;
@@ -342,7 +346,7 @@ impl Core {
         self.alerts.get(key).map(|alert| alert.incidents.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// Finds or opens the incidents of an alert that fires.
+    /// Finds or opens the incidents for a firing alert.
     fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
         let Some(alert) = self.alerts.get(key) else { return Vec::new() };
         let still_open: Vec<_> = alert.incidents.iter().copied().filter(|n| self.is_open(*n)).collect();
@@ -351,7 +355,8 @@ impl Core {
         }
         let mut ways = self.rules.routes.ways(&alert.labels);
         if key.agent == OWN {
-            // A failing receiver is nobody else's incident, least of all one that somebody acked.
+            // A failing receiver gets its own incident, not one shared with others that someone may
+            // have acknowledged.
             for way in &mut ways {
                 way.group.extend(alert.labels.clone());
             }
@@ -417,7 +422,7 @@ fn check_name(what: &'static str, value: &str) -> Result<(), BadBatch> {
     match value {
         "" => wrong("it is empty"),
         _ if value.len() > NAME_BYTES_MAX => wrong("it is longer than 256 bytes"),
-        _ if value.starts_with('@') => wrong("names that start with @ are alertd's own"),
+        _ if value.starts_with('@') => wrong("names that start with @ are reserved for alertd"),
         _ if value.contains(char::is_control) => wrong("it has control characters"),
         _ => Ok(()),
     }

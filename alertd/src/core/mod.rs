@@ -1,8 +1,10 @@
-//! All decisions of alertd, as one value that is told what happened and says what to do. No clock, no I/O, no task.
+//! All decisions of alertd, as one value: inputs say what happened, outputs say what to do. No
+//! clock, no I/O, no task.
 //!
-//! The shell (`engine.rs`) feeds inputs with the `on_…` verbs, then calls [`Core::settle`] once for all of them, then
-//! [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and only then answers and sends. An input marks the
-//! incidents that it touches; `settle` looks at each of them once, so that ten inputs in one commit are one decision.
+//! The shell (`engine.rs`) feeds inputs through the `on_…` methods, calls [`Core::settle`] once for
+//! all of them, then [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and
+//! only then answers and sends. An input marks the incidents it touches; `settle` reviews each
+//! once, so ten inputs in one commit lead to one decision.
 //!
 //! | file | what it decides |
 //! | --- | --- |
@@ -105,7 +107,7 @@ pub use view::{Sizes, ToldOpen, notification_info};
 use auditor::Auditor;
 use suppress::Unheard;
 
-/// What the core needs of the config.
+/// The part of the config that the core needs.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub routes: Route,
@@ -114,18 +116,19 @@ pub struct Rules {
     /// Inhibition and dependencies.
     pub inhibit: Vec<Rule>,
     pub periods: BTreeMap<String, Period>,
-    /// How long an alert that others posted fires after its last post, if that did not say.
+    /// How long an external alert fires after its last post if it has no end time.
     pub resolve_timeout: Duration,
-    /// How long a problem waits for word of its cause after the start, and for its own recovery once that cause is over.
+    /// How long a problem waits after the start for a report of its cause, and for its own recovery
+    /// once that cause is over.
     pub settle: Duration,
-    /// No two of receivers, users and schedules have the same name.
+    /// Names are unique across receivers, users and schedules.
     pub users: BTreeMap<String, User>,
     pub schedules: BTreeMap<String, Schedule>,
-    /// Receiver or user that is told when nobody is on call.
+    /// The receiver or user notified when nobody is on call.
     pub catch_all: String,
-    /// How often all receivers together may be told.
+    /// Rate limit for all receivers together.
     pub rate: Option<Rate>,
-    /// Host name of this alertd, for its own alerts.
+    /// Host name of this alertd, for its internal alerts.
     pub host: String,
 }
 
@@ -153,16 +156,17 @@ impl Rules {
 pub struct ReceiverRules {
     pub fallback: Option<String>,
     pub rate: Rate,
-    /// It keeps an incident open until it hears of the end under the incident's own key, which no digest has.
+    /// It keeps an incident open until it gets the end under the incident's own key, which a digest
+    /// does not have.
     pub keeps_state: bool,
 }
 
-/// One row of the store as it is to be from now on.
+/// A row of the store with its new content.
 #[derive(Debug, Clone)]
 pub enum Change {
     Agent(String, Agent),
     Alert(AlertKey, Arc<Alert>),
-    /// By its row.
+    /// Identified by its row.
     AlertGone(u64),
     Incident(Box<Incident>),
     Told {
@@ -180,7 +184,7 @@ pub enum Change {
     Counters(Counters),
 }
 
-/// The next numbers to give.
+/// The next numbers to assign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub incident: u64,
@@ -202,7 +206,7 @@ impl Default for Counters {
     }
 }
 
-/// Everything that the store keeps of what is not over.
+/// Everything in the store that is not over.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub agents: Vec<(String, Agent)>,
@@ -213,30 +217,31 @@ pub struct Loaded {
     pub overrides: Vec<OverrideByHand>,
     pub downtimes: Vec<Downtime>,
     pub tokens: Vec<Token>,
-    /// Not settled.
+    /// Unsettled rows.
     pub outbox: Vec<Row>,
-    /// Names this store for ever: part of the key that providers know an incident by.
+    /// Permanently identifies this store; part of the key by which providers know an incident.
     pub instance: String,
-    /// Receivers and times of recent first tries, ascending, for the rate limits.
+    /// Receivers and times of recent first attempts, ascending, for the rate limits.
     pub spent: Vec<(String, Timestamp)>,
     pub counters: Counters,
-    /// How many notifications of those the store still has were given up.
+    /// Number of notifications in the store that were given up.
     pub failed: u64,
 }
 
 pub struct Core {
     rules: Rules,
     instance: String,
-    /// Part of every notification id: ids of two lives of this process never meet, even if the first could not write.
+    /// Part of every notification id, so that ids never repeat across restarts, even if a write was
+    /// lost.
     life: String,
     started_at: Timestamp,
     counters: Counters,
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
-    /// When alerts that others posted end, unless they are posted again; by that time and their row.
+    /// When external alerts end unless posted again, by time and row.
     expiries: BTreeMap<(Timestamp, u64), AlertKey>,
-    /// Those that are open, and those that are over but not yet told.
+    /// Open incidents, and resolved ones whose receivers were not all notified yet.
     incidents: BTreeMap<u64, Incident>,
     groups: BTreeMap<GroupKey, u64>,
     wakeups: BTreeSet<(Timestamp, u64)>,
@@ -250,25 +255,25 @@ pub struct Core {
     failing: BTreeMap<String, Failing>,
     failed: u64,
     overrides: BTreeMap<u64, OverrideByHand>,
-    /// Those of the config, with what was overridden by hand.
+    /// The config's schedules combined with overrides made at run time.
     schedules: BTreeMap<String, Schedule>,
-    /// Schedules that had nobody when a step asked, and when to look again.
+    /// Schedules without anyone on call when a step needed it, and when to check again.
     uncovered: BTreeMap<String, Timestamp>,
-    /// Schedule, begin and end of its next gap, how many more there are.
+    /// Schedule, begin and end of its next gap, and how many more there are.
     gaps: Vec<(String, Timestamp, Timestamp, usize)>,
     gaps_looked_at: Option<Timestamp>,
     tokens: BTreeMap<String, Token>,
-    /// Where what is handled just now comes from.
+    /// Where the current input comes from.
     origin: Option<String>,
-    /// To be looked at by `settle`.
+    /// Incidents for `settle` to review.
     touched: BTreeSet<u64>,
     auditor: Auditor,
-    /// A receiver took something.
+    /// When a receiver last accepted a notification.
     last_accepted_at: Option<Timestamp>,
     dirty: Dirty,
 }
 
-/// A receiver that has not taken anything since.
+/// A receiver that has accepted nothing since `since`.
 #[derive(Debug, Clone)]
 struct Failing {
     since: Timestamp,
@@ -276,12 +281,12 @@ struct Failing {
     raised: bool,
 }
 
-/// What the next commit has to write.
+/// What the next commit must write.
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
     alerts: Keys,
-    /// Rows of alerts that nobody will ask for any more.
+    /// Rows of alerts that no incident needs any more.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
     told: BTreeSet<(u64, String)>,
@@ -290,18 +295,18 @@ struct Dirty {
     downtimes: Vec<Downtime>,
     tokens: BTreeSet<String>,
     outbox: BTreeSet<u64>,
-    /// Over, and gone from the memory.
+    /// Incidents that are over and removed from memory.
     closed: Vec<Incident>,
     settled: Vec<Row>,
     history: Vec<HistoryEntry>,
     counters: bool,
 }
 
-/// The policy of routes that name none. `config.rs` sees to it that there is one.
+/// The policy of routes that name none. `config.rs` ensures that it exists.
 pub const DEFAULT_POLICY: &str = "default";
 
 impl Core {
-    /// Goes on where the store says that the last life stopped.
+    /// Continues from the state in the store.
     pub fn new(rules: Rules, life: String, loaded: Loaded, now: Timestamp) -> Self {
         let mut core = Self {
             rules,
@@ -363,7 +368,7 @@ impl Core {
             self.alerts.restore(key, alert);
         }
         for (id, mut agent) in loaded.agents {
-            // It may have tried to be heard while nobody listened.
+            // It may have tried to report while alertd was down.
             agent.last_heard_at = now;
             if !agent.silent {
                 self.quiet.insert((agent.silent_at(), id.clone()));
@@ -385,18 +390,18 @@ impl Core {
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
     }
 
-    /// Takes a new config. What runs goes on: groups, timers, escalations.
+    /// Applies a new config. Groups, timers and escalations continue.
     pub fn on_reload(&mut self, rules: Rules) {
         self.rules = rules;
         self.outbox.set_limits(&self.rules.limits());
         self.periods.replace(self.rules.periods.clone());
         self.rebuild_inhibitor();
-        // What a rule withheld or should withhold is looked at anew.
+        // Incidents affected by changed suppression rules are reviewed again.
         self.touched.extend(self.groups.values());
         self.apply_schedules(None);
     }
 
-    /// Looks at everything that was touched or whose time has come.
+    /// Reviews everything that was touched or is due.
     pub fn settle(&mut self, now: Timestamp) {
         self.turn_periods(now);
         self.find_silent_agents(now);
@@ -419,7 +424,7 @@ impl Core {
     }
 
     fn review_touched(&mut self, now: Timestamp) {
-        // A look at one incident may touch another: a receiver's own alert.
+        // Reviewing one incident may touch another: a receiver's internal alert.
         while let Some(number) = self.touched.pop_first() {
             self.review(number, now);
             self.plan_wakeup(number);
@@ -439,7 +444,7 @@ impl Core {
         }
     }
 
-    /// When to call [`Core::settle`] and [`Core::poll_send`] again if nothing happens before.
+    /// When to call [`Core::settle`] and [`Core::poll_send`] again if no input arrives before.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);
@@ -455,7 +460,7 @@ impl Core {
         [incident, agent].into_iter().chain(others).flatten().min()
     }
 
-    /// Takes what has to be written, each row once, as it is now.
+    /// Takes the pending writes, each row once, in its current state.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes = Vec::new();
@@ -470,7 +475,7 @@ impl Core {
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
         let alerts = dirty.alerts.into_iter().filter_map(|key| Some((self.alerts.share(&key)?, key)));
         let mut alerts: Vec<_> = alerts.collect();
-        // Rows that are neighbours share pages of the store.
+        // Neighbouring rows share pages of the store.
         alerts.sort_unstable_by_key(|(alert, _)| alert.row);
         changes.extend(alerts.into_iter().map(|(alert, key)| Change::Alert(key, alert)));
         for number in dirty.incidents {
@@ -525,7 +530,7 @@ impl Core {
         });
     }
 
-    /// Adds to the last note what it was about.
+    /// Adds details to the last history entry.
     fn detail(&mut self, detail: ctl::Detail) {
         if let Some(last) = self.dirty.history.last_mut() {
             last.detail = Some(Box::new(detail));
@@ -543,7 +548,7 @@ impl Core {
         format!("{}-{seq}", self.life)
     }
 
-    /// The policy of that name; the default one if a reload took it away.
+    /// The policy with this name, or the default policy if a reload removed it.
     fn policy(&self, name: &str) -> Policy {
         let found = self.rules.policies.get(name).or_else(|| self.rules.policies.get(DEFAULT_POLICY));
         found.cloned().unwrap_or_else(|| Policy {

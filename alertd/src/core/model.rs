@@ -1,5 +1,5 @@
-//! The core against random worlds in virtual time: problems, acks, silences, deaf receivers, SIGKILL at every instruction
-//! that matters. A failure names the seed that repeats it.
+//! Runs the core in random worlds in virtual time: problems, acks, silences, failing receivers,
+//! SIGKILL at every point that matters. A failure names the seed that repeats it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use crate::{
     outbox::RowState,
 };
 
-/// Both end up hearing of a problem; `desk` stands in for `mail`.
+/// Both receivers eventually get a problem; `desk` is the fallback of `mail`.
 pub(super) const CONFIG: &str = r#"
     [[route]]
     policy = "oncall"
@@ -38,7 +38,7 @@ pub(super) const CONFIG: &str = r#"
     path = "/p"
 "#;
 
-/// What follows from what. `model_suppress.rs` says the same in its own words.
+/// Suppression rules. `model_suppress.rs` states them independently.
 const RULES: &str = r#"
     [alertd]
     settle = "15s"
@@ -54,7 +54,7 @@ const RULES: &str = r#"
     hours = ["07:36-07:38", "07:39-07:40"]
 "#;
 
-/// `CONFIG` under `RULES`, its route quiet at 01:51 and 01:52 and at 01:54 UTC.
+/// `CONFIG` under `RULES`, with its route muted at 01:51, 01:52 and 01:54 UTC.
 pub(super) fn with_rules() -> String {
     CONFIG.replacen("[[route]]", "[[route]]\n    mute_during = [\"quiet\"]", 1) + RULES
 }
@@ -69,13 +69,13 @@ pub(super) struct Chaos {
     pub(super) silences: bool,
     pub(super) moods: bool,
     pub(super) crashes: bool,
-    /// Hosts fall silent, work is announced, rules of inhibition and dependencies hold.
+    /// Hosts fall silent, downtimes are announced, inhibition and dependencies apply.
     pub(super) suppression: bool,
-    /// People are on call, or not, and are overridden.
+    /// A schedule with gaps and overrides.
     pub(super) rota: bool,
-    /// Budgets of users and of all together.
+    /// Rate limits of users and of all receivers together.
     pub(super) limits: bool,
-    /// Commits and receivers take up to 20 s, and the core goes on deciding.
+    /// Commits and receivers take up to 20 s while the core keeps deciding.
     pub(super) slow: bool,
 }
 
@@ -113,7 +113,7 @@ fn random_step(world: &mut World, chaos: &Chaos) {
             let host = host.into();
             let ask =
                 ctl::NewDowntime { host, service, flexible_s, duration_s, ..ctl::NewDowntime::default() };
-            // A host that nobody has heard of is refused.
+            // Unknown hosts are refused.
             let _ = world.core.on_downtime(&ask, "eva", world.now);
         }
         58..59 if chaos.suppression => {
@@ -155,7 +155,7 @@ fn override_somebody(world: &mut World) {
     world.core.on_override(&ask, "eva", world.now).unwrap();
 }
 
-/// Everything works again and is left alone until it has settled.
+/// Everything works again and nothing happens until the state has settled.
 fn calm_down(world: &mut World) {
     world.moods.clear();
     world.slow = None;
@@ -175,7 +175,7 @@ fn calm_down(world: &mut World) {
     }
 }
 
-/// What every receiver knows of every incident, by what it heard.
+/// What every receiver knows about every incident, from what it received.
 fn knowledge(world: &World) -> BTreeMap<(u64, String), BTreeMap<String, (String, bool)>> {
     let mut knows: BTreeMap<_, BTreeMap<String, (String, bool)>> = BTreeMap::new();
     for heard in &world.heard {
@@ -192,7 +192,7 @@ fn knowledge(world: &World) -> BTreeMap<(u64, String), BTreeMap<String, (String,
     knows
 }
 
-/// A digest says what the notifications say that it speaks for.
+/// A digest stands for the notifications it replaces.
 fn spelled_out(world: &World, notification: &Notification) -> Vec<Notification> {
     if notification.kind != Kind::Digest {
         return vec![notification.clone()];
@@ -211,9 +211,10 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
     let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in &world.attempted {
         let first = by_id.entry(&notification.id).or_insert(notification);
-        assert_eq!(*first, notification, "seed {seed}: one id, other words");
+        assert_eq!(*first, notification, "seed {seed}: same id, different content");
     }
-    // Between two different problems that one receiver hears of one incident lies a recovery, taken or refused.
+    // Between two different problems of one incident at one receiver there is a recovery, accepted
+    // or refused.
     let mut open: BTreeMap<(u64, &str), &str> = BTreeMap::new();
     let mut heard = world.heard.iter().peekable();
     for attempted in &world.attempted {
@@ -223,7 +224,7 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
             Kind::Problem if was_heard => {
                 let before = open.insert((*incident, receiver), id);
                 let same = before.is_none_or(|before| before == id);
-                assert!(same, "seed {seed}: {receiver} heard {incident} twice");
+                assert!(same, "seed {seed}: {receiver} was notified of {incident} twice");
             }
             Kind::Recovery => drop(open.remove(&(*incident, receiver.as_str()))),
             Kind::Digest => {
@@ -239,16 +240,16 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
 pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
-        // By its lines: what a digest that was given up spoke for is no longer marked as digested.
+        // By its lines: rows of a digest that was given up are no longer marked as digested.
         let lines = attempted.digest.iter().map(|line| (line.incident, line.kind));
         for (incident, kind) in lines.chain([(attempted.incident, attempted.kind)]) {
             let who = (incident, attempted.receiver.as_str());
             match kind {
                 Kind::Recovery if attempted.reason == "fallback" => {}
-                // A line of a digest does not say that it is a fallback's.
+                // A digest line does not say that it came from a fallback.
                 Kind::Recovery if attempted.kind == Kind::Digest && attempted.receiver == "desk" => {}
                 Kind::Recovery => {
-                    assert!(may_know.contains(&who), "seed {seed}: {who:?} hears of a recovery only");
+                    assert!(may_know.contains(&who), "seed {seed}: {who:?} got only a recovery");
                 }
                 Kind::Problem | Kind::Update | Kind::Reminder => drop(may_know.insert(who)),
                 _ => {}
@@ -257,7 +258,8 @@ pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &
     }
 }
 
-/// After the calm: nobody believes anything that is not so, and of everything that is so somebody knows.
+/// After everything settled, no receiver believes anything untrue, and some receiver knows every
+/// problem.
 pub(super) fn what_people_believe_is_true(world: &World, seed: u64) {
     let knows = knowledge(world);
     let open: BTreeMap<u64, ctl::Incident> =
@@ -278,7 +280,7 @@ pub(super) fn what_people_believe_is_true(world: &World, seed: u64) {
                     && row.state == RowState::Failed
             });
         for alert in believes.keys().filter(|alert| !is.contains_key(*alert)) {
-            assert!(recovery_was_refused, "seed {seed}: {receiver} waits for {alert} of {number} for ever");
+            assert!(recovery_was_refused, "seed {seed}: {receiver} waits forever for {alert} of {number}");
         }
     }
     for (number, incident) in &open {
@@ -292,11 +294,11 @@ pub(super) fn what_people_believe_is_true(world: &World, seed: u64) {
                         .get(&alert)
                         .is_some_and(|(s, f)| (f, s) == (&state.1, &state.0) || (*f && state.1))
             });
-            assert!(told, "seed {seed}: nobody knows that {alert} of {number} is {state:?}");
+            assert!(told, "seed {seed}: no receiver knows that {alert} of {number} is {state:?}");
         }
     }
     let status = world.core.outbox_status();
-    assert_eq!((status.queued, status.leased), (0, 0), "seed {seed}: all is settled after the calm");
+    assert_eq!((status.queued, status.leased), (0, 0), "seed {seed}: everything must be settled");
 }
 
 fn is_withheld(incident: &ctl::Incident, alert: &str) -> bool {
@@ -320,7 +322,7 @@ pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
 }
 
 #[test]
-fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
+fn whatever_happens_the_right_receivers_know_the_truth_and_ids_are_unique() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -340,7 +342,7 @@ fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
 }
 
 #[test]
-fn without_a_failure_everything_is_told_once() {
+fn without_failures_everything_is_notified_once() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -360,7 +362,7 @@ fn without_a_failure_everything_is_told_once() {
 }
 
 #[test]
-fn what_is_decided_while_words_are_on_their_way_makes_nobody_believe_what_is_not_so() {
+fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
     for seed in seeds(60) {
         let crashes = seed % 2 == 0;
         let chaos = Chaos {
@@ -381,8 +383,8 @@ fn what_is_decided_while_words_are_on_their_way_makes_nobody_believe_what_is_not
 }
 
 #[test]
-fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
-    // group_wait, group_interval, the rate limit's longest hold, the agent's next try.
+fn killed_at_any_point_every_problem_is_notified_within_the_policys_time() {
+    // group_wait, group_interval, the rate limit's longest delay, the agent's next attempt.
     let bound = 60 * SECOND;
     let chaos = Chaos {
         acks: false,
@@ -400,7 +402,7 @@ fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
     }
 }
 
-/// `excused`: need not be known now, though it fires; its time begins when that ends.
+/// `excused`: firing alerts that need not be known now; their time begins when the excuse ends.
 pub(super) fn every_problem_is_told_within(
     bound: Duration,
     world: &mut World,
@@ -427,7 +429,7 @@ pub(super) fn every_problem_is_told_within(
                 let late = between(began, now) > bound;
                 assert!(
                     told || !late,
-                    "seed {seed}: {key} fires since {began} and nobody was told at {now}: {:?}",
+                    "seed {seed}: {key} has been firing since {began} and nobody was notified by {now}: {:?}",
                     incident.withheld
                 );
                 firing.insert(key, (state, began));
@@ -437,7 +439,7 @@ pub(super) fn every_problem_is_told_within(
     }
 }
 
-/// `DOGWATCH_SEEDS=5000` looks longer, or `DOGWATCH_SEEDS=17..18` at one.
+/// `DOGWATCH_SEEDS=5000` runs more seeds, `DOGWATCH_SEEDS=17..18` only one.
 pub(super) fn seeds(few: u64) -> std::ops::Range<u64> {
     let asked = std::env::var("DOGWATCH_SEEDS").unwrap_or_default();
     match asked.split_once("..") {

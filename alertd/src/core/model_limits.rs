@@ -1,5 +1,6 @@
-//! The random worlds of `model.rs` under three budgets: of receivers, of users, of all together. The reference counts: in no
-//! span of time more than the burst and one for each interval in it, and of what is not urgent as much less as is kept.
+//! The random worlds of `model.rs` under three rate limits: of receivers, of users, of all
+//! together. The reference counts notifications: within any span no more than the burst plus one
+//! per interval, and for notifications that are not urgent, less by the reserve.
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::{
     ratelimit::Rate,
 };
 
-/// `mail` and `pager` are Ann's own ways; `chat` is nobody's, for two name it.
+/// `mail` and `pager` belong to Ann alone; `chat` is shared, because two users name it.
 pub(super) const LIMITS: &str = r#"
     [alertd]
     rate = { burst = 5, every = "4s", reserve = 2 }
@@ -57,7 +58,7 @@ pub(super) const LIMITS: &str = r#"
     path = "/c"
 "#;
 
-/// What [`LIMITS`] says: burst, every, reserve, and whose words count.
+/// The limits in [`LIMITS`]: burst, every, reserve, and the receivers that count.
 const BUDGETS: [(u32, u64, u32, &[&str]); 6] = [
     (3, 10, 2, &["mail"]),
     (2, 5, 0, &["pager"]),
@@ -67,8 +68,8 @@ const BUDGETS: [(u32, u64, u32, &[&str]); 6] = [
     (5, 4, 2, &["mail", "pager", "desk", "chat"]),
 ];
 
-/// A digest is urgent if anything in it is: it was sent by that one's right. Its lines say it: what becomes of the rows that it
-/// speaks for is another matter.
+/// A digest is urgent if anything in it is, because it was sent in that one's place. Its lines show
+/// this; the later state of its rows does not matter.
 fn is_urgent(told: &Notification) -> bool {
     let is_word = |kind| matches!(kind, Kind::Problem | Kind::Update | Kind::Reminder);
     let is_critical = |alert: &NotifiedAlert| alert.state == State::Critical && !alert.flapping;
@@ -76,7 +77,7 @@ fn is_urgent(told: &Notification) -> bool {
     alone || told.digest.iter().any(|line| is_word(line.kind) && line.title.starts_with("CRITICAL "))
 }
 
-/// First tries only: a word that is tried again costs nothing.
+/// First attempts only: a retry uses no budget.
 fn first_tries(world: &World, receivers: &[&str]) -> Vec<(Timestamp, bool)> {
     let mut seen = BTreeSet::new();
     let all = world.attempted.iter().zip(&world.attempted_at);
@@ -87,7 +88,8 @@ fn first_tries(world: &World, receivers: &[&str]) -> Vec<(Timestamp, bool)> {
         .collect()
 }
 
-/// Returns how many words were sent at the very limit: a test in which nothing comes near it proves nothing.
+/// Returns how many notifications were sent exactly at the limit: a test that never gets there
+/// proves nothing.
 pub(super) fn no_more_than(rate: Rate, tries: &[(Timestamp, bool)], case: &str) -> usize {
     let mut at_the_limit = 0;
     for (last, (now, urgent)) in tries.iter().enumerate() {
@@ -117,7 +119,7 @@ fn limits_are_held(world: &World, seed: u64) -> usize {
 }
 
 #[test]
-fn the_limits_of_receivers_users_and_all_hold_through_crashes_and_nothing_is_lost() {
+fn the_limits_of_receivers_users_and_all_survive_crashes_and_nothing_is_lost() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -141,7 +143,7 @@ fn the_limits_of_receivers_users_and_all_hold_through_crashes_and_nothing_is_los
 }
 
 #[test]
-fn however_tight_the_budgets_every_problem_is_told_within_the_policys_time() {
+fn however_tight_the_limits_every_problem_is_notified_within_the_policys_time() {
     let chaos = Chaos {
         acks: false,
         silences: false,

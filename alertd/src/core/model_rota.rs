@@ -1,5 +1,5 @@
-//! The random worlds of `model.rs` with people: a rota with holes, personal rules, overrides made and ended at random, against
-//! a reference that says by the letter of [`ROTA`] who is on call in each second.
+//! The random worlds of `model.rs` with people: a schedule with gaps, personal rules, and random
+//! overrides, checked against a reference that derives from [`ROTA`] who is on call in each second.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ use super::{
     tests_support::World,
 };
 
-/// The world begins at 01:46:40 UTC and runs for some ten minutes. `desk` is the catch-all.
+/// The world begins at 01:46:40 UTC and runs for about ten minutes. `desk` is the catch-all.
 pub(super) const ROTA: &str = r#"
     [alertd]
     catch_all = "desk"
@@ -53,7 +53,7 @@ pub(super) const ROTA: &str = r#"
     path = "/c"
 "#;
 
-/// Who is on call then.
+/// Who is on call at that time.
 fn on_call_at(world: &World, at: Timestamp) -> Option<&str> {
     let by_hand = world.store.overrides.values().rev().find(|one| one.from <= at && at < one.until);
     // Minutes after 01:00 UTC, which is 22:30 there.
@@ -66,7 +66,8 @@ fn on_call_at(world: &World, at: Timestamp) -> Option<&str> {
     }
 }
 
-/// A page of the rota went to who was on call that moment, or to the catch-all if nobody was.
+/// Every page of the schedule went to the person on call at that moment, or to the catch-all if
+/// there was none.
 fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
     let mut pages = 0;
     for entry in &world.history {
@@ -84,7 +85,7 @@ fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
 }
 
 #[test]
-fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
+fn whoever_is_on_call_is_paged_and_knows_the_truth() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -107,7 +108,7 @@ fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
 }
 
 #[test]
-fn with_nobody_on_call_too_every_problem_is_told_within_the_policys_time() {
+fn even_with_nobody_on_call_every_problem_is_notified_within_the_policys_time() {
     let bound = 60 * SECOND;
     let chaos = Chaos {
         acks: false,

@@ -1,6 +1,5 @@
-//! The random worlds of `model.rs` with hosts that fall silent, downtimes, inhibition, dependencies and quiet
-//! hours, against a reference that
-//! compares every pair of alerts.
+//! The random worlds of `model.rs` with silent hosts, downtimes, inhibition, dependencies and muted
+//! periods, checked against a reference that compares every pair of alerts.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,17 +15,17 @@ use super::{
 };
 use crate::notify::Kind;
 
-/// `RULES`' settle.
+/// The settle time in `RULES`.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// What fires, as `host/service`.
+/// The firing alerts, as `host/service`.
 fn firing(world: &World) -> BTreeSet<String> {
     let open = world.open_incidents();
     let alerts = open.iter().flat_map(|incident| &incident.alerts);
     alerts.filter(|alert| alert.resolved_at.is_none()).map(|alert| name(&alert.labels)).collect()
 }
 
-/// Does something that fires mute this alert, or the hour, by the letter of `RULES`?
+/// Whether a firing alert or the time of day suppresses this alert, according to `RULES`.
 fn is_muted(alert: &str, firing: &BTreeSet<String>, now: Timestamp) -> bool {
     let minute = now.as_second() / 60 % (24 * 60) - 60;
     if [51, 52, 54].contains(&minute) {
@@ -35,7 +34,7 @@ fn is_muted(alert: &str, firing: &BTreeSet<String>, now: Timestamp) -> bool {
     let (host, service) = alert.split_once('/').unwrap();
     let fires = |alert: &str| firing.contains(alert);
     let host_down = service != "agent" && fires(&format!("{host}/agent"));
-    // Both sides match a swap, so no swap mutes another, least of all itself.
+    // Both sides match a swap alert, so no swap alert suppresses another, including itself.
     let inhibited =
         host.starts_with("web") && ["disk", "load"].contains(&service) && fires(&format!("{host}/swap"));
     host_down || inhibited || (host.starts_with("web") && fires("db1/disk"))
@@ -47,7 +46,7 @@ fn in_downtime(world: &World, alert: &str) -> bool {
     active.into_iter().any(|d| d.host == host && d.service.is_none_or(|covered| covered == service))
 }
 
-fn notices_reach_only_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+fn notices_reach_only_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for said in &world.attempted {
         let receiver = said.receiver.as_str();
@@ -65,7 +64,7 @@ fn notices_reach_only_those_who_may_know_of_the_problem(world: &World, seed: u64
     }
 }
 
-fn withheld_is_exactly_what_the_rules_say(world: &World, seed: u64) {
+fn exactly_what_the_rules_say_is_suppressed(world: &World, seed: u64) {
     let firing = firing(world);
     let withheld: BTreeSet<String> =
         world.open_incidents().iter().flat_map(|i| &i.withheld).map(|w| w.alert.clone()).collect();
@@ -75,7 +74,7 @@ fn withheld_is_exactly_what_the_rules_say(world: &World, seed: u64) {
 }
 
 #[test]
-fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withheld() {
+fn after_any_suppression_the_truth_is_notified_and_only_what_the_rules_say_is_suppressed() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -89,15 +88,15 @@ fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withhe
     for seed in seeds(60) {
         let world = run(seed, &chaos);
         every_duplicate_has_the_same_id_and_words(&world, seed);
-        notices_reach_only_those_who_may_know_of_the_problem(&world, seed);
+        notices_reach_only_receivers_that_may_know_the_problem(&world, seed);
         a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
-        withheld_is_exactly_what_the_rules_say(&world, seed);
+        exactly_what_the_rules_say_is_suppressed(&world, seed);
     }
 }
 
 #[test]
-fn whatever_mutes_it_every_problem_is_told_within_a_bound_after_that_is_over() {
+fn every_problem_is_notified_within_a_bound_after_its_suppression_ends() {
     let bound = 60 * SECOND + SETTLE;
     let chaos = Chaos {
         acks: false,

@@ -1,8 +1,12 @@
-//! One incident looked at: what is true, who knows what, who is told what now, when to look again.
+//! Reviews one incident: what is true, which receivers know what, who is notified now, and when to
+//! look again.
 //!
-//! In order, each with its own reason: all resolved → those who were told hear it, whatever else holds. Acked → nobody hears
-//! more. All withheld (`suppress.rs`) → nobody hears more, and the clock of the policy stands still. Else: a step of the policy that is due;
-//! news for those who know already; a reminder for those who have heard nothing for `repeat_interval`.
+//! In this order, each with its own reason:
+//! - All alerts resolved: receivers that were notified get the recovery, whatever else applies.
+//! - Acknowledged: no notifications.
+//! - All suppressed (`suppress.rs`): no notifications, and the policy's clock stands still.
+//! - Otherwise: the policy step that is due; updates for receivers that know the incident; a
+//!   reminder for those not notified for `repeat_interval`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,17 +26,17 @@ use crate::{
     withheld::{AllWithheld, Why},
 };
 
-/// What is true of an incident now.
+/// The current state of an incident.
 pub(super) struct Truth {
     pub(super) firing: Claims,
-    /// Firing, and not withheld.
+    /// Firing and not suppressed.
     pub(super) visible: Claims,
     pub(super) withheld: AllWithheld,
 }
 
 impl Core {
     pub(super) fn review(&mut self, number: u64, now: Timestamp) {
-        // Taken out, so that the rest of the core can be used beside it.
+        // Taken out of the map so that the rest of the core can be used meanwhile.
         let Some(mut incident) = self.incidents.remove(&number) else { return };
         if incident.resolved_at.is_none() {
             self.review_open(&mut incident, now);
@@ -99,7 +103,7 @@ impl Core {
                 Some((key, alert.claim()?, self.withheld(incident, key, alert, now)))
             })
             .collect();
-        // In order already, so a map made of them at once compares each with its neighbour only.
+        // Already sorted, so building a map from them compares neighbours only.
         let claims = |visible: bool| {
             let shown = firing.iter().filter(|(_, _, withheld)| !visible || withheld.is_none());
             shown.map(|(key, claim, _)| ((*key).clone(), *claim)).collect()
@@ -111,7 +115,8 @@ impl Core {
         }
     }
 
-    /// Remembers what is withheld; returns why something was that still fires and is withheld no more.
+    /// Records what is suppressed. Returns why a still-firing alert was suppressed that no longer
+    /// is.
     fn note_withheld(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) -> Option<Why> {
         incident.look_at = truth.withheld.values().filter_map(|withheld| withheld.until).min();
         if truth.withheld.values().any(|withheld| withheld.why == Why::Settling) {
@@ -197,14 +202,14 @@ impl Core {
             .map(|(name, _)| name.clone())
             .collect();
         for receiver in late {
-            // Whatever is under way says it already; its acceptance sets the clock again.
+            // A notification on its way already says this; its acceptance restarts the clock.
             if self.outbox.lane(incident.number, &receiver).next().is_none() {
                 self.tell(incident, &receiver, Reason::RepeatInterval, truth, now);
             }
         }
     }
 
-    /// Everyone who knows of the incident or is about to.
+    /// All receivers that know the incident or are about to.
     pub(super) fn audience(&self, incident: &Incident) -> BTreeSet<String> {
         let about_to = self.outbox.receivers_of(incident.number).map(str::to_owned);
         incident.told.keys().cloned().chain(about_to).collect()
@@ -218,7 +223,7 @@ impl Core {
         knows
     }
 
-    /// Queues the truth for one receiver, in the place of anything that it has not been tried with.
+    /// Queues the current state for one receiver, replacing notifications that were not tried yet.
     pub(super) fn tell(
         &mut self,
         incident: &mut Incident,
@@ -232,7 +237,7 @@ impl Core {
             if let Some(other) = self.other_than(receiver, &incident.escalation.policy, now) {
                 self.tell(incident, &other, reason, truth, now);
             } else {
-                let text = format!("nobody else can be told that {receiver} fails");
+                let text = format!("no other receiver is left to report that {receiver} fails");
                 self.note(now, Some(incident.number), "not_notified", Reason::NoOtherReceiver, &text);
             }
             return;
@@ -252,7 +257,8 @@ impl Core {
         self.push(incident, receiver, kind, &reason, says, now);
     }
 
-    /// Settles what is queued for a receiver and was never tried; returns the kind and reason of the first.
+    /// Settles notifications queued for a receiver and never tried; returns the kind and reason of
+    /// the first.
     pub(super) fn supersede_untried(
         &mut self,
         number: u64,
@@ -274,7 +280,7 @@ impl Core {
         first
     }
 
-    /// Queues a notification with the words of this moment.
+    /// Queues a notification with the current texts.
     pub(super) fn push(
         &mut self,
         incident: &Incident,
@@ -287,7 +293,7 @@ impl Core {
         self.push_noted(incident, receiver, kind, reason, says, None, now);
     }
 
-    /// What else changed lately on the host that all of `keys` are of, if they are of one.
+    /// Other recent changes on the host of `keys`, if all are of the same host.
     fn changed_beside<'a>(
         &self,
         keys: impl Iterator<Item = &'a AlertKey> + Clone,
@@ -303,7 +309,7 @@ impl Core {
         agent.lately.beside(|service| services.contains(service), &agent.changes, now)
     }
 
-    /// [`Self::push`] with a sentence of its own.
+    /// [`Self::push`] with an additional note.
     #[expect(clippy::too_many_arguments, reason = "one notification, each a part of it")]
     pub(super) fn push_noted(
         &mut self,
@@ -316,7 +322,8 @@ impl Core {
         now: Timestamp,
     ) {
         let words = |key: &AlertKey| self.alerts.get(key).map(Alert::to_notified);
-        // An ack tells nothing new of the alerts, but which ones they are.
+        // An ack notification repeats the alerts the receiver knows, to show which ones it is
+        // about.
         let known = (kind == Kind::Acknowledged).then(|| self.expected(incident, receiver));
         let named = known.unwrap_or_else(|| says.firing.iter().cloned().collect());
         let mut firing: Vec<(_, NotifiedAlert)> =
@@ -358,7 +365,8 @@ impl Core {
         self.dirty.outbox.insert(seq);
     }
 
-    /// Whoever opened something of its own for the incident has to hear of its end or its ack by the same key.
+    /// Whether this must not go into a digest: a receiver that opened its own entry for the
+    /// incident needs the end or the ack under the same key.
     fn must_go_alone(&self, incident: &Incident, told: &Notification) -> bool {
         let ends = matches!(told.kind, Kind::Recovery | Kind::Acknowledged) || !told.resolved.is_empty();
         let keeps_state = self.rules.receivers.get(&told.receiver).is_some_and(|rules| rules.keeps_state);
@@ -374,8 +382,9 @@ impl Core {
         format!("dogwatch-{}-{number}", self.instance)
     }
 
-    /// All is withheld that still fires, but somebody was told of something that is over. Once nobody knows of any problem
-    /// here, what is withheld begins at the policy's first step when it is free.
+    /// All firing alerts are suppressed, but receivers know of alerts that are over. Once no
+    /// receiver knows of a problem, the suppressed alerts start at the policy's first step when
+    /// released.
     fn tell_recoveries_of_the_visible(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
@@ -390,8 +399,9 @@ impl Core {
         }
     }
 
-    /// All is withheld, and who was told of several problems hears which of them are over, without waiting for the rest.
-    /// Returns when to look for more of it. What the rest is now is said too, for they know of it.
+    /// All firing alerts are suppressed, and receivers that know of several problems are notified
+    /// which are over, without waiting for the rest. Returns when to check again. The message also
+    /// gives the current state of the rest.
     fn tell_parts_that_are_over(
         &mut self,
         incident: &mut Incident,
@@ -444,7 +454,7 @@ impl Core {
         }
     }
 
-    /// Nothing fires any more: those who were told of the problem, and nobody else, hear of it.
+    /// Nothing fires any more: notifies exactly the receivers that know of the problem.
     fn resolve(&mut self, incident: &mut Incident, now: Timestamp) {
         let unwatched = |key| self.alerts.get(key).is_some_and(Alert::is_unwatched);
         let reason =
@@ -470,7 +480,7 @@ impl Core {
         }
     }
 
-    /// Over, and everybody has heard: it leaves the memory.
+    /// Removes an incident that is over and whose receivers were all notified.
     fn close(&mut self, mut incident: Incident) {
         let number = incident.number;
         if let Some(view) = &mut incident.closed {
@@ -486,7 +496,7 @@ impl Core {
 }
 
 fn by(ack: &Ack) -> String {
-    format!("the ack of {} ended", ack.author)
+    format!("acknowledgement by {} ended", ack.author)
 }
 
 pub(crate) fn kind_name(kind: Kind) -> &'static str {

@@ -1,4 +1,4 @@
-//! The rota: who is on call and will be, overrides by hand, times at which nobody is.
+//! Who is on call now and later, overrides made at run time, and gaps.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     user::User,
 };
 
-/// An override made while running: durable, and over the config's own.
+/// An override made at run time. It is stored, and takes precedence over the config's overrides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverrideByHand {
     pub number: u64,
@@ -35,13 +35,13 @@ pub struct OverrideByHand {
     pub comment: String,
 }
 
-/// How far gaps are looked for.
+/// How far ahead to look for gaps.
 pub const LOOK_AHEAD: Duration = Duration::from_hours(7 * 24);
-/// How old what is known of coming gaps may be.
+/// How often to look for gaps.
 const GAPS_INTERVAL: Duration = Duration::from_mins(15);
-/// An override for longer is a change of the rotation.
+/// A longer override should be a change of the rotation.
 const OVERRIDE_MAX: Duration = Duration::from_hours(366 * 24);
-/// At the same time.
+/// Most overrides at the same time.
 const OVERRIDES_MAX: usize = 1_000;
 
 impl Core {
@@ -60,7 +60,7 @@ impl Core {
             service: "oncall",
             labels: [("schedule".to_owned(), schedule.to_owned())].into(),
             summary: format!(
-                "nobody is on call in schedule {schedule}: {} is told instead; alertctl override {schedule} USER --until TIME puts somebody there",
+                "nobody is on call in schedule {schedule}; {} is notified instead; fill the gap with: alertctl override {schedule} USER --until TIME",
                 self.rules.catch_all
             ),
             since: now,
@@ -69,13 +69,13 @@ impl Core {
         self.raise(own, now);
     }
 
-    /// Somebody is on call again where nobody was.
+    /// Ends the alert once someone is on call again.
     pub(super) fn find_covered(&mut self, now: Timestamp) {
         let due: Vec<_> =
             self.uncovered.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
             let ending = match self.who(&name, now) {
-                Who::User(..) => Ending::Well("somebody is on call"),
+                Who::User(..) => Ending::Well("someone is on call again"),
                 Who::Nobody(_) => {
                     let at = self.schedules.get(&name).map_or(Timestamp::MAX, |found| found.next_change(now));
                     self.uncovered.insert(name, at);
@@ -111,7 +111,7 @@ impl Core {
         self.gaps_looked_at = Some(now);
     }
 
-    /// Sentences about times ahead at which nobody is on call: one a schedule.
+    /// One sentence per schedule about coming times at which nobody is on call.
     pub(super) fn gap_warnings(&self) -> impl Iterator<Item = String> + '_ {
         self.gaps.iter().map(|(name, from, until, more)| {
             let zone = self.schedules.get(name).map_or(TimeZone::UTC, |schedule| schedule.zone.clone());
@@ -128,7 +128,7 @@ impl Core {
         })
     }
 
-    /// The config's schedules with what was overridden by hand, after a change of either.
+    /// Combines the config's schedules with the overrides made at run time, after either changed.
     pub(super) fn apply_schedules(&mut self, now: Option<Timestamp>) {
         if let Some(now) = now {
             self.overrides.retain(|_, one| one.until > now);
@@ -144,12 +144,12 @@ impl Core {
                 });
             }
         }
-        // To be looked at again.
+        // Forces a new check.
         self.gaps_looked_at = None;
         self.uncovered.values_mut().for_each(|at| *at = Timestamp::MIN);
     }
 
-    /// Own alerts of the last life that nobody is on call.
+    /// Restores internal alerts about missing on-call people from before the restart.
     pub(super) fn restore_uncovered(&mut self) {
         let own = self.alerts.of_agent(OWN).filter(|(_, alert)| alert.resolved_at.is_none());
         let names = own.filter_map(|(_, alert)| alert.labels.get("schedule").cloned());
@@ -174,7 +174,7 @@ impl Core {
         }
         let from = ask.from.unwrap_or(now).max(now);
         if ask.until <= from || ask.until > later(from, OVERRIDE_MAX) {
-            let words = "an override ends after it begins and after now, and lasts at most a year";
+            let words = "an override must end after it begins and after now, and last at most a year";
             return Err(Refused::BadOverride(words.into()));
         }
         self.apply_schedules(Some(now));
@@ -218,7 +218,7 @@ impl Core {
         Ok(view)
     }
 
-    /// Those made by hand that are not over, and those of the config.
+    /// Overrides made at run time that are not over, and those of the config.
     pub fn overrides(&self, now: Timestamp) -> Vec<ctl::Override> {
         let by_hand = self.overrides.values().filter(|one| one.until > now).map(view_override);
         let of_config = self.rules.schedules.values().flat_map(|schedule| {
@@ -235,7 +235,7 @@ impl Core {
         by_hand.chain(of_config).collect()
     }
 
-    /// Who is on call in every schedule, and what comes until `until`.
+    /// Who is on call in every schedule at `at`, and the shifts until `until`.
     pub fn on_call(&self, at: Timestamp, until: Timestamp) -> ctl::OnCall {
         let view = |schedule: &Schedule| {
             let shifts = schedule.shifts(at, until.max(later(at, LOOK_AHEAD)));

@@ -1,4 +1,5 @@
-//! On-call stories as timelines: who is told when by whose rules. The world begins on Sunday, 9 September 2001 at 01:46:40 UTC.
+//! On-call stories as timelines: who is notified when, by whose rules. The world begins on Sunday,
+//! 9 September 2001 at 01:46:40 UTC.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::tests_support::{World, play};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Ann has Sundays until 02:00, Ben from then until 04:00; nobody after that until the next day.
+/// Ann has Sundays until 02:00, Ben from then until 04:00; after that nobody until the next day.
 const ROTA: &str = r#"
     [alertd]
     catch_all = "desk"
@@ -46,7 +47,7 @@ const ROTA: &str = r#"
 "#;
 
 #[test]
-fn whoever_is_on_call_is_told_by_their_own_rules_until_somebody_acks() {
+fn whoever_is_on_call_is_notified_by_their_own_rules_until_someone_acks() {
     let disk = "W . . . . . . O";
     let mail = "P . . . . . . R";
     let page = ". . . P . . . R";
@@ -67,7 +68,7 @@ fn whoever_is_on_call_is_told_by_their_own_rules_until_somebody_acks() {
 }
 
 #[test]
-fn what_is_critical_goes_by_the_rules_for_it_at_once_or_when_it_becomes_so() {
+fn critical_rules_apply_at_once_or_when_the_alert_becomes_critical() {
     let disk = "C . . . . . O";
     let mail = ". . . . . . .";
     let page = "P . . . . . R";
@@ -80,8 +81,8 @@ fn what_is_critical_goes_by_the_rules_for_it_at_once_or_when_it_becomes_so() {
 }
 
 #[test]
-fn who_is_on_call_is_asked_when_the_step_runs_and_the_policy_goes_on_beside() {
-    // 02:00 is in the seventh cell, so the problem of the eighth is Ben's.
+fn the_on_call_person_is_looked_up_when_the_step_runs_and_the_policy_continues() {
+    // 02:00 is in the seventh cell, so the problem in the eighth is Ben's.
     let swap = "W . . O . . . . . . . . . . . . . . . . O";
     let disk = ". . . . . . . W . . . . . . . . . . . . O";
     let mail = "P . . R . . . . . . . . . . . . . . . . .";
@@ -97,7 +98,7 @@ fn who_is_on_call_is_asked_when_the_step_runs_and_the_policy_goes_on_beside() {
 }
 
 #[test]
-fn silenced_or_acked_a_users_rules_wait_and_go_on_afterwards() {
+fn a_users_rules_wait_while_silenced_or_acked_and_continue_afterwards() {
     let disk = "W . . . . . . . O";
     let mute = ". ( . . . ) . . .";
     let mail = "P . . . . . . . R";
@@ -113,7 +114,7 @@ fn silenced_or_acked_a_users_rules_wait_and_go_on_afterwards() {
 }
 
 #[test]
-fn before_an_ack_ends_its_author_is_reminded_and_nobody_else() {
+fn before_an_ack_ends_only_its_author_is_reminded() {
     let eva = ROTA.to_owned()
         + "[user.eva]\nrules = [{ notify = [\"eva-mail\"] }, { after = \"1m\", notify = [\"chat\"] }]\n[receiver.eva-mail.maildir]\npath = \"/6\"\n";
     let disk = "W . . . . . . . . . . . . . . . . . . . . . . . . . O";
@@ -122,7 +123,7 @@ fn before_an_ack_ends_its_author_is_reminded_and_nobody_else() {
     let mail = "P A . . . . . . . . . . . . . . . . . . . . . . . . R";
     let eva_ = ". . . . . . . . . . . M . . . . . . . . . . . . . . R";
     let chat = ". . . . . . . . . . . . . . . . . . . . . . . . . . .";
-    // The ack ends after 02:00: it is Ben's then.
+    // The ack ends after 02:00, when Ben is on call.
     let ben_ = ". . . . . . . . . . . . . . . . . . . . . P . . . . R";
     let inputs = [("process", kill), ("web1/disk", disk), ("ack", acks)];
     let heard = [("ann-mail", mail), ("eva-mail", eva_), ("chat", chat), ("ben-mail", ben_)];
@@ -141,13 +142,13 @@ fn a_restart_neither_repeats_nor_forgets_a_rule() {
 }
 
 #[test]
-fn a_contact_that_cannot_be_reached_brings_the_next_rule_forward() {
+fn a_failing_contact_brings_the_next_rule_forward() {
     let disk = "W . . . O";
     let mood = "r . . . .";
     let mail = ". . . . .";
     let inputs = [("receiver ann-mail", mood), ("web1/disk", disk)];
     let world = play(ROTA, MINUTE, &inputs, &[("ann-mail", mail), ("chat", ". . . . .")]);
-    // Besides it she hears that her mail does not work, which is CRITICAL and so goes first.
+    // She also gets the alert that her email fails, which is CRITICAL and so goes first.
     let mut to_pager = world.heard.iter().filter(|heard| heard.notification.receiver == "ann-pager");
     let paged = to_pager.find(|heard| heard.notification.firing[0].labels["host"] == "web1").unwrap();
     assert_eq!(paged.notification.reason, "delivery_failed");
@@ -155,7 +156,7 @@ fn a_contact_that_cannot_be_reached_brings_the_next_rule_forward() {
 }
 
 #[test]
-fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_call_takes_over() {
+fn with_nobody_on_call_the_catch_all_is_notified_an_alert_fires_and_the_next_on_call_takes_over() {
     let mut world = World::new(ROTA, 1);
     world.pass(Duration::from_hours(3)); // 04:46: nobody
     world.report("web1", "disk", 'W');
@@ -168,7 +169,8 @@ fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_ca
         heard.iter().any(|(receiver, what)| *receiver == "desk" && what.ends_with("/oncall")),
         "{heard:?}"
     );
-    // A restart in between changes nothing. At midnight Ann is on call: she is told, and the alert is over.
+    // A restart in between changes nothing. At midnight Ann is on call: she is notified, and the
+    // alert ends.
     world.restart();
     let before = world.heard.len();
     world.report("web1", "swap", 'W'); // keeps the agent alive
@@ -182,7 +184,7 @@ fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_ca
 }
 
 #[test]
-fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
+fn an_override_applies_at_once_survives_a_restart_and_can_be_ended() {
     let mut world = World::new(ROTA, 1);
     let ask = |user: &str, hours| ctl::NewOverride {
         schedule: "primary".into(),
@@ -204,7 +206,7 @@ fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
     world.restart();
     assert_eq!(on_call(&world), "ben");
     assert_eq!(world.core.overrides(world.now).len(), 1);
-    // The later one counts; its end uncovers the earlier.
+    // The later override wins; when it ends, the earlier one applies again.
     let second = world.core.on_override(&nobody, "eva", world.now).unwrap().number.unwrap();
     assert_eq!((second, on_call(&world).as_str()), (2, ""));
     world.core.on_override_end(second, "eva", world.now).unwrap();
@@ -219,7 +221,7 @@ fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
     let who = ctl::NewOverride { user: "zoe".into(), ..ben.clone() };
     let past = ctl::NewOverride { until: world.now, ..ben };
     for (ask, words) in
-        [(unknown, "primary"), (who, "ann, ben, boss"), (past, "ends after"), (late, "a year")]
+        [(unknown, "primary"), (who, "ann, ben, boss"), (past, "must end after"), (late, "a year")]
     {
         let said = world.core.on_override(&ask, "eva", world.now).unwrap_err().to_string();
         assert!(said.contains(words), "{said}");
@@ -227,7 +229,7 @@ fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
 }
 
 #[test]
-fn a_name_that_a_reload_took_away_means_the_catch_all() {
+fn a_name_removed_by_a_reload_means_the_catch_all() {
     let mut world = World::new(ROTA, 1);
     world.report("web1", "disk", 'W');
     world.agents_send(None);
@@ -243,7 +245,7 @@ fn a_name_that_a_reload_took_away_means_the_catch_all() {
 }
 
 #[test]
-fn times_ahead_without_anybody_are_said_once_a_schedule() {
+fn coming_gaps_are_reported_once_per_schedule() {
     let mut world = World::new(ROTA, 1);
     world.turn(None);
     let warnings = world.core.status("test", vec![], world.now).warnings;
@@ -265,7 +267,7 @@ fn what_comes_next_names_people() {
     assert_eq!((next.step, next.targets), (2, vec!["ann by ann-pager".to_owned()]));
 }
 
-/// Receiver and the first alert of everything heard, in order.
+/// Receiver and first alert of every notification, in order.
 fn said(world: &World) -> Vec<(&str, &'static str)> {
     let said = world.heard.iter().filter_map(|heard| {
         let alert = heard.notification.firing.first().or(heard.notification.resolved.first())?;

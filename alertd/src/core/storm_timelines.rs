@@ -1,4 +1,5 @@
-//! Storms: what is said of them, what passes them, and that a process that dies again and again makes none.
+//! Alert storms: how they are summarised, what still gets through, and that a process that keeps
+//! crashing causes none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use crate::{moment::later, notify::Kind, outbox::RowState, storm::Group};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Ten words at once, four of them kept for what is CRITICAL, then one a minute.
+/// Ten notifications at once, four of them reserved for CRITICAL, then one a minute.
 const ONE_MAILBOX: &str = r#"
     [[route]]
     receiver = "mail"
@@ -28,7 +29,7 @@ fn storm(world: &mut World, hosts: std::ops::Range<u32>, letter: char) {
     world.agents_send(None);
 }
 
-/// Time passes, and everybody is heard.
+/// Time passes, and all agents report.
 fn minutes(world: &mut World, n: u32) {
     for _ in 0..n {
         world.pass(MINUTE);
@@ -42,7 +43,7 @@ fn digests(world: &World) -> Vec<Vec<Group>> {
 }
 
 #[test]
-fn a_storm_is_said_in_one_digest_with_all_hosts_and_its_end_too() {
+fn a_storm_is_one_digest_with_all_hosts_and_so_is_its_end() {
     let mut world = World::new(ONE_MAILBOX, 1);
     let began = world.now;
     storm(&mut world, 0..412, 'C');
@@ -63,9 +64,9 @@ fn a_storm_is_said_in_one_digest_with_all_hosts_and_its_end_too() {
     assert_eq!(world.core.outbox_status().queued, 0);
 }
 
-/// PagerDuty keeps open what was triggered until it is resolved by the same key.
+/// PagerDuty keeps an incident open until it is resolved by the key that triggered it.
 #[test]
-fn what_opened_something_of_its_own_at_the_receiver_ends_it_by_the_same_key() {
+fn an_entry_opened_at_the_receiver_is_closed_with_the_same_key() {
     let config = ONE_MAILBOX
         .replace("[receiver.mail.maildir]", "[receiver.mail.pagerduty]")
         .replace("path = \"/m\"", "routing_key_file = \"/k\"");
@@ -73,7 +74,7 @@ fn what_opened_something_of_its_own_at_the_receiver_ends_it_by_the_same_key() {
     storm(&mut world, 0..50, 'C');
     minutes(&mut world, 1);
     assert_eq!((keys(&world, Kind::Problem).len(), digests(&world).len()), (10, 1));
-    // Also when the process dies in between.
+    // Even if the process dies in between.
     world.restart();
     storm(&mut world, 0..50, 'O');
     minutes(&mut world, 30);
@@ -89,10 +90,10 @@ fn keys(world: &World, kind: Kind) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_word_of_a_storm_is_accounted_for() {
+fn every_notification_of_a_storm_is_accounted_for() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..200, 'C');
-    // Over before anybody could be told.
+    // Over before anyone could be notified.
     storm(&mut world, 150..160, 'O');
     minutes(&mut world, 5);
     let mut account: BTreeMap<&str, usize> = BTreeMap::new();
@@ -106,7 +107,7 @@ fn every_word_of_a_storm_is_accounted_for() {
 }
 
 #[test]
-fn a_storm_of_warnings_keeps_no_critical_page_waiting() {
+fn a_storm_of_warnings_does_not_delay_a_critical_page() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..300, 'W');
     assert_eq!(world.heard.len(), 6);
@@ -116,7 +117,7 @@ fn a_storm_of_warnings_keeps_no_critical_page_waiting() {
         let last = &world.heard.last().unwrap().notification;
         assert_eq!((last.kind, last.firing[0].state), (Kind::Problem, State::Critical));
     }
-    // The reserve is used up: the fifth waits, and the next message speaks for all.
+    // The reserve is used up: the fifth waits, and the next message includes it.
     world.report("db504", "disk", 'C');
     world.agents_send(None);
     assert_eq!(world.heard.len(), 10);
@@ -147,7 +148,8 @@ const PEOPLE: &str = r#"
     path = "/c"
 "#;
 
-/// Half a minute of crashes, each after a few more hosts; returns how many words were begun to mail, to Ann, and to all.
+/// Half a minute of crashes, each after a few more hosts fail; returns how many notifications were
+/// started to mail, to Ann, and to all.
 fn crash_again_and_again(all: &str) -> [usize; 3] {
     let mut world = World::new(&PEOPLE.replace("ALL", all), 1);
     let crashes = [Crash::Committed, Crash::Sent, Crash::Decided];
@@ -162,20 +164,21 @@ fn crash_again_and_again(all: &str) -> [usize; 3] {
         told.map(|told| told.id.as_str()).collect::<BTreeSet<_>>().len()
     });
     minutes(&mut world, 10);
-    assert_eq!(world.core.outbox_status().queued, 0, "nothing is lost by it");
+    assert_eq!(world.core.outbox_status().queued, 0, "nothing is lost");
     begun
 }
 
 #[test]
-fn a_loop_of_crashes_floods_nobody() {
-    // The bursts, and not one more: mail's own, Ann's by both her ways, and seven of ten for the chat.
+fn a_crash_loop_floods_no_receiver() {
+    // Exactly the bursts: mail's own, Ann's through both her receivers, and seven of ten for the
+    // chat.
     assert_eq!(crash_again_and_again("40"), [3, 8, 15]);
     let [_, _, all] = crash_again_and_again("6");
     assert_eq!(all, 6);
 }
 
 #[test]
-fn a_reload_gives_back_no_budget_and_a_wider_rate_lets_go_what_was_held() {
+fn a_reload_restores_no_budget_and_a_higher_rate_releases_waiting_notifications() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..30, 'W');
     assert_eq!(world.heard.len(), 6);

@@ -1,7 +1,8 @@
-//! Which alerts that fire are told to nobody now: a downtime, a host that is down, dependencies, inhibition, silences, hours.
+//! Which firing alerts are suppressed now: by a downtime, a host that is down, dependencies,
+//! inhibition, silences or time periods.
 //!
-//! Each rule is a module of its own; here they are asked in one order ([`Why`]), and the incidents are found that have to be
-//! looked at again when one of them changes its mind.
+//! Each rule is a module of its own. Here they are applied in one order ([`Why`]), and incidents
+//! are reviewed again when the result of a rule changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,20 +20,20 @@ use crate::{
     withheld::{Why, Withheld},
 };
 
-/// Agents that were known at the start and have not said everything since. Until they have, or the settle time is over, an
-/// alert whose cause they could report waits for it.
+/// Agents known at the start that have not reported completely since. Until they have, or the
+/// settle time is over, an alert whose cause they could report waits.
 #[derive(Debug, Default)]
 pub(super) struct Unheard {
     /// Id and host.
     agents: BTreeMap<String, String>,
-    /// `None` once it is over.
+    /// `None` once the wait is over.
     until: Option<Timestamp>,
-    /// Incidents with such an alert.
+    /// Incidents with a waiting alert.
     waiting: BTreeSet<u64>,
 }
 
 impl Unheard {
-    /// An alert of this incident waits.
+    /// Marks this incident as waiting.
     pub(super) fn is_awaited_by(&mut self, number: u64) {
         self.waiting.insert(number);
     }
@@ -43,7 +44,7 @@ impl Unheard {
 }
 
 impl Core {
-    /// Why this alert that fires is told to nobody now; `None` if it may be told.
+    /// Why this firing alert is suppressed now; `None` if it is not.
     pub(super) fn withheld(
         &self,
         incident: &Incident,
@@ -72,7 +73,7 @@ impl Core {
         if agent.silent {
             return Some(Withheld::new(Why::HostDown, by(), None));
         }
-        // What it reports first may be what the reboot left for a moment.
+        // Its first reports may be short-lived effects of the reboot.
         let until = later(agent.back_at?, self.rules.settle);
         (until > now).then(|| Withheld { released: true, ..Withheld::new(Why::HostDown, by(), Some(until)) })
     }
@@ -89,7 +90,7 @@ impl Core {
         Some(Withheld::new(Why::Silenced, silence_name(silence), Some(until)))
     }
 
-    /// By the periods of the incident's route.
+    /// Suppression by the time periods of the incident's route.
     fn muted(&self, incident: &Incident) -> Option<Withheld> {
         let Hours { mute_during, active_during } = &incident.hours;
         let muting = mute_during.iter().filter(|name| self.periods.is_inside(name));
@@ -97,17 +98,17 @@ impl Core {
             let by = format!("period {longest}");
             return Some(Withheld::new(Why::Muted, by, self.periods.until(longest)));
         }
-        // A period that a reload took away keeps nothing quiet.
+        // A period that a reload removed suppresses nothing.
         let may_speak = |name: &String| self.periods.is_inside(name) || !self.periods.knows(name);
         if active_during.is_empty() || active_during.iter().any(may_speak) {
             return None;
         }
-        let by = format!("outside of period {}", active_during.join(", "));
+        let by = format!("outside period {}", active_during.join(", "));
         let until = active_during.iter().filter_map(|name| self.periods.until(name)).min();
         Some(Withheld::new(Why::Muted, by, until))
     }
 
-    /// Incidents whose hours begin or end are looked at.
+    /// Touches incidents whose time periods begin or end.
     pub(super) fn turn_periods(&mut self, now: Timestamp) {
         if self.periods.turn(now) {
             let timed =
@@ -122,17 +123,18 @@ impl Core {
         }
     }
 
-    /// Whoever knows of it already learns nothing from waiting; their escalation goes on.
+    /// Waiting does not apply to an incident that receivers already know; its escalation continues.
     fn settling(&self, incident: &Incident, key: &AlertKey, alert: &Alert) -> Option<Withheld> {
         let until = self.unheard.until?;
         let is_known = incident.told.values().any(|told| told.knows.iter().any(|(known, _)| known == key));
         let hosts = self.unheard.agents.values().map(String::as_str);
         let waits = !is_known && self.inhibitor.awaits(key, &alert.labels, &hosts);
-        waits
-            .then(|| Withheld::new(Why::Settling, "agents that have not spoken since the start", Some(until)))
+        waits.then(|| {
+            Withheld::new(Why::Settling, "agents that have not reported since the start", Some(until))
+        })
     }
 
-    /// A new config, or a new life: the index is made of what fires.
+    /// Rebuilds the index from the firing alerts, after a start or a reload.
     pub(super) fn rebuild_inhibitor(&mut self) {
         self.inhibitor = Inhibitor::new(self.rules.inhibit.clone());
         for (key, alert) in self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none()) {
@@ -140,7 +142,7 @@ impl Core {
         }
     }
 
-    /// An alert has moved: whoever it frees or mutes is looked at.
+    /// An alert changed: touches the alerts that it releases or inhibits.
     pub(super) fn update_inhibitor(&mut self, key: &AlertKey) {
         let labels =
             self.alerts.get(key).filter(|alert| alert.resolved_at.is_none()).map(|alert| &alert.labels);
@@ -155,7 +157,7 @@ impl Core {
         }
     }
 
-    /// The agent fell silent or is heard again.
+    /// The agent fell silent or reports again.
     pub(super) fn touch_services_of(&mut self, agent: &str) {
         let numbers = self.alerts.of_agent(agent).flat_map(|(_, alert)| &alert.incidents);
         self.touched.extend(numbers);
@@ -169,7 +171,7 @@ impl Core {
         self.unheard = Unheard { agents, until: matters.then_some(ends_at), waiting: BTreeSet::new() };
     }
 
-    /// The agent has told everything that it had to tell since the start.
+    /// The agent has reported everything since the start.
     pub(super) fn on_spoken(&mut self, agent: &str) {
         if self.unheard.until.is_some() && self.unheard.agents.remove(agent).is_some() {
             self.touched.append(&mut self.unheard.waiting);

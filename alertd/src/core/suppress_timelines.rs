@@ -1,4 +1,4 @@
-//! What is told to nobody, and what is told when that is over. How to read them: [`play`].
+//! What is suppressed, and what is notified when that ends. How to read them: [`play`].
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 const FIVE: Duration = Duration::from_secs(5);
 
-/// Mail at once, the pager after five minutes; every service an incident of its own; no waiting.
+/// Email at once, the pager after five minutes; every service is its own incident; no waiting.
 const TWO_STEPS: &str = r#"
     [alertd]
     settle = "30s"
@@ -68,8 +68,9 @@ fn withheld(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_silent_host_is_one_page_and_its_services_go_on_where_they_were_once_it_is_back() {
-    // Silent in the third minute. The disk's escalation stands still from there, until half a minute after the return.
+fn a_silent_host_is_one_page_and_its_services_continue_once_it_is_back() {
+    // Silent in the third minute. The disk's escalation stands still from there until half a minute
+    // after the return.
     let web1 = "h q . . . . . . . h . . .";
     let disk = "C . . . . . . . . . . . .";
     let mail = "P . P . . . . . . R . . .";
@@ -90,7 +91,7 @@ fn a_silent_host_is_one_page_and_its_services_go_on_where_they_were_once_it_is_b
 }
 
 #[test]
-fn nobody_is_reminded_of_services_of_a_silent_host_and_their_recovery_is_told_at_once_when_it_is_back() {
+fn services_of_a_silent_host_cause_no_reminders_and_recover_at_once_when_it_is_back() {
     let web1 = "h q . . . . . . . . . . . . h .";
     let disk = "C . . . . . . . . . . . . . O .";
     let mail = "P . P . . . . . . . . . M . RR .";
@@ -99,8 +100,9 @@ fn nobody_is_reminded_of_services_of_a_silent_host_and_their_recovery_is_told_at
 }
 
 #[test]
-fn what_a_host_reports_when_it_is_back_waits_a_moment_for_its_own_recovery() {
-    // Cut off, not dead: both problems came while nobody could hear of them. One is over 20 s after the return.
+fn problems_reported_by_a_returning_host_wait_a_moment_for_their_recovery() {
+    // Cut off, not down: both problems occurred while the host was unreachable. One is over 20 s
+    // after the return.
     let mut web1 = vec!["."; 60];
     (web1[0], web1[1], web1[40]) = ("h", "q", "h");
     let (mut disk, mut swap) = (vec!["."; 60], vec!["."; 60]);
@@ -114,7 +116,7 @@ fn what_a_host_reports_when_it_is_back_waits_a_moment_for_its_own_recovery() {
 }
 
 #[test]
-fn a_restart_while_a_host_is_back_but_settling_changes_nothing() {
+fn a_restart_while_a_returned_host_settles_changes_nothing() {
     let mut web1 = vec!["."; 60];
     (web1[0], web1[1], web1[40]) = ("h", "q", "h");
     let (mut disk, mut kill) = (vec!["."; 60], vec!["."; 60]);
@@ -127,7 +129,7 @@ fn a_restart_while_a_host_is_back_but_settling_changes_nothing() {
 }
 
 #[test]
-fn another_agent_of_the_same_name_does_not_mute_the_host_that_was_set_up_anew() {
+fn an_old_agent_with_the_same_host_name_does_not_suppress_a_reinstalled_host() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'O');
     world.agents_send(None);
@@ -148,11 +150,11 @@ const BEHIND_SWITCH: &str = r#"
 "#;
 
 #[test]
-fn what_depends_on_a_thing_that_fails_is_told_only_if_it_is_still_so_afterwards() {
+fn a_dependent_alert_is_notified_only_if_it_remains_after_its_cause_is_over() {
     let ping = ". C . . . . O . .";
     let web1 = ". . C . . . . . .";
     let web2 = ". . C . O . . . .";
-    let mail = ". P . . . . RP . ."; // the switch well; half a minute later web1
+    let mail = ". P . . . . RP . ."; // the switch recovers; half a minute later web1
     let config = with(ONE_STEP, BEHIND_SWITCH);
     let inputs = [("switch1/ping", ping), ("web1/http", web1), ("web2/http", web2)];
     let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
@@ -163,7 +165,7 @@ fn what_depends_on_a_thing_that_fails_is_told_only_if_it_is_still_so_afterwards(
 }
 
 #[test]
-fn a_silent_switch_mutes_what_depends_on_its_host() {
+fn a_silent_switch_suppresses_alerts_that_depend_on_its_host() {
     let config = with(ONE_STEP, "[[dependency]]\nof = [\"host=web1\"]\non = [\"host=switch1\"]");
     let switch1 = "h q . . . . . . .";
     let web1 = ". . . C . . . . .";
@@ -181,7 +183,7 @@ const MAINTENANCE: &str = r#"
 "#;
 
 #[test]
-fn who_was_told_before_it_was_inhibited_hears_of_the_recovery_and_nothing_else() {
+fn receivers_notified_before_an_inhibition_get_only_the_recovery() {
     let disk = "C . . . O .";
     let work = ". C . . . O";
     let mail = "P P . . R R";
@@ -190,7 +192,7 @@ fn who_was_told_before_it_was_inhibited_hears_of_the_recovery_and_nothing_else()
 }
 
 #[test]
-fn what_got_worse_while_inhibited_is_told_when_that_is_over() {
+fn an_alert_that_got_worse_while_inhibited_is_notified_afterwards() {
     let disk = "W . C . . . .";
     let work = ". C . . O . .";
     let mail = "P P . . RU . .";
@@ -213,7 +215,7 @@ fn inhibition_is_by_host_and_shown_with_its_reason() {
 }
 
 #[test]
-fn a_rule_that_comes_or_goes_with_a_reload_counts_at_once() {
+fn a_rule_added_or_removed_by_a_reload_applies_at_once() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "maintenance", 'C');
     world.report("web1", "disk", 'C');
@@ -237,7 +239,7 @@ fn a_rule_that_comes_or_goes_with_a_reload_counts_at_once() {
     assert_eq!(all.iter().filter(|line| *line == "web1/swap inhibition_ended").count(), 1, "{all:?}");
 }
 
-/// `switch1` could report why `web1` is out of reach; both were known before the restart.
+/// `switch1` could report why `web1` is unreachable; both were known before the restart.
 fn restarted(silent_switch: bool) -> World {
     let mut world = World::new(&with(ONE_STEP, BEHIND_SWITCH), 1);
     for host in ["web1", "web3", "db1", "switch1"] {
@@ -264,7 +266,7 @@ fn after_a_restart_a_target_waits_for_the_host_that_could_report_its_cause() {
     world.report("db1", "http", 'C');
     world.agents_send(None);
     assert_eq!(told(&world), ["db1/http first_notification"], "db1 depends on nothing");
-    assert_eq!(withheld(&world), ["web1/http settling agents that have not spoken since the start"]);
+    assert_eq!(withheld(&world), ["web1/http settling agents that have not reported since the start"]);
     world.pass(10 * SECOND);
     world.hosts.get_mut("switch1").unwrap().quiet = false;
     world.report("switch1", "ping", 'C');
@@ -274,7 +276,7 @@ fn after_a_restart_a_target_waits_for_the_host_that_could_report_its_cause() {
 }
 
 #[test]
-fn the_wait_after_a_restart_ends_when_that_host_has_spoken_and_at_the_latest_with_the_settle_time() {
+fn the_wait_after_a_restart_ends_when_that_host_reports_or_after_the_settle_time() {
     for (speaks, at) in [(true, 10), (false, 30)] {
         let mut world = restarted(false);
         world.hosts.get_mut("switch1").unwrap().quiet = true;
@@ -301,8 +303,9 @@ fn after_a_restart_nothing_waits_for_a_host_that_was_silent_before() {
 }
 
 #[test]
-fn what_is_withheld_alone_in_an_incident_that_recovered_begins_at_the_first_step() {
-    // One incident for the host. The silent agent was told, and its recovery; then the disk is still bad.
+fn an_alert_left_suppressed_in_a_recovered_incident_starts_at_the_first_step() {
+    // One incident for the host. The silent agent and its recovery were notified; then the disk
+    // still fails.
     let config = TWO_STEPS.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let web1 = "h q . . . . . . . h . . . . . . .";
     let disk = ". . . . . C . . . . . . . . . . .";
@@ -314,7 +317,7 @@ fn what_is_withheld_alone_in_an_incident_that_recovered_begins_at_the_first_step
 }
 
 #[test]
-fn who_was_told_of_two_problems_hears_that_one_is_over_although_the_other_is_withheld() {
+fn receivers_of_two_problems_are_notified_that_one_is_over_while_the_other_is_suppressed() {
     let config = ONE_STEP.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let config = with(&config, "[[inhibit]]\nsource = [\"service=net\"]\ntarget = [\"host=web1\"]");
     let disk = "C . . . O . . . . .";
@@ -327,14 +330,14 @@ fn who_was_told_of_two_problems_hears_that_one_is_over_although_the_other_is_wit
     assert_eq!((update.resolved.len(), update.firing.len(), update.reason.as_str()), (1, 1, "some_resolved"));
 }
 
-/// The world begins at 01:46:40 UTC: quiet from 3 min 20 s until 8 min 20 s.
+/// The world begins at 01:46:40 UTC; suppressed from 3 min 20 s until 8 min 20 s.
 fn quiet_hours(config: &str, route: &str) -> String {
     let config = config.replacen("[[route]]", &format!("[[route]]\n{route}"), 1);
     with(&config, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]")
 }
 
 #[test]
-fn what_fires_in_quiet_hours_is_told_when_they_end_unless_it_is_over() {
+fn alerts_in_a_muted_period_are_notified_when_it_ends_unless_they_are_over() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let disk = ". . . . C . . . . . .";
     let swap = ". . . . C . O . . . .";
@@ -345,7 +348,7 @@ fn what_fires_in_quiet_hours_is_told_when_they_end_unless_it_is_over() {
 }
 
 #[test]
-fn a_recovery_is_told_in_quiet_hours_and_a_restart_changes_nothing() {
+fn a_recovery_is_notified_in_a_muted_period_and_a_restart_changes_nothing() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let disk = "C . . . . . O . . . .";
     let swap = ". . . . . C . . . . .";
@@ -356,7 +359,7 @@ fn a_recovery_is_told_in_quiet_hours_and_a_restart_changes_nothing() {
 }
 
 #[test]
-fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
+fn the_policys_clock_stands_still_in_a_muted_period() {
     let config = quiet_hours(TWO_STEPS, "mute_during = [\"quiet\"]");
     let disk = "C . . . . . . . . . . .";
     let mail = "P . . . . . . . . . . .";
@@ -367,7 +370,7 @@ fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
 }
 
 #[test]
-fn a_route_that_is_active_in_a_period_speaks_only_then() {
+fn a_route_active_in_a_period_notifies_only_then() {
     let config = quiet_hours(ONE_STEP, "active_during = [\"quiet\"]");
     let disk = "C . . . . . . . . . . .";
     let swap = ". . . . . . . . . C . .";
@@ -376,12 +379,12 @@ fn a_route_that_is_active_in_a_period_speaks_only_then() {
     let world = play(&config, MINUTE, &inputs, &[("mail", mail)]);
     assert_eq!(
         withheld(&world),
-        ["web1/disk muted outside of period quiet", "web1/swap muted outside of period quiet"]
+        ["web1/disk muted outside period quiet", "web1/swap muted outside period quiet"]
     );
 }
 
 #[test]
-fn a_route_inherits_quiet_hours_and_may_refuse_them() {
+fn a_route_inherits_muted_periods_and_may_override_them() {
     let child = "mute_during = [\"quiet\"]\n[[route.route]]\nmatch = [\"service=raid\"]\nmute_during = []\n[[route.route]]\nmatch = [\"service=swap\"]\n";
     let config = with(ONE_STEP, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]");
     let config = config.replacen("[receiver.mail", &format!("{child}[receiver.mail"), 1);
@@ -392,7 +395,7 @@ fn a_route_inherits_quiet_hours_and_may_refuse_them() {
 }
 
 #[test]
-fn quiet_hours_that_a_reload_takes_away_are_over() {
+fn a_muted_period_removed_by_a_reload_is_over() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let mut world = World::new(&config, 1);
     world.pass(4 * MINUTE);
@@ -405,7 +408,7 @@ fn quiet_hours_that_a_reload_takes_away_are_over() {
 }
 
 #[test]
-fn that_a_host_is_silent_is_told_at_once_in_an_incident_that_was_told_before() {
+fn a_silent_host_is_notified_at_once_in_an_incident_already_notified() {
     let config = ONE_STEP.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let config = config.replace("group_interval = \"3m\"", "group_interval = \"30m\"");
     let web1 = "h q . . .";

@@ -1,5 +1,6 @@
-//! A world around a core in virtual time: agents that send until they are answered, receivers that work or do not, a
-//! process that can end at any instruction. Steps it; keeps what every receiver heard.
+//! A world around a core in virtual time: agents that retry until answered, receivers that work or
+//! fail, and a process that can end at any point. Steps the world and records what every receiver
+//! got.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,14 +41,14 @@ pub(crate) fn notification(created_at: Timestamp) -> Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
     Works,
-    /// Takes nothing, says so.
+    /// Accepts nothing and says so.
     Busy,
-    /// Takes it, but the answer is lost.
+    /// Accepts, but the answer is lost.
     Mute,
     Rejects,
 }
 
-/// Where the process ends.
+/// The point at which the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crash {
     Decided,
@@ -55,23 +56,23 @@ pub(crate) enum Crash {
     Sent,
 }
 
-/// One thing that reached a receiver, whether or not alertd got to know.
+/// A notification that reached a receiver, whether or not alertd knows.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
     pub(crate) notification: Notification,
 }
 
-/// A watched host, with what alertd has not yet acknowledged.
+/// A watched host, with the events that alertd has not acknowledged yet.
 #[derive(Default)]
 pub(crate) struct Host {
     pub(crate) states: BTreeMap<String, ServiceState>,
     spool: Vec<Event>,
     last_seq: u64,
     pub(crate) quiet: bool,
-    /// What was done to it.
+    /// Changes made to the host itself.
     pub(crate) changes: Vec<HostChange>,
     wants_states: bool,
-    /// Other than `id-` and the name.
+    /// The agent id, if it is not `id-` plus the name.
     agent: Option<String>,
 }
 
@@ -81,14 +82,14 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) moods: BTreeMap<String, Mood>,
     pub(crate) heard: Vec<Heard>,
-    /// Handed over, whatever came of it: (incident, receiver).
+    /// All attempts, whatever their outcome.
     pub(crate) attempted: Vec<Notification>,
-    /// When each of these was.
+    /// The time of each attempt.
     pub(crate) attempted_at: Vec<Timestamp>,
     pub(crate) hosts: BTreeMap<String, Host>,
     pub(crate) history: Vec<ctl::HistoryEntry>,
     pub(crate) random: fastrand::Rng,
-    /// The disk and receivers take their time, up to so long, while the core goes on deciding.
+    /// Commits and receivers take up to this long while the core keeps deciding.
     pub(crate) slow: Option<Duration>,
     under_way: Vec<(Timestamp, UnderWay)>,
     rules: Rules,
@@ -96,9 +97,9 @@ pub(crate) struct World {
 }
 
 enum UnderWay {
-    /// Its commit takes long: it is not sent yet.
+    /// Not sent yet: its commit is still running.
     Lease(Box<Lease>),
-    /// It is sent; word of that is not here yet.
+    /// Sent; the outcome has not arrived yet.
     Outcome(u64, Result<Accepted, DeliveryError>),
 }
 
@@ -126,7 +127,8 @@ impl World {
         }
     }
 
-    /// `web1/disk` is now what `letter` says: Ok, Warning, Critical, Unknown, Flapping (`F` critical, `f` well), X removed.
+    /// `web1/disk` is now in the state `letter`: O OK, W WARNING, C CRITICAL, U UNKNOWN, flapping
+    /// (`F` critical, `f` OK), X removed.
     pub(crate) fn report(&mut self, host: &str, service: &str, letter: char) {
         let (state, flapping) = match letter {
             'W' => (State::Warning, false),
@@ -160,13 +162,13 @@ impl World {
         agent.spool.push(Event { seq: agent.last_seq, at: self.now, kind });
     }
 
-    /// The host was set up anew: another identity, an empty spool.
+    /// The host was reinstalled: another agent id, an empty spool.
     pub(crate) fn rename_agent(&mut self, host: &str, agent: &str) {
         let anew = Host { agent: Some(agent.into()), ..Host::default() };
         self.hosts.insert(host.into(), anew);
     }
 
-    /// Every host that is not quiet sends what it has.
+    /// Every host that is not silent sends its pending events.
     pub(crate) fn agents_send(&mut self, crash: Option<Crash>) -> bool {
         let names: Vec<_> =
             self.hosts.iter().filter(|(_, host)| !host.quiet).map(|(n, _)| n.clone()).collect();
@@ -200,7 +202,8 @@ impl World {
         true
     }
 
-    /// Decides, commits, sends, records until nothing is left to do now. False if the process ended and began again.
+    /// Decides, commits, sends and records until nothing is left to do now. False if the process
+    /// crashed and restarted.
     pub(crate) fn turn(&mut self, crash: Option<Crash>) -> bool {
         loop {
             if !self.arrive(crash) {
@@ -238,7 +241,7 @@ impl World {
         }
     }
 
-    /// Sends and records what is no longer on its way. False if the process ends there.
+    /// Sends and records everything that has arrived. False if the process crashed.
     fn arrive(&mut self, crash: Option<Crash>) -> bool {
         while let Some(next) = self.under_way.iter().position(|(at, _)| *at <= self.now) {
             match self.under_way.remove(next).1 {
@@ -273,7 +276,7 @@ impl World {
         }
     }
 
-    /// SIGKILL and start: all that is left is the store. Always false.
+    /// SIGKILL and start: only the store remains. Always returns false.
     pub(crate) fn restart(&mut self) -> bool {
         self.lives += 1;
         self.under_way.clear();
@@ -282,13 +285,13 @@ impl World {
         false
     }
 
-    /// A new config, taken while running.
+    /// Applies a new config while running.
     pub(crate) fn reload(&mut self, config: &str) {
         self.rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
         self.core.on_reload(self.rules.clone());
     }
 
-    /// Lets time pass, waking whenever the core asks for it.
+    /// Lets time pass, waking the core whenever it asks for it.
     pub(crate) fn pass(&mut self, by: Duration) {
         let end = later(self.now, by);
         while let Some(at) = self.next_wakeup().filter(|at| *at <= end) {
@@ -308,8 +311,8 @@ impl World {
     }
 }
 
-/// Plays `inputs` step by step and compares what each receiver heard with `expected`. Both are lines of cells that are
-/// separated by spaces, one cell a step; `.` is nothing.
+/// Plays `inputs` step by step and compares what each receiver got with `expected`. Both are lines
+/// of cells separated by spaces, one cell per step; `.` means nothing.
 ///
 /// | row | cells |
 /// | --- | --- |
