@@ -1,9 +1,11 @@
-//! "I am on it." Stops the escalation and mutes repeats; never hides a recovery; never is a silence.
+//! Acknowledgements: someone is working on the incident. An ack stops the escalation and mutes
+//! repeats. It never hides a recovery, and it is not a silence.
 //!
-//! Nagios' rules: a *normal* ack ends with any change of state, a *sticky* one only when all is OK; either may expire.
-//! Before one that expires ends, its author is reminded, so that nobody else is woken by an ack that was forgotten.
-//! In a group, a change of state is a problem that is new or different. That one of several problems goes away is no reason
-//! to wake people again, so it ends no ack.
+//! As in Nagios, a *normal* ack ends with any change of state, a *sticky* one only when all is OK;
+//! either may expire. Before an ack expires its author is reminded, so that a forgotten ack does
+//! not get other people paged. In a group, a change of state means a problem that is new or
+//! different. One of several problems going away is no reason to notify people again, so it ends no
+//! ack.
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub struct Ack {
     pub at: Timestamp,
     pub sticky: bool,
     pub expires_at: Option<Timestamp>,
-    /// Its end was announced.
+    /// A reminder that it will end was sent.
     #[serde(default)]
     pub reminded: bool,
 }
@@ -29,7 +31,7 @@ pub struct Ack {
 const REMINDER: Duration = Duration::from_mins(10);
 
 impl Ack {
-    /// Why this move of one of the incident's alerts ends it; `None` if it does not.
+    /// Why this change of one of the incident's alerts ends the ack; `None` if it does not.
     pub fn ended_by(&self, change: Move) -> Option<Reason> {
         match change {
             Move::Fired | Move::Worsened | Move::Eased if !self.sticky => Some(Reason::AckOutdated),
@@ -37,7 +39,7 @@ impl Ack {
         }
     }
 
-    /// When to say that it ends soon; one that is short needs no word.
+    /// When to announce that it will end soon; a short ack is not announced.
     pub fn remind_at(&self) -> Option<Timestamp> {
         let expires_at = self.expires_at.filter(|_| !self.reminded)?;
         let long = between(self.at, expires_at) >= 2 * REMINDER;

@@ -1,8 +1,9 @@
-//! What is known of one agent: how far its events are taken, and when it was last heard.
+//! What is known about one agent: which of its events were processed, and when it last reported.
 //!
-//! Events count once: those up to `last_seq` of the current epoch are old. A number that leaves a gap means that the
-//! agent's spool had to let events go; the agent is then asked for all its states. Being heard again without news writes
-//! nothing to the store, so after a restart every agent gets a full term of grace.
+//! Events count once: those up to `last_seq` of the current epoch are old. A gap in the numbers
+//! means that the agent's spool had to drop events; the agent is then asked for all its states. A
+//! heartbeat without changes is not written to the store, so after a restart every agent gets a
+//! full grace period.
 
 use std::time::Duration;
 
@@ -18,30 +19,30 @@ pub struct Agent {
     pub version: String,
     pub services: u32,
     pub epoch: String,
-    /// Every event up to this one is taken.
+    /// Every event up to this one has been processed.
     pub last_seq: u64,
     pub next_within_s: u32,
-    /// The store keeps the value of the last write, not of the last heartbeat.
+    /// In the store this is the value at the last write, not the last heartbeat.
     pub last_heard_at: Timestamp,
     pub silent: bool,
-    /// When it was heard again after it had been silent.
+    /// When it reported again after it had been silent.
     #[serde(default)]
     pub back_at: Option<Timestamp>,
-    /// What changed on its host.
+    /// Recent state changes on its host.
     #[serde(default, skip_serializing_if = "Lately::is_empty")]
     pub lately: Lately,
-    /// What was done to its host, as it said last.
+    /// Changes made to the host itself, as last reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
 }
 
-/// What to do with an event.
+/// How to treat an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Taken before.
+    /// Processed before.
     Old,
     Next,
-    /// Something before it is lost.
+    /// Earlier events are lost.
     AfterGap,
 }
 
@@ -62,7 +63,7 @@ impl Agent {
         }
     }
 
-    /// Begins a new spool's numbers; true if that is news.
+    /// Starts the numbering of a new spool; true if the epoch is new.
     pub fn begin_epoch(&mut self, epoch: &str) -> bool {
         if self.epoch == epoch {
             return false;
@@ -72,7 +73,7 @@ impl Agent {
         true
     }
 
-    /// Takes the number of an event.
+    /// Processes an event number.
     pub fn take(&mut self, seq: u64) -> Place {
         if seq <= self.last_seq {
             return Place::Old;
@@ -82,7 +83,7 @@ impl Agent {
         if next { Place::Next } else { Place::AfterGap }
     }
 
-    /// When it has been quiet for too long: two announced intervals and some seconds for a busy host.
+    /// When it counts as silent: after two announced intervals, plus some seconds for a busy host.
     pub fn silent_at(&self) -> Timestamp {
         let interval = self.next_within_s.clamp(HEARTBEAT_MIN_S, HEARTBEAT_MAX_S);
         later(self.last_heard_at, 2 * Duration::from_secs(interval.into()) + GRACE)
@@ -90,9 +91,9 @@ impl Agent {
 }
 
 const GRACE: Duration = Duration::from_secs(5);
-/// Until the first heartbeat says otherwise.
+/// Used until the first heartbeat gives the interval.
 const HEARTBEAT_DEFAULT_S: u32 = 60;
-/// An agent cannot make itself unwatched, nor alertd busy.
+/// Limits, so that an agent can neither avoid being monitored nor keep alertd busy.
 const HEARTBEAT_MIN_S: u32 = 1;
 const HEARTBEAT_MAX_S: u32 = 3_600;
 

@@ -1,7 +1,8 @@
 //! The alert table: what is firing, by agent and service.
 //!
-//! An alert fires while its service has a hard problem or flaps. Applying the same state twice changes nothing. A
-//! resolved alert stays until the incidents that it belongs to are over, for their recovery has to name it.
+//! An alert fires while its service has a hard problem or flaps. Applying the same state twice
+//! changes nothing. A resolved alert stays until its incidents are over, because their recovery
+//! messages name it.
 
 mod key;
 
@@ -20,7 +21,7 @@ use crate::{external::External, lately::Happened, matcher::Labels, notify::Notif
 use key::ByKey;
 pub use key::{AlertKey, Keys};
 
-/// What a receiver is told of a service's state. A flapping service has no state worth telling.
+/// The state of a service as shown to receivers. A flapping service has no single state to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Claim {
@@ -31,7 +32,7 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// `None` of a service that is well.
+    /// `None` if the service is OK.
     pub fn of(state: State, flapping: bool) -> Option<Self> {
         match state {
             _ if flapping => Some(Self::Flapping),
@@ -42,7 +43,7 @@ impl Claim {
         }
     }
 
-    /// As the worst state of an incident, which knows no flapping.
+    /// As a state that counts towards an incident's worst state, where flapping does not exist.
     pub fn as_state(self) -> State {
         match self {
             Self::Warning | Self::Flapping => State::Warning,
@@ -54,7 +55,7 @@ impl Claim {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// Its row in the store, in the order in which alerts first fire.
+    /// Its row in the store, numbered in the order in which alerts first fire.
     #[serde(skip)]
     pub row: u64,
     pub labels: Labels,
@@ -67,25 +68,25 @@ pub struct Alert {
     pub since: Timestamp,
     /// `None` while it fires.
     pub resolved_at: Option<Timestamp>,
-    /// Numbers of the open incidents that it belongs to.
+    /// Numbers of its open incidents.
     pub incidents: BTreeSet<u64>,
-    /// Of an alert that others posted.
+    /// Only for external alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
 }
 
 impl Alert {
-    /// What is to be told of it; `None` once it is resolved.
+    /// What receivers should know about it; `None` once it is resolved.
     pub fn claim(&self) -> Option<Claim> {
         if self.resolved_at.is_some() { None } else { Claim::of(self.state, self.flapping) }
     }
 
-    /// Over, without a claim that the service is well.
+    /// It ended without a claim that the service is OK.
     pub fn is_unwatched(&self) -> bool {
         self.resolved_at.is_some() && Claim::of(self.state, self.flapping).is_some()
     }
 
-    /// One line for people: `CRITICAL web1/disk: 98 % full`.
+    /// One line of text: `CRITICAL web1/disk: 98 % full`.
     pub fn line(&self) -> String {
         let label = |name| self.labels.get(name).map_or("", String::as_str);
         let state = match (self.resolved_at, self.flapping) {
@@ -96,7 +97,7 @@ impl Alert {
         format!("{state} {}/{}: {}", label("host"), label("service"), self.summary)
     }
 
-    /// Its newest change.
+    /// Its latest change.
     pub fn to_happened(&self, now: Timestamp) -> Happened {
         let state = match (self.resolved_at, self.claim()) {
             (Some(_), _) if self.is_unwatched() => "no longer watched",
@@ -131,16 +132,16 @@ pub enum Move {
     Worsened,
     Eased,
     Resolved,
-    /// Words or labels only.
+    /// Only texts or labels changed.
     Reworded,
     Unchanged,
 }
 
-/// How an alert ends that no report ends.
+/// How an alert ends without a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Well(&'static str),
-    /// Nobody claims that the service is well: its state stays what it was.
+    /// No claim that the service is OK: its last state remains.
     Unwatched,
 }
 
@@ -148,7 +149,7 @@ pub enum Ending {
 pub struct AlertTable {
     /// Shared with the commit that writes them.
     alerts: ByKey<Arc<Alert>>,
-    /// To go through them agent by agent.
+    /// For iterating agent by agent.
     order: BTreeSet<AlertKey>,
     last_row: u64,
 }
@@ -162,19 +163,19 @@ impl AlertTable {
         self.alerts.get_mut(key).map(Arc::make_mut)
     }
 
-    /// As it is now.
+    /// Shares the current version.
     pub fn share(&self, key: &AlertKey) -> Option<Arc<Alert>> {
         self.alerts.get(key).cloned()
     }
 
-    /// Puts back what the store kept.
+    /// Restores an alert from the store.
     pub fn restore(&mut self, key: AlertKey, alert: Alert) {
         self.last_row = self.last_row.max(alert.row);
         self.order.insert(key.clone());
         self.alerts.insert(key, Arc::new(alert));
     }
 
-    /// Returns the row that is to go.
+    /// Removes an alert and returns the row to delete.
     pub fn forget(&mut self, key: &AlertKey) -> Option<u64> {
         self.order.remove(key);
         Some(self.alerts.remove(key)?.row)
@@ -184,7 +185,7 @@ impl AlertTable {
         self.after(None)
     }
 
-    /// Those behind that one.
+    /// The alerts after that key.
     pub fn after(&self, key: Option<&AlertKey>) -> impl Iterator<Item = (&AlertKey, &Alert)> {
         let from = key.map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.order.range::<AlertKey, _>((from, Bound::Unbounded));
@@ -195,14 +196,14 @@ impl AlertTable {
         self.alerts.values().filter(|alert| alert.resolved_at.is_none()).count()
     }
 
-    /// All alerts of one agent, alertd's own of it included.
+    /// All alerts of one agent, including the internal alert about it.
     pub fn of_agent<'a>(&'a self, agent: &'a str) -> impl Iterator<Item = (&'a AlertKey, &'a Alert)> {
         let first = AlertKey::new(agent, "");
         let them = self.order.range(first..).take_while(move |key| key.agent == agent);
         them.filter_map(|key| Some((key, self.get(key)?)))
     }
 
-    /// The digest of what is believed of `agent`, to be compared with the one in its heartbeat.
+    /// A digest of the agent's states as known here, to compare with the one in its heartbeat.
     pub fn digest(&self, agent: &str) -> String {
         let reported = self
             .of_agent(agent)
@@ -212,7 +213,7 @@ impl AlertTable {
         )
     }
 
-    /// Takes what is reported of one service; `host` becomes a label beside the reported ones.
+    /// Applies the report about one service; `host` is added as a label.
     pub fn apply(&mut self, key: &AlertKey, host: &str, report: ServiceState, now: Timestamp) -> Move {
         let claim = Claim::of(report.state, report.flapping);
         let old = match self.alerts.entry(key.clone()) {
@@ -228,7 +229,7 @@ impl AlertTable {
         };
         let before = old.claim();
         if claim.is_none() && before.is_none() {
-            // Words of a service that is well are nobody's business.
+            // Texts of a service that is OK do not matter.
             return Move::Unchanged;
         }
         let mut new = new_alert(host, report);
@@ -292,7 +293,7 @@ fn new_alert(host: &str, report: ServiceState) -> Alert {
     }
 }
 
-/// Bytes of a host's, a service's or a label's name.
+/// Most bytes in the name of a host, service or label.
 pub const NAME_BYTES_MAX: usize = 256;
 
 fn cut_pairs(labels: Labels) -> Labels {
@@ -306,7 +307,7 @@ fn cut_pairs(labels: Labels) -> Labels {
     labels.into_iter().take(limits::LABELS_MAX).map(pair).collect()
 }
 
-/// At most `max` bytes of `text`, whole characters, `…` where something is missing.
+/// Cuts `text` to at most `max` bytes at a character boundary, and marks the cut with `…`.
 pub(crate) fn cut(text: String, max: usize) -> String {
     if text.len() <= max {
         return text;

@@ -1,8 +1,10 @@
-//! The budgets that one word to a receiver has to fit into: the receiver's own, its user's, and that of all together.
+//! The rate limits that apply to a notification: the receiver's own, its user's, and the one for
+//! all receivers together.
 //!
-//! A receiver is a user's own way if that user's rules name it and nobody else's do: what several people share is a channel,
-//! and one of them must not be kept from it by another's bad night. All budgets are asked before any is spent, so what is held
-//! by one costs none of the others. They are not stored: after a restart the outbox says what was begun ([`Budgets::spend`]).
+//! A receiver belongs to a user if that user's rules name it and nobody else's do. A receiver that
+//! several people share is a channel, and one of them must not use up the others' share. All limits
+//! are checked before any is charged, so a notification delayed by one costs nothing in the others.
+//! Budgets are not stored: after a restart they are rebuilt from the outbox ([`Budgets::spend`]).
 
 use std::collections::BTreeMap;
 
@@ -10,17 +12,17 @@ use jiff::Timestamp;
 
 use crate::ratelimit::{Bucket, Rate};
 
-/// Every rate of the config.
+/// All rate limits in the config.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     pub receivers: BTreeMap<String, Rate>,
-    /// With the receivers that are theirs alone.
+    /// With the receivers that belong to the user alone.
     pub users: BTreeMap<String, (Rate, Vec<String>)>,
     /// All receivers together.
     pub all: Option<Rate>,
 }
 
-/// Whose budget.
+/// The owner of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
     Receiver(String),
@@ -29,33 +31,33 @@ pub enum Whose {
 }
 
 impl Whose {
-    /// For people: `the rate of user ann`.
+    /// Text for people: `the rate limit of user ann`.
     pub fn words(&self) -> String {
         match self {
-            Self::Receiver(name) => format!("the rate of receiver {name}"),
-            Self::User(name) => format!("the rate of user {name}"),
-            Self::All => "the rate of all receivers together".into(),
+            Self::Receiver(name) => format!("the rate limit of receiver {name}"),
+            Self::User(name) => format!("the rate limit of user {name}"),
+            Self::All => "the rate limit of all receivers together".into(),
         }
     }
 }
 
-/// Not now.
+/// The notification must wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub until: Timestamp,
-    /// By the one that lasts longest.
+    /// The budget that makes it wait longest.
     pub by: Whose,
 }
 
 #[derive(Debug, Default)]
 pub struct Budgets {
     buckets: BTreeMap<Whose, Bucket>,
-    /// Whose own way a receiver is.
+    /// The user to whom a receiver belongs.
     users: BTreeMap<String, String>,
 }
 
 impl Budgets {
-    /// Takes a config's limits. What was spent stays spent.
+    /// Applies the limits of a config. Budget already used stays used.
     pub fn set(&mut self, limits: &Limits) {
         let mut old = std::mem::take(&mut self.buckets);
         let receivers = limits.receivers.iter().map(|(name, rate)| (Whose::Receiver(name.clone()), *rate));
@@ -70,7 +72,7 @@ impl Budgets {
         self.users = own.map(|(receiver, user)| (receiver.clone(), user.clone())).collect();
     }
 
-    /// Spends one of each budget that a word to `receiver` weighs on, or none.
+    /// Charges every budget that applies to `receiver`, or none of them.
     pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), Held> {
         let holds = self.of(receiver).filter_map(|whose| {
             let until = self.buckets.get(&whose)?.look(urgent, now).err()?;
@@ -83,7 +85,7 @@ impl Budgets {
         Ok(())
     }
 
-    /// Spends one of each, even if there is none: it was sent.
+    /// Charges every budget even if it is empty, because the notification was sent.
     pub fn spend(&mut self, receiver: &str, now: Timestamp) {
         for whose in self.of(receiver) {
             if let Some(bucket) = self.buckets.get_mut(&whose) {
@@ -92,7 +94,7 @@ impl Budgets {
         }
     }
 
-    /// Those that a word to `receiver` weighs on.
+    /// The budgets that apply to `receiver`.
     fn of(&self, receiver: &str) -> impl Iterator<Item = Whose> + use<> {
         let user = self.users.get(receiver).cloned().map(Whose::User);
         [Some(Whose::Receiver(receiver.to_owned())), user, Some(Whose::All)].into_iter().flatten()
@@ -113,7 +115,7 @@ mod tests {
         Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_secs(10), reserve: 0 }
     }
 
-    /// `pager` and `mail/ann` are Ann's, `chat` is nobody's.
+    /// `pager` and `mail/ann` belong to Ann; `chat` is shared.
     fn budgets(receiver: u32, user: u32, all: u32) -> Budgets {
         let names = ["pager", "mail/ann", "chat"];
         let limits = Limits {
@@ -131,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn a_word_has_to_fit_into_each_of_its_budgets_and_what_is_held_costs_none() {
+    fn a_notification_must_fit_every_budget_and_costs_nothing_while_it_waits() {
         let mut budgets = budgets(2, 3, 5);
         let mut asked = |receiver| held_by(&mut budgets, receiver);
         assert_eq!((asked("pager"), asked("pager")), (None, None));
         assert_eq!(asked("pager"), Some(Whose::Receiver("pager".into())));
         assert_eq!(asked("mail/ann"), None);
         assert_eq!(asked("mail/ann"), Some(Whose::User("ann".into())));
-        // Two of five are left for all: what was held cost nothing.
+        // Two of five are left in the common budget: delayed notifications cost nothing.
         assert_eq!((asked("chat"), asked("chat")), (None, None));
         assert_eq!(asked("other"), Some(Whose::All));
     }
 
     #[test]
-    fn the_longest_hold_counts() {
+    fn the_longest_wait_counts() {
         let mut budgets = budgets(1, 1, 1);
         budgets
             .buckets
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_what_was_spent_and_the_outbox_gives_it_back_after_a_restart() {
+    fn used_budget_survives_a_reload_and_a_restart() {
         let mut before = budgets(2, 2, 2);
         assert_eq!((held_by(&mut before, "pager"), held_by(&mut before, "mail/ann")), (None, None));
         let mut after = budgets(2, 2, 2);

@@ -1,10 +1,12 @@
-//! Downtimes: work that was announced. While one is in effect the problems of its host, or of one service there, are told to
-//! nobody; who was told of such a problem before hears that the downtime begins and ends.
+//! Downtimes: announced maintenance. While one is in effect, problems of its host, or of one
+//! service on it, are suppressed. Receivers that already knew of such a problem are notified when
+//! the downtime begins and ends.
 //!
-//! As in Nagios. *Fixed*: in effect from its start to its end. *Flexible*: its window opens and closes, and the first hard
-//! problem inside it puts it in effect for its duration, be that past the window's end; without a problem it passes
-//! unused. A problem that is there when the window opens counts as the first one. *Recurring*: fixed, and in effect only
-//! while its period is inside. A host's downtime covers its services and the alert that its agent is silent.
+//! As in Nagios. *Fixed*: in effect from its start to its end. *Flexible*: the first hard problem
+//! within its window puts it in effect for its duration, even beyond the end of the window; without
+//! a problem it passes unused. A problem that exists when the window opens counts as the first one.
+//! *Recurring*: fixed, and in effect only within its time period. A host's downtime covers its
+//! services and the alert that its agent is silent.
 
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ pub struct Downtime {
     pub service: Option<String>,
     pub author: String,
     pub comment: String,
-    /// Of the window, if it is flexible.
+    /// Start of the window, if it is flexible.
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub shape: Shape,
@@ -55,7 +57,8 @@ impl Downtime {
         (began && now < until).then_some(until)
     }
 
-    /// As it was then: a flexible one that a later problem put in effect was waiting.
+    /// Its state before `now`: a flexible downtime put in effect by a later problem was still
+    /// waiting.
     #[must_use]
     pub fn as_before(&self, now: Timestamp) -> Self {
         let mut before = self.clone();
@@ -65,7 +68,7 @@ impl Downtime {
         before
     }
 
-    /// After this it is history.
+    /// When it is over.
     pub fn over_at(&self) -> Timestamp {
         match self.shape {
             Shape::Flexible { lasts, began_at: Some(began_at) } => later(began_at, lasts),
@@ -73,7 +76,7 @@ impl Downtime {
         }
     }
 
-    /// Flexible, its window open, and no problem yet.
+    /// Flexible, with its window open and no problem yet.
     pub fn waits_for_a_problem(&self, now: Timestamp) -> bool {
         let unused = matches!(self.shape, Shape::Flexible { began_at: None, .. });
         unused && self.starts_at <= now && now < self.ends_at
@@ -97,7 +100,7 @@ impl Downtime {
         }
     }
 
-    /// What withholds, for people: `downtime 4 of web1`.
+    /// Name shown where it suppresses something: `downtime 4 of web1`.
     pub fn name(&self) -> String {
         format!("downtime {} of {}", self.number, self.place())
     }
@@ -107,7 +110,7 @@ impl Downtime {
 #[derive(Debug, Default)]
 pub struct Downtimes {
     current: Vec<Downtime>,
-    /// Starts up to here have been seen.
+    /// Starts up to this time have been handled.
     seen: Option<Timestamp>,
 }
 
@@ -120,7 +123,7 @@ impl Downtimes {
         self.current.iter()
     }
 
-    /// The one that keeps an alert with these labels quiet longest, and until when.
+    /// The downtime that covers an alert with these labels for longest, and until when.
     pub fn covering(
         &self,
         labels: &Labels,
@@ -132,7 +135,8 @@ impl Downtimes {
         in_effect.max_by_key(|(downtime, until)| (*until, downtime.number))
     }
 
-    /// A hard problem of an alert with these labels: puts flexible ones in effect; returns them.
+    /// A hard problem with these labels: puts matching flexible downtimes in effect and returns
+    /// them.
     pub fn on_problem(&mut self, labels: &Labels, now: Timestamp) -> Vec<Downtime> {
         let mut begun = Vec::new();
         for downtime in self.current.iter_mut().filter(|downtime| downtime.waits_for_a_problem(now)) {
@@ -146,7 +150,7 @@ impl Downtimes {
         begun
     }
 
-    /// Takes one out; `None` if there is no such downtime.
+    /// Cancels and returns one; `None` if there is no such downtime.
     pub fn cancel(&mut self, number: u64, now: Timestamp) -> Option<Downtime> {
         let at = self.current.iter().position(|downtime| downtime.number == number)?;
         let mut cancelled = self.current.remove(at);
@@ -157,7 +161,7 @@ impl Downtimes {
         Some(cancelled)
     }
 
-    /// Looks at the clock: did any start, and which are over?
+    /// Advances to `now`. Returns whether any started, and those that are over.
     pub fn turn(&mut self, now: Timestamp) -> (bool, Vec<Downtime>) {
         let seen = self.seen.replace(now);
         let since = |at: Timestamp| at <= now && seen.is_none_or(|seen| at > seen);
@@ -199,7 +203,8 @@ mod tests {
         }
     }
 
-    /// One character a second: `p` a problem. Shown: `d` in effect, `w` waiting, `.` pending, `-` over.
+    /// One character per second: `p` a problem. Result: `d` in effect, `w` waiting, `.` pending,
+    /// `-` over.
     fn run(shape: Shape, events: &str) -> String {
         let mut all = Downtimes::default();
         all.add(downtime(None, shape));
@@ -225,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flexible_one_begins_with_the_first_problem_in_its_window_and_lasts_its_time() {
+    fn a_flexible_one_begins_with_the_first_problem_in_its_window_and_lasts_its_duration() {
         let flexible = || Shape::Flexible { lasts: Duration::from_secs(3), began_at: None };
         assert_eq!(run(flexible(), "..........."), "..wwww-----");
         assert_eq!(run(flexible(), "p..p......."), "..wddd-----");
         assert_eq!(run(flexible(), ".....p....."), "..wwwddd---", "past the end of the window");
-        assert_eq!(run(flexible(), "...p.p....."), "..wddd-----", "a second problem does not begin it anew");
+        assert_eq!(run(flexible(), "...p.p....."), "..wddd-----", "a second problem does not restart it");
         assert_eq!(run(flexible(), "......p...."), "..wwww-----");
     }
 
     #[test]
-    fn a_hosts_downtime_covers_its_services_and_a_services_only_that() {
+    fn a_hosts_downtime_covers_its_services_and_a_services_only_that_service() {
         let host = downtime(None, Shape::Fixed);
         assert!(host.covers(&labels("web1", "disk")) && host.covers(&labels("web1", "agent")));
         assert!(!host.covers(&labels("web11", "disk")));
@@ -248,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_the_one_that_lasts_longer_is_named_and_a_cancelled_one_is_over() {
+    fn of_two_the_longer_one_is_named_and_a_cancelled_one_is_over() {
         let mut all = Downtimes::default();
         all.add(downtime(None, Shape::Fixed));
         all.add(Downtime { number: 2, ends_at: at(9), ..downtime(Some("disk"), Shape::Fixed) });

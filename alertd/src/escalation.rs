@@ -9,8 +9,8 @@
 //!                     Held ◀──────────────────────────────────┘ (resumes as Done)
 //! ```
 //!
-//! A run carries its own copy of the policy, so that an edit of the config neither skips nor repeats a step of an incident
-//! that is under way. Times of steps count from the start of their round.
+//! A run has its own copy of the policy, so that editing the config neither skips nor repeats steps
+//! of a current incident. Step times count from the start of their round.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ pub struct Policy {
     pub name: String,
     /// At least one; `after` never decreases.
     pub steps: Vec<Step>,
-    /// How many more times to go through all steps.
+    /// How many more times to repeat all steps.
     pub repeat: u32,
-    /// From the start of one round to the start of the next; not shorter than the last step's `after`.
+    /// From the start of one round to the start of the next; at least the last step's `after`.
     pub repeat_every: Duration,
 }
 
@@ -46,10 +46,10 @@ pub struct Escalation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
-    /// Nobody is told yet.
+    /// Not started.
     Idle,
     Running(Position),
-    /// Acked or silenced since a time; the rest waits.
+    /// Acknowledged or suppressed since a time; the remaining steps wait.
     Held {
         position: Position,
         since: Timestamp,
@@ -57,7 +57,7 @@ enum Phase {
     Done,
 }
 
-/// The step that comes next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// From 0.
@@ -76,17 +76,17 @@ impl Escalation {
         self.phase != Phase::Idle
     }
 
-    /// Begins with the first step, whether or not it ran before.
+    /// Starts with the first step, whether or not it ran before.
     pub fn restart(&mut self, now: Timestamp) {
         self.phase = Phase::Running(Position { step: 0, round: 0, round_began: now });
     }
 
-    /// As if it had never begun.
+    /// Returns to the state before the first start.
     pub fn reset(&mut self) {
         self.phase = Phase::Idle;
     }
 
-    /// The clock of the steps stands still from here.
+    /// Stops the clock of the steps.
     pub fn hold(&mut self, now: Timestamp) {
         if let Phase::Running(position) = self.phase {
             self.phase = Phase::Held { position, since: now };
@@ -100,7 +100,7 @@ impl Escalation {
         }
     }
 
-    /// Returns the step that is due, and moves on to the one after it. Call until `None`.
+    /// Returns the step that is due and advances to the next. Call until `None`.
     pub fn poll(&mut self, now: Timestamp) -> Option<Position> {
         let Phase::Running(due) = self.phase else { return None };
         if self.due_at(due) > now {
@@ -117,8 +117,9 @@ impl Escalation {
         Some(due)
     }
 
-    /// A receiver could not be reached: the next step of this round is due now; true if there is one. Later steps keep
-    /// their distance to it. A round never begins early: that would tell those again who were reached.
+    /// A receiver could not be reached: makes the next step of this round due now; true if there is
+    /// one. Later steps keep their distance to it. A round never begins early, because that would
+    /// notify again those who were reached.
     pub fn hasten(&mut self, now: Timestamp) -> bool {
         let early = |position: Position, at: Timestamp| Position {
             round_began: at.saturating_sub(self.policy.steps[position.step].after).unwrap_or(Timestamp::MIN),
@@ -137,7 +138,7 @@ impl Escalation {
         }
     }
 
-    /// The step that comes next and when; `None` while held, and when all is done.
+    /// The next step and its time; `None` while held and when all steps are done.
     pub fn next(&self) -> Option<(Position, Timestamp)> {
         match self.phase {
             Phase::Running(position) => Some((position, self.due_at(position))),
@@ -169,7 +170,8 @@ mod tests {
         })
     }
 
-    /// One character a minute: `s` starts, `h` holds, `r` resumes, `f` a receiver failed. Digits are the steps that ran.
+    /// One character per minute: `s` start, `h` hold, `r` resume, `f` a receiver failed. Digits are
+    /// the steps that ran.
     fn run(mut escalation: Escalation, events: &str) -> String {
         let step_at = |(minute, event)| {
             let now = at(minute);
@@ -187,21 +189,21 @@ mod tests {
     }
 
     #[test]
-    fn steps_come_at_their_times_and_rounds_repeat() {
+    fn steps_run_at_their_times_and_rounds_repeat() {
         let events = "..s.............";
         let ran_it = "--1--2---1--2---";
         assert_eq!(run(policy(&[0, 3], 1, 7), events), ran_it);
     }
 
     #[test]
-    fn while_it_is_held_its_clock_stands_still() {
+    fn its_clock_stands_still_while_it_is_held() {
         let events = "s..h....r.......";
         let ran_it = "1--------2------";
         assert_eq!(run(policy(&[0, 4], 0, 5), events), ran_it);
     }
 
     #[test]
-    fn a_receiver_that_cannot_be_reached_brings_the_next_step_forward_but_not_the_ones_after() {
+    fn a_failing_receiver_brings_the_next_step_forward_but_not_later_ones() {
         let events = "s.f.............";
         let ran_it = "1-2----3--------";
         assert_eq!(run(policy(&[0, 5, 10], 0, 15), events), ran_it);
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_stays_done_until_it_is_started_again() {
+    fn a_finished_run_stays_finished_until_restarted() {
         let events = "s..hr.f.s...";
         let ran_it = "1-2-----1-2-";
         assert_eq!(run(policy(&[0, 2], 0, 5), events), ran_it);

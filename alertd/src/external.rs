@@ -1,12 +1,14 @@
-//! Alerts that others find: Prometheus, a script, anybody who speaks Alertmanager's API v2 (`POST /api/v2/alerts`).
+//! External alerts: posted by Prometheus, scripts, or any client of Alertmanager's API v2 (`POST
+//! /api/v2/alerts`).
 //!
-//! An alert is its labels. It fires from `startsAt` until `endsAt`, and whoever posts it repeats it before that; a repeat that
-//! changes nothing but `endsAt` is not written to the store. One that is posted with an `endsAt` that has passed is resolved by its
-//! sender. One whose `endsAt` comes without such a word has lost its sender, not its cause: it ends as *no longer reported*,
-//! and nobody claims that all is well (Alertmanager tells that as a recovery).
+//! An alert is identified by its labels. It fires from `startsAt` until `endsAt`, and the sender
+//! repeats it before that; a repeat that only changes `endsAt` is not written to the store. An
+//! alert posted with an `endsAt` in the past was resolved by its sender. If `endsAt` passes without
+//! such a post, the sender was lost, not the problem: the alert ends as *no longer reported*,
+//! without claiming a recovery (Alertmanager reports one).
 //!
-//! Labels are kept as they came. What people here look for and routes group by, `host` and `service`, is added where it is
-//! missing: from `instance` without its port, and from `alertname`.
+//! Labels are kept unchanged. `host` and `service`, which people search for and routes group by,
+//! are added if missing: from `instance` without its port, and from `alertname`.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,10 +22,10 @@ use crate::{
     moment::later,
 };
 
-/// In the place of an agent.
+/// Used in place of an agent id.
 pub const EXTERNAL: &str = "@external";
 
-/// One alert as it is posted (openapi.yaml of Alertmanager 0.28, `postableAlert`).
+/// An alert as posted (`postableAlert` in openapi.yaml of Alertmanager 0.28).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Posted {
@@ -38,17 +40,17 @@ pub struct Posted {
     pub generator_url: String,
 }
 
-/// What is known of an external alert besides what every alert has.
+/// Fields that only external alerts have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
-    /// Fires until then, unless it is posted again. The store keeps the value of the last write.
+    /// Fires until then unless posted again. In the store this is the value at the last write.
     pub ends_at: Timestamp,
     pub generator_url: String,
-    /// Labels that are ours, not the sender's.
+    /// Labels added by us.
     pub added: Vec<String>,
 }
 
-/// An alert as posted, checked and completed.
+/// A posted alert, checked and completed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub key: AlertKey,
@@ -66,7 +68,7 @@ impl Posted {
             return Err("an alert needs at least one label with a value".into());
         }
         if labels.len() > limits::LABELS_MAX {
-            return Err(format!("{} labels; at most {} are taken", labels.len(), limits::LABELS_MAX));
+            return Err(format!("{} labels, but at most {} are allowed", labels.len(), limits::LABELS_MAX));
         }
         if let Some((name, value)) = labels
             .iter()
@@ -75,8 +77,8 @@ impl Posted {
             let shown: String = name.chars().take(64).collect();
             let bytes = value.len();
             return Err(format!(
-                "label {shown:?} with a value of {bytes} bytes: a label has a name, and neither that nor its value is longer \
-                 than {NAME_BYTES_MAX} bytes"
+                "label {shown:?} with a value of {bytes} bytes: a label needs a name, and name and value may have at most \
+                 {NAME_BYTES_MAX} bytes each"
             ));
         }
         let since = starts_at.or(ends_at).unwrap_or(now).min(now);
@@ -90,10 +92,10 @@ impl Posted {
         let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
         let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
         let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
-        // As an annotation it may change without making another alert of it.
+        // As an annotation it can change without creating a new alert.
         let severity = labels.get("severity").or_else(|| annotations.get("severity"));
         let state = state_of(severity.map_or("", String::as_str));
-        // Prometheus' mixins call it so.
+        // The name used by Prometheus mixins.
         if let Some(runbook) = annotations.remove("runbook_url") {
             annotations.entry("runbook".into()).or_insert(runbook);
         }
@@ -135,7 +137,7 @@ fn host_of(instance: &str) -> String {
     }
 }
 
-/// The words that people use. Whoever names none means it.
+/// Maps common severity names. An alert without one is CRITICAL.
 fn state_of(severity: &str) -> State {
     match severity.to_ascii_lowercase().as_str() {
         "warning" | "warn" | "info" | "notice" | "low" | "minor" | "none" | "ticket" => State::Warning,
@@ -144,7 +146,8 @@ fn state_of(severity: &str) -> State {
     }
 }
 
-/// FNV-1a over the sorted labels, as `prometheus/common/model` has it: the id that other tools show for this alert.
+/// FNV-1a over the sorted labels, as in `prometheus/common/model`: the id that other tools show for
+/// this alert.
 pub fn fingerprint(labels: &Labels) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -190,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_alert_is_refused_with_a_reason() {
+    fn invalid_alerts_are_refused_with_a_reason() {
         let long = "x".repeat(300);
         for (pairs, word) in [
             (vec![], "at least one label"),
             (vec![("a", "")], "at least one label"),
             (vec![("a", long.as_str())], "256 bytes"),
-            (vec![("", "b")], "has a name"),
+            (vec![("", "b")], "needs a name"),
         ] {
             let error = read(&pairs).unwrap_err();
             assert!(error.contains(word), "{error}");
@@ -215,11 +218,11 @@ mod tests {
         assert_eq!(read(&[("a", "b")]).unwrap().external.ends_at, at(1_300));
     }
 
-    /// From prometheus/common: the empty set and one that any Prometheus shows.
+    /// From prometheus/common: the empty set, and one that any Prometheus shows.
     #[test]
-    fn the_fingerprint_is_prometheus_own() {
+    fn the_fingerprint_equals_that_of_prometheus() {
         assert_eq!(fingerprint(&Labels::new()), 14_695_981_039_346_656_037);
-        // Worked out by hand from FNV-1a's definition: a 0xff b 0xff.
+        // Computed by hand from the definition of FNV-1a: a 0xff b 0xff.
         let by_hand = [b'a', 0xff, b'b', 0xff].iter().fold(14_695_981_039_346_656_037_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
         });

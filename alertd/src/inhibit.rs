@@ -1,12 +1,14 @@
-//! Inhibition and dependencies: while a source fires, the targets that belong to it are told to nobody.
+//! Inhibition and dependencies: while a source fires, its targets are suppressed.
 //!
-//! Alertmanager's rules: a target is muted while some firing alert matches `source` and has the same values of the labels in
-//! `equal`; a label that is missing counts as empty. An alert that matches both sides is muted by no alert of which the
-//! same is true, so nothing inhibits itself. A source that is itself silenced or muted still mutes. A *dependency* is the
-//! same rule told from the other side (`of` depends `on`), with a reason of its own; chains work, because what is withheld
-//! still fires.
+//! As in Alertmanager, a target is suppressed while some firing alert matches `source` and has the
+//! same values for the labels in `equal`; a missing label counts as empty. An alert that matches
+//! both sides is not suppressed by another that also does, so nothing inhibits itself. A source
+//! that is itself silenced or suppressed still suppresses its targets. A *dependency* is the same
+//! rule seen from the other side (`of` depends `on`), with its own reason; chains work, because
+//! suppressed alerts still fire.
 //!
-//! Kept as an index by rule and values of `equal`, so that a storm asks a map and not every pair of alerts.
+//! Indexed by rule and by the values of `equal`, so that an alert storm needs map lookups instead
+//! of comparing every pair of alerts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +32,7 @@ impl Rule {
         self.equal.iter().map(|name| labels.get(name).cloned().unwrap_or_default()).collect()
     }
 
-    /// May an agent on `host` report a source for this target? Only the host is known of what it may say.
+    /// Whether an agent on `host` might report a source for this target, judged by its host only.
     fn may_come_from(&self, host: &str, target: &Labels) -> bool {
         let there = Labels::from([(HOST.to_owned(), host.to_owned())]);
         let elsewhere =
@@ -41,7 +43,7 @@ impl Rule {
 
 const HOST: &str = "host";
 
-/// All rules, and which firing alerts stand on which side of them.
+/// All rules, with the firing alerts on each side.
 #[derive(Debug, Default)]
 pub struct Inhibitor {
     rules: Vec<Rule>,
@@ -49,16 +51,17 @@ pub struct Inhibitor {
     places: BTreeMap<AlertKey, Vec<Place>>,
 }
 
-/// The alerts of one rule with the same values of `equal`.
+/// The alerts of one rule that share the values of `equal`.
 #[derive(Debug, Default)]
 struct Group {
-    /// True of those that match the target's side too.
+    /// True for sources that also match the target side.
     sources: BTreeMap<AlertKey, bool>,
     targets: BTreeSet<AlertKey>,
 }
 
 impl Group {
-    /// Mutes something, and mutes even those that match both sides: what a change has to change to matter.
+    /// Whether the group suppresses anything, and whether it suppresses even alerts that match both
+    /// sides. Other changes do not matter.
     fn power(&self) -> (bool, bool) {
         (!self.sources.is_empty(), self.sources.values().any(|both| !both))
     }
@@ -77,8 +80,8 @@ impl Inhibitor {
         Self { rules, ..Self::default() }
     }
 
-    /// Takes an alert that fires with these labels, or fires no more (`None`). Returns the targets that have to be looked
-    /// at again.
+    /// Updates an alert that fires with these labels, or no longer fires (`None`). Returns the
+    /// targets to review again.
     pub fn update(&mut self, key: &AlertKey, labels: Option<&Labels>) -> BTreeSet<AlertKey> {
         let new = labels.map_or(Vec::new(), |labels| self.places_of(labels));
         let old = self.places.get(key).cloned().unwrap_or_default();
@@ -130,7 +133,7 @@ impl Inhibitor {
         self.rules.iter().enumerate().filter_map(place).collect()
     }
 
-    /// The first rule that mutes this firing alert, and the alert that does.
+    /// The first rule that suppresses this firing alert, and the alert that causes it.
     pub fn muting(&self, key: &AlertKey) -> Option<(Why, &AlertKey)> {
         self.places.get(key)?.iter().filter(|place| place.target).find_map(|place| {
             let group = self.groups.get(&(place.rule, place.values.clone()))?;
@@ -140,7 +143,7 @@ impl Inhibitor {
         })
     }
 
-    /// Could an agent on one of `hosts` report a source that mutes this alert?
+    /// Whether an agent on one of `hosts` could report a source that suppresses this alert.
     pub fn awaits<'a>(
         &self,
         key: &AlertKey,
@@ -175,7 +178,7 @@ mod tests {
         AlertKey::new("x", text)
     }
 
-    /// Which of the alerts that fire are muted.
+    /// The firing alerts that are suppressed.
     fn muted<'a>(rules: &[Rule], firing: &[&'a str]) -> Vec<&'a str> {
         let mut inhibitor = Inhibitor::new(rules.to_vec());
         for text in firing {
@@ -184,19 +187,21 @@ mod tests {
         firing.iter().copied().filter(|text| inhibitor.muting(&key(text)).is_some()).collect()
     }
 
-    /// As Alertmanager's own tables have it, by `inhibit.go` at 0.34: equal labels, missing labels, two-sided matches.
+    /// From Alertmanager's own test tables (`inhibit.go` at 0.34): equal labels, missing labels,
+    /// two-sided matches.
     #[test]
-    fn a_target_is_muted_by_a_source_with_equal_labels() {
+    fn a_target_is_suppressed_by_a_source_with_equal_labels() {
         let one = [rule(&["s=1"], &["t=1"], &["e"])];
         for (firing, expected) in [
             (vec!["t=1 e=1"], vec![]),
             (vec!["s=1 e=1", "t=1 e=1"], vec!["t=1 e=1"]),
             (vec!["s=1 e=2", "t=1 e=1"], vec![]),
-            // A label that is missing on both sides is equal; so are missing and empty.
+            // A label missing on both sides is equal, and so are missing and empty.
             (vec!["s=1", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=1", "t=1"], vec![]),
-            // Both sides: not by itself, not by another of its kind, but by a plain source; it still mutes a plain target.
+            // Matches both sides: not suppressed by itself or another of its kind, but by a plain
+            // source; it still suppresses a plain target.
             (vec!["s=1 t=1 e=1"], vec![]),
             (vec!["s=1 t=1 e=1 n=1", "s=1 t=1 e=1 n=2"], vec![]),
             (vec!["s=1 t=1 e=1", "s=1 e=1"], vec!["s=1 t=1 e=1"]),
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn without_equal_every_source_mutes_every_target_and_chains_hold() {
+    fn without_equal_every_source_suppresses_every_target_and_chains_work() {
         let rules =
             [rule(&["host=router"], &["host=switch"], &[]), rule(&["host=switch"], &["host=web"], &[])];
         let firing = ["host=router", "host=switch", "host=web"];
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_change_frees_or_mutes_is_looked_at_again() {
+    fn only_targets_that_a_change_affects_are_reviewed_again() {
         let mut inhibitor = Inhibitor::new(vec![rule(&["s=1"], &["t=1"], &["e"])]);
         let mut update = |text: &str, fires: bool| {
             let labels = labels(text);
@@ -226,8 +231,8 @@ mod tests {
         assert_eq!(update("t=1 e=2", true), [""; 0]);
         assert_eq!(update("s=1 e=1", true), ["t=1 e=1"]);
         assert_eq!(update("s=1 e=1", true), [""; 0], "nothing new");
-        assert_eq!(update("s=1 e=1 n=2", true), [""; 0], "a second source frees and mutes nothing");
-        assert_eq!(update("s=1 e=1", false), [""; 0], "nor does the loss of one of two");
+        assert_eq!(update("s=1 e=1 n=2", true), [""; 0], "a second source changes nothing");
+        assert_eq!(update("s=1 e=1", false), [""; 0], "nor does losing one of two");
         assert_eq!(update("s=1 e=1 n=2", false), ["t=1 e=1"]);
         assert_eq!(update("t=1 e=1", false), [""; 0]);
         assert_eq!(update("t=1 e=2", false), [""; 0]);
@@ -235,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_whose_labels_change_changes_sides() {
+    fn an_alert_whose_labels_change_can_change_sides() {
         let mut inhibitor = Inhibitor::new(vec![rule(&["s=1"], &["t=1"], &[])]);
         inhibitor.update(&key("a"), Some(&labels("s=1")));
         inhibitor.update(&key("b"), Some(&labels("t=1")));
         assert_eq!(inhibitor.muting(&key("b")), Some((Why::Inhibited, &key("a"))));
         let affected = inhibitor.update(&key("a"), Some(&labels("t=1")));
-        assert_eq!(affected, [key("a"), key("b")].into(), "the one that is free, and the new target");
+        assert_eq!(affected, [key("a"), key("b")].into(), "the released one and the new target");
         assert_eq!(inhibitor.muting(&key("b")), None);
     }
 

@@ -1,4 +1,5 @@
-//! What changed on a host lately: the first question of whoever is woken. A short memory of each agent; pure.
+//! Recent changes on a host, which is the first thing people ask when paged. A short history per
+//! agent; pure.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Duration};
 
@@ -12,26 +13,27 @@ use crate::moment::between;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happened {
     pub at: Timestamp,
-    /// `None`: it was done to the host.
+    /// `None` for a change of the host itself.
     pub service: Option<String>,
-    /// Of a service `CRITICAL`, `OK`, `flapping`, `no longer watched`; of a host what its agent says: `booted`.
+    /// For a service `CRITICAL`, `OK`, `flapping` or `no longer watched`; for a host the agent's
+    /// text, such as `booted`.
     pub what: String,
 }
 
-/// The last changes of one host, the oldest first.
+/// The latest changes on one host, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lately(VecDeque<Happened>);
 
-/// Changes of one host that are kept.
+/// Most changes kept per host.
 const KEPT: usize = 12;
-/// Of one service: one that flaps must not push out the rest.
+/// Most per service, so that a flapping service does not push out the rest.
 const KEPT_OF_ONE: usize = 2;
-/// As long ago a change is worth a word.
+/// How old a change may be to be shown.
 const MEMORY: Duration = Duration::from_hours(1);
-/// Changes of services in one message.
+/// Most service changes in one message.
 const SHOWN: usize = 3;
-/// What was done to a host may show a night later.
+/// Changes of the host itself may have effects hours later.
 const HOST_MEMORY: Duration = Duration::from_hours(24);
 const HOST_SHOWN: usize = 2;
 
@@ -52,7 +54,8 @@ impl Lately {
         self.0.push_back(happened);
     }
 
-    /// The newest of those that a message does not speak of itself, and of what was done to the host; the newest first.
+    /// The latest changes other than those the message is about, plus changes of the host itself;
+    /// newest first.
     pub fn beside(
         &self,
         speaks_of: impl Fn(&str) -> bool,
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_shown_but_not_what_the_message_is_about_nor_what_is_long_ago() {
+    fn recent_changes_are_shown_except_the_messages_own_and_old_ones() {
         let changes =
             [("ntp", "WARNING", 1), ("disk", "CRITICAL", 50), ("load", "CRITICAL", 55), ("load", "OK", 58)];
         let lately = lately(&changes);
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn one_service_that_flaps_pushes_out_only_itself_and_the_memory_is_bounded() {
+    fn a_flapping_service_pushes_out_only_its_own_changes_and_memory_is_bounded() {
         let mut changes = vec![("ntp", "WARNING", 1)];
         changes.extend(
             (0..50).map(|minute| ("load", if minute % 2 == 0 { "CRITICAL" } else { "OK" }, 2 + minute)),

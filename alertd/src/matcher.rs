@@ -1,6 +1,7 @@
-//! Label matchers as in Alertmanager: `host=web1`, `service!=swap`, `host=~"web.*"`, `team!~"db|net"`.
+//! Label matchers as in Alertmanager: `host=web1`, `service!=swap`, `host=~"web.*"`,
+//! `team!~"db|net"`.
 //!
-//! A regular expression must match the whole value. A label that is missing counts as the empty string.
+//! A regular expression must match the whole value. A missing label counts as the empty string.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -27,12 +28,12 @@ enum Condition {
 }
 
 impl Matcher {
-    /// The label that it looks at.
+    /// The label to compare.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it compares with, or the expression as it was written.
+    /// The value to compare with, or the expression as written.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -50,7 +51,8 @@ impl Matcher {
         self.accepts(labels.get(&self.name).map_or("", String::as_str))
     }
 
-    /// Would an alert without this label match? A silence made of such matchers alone would silence everything.
+    /// Whether an alert without this label would match. A silence with only such matchers would
+    /// silence everything.
     pub fn matches_missing(&self) -> bool {
         self.accepts("")
     }
@@ -65,14 +67,14 @@ impl Matcher {
     }
 }
 
-/// Do all of them match? True of an empty list.
+/// Whether all of them match. True for an empty list.
 pub fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels))
 }
 
-/// As many characters as a regular expression may have: it comes from people, but one of them may be careless.
+/// Most characters in a regular expression. Operators write them, but mistakes happen.
 const PATTERN_CHARS_MAX: usize = 1_000;
-/// Bytes that one compiled expression may take.
+/// Most bytes that one compiled expression may take.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 impl FromStr for Matcher {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_matcher_is_refused_with_words() {
+    fn invalid_matchers_are_refused_with_a_reason() {
         for text in ["", "host", "=x", "a b=c", "host=~(", "host!web"] {
             assert!(text.parse::<Matcher>().is_err(), "{text:?}");
         }
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn it_prints_what_it_reads() {
+    fn it_prints_what_it_parses() {
         for text in ["host=\"web1\"", "host!=\"a\"", "host=~\"web.*\"", "host!~\"a|b\""] {
             let matcher: Matcher = text.parse().unwrap();
             assert_eq!(matcher.to_string(), text);

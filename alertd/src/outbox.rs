@@ -1,20 +1,28 @@
-//! The outbox: every notification that is decided and not settled, and the order in which they go.
+//! The outbox: all notifications that are decided but not settled, and the order in which they are
+//! sent.
 //!
 //! ```text
 //!   queued ──poll──▶ leased ──accepted──▶ accepted
 //!     │ ▲              │ └───rejected, too old──▶ failed
 //!     │ └────retry─────┘
-//!     ├─superseded by a newer word, if never tried
-//!     └─over a rate (`budgets.rs`): digested into one that is queued in its place
+//!     ├─superseded by a newer notification, if never tried
+//!     └─over a rate limit (`budgets.rs`): digested into one that is queued instead
 //! ```
 //!
-//! Promises: one incident's words to one receiver go in order, one at a time (a *lane*). What was tried once is tried
-//! until it is settled, under the same id: the receiver may have taken it although no answer came. What was never tried may
-//! be replaced. Rates hold and digest; they drop nothing: the first words go at once, and when there is budget again one digest
-//! speaks for all that waited. Urgent words (CRITICAL) have a reserve of each budget and never wait behind others; who has waited
-//! longest is asked first, so that no receiver's name keeps it from a budget that it shares. A restart makes leased rows queued again.
+//! Promises:
 //!
-//! Not here: what to say (`core/review.rs`), what an outcome means for the incident (`core/delivery.rs`), sending.
+//! - One incident's notifications to one receiver are sent in order, one at a time (a *lane*).
+//! - A notification that was tried is retried until settled, under the same id, because the
+//!   receiver may have accepted it although no answer came. One that was never tried may be
+//!   replaced.
+//! - Rate limits delay and digest, but drop nothing. The first notifications are sent at once; when
+//!   there is budget again, one digest replaces all that waited.
+//! - Urgent notifications (CRITICAL) have a reserve in each budget and never wait behind others.
+//!   The receiver that has waited longest goes first, so that none is kept from a shared budget.
+//! - A restart queues leased rows again.
+//!
+//! Not here: what a notification says (`core/review.rs`), what an outcome means for the incident
+//! (`core/delivery.rs`), sending.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,21 +40,21 @@ use crate::{
     told::{Claims, Says},
 };
 
-/// One notification on its way.
+/// One notification in the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Order of decision; also the key in the store.
+    /// The order of decisions; also the key in the store.
     pub seq: u64,
     pub state: RowState,
     pub attempts: u32,
-    /// When it weighed on the receiver's rate.
+    /// When it was charged to the rate limits.
     pub first_try_at: Option<Timestamp>,
     pub notification: Notification,
     pub says: Says,
-    /// The policy went on because this one takes too long.
+    /// The policy continued because this one takes too long.
     #[serde(default)]
     pub escalated: bool,
-    /// No digest may speak for it: the receiver waits for it under the incident's key.
+    /// Must not go into a digest, because the receiver expects it under the incident's key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     pub last_error: Option<String>,
@@ -63,20 +71,20 @@ pub enum RowState {
     Leased {
         until: Timestamp,
     },
-    /// Taken by somebody who passes it on: a mail relay, a provider.
+    /// Accepted by a relay that passes it on: a mail server, a provider.
     Accepted,
-    /// Taken where it ends: in the mailbox, the channel, the program.
+    /// Delivered to its destination: the mailbox, the channel, the program.
     Delivered,
     Failed,
     Superseded,
-    /// Said by the digest with this `seq`; settled when that is.
+    /// Part of the digest with this `seq`; settled together with it.
     Digested {
         into: u64,
     },
 }
 
 impl RowState {
-    /// The receiver has it.
+    /// The receiver has accepted it.
     pub fn is_taken(self) -> bool {
         matches!(self, Self::Accepted | Self::Delivered)
     }
@@ -111,17 +119,17 @@ impl Row {
         }
     }
 
-    /// Nobody can have heard it yet.
+    /// It cannot have been received yet.
     pub fn is_untried(&self) -> bool {
         matches!(self.state, RowState::Queued { .. }) && self.attempts == 0
     }
 
-    /// Said by a digest, or about to be.
+    /// Part of a digest, sent or not.
     pub fn is_digested(&self) -> bool {
         matches!(self.state, RowState::Digested { .. })
     }
 
-    /// Has a part of every budget to itself: what should wake somebody.
+    /// Uses the reserve of every budget, because someone should be woken.
     pub fn is_urgent(&self) -> bool {
         matches!(self.notification.kind, Kind::Problem | Kind::Update | Kind::Reminder)
             && self.says.firing.iter().any(|(_, claim)| *claim == Claim::Critical)
@@ -135,13 +143,13 @@ impl Row {
 
 type Lane = (u64, String);
 
-/// One receiver's side of the outbox.
+/// The queue of one receiver.
 #[derive(Default)]
 struct Queue {
     /// Never tried, in order.
     urgent: Fresh,
     other: Fresh,
-    /// Tried before; no weight on the rates.
+    /// Tried before; not charged to the rate limits again.
     again: BTreeSet<(Timestamp, u64)>,
     in_flight: usize,
 }
@@ -149,11 +157,11 @@ struct Queue {
 #[derive(Default)]
 struct Fresh {
     rows: BTreeSet<u64>,
-    /// Over a limit.
+    /// Set while over a limit.
     hold: Option<Hold>,
 }
 
-/// Words that wait for budget.
+/// Notifications waiting for budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     pub since: Timestamp,
@@ -175,15 +183,15 @@ impl Queue {
     }
 }
 
-/// All rows that are not settled.
+/// All unsettled rows.
 #[derive(Default)]
 pub struct Outbox {
     rows: BTreeMap<u64, Row>,
     lanes: BTreeMap<Lane, BTreeSet<u64>>,
     queues: BTreeMap<String, Queue>,
-    /// Rows that each live digest speaks for.
+    /// The rows in each unsettled digest.
     digests: BTreeMap<u64, BTreeSet<u64>>,
-    /// Receivers whose queue may have something to send, by how long it has been held.
+    /// Receivers that may have something to send, by how long they have waited.
     ready: BTreeSet<(Timestamp, String)>,
     budgets: Budgets,
     wakeups: BTreeSet<(Timestamp, String)>,
@@ -192,17 +200,17 @@ pub struct Outbox {
 /// What [`Outbox::poll_send`] found to do for one receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Send {
-    /// Leased: hand it over.
+    /// Leased: send it.
     One(u64),
-    /// These were over that limit and their time has come: put them into a digest, [`Outbox::digest`].
+    /// These were delayed by that limit and are due: combine them with [`Outbox::digest`].
     Digest(String, Vec<u64>, Whose),
 }
 
 impl Outbox {
-    /// Takes a config's limits. What was spent stays spent.
+    /// Applies the limits of a config. Budget already used stays used.
     pub fn set_limits(&mut self, limits: &Limits) {
         self.budgets.set(limits);
-        // A rate that is wider now may let go what was held.
+        // A higher rate may release what was waiting.
         for queue in self.queues.values_mut() {
             for hold in [&mut queue.urgent.hold, &mut queue.other.hold].into_iter().flatten() {
                 hold.until = Timestamp::MIN;
@@ -214,7 +222,7 @@ impl Outbox {
         }
     }
 
-    /// Tells the budgets what was sent before a restart; ascending.
+    /// Charges what was sent before a restart; ascending.
     pub fn replay_spending(&mut self, spent: &[(String, Timestamp)]) {
         for (receiver, at) in spent {
             self.budgets.spend(receiver, *at);
@@ -226,7 +234,8 @@ impl Outbox {
         self.ready.insert((held_since, receiver.to_owned()));
     }
 
-    /// Puts back a row from the store. One that was leased is due at once: whether it was sent nobody knows.
+    /// Restores a row from the store. A leased one is due at once, since it is unknown whether it
+    /// was sent.
     pub fn restore(&mut self, mut row: Row) {
         if let RowState::Leased { .. } = row.state {
             row.state = RowState::Queued { not_before: row.notification.created_at };
@@ -254,7 +263,7 @@ impl Outbox {
         let RowState::Queued { not_before } = row.state else { return };
         let receiver = &row.notification.receiver;
         let queue = self.queues.entry(receiver.clone()).or_default();
-        // A test goes past limits, like a retry.
+        // Tests are exempt from rate limits, like retries.
         if row.attempts == 0 && row.notification.kind != Kind::Test {
             queue.fresh(row.is_urgent()).rows.insert(row.seq);
             self.mark_ready(receiver);
@@ -277,14 +286,15 @@ impl Outbox {
         self.rows.range(seq..).map(|(_, row)| row)
     }
 
-    /// Is there a reason why a queued row is not sent: words before it, budget, others that are under way?
+    /// Whether a queued row has a reason to wait: earlier notifications, budget, or others being
+    /// sent.
     pub fn has_to_wait(&self, row: &Row, now: Timestamp) -> bool {
         let Some(queue) = self.queues.get(&row.notification.receiver) else { return false };
         let held = self.hold_of(row).is_some_and(|hold| hold.until > now);
         held || queue.in_flight > 0 || !self.is_first_in_lane(row.seq)
     }
 
-    /// Does it wait for budget?
+    /// Whether it waits for budget.
     pub fn is_held(&self, row: &Row) -> bool {
         self.hold_of(row).is_some()
     }
@@ -294,13 +304,13 @@ impl Outbox {
         if row.is_urgent() { queue.urgent.hold.as_ref() } else { queue.other.hold.as_ref() }
     }
 
-    /// Unsettled words of an incident to a receiver, in order.
+    /// Unsettled notifications of an incident to a receiver, in order.
     pub fn lane(&self, incident: u64, receiver: &str) -> impl Iterator<Item = &Row> {
         let lane = self.lanes.get(&(incident, receiver.to_owned()));
         lane.into_iter().flatten().filter_map(|seq| self.rows.get(seq))
     }
 
-    /// Receivers with unsettled words of an incident.
+    /// Receivers with unsettled notifications of an incident.
     pub fn receivers_of(&self, incident: u64) -> impl Iterator<Item = &str> {
         let from = (incident, String::new());
         self.lanes
@@ -316,7 +326,7 @@ impl Outbox {
         }
     }
 
-    /// Settles a row and forgets it; the caller records it.
+    /// Settles a row and removes it; the caller records it.
     pub fn settle(&mut self, seq: u64, state: RowState, now: Timestamp) -> Option<Row> {
         let mut row = self.rows.remove(&seq)?;
         self.unqueue(&row);
@@ -347,7 +357,8 @@ impl Outbox {
         self.mark_ready(receiver);
     }
 
-    /// Says what the next thing to send is, leasing it; `None` if nothing may go now. Call until `None`.
+    /// Leases and returns the next thing to send; `None` if nothing may be sent now. Call until
+    /// `None`.
     pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
         self.wake(now);
         while let Some(ready) = self.ready.first().cloned() {
@@ -361,7 +372,7 @@ impl Outbox {
         None
     }
 
-    /// Marks the receivers whose time has come, whether or not anything can be sent just now.
+    /// Marks receivers that are due, whether or not anything can be sent now.
     pub fn wake(&mut self, now: Timestamp) {
         while let Some((at, _)) = self.wakeups.first()
             && *at <= now
@@ -405,7 +416,7 @@ impl Outbox {
             self.lease(first, now);
             return Some(Send::One(first));
         };
-        // One digest for whatever waits, the urgent first.
+        // One digest for everything that waits, urgent ones first.
         let is_alone = |seq: &u64| self.rows.get(seq).is_some_and(|row| row.alone);
         let waiting = self.sendable(receiver, true).chain(self.sendable(receiver, false));
         let mut rows: Vec<u64> = waiting.filter(|seq| !is_alone(seq)).take(DIGEST_ROWS_MAX).collect();
@@ -420,14 +431,14 @@ impl Outbox {
         Some(Send::One(first))
     }
 
-    /// Words that were never tried and wait for nothing but budget.
+    /// Notifications never tried that wait only for budget.
     fn sendable(&self, receiver: &str, urgent: bool) -> impl Iterator<Item = u64> {
         let fresh = self.queues.get(receiver).map(|queue| if urgent { &queue.urgent } else { &queue.other });
         let rows = fresh.into_iter().flat_map(|fresh| fresh.rows.iter().copied());
         rows.filter(|&seq| self.is_first_in_lane(seq))
     }
 
-    /// Receivers that wait for budget: how many words of each, and for what.
+    /// Receivers waiting for budget, with the number of notifications and the limit.
     pub fn holds(&self) -> impl Iterator<Item = (&str, usize, &Hold)> {
         self.queues.iter().filter_map(|(receiver, queue)| {
             let fresh = [&queue.urgent, &queue.other];
@@ -459,7 +470,7 @@ impl Outbox {
         }
     }
 
-    /// Puts a digest in the place of the rows it speaks for, and leases it: its budget is spent already.
+    /// Replaces rows with a digest and leases it; its budget is already charged.
     pub fn digest(&mut self, digest: Row, speaks_for: &[u64], now: Timestamp) {
         let into = digest.seq;
         for &seq in speaks_for {
@@ -473,7 +484,7 @@ impl Outbox {
         self.lease(into, now);
     }
 
-    /// Takes the list of rows that a digest speaks for; they are still unsettled.
+    /// Takes the list of rows in a digest; they are still unsettled.
     pub fn take_digested(&mut self, digest: u64) -> BTreeSet<u64> {
         self.digests.remove(&digest).unwrap_or_default()
     }
@@ -488,34 +499,35 @@ impl Outbox {
         self.rows.insert(seq, row);
     }
 
-    /// Notes that the incident's policy went on without waiting for this one.
+    /// Records that the incident's policy continued without waiting for this one.
     pub fn mark_escalated(&mut self, seq: u64) {
         if let Some(row) = self.rows.get_mut(&seq) {
             row.escalated = true;
         }
     }
 
-    /// When [`Outbox::poll_send`] may have something that it has not now.
+    /// When [`Outbox::poll_send`] may have something new.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         self.wakeups.first().map(|(at, _)| *at)
     }
 }
 
-/// Sendings to one receiver at the same time: one that hangs must not take all slots, nor be trampled when it is back.
+/// Most concurrent sends to one receiver: a hanging receiver must not take all slots, nor be
+/// flooded when it is back.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// One attempt's time, after which its outcome is unknown.
+/// Time for one attempt, after which its outcome is unknown.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// Words that one digest speaks for: what one commit can settle without making anybody wait.
+/// Most notifications in one digest: as many as one commit can settle without delaying anything.
 pub const DIGEST_ROWS_MAX: usize = 5_000;
 
-/// How long to wait before attempt `attempts + 1`, with full jitter: a random share (`random` of `u64::MAX`) of an interval
-/// that doubles. Jitter keeps many that failed together from coming back together.
+/// Delay before attempt `attempts + 1`, with full jitter: a random share (`random` of `u64::MAX`)
+/// of an interval that doubles. Jitter spreads retries that failed together.
 pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(BACKOFF_MAX);
     let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     let share = Duration::from_millis(random % (most_ms + 1));
     match asked {
-        // What the receiver asks for is a least; still not all at once, and not for ever.
+        // A delay requested by the receiver is a minimum; it is spread and limited too.
         Some(asked) => asked.min(ASKED_MAX) + share.min(BACKOFF_FIRST),
         None => share.max(BACKOFF_LEAST),
     }
@@ -553,7 +565,7 @@ mod tests {
         Row { says, ..row(seq, incident, receiver) }
     }
 
-    /// So many at once, one a minute, nothing kept for what is urgent.
+    /// Allows `burst` at once, then one a minute, with no reserve for urgent notifications.
     fn mail_alone(burst: u32) -> Limits {
         let rate = Rate { burst: NonZeroU32::new(burst).unwrap(), every: Duration::from_mins(1), reserve: 0 };
         Limits { receivers: [("mail".to_owned(), rate)].into(), ..Limits::default() }
@@ -564,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn one_incidents_words_to_one_receiver_go_one_at_a_time_in_order() {
+    fn one_incidents_notifications_to_one_receiver_are_sent_one_at_a_time_in_order() {
         let mut outbox = Outbox::default();
         for (seq, incident, receiver) in [(1, 7, "mail"), (2, 7, "mail"), (3, 7, "pager"), (4, 8, "mail")] {
             outbox.insert(row(seq, incident, receiver));
@@ -587,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_limit_nothing_is_dropped_but_digested() {
+    fn over_the_limit_notifications_are_digested_not_dropped() {
         let mut outbox = Outbox::default();
         outbox.set_limits(&mail_alone(2));
         (1..=9).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
@@ -601,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_passes_what_waits_and_is_digested_with_it_only_when_it_is_too_much_itself() {
+    fn urgent_notifications_pass_waiting_ones_and_are_digested_only_when_there_are_too_many() {
         let mut outbox = Outbox::default();
         let mut limits = mail_alone(3);
         limits.receivers.get_mut("mail").unwrap().reserve = 2;
@@ -619,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_wait_for_one_budget_the_longest_goes_first() {
+    fn of_receivers_waiting_for_one_budget_the_longest_waiting_goes_first() {
         let mut outbox = Outbox::default();
         let rate = mail_alone(1).receivers["mail"];
         outbox.set_limits(&Limits { all: Some(rate), ..Limits::default() });
@@ -630,7 +642,7 @@ mod tests {
             outbox.insert(row(seq, seq, receiver));
             assert_eq!(drain(&mut outbox, at(second)), []);
         }
-        // Others come all the time.
+        // Other receivers keep adding notifications.
         let order: Vec<_> = (1..=4)
             .flat_map(|minute| {
                 let seq = 20 + u64::try_from(minute).unwrap();
@@ -643,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_waits_for_the_digest_that_speaks_for_the_one_before_it() {
+    fn a_notification_waits_for_the_digest_of_the_one_before_it() {
         let mut outbox = Outbox::default();
         outbox.insert(row(1, 7, "mail"));
         outbox.digest(row(2, 0, "mail"), &[1], at(0));
@@ -655,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_what_was_leased_is_due_and_a_retry_costs_no_budget() {
+    fn after_a_restart_leased_rows_are_due_and_a_retry_costs_no_budget() {
         let mut outbox = Outbox::default();
         outbox.set_limits(&mail_alone(1));
         outbox.replay_spending(&[("mail".into(), at(0))]);

@@ -1,10 +1,13 @@
-//! Time periods: times that come again, on the wall of their own time zone. "Weekdays 9 to 17", "the last three days of a month".
+//! Time periods: recurring times on the local clock of a time zone, such as "weekdays 9 to 17" or
+//! "the last three days of a month".
 //!
-//! Alertmanager's meaning: a moment is inside if its wall-clock time is, so a period follows the clocks when they change. In
-//! the night that skips 02:00–03:00, `02:30-04:00` begins at 03:00 and `02:00-03:00` does not come at all; in the night
-//! that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and `02:30-02:45` comes twice. Every field that is given must
-//! match, any of its entries is enough. Hours end before their end; days of a month may count from its end (`-1` is the
-//! last); a day that a month does not have is not there, an end beyond the month is its last day.
+//! As in Alertmanager, a moment is inside a period if its local time is, so a period follows clock
+//! changes. In the night that skips 02:00–03:00, `02:30-04:00` begins at 03:00 and `02:00-03:00`
+//! does not occur. In the night that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and
+//! `02:30-02:45` occurs twice. All given fields must match; within a field any entry is enough. The
+//! end of a range of hours is exclusive. Days of a month may count from its end (`-1` is the last).
+//! A range that starts after the month's last day does not occur; one that ends after it ends on
+//! the last day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,26 +23,26 @@ use jiff::{
 #[derive(Debug, Clone)]
 pub struct Period {
     pub zone: TimeZone,
-    /// Inside if any of them is; none: never.
+    /// Inside if any of these matches; never if empty.
     pub any: Vec<When>,
 }
 
-/// A field that is empty says nothing.
+/// An empty field matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct When {
-    /// Minutes of the day, at most 1440.
+    /// Minutes of the day, up to 1440.
     pub hours: Vec<Range<u16>>,
     /// 1 is Monday, 7 Sunday.
     pub weekdays: Vec<RangeInclusive<i8>>,
-    /// From 1, or from the end: -1 is the last.
+    /// From 1, or from the end of the month: -1 is the last day.
     pub days: Vec<RangeInclusive<i8>>,
     pub months: Vec<RangeInclusive<i8>>,
     pub years: Vec<RangeInclusive<i16>>,
 }
 
-/// Minutes of a day.
+/// Minutes in a day.
 pub const DAY: u16 = 24 * 60;
-/// How far ahead a change is looked for: beyond every period that comes each year.
+/// How far ahead to look for a change: longer than any period that recurs every year.
 const DAYS_AHEAD: usize = 400;
 
 impl Period {
@@ -48,7 +51,7 @@ impl Period {
         self.any.iter().any(|when| when.contains(wall))
     }
 
-    /// The first moment after `now` that is inside if `now` is outside, or the other way round; `None` if there is none in
+    /// The first moment after `now` at which the period begins or ends; `None` if there is none in
     /// the next 400 days.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let inside = self.contains(now);
@@ -63,7 +66,8 @@ impl Period {
         None
     }
 
-    /// Every moment of a day at which something may change, ascending: midnight, ends of hours, jumps of the clock.
+    /// All moments of a day at which something may change, ascending: midnight, range ends, clock
+    /// changes.
     fn edges(&self, date: Date) -> BTreeSet<Timestamp> {
         let hours = self.any.iter().flat_map(|when| &when.hours);
         let minutes: BTreeSet<u16> =
@@ -73,7 +77,7 @@ impl Period {
             let part = |n: u16| i8::try_from(n).unwrap_or(0);
             let (hour, minute) = (part(minute / 60), part(minute % 60));
             let ambiguous = self.zone.to_ambiguous_timestamp(date.at(hour, minute, 0, 0));
-            // Twice when the clock is set back; the end of the gap when it is set forward.
+            // Both occurrences when the clock goes back; the end of the gap when it goes forward.
             moments.extend(ambiguous.earlier());
             moments.extend(ambiguous.later());
         }
@@ -104,23 +108,24 @@ fn given<T>(entries: &[T], matches: impl Fn(&T) -> bool) -> bool {
 fn is_day(range: &RangeInclusive<i8>, date: Date) -> bool {
     let last = date.days_in_month();
     let counted = |day: i8| if day < 0 { last + day + 1 } else { day };
-    // One that begins before the month (`-31` in April) begins with it; one that begins after it is not there.
+    // A range that begins before the month (`-31` in April) begins with the month; one that begins
+    // after it does not occur.
     let (first, until) = (counted(*range.start()), counted(*range.end()));
     first <= last && (first..=until).contains(&date.day())
 }
 
-/// All periods of the config, and how they stand.
+/// All periods in the config, and their current state.
 #[derive(Debug, Default)]
 pub struct Periods {
     all: BTreeMap<String, Period>,
     now: BTreeMap<String, Standing>,
 }
 
-/// Holds from its making until its end.
+/// The state until `until`.
 #[derive(Debug, Clone, Copy)]
 struct Standing {
     inside: bool,
-    /// When to look again.
+    /// When to check again.
     until: Option<Timestamp>,
 }
 
@@ -129,14 +134,15 @@ impl Periods {
         Self { all, now: BTreeMap::new() }
     }
 
-    /// Takes a new config. What stood stands until the next look, so that no word slips out in between.
+    /// Applies a new config. Current states are kept until the next check, so that nothing is
+    /// notified in between.
     pub fn replace(&mut self, all: BTreeMap<String, Period>) {
         self.now.retain(|name, _| all.contains_key(name));
         self.now.values_mut().for_each(|standing| standing.until = Some(Timestamp::MIN));
         self.all = all;
     }
 
-    /// Looks at the clock; true if any period began or ended since the last look.
+    /// Advances to `now`; true if any period began or ended since the last check.
     pub fn turn(&mut self, now: Timestamp) -> bool {
         let mut changed = false;
         for (name, period) in &self.all {
@@ -151,7 +157,7 @@ impl Periods {
         changed
     }
 
-    /// Is it inside now? A period that a reload took away never is.
+    /// Whether it is inside now. A period that a reload removed never is.
     pub fn is_inside(&self, name: &str) -> bool {
         self.now.get(name).is_some_and(|standing| standing.inside)
     }
@@ -230,9 +236,9 @@ mod tests {
         }
     }
 
-    /// Minute by minute, through nights in which clocks change.
+    /// Minute by minute, through nights with clock changes.
     #[test]
-    fn the_next_change_is_where_a_look_at_every_minute_finds_it() {
+    fn the_next_change_agrees_with_a_minute_by_minute_search() {
         let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"];
         let starts =
             ["2026-03-07T12:00:00Z", "2026-03-28T12:00:00Z", "2026-04-04T06:00:00Z", "2026-10-24T12:00:00Z"];
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_year_that_is_far_away_is_no_change() {
+    fn a_distant_year_is_not_a_change() {
         assert_eq!(
             period("time_zone = \"UTC\"\nyears = [\"2040\"]")
                 .next_change("2026-01-01T00:00:00Z".parse().unwrap()),
@@ -273,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_look_at_the_clock_only_when_one_may_change() {
+    fn periods_need_a_check_only_when_one_may_change() {
         let mut periods = Periods::new(
             [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"22:00-24:00\"]"))].into(),
         );
@@ -285,12 +291,12 @@ mod tests {
         assert!(periods.turn(at("2026-11-21T22:00:00Z")));
         assert!(periods.is_inside("nights"));
         assert_eq!(periods.until("nights"), Some(at("2026-11-22T00:00:00Z")));
-        assert!(!periods.is_inside("days"), "what is not there is never inside");
+        assert!(!periods.is_inside("days"), "an unknown period is never inside");
 
         periods.replace(
             [("nights".to_owned(), period("time_zone = \"UTC\"\nhours = [\"23:00-24:00\"]"))].into(),
         );
-        assert!(periods.is_inside("nights"), "until it is looked at");
+        assert!(periods.is_inside("nights"), "until the next check");
         assert!(periods.turn(at("2026-11-21T22:00:01Z")));
         assert!(!periods.is_inside("nights"));
         periods.replace([].into());

@@ -1,8 +1,9 @@
-//! How often somebody may be told: a burst at once, then one in every interval (GCRA, as in ITU-T I.371), of which the last
-//! few are kept for what is urgent.
+//! A rate limit for notifications: a burst at once, then one per interval (GCRA, as in ITU-T
+//! I.371), with the last few reserved for urgent ones.
 //!
-//! A word has to fit into several budgets (`budgets.rs`), so each is asked before any is spent. `governor`, which paces
-//! elsewhere here, can only spend: it neither looks without taking nor keeps a reserve. Its arithmetic is one time.
+//! A notification must fit several budgets (`budgets.rs`), so each is checked before any is
+//! charged. `governor`, used for pacing elsewhere, cannot check without charging and has no
+//! reserve. The whole state of a bucket is one time.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,25 +11,25 @@ use jiff::Timestamp;
 
 use crate::moment::{between, later};
 
-/// As configured.
+/// A rate as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// This many at once,
+    /// This many at once, …
     pub burst: NonZeroU32,
-    /// then one in every such span (not zero).
+    /// … then one per such interval (not zero).
     pub every: Duration,
-    /// The last so many of the burst are for urgent words; less than the burst.
+    /// How many of the burst are reserved for urgent notifications; less than the burst.
     pub reserve: u32,
 }
 
 impl Rate {
-    /// A quarter of the burst is for what is urgent. Of a burst of one nothing can be kept.
+    /// A quarter of the burst is reserved. A burst of one has no reserve.
     pub const fn with_default_reserve(burst: NonZeroU32, every: Duration) -> Self {
         let (quarter, most) = (burst.get().div_ceil(4), burst.get() - 1);
         Self { burst, every, reserve: if quarter < most { quarter } else { most } }
     }
 
-    /// How far back something still weighs on the budget.
+    /// How long a notification counts against the budget.
     pub fn memory(self) -> Duration {
         self.every.saturating_mul(self.burst.get())
     }
@@ -40,12 +41,12 @@ impl Rate {
     }
 }
 
-/// One budget. What it remembers is when it will be whole again if nothing more is spent.
+/// One budget. It stores when it will be full again if nothing more is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
     rate: Rate,
     whole_at: Timestamp,
-    /// Last.
+    /// The last charge.
     spent_at: Timestamp,
 }
 
@@ -58,7 +59,7 @@ impl Bucket {
         self.rate
     }
 
-    /// By another rate from now on. What was spent stays spent: a reload in a loop gives no budget away.
+    /// Changes the rate. Budget already used stays used, so repeated reloads grant nothing.
     pub fn set_rate(&mut self, rate: Rate) {
         let spent = between(self.spent_at, self.whole_at).div_duration_f64(self.rate.every);
         let spent = spent.min(rate.burst.get().into());
@@ -66,13 +67,13 @@ impl Bucket {
         self.rate = rate;
     }
 
-    /// May one be spent now? If not: when, if nobody else spends before.
+    /// Whether one may be charged now; if not, when, provided nothing else is charged before.
     pub fn look(&self, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
         let (after, room) = (between(now, self.after_one(now)), self.rate.room(urgent));
         if after <= room { Ok(()) } else { Err(later(now, after.saturating_sub(room))) }
     }
 
-    /// Spends one, whether or not there is one: then it is as spent as it can be.
+    /// Charges one even if the budget is empty; it never goes below empty.
     pub fn spend(&mut self, now: Timestamp) {
         self.whole_at = self.after_one(now).min(later(now, self.rate.memory()));
         self.spent_at = now;
@@ -106,9 +107,9 @@ mod tests {
         seconds.map(&mut ask).collect()
     }
 
-    /// docs/rate-limits.md says so, for pagers that are sold by the minute.
+    /// As documented in docs/rate-limits.md, for pagers billed by the minute.
     #[test]
-    fn the_busiest_minute_holds_the_burst_and_one_for_every_interval() {
+    fn the_busiest_minute_has_the_burst_and_one_per_interval() {
         for (burst, every, most) in [(60, 1, 120), (10, 30, 12), (15, 20, 18)] {
             let rate = Rate {
                 burst: NonZeroU32::new(burst).unwrap(),
@@ -130,21 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_at_once_and_then_one_in_each_interval() {
+    fn a_burst_is_allowed_at_once_and_then_one_per_interval() {
         assert_eq!(asked(&mut bucket(3, 0), false, 0..14), "!!!.!...!...!.");
     }
 
     #[test]
-    fn the_reserve_is_there_for_the_urgent_however_much_else_is_asked() {
+    fn the_reserve_stays_available_to_urgent_notifications() {
         let mut bucket = bucket(3, 2);
         assert_eq!(asked(&mut bucket, false, 0..14), "!...!...!...!.");
-        assert_eq!(asked(&mut bucket, true, 14..24), "!!!...!...", "as if nothing else had been asked");
-        // The others wait until the reserve is whole again.
+        assert_eq!(asked(&mut bucket, true, 14..24), "!!!...!...", "as if nothing else had been requested");
+        // Others wait until the reserve is full again.
         assert_eq!(asked(&mut bucket, false, 24..40), "........!...!...");
     }
 
     #[test]
-    fn over_the_limit_it_says_when_to_come_back() {
+    fn over_the_limit_it_returns_when_to_try_again() {
         let mut bucket = bucket(3, 1);
         assert_eq!(asked(&mut bucket, true, 0..3), "!!!");
         assert_eq!(bucket.look(true, at(3)), Err(at(4)));
@@ -153,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_over_the_limit_leaves_no_debt_beyond_an_empty_budget() {
+    fn charges_over_the_limit_leave_no_debt_beyond_an_empty_budget() {
         let mut bucket = bucket(3, 0);
         (0..50).for_each(|_| bucket.spend(at(0)));
         assert_eq!(asked(&mut bucket, false, 1..10), "...!...!.");
     }
 
     #[test]
-    fn a_new_rate_gives_nothing_back() {
+    fn a_new_rate_restores_no_budget() {
         let mut bucket = bucket(3, 0);
         (0..3).for_each(|_| bucket.spend(at(0)));
         bucket.set_rate(bucket.rate());
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_kept_but_never_all() {
+    fn a_quarter_is_reserved_but_never_all() {
         let reserve = |burst| {
             Rate::with_default_reserve(NonZeroU32::new(burst).unwrap(), Duration::from_secs(1)).reserve
         };

@@ -1,8 +1,8 @@
-//! The route tree: labels in, the ways to tell people out.
+//! The routing tree: from an alert's labels to the routes that apply.
 //!
-//! As in Alertmanager: depth first, left to right; a matching child keeps the alert to itself unless it says `continue`; a
-//! node whose children all decline takes the alert. What a route does not say it inherits (done in `config.rs`, once).
-//! The root matches everything, so no alert is lost for want of a route.
+//! As in Alertmanager: depth first, in order. A matching child takes the alert unless it has
+//! `continue`; a node takes it if none of its children does. Unset options are inherited (resolved
+//! once, in `config.rs`). The root matches everything, so no alert is lost for lack of a route.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::matcher::{Labels, Matcher, all_match};
 
-/// One node, with everything that it inherits filled in.
+/// One node, with inherited options filled in.
 #[derive(Debug, Clone)]
 pub struct Route {
     pub matchers: Vec<Matcher>,
@@ -26,49 +26,49 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupBy {
     Labels(Vec<String>),
-    /// `"..."`: an incident for every distinct set of labels.
+    /// `"..."`: a separate incident for every distinct set of labels.
     All,
 }
 
-/// Names of the periods in which a route says nothing, or only then something.
+/// Names of the periods in which a route is muted, or outside of which it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hours {
     pub mute_during: Vec<String>,
-    /// None: always.
+    /// Empty: always.
     pub active_during: Vec<String>,
 }
 
-/// When a group speaks.
+/// When a group sends notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
-    /// From the first alert to the first notification, for what belongs together to arrive.
+    /// From the first alert to the first notification, so that related alerts can arrive.
     pub group_wait: Duration,
-    /// Least time between two updates of one group; worse news does not wait for it.
+    /// Minimum time between two updates of one group; worse states do not wait for it.
     pub group_interval: Duration,
-    /// "Still so" after this long without a word.
+    /// A reminder is sent after this long without a notification.
     pub repeat_interval: Duration,
 }
 
-/// Where an alert belongs: one for each way through the tree.
+/// The outcome for one alert on one path through the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
-    /// Matchers of the nodes from the root down, outermost first.
+    /// Matchers of the nodes on the path, root first.
     pub path: Vec<String>,
-    /// Values of the labels that it is grouped by.
+    /// Values of the labels by which it is grouped.
     pub group: BTreeMap<String, String>,
     pub timing: Timing,
     pub hours: Hours,
     pub policy: String,
 }
 
-/// One node that was looked at.
+/// One visited node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
     /// 0 is the root.
     pub depth: u32,
     pub matchers: String,
     pub matched: bool,
-    /// The alert stays here.
+    /// The alert stays at this node.
     pub takes: bool,
 }
 
@@ -106,7 +106,7 @@ impl Route {
         true
     }
 
-    /// Every node that is looked at on the way, in order.
+    /// Every node visited, in order.
     pub fn visits(&self, labels: &Labels) -> Vec<Visit> {
         let mut visits = Vec::new();
         self.visit(labels, 0, &mut visits);
@@ -133,7 +133,7 @@ impl Route {
         true
     }
 
-    /// What it matches, as people write it.
+    /// Its matchers, as written in the config.
     pub fn text(&self) -> String {
         if self.matchers.is_empty() {
             return "everything".into();

@@ -1,15 +1,17 @@
-//! Who is on call: layers of rotations in local time, and overrides on top of them.
+//! On-call schedules: layers of rotations in local time, with overrides on top.
 //!
-//! Hand-overs are at a time on the wall of the schedule's zone, so "Mondays at 9" stays there when the clocks change; the
-//! shift that night is an hour longer or shorter. A time that does not exist that day is when the clock has jumped past it,
-//! one that comes twice is the first of both (RFC 5545 §3.3.5; jiff calls it "compatible"). A day that a zone leaves out
-//! (Samoa, 30 December 2011) has no shift: its hand-over falls together with the next day's, which counts. A rotation by
-//! hours counts hours as they pass, whatever the wall says.
+//! Hand-overs happen at a local time of the schedule's zone, so "Mondays at 9" stays at 9 when the
+//! clocks change, and the shift of that night is an hour longer or shorter. A local time that does
+//! not exist that day means the moment after the gap; one that occurs twice means the first (RFC
+//! 5545 §3.3.5; "compatible" in jiff). A day that a zone skips (Samoa, 30 December 2011) has no
+//! shift: its hand-over coincides with the next day's, which wins. A rotation by hours counts
+//! elapsed hours, whatever the local time.
 //!
-//! Of several layers the last that has somebody at that time counts; an override counts before all layers, and of two the
-//! later one. So a gap is only where nothing has anybody, and that is news ([`Schedule::gaps`]).
+//! Of several layers, the last one with someone on call at that time wins. Overrides win over all
+//! layers, and the later override wins. A gap is therefore a time at which no layer and no override
+//! names anyone; it is reported ([`Schedule::gaps`]).
 //!
-//! Vectors for all of this, readable by any program: `tests/vectors/schedules.json`.
+//! Test vectors for all of this, usable by other programs: `tests/vectors/schedules.json`.
 
 use std::ops::RangeInclusive;
 
@@ -19,16 +21,16 @@ use jiff::{
     tz::TimeZone,
 };
 
-/// One schedule, checked.
+/// One validated schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     pub name: String,
     pub zone: TimeZone,
-    /// Later ones count before earlier ones.
+    /// Later layers take precedence.
     pub layers: Vec<Layer>,
-    /// Of two that overlap the later one counts.
+    /// Of two that overlap, the later one wins.
     pub overrides: Vec<Override>,
-    /// That nobody is on call at times is meant so, and no news.
+    /// Times with nobody on call are intended and not reported.
     pub gaps_are_meant: bool,
 }
 
@@ -38,31 +40,31 @@ pub struct Layer {
     /// At least one; the first has the first shift.
     pub users: Vec<String>,
     pub every: Every,
-    /// The first hand-over, on the wall. Before it nobody is on call by this layer.
+    /// The first hand-over, in local time. Before it, this layer has nobody on call.
     pub since: DateTime,
-    /// When somebody is on call at all, on the wall; none: always.
+    /// The hours in which the layer has someone on call, in local time; empty means always.
     pub hours: Vec<Hours>,
 }
 
-/// How long a shift is. Never zero.
+/// The length of a shift. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Every {
-    /// By the wall; weekly is seven.
+    /// In local days; weekly is seven.
     Days(u16),
-    /// As they pass.
+    /// Elapsed hours.
     Hours(u16),
 }
 
-/// A time of day on some days. `until` before `from` or equal to it is on the next day.
+/// A time range on some weekdays. If `until` is not after `from`, it is on the next day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
-    /// A bit for each day on which it begins, Monday the lowest.
+    /// One bit for each weekday on which it begins, Monday lowest.
     pub days: u8,
     pub from: Time,
     pub until: Time,
 }
 
-/// Somebody else for a while.
+/// A temporary replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     /// `None`: nobody, on purpose.
@@ -71,7 +73,7 @@ pub struct Override {
     pub until: Timestamp,
 }
 
-/// Somebody, or nobody, for a while.
+/// A span of time with one person, or nobody, on call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shift {
     pub user: Option<String>,
@@ -79,13 +81,14 @@ pub struct Shift {
     pub until: Timestamp,
 }
 
-/// Yesterday's hours may last until today, and a zone may have left out a day between.
+/// Yesterday's hours may last until today, and the zone may have skipped a day in between.
 const FIRST_DAY: i64 = -2;
-/// Most changes of one look ahead: more than a month of hourly hand-overs with overrides between them.
+/// Most changes in one look ahead: more than a month of hourly hand-overs with overrides in
+/// between.
 const CHANGES_MAX: usize = 2_000;
 
 impl Schedule {
-    /// Who is on call.
+    /// Who is on call at `now`.
     pub fn at(&self, now: Timestamp) -> Option<&str> {
         match self.override_at(now) {
             Some(by_hand) => by_hand.user.as_deref(),
@@ -93,13 +96,13 @@ impl Schedule {
         }
     }
 
-    /// The override that counts, if one does.
+    /// The override in effect, if any.
     pub fn override_at(&self, now: Timestamp) -> Option<&Override> {
         self.overrides.iter().rev().find(|one| one.from <= now && now < one.until)
     }
 
-    /// Who is on call from `from` to `until`: shifts in order and without a hole, the first and last cut to it. Shorter than
-    /// asked if there are more changes in it than anyone will read.
+    /// Who is on call from `from` to `until`: consecutive shifts without gaps between them, the
+    /// first and last cut to fit. Ends early if there are more changes than anyone would read.
     pub fn shifts(&self, from: Timestamp, until: Timestamp) -> Vec<Shift> {
         let mut shifts: Vec<Shift> = Vec::new();
         let mut at = from;
@@ -118,7 +121,7 @@ impl Schedule {
         shifts
     }
 
-    /// When nobody is on call and nobody said that this is meant so.
+    /// Unintended times with nobody on call.
     pub fn gaps(&self, from: Timestamp, until: Timestamp) -> Vec<Shift> {
         if self.gaps_are_meant {
             return Vec::new();
@@ -141,7 +144,7 @@ impl Schedule {
         gaps
     }
 
-    /// The first moment after `now` at which something may be different; the end of time if nothing will.
+    /// The first moment after `now` at which something may change; the end of time if nothing will.
     pub fn next_change(&self, now: Timestamp) -> Timestamp {
         let edges = self.overrides.iter().flat_map(|one| [one.from, one.until]);
         let of_layers = self.layers.iter().map(|layer| layer.next_change(now, &self.zone));
@@ -157,7 +160,7 @@ impl Layer {
         self.users.get(place).filter(|_| on).map(String::as_str)
     }
 
-    /// How many hand-overs there were since the first; `None` before that.
+    /// The number of hand-overs since the first; `None` before it.
     fn turn(&self, now: Timestamp, zone: &TimeZone) -> Option<i64> {
         let start = on_the_wall(self.since, zone)?;
         if now < start {
@@ -170,8 +173,9 @@ impl Layer {
             Every::Days(days) => {
                 let local = zone.to_datetime(now).date();
                 let passed = self.since.date().until(local).ok()?.get_days();
-                // The date alone may be one off: it may not be time yet today, a clock set back at midnight repeats
-                // yesterday, and a day that is left out takes its hand-over with it.
+                // The date alone may be off by one: today's hand-over may be still to come, a clock
+                // set back at midnight repeats yesterday, and a skipped day takes its hand-over
+                // with it.
                 let latest = i64::from(passed) / i64::from(days.max(1)) + 1;
                 let begun = |turn: &i64| self.begins(*turn, zone).is_some_and(|at| at <= now);
                 (0..=latest).rev().find(begun)
@@ -204,7 +208,7 @@ impl Layer {
 }
 
 impl Hours {
-    /// Those of some of the days around `now`: begin and end. A day that the zone leaves out has none.
+    /// Start and end of these hours on the days around `now`. A day that the zone skips has none.
     fn around<'a>(
         &'a self,
         days: RangeInclusive<i64>,
@@ -233,7 +237,8 @@ impl Hours {
     }
 }
 
-/// The moment at which a clock on the wall shows `time`; see the top for times that come never or twice.
+/// The moment at which the local clock shows `time`; see the module header for times that do not
+/// exist or occur twice.
 pub fn on_the_wall(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     zone.to_ambiguous_zoned(time).compatible().ok().map(|zoned| zoned.timestamp())
 }

@@ -1,13 +1,14 @@
-//! Silences: while one is active the alerts that it matches are told to nobody.
+//! Silences: while one is active, the alerts that it matches are suppressed.
 //!
 //! ```text
 //!   pending ──starts_at──▶ active ──ends_at, or a person──▶ over
-//!                           │  ▲ with a period: only while that is inside (waiting otherwise)
-//!                           └ once, a while before its end: those who would be told then are reminded
+//!                           │  ▲ with a period: only inside it (otherwise waiting)
+//!                           └ once, shortly before its end: those to be notified then are reminded
 //! ```
 //!
-//! A silence suppresses words, not memory: what happened meanwhile is compared with what was last told when it ends
-//! (`core/review.rs`). A recovery is never silenced, for those who were told of the problem would wait for ever.
+//! A silence suppresses notifications, not state: when it ends, the current state is compared with
+//! what each receiver last got (`core/review.rs`). A recovery is never silenced, because receivers
+//! of the problem would wait for it forever.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,15 +30,15 @@ pub struct Silence {
     pub comment: String,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
-    /// Active only while this period is inside; one that the config no longer has never is.
+    /// Active only inside this period; never, if the config no longer has it.
     #[serde(default)]
     pub period: Option<String>,
-    /// Its end was announced.
+    /// A reminder that it will end was sent.
     #[serde(default)]
     pub reminded: bool,
 }
 
-/// How long before its end people are reminded of what it holds back.
+/// How long before its end people are reminded of what it suppresses.
 const REMINDER: Duration = Duration::from_mins(15);
 
 impl Silence {
@@ -46,7 +47,7 @@ impl Silence {
         self.starts_at <= now && now < self.ends_at && inside
     }
 
-    /// Until when it mutes without a break.
+    /// Until when it suppresses without a break.
     pub fn until(&self, periods: &Periods) -> Timestamp {
         let pause = self.period.as_ref().and_then(|period| periods.until(period));
         pause.map_or(self.ends_at, |pause| pause.min(self.ends_at))
@@ -62,14 +63,14 @@ impl Silence {
         }
     }
 
-    /// When to remind people of its end; one that is short needs none.
+    /// When to send the reminder; short silences have none.
     pub fn remind_at(&self) -> Option<Timestamp> {
         let long = between(self.starts_at, self.ends_at) >= 2 * REMINDER;
         let at = self.ends_at.saturating_sub(REMINDER).unwrap_or(Timestamp::MIN);
         (long && !self.reminded).then_some(at)
     }
 
-    /// What it matches, as people write it.
+    /// Its matchers, as people write them.
     pub fn text(&self) -> String {
         let matchers: Vec<_> = self.matchers.iter().map(ToString::to_string).collect();
         let what = if matchers.is_empty() { "everything".into() } else { matchers.join(" ") };
@@ -80,7 +81,7 @@ impl Silence {
         all_match(&self.matchers, labels)
     }
 
-    /// As people see it once it is over.
+    /// The view of it once it is over.
     pub fn ended_view(self) -> ctl::Silence {
         ctl::Silence {
             number: self.number,
@@ -99,45 +100,45 @@ impl Silence {
         }
     }
 
-    /// Would match an alert without any labels, and so everything.
+    /// Whether it matches an alert without labels, and so everything.
     pub fn is_of_everything(&self) -> bool {
         self.matchers.iter().all(Matcher::matches_missing)
     }
 
-    /// The host, if nothing but the host decides.
+    /// Whether only the host decides.
     pub fn is_of_hosts(&self) -> bool {
         self.matchers.iter().all(|matcher| matcher.name() == "host")
     }
 }
 
-/// Reads matchers, or says what is wrong with them.
+/// Parses matchers, or returns what is wrong with them.
 pub fn parse_matchers(texts: &[String]) -> Result<Vec<Matcher>, String> {
     texts.iter().map(|text| text.parse()).collect()
 }
 
-/// How much a silence would mute now, of how much.
+/// How much a silence would suppress now, and of how much.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Firing alerts.
+    /// Firing alerts that it would suppress.
     pub alerts: usize,
     pub all_alerts: usize,
-    /// Hosts of those, and all known hosts that it would mute whole.
+    /// Hosts of those, plus known hosts that it would suppress completely.
     pub hosts: usize,
     pub all_hosts: usize,
 }
 
-/// More than a person looks through before they mute them.
+/// More than a person would check before silencing them.
 const ALERTS_MAX: usize = 50;
 const HOSTS_MAX: usize = 10;
-/// All of a few is not much.
+/// Below this, "all" is not broad.
 const ALL_LEAST: usize = 5;
 
 impl Reach {
-    /// Why a person should say that they mean it; `None` if it is narrow.
+    /// Why a person should confirm it; `None` if it is narrow.
     pub fn is_broad(&self, silence: &Silence) -> Option<String> {
         let Self { alerts, all_alerts, hosts, all_hosts } = *self;
         if silence.is_of_everything() {
-            return Some("it would silence everything: no matcher refuses the empty string".into());
+            return Some("it would silence everything: every matcher also matches an empty value".into());
         }
         if silence.is_of_hosts() && hosts == all_hosts && hosts > 1 {
             return Some(format!("it would silence all {hosts} hosts"));
@@ -156,16 +157,16 @@ impl Reach {
 #[derive(Debug, Default)]
 pub struct Silences {
     current: Vec<Silence>,
-    /// Starts and ends up to here have been seen.
+    /// Starts and ends up to this time have been handled.
     seen: Option<Timestamp>,
 }
 
-/// What became of silences since the last look.
+/// What changed since the last check.
 #[derive(Debug, Default)]
 pub struct Turn {
     pub started: bool,
     pub ended: Vec<Silence>,
-    /// Of whose end people are to be reminded.
+    /// Those whose coming end people should be reminded of.
     pub ending: Vec<Silence>,
 }
 
@@ -182,13 +183,13 @@ impl Silences {
         self.current.iter()
     }
 
-    /// Numbers of those that mute an alert with these labels now.
+    /// Numbers of the silences that suppress an alert with these labels now.
     pub fn muting(&self, labels: &Labels, periods: &Periods, now: Timestamp) -> BTreeSet<u64> {
         let muting = self.current.iter().filter(|silence| silence.is_active(periods, now));
         muting.filter(|silence| silence.matches(labels)).map(|silence| silence.number).collect()
     }
 
-    /// Of those that mute an alert with these labels now, the one that does so longest.
+    /// Of those, the one that lasts longest.
     pub fn muting_last(&self, labels: &Labels, periods: &Periods, now: Timestamp) -> Option<&Silence> {
         let muting = self.current.iter().filter(|silence| silence.is_active(periods, now));
         muting.filter(|s| s.matches(labels)).max_by_key(|silence| (silence.until(periods), silence.number))
@@ -202,14 +203,14 @@ impl Silences {
         Some(ended)
     }
 
-    /// Moves the end of one, which is announced anew.
+    /// Changes the end of one, which resets its reminder.
     pub fn extend(&mut self, number: u64, ends_at: Timestamp) -> Option<Silence> {
         let silence = self.current.iter_mut().find(|silence| silence.number == number)?;
         (silence.ends_at, silence.reminded) = (ends_at, false);
         Some(silence.clone())
     }
 
-    /// Looks at the clock.
+    /// Advances to `now`.
     pub fn turn(&mut self, now: Timestamp) -> Turn {
         let seen = self.seen.replace(now);
         let since = |at: Timestamp| at <= now && seen.is_none_or(|seen| at > seen);
@@ -227,7 +228,7 @@ impl Silences {
         turn
     }
 
-    /// When the next one starts, ends, or is to be announced.
+    /// When the next one starts, ends, or needs its reminder.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let to_come = |at: &Timestamp| self.seen.is_none_or(|seen| *at > seen);
         let times = |silence: &Silence| {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_of_more_than_anyone_looks_through_is_broad() {
+    fn a_silence_of_more_alerts_than_anyone_would_check_is_broad() {
         let some = Reach { alerts: 2, all_alerts: 9, hosts: 1, all_hosts: 30 };
         for (matchers, reach, broad) in [
             (&["host=web1"][..], some, ""),
@@ -271,7 +272,7 @@ mod tests {
             (&["host=~web.*"], Reach { hosts: 11, ..some }, "11 of 30 hosts"),
             (&["host=~web.*"], Reach { hosts: 10, ..some }, ""),
             (&["host=~.+"], Reach { hosts: 2, all_hosts: 2, ..some }, "all 2 hosts"),
-            (&["host=web1"], Reach { hosts: 1, all_hosts: 1, ..some }, ""), // the only one there is
+            (&["host=web1"], Reach { hosts: 1, all_hosts: 1, ..some }, ""), // the only host
             (&["service=~.+"], Reach { alerts: 51, all_alerts: 90, ..some }, "51 of 90 firing alerts"),
             (&["service=~.+"], Reach { alerts: 5, all_alerts: 5, ..some }, "5 of 5 firing alerts"),
             (&["service=disk"], Reach { alerts: 4, all_alerts: 4, ..some }, ""),
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn it_mutes_from_its_start_until_just_before_its_end() {
+    fn it_suppresses_from_its_start_until_just_before_its_end() {
         let mut silences = Silences::default();
         silences.add(silence(&["host=web1"], 2, 5));
         let web1 = [("host".to_owned(), "web1".to_owned())].into();
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn its_end_is_announced_once_and_again_after_it_was_extended() {
+    fn its_end_is_announced_once_and_again_after_an_extension() {
         let mut silences = Silences::default();
         silences.add(silence(&["host=web1"], 0, 7_200));
         silences.turn(at(0));

@@ -1,8 +1,10 @@
-//! What many alerts have in common: "412 hosts: disk CRITICAL, since 14:02, most in dc=fra1". Pure.
+//! Summarises what many alerts have in common: "412 hosts: disk CRITICAL, since 14:02, most in
+//! dc=fra1". Pure.
 //!
-//! Alerts of one check in one state are a group. What most of a group share is said by the label that explains most: one whose
-//! value nearly all of them have although its label has many values elsewhere. `rack=r12` of thirty racks says more than
-//! `env=prod` of two; what all alerts everywhere have says nothing, unless there is nothing better to say.
+//! Alerts of one check in one state form a group. A group is described by the label that explains
+//! most: one whose value nearly all members share although the label has many values elsewhere.
+//! `rack=r12` out of thirty racks says more than `env=prod` out of two. A value that all alerts
+//! have everywhere says nothing, and is used only if there is nothing better.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,32 +14,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::matcher::Labels;
 
-/// One alert that is told together with others.
+/// One alert that is notified together with others.
 #[derive(Debug, Clone, Copy)]
 pub struct Item<'a> {
     pub labels: &'a Labels,
     pub state: State,
-    /// It is over.
+    /// It is resolved.
     pub over: bool,
     pub since: Timestamp,
-    /// Its reader heard of it before, or will: it belongs to the storm, not to the digest.
+    /// The receiver already knows it, or will: it counts for the storm, not for the digest.
     pub known: bool,
 }
 
 /// Alerts of one check in one state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    /// OK: these are over.
+    /// OK: these are resolved.
     pub state: State,
-    /// Value of `service`, else of `alertname`.
+    /// The value of `service`, otherwise of `alertname`.
     pub check: String,
-    /// Those that are news.
+    /// Alerts new to the receiver.
     pub alerts: u64,
-    /// All hosts where it is so, as far as the reader was told or is going to be, these included.
+    /// All affected hosts that the receiver knows or will know, including these.
     pub hosts: u64,
-    /// Since when the first of them is so.
+    /// When the first of them began.
     pub since: Timestamp,
-    /// Labels that most share, at most two, and how many of a hundred alerts have them.
+    /// Labels that most of them share, at most two, with the percentage of alerts that have them.
     pub shared: Vec<Shared>,
 }
 
@@ -49,17 +51,17 @@ pub struct Shared {
 }
 
 impl Group {
-    /// Worth a sentence of its own in place of the single names.
+    /// Large enough for a sentence instead of a list of names.
     pub fn is_storm(&self) -> bool {
         self.alerts.max(self.hosts) >= STORM_LEAST
     }
 }
 
-/// Fewer are read one by one.
+/// Fewer are listed one by one.
 const STORM_LEAST: u64 = 10;
-/// A label is worth naming if so many of a hundred alerts have the value.
+/// Least percentage of alerts that must share a value for it to be named.
 const SHARED_PERCENT_LEAST: usize = 60;
-/// These say what is wrong, whose it is or where it was found, not what many have in common.
+/// Labels that say what is wrong, who owns it or who reported it, not what many have in common.
 const NO_PLACE: [&str; 12] = [
     "service",
     "alertname",
@@ -75,7 +77,7 @@ const NO_PLACE: [&str; 12] = [
     "runbook",
 ];
 
-/// Groups what is told together: problems before recoveries, the largest first.
+/// Groups alerts that are notified together: problems before recoveries, largest first.
 pub fn groups(items: &[Item<'_>]) -> Vec<Group> {
     let mut by_check: BTreeMap<(State, &str), Vec<&Item<'_>>> = BTreeMap::new();
     for item in items {
@@ -108,7 +110,7 @@ fn group(state: State, check: &str, members: &[&Item<'_>], values: &BTreeMap<&st
     }
 }
 
-/// What is wrong, without where.
+/// The check, without the host.
 pub fn check_of(labels: &Labels) -> &str {
     ["service", "alertname"].iter().find_map(|name| labels.get(*name)).map_or("", String::as_str)
 }
@@ -127,7 +129,7 @@ fn values_by_label<'a>(items: &[Item<'a>]) -> BTreeMap<&'a str, BTreeSet<&'a str
     values
 }
 
-/// The label that explains most; a second one if it explains as much.
+/// The label that explains most, and a second one that explains as much.
 fn shared(members: &[&Item<'_>], values: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<Shared> {
     let mut having: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for item in members {
@@ -156,8 +158,9 @@ fn shared(members: &[&Item<'_>], values: &BTreeMap<&str, BTreeSet<&str>>) -> Vec
         .collect()
 }
 
-/// How surprising it is, in bits, that `n` of `all` have one value of a label that has `values`: if hosts were hit at random,
-/// one in so many would. One more value than is seen, for what is not hit is not seen here.
+/// How surprising it is, in bits, that `n` of `all` share one value of a label with `values`
+/// values, compared with hosts hit at random. One more value than seen is assumed, because values
+/// that are not affected do not appear here.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn explains(n: usize, all: usize, values: usize) -> f64 {
     let share = n as f64 / all as f64;
@@ -185,7 +188,7 @@ mod tests {
         Item { labels, state: State::Critical, over: false, since: at(0), known: false }
     }
 
-    /// So many hosts each, labelled as said.
+    /// This many hosts each, with these labels.
     fn hosts(parts: &[(usize, &str)]) -> Vec<Labels> {
         let mut number = 0;
         let mut one = |words: &str| {
@@ -209,11 +212,11 @@ mod tests {
                 &[(398, "dc=fra1 env=prod"), (10, "dc=ams1 env=prod"), (4, "dc=lon1 env=test")][..],
                 &["dc=fra1 96"][..],
             ),
-            // All of one rack, which is one of many that are seen: the rack, not the site.
+            // All in one rack out of several seen: the rack is named, not the site.
             (&[(40, "dc=fra1 rack=r1"), (1, "dc=fra1 rack=r2"), (1, "dc=ams1 rack=r3")], &["rack=r1 95"]),
-            // Half here, half there: nothing is said.
+            // Split evenly: nothing is named.
             (&[(20, "dc=fra1"), (20, "dc=ams1")], &[]),
-            // Nothing tells them apart: both are said.
+            // Equally good: both are named.
             (&[(20, "dc=fra1 env=prod")], &["dc=fra1 100", "env=prod 100"]),
             (&[(20, "team=db")], &[]),
             (&[(12, "site=x"), (7, "site=")], &["site=x 63"]),
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_everybody_has_the_rarer_label_explains_more() {
+    fn of_values_that_all_share_the_rarer_one_explains_more() {
         // Other checks fail elsewhere: racks differ there, the environment does not.
         let disk = hosts(&[(20, "env=prod rack=r7")]);
         let load: Vec<_> = (0..9).map(|n| labels(&format!("load x{n} env=prod rack=r{n}"))).collect();
@@ -262,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_reader_knows_already_belongs_to_the_storm_and_makes_no_group_of_its_own() {
+    fn alerts_the_receiver_knows_count_for_the_storm_but_form_no_group() {
         let disks = hosts(&[(30, "dc=fra1")]);
         let known = |item| Item { known: true, ..item };
         let mut items: Vec<_> = disks.iter().map(critical).collect();

@@ -1,21 +1,21 @@
-//! Tokens: who may ask what over TCP. Pure; random bytes and `now` are arguments.
+//! API tokens: who may do what over TCP. Pure; random bytes and `now` are arguments.
 //!
 //! ```text
-//! dogwatch_ 64 hex digits        256 random bits, shown once; alertd keeps their SHA-256 and nothing else
+//! dogwatch_ 64 hex digits        256 random bits, shown once; alertd stores only their SHA-256
 //! ```
 //!
-//! A plain hash is right here, and a slow one would be wrong: with 256 random bits nothing can be guessed, so there is
-//! nothing to slow down, and every request of every agent is checked. A store that leaks holds no token that works.
+//! A plain hash is right here and a slow one would be wrong: 256 random bits cannot be guessed, and
+//! every request of every agent is checked. A leaked store contains no usable token.
 //!
 //! | scope | may |
 //! | --- | --- |
 //! | `ingest` | report: agents' batches, alerts. Reads nothing |
-//! | `read` | see everything but tokens and the audit log |
-//! | `ack` | read; ack, unack, put somebody on call |
+//! | `read` | see everything except tokens and the audit log |
+//! | `ack` | read; ack, unack, put someone on call |
 //! | `silence` | read; silences, downtimes |
-//! | `admin` | all of it; tests, tokens, the audit log, backups |
+//! | `admin` | everything, including tests, tokens, the audit log, backups |
 //!
-//! A token with a `host` speaks for that host only, whatever it says.
+//! A token with a `host` is valid for that host only, whatever a request claims.
 
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
@@ -49,7 +49,8 @@ impl Scope {
         }
     }
 
-    /// Who may change what people hear may see it. Who reports may not: such tokens lie on every host.
+    /// Scopes that may change what people are notified of may also read. `ingest` may not: its
+    /// tokens are stored on every host.
     fn includes(self, other: Self) -> bool {
         self == other
             || self == Self::Admin
@@ -76,26 +77,26 @@ impl FromStr for Scope {
     }
 }
 
-/// What alertd knows of one.
+/// What alertd stores about a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Unique; stands in the history as `token:NAME`.
+    /// Unique; appears in the history as `token:NAME`.
     pub name: String,
     pub hash: Hash,
     pub scopes: BTreeSet<Scope>,
-    /// Speaks for this host only.
+    /// Valid for this host only.
     #[serde(default)]
     pub host: Option<String>,
     pub created_at: Timestamp,
     pub created_by: String,
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
-    /// To [`USED_STEP`]: each use of an agent's would be a write.
+    /// Rounded to [`USED_STEP`], because otherwise each request of an agent would cause a write.
     #[serde(default)]
     pub last_used_at: Option<Timestamp>,
 }
 
-/// How exactly it is known when a token was used last.
+/// Precision of the last use.
 pub const USED_STEP: Duration = Duration::from_hours(24);
 const PREFIX: &str = "dogwatch_";
 const NAME_CHARS_MAX: usize = 64;
@@ -109,13 +110,13 @@ impl Token {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Whether a use now is worth a write.
+    /// Whether using it now must be written.
     pub fn use_is_news(&self, now: Timestamp) -> bool {
         self.last_used_at.is_none_or(|last| between(last, now) >= USED_STEP)
     }
 }
 
-/// SHA-256 of a token's text. Compares in a time that says nothing.
+/// SHA-256 of a token's text, compared in constant time.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Hash([u8; 32]);
@@ -127,7 +128,7 @@ impl Hash {
         Self(hash)
     }
 
-    /// A part to look it up by. Whoever would learn it by the time that a look-up takes has learnt nothing of a token.
+    /// A part of the hash for lookups. Learning it through timing reveals nothing about the token.
     pub fn slot(&self) -> u64 {
         self.0.first_chunk().map_or(0, |part| u64::from_be_bytes(*part))
     }
@@ -172,23 +173,23 @@ impl TryFrom<String> for Hash {
     }
 }
 
-/// The text of a token made of these bits.
+/// The text of a token made from these bits.
 pub fn text_of(random: &[u8; 32]) -> String {
     format!("{PREFIX}{}", hex(random))
 }
 
-/// Whether it could be one of ours at all: what is not needs no hashing.
+/// Whether it has the form of a token; anything else need not be hashed.
 pub fn looks_like_one(text: &str) -> bool {
     let digits = text.strip_prefix(PREFIX);
     digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// A name as it may stand in logs and tables.
+/// Checks that a name is suitable for logs and tables.
 pub fn check_name(name: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fine) {
         return Err(format!(
-            "{name:?} is no name for a token; use letters, digits, \".\", \"_\" and \"-\", at most {NAME_CHARS_MAX}"
+            "{name:?} is not a valid token name; use letters, digits, \".\", \"_\" and \"-\", at most {NAME_CHARS_MAX}"
         ));
     }
     Ok(())
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_what_it_says_and_only_admin_is_all() {
+    fn each_scope_allows_its_own_actions_and_only_admin_allows_all() {
         let may = |scope: Scope| {
             let may = Scope::ALL.into_iter().filter(|wanted| token(&[scope]).may(*wanted));
             may.map(Scope::name).collect::<Vec<_>>().join(" ")
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_its_end_and_a_use_is_written_once_a_day() {
+    fn it_expires_and_its_use_is_written_once_a_day() {
         let mut token = token(&[Scope::Read]);
         assert!(!token.is_expired(at(99)) && token.is_expired(at(100)));
         assert!(token.use_is_news(at(5)));
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_the_hash_and_never_shown() {
+    fn only_the_hash_is_stored_and_it_is_never_shown() {
         let text = text_of(&[7; 32]);
         assert!(looks_like_one(&text) && !looks_like_one(&text[1..]) && !looks_like_one(&format!("{text}0")));
         // printf dogwatch_0707…07 | sha256sum
@@ -258,7 +259,7 @@ mod tests {
     const KNOWN: &str = "ec4158daf6508286f5e13cf1dbd51a53422ee8af3f73a58b8f191332c44e2cd7";
 
     #[test]
-    fn a_name_is_plain() {
+    fn a_name_has_only_plain_characters() {
         assert_eq!(check_name("prometheus-eu.1_a"), Ok(()));
         for wrong in ["", "a b", "token:x", "ä", &"x".repeat(65), "a\u{1b}"] {
             assert!(check_name(wrong).is_err(), "{wrong}");

@@ -1,7 +1,7 @@
-//! The ledger: what each receiver was last told of an incident, and what is news to it.
+//! The ledger: what each receiver last got about an incident, and what would be new to it.
 //!
-//! Only words that a receiver took are entered. A recovery goes to exactly those in the ledger, whatever was silenced,
-//! acked or routed elsewhere since.
+//! Only notifications that a receiver accepted are entered. A recovery goes to exactly the
+//! receivers in the ledger, whatever was silenced, acknowledged or routed elsewhere since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +13,22 @@ use crate::{
     reason::Reason,
 };
 
-/// What is firing, as told or as true.
+/// What is firing, as known to a receiver or as it really is.
 pub type Claims = BTreeMap<AlertKey, Claim>;
 
 /// One receiver's entry for one incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Told {
-    /// Which alerts it believes to fire.
+    /// The alerts that it believes to be firing.
     pub knows: Vec<(AlertKey, Claim)>,
     pub first_at: Timestamp,
     pub last_at: Timestamp,
-    /// Some of it by a message of its own, not by a digest alone.
+    /// At least partly from a notification of its own, not only from digests.
     #[serde(default)]
     pub alone: bool,
 }
 
-/// What one notification says; becomes part of the ledger once it is accepted.
+/// The content of one notification, entered in the ledger once it is accepted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Says {
     pub firing: Vec<(AlertKey, Claim)>,
@@ -36,25 +36,26 @@ pub struct Says {
 }
 
 impl Says {
-    /// What somebody who knew `knows` knows after hearing it.
+    /// Updates `knows` with the content of this notification.
     pub fn add_to(&self, knows: &mut Claims) {
         knows.extend(self.firing.iter().cloned());
         knows.retain(|key, _| !self.resolved.contains(key));
     }
 }
 
-/// How the truth differs from what somebody knows.
+/// How the current state differs from what a receiver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    /// The weightiest difference.
+    /// The most important difference.
     pub reason: Reason,
-    /// Known to fire, and over.
+    /// Known as firing, and resolved since.
     pub resolved: BTreeSet<AlertKey>,
 }
 
-/// Compares what is known with the truth; `None` if nothing is new.
+/// Compares what a receiver knows with the current state; `None` if nothing is new.
 ///
-/// `visible` fires and is not silenced; `firing` fires. What is silenced is neither news nor over.
+/// `firing` are the firing alerts, `visible` those of them that are not suppressed. A suppressed
+/// alert is neither new nor resolved.
 pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
     let resolved: BTreeSet<_> = knows.keys().filter(|key| !firing.contains_key(key)).cloned().collect();
     let (mut new, mut worse, mut eased) = (false, false, false);
@@ -84,7 +85,7 @@ pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
 mod tests {
     use super::*;
 
-    /// `a` warns, `A` is critical.
+    /// `a` is a warning, `A` is critical.
     fn claims(letters: &str) -> Claims {
         let one = |letter: char| {
             let key = AlertKey::new("x", letter.to_ascii_lowercase());
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_difference_is_news_and_the_weightiest_names_it() {
+    fn only_differences_are_news_and_the_most_important_is_the_reason() {
         for (knows, visible, firing, reason, resolved) in [
             ("", "", "", None, ""),
             ("ab", "ab", "ab", None, ""),
@@ -103,7 +104,7 @@ mod tests {
             ("ac", "A", "A", Some(Reason::Worsened), "c"),
             ("Ac", "a", "a", Some(Reason::Eased), "c"),
             ("ac", "a", "a", Some(Reason::SomeResolved), "c"),
-            ("ac", "a", "ac", None, ""), // c is silenced: neither news nor over
+            ("ac", "a", "ac", None, ""), // c is silenced: neither new nor over
             ("a", "", "A", None, ""),
             ("a", "", "", Some(Reason::SomeResolved), "a"),
         ] {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_heard_adds_up() {
+    fn notifications_add_up() {
         let mut knows = claims("ab");
         let says =
             Says { firing: claims("Ac").into_iter().collect(), resolved: claims("b").into_keys().collect() };

@@ -1,8 +1,9 @@
-//! Users: people with ways to be reached, and the rules by which they want to be.
+//! Users: people, the receivers that reach them, and their rules for being notified.
 //!
-//! A step of a policy that names a user (or a schedule, and so whoever is on call) starts a *page*: a run of that user's
-//! personal rules beside the policy's own steps. It goes on while nobody has acked, whatever the policy does meanwhile, and
-//! keeps its own copy of the rules, like the policy's run ([`crate::escalation`], whose clock it shares).
+//! A policy step that names a user (or a schedule, and so the person on call) starts a *page*: a
+//! run of that user's personal rules, alongside the policy's own steps. It continues until someone
+//! acknowledges, whatever the policy does meanwhile, and has its own copy of the rules, like the
+//! run of a policy ([`crate::escalation`], with which it shares the implementation).
 
 use std::time::Duration;
 
@@ -14,15 +15,15 @@ use crate::{
     ratelimit::Rate,
 };
 
-/// One `[user.NAME]`, checked.
+/// One validated `[user.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub name: String,
-    /// At least one; what is notified are receivers.
+    /// At least one; `notify` names receivers.
     pub rules: Vec<Step>,
-    /// In their place while something is CRITICAL; none: the same rules.
+    /// Used instead while an alert is CRITICAL; empty: the same rules.
     pub critical: Vec<Step>,
-    /// How often they may be told, by all ways that are theirs alone.
+    /// Rate limit over all receivers that belong to this user alone.
     pub rate: Rate,
 }
 
@@ -31,21 +32,21 @@ impl User {
         if critical && !self.critical.is_empty() { &self.critical } else { &self.rules }
     }
 
-    /// Everything that this user may be told by.
+    /// All receivers that may notify this user.
     pub fn receivers(&self) -> impl Iterator<Item = &String> {
         self.rules.iter().chain(&self.critical).flat_map(|rule| &rule.notify)
     }
 }
 
-/// A user being told, rule by rule.
+/// A user being notified, rule by rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     pub user: String,
-    /// By the rules for CRITICAL.
+    /// Uses the rules for CRITICAL.
     pub critical: bool,
-    /// The rules as a policy of one round.
+    /// The rules, as a policy with one round.
     pub run: Escalation,
-    /// The next rule was brought forward, for a receiver could not be reached.
+    /// The next rule was brought forward because a receiver could not be reached.
     #[serde(default)]
     pub hastened: bool,
 }
@@ -59,14 +60,14 @@ impl Page {
         Self { user: user.name.clone(), critical, run, hastened: false }
     }
 
-    /// Receivers of the next rule, and when it comes; `None` while held, and when all rules have run.
+    /// Receivers of the next rule and its time; `None` while held and when all rules have run.
     pub fn next(&self) -> Option<(Timestamp, &[String])> {
         let (position, at) = self.run.next()?;
         let rule = self.run.policy.steps.get(position.step)?;
         Some((at, &rule.notify))
     }
 
-    /// May the words that went to this receiver have been meant for this user?
+    /// Whether notifications to this receiver may have been meant for this user.
     pub fn is_by(&self, receiver: &str) -> bool {
         self.run.policy.steps.iter().flat_map(|rule| &rule.notify).any(|name| name == receiver)
     }

@@ -52,7 +52,11 @@ fn who_is_on_call_is_paged_by_their_own_rules_and_an_override_survives_a_kill() 
     for (arguments, exit, part) in [
         (vec!["override", "primry", "cem", "--until", "+2h"], 1, "there is no schedule \"primry\""),
         (vec!["override", "primary", "zoe", "--until", "+2h"], 1, "there are: ann, ben, cem"),
-        (vec!["override", "primary", "cem", "--from", "+3h", "--until", "+2h"], 1, "ends after it begins"),
+        (
+            vec!["override", "primary", "cem", "--from", "+3h", "--until", "+2h"],
+            1,
+            "must end after it begins",
+        ),
         (vec!["override", "primary", "cem"], 2, "--until"),
         (vec!["override", "end", "9"], 1, "there is no override 9"),
         (vec!["oncall", "--at", "someday"], 2, "is not a time"),

@@ -65,7 +65,7 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
 
     host.agent.take().unwrap().kill();
     wait_for("the page of the silent host", || mails(&host) == 6);
-    assert!(mail_text(&host).contains("no word from the agent on web1"), "{}", mail_text(&host));
+    assert!(mail_text(&host).contains("no heartbeat from the agent on web1"), "{}", mail_text(&host));
     assert_eq!(withheld(&host), json!("host_down"));
 }
 

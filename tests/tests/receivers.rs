@@ -108,7 +108,10 @@ async fn a_channel_that_is_gone_fails_for_good_and_its_fallback_and_the_operator
     assert_eq!(chat.requests().len(), 1, "what is refused for good is not tried again");
     let titles: Vec<_> = phone.taken().iter().map(|request| request.json()["title"].to_string()).collect();
     assert!(titles.iter().any(|title| title.contains("web1/disk")), "{titles:?}");
-    assert!(titles.iter().any(|title| title.contains("receiver chat takes no notifications")), "{titles:?}");
+    assert!(
+        titles.iter().any(|title| title.contains("receiver chat accepts no notifications")),
+        "{titles:?}"
+    );
     let why = host.ask(&["why", "1"]);
     assert_eq!(why["notifications"][0]["state"], "failed");
     assert!(why["notifications"][0]["last_error"].as_str().unwrap().contains("410"), "{why}");
@@ -146,7 +149,9 @@ async fn pagerduty_429_and_5xx_are_tried_again_under_one_key_and_400_is_not() {
     assert_eq!(pager.answered(), [500, 503, 202, 429, 400]);
     // Nobody but the local mailbox is left to say that the pager refuses.
     wait_for("word of the pager", || {
-        host.maildir("alertd/mail").iter().any(|mail| mail.contains("receiver pager takes no notifications"))
+        host.maildir("alertd/mail")
+            .iter()
+            .any(|mail| mail.contains("receiver pager accepts no notifications"))
     });
 }
 
@@ -257,7 +262,7 @@ async fn a_template_that_fails_in_the_night_keeps_nothing_back_and_says_so_until
     let said = titles();
     assert_eq!(said[1], "[#2] CRITICAL web2/swap: swap is CRITICAL");
     assert!(
-        said[2].starts_with("own [#3] CRITICAL mon1/template: receiver phone is told in built-in words"),
+        said[2].starts_with("own [#3] CRITICAL mon1/template: receiver phone falls back to built-in texts"),
         "{said:?}"
     );
     assert!(said[2].contains("template subject, line 1 column"), "{said:?}");
@@ -357,7 +362,7 @@ async fn smtp_4xx_is_tried_again_until_one_mail_is_taken_and_5xx_goes_to_the_fal
     assert_eq!((&failed["state"], &failed["attempts"]), (&json!("failed"), &json!(1)), "{failed}");
     assert!(failed["last_error"].as_str().unwrap().contains("no such user"), "{failed}");
     let titles: Vec<_> = phone.taken().iter().map(|request| request.json()["title"].to_string()).collect();
-    assert!(titles.iter().any(|title| title.contains("receiver ops takes no notifications")), "{titles:?}");
+    assert!(titles.iter().any(|title| title.contains("receiver ops accepts no notifications")), "{titles:?}");
     // The next mail is taken: the complaint is over.
     host.report("web3", "disk", State::Critical, 1).await;
     wait_for("its end", || {

@@ -1,4 +1,4 @@
-//! Which alert.
+//! Alert keys.
 
 use std::{
     cmp::Ordering,
@@ -10,9 +10,10 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Which alert: by agent, then by service. Keys that start with `@` are alertd's own; no agent can say them (`agent.rs`). A key
-/// stands in many tables; its words are kept once, and hashed once: names of one sender differ late, and to compare them
-/// was half of what an alert cost.
+/// Identifies an alert: by agent, then by service. Keys that start with `@` are internal; agents
+/// cannot use them (`agent.rs`). A key appears in many tables, so its text is stored and hashed
+/// only once: names from one sender often differ only at the end, and comparing them was half the
+/// cost of an alert.
 #[derive(Debug, Clone)]
 pub struct AlertKey(Arc<KeyParts>);
 
@@ -24,13 +25,13 @@ pub struct KeyParts {
     hash: u64,
 }
 
-/// A table that takes a key's own hash.
+/// A map that uses the key's stored hash.
 pub(super) type ByKey<T> = HashMap<AlertKey, T, BuildHasherDefault<OwnHash>>;
 
-/// A set that takes a key's own hash.
+/// A set that uses the key's stored hash.
 pub type Keys = HashSet<AlertKey, BuildHasherDefault<OwnHash>>;
 
-/// Of this process: what strangers call their alerts cannot be made to collide.
+/// Random for each process, so that alert names cannot be chosen to collide.
 static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl AlertKey {
@@ -97,7 +98,7 @@ impl<'de> Deserialize<'de> for AlertKey {
     }
 }
 
-/// Hands on the one number that a key gives.
+/// Passes on the hash stored in the key.
 #[derive(Debug, Default)]
 pub struct OwnHash(u64);
 
@@ -110,7 +111,7 @@ impl Hasher for OwnHash {
         self.0 = hash;
     }
 
-    /// Of anything but a key.
+    /// Only for anything other than a key.
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);

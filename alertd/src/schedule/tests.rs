@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// `tests/vectors/schedules.json`; its README says what each field means.
+/// The format of `tests/vectors/schedules.json`; the README beside it explains each field.
 #[derive(Deserialize)]
 struct File {
     format: u32,
@@ -96,7 +96,7 @@ fn every_published_vector_holds() {
         let gaps = schedule.gaps(vector.from, vector.until);
         let gaps: Vec<_> = gaps.iter().map(|gap| (gap.from, gap.until)).collect();
         assert_eq!(gaps, vector.gaps, "{name}: gaps");
-        // The same asked moment by moment: within every shift, and around every edge.
+        // The same, checked moment by moment: within every shift and around every edge.
         for shift in &shifts {
             let mut at = shift.from;
             while at < shift.until {
@@ -105,14 +105,15 @@ fn every_published_vector_holds() {
             }
         }
         for pair in shifts.windows(2) {
-            assert_eq!(pair[0].until, pair[1].from, "{name}: no hole");
+            assert_eq!(pair[0].until, pair[1].from, "{name}: no gap");
             let before = pair[1].from.checked_sub(SignedDuration::from_nanos(1)).unwrap();
             assert_eq!(schedule.at(before), pair[0].user.as_deref(), "{name}: just before {}", pair[1].from);
         }
     }
 }
 
-/// What `shifts` says of any moment is what `at` says, in every zone, over years with and without leap days.
+/// `shifts` and `at` must agree at every moment, in every zone, over years with and without leap
+/// days.
 #[test]
 fn shifts_and_at_agree_at_every_moment() {
     let zones =
