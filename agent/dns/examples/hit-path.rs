@@ -9,11 +9,13 @@
 use std::{env, fs, time::Duration};
 
 use dogwatch_dns::{
+    message::{
+        name::from_text,
+        reply::Transport,
+        wire::{Question, write_query},
+    },
     moment::Moment,
-    name::from_text,
-    reply::Transport,
     resolver::{Client, Outcome, Remembered, Resolver, Settings},
-    wire::{Question, write_query},
 };
 
 const TYPE_A: u16 = 1;
