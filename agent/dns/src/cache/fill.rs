@@ -11,9 +11,9 @@ use super::{
     table::{SHARDS, Shard, Slot, Table, shard_of, slot},
 };
 use crate::{
+    message::wire::{Answer, Verdict},
     moment::Moment,
     side_by_side,
-    wire::{Answer, Verdict},
 };
 
 /// An answer read from a snapshot, in the form in which it will be cached.

@@ -7,8 +7,8 @@
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use crate::{
+    message::name::{self, name_of},
     moment::Moment,
-    name::{self, name_of},
 };
 
 /// Fewer names than this are not a mass event.

@@ -55,7 +55,7 @@ use self::{
     evidence::{Evidence, Item, What},
     trip::Relapses,
 };
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 /// Most holds on single names; about half a MiB when full. A trip can hold any number of names.
 const HOLDS_MAX: usize = 4_096;

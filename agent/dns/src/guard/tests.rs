@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::message::{
     name::{self, Key},
     wire::Question,
 };

@@ -1,7 +1,7 @@
 //! Read access to the guard's state, for status and metrics.
 
 use super::{Guard, Hold, Rules, Trip};
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 impl Guard {
     /// Whether nothing is held.

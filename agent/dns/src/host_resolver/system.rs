@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
-use crate::{clock, control::Control, name};
+use crate::{clock, message::name, serve::control::Control};
 
 /// What a server made of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -6,7 +6,7 @@ use super::{
     FLIGHTS_MAX, Resolver, WAITERS_MAX,
     flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
 };
-use crate::{moment::Moment, reply::Transport};
+use crate::{message::reply::Transport, moment::Moment};
 
 impl Resolver {
     /// The first thing that is out of order at `now`, for which [`Resolver::on_wakeup`] has been called.

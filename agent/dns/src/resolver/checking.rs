@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     guard::{Known, Reason},
+    message::{name, wire},
     moment::Moment,
-    name, wire,
 };
 
 /// Addresses for the shell to try; it returns this with the result.

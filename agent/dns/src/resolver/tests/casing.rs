@@ -1,7 +1,7 @@
 //! Letter case (0x20): forged answers, and upstreams that do not keep case.
 
 use super::*;
-use crate::wire::letters;
+use crate::message::wire::letters;
 
 impl World {
     /// Asks for one new name per second while the only upstream is in these moods. Returns the

@@ -2,7 +2,7 @@
 //! (`tests/src/policy_model.rs`).
 
 use super::*;
-use crate::local::LocalNames;
+use crate::zones::local::LocalNames;
 
 fn upstream(last: u8) -> Endpoint {
     SocketAddr::from(([192, 0, 2, last], 53)).into()

@@ -1,0 +1,464 @@
+//! Clients' datagrams: threads that answer from the cache and hand everything else to the core.
+//!
+//! Each thread waits in the kernel on a socket of its own (a shared one if systemd passed it), takes what is there, answers
+//! what is a plain hit in the same breath, and posts the rest to the core over a bounded queue; the core answers through
+//! the same sockets. A full queue drops the query, as the network may, and counts it. A thread that panicked is started again.
+
+use std::{
+    cell::Cell,
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use parking_lot::RwLock;
+use rustix::net::{SendFlags, sendto};
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::Clock,
+    config::Prefix,
+    message::name::Key,
+    moment::Moment,
+    policy::StaleReason,
+    resolver::{
+        Client, Tally,
+        hit::{Asked, Hit, Odd, Reader},
+    },
+    serve::{
+        batch::{BATCH, Batch},
+        event::Event,
+    },
+};
+
+/// How long a thread waits before it looks whether it is to stop.
+const WAIT: Duration = Duration::from_millis(250);
+
+/// Of names that a trip holds: queries until the core is told of them, and the least time between two tellings. Who asks seldom
+/// still has it ask upstream in time; a flood does not wake it for each query.
+const FROZEN_TOLD: u16 = 8;
+const FROZEN_GAP: Duration = Duration::from_millis(5);
+
+/// From so many queries on, their entries are fetched from memory side by side.
+const WORTH_PREFETCH: usize = 3;
+
+/// One thread's tally. Only that thread writes, so no sum is ever lost without an atomic addition.
+#[derive(Default)]
+struct Counters {
+    hits_fresh: AtomicU64,
+    hits_stale: [AtomicU64; StaleReason::ALL.len()],
+    unreadable: AtomicU64,
+    refused_clients: AtomicU64,
+    dropped: AtomicU64,
+}
+
+fn add_one(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// The threads and their sockets.
+pub(crate) struct Datagrams {
+    shared: Arc<Shared>,
+    threads: Vec<Thread>,
+    taken: Tally,
+}
+
+struct Shared {
+    reader: Reader,
+    clock: Clock,
+    allow: Arc<RwLock<Vec<Prefix>>>,
+    core: mpsc::Sender<Event>,
+    stop: AtomicBool,
+}
+
+struct Thread {
+    place: u16,
+    socket: Arc<UdpSocket>,
+    counters: Arc<Counters>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Datagrams {
+    /// Starts a thread for each socket; the same socket may stand there more than once.
+    pub(crate) fn start(
+        sockets: Vec<Arc<UdpSocket>>,
+        reader: Reader,
+        clock: Clock,
+        allow: Arc<RwLock<Vec<Prefix>>>,
+        core: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared { reader, clock, allow, core, stop: AtomicBool::new(false) });
+        let mut threads = Vec::new();
+        for (place, socket) in (0..).zip(sockets) {
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(WAIT))?;
+            let mut thread = Thread { place, socket, counters: Arc::default(), handle: None };
+            thread.spawn(&shared)?;
+            threads.push(thread);
+        }
+        Ok(Self { shared, threads, taken: Tally::default() })
+    }
+
+    /// Answers a client that waited. Never waits itself: a full send buffer drops the answer, as the network may.
+    pub(crate) fn send(&self, place: u16, peer: SocketAddr, answer: &[u8]) {
+        if let Some(thread) = self.threads.get(usize::from(place)) {
+            let _ = sendto(&*thread.socket, answer, SendFlags::DONTWAIT, &peer);
+        }
+    }
+
+    /// What the threads did since this was asked last; starts again those that have ended.
+    pub(crate) fn look(&mut self) -> Tally {
+        let stopping = self.shared.stop.load(Relaxed);
+        for thread in self.threads.iter_mut().filter(|_| !stopping) {
+            if thread.handle.as_ref().is_none_or(JoinHandle::is_finished) {
+                tracing::error!(thread = thread.place, "an answering thread has ended; it is started again");
+                if let Err(error) = thread.spawn(&self.shared) {
+                    tracing::error!(%error, "cannot start an answering thread; tried again in a second");
+                }
+            }
+        }
+        let mut total = Tally::default();
+        self.threads.iter().for_each(|thread| thread.counters.add_to(&mut total));
+        let news = total.less(&self.taken);
+        self.taken = total;
+        news
+    }
+
+    /// Ends the threads; takes as long as they wait at most. What comes later stays in the sockets, for a successor.
+    pub(crate) fn stop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        for handle in self.threads.iter_mut().filter_map(|thread| thread.handle.take()) {
+            // One that panicked has said so.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Counters {
+    fn add_to(&self, tally: &mut Tally) {
+        tally.hits_fresh += self.hits_fresh.load(Relaxed);
+        for (sum, counter) in tally.hits_stale.iter_mut().zip(&self.hits_stale) {
+            *sum += counter.load(Relaxed);
+        }
+        tally.unreadable += self.unreadable.load(Relaxed);
+        tally.refused_clients += self.refused_clients.load(Relaxed);
+        tally.dropped += self.dropped.load(Relaxed);
+    }
+}
+
+impl Thread {
+    fn spawn(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
+        let worker = Worker {
+            place: self.place,
+            socket: Arc::clone(&self.socket),
+            counters: Arc::clone(&self.counters),
+            shared: Arc::clone(shared),
+            frozen: Cell::default(),
+        };
+        let name = format!("answer-{}", self.place);
+        self.handle = Some(thread::Builder::new().name(name).spawn(move || worker.run())?);
+        Ok(())
+    }
+}
+
+struct Worker {
+    place: u16,
+    socket: Arc<UdpSocket>,
+    counters: Arc<Counters>,
+    shared: Arc<Shared>,
+    frozen: Cell<Frozen>,
+}
+
+/// What the core has not been told of.
+#[derive(Clone, Copy, Default)]
+struct Frozen {
+    queries: u16,
+    told_at: Option<Moment>,
+}
+
+impl Worker {
+    fn run(self) {
+        let mut batch = Batch::new();
+        let mut answers = vec![Vec::new(); BATCH];
+        let mut answered = Vec::with_capacity(BATCH);
+        while !self.shared.stop.load(Relaxed) {
+            match batch.receive(&self.socket) {
+                Ok(received) => {
+                    self.answer(&batch, received, &mut answers, &mut answered);
+                    batch.send(&self.socket, &answered, &answers);
+                }
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "cannot receive");
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    /// Fills `answered` with the places of those whose answers can go out now.
+    fn answer(&self, batch: &Batch, received: usize, answers: &mut [Vec<u8>], answered: &mut Vec<usize>) {
+        let now = self.shared.clock.now();
+        let allow = self.shared.allow.read();
+        answered.clear();
+        if received < WORTH_PREFETCH {
+            for (place, out) in answers.iter_mut().enumerate().take(received) {
+                if let Some(asked) = self.read(&allow, batch, place, out, answered) {
+                    self.look_up(&asked, batch, place, now, out, answered);
+                }
+            }
+            return;
+        }
+        let mut asked = [const { None }; BATCH];
+        for ((place, out), asked) in answers.iter_mut().enumerate().take(received).zip(&mut asked) {
+            *asked = self.read(&allow, batch, place, out, answered);
+        }
+        self.shared.reader.prefetch(asked.iter().flatten());
+        for ((place, out), asked) in answers.iter_mut().enumerate().zip(&asked) {
+            if let Some(asked) = asked {
+                self.look_up(asked, batch, place, now, out, answered);
+            }
+        }
+    }
+
+    /// Reads one packet; `None` if it is no query to be looked up. It may have its answer then.
+    fn read<'a>(
+        &self,
+        allow: &[Prefix],
+        batch: &'a Batch,
+        place: usize,
+        out: &mut Vec<u8>,
+        answered: &mut Vec<usize>,
+    ) -> Option<Asked<'a>> {
+        let (packet, peer) = batch.get(place)?;
+        if !allow.iter().any(|prefix| prefix.contains(peer.ip())) {
+            add_one(&self.counters.refused_clients);
+            return None;
+        }
+        match self.shared.reader.read(packet, out) {
+            Ok(asked) => Some(asked),
+            Err(odd) => {
+                add_one(&self.counters.unreadable);
+                answered.extend((odd == Odd::Refused).then_some(place));
+                None
+            }
+        }
+    }
+
+    fn look_up(
+        &self,
+        asked: &Asked<'_>,
+        batch: &Batch,
+        place: usize,
+        now: Moment,
+        out: &mut Vec<u8>,
+        answered: &mut Vec<usize>,
+    ) {
+        let mut hit = self.shared.reader.answer(asked, now, out);
+        if matches!(hit, Hit::Miss) {
+            let Some((packet, peer)) = batch.get(place) else { return };
+            let client = Client::Datagram { socket: self.place, peer };
+            if self.shared.core.try_send(Event::Query(client, packet.into())).is_ok() {
+                return;
+            }
+            // A flood of questions that only the core can answer costs the known names nothing.
+            hit = self.shared.reader.answer_overloaded(asked, now, out).unwrap_or(Hit::Miss);
+        }
+        match hit {
+            Hit::Fresh { refresh } => {
+                add_one(&self.counters.hits_fresh);
+                answered.push(place);
+                self.ask_refresh(refresh);
+            }
+            Hit::Stale { reason, refresh } => {
+                add_one(&self.counters.hits_stale[reason as usize]);
+                answered.push(place);
+                self.ask_refresh(refresh);
+            }
+            Hit::Frozen => {
+                add_one(&self.counters.hits_stale[StaleReason::HeldTrip as usize]);
+                answered.push(place);
+                self.tell_frozen(asked, now);
+            }
+            Hit::Miss => add_one(&self.counters.dropped),
+        }
+    }
+
+    /// The core asks upstream for some of the names that a trip holds: what clients want pays for it.
+    fn tell_frozen(&self, asked: &Asked<'_>, now: Moment) {
+        let Frozen { queries, told_at } = self.frozen.get();
+        let queries = queries.saturating_add(1);
+        let soon = told_at.is_some_and(|at| now.since(at) < FROZEN_GAP);
+        let told = queries >= FROZEN_TOLD && !soon && {
+            let key = Key::of(&asked.query).as_bytes().into();
+            self.shared.core.try_send(Event::Frozen(key, queries)).is_ok()
+        };
+        self.frozen.set(if told {
+            Frozen { queries: 0, told_at: Some(now) }
+        } else {
+            Frozen { queries, told_at }
+        });
+    }
+
+    fn ask_refresh(&self, key: Option<Box<[u8]>>) {
+        let Some(key) = key else { return };
+        if let Err(error) = self.shared.core.try_send(Event::Refresh(key))
+            && let Event::Refresh(key) = error.into_inner()
+        {
+            self.shared.reader.forget_refresh(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        guard::{Known, Reason, Witnesses},
+        message::{
+            name::from_text,
+            wire::{Question, rcode, write_query},
+        },
+        moment::Moment,
+        resolver::{Remembered, Resolver, Settings},
+    };
+
+    fn query(name: &str) -> Vec<u8> {
+        let name = from_text(name).unwrap();
+        let mut packet = Vec::new();
+        write_query(&mut packet, 7, &Question { name: &name, kind: 1, class: 1 }, false, false);
+        packet
+    }
+
+    /// Answers `known.example`, learned at `learned`; hands over the rest.
+    fn start(learned: Moment, threads: usize) -> (Datagrams, Resolver, mpsc::Receiver<Event>, UdpSocket) {
+        let clock = Clock::start();
+        let mut resolver = Resolver::new(Settings::default(), 1, clock.now());
+        let packet = query("known.example");
+        let question = &packet[12..packet.len() - 11];
+        let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+        message.extend(question);
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        let now = clock.now();
+        let remembered = Remembered { age: now.since(learned), ..Remembered::new(&message) };
+        assert!(resolver.restore(&remembered, now));
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(socket.local_addr().unwrap()).unwrap();
+        let (core, inbox) = mpsc::channel(4);
+        let allow = Arc::new(RwLock::new(vec!["127.0.0.1".parse().unwrap()]));
+        let sockets = vec![socket; threads];
+        let datagrams = Datagrams::start(sockets, resolver.reader(), clock, allow, core).unwrap();
+        (datagrams, resolver, inbox, client)
+    }
+
+    fn ask(client: &UdpSocket, packet: &[u8]) -> Vec<u8> {
+        client.send(packet).unwrap();
+        let mut buffer = [0; 512];
+        let length = client.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    }
+
+    #[test]
+    fn threads_answer_hits_hand_over_misses_and_stop_when_told() {
+        let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START, 2);
+        let answer = ask(&client, &query("KNOWN.example"));
+        assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
+        assert_eq!(answer[12..19], b"\x05KNOWN\x07"[..], "the question in the client's case");
+        // A response is dropped, two questions are a format error.
+        let mut odd = query("known.example");
+        odd[2] |= 0x80;
+        client.send(&odd).unwrap();
+        (odd[2], odd[5]) = (0, 2);
+        assert_eq!(ask(&client, &odd)[3] & 15, rcode::FORMERR);
+        client.send(&query("unknown.example")).unwrap();
+        let Some(Event::Query(Client::Datagram { socket, peer }, packet)) = inbox.blocking_recv() else {
+            panic!("not handed over")
+        };
+        assert_eq!((peer, &*packet), (client.local_addr().unwrap(), &*query("unknown.example")));
+        datagrams.send(socket, peer, b"from the core");
+        let mut buffer = [0; 64];
+        let length = client.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], *b"from the core");
+        datagrams.stop();
+        let tally = datagrams.look();
+        assert_eq!((tally.hits_fresh, tally.unreadable), (1, 2));
+        assert_eq!(datagrams.look(), Tally::default(), "told once");
+    }
+
+    #[test]
+    fn while_the_core_has_no_room_a_known_name_is_answered_stale_and_an_unknown_one_is_dropped() {
+        // A second past its TTL: with healthy upstreams the core would ask them first.
+        let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START - Duration::from_secs(61), 1);
+        for _ in 0..6 {
+            client.send(&query("unknown.example")).unwrap();
+        }
+        let answer = ask(&client, &query("known.example"));
+        assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
+        assert!(answer.windows(9).any(|text| text == b"too much "), "it says why");
+        datagrams.stop();
+        let tally = datagrams.look();
+        assert_eq!((tally.dropped, tally.hits_stale[StaleReason::Overloaded as usize]), (2, 1));
+        assert_eq!(std::iter::from_fn(|| inbox.try_recv().ok()).count(), 4, "the queue's length");
+    }
+
+    #[test]
+    fn what_a_trip_holds_is_answered_at_once_and_the_core_is_told_of_every_eighth_query_until_a_person_accepts()
+     {
+        let (mut datagrams, mut resolver, mut inbox, client) =
+            start(Moment::START - Duration::from_secs(61), 1);
+        let now = Moment::START;
+        let zone = resolver.zones().ids().next().unwrap();
+        let guard = &mut resolver.zone_mut(zone).guard;
+        let known = Known { good_for: Duration::from_hours(1), hot: false, uses: 0 };
+        for name in ["a.one.test", "b.two.test", "c.three.test", "d.four.test", "e.five.test"] {
+            let name = from_text(name).unwrap();
+            let key = Key::new(&Question { name: &name, kind: 1, class: 1 }, false, false);
+            let witnesses = Witnesses { asked: 1, agreed: 1 };
+            guard.on_gone(key.as_bytes(), known, Reason::Gone, witnesses, now);
+        }
+        assert!(guard.tripped());
+        resolver.publish_zones();
+        for _ in 0..20 {
+            let answer = ask(&client, &query("known.example"));
+            assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
+            assert!(answer.windows(10).any(|text| text == b"many names"), "it says why");
+            thread::sleep(FROZEN_GAP / 4);
+        }
+        let mut told = Vec::new();
+        while let Ok(Event::Frozen(key, queries)) = inbox.try_recv() {
+            assert!(key.ends_with(&[0, 1, 0, 1, 0]));
+            told.push(queries);
+        }
+        assert_eq!(told, [8, 8]);
+        // Where upstream is believed again, the core is asked.
+        resolver.accept(&from_text("known.example").unwrap(), now).unwrap();
+        resolver.publish_zones();
+        client.send(&query("known.example")).unwrap();
+        assert!(matches!(inbox.blocking_recv(), Some(Event::Query(..))));
+        datagrams.stop();
+        assert_eq!(datagrams.look().hits_stale[StaleReason::HeldTrip as usize], 20);
+    }
+
+    #[test]
+    fn a_hit_near_its_end_asks_the_core_for_a_refresh_once_and_a_stranger_gets_nothing() {
+        // 57 of 60 seconds are over.
+        let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START - Duration::from_secs(57), 1);
+        let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+        stranger.send_to(&query("known.example"), client.peer_addr().unwrap()).unwrap();
+        for _ in 0..3 {
+            ask(&client, &query("known.example"));
+        }
+        datagrams.stop();
+        assert!(matches!(inbox.try_recv(), Ok(Event::Refresh(key)) if key.ends_with(&[0, 1, 0, 1, 0])));
+        assert!(inbox.try_recv().is_err());
+        let tally = datagrams.look();
+        assert_eq!((tally.hits_fresh, tally.refused_clients), (3, 1));
+    }
+}
