@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::moment::{between, later};
+use crate::core::rules::moment::{between, later};
 
 pub struct Clock {
     last: Timestamp,

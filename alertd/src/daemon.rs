@@ -12,13 +12,16 @@ use dogwatch_daemon::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{self, Gate, Keyring},
+    api::{self, Gate},
     clock::Clock,
     config::{Config, Listen},
-    core::Core,
-    engine::{Deliver, Engine, INPUTS_MAX, Order},
+    core::{
+        Core,
+        rules::notification::{Accepted, DeliveryError, Notification},
+    },
+    engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
-    notify::{Accepted, DeadMan, DeliveryError, Notification, Receivers},
+    notify::{DeadMan, Receivers},
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},

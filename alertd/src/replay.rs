@@ -12,12 +12,14 @@ use dogwatch_wire::{
 };
 use jiff::Timestamp;
 
-use crate::{
-    core::{Core, Loaded, OverrideByHand, Rules},
-    downtime::Downtime,
-    notify::{Accepted, Kind},
-    reason::Reason,
-    silence::Silence,
+use crate::core::{
+    Core, Loaded, OverrideByHand, Rules,
+    rules::{
+        downtime::Downtime,
+        notification::{Accepted, Kind},
+        reason::Reason,
+        silence::Silence,
+    },
 };
 
 /// What is known of a time that is over.
@@ -207,7 +209,7 @@ impl World {
                     self.sent.push(ctl::Sent {
                         at: self.now,
                         receiver: told.receiver.clone(),
-                        kind: crate::core::kind_name(told.kind).into(),
+                        kind: told.kind.name().into(),
                         reason: told.reason.clone(),
                         title: crate::core::title_of(&told.firing, &told.resolved),
                     });
@@ -230,8 +232,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        core::{Change, tests_support::World as Real},
-        moment::later,
+        core::{Change, rules::moment::later, tests::world::World as Real},
     };
 
     const OLD: &str = r#"
@@ -290,7 +291,7 @@ mod tests {
         }
         let heard = real.heard[before..].iter().map(|heard| {
             let told = &heard.notification;
-            (told.receiver.clone(), crate::core::kind_name(told.kind).to_owned())
+            (told.receiver.clone(), told.kind.name().to_owned())
         });
         let story = Story {
             from,

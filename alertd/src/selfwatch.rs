@@ -12,17 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
+    core::rules::health::{Disk, Outside, PingState, stops_ping},
     engine::Input,
-    health::{Disk, PingState, stops_ping},
     notify::DeadMan,
 };
-
-/// What the loop cannot see by itself.
-#[derive(Debug, Clone, Default)]
-pub struct Outside {
-    pub disk: Option<Disk>,
-    pub ping: Option<PingState>,
-}
 
 /// A loop that has not answered by then is not well.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

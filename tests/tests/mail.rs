@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use dogwatch_alertd::notify::{
-    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, ReceiverFile, Receivers, Sender,
-    template::Rendered,
+use dogwatch_alertd::{
+    core::rules::notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    notify::{ReceiverFile, Receivers, Sender, template::Rendered},
 };
 use dogwatch_daemon::config::{Problems, Source, parse};
 use dogwatch_tests::{

@@ -11,7 +11,7 @@ use std::{
 
 use dogwatch_alertd::{
     api::{Needs, endpoints},
-    token::Scope,
+    core::rules::token::Scope,
 };
 use dogwatch_daemon::http_client::{CallError, Client, Remote};
 use dogwatch_tests::{

@@ -24,12 +24,14 @@ use governor::Quota;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Failure, keyring::Keyring, rate::Rates};
+use super::{Failure, rate::Rates};
 use crate::{
     clock,
-    engine::{Access, Input},
-    notify::words::line,
-    token::{Scope, Token, looks_like_one},
+    core::rules::{
+        text::line,
+        token::{Scope, Token, looks_like_one},
+    },
+    engine::{Access, Input, keyring::Keyring},
 };
 
 /// What a route asks of whoever calls.
@@ -209,7 +211,7 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Hash, text_of};
+    use crate::core::rules::token::{Hash, text_of};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
 use crate::{
-    core::tests_support::World,
+    core::{
+        rules::token::{Hash, Scope},
+        tests::world::World,
+    },
     notify::schema::check,
-    token::{Hash, Scope},
 };
 
 fn document() -> Value {
@@ -102,17 +104,23 @@ fn answers_are_what_the_document_says() {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::moment::later(now, std::time::Duration::from_hours(1)),
+        until: crate::core::rules::moment::later(now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     holds("Override", shown(&core.on_override(&by_hand, "eva", now).unwrap()));
     each("Override", shown(&core.overrides(now)));
-    let on_call = core.on_call(now, crate::moment::later(now, std::time::Duration::from_hours(48)));
+    let on_call =
+        core.on_call(now, crate::core::rules::moment::later(now, std::time::Duration::from_hours(48)));
     holds("OnCall", shown(&on_call));
     let ack = ctl::Ack { comment: "looking".into(), sticky: true, expire_s: Some(600) };
     holds("Incident", shown(&core.on_ack(1, &ack, "eva", now).unwrap()));
     holds("Status", shown(&core.status("0.1.0", vec!["a warning".into()], now)));
-    let health = crate::health::health(&core.vitals(now), &crate::health::Process::default(), "0.1.0", now);
+    let health = crate::core::rules::health::health(
+        &core.vitals(now),
+        &crate::core::rules::health::Process::default(),
+        "0.1.0",
+        now,
+    );
     holds("Health", shown(&health));
     let asked = ctl::AskedAlert { labels: [("host".to_owned(), "web1".to_owned())].into(), critical: true };
     holds("AskedAlert", shown(&asked));

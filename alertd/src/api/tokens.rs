@@ -9,8 +9,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
 use crate::{
+    core::rules::token::{Hash, text_of},
     engine::{Access, Input},
-    token::{Hash, text_of},
 };
 
 pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {

@@ -4,7 +4,7 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
 use super::Parts;
-use crate::{inhibit::Rule, matcher::Matcher, withheld::Why};
+use crate::core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 
 /// While something that matches `source` fires, what matches `target` is told to nobody.
 #[derive(Debug, Deserialize)]

@@ -68,12 +68,11 @@ use self::{
 pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
-    user::NOBODY,
 };
+pub use crate::core::rules::schedule::NOBODY;
 use crate::{
-    core::{DEFAULT_POLICY, Rules},
+    core::{DEFAULT_POLICY, Rules, rules::ratelimit::Rate},
     notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
-    ratelimit::Rate,
     web::Web,
 };
 

@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Parts, names::Entry};
-use crate::period::{DAY, Period, When};
+use crate::core::rules::period::{DAY, Period, When};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,10 +12,12 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use crate::{
-    core::DEFAULT_POLICY,
-    escalation::{Policy, Step},
-    schedule::Schedule,
+use crate::core::{
+    DEFAULT_POLICY,
+    rules::{
+        escalation::{Policy, Step},
+        schedule::Schedule,
+    },
 };
 
 #[derive(Debug, Deserialize)]

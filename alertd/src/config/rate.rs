@@ -9,7 +9,7 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-use crate::ratelimit::Rate;
+use crate::core::rules::ratelimit::Rate;
 
 /// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
 #[derive(Debug, Clone, Deserialize)]

@@ -10,9 +10,8 @@ use super::{
     rate,
 };
 use crate::{
-    core::ReceiverRules,
+    core::{ReceiverRules, rules::ratelimit::Rate},
     notify::{Receiver, ReceiverFile},
-    ratelimit::Rate,
 };
 
 pub(super) struct ReceiverPart {

@@ -13,10 +13,12 @@ use super::{
     names::{Names, check_known},
     policy::direct,
 };
-use crate::{
-    core::DEFAULT_POLICY,
-    matcher::Matcher,
-    route::{GroupBy, Hours, Route, Timing},
+use crate::core::{
+    DEFAULT_POLICY,
+    rules::{
+        matcher::Matcher,
+        route::{GroupBy, Hours, Route, Timing},
+    },
 };
 
 #[derive(Debug, Deserialize)]

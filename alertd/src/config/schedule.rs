@@ -30,9 +30,8 @@ use serde::Deserialize;
 use super::{
     Parts,
     names::{Entry, Names, check_known},
-    user::NOBODY,
 };
-use crate::schedule::{Every, Hours, Layer, Override, Schedule, on_the_wall};
+use crate::core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

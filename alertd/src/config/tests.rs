@@ -88,7 +88,8 @@ path = "/p"
 path = "/c"
 "#;
     let rules = Config::from_text(text).unwrap().rules;
-    let shown = |rate: crate::ratelimit::Rate| (rate.burst.get(), rate.every.as_millis(), rate.reserve);
+    let shown =
+        |rate: crate::core::rules::ratelimit::Rate| (rate.burst.get(), rate.every.as_millis(), rate.reserve);
     assert_eq!(rules.rate.map(shown), Some((100, 1_000, 25)));
     assert_eq!(shown(rules.users["ann"].rate), (8, 60_000, 5));
     assert_eq!(shown(rules.users["ben"].rate), (15, 20_000, 4));

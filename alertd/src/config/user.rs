@@ -19,7 +19,10 @@ use super::{
     policy::{StepFile, resolve_steps},
     rate::{self, RateFile},
 };
-use crate::{core::ReceiverRules, escalation::Step, user::User};
+use crate::core::{
+    ReceiverRules,
+    rules::{escalation::Step, schedule::NOBODY, user::User},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +34,6 @@ pub(super) struct UserFile {
     critical: Vec<Spanned<StepFile>>,
     rate: Option<RateFile>,
 }
-
-/// Means nobody where a user is named.
-pub const NOBODY: &str = "nobody";
 
 impl Parts {
     /// Also adds the receivers that reach one user by a receiver of several: `mail/ann`.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Core;
-use crate::reason::Reason;
+use crate::core::rules::reason::Reason;
 
 impl Core {
     /// Where the inputs from now on come from; `None`: from nobody outside.

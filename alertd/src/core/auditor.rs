@@ -12,9 +12,9 @@ use jiff::Timestamp;
 
 use super::{
     Core,
-    ingest::{OWN, OwnAlert},
+    own_alerts::{OWN, OwnAlert},
 };
-use crate::{
+use crate::core::rules::{
     alert::{AlertKey, Ending},
     incident::Incident,
     moment::later,
@@ -255,7 +255,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::tests_support::{Mood, World},
+        super::tests::world::{Mood, World},
         *,
     };
 

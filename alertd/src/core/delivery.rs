@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Core, Failing, ingest::OWN, ingest::OwnAlert, review::kind_name};
-use crate::{
-    alert::{AlertKey, Ending},
+use super::{
+    Core, Failing,
+    own_alerts::{OWN, OwnAlert, own_key, template_key},
+};
+use crate::core::rules::{
+    alert::Ending,
     escalation::Policy,
     incident::Incident,
     moment::{between, later},
-    notify::{Accepted, DeliveryError, Kind, Notification},
+    notification::{Accepted, DeliveryError, Kind, Notification},
     outbox::{Row, RowState, Send, backoff},
     reason::Reason,
     told::{Claims, Told},
@@ -216,7 +219,7 @@ impl Core {
             let truth = self.truth(&incident, now);
             if let Some(fallback) = fallback.filter(|_| !truth.visible.is_empty() && incident.ack.is_none()) {
                 let knows = self.expected(&incident, &fallback);
-                if crate::told::news(&knows, &truth.visible, &truth.firing).is_some() {
+                if crate::core::rules::told::news(&knows, &truth.visible, &truth.firing).is_some() {
                     self.tell(&mut incident, &fallback, Reason::Fallback, &truth, now);
                 }
             }
@@ -244,7 +247,7 @@ impl Core {
             created_at: now,
             ..row.notification.clone()
         };
-        let text = format!("{} {} to {fallback}", notification.id, kind_name(Kind::Recovery));
+        let text = format!("{} {} to {fallback}", notification.id, Kind::Recovery.name());
         self.note(now, Some(incident.number), "notified", Reason::Fallback, &text);
         self.outbox.insert(Row::new(seq, notification, row.says.clone()));
         self.dirty.outbox.insert(seq);
@@ -337,19 +340,6 @@ impl Core {
         let anyone = self.rules.receivers.keys().cloned();
         fallback.cloned().into_iter().chain(named).chain(anyone).find(works)
     }
-}
-
-/// Whether this is the internal alert that `receiver` fails.
-pub(super) fn is_about(key: &AlertKey, receiver: &str) -> bool {
-    key.agent == OWN && *key == own_key(receiver)
-}
-
-fn template_key(receiver: &str) -> AlertKey {
-    AlertKey::new(OWN, format!("@template {receiver}"))
-}
-
-fn own_key(receiver: &str) -> AlertKey {
-    AlertKey::new(OWN, format!("@receiver {receiver}"))
 }
 
 fn number_of(row: &Row) -> Option<u64> {

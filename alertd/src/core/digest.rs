@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Core;
-use crate::{
+use crate::core::rules::{
     alert::Claim,
     budgets::Whose,
     matcher::Labels,
-    notify::{Digest, DigestLine, Kind, Notification, NotifiedAlert},
+    notification::{Digest, DigestLine, Kind, Notification, NotifiedAlert},
     outbox::Row,
     reason::Reason,
     storm::{self, Group, Item},

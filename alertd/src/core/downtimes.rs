@@ -10,17 +10,14 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{
-    Core, Refused,
-    people::COMMENT_CHARS_MAX,
-    review::Truth,
-    silences::{check_span, clock},
+    Core, Refused, people::COMMENT_CHARS_MAX, review::Truth, rules::text::utc_time, silences::check_span,
 };
-use crate::{
+use crate::core::rules::{
     alert::AlertKey,
     downtime::{Downtime, Shape},
     incident::Incident,
     moment::later,
-    notify::Kind,
+    notification::Kind,
     reason::Reason,
     told::{self, Says},
     withheld::{AllWithheld, Why},
@@ -177,7 +174,7 @@ impl Core {
             };
             let colon = if downtime.comment.is_empty() { "" } else { ": " };
             let (author, comment) = (&downtime.author, &downtime.comment);
-            let note = format!("{name} by {author} until {}{colon}{comment}", clock(until));
+            let note = format!("{name} by {author} until {}{colon}{comment}", utc_time(until));
             self.tell_of_downtime(incident, Reason::DowntimeStarted, &note, &keys, truth, now);
         }
         for (name, keys) in ended {

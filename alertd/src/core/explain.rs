@@ -6,7 +6,7 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, oncall::Who};
-use crate::{escalation::Step, route::Way};
+use crate::core::rules::{escalation::Step, route::Way};
 
 impl Core {
     pub fn routed(&self, ask: &ctl::AskedAlert, now: Timestamp) -> ctl::Routed {

@@ -5,14 +5,16 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 
 use super::Core;
-use crate::{
-    alert::{Alert, AlertKey, Ending, Move},
-    api_v2::{AlertStatus, AlertsPage, GettableAlert, Named},
-    external::{EXTERNAL, External, Posted, Reading, fingerprint},
-    matcher::{Labels, Matcher, all_match},
-    moment::later,
-    reason::Reason,
-    withheld::Why,
+use crate::core::{
+    alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
+    rules::{
+        alert::{Alert, AlertKey, Ending, External, Move},
+        external::{EXTERNAL, Posted, Reading, fingerprint},
+        matcher::{Labels, Matcher, all_match},
+        moment::later,
+        reason::Reason,
+        withheld::Why,
+    },
 };
 
 /// Alerts examined for one page: one or two milliseconds.
@@ -209,7 +211,10 @@ const PROBLEMS_MAX: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{core::tests_support::World, matcher::Labels, notify::Kind};
+    use crate::core::{
+        rules::{matcher::Labels, notification::Kind},
+        tests::world::World,
+    };
 
     const MINUTE: Duration = Duration::from_mins(1);
     const CONFIG: &str =
@@ -228,7 +233,7 @@ mod tests {
     }
 
     fn heard(world: &World) -> Vec<(Kind, String)> {
-        let title = |heard: &crate::core::tests_support::Heard| {
+        let title = |heard: &crate::core::tests::world::Heard| {
             let says = heard.notification.firing.iter().chain(&heard.notification.resolved);
             says.map(|alert| alert.summary.clone()).collect::<Vec<_>>().join(", ")
         };

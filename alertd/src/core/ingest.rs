@@ -7,14 +7,18 @@ use dogwatch_wire::{
 };
 use jiff::Timestamp;
 
-use super::{Core, view::view_alert};
-use crate::{
+use super::{
+    Core,
+    own_alerts::{OWN, OwnAlert, SILENT},
+    view::view_alert,
+};
+use crate::core::rules::{
     agent::{Agent, Place},
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
-    incident::{Cause, GroupKey, Incident},
+    incident::{GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
-    reason::Reason,
+    reason::{Cause, Reason},
     route::Way,
 };
 
@@ -29,22 +33,6 @@ pub enum BadBatch {
     TooMany { what: &'static str, count: usize, most: usize },
     #[error("{what} {value:?} is invalid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
-}
-
-/// The key of the internal alert for a silent agent.
-pub(super) const SILENT: &str = "@silent";
-/// Used in place of an agent id for problems that alertd finds in itself.
-pub(super) const OWN: &str = "@alertd";
-
-/// An internal alert.
-pub(super) struct OwnAlert {
-    pub(super) key: AlertKey,
-    pub(super) host: String,
-    pub(super) service: &'static str,
-    pub(super) labels: Labels,
-    pub(super) summary: String,
-    pub(super) since: Timestamp,
-    pub(super) reason: Reason,
 }
 
 impl Core {

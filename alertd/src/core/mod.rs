@@ -8,21 +8,25 @@
 //!
 //! | file | what it decides |
 //! | --- | --- |
-//! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
-//! | `review.rs` | one incident: who is told what now, and when to look again |
-//! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
-//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks |
-//! | `digest.rs` | what is said for all that was held by a rate |
-//! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
-//! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
-//! | `silences.rs` | silences: made, extended, ended, announced |
-//! | `downtimes.rs` | downtimes: announced, begun, over, told of |
+//! | `ingest.rs` | agents' batches; which incidents an alert belongs to; silent agents |
+//! | `external.rs` | alerts posted by Prometheus and other senders |
+//! | `review.rs` | one incident: who is notified of what now, and when to look again |
+//! | `suppress.rs` | which firing alerts are suppressed now, by what, until when |
+//! | `delivery.rs` | the outcome of each delivery attempt: the ledger, retries, fallbacks |
+//! | `digest.rs` | the digest that replaces notifications delayed by a rate limit |
+//! | `oncall.rs` | which receivers a step means: receivers, users by their own rules, who is on call |
+//! | `rota.rs` | who is on call now and later, overrides, gaps |
+//! | `silences.rs` | silences: created, extended, ended, announced |
+//! | `downtimes.rs` | downtimes: announced, started, over, notified |
 //! | `people.rs` | ack, unack, test |
-//! | `audit.rs` | who did what, from where |
-//! | `tokens.rs` | who may ask over TCP |
-//! | `auditor.rs` | what should not be, however it came about |
-//! | `explain.rs` | where an alert would go |
-//! | `view.rs` | what people see |
+//! | `audit.rs` | the audit log: who did what, from where |
+//! | `tokens.rs` | API tokens: who may use the API over TCP |
+//! | `auditor.rs` | self-monitoring: states that must not occur |
+//! | `own_alerts.rs` | internal alerts and their keys |
+//! | `refused.rs` | why a person's request is refused |
+//! | `explain.rs` | where an alert would be routed |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
+//! | `view.rs` | the views that people get |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +38,7 @@ use dogwatch_wire::ctl::{self, HistoryEntry};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::core::rules::{
     agent::Agent,
     alert::{Alert, AlertKey, AlertTable, Keys},
     budgets::Limits,
@@ -54,6 +58,7 @@ use crate::{
     user::User,
 };
 
+pub mod alertmanager_view;
 mod audit;
 mod auditor;
 mod delivery;
@@ -63,43 +68,25 @@ mod explain;
 mod external;
 mod ingest;
 mod oncall;
+mod own_alerts;
 mod people;
+mod refused;
 mod review;
 mod rota;
+pub mod rules;
 mod silences;
 mod suppress;
 mod tokens;
 mod view;
 
 #[cfg(test)]
-mod downtime_timelines;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod model_limits;
-#[cfg(test)]
-mod model_rota;
-#[cfg(test)]
-mod model_suppress;
-#[cfg(test)]
-mod rota_timelines;
-#[cfg(test)]
-mod silence_timelines;
-#[cfg(test)]
-mod storm_timelines;
-#[cfg(test)]
-mod suppress_timelines;
-#[cfg(test)]
-pub(crate) mod tests_support;
-#[cfg(test)]
-mod timelines;
+pub(crate) mod tests;
 
 pub use auditor::{Finding, What};
 pub use delivery::Lease;
 pub use external::Taken;
 pub use ingest::BadBatch;
-pub use people::Refused;
-pub(crate) use review::kind_name;
+pub use refused::Refused;
 pub use rota::{LOOK_AHEAD, OverrideByHand};
 pub(crate) use view::title_of;
 pub use view::{Sizes, ToldOpen, notification_info};

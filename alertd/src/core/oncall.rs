@@ -8,7 +8,7 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, review::Truth};
-use crate::{alert::Claim, incident::Incident, reason::Reason, user::Page};
+use crate::core::rules::{alert::Claim, incident::Incident, reason::Reason, user::Page};
 
 /// What a step names, as of now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,50 +5,17 @@ use std::{collections::BTreeSet, time::Duration};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
-use super::{Core, review::Truth, silences::clock};
-use crate::{
+use super::{Core, Refused, review::Truth, rules::text::utc_time};
+use crate::core::rules::{
     ack::Ack,
-    incident::{Cause, Incident},
+    incident::Incident,
     matcher::Labels,
     moment::later,
-    notify::{Kind, Notification},
+    notification::{Kind, Notification},
     outbox::Row,
-    reason::Reason,
+    reason::{Cause, Reason},
     told::Says,
 };
-
-/// Why something was not done.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
-    #[error("there is no open incident {0}; `alertctl status` lists them")]
-    NoIncident(u64),
-    #[error("this link has acknowledged incident {0} before; it works once")]
-    LinkUsed(u64),
-    #[error("incident {0} is not acked")]
-    NotAcked(u64),
-    #[error("there is no downtime {0} that is not over; `alertctl downtime list` lists them")]
-    NoDowntime(u64),
-    #[error("{0}")]
-    BadDowntime(String),
-    #[error("there is no active silence {0}; `alertctl silence list` lists them")]
-    NoSilence(u64),
-    #[error("there is no receiver {0:?} in the config; there are: {1}")]
-    NoReceiver(String, String),
-    #[error("{0}")]
-    BadSilence(String),
-    #[error("there is no schedule {0:?} in the config; there are: {1}")]
-    NoSchedule(String, String),
-    #[error("there is no user {0:?} in the config; there are: {1}, and nobody")]
-    NoUser(String, String),
-    #[error("there is no override {0} made by hand; `alertctl override list` lists them")]
-    NoOverride(u64),
-    #[error("{0}")]
-    BadOverride(String),
-    #[error("there is no token {0:?}; `alertctl token list` lists them")]
-    NoToken(String),
-    #[error("{0}")]
-    BadToken(String),
-}
 
 /// Characters of a comment.
 pub(super) const COMMENT_CHARS_MAX: usize = 2_000;
@@ -128,7 +95,7 @@ impl Core {
         if truth.visible.is_empty() {
             return;
         }
-        let note = format!("the ack of {author} ends at {}", clock(ends_at));
+        let note = format!("the ack of {author} ends at {}", utc_time(ends_at));
         let first_rule = self.rules.users.get(&author).and_then(|user| user.rules.first());
         let receivers = match first_rule {
             Some(rule) => rule.notify.iter().cloned().collect(),

@@ -13,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::Core;
-use crate::{
+use crate::core::rules::{
     ack::Ack,
     alert::{Alert, AlertKey},
-    incident::{Cause, Incident},
+    incident::Incident,
     lately::Happened,
     moment::later,
-    notify::{Kind, Notification, NotifiedAlert},
+    notification::{Kind, Notification, NotifiedAlert},
     outbox::{Row, RowState},
-    reason::Reason,
+    reason::{Cause, Reason},
     told::{self, Claims, Says},
     withheld::{AllWithheld, Why},
 };
@@ -232,7 +232,7 @@ impl Core {
         truth: &Truth,
         now: Timestamp,
     ) {
-        let about_itself = truth.visible.keys().any(|key| super::delivery::is_about(key, receiver));
+        let about_itself = truth.visible.keys().any(|key| super::own_alerts::is_about(key, receiver));
         if about_itself {
             if let Some(other) = self.other_than(receiver, &incident.escalation.policy, now) {
                 self.tell(incident, &other, reason, truth, now);
@@ -357,7 +357,7 @@ impl Core {
             reason: reason.into(),
             author: None,
             from: None,
-            text: format!("{} {} to {receiver}", notification.id, kind_name(kind)),
+            text: format!("{} {} to {receiver}", notification.id, kind.name()),
             detail: None,
         });
         let alone = self.must_go_alone(incident, &notification);
@@ -497,16 +497,4 @@ impl Core {
 
 fn by(ack: &Ack) -> String {
     format!("acknowledgement by {} ended", ack.author)
-}
-
-pub(crate) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Problem => "problem",
-        Kind::Update => "update",
-        Kind::Reminder => "reminder",
-        Kind::Recovery => "recovery",
-        Kind::Acknowledged => "acknowledged",
-        Kind::Digest => "digest",
-        Kind::Test => "test",
-    }
 }

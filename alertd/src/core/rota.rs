@@ -8,16 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Core, Refused,
-    ingest::{OWN, OwnAlert},
     oncall::Who,
+    own_alerts::{OWN, OwnAlert},
     people::COMMENT_CHARS_MAX,
 };
-use crate::{
+use crate::core::rules::{
     alert::{AlertKey, Ending},
-    config::NOBODY,
     moment::later,
     reason::Reason,
-    schedule::{self, Override, Schedule},
+    schedule::{self, NOBODY, Override, Schedule},
     user::User,
 };
 

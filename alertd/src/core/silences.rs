@@ -6,12 +6,13 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, Refused, people::COMMENT_CHARS_MAX};
-use crate::{
+use crate::core::rules::{
     incident::Incident,
     moment::{between, later},
-    notify::{Kind, words},
+    notification::Kind,
     reason::Reason,
     silence::{Reach, Silence, parse_matchers},
+    text::{self, utc_time},
     told::Says,
     withheld::Why,
 };
@@ -152,10 +153,11 @@ impl Core {
         if held.is_empty() {
             return;
         }
-        let note = format!("{by} of {} ends at {}", silence.author, clock(silence.ends_at));
+        let note = format!("{by} of {} ends at {}", silence.author, utc_time(silence.ends_at));
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
-            let claim = |key| Some((crate::alert::AlertKey::clone(key), *truth.firing.get(key)?));
+            let claim =
+                |key| Some((crate::core::rules::alert::AlertKey::clone(key), *truth.firing.get(key)?));
             let firing: Vec<_> = knows.keys().filter(|key| held.contains(key)).filter_map(claim).collect();
             if !firing.is_empty() {
                 let says = Says { firing, resolved: BTreeSet::new() };
@@ -167,8 +169,9 @@ impl Core {
         self.note(now, Some(incident.number), "silence_ending", Reason::SilenceEnding, &text);
     }
 
-    fn names_of(&self, keys: &BTreeSet<&crate::alert::AlertKey>) -> String {
-        let name = |key: &&crate::alert::AlertKey| Some(words::name_of(&self.alerts.get(key)?.labels));
+    fn names_of(&self, keys: &BTreeSet<&crate::core::rules::alert::AlertKey>) -> String {
+        let name =
+            |key: &&crate::core::rules::alert::AlertKey| Some(text::name_of(&self.alerts.get(key)?.labels));
         let names: Vec<_> = keys.iter().filter_map(name).take(SHOWN_MAX).collect();
         names.join(", ")
     }
@@ -232,9 +235,4 @@ pub(super) fn check_span(from: Timestamp, until: Timestamp, now: Timestamp) -> R
 
 pub(super) fn silence_name(silence: &Silence) -> String {
     format!("silence {}", silence.number)
-}
-
-/// For people in many places.
-pub(super) fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Core, ingest::SILENT, silences::silence_name};
-use crate::{
+use super::{Core, own_alerts::SILENT, silences::silence_name};
+use crate::core::rules::{
     alert::{Alert, AlertKey},
     downtime::{Downtime, Shape},
     incident::Incident,
     inhibit::Inhibitor,
     moment::later,
-    notify::words,
     route::Hours,
+    text,
     withheld::{Why, Withheld},
 };
 
@@ -80,7 +80,7 @@ impl Core {
 
     fn inhibited(&self, key: &AlertKey) -> Option<Withheld> {
         let (why, source) = self.inhibitor.muting(key)?;
-        let by = self.alerts.get(source).map(|alert| words::name_of(&alert.labels)).unwrap_or_default();
+        let by = self.alerts.get(source).map(|alert| text::name_of(&alert.labels)).unwrap_or_default();
         Some(Withheld::new(why, by, None))
     }
 

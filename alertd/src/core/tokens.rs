@@ -6,7 +6,7 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, Refused};
-use crate::{
+use crate::core::rules::{
     moment::later,
     reason::Reason,
     token::{Hash, Scope, Token, check_name},
@@ -116,7 +116,7 @@ fn in_words(token: &ctl::Token) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Change, tests_support::World};
+    use crate::core::{Change, tests::world::World};
 
     fn ask(name: &str, scopes: &[&str]) -> ctl::NewToken {
         let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();

@@ -10,18 +10,16 @@ use dogwatch_wire::{State, ctl};
 use jiff::Timestamp;
 
 use super::{Core, Finding};
-use crate::{
+use crate::core::rules::{
     ack::Ack,
     alert::{Alert, AlertKey, Claim},
     downtime::Downtime,
     health::Vitals,
     incident::{Incident, counts},
     moment::between,
-    notify::{
-        NotifiedAlert,
-        words::{name_of, plural},
-    },
+    notification::NotifiedAlert,
     outbox::{Row, RowState},
+    text::{name_of, plural},
     withheld::{Why, Withheld},
 };
 
@@ -245,7 +243,7 @@ pub fn notification_info(row: &Row) -> ctl::NotificationInfo {
     ctl::NotificationInfo {
         id: row.notification.id.clone(),
         receiver: row.notification.receiver.clone(),
-        kind: super::review::kind_name(row.notification.kind).into(),
+        kind: row.notification.kind.name().into(),
         reason: row.notification.reason.clone(),
         state: row.state.name().into(),
         created_at: row.notification.created_at,

@@ -13,7 +13,7 @@ use ring::digest::{Context, SHA256};
 
 use super::{Alertd, Answer, Exit, Failure, args, failure, pretty, show::View, whole_file::WholeFile};
 use crate::{
-    notify::words::{clock_time, plural},
+    core::rules::text::{clock_time, plural},
     store::backup::hex,
 };
 

@@ -11,7 +11,7 @@ use super::{
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
     when::When,
 };
-use crate::notify::words::{self, line, plural};
+use crate::core::rules::text::{self, line, plural};
 
 pub(super) async fn downtime(
     alertd: &Alertd<'_>,
@@ -62,7 +62,7 @@ fn shape(downtime: &Downtime) -> String {
 }
 
 fn announced(downtime: &Downtime, view: &View) -> String {
-    let clock = |at| words::clock_time(at, &view.zone);
+    let clock = |at| text::clock_time(at, &view.zone);
     let mut out = format!("downtime {} of {}", downtime.number, place(downtime));
     let shape = shape(downtime);
     if !shape.is_empty() {

@@ -11,11 +11,13 @@ use super::{
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::{
-    config::NOBODY,
-    core::LOOK_AHEAD,
-    moment::later,
-    notify::words::{self, line},
+use crate::core::{
+    LOOK_AHEAD,
+    rules::{
+        moment::later,
+        schedule::NOBODY,
+        text::{self, line},
+    },
 };
 
 pub(super) async fn ask(alertd: &Alertd<'_>, ask: &args::OnCall, view: &View) -> Result<Answer, Failure> {
@@ -88,7 +90,7 @@ fn heading(found: &OnCall, view: &View) -> String {
     if found.at == view.now {
         String::new()
     } else {
-        format!("at {}:\n", words::clock_time(found.at, &view.zone))
+        format!("at {}:\n", text::clock_time(found.at, &view.zone))
     }
 }
 
@@ -124,7 +126,7 @@ fn shifts(found: &OnCall, view: &View) -> String {
         let mut table = Table::with_head(&["FROM", "UNTIL", "FOR", "ON CALL"]);
         for shift in &schedule.shifts {
             let mut cells: Vec<_> =
-                [day(shift.from, view), day(shift.until, view), words::age(shift.from, shift.until)]
+                [day(shift.from, view), day(shift.until, view), text::age(shift.from, shift.until)]
                     .into_iter()
                     .map(|text| (text, Colour::None))
                     .collect();

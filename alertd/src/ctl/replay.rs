@@ -18,7 +18,7 @@ use super::{
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 use crate::{
-    notify::words::line,
+    core::rules::text::line,
     replay::{self, Story},
 };
 

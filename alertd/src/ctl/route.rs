@@ -18,9 +18,9 @@ use super::{
     pretty,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::{
-    core::{Core, Loaded, OverrideByHand, Rules},
-    notify::words::{self, line, plural},
+use crate::core::{
+    Core, Loaded, OverrideByHand, Rules,
+    rules::text::{self, line, plural},
 };
 
 /// Asks the running alertd, or the config that is named, without alertd.
@@ -202,7 +202,7 @@ pub(super) async fn diff(alertd: &Alertd<'_>, named: &Path, view: &View) -> Resu
 fn diff_text(diff: &Diff, view: &View) -> String {
     let mut out = String::new();
     for changed in &diff.changed {
-        let name = words::name_of(&changed.labels);
+        let name = text::name_of(&changed.labels);
         let _ = writeln!(out, "{} {name}", view.bold(&format!("#{}", changed.incident)));
         for (sign, ways, colour) in [("-", &changed.old, Colour::Red), ("+", &changed.new, Colour::Green)] {
             for way in ways {

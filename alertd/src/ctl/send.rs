@@ -8,7 +8,10 @@ use super::{
     args::{Send, Severity},
     show::View,
 };
-use crate::{external::Posted, matcher::Labels, notify::Sender};
+use crate::{
+    core::rules::{external::Posted, matcher::Labels},
+    notify::Sender,
+};
 
 pub(super) async fn send(alertd: &Alertd<'_>, ask: Send, view: &View) -> Result<Answer, Failure> {
     let ok = ask.ok;

@@ -1,6 +1,6 @@
 //! alertd's answers as a person reads them at three in the morning. Pure: time and zone are arguments.
 //!
-//! Whatever a plugin, a label or a comment says is made harmless first ([`words::line`]): nothing that alertd holds can
+//! Whatever a plugin, a label or a comment says is made harmless first ([`text::line`]): nothing that alertd holds can
 //! move the cursor or colour the terminal.
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -11,7 +11,7 @@ use dogwatch_wire::ctl::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::paint::{Colour, Paint, Table};
-use crate::notify::words::{self, line, plural};
+use crate::core::rules::text::{self, line, plural};
 
 /// How to show.
 #[derive(Clone)]
@@ -26,11 +26,11 @@ pub(super) const NAME_CHARS_MAX: usize = 60;
 
 impl View {
     pub(super) fn age(&self, at: Timestamp) -> String {
-        words::age(at, self.now)
+        text::age(at, self.now)
     }
 
     pub(super) fn until(&self, at: Timestamp) -> String {
-        if at <= self.now { "now".into() } else { format!("in {}", words::age(self.now, at)) }
+        if at <= self.now { "now".into() } else { format!("in {}", text::age(self.now, at)) }
     }
 
     /// Time of day; with the date where it is not today's.
@@ -99,7 +99,7 @@ fn place(incident: &Incident) -> String {
 }
 
 fn name(alert: &Alert) -> String {
-    words::name_of(&alert.labels)
+    text::name_of(&alert.labels)
 }
 
 fn group(labels: &BTreeMap<String, String>) -> String {
@@ -252,12 +252,12 @@ pub(super) fn why(why: &Why, view: &View) -> String {
 
 fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
     let incident = &why.incident;
-    let opened = words::clock_time(incident.opened_at, &view.zone);
+    let opened = text::clock_time(incident.opened_at, &view.zone);
     let mut facts = vec![match incident.resolved_at {
         None => ("open", format!("since {opened} ({})", view.age(incident.opened_at))),
         Some(at) => (
             "resolved",
-            format!("at {}, open since {opened} ({})", view.clock(at), words::age(incident.opened_at, at)),
+            format!("at {}, open since {opened} ({})", view.clock(at), text::age(incident.opened_at, at)),
         ),
     }];
     facts.push(("group", group(&incident.group)));
@@ -294,7 +294,7 @@ fn alert_lines(alert: &Alert, view: &View, out: &mut String) {
     let flapping = if alert.flapping { ", flapping" } else { "" };
     let summary = line(&alert.summary, TEXT_CHARS_MAX);
     let _ = writeln!(out, "  {} {state} {when}{flapping}: {summary}", name(alert));
-    for text in words::block(&alert.detail, 20) {
+    for text in text::block(&alert.detail, 20) {
         let _ = writeln!(out, "      {text}");
     }
     for (name, value) in &alert.annotations {
@@ -419,9 +419,9 @@ pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String 
         return out;
     }
     if silence.starts_at > view.now {
-        let _ = writeln!(out, "from {}", words::clock_time(silence.starts_at, &view.zone));
+        let _ = writeln!(out, "from {}", text::clock_time(silence.starts_at, &view.zone));
     }
-    let until = words::clock_time(silence.ends_at, &view.zone);
+    let until = text::clock_time(silence.ends_at, &view.zone);
     let number = silence.number;
     let _ = writeln!(out, "until {until}; end it with: alertctl silence end {number}");
     out

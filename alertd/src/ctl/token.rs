@@ -12,8 +12,8 @@ use super::{
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, View},
 };
-use crate::{
-    notify::words::{clock_time, line},
+use crate::core::rules::{
+    text::{clock_time, line},
     token::{Scope, check_name},
 };
 

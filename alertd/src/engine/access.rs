@@ -8,7 +8,7 @@ use super::{
     input::Answer,
     journal::{Owed, owed},
 };
-use crate::{core::Refused, token::Hash};
+use crate::core::{Refused, rules::token::Hash};
 
 /// About tokens, and those who hold them.
 pub enum Access {

@@ -7,12 +7,10 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Access;
-use crate::{
-    alert::AlertKey,
-    api_v2::AlertsPage,
-    core::{BadBatch, Refused, Rules, ToldOpen},
-    external::Posted,
-    matcher::Matcher,
+use crate::core::{
+    BadBatch, Refused, Rules, ToldOpen,
+    alertmanager_view::AlertsPage,
+    rules::{alert::AlertKey, external::Posted, matcher::Matcher},
 };
 
 pub(super) type Answer<T> = oneshot::Sender<T>;

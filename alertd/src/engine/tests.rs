@@ -14,13 +14,14 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order};
+use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyring};
 use crate::{
-    api::Keyring,
     clock::{Clock, wall},
     config::Config,
-    core::{Change, Core, Loaded},
-    notify::{Accepted, DeliveryError, Notification},
+    core::{
+        Change, Core, Loaded,
+        rules::notification::{Accepted, DeliveryError, Notification},
+    },
     store::{Store, StoreError, writer::Writer},
 };
 

@@ -27,13 +27,15 @@ use lettre::message::Mailbox;
 use serde::Deserialize;
 
 use super::{
-    Accepted, DeliveryError, Notification,
     delivered::Delivered,
     mail,
     receiver::Sender,
     secret::SecretFile,
     smtp::{Refusal, Session},
-    words,
+};
+use crate::core::rules::{
+    notification::{Accepted, DeliveryError, Notification},
+    text,
 };
 
 /// `[receiver.NAME.email]` as written.
@@ -218,7 +220,7 @@ impl Email {
                 Ok(reply) => {
                     self.delivered.note(&told.id, to.email.as_ref());
                     outcome.accepted = true;
-                    outcome.said.push(words::line(&reply, 120));
+                    outcome.said.push(text::line(&reply, 120));
                 }
                 Err(refusal) => {
                     outcome.note(to, &refusal);

@@ -37,7 +37,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Accepted, DeliveryError, Notification, receiver::Sender, webhook, words};
+use super::{receiver::Sender, webhook, words};
+use crate::core::rules::{
+    notification::{Accepted, DeliveryError, Notification},
+    text,
+};
 
 /// `[receiver.NAME.exec]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -116,7 +120,7 @@ impl Exec {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LANG", "C.UTF-8")
-            .env("DOGWATCH_ID", words::line(&told.id, 200))
+            .env("DOGWATCH_ID", text::line(&told.id, 200))
             .env("DOGWATCH_INCIDENT", told.incident.to_string())
             .env("DOGWATCH_KIND", format!("{:?}", told.kind).to_lowercase())
             .env("DOGWATCH_STATE", words::worst(told).name())
@@ -236,7 +240,7 @@ impl Output {
 
     fn text(&self) -> String {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        words::line(&String::from_utf8_lossy(&kept), 300)
+        text::line(&String::from_utf8_lossy(&kept), 300)
     }
 }
 

@@ -1,6 +1,10 @@
 //! What is known of an alert and how to go on, as rows that every receiver shows under the headline. Pure.
 
-use super::{Kind, Notification, NotifiedAlert, held, perfdata, receiver::Sender, words};
+use super::{held, perfdata, receiver::Sender, words};
+use crate::core::rules::{
+    notification::{Kind, Notification, NotifiedAlert},
+    text,
+};
 
 /// Annotations of one alert that are shown.
 const ANNOTATIONS_MAX: usize = 20;
@@ -12,21 +16,21 @@ pub(super) fn rows(alert: &NotifiedAlert, told: &Notification, sender: &Sender) 
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| {
         if !value.is_empty() {
-            rows.push((words::line(name, 40), value));
+            rows.push((text::line(name, 40), value));
         }
     };
     let until = alert.resolved_at.unwrap_or(told.created_at);
-    let since = words::clock_time(alert.since, &sender.zone);
+    let since = text::clock_time(alert.since, &sender.zone);
     match alert.resolved_at {
-        None => row("since", format!("{since} ({})", words::age(alert.since, until))),
+        None => row("since", format!("{since} ({})", text::age(alert.since, until))),
         Some(at) => {
-            row("was", format!("{since} to {}", words::clock_time(at, &sender.zone)));
-            row("lasted", words::age(alert.since, until));
+            row("was", format!("{since} to {}", text::clock_time(at, &sender.zone)));
+            row("lasted", text::age(alert.since, until));
         }
     }
     row("value", perfdata::in_words(&alert.perfdata, 500));
     for (name, value) in alert.annotations.iter().take(ANNOTATIONS_MAX) {
-        row(name, words::line(value, 500));
+        row(name, text::line(value, 500));
     }
     rows
 }
@@ -39,19 +43,19 @@ pub(super) fn how_on(told: &Notification, sender: &Sender) -> Vec<(&'static str,
         foot.push(("lately", words::lately(told, &sender.zone)));
     }
     if let Some(ack) = &told.ack {
-        let at = words::clock_time(ack.at, &sender.zone);
-        let comment = words::line(&ack.comment, 300);
+        let at = text::clock_time(ack.at, &sender.zone);
+        let comment = text::line(&ack.comment, 300);
         let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
-        foot.push(("acked", format!("by {} at {at}{said}", words::line(&ack.author, 80))));
+        foot.push(("acked", format!("by {} at {at}{said}", text::line(&ack.author, 80))));
     }
     if number > 0 {
         let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
         if open && told.ack.is_none() {
-            foot.push(("ack", format!("alertctl ack {number}   (on {})", words::line(&sender.host, 80))));
+            foot.push(("ack", format!("alertctl ack {number}   (on {})", text::line(&sender.host, 80))));
         }
         foot.push(("why", format!("alertctl why {number}")));
     } else {
-        foot.push(("all", format!("alertctl status   (on {})", words::line(&sender.host, 80))));
+        foot.push(("all", format!("alertctl status   (on {})", text::line(&sender.host, 80))));
     }
     foot.push(("sent", words::why_told(told)));
     foot
@@ -66,12 +70,12 @@ pub(super) fn short_text(told: &Notification, sender: &Sender) -> String {
     } else {
         for alert in alerts.iter().take(SHORT_ALERTS_MAX) {
             let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
-            let (name, summary) = (words::alert_name(alert), words::line(&alert.summary, 160));
+            let (name, summary) = (words::alert_name(alert), text::line(&alert.summary, 160));
             lines.push(format!("{state} {name}: {summary}"));
         }
         if alerts.len() > SHORT_ALERTS_MAX {
             let more = alerts.len() - SHORT_ALERTS_MAX;
-            lines.push(format!("… and {}", words::plural(more, "more alert")));
+            lines.push(format!("… and {}", text::plural(more, "more alert")));
         }
     }
     if !told.digest.is_empty() {

@@ -3,11 +3,11 @@
 use dogwatch_wire::State;
 use jiff::{Timestamp, Unit, tz::TimeZone};
 
-use super::{
-    Notification,
-    words::{line, plural},
+use crate::core::rules::{
+    notification::Notification,
+    storm::Group,
+    text::{line, plural},
 };
-use crate::storm::Group;
 
 /// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1`.
 pub(super) fn sentence(group: &Group, told_at: Timestamp, zone: &TimeZone) -> String {
@@ -81,10 +81,13 @@ pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> V
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Digest, DigestLine, Kind, words, words::tests::problem},
+        super::words::{self, tests::problem},
         *,
     };
-    use crate::storm::Shared;
+    use crate::core::rules::{
+        notification::{Digest, DigestLine, Kind},
+        storm::Shared,
+    };
 
     fn storm() -> Group {
         let shared = vec![Shared { label: "dc".into(), value: "fra1".into(), percent: 93 }];

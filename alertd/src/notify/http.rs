@@ -25,7 +25,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 
-use super::{DeliveryError, tls, words};
+use super::tls;
+use crate::core::rules::{notification::DeliveryError, text};
 
 /// Bytes of an answer that are read: a short JSON or an error page's beginning.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -149,7 +150,7 @@ impl Http {
 impl Answer {
     /// What an answer that is no success asks for: 408, 425, 429 and 5xx pass, other 4xx and redirects stay.
     pub(super) fn into_error(self, to: &Endpoint) -> DeliveryError {
-        let said = words::line(&String::from_utf8_lossy(&self.body), 300);
+        let said = text::line(&String::from_utf8_lossy(&self.body), 300);
         let reason = format!("{} answered {}: {said}", shown(&to.url), self.status);
         let reason = reason.trim_end_matches([':', ' ']).to_owned();
         match self.status.as_u16() {
@@ -227,7 +228,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {source}");
         cause = source.source();
     }
-    words::line(&text, 300)
+    text::line(&text, 300)
 }
 
 fn retry(reason: String) -> DeliveryError {

@@ -23,11 +23,17 @@ use lettre::{
 use ring::digest::{SHA256, digest};
 
 use super::{
-    DeliveryError, Kind, Notification, NotifiedAlert, facts, held,
+    facts, held,
     receiver::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
-use crate::web::MailLink;
+use crate::{
+    core::rules::{
+        notification::{DeliveryError, Kind, Notification, NotifiedAlert},
+        text::{self, escaped},
+    },
+    web::MailLink,
+};
 
 /// What every mail program draws as a button.
 const BUTTON: &str = "display:inline-block;padding:12px 24px;border-radius:6px;background:#1a7f37;color:#ffffff;\
@@ -63,7 +69,7 @@ pub fn message(
         .references(root)
         .raw_header(header("Auto-Submitted", "auto-generated".into()))
         .raw_header(header("List-Id", format!("<{}.dogwatch.{domain}>", token(&told.receiver))))
-        .raw_header(header("X-Dogwatch-Id", words::line(&told.id, 200)))
+        .raw_header(header("X-Dogwatch-Id", text::line(&told.id, 200)))
         .raw_header(header("X-Dogwatch-Incident", told.incident.to_string()))
         .raw_header(header("X-Dogwatch-State", words::worst(told).name().into()))
         .multipart(parts)
@@ -133,7 +139,7 @@ fn text_of(told: &Notification, sender: &Sender, link: Option<MailLink>) -> Text
     sections.extend(alerts.take(ALERTS_MAX).map(|alert| section(alert, told, sender)));
     let more = (told.firing.len() + told.resolved.len()).saturating_sub(ALERTS_MAX);
     if more > 0 {
-        sections.push(Section::only(format!("… and {}", words::plural(more, "more alert"))));
+        sections.push(Section::only(format!("… and {}", text::plural(more, "more alert"))));
     }
     if !told.digest.is_empty() {
         sections.push(digest_section(told, sender));
@@ -156,15 +162,15 @@ fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Secti
     let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
     Section {
         head: format!("{state} {}", words::alert_name(alert)),
-        line: words::line(&alert.summary, 1_000),
+        line: text::line(&alert.summary, 1_000),
         rows: facts::rows(alert, told, sender),
-        block: words::block(&alert.detail, DETAIL_LINES_MAX),
+        block: text::block(&alert.detail, DETAIL_LINES_MAX),
     }
 }
 
 fn digest_section(told: &Notification, sender: &Sender) -> Section {
     let held_by = told.summary.as_ref().map_or("this receiver's rate limit", |summary| &summary.held_by);
-    let mut section = Section::only(format!("Held back by {}:", words::line(held_by, 120)));
+    let mut section = Section::only(format!("Held back by {}:", text::line(held_by, 120)));
     section.block = held::lines(told, &sender.zone, DIGEST_LINES_MAX);
     section
 }
@@ -261,22 +267,6 @@ fn linked(value: &str) -> String {
     let is_link = (value.starts_with("https://") || value.starts_with("http://")) && !value.contains(' ');
     let text = escaped(value);
     if is_link { format!("<a href=\"{text}\">{text}</a>") } else { text }
-}
-
-/// For text between tags and in attributes.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

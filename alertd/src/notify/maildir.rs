@@ -17,7 +17,8 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use lettre::message::Mailbox;
 use serde::Deserialize;
 
-use super::{Accepted, DeliveryError, Notification, mail, receiver::Sender};
+use super::{mail, receiver::Sender};
+use crate::core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// `[receiver.NAME.maildir]` as written.
 #[derive(Debug, Clone, Deserialize)]

@@ -24,11 +24,15 @@ use hyper::{Uri, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, Kind, Notification, facts,
+    facts,
     http::{self, Endpoint},
     receiver::Sender,
     secret::SecretFile,
     words,
+};
+use crate::core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification},
+    text,
 };
 
 /// `[receiver.NAME.ntfy]` as written.
@@ -107,7 +111,7 @@ impl Ntfy {
             return Err(answer.into_error(&self.to));
         }
         let id = serde_json::from_slice::<Reply>(&answer.body).ok().and_then(|reply| reply.id);
-        Ok(Accepted { provider_id: id.map(|id| words::line(&id, 100)), ..Accepted::default() })
+        Ok(Accepted { provider_id: id.map(|id| text::line(&id, 100)), ..Accepted::default() })
     }
 
     fn message(&self, told: &Notification, sender: &Sender) -> Push<'_> {
@@ -129,7 +133,7 @@ impl Ntfy {
             message: cut(sender.own_words.text.clone().unwrap_or_else(|| facts::short_text(told, sender))),
             priority,
             tags: [tag],
-            click: runbook.filter(is_url).map(|url| words::line(url, 1_000)),
+            click: runbook.filter(is_url).map(|url| text::line(url, 1_000)),
         }
     }
 }

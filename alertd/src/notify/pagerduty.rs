@@ -32,7 +32,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Accepted, DeliveryError, Kind, Notification, NotifiedAlert,
     delivered::Delivered,
     held,
     http::{self, Endpoint},
@@ -40,6 +39,10 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
+};
+use crate::core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    text,
 };
 
 /// `[receiver.NAME.pagerduty]` as written.
@@ -127,7 +130,7 @@ impl PagerDuty {
             let reason = format!("{} took not all events within {deadline:?}", http::shown(&self.to.url));
             Err(DeliveryError::Retry { after: None, reason })
         })?;
-        let provider_id = taken.map(|key| words::line(&key, DEDUP_KEY_CHARS_MAX));
+        let provider_id = taken.map(|key| text::line(&key, DEDUP_KEY_CHARS_MAX));
         Ok(Accepted { provider_id: provider_id.filter(|_| parts.len() == 1), ..Accepted::default() })
     }
 }
@@ -224,7 +227,7 @@ fn event_with<'a>(told: &Notification, sender: &Sender, routing_key: &'a str, de
 }
 
 fn dedup_key(told: &Notification) -> String {
-    let key = words::line(&told.dedup_key, usize::MAX);
+    let key = text::line(&told.dedup_key, usize::MAX);
     if key.is_empty() || key.chars().count() > DEDUP_KEY_CHARS_MAX {
         mail::hex_of(&told.dedup_key)
     } else {
@@ -235,11 +238,11 @@ fn dedup_key(told: &Notification) -> String {
 fn payload(told: &Notification, sender: &Sender, detail: Detail) -> Payload {
     let label = |name: &str| told.firing.first().and_then(|alert| alert.labels.get(name));
     Payload {
-        summary: words::line(&sender.title(told), SUMMARY_CHARS_MAX),
-        source: words::line(label("host").unwrap_or(&sender.host), 255),
+        summary: text::line(&sender.title(told), SUMMARY_CHARS_MAX),
+        source: text::line(label("host").unwrap_or(&sender.host), 255),
         severity: severity(told),
         timestamp: told.created_at.to_string(),
-        component: label("service").map(|service| words::line(service, 255)),
+        component: label("service").map(|service| text::line(service, 255)),
         group: words::group(told),
         custom_details: details(told, sender, detail),
     }
@@ -262,8 +265,8 @@ fn details(told: &Notification, sender: &Sender, detail: Detail) -> serde_json::
         alerts.iter().take(ALERTS_MAX).map(|alert| one_alert(alert, sender, detail)).collect()
     };
     let mut details = json!({
-        "reason": words::line(&told.reason, 80),
-        "notification": words::line(&told.id, 200),
+        "reason": text::line(&told.reason, 80),
+        "notification": text::line(&told.id, 200),
         "firing_count": told.firing.len(),
         "resolved_count": told.resolved.len(),
     });
@@ -286,14 +289,14 @@ fn one_alert(alert: &NotifiedAlert, sender: &Sender, detail: Detail) -> serde_js
     let mut value = json!({
         "name": words::alert_name(alert),
         "state": alert.state.name(),
-        "summary": words::line(&alert.summary, 500),
-        "since": words::clock_time(alert.since, &sender.zone),
+        "summary": text::line(&alert.summary, 500),
+        "since": text::clock_time(alert.since, &sender.zone),
     });
     if matches!(detail, Detail::Full) {
-        value["value"] = words::line(&alert.perfdata, 500).into();
-        value["detail"] = words::block(&alert.detail, 40).into();
+        value["value"] = text::line(&alert.perfdata, 500).into();
+        value["detail"] = text::block(&alert.detail, 40).into();
         for (name, text) in alert.annotations.iter().take(20) {
-            value[words::line(name, 40)] = words::line(text, 500).into();
+            value[text::line(name, 40)] = text::line(text, 500).into();
         }
     }
     value
@@ -306,7 +309,7 @@ fn links(told: &Notification) -> Vec<Link> {
     for (name, value) in annotations {
         let is_url = value.starts_with("https://") || value.starts_with("http://");
         if is_url && links.len() < 10 && !links.iter().any(|link| link.href == *value) {
-            links.push(Link { href: words::line(value, 1_000), text: words::line(name, 100) });
+            links.push(Link { href: text::line(value, 1_000), text: text::line(name, 100) });
         }
     }
     links

@@ -3,7 +3,7 @@
 //! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance data" and "Threshold and
 //! ranges"). What does not follow it is shown as it stands: it is a stranger's text.
 
-use super::words;
+use crate::core::rules::text;
 
 /// One value as a plugin writes it.
 struct Sample<'a> {
@@ -15,10 +15,10 @@ struct Sample<'a> {
 
 /// Values with limits first, at most `chars_max` characters in all.
 pub(super) fn in_words(perfdata: &str, chars_max: usize) -> String {
-    let Some(mut values) = values(perfdata) else { return words::line(perfdata, chars_max) };
+    let Some(mut values) = values(perfdata) else { return text::line(perfdata, chars_max) };
     values.sort_by_key(|value| value.warning.is_empty() && value.critical.is_empty());
     let said: Vec<_> = values.iter().map(said).collect();
-    words::line(&said.join(", "), chars_max)
+    text::line(&said.join(", "), chars_max)
 }
 
 fn said(value: &Sample<'_>) -> String {

@@ -13,13 +13,18 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
-    Accepted, DeliveryError, Notification, email, exec,
+    email, exec,
     http::Http,
     irc, maildir, ntfy, pagerduty, slack,
     template::{self, Rendered, Templates},
     webhook, words,
 };
-use crate::{config::RateFile, engine::Input, web::Links};
+use crate::{
+    config::RateFile,
+    core::rules::notification::{Accepted, DeliveryError, Notification},
+    engine::Input,
+    web::Links,
+};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -7,8 +7,11 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
-use super::{Digest, DigestLine, Kind, Notification, receiver::Sender, webhook::body, words::tests::problem};
-use crate::storm::{Group, Shared};
+use super::{receiver::Sender, webhook::body, words::tests::problem};
+use crate::core::rules::{
+    notification::{Digest, DigestLine, Kind, Notification},
+    storm::{Group, Shared},
+};
 
 #[test]
 fn what_is_sent_is_what_the_schema_says() {

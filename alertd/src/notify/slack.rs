@@ -19,11 +19,15 @@ use dogwatch_wire::State;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, Kind, Notification, NotifiedAlert, facts, held,
+    facts, held,
     http::{self, Endpoint},
     receiver::Sender,
     secret::SecretFile,
     words,
+};
+use crate::core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    text,
 };
 
 /// `[receiver.NAME.slack]` as written.
@@ -162,7 +166,7 @@ fn attachments(told: &Notification, sender: &Sender) -> Vec<Attachment> {
     let mut all: Vec<_> = alerts.take(ALERTS_MAX).map(|alert| attachment(alert, told, sender)).collect();
     let more = (told.firing.len() + told.resolved.len()).saturating_sub(ALERTS_MAX);
     if more > 0 {
-        all.push(plain(&format!("… and {}", words::plural(more, "more alert"))));
+        all.push(plain(&format!("… and {}", text::plural(more, "more alert"))));
     }
     if !told.digest.is_empty() {
         let lines = held::lines(told, &sender.zone, DIGEST_LINES_MAX);
@@ -185,7 +189,7 @@ fn attachments(told: &Notification, sender: &Sender) -> Vec<Attachment> {
 fn attachment(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Attachment {
     let name = words::alert_name(alert);
     let state = if alert.resolved_at.is_some() { State::Ok } else { alert.state };
-    let summary = words::line(&alert.summary, 1_000);
+    let summary = text::line(&alert.summary, 1_000);
     let rows = facts::rows(alert, told, sender);
     let field = |(title, value): (String, String)| Field {
         short: value.chars().count() <= 40,

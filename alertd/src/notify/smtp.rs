@@ -32,11 +32,10 @@ use tokio::{
 };
 
 use super::{
-    DeliveryError,
     email::{Email, Tls},
     receiver::Sender,
-    words,
 };
+use crate::core::rules::{notification::DeliveryError, text};
 
 /// Bytes a server may say in one session, certificates included. Ours says a few hundred.
 const SAID_BYTES_MAX: usize = 1024 * 1024;
@@ -87,7 +86,7 @@ impl<'a> Session<'a> {
         sender: &Sender,
         at: &'a Mutex<&'static str>,
     ) -> Result<Self, Refusal> {
-        let hello = ClientId::Domain(words::line(&sender.host, 255).replace(' ', "-"));
+        let hello = ClientId::Domain(text::line(&sender.host, 255).replace(' ', "-"));
         let connection = connect(email, &hello, at).await?;
         let mut session = Self { connection, at, used: false };
         let encrypt = match email.tls {
@@ -202,7 +201,7 @@ fn expect(step: &str, said: Result<Response, Error>, codes: &[u16]) -> Result<St
     if codes.iter().any(|&code| reply.has_code(code)) {
         return Ok(reply.message().collect::<Vec<_>>().join(" "));
     }
-    let text = words::line(&reply.message().collect::<Vec<_>>().join(" "), 200);
+    let text = text::line(&reply.message().collect::<Vec<_>>().join(" "), 200);
     let reason = format!("{step} answered out of turn: {} {text}", reply.code());
     Err(Refusal { reason, permanent: false, session_over: true })
 }
@@ -221,7 +220,7 @@ fn refusal(step: &str, error: &Error) -> Refusal {
     let code = error.status().map(u16::from);
     let session_over = code.is_none() || code == Some(421);
     Refusal {
-        reason: words::line(&reason, 400),
+        reason: text::line(&reason, 400),
         permanent: error.is_permanent() || error.is_client(),
         session_over,
     }

@@ -22,8 +22,12 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, value::Serde};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DigestLine, Kind, Notification, NotifiedAlert, perfdata, receiver::Sender, webhook, words};
-use crate::lately::Happened;
+use super::{perfdata, receiver::Sender, webhook, words};
+use crate::core::rules::{
+    lately::Happened,
+    notification::{DigestLine, Kind, Notification, NotifiedAlert},
+    text,
+};
 
 /// `[receiver.NAME.template]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -127,14 +131,14 @@ impl Templates {
         let text = String::from_utf8(out.bytes).map_err(|error| format!("template {part}: {error}"))?;
         match part {
             "subject" => {
-                let line = words::line(&text, SUBJECT_CHARS_MAX);
+                let line = text::line(&text, SUBJECT_CHARS_MAX);
                 if line.is_empty() { Err("template subject: it says nothing".into()) } else { Ok(line) }
             }
             "json" => match serde_json::from_str::<Value>(&text) {
                 Ok(_) => Ok(text),
                 Err(error) => Err(format!("template json: what it says is no JSON: {error}; use |tojson")),
             },
-            "text" => Ok(words::block(&text, usize::MAX).join("\n")),
+            "text" => Ok(text::block(&text, usize::MAX).join("\n")),
             _ => Ok(text),
         }
     }
@@ -158,11 +162,11 @@ fn said(part: &str, error: &minijinja::Error) -> String {
         if let (Some(range), Some(source)) = (error.range(), source) {
             let before = source.get(..range.start).unwrap_or_default();
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let shown = words::line(source.get(range).unwrap_or_default(), 60);
+            let shown = text::line(source.get(range).unwrap_or_default(), 60);
             place = format!(", line {line} column {column} at {shown:?}");
         }
     }
-    format!("template {part}{place}: {}", words::line(&what, 300))
+    format!("template {part}{place}: {}", text::line(&what, 300))
 }
 
 /// The webhook's body, and words for people.
@@ -175,8 +179,8 @@ fn context(told: &Notification, sender: &Sender) -> Result<Value, String> {
             let value = &mut body[list][at];
             value["name"] = words::alert_name(alert).into();
             value["value"] = perfdata::in_words(&alert.perfdata, 500).into();
-            value["age"] = words::age(alert.since, until).into();
-            value["since_local"] = words::clock_time(alert.since, &sender.zone).into();
+            value["age"] = text::age(alert.since, until).into();
+            value["since_local"] = text::clock_time(alert.since, &sender.zone).into();
         }
     }
     body["group_text"] = words::group(told).into();

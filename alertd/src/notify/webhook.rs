@@ -26,14 +26,19 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert,
     http::{self, Endpoint},
     mail,
     receiver::Sender,
     secret::SecretFile,
     words,
 };
-use crate::{clock, lately::Happened};
+use crate::{
+    clock,
+    core::rules::{
+        lately::Happened,
+        notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
+    },
+};
 
 /// `[receiver.NAME.webhook]` as written.
 #[derive(Debug, Clone, Deserialize)]

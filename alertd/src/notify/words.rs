@@ -3,13 +3,15 @@
 //! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
 //! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
 
-use std::{collections::BTreeMap, fmt::Write};
-
 use dogwatch_wire::State;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 
-use super::{Kind, Notification, NotifiedAlert, held};
-use crate::lately::Happened;
+use super::held;
+use crate::core::rules::{
+    lately::Happened,
+    notification::{Kind, Notification, NotifiedAlert},
+    text::{line, name_of, plural},
+};
 
 /// Alerts of one incident that are written out; the rest is counted.
 pub const ALERTS_MAX: usize = 25;
@@ -17,52 +19,6 @@ pub const ALERTS_MAX: usize = 25;
 pub const DIGEST_LINES_MAX: usize = 100;
 /// Characters of a title: what a lock screen and a subject line show, with room to spare.
 const TITLE_CHARS_MAX: usize = 200;
-
-/// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
-pub fn line(text: &str, chars_max: usize) -> String {
-    let (mut line, mut length, mut gap) = (String::new(), 0, false);
-    for c in text.chars().filter(|&c| c.is_whitespace() || is_harmless(c)) {
-        if c.is_whitespace() {
-            gap = length > 0;
-            continue;
-        }
-        length += 1 + usize::from(gap);
-        if length > chars_max {
-            // Room for the mark: it takes the last character's place.
-            let over = line.chars().count() >= chars_max;
-            if over {
-                line.pop();
-            }
-            line.push('…');
-            break;
-        }
-        if std::mem::take(&mut gap) {
-            line.push(' ');
-        }
-        line.push(c);
-    }
-    line
-}
-
-/// Makes harmless lines of long output, at most `lines_max`, each at most 500 characters, its columns kept.
-pub fn block(text: &str, lines_max: usize) -> Vec<String> {
-    let mut lines: Vec<String> = text
-        .lines()
-        .map(|line| line.replace('\t', "    ").chars().filter(|&c| is_harmless(c)).take(500).collect())
-        .collect();
-    if lines.len() > lines_max {
-        let more = lines.len() - lines_max;
-        lines.truncate(lines_max);
-        lines.push(format!("… and {more} more lines"));
-    }
-    lines
-}
-
-/// Neither a control character nor one that makes text read in another order than it is written (UAX #9).
-fn is_harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
 
 /// `[#4711] CRITICAL web1/disk: /var 96% used`.
 pub fn title(told: &Notification, zone: &TimeZone) -> String {
@@ -140,21 +96,6 @@ pub fn alert_name(alert: &NotifiedAlert) -> String {
     name_of(&alert.labels)
 }
 
-/// [`alert_name`] from the labels alone.
-pub fn name_of(labels: &BTreeMap<String, String>) -> String {
-    let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
-    let name = match (label("host"), label("service"), label("alertname")) {
-        (Some(host), Some(service), _) => format!("{host}/{service}"),
-        (Some(host), None, Some(name)) => format!("{host}/{name}"),
-        (Some(only), None, None) | (None, Some(only), _) | (None, None, Some(only)) => only.clone(),
-        (None, None, None) => {
-            let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            pairs.join(",")
-        }
-    };
-    line(&name, 120)
-}
-
 /// `service=disk`, or `all` for the one group of everything.
 pub fn group(told: &Notification) -> String {
     if told.group.is_empty() {
@@ -217,11 +158,6 @@ pub fn why_told(told: &Notification) -> String {
     format!("{note}{words} ({})", line(&told.reason, 80))
 }
 
-/// `03:12 Sat 21 Nov 2026 CET`.
-pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
-    at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
-}
-
 /// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is within the last day, so no day is said.
 pub fn lately(told: &Notification, zone: &TimeZone) -> String {
     let one = |one: &Happened| {
@@ -232,32 +168,12 @@ pub fn lately(told: &Notification, zone: &TimeZone) -> String {
     told.lately.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
-pub fn age(from: Timestamp, to: Timestamp) -> String {
-    let seconds = to.duration_since(from).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
-    }
-}
-
-/// `1 problem`, `2 problems`, `2 recoveries`.
-pub fn plural(n: usize, noun: &str) -> String {
-    let mut text = format!("{n} ");
-    let plural = match noun.strip_suffix('y') {
-        _ if n == 1 => noun.into(),
-        Some(stem) => format!("{stem}ies"),
-        None => format!("{noun}s"),
-    };
-    let _ = write!(text, "{plural}");
-    text
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{super::DigestLine, *};
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::core::rules::notification::DigestLine;
 
     #[test]
     fn the_title_says_number_state_where_and_what() {
@@ -303,29 +219,6 @@ pub(super) mod tests {
             title(&told, &TimeZone::UTC),
             "[digest] 3 notifications held back: 2 problems, 1 recovery"
         );
-    }
-
-    #[test]
-    fn hostile_text_stays_on_its_line() {
-        let text = "a\r\nBcc: x@y\u{202e}z\u{1b}[31m\0\t end";
-        assert_eq!(line(text, 100), "a Bcc: x@yz[31m end");
-        assert_eq!(line("äöü€uro", 4), "äöü…");
-        assert_eq!(
-            ["abcd", " abcd ", "abc d", "abc  de"].map(|text| line(text, 4)),
-            ["abcd", "abcd", "abc…", "abc…"]
-        );
-        assert_eq!(block("a\tb\n\u{7}c\nd", 2), ["a    b", "c", "… and 1 more lines"]);
-    }
-
-    #[test]
-    fn ages_read_as_people_say_them() {
-        let start = problem().created_at;
-        let after = |seconds| age(start, start + jiff::SignedDuration::from_secs(seconds));
-        assert_eq!(
-            [after(7), after(250), after(12_000), after(187_200)],
-            ["7 s", "4 min", "3 h 20 min", "2 d 4 h"]
-        );
-        assert_eq!(after(-5), "0 s", "clocks differ between hosts");
     }
 
     /// What the receivers' tests send.

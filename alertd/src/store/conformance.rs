@@ -6,7 +6,7 @@ use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
 use super::{Archive as _, Store, StoreError, memory::Memory, sqlite::Sqlite};
-use crate::core::{Change, Core, Loaded, tests_support::World};
+use crate::core::{Change, Core, Loaded, tests::world::World};
 
 const CONFIG: &str = r#"
     [[route]]
@@ -25,7 +25,7 @@ const CONFIG: &str = r#"
 /// Everything there is, in all its states.
 fn story() -> (World, Vec<Change>) {
     let mut world = World::new(CONFIG, 1);
-    world.moods.insert("mail".into(), crate::core::tests_support::Mood::Busy);
+    world.moods.insert("mail".into(), crate::core::tests::world::Mood::Busy);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -40,7 +40,7 @@ fn story() -> (World, Vec<Change>) {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::moment::later(world.now, std::time::Duration::from_hours(1)),
+        until: crate::core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     world.core.on_override(&ask, "eva", world.now).unwrap();
@@ -57,7 +57,7 @@ fn story() -> (World, Vec<Change>) {
         expires_s: Some(3_600),
         ..dogwatch_wire::ctl::NewToken::default()
     };
-    world.core.on_token(&ask, crate::token::Hash::of("x"), "eva", world.now).unwrap();
+    world.core.on_token(&ask, crate::core::rules::token::Hash::of("x"), "eva", world.now).unwrap();
     let changes = world.core.take_changes();
     world.store.commit(&changes).unwrap();
     let everything = as_changes(world.store.load(world.now).unwrap());

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{Store, StoreError};
-use crate::{
-    agent::Agent,
-    alert::{Alert, AlertKey},
-    core::{Change, Counters, Loaded, OverrideByHand},
-    downtime::Downtime,
-    incident::Incident,
-    outbox::{Row, RowState},
-    silence::Silence,
-    token::Token,
-    told::Told,
+use crate::core::{
+    Change, Counters, Loaded, OverrideByHand,
+    rules::{
+        agent::Agent,
+        alert::{Alert, AlertKey},
+        downtime::Downtime,
+        incident::Incident,
+        outbox::{Row, RowState},
+        silence::Silence,
+        token::Token,
+        told::Told,
+    },
 };
 
 #[derive(Default)]

@@ -29,12 +29,15 @@ use super::{
     backup::{self, Copy, Stop},
     check,
 };
-use crate::{
-    alert::{Alert, AlertKey},
-    core::{Change, Counters, Loaded, kind_name, notification_info, title_of},
-    incident::Incident,
-    outbox::Row,
-    silence::Silence,
+use crate::core::{
+    Change, Counters, Loaded, notification_info,
+    rules::{
+        alert::{Alert, AlertKey},
+        incident::Incident,
+        outbox::Row,
+        silence::Silence,
+    },
+    title_of,
 };
 
 /// One step of the schema each; never changed once released.
@@ -375,7 +378,7 @@ fn sent(row: Row) -> Sent {
         at: row.first_try_at.unwrap_or(told.created_at),
         title: title_of(&told.firing, &told.resolved),
         receiver: told.receiver,
-        kind: kind_name(told.kind).into(),
+        kind: told.kind.name().into(),
         reason: told.reason,
     }
 }

@@ -4,8 +4,11 @@ use std::{io, path::Path, time::Duration};
 
 use super::link;
 use crate::{
-    moment::later,
-    notify::{Kind, Notification, SecretFile},
+    core::rules::{
+        moment::later,
+        notification::{Kind, Notification},
+    },
+    notify::SecretFile,
 };
 
 #[derive(Debug, Clone)]

@@ -5,19 +5,19 @@ use std::fmt::Write as _;
 use dogwatch_wire::ctl;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{
-    core::ToldOpen,
-    notify::{mail::escaped, words},
+use crate::core::{
+    ToldOpen,
+    rules::text::{self, escaped},
 };
 
 /// Asks whether to acknowledge.
 pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now: Timestamp) -> String {
-    let since = words::clock_time(incident.opened_at, zone);
-    let age = words::age(incident.opened_at, now);
+    let since = text::clock_time(incident.opened_at, zone);
+    let age = text::age(incident.opened_at, now);
     let mut body = format!(
         "<h1>#{} {}</h1>\n<p>since {} ({})</p>\n",
         incident.number,
-        escaped(&words::line(&incident.title, 200)),
+        escaped(&text::line(&incident.title, 200)),
         escaped(&since),
         escaped(&age)
     );
@@ -25,8 +25,8 @@ pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now:
     if firing.len() > 1 {
         body.push_str("<ul>\n");
         for alert in firing.iter().take(10) {
-            let name = words::name_of(&alert.labels);
-            let line = format!("{} {name}: {}", alert.state.name(), words::line(&alert.summary, 160));
+            let name = text::name_of(&alert.labels);
+            let line = format!("{} {name}: {}", alert.state.name(), text::line(&alert.summary, 160));
             body.push_str(&format_item(&line));
         }
         if firing.len() > 10 {
@@ -36,7 +36,7 @@ pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now:
     }
     let button = match &incident.ack {
         Some(ack) => {
-            let by = words::line(&ack.author, 80);
+            let by = text::line(&ack.author, 80);
             let _ = writeln!(body, "<p><b>{} is on it already.</b></p>", escaped(&by));
             "Take it over"
         }
@@ -46,7 +46,7 @@ pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now:
         body,
         "<form method=\"post\"><button>{button}</button></form>\n\
          <p>As {}. Nobody else is woken while it is acknowledged; you still hear when it is over.</p>",
-        escaped(&words::line(who, 100))
+        escaped(&text::line(who, 100))
     );
     page("Acknowledge?", &body)
 }
@@ -64,27 +64,24 @@ pub(super) fn list(
     zone: &TimeZone,
     now: Timestamp,
 ) -> String {
-    let receiver = escaped(&words::line(receiver, 100));
+    let receiver = escaped(&text::line(receiver, 100));
     if told.open == 0 {
         let body = format!("<h1>Nothing is open</h1>\n<p>All that {receiver} was told of is over.</p>\n");
         return page("Nothing is open", &body);
     }
-    let at = escaped(&words::clock_time(now, zone));
+    let at = escaped(&text::clock_time(now, zone));
     let (open, acked) = (told.open, told.acked);
     let mut body =
         format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
     for (incident, used) in &told.shown {
-        let title = format!("#{} {}", incident.number, escaped(&words::line(&incident.title, 160)));
-        let age = escaped(&words::age(incident.opened_at, now));
-        let _ = match &incident.ack {
-            Some(ack) => {
-                let author = escaped(&words::line(&ack.author, 80));
-                writeln!(body, "<li>{title} {age} <b>{author} is on it</b></li>")
-            }
-            None => {
-                let link = escaped(&link(incident.number, *used));
-                writeln!(body, "<li><a href=\"{link}\">{title}</a> {age}</li>")
-            }
+        let title = format!("#{} {}", incident.number, escaped(&text::line(&incident.title, 160)));
+        let age = escaped(&text::age(incident.opened_at, now));
+        let _ = if let Some(ack) = &incident.ack {
+            let author = escaped(&text::line(&ack.author, 80));
+            writeln!(body, "<li>{title} {age} <b>{author} is on it</b></li>")
+        } else {
+            let link = escaped(&link(incident.number, *used));
+            writeln!(body, "<li><a href=\"{link}\">{title}</a> {age}</li>")
         };
     }
     body.push_str("</ul>\n");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dogwatch_alertd::{
+use dogwatch_alertd::core::rules::{
     alert::AlertKey,
     outbox::{Row, RowState},
 };

@@ -7,11 +7,16 @@ use std::{
 
 use anyhow::Context as _;
 use dogwatch_alertd::{
-    alert::AlertKey,
     config::Config,
-    core::{Change, Core, Lease, Loaded},
-    moment::{between, later},
-    notify::{Accepted, DeliveryError, words},
+    core::{
+        Change, Core, Lease, Loaded,
+        rules::{
+            alert::AlertKey,
+            moment::{between, later},
+            notification::{Accepted, DeliveryError},
+        },
+    },
+    notify::words,
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
 use jiff::{Timestamp, tz::TimeZone};

@@ -1,4 +1,4 @@
-//! How the upstreams are: breakers, groups of upstreams, packet loss, pace and recovery after an outage.
+//! Upstream health: breakers, groups of upstreams, packet loss, letter case, pacing and recovery.
 
 pub mod breaker;
 pub mod endpoint;

@@ -17,11 +17,7 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{
-    clock,
-    engine::Input,
-    notify::{tls, words},
-};
+use crate::{clock, core::rules::text, engine::Input, notify::tls};
 
 /// A notification to say, and who wants to know what came of it.
 pub(super) struct Job {
@@ -251,7 +247,7 @@ async fn obey(
 /// For the audit log: who the server says that spoke.
 fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
     let account = account.map(|account| format!(", account {account}")).unwrap_or_default();
-    words::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
+    text::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
 }
 
 const ORIGIN_CHARS_MAX: usize = 120;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::line::{Message, base64, line, pieces, same_name};
+use crate::core::rules::text;
 
 /// How to introduce ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,7 +291,7 @@ impl Bot {
         }
         let said = || {
             let text = message.parameters.last().map_or("", String::as_str);
-            super::super::words::line(text, 200)
+            text::line(text, 200)
         };
         match message.command.as_str() {
             "PING" => self.answer(&["PONG"], Some(message.parameter(0))),

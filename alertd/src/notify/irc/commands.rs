@@ -3,7 +3,7 @@
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
 
-use super::super::words;
+use crate::core::rules::text;
 
 /// `!…` as understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +30,13 @@ impl Command {
             let (number, comment) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
             let number = number.strip_prefix('#').unwrap_or(number);
             match number.parse() {
-                Ok(number) => Ok(build(number, words::line(comment, 300))),
+                Ok(number) => Ok(build(number, text::line(comment, 300))),
                 Err(_) if number.is_empty() => {
                     Err(format!("!{verb} which? Write !{verb} NUMBER, like !{verb} 4711; !status lists them"))
                 }
                 Err(_) => Err(format!(
                     "{:?} is not an incident's number; !status lists them",
-                    words::line(number, 40)
+                    text::line(number, 40)
                 )),
             }
         };
@@ -66,12 +66,12 @@ pub fn status(status: &ctl::Status) -> Vec<String> {
         return vec![format!("nothing is wrong: no open incident, {}", agents(status))];
     }
     let acked = open.iter().filter(|incident| incident.ack.is_some()).count();
-    let first = format!("{}, {acked} acked, {}", words::plural(open.len(), "open incident"), agents(status));
+    let first = format!("{}, {acked} acked, {}", text::plural(open.len(), "open incident"), agents(status));
     let one = |incident: &ctl::Incident| {
         let ack = incident.ack.as_ref();
-        let ack = ack.map_or(String::new(), |ack| format!(" (acked by {})", words::line(&ack.author, 60)));
+        let ack = ack.map_or(String::new(), |ack| format!(" (acked by {})", text::line(&ack.author, 60)));
         let silenced = if incident.silenced_by.is_empty() { "" } else { " (silenced)" };
-        let title = words::line(&incident.title, 160);
+        let title = text::line(&incident.title, 160);
         format!("#{} {title}{ack}{silenced}", incident.number)
     };
     let mut lines = vec![first];
@@ -87,15 +87,15 @@ pub fn on_call(now: &ctl::OnCall) -> Vec<String> {
     if now.schedules.is_empty() {
         return vec!["there is no schedule in the config".into()];
     }
-    let name = |user: Option<&String>| user.map_or("nobody".to_owned(), |user| words::line(user, 60));
+    let name = |user: Option<&String>| user.map_or("nobody".to_owned(), |user| text::line(user, 60));
     let one = |schedule: &ctl::OnCallSchedule| {
         let zone = TimeZone::get(&schedule.time_zone).unwrap_or(TimeZone::UTC);
-        let until = schedule.until.map(|at| format!(" until {}", words::clock_time(at, &zone)));
+        let until = schedule.until.map(|at| format!(" until {}", text::clock_time(at, &zone)));
         let then = schedule.next.as_ref().map(|next| format!(", then {}", name(next.user.as_ref())));
         let by_hand = if schedule.overridden { " (override)" } else { "" };
         let who = name(schedule.user.as_ref());
         let rest = until.unwrap_or_default() + &then.unwrap_or_default();
-        format!("{}: {who}{by_hand}{rest}", words::line(&schedule.name, 60))
+        format!("{}: {who}{by_hand}{rest}", text::line(&schedule.name, 60))
     };
     let mut lines: Vec<_> = now.schedules.iter().take(SCHEDULES_MAX).map(one).collect();
     if now.schedules.len() > SCHEDULES_MAX {
@@ -106,7 +106,7 @@ pub fn on_call(now: &ctl::OnCall) -> Vec<String> {
 
 fn agents(status: &ctl::Status) -> String {
     let silent = status.agents.iter().filter(|agent| agent.silent).count();
-    let all = words::plural(status.agents.len(), "agent");
+    let all = text::plural(status.agents.len(), "agent");
     if silent == 0 { all } else { format!("{all}, {silent} silent") }
 }
 

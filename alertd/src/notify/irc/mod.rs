@@ -42,8 +42,14 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Accepted, DeliveryError, Kind, Notification, receiver::Sender, secret::SecretFile, words};
-use crate::engine::Input;
+use super::{receiver::Sender, secret::SecretFile};
+use crate::{
+    core::rules::{
+        notification::{Accepted, DeliveryError, Kind, Notification},
+        text,
+    },
+    engine::Input,
+};
 
 /// `[receiver.NAME.irc]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -197,7 +203,7 @@ impl Config {
             }
         };
         self.nicks.get(&line::fold(name)).cloned().ok_or_else(|| {
-            let name = words::line(name, 40);
+            let name = text::line(name, 40);
             format!("I do not know {name}, so I change nothing; an operator adds nicks = {{ {name} = \"USER\" }} to alertd.toml")
         })
     }
@@ -251,7 +257,7 @@ fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
         let held = told.summary.as_ref().map_or(0, |summary| summary.held()).max(told.digest.len());
         let named = told.digest.iter().take(DIGEST_NAMED);
         let mut named: Vec<_> =
-            named.map(|held| format!("#{} {}", held.incident, words::line(&held.title, 80))).collect();
+            named.map(|held| format!("#{} {}", held.incident, text::line(&held.title, 80))).collect();
         if held > DIGEST_NAMED {
             named.push(format!("and {} more: !status", held - DIGEST_NAMED));
         }
@@ -261,11 +267,11 @@ fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
         let number = told.incident;
         let mut parts = Vec::new();
         if let Some(alert) = told.firing.first() {
-            let age = words::age(alert.since, told.created_at);
-            parts.push(format!("since {} ({age})", words::clock_time(alert.since, &sender.zone)));
+            let age = text::age(alert.since, told.created_at);
+            parts.push(format!("since {} ({age})", text::clock_time(alert.since, &sender.zone)));
         }
         parts.extend(
-            told.firing.iter().find_map(|alert| Some(words::line(alert.annotations.get("runbook")?, 200))),
+            told.firing.iter().find_map(|alert| Some(text::line(alert.annotations.get("runbook")?, 200))),
         );
         if told.ack.is_none() {
             parts.push(format!("!ack {number} COMMENT"));

@@ -1,0 +1,241 @@
+//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, ask what fires and to whom it goes,
+//! silence it (`silences.rs`).
+//!
+//! Errors are JSON strings, lists are never null (openapi.yaml of Alertmanager 0.28). What alertd has and Alertmanager has not
+//! (acks, escalation) is under `/v1`.
+
+mod silences;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use dogwatch_wire::ctl;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
+    core::{
+        alertmanager_view::{GettableAlert, Named},
+        rules::{
+            external::Posted,
+            matcher::{Labels, Matcher},
+            token::Scope::{Ingest, Read, Silence},
+        },
+    },
+    engine::{Input, PostError},
+};
+
+pub(crate) fn add(routes: Routes) -> Routes {
+    use Needs::{Nothing, Scope};
+    routes
+        .get("/api/v2/alerts", Scope(Read), alerts)
+        .post("/api/v2/alerts", Scope(Ingest), post_alerts)
+        .get("/api/v2/alerts/groups", Scope(Read), groups)
+        .get("/api/v2/silences", Scope(Read), silences::list)
+        .post("/api/v2/silences", Scope(Silence), silences::create)
+        .get("/api/v2/silence/{id}", Scope(Read), silences::one)
+        .delete("/api/v2/silence/{id}", Scope(Silence), silences::end)
+        .get("/api/v2/receivers", Scope(Read), receivers)
+        .get("/api/v2/status", Scope(Read), status)
+        .get("/-/healthy", Nothing, async || "OK")
+        .get("/-/ready", Nothing, async || "OK")
+}
+
+/// Why not, as Alertmanager says it.
+struct Problem(Failure);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.0.with(Json)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+fn bad(words: String) -> Problem {
+    Problem(Failure::Bad(words))
+}
+
+type Reply<T> = Result<Json<T>, Problem>;
+
+/// 200 once it is durable. What is no alert is named in a 400; the rest is taken.
+async fn post_alerts(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(body): Body,
+) -> Result<StatusCode, Problem> {
+    let mut posted: Vec<Posted> = serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("the body is no list of alerts: {error}")))?;
+    bind_posted(&mut posted, &caller);
+    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+        Ok(_) => Ok(StatusCode::OK),
+        Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
+        // Prometheus posts again whatever the 5xx.
+        Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string()).into()),
+    }
+}
+
+/// What `amtool alert query` may ask for.
+#[derive(Debug)]
+struct Filter {
+    matchers: Arc<[Matcher]>,
+    receiver: Option<Matcher>,
+    /// By name of the state.
+    hidden: Vec<&'static str>,
+}
+
+impl Filter {
+    fn read(query: Option<&str>) -> Result<Self, Problem> {
+        let mut matchers = Vec::new();
+        let mut filter = Self { matchers: Arc::default(), receiver: None, hidden: Vec::new() };
+        for (name, value) in pairs(query.unwrap_or_default()) {
+            let shown = || match value.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(bad(format!("{name} is true or false, not {value:?}"))),
+            };
+            match name.as_str() {
+                "filter" => matchers.push(value.parse().map_err(bad)?),
+                "receiver" => filter.receiver = Some(format!("receiver=~{value}").parse().map_err(bad)?),
+                "active" if !shown()? => filter.hidden.push("active"),
+                "silenced" if !shown()? => filter.hidden.push("silenced"),
+                "inhibited" if !shown()? => filter.hidden.push("inhibited"),
+                "muted" if !shown()? => filter.hidden.push("muted"),
+                _ => {}
+            }
+        }
+        Ok(Self { matchers: matchers.into(), ..filter })
+    }
+
+    /// All that it shows, in pages: the loop is never busy with one long list.
+    async fn find(&self, api: &Api) -> Result<Vec<GettableAlert>, Failure> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let matchers = Arc::clone(&self.matchers);
+            let page = api.ask(PATIENCE, |answer| Input::Alerts(matchers, after, answer)).await?;
+            found.extend(page.alerts.into_iter().filter(|alert| self.shows(alert)));
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn shows(&self, alert: &GettableAlert) -> bool {
+        let status = &alert.status;
+        let hidden = self.hidden.iter().any(|hidden| match *hidden {
+            "active" => status.state == "active",
+            "silenced" => !status.silenced_by.is_empty(),
+            "inhibited" => !status.inhibited_by.is_empty(),
+            _ => !status.muted_by.is_empty(),
+        });
+        let of_receiver = self.receiver.as_ref().is_none_or(|matcher| {
+            let is = |named: &Named| matcher.matches(&[("receiver".to_owned(), named.name.clone())].into());
+            alert.receivers.iter().any(is)
+        });
+        !hidden && of_receiver
+    }
+}
+
+/// Decoded pairs of a query string, in order; `filter` may come several times.
+fn pairs(query: &str) -> Vec<(String, String)> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(value))
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
+}
+
+/// Undoes `application/x-www-form-urlencoded`; what is not encoded right stays as it is.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let code = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match (byte, code.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'%', Some(code)) => {
+                out.push(code);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            _ => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+async fn alerts(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<GettableAlert>> {
+    let filter = Filter::read(query.as_deref())?;
+    let mut alerts = filter.find(&api).await?;
+    alerts.sort_by(|a, b| a.fingerprint.cmp(&b.fingerprint));
+    Ok(Json(alerts))
+}
+
+#[derive(Debug, Serialize)]
+struct Group {
+    labels: Labels,
+    receiver: Named,
+    alerts: Vec<GettableAlert>,
+}
+
+/// Alerts by host and receiver, as a person would look at them.
+async fn groups(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<Group>> {
+    let filter = Filter::read(query.as_deref())?;
+    let mut groups: BTreeMap<(String, Named), Vec<GettableAlert>> = BTreeMap::new();
+    for alert in filter.find(&api).await? {
+        let host = alert.labels.get("host").cloned().unwrap_or_default();
+        for receiver in &alert.receivers {
+            groups.entry((host.clone(), receiver.clone())).or_default().push(alert.clone());
+        }
+    }
+    let group =
+        |((host, receiver), alerts)| Group { labels: [("host".to_owned(), host)].into(), receiver, alerts };
+    Ok(Json(groups.into_iter().map(group).collect()))
+}
+
+async fn receivers(State(api): State<Api>) -> Reply<Vec<Named>> {
+    let names = api.ask(PATIENCE, Input::Receivers).await?;
+    Ok(Json(names.into_iter().map(|name| Named { name }).collect()))
+}
+
+async fn status(State(api): State<Api>) -> Reply<Value> {
+    let ctl::Status { version, started_at, .. } = api.ask(PATIENCE, Input::Status).await?;
+    Ok(Json(json!({
+        "cluster": { "status": "disabled", "peers": [] },
+        "versionInfo": {
+            "version": version, "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
+        },
+        // Where the config is and what it means is for `alertctl config` to say; it may hold names that are nobody's business.
+        "config": { "original": "" },
+        "uptime": started_at,
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_and_may_repeat_itself() {
+        let found = pairs("filter=host%3D~%22web.%2A%22&filter=a+b%3D1&active=false&x");
+        let found: Vec<_> = found.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            found,
+            [("filter", "host=~\"web.*\""), ("filter", "a b=1"), ("active", "false"), ("x", "")]
+        );
+        assert_eq!(decoded("100%"), "100%");
+        assert_eq!(decoded("%zz%4"), "%zz%4");
+    }
+}

@@ -1,0 +1,44 @@
+//! Alerts as Alertmanager's API v2 shows them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::core::rules::{alert::AlertKey, matcher::Labels};
+
+/// Some of the alerts that fire.
+pub struct AlertsPage {
+    pub alerts: Vec<GettableAlert>,
+    /// Ask again after this one.
+    pub more_after: Option<AlertKey>,
+}
+
+/// One alert that fires.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GettableAlert {
+    pub labels: Labels,
+    pub annotations: Labels,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub updated_at: Timestamp,
+    #[serde(rename = "generatorURL")]
+    pub generator_url: String,
+    pub fingerprint: String,
+    pub receivers: Vec<Named>,
+    pub status: AlertStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Named {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertStatus {
+    /// `active`, `suppressed`.
+    pub state: &'static str,
+    pub silenced_by: Vec<String>,
+    pub inhibited_by: Vec<String>,
+    pub muted_by: Vec<String>,
+}

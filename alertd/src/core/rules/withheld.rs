@@ -1,0 +1,174 @@
+//! Why an alert that fires is told to nobody now, and until when.
+//!
+//! What is withheld still fires, is shown, and keeps its incident open. When the last reason ends, what is true is compared
+//! with what was last told (`core/review.rs`): only a difference is said. After the cause of a problem is over its followers
+//! get a moment to recover too (*settle*), so that the end of one outage is not a page for each service.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::core::rules::{
+    alert::AlertKey,
+    moment::later,
+    reason::{Cause, Reason},
+};
+
+/// In the order in which they are looked for: the first that holds is the one that is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Announced work.
+    Downtime,
+    /// Its agent is silent: what we know of the host is old, and one page says so.
+    HostDown,
+    /// What it depends on fires.
+    Dependency,
+    /// A rule says that another alert makes it worthless.
+    Inhibited,
+    Silenced,
+    /// Its route says nothing at this time.
+    Muted,
+    /// Right after the start, until those who could report its cause have spoken.
+    Settling,
+}
+
+impl Why {
+    pub const ALL: [Self; 7] = [
+        Self::Downtime,
+        Self::HostDown,
+        Self::Dependency,
+        Self::Inhibited,
+        Self::Silenced,
+        Self::Muted,
+        Self::Settling,
+    ];
+
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Downtime => Reason::Downtime,
+            Self::HostDown => Reason::HostDown,
+            Self::Dependency => Reason::DependencyDown,
+            Self::Inhibited => Reason::Inhibited,
+            Self::Silenced => Reason::Silenced,
+            Self::Muted => Reason::Muted,
+            Self::Settling => Reason::Settling,
+        }
+    }
+
+    /// What made the policy begin, if nobody was told before.
+    pub fn ended(self) -> Cause {
+        match self {
+            Self::Downtime => Cause::DowntimeEnded,
+            Self::HostDown => Cause::HostBack,
+            Self::Dependency => Cause::DependencyBack,
+            Self::Inhibited => Cause::InhibitionEnded,
+            Self::Silenced => Cause::SilenceEnded,
+            Self::Muted => Cause::MuteEnded,
+            Self::Settling => Cause::Opened,
+        }
+    }
+
+    /// Does what it caused need a moment once it is over? (A silent host has a clock of its own: its new reports wait too.)
+    fn settles(self) -> bool {
+        matches!(self, Self::Dependency | Self::Inhibited)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    pub why: Why,
+    /// By what, for people: `web1/agent`, `silence 3`.
+    pub by: String,
+    /// `None` if nobody knows: until that is over.
+    pub until: Option<Timestamp>,
+    /// The reason is over; it waits until `until` for its own recovery.
+    #[serde(default)]
+    pub released: bool,
+}
+
+impl Withheld {
+    pub fn new(why: Why, by: impl Into<String>, until: Option<Timestamp>) -> Self {
+        Self { why, by: by.into(), until, released: false }
+    }
+
+    /// What is left of it when its reason no longer holds: the rest of the settle time, or nothing.
+    #[must_use]
+    pub fn after_its_reason(&self, settle: Duration, now: Timestamp) -> Option<Self> {
+        if self.released {
+            return self.until.is_some_and(|until| until > now).then(|| self.clone());
+        }
+        let until = later(now, settle);
+        let waits = self.why.settles() && until > now;
+        waits.then(|| Self { until: Some(until), released: true, ..self.clone() })
+    }
+}
+
+/// By alert. In the store a list, for JSON knows no structs as keys.
+pub type AllWithheld = BTreeMap<AlertKey, Withheld>;
+
+pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(all)
+}
+
+/// The first version kept the keys alone; all of them were silenced.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Now(AlertKey, Withheld),
+    First(AlertKey),
+}
+
+pub fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AllWithheld, D::Error> {
+    let entries = Vec::<Entry>::deserialize(deserializer)?;
+    let pair = |entry| match entry {
+        Entry::Now(key, withheld) => (key, withheld),
+        Entry::First(key) => (key, Withheld::new(Why::Silenced, "", None)),
+    };
+    Ok(entries.into_iter().map(pair).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Holder {
+        #[serde(serialize_with = "to_rows", deserialize_with = "from_rows")]
+        withheld: AllWithheld,
+    }
+
+    #[test]
+    fn each_reason_stands_at_its_own_number() {
+        assert!(Why::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
+    }
+
+    #[test]
+    fn rows_of_the_first_version_are_read() {
+        let old = r#"{"withheld":[{"agent":"a1","service":"disk"}]}"#;
+        let read: Holder = serde_json::from_str(old).unwrap();
+        let key = AlertKey::new("a1", "disk");
+        assert_eq!(read.withheld[&key].why, Why::Silenced);
+        let again: Holder = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again.withheld, read.withheld);
+    }
+
+    #[test]
+    fn what_a_cause_withheld_waits_a_moment_and_a_silence_none() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let settle = Duration::from_secs(30);
+        let inhibited = Withheld::new(Why::Inhibited, "web1/agent", None);
+        let waits = inhibited.after_its_reason(settle, at(100)).unwrap();
+        assert_eq!(waits.until, Some(at(130)));
+        assert_eq!(
+            waits.after_its_reason(settle, at(129)),
+            Some(waits.clone()),
+            "the time is not begun again"
+        );
+        assert_eq!(waits.after_its_reason(settle, at(130)), None);
+        assert_eq!(inhibited.after_its_reason(Duration::ZERO, at(100)), None);
+        let silenced = Withheld::new(Why::Silenced, "silence 1", Some(at(100)));
+        assert_eq!(silenced.after_its_reason(settle, at(100)), None);
+    }
+}

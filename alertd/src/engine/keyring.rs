@@ -1,0 +1,52 @@
+//! The tokens that are good now, for every request to look at without asking the loop. The loop puts them here as it
+//! decides, so a token that was revoked is of no use from that moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::core::rules::token::{Hash, Token};
+
+#[derive(Default)]
+pub struct Keyring(RwLock<Keys>);
+
+#[derive(Default)]
+struct Keys {
+    /// By a part of the hash; who has the same part is compared in full.
+    by_slot: HashMap<u64, Vec<Arc<Token>>>,
+    slots: HashMap<String, u64>,
+}
+
+impl Keyring {
+    pub fn new<'a>(tokens: impl IntoIterator<Item = &'a Token>) -> Self {
+        let keyring = Self::default();
+        tokens.into_iter().for_each(|token| keyring.put(Some(token), &token.name));
+        keyring
+    }
+
+    /// Replaces the token of that name; `None`: it is gone.
+    pub fn put(&self, token: Option<&Token>, name: &str) {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = keys.slots.remove(name)
+            && let Some(tokens) = keys.by_slot.get_mut(&slot)
+        {
+            tokens.retain(|token| token.name != name);
+            if tokens.is_empty() {
+                keys.by_slot.remove(&slot);
+            }
+        }
+        if let Some(token) = token {
+            let slot = token.hash.slot();
+            keys.slots.insert(name.to_owned(), slot);
+            keys.by_slot.entry(slot).or_default().push(Arc::new(token.clone()));
+        }
+    }
+
+    /// The token with this text.
+    pub(crate) fn find(&self, text: &str) -> Option<Arc<Token>> {
+        let hash = Hash::of(text);
+        let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        keys.by_slot.get(&hash.slot())?.iter().find(|token| token.hash == hash).cloned()
+    }
+}
