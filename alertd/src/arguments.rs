@@ -1,17 +1,17 @@
-//! What the binary `alertd` can be told; its man page and completions are made from this.
+//! The command line of `alertd`. Man page and shell completions are generated from it.
 
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 
-/// Routes alerts to people: groups, escalates until somebody acks, tells each once.
+/// Route alerts to people: group, notify, and escalate until somebody acknowledges
 #[derive(Debug, Parser)]
 #[command(name = "alertd", version)]
 pub struct Arguments {
-    /// Config file; `alertd.d/*.toml` beside it are read too.
+    /// Config file; alertd.d/*.toml next to it is read too
     #[arg(long, default_value = "/etc/dogwatch/alertd.toml")]
     pub config: PathBuf,
-    /// Check the config, say everything that is wrong with it, and exit.
+    /// Check the config, print all errors, and exit with 0 or 2
     #[arg(long)]
     pub check: bool,
 }

@@ -1,8 +1,8 @@
-//! What another config would have sent: recorded transitions, acks, silences, downtimes and overrides, fed through a core of
-//! its own in virtual time. Pure.
+//! Computes what another config would have sent: recorded transitions, acks, silences, downtimes and
+//! overrides run through a separate core in virtual time. Pure.
 //!
-//! Every receiver takes everything at once. What a config decides about words, times, people and rates is as alertd would do
-//! it; what depends on receivers that fail is not.
+//! The replay assumes that every receiver accepts everything immediately. Texts, times, people and rate
+//! limits are as alertd would decide them; the effects of failing receivers are not replayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,25 +22,25 @@ use crate::core::{
     },
 };
 
-/// What is known of a time that is over.
+/// The recorded data of a period.
 #[derive(Debug, Default)]
 pub struct Story {
     pub from: Timestamp,
     pub until: Timestamp,
-    /// Fired all the time; those that changed are in `entries`.
+    /// Alerts that fired all the time; alerts that changed are in `entries`.
     pub firing: Vec<ctl::Alert>,
-    /// Transitions, acks and unacks with their details, ascending.
+    /// Transitions, acks and their removal, with details, oldest first.
     pub entries: Vec<HistoryEntry>,
     pub silences: Vec<Silence>,
     pub downtimes: Vec<Downtime>,
     pub overrides: Vec<OverrideByHand>,
 }
 
-/// Leases at once; more wait for the next round of the same moment.
+/// Notifications per round; more wait for the next round at the same moment.
 const LEASES_MAX: usize = 64;
 const EPOCH: &str = "replay";
 
-/// Returns everything that would have been sent after the beginning, in order.
+/// Returns everything that would have been sent after the start, in order.
 pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
     let loaded = Loaded {
         silences: story.silences.clone(),
@@ -53,7 +53,7 @@ pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
     let mut world =
         World { core, now: story.from, seqs: BTreeMap::new(), sent: Vec::new(), members: BTreeMap::new() };
     world.begin(story);
-    // What fired before was told before.
+    // People were already notified of what fired before the start.
     world.sent.clear();
     for entry in &story.entries {
         world.pass(entry.at);
@@ -67,10 +67,10 @@ pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
 struct World {
     core: Core,
     now: Timestamp,
-    /// By host.
+    /// The last sequence number of each host.
     seqs: BTreeMap<String, u64>,
     sent: Vec<ctl::Sent>,
-    /// Host and service of what each recorded incident had.
+    /// Host and service of the alerts of each recorded incident.
     members: BTreeMap<u64, BTreeSet<Name>>,
 }
 
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// Acks, or takes back, whatever has an alert of that incident.
+    /// Acknowledges every incident that has an alert of the recorded one, or removes the ack.
     fn ack(&mut self, entry: &HistoryEntry, ack: Option<&ctl::AckInfo>) {
         let members =
             entry.incident.and_then(|number| self.members.get(&number)).cloned().unwrap_or_default();
@@ -126,7 +126,7 @@ impl World {
             if !incident.alerts.iter().any(|alert| members.contains(&name_of(alert))) {
                 continue;
             }
-            // One that is not acked by these rules cannot be taken back; that is as it is.
+            // Removing an ack fails if these rules left the incident without one. That is fine.
             let _ = match ack {
                 Some(ack) => {
                     let left = ack.expires_at.map(|at| at.duration_since(self.now).as_secs());
@@ -180,9 +180,9 @@ impl World {
             }),
             states: None,
         };
-        // What alertd took once it would take again.
+        // alertd accepted it once, so it is accepted again.
         let _ = self.core.on_batch(&batch, self.now);
-        // Who fell silent is in the story.
+        // The recorded data says which agents became silent.
         self.core.expect_no_heartbeats();
     }
 
@@ -198,7 +198,7 @@ impl World {
         loop {
             self.core.settle(self.now);
             let leases = self.core.poll_send(LEASES_MAX, self.now);
-            // Nothing of this is kept.
+            // Nothing is stored.
             drop(self.core.take_changes());
             if leases.is_empty() {
                 return;
@@ -247,7 +247,8 @@ mod tests {
     "#;
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// A problem before the story, one that comes, is acked and goes; a silenced one; one in a flexible downtime.
+    /// A problem from before the start; one that starts, is acknowledged and ends; a silenced one; and
+    /// one in a flexible downtime.
     fn story() -> (Story, Vec<(String, String)>) {
         let mut real = Real::new(OLD, 1);
         real.report("web1", "disk", 'W');
@@ -325,7 +326,7 @@ mod tests {
             .replace("[[route]]", "[[route]]\nmatch = [\"service=swap\"]\nreceiver = \"pager\"\n[[route]]");
         let pages =
             sent(&nothing_but_disks, &story).into_iter().filter(|(receiver, _)| receiver == "pager").count();
-        assert_eq!(pages, heard.len() - 4, "all but the two words of the disk and one of each load");
+        assert_eq!(pages, heard.len() - 4, "all but two notifications for disk and one for each load");
     }
 
     #[test]

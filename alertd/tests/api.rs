@@ -237,7 +237,7 @@ async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
         (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
     };
     let (code, said) = send(&["-m", "no backup since Tuesday"]);
-    assert_eq!((code, &*said), (Some(0), "taken: incident #1; `alertctl why` shows who is told\n"));
+    assert_eq!((code, &*said), (Some(0), "alert sent; incident #1; see: alertctl why 1\n"));
 
     let posted = json!([
         { "labels": { "alertname": "Disk", "instance": "web1:9100", "severity": "warning" },
@@ -263,7 +263,7 @@ async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
     assert_eq!(titles, expected);
 
     let (code, said) = send(&["--ok"]);
-    assert!(code == Some(0) && said.starts_with("taken: it is well again"), "{said}");
+    assert!(code == Some(0) && said.starts_with("alert resolved; incident "), "{said}");
     assert_eq!(alertd.status().await.incidents.len(), 1);
     let (code, said) = send(&["nonsense"]);
     assert!(code == Some(2) && said.contains("\"nonsense\" is not a label"), "{said}");

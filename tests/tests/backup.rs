@@ -189,7 +189,7 @@ fn without_room_for_the_copy_nothing_is_made_and_the_words_say_how_much_it_takes
     let refused = host.alertctl(&["backup", host.path("b.db").to_str().unwrap()]);
     host.alertd.take();
     let _ = Command::new("umount").arg("--lazy").arg(disk.path()).status();
-    assert!(words(&refused).contains("there is no room for the copy"), "{}", words(&refused));
+    assert!(words(&refused).contains("not enough disk space"), "{}", words(&refused));
     assert_eq!(refused.status.code(), Some(1));
     assert!(!host.path("b.db").exists() && !host.path("b.db.part").exists());
 }
@@ -198,7 +198,7 @@ fn without_room_for_the_copy_nothing_is_made_and_the_words_say_how_much_it_takes
 fn what_is_cut_short_or_changed_on_the_way_is_no_backup() {
     let folder = tempfile::tempdir().unwrap();
     for (name, body, words) in
-        [("cut", "half", "no answer"), ("other", "whole but wrong", "is not what alertd sent")]
+        [("cut", "half", "no answer"), ("other", "whole but wrong", "the backup is damaged")]
     {
         let said = fetch(folder.path(), name, body);
         assert!(!said.status.success() && self::words(&said).contains(words), "{}", self::words(&said));

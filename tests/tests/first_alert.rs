@@ -94,7 +94,7 @@ fn a_filling_disk_wakes_the_right_people_once_until_one_says_i_am_on_it() {
     let why = host.alertctl(&["why", &number]);
     let story = String::from_utf8(why.stdout).unwrap();
     for part in
-        ["web1/disk", "looking at it", "escalation_step", "all_resolved", "mail: ", "pager: ", "acked"]
+        ["web1/disk", "looking at it", "escalation_step", "all_resolved", "mail: ", "pager: ", "acknowledged"]
     {
         assert!(story.contains(part), "{part:?} is missing in\n{story}");
     }

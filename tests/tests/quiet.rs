@@ -34,7 +34,7 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
     say(&host, "disk", "echo full; exit 2");
     wait_for("the disk to be withheld", || withheld(&host) == json!("inhibited"));
     let why = words(&host.alertctl(&["why", "1"]));
-    assert!(why.contains("withheld  web1/disk: inhibited: web1/net"), "{why}");
+    assert!(why.contains("suppressed   web1/disk: inhibited: web1/net"), "{why}");
     host.alertd.take().unwrap().kill();
     host.restart_alertd();
     assert_eq!((withheld(&host), mails(&host)), (json!("inhibited"), 1));
@@ -45,7 +45,7 @@ fn what_is_withheld_is_shown_with_its_reason_and_told_when_that_is_over() {
     let refused = host.alertctl(&["downtime", "wbe1", "--for", "1h", "--comment", "x"]);
     assert!(words(&refused).contains("did you mean \"web1\"?"), "{}", words(&refused));
     let made = host.alertctl(&["downtime", "web1", "disk", "--for", "1h", "--comment", "ticket 88"]);
-    assert!(words(&made).contains("cancel it with: alertctl downtime cancel 1"), "{}", words(&made));
+    assert!(words(&made).contains("to cancel it: alertctl downtime cancel 1"), "{}", words(&made));
     wait_for("word of the downtime", || mails(&host) == 4);
     assert!(mail_text(&host).contains("downtime 1 of web1/disk by"), "{}", mail_text(&host));
     host.alertd.take().unwrap().kill();
@@ -78,11 +78,11 @@ fn silences_are_previewed_extended_and_meant() {
     wait_for("the page", || mails(&host) == 1);
     let preview = words(&host.alertctl(&["silence", "service=disk", "--for", "1h", "--preview"]));
     assert!(
-        preview.contains("would silence 1 firing alert on 1 host now") && preview.contains("web1/disk: full"),
+        preview.contains("matches 1 firing alert on 1 host now") && preview.contains("web1/disk: full"),
         "{preview}"
     );
     let refused = host.alertctl(&["silence", "host=~.*", "--for", "1h", "--comment", "x"]);
-    assert!(words(&refused).contains("say --broad if you mean it"), "{}", words(&refused));
+    assert!(words(&refused).contains("add --broad if you mean it"), "{}", words(&refused));
     let made = host.ask(&["silence", "service=disk", "--from", "+1h", "--until", "+3h", "--comment", "x"]);
     assert_eq!(made["state"], "pending");
     let again = host.ask(&["silence", "service=disk", "--for", "3h", "--during", "never", "--comment", "x"]);
@@ -100,12 +100,12 @@ fn silences_are_previewed_extended_and_meant() {
     assert_eq!(host.ask(&["silence", "expire", "3"])["state"], "over");
     assert_eq!((withheld(&host), mails(&host)), (Value::Null, 1));
     for (arguments, part) in [
-        (vec!["silence", "extend", "9", "--for", "1h"], "no active silence 9"),
+        (vec!["silence", "extend", "9", "--for", "1h"], "no current or future silence 9"),
         (
             vec!["silence", "host=web1", "--for", "1h", "--during", "nights", "--comment", "x"],
-            "there are: never",
+            "periods: never",
         ),
-        (vec!["downtime", "cancel", "9"], "no downtime 9"),
+        (vec!["downtime", "cancel", "9"], "no current or future downtime 9"),
     ] {
         let output = host.alertctl(&arguments);
         assert_eq!(output.status.code(), Some(1), "{}", words(&output));

@@ -262,7 +262,7 @@ async fn a_template_that_fails_in_the_night_keeps_nothing_back_and_says_so_until
     let said = titles();
     assert_eq!(said[1], "[#2] CRITICAL web2/swap: swap is CRITICAL");
     assert!(
-        said[2].starts_with("own [#3] CRITICAL mon1/template: receiver phone falls back to built-in texts"),
+        said[2].starts_with("own [#3] CRITICAL mon1/template: receiver phone uses the built-in text"),
         "{said:?}"
     );
     assert!(said[2].contains("template subject, line 1 column"), "{said:?}");

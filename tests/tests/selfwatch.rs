@@ -128,12 +128,12 @@ async fn health_says_what_is_wrong_with_the_exit_codes_of_a_plugin() {
     );
     wait_for("the dead-man that is not there", || {
         let output = host.alertctl(&["health"]);
-        output.status.code() == Some(1) && words(&output).contains("the ping fails: http://127.0.0.1:9")
+        output.status.code() == Some(1) && words(&output).contains("last ping failed: http://127.0.0.1:9")
     });
     host.report("web1", "disk", State::Critical, 1).await;
     wait_for("the receiver to be missed", || host.alertctl(&["health"]).status.code() == Some(2));
     let output = host.alertctl(&["health"]);
-    assert!(words(&output).contains("broken takes nothing for"), "{}", words(&output));
+    assert!(words(&output).contains("broken has accepted nothing for"), "{}", words(&output));
     let json = host.alertctl(&["health", "--json"]);
     let health: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((json.status.code(), &health["state"]), (Some(2), &"CRITICAL".into()));
@@ -146,5 +146,5 @@ async fn health_says_what_is_wrong_with_the_exit_codes_of_a_plugin() {
     host.alertd.as_mut().unwrap().stop();
     let gone = host.alertctl(&["health"]);
     assert_eq!(gone.status.code(), Some(2), "{}", words(&gone));
-    assert!(words(&gone).contains("CRITICAL: there is no"), "{}", words(&gone));
+    assert!(words(&gone).contains("CRITICAL: no socket at"), "{}", words(&gone));
 }

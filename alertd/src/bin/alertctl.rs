@@ -1,4 +1,4 @@
-//! The human's CLI; see [`dogwatch_alertd::ctl`].
+//! The binary `alertctl`; see [`dogwatch_alertd::ctl`].
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The alert router's process. What it does stands in the library; here are its arguments and its exit code.
+//! The binary `alertd`: parses the arguments, runs the daemon from the library, sets the exit code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `[[inhibit]]` and `[[dependency]]`: what makes other alerts worthless, and what depends on what.
+//! `[[inhibit]]` and `[[dependency]]`: which alerts suppress other alerts while they fire.
 
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Parts;
 use crate::core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 
-/// While something that matches `source` fires, what matches `target` is told to nobody.
+/// While an alert that matches `source` fires, alerts that match `target` are suppressed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InhibitFile {
@@ -17,7 +17,7 @@ pub(super) struct InhibitFile {
     equal: Vec<String>,
 }
 
-/// What matches `of` is told to nobody while something that matches `on` fires.
+/// While an alert that matches `on` fires, alerts that match `of` are suppressed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DependencyFile {
@@ -52,7 +52,7 @@ impl Parts {
     }
 }
 
-/// At least one: a side that matches everything would keep everything quiet.
+/// Requires at least one matcher, because an empty side would match every alert.
 fn matchers(
     side: &str,
     texts: &Spanned<Vec<Spanned<String>>>,
@@ -60,8 +60,7 @@ fn matchers(
     problems: &mut Problems,
 ) -> Vec<Matcher> {
     if texts.get_ref().is_empty() {
-        let words =
-            format!("{side} is empty and would match everything; give it matchers like \"host=web1\"");
+        let words = format!("{side} is empty and would match every alert; add a matcher like \"host=web1\"");
         problems.add(source, texts.span(), words);
     }
     let mut matchers = Vec::new();

@@ -3,11 +3,12 @@
 //! ```toml
 //! [alertd.listen]
 //! address = "0.0.0.0:9093"
-//! certificate = "/etc/dogwatch/alertd.pem"      # the whole chain
+//! certificate = "/etc/dogwatch/alertd.pem"      # PEM, the full chain
 //! key = "/etc/dogwatch/alertd.key"
 //! ```
 //!
-//! Off without the section. In the clear only to this host, unless the config says so: tokens travel in every request.
+//! Off without this section. Without TLS, alertd listens on loopback only unless `plaintext = true`,
+//! because every request carries a token.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -21,24 +22,24 @@ pub(super) struct ListenFile {
     address: Spanned<String>,
     certificate: Option<Spanned<PathBuf>>,
     key: Option<Spanned<PathBuf>>,
-    /// Yes, in the clear, to other hosts: the network between is trusted, or encrypts by itself.
+    /// Allows plaintext from other hosts, for a network that is trusted or encrypted.
     plaintext: Option<Spanned<bool>>,
 }
 
-/// Alertmanager's port, where Prometheus and `amtool` look first.
+/// Alertmanager's port, the default of Prometheus and `amtool`.
 fn address_default() -> Spanned<String> {
     Spanned::new(0..0, "127.0.0.1:9093".into())
 }
 
-/// `[alertd.listen]`, checked.
+/// The validated `[alertd.listen]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub address: SocketAddr,
-    /// Certificate chain and key; `None`: in the clear.
+    /// Certificate chain and key, or `None` for plaintext.
     pub tls: Option<Pair>,
 }
 
-/// Files in PEM.
+/// PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     pub certificate: PathBuf,
@@ -50,18 +51,18 @@ impl ListenFile {
         let text = self.address.get_ref();
         let address: Option<SocketAddr> = text.parse().ok();
         if address.is_none() {
-            let words = format!("{text:?} is not an address; write \"127.0.0.1:9093\" or \"0.0.0.0:9093\"");
+            let words = format!("{text:?} is not an address; write IP:PORT, for example \"0.0.0.0:9093\"");
             problems.add(source, self.address.span(), words);
         }
         let plaintext = self.plaintext.as_ref().filter(|plaintext| *plaintext.get_ref());
         let mut lone = |file: &Spanned<PathBuf>, other| {
-            let words = format!("TLS needs a certificate and a key; give the {other} too");
+            let words = format!("TLS needs both a certificate and a key; add the {other}");
             problems.add(source, file.span(), words);
         };
         let tls = match (self.certificate, self.key) {
             (Some(certificate), Some(key)) => {
                 if let Some(plaintext) = plaintext {
-                    let words = "with a certificate nothing is in the clear; take one of both out";
+                    let words = "plaintext = true does not go with a certificate; remove one of them";
                     problems.add(source, plaintext.span(), words);
                 }
                 let pair = Pair { certificate: certificate.into_inner(), key: key.into_inner() };
@@ -80,8 +81,8 @@ impl ListenFile {
         let address = address?;
         if tls.is_none() && plaintext.is_none() && !address.ip().is_loopback() {
             let words = format!(
-                "tokens would travel in the clear to {address}; give certificate and key, listen on 127.0.0.1, or say \
-                 plaintext = true"
+                "without TLS, tokens would be sent to {address} in plaintext; add certificate and key, listen on \
+                 127.0.0.1, or set plaintext = true"
             );
             problems.add(source, self.address.span(), words);
         }
@@ -118,15 +119,18 @@ mod tests {
         for (section, words) in [
             (
                 "address = \"0.0.0.0:9093\"",
-                "alertd.toml:2:11: tokens would travel in the clear to 0.0.0.0:9093",
+                "alertd.toml:2:11: without TLS, tokens would be sent to 0.0.0.0:9093 in plaintext",
             ),
-            ("address = \"192.0.2.1:9093\"\nplaintext = false", "alertd.toml:2:11: tokens would travel"),
+            (
+                "address = \"192.0.2.1:9093\"\nplaintext = false",
+                "alertd.toml:2:11: without TLS, tokens would",
+            ),
             ("address = \"mon1\"", "alertd.toml:2:11: \"mon1\" is not an address"),
-            ("certificate = \"/c\"", "alertd.toml:2:15: TLS needs a certificate and a key; give the key too"),
-            ("key = \"/k\"", "alertd.toml:2:7: TLS needs a certificate and a key; give the certificate too"),
+            ("certificate = \"/c\"", "alertd.toml:2:15: TLS needs both a certificate and a key; add the key"),
+            ("key = \"/k\"", "alertd.toml:2:7: TLS needs both a certificate and a key; add the certificate"),
             (
                 "certificate = \"/c\"\nkey = \"/k\"\nplaintext = true",
-                "alertd.toml:4:13: with a certificate nothing is in the clear",
+                "alertd.toml:4:13: plaintext = true does not go with a certificate",
             ),
             ("adress = \"127.0.0.1:1\"", "did you mean `address`?"),
         ] {

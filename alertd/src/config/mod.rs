@@ -1,18 +1,18 @@
-//! `alertd.toml` as written → [`Config`] as used, or every problem at once.
+//! Reads `alertd.toml` and its drop-ins into a [`Config`], or reports all errors at once.
 //!
 //! ```toml
-//! [[route]]                              # tried in order; what none of them takes goes to policy "default"
+//! [[route]]                              # tried in order; other alerts go to policy "default"
 //! match = ["team=db", "severity!=low"]
 //! policy = "db-oncall"                   # or: receiver = "db-mail"
 //!
 //! [policy.db-oncall]
 //! step = [{ notify = ["chat"] }, { after = "5m", notify = ["pager"] }]
 //!
-//! [receiver.pager.pagerduty]             # how to reach it: see `notify`
+//! [receiver.pager.pagerduty]             # how to send to it: see `notify`
 //! ```
 //!
-//! With no config at all everything goes to policy `default`, one step, receiver `local`: a maildir below the state
-//! directory. Both names may be defined otherwise.
+//! Without a config, every alert goes to policy `default`, which has one step: receiver `local`, a
+//! maildir in the state directory. The config may define both names differently.
 //!
 //! | file | section |
 //! | --- | --- |
@@ -22,9 +22,9 @@
 //! | `policy.rs` | `[policy.NAME]` |
 //! | `user.rs`, `schedule.rs` | `[user.NAME]`, `[schedule.NAME]` |
 //! | `web.rs`, `listen.rs` | `[alertd.web]`, `[alertd.listen]` |
-//! | `receiver.rs` | `[receiver.NAME]`: its fallback and rate; how to reach it is in `notify` |
-//! | `rate.rs` | `rate = { … }` of receivers, users and all together |
-//! | `names.rs` | named entries of several files, references, what was meant |
+//! | `receiver.rs` | `[receiver.NAME]`: fallback and rate limit; `notify` has the rest |
+//! | `rate.rs` | `rate = { … }` of receivers, users and `[alertd]` |
+//! | `names.rs` | named entries of several files, references, did-you-mean |
 
 mod inhibit;
 mod listen;
@@ -76,7 +76,7 @@ use crate::{
     web::Web,
 };
 
-/// Where the receiver that is there without any config puts its mail, below the state directory.
+/// The receiver that exists without any config: a maildir in the state directory.
 const LOCAL_RECEIVER: &str = "local";
 
 /// One file as written.
@@ -101,7 +101,7 @@ pub struct ConfigFile {
     user: BTreeMap<Spanned<String>, UserFile>,
     #[serde(default)]
     schedule: BTreeMap<Spanned<String>, ScheduleFile>,
-    /// Hears from alertd while all is well.
+    /// The dead man's switch, which gets pings while alertd works.
     dead_man: Option<Spanned<DeadManFile>>,
 }
 
@@ -111,27 +111,28 @@ struct AlertdFile {
     /// Unix socket for agents and alertctl.
     socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
-    /// Address of the metrics page; `"off"` for none.
+    /// Address of the metrics endpoint, or `"off"`.
     metrics: Option<Spanned<String>>,
-    /// What is over is forgotten after this long.
+    /// How long to keep resolved incidents, history and the audit log.
     keep_history: Option<Span>,
-    /// How long what could have a cause waits for word of it after the start, and for its own recovery afterwards.
+    /// After a start: how long an alert waits for reports of a possible cause. After a cause is
+    /// resolved: how long an alert suppressed by it has to recover too.
     settle: Option<Span>,
-    /// An alert that others post without an end ends so long after its last post.
+    /// An external alert posted without an end time ends this long after its last post.
     resolve_timeout: Option<Spanned<Span>>,
-    /// Host name to show; else the system's.
+    /// Host name to show. Default: the system's.
     host: Option<String>,
-    /// Receiver or user that is told when nobody is on call.
+    /// Receiver or user to notify when nobody is on call.
     catch_all: Option<Spanned<String>>,
-    /// Where the links of mails lead.
+    /// The web page that links in emails open.
     web: Option<WebFile>,
     /// The API over TCP.
     listen: Option<ListenFile>,
-    /// How often all receivers together may be told; no limit if not given.
+    /// Rate limit for all receivers together. Default: no limit.
     rate: Option<RateFile>,
 }
 
-/// As used; nothing after it checks again.
+/// The validated config. Nothing that uses it validates again.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub socket: PathBuf,
@@ -145,14 +146,14 @@ pub struct Config {
     pub receivers: Receivers,
 }
 
-/// A quarter, so that last month's incident can be read.
+/// Three months, so that last month's incidents can still be read.
 const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
-/// Agents send at least every half minute; a page that waits longer than this after an outage is a page too late.
+/// Agents send a heartbeat at least every 30 s. A longer wait after an outage would delay pages.
 const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
 /// As in Alertmanager.
 const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 const RESOLVE_TIMEOUT_MIN: Duration = Duration::from_secs(10);
-/// As every agent expects them.
+/// Agents use the same default.
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
 const METRICS_DEFAULT: &str = "127.0.0.1:9848";
@@ -165,7 +166,7 @@ impl Config {
         Self::resolve(path, files, problems)
     }
 
-    /// Reads one text, as a test writes it.
+    /// Reads a config from text, for tests.
     #[cfg(test)]
     pub(crate) fn from_text(text: &str) -> Result<Self, Problems> {
         let mut problems = Problems::default();
@@ -234,7 +235,7 @@ impl Config {
     }
 }
 
-/// All files together, each thing with the file it stands in.
+/// The entries of all files, each with the index of its file.
 #[derive(Default)]
 struct Parts {
     sources: Vec<Source>,
@@ -311,7 +312,7 @@ impl Parts {
         if let Some(dead_man) = file.dead_man {
             let span = dead_man.span();
             if self.dead_man.replace((at, dead_man.into_inner())).is_some() {
-                problems.add(&source, span, "[dead_man] is there twice; keep one");
+                problems.add(&source, span, "[dead_man] is defined twice; keep one");
             }
         }
         take_named(&mut self.policies, file.policy, "policy", (at, &source), problems);
@@ -324,7 +325,7 @@ impl Parts {
         self.sources.push(source);
     }
 
-    /// A name of a receiver, a user and a schedule is nobody else's of these: a step says only the name.
+    /// Receivers, users and schedules share one namespace, because a step contains only the name.
     fn names(&self, problems: &mut Problems) -> Names {
         let built_in = [DEFAULT_POLICY.to_owned()];
         let users = self.users.iter().map(|(name, entry)| (name, entry.source, &entry.span, "user"));
@@ -338,9 +339,7 @@ impl Parts {
             } else {
                 continue;
             };
-            let words = format!(
-                "{name:?} is a {other} too, and a step could mean either; rename the {what} or the {other}"
-            );
+            let words = format!("{name:?} is also the name of a {other}; rename the {what} or the {other}");
             problems.add(&self.sources[source], span.clone(), words);
         }
         let receivers = self.receivers.keys().cloned();
@@ -353,7 +352,8 @@ impl Parts {
         }
     }
 
-    /// Who is told when nobody is on call. There is always somebody: the receiver `local` needs no config.
+    /// Returns whom to notify when nobody is on call. There is always somebody, because the receiver
+    /// `local` needs no config.
     fn catch_all(&self, names: &Names, rules: &Rules, problems: &mut Problems) -> String {
         if let Some(written) = &self.alertd.catch_all {
             let source = &self.sources[self.catch_all_source];
@@ -362,7 +362,7 @@ impl Parts {
                 && !names.receivers.contains(name)
                 && !names.users.contains(name);
             if is_schedule {
-                let words = "a schedule may have nobody on call; name a receiver or a user";
+                let words = "catch_all cannot be a schedule, which may have nobody on call; name a receiver or a user";
                 problems.add(source, written.span(), words);
             } else {
                 check_known(written, TARGET, &names.targets, source, problems);
@@ -376,7 +376,7 @@ impl Parts {
         let Some(written) = &self.alertd.resolve_timeout else { return RESOLVE_TIMEOUT_DEFAULT };
         let span = written.get_ref().0;
         if span < RESOLVE_TIMEOUT_MIN {
-            let words = "shorter than 10s: alerts would end between two posts of the same; Prometheus repeats each minute";
+            let words = "resolve_timeout must be at least 10s, or alerts end between two posts; Prometheus posts every minute";
             problems.add(&self.sources[self.resolve_timeout_source], written.span(), words);
         }
         span
@@ -395,7 +395,9 @@ impl Parts {
         if address.is_none()
             && let Some(written) = &self.alertd.metrics
         {
-            let words = format!("{text:?} is not an address; write \"127.0.0.1:9848\" or \"off\"");
+            let words = format!(
+                "{text:?} is not an address; write IP:PORT, for example \"127.0.0.1:9848\", or \"off\""
+            );
             problems.add(&self.sources[self.alertd_source], written.span(), words);
         }
         address

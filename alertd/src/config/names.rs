@@ -1,4 +1,5 @@
-//! Names in the config: what may be one, where an entry stands, what a reference to nothing meant.
+//! Names in the config: which names are valid, where entries are defined, and did-you-mean hints for
+//! unknown names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,29 +8,29 @@ use std::{
 
 use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
 
-/// What may be referred to.
+/// All defined names.
 pub(super) struct Names {
     pub(super) policies: BTreeSet<String>,
     pub(super) receivers: BTreeSet<String>,
     pub(super) periods: BTreeSet<String>,
     pub(super) users: BTreeSet<String>,
-    /// Receivers, users, schedules: what a step of a policy may name.
+    /// Receivers, users and schedules: the names that a step of a policy may use.
     pub(super) targets: BTreeSet<String>,
 }
 
-/// A named entry, the file it stands in and where.
+/// A named entry and where it is defined.
 pub(super) struct Entry<T> {
     /// Index into `Parts::sources`.
     pub(super) source: usize,
-    /// Of the name, in bytes.
+    /// The position of the name, in bytes.
     pub(super) span: Range<usize>,
     pub(super) file: T,
 }
 
-/// All entries of a kind, of all files.
+/// All entries of one kind from all files.
 pub(super) type Section<T> = BTreeMap<String, Entry<T>>;
 
-/// Adds one file's entries of a kind; `at` is the file's number, `what` the word for the kind.
+/// Adds the entries of one kind from one file. `at` is the index of the file, `what` names the kind.
 pub(super) fn take_named<T>(
     section: &mut Section<T>,
     entries: BTreeMap<Spanned<String>, T>,
@@ -47,7 +48,7 @@ pub(super) fn take_named<T>(
     }
 }
 
-/// A name that can stand in a label, a path and a command line.
+/// Returns the name if it can be used in labels, paths and command lines.
 pub(super) fn usable(
     name: Spanned<String>,
     what: &str,
@@ -60,11 +61,11 @@ pub(super) fn usable(
     if !name.is_empty() && name.chars().all(good) {
         return Some(name);
     }
-    problems.add(source, span, format!("{what} {name:?}: use letters, digits, - _ and . in names"));
+    problems.add(source, span, format!("{what} {name:?}: names may contain letters, digits, - _ and . only"));
     None
 }
 
-/// The word for whatever a step of a policy may name.
+/// How error messages call a name that a step of a policy may use.
 pub(super) const TARGET: &str = "receiver, user or schedule";
 
 pub(super) fn check_known(

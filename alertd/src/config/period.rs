@@ -1,13 +1,17 @@
-//! `[period.NAME]`: times that come again.
+//! `[period.NAME]`: recurring time periods.
 //!
 //! ```toml
 //! [period.nights]
 //! time_zone = "Europe/Berlin"
 //! hours = ["22:00-24:00", "00:00-07:00"]
 //!
-//! [period.off-hours]                     # any of several
+//! [period.off-hours]                     # in effect if any entry matches
 //! time_zone = "Europe/Berlin"
-//! any = [{ weekdays = ["sat-sun"] }, { hours = ["00:00-08:00", "18:00-24:00"] }, { days = ["-1"], months = ["dec"] }]
+//! any = [
+//!   { weekdays = ["sat-sun"] },
+//!   { hours = ["00:00-08:00", "18:00-24:00"] },
+//!   { days = ["-1"], months = ["dec"] },
+//! ]
 //! ```
 
 use std::{
@@ -97,21 +101,21 @@ fn resolve(name: &str, entry: Entry<PeriodFile>, source: &Source, problems: &mut
             problems.add(
                 source,
                 span,
-                "this is empty and would be always; say hours, weekdays, days, months or years",
+                "this entry is empty and would always be in effect; add hours, weekdays, days, months or years",
             );
         }
         whens.push(when);
     }
     match (own == When::default(), whens.is_empty()) {
         (true, true) if problems.0.len() == before => {
-            let words = format!(
-                "period {name:?} says no time; give it hours, weekdays, days, months or years, or any = […]"
-            );
+            let words =
+                format!("period {name:?} is empty; add hours, weekdays, days, months or years, or any = […]");
             problems.add(source, entry.span, words);
         }
         (false, true) => whens.push(own),
         (false, false) => {
-            let words = format!("period {name:?} has times of its own and any; put all of them into any");
+            let words =
+                format!("period {name:?} has both any and fields next to it; move the fields into any");
             problems.add(source, entry.span, words);
         }
         (true, _) => {}
@@ -164,17 +168,17 @@ fn each<T>(
     all
 }
 
-/// `09:00-17:30`; the end is not in it, 24:00 is midnight.
+/// `09:00-17:30`. The end is excluded; 24:00 is midnight.
 fn hours(text: &str) -> Result<Vec<Range<u16>>, String> {
-    let wrong = || format!("{text:?} is no time of day; write \"09:00-17:30\" or \"22:00-24:00\"");
+    let wrong = || format!("{text:?} is not a time range; write it like \"09:00-17:30\" or \"22:00-24:00\"");
     let (from, until) = text.split_once('-').ok_or_else(wrong)?;
     let (from, until) = (minute(from).ok_or_else(wrong)?, minute(until).ok_or_else(wrong)?);
     if from == until {
-        return Err(format!("{text:?} ends when it begins; the whole day is \"00:00-24:00\""));
+        return Err(format!("{text:?} ends when it begins; for the whole day, write \"00:00-24:00\""));
     }
     if from > until {
         return Err(format!(
-            "{text:?} goes over midnight, and weekdays would be in doubt; write \"{}-24:00\" and \"00:00-{}\"",
+            "{text:?} crosses midnight; split it into \"{}-24:00\" and \"00:00-{}\"",
             &text[..5],
             &text[6..]
         ));
@@ -191,7 +195,7 @@ fn minute(text: &str) -> Option<u16> {
     (minute < 60 && at <= DAY).then_some(at)
 }
 
-/// `mon`, `monday`, `mon-fri`; over the end of the week or year too.
+/// `mon`, `monday` or `mon-fri`. A range may cross the end of the week or year.
 fn named(text: &str, names: &[&str], what: &str, example: &str) -> Result<Vec<RangeInclusive<i8>>, String> {
     let number = |name: &str| {
         let name = name.to_ascii_lowercase();
@@ -200,7 +204,7 @@ fn named(text: &str, names: &[&str], what: &str, example: &str) -> Result<Vec<Ra
     };
     let (from, until) = text.split_once('-').unwrap_or((text, text));
     let wrong =
-        || format!("{text:?} is not {what} or a range of them; write \"{}\" or {example:?}", &names[0][..3]);
+        || format!("{text:?} is not {what} or a range; write it like \"{}\" or {example:?}", &names[0][..3]);
     let (from, until) = (number(from).ok_or_else(wrong)?, number(until).ok_or_else(wrong)?);
     let last = i8::try_from(names.len()).unwrap_or(i8::MAX);
     Ok(if from <= until { vec![from..=until] } else { vec![from..=last, 1..=until] })
@@ -208,11 +212,16 @@ fn named(text: &str, names: &[&str], what: &str, example: &str) -> Result<Vec<Ra
 
 /// `1`, `-1`, `1..15`, `-3..-1`.
 fn days(text: &str) -> Result<Vec<RangeInclusive<i8>>, String> {
-    let wrong = || format!("{text:?} is no day of a month; write \"15\", \"-1\" for the last, or \"-3..-1\"");
+    let wrong = || {
+        format!(
+            "{text:?} is not a day of the month; write it like \"15\", \"-1\" for the last day, or \"-3..-1\""
+        )
+    };
     let day = |text: &str| text.parse().ok().filter(|day: &i8| (1..=31).contains(&day.unsigned_abs()));
     let (from, until) = text.split_once("..").unwrap_or((text, text));
     let (from, until): (i8, i8) = (day(from).ok_or_else(wrong)?, day(until).ok_or_else(wrong)?);
-    // As in Alertmanager: a range that can be empty in every month is a mistake, one from the end to a day is too.
+    // As in Alertmanager, reject ranges that are empty in every month, and ranges that start with a
+    // day counted from the end and end with one counted from the start.
     if (from > 0) == (until > 0) && from > until || from < 0 && until > 0 {
         return Err(format!("{text:?} ends before it begins"));
     }
@@ -225,6 +234,6 @@ fn years(text: &str) -> Result<Vec<RangeInclusive<i16>>, String> {
     let (from, until) = text.split_once('-').unwrap_or((text, text));
     match (year(from), year(until)) {
         (Some(from), Some(until)) if from <= until => Ok(vec![from..=until]),
-        _ => Err(format!("{text:?} is no year; write \"2026\" or \"2026-2028\"")),
+        _ => Err(format!("{text:?} is not a year; write it like \"2026\" or \"2026-2028\"")),
     }
 }

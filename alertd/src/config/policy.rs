@@ -1,4 +1,4 @@
-//! `[policy.NAME]`: whom to tell, one step after another.
+//! `[policy.NAME]`: whom to notify, step by step.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -32,20 +32,21 @@ pub(super) struct PolicyFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StepFile {
-    /// From the start of the round.
+    /// Counted from the start of the round.
     #[serde(default = "no_time")]
     after: Span,
     notify: Vec<Spanned<String>>,
 }
 
-/// Between rounds of a policy, after its last step, if it does not say otherwise.
+/// The default pause after the last step before the policy repeats.
 const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
 
 fn no_time() -> Span {
     Span::secs(0)
 }
 
-/// A policy that a route with `receiver = …` means. No config can name it: names have no space.
+/// The name of the policy for a route with `receiver = …`. The space keeps it from colliding with
+/// names in the config.
 pub(super) fn direct(receiver: &str) -> String {
     format!("receiver {receiver}")
 }
@@ -59,7 +60,7 @@ pub(super) fn only(name: &str, receiver: &str) -> Policy {
     }
 }
 
-/// Who is told when nobody else is there: the first of policy `default` that needs nobody to be on call.
+/// The first target of policy `default` that is not a schedule. It is notified when nobody is on call.
 pub(super) fn first_of_default(
     policies: &BTreeMap<String, Policy>,
     schedules: &BTreeMap<String, Schedule>,
@@ -90,7 +91,7 @@ fn resolve_policy(
     problems: &mut Problems,
 ) -> Policy {
     if file.step.is_empty() {
-        problems.add(source, span, format!("policy {name:?} has no step; give it [[policy.{name}.step]]"));
+        problems.add(source, span, format!("policy {name:?} has no steps; add [[policy.{name}.step]]"));
     }
     let check = |target: &Spanned<String>, problems: &mut Problems| {
         check_known(target, TARGET, &names.targets, source, problems);
@@ -110,7 +111,7 @@ fn resolve_policy(
     Policy { name: name.into(), steps, repeat: file.repeat, repeat_every }
 }
 
-/// Steps of a policy, or rules of a user; `check` looks at each name.
+/// Resolves the steps of a policy or the rules of a user. `check` is called for each name.
 pub(super) fn resolve_steps(
     files: Vec<Spanned<StepFile>>,
     source: &Source,
@@ -122,12 +123,12 @@ pub(super) fn resolve_steps(
         let span = step.span();
         let StepFile { after, notify } = step.into_inner();
         if notify.is_empty() {
-            problems.add(source, span.clone(), "a step notifies somebody; say whom in notify = [\"…\"]");
+            problems.add(source, span.clone(), "this step notifies nobody; add a name to notify = [\"…\"]");
         }
         if let Some(before) = steps.last().filter(|before| before.after > after.0) {
             let before = Span(before.after);
             let words =
-                format!("after counts from the start, so {after} cannot follow {before}; sort the steps");
+                format!("after = {after} follows {before}, but after counts from the start; sort the steps");
             problems.add(source, span, words);
         }
         for target in &notify {

@@ -1,5 +1,6 @@
-//! `rate = { burst = 10, every = "30s", reserve = 3 }`: that many at once, then one in each interval; what is over goes into a
-//! digest. The last `reserve` of the burst are for what is CRITICAL.
+//! `rate = { burst = 10, every = "30s", reserve = 3 }`: up to 10 notifications at once, then one
+//! every 30 s. Notifications above the limit go into a digest. The last 3 of the burst are reserved
+//! for CRITICAL problems.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -20,10 +21,10 @@ pub struct RateFile {
     reserve: Option<Spanned<u32>>,
 }
 
-/// Enough to be sure that the host is watched and told of, little enough that a phone stays usable.
+/// High enough for every notification of a normal incident, low enough to keep a phone usable.
 pub(super) const OF_RECEIVER: Rate =
     Rate::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
-/// One person by all their ways: more than one of them alone, much less than all of them together.
+/// For all receivers of one person: more than one receiver alone, much less than their sum.
 pub(super) const OF_USER: Rate =
     Rate::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
 
@@ -31,13 +32,13 @@ impl RateFile {
     pub(super) fn resolve(&self, source: &Source, problems: &mut Problems) -> Rate {
         let every = self.every.get_ref().0;
         if every.is_zero() {
-            problems.add(source, self.every.span(), "rate: every must be longer than 0s, like \"1m\"");
+            problems.add(source, self.every.span(), "rate: every must be longer than 0s, for example \"1m\"");
         }
         let rate = Rate::with_default_reserve(self.burst, every.max(Duration::from_millis(1)));
         let Some(reserve) = &self.reserve else { return rate };
         if *reserve.get_ref() >= self.burst.get() {
             let words = format!(
-                "rate: a reserve of {} leaves nothing of a burst of {} for what is not CRITICAL; write less, or a larger burst",
+                "rate: reserve {} must be less than burst {}, or only CRITICAL problems would be sent",
                 reserve.get_ref(),
                 self.burst
             );

@@ -1,4 +1,4 @@
-//! `[receiver.NAME]` as far as it is about rules: its fallback and its rate. How to reach it is in `notify`.
+//! `[receiver.NAME]`: fallback and rate limit. The settings for sending are in `notify`.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -41,7 +41,7 @@ impl Parts {
         }
     }
 
-    /// The receiver that works without any account.
+    /// Adds the receiver that needs no account.
     pub(super) fn add_local_receiver(&mut self, path: &Path, state_dir: &Path, problems: &mut Problems) {
         let maildir = toml::Value::String(state_dir.join("mail").display().to_string());
         let text = format!("[receiver.{LOCAL_RECEIVER}.maildir]\npath = {maildir}\n");
@@ -63,8 +63,9 @@ impl Parts {
                 let known = check_known(fallback, "receiver", &names.receivers, source, problems);
                 let loops = known && self.comes_back_to(name, fallback.get_ref());
                 if loops {
-                    let words =
-                        format!("fallback of {name:?} leads back to it; the last one has no fallback");
+                    let words = format!(
+                        "fallback of {name:?} leads back to itself; remove one fallback of the circle"
+                    );
                     problems.add(source, fallback.span(), words);
                 }
                 known && !loops

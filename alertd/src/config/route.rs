@@ -1,4 +1,5 @@
-//! `[[route]]`: who takes care of what, tried in order; a child says only what differs from its parent.
+//! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route inherits
+//! every setting that it does not set itself.
 
 use std::time::Duration;
 
@@ -34,23 +35,24 @@ pub(super) struct RouteFile {
     group_wait: Option<Span>,
     group_interval: Option<Span>,
     repeat_interval: Option<Span>,
-    /// Periods in which it says nothing; `[]`: none, whatever the route above says.
+    /// Periods in which the route is muted. `[]` removes inherited periods.
     mute_during: Option<Vec<Spanned<String>>>,
-    /// Periods in which alone it says something.
+    /// The only periods in which the route is not muted.
     active_during: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     route: Vec<RouteFile>,
 }
 
-/// A page is to leave within a second of the transition; what one agent reports together arrives together.
+/// A page must be sent within a second of the state change. Alerts that an agent reports together
+/// arrive together, so a short wait is enough.
 const GROUP_WAIT_DEFAULT: Duration = Duration::from_millis(500);
-/// Worse news does not wait for this.
+/// Worse states do not wait for this.
 pub(super) const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
 /// As in Alertmanager.
 const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_hours(4);
 
 impl Parts {
-    /// The tree, under a root that takes everything.
+    /// Returns the tree of routes under a root that matches every alert.
     pub(super) fn routes(&mut self, names: &Names, problems: &mut Problems) -> Route {
         let mut root = Route {
             matchers: Vec::new(),
@@ -89,7 +91,11 @@ fn resolve_route(
     }
     let policy = match (&file.policy, &file.receiver) {
         (Some(policy), Some(_)) => {
-            problems.add(source, policy.span(), "a route has a policy or a receiver, not both; remove one");
+            problems.add(
+                source,
+                policy.span(),
+                "a route can have a policy or a receiver, not both; remove one",
+            );
             None
         }
         (Some(policy), None) => {

@@ -4,10 +4,10 @@
 //! [schedule.db]
 //! time_zone = "Europe/Berlin"
 //! [[schedule.db.layer]]
-//! users = ["ann", "ben"]              # in turns; the first has the first shift
-//! rotate = "weekly"                   # daily, "3d", "2w" by the wall; hourly, "12h" as hours pass
-//! since = "2026-01-05 09:00"          # the first hand-over, in the schedule's time zone
-//! hours = ["mon-fri 09:00-17:00"]     # only then; without it always
+//! users = ["ann", "ben"]              # take turns; the first one has the first shift
+//! rotate = "weekly"                   # or daily, "3d", "2w"; "hourly" and "12h" count real hours
+//! since = "2026-01-05 09:00"          # first handover, in the schedule's time zone
+//! hours = ["mon-fri 09:00-17:00"]     # only at these times; default: always
 //! [[schedule.db.override]]
 //! user = "cem"                        # or "nobody"
 //! from = "2026-12-24 12:00"
@@ -41,7 +41,7 @@ pub(super) struct ScheduleFile {
     layer: Vec<Spanned<LayerFile>>,
     #[serde(default, rename = "override")]
     overrides: Vec<OverrideFile>,
-    /// That nobody is on call at times is meant so.
+    /// Times without anybody on call are intended.
     #[serde(default)]
     gaps_ok: bool,
 }
@@ -64,7 +64,7 @@ struct OverrideFile {
     until: Spanned<String>,
 }
 
-/// Hours or days of one shift; more is no rotation.
+/// The longest shift, in hours or days.
 const TURN_MAX: u16 = 1_000;
 
 impl Parts {
@@ -89,7 +89,7 @@ fn resolve_schedule(
 ) -> Option<Schedule> {
     let ScheduleFile { time_zone, layer: layers, overrides, gaps_ok } = entry.file;
     if layers.is_empty() {
-        let words = format!("schedule {name:?} has nobody; give it [[schedule.{name}.layer]] with users");
+        let words = format!("schedule {name:?} has no layers; add [[schedule.{name}.layer]] with users");
         problems.add(source, entry.span, words);
     }
     let layers =
@@ -109,7 +109,7 @@ fn no_zone(text: &str) -> String {
     let known: Vec<String> = tz::db().available().map(|name| name.to_string()).collect();
     match closest(text, known.iter().map(String::as_str)) {
         Some(meant) => format!("there is no time zone {text:?}; did you mean {meant:?}?"),
-        None => format!("there is no time zone {text:?}; write one like \"Europe/Berlin\" or \"UTC\""),
+        None => format!("there is no time zone {text:?}; use an IANA name like \"Europe/Berlin\" or \"UTC\""),
     }
 }
 
@@ -126,13 +126,13 @@ fn resolve_layer(
         check_known(user, "user", users, source, problems);
     }
     if names.is_empty() {
-        problems.add(source, span.clone(), "a layer has users; name at least one");
+        problems.add(source, span.clone(), "this layer has no users; add at least one");
     }
     let since = match since {
         Some(text) => parse_at(&text, source, problems, |text| text.parse().ok()),
-        // Whose turn it is at some time only matters with several.
+        // The start of the rotation only matters if there are several users.
         None if names.len() > 1 => {
-            let words = "say when the first of the users begins: since = \"2026-01-05 09:00\"";
+            let words = "with several users, since is required: the start of the first shift, like since = \"2026-01-05 09:00\"";
             problems.add(source, span, words);
             None
         }
@@ -144,7 +144,7 @@ fn resolve_layer(
             let every = parse_every(text.get_ref());
             if every.is_none() {
                 let words = format!(
-                    "{:?} is not a rotation; write \"hourly\", \"daily\", \"weekly\", or hours, days or weeks like \"12h\", \"3d\", \"2w\"",
+                    "{:?} is not a rotation; write \"hourly\", \"daily\", \"weekly\", or a number of hours, days or weeks like \"12h\", \"3d\" or \"2w\"",
                     text.get_ref()
                 );
                 problems.add(source, text.span(), words);
@@ -162,7 +162,7 @@ fn resolve_hours(text: &Spanned<String>, source: &Source, problems: &mut Problem
     let hours = parse_hours(text.get_ref());
     if hours.is_none() {
         let words = format!(
-            "{:?} is not a time of the week; write \"mon-fri 09:00-17:00\", \"sat,sun\" or \"22:00-06:00\"",
+            "{:?} is not a time of the week; write it like \"mon-fri 09:00-17:00\", \"sat,sun\" or \"22:00-06:00\"",
             text.get_ref()
         );
         problems.add(source, text.span(), words);
@@ -188,7 +188,7 @@ fn resolve_override(
     let from = parse_at(&file.from, source, problems, moment)?;
     let until = parse_at(&file.until, source, problems, moment)?;
     if until <= from {
-        problems.add(source, file.until.span(), "until is not after from");
+        problems.add(source, file.until.span(), "until must be after from");
         return None;
     }
     Some(Override { user, from, until })
@@ -244,7 +244,7 @@ fn parse_hours(text: &str) -> Option<Hours> {
     Some(Hours { days, from: parse_time(from)?, until: parse_time(until)? })
 }
 
-/// `mon-fri,sun`; `sat-mon` goes over the end of the week.
+/// `mon-fri,sun`. A range may cross the end of the week: `sat-mon`.
 fn parse_days(text: &str) -> Option<u8> {
     let day = |name: &str| DAYS.iter().position(|day| name.eq_ignore_ascii_case(day));
     let mut days = 0;
@@ -260,7 +260,7 @@ fn parse_days(text: &str) -> Option<u8> {
     Some(days)
 }
 
-/// `09:00`; `24:00` is the end of the day, the next one's beginning.
+/// `09:00`. `24:00` is the end of the day, which is the start of the next one.
 fn parse_time(text: &str) -> Option<Time> {
     if text == "24:00" { Some(Time::MIN) } else { text.parse().ok() }
 }

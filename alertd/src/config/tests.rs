@@ -53,16 +53,16 @@ path = "/m"
         "5:10: \"(\" is not a regular expression",
         "6:10: there is no policy \"oncal\"; did you mean \"oncall\"?",
         "8:12: there is no receiver \"pagr\"; did you mean \"pager\"?",
-        "10:10: a route has a policy or a receiver, not both",
+        "10:10: a route can have a policy or a receiver, not both",
         "13:16: repeat_every must be longer than the last step's after",
-        "14:47: after counts from the start, so 2m cannot follow 5m",
+        "14:47: after = 2m follows 5m, but after counts from the start",
         "14:73: there is no receiver, user or schedule \"mial\"; did you mean \"mail\"?",
-        "14:84: a step notifies somebody",
-        "14:84: after counts from the start, so 0s cannot follow 2m",
-        "15:9: policy \"on call\": use letters",
-        "18:12: fallback of \"pager\" leads back to it",
+        "14:84: this step notifies nobody",
+        "14:84: after = 0s follows 2m, but after counts from the start",
+        "15:9: policy \"on call\": names may contain letters",
+        "18:12: fallback of \"pager\" leads back to itself",
         "19:29: rate: every must be longer than 0s",
-        "23:12: fallback of \"mail\" leads back to it",
+        "23:12: fallback of \"mail\" leads back to itself",
     ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");
     for (said, expected) in said.iter().zip(expected) {
@@ -98,7 +98,7 @@ path = "/c"
     let said = said(&text.replace("reserve = 5", "reserve = 8").replace("[alertd]\nrate", "[alertd]\nraet"));
     assert_eq!(said.len(), 2, "{said:#?}");
     assert!(said[0].contains("3:1: unknown field `raet`"), "{said:#?}");
-    assert!(said[1].starts_with("alertd.toml:6:45: rate: a reserve of 8 leaves nothing"), "{said:#?}");
+    assert!(said[1].starts_with("alertd.toml:6:45: rate: reserve 8 must be less than burst 8"), "{said:#?}");
 }
 
 #[test]
@@ -137,23 +137,23 @@ until = "2026-01-01 08:00"
 "#,
     );
     let expected = [
-        "3:13: a schedule may have nobody on call",
+        "3:13: catch_all cannot be a schedule",
         "5:21: there is no receiver, user or schedule \"primry\"; did you mean \"primary\"?",
         "5:46: there is no receiver, user or schedule \"zzzzzzzzzz\"; define [receiver.zzzzzzzzzz], [user.zz",
         "7:60: there is no receiver \"primary\"; define it with [receiver.primary]",
-        "8:9: no rule of \"ann\" names a receiver of kind email",
-        "9:7: user \"ben\" cannot be told; give it rules",
-        "10:7: user \"nobody\": the word means that nobody is on call",
-        "12:7: \"pager\" is a receiver too, and a step could mean either; rename the user or the receiver",
+        "8:9: email is set, but no rule of user \"ann\" names an email receiver",
+        "9:7: user \"ben\" has no rules; add rules",
+        "10:7: user \"nobody\": this name is reserved",
+        "12:7: \"pager\" is also the name of a receiver; rename the user or the receiver",
         "17:13: there is no time zone \"Europe/Berln\"; did you mean \"Europe/Berlin\"?",
-        "18:1: say when the first of the users begins",
+        "18:1: with several users, since is required",
         "19:10: there is no user \"anna\"; did you mean \"ann\"?",
         "20:10: \"biweekly\" is not a rotation",
-        "21:1: a layer has users",
+        "21:1: this layer has no users",
         "23:9: \"soon\" is not a time",
         "24:10: \"mon-fri 9-17\" is not a time of the week",
-        "25:11: \"ann\" is a user too",
-        "25:11: schedule \"ann\" has nobody",
+        "25:11: \"ann\" is also the name of a user",
+        "25:11: schedule \"ann\" has no layers",
         "28:8: there is no user \"bena\"; did you mean \"ben\"?",
     ];
     for (said, expected) in said.iter().zip(expected) {
@@ -185,7 +185,7 @@ fn a_users_own_address_is_a_receiver_of_its_own_and_the_catch_all_needs_no_word(
     let config = Config::from_text(text).map_err(|problems| problems.to_string()).unwrap();
     assert_eq!(config.rules.users["ann"].rules[0].notify, ["mail/ann", "chat"]);
     assert_eq!(config.rules.receivers["mail/ann"], config.rules.receivers["mail"]);
-    assert_eq!(config.rules.catch_all, "ann", "the first of policy default that is no schedule");
+    assert_eq!(config.rules.catch_all, "ann", "the first target of policy default that is not a schedule");
     let config = Config::from_text(&text.replace(", { after = \"5m\", notify = [\"ann\"] }", "")).unwrap();
     assert_eq!(config.rules.catch_all, LOCAL_RECEIVER);
     let said = said(&text.replace("ann@example.org", "ann at home"));
@@ -280,22 +280,22 @@ any = [{ weekdays = ["sat"] }, {}]
     for words in [
         "3:16: there is no period \"nigths\"; did you mean \"nights\"?",
         "5:13: there is no time zone \"Europe/Berlim\"; did you mean \"Europe/Berlin\"?",
-        "6:10: \"22:00-07:00\" goes over midnight, and weekdays would be in doubt; write \"22:00-24:00\" and \"00:00-07:00\"",
-        "6:25: \"9-17\" is no time of day",
-        "6:33: \"08:00-24:01\" is no time of day",
+        "6:10: \"22:00-07:00\" crosses midnight; split it into \"22:00-24:00\" and \"00:00-07:00\"",
+        "6:25: \"9-17\" is not a time range",
+        "6:33: \"08:00-24:01\" is not a time range",
         "6:48: \"12:00-12:00\" ends when it begins",
         "7:13: \"mo\" is not a weekday",
-        "8:9: \"0\" is no day of a month",
-        "8:14: \"32\" is no day",
+        "8:9: \"0\" is not a day of the month",
+        "8:14: \"32\" is not a day",
         "8:20: \"-1..-3\" ends before it begins",
         "8:30: \"-1..5\" ends before it begins",
         "8:39: \"5..2\" ends before it begins",
         "9:11: \"jan-foo\" is not a month",
-        "10:10: \"2028-2027\" is no year",
-        "10:23: \"0\" is no year",
-        "11:9: period \"never\" says no time",
-        "13:9: period \"both\" has times of its own and any",
-        "16:32: this is empty and would be always",
+        "10:10: \"2028-2027\" is not a year",
+        "10:23: \"0\" is not a year",
+        "11:9: period \"never\" is empty",
+        "13:9: period \"both\" has both any and fields next to it",
+        "16:32: this entry is empty and would always be in effect",
     ] {
         assert!(all.contains(&format!("alertd.toml:{words}")), "{words}\nis not in\n{all}");
     }

@@ -1,11 +1,11 @@
-//! `[user.NAME]`: how a person wants to be told.
+//! `[user.NAME]`: how to notify a person.
 //!
 //! ```toml
 //! [user.ann]
-//! email = "ann@example.org"      # a receiver of kind email sends it there in ann's rules, not to its own `to`
+//! email = "ann@example.org"      # email receivers in ann's rules send here instead of to their `to`
 //! rules = [{ notify = ["mail"] }, { after = "5m", notify = ["ann-pager"] }]
-//! critical = [{ notify = ["ann-pager"] }]     # in their place while something is CRITICAL
-//! rate = { burst = 15, every = "20s" }        # by all ways that only her rules name, together
+//! critical = [{ notify = ["ann-pager"] }]     # instead of rules, while something is CRITICAL
+//! rate = { burst = 15, every = "20s" }        # for all receivers that only ann's rules use
 //! ```
 
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub(super) struct UserFile {
 }
 
 impl Parts {
-    /// Also adds the receivers that reach one user by a receiver of several: `mail/ann`.
+    /// Also adds the receivers that send to the address of one user: `mail/ann`.
     pub(super) fn users(
         &mut self,
         names: &Names,
@@ -47,12 +47,12 @@ impl Parts {
         for (name, entry) in std::mem::take(&mut self.users) {
             let source = self.sources[entry.source].clone();
             if name == NOBODY {
-                let words = "user \"nobody\": the word means that nobody is on call; choose another name";
+                let words = "user \"nobody\": this name is reserved and means that nobody is on call; choose another name";
                 problems.add(&source, entry.span.clone(), words);
             }
             if entry.file.rules.is_empty() {
                 let words = format!(
-                    "user {name:?} cannot be told; give it rules = [{{ notify = [\"…\"] }}] with one of the receivers: {}",
+                    "user {name:?} has no rules; add rules = [{{ notify = [\"…\"] }}] with one of the receivers: {}",
                     names.receivers.iter().cloned().collect::<Vec<_>>().join(", ")
                 );
                 problems.add(&source, entry.span, words);
@@ -72,7 +72,8 @@ impl Parts {
         users
     }
 
-    /// Puts `receiver/user` in the place of each receiver of kind email, so that it has a ledger and a rate of its own.
+    /// Replaces each email receiver by `receiver/user`, with its own record of notifications and its
+    /// own rate limit.
     fn address<'a>(
         &mut self,
         user: &str,
@@ -99,7 +100,9 @@ impl Parts {
             *receiver = name;
         }
         if !is_used {
-            let words = format!("no rule of {user:?} names a receiver of kind email that would send there");
+            let words = format!(
+                "email is set, but no rule of user {user:?} names an email receiver; remove it, or add such a receiver"
+            );
             problems.add(source, email.span(), words);
         }
     }

@@ -1,9 +1,9 @@
-//! `[alertd.web]`: where the links of mails lead.
+//! `[alertd.web]`: the web page that links in emails open.
 //!
 //! ```toml
 //! [alertd.web]
-//! listen = "127.0.0.1:9850"               # a reverse proxy with TLS stands before it
-//! url = "https://alerts.example.org"      # as phones reach it
+//! listen = "127.0.0.1:9850"               # behind a reverse proxy with TLS
+//! url = "https://alerts.example.org"      # the URL that phones can reach
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -22,9 +22,10 @@ pub(super) struct WebFile {
     #[serde(default = "listen_default")]
     listen: Spanned<String>,
     url: Spanned<String>,
-    /// One key a line, the first signs; made at the first start. Default: `ack-link.key` in the state directory.
+    /// One key per line; the first one signs. Created at the first start. Default: `ack-link.key` in
+    /// the state directory.
     key_file: Option<PathBuf>,
-    /// A link works for so long.
+    /// How long a link works.
     link_lifetime: Option<Span>,
 }
 
@@ -32,7 +33,7 @@ fn listen_default() -> Spanned<String> {
     Spanned::new(0..0, "127.0.0.1:9850".into())
 }
 
-/// A shift and the next; what is older is another day's problem.
+/// One day, so that a link works for at least the current shift and the next.
 const LINK_LIFETIME_DEFAULT: Span = Span::secs(24 * 3_600);
 
 impl WebFile {
@@ -40,7 +41,10 @@ impl WebFile {
         let before = problems.0.len();
         let listen = self.listen.get_ref().parse();
         if listen.is_err() {
-            let words = format!("{:?} is not an address; write \"127.0.0.1:9850\"", self.listen.get_ref());
+            let words = format!(
+                "{:?} is not an address; write IP:PORT, for example \"127.0.0.1:9850\"",
+                self.listen.get_ref()
+            );
             problems.add(source, self.listen.span(), words);
         }
         if let Err(words) = safe_url(self.url.get_ref(), true) {

@@ -1,4 +1,4 @@
-//! Who did what: the lines of the history that have an author, with where they came from and what was refused.
+//! The audit log: history entries with an author and an origin, and refused requests.
 
 use jiff::Timestamp;
 
@@ -6,22 +6,22 @@ use super::Core;
 use crate::core::rules::reason::Reason;
 
 impl Core {
-    /// Where the inputs from now on come from; `None`: from nobody outside.
+    /// Sets the origin of the following inputs, or `None` for alertd itself.
     pub fn come_from(&mut self, origin: Option<String>) {
         self.origin = origin;
     }
 
-    /// Somebody known asked for something that they may not do, or that makes no sense.
+    /// Records that a request of a known author was refused.
     pub fn on_refused(&mut self, author: &str, asked: &str, now: Timestamp) {
         self.note_by(now, None, "refused", Reason::Refused, Some(author), asked);
     }
 
-    /// Somebody has a copy of all there is.
+    /// Records that somebody made a backup.
     pub fn on_backed_up(&mut self, author: &str, what: &str, now: Timestamp) {
         self.note_by(now, None, "backed_up", Reason::ByHand, Some(author), what);
     }
 
-    /// Whoever may signal alertd made it read its config.
+    /// Records a reload of the config by a signal.
     pub fn on_reloaded(&mut self, outcome: &str, now: Timestamp) {
         self.note_by(now, None, "reloaded", Reason::ByHand, Some("SIGHUP"), outcome);
     }

@@ -1,10 +1,10 @@
-//! The auditor looks for states that must not occur, whatever caused them: overdue timers,
-//! notifications waiting for nothing, incidents that no receiver knows and nothing will report.
+//! The auditor looks for states that should be impossible: overdue timers, notifications that are
+//! neither waiting nor finished, and incidents that nobody knows of and nobody will be notified of.
 //!
-//! None of this should be possible, which is why it is checked. Each kind found raises an internal
-//! alert, shows in `alertctl health`, counts in a metric, and stops the dead-man ping. A sweep
-//! examines a bounded part of the state at a time. Only problems seen in two sweeps count, so that
-//! work about to be done, or late because the machine slept, is not reported.
+//! Each kind of finding raises an internal alert, appears in `alertctl health` and in a metric, and
+//! stops the pings to the dead man's switch. A sweep checks a bounded part of the state at a time.
+//! Only a problem seen by two sweeps in a row counts, because work may be about to be done, or may
+//! be late because the machine slept.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,22 +22,22 @@ use crate::core::rules::{
     reason::Reason,
 };
 
-/// A kind of problem.
+/// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// A scheduled review did not happen.
+    /// A timer is overdue.
     OverdueTimer,
-    /// Sent to a receiver, and no outcome was recorded.
+    /// A notification was handed to a receiver, but there is no result.
     LostAttempt,
-    /// Queued in the outbox with nothing to wait for.
+    /// A notification in the outbox is not being sent, for no reason.
     StuckNotification,
-    /// Marked as part of a digest that does not exist.
+    /// A notification belongs to a digest that does not exist.
     LostDigest,
-    /// An incident's changes were due for review but not reviewed.
+    /// The next notification of an incident is overdue.
     OverdueGroup,
-    /// Firing and not acknowledged, but no receiver knows it and none will be notified.
+    /// An incident is open and unacknowledged, nobody was notified, and nobody will be.
     UntoldIncident,
-    /// Receivers know it, but no reminder is scheduled.
+    /// People know of the incident, but there will be no reminder.
     NoTimer,
 }
 
@@ -67,22 +67,22 @@ impl What {
     fn words(self) -> &'static str {
         match self {
             Self::OverdueTimer => "a timer is overdue",
-            Self::LostAttempt => "a delivery attempt has no outcome",
+            Self::LostAttempt => "an attempt to send a notification has no result",
             Self::StuckNotification => "a notification is stuck in the outbox",
             Self::LostDigest => "a notification waits for a digest that does not exist",
             Self::OverdueGroup => "a notification for an incident is overdue",
-            Self::UntoldIncident => "nobody was notified of an incident and nobody will be",
-            Self::NoTimer => "no reminder is scheduled for an incident",
+            Self::UntoldIncident => "nobody was notified of an incident, and nobody will be",
+            Self::NoTimer => "an open incident has no timer, so nobody will be reminded of it",
         }
     }
 }
 
-/// All problems of one kind.
+/// All findings of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub what: What,
     pub count: usize,
-    /// Human-readable description of the first.
+    /// The first of them, for people.
     pub first: String,
 }
 
@@ -97,11 +97,11 @@ impl Finding {
 #[derive(Debug, Default)]
 pub(super) struct Auditor {
     next_at: Option<Timestamp>,
-    /// Where the current sweep continues; `None` between sweeps.
+    /// Where the current sweep continues, or `None` between two sweeps.
     at: Option<(u64, u64)>,
-    /// Problems seen in this sweep, by kind and number, with a description.
+    /// What this sweep has seen: kind and number, and text for people.
     sweep: BTreeMap<(What, u64), String>,
-    /// Problems seen in the previous sweep.
+    /// What the previous sweep saw.
     suspects: BTreeMap<(What, u64), String>,
     found: BTreeMap<What, Finding>,
 }
@@ -125,21 +125,21 @@ impl Auditor {
     }
 }
 
-/// Most problems recorded; more would add nothing.
+/// More suspects would add no information.
 const SUSPECTS_MAX: usize = 10_000;
-/// Time between two sweeps.
+/// The pause between two sweeps.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Time between two parts of a sweep.
+/// The pause between two parts of a sweep.
 const PART_INTERVAL: Duration = Duration::from_secs(1);
-/// Incidents and notifications per part: one or two milliseconds.
+/// Incidents and notifications checked per part, which takes 1 to 2 ms.
 const PART: usize = 2_000;
-/// Anything later than this is not just busy.
+/// Delays up to this long can be caused by load.
 const GRACE: Duration = Duration::from_mins(1);
-/// A slow receiver may keep notifications waiting for a few rounds.
+/// A slow receiver can delay notifications for some time.
 const QUEUE_GRACE: Duration = Duration::from_mins(5);
 
 impl Core {
-    /// Examines the next part, if it is time. Call it when all due work is done.
+    /// Checks the next part, if it is time. Call it after all due work is done.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         if self.auditor.next_at.is_some_and(|at| at > now) {
             return;
@@ -182,7 +182,7 @@ impl Core {
         }
     }
 
-    /// Problems seen in the last two complete sweeps.
+    /// What the last two complete sweeps both saw.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.auditor.found.values()
     }
@@ -233,7 +233,7 @@ impl Core {
                         service: "alertd",
                         labels: [("audit".to_owned(), what.name().to_owned())].into(),
                         summary: format!(
-                            "{}; see alertctl health; restarting alertd is safe and may help",
+                            "{}; see alertctl health; you can restart alertd without losing anything",
                             finding.text()
                         ),
                         since: now,
@@ -275,7 +275,7 @@ mod tests {
         world
     }
 
-    /// Found by two sweeps.
+    /// What two sweeps find.
     fn found(world: &mut World, after: Duration) -> Vec<What> {
         for pause in [after, INTERVAL] {
             world.now = later(world.now, pause);
@@ -308,7 +308,11 @@ mod tests {
         assert_eq!(found(&mut world, GRACE + INTERVAL), [What::NoTimer]);
         let said = world.heard.last().unwrap().notification.clone();
         assert_eq!(said.firing[0].labels["audit"], "no_timer");
-        assert!(said.firing[0].summary.starts_with("no reminder is scheduled for an incident: incident 1;"));
+        assert!(
+            said.firing[0]
+                .summary
+                .starts_with("an open incident has no timer, so nobody will be reminded of it: incident 1;")
+        );
         world.core.touched.insert(number);
         assert_eq!(found(&mut world, MINUTE), []);
         assert_eq!(world.heard.last().unwrap().notification.reason, "all_resolved");
@@ -340,7 +344,7 @@ mod tests {
         world.report("web1", "disk", 'C');
         world.moods.insert("mail".into(), Mood::Busy);
         world.agents_send(None);
-        // Leased again, but never sent.
+        // Leased again, but never handed over.
         world.now = later(world.now, MINUTE);
         assert_eq!(world.core.poll_send(9, world.now).len(), 1);
         world.core.settle(world.now);

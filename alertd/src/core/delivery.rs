@@ -142,8 +142,10 @@ impl Core {
         self.on_receiver_fails(&receiver, &error, false, now);
         let number = self.outbox.get(seq).and_then(number_of);
         let wait = backoff(attempts, after, random);
-        let text =
-            format!("attempt {attempts} to notify {receiver} failed, next in {}s: {error}", wait.as_secs());
+        let text = format!(
+            "attempt {attempts} to notify {receiver} failed, trying again in {}s: {error}",
+            wait.as_secs()
+        );
         self.note(now, number, "retrying", Reason::Retrying, &text);
         self.outbox.retry(seq, later(now, wait), error);
         self.dirty.outbox.insert(seq);
@@ -276,7 +278,9 @@ impl Core {
                     host: self.rules.host.clone(),
                     service: "template",
                     labels: [("receiver".to_owned(), receiver.clone())].into(),
-                    summary: format!("receiver {receiver} falls back to built-in texts: {words}"),
+                    summary: format!(
+                        "receiver {receiver} uses the built-in text, because its template failed: {words}"
+                    ),
                     since: now,
                     reason: Reason::TemplateFailed,
                 };

@@ -74,7 +74,7 @@ impl Core {
             lately: Vec::new(),
         };
         let text = format!(
-            "{} to {receiver} summarises {} notifications, delayed by {}",
+            "{} to {receiver} replaces {} notifications, delayed by {}",
             notification.id,
             rows.len(),
             held_by.words()

@@ -1,4 +1,4 @@
-//! What people ask of downtimes, and what those hear who know of a problem that one covers.
+//! Requests for downtimes, and notifications for people who know of a problem that a downtime covers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::core::rules::{
     withheld::{AllWithheld, Why},
 };
 
-/// Longest of a flexible one.
+/// Maximum duration of a flexible downtime.
 const FLEXIBLE_MAX: Duration = Duration::from_hours(31 * 24);
 
 impl Core {
@@ -40,7 +40,9 @@ impl Core {
         self.check_period(ask.period.as_deref()).map_err(Refused::BadDowntime)?;
         let shape = match (ask.flexible_s, ask.period.clone()) {
             (Some(_), Some(_)) => {
-                let words = "a downtime is flexible or comes again with a period, not both".into();
+                let words =
+                    "a downtime can be flexible or recurring, not both; remove the duration or the period"
+                        .into();
                 return Err(Refused::BadDowntime(words));
             }
             (Some(seconds), None) => {
@@ -76,7 +78,7 @@ impl Core {
         made.map(|made| self.view_downtime(made, now)).ok_or(Refused::NoDowntime(number))
     }
 
-    /// A slip of the pen would be found out by the page that was not to come.
+    /// Rejects unknown hosts, because a typo would otherwise only be noticed when people are paged.
     fn check_host(&self, host: &str) -> Result<(), String> {
         let reported = self.alerts.iter().filter_map(|(_, alert)| alert.labels.get("host"));
         let hosts: BTreeSet<&str> =
@@ -85,8 +87,8 @@ impl Core {
             return Ok(());
         }
         Err(match closest(host, hosts.iter().copied()) {
-            Some(meant) => format!("there is no host {host:?}; did you mean {meant:?}?"),
-            None => format!("there is no host {host:?} that alertd has heard of"),
+            Some(meant) => format!("unknown host {host:?}; did you mean {meant:?}?"),
+            None => format!("unknown host {host:?}; no agent or alert has this host name"),
         })
     }
 
@@ -104,7 +106,7 @@ impl Core {
         Ok(view)
     }
 
-    /// Starts and ends whose time has come.
+    /// Handles downtimes that start or end now.
     pub(super) fn turn_downtimes(&mut self, now: Timestamp) {
         let (started, over) = self.downtimes.turn(now);
         if started {
@@ -118,7 +120,7 @@ impl Core {
         }
     }
 
-    /// A window has opened: a problem that is there already is its first.
+    /// Starts flexible downtimes whose window has opened if a problem already exists.
     fn begin_flexible_of_what_fires(&mut self, now: Timestamp) {
         if !self.downtimes.iter().any(|downtime| downtime.waits_for_a_problem(now)) {
             return;
@@ -130,19 +132,19 @@ impl Core {
         }
     }
 
-    /// A hard problem: flexible downtimes of its place begin.
+    /// Starts the flexible downtimes that cover a new hard problem.
     pub(super) fn begin_flexible(&mut self, key: &AlertKey, now: Timestamp) {
         let Some(alert) = self.alerts.get(key).filter(|alert| alert.resolved_at.is_none()) else { return };
         let line = alert.line();
         for begun in self.downtimes.on_problem(&alert.labels, now) {
-            let text = format!("{} begins: {line}", begun.name());
+            let text = format!("{} starts: {line}", begun.name());
             self.note(now, None, "downtime_begun", Reason::Reported, &text);
             self.dirty.downtimes.push(begun);
             self.touched.extend(self.groups.values());
         }
     }
 
-    /// Those who know of a problem hear that a downtime covers it from now on, or that none does any more.
+    /// Notifies people who know of a problem that a downtime starts or stops covering it.
     pub(super) fn tell_of_downtimes(
         &mut self,
         incident: &Incident,
@@ -178,7 +180,7 @@ impl Core {
             self.tell_of_downtime(incident, Reason::DowntimeStarted, &note, &keys, truth, now);
         }
         for (name, keys) in ended {
-            let note = format!("{name} is over");
+            let note = format!("{name} has ended");
             self.tell_of_downtime(incident, Reason::DowntimeEnded, &note, &keys, truth, now);
         }
     }
@@ -196,7 +198,7 @@ impl Core {
             let knows = self.expected(incident, &receiver);
             let claim = |key: &AlertKey| Some((key.clone(), *truth.firing.get(key)?));
             let firing: Vec<_> = knows.keys().filter(|key| keys.contains(key)).filter_map(claim).collect();
-            // Whoever hears news of it in a moment need not hear that there may be some.
+            // Skip receivers that are about to get a notification with a change anyway.
             let hears = reason == Reason::DowntimeEnded
                 && told::news(&knows, &truth.visible, &truth.firing).is_some();
             if !firing.is_empty() && !hears {

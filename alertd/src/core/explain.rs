@@ -1,4 +1,4 @@
-//! Where an alert would go: the way through the tree, and who would be told now. Decides nothing.
+//! Explains how an alert would be routed and who would be notified now. Changes nothing.
 
 use std::time::Duration;
 

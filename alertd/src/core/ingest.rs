@@ -29,9 +29,9 @@ pub enum BadBatch {
         "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
     )]
     Version { theirs: u32 },
-    #[error("{what} has {count} entries, but at most {most} are allowed; send fewer at a time")]
+    #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
     TooMany { what: &'static str, count: usize, most: usize },
-    #[error("{what} {value:?} is invalid: {why}")]
+    #[error("{what} {value:?} is not valid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
 }
 
@@ -151,7 +151,7 @@ impl Core {
             self.dirty.agents.insert(id.to_owned());
             self.touch_services_of(id);
             let key = AlertKey::new(id, SILENT);
-            let change = self.alerts.resolve(&key, Ending::Well("the agent reports again"), now);
+            let change = self.alerts.resolve(&key, Ending::Well("the agent sends heartbeats again"), now);
             self.on_move(&key, change, Reason::AgentBack, now);
         }
     }
@@ -302,7 +302,7 @@ impl Core {
             && let Some(ack) = incident.end_ack(Cause::AckOutdated, now)
         {
             self.dirty.incidents.insert(number);
-            let text = format!("acknowledgement by {} ended: a state changed", ack.author);
+            let text = format!("the ack of {} ended because a state changed", ack.author);
             self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
         }
     }

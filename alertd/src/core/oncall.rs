@@ -1,8 +1,10 @@
-//! Who is meant by a step: receivers, users, whoever is on call; and what happens when nobody is.
+//! Resolves the targets of a step to receivers, users or whoever is on call, and handles the case that
+//! nobody is.
 //!
-//! A target is looked up at the moment its step runs. A schedule that has nobody, and a name that a reload took away, are no
-//! reason to drop a page: it goes to the catch-all, and that nobody is on call is an alert of alertd's own. When somebody
-//! is on call again, those who had nobody are told to them, if nobody has acked meanwhile.
+//! A target is resolved when its step runs. If nobody is on call, or a reload removed the target, the
+//! catch-all is notified instead. alertd also raises an internal alert if nobody is on call. When
+//! somebody is on call again, they are notified of the incidents they missed, unless somebody
+//! acknowledged meanwhile.
 
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
@@ -10,15 +12,15 @@ use jiff::Timestamp;
 use super::{Core, review::Truth};
 use crate::core::rules::{alert::Claim, incident::Incident, reason::Reason, user::Page};
 
-/// What a step names, as of now.
+/// The target of a step, as resolved now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Who {
     Receiver(String),
-    /// And the schedule by which they are on call.
+    /// A user, and the schedule that put them on call.
     User(String, Option<String>),
-    /// This schedule has nobody.
+    /// Nobody is on call in this schedule.
     Nobody(String),
-    /// A reload took it away.
+    /// A reload removed it.
     Unknown,
 }
 
@@ -40,7 +42,7 @@ impl Core {
         }
     }
 
-    /// Receivers that a target means now, most urgent first.
+    /// The receivers that a target stands for now, most urgent first.
     pub(super) fn receivers_of_target(&self, target: &str, now: Timestamp) -> Vec<String> {
         match self.who(target, now) {
             Who::Receiver(name) => vec![name],
@@ -62,7 +64,7 @@ impl Core {
         }
     }
 
-    /// Tells whoever a step names.
+    /// Notifies the target of a step.
     pub(super) fn tell_target(
         &mut self,
         incident: &mut Incident,
@@ -75,15 +77,18 @@ impl Core {
             Who::Receiver(name) => self.tell_once(incident, &name, reason, truth, now),
             Who::User(user, by) => self.page(incident, &user, by.as_deref(), reason, truth, now),
             Who::Nobody(schedule) => {
-                let text = format!("schedule {schedule}: {} is told instead", self.rules.catch_all);
+                let text =
+                    format!("nobody in schedule {schedule}; notifying {} instead", self.rules.catch_all);
                 self.note(now, Some(incident.number), "nobody_on_call", Reason::NoOneOnCall, &text);
                 incident.missed.insert(schedule.clone());
                 self.raise_nobody(&schedule, now);
                 self.tell_catch_all(incident, truth, now);
             }
             Who::Unknown => {
-                let text =
-                    format!("{target} is no longer in the config: {} is told instead", self.rules.catch_all);
+                let text = format!(
+                    "{target} is no longer in the config; notifying {} instead",
+                    self.rules.catch_all
+                );
                 self.note(now, Some(incident.number), "nobody_on_call", Reason::UnknownTarget, &text);
                 self.tell_catch_all(incident, truth, now);
             }
@@ -94,12 +99,12 @@ impl Core {
         match self.who(&self.rules.catch_all, now) {
             Who::Receiver(name) => self.tell_once(incident, &name, Reason::NoOneOnCall, truth, now),
             Who::User(user, _) => self.page(incident, &user, None, Reason::NoOneOnCall, truth, now),
-            // The config sees to it that there is one.
+            // The config guarantees that the catch-all exists.
             Who::Nobody(_) | Who::Unknown => {}
         }
     }
 
-    /// A step may reach one receiver in several ways; that is one word.
+    /// Sends one notification even if a step reaches a receiver in several ways.
     fn tell_once(
         &mut self,
         incident: &mut Incident,
@@ -117,7 +122,7 @@ impl Core {
         }
     }
 
-    /// What comes next if nobody acks: a step of the policy, or a rule of somebody who is being paged.
+    /// The next step unless somebody acknowledges: a step of the policy, or a rule of a user.
     pub(super) fn next_step(&self, incident: &Incident, now: Timestamp) -> Option<ctl::NextStep> {
         let steps = &incident.escalation.policy.steps;
         let targets = |step: usize, at: Timestamp| {
@@ -138,13 +143,14 @@ impl Core {
         let rules = incident.pages.iter().filter_map(|page| {
             let (position, at) = page.run.next()?;
             let rule = page.run.policy.steps.get(position.step)?;
-            let targets = rule.notify.iter().map(|receiver| format!("{} by {receiver}", page.user)).collect();
+            let targets =
+                rule.notify.iter().map(|receiver| format!("{} via {receiver}", page.user)).collect();
             Some(ctl::NextStep { step: number(position.step), targets, at })
         });
         step.into_iter().chain(rules).min_by_key(|next| next.at)
     }
 
-    /// Begins to tell a user by their own rules, unless that is under way.
+    /// Starts the rules of a user, unless they already run.
     fn page(
         &mut self,
         incident: &mut Incident,
@@ -159,7 +165,7 @@ impl Core {
             return;
         }
         let mut page = Page::begin(user, is_critical(truth), now);
-        let by = by.map(|schedule| format!(", on call by {schedule}")).unwrap_or_default();
+        let by = by.map(|schedule| format!(", on call in {schedule}")).unwrap_or_default();
         self.note(now, Some(incident.number), "paged", reason, &format!("{name}{by}"));
         incident.pages.retain(|page| page.user != name);
         self.run_rules(incident, &mut page, reason, truth, now);
@@ -167,7 +173,7 @@ impl Core {
         self.dirty.incidents.insert(incident.number);
     }
 
-    /// The rules of everybody who is being paged, as far as they are due.
+    /// Runs the due rules of all users.
     pub(super) fn run_pages(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         let schedules: Vec<_> =
             incident.missed.iter().filter(|name| self.is_covered(name, now)).cloned().collect();
@@ -209,7 +215,7 @@ impl Core {
                 if self.rules.receivers.contains_key(&receiver) {
                     self.tell_once(incident, &receiver, reason, truth, now);
                 } else {
-                    let text = format!("{receiver} of {} is no longer in the config", page.user);
+                    let text = format!("receiver {receiver} of {} is no longer in the config", page.user);
                     self.note(now, Some(incident.number), "not_notified", Reason::UnknownTarget, &text);
                     self.tell_catch_all_receiver(incident, truth, now);
                 }
@@ -217,7 +223,7 @@ impl Core {
         }
     }
 
-    /// The same without a page, for within one.
+    /// Notifies only the first receiver of the catch-all, for use within the rules of a user.
     fn tell_catch_all_receiver(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         let all = self.receivers_of_target(&self.rules.catch_all, now);
         if let Some(receiver) = all.first() {

@@ -1,4 +1,4 @@
-//! What people ask for: ack, unack, test.
+//! Requests from people: acknowledge, remove an ack, send a test notification.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::core::rules::{
     told::Says,
 };
 
-/// Characters of a comment.
+/// Maximum number of characters in a comment.
 pub(super) const COMMENT_CHARS_MAX: usize = 2_000;
 
 impl Core {
@@ -43,7 +43,7 @@ impl Core {
         incident.hold(now);
         for receiver in self.audience(&incident) {
             self.supersede_untried(number, &receiver, Reason::Acked, now);
-            // Only those who know of the problem are told that somebody is on it.
+            // Only receivers that were notified of the problem are notified of the ack.
             if !self.expected(&incident, &receiver).is_empty() {
                 self.push(
                     &incident,
@@ -60,8 +60,8 @@ impl Core {
         Ok(view)
     }
 
-    /// Acknowledges by the link of a mail, once for each `nonce`. A used one is kept with the incident: what is over cannot be
-    /// acknowledged by any link.
+    /// Acknowledges through a link in an email, once for each `nonce`. Used nonces are stored with the
+    /// incident; no link can acknowledge a resolved incident.
     pub fn on_ack_by_link(
         &mut self,
         number: u64,
@@ -76,7 +76,7 @@ impl Core {
         self.on_ack(number, &ctl::Ack::default(), author, now)
     }
 
-    /// What a link of a mail leads to, if it may still be used.
+    /// The incident of a link in an email, if the link can still be used.
     pub fn link(&self, number: u64, nonce: &str, now: Timestamp) -> Result<ctl::Incident, Refused> {
         let open = self.incidents.get(&number).filter(|incident| incident.resolved_at.is_none());
         let incident = open.ok_or(Refused::NoIncident(number))?;
@@ -86,7 +86,8 @@ impl Core {
         Ok(self.view_incident(incident, now))
     }
 
-    /// An ack ends soon. Its author hears it, if the config knows how; else those who know of the problem.
+    /// Sends a reminder that an ack ends soon: to its author if the config has that user, otherwise to
+    /// everybody who was notified of the problem.
     pub(super) fn remind_of_ack(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         let Some(ack) = &mut incident.ack else { return };
         ack.reminded = true;
@@ -143,7 +144,8 @@ impl Core {
         self.incidents.insert(incident.number, incident);
     }
 
-    /// Queues a test past routes, limits and silences; returns its number in the outbox.
+    /// Queues a test notification regardless of routes, limits and silences. Returns its number in the
+    /// outbox.
     pub fn on_test(&mut self, receiver: &str, author: &str, now: Timestamp) -> Result<u64, Refused> {
         if !self.rules.receivers.contains_key(receiver) {
             let names: Vec<_> = self.rules.receivers.keys().map(String::as_str).collect();
@@ -168,7 +170,14 @@ impl Core {
             note: None,
             lately: Vec::new(),
         };
-        self.note_by(now, None, "notified", Reason::Test, Some(author), &format!("a test to {receiver}"));
+        self.note_by(
+            now,
+            None,
+            "notified",
+            Reason::Test,
+            Some(author),
+            &format!("test notification to {receiver}"),
+        );
         self.outbox.insert(Row::new(seq, notification, Says::default()));
         self.dirty.outbox.insert(seq);
         Ok(seq)

@@ -131,7 +131,7 @@ impl Core {
         for (key, withheld) in &truth.withheld {
             if old.get(key).is_none_or(|old| old.why != withheld.why) {
                 let line = self.alerts.get(key).map(Alert::line).unwrap_or_default();
-                let text = format!("{line}; by {}", withheld.by);
+                let text = format!("{line}; suppressed by {}", withheld.by);
                 self.note(now, number, "withheld", withheld.why.reason(), &text);
             }
         }
@@ -237,7 +237,7 @@ impl Core {
             if let Some(other) = self.other_than(receiver, &incident.escalation.policy, now) {
                 self.tell(incident, &other, reason, truth, now);
             } else {
-                let text = format!("no other receiver is left to report that {receiver} fails");
+                let text = format!("no other receiver can be notified that {receiver} fails");
                 self.note(now, Some(incident.number), "not_notified", Reason::NoOtherReceiver, &text);
             }
             return;
@@ -496,5 +496,5 @@ impl Core {
 }
 
 fn by(ack: &Ack) -> String {
-    format!("acknowledgement by {} ended", ack.author)
+    format!("the ack of {} expired", ack.author)
 }

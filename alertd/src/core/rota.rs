@@ -59,7 +59,7 @@ impl Core {
             service: "oncall",
             labels: [("schedule".to_owned(), schedule.to_owned())].into(),
             summary: format!(
-                "nobody is on call in schedule {schedule}; {} is notified instead; fill the gap with: alertctl override {schedule} USER --until TIME",
+                "nobody is on call in schedule {schedule}; notifying {} instead; to put somebody on call: alertctl override {schedule} USER --until TIME",
                 self.rules.catch_all
             ),
             since: now,
@@ -120,7 +120,7 @@ impl Core {
                 more => format!(" and {more} more times"),
             };
             format!(
-                "schedule {name} has nobody on call from {} until {}{more} in the next 7 days; see `alertctl oncall --week`",
+                "nobody is on call in schedule {name} from {} until {}{more} in the next 7 days; see `alertctl oncall --week`",
                 shown(from),
                 shown(until)
             )
@@ -173,13 +173,13 @@ impl Core {
         }
         let from = ask.from.unwrap_or(now).max(now);
         if ask.until <= from || ask.until > later(from, OVERRIDE_MAX) {
-            let words = "an override must end after it begins and after now, and last at most a year";
+            let words = "an override must end in the future, after its start, and last at most a year";
             return Err(Refused::BadOverride(words.into()));
         }
         self.apply_schedules(Some(now));
         if self.overrides.len() >= OVERRIDES_MAX {
             let words =
-                format!("there are {OVERRIDES_MAX} overrides already; change the rotation in the config");
+                format!("there are already {OVERRIDES_MAX} overrides; change the rotation in the config");
             return Err(Refused::BadOverride(words));
         }
         let number = self.counters.overrides;

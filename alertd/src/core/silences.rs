@@ -1,4 +1,4 @@
-//! What people ask of silences, and what they hear of their ends.
+//! Requests for silences, and reminders before they end.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,9 +17,9 @@ use crate::core::rules::{
     withheld::Why,
 };
 
-/// A silence that outlives a year is a config change that nobody reviewed.
+/// A silence for longer than a year should be a change of the config.
 const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
-/// Names of alerts that a preview shows.
+/// Maximum number of alerts in a preview.
 const SHOWN_MAX: usize = 50;
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
             return Ok(self.view_silence(&silence, now));
         }
         if let Some(words) = self.reach(&silence).is_broad(&silence).filter(|_| !ask.broad) {
-            let words = format!("{words}; look at it with --preview, and say --broad if you mean it");
+            let words = format!("{words}; check it with --preview, and add --broad if you mean it");
             return Err(Refused::BadSilence(words));
         }
         silence.number = self.counters.silence;
@@ -68,7 +68,7 @@ impl Core {
             None => Ok(()),
             Some(period) => {
                 let names: Vec<_> = self.periods.names().collect();
-                Err(format!("there is no period {period:?} in the config; there are: {}", names.join(", ")))
+                Err(format!("there is no period {period:?} in the config; periods: {}", names.join(", ")))
             }
         }
     }
@@ -87,7 +87,7 @@ impl Core {
         Ok(view)
     }
 
-    /// Moves the end; never makes a new silence, so who made it and why stays known.
+    /// Changes the end of a silence; author and comment stay.
     pub fn on_silence_extend(
         &mut self,
         number: u64,
@@ -109,7 +109,7 @@ impl Core {
         Ok(view)
     }
 
-    /// Starts, ends and announcements whose time has come.
+    /// Handles silences that start or end now, and reminders that are due.
     pub(super) fn turn_silences(&mut self, now: Timestamp) {
         let turn = self.silences.turn(now);
         if turn.started || !turn.ended.is_empty() {
@@ -124,7 +124,7 @@ impl Core {
         }
     }
 
-    /// Those who will be told when it ends hear of that in time to mend the thing or extend the silence.
+    /// Reminds people who know of a suppressed problem early enough to fix it or extend the silence.
     fn announce_end(&mut self, silence: &Silence, now: Timestamp) {
         let by = silence_name(silence);
         let numbers: Vec<_> = self
@@ -180,7 +180,8 @@ impl Core {
         self.silences.iter().map(|silence| self.view_silence(silence, now)).collect()
     }
 
-    /// How much it would mute now. A silence of hosts reaches the quiet ones too.
+    /// How much a silence would match now. A silence that selects only hosts also counts hosts without
+    /// firing alerts.
     fn reach(&self, silence: &Silence) -> Reach {
         let firing = self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none());
         let (mut reach, mut hosts) = (Reach::default(), BTreeSet::new());
@@ -225,10 +226,10 @@ impl Core {
 
 pub(super) fn check_span(from: Timestamp, until: Timestamp, now: Timestamp) -> Result<(), String> {
     if until <= from.max(now) {
-        return Err("it would end before it begins; give it a time, like --for 2h".into());
+        return Err("the end must be in the future and after the start; use for example --for 2h".into());
     }
     if between(now, until) > SILENCE_MAX {
-        return Err("it lasts at least a second and at most a year; change the config for more".into());
+        return Err("the end must be within a year; for longer, change the config".into());
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ impl Core {
 
     fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
         let agent = self.agents.get(&key.agent).filter(|_| key.service != SILENT)?;
-        let by = || format!("the silent agent on {}", agent.host);
+        let by = || format!("silent agent on {}", agent.host);
         if agent.silent {
             return Some(Withheld::new(Why::HostDown, by(), None));
         }

@@ -1,4 +1,5 @@
-//! Tokens: made, revoked, used. Who may ask what with one is decided in `token.rs`, where it is asked in `api/access.rs`.
+//! Creation, revocation and use of tokens. `token.rs` decides what a token allows, and `api/access.rs`
+//! enforces it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,11 +13,11 @@ use crate::core::rules::{
     token::{Hash, Scope, Token, check_name},
 };
 
-/// One for each host of a large fleet.
+/// Enough for one token per host of a large fleet.
 const TOKENS_MAX: usize = 50_000;
 
 impl Core {
-    /// Keeps a new token by its hash.
+    /// Stores the hash of a new token.
     pub fn on_token(
         &mut self,
         ask: &ctl::NewToken,
@@ -27,11 +28,13 @@ impl Core {
         let token = read(ask, hash, author, now).map_err(Refused::BadToken)?;
         if self.tokens.contains_key(&token.name) {
             let words =
-                format!("there is a token {:?} already; revoke it first, or take another name", token.name);
+                format!("token {:?} already exists; revoke it first, or choose another name", token.name);
             return Err(Refused::BadToken(words));
         }
         if self.tokens.len() >= TOKENS_MAX {
-            return Err(Refused::BadToken(format!("there are {TOKENS_MAX} tokens; revoke some")));
+            return Err(Refused::BadToken(format!(
+                "there are already {TOKENS_MAX} tokens; revoke some first"
+            )));
         }
         let view = view(&token, now);
         self.note_by(now, None, "token_created", Reason::ByHand, Some(author), &in_words(&view));
@@ -53,7 +56,7 @@ impl Core {
         Ok(view)
     }
 
-    /// No decision, and no line in the history: the token itself remembers.
+    /// Records the use in the token itself, without a history entry.
     pub fn on_token_used(&mut self, name: &str, now: Timestamp) {
         let Some(token) = self.tokens.get_mut(name).filter(|token| token.use_is_news(now)) else { return };
         token.last_used_at = Some(now);
@@ -69,19 +72,19 @@ fn read(ask: &ctl::NewToken, hash: Hash, author: &str, now: Timestamp) -> Result
     check_name(&ask.name)?;
     let scopes: BTreeSet<Scope> = ask.scopes.iter().map(|scope| scope.parse()).collect::<Result<_, _>>()?;
     if scopes.is_empty() {
-        return Err("a token without a scope may do nothing; give it one, like ingest".into());
+        return Err("a token needs at least one scope, for example ingest".into());
     }
     if let Some(host) = &ask.host {
         if scopes.iter().any(|scope| *scope != Scope::Ingest) {
-            return Err("a token for one host reports for it and nothing else: its scope is ingest".into());
+            return Err("a token with a host can only have the scope ingest".into());
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if host.is_empty() || host.len() > 253 || !host.chars().all(plain) {
-            return Err(format!("{host:?} is not the name of a host"));
+            return Err(format!("{host:?} is not a host name"));
         }
     }
     if ask.expires_s == Some(0) {
-        return Err("it would be over before it begins; give it a time, like --expires 90d".into());
+        return Err("the token would expire immediately; use for example --expires 90d".into());
     }
     Ok(Token {
         name: ask.name.clone(),
@@ -160,12 +163,12 @@ mod tests {
         let host =
             |scopes: &[&str], host: &str| ctl::NewToken { host: Some(host.into()), ..ask("a", scopes) };
         for (ask, words) in [
-            (ask("a b", &["read"]), "no name for a token"),
-            (ask("a", &[]), "may do nothing"),
+            (ask("a b", &["read"]), "not a valid token name"),
+            (ask("a", &[]), "at least one scope"),
             (ask("a", &["reed"]), "did you mean \"read\"?"),
-            (host(&["ingest", "read"], "web1"), "its scope is ingest"),
-            (host(&["ingest"], "web1#x"), "not the name of a host"),
-            (ctl::NewToken { expires_s: Some(0), ..ask("a", &["read"]) }, "before it begins"),
+            (host(&["ingest", "read"], "web1"), "only have the scope ingest"),
+            (host(&["ingest"], "web1#x"), "is not a host name"),
+            (ctl::NewToken { expires_s: Some(0), ..ask("a", &["read"]) }, "expire immediately"),
         ] {
             let refused = world.core.on_token(&ask, Hash::of("a"), "eva", world.now).unwrap_err().to_string();
             assert!(refused.contains(words), "{refused}");

@@ -1,4 +1,4 @@
-//! What people see: domain → wire.
+//! Converts the core's state to API types, which is what people see.
 
 use std::{
     cmp::Reverse,
@@ -24,7 +24,7 @@ use crate::core::rules::{
 };
 
 impl Core {
-    /// `warnings` are the shell's own troubles.
+    /// `warnings` are the problems that the shell reports.
     pub fn status(&self, version: &str, mut warnings: Vec<String>, now: Timestamp) -> ctl::Status {
         let open = self.incidents.values().filter(|incident| incident.resolved_at.is_none());
         let mut incidents: Vec<_> = open.map(|incident| self.view_incident(incident, now)).collect();
@@ -39,7 +39,7 @@ impl Core {
         });
         for (receiver, failing) in &self.failing {
             warnings.push(format!(
-                "receiver {receiver} fails since {}: {}; try `alertctl test-notify {receiver}`",
+                "receiver {receiver} has failed since {}: {}; test it with `alertctl test-notify {receiver}`",
                 failing.since.round(jiff::Unit::Second).unwrap_or(failing.since),
                 failing.error
             ));
@@ -48,7 +48,7 @@ impl Core {
             let until = hold.until.round(jiff::Unit::Second).unwrap_or(hold.until);
             let by = hold.by.words();
             format!(
-                "{} to {receiver} wait until {until} for {by}; one digest will speak for them",
+                "{} to {receiver} delayed until {until} by {by}; they will be sent as one digest",
                 plural(rows, "notification")
             )
         }));
@@ -78,7 +78,7 @@ impl Core {
         status
     }
 
-    /// How alertd itself is, as far as the core knows.
+    /// The health of alertd, as far as the core knows it.
     pub fn vitals(&self, now: Timestamp) -> Vitals {
         let held: usize = self.outbox.holds().map(|(_, rows, _)| rows).sum();
         let mut vitals = Vitals {
@@ -98,7 +98,7 @@ impl Core {
         };
         for row in self.outbox.iter() {
             vitals.waiting += 1;
-            // What waits for a rate, and what a digest speaks for, is no older than the first that does not.
+            // Rows that wait for a rate limit or a digest do not count as waiting too long.
             let is_held = row.is_untried() && self.outbox.is_held(row);
             if !is_held && !matches!(row.state, RowState::Digested { .. }) {
                 let at = row.notification.created_at;
@@ -111,7 +111,7 @@ impl Core {
         vitals
     }
 
-    /// Numbers for the metrics page.
+    /// The numbers for the metrics endpoint.
     pub fn sizes(&self, now: Timestamp) -> Sizes {
         let (mut incidents, mut acked, mut withheld) = (0, 0, Why::ALL.map(|why| (why, 0)));
         for incident in self.incidents.values().filter(|incident| incident.resolved_at.is_none()) {
@@ -135,7 +135,7 @@ impl Core {
         }
     }
 
-    /// What `receiver` was told of and is not over: those that nobody has acked first, then the worst, then the oldest.
+    /// Open incidents that `receiver` was notified of: unacknowledged first, then worst, then oldest.
     pub fn told_open(&self, receiver: &str, now: Timestamp) -> ToldOpen {
         let worst_of = |incident: &Incident| {
             let members = incident.members.iter().filter_map(|key| self.alerts.get(key));
@@ -157,7 +157,7 @@ impl Core {
         ToldOpen { open: order.len(), acked, shown }
     }
 
-    /// An incident in the memory: open, or over and not yet told to all.
+    /// An incident in memory: open, or resolved with recoveries still to send.
     pub fn incident(&self, number: u64, now: Timestamp) -> Option<(ctl::Incident, Vec<String>)> {
         let incident = self.incidents.get(&number)?;
         Some((self.view_incident(incident, now), incident.group.route.clone()))
@@ -196,7 +196,7 @@ impl Core {
         withheld.map(view).collect()
     }
 
-    /// Numbers of the silences, if they mute all that fires.
+    /// Numbers of the silences, if they suppress all firing alerts.
     fn silenced_by(&self, members: &[&Alert], now: Timestamp) -> Vec<u64> {
         let firing = members.iter().filter(|alert| alert.resolved_at.is_none());
         let muting: Vec<_> =
@@ -209,13 +209,13 @@ impl Core {
     }
 }
 
-/// Open incidents that one receiver was told of.
+/// Open incidents that one receiver was notified of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToldOpen {
     pub open: usize,
-    /// Of them.
+    /// How many of them are acknowledged.
     pub acked: usize,
-    /// The first of them, and how many links have acknowledged each.
+    /// The first incidents, each with the number of links that acknowledged it.
     pub shown: Vec<(ctl::Incident, usize)>,
 }
 
@@ -223,7 +223,7 @@ impl ToldOpen {
     pub const SHOWN_MAX: usize = 100;
 }
 
-/// How much there is of everything.
+/// The number of objects of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     pub firing: usize,
@@ -233,9 +233,9 @@ pub struct Sizes {
     pub silent: usize,
     pub silences: usize,
     pub failing: usize,
-    /// In effect.
+    /// Downtimes in effect.
     pub downtimes: usize,
-    /// Alerts that fire and are told to nobody now; one in two incidents counts twice.
+    /// Suppressed alerts by reason. An alert in two incidents counts twice.
     pub withheld: [(Why, usize); Why::ALL.len()],
 }
 
@@ -285,7 +285,7 @@ fn severity(state: State) -> u8 {
     }
 }
 
-/// What a person sees first: the one alert, or how many of what, where.
+/// The title of an incident: its only alert, or how many alerts of which state and where.
 fn title(members: &[&Alert]) -> String {
     let notified: Vec<_> = members.iter().map(|alert| alert.to_notified()).collect();
     let (firing, resolved): (Vec<_>, Vec<_>) =

@@ -1,4 +1,7 @@
-//! What `alertctl` can be told, and its help: the man page and the completions are made from this.
+//! The command line of `alertctl`: commands, options and help texts.
+//!
+//! Man pages and shell completions are generated from these definitions. Long help texts are marked
+//! `verbatim_doc_comment`, because clap would join their lines; keep them within 78 columns.
 
 use std::path::PathBuf;
 
@@ -7,157 +10,264 @@ use dogwatch_daemon::duration::Span;
 
 use super::{token::TokenCommand, when::When};
 
-/// Talks to alertd: what is wrong, who knows, who is on it.
+/// Query and control alertd
 ///
-/// alertd takes your name from the socket, or from your token with --url, so whatever you do is recorded as done by you. Times are shown in this
-/// machine's time zone.
+/// Show open incidents, acknowledge them, silence alerts, schedule downtimes
+/// and see who is on call.
+///
+/// alertd knows you by your login name on its socket, or by the name of your
+/// token with --url, and records that name with every change you make. Times
+/// are shown in the time zone of this host.
 #[derive(Debug, Parser)]
-#[command(name = "alertctl", version, after_long_help = AFTER_HELP)]
+#[command(name = "alertctl", version, verbatim_doc_comment, after_long_help = AFTER_HELP)]
 pub struct Cli {
-    /// alertd's socket [default: /run/alertd/alertd.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    /// Unix socket of alertd [default: /run/alertd/alertd.sock]
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
-    /// An alertd on another host, like https://mon1:9093
-    #[arg(long, global = true, value_name = "URL")]
+    /// URL of an alertd on another host, such as https://mon1:9093
+    #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub url: Option<String>,
-    /// Holds the token for --url; see `alertctl token create`
-    #[arg(long, global = true, value_name = "FILE")]
+    /// File with the token for --url
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub token_file: Option<PathBuf>,
-    /// Certificates (PEM) of those to believe that --url is that alertd [default: this host's store]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// PEM file with the CA certificates to trust for --url
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub ca_file: Option<PathBuf>,
-    /// Print alertd's answer as JSON, for machines
-    #[arg(long, global = true)]
+    /// Print the response as JSON
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// Heading of the options that every command takes.
+const GLOBAL: &str = "Global options";
+
 const AFTER_HELP: &str = "\
 Exit status:
-  0  done
-  1  alertd refused, a test notification was not accepted, or a config has problems
-  2  wrong usage
+  0  success
+  1  alertd refused the request, a receiver did not accept the test
+     notification, or the config is invalid
+  2  invalid usage
   3  alertd cannot be reached, or you may not use its socket
-  alertctl health: 0 OK, 1 WARNING, 2 CRITICAL or no answer
+  alertctl health exits like a Nagios plugin: 0 OK, 1 WARNING, 2 CRITICAL or
+  no answer.
 
 Environment:
   ALERTD_SOCKET, ALERTD_URL, ALERTD_TOKEN_FILE, ALERTD_CA_FILE
-                 as the options of these names, where they are not given
-  NO_COLOR       no colours, even on a terminal
+            same as the options --socket, --url, --token-file and --ca-file
+  NO_COLOR  disable colours
 
 Files:
   ~/.config/dogwatch/alertctl.toml
-                 url, token_file, ca_file, or socket, where nothing else says
+            default socket, or url, token_file and ca_file
+
+Options override the environment, and the environment overrides the file.
 
 Examples:
   alertctl status
+  alertctl why 4711
+  alertctl ack 4711 looking at it
+  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap'
+  alertctl downtime web1 --from 22:00 --until 02:00 --comment 'new kernel'
+  alertctl oncall --week
+  alertctl send BackupFailed job=nightly -m 'no backup since Tuesday'
+  alertctl route test host=web1 service=disk
   alertctl health
+
+Run 'alertctl COMMAND --help' for more about a command.";
+
+const ACK_EXAMPLES: &str = "\
+Examples:
   alertctl ack 4711 looking at it
   alertctl ack 4711 --expire 2h restarting the array
-  alertctl why 4711
+  alertctl ack 4711 --sticky waiting for the new disk";
+
+const SILENCE_EXAMPLES: &str = "\
+Examples:
+  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap'
+  alertctl silence dc=fra1 service=ping --for 1h --preview
+  alertctl silence host=web1 --from '2026-12-24 22:00' --until '2026-12-25 02:00' \
+    --comment 'new kernel'
+  alertctl silence service=backup --during nights --for 30d --comment 'slow tape'
+  alertctl silence list
+  alertctl silence extend 3 --for 1h
+  alertctl silence end 3";
+
+const DOWNTIME_EXAMPLES: &str = "\
+Examples:
+  alertctl downtime web1 --for 2h --comment 'new kernel'
+  alertctl downtime web1 disk --from 22:00 --until 02:00 --comment 'disk swap'
+  alertctl downtime web1 --from 22:00 --until 06:00 --duration 30m \
+    --comment 'one reboot tonight'
+  alertctl downtime db1 --during nights --for 90d --comment 'nightly dump'
+  alertctl downtime list
+  alertctl downtime cancel 4";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
   alertctl send BackupFailed job=nightly -m 'no backup since Tuesday' --for 26h
-  alertctl send BackupFailed job=nightly --ok
-  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap, ticket 88'
-  alertctl oncall --week
+  alertctl send BackupFailed job=nightly --ok";
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  alertctl backup /var/backups/alertd.db --force
+  alertctl backup - | ssh nas 'cat > alertd.db'";
+
+const OVERRIDE_EXAMPLES: &str = "\
+Examples:
   alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
-  alertctl route test host=web1 service=disk
-  alertctl config diff --config new.toml
-  alertctl replay --since 24h --config new.toml
-  alertctl downtime web1 --from 22:00 --until 02:00 --comment 'new kernel'
-  alertctl test-notify oncall
-  alertctl backup /var/backups/alertd.db --force";
+  alertctl override primary ben --from '2026-12-24 12:00' --until '2026-12-27 09:00'
+  alertctl override list
+  alertctl override end 2";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show open incidents, agents, and what is wrong with alertd itself
+    /// Show open incidents, silent agents and warnings
     ///
-    /// One block an incident, worst and oldest first: its number, state, age, where, who acknowledged, who was told, and
-    /// what happens next if nobody acknowledges.
+    /// Incidents are listed worst first, then oldest first, with their number,
+    /// state, age, alerts, who acknowledged them, who was notified, and who is
+    /// notified next unless somebody acknowledges.
+    #[command(verbatim_doc_comment)]
     Status,
-    /// Show whether alertd itself is well
+    /// Check whether alertd itself is working
     ///
-    /// Store, loop, outbox, receivers, auditor, agents, people on call, disk and the dead-man's ping. The first line and the exit
-    /// status (0 OK, 1 WARNING, 2 CRITICAL or no answer) are as of a Nagios plugin, so another host can watch this one.
+    /// Checks the database, the main loop, the outbox, receivers, the auditor,
+    /// agents, gaps in on-call schedules, disk space and the dead man's switch.
+    ///
+    /// Output and exit status are those of a Nagios plugin, so that another host
+    /// can monitor alertd: 0 OK, 1 WARNING, 2 CRITICAL or no answer.
+    #[command(verbatim_doc_comment)]
     Health,
-    /// Say "I am on it": stops the escalation and the reminders of one incident
+    /// Acknowledge an incident: stop its escalation and reminders
     ///
-    /// Those who were told of the problem are told that you have it. The ack ends by itself when everything is OK; unless
-    /// --sticky, also when a state changes (a WARNING that becomes CRITICAL, a further alert): then the escalation starts
-    /// again. It is not a silence: the incident stays open and visible.
+    /// People who were notified of the problem are notified that you acknowledged
+    /// it. The incident stays open and visible in `alertctl status`.
+    ///
+    /// The ack ends when the incident is resolved. Without --sticky, it also ends
+    /// when an alert of the incident changes state, for example from WARNING to
+    /// CRITICAL, or another alert joins it. The escalation then starts again.
+    #[command(verbatim_doc_comment, after_long_help = ACK_EXAMPLES)]
     Ack(Ack),
-    /// Take an ack back: the escalation goes on
+    /// Remove an ack and start the escalation again
     Unack(Unack),
-    /// Explain one incident: how it came about, every decision with its reason, who was told and what came of it
+    /// Explain an incident: what happened, who was notified, and why
     Why {
-        /// The incident's number
+        /// Number of the incident
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
     },
-    /// Mute notifications for everything that matches, for a time; or list and end silences
+    /// Silence alerts, or list, extend and end silences
     ///
-    /// Every MATCHER must match: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX, as in Alertmanager. What is
-    /// silenced stays visible in `alertctl status`. When the silence ends and the problem is still there, people are told;
-    /// those who know of it are reminded a quarter of an hour before. One that would mute more than 10 hosts, more than 50
-    /// firing alerts or all there are is refused unless --broad. Times are of this machine's time zone: "2026-12-24 12:00",
-    /// 18:00 (the next one), +2h.
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    /// Alerts that match all MATCHERs stay visible in `alertctl status`, but
+    /// nobody is notified of them. Matchers are Alertmanager's: LABEL=VALUE,
+    /// LABEL!=VALUE, LABEL=~REGEX and LABEL!~REGEX.
+    ///
+    /// When the silence ends, people are notified of problems that still exist.
+    /// People who already know of a problem get a reminder 15 minutes before the
+    /// end, if the silence lasts at least 30 minutes.
+    ///
+    /// alertd refuses a silence that matches more than 10 hosts, more than 50
+    /// firing alerts, all hosts, or all firing alerts, unless you give --broad.
+    ///
+    /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
+    /// next one), +2h or now.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        verbatim_doc_comment,
+        after_long_help = SILENCE_EXAMPLES
+    )]
     Silence(Silence),
-    /// Announce work on a host, or on one service there; or list and cancel downtimes
+    /// Schedule a downtime, or list and cancel downtimes
     ///
-    /// While it is in effect its problems are told to nobody; those who know of one already hear that it begins and ends. A
-    /// host's downtime covers all its services and the silence of its agent. With --duration it is flexible: it begins with
-    /// the first problem between --from and --until, and lasts that long. With --during it comes again with a period.
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    /// During a downtime, nobody is notified of problems of the host or service.
+    /// People who already know of a problem are notified when the downtime starts
+    /// and ends. A downtime of a host covers all its services and its agent.
+    ///
+    /// A downtime is one of:
+    ///   fixed      in effect from --from to --until
+    ///   flexible   with --duration: starts at the first problem between --from
+    ///              and --until, and lasts for the given duration
+    ///   recurring  with --during: in effect only while that period is
+    ///
+    /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
+    /// next one), +2h or now.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        verbatim_doc_comment,
+        after_long_help = DOWNTIME_EXAMPLES
+    )]
     Downtime(Downtime),
-    /// Say that something is wrong, or well again: from a script, a cron job, by hand
+    /// Raise or resolve an alert, for example from a script
     ///
-    /// An alert is its NAME and its labels: the same again is the same alert, and says that it still fires. It ends when you say
-    /// so with --ok, or after --for without a further word (then alertd says that it is no longer reported, not that all is
-    /// well). Routes, silences and people see it like any other.
+    /// NAME and labels together identify the alert: run the command again with
+    /// the same ones to report that it still fires. --ok resolves it. If it is
+    /// neither repeated nor resolved within --for, alertd ends it as no longer
+    /// reported, and does not say that the problem is solved.
+    #[command(verbatim_doc_comment, after_long_help = SEND_EXAMPLES)]
     Send(Send),
     /// Show what happened, newest first
     History(History),
-    /// Show who did what, from where, and what was refused, newest first
+    /// Show who changed what and what was refused, newest first
     Audit(History),
-    /// Write a copy of alertd's store to a file while alertd runs
+    /// Back up alertd's database to a file while alertd runs
     ///
-    /// Everything that is in it at one moment: incidents, acks, silences, downtimes, overrides, history, tokens (their hashes only),
-    /// checked and compared with its SHA-256. alertd makes the copy beside its store first and needs that much room there. FILE
-    /// is whole or not there: it is written as FILE.part. The answer says how to restore it. No config and no secret is in it.
+    /// The backup contains everything that alertd knows at one moment, including
+    /// history and the hashes of tokens. It does not contain the config or any
+    /// secret. alertd first makes a copy next to its database, which needs as much
+    /// free disk space as the database.
+    ///
+    /// alertctl writes FILE.part and renames it to FILE when size and SHA-256 are
+    /// right, so an interrupted backup never leaves an incomplete FILE. It then
+    /// prints how to restore the backup.
+    #[command(verbatim_doc_comment, after_long_help = BACKUP_EXAMPLES)]
     Backup(Backup),
-    /// Show who is on call, until when, who comes next, and when nobody is
+    /// Show who is on call, who is next, and when nobody is
     Oncall(OnCall),
-    /// Put somebody else on call for a while; or list and end overrides
+    /// Put somebody else on call, or list and end overrides
     ///
-    /// Counts before the rotation until it ends, and survives restarts. Times are of this machine's time zone: "2026-12-24
-    /// 12:00", 18:00 (the next one), +2h, now. The USER `nobody` leaves the schedule empty: then the catch-all is told.
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    /// An override has priority over the rotation until it ends, and survives
+    /// restarts of alertd. The USER `nobody` leaves the schedule empty; then the
+    /// catch_all of the config is notified.
+    ///
+    /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
+    /// next one), +2h or now.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        verbatim_doc_comment,
+        after_long_help = OVERRIDE_EXAMPLES
+    )]
     Override(Override),
-    /// Send a marked test message to one receiver and wait for what comes of it
+    /// Send a test notification to one receiver
     ///
-    /// Goes past routes, limits and silences. Use it after every change to a receiver: a pager that was never tried does
-    /// not work.
+    /// Ignores routes, rate limits and silences, and waits for the result. Run it
+    /// after every change to a receiver.
+    #[command(verbatim_doc_comment)]
     TestNotify {
-        /// The receiver's name in the config: [receiver.NAME.…]
+        /// Name of the receiver, as in [receiver.NAME.…] of the config
         receiver: String,
     },
-    /// Make, list and revoke tokens: who may ask alertd over TCP
+    /// Create, list and revoke API tokens
     Token {
         #[command(subcommand)]
         command: TokenCommand,
     },
-    /// Ask where alerts go
+    /// Show how an alert would be routed
     Route {
         #[command(subcommand)]
         command: RouteCommand,
     },
-    /// Show what another config would have sent, beside what was sent
+    /// Compare what was sent with what another config would have sent
     ///
-    /// Takes the transitions, acks, silences and overrides of that time and lets them happen again by the other config, every
-    /// receiver taking everything at once.
+    /// Repeats the recorded state changes, acks, silences, downtimes and overrides
+    /// with the other config, and assumes that every receiver accepts everything
+    /// immediately.
+    #[command(verbatim_doc_comment)]
     Replay(Replay),
-    /// Look at the config without touching the running alertd
+    /// Check a config, or compare it with the running one
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
@@ -166,40 +276,45 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Ack {
-    /// The incident's number
+    /// Number of the incident
     #[arg(value_name = "N", value_parser = number)]
     pub number: u64,
-    /// What you are doing about it; others will read it
+    /// What you are doing about it, shown to everybody
     #[arg(value_name = "COMMENT")]
     pub comment: Vec<String>,
-    /// Keep the ack until everything is OK, whatever changes
+    /// Keep the ack until the incident is resolved, whatever changes
     #[arg(long)]
     pub sticky: bool,
-    /// Take the ack back by itself after this time, like 2h; ten minutes before, you are reminded
-    #[arg(long, value_name = "TIME")]
+    /// End the ack after this time, such as 2h
+    ///
+    /// You get a reminder ten minutes before.
+    #[arg(long, value_name = "DURATION")]
     pub expire: Option<Span>,
 }
 
 #[derive(Debug, Args)]
 pub struct Send {
-    /// What is wrong, as a name: BackupFailed
+    /// Name of the alert, such as BackupFailed
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Further labels; without host=… it is this host's
+    /// More labels; `host` is this host unless you give it
     #[arg(value_name = "LABEL=VALUE", value_parser = pair)]
     pub labels: Vec<(String, String)>,
-    /// One line for whoever is woken: what, how bad, since when
+    /// What is wrong, in one line
     #[arg(long, short = 'm', value_name = "TEXT")]
     pub summary: Option<String>,
+    /// How bad it is
     #[arg(long, value_enum, default_value_t = Severity::Critical)]
     pub severity: Severity,
-    /// Where it says what to do
+    /// Link to instructions
     #[arg(long, value_name = "URL")]
     pub runbook: Option<String>,
-    /// It ends after this long unless it is sent again; else after alertd's resolve_timeout (5m)
-    #[arg(long = "for", value_name = "TIME", conflicts_with = "ok")]
+    /// End the alert after this time unless it is sent again, such as 26h
+    ///
+    /// Default: resolve_timeout of the config, which is 5m unless set.
+    #[arg(long = "for", value_name = "DURATION", conflicts_with = "ok")]
     pub lasts: Option<Span>,
-    /// It is well again
+    /// Resolve the alert
     #[arg(long)]
     pub ok: bool,
 }
@@ -213,16 +328,17 @@ pub enum Severity {
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
-    let pair = pair.ok_or_else(|| format!("{text:?} is not a label; write NAME=VALUE, like team=db"))?;
+    let pair =
+        pair.ok_or_else(|| format!("{text:?} is not a label; write LABEL=VALUE, for example team=db"))?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 #[derive(Debug, Args)]
 pub struct Unack {
-    /// The incident's number
+    /// Number of the incident
     #[arg(value_name = "N", value_parser = number)]
     pub number: u64,
-    /// Why; others will read it
+    /// Reason, shown to everybody
     #[arg(value_name = "COMMENT")]
     pub comment: Vec<String>,
 }
@@ -231,28 +347,28 @@ pub struct Unack {
 pub struct Silence {
     #[command(subcommand)]
     pub command: Option<SilenceCommand>,
-    /// What to mute: LABEL=VALUE, LABEL!=VALUE, LABEL=~REGEX, LABEL!~REGEX
+    /// Alerts to silence, such as host=web1 or 'service=~disk.*'
     #[arg(value_name = "MATCHER", required_unless_present = "broad")]
     pub matchers: Vec<String>,
-    /// How long, like 2h
-    #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+    /// How long the silence lasts, such as 2h
+    #[arg(long = "for", value_name = "DURATION", required_unless_present = "until")]
     pub duration: Option<Span>,
-    /// From when [default: now]
+    /// Start of the silence [default: now]
     #[arg(long, value_name = "TIME")]
     pub from: Option<When>,
-    /// Until when
+    /// End of the silence
     #[arg(long, value_name = "TIME", conflicts_with = "duration")]
     pub until: Option<When>,
-    /// Only while this period of the config is inside, again and again: [period.NAME]
+    /// Silence only during this period, [period.NAME] in the config
     #[arg(long, value_name = "PERIOD")]
     pub during: Option<String>,
-    /// Why; others will read it
+    /// Reason, shown to everybody
     #[arg(long, value_name = "TEXT", required_unless_present = "preview")]
     pub comment: Option<String>,
-    /// Only show which firing alerts it would match
+    /// Show which firing alerts would match, and change nothing
     #[arg(long, alias = "dry-run")]
     pub preview: bool,
-    /// Yes, that many hosts or alerts
+    /// Allow a silence that matches many hosts or alerts
     #[arg(long)]
     pub broad: bool,
 }
@@ -261,38 +377,38 @@ pub struct Silence {
 pub struct Downtime {
     #[command(subcommand)]
     pub command: Option<DowntimeCommand>,
-    /// The host's name, as `alertctl status` shows it
+    /// Name of the host, as shown by `alertctl status`
     #[arg(required = true)]
     pub host: Option<String>,
-    /// Only this service
+    /// Name of a service, for a downtime of that service only
     pub service: Option<String>,
-    /// How long, like 2h
-    #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+    /// How long the downtime lasts, such as 2h
+    #[arg(long = "for", value_name = "DURATION", required_unless_present = "until")]
     pub window: Option<Span>,
-    /// From when [default: now]
+    /// Start of the downtime [default: now]
     #[arg(long, value_name = "TIME")]
     pub from: Option<When>,
-    /// Until when
+    /// End of the downtime
     #[arg(long, value_name = "TIME", conflicts_with = "window")]
     pub until: Option<When>,
-    /// Flexible: this long, from the first problem on
-    #[arg(long, value_name = "TIME", conflicts_with = "during")]
+    /// Flexible downtime: this long from the first problem, such as 30m
+    #[arg(long, value_name = "DURATION", conflicts_with = "during")]
     pub duration: Option<Span>,
-    /// Only while this period of the config is inside, again and again: [period.NAME]
+    /// Recurring downtime: only during this period, [period.NAME] in the config
     #[arg(long, value_name = "PERIOD")]
     pub during: Option<String>,
-    /// What is done; others will read it
+    /// Reason, shown to everybody
     #[arg(long, value_name = "TEXT", required = true)]
     pub comment: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum DowntimeCommand {
-    /// Show the downtimes that are not over
+    /// List current and future downtimes
     List,
-    /// End a downtime now, or take one back that is to come
+    /// End a downtime now, or cancel a future one
     Cancel {
-        /// The downtime's number
+        /// Number of the downtime
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
     },
@@ -300,24 +416,24 @@ pub enum DowntimeCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum SilenceCommand {
-    /// Show the silences
+    /// List silences
     List,
     /// End a silence now
     #[command(visible_alias = "expire")]
     End {
-        /// The silence's number
+        /// Number of the silence
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
     },
-    /// Move the end of a silence
+    /// Change the end of a silence
     Extend {
-        /// The silence's number
+        /// Number of the silence
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
-        /// From now, like 2h
-        #[arg(long = "for", value_name = "TIME", required_unless_present = "until")]
+        /// End this long from now, such as 2h
+        #[arg(long = "for", value_name = "DURATION", required_unless_present = "until")]
         duration: Option<Span>,
-        /// Until when
+        /// New end of the silence
         #[arg(long, value_name = "TIME", conflicts_with = "duration")]
         until: Option<When>,
     },
@@ -325,10 +441,10 @@ pub enum SilenceCommand {
 
 #[derive(Debug, Args)]
 pub struct OnCall {
-    /// At this time, like "2026-12-24 12:00", 18:00 or +2h [default: now]
+    /// Show this time, such as "2026-12-24 12:00", 18:00 or +2h [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<When>,
-    /// Show every shift of the seven days from then
+    /// Show every shift of the seven days from that time
     #[arg(long)]
     pub week: bool,
 }
@@ -337,30 +453,30 @@ pub struct OnCall {
 pub struct Override {
     #[command(subcommand)]
     pub command: Option<OverrideCommand>,
-    /// The schedule's name in the config
+    /// Name of the schedule in the config
     #[arg(required = true)]
     pub schedule: Option<String>,
-    /// Who is on call instead, or nobody
+    /// User to put on call, or `nobody`
     #[arg(required = true)]
     pub user: Option<String>,
-    /// From when [default: now]
+    /// Start of the override [default: now]
     #[arg(long, value_name = "TIME")]
     pub from: Option<When>,
-    /// Until when
+    /// End of the override
     #[arg(long, value_name = "TIME", required = true)]
     pub until: Option<When>,
-    /// Why; others will read it
+    /// Reason, shown to everybody
     #[arg(long, value_name = "TEXT")]
     pub comment: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum OverrideCommand {
-    /// Show the overrides that are not over
+    /// List current and future overrides
     List,
     /// End an override now
     End {
-        /// The override's number
+        /// Number of the override
         #[arg(value_name = "N", value_parser = number)]
         number: u64,
     },
@@ -368,55 +484,57 @@ pub enum OverrideCommand {
 
 #[derive(Debug, Args)]
 pub struct History {
-    /// How far back
-    #[arg(long, default_value = "24h", value_name = "TIME")]
+    /// How far to go back
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
     pub since: Span,
-    /// How many entries at most
+    /// Maximum number of entries to show
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     pub limit: u32,
 }
 
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// Where to; - for stdout
+    /// File to write, or - for standard output
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Replace FILE if it is there
+    /// Replace FILE if it exists
     #[arg(long)]
     pub force: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The other config; the drop-ins beside it are read too
+    /// Config to try, including the drop-ins next to it
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// How far back
-    #[arg(long, default_value = "24h", value_name = "TIME")]
+    /// How far to go back
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
     pub since: Span,
-    /// Show every notification, not only how many
+    /// List every notification, not only their number
     #[arg(long)]
     pub list: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum RouteCommand {
-    /// Show the way of an alert through the routes, and who would be told now
+    /// Show which routes an alert matches, and who would be notified now
     ///
-    /// Every route that is looked at: `->` matches, `=>` takes the alert. Below it the policy's steps with the people that are
-    /// meant now, and by which receivers they are told.
+    /// Shows every route that alertd tries: `->` marks a route that matches, `=>`
+    /// the one that takes the alert. Below are the steps of its policy, with the
+    /// people they reach now and their receivers.
+    #[command(verbatim_doc_comment)]
     Test(RouteTest),
 }
 
 #[derive(Debug, Args)]
 pub struct RouteTest {
-    /// The alert's labels, like host=web1 service=disk
+    /// Labels of the alert, such as host=web1 service=disk
     #[arg(value_name = "LABEL=VALUE", required = true, value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// People may have other rules for what is critical
+    /// State of the alert; users can have other rules for CRITICAL
     #[arg(long, value_enum, default_value = "critical")]
     pub state: AskedState,
-    /// By this config instead of the running alertd's
+    /// Use this config instead of the running one
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -429,15 +547,17 @@ pub enum AskedState {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Show what a new config would change for the alerts that fire now: old way and new way of each, only where they differ
+    /// Show what a new config would change for the alerts firing now
     Diff {
-        /// The new file; the drop-ins beside it are read too
+        /// New config, including the drop-ins next to it
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Check a config file and its drop-ins: every problem at once, with line and column
+    /// Check a config file and its drop-ins, and list all errors
     Check {
-        /// The file; the drop-ins beside it (alertd.d/*.toml) are read too [default: /etc/dogwatch/alertd.toml]
+        /// Config file [default: /etc/dogwatch/alertd.toml]
+        ///
+        /// The drop-ins next to it are read too: alertd.d/*.toml.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -447,7 +567,7 @@ pub enum ConfigCommand {
 fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.trim_matches('"').into())),
-        _ => Err(format!("{text:?} is not a label; write it like host=web1")),
+        _ => Err(format!("{text:?} is not a label; write LABEL=VALUE, for example host=web1")),
     }
 }
 
@@ -458,7 +578,7 @@ fn number(text: &str) -> Result<u64, String> {
         .parse()
         .ok()
         .filter(|&number| number > 0)
-        .ok_or_else(|| format!("{text:?} is not a number; write the one in brackets, like 4711"))
+        .ok_or_else(|| format!("{text:?} is not a number; write one that alertctl shows, for example 4711"))
 }
 
 #[cfg(test)]

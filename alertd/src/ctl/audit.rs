@@ -1,4 +1,4 @@
-//! `alertctl audit`: who did what, from where, and what was refused.
+//! `alertctl audit`: who changed what, from where, and which requests were refused.
 
 use std::fmt::Write;
 
@@ -24,13 +24,13 @@ pub(super) async fn audit(alertd: &Alertd<'_>, ask: History, view: &View) -> Res
 fn log(entries: &[HistoryEntry], view: &View) -> String {
     let mut out = String::new();
     if entries.is_empty() {
-        out.push_str("nobody did anything in that time\n");
+        out.push_str("no audit entries in this period\n");
     }
     for entry in entries {
         let who = line(entry.author.as_deref().unwrap_or("-"), NAME_CHARS_MAX);
         let from = entry.from.as_ref().map(|from| format!(" ({})", line(from, NAME_CHARS_MAX)));
         let colour = if entry.kind == "refused" { Colour::Red } else { Colour::Bold };
-        let kind = view.paint.text(&line(&entry.kind, NAME_CHARS_MAX), colour);
+        let kind = view.paint.text(&super::show::kind_words(&entry.kind), colour);
         let incident = entry.incident.map(|number| format!(" #{number}")).unwrap_or_default();
         let text = line(&entry.text, TEXT_CHARS_MAX);
         let text =
@@ -62,6 +62,6 @@ mod tests {
             detail: None,
         };
         let shown = log(&[entry], &view);
-        assert!(shown.ends_with("token:ops[2J (192.0.2.7)  acked #4  looking\n"), "{shown:?}");
+        assert!(shown.ends_with("token:ops[2J (192.0.2.7)  acknowledged #4  looking\n"), "{shown:?}");
     }
 }

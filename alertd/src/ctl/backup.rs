@@ -1,4 +1,4 @@
-//! `alertctl backup`: the copy that alertd makes of its store, into a file.
+//! `alertctl backup`: writes the copy that alertd makes of its database to a file.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ use crate::{
     store::backup::hex,
 };
 
-/// A little longer than alertd gives itself to make the copy (`api/backup.rs`).
+/// Slightly longer than alertd allows itself for the copy (`api/backup.rs`).
 const PATIENCE: Duration = Duration::from_mins(31);
 
 pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View) -> Result<Answer, Failure> {
@@ -28,7 +28,10 @@ pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View
     let mut answer = opened.map_err(said)?;
     let about = answer.headers.get(BACKUP_HEADER).map(|value| serde_json::from_slice(value.as_bytes()));
     let Some(Ok(about)) = about else {
-        return Err(refused("what answers is no alertd that makes backups; nothing is written".into()));
+        return Err(refused(
+            "the response is not a backup; is this an alertd that supports backups? nothing was written"
+                .into(),
+        ));
     };
     let about: Backup = about;
     let (mut context, mut bytes) = (Context::new(&SHA256), 0);
@@ -39,7 +42,7 @@ pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View
     }
     if (bytes, hex(context.finish().as_ref())) != (about.bytes, about.sha256.clone()) {
         let words = format!(
-            "what arrived is not what alertd sent ({bytes} bytes of {}); {}",
+            "the backup is damaged: received {bytes} bytes of {}, or the SHA-256 differs; {}",
             about.bytes,
             to.is_left()
         );
@@ -66,7 +69,7 @@ impl To {
             return WholeFile::create(&ask.file, ask.force).map(Self::File);
         }
         if io::stdout().is_terminal() {
-            return Err("a backup is not for a terminal; name a file, or send it into one".into());
+            return Err("standard output is a terminal; name a file, or redirect the output".into());
         }
         Ok(Self::Stdout)
     }
@@ -87,8 +90,8 @@ impl To {
 
     fn is_left(&self) -> &'static str {
         match self {
-            Self::File(_) => "no file is left",
-            Self::Stdout => "throw away what came out",
+            Self::File(_) => "no file was written; try again",
+            Self::Stdout => "discard the output and try again",
         }
     }
 }
@@ -101,12 +104,12 @@ fn words(about: &Backup, file: &Path, view: &View) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{}: {} as of {}: {} open of {}, {}, {}; whole, SHA-256 {}",
+        "{}: {}, taken {}: {}, {} open, {}, {}; complete, SHA-256 {}",
         file.display(),
         size(about.bytes),
         clock_time(about.taken_at, &view.zone),
-        about.open_incidents,
         count(about.incidents, "incident"),
+        about.open_incidents,
         count(about.alerts, "alert"),
         count(about.silences, "silence"),
         about.sha256
@@ -116,7 +119,7 @@ fn words(about: &Backup, file: &Path, view: &View) -> String {
     }
     let _ = writeln!(
         out,
-        "\nTo restore it, on alertd's host (who owns {folder} now is to own the file):\n  \
+        "\nTo restore it, run as root on alertd's host:\n  \
          systemctl stop alertd\n  \
          rm -f {} {}\n  \
          install -m 600 --owner=$(stat -c %U {folder}) --group=$(stat -c %G {folder}) {} {}\n  \
@@ -166,7 +169,7 @@ mod tests {
         let lines: Vec<_> = said.lines().collect();
         assert_eq!(
             lines[0],
-            "/b/a.db: 3 MiB as of 02:20 Sun 22 Nov 2026 UTC: 3 open of 412 incidents, 5 alerts, 1 silence; whole, SHA-256 ab"
+            "/b/a.db: 3 MiB, taken 02:20 Sun 22 Nov 2026 UTC: 412 incidents, 3 open, 5 alerts, 1 silence; complete, SHA-256 ab"
         );
         assert_eq!(lines[1], "WARNING: the store fails");
         for step in [

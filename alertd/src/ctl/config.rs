@@ -1,4 +1,4 @@
-//! `alertctl config check`: reads the config as alertd would, without alertd.
+//! `alertctl config check`: reads the config as alertd would, without asking alertd.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use serde_json::json;
 use super::{Answer, Exit, pretty};
 use crate::{config::Config, core::Rules};
 
-/// As alertd's own default.
+/// The default of `alertd --config`.
 const DEFAULT: &str = "/etc/dogwatch/alertd.toml";
 
-/// A file that was named must exist; that the default one is missing is a config too: all defaults.
+/// A file that you name must exist. If the default file does not exist, all defaults apply.
 pub(super) fn check(named: Option<&Path>, as_json: bool) -> Answer {
     let path = named.unwrap_or(Path::new(DEFAULT));
     let checked = if named.is_some() { read(path) } else { Config::read(path) };
@@ -26,11 +26,11 @@ fn read(path: &Path) -> Result<Config, Problems> {
         return Config::read(path);
     }
     let mut problems = Problems::default();
-    problems.add_whole(path, "does not exist; name the file that alertd reads");
+    problems.add_whole(path, "file not found; use the file that alertd reads");
     Err(problems)
 }
 
-/// The rules of a config that was named.
+/// The rules of the named config.
 pub(super) fn rules(named: &Path) -> Result<Rules, Problems> {
     Ok(read(named)?.rules)
 }
@@ -45,8 +45,8 @@ fn fine(path: &Path, config: &Config, as_json: bool) -> String {
         return pretty(&json!({ "ok": true, "problems": [], "receivers": receivers }));
     }
     let names: Vec<_> = receivers.iter().map(|name| name.as_str()).collect();
-    let missing = if path.exists() { "" } else { " (not there: the defaults hold)" };
-    format!("{}{missing}: fine; receivers: {}\n", path.display(), names.join(", "))
+    let missing = if path.exists() { "" } else { " (not found, all defaults apply)" };
+    format!("{}{missing}: valid; receivers: {}\n", path.display(), names.join(", "))
 }
 
 fn wrong(problems: &Problems, as_json: bool) -> String {

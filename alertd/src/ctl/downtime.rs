@@ -1,4 +1,4 @@
-//! `alertctl downtime`: announce work on a host or a service, list and cancel it.
+//! `alertctl downtime`: schedules, lists and cancels downtimes of hosts and services.
 
 use std::fmt::Write;
 
@@ -49,7 +49,7 @@ fn place(downtime: &Downtime) -> String {
     line(&format!("{}{service}", downtime.host), NAME_CHARS_MAX)
 }
 
-/// `30 min from the first problem`, `during nights`, nothing if it is fixed.
+/// `30m from the first problem`, `during nights`, or nothing for a fixed downtime.
 fn shape(downtime: &Downtime) -> String {
     match (downtime.flexible_s, &downtime.period) {
         (Some(seconds), _) => {
@@ -69,26 +69,26 @@ fn announced(downtime: &Downtime, view: &View) -> String {
         let _ = write!(out, ", {shape}");
     }
     let covers = plural(usize::try_from(downtime.covers).unwrap_or(usize::MAX), "firing alert");
-    let _ = writeln!(out, "; {covers} there now");
+    let _ = writeln!(out, " (covers {covers} now)");
     if downtime.starts_at > view.now {
         let _ = writeln!(out, "from {}", clock(downtime.starts_at));
     }
     let number = downtime.number;
     let _ = writeln!(
         out,
-        "until {}; cancel it with: alertctl downtime cancel {number}",
+        "until {}; to cancel it: alertctl downtime cancel {number}",
         clock(downtime.until.unwrap_or(downtime.ends_at))
     );
     out
 }
 
-/// A table; a line of its own if there is none.
+/// The downtimes as a table.
 pub(super) fn downtimes(downtimes: &[Downtime], view: &View) -> String {
     if downtimes.is_empty() {
         return "no downtimes\n".into();
     }
     let mut out = String::new();
-    let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "WHERE", "FIRING", "HOW"]);
+    let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "WHERE", "FIRING", "TYPE"]);
     for downtime in downtimes {
         let active = downtime.state == "active";
         let state = match downtime.state.as_str() {
@@ -144,9 +144,9 @@ mod tests {
         let view = View { now: at("21:00"), zone: TimeZone::UTC, paint: Paint::Plain };
         assert_eq!(
             announced(&flexible(), &view),
-            "downtime 4 of web1/disk, 30m from the first problem; 1 firing alert there now\n\
+            "downtime 4 of web1/disk, 30m from the first problem (covers 1 firing alert now)\n\
              from 22:00 Sat 21 Nov 2026 UTC\n\
-             until 23:00 Sat 21 Nov 2026 UTC; cancel it with: alertctl downtime cancel 4\n"
+             until 23:00 Sat 21 Nov 2026 UTC; to cancel it: alertctl downtime cancel 4\n"
         );
         let table = downtimes(&[flexible()], &view);
         assert!(

@@ -1,4 +1,4 @@
-//! `health`: a table for people, exit codes as of a Nagios plugin. Showing is pure.
+//! `alertctl health`: a summary line and a table, with the exit codes of a Nagios plugin.
 
 use std::fmt::Write;
 
@@ -19,7 +19,7 @@ pub(super) async fn ask(alertd: &Alertd<'_>, view: &View) -> Result<Answer, Fail
     };
     match alertd.get("/v1/health", shown).await {
         Ok(answer) => Ok(Answer { exit: Exit::Health(state), ..answer }),
-        // Whoever cannot be asked is not well.
+        // If alertd does not answer, it is not working.
         Err(failure) => Err(Failure {
             words: format!("CRITICAL: {}", failure.words),
             exit: Exit::Health(State::Critical),
@@ -27,17 +27,18 @@ pub(super) async fn ask(alertd: &Alertd<'_>, view: &View) -> Result<Answer, Fail
     }
 }
 
-/// First what is wrong, in one line as plugins say it; then each check.
+/// The first line is a plugin's: the state and everything that is wrong. A table of all checks
+/// follows.
 fn show(health: &Health, view: &View) -> String {
     let wrong = health.checks.iter().filter(|check| check.state != State::Ok);
     let wrong: Vec<_> = wrong.map(|check| line(&check.text, TEXT_CHARS_MAX)).collect();
-    let summary = if wrong.is_empty() { "alertd is well".into() } else { wrong.join("; ") };
+    let summary = if wrong.is_empty() { "alertd is working".into() } else { wrong.join("; ") };
     let mut out = String::new();
     let state = view.paint.text(health.state.name(), Colour::of(health.state));
     let _ = writeln!(out, "{state}: {}\n", line(&summary, 4 * TEXT_CHARS_MAX));
-    let mut table = Table::with_head(&["STATE", "WHAT", ""]);
+    let mut table = Table::with_head(&["STATE", "CHECK", "RESULT"]);
     for check in &health.checks {
-        let stops = if check.stops_ping { " [no ping to the dead-man]" } else { "" };
+        let stops = if check.stops_ping { " [no pings to the dead man's switch]" } else { "" };
         let cells = vec![
             (check.state.name().to_owned(), Colour::of(check.state)),
             (line(&check.name, 40), Colour::Bold),
@@ -69,17 +70,17 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             state: State::Critical,
             checks: vec![
-                check("store", State::Ok, "everything decided is on the disk", false),
+                check("store", State::Ok, "all changes are on disk", false),
                 check("receivers", State::Critical, "pager fails: 503\u{1b}[2J\nx", false),
                 check("auditor", State::Critical, "a timer is overdue", true),
             ],
         };
         let view = View { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC, paint: Paint::Plain };
         let expected = "CRITICAL: pager fails: 503[2J x; a timer is overdue\n\n  \
-                        STATE     WHAT\n  \
-                        OK        store      everything decided is on the disk\n  \
+                        STATE     CHECK      RESULT\n  \
+                        OK        store      all changes are on disk\n  \
                         CRITICAL  receivers  pager fails: 503[2J x\n  \
-                        CRITICAL  auditor    a timer is overdue [no ping to the dead-man]\n";
+                        CRITICAL  auditor    a timer is overdue [no pings to the dead man's switch]\n";
         assert_eq!(show(&health, &view), expected);
     }
 

@@ -1,24 +1,25 @@
-//! `alertctl`: asks alertd, over its socket or over TLS, and shows the answer.
+//! `alertctl`: sends requests to alertd over its socket or TLS, and shows the responses.
 //!
-//! | module | what it is |
+//! | module | content |
 //! | --- | --- |
 //! | [`args`] | commands, options, help |
 //! | `audit` | `audit` |
-//! | `backup`, `whole_file` | `backup`: a file that is whole or not there |
-//! | `config` | `config check`: alertd's own reading of its config |
+//! | `backup`, `whole_file` | `backup`: writes the file completely or not at all |
+//! | `config` | `config check`: reads the config as alertd does |
 //! | `downtime` | `downtime` |
 //! | `health` | `health` |
 //! | `oncall` | `oncall` and `override` |
-//! | `send` | `send`: an alert from a script |
-//! | `way` | which alertd: a socket, or a URL and a token |
+//! | `send` | `send`: raises or resolves an alert |
+//! | `way` | which alertd to ask: a socket, or a URL and a token |
 //! | `when` | times as people type them (pure) |
 //! | `replay` | `replay` |
 //! | `token` | `token` |
 //! | `route` | `route test` and `config diff` |
-//! | `show` | answers as text (pure) |
+//! | `show` | responses as text (pure) |
 //! | `paint` | tables and colours (pure) |
 //!
-//! It decides nothing and keeps nothing: alertd knows the caller from the socket or the token and answers or refuses.
+//! alertctl decides nothing and stores nothing. alertd identifies the caller by the socket or the
+//! token, and answers or refuses.
 
 use std::{
     env,
@@ -61,9 +62,9 @@ use paint::Paint;
 use show::View;
 use way::{Said, Way};
 
-/// A little longer than alertd itself is patient, so that its words arrive.
+/// Slightly longer than alertd's own time limit, so that its error message arrives.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// A test waits for the receiver's end.
+/// A test notification waits for the result of the receiver.
 const TEST_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The command line's definition, for the man page and the completions.
@@ -71,13 +72,13 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// How it ended; the numbers are in the help.
+/// The outcome; the help lists the exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Done,
     Refused,
     Unreachable,
-    /// As of a plugin: 0, 1, 2.
+    /// The exit codes of a plugin: 0, 1, 2.
     Health(State),
 }
 
@@ -98,7 +99,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Reads the command line and does it.
+/// Parses the command line and runs the command.
 pub async fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
@@ -109,7 +110,7 @@ pub async fn main() -> ExitCode {
             return failure.exit.into();
         }
     };
-    // A reader that has seen enough (`alertctl history | head`) is no failure.
+    // A closed pipe is not a failure: `alertctl history | head`.
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Refused.into(),
         _ => exit.into(),
@@ -124,13 +125,13 @@ fn say_failure(failure: &Failure, json: bool) {
     }
 }
 
-/// What to print, and how it ended.
+/// The text to print and the outcome.
 struct Answer {
     text: String,
     exit: Exit,
 }
 
-/// Why there is no answer, with what to do about it.
+/// The error to print, with advice, and the outcome.
 struct Failure {
     words: String,
     exit: Exit,
@@ -240,7 +241,7 @@ async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> R
     Ok(answer)
 }
 
-/// The daemon at the other end.
+/// The alertd to ask.
 struct Alertd<'a> {
     client: Client,
     way: &'a Way,
@@ -265,7 +266,7 @@ impl Alertd<'_> {
         self.call(Method::POST, target, Some(body), show).await
     }
 
-    /// What is asked on the way to an answer.
+    /// For requests whose response is not shown itself.
     async fn read<T: DeserializeOwned>(&self, target: &str) -> Result<T, Failure> {
         self.fetch(Method::GET, target, None::<&()>).await
     }
@@ -302,7 +303,7 @@ fn pretty(value: &impl Serialize) -> String {
         .map_or_else(|error| format!("{{\"error\": \"{error}\"}}\n"), |text| text + "\n")
 }
 
-/// Says what to do about a call that brought nothing.
+/// Adds advice to a failed request.
 fn failure(error: &CallError, way: &Way) -> Failure {
     let (exit, words) = match (error, way) {
         (CallError::Refused { message, .. }, _) => (Exit::Refused, message.clone()),
@@ -310,20 +311,22 @@ fn failure(error: &CallError, way: &Way) -> Failure {
             (Exit::Unreachable, error.to_string())
         }
         (CallError::NoAnswer { .. }, Way::Socket(_)) => {
-            (Exit::Unreachable, format!("{error}; see `journalctl -u alertd` for what keeps it"))
+            (Exit::Unreachable, format!("{error}; see `journalctl -u alertd`"))
         }
         (CallError::Unreachable { source, .. }, Way::Socket(socket)) => (
             Exit::Unreachable,
             match (source.kind(), socket.display()) {
                 (io::ErrorKind::PermissionDenied, path) => format!(
-                    "you may not use {path}; join the group {0:?} (`sudo adduser $USER {0}`) and log in again, or use sudo",
+                    "permission denied: {path}; join the group {0:?} (`sudo adduser $USER {0}`) and log in again, or use sudo",
                     group_of(socket)
                 ),
                 (io::ErrorKind::NotFound, path) => format!(
-                    "there is no {path}: alertd is not running (`systemctl status alertd`), or listens elsewhere (--socket, ALERTD_SOCKET)"
+                    "no socket at {path}: alertd is not running (see `systemctl status alertd`), or uses another socket (set --socket or ALERTD_SOCKET)"
                 ),
                 (io::ErrorKind::ConnectionRefused, path) => {
-                    format!("nobody answers at {path}: alertd is not running (`systemctl status alertd`)")
+                    format!(
+                        "connection refused: {path}; alertd is not running (see `systemctl status alertd`)"
+                    )
                 }
                 (_, path) => format!("cannot reach {path}: {source}"),
             },
@@ -332,7 +335,7 @@ fn failure(error: &CallError, way: &Way) -> Failure {
     Failure { words, exit }
 }
 
-/// The group that may use the socket; the package's where the socket cannot be looked at.
+/// The group that may use the socket; the package's group if that cannot be read.
 fn group_of(socket: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     let gid = std::fs::metadata(socket).map(|found| found.gid()).ok().filter(|&gid| gid != 0);
@@ -347,7 +350,7 @@ fn paint() -> Paint {
     if wanted { Paint::Colours } else { Paint::Plain }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one reading of the clock: ages are shown as of now")]
+#[expect(clippy::disallowed_methods, reason = "the only place in alertctl that reads the clock")]
 fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -1,4 +1,4 @@
-//! `alertctl oncall` and `alertctl override`: the questions, and the answers as text.
+//! `alertctl oncall` and `alertctl override`.
 
 use std::fmt::Write;
 
@@ -58,10 +58,10 @@ pub(super) async fn override_(
 
 fn now(found: &OnCall, view: &View) -> String {
     if found.schedules.is_empty() {
-        return "no schedules in the config; every page goes where its policy says\n".into();
+        return "no schedules in the config\n".into();
     }
     let mut out = heading(found, view);
-    let mut table = Table::with_head(&["SCHEDULE", "ON CALL", "UNTIL", "THEN", "TOLD BY"]);
+    let mut table = Table::with_head(&["SCHEDULE", "ON CALL", "UNTIL", "NEXT", "RECEIVERS"]);
     for schedule in &found.schedules {
         let until = schedule.until.map_or_else(|| "-".into(), |at| moment(at, view));
         let then = schedule
@@ -70,7 +70,7 @@ fn now(found: &OnCall, view: &View) -> String {
             .map_or_else(|| ("-".into(), Colour::None), |next| who(next.user.as_deref()));
         let told_by = match &schedule.user {
             Some(_) => schedule.receivers.join(", "),
-            None => format!("{} (catch-all)", found.catch_all),
+            None => format!("{} (catch_all)", found.catch_all),
         };
         let cells = vec![
             (line(&schedule.name, NAME_CHARS_MAX), Colour::Bold),
@@ -85,7 +85,7 @@ fn now(found: &OnCall, view: &View) -> String {
     out
 }
 
-/// Where not now: when.
+/// The time, unless it is now.
 fn heading(found: &OnCall, view: &View) -> String {
     if found.at == view.now {
         String::new()
@@ -97,14 +97,14 @@ fn heading(found: &OnCall, view: &View) -> String {
 fn notes(schedule: &OnCallSchedule, view: &View) -> String {
     let mut notes = Vec::new();
     if schedule.overridden {
-        notes.push("by an override".to_owned());
+        notes.push("set by an override".to_owned());
     }
     if let Some(gap) = schedule.gaps.first() {
         let more = match schedule.gaps.len() - 1 {
             0 => String::new(),
-            more => format!(" and {more} more times this week"),
+            more => format!(", and {} this week", text::plural(more, "more gap")),
         };
-        let text = format!("nobody from {} until {}{more}", day(gap.from, view), day(gap.until, view));
+        let text = format!("nobody on call {} to {}{more}", day(gap.from, view), day(gap.until, view));
         notes.push(view.paint.text(&text, Colour::Red));
     }
     notes.join("; ")
@@ -123,7 +123,7 @@ fn shifts(found: &OnCall, view: &View) -> String {
             view.bold(&line(&schedule.name, NAME_CHARS_MAX)),
             line(zone, NAME_CHARS_MAX)
         );
-        let mut table = Table::with_head(&["FROM", "UNTIL", "FOR", "ON CALL"]);
+        let mut table = Table::with_head(&["FROM", "UNTIL", "DURATION", "ON CALL"]);
         for shift in &schedule.shifts {
             let mut cells: Vec<_> =
                 [day(shift.from, view), day(shift.until, view), text::age(shift.from, shift.until)]
@@ -137,7 +137,7 @@ fn shifts(found: &OnCall, view: &View) -> String {
         table.write(&mut out, view.paint);
         if !schedule.gaps.is_empty() {
             let catch_all = line(&found.catch_all, NAME_CHARS_MAX);
-            let text = format!("where nobody is on call, {catch_all} is told (catch_all)");
+            let text = format!("while nobody is on call, {catch_all} is notified (catch_all)");
             let _ = writeln!(out, "  {}", view.paint.text(&text, Colour::Red));
         }
         out.push('\n');
@@ -191,7 +191,7 @@ fn overrides(list: &[Override], view: &View) -> String {
 fn words_of(one: &Override, view: &View) -> String {
     let user = one.user.as_deref().unwrap_or(NOBODY);
     format!(
-        "{} in {} from {} until {}",
+        "{} on call for {} from {} until {}",
         line(user, NAME_CHARS_MAX),
         line(&one.schedule, NAME_CHARS_MAX),
         day(one.from, view),
@@ -201,7 +201,7 @@ fn words_of(one: &Override, view: &View) -> String {
 
 fn overridden(made: &Override, view: &View) -> String {
     let number = made.number.unwrap_or_default();
-    format!("override {number}: {}\nend it with: alertctl override end {number}\n", words_of(made, view))
+    format!("override {number}: {}\nto end it now: alertctl override end {number}\n", words_of(made, view))
 }
 
 #[cfg(test)]
@@ -240,14 +240,14 @@ mod tests {
         };
         assert_eq!(
             now(&found, &view()),
-            "  SCHEDULE  ON CALL  UNTIL                          THEN    TOLD BY\n\
+            "  SCHEDULE  ON CALL  UNTIL                          NEXT    RECEIVERS\n\
              \x20 primary   ann      Mon 23 Nov 08:00 (in 2 d 4 h)  nobody  ann-pager, mail/ann\n\
-             \x20           by an override; nobody from Mon 23 Nov 08:00 until Mon 23 Nov 10:00\n"
+             \x20           set by an override; nobody on call Mon 23 Nov 08:00 to Mon 23 Nov 10:00\n"
         );
         let week = shifts(&found, &view());
         assert!(week.starts_with("primary (Europe/Berlin)\n  FROM"), "{week}");
         assert!(week.contains("Mon 23 Nov 08:00  Mon 23 Nov 10:00  2 h 0 min  nobody\n"), "{week}");
-        assert!(week.contains("ops is told (catch_all)") && !week.contains('\u{1b}'), "{week}");
+        assert!(week.contains("ops is notified (catch_all)") && !week.contains('\u{1b}'), "{week}");
     }
 
     fn at(text: &str) -> Timestamp {

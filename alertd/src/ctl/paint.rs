@@ -1,10 +1,10 @@
-//! Text for a terminal: tables whose columns align, colours only where they are wanted. Pure.
+//! Aligned tables and colours for a terminal. Pure.
 
 use std::fmt::Write;
 
 use dogwatch_wire::State;
 
-/// Whether colours are wanted.
+/// Whether to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paint {
     Plain,
@@ -56,7 +56,7 @@ impl Paint {
     }
 }
 
-/// Rows of cells under a head. A row may have a note: a line of its own below it.
+/// A table with a header. A row may have a note, printed on the line below it.
 pub(super) struct Table {
     rows: Vec<Row>,
 }

@@ -1,4 +1,4 @@
-//! `alertctl replay`: what another config would have sent, beside what was sent.
+//! `alertctl replay`: compares what was sent with what another config would have sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -79,7 +79,7 @@ fn shown(compared: &Compared, list: bool, view: &View) -> String {
         receivers.entry(&sent.receiver).or_default().1 += 1;
     }
     let mut out = String::new();
-    let mut table = Table::with_head(&["RECEIVER", "SENT", "WOULD BE", "BY KIND"]);
+    let mut table = Table::with_head(&["RECEIVER", "SENT", "NEW CONFIG", "BY KIND"]);
     for (receiver, (sent, would_be)) in &receivers {
         let colour = if sent == would_be { Colour::None } else { Colour::Yellow };
         let cells = vec![
@@ -103,7 +103,7 @@ fn shown(compared: &Compared, list: bool, view: &View) -> String {
     let (sent, would_be) = (compared.sent.len(), compared.would_be.len());
     let _ = writeln!(
         out,
-        "since {}: {} transitions and acks, {sent} notifications sent, {would_be} by this config",
+        "since {}: {} state changes and acks, {sent} notifications sent, {would_be} with the new config",
         view.clock(compared.since),
         compared.transitions
     );
@@ -145,12 +145,12 @@ mod tests {
         };
         let view = View { now: at, zone: TimeZone::UTC, paint: Paint::Plain };
         let expected = "  \
-  RECEIVER  SENT  WOULD BE  BY KIND
+  RECEIVER  SENT  NEW CONFIG  BY KIND
   mail      2     0
-  pager     0     1         1 problem
+  pager     0     1           1 problem
 
 03:00:00  pager: problem CRITICAL web1/disk: full [first_notification]
-since 03:00:00: 4 transitions and acks, 2 notifications sent, 1 by this config
+since 03:00:00: 4 state changes and acks, 2 notifications sent, 1 with the new config
 ";
         assert_eq!(shown(&compared, true, &view), expected);
     }

@@ -1,6 +1,7 @@
-//! `alertctl route test` and `alertctl config diff`: where alerts go, by the running config or by one that is not in use yet.
+//! `alertctl route test` and `alertctl config diff`: how alerts are routed by the running config or
+//! by a new one.
 //!
-//! What a new config would do is asked of the same core that runs in alertd, with that config and the overrides that hold.
+//! A new config is evaluated by the same core that runs in alertd, with the current overrides.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
@@ -23,7 +24,7 @@ use crate::core::{
     rules::text::{self, line, plural},
 };
 
-/// Asks the running alertd, or the config that is named, without alertd.
+/// Asks the running alertd, or evaluates the named config without alertd.
 pub(super) async fn test(
     alertd: &Alertd<'_>,
     labels: BTreeMap<String, String>,
@@ -45,7 +46,7 @@ pub(super) async fn test(
     Ok(Answer { text, exit: Exit::Done })
 }
 
-/// A core that has the rules and knows of nothing that fires.
+/// Returns a core with these rules and no alerts.
 pub(super) fn core_of(rules: Rules, overrides: &[ctl::Override], view: &View) -> Core {
     let by_hand = overrides.iter().filter_map(|one| {
         Some(OverrideByHand {
@@ -81,7 +82,7 @@ fn shown(all: &[Routed], view: &View) -> String {
         }
         if !routed.silenced_by.is_empty() {
             let numbers: Vec<_> = routed.silenced_by.iter().map(ToString::to_string).collect();
-            let text = format!("silenced now by {}", numbers.join(", "));
+            let text = format!("now silenced by silence {}", numbers.join(", "));
             let _ = writeln!(out, "{}", view.paint.text(&text, Colour::Yellow));
         }
     }
@@ -90,13 +91,13 @@ fn shown(all: &[Routed], view: &View) -> String {
 
 fn write_way(way: &RouteWay, view: &View, out: &mut String) {
     let group: Vec<_> = way.group.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let group = if group.is_empty() { "everything together".into() } else { group.join(", ") };
+    let group = if group.is_empty() { "all alerts together".into() } else { group.join(", ") };
     let policy = view.bold(&line(&way.policy, NAME_CHARS_MAX));
-    let _ = writeln!(out, "policy {policy}, an incident for {}", line(&group, TEXT_CHARS_MAX));
+    let _ = writeln!(out, "policy {policy}, grouped by {}", line(&group, TEXT_CHARS_MAX));
     let (wait, interval) = (span(way.group_wait_ms), span(way.group_interval_ms));
     let repeat = span(way.repeat_interval_ms);
-    let _ = writeln!(out, "  waits {wait}, updates every {interval}, reminds every {repeat}");
-    for (words, periods) in [("quiet during", &way.mute_during), ("speaks only during", &way.active_during)] {
+    let _ = writeln!(out, "  group_wait {wait}, group_interval {interval}, repeat_interval {repeat}");
+    for (words, periods) in [("muted during", &way.mute_during), ("active only during", &way.active_during)] {
         if !periods.is_empty() {
             let _ = writeln!(out, "  {words} {}", line(&periods.join(", "), TEXT_CHARS_MAX));
         }
@@ -106,7 +107,7 @@ fn write_way(way: &RouteWay, view: &View, out: &mut String) {
     }
 }
 
-/// `+5m primary (ann): ann-mail, +3m ann-pager`, one a step.
+/// One text for each step: `+5m primary (ann): ann-mail, +3m ann-pager`.
 fn steps(way: &RouteWay) -> Vec<String> {
     let mut texts: Vec<_> = way
         .steps
@@ -117,10 +118,7 @@ fn steps(way: &RouteWay) -> Vec<String> {
         })
         .collect();
     if way.repeat > 0 {
-        texts.push(format!(
-            "then again, {}",
-            plural(usize::try_from(way.repeat).unwrap_or(usize::MAX), "time")
-        ));
+        texts.push(format!("repeated {}", plural(usize::try_from(way.repeat).unwrap_or(usize::MAX), "time")));
     }
     texts
 }
@@ -137,7 +135,7 @@ fn target(target: &RouteTarget) -> String {
         .collect();
     let told = told.join(", ");
     match &target.user {
-        _ if target.nobody_on_call => format!("{name} (nobody on call, so the catch-all): {told}"),
+        _ if target.nobody_on_call => format!("{name} (nobody on call, catch_all instead): {told}"),
         Some(user) if *user != target.name => format!("{name} ({}): {told}", line(user, NAME_CHARS_MAX)),
         Some(_) => format!("{name}: {told}"),
         None => name,
@@ -145,14 +143,14 @@ fn target(target: &RouteTarget) -> String {
 }
 
 fn after(millis: u64) -> String {
-    if millis == 0 { "at once".into() } else { format!("+{}", span(millis)) }
+    if millis == 0 { "immediately".into() } else { format!("+{}", span(millis)) }
 }
 
 fn span(millis: u64) -> String {
     Span(Duration::from_millis(millis)).to_string()
 }
 
-/// What a new config would change for what fires now.
+/// How a new config would change the routing of the alerts firing now.
 #[derive(Debug, Serialize)]
 struct Diff {
     firing: usize,
@@ -215,10 +213,10 @@ fn diff_text(diff: &Diff, view: &View) -> String {
     }
     let alerts = plural(diff.firing, "firing alert");
     let _ = match diff.changed.len() {
-        0 => writeln!(out, "none of {alerts} would go another way"),
+        0 => writeln!(out, "no change for {alerts}"),
         changed => writeln!(
             out,
-            "{changed} of {alerts} would go another way; incidents that are open keep their route and policy"
+            "{changed} of {alerts} would be routed differently; open incidents keep their route and policy"
         ),
     };
     out
@@ -265,11 +263,11 @@ mod tests {
 ->   {team=\"db\"}
 =>     {service=\"disk\"}
 
-policy db, an incident for service=disk
-  waits 500ms, updates every 1m, reminds every 4h
-  at once primary (ann): mail, +3m local
+policy db, grouped by service=disk
+  group_wait 500ms, group_interval 1m, repeat_interval 4h
+  immediately primary (ann): mail, +3m local
   +5m boss: mail; local
-  then again, 1 time
+  repeated 1 time
 ";
         assert_eq!(said, expected);
     }
@@ -278,7 +276,7 @@ policy db, an incident for service=disk
     fn with_nobody_on_call_it_says_who_is_told_instead() {
         let said = said("2026-11-21T05:00:00Z", &[("team", "db")]);
         assert!(said.contains("=>   {team=\"db\"}\n       {service=\"disk\"}\n\n"), "{said}");
-        assert!(said.contains("at once primary (nobody on call, so the catch-all): local\n"), "{said}");
+        assert!(said.contains("immediately primary (nobody on call, catch_all instead): local\n"), "{said}");
     }
 
     fn said(now: &str, labels: &[(&str, &str)]) -> String {

@@ -1,4 +1,4 @@
-//! `alertctl send`: something is wrong, says a script or a person.
+//! `alertctl send`: raises or resolves an alert.
 
 use dogwatch_wire::ctl;
 use jiff::{SignedDuration, Timestamp};
@@ -19,11 +19,12 @@ pub(super) async fn send(alertd: &Alertd<'_>, ask: Send, view: &View) -> Result<
     let shown = |taken: &ctl::Posted| {
         let numbers: Vec<_> = taken.incidents.iter().map(|number| format!("#{number}")).collect();
         match (ok, numbers.as_slice()) {
-            (true, []) => "taken: nothing of that name fires any more\n".to_owned(),
-            (true, _) => format!("taken: it is well again; incident {}\n", numbers.join(", ")),
-            (false, _) => {
-                format!("taken: incident {}; `alertctl why` shows who is told\n", numbers.join(", "))
+            (true, []) => "accepted; this alert was not firing\n".to_owned(),
+            (true, _) => format!("alert resolved; incident {}\n", numbers.join(", ")),
+            (false, [only]) => {
+                format!("alert sent; incident {only}; see: alertctl why {}\n", taken.incidents[0])
             }
+            (false, _) => format!("alert sent; incidents {}; see: alertctl why N\n", numbers.join(", ")),
         }
     };
     alertd.post("/v1/alerts", &[posted], shown).await
@@ -37,7 +38,7 @@ fn to_posted(ask: Send, now: Timestamp) -> Posted {
     };
     let mut labels: Labels = ask.labels.into_iter().collect();
     labels.insert("alertname".into(), ask.name);
-    // Not a label of what is wrong: the same alert may get worse.
+    // As a label, a new severity would make a different alert.
     labels.remove("severity");
     labels.entry("host".into()).or_insert_with(|| Sender::of_this_host().host);
     let annotations =
@@ -48,7 +49,7 @@ fn to_posted(ask: Send, now: Timestamp) -> Posted {
     Posted {
         labels,
         annotations: annotations.collect(),
-        // Its own clock and alertd's are one: who posts an end that has passed says that it is over.
+        // An end that is not in the future resolves the alert.
         starts_at: ask.ok.then_some(now),
         ends_at: if ask.ok { Some(now) } else { ends_at },
         generator_url: String::new(),

@@ -1,7 +1,7 @@
-//! alertd's answers as a person reads them at three in the morning. Pure: time and zone are arguments.
+//! Formats alertd's responses as text for a terminal. Pure: time and time zone are arguments.
 //!
-//! Whatever a plugin, a label or a comment says is made harmless first ([`text::line`]): nothing that alertd holds can
-//! move the cursor or colour the terminal.
+//! Text from plugins, labels and comments is made harmless first ([`text::line`]), so that it
+//! cannot move the cursor or change colours.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -13,7 +13,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::paint::{Colour, Paint, Table};
 use crate::core::rules::text::{self, line, plural};
 
-/// How to show.
+/// The settings for formatting: the time, the time zone and whether to use colours.
 #[derive(Clone)]
 pub(super) struct View {
     pub(super) now: Timestamp,
@@ -33,7 +33,7 @@ impl View {
         if at <= self.now { "now".into() } else { format!("in {}", text::age(self.now, at)) }
     }
 
-    /// Time of day; with the date where it is not today's.
+    /// The time of day, with the date unless it is today.
     pub(super) fn clock(&self, at: Timestamp) -> String {
         let (at, now) = (at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
         let format = if at.date() == now.date() { "%H:%M:%S" } else { "%d %b %H:%M:%S" };
@@ -54,7 +54,7 @@ pub(super) fn status(status: &Status, view: &View) -> String {
     if status.incidents.is_empty() {
         let _ = writeln!(out, "{}", view.paint.text("no open incidents", Colour::Green));
     } else {
-        let mut table = Table::with_head(&["#", "STATE", "SINCE", "WHERE", "ACK", "TOLD", "NEXT"]);
+        let mut table = Table::with_head(&["#", "STATE", "AGE", "WHERE", "ACK", "NOTIFIED", "NEXT"]);
         for incident in &status.incidents {
             let title = line(&incident.title, TEXT_CHARS_MAX);
             table.row(incident_cells(incident, view), title + &withheld_count(incident));
@@ -90,7 +90,7 @@ fn incident_cells(incident: &Incident, view: &View) -> Vec<(String, Colour)> {
     ]
 }
 
-/// `web1/disk` for one alert; the group and a count for more.
+/// `web1/disk` for one alert, the group and a count for more.
 fn place(incident: &Incident) -> String {
     match incident.alerts.as_slice() {
         [only] => name(only),
@@ -113,14 +113,14 @@ fn names(names: &[String]) -> String {
 
 fn next(incident: &Incident, view: &View) -> String {
     if !incident.silenced_by.is_empty() {
-        return format!("silenced by {}", numbers(&incident.silenced_by));
+        return format!("silenced by silence {}", numbers(&incident.silenced_by));
     }
     if let Some(words) = all_withheld(incident, view) {
         return words;
     }
     match (&incident.next_step, &incident.ack) {
         (Some(NextStep { targets, at, .. }), _) => format!("{} {}", names(targets), view.until(*at)),
-        (None, Some(_)) => "acked".into(),
+        (None, Some(_)) => "acknowledged".into(),
         (None, None) => "-".into(),
     }
 }
@@ -129,22 +129,22 @@ fn firing(incident: &Incident) -> usize {
     incident.alerts.iter().filter(|alert| alert.resolved_at.is_none()).count()
 }
 
-/// In the place of the next step, if there is none because of this.
+/// Why there is no next step, if all firing alerts of the incident are suppressed.
 fn all_withheld(incident: &Incident, view: &View) -> Option<String> {
     let withheld = incident.withheld.first().filter(|_| incident.withheld.len() >= firing(incident))?;
     Some(withheld_words(withheld, view))
 }
 
-/// ` (2 of 3 alerts withheld)`.
+/// ` (2 of 3 alerts suppressed; see alertctl why 4711)`.
 fn withheld_count(incident: &Incident) -> String {
     let (withheld, firing) = (incident.withheld.len(), firing(incident));
     if withheld == 0 || withheld >= firing {
         return String::new();
     }
-    format!(" ({withheld} of {firing} alerts withheld: alertctl why {})", incident.number)
+    format!(" ({withheld} of {firing} alerts suppressed; see alertctl why {})", incident.number)
 }
 
-/// `host down: the silent agent on web1, until 03:14:00`.
+/// `host down: silent agent on web1, until 03:14:00`.
 fn withheld_words(withheld: &Withheld, view: &View) -> String {
     let until = withheld.until.map(|at| format!(", until {}", view.clock(at))).unwrap_or_default();
     let reason = line(&withheld.reason, NAME_CHARS_MAX).replace('_', " ");
@@ -159,7 +159,7 @@ fn agents(status: &Status, view: &View, out: &mut String) {
     let silent: Vec<_> = status.agents.iter().filter(|agent| agent.silent).collect();
     let services: u32 = status.agents.iter().map(|agent| agent.services).fold(0, u32::saturating_add);
     let counts = format!(
-        "{}, {} watched",
+        "{}, {}",
         plural(status.agents.len(), "agent"),
         plural(usize::try_from(services).unwrap_or(usize::MAX), "service")
     );
@@ -169,7 +169,7 @@ fn agents(status: &Status, view: &View, out: &mut String) {
     }
     let words = format!("{} silent:", plural(silent.len(), "agent"));
     let _ = writeln!(out, "{counts}; {}", view.paint.text(&words, Colour::Red));
-    let mut table = Table::with_head(&["HOST", "LAST HEARD", "VERSION", "SERVICES"]);
+    let mut table = Table::with_head(&["HOST", "LAST HEARTBEAT", "VERSION", "SERVICES"]);
     for agent in silent {
         let cells = [
             line(&agent.host, NAME_CHARS_MAX),
@@ -186,7 +186,7 @@ fn outbox(status: &Status, view: &View) -> String {
     let outbox = &status.outbox;
     let waiting = outbox.queued + outbox.leased;
     let oldest = outbox.oldest_at.filter(|_| waiting > 0);
-    let oldest = oldest.map(|at| format!(", the oldest for {}", view.age(at))).unwrap_or_default();
+    let oldest = oldest.map(|at| format!(" (oldest: {})", view.age(at))).unwrap_or_default();
     let failed = format!("{} failed", outbox.failed);
     let colour = if outbox.failed > 0 { Colour::Red } else { Colour::None };
     format!("notifications: {waiting} waiting{oldest}, {}", view.paint.text(&failed, colour))
@@ -199,7 +199,7 @@ pub(super) fn acked(incident: &Incident, view: &View) -> String {
         return format!("#{number} acknowledged {}\n{title}\n", ack_words(ack, view));
     }
     let next = incident.next_step.as_ref();
-    let next = next.map(|next| format!("; next is {} {}", names(&next.targets), view.until(next.at)));
+    let next = next.map(|next| format!("; next: {} {}", names(&next.targets), view.until(next.at)));
     format!("#{number} is not acknowledged{}\n{title}\n", next.unwrap_or_default())
 }
 
@@ -221,26 +221,26 @@ fn ack_words(ack: &AckInfo, view: &View) -> String {
 pub(super) fn why(why: &Why, view: &View) -> String {
     let incident = &why.incident;
     let mut out = String::new();
-    // The title begins with the state already.
+    // The title already begins with the state.
     let title = view.paint.text(&line(&incident.title, TEXT_CHARS_MAX), Colour::of(incident.state));
     let _ = writeln!(out, "{} {title}", view.bold(&format!("#{}", incident.number)));
     for (name, value) in facts(why, view) {
-        let _ = writeln!(out, "  {name:<9} {value}");
+        let _ = writeln!(out, "  {name:<12} {value}");
     }
     let _ = writeln!(out, "\n{}", view.bold("alerts"));
     for alert in &incident.alerts {
         alert_lines(alert, view, &mut out);
     }
-    let _ = writeln!(out, "\n{}", view.bold("what happened"));
-    // Oldest first: a story is read from its beginning.
+    let _ = writeln!(out, "\n{}", view.bold("history"));
+    // Oldest first, so that it reads from top to bottom.
     let mut decisions: Vec<_> = why.decisions.iter().collect();
     decisions.sort_by_key(|entry| entry.at);
     for entry in decisions {
         let _ = writeln!(out, "  {}", entry_line(entry, view));
     }
-    let _ = writeln!(out, "\n{}", view.bold("who was told"));
+    let _ = writeln!(out, "\n{}", view.bold("notifications"));
     if why.notifications.is_empty() {
-        let _ = writeln!(out, "  nobody");
+        let _ = writeln!(out, "  none");
     }
     let mut notifications: Vec<_> = why.notifications.iter().collect();
     notifications.sort_by_key(|told| told.created_at);
@@ -262,25 +262,25 @@ fn facts(why: &Why, view: &View) -> Vec<(&'static str, String)> {
     }];
     facts.push(("group", group(&incident.group)));
     facts.push(("route", route(why)));
-    facts.push(("told", names(&incident.told)));
+    facts.push(("notified", names(&incident.told)));
     if let Some(ack) = &incident.ack {
-        facts.push(("acked", ack_words(ack, view)));
+        facts.push(("acknowledged", ack_words(ack, view)));
     }
     if let Some(next) = &incident.next_step {
         let (step, targets) = (next.step, names(&next.targets));
-        facts.push(("next", format!("step {step}: {targets} {}, unless somebody acks", view.until(next.at))));
+        facts.push(("next", format!("step {step}: {targets} {}, unless acknowledged", view.until(next.at))));
     }
     if !incident.silenced_by.is_empty() {
         facts.push(("silenced", format!("by silence {}", numbers(&incident.silenced_by))));
     }
     for withheld in &incident.withheld {
         let words = withheld_words(withheld, view);
-        facts.push(("withheld", format!("{}: {words}", line(&withheld.alert, NAME_CHARS_MAX))));
+        facts.push(("suppressed", format!("{}: {words}", line(&withheld.alert, NAME_CHARS_MAX))));
     }
     facts
 }
 
-/// `everything > {team="db"}`, outermost first.
+/// `everything > {team="db"}`, the outermost route first.
 fn route(why: &Why) -> String {
     why.route_path.iter().map(|step| line(step, TEXT_CHARS_MAX)).collect::<Vec<_>>().join(" > ")
 }
@@ -302,15 +302,31 @@ fn alert_lines(alert: &Alert, view: &View, out: &mut String) {
     }
 }
 
-/// `03:12:01  opened      CRITICAL web1/disk … [first_notification]`.
+/// `03:12:01  opened       OK to CRITICAL [reported]`, or
+/// `03:15:00  acknowledged by ada: looking [acked]`.
 fn entry_line(entry: &HistoryEntry, view: &View) -> String {
-    let author = entry.author.as_ref().map(|author| format!(" by {}", line(author, NAME_CHARS_MAX)));
     let reason = view.paint.text(&format!("[{}]", line(&entry.reason, NAME_CHARS_MAX)), Colour::Dim);
-    let kind = format!("{}{}", line(&entry.kind, NAME_CHARS_MAX), author.unwrap_or_default());
-    format!("{}  {kind:<12} {} {reason}", view.clock(entry.at), line(&entry.text, TEXT_CHARS_MAX))
+    let (kind, text) = (kind_words(&entry.kind), line(&entry.text, TEXT_CHARS_MAX));
+    let what = match &entry.author {
+        None => format!("{kind:<12} {text}"),
+        Some(author) if text.is_empty() => format!("{kind} by {}", line(author, NAME_CHARS_MAX)),
+        Some(author) => format!("{kind} by {}: {text}", line(author, NAME_CHARS_MAX)),
+    };
+    format!("{}  {what} {reason}", view.clock(entry.at))
 }
 
-/// `03:12:31  oncall: problem accepted at 03:12:32 after 2 tries, "queued as 17" [first_notification]`.
+/// The kind of a history entry in words: `downtime cancelled`.
+pub(super) fn kind_words(kind: &str) -> String {
+    match kind {
+        "acked" => "acknowledged".into(),
+        "unacked" => "ack ended".into(),
+        "withheld" => "suppressed".into(),
+        "released" => "no longer suppressed".into(),
+        kind => line(&kind.replace('_', " "), NAME_CHARS_MAX),
+    }
+}
+
+/// `03:12:31  oncall: problem accepted at 03:12:32 after 2 attempts, "queued as 17" [escalation_step]`.
 fn told_line(told: &NotificationInfo, view: &View) -> String {
     let colour = match told.state.as_str() {
         "accepted" | "delivered" => Colour::Green,
@@ -331,7 +347,7 @@ fn told_line(told: &NotificationInfo, view: &View) -> String {
         let _ = write!(text, " at {}", view.clock(at));
     }
     if told.in_digest.is_none() && told.attempts != 1 {
-        let _ = write!(text, " after {}", tries(told.attempts));
+        let _ = write!(text, " after {}", attempts(told.attempts));
     }
     if let Some(id) = &told.provider_id {
         let _ = write!(text, ", {:?}", line(id, TEXT_CHARS_MAX));
@@ -343,14 +359,14 @@ fn told_line(told: &NotificationInfo, view: &View) -> String {
     format!("{text} {reason}")
 }
 
-fn tries(n: u32) -> String {
-    if n == 1 { "1 try".into() } else { format!("{n} tries") }
+fn attempts(n: u32) -> String {
+    plural(usize::try_from(n).unwrap_or(usize::MAX), "attempt")
 }
 
 pub(super) fn history(entries: &[HistoryEntry], view: &View) -> String {
     let mut out = String::new();
     if entries.is_empty() {
-        out.push_str("nothing happened in that time\n");
+        out.push_str("no history in this period\n");
     }
     for entry in entries {
         let number = entry.incident.map_or_else(|| "-".into(), |number| format!("#{number}"));
@@ -364,7 +380,7 @@ pub(super) fn silences(silences: &[Silence], view: &View) -> String {
         return "no silences\n".into();
     }
     let mut out = String::new();
-    let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "MATCHES", "WHAT"]);
+    let mut table = Table::with_head(&["#", "STATE", "ENDS", "BY", "FIRING", "MATCHERS"]);
     for silence in silences {
         let colour = if silence.active { Colour::Yellow } else { Colour::Dim };
         let state = match silence.state.as_str() {
@@ -402,9 +418,9 @@ pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String 
     let reach = format!("{} on {}", count(silence.matches, "firing alert"), count(silence.hosts, "host"));
     let what = matchers(silence);
     let mut out = if dry_run {
-        format!("would silence {reach} now: {what}\n")
+        format!("{what} matches {reach} now\n")
     } else {
-        format!("silence {} mutes {reach} now: {what}\n", silence.number)
+        format!("silence {}: {what} (matches {reach} now)\n", silence.number)
     };
     if dry_run {
         for alert in &silence.alerts {
@@ -414,7 +430,7 @@ pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String 
             let _ = writeln!(out, "  and {} more", silence.matches - silence.alerts.len() as u64);
         }
         if let Some(broad) = &silence.broad {
-            let _ = writeln!(out, "needs --broad: {}", line(broad, TEXT_CHARS_MAX));
+            let _ = writeln!(out, "refused without --broad: {}", line(broad, TEXT_CHARS_MAX));
         }
         return out;
     }
@@ -423,7 +439,7 @@ pub(super) fn silenced(silence: &Silence, dry_run: bool, view: &View) -> String 
     }
     let until = text::clock_time(silence.ends_at, &view.zone);
     let number = silence.number;
-    let _ = writeln!(out, "until {until}; end it with: alertctl silence end {number}");
+    let _ = writeln!(out, "until {until}; to end it now: alertctl silence end {number}");
     out
 }
 
@@ -467,14 +483,14 @@ mod tests {
         assert_eq!(
             status(&shown, &view()),
             "warning: receiver \"pager\" failed 3 times\n\
-             \x20 #     STATE     SINCE  WHERE      ACK  TOLD    NEXT\n\
-             \x20 4711  CRITICAL  4 min  web1/disk  -    oncall  pager in 1 min\n\
+             \x20 #     STATE     AGE    WHERE      ACK  NOTIFIED  NEXT\n\
+             \x20 4711  CRITICAL  4 min  web1/disk  -    oncall    pager in 1 min\n\
              \x20       CRITICAL web1/disk: /var 96% used\n\
              \n\
-             2 agents, 6 services watched; 1 agent silent:\n\
-             \x20 HOST  LAST HEARD  VERSION  SERVICES\n\
-             \x20 db1   6 min ago   0.1.0    3\n\
-             notifications: 2 waiting, the oldest for 1 min, 0 failed\n\
+             2 agents, 6 services; 1 agent silent:\n\
+             \x20 HOST  LAST HEARTBEAT  VERSION  SERVICES\n\
+             \x20 db1   6 min ago       0.1.0    3\n\
+             notifications: 2 waiting (oldest: 1 min), 0 failed\n\
              alertd 0.1.0 up 3 h 0 min\n"
         );
     }
@@ -523,23 +539,23 @@ mod tests {
         assert_eq!(
             why(&shown, &view()),
             "#4711 CRITICAL web1/disk: /var 96% used\n\
-             \x20 open      since 03:12 Sat 21 Nov 2026 UTC (4 min)\n\
-             \x20 group     service=disk\n\
-             \x20 route     everything > {service=\"disk\"}\n\
-             \x20 told      oncall\n\
-             \x20 acked     by ada at 03:15:00 until 05:15:00: looking\n\
-             \x20 next      step 2: pager in 1 min, unless somebody acks\n\
+             \x20 open         since 03:12 Sat 21 Nov 2026 UTC (4 min)\n\
+             \x20 group        service=disk\n\
+             \x20 route        everything > {service=\"disk\"}\n\
+             \x20 notified     oncall\n\
+             \x20 acknowledged by ada at 03:15:00 until 05:15:00: looking\n\
+             \x20 next         step 2: pager in 1 min, unless acknowledged\n\
              \n\
              alerts\n\
              \x20 web1/disk CRITICAL for 4 min: /var 96% used\n\
              \x20   runbook: https://wiki.example/disk\n\
              \n\
-             what happened\n\
+             history\n\
              \x20 03:12:00  opened       OK to CRITICAL [reported]\n\
-             \x20 03:15:00  acked by ada looking [by_hand]\n\
+             \x20 03:15:00  acknowledged by ada: looking [by_hand]\n\
              \n\
-             who was told\n\
-             \x20 03:12:00  oncall: problem accepted at 03:13:00 after 2 tries, \"queued as 17\", last error: mx: 451 greylisted [first_notification]\n"
+             notifications\n\
+             \x20 03:12:00  oncall: problem accepted at 03:13:00 after 2 attempts, \"queued as 17\", last error: mx: 451 greylisted [first_notification]\n"
         );
     }
 
@@ -576,18 +592,21 @@ mod tests {
             alerts: vec!["CRITICAL web1/disk: 98% full".into()],
             broad: None,
         };
-        assert!(silenced(&made, false, &view()).contains("end it with: alertctl silence end 3"));
+        assert!(silenced(&made, false, &view()).contains("to end it now: alertctl silence end 3"));
         assert_eq!(
             silenced(&made, true, &view()),
-            "would silence 2 firing alerts on 1 host now: host=web1\n  CRITICAL web1/disk: 98% full\n  and 1 more\n"
+            "host=web1 matches 2 firing alerts on 1 host now\n  CRITICAL web1/disk: 98% full\n  and 1 more\n"
         );
         let broad = Silence { broad: Some("it would silence all 2 hosts".into()), ..made.clone() };
-        assert!(silenced(&broad, true, &view()).ends_with("needs --broad: it would silence all 2 hosts\n"));
+        assert!(
+            silenced(&broad, true, &view())
+                .ends_with("refused without --broad: it would silence all 2 hosts\n")
+        );
         let later =
             Silence { starts_at: at("04:00"), state: "pending".into(), active: false, ..made.clone() };
         assert!(silenced(&later, false, &view()).contains("from 04:00 Sat 21 Nov 2026 UTC\n"));
         assert!(silences(&[later], &view()).contains("starts in 44 min"));
-        assert!(silences(&[made], &view()).contains("3  active  in 2 h 0 min  ada  2        host=web1\n"));
+        assert!(silences(&[made], &view()).contains("3  active  in 2 h 0 min  ada  2       host=web1\n"));
     }
 
     fn incident() -> Incident {

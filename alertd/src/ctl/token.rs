@@ -1,4 +1,4 @@
-//! `alertctl token`: who may ask alertd over TCP.
+//! `alertctl token`: creates, lists and revokes API tokens.
 
 use std::fmt::Write;
 
@@ -19,15 +19,24 @@ use crate::core::rules::{
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it, this once
+    /// Create a token and print it
     ///
-    /// Send it as "Authorization: Bearer TOKEN". alertd keeps its SHA-256 only: who loses it makes another.
+    /// The token is printed only once, because alertd stores only its SHA-256.
+    /// Clients send it in the header "Authorization: Bearer TOKEN".
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "\
+Examples:
+  alertctl token create prometheus --scope ingest > prometheus.token
+  alertctl token create web1 --scope ingest --host web1 --expires 365d > web1.token
+  alertctl token create ops --scope ack,silence > ops.token"
+    )]
     Create(Create),
-    /// Show the tokens that there are, never their secrets
+    /// List tokens, without their secrets
     List,
-    /// Take a token back; it is of no use from then on
+    /// Revoke a token, effective immediately
     Revoke {
-        /// The token's name
+        /// Name of the token
         #[arg(value_parser = name)]
         name: String,
     },
@@ -35,16 +44,18 @@ pub enum TokenCommand {
 
 #[derive(Debug, Args)]
 pub struct Create {
-    /// What it is for: prometheus, web1. Stands in the history as token:NAME
+    /// Name of the token, such as prometheus; the audit log shows token:NAME
     #[arg(value_parser = name)]
     name: String,
-    /// What it may do: ingest (report), read, ack, silence, admin; ack and silence may read too
+    /// What the token allows: ingest, read, ack, silence or admin
+    ///
+    /// ingest allows reporting only; ack and silence include read.
     #[arg(long = "scope", value_name = "SCOPE,…", value_delimiter = ',', required = true)]
     scopes: Vec<Scope>,
-    /// Ends by itself after this time, like 90d
-    #[arg(long, value_name = "TIME")]
+    /// Expire the token after this time, such as 90d [default: never]
+    #[arg(long, value_name = "DURATION")]
     expires: Option<Span>,
-    /// Reports for this host only, whatever it says
+    /// Count everything sent with the token as reports of this host
     #[arg(long)]
     host: Option<String>,
 }
@@ -66,7 +77,7 @@ pub(super) async fn token(
                 expires_s: ask.expires.map(|span| span.0.as_secs()),
                 host: ask.host,
             };
-            // The secret alone on stdout, for `> file`; what is said about it beside it.
+            // Only the secret goes to stdout, so that it can be redirected to a file.
             let shown = |made: &TokenMade| {
                 if !alertd.json {
                     eprint!("{}", about(made, view));
@@ -77,7 +88,7 @@ pub(super) async fn token(
         }
         TokenCommand::List => alertd.get("/v1/tokens", |list: &Vec<Token>| tokens(list, view)).await,
         TokenCommand::Revoke { name } => {
-            let shown = |revoked: &Token| format!("token {} is revoked\n", revoked.name);
+            let shown = |revoked: &Token| format!("token {} revoked\n", revoked.name);
             alertd.call(Method::DELETE, &format!("/v1/tokens/{name}"), None::<&()>, shown).await
         }
     }
@@ -88,12 +99,12 @@ fn about(made: &TokenMade, view: &View) -> String {
     let mut out = String::new();
     let _ = write!(out, "token {}: {}", token.name, token.scopes.join(", "));
     if let Some(host) = &token.host {
-        let _ = write!(out, ", for {host} only");
+        let _ = write!(out, ", only for host {host}");
     }
     if let Some(at) = token.expires_at {
-        let _ = write!(out, ", until {}", clock_time(at, &view.zone));
+        let _ = write!(out, ", expires {}", clock_time(at, &view.zone));
     }
-    out + "; it is shown this once\n"
+    out + "; store it now, it is not shown again\n"
 }
 
 fn tokens(tokens: &[Token], view: &View) -> String {
@@ -101,13 +112,13 @@ fn tokens(tokens: &[Token], view: &View) -> String {
         return "no tokens\n".into();
     }
     let mut out = String::new();
-    let mut table = Table::with_head(&["NAME", "MAY", "HOST", "MADE", "BY", "USED", "ENDS"]);
+    let mut table = Table::with_head(&["NAME", "SCOPES", "HOST", "CREATED", "BY", "LAST USED", "EXPIRES"]);
     for token in tokens {
         let colour = if token.expired { Colour::Dim } else { Colour::None };
         let used = token.last_used_at.map_or("never".into(), |at| used(at, view));
         let ends = match token.expires_at {
             None => "never".into(),
-            Some(_) if token.expired => "is over".into(),
+            Some(_) if token.expired => "expired".into(),
             Some(at) => view.until(at),
         };
         let cells = vec![
@@ -125,7 +136,7 @@ fn tokens(tokens: &[Token], view: &View) -> String {
     out
 }
 
-/// A use is known to the day.
+/// alertd stores only the day of the last use.
 fn used(at: jiff::Timestamp, view: &View) -> String {
     match (view.now.as_second() - at.as_second()) / 86_400 {
         ..=0 => "today".into(),
@@ -157,7 +168,7 @@ mod tests {
         let made = TokenMade { token: token.clone(), secret: "dogwatch_00".into() };
         assert_eq!(
             about(&made, &view),
-            "token web1: ingest, for web1 only, until 22:00 Sun 22 Nov 2026 UTC; it is shown this once\n"
+            "token web1: ingest, only for host web1, expires 22:00 Sun 22 Nov 2026 UTC; store it now, it is not shown again\n"
         );
         let old =
             Token { name: "old".into(), host: None, last_used_at: None, expired: true, ..token.clone() };
@@ -165,7 +176,7 @@ mod tests {
         let lines: Vec<_> =
             list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert!(lines[1].starts_with("web1 ingest web1") && lines[1].contains("ada 2 d ago"), "{list}");
-        assert!(lines[2].contains("any") && lines[2].contains("never is over"), "{list}");
+        assert!(lines[2].contains("any") && lines[2].contains("never expired"), "{list}");
         assert_eq!(tokens(&[], &view), "no tokens\n");
     }
 }

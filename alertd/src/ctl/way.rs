@@ -1,10 +1,10 @@
-//! Which alertd to ask, and how: told on the command line, else by the environment, else by `~/.config/dogwatch/alertctl.toml`,
-//! else the one on this host.
+//! Which alertd to ask, and how. The command line overrides the environment, the environment
+//! overrides `~/.config/dogwatch/alertctl.toml`, and the default is the alertd on this host.
 //!
 //! ```toml
 //! url = "https://mon1.example.org:9093"
-//! token_file = "alertctl.token"           # beside this file, or anywhere
-//! ca_file = "/etc/dogwatch/ca.pem"        # whom to believe that it is that alertd; else this host's store
+//! token_file = "alertctl.token"           # relative to this file, or absolute
+//! ca_file = "/etc/dogwatch/ca.pem"        # trust these CAs; default: the system's
 //! ```
 
 use std::{
@@ -19,7 +19,7 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-/// What one of the places says.
+/// The settings from one source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Said {
@@ -29,7 +29,7 @@ pub(super) struct Said {
     pub(super) ca_file: Option<PathBuf>,
 }
 
-/// How alertd is asked.
+/// How to reach alertd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
     Socket(PathBuf),
@@ -39,21 +39,22 @@ pub(super) enum Way {
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 
 impl Way {
-    /// Looks at all places. The error is for whoever typed it.
+    /// Combines all sources. The error is shown to the user.
     pub(super) fn find(line: Said) -> Result<Self, String> {
         Self::choose([line, Said::of_environment(), Said::of_file()?])
     }
 
-    /// The first place that names an alertd decides which; each file is the first that is named at all.
+    /// The first source that names an alertd decides which one to ask. Token file and CA file each
+    /// come from the first source that names one.
     fn choose(places: [Said; 3]) -> Result<Self, String> {
         let token_file = places.iter().find_map(|said| said.token_file.clone());
         let ca_file = places.iter().find_map(|said| said.ca_file.clone());
         let named = places.into_iter().find(|said| said.socket.is_some() || said.url.is_some());
         match named.map(|said| (said.socket, said.url)) {
-            Some((Some(_), Some(_))) => Err("a socket and a URL are two alertds; name one".into()),
+            Some((Some(_), Some(_))) => Err("both a socket and a URL are given; use only one of them".into()),
             Some((None, Some(url))) => {
                 let token_file = token_file.ok_or_else(|| {
-                    format!("{url} asks for a token; name the file that holds it with --token-file")
+                    format!("{url} requires a token; name its file with --token-file or ALERTD_TOKEN_FILE")
                 })?;
                 Ok(Self::Url { url, token_file, ca_file })
             }
@@ -91,7 +92,7 @@ impl Said {
         let path = folder.join("alertctl.toml");
         match fs::read_to_string(&path) {
             Ok(text) => Self::of_text(&Source { path, text }, &folder),
-            // One that may not be read is another user's: sudo and su may leave HOME as it was.
+            // Ignore a file of another user: sudo and su may keep HOME.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
             {
@@ -141,7 +142,9 @@ mod tests {
         assert_eq!(choose(token("/l"), none(), file()), "https://file /l");
         assert_eq!(choose(socket("/s"), url("https://env"), file()), "/s");
         assert!(choose(url("https://line"), none(), none()).contains("--token-file"));
-        assert!(choose(Said { socket: Some("/s".into()), ..url("x") }, none(), none()).contains("name one"));
+        assert!(
+            choose(Said { socket: Some("/s".into()), ..url("x") }, none(), none()).contains("use only one")
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A time as people type it: `2026-12-24 12:00`, `18:00`, `+2h`, `now`, or to the letter in RFC 3339. Pure.
+//! Times as people type them: `2026-12-24 12:00`, `18:00`, `+2h`, `now`, or RFC 3339. Pure.
 
 use std::{str::FromStr, time::Duration};
 
@@ -14,9 +14,9 @@ use crate::core::rules::{moment::later, schedule::on_the_wall};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     Moment(Timestamp),
-    /// On the wall here.
+    /// A date and time in the local time zone.
     Wall(DateTime),
-    /// The next time that a clock here shows it.
+    /// The next occurrence of a local time of day.
     Clock(Time),
     /// From now.
     After(Duration),
@@ -43,7 +43,7 @@ impl FromStr for When {
 }
 
 impl When {
-    /// The moment that is meant; the end of time for one that no calendar has.
+    /// Returns the moment that is meant. A time that cannot be represented becomes the latest one.
     pub fn moment(self, now: Timestamp, zone: &TimeZone) -> Timestamp {
         let on_wall = |time| on_the_wall(time, zone).unwrap_or(Timestamp::MAX);
         match self {

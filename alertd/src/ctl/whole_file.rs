@@ -1,5 +1,5 @@
-//! A file that is whole or not there. It is written as `NAME.part` beside its place, for its owner only, and gets its name once
-//! all of it is on the disk.
+//! Writes a file completely or not at all. The data goes to `NAME.part`, readable only by its owner,
+//! which is renamed to `NAME` when all of it is on disk.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-/// One that is being written. Dropped before [`WholeFile::keep`], nothing of it stays.
+/// A file being written. If it is dropped before [`WholeFile::keep`], the partial file is removed.
 pub(super) struct WholeFile {
     file: File,
     part: PathBuf,
@@ -22,21 +22,21 @@ pub(super) struct WholeFile {
 }
 
 impl WholeFile {
-    /// `force`: may replace a file. The error is for whoever named it.
+    /// With `force`, an existing file may be replaced. The error is shown to the user.
     pub(super) fn create(path: &Path, force: bool) -> Result<Self, String> {
         let say = |words: &str| format!("{}: {words}", path.display());
         let (Some(name), true) = (path.file_name(), path.symlink_metadata().is_err() || force) else {
-            return Err(say("is there already; name another file, or replace it with --force"));
+            return Err(say("file exists; choose another name, or replace it with --force"));
         };
-        // A device or a folder is not replaced by a file, even if asked for.
+        // Never replace a device or a directory.
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-            return Err(say("is not a file"));
+            return Err(say("not a regular file; choose another name"));
         }
         let mut part = name.to_owned();
         part.push(".part");
         let part = path.with_file_name(part);
         let file = claim(&part).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => format!("{}: another alertctl writes it now", part.display()),
+            io::ErrorKind::WouldBlock => format!("{}: another alertctl is writing this file", part.display()),
             _ => format!("{}: {error}", part.display()),
         })?;
         Ok(Self { file, part, path: path.to_owned(), force })
@@ -46,11 +46,14 @@ impl WholeFile {
         self.file.write_all(piece).map_err(|error| format!("{}: {error}", self.part.display()))
     }
 
-    /// Makes it durable and gives it its name.
+    /// Syncs the file to disk and renames it.
     pub(super) fn keep(self) -> Result<(), String> {
         let kept = self.file.sync_all().and_then(|()| self.name()).and_then(|()| self.sync_folder());
         kept.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("{}: has come to be meanwhile", self.path.display()),
+            io::ErrorKind::AlreadyExists => format!(
+                "{}: file was created meanwhile; try again with another name or --force",
+                self.path.display()
+            ),
             _ => format!("{}: {error}", self.path.display()),
         })
     }
@@ -60,7 +63,7 @@ impl WholeFile {
             return fs::rename(&self.part, &self.path);
         }
         match renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // Not every filesystem knows that flag (renameat2(2)).
+            // Not every filesystem supports that flag (renameat2(2)).
             Err(Errno::INVAL | Errno::NOSYS) if self.path.symlink_metadata().is_err() => {
                 fs::rename(&self.part, &self.path)
             }
@@ -77,12 +80,13 @@ impl WholeFile {
 
 impl Drop for WholeFile {
     fn drop(&mut self) {
-        // Gone already if it has its name.
+        // After a rename, there is nothing to remove.
         let _ = fs::remove_file(&self.part);
     }
 }
 
-/// A new file, locked. One that is there and not locked was left by an end in the middle, and goes.
+/// Creates and locks the file. An existing unlocked file was left by an interrupted run and is
+/// replaced.
 fn claim(part: &Path) -> io::Result<File> {
     let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
     let file = match create() {
@@ -141,7 +145,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(dir.path().join("b.db.part"), "of a killed one").unwrap();
         let mut file = WholeFile::create(&path, false).unwrap();
-        assert!(refusal(&path, false).contains("another alertctl writes it now"));
+        assert!(refusal(&path, false).contains("another alertctl is writing this file"));
         file.write(b"whole").unwrap();
         file.keep().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
@@ -156,8 +160,8 @@ mod tests {
         file.write(b"today's").unwrap();
         file.keep().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"today's");
-        assert!(refusal(dir.path(), true).contains("is not a file"));
-        assert!(refusal(Path::new("/dev/null"), true).contains("is not a file"));
+        assert!(refusal(dir.path(), true).contains("not a regular file"));
+        assert!(refusal(Path::new("/dev/null"), true).contains("not a regular file"));
         assert!(refusal(&dir.path().join("none/b.db"), false).contains("No such file"));
 
         let late = dir.path().join("late.db");

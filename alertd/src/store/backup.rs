@@ -1,8 +1,8 @@
-//! A copy of the store as it was at one moment, made beside the writer, which waits for nothing: WAL gives the copy's reader that
-//! moment. Meanwhile the WAL cannot be folded in, so it grows by what is written.
+//! Copies the store as of one moment, without blocking the writer. WAL makes that possible; it cannot
+//! be checkpointed meanwhile and grows by everything that is written.
 //!
-//! The copy is one file, 0600, in the state directory: what is in the store is for its owner only, and nowhere else is there a
-//! disk that is known to be large enough. It is gone when its [`Copy`] is dropped, else at the next start.
+//! The copy is one file with mode 0600 in the state directory: the data is private, and no other disk is
+//! known to be large enough. It is deleted when its [`Copy`] is dropped, or at the next start.
 
 use std::{
     fmt::Write as _,
@@ -26,20 +26,20 @@ use super::{
     sqlite::{BUSY_TIMEOUT, cannot},
 };
 
-/// Beside the store; only one is made at a time.
+/// The file name, next to the store. Only one copy is made at a time.
 const NAME: &str = "alertd.backup";
-/// The copy must leave this much of the disk to the store itself: what `alertctl health` calls critical (`health.rs`).
+/// Space that the copy must leave free: the CRITICAL threshold of `alertctl health` (`health.rs`).
 const ROOM_KEPT: u64 = 64 << 20;
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// A file that goes when this does.
+/// A copy, deleted on drop.
 #[derive(Debug)]
 pub struct Copy {
     path: PathBuf,
     pub about: ctl::Backup,
 }
 
-/// Ends the making of a copy that nobody waits for any more.
+/// Stops copying when the client has gone.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<Stopping>);
 
@@ -61,14 +61,16 @@ impl Stop {
         let handle = connection.map(Connection::get_interrupt_handle);
         *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) = handle;
         if self.0.asked.load(Relaxed) {
-            return Err(StoreError::Unavailable("nobody waits for the backup any more".into()));
+            return Err(StoreError::Unavailable(
+                "the client closed the connection before the backup was complete".into(),
+            ));
         }
         Ok(())
     }
 }
 
 impl Copy {
-    /// Makes it of the store at `store`, and reads all of it again: whether it is whole, and what is in it.
+    /// Copies the store at `store`, then reads the whole copy to check it and count its content.
     pub(super) fn make(store: &Path, now: Timestamp, stop: &Stop) -> Result<Self, StoreError> {
         let path = clear(store);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -84,7 +86,7 @@ impl Copy {
             store: store.display().to_string(),
             warning: None,
         };
-        // From here on whatever goes wrong takes the file with it.
+        // From here on, any error deletes the file.
         let mut copy = Self { path, about };
         let made = copy.fill(store, stop).and_then(|()| copy.check(stop));
         stop.watch(None)?;
@@ -94,7 +96,7 @@ impl Copy {
         Ok(copy)
     }
 
-    /// For reading it from its beginning.
+    /// Opens the copy for reading from the beginning.
     pub fn open(&self) -> io::Result<File> {
         File::open(&self.path)
     }
@@ -109,7 +111,7 @@ impl Copy {
         let found = rustix::fs::statvfs(&self.path).map_err(|error| cannot(&self.path, &error.into()))?;
         enough_room(needed, found.f_bavail.saturating_mul(found.f_frsize), store)?;
         let to = self.path.to_str();
-        let to = to.ok_or_else(|| StoreError::Unusable("the state_dir's name is not UTF-8".into()))?;
+        let to = to.ok_or_else(|| StoreError::Unusable("the path of state_dir is not UTF-8".into()))?;
         connection.execute("VACUUM INTO ?1", [to])?;
         Ok(())
     }
@@ -119,7 +121,7 @@ impl Copy {
         stop.watch(Some(&copy))?;
         let found: String = copy.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if found != "ok" {
-            let words = format!("the copy is not whole ({found}), so the store may be damaged too");
+            let words = format!("the copy is damaged ({found}), so the database may be damaged too");
             return Err(StoreError::Unavailable(words));
         }
         let count = |what: &str| {
@@ -140,7 +142,7 @@ impl Drop for Copy {
     }
 }
 
-/// Takes away what a copy left that was interrupted by the end of alertd; returns where the next one goes.
+/// Deletes the remains of a copy that was interrupted, and returns the path for the next one.
 pub(super) fn clear(store: &Path) -> PathBuf {
     let path = store.with_file_name(NAME);
     remove(&path);
@@ -148,11 +150,11 @@ pub(super) fn clear(store: &Path) -> PathBuf {
 }
 
 fn remove(path: &Path) {
-    // SQLite's own files beside it, if it was killed while it wrote.
+    // Includes SQLite's own files, which remain if alertd was killed while copying.
     for suffix in ["", "-journal", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
-        // Mostly there is none.
+        // Usually there is none.
         let _ = fs::remove_file(name);
     }
 }
@@ -163,7 +165,7 @@ fn enough_room(needed: u64, free: u64, store: &Path) -> Result<(), StoreError> {
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     Err(StoreError::Unavailable(format!(
-        "there is no room for the copy: it takes up to {} MiB beside {}, and {} MiB must stay free there, but only {} MiB are; make room",
+        "not enough disk space: the copy needs up to {} MiB next to {}, plus {} MiB that must stay free, but only {} MiB are free",
         mib(needed),
         store.display(),
         mib(ROOM_KEPT),
@@ -171,7 +173,7 @@ fn enough_room(needed: u64, free: u64, store: &Path) -> Result<(), StoreError> {
     )))
 }
 
-/// Length and SHA-256 of a file.
+/// Returns the size and SHA-256 of a file.
 fn digest(path: &Path, stop: &Stop) -> io::Result<(u64, String)> {
     let mut file = File::open(path)?;
     let (mut piece, mut context, mut bytes) = (vec![0; PIECE_BYTES], Context::new(&SHA256), 0);
@@ -188,7 +190,7 @@ fn digest(path: &Path, stop: &Stop) -> io::Result<(u64, String)> {
     }
 }
 
-/// As `sha256sum` prints it.
+/// Formats bytes as `sha256sum` does.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
@@ -226,7 +228,7 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         fs::copy(&path, elsewhere.path().join("alertd.db")).unwrap();
         let mut restored = Sqlite::open(elsewhere.path(), "another").unwrap();
-        assert_eq!(restored.load(now()).unwrap().instance, "first", "the schema and all that is in it");
+        assert_eq!(restored.load(now()).unwrap().instance, "first", "the schema and all its data");
         drop(copy);
         assert_eq!(names(dir.path()), [""; 0]);
     }
@@ -248,7 +250,7 @@ mod tests {
         let stop = Stop::default();
         stop.now();
         let refused = store.archive().copy(now(), &stop).unwrap_err().to_string();
-        assert!(refused.contains("nobody waits"), "{refused}");
+        assert!(refused.contains("the client closed"), "{refused}");
         assert_eq!(names(dir.path()), [""; 0]);
     }
 
@@ -257,6 +259,6 @@ mod tests {
         let room = |needed: u64, free: u64| enough_room(needed << 20, free << 20, Path::new("/s/alertd.db"));
         assert!(room(100, 164).is_ok());
         let words = room(100, 163).unwrap_err().to_string();
-        assert!(words.contains("100 MiB beside /s/alertd.db") && words.contains("only 163 MiB"), "{words}");
+        assert!(words.contains("100 MiB next to /s/alertd.db") && words.contains("only 163 MiB"), "{words}");
     }
 }

@@ -1,15 +1,16 @@
-//! Is the file whole? To read all of it takes as long as it is large, and its history is large; meanwhile nobody would be told
-//! anything. So at the start a large one is checked where it holds what is not over, and the rest beside the running alertd.
+//! Checks whether the database is damaged. Reading a large history takes long, and nobody would be
+//! notified meanwhile. So at the start, only the tables with current data of a large database are
+//! checked; the others are checked while alertd runs.
 
 use std::{fs, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Read within the blink of an eye.
+/// A database up to this size is checked completely at the start.
 const WHOLE_MAX: u64 = 64 << 20;
-/// These grow with what is over.
+/// Tables that grow with history.
 const HISTORIES: [&str; 3] = ["history", "outbox", "incident"];
-/// All that a start reads of them.
+/// Everything that a start reads from them.
 const OPEN_ROWS: [&str; 2] = [
     "SELECT SUM(LENGTH(body)) FROM incident WHERE open = 1",
     "SELECT SUM(LENGTH(body)) FROM outbox WHERE settled_us IS NULL",
@@ -19,7 +20,8 @@ fn is_large(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() > WHOLE_MAX)
 }
 
-/// What is wrong with that which a start needs. An error may say so too (`SQLITE_CORRUPT`).
+/// Returns the damage in the data that a start needs. Damage can also show as an error
+/// (`SQLITE_CORRUPT`).
 pub(super) fn at_start(connection: &Connection, path: &Path) -> rusqlite::Result<Option<String>> {
     if !is_large(path) {
         return quick_check(connection, None);
@@ -38,7 +40,7 @@ pub(super) fn at_start(connection: &Connection, path: &Path) -> rusqlite::Result
     Ok(None)
 }
 
-/// What [`at_start`] left out, to be run beside everything else: what is wrong with it, for people.
+/// Checks what [`at_start`] left out, while alertd runs. Returns the damage, for people.
 pub(super) fn rest(path: &Path) -> Option<String> {
     if !is_large(path) {
         return None;
@@ -49,7 +51,7 @@ pub(super) fn rest(path: &Path) -> Option<String> {
         Err(error) => error.to_string(),
     };
     Some(format!(
-        "the history in {path} is damaged ({found}); what fires, acks and silences are whole; save the rest with `sqlite3 {path} .recover`",
+        "the history in {path} is damaged ({found}); firing alerts, acks and silences are not; to recover the history, run `sqlite3 {path} .recover`",
         path = path.display()
     ))
 }
@@ -72,7 +74,7 @@ mod tests {
 
     const PAGE: u64 = 4_096;
 
-    /// A large file with a small table before a long history.
+    /// A large database: a small table, then a long history.
     fn large(dir: &Path) -> PathBuf {
         let path = dir.join("alertd.db");
         let connection = Connection::open(&path).unwrap();
@@ -89,11 +91,11 @@ mod tests {
         path
     }
 
-    /// Writes nonsense over the first page that holds rows of a table.
+    /// Overwrites the first page with rows of a table.
     fn damage(path: &Path, table: &str) {
         let sql = "SELECT pageno FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY pageno LIMIT 1";
         let connection = Connection::open(path).unwrap();
-        // Without dbstat: the root's page, from the schema.
+        // Without dbstat, use the root page from the schema.
         let page: u64 = connection.query_row(sql, [table], |row| row.get(0)).unwrap_or_else(|_| {
             let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
             connection.query_row(sql, [table], |row| row.get(0)).unwrap()
@@ -116,7 +118,7 @@ mod tests {
         assert!(!is_damaged(&path));
         assert_eq!(rest(&path), None);
         damage(&path, "history");
-        assert!(!is_damaged(&path), "alertd starts all the same");
+        assert!(!is_damaged(&path), "alertd starts anyway");
         assert!(rest(&path).unwrap().contains(".recover"));
         damage(&path, "agent");
         assert!(is_damaged(&path));

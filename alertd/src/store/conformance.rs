@@ -1,4 +1,4 @@
-//! What every store promises, asked of each.
+//! Tests for every implementation of the store.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const CONFIG: &str = r#"
     users = ["ann"]
 "#;
 
-/// Everything there is, in all its states.
+/// Data of every kind, in every state.
 fn story() -> (World, Vec<Change>) {
     let mut world = World::new(CONFIG, 1);
     world.moods.insert("mail".into(), crate::core::tests::world::Mood::Busy);
@@ -84,7 +84,7 @@ fn as_changes(loaded: Loaded) -> Vec<Change> {
     changes
 }
 
-/// All that a core would begin with, as text.
+/// Everything that a core would load, as text.
 fn shown(store: &mut impl Store, now: Timestamp) -> String {
     let loaded = Loaded { instance: String::new(), ..store.load(now).unwrap() };
     format!("{loaded:#?}")
@@ -99,7 +99,7 @@ fn keeps_what_is_committed(mut store: impl Store) {
     let (mut world, everything) = story();
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
-    // Again: the same rows, not more.
+    // The same changes again must not add rows.
     store.commit(&everything).unwrap();
     same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
 }
@@ -132,14 +132,14 @@ fn what_was_committed_is_there_after_the_process_is_gone() {
     let (mut world, everything) = story();
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
     store.commit(&everything).unwrap();
-    // As after SIGKILL: the files as they are, without a close.
+    // As after SIGKILL: copy the files without closing the store.
     let copy = tempfile::tempdir().unwrap();
     for name in ["alertd.db", "alertd.db-wal"] {
         std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     let mut again = Sqlite::open(copy.path(), "other").unwrap();
     same(&shown(&mut again, world.now), &shown(&mut world.store, world.now));
-    assert_eq!(again.load(world.now).unwrap().instance, "test", "a store keeps its name");
+    assert_eq!(again.load(world.now).unwrap().instance, "test", "a store keeps its instance");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(
         dir.path().join("alertd.db"),
-        "this is no database, and it is long enough to be looked at".repeat(99),
+        "this is not a database, and it is long enough to be read".repeat(99),
     )
     .unwrap();
     let mut store = Sqlite::open(dir.path(), "test").unwrap();
@@ -187,7 +187,7 @@ fn a_damaged_file_is_kept_aside_and_alertd_starts_without_it() {
     assert!(store.load(Timestamp::UNIX_EPOCH).unwrap().incidents.is_empty());
 }
 
-/// As the first release left it: no table of overrides, counters without theirs.
+/// A file of the first schema: no overrides table, and no counter for overrides.
 #[test]
 fn a_file_of_the_first_schema_is_led_forward() {
     let dir = tempfile::tempdir().unwrap();
@@ -201,7 +201,10 @@ fn a_file_of_the_first_schema_is_led_forward() {
     for change in &everything {
         if let Change::Incident(incident) = change {
             let body = serde_json::to_string(incident).unwrap();
-            assert!(!body.contains("pages"), "an incident without pages is written as before: {body}");
+            assert!(
+                !body.contains("pages"),
+                "an incident without pages is written as in the first schema: {body}"
+            );
             put("INSERT INTO incident VALUES (?1, 1, 0, NULL, ?2)", &[&incident.number, &body]);
         }
         if let Change::Alert(key, alert) = change {
@@ -263,7 +266,7 @@ fn the_archive_answers_beside_the_writer() {
     assert_eq!(archive.notifications(1).unwrap()[0].state, "queued");
     assert!(archive.closed_incident(1).unwrap().is_none());
     store.prune(world.now).unwrap();
-    assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its story");
+    assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its history");
     let core = Core::new(
         crate::config::Config::from_text(CONFIG).unwrap().rules,
         "x".into(),

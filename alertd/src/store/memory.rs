@@ -1,4 +1,4 @@
-//! A store in memory: what survives when a test ends a core and begins another.
+//! A store in memory, which survives when a test ends one core and starts another.
 
 use std::collections::BTreeMap;
 

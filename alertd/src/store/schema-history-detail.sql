@@ -1,2 +1,2 @@
--- JSON of what a decision was about: of a transition the alert, of an ack the ack. Reckoned again by `alertctl replay`.
+-- JSON with the data of a decision: the alert of a transition, the ack of an ack. `alertctl replay` repeats them.
 ALTER TABLE history ADD COLUMN detail TEXT;

@@ -1,9 +1,9 @@
--- Version 1. `body` is JSON of the domain type; the columns beside it are what is searched for.
+-- Version 1. `body` is the JSON of the domain type; the other columns are for queries.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
--- Who reports, and how far its events are taken: written in the same transaction as what they changed.
+-- Agents and the last accepted event of each, written in the same transaction as the changes it caused.
 CREATE TABLE agent (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE alert (agent TEXT NOT NULL, service TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (agent, service)) STRICT, WITHOUT ROWID;
--- Group, timers, escalation, ack. `open` = 0: over, and everybody has heard.
+-- Group, timers, escalation, ack. `open` = 0: resolved, and everybody was notified of the recovery.
 CREATE TABLE incident (number INTEGER PRIMARY KEY, open INTEGER NOT NULL, opened_us INTEGER NOT NULL, resolved_us INTEGER, body TEXT NOT NULL) STRICT;
 CREATE INDEX incident_open ON incident (number) WHERE open = 1;
 CREATE INDEX incident_resolved ON incident (resolved_us) WHERE open = 0;

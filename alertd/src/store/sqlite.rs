@@ -1,11 +1,15 @@
-//! The store in one SQLite file, in WAL mode with `synchronous = FULL`: a commit that returned survives a power cut.
+//! The store in one SQLite file, in WAL mode with `synchronous = FULL`: a finished commit survives a
+//! power cut.
 //!
-//! `NORMAL` would be faster and may lose the last commits at a power cut, which is wrong for alerts that were accepted. One
-//! connection writes, under an exclusive lock on `alertd.lock` beside the file, so that two alertds never share a store.
-//! Readers have connections of their own. The schema's version stands in `PRAGMA user_version`; [`MIGRATIONS`] lead
-//! forward, each in a transaction; a file of a newer version is refused and left alone. At the start the file is checked
-//! (`check.rs`); a damaged one is moved aside, loudly, and a new one begun: an alertd that does not run tells nobody
-//! anything, and agents send their states again. Placeholders are `?N`: rusqlite binds `$N` by order, not by number.
+//! - `NORMAL` would be faster, but could lose the last commits in a power cut, including accepted alerts.
+//! - One connection writes, under an exclusive lock on `alertd.lock` next to the file, so that two
+//!   alertds never share a store. Readers have their own connections.
+//! - `PRAGMA user_version` contains the version of the schema. Each of the [`MIGRATIONS`] runs in a
+//!   transaction. A file of a newer version is rejected and not changed.
+//! - The file is checked at the start (`check.rs`). A damaged file is moved aside with a warning and
+//!   alertd starts with a new one: an alertd that does not run notifies nobody, and agents send their
+//!   states again.
+//! - Placeholders are `?N`, because rusqlite binds `$N` by order, not by number.
 
 use std::{
     fs::{self, File},
@@ -40,7 +44,7 @@ use crate::core::{
     title_of,
 };
 
-/// One step of the schema each; never changed once released.
+/// The steps of the schema. A released step never changes.
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("schema-overrides.sql"),
@@ -51,27 +55,28 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-audit.sql"),
 ];
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest memory of any rate limit that is worth replaying.
+/// How far back rate limits are restored.
 const SPENT_MEMORY: Duration = Duration::from_hours(24);
 
 pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
-    /// Held as long as we live.
+    /// The lock, for as long as the store is open.
     _lock: File,
-    /// Said at the start, for people: the file was damaged.
+    /// A notice for people: the file was damaged at the start.
     pub notice: Option<String>,
 }
 
 impl Sqlite {
-    /// Opens the store in `state_dir`, making it if it is not there. `instance` names a new one.
+    /// Opens the store in `state_dir`, and creates it if it does not exist. `instance` is the id of a new
+    /// store.
     pub fn open(state_dir: &Path, instance: &str) -> Result<Self, StoreError> {
         fs::create_dir_all(state_dir).map_err(|error| cannot(state_dir, &error))?;
         let lock_path = state_dir.join("alertd.lock");
         let lock = File::create(&lock_path).map_err(|error| cannot(&lock_path, &error))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let dir = state_dir.display();
-            StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set another state_dir"))
+            StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set a different state_dir"))
         })?;
         let path = state_dir.join("alertd.db");
         backup::clear(&path);
@@ -81,7 +86,7 @@ impl Sqlite {
             Err(Trouble::Damaged(reason)) => {
                 let aside = set_aside(&path)?;
                 let notice = format!(
-                    "the store was damaged ({reason}); it is kept as {aside} and a new one was begun"
+                    "the database was damaged ({reason}); it was moved to {aside}, and alertd started with an empty one"
                 );
                 (prepared(&path, instance).map_err(Trouble::into_error)?, Some(notice))
             }
@@ -134,7 +139,7 @@ fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 4 MiB of WAL before it is folded in: fewer, longer pauses cost more than they save.
+    // Checkpoint after 4 MiB of WAL. Fewer but longer pauses would cost more than they save.
     connection.pragma_update(None, "wal_autocheckpoint", 1_000)?;
     if let Some(found) = check::at_start(&connection, path)? {
         return Err(Trouble::Damaged(found));
@@ -149,8 +154,9 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
     let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > MIGRATIONS.len() {
         let (path, ours) = (path.display(), MIGRATIONS.len());
-        let words =
-            format!("{path} has schema {version}, this alertd knows {ours}; install the newer alertd again");
+        let words = format!(
+            "{path} has schema {version}, but this alertd supports {ours} at most; install the newer alertd again"
+        );
         return Err(Trouble::Other(StoreError::Unusable(words)));
     }
     for (at, step) in MIGRATIONS.iter().enumerate().skip(version) {
@@ -162,7 +168,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Renames a damaged file and its WAL; returns the new name.
+/// Renames a damaged file and its WAL, and returns the new name.
 fn set_aside(path: &Path) -> Result<String, StoreError> {
     let free =
         (1..1_000).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
@@ -337,7 +343,7 @@ fn write_outbox(to: &Transaction<'_>, row: &Row) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reads all rows; the first column is text and handed over beside the row.
+/// Reads all rows. The first column is text and is passed next to the row.
 fn rows<T>(
     connection: &Connection,
     sql: &str,
@@ -369,7 +375,7 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Unusable(format!("unreadable row: {error}")))
 }
 
-/// Entries of one page of what was recorded.
+/// Entries in one page of recorded history.
 const RECORDED_MAX: usize = 5_000;
 
 fn sent(row: Row) -> Sent {
@@ -383,14 +389,14 @@ fn sent(row: Row) -> Sent {
     }
 }
 
-/// Reads beside the writer; WAL lets both go on.
+/// Reads while the writer writes, which WAL allows.
 pub struct SqliteArchive {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl SqliteArchive {
-    /// Reads the whole of a large file, of which the start has only read what it needs. What is wrong with it, for people.
+    /// Checks the parts of a large file that the start did not read. Returns the damage, for people.
     pub fn check_rest(&self) -> Option<String> {
         check::rest(&self.path)
     }

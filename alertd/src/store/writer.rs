@@ -1,8 +1,9 @@
-//! The writer: one thread that owns the store, and what to do when the store fails.
+//! The writer: one thread that owns the store, and the handling of store failures.
 //!
-//! While it fails, changes pile up here, the newest of each row (so the pile is bounded by what the core has in memory; of
-//! the audit trail the oldest go first, counted). Each next commit tries again with all of it. Nothing is answered
-//! "durable" before it is; but alerts go on being told.
+//! While the store fails, the newest change of each row is kept in memory, so the amount is bounded by
+//! the core's own data. History entries are bounded too: the oldest are dropped and counted. Every
+//! commit tries again with all kept changes. Nothing is reported as durable before it is, but people
+//! are still notified of alerts.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,14 +19,14 @@ use tokio::sync::oneshot;
 use super::{Store, StoreError};
 use crate::core::Change;
 
-/// Waiting longer than this for the disk, the loop goes on without it.
+/// How long the main loop waits for the disk before it continues without.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
-/// The disk hangs already: a short look whether it is back.
+/// How long it waits if the disk already hangs.
 const STUCK_PATIENCE: Duration = Duration::from_millis(20);
-/// Lines of the audit trail that are kept in memory while the store fails.
+/// History entries kept in memory while the store fails.
 const HISTORY_PENDING_MAX: usize = 50_000;
 
-/// What could not be written comes back, with the reason.
+/// The changes that could not be written, with the reason.
 type Outcome = Result<(), (String, Vec<Change>)>;
 
 enum Job {
@@ -35,9 +36,9 @@ enum Job {
 
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
-    /// Not durable yet.
+    /// Changes that are not durable yet.
     pending: Pending,
-    /// A commit that the disk has not answered.
+    /// A commit that the disk has not finished.
     stuck: Option<oneshot::Receiver<Outcome>>,
     trouble: Option<String>,
 }
@@ -55,7 +56,7 @@ impl Writer {
                     }
                     Job::Prune(before) => {
                         if let Err(error) = store.prune(before) {
-                            tracing::warn!(%error, "old history cannot be pruned");
+                            tracing::warn!(%error, "cannot delete old history");
                         }
                     }
                 }
@@ -63,12 +64,13 @@ impl Writer {
         };
         let started = thread::Builder::new().name("store".into()).spawn(work);
         if let Err(error) = started {
-            tracing::error!(%error, "the store's thread cannot start");
+            tracing::error!(%error, "cannot start the store thread");
         }
         Self { jobs, pending: Pending::default(), stuck: None, trouble: None }
     }
 
-    /// Makes `changes` durable together with everything that could not be written before. True if all is durable now.
+    /// Makes `changes` durable, together with earlier unwritten changes. Returns true if everything is
+    /// durable now.
     pub async fn commit(&mut self, changes: Vec<Change>) -> bool {
         let (mut waiting, patience) = match self.stuck.take() {
             Some(stuck) => {
@@ -84,13 +86,13 @@ impl Writer {
         };
         loop {
             let Ok(outcome) = tokio::time::timeout(patience, &mut waiting).await else {
-                self.complain(format!("the disk has not answered for {COMMIT_PATIENCE:?}"));
+                self.complain(format!("the disk has not responded for {COMMIT_PATIENCE:?}"));
                 self.stuck = Some(waiting);
                 return false;
             };
             match outcome {
                 Err(_) => {
-                    self.complain("the store's thread is gone; restart alertd".into());
+                    self.complain("the store thread has ended; restart alertd".into());
                     return false;
                 }
                 Ok(Err((error, unwritten))) => {
@@ -107,12 +109,12 @@ impl Writer {
         }
     }
 
-    /// What is wrong with the store, for people.
+    /// The current problem with the store, for people.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// Rows that are not durable.
+    /// Number of rows that are not durable.
     pub fn behind(&self) -> usize {
         self.pending.len()
     }
@@ -128,26 +130,26 @@ impl Writer {
 
     fn send(&self, changes: Vec<Change>) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
-        // If the thread is gone the sender is dropped here, and the receiver says so.
+        // If the thread has ended, the sender is dropped here, and the receiver returns an error.
         let _ = self.jobs.send(Job::Commit(changes, done));
         outcome
     }
 
     fn complain(&mut self, error: String) {
         if self.trouble.is_none() {
-            tracing::error!(%error, "the store fails; alerts go on from memory, but a crash now may repeat or forget some");
+            tracing::error!(%error, "the store fails; alerts continue from memory, but a crash now may repeat or lose some");
         }
         self.trouble = Some(error);
     }
 
     fn recover(&mut self) {
         if self.trouble.take().is_some() {
-            tracing::warn!("the store works again and has caught up");
+            tracing::warn!("the store works again; all changes are written");
         }
     }
 }
 
-/// Changes that are not durable, the newest of each row.
+/// The changes that are not durable: the newest one for each row.
 #[derive(Default)]
 struct Pending {
     rows: BTreeMap<RowKey, Change>,
@@ -213,7 +215,7 @@ impl Pending {
         rows.chain(history).collect()
     }
 
-    /// Puts older changes under what came since.
+    /// Adds older changes, for rows without a newer one.
     fn add_before(&mut self, older: Vec<Change>) {
         let newer = self.take_all();
         self.add_all(older);

@@ -1,47 +1,48 @@
-//! What an agent says: state transitions, heartbeats, whole states. `POST /v1/agent/batch`.
+//! Messages from agents: state transitions, heartbeats, full state reports. `POST /v1/agent/batch`.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// One request of an agent: what happened since the last one that was acknowledged, and that it is alive.
+/// One request of an agent: the events since the last acknowledged batch, and a heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// [`crate::PROTOCOL`] of the sender.
     pub protocol: u32,
-    /// Stable identity of the agent (32 hex digits, made from the machine id), not its name.
+    /// Stable identity of the agent: 32 hex digits derived from the machine id.
     pub agent: String,
-    /// Host name, as people know it.
+    /// Host name.
     pub host: String,
-    /// Which spool the numbers belong to: 16 hex digits, new whenever the agent had to start an empty spool.
+    /// The spool that the sequence numbers belong to: 16 hex digits, new whenever the agent starts
+    /// with an empty spool.
     pub epoch: String,
     pub sent_at: Timestamp,
-    /// In sequence; may be empty.
+    /// In order of their sequence numbers; may be empty.
     #[serde(default)]
     pub events: Vec<Event>,
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
-    /// All hard states, sent when alertd asked for them. Replaces what alertd believed of this agent.
+    /// All hard states, sent when alertd asked for them. They replace what alertd knew of this agent.
     #[serde(default)]
     pub states: Option<Vec<ServiceState>>,
 }
 
-/// What alertd has made durable, and what it wants to know.
+/// Which events are durable, and whether alertd needs the full state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchReply {
     pub protocol: u32,
-    /// Every event up to this number is committed and may leave the spool.
+    /// Every event up to this number is committed and can be removed from the spool.
     pub acked_seq: u64,
     /// The digest differed or events were missing: send [`Batch::states`] next.
     #[serde(default)]
     pub want_states: bool,
 }
 
-/// Something that happened, with its place in the order.
+/// One event with its sequence number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Starts at 1 in each epoch, grows by one.
+    /// Starts at 1 in each epoch and increases by one.
     pub seq: u64,
     pub at: Timestamp,
     #[serde(flatten)]
@@ -51,25 +52,26 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A service changed its hard state, or began or stopped flapping.
+    /// A service changed its hard state, or started or stopped flapping.
     Transition(Transition),
-    /// A service is no longer watched (removed from the config). Its alert resolves without a recovery's claim.
+    /// A service is no longer monitored, because it was removed from the config. Its alert ends, but
+    /// nobody claims that the service is OK.
     Removed { service: String },
 }
 
-/// A hard change of one service.
+/// A change of the hard state of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
-    /// What was believed before.
+    /// The hard state before.
     pub from: State,
     #[serde(flatten)]
     pub now: ServiceState,
 }
 
-/// What an agent believes of one service.
+/// The state of one service, as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceState {
-    /// Name of the check, unique on its host.
+    /// Name of the check; unique on its host.
     pub service: String,
     /// Hard state.
     pub state: State,
@@ -77,23 +79,23 @@ pub struct ServiceState {
     pub since: Timestamp,
     #[serde(default)]
     pub flapping: bool,
-    /// First line of the result that decided it.
+    /// First output line of the result that decided the state.
     pub summary: String,
-    /// Further lines.
+    /// The other output lines.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// Perfdata as the plugin printed it.
+    /// Performance data as the plugin printed it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub perfdata: String,
-    /// Labels from the config, besides `host` and `service`, which alertd adds.
+    /// Labels from the config, without `host` and `service`, which alertd adds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Things for people: `runbook` (a URL), `note`.
+    /// Information for people: `runbook` (a URL), `note`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A service's state; the numbers are the plugin exit codes.
+/// The state of a service; the numbers are the exit codes of plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
@@ -104,7 +106,7 @@ pub enum State {
 }
 
 impl State {
-    /// As people write it.
+    /// The name as people write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "OK",
@@ -115,23 +117,24 @@ impl State {
     }
 }
 
-/// The agent is alive, and this is what it believes.
+/// The agent is alive and reports a digest of its states.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// [`crate::digest`] over all hard states after the last event of this batch.
+    /// [`crate::digest`] of all hard states after the last event of this batch.
     pub digest: String,
-    /// The next heartbeat comes within this many seconds; well past that the agent is silent, and that is an alert.
+    /// The next heartbeat comes within this many seconds. If it is well overdue, alertd raises an alert
+    /// for the silent agent.
     pub next_within_s: u32,
-    /// `dogwatch` version.
+    /// Version of `dogwatch`.
     pub version: String,
-    /// Number of services watched.
+    /// Number of monitored services.
     pub services: u32,
-    /// What was done to the host in the last day, the newest first.
+    /// Changes to the host in the last day, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
 }
 
-/// Something that was done to a host: it booted, packages were upgraded.
+/// A change to a host, for example a boot or a package upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostChange {
     pub at: Timestamp,

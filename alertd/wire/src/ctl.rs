@@ -1,7 +1,7 @@
-//! What people and tools ask of alertd, and what it answers. JSON over HTTP, on the same socket or over TLS; `alertctl` is one
+//! The API for people and tools: JSON over HTTP, on the unix socket or over TLS. `alertctl` is one
 //! client.
 //!
-//! | method and path | body | answer |
+//! | method and path | body | response |
 //! | --- | --- | --- |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `GET /v1/health` | – | [`Health`] |
@@ -18,19 +18,20 @@
 //! | `GET /v1/overrides` | – | `Vec<`[`Override`]`>` |
 //! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
-//! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order asked |
-//! | `GET /v1/replay?since=…&after=…` | – | [`Recorded`], a page of it |
+//! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order of the request |
+//! | `GET /v1/replay?since=…&after=…` | – | one page of [`Recorded`] |
 //! | `GET /v1/downtimes` | – | `Vec<`[`Downtime`]`>` |
 //! | `POST /v1/downtimes` | [`NewDowntime`] | [`Downtime`] |
 //! | `DELETE /v1/downtimes/{number}` | – | [`Downtime`], cancelled |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
-//! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` that somebody did, newest first |
+//! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` with an author, newest first |
 //! | `POST /v1/backup` | [`NewBackup`] | the file; [`Backup`] in the header [`BACKUP_HEADER`] |
 //! | `GET /v1/tokens` | – | `Vec<`[`Token`]`>` |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenMade`] |
 //! | `DELETE /v1/tokens/{name}` | – | [`Token`], revoked |
 //!
-//! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials, or knows the token.
+//! The body never names the caller. alertd takes the login name from the peer credentials of the
+//! socket, or the name from the token.
 
 use std::collections::BTreeMap;
 
@@ -43,10 +44,10 @@ pub use crate::{
     token::{NewToken, Token, TokenMade},
 };
 
-/// What came of alerts that were posted.
+/// The result of posting alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posted {
-    /// Numbers of the open incidents that they belong to.
+    /// Numbers of the open incidents that the alerts belong to.
     pub incidents: Vec<u64>,
 }
 
@@ -55,39 +56,39 @@ pub struct Posted {
 pub struct Status {
     pub version: String,
     pub started_at: Timestamp,
-    /// Open incidents, worst and oldest first.
+    /// Open incidents, worst first, then oldest first.
     pub incidents: Vec<Incident>,
     pub agents: Vec<AgentStatus>,
     pub outbox: OutboxStatus,
-    /// Those that are not over.
+    /// Current and future ones.
     #[serde(default)]
     pub downtimes: Vec<Downtime>,
-    /// What is wrong with alertd itself (store on fire, receiver failing), each a sentence.
+    /// Problems of alertd itself, one sentence each, for example a failing receiver.
     pub warnings: Vec<String>,
 }
 
-/// Whether alertd itself is well, for `alertctl health`.
+/// The health of alertd itself, for `alertctl health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub version: String,
     pub at: Timestamp,
-    /// The worst of its checks; never UNKNOWN.
+    /// The worst state of all checks; never UNKNOWN.
     pub state: State,
     pub checks: Vec<HealthCheck>,
 }
 
-/// One line of it.
+/// One health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
     /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`, `notice`.
     pub name: String,
     pub state: State,
     pub text: String,
-    /// While it is so no ping goes to the dead-man.
+    /// Whether this stops the pings to the dead man's switch.
     pub stops_ping: bool,
 }
 
-/// What alertd knows of one agent.
+/// What alertd knows about one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
     pub agent: String,
@@ -95,65 +96,65 @@ pub struct AgentStatus {
     pub version: String,
     pub services: u32,
     pub last_heard_at: Timestamp,
-    /// No heartbeat when one was due.
+    /// Its heartbeat is overdue.
     pub silent: bool,
 }
 
-/// How many notifications are in which state.
+/// Number of notifications by state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutboxStatus {
     pub queued: u64,
     pub leased: u64,
     pub failed: u64,
-    /// Creation time of the oldest that is neither accepted nor settled otherwise.
+    /// Creation time of the oldest pending notification.
     pub oldest_at: Option<Timestamp>,
-    /// Of the queued: those that wait for a rate limit.
+    /// Queued notifications that wait for a rate limit.
     #[serde(default)]
     pub held: u64,
 }
 
-/// A group of alerts that people work on under one number.
+/// A group of alerts with a number, which people work on together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub number: u64,
-    /// Worst state of the firing alerts; OK once all are resolved.
+    /// Worst state of the firing alerts; OK when all are resolved.
     pub state: State,
-    /// Labels the alerts were grouped by.
+    /// Labels that the alerts are grouped by.
     pub group: BTreeMap<String, String>,
     pub route: String,
-    /// One line: what a person sees first.
+    /// One line that describes the incident.
     pub title: String,
     pub opened_at: Timestamp,
     pub resolved_at: Option<Timestamp>,
     pub alerts: Vec<Alert>,
     pub ack: Option<AckInfo>,
-    /// Who was told of the problem (receiver names), in order.
+    /// Receivers that were notified of the problem, in order.
     pub told: Vec<String>,
-    /// The next escalation step and when, if nobody acks before.
+    /// The next escalation step, unless somebody acknowledges before.
     pub next_step: Option<NextStep>,
-    /// Numbers of the silences that mute all of it now.
+    /// Numbers of the silences, if they now suppress all alerts of the incident.
     pub silenced_by: Vec<u64>,
-    /// Alerts that fire and are told to nobody now.
+    /// Firing alerts that are suppressed now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
 }
 
-/// Why an alert that fires is told to nobody now.
+/// Why a firing alert is suppressed now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Withheld {
     /// `web1/disk`.
     pub alert: String,
     /// `host_down`, `dependency_down`, `inhibited`, `silenced`, `settling`, …
     pub reason: String,
-    /// What withholds it, for people.
+    /// What suppresses it, for people.
     pub by: String,
-    /// `None`: until that is over.
+    /// When this ends, or `None` if that is not known.
     pub until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NextStep {
-    /// From 1.
+    /// Counted from 1.
     pub step: u32,
     pub targets: Vec<String>,
     pub at: Timestamp,
@@ -173,19 +174,20 @@ pub struct Alert {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub perfdata: String,
     pub since: Timestamp,
-    /// When it resolved; `None` while it fires.
+    /// When it was resolved, or `None` while it fires.
     pub resolved_at: Option<Timestamp>,
 }
 
-/// "I am on it": stops the escalation, mutes repeats. Never a silence.
+/// Acknowledges an incident: stops its escalation and reminders.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ack {
     #[serde(default)]
     pub comment: String,
-    /// Holds until everything is OK; otherwise any change of state removes it (Nagios' normal ack).
+    /// The ack lasts until the incident is resolved. Otherwise any change of state ends it, like a
+    /// normal ack in Nagios.
     #[serde(default)]
     pub sticky: bool,
-    /// Removes itself after this many seconds.
+    /// The ack ends after this many seconds.
     #[serde(default)]
     pub expire_s: Option<u64>,
 }
@@ -205,17 +207,17 @@ pub struct Unack {
     pub comment: String,
 }
 
-/// How an incident came to be where it is: every decision with its reason, every notification with its state.
+/// Everything that explains an incident: decisions with their reasons, notifications with their states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     pub incident: Incident,
-    /// Matchers on the way down the route tree, outermost first.
+    /// The matchers of the routes that took the incident, outermost first.
     pub route_path: Vec<String>,
     pub decisions: Vec<HistoryEntry>,
     pub notifications: Vec<NotificationInfo>,
 }
 
-/// One attempt to tell one receiver.
+/// One notification to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotificationInfo {
     /// The idempotency key, the same on every retry.
@@ -223,70 +225,71 @@ pub struct NotificationInfo {
     pub receiver: String,
     pub kind: String,
     pub reason: String,
-    /// `queued`, `leased`, `accepted` (by who passes it on), `delivered`, `failed`, `superseded` or `digested`.
+    /// `queued`, `leased`, `accepted` (by a service that passes it on), `delivered`, `failed`,
+    /// `superseded` or `digested`.
     pub state: String,
     pub created_at: Timestamp,
     pub attempts: u32,
     pub last_error: Option<String>,
-    /// What the receiver called it (SMTP queue id, PagerDuty dedup key).
+    /// The receiver's own id for it, such as an SMTP queue id or a PagerDuty dedup key.
     pub provider_id: Option<String>,
     pub settled_at: Option<Timestamp>,
-    /// Of a digested one: the number of the digest, the last part of its id.
+    /// For a digested notification: the number of the digest, which is the last part of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_digest: Option<u64>,
 }
 
-/// One line of the audit trail.
+/// One entry of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     pub at: Timestamp,
-    /// `None` for what concerns no incident.
+    /// `None` if the entry does not belong to an incident.
     pub incident: Option<u64>,
     /// `transition`, `opened`, `notified`, `escalated`, `acked`, `resolved`, `silenced`, …
     pub kind: String,
-    /// The decision's reason, as in the log and the metric.
+    /// The reason of the decision, as in the log and the metric.
     pub reason: String,
-    /// Who did it: a login name, `token:NAME`, …
+    /// The author: a login name, `token:NAME`, …
     pub author: Option<String>,
-    /// Where they came from: `uid 1000`, an address.
+    /// Where the request came from: `uid 1000`, or an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     pub text: String,
-    /// Only where it was asked for.
+    /// Present only if the request asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<Detail>>,
 }
 
-/// `name=value`, `!=`, `=~`, `!~`, as in Alertmanager.
+/// Creates a silence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewSilence {
-    /// Matchers as text: `host=web1`, `service=~"disk.*"`. All must match; at least one must not match the empty string.
+    /// Matchers as in Alertmanager: `host=web1`, `service=~"disk.*"`, `!=`, `!~`. All must match.
     pub matchers: Vec<String>,
-    /// From its start; not needed with `ends_at`.
+    /// Counted from the start; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
     #[serde(default)]
     pub comment: String,
-    /// Say what it would match, create nothing.
+    /// Report what the silence would match, but create nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// Now, if not given or past.
+    /// Default: now. A time in the past means now.
     #[serde(default)]
     pub starts_at: Option<Timestamp>,
     #[serde(default)]
     pub ends_at: Option<Timestamp>,
-    /// A period of the config: active only while that is inside.
+    /// A period of the config. The silence is active only while the period is in effect.
     #[serde(default)]
     pub period: Option<String>,
-    /// Yes, that much.
+    /// Allow a silence that matches many hosts or alerts.
     #[serde(default)]
     pub broad: bool,
 }
 
-/// Moves the end of a silence.
+/// Changes the end of a silence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExtendSilence {
-    /// From now, or from its start if that is to come; not needed with `ends_at`.
+    /// Counted from now, or from the start if that is in the future; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
     #[serde(default)]
@@ -295,7 +298,7 @@ pub struct ExtendSilence {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Silence {
-    /// 0 on a dry run.
+    /// 0 for a dry run.
     pub number: u64,
     pub matchers: Vec<String>,
     pub author: String,
@@ -303,25 +306,25 @@ pub struct Silence {
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub active: bool,
-    /// `pending`, `active`, `waiting` for its period, `over`.
+    /// `pending`, `active`, `waiting` (for its period) or `over`.
     #[serde(default)]
     pub state: String,
     #[serde(default)]
     pub period: Option<String>,
-    /// How many firing alerts it matches now.
+    /// Number of firing alerts that it matches now.
     pub matches: u64,
-    /// Hosts of those, and all hosts that it mutes whole.
+    /// Number of hosts of these alerts, including hosts that it matches as a whole.
     #[serde(default)]
     pub hosts: u64,
-    /// The firing alerts that it matches now, a line each; the first 50.
+    /// The first 50 firing alerts that it matches now, one line each.
     #[serde(default)]
     pub alerts: Vec<String>,
-    /// Why it needs `broad`, if it does.
+    /// Why it needs `broad`, or `None` if it does not.
     #[serde(default)]
     pub broad: Option<String>,
 }
 
-/// Announces work on a host, or on one service there.
+/// Schedules a downtime of a host or of one service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewDowntime {
     pub host: String,
@@ -329,18 +332,18 @@ pub struct NewDowntime {
     pub service: Option<String>,
     #[serde(default)]
     pub comment: String,
-    /// Now, if not given or past.
+    /// Default: now. A time in the past means now.
     #[serde(default)]
     pub starts_at: Option<Timestamp>,
     #[serde(default)]
     pub ends_at: Option<Timestamp>,
-    /// From its start; not needed with `ends_at`.
+    /// Counted from the start; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
-    /// Flexible: begins with the first problem between start and end, and lasts this long.
+    /// Flexible downtime: starts with the first problem between start and end, and lasts this long.
     #[serde(default)]
     pub flexible_s: Option<u64>,
-    /// A period of the config: in effect only while that is inside.
+    /// Recurring downtime: in effect only while this period of the config is.
     #[serde(default)]
     pub period: Option<String>,
 }
@@ -349,25 +352,26 @@ pub struct NewDowntime {
 pub struct Downtime {
     pub number: u64,
     pub host: String,
-    /// `None`: the host and all its services.
+    /// `None` for the host and all its services.
     pub service: Option<String>,
     pub author: String,
     pub comment: String,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub flexible_s: Option<u64>,
-    /// When a flexible one met its first problem.
+    /// When a flexible downtime started.
     pub began_at: Option<Timestamp>,
     pub period: Option<String>,
-    /// `pending`, `active`, `waiting` for a problem or its period, `over`.
+    /// `pending`, `active`, `waiting` (for a problem or its period) or `over`.
     pub state: String,
-    /// While it is active.
+    /// When it ends, while it is active.
     pub until: Option<Timestamp>,
-    /// Firing alerts of its place now.
+    /// Number of firing alerts that it covers now.
     pub covers: u64,
 }
 
-/// Sends one marked test message to a receiver, past routes, limits and silences, and waits for its end.
+/// Sends a test notification to a receiver, regardless of routes, limits and silences, and waits for
+/// the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestNotify {
     pub receiver: String,
@@ -378,11 +382,11 @@ pub struct TestResult {
     pub notification: NotificationInfo,
 }
 
-/// Puts somebody else on call for a while.
+/// Puts somebody else on call for some time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewOverride {
     pub schedule: String,
-    /// A user's name, or `nobody`.
+    /// Name of a user, or `nobody`.
     pub user: String,
     /// Default: now.
     #[serde(default)]
@@ -394,10 +398,10 @@ pub struct NewOverride {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Override {
-    /// `None`: written in the config.
+    /// `None` for an override in the config.
     pub number: Option<u64>,
     pub schedule: String,
-    /// `None`: nobody, on purpose.
+    /// `None` for nobody, on purpose.
     pub user: Option<String>,
     pub from: Timestamp,
     pub until: Timestamp,
@@ -406,14 +410,14 @@ pub struct Override {
     pub comment: String,
 }
 
-/// Who is on call at a time, and what comes after.
+/// Who is on call at a time, and the shifts after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OnCall {
     pub at: Timestamp,
-    /// Shifts and gaps are listed until then.
+    /// Shifts and gaps are listed up to this time.
     pub until: Timestamp,
     pub schedules: Vec<OnCallSchedule>,
-    /// Who is told when nobody is on call.
+    /// Who is notified when nobody is on call.
     pub catch_all: String,
 }
 
@@ -422,19 +426,19 @@ pub struct OnCallSchedule {
     pub name: String,
     /// IANA name.
     pub time_zone: String,
-    /// `None`: nobody.
+    /// `None` for nobody.
     pub user: Option<String>,
-    /// By which this user is told, in order.
+    /// The receivers that notify this user, in order.
     pub receivers: Vec<String>,
-    /// By an override, not by the rotation.
+    /// Whether an override put this user on call, not the rotation.
     pub overridden: bool,
-    /// When this changes; `None`: not in the next 7 days.
+    /// When this changes, or `None` if not in the next 7 days.
     pub until: Option<Timestamp>,
-    /// What it changes to.
+    /// The shift after that.
     pub next: Option<Shift>,
-    /// From `at`, without a hole, the first cut to it.
+    /// All shifts from `at`, without holes. The first one starts at `at`.
     pub shifts: Vec<Shift>,
-    /// When nobody is on call and nobody said that this is meant so.
+    /// Times when nobody is on call and the config does not say that this is intended.
     pub gaps: Vec<Shift>,
 }
 
@@ -445,7 +449,7 @@ pub struct Shift {
     pub until: Timestamp,
 }
 
-/// Where alerts with these labels would go now.
+/// Asks how alerts with these labels would be routed now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskRoute {
     /// At most [`crate::limits::ROUTED_MAX`].
@@ -455,18 +459,18 @@ pub struct AskRoute {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskedAlert {
     pub labels: BTreeMap<String, String>,
-    /// People may have other rules for it.
+    /// Users can have other rules for CRITICAL.
     #[serde(default)]
     pub critical: bool,
 }
 
-/// How one alert goes through the tree, and who would be told.
+/// How one alert is routed, and who would be notified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Routed {
     pub labels: BTreeMap<String, String>,
-    /// Every node that was looked at, in order.
+    /// Every route that was tried, in order.
     pub tree: Vec<RouteNode>,
-    /// An incident each; there is always one.
+    /// One for each incident that the alert would join; at least one.
     pub ways: Vec<RouteWay>,
     /// Numbers of the silences that match now.
     pub silenced_by: Vec<u64>,
@@ -474,24 +478,24 @@ pub struct Routed {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteNode {
-    /// 0 is the root.
+    /// 0 for the root.
     pub depth: u32,
     pub matchers: String,
     pub matched: bool,
-    /// It is the last of a way: the alert goes by its policy.
+    /// This route takes the alert: its policy applies.
     pub takes: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteWay {
-    /// Matchers from the root down.
+    /// Matchers from the root downwards.
     pub path: Vec<String>,
     pub group: BTreeMap<String, String>,
-    /// Milliseconds.
+    /// In milliseconds.
     pub group_wait_ms: u64,
     pub group_interval_ms: u64,
     pub repeat_interval_ms: u64,
-    /// Periods in which it says nothing, and those outside of which it does not.
+    /// Periods in which the route is muted, and the only periods in which it is not.
     pub mute_during: Vec<String>,
     pub active_during: Vec<String>,
     pub policy: String,
@@ -501,19 +505,19 @@ pub struct RouteWay {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteStep {
-    /// From the first notification.
+    /// Counted from the first notification.
     pub after_ms: u64,
     pub targets: Vec<RouteTarget>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteTarget {
-    /// As the policy names it.
+    /// The name in the policy.
     pub name: String,
-    /// Who is meant now: a user, or the catch-all if nobody is on call.
+    /// The user it stands for now, or the catch-all if nobody is on call.
     pub user: Option<String>,
     pub nobody_on_call: bool,
-    /// One for a receiver; for a user their own, counted from the step.
+    /// One rule for a receiver; the user's own rules, counted from the step, for a user.
     pub rules: Vec<RouteRule>,
 }
 
@@ -523,37 +527,37 @@ pub struct RouteRule {
     pub receivers: Vec<String>,
 }
 
-/// What a decision was about, for those who reckon it again.
+/// The data of a decision, so that a replay can repeat it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
-    /// A transition: the alert after it, without its long output.
+    /// For a transition: the alert after it, without its long output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<Alert>,
-    /// And its state before; `None`: it did not fire.
+    /// For a transition: the state before, or `None` if the alert did not fire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<State>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
 }
 
-/// A page of what happened, for `alertctl replay`.
+/// One page of the recorded history, for `alertctl replay`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Transitions, acks and unacks with their details, oldest first.
+    /// Transitions, acks and their removal, with details, oldest first.
     pub entries: Vec<HistoryEntry>,
-    /// Ask again with `after` = this for the rest.
+    /// For the next page, ask again with this value as `after`.
     pub more_after: Option<u64>,
-    /// What was sent and taken, oldest first; with the first page.
+    /// Notifications that were sent and accepted, oldest first; only on the first page.
     pub sent: Vec<Sent>,
-    /// JSON of the silences, downtimes and overrides by hand that were not over at the beginning, as the store has them; with the
-    /// first page.
+    /// The stored JSON of silences, downtimes and overrides (not from the config) that had not ended at
+    /// the start; only on the first page.
     pub silences: Vec<String>,
     #[serde(default)]
     pub downtimes: Vec<String>,
     pub overrides: Vec<String>,
 }
 
-/// One notification, really or by another config.
+/// One notification that was sent, or that another config would have sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     pub at: Timestamp,

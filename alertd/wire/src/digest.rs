@@ -1,11 +1,12 @@
-//! One short text that two sides compare instead of all hard states.
+//! A short digest that agent and alertd compare instead of all hard states.
 
 use crate::State;
 
-/// Returns 16 hex digits over all services that are not OK or that flap, in any order of input.
+/// Returns 16 hex digits computed from all services that are not OK or are flapping. The order of the
+/// input does not matter.
 ///
-/// FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each, names ascending by bytes. OK services that do
-/// not flap are left out, so that watching a new healthy service is not a difference.
+/// The hash is FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each service, sorted by
+/// the bytes of its name. Other services are left out, so that a new OK service makes no difference.
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();

@@ -1,25 +1,25 @@
-//! Tokens as people see them. The token itself is in one message only: the answer to its making.
+//! Tokens, as the API shows them. Only the response to the creation of a token contains its secret.
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A token to be made.
+/// Creates a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewToken {
     pub name: String,
     /// `ingest`, `read`, `ack`, `silence`, `admin`.
     pub scopes: Vec<String>,
-    /// Ends by itself after so long.
+    /// The token expires after this many seconds.
     #[serde(default)]
     pub expires_s: Option<u64>,
-    /// Speaks for this host only.
+    /// The only host that the token may report for.
     #[serde(default)]
     pub host: Option<String>,
 }
 
-/// One that is there.
+/// An existing token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     pub name: String,
@@ -28,17 +28,17 @@ pub struct Token {
     pub created_at: Timestamp,
     pub created_by: String,
     pub expires_at: Option<Timestamp>,
-    /// To the day.
+    /// The day of the last use.
     pub last_used_at: Option<Timestamp>,
     pub expired: bool,
 }
 
-/// A token just made.
+/// A token that was just created.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenMade {
     #[serde(flatten)]
     pub token: Token,
-    /// What to send as `Authorization: Bearer …`. Nobody can ask for it again.
+    /// The secret to send as `Authorization: Bearer …`. It is shown only once.
     pub secret: String,
 }
 

@@ -1,6 +1,7 @@
-//! Every message ever released reads as it did, and is written as it was. Old files never change; a new field or kind gets
-//! a new file. After a deliberate addition, `DOGWATCH_WRITE_GOLDEN=1 cargo test -p dogwatch-wire` writes files that are
-//! missing; one that is there is never written over.
+//! Every released message is still read and written as before. Old files never change; a new field
+//! or message kind gets a new file. After a deliberate addition,
+//! `DOGWATCH_WRITE_GOLDEN=1 cargo test -p dogwatch-wire` writes missing files and never overwrites
+//! existing ones.
 
 use std::{fmt::Debug, fs, path::PathBuf};
 

@@ -31,7 +31,7 @@ pub enum Whose {
 }
 
 impl Whose {
-    /// Text for people: `the rate limit of user ann`.
+    /// For people: `the rate limit of user ann`.
     pub fn words(&self) -> String {
         match self {
             Self::Receiver(name) => format!("the rate limit of receiver {name}"),

@@ -58,7 +58,7 @@ impl Posted {
             return Err("an alert needs at least one label with a value".into());
         }
         if labels.len() > limits::LABELS_MAX {
-            return Err(format!("{} labels, but at most {} are allowed", labels.len(), limits::LABELS_MAX));
+            return Err(format!("{} labels, but the maximum is {}", labels.len(), limits::LABELS_MAX));
         }
         if let Some((name, value)) = labels
             .iter()
@@ -67,8 +67,8 @@ impl Posted {
             let shown: String = name.chars().take(64).collect();
             let bytes = value.len();
             return Err(format!(
-                "label {shown:?} with a value of {bytes} bytes: a label needs a name, and name and value may have at most \
-                 {NAME_BYTES_MAX} bytes each"
+                "label {shown:?} with a value of {bytes} bytes: the name must not be empty, and neither name nor value \
+                 may be longer than {NAME_BYTES_MAX} bytes"
             ));
         }
         let since = starts_at.or(ends_at).unwrap_or(now).min(now);

@@ -1,17 +1,17 @@
-//! Whether alertd is well, as lines that a tired person can read and a plugin's exit code. Pure.
+//! The health of alertd, as lines of text and the exit code of a plugin. Pure.
 //!
-//! | line | WARNING | CRITICAL | the dead-man's ping stops |
+//! | line | WARNING | CRITICAL | stops the ping to the dead man's switch |
 //! | --- | --- | --- | --- |
-//! | store | | it fails | after 5 min |
-//! | loop | timers 5 s late | 30 s | at 30 s |
-//! | outbox | the oldest waits 2 min, or for a rate | 10 min | at 10 min, if nobody took anything for so long |
-//! | receivers | | one takes nothing | |
-//! | auditor | | it finds something | at once |
+//! | store | | cannot write | after 5 min |
+//! | loop | timers are 5 s late | 30 s late | at 30 s |
+//! | outbox | oldest waits 2 min, or some wait for a rate limit | 10 min | at 10 min, if no receiver accepted anything for as long |
+//! | receivers | | one accepts nothing | |
+//! | auditor | | found something | immediately |
 //! | agents | one is silent | | |
-//! | on call | nobody in the next 7 days | | |
-//! | disk | 10 % free | 5 % or 64 MiB | |
-//! | dead-man | the last ping failed | it has stopped | |
-//! | notices | there is one | | |
+//! | on call | nobody at some time in the next 7 days | | |
+//! | disk | less than 10 % free | less than 5 % or 64 MiB free | |
+//! | dead-man | last ping failed | pings have stopped | |
+//! | notice | there is one | | |
 
 use std::time::Duration;
 
@@ -26,41 +26,42 @@ use crate::core::rules::{
     text::{age, plural},
 };
 
-/// What the core knows of itself.
+/// What the core knows about itself.
 #[derive(Debug, Clone, Default)]
 pub struct Vitals {
-    /// How long the timer that should have come first is overdue.
+    /// How long the earliest timer is overdue.
     pub late: Duration,
-    /// Notifications that are not settled, those among them that wait for a rate, and since when the oldest other one waits.
+    /// Pending notifications, those that wait for a rate limit, and the creation time of the oldest
+    /// other one.
     pub waiting: usize,
     pub held: usize,
     pub oldest: Option<Timestamp>,
-    /// A receiver took something; the start, if none has.
+    /// When a receiver last accepted a notification, or the start if none has.
     pub accepted_at: Timestamp,
-    /// Receivers that take nothing, since when, and what they say.
+    /// Receivers that accept nothing, since when, and the last error.
     pub failing: Vec<(String, Timestamp, String)>,
-    /// What the auditor finds, in words.
+    /// Findings of the auditor, as text.
     pub findings: Vec<String>,
     pub agents: usize,
     /// Hosts whose agents are silent.
     pub silent: Vec<String>,
-    /// Times ahead at which nobody is on call, in words.
+    /// Future times at which nobody is on call, as text.
     pub gaps: Vec<String>,
 }
 
-/// What the process knows besides.
+/// What the process outside the core knows.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
-    /// What is wrong with the store, and since when.
+    /// The problem with the store, and since when.
     pub store: Option<(String, Timestamp)>,
-    /// Rows that are only in memory.
+    /// Rows that are not written yet.
     pub behind: usize,
-    /// The latest that a timer was in the last minutes.
+    /// The largest delay of a timer in the last minutes.
     pub lag: Duration,
-    /// What people should know: a config that is not used, a store that was damaged.
+    /// Notices for people, for example about a failed reload or a damaged store.
     pub notices: Vec<String>,
     pub disk: Option<Disk>,
-    /// `None`: no dead-man is configured.
+    /// `None` if no dead man's switch is configured.
     pub ping: Option<PingState>,
 }
 
@@ -71,13 +72,13 @@ pub struct Disk {
     pub size: u64,
 }
 
-/// How it is with the dead-man's ping.
+/// The state of the pings to the dead man's switch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PingState {
     pub last_good_at: Option<Timestamp>,
-    /// What came of the last try, if it failed.
+    /// The error of the last ping, if it failed.
     pub error: Option<String>,
-    /// Not sent on purpose, for these reasons.
+    /// Why no pings are sent, if they are stopped on purpose.
     pub stopped: Option<String>,
 }
 
@@ -94,10 +95,10 @@ const LATE_CRITICAL: Duration = Duration::from_secs(30);
 const WAITS_WARNING: Duration = Duration::from_mins(2);
 const WAITS_CRITICAL: Duration = Duration::from_mins(10);
 const FREE_BYTES_LEAST: u64 = 64 << 20;
-/// Names in a line; the rest is counted.
+/// Maximum number of names in a line; others are only counted.
 const NAMES_MAX: usize = 5;
 
-/// Judges both.
+/// Returns the health according to both.
 pub fn health(vitals: &Vitals, process: &Process, version: &str, now: Timestamp) -> Health {
     let mut checks = vec![
         store(process, now),
@@ -116,7 +117,7 @@ pub fn health(vitals: &Vitals, process: &Process, version: &str, now: Timestamp)
     Health { version: version.into(), at: now, state, checks }
 }
 
-/// Why the dead-man's ping has to stop, if it has to.
+/// Why pings to the dead man's switch must stop, or `None`.
 pub fn stops_ping(health: &Health) -> Option<String> {
     let reasons: Vec<_> =
         health.checks.iter().filter(|check| check.stops_ping).map(|check| check.text.as_str()).collect();
@@ -133,10 +134,10 @@ fn clock(at: Timestamp) -> Timestamp {
 
 fn store(process: &Process, now: Timestamp) -> HealthCheck {
     let Some((trouble, since)) = &process.store else {
-        return check("store", State::Ok, "everything decided is on the disk".into());
+        return check("store", State::Ok, "all changes are on disk".into());
     };
     let text = format!(
-        "the store fails for {}: {trouble}; {} only in memory",
+        "cannot write for {}: {trouble}; {} only in memory",
         age(*since, now),
         plural(process.behind, "row")
     );
@@ -148,7 +149,7 @@ fn store(process: &Process, now: Timestamp) -> HealthCheck {
 
 fn turning(vitals: &Vitals, process: &Process) -> HealthCheck {
     let late = vitals.late.max(process.lag);
-    let text = format!("timers come {:.1} s late", late.as_secs_f64());
+    let text = format!("timers are {:.1} s late", late.as_secs_f64());
     let state = match late {
         late if late >= LATE_CRITICAL => State::Critical,
         late if late >= LATE_WARNING => State::Warning,
@@ -160,8 +161,8 @@ fn turning(vitals: &Vitals, process: &Process) -> HealthCheck {
 fn outbox(vitals: &Vitals, now: Timestamp) -> HealthCheck {
     let Some(oldest) = vitals.oldest else {
         let text = match vitals.held {
-            0 => "nothing waits".into(),
-            held => format!("{} for a rate limit; a digest will speak for them", wait(held)),
+            0 => "no notifications waiting".into(),
+            held => format!("{} for a rate limit; they will be sent as a digest", wait(held)),
         };
         return check("outbox", if vitals.held > 0 { State::Warning } else { State::Ok }, text);
     };
@@ -173,23 +174,23 @@ fn outbox(vitals: &Vitals, now: Timestamp) -> HealthCheck {
         _ => State::Ok,
     };
     let held = if vitals.held > 0 { format!(", {} for a rate limit", vitals.held) } else { String::new() };
-    let text = format!("{}{held}, the oldest for {}", wait(vitals.waiting), age(oldest, now));
+    let text = format!("{}{held}, oldest for {}", wait(vitals.waiting), age(oldest, now));
     let nobody_takes = between(vitals.accepted_at, now) >= WAITS_CRITICAL;
     HealthCheck { stops_ping: state == State::Critical && nobody_takes, ..check("outbox", state, text) }
 }
 
 fn wait(n: usize) -> String {
-    format!("{} {}", plural(n, "notification"), if n == 1 { "waits" } else { "wait" })
+    format!("{} waiting", plural(n, "notification"))
 }
 
 fn receivers(vitals: &Vitals, now: Timestamp) -> HealthCheck {
     let shown: Vec<_> = vitals.failing.iter().take(NAMES_MAX).collect();
     let words: Vec<_> = shown
         .iter()
-        .map(|(name, since, error)| format!("{name} takes nothing for {}: {error}", age(*since, now)))
+        .map(|(name, since, error)| format!("{name} has accepted nothing for {}: {error}", age(*since, now)))
         .collect();
     match vitals.failing.len() - shown.len() {
-        _ if shown.is_empty() => check("receivers", State::Ok, "no receiver fails".into()),
+        _ if shown.is_empty() => check("receivers", State::Ok, "no receiver is failing".into()),
         0 => check("receivers", State::Critical, words.join("; ")),
         more => check("receivers", State::Critical, format!("{}; and {more} more", words.join("; "))),
     }
@@ -197,7 +198,7 @@ fn receivers(vitals: &Vitals, now: Timestamp) -> HealthCheck {
 
 fn auditor(vitals: &Vitals) -> HealthCheck {
     if vitals.findings.is_empty() {
-        return check("auditor", State::Ok, "nothing is overdue".into());
+        return check("auditor", State::Ok, "no problems found".into());
     }
     HealthCheck { stops_ping: true, ..check("auditor", State::Critical, vitals.findings.join("; ")) }
 }
@@ -214,14 +215,14 @@ fn agents(vitals: &Vitals) -> HealthCheck {
 
 fn on_call(vitals: &Vitals) -> HealthCheck {
     match vitals.gaps.first() {
-        None => check("on call", State::Ok, "no gap in the next 7 days".into()),
+        None => check("on call", State::Ok, "no gaps in the next 7 days".into()),
         Some(first) => check("on call", State::Warning, first.clone()),
     }
 }
 
 fn disk(disk: Disk) -> HealthCheck {
     let percent = disk.free.saturating_mul(100) / disk.size.max(1);
-    let text = format!("{} MiB free of {} ({percent} %)", disk.free >> 20, disk.size >> 20);
+    let text = format!("{} MiB free of {} MiB ({percent} %)", disk.free >> 20, disk.size >> 20);
     let state = match percent {
         _ if disk.free < FREE_BYTES_LEAST => State::Critical,
         0..5 => State::Critical,
@@ -233,12 +234,14 @@ fn disk(disk: Disk) -> HealthCheck {
 
 fn dead_man(ping: &PingState, now: Timestamp) -> HealthCheck {
     let last = match ping.last_good_at {
-        Some(at) => format!("the last one arrived {} ago, at {}", age(at, now), clock(at)),
+        Some(at) => format!("last one {} ago ({})", age(at, now), clock(at)),
         None => "none has arrived yet".into(),
     };
     match (&ping.stopped, &ping.error) {
-        (Some(why), _) => check("dead-man", State::Critical, format!("no ping is sent: {why}; {last}")),
-        (None, Some(error)) => check("dead-man", State::Warning, format!("the ping fails: {error}; {last}")),
+        (Some(why), _) => check("dead-man", State::Critical, format!("pings have stopped: {why}; {last}")),
+        (None, Some(error)) => {
+            check("dead-man", State::Warning, format!("last ping failed: {error}; {last}"))
+        }
         (None, None) => check("dead-man", State::Ok, format!("pings arrive; {last}")),
     }
 }
@@ -312,14 +315,14 @@ mod tests {
             let (is, stopped, _) = said(&vitals, &Process::default(), "outbox");
             assert_eq!((is, stopped), (state, stops), "{waits} {accepted}");
         }
-        // A storm behind a rate is no fault.
+        // An alert storm delayed by a rate limit is not a fault.
         let vitals = Vitals { waiting: 400, held: 400, accepted_at: ago(9_000), ..well() };
         assert_eq!(
             said(&vitals, &Process::default(), "outbox"),
             (
                 State::Warning,
                 false,
-                "400 notifications wait for a rate limit; a digest will speak for them".into()
+                "400 notifications waiting for a rate limit; they will be sent as a digest".into()
             )
         );
     }
@@ -330,26 +333,25 @@ mod tests {
             failing: vec![("pager".into(), ago(240), "503".into())],
             findings: vec!["a timer is overdue: since 02:12".into()],
             silent: (1..=7).map(|n| format!("web{n}")).collect(),
-            gaps: vec!["schedule primary has nobody".into()],
+            gaps: vec!["nobody is on call in schedule primary".into()],
             agents: 9,
             ..well()
         };
         let disk = Some(Disk { free: 90 << 20, size: 1_000 << 20 });
         let stopped = Some(PingState { stopped: Some("the store fails".into()), ..PingState::default() });
-        let process = Process {
-            disk,
-            ping: stopped,
-            notices: vec!["the new config is not used".into()],
-            ..Process::default()
-        };
+        let process =
+            Process { disk, ping: stopped, notices: vec!["reload failed".into()], ..Process::default() };
         let said = |name| said(&vitals, &process, name);
-        assert_eq!(said("receivers"), (State::Critical, false, "pager takes nothing for 4 min: 503".into()));
+        assert_eq!(
+            said("receivers"),
+            (State::Critical, false, "pager has accepted nothing for 4 min: 503".into())
+        );
         assert_eq!(said("auditor"), (State::Critical, true, "a timer is overdue: since 02:12".into()));
         assert_eq!(said("agents").2, "7 of 9 agents silent: web1, web2, web3, web4, web5 and 2 more");
         assert_eq!(said("on call").0, State::Warning);
-        assert_eq!(said("disk"), (State::Warning, false, "90 MiB free of 1000 (9 %)".into()));
-        assert_eq!(said("dead-man").2, "no ping is sent: the store fails; none has arrived yet");
-        assert_eq!(said("notice").2, "the new config is not used");
+        assert_eq!(said("disk"), (State::Warning, false, "90 MiB free of 1000 MiB (9 %)".into()));
+        assert_eq!(said("dead-man").2, "pings have stopped: the store fails; none has arrived yet");
+        assert_eq!(said("notice").2, "reload failed");
     }
 
     #[test]
@@ -366,6 +368,6 @@ mod tests {
         let process = Process { ping: Some(ping), ..Process::default() };
         let (state, stops, text) = said(&well(), &process, "dead-man");
         assert_eq!((state, stops), (State::Warning, false));
-        assert!(text.starts_with("the ping fails: timed out; the last one arrived 2 min ago"), "{text}");
+        assert!(text.starts_with("last ping failed: timed out; last one 2 min ago"), "{text}");
     }
 }

@@ -1,8 +1,8 @@
-//! An incident: the alerts of one group, under a number that people work on.
+//! Incidents: the alerts of one group, with a number for people.
 //!
-//! It opens with the first alert of its group and is over when none of its alerts fires. A problem after that is a new
-//! incident with a new number. Its timing and its policy are copies from the day it opened: a new config is for new
-//! incidents.
+//! An incident opens with the first alert of its group and is resolved when none of its alerts fires. A
+//! later problem opens a new incident with a new number. Timing and policy are copied when it opens, so
+//! a new config only applies to new incidents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use crate::core::rules::{
     withheld::{self, AllWithheld},
 };
 
-/// Two alerts with the same of these belong together.
+/// Alerts with the same group key belong to the same incident.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupKey {
     pub route: Vec<String>,
@@ -38,44 +38,45 @@ pub struct Incident {
     pub hours: Hours,
     pub opened_at: Timestamp,
     pub resolved_at: Option<Timestamp>,
-    /// When to look for news next.
+    /// When to check for changes next.
     pub flush_at: Option<Timestamp>,
     pub last_flush: Option<Timestamp>,
-    /// Why the escalation starts when it does.
+    /// Why the escalation starts.
     pub cause: Cause,
-    /// Firing but told to nobody when last looked at.
+    /// Alerts that were suppressed at the last check.
     #[serde(serialize_with = "withheld::to_rows", deserialize_with = "withheld::from_rows")]
     pub withheld: AllWithheld,
     pub escalation: Escalation,
-    /// Acked, or all of it withheld: only a person, a timer of theirs, or a change can make it speak.
+    /// Acknowledged or completely suppressed: only a person, a timer set by a person, or a change can
+    /// cause a notification.
     #[serde(default)]
     pub quiet: bool,
-    /// Users who are being told by their own rules.
+    /// Users whose own rules are running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<Page>,
-    /// Schedules that had nobody when a step asked.
+    /// Schedules that had nobody on call when a step ran.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<String>,
-    /// The next step was brought forward, for a receiver could not be reached.
+    /// The next step runs early, because a receiver could not be reached.
     #[serde(default)]
     pub hastened: bool,
     pub ack: Option<Ack>,
-    /// Nonces of links that have acknowledged it.
+    /// Nonces of links that were used to acknowledge it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub used_links: BTreeSet<String>,
-    /// Who was told of the problem, in order, whatever came after.
+    /// Receivers that were notified of the problem, in order. Never shrinks.
     pub heard: Vec<String>,
-    /// As it was when it was over.
+    /// Its state when it was resolved.
     pub closed: Option<ctl::Incident>,
-    /// Over, and everybody has heard.
+    /// Resolved, and all recoveries were sent.
     pub left_memory: bool,
-    /// By receiver; rows of their own in the store.
+    /// What each receiver knows; separate rows in the store.
     #[serde(skip)]
     pub told: BTreeMap<String, Told>,
-    /// Rebuilt from the alerts.
+    /// Rebuilt from the alerts at the start.
     #[serde(skip)]
     pub members: BTreeSet<AlertKey>,
-    /// When something that is withheld may be free again. Found anew at each look.
+    /// When a suppression may end. Computed at each check.
     #[serde(skip)]
     pub look_at: Option<Timestamp>,
 }
@@ -109,22 +110,23 @@ impl Incident {
         }
     }
 
-    /// Without what has rows of its own.
+    /// The incident without the fields that have separate rows.
     #[must_use]
     pub fn to_row(&self) -> Self {
         Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
     }
 
-    /// Waits to be told for the first time: open, its policy not begun, and neither acked nor withheld as a whole.
+    /// Whether it waits for its first notification: open, policy not started, not acknowledged, and not
+    /// completely suppressed.
     pub fn is_gathering(&self, now: Timestamp) -> bool {
-        // A look that is further off than that was planned before the clock was set back.
+        // A check planned for later than that was planned before the clock was set back.
         let soon = later(now, self.timing.group_wait);
         let waits = self.resolved_at.is_none() && self.ack.is_none() && !self.quiet;
         waits && !self.escalation.has_begun() && self.flush_at.is_some_and(|at| now < at && at <= soon)
     }
 
-    /// Plans a look at the news: soon for what is worse, else not before `group_interval` is over. True if that is earlier
-    /// than what was planned.
+    /// Plans the next check for changes: soon if urgent, otherwise not before `group_interval` has passed.
+    /// Returns true if that is earlier than planned.
     pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) -> bool {
         let soon = later(now, self.timing.group_wait);
         let at = match self.last_flush {
@@ -138,7 +140,7 @@ impl Incident {
         earlier
     }
 
-    /// Takes the ack away; the policy begins again.
+    /// Removes the ack and starts the policy again.
     pub fn end_ack(&mut self, cause: Cause, now: Timestamp) -> Option<Ack> {
         let ended = self.ack.take()?;
         self.begin_again(cause, now);
@@ -155,14 +157,15 @@ impl Incident {
         self.flush_at = Some(now);
     }
 
-    /// Nobody knows of it any more: what fires is told from the policy's first step on, once it may be told.
+    /// Resets the policy, because nobody knows of any problem any more. The next notification starts at
+    /// the first step.
     pub fn forget_run(&mut self) {
         self.pages.clear();
         self.missed.clear();
         self.escalation.reset();
     }
 
-    /// The clocks of the policy and of the people it pages stand still from here.
+    /// Stops the clocks of the policy and of the users' rules.
     pub fn hold(&mut self, now: Timestamp) {
         self.escalation.hold(now);
         self.pages.iter_mut().for_each(|page| page.run.hold(now));
@@ -173,8 +176,8 @@ impl Incident {
         self.pages.iter_mut().for_each(|page| page.run.resume(now));
     }
 
-    /// When it has to be looked at again, if nothing happens before. `on_their_way`: receivers that have words coming,
-    /// whose reminder counts from the arrival of those.
+    /// When the incident must be checked again, if nothing happens before. Receivers in `on_their_way`
+    /// have pending notifications; their reminders count from the delivery.
     pub fn next_wakeup(&self, on_their_way: &[&str]) -> Option<Timestamp> {
         if self.resolved_at.is_some() {
             return None;
@@ -195,7 +198,7 @@ impl Incident {
     }
 }
 
-/// Counts by state, worst first: `2 CRITICAL, 1 WARNING`.
+/// The number of alerts by state, worst first: `2 CRITICAL, 1 WARNING`.
 pub fn counts(claims: impl IntoIterator<Item = Claim>) -> String {
     let mut by_claim: BTreeMap<Claim, usize> = BTreeMap::new();
     for claim in claims {

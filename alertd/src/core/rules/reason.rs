@@ -1,19 +1,19 @@
-//! Why something was decided. One name for the log, the metric, the audit trail, `alertctl why` and the tests.
+//! The reasons for decisions. Logs, metrics, the history, `alertctl why` and tests use the same names.
 
 use serde::{Deserialize, Serialize};
 
-/// Reasons to tell a receiver, and reasons not to.
+/// Why a receiver was notified, or was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The first word of an incident.
+    /// The first notification of an incident.
     FirstNotification,
-    /// A later step of the escalation policy: nobody acked.
+    /// A later step of the escalation policy, because nobody acknowledged.
     EscalationStep,
-    /// The whole policy again: nobody acked.
+    /// The policy repeats, because nobody acknowledged.
     EscalationRepeat,
-    /// A step before its time, because a receiver before it could not be reached.
+    /// A step runs early, because a receiver of an earlier step could not be reached.
     DeliveryFailed,
-    /// In the place of a receiver that could not be reached.
+    /// Sent to the fallback of a receiver that could not be reached.
     Fallback,
     NewAlerts,
     Worsened,
@@ -21,79 +21,79 @@ pub enum Reason {
     SomeResolved,
     RepeatInterval,
     AllResolved,
-    /// The service is no longer watched; nobody claims that it is well.
+    /// The service is no longer monitored, so nobody can say that it is OK.
     Removed,
-    /// A silence ends soon and what it holds back is still so.
+    /// A silence ends soon and a problem that it suppresses still exists.
     SilenceEnding,
     SilenceEnded,
-    /// To those who know of a problem that it covers from now on.
+    /// A downtime starts to cover a problem that people already know.
     DowntimeStarted,
     DowntimeEnded,
-    /// The host is heard again and what it reports is still so.
+    /// The agent is back and a problem still exists.
     HostBack,
-    /// What it depends on is well again and it is still so.
+    /// The dependency is resolved and the problem still exists.
     DependencyBack,
     InhibitionEnded,
-    /// The route may speak again and it is still so.
+    /// The route is no longer muted and the problem still exists.
     MuteEnded,
     Acked,
-    /// A person took the ack back.
+    /// A person removed the ack.
     Unacked,
     AckExpired,
-    /// An ack ends soon: whoever holds it may want to hold it longer.
+    /// An ack ends soon; its author may want to renew it.
     AckEnding,
     /// A normal ack ended because a state changed.
     AckOutdated,
-    /// Over the receiver's rate: sent in a digest.
+    /// Above the rate limit, so it is sent in a digest.
     RateLimited,
     Test,
-    /// Not sent, for a newer word replaced it.
+    /// Not sent, because a newer notification replaced it.
     Replaced,
-    /// Not sent, for the incident was over before anyone was told.
+    /// Not sent, because the incident was resolved before anybody was notified.
     NeverTold,
     Silenced,
     Downtime,
-    /// Its host's agent is silent: one page says so for all its services.
+    /// The agent of its host is silent; one notification covers all its services.
     HostDown,
-    /// What it depends on fires.
+    /// An alert that it depends on fires.
     DependencyDown,
-    /// Another alert makes it worthless.
+    /// Another alert inhibits it.
     Inhibited,
-    /// The route says nothing at this time.
+    /// The route is muted at this time.
     Muted,
-    /// Right after the start: the host that could report its cause has not spoken yet.
+    /// alertd has just started, and a host that could report the cause has not reported yet.
     Settling,
-    /// The receiver took it.
+    /// The receiver accepted it.
     Accepted,
     Retrying,
-    /// The receiver will never take it.
+    /// The receiver will never accept it.
     Rejected,
-    /// Tried for as long as it was of use.
+    /// Retried until it was too old to be useful.
     TooOld,
-    /// The receiver's template could not be rendered; built-in words went out.
+    /// The receiver's template could not be rendered; the built-in text was sent.
     TemplateFailed,
-    /// The only receivers left are the ones that fail.
+    /// All remaining receivers are failing.
     NoOtherReceiver,
     /// An agent's heartbeat is overdue.
     AgentSilent,
     AgentBack,
-    /// A later rule of a user who is being paged: still nobody has acked.
+    /// A later rule of a user, because nobody has acknowledged.
     PersonalRule,
-    /// A schedule has nobody: the catch-all hears it.
+    /// Nobody is on call in the schedule, so the catch-all is notified.
     NoOneOnCall,
-    /// Somebody is on call again where nobody was.
+    /// Somebody is on call again in a schedule that had nobody.
     OnCallAgain,
-    /// A step names what a reload took away: the catch-all hears it.
+    /// A step names a target that a reload removed, so the catch-all is notified.
     UnknownTarget,
-    /// An agent or another sender said so.
+    /// An agent or another sender reported it.
     Reported,
-    /// Its sender has not repeated it in time.
+    /// The sender stopped repeating it.
     Unreported,
     /// A person did it.
     ByHand,
-    /// A person may not, or asked for what makes no sense.
+    /// The request was not allowed or not valid.
     Refused,
-    /// The auditor found what should not be.
+    /// The auditor found an impossible state.
     AuditFound,
     AuditClean,
 }
@@ -159,7 +159,7 @@ impl Reason {
     }
 }
 
-/// What made the policy begin at its first step.
+/// Why the policy started at its first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {

@@ -138,7 +138,9 @@ impl Reach {
     pub fn is_broad(&self, silence: &Silence) -> Option<String> {
         let Self { alerts, all_alerts, hosts, all_hosts } = *self;
         if silence.is_of_everything() {
-            return Some("it would silence everything: every matcher also matches an empty value".into());
+            return Some(
+                "it would silence everything, because every matcher also matches an empty value".into(),
+            );
         }
         if silence.is_of_hosts() && hosts == all_hosts && hosts > 1 {
             return Some(format!("it would silence all {hosts} hosts"));

@@ -72,7 +72,7 @@ impl FromStr for Scope {
         Self::ALL.into_iter().find(|scope| scope.name() == text).ok_or_else(|| {
             let all: Vec<_> = names().collect();
             let meant = closest(text, names()).map(|meant| format!("; did you mean {meant:?}?"));
-            format!("there is no scope {text:?}{}; there are: {}", meant.unwrap_or_default(), all.join(", "))
+            format!("there is no scope {text:?}{}; scopes: {}", meant.unwrap_or_default(), all.join(", "))
         })
     }
 }
@@ -189,7 +189,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fine) {
         return Err(format!(
-            "{name:?} is not a valid token name; use letters, digits, \".\", \"_\" and \"-\", at most {NAME_CHARS_MAX}"
+            "{name:?} is not a valid token name; use up to {NAME_CHARS_MAX} letters, digits, \".\", \"_\" and \"-\""
         ));
     }
     Ok(())

@@ -1,8 +1,9 @@
-//! Why an alert that fires is told to nobody now, and until when.
+//! Why a firing alert is suppressed now, and until when.
 //!
-//! What is withheld still fires, is shown, and keeps its incident open. When the last reason ends, what is true is compared
-//! with what was last told (`core/review.rs`): only a difference is said. After the cause of a problem is over its followers
-//! get a moment to recover too (*settle*), so that the end of one outage is not a page for each service.
+//! A suppressed alert still fires, is visible, and keeps its incident open. When the last reason ends,
+//! the current state is compared with the last notification (`core/review.rs`), and only a difference
+//! is sent. When the cause of a problem is resolved, dependent alerts get some time to recover too
+//! (`settle`), so that the end of one outage does not page once per service.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,22 +16,22 @@ use crate::core::rules::{
     reason::{Cause, Reason},
 };
 
-/// In the order in which they are looked for: the first that holds is the one that is named.
+/// In order of precedence: if several apply, the first one is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// Announced work.
+    /// A downtime of its host or service is in effect.
     Downtime,
-    /// Its agent is silent: what we know of the host is old, and one page says so.
+    /// Its agent is silent: the reports are old, and one alert for the agent covers them.
     HostDown,
-    /// What it depends on fires.
+    /// An alert that it depends on fires.
     Dependency,
-    /// A rule says that another alert makes it worthless.
+    /// Another alert inhibits it.
     Inhibited,
     Silenced,
-    /// Its route says nothing at this time.
+    /// Its route is muted at this time.
     Muted,
-    /// Right after the start, until those who could report its cause have spoken.
+    /// alertd has just started, and a host that could report the cause has not reported yet.
     Settling,
 }
 
@@ -57,7 +58,7 @@ impl Why {
         }
     }
 
-    /// What made the policy begin, if nobody was told before.
+    /// Why the policy starts when this ends, if nobody was notified before.
     pub fn ended(self) -> Cause {
         match self {
             Self::Downtime => Cause::DowntimeEnded,
@@ -70,7 +71,8 @@ impl Why {
         }
     }
 
-    /// Does what it caused need a moment once it is over? (A silent host has a clock of its own: its new reports wait too.)
+    /// Whether dependent alerts get time to recover when this ends. A silent host has its own timer,
+    /// because its new reports wait too.
     fn settles(self) -> bool {
         matches!(self, Self::Dependency | Self::Inhibited)
     }
@@ -79,11 +81,11 @@ impl Why {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     pub why: Why,
-    /// By what, for people: `web1/agent`, `silence 3`.
+    /// What suppresses it, for people: `web1/agent`, `silence 3`.
     pub by: String,
-    /// `None` if nobody knows: until that is over.
+    /// When the reason ends, or `None` if that is not known.
     pub until: Option<Timestamp>,
-    /// The reason is over; it waits until `until` for its own recovery.
+    /// The reason has ended; the alert has until `until` to recover.
     #[serde(default)]
     pub released: bool,
 }
@@ -93,7 +95,7 @@ impl Withheld {
         Self { why, by: by.into(), until, released: false }
     }
 
-    /// What is left of it when its reason no longer holds: the rest of the settle time, or nothing.
+    /// Returns the rest of the settle time after the reason has ended, or nothing.
     #[must_use]
     pub fn after_its_reason(&self, settle: Duration, now: Timestamp) -> Option<Self> {
         if self.released {
@@ -105,14 +107,14 @@ impl Withheld {
     }
 }
 
-/// By alert. In the store a list, for JSON knows no structs as keys.
+/// By alert. The store contains a list, because JSON keys cannot be structs.
 pub type AllWithheld = BTreeMap<AlertKey, Withheld>;
 
 pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(all)
 }
 
-/// The first version kept the keys alone; all of them were silenced.
+/// The first version stored only the keys; all these alerts were silenced.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
@@ -164,7 +166,7 @@ mod tests {
         assert_eq!(
             waits.after_its_reason(settle, at(129)),
             Some(waits.clone()),
-            "the time is not begun again"
+            "the time does not start again"
         );
         assert_eq!(waits.after_its_reason(settle, at(130)), None);
         assert_eq!(inhibited.after_its_reason(Duration::ZERO, at(100)), None);

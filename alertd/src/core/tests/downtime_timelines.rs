@@ -207,12 +207,12 @@ fn invalid_requests_are_refused_with_a_reason() {
     let default = ctl::NewDowntime::default;
     for (ask, words) in [
         (ctl::NewDowntime { host: "wbe1".into(), ..fixed(5) }, "did you mean \"web1\""),
-        (fixed(0), "before it begins"),
-        (fixed(400 * 24 * 60), "at most a year"),
-        (ctl::NewDowntime { period: Some("night".into()), ..fixed(5) }, "there are: quiet"),
+        (fixed(0), "after the start"),
+        (fixed(400 * 24 * 60), "within a year"),
+        (ctl::NewDowntime { period: Some("night".into()), ..fixed(5) }, "periods: quiet"),
         (ctl::NewDowntime { flexible_s: Some(0), ..fixed(5) }, "at least a second"),
         (ctl::NewDowntime { flexible_s: Some(9), period: Some("quiet".into()), ..fixed(5) }, "not both"),
-        (ctl::NewDowntime { host: "web1".into(), ..default() }, "before it begins"),
+        (ctl::NewDowntime { host: "web1".into(), ..default() }, "after the start"),
     ] {
         let refused = announce(&mut world, &ask).unwrap_err().to_string();
         assert!(refused.contains(words), "{ask:?}: {refused}");

@@ -72,7 +72,7 @@ fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
     let mut pages = 0;
     for entry in &world.history {
         let told = match entry.kind.as_str() {
-            "paged" => entry.text.strip_suffix(", on call by primary").map(Some),
+            "paged" => entry.text.strip_suffix(", on call in primary").map(Some),
             "nobody_on_call" => Some(None),
             _ => None,
         };

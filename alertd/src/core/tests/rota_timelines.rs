@@ -221,7 +221,7 @@ fn an_override_applies_at_once_survives_a_restart_and_can_be_ended() {
     let who = ctl::NewOverride { user: "zoe".into(), ..ben.clone() };
     let past = ctl::NewOverride { until: world.now, ..ben };
     for (ask, words) in
-        [(unknown, "primary"), (who, "ann, ben, boss"), (past, "must end after"), (late, "a year")]
+        [(unknown, "primary"), (who, "ann, ben, boss"), (past, "must end in the future"), (late, "a year")]
     {
         let said = world.core.on_override(&ask, "eva", world.now).unwrap_err().to_string();
         assert!(said.contains(words), "{said}");
@@ -251,7 +251,7 @@ fn coming_gaps_are_reported_once_per_schedule() {
     let warnings = world.core.status("test", vec![], world.now).warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let words =
-        "schedule primary has nobody on call from Sun 09 Sep 04:00 until Mon 10 Sep 00:00 and 6 more times";
+        "nobody is on call in schedule primary from Sun 09 Sep 04:00 until Mon 10 Sep 00:00 and 6 more times";
     assert!(warnings[0].starts_with(words), "{warnings:?}");
     world.reload(&ROTA.replace("time_zone", "gaps_ok = true\n    time_zone"));
     world.turn(None);
@@ -264,7 +264,7 @@ fn what_comes_next_names_people() {
     world.report("web1", "disk", 'W');
     world.agents_send(None);
     let next = world.open_incidents()[0].next_step.clone().unwrap();
-    assert_eq!((next.step, next.targets), (2, vec!["ann by ann-pager".to_owned()]));
+    assert_eq!((next.step, next.targets), (2, vec!["ann via ann-pager".to_owned()]));
 }
 
 /// Receiver and first alert of every notification, in order.

@@ -161,10 +161,10 @@ fn invalid_requests_are_refused_with_a_reason() {
     let mut world = World::new(CONFIG, 1);
     let past = Some(Timestamp::from_second(999_999_999).unwrap());
     for (asked, words) in [
-        (ask("host=web1", 0), "before it begins"),
-        (ctl::NewSilence { ends_at: past, ..ask("host=web1", 5) }, "before it begins"),
-        (ask("host=web1", 366 * 24 * 60 + 1), "at most a year"),
-        (ctl::NewSilence { period: Some("nights".into()), ..ask("host=web1", 5) }, "there are: quiet"),
+        (ask("host=web1", 0), "after the start"),
+        (ctl::NewSilence { ends_at: past, ..ask("host=web1", 5) }, "after the start"),
+        (ask("host=web1", 366 * 24 * 60 + 1), "within a year"),
+        (ctl::NewSilence { period: Some("nights".into()), ..ask("host=web1", 5) }, "periods: quiet"),
         (ask("host", 5), "is not a matcher"),
     ] {
         let refused = silence(&mut world, &asked).unwrap_err().to_string();

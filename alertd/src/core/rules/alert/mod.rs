@@ -272,7 +272,7 @@ impl AlertTable {
                         why.into()
                     }
                     Ending::Unwatched if alert.external.is_some() => {
-                        format!("no longer reported by its sender; it was: {}", alert.summary)
+                        format!("no longer reported by its sender; last text: {}", alert.summary)
                     }
                     Ending::Unwatched => "no longer watched".into(),
                 };

@@ -21,7 +21,7 @@ use jiff::{
     tz::TimeZone,
 };
 
-/// The user name that means nobody.
+/// Used in place of a user name, it means that nobody is on call.
 pub const NOBODY: &str = "nobody";
 
 /// One validated schedule.
