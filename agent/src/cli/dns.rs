@@ -150,9 +150,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             let Some(control) = how.control() else { return ExitCode::FAILURE };
             match control.flush(&Flush { name, kind, zone, force }).await {
                 Ok(Flushed { refused: Some(refused), .. }) => fail(&refused),
-                Ok(answer) => {
-                    how.print(&answer, |flushed| format!("{} answers taken out\n", flushed.answers))
-                }
+                Ok(answer) => how.print(&answer, |flushed| format!("answers flushed: {}\n", flushed.answers)),
                 Err(error) => fail(&error.to_string()),
             }
         }

@@ -95,7 +95,7 @@ fn a_closed_new_place_is_held_said_tried_again_and_over_when_it_opens() {
     assert!(said.contains("nobody takes a TCP connection") && said.contains("accept db.example"), "{said}");
     let sensor_says = sensor(&mut world);
     assert_eq!(sensor_says.state, 1, "{}", sensor_says.text);
-    assert!(sensor_says.text.contains("while an old one does"), "{}", sensor_says.text);
+    assert!(sensor_says.text.contains("but an old address does"), "{}", sensor_says.text);
     world.run(Duration::from_secs(6));
     world.ask(NAME);
     let heard = world.answers.last().unwrap().clone();
