@@ -174,7 +174,7 @@ fn a_drill_can_be_ended_by_hand_and_mistakes_are_said() {
     assert!(status.starts_with("FIRE DRILL (servfail, all names)"), "{status}");
     let second = place.dns(&["drill"]);
     assert!(words(&second).contains("--stop"), "{}", words(&second));
-    assert_eq!(stdout(&place.dns(&["drill", "--stop"])), "no drill runs now\n");
+    assert_eq!(stdout(&place.dns(&["drill", "--stop"])), "no drill is running\n");
     wait_for("health", || place.health() == "healthy");
     wait_for("the watcher to go home", || !drill.running());
 }
