@@ -7,9 +7,11 @@
 use std::{str::FromStr, time::Duration};
 
 use crate::{
+    message::{
+        name,
+        wire::{self, rcode},
+    },
     moment::Moment,
-    name,
-    wire::{self, rcode},
 };
 
 /// What the upstreams seem to do.
@@ -123,7 +125,7 @@ fn negative(query: &[u8], name_len: usize, code: u8, soa: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Question, Verdict, read_answer, write_query};
+    use crate::message::wire::{Question, Verdict, read_answer, write_query};
 
     fn drill(mode: Mode, zone: &str) -> FireDrill {
         let zone = name::from_text(zone).unwrap().into();

@@ -10,7 +10,12 @@ use std::{
 
 use clap::Subcommand;
 use dogwatch_daemon::logging;
-use dogwatch_dns::{Control, config::Config, control::Flush, explain, resolver::Flushed};
+use dogwatch_dns::{
+    Control,
+    config::Config,
+    resolver::Flushed,
+    serve::{control::Flush, explain},
+};
 use serde::Serialize;
 
 use super::{dns_host, fail};

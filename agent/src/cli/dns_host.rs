@@ -9,9 +9,9 @@ use std::{
 use dogwatch_dns::{
     Control,
     config::Config,
-    explain,
     host_resolver::{self, HostStatus, Real, Switch, SwitchError, report},
     resolver::Status,
+    serve::explain,
 };
 use serde::Serialize;
 

@@ -11,12 +11,14 @@ use std::{
 
 use super::blocks::{self, Block};
 use crate::{
-    chain,
+    cache::prefetch::prefetch,
+    message::{
+        chain,
+        name::{Key, key_flags},
+        reply::Kept,
+        wire::{Answer, HEADER_LEN, Query, Verdict},
+    },
     moment::Moment,
-    name::{Key, key_flags},
-    prefetch::prefetch,
-    reply::Kept,
-    wire::{Answer, HEADER_LEN, Query, Verdict},
 };
 
 /// A [`Moment`] in four bytes: in steps of 64 ms it reaches eight years.

@@ -11,9 +11,9 @@ use super::{
     table::{SHARDS, Shard, Slot, Table, shard_of, slot},
 };
 use crate::{
+    message::wire::{Answer, Verdict},
     moment::Moment,
     side_by_side,
-    wire::{Answer, Verdict},
 };
 
 /// An answer that a snapshot remembers, as it will be kept.

@@ -11,6 +11,7 @@
 mod blocks;
 mod entry;
 mod fill;
+mod prefetch;
 mod queues;
 mod slab;
 mod table;
@@ -25,7 +26,7 @@ pub use self::{
     entry::{Entry, Facts},
     table::{Busy, Held, Slot, Table},
 };
-use crate::{moment::Moment, wire::Answer};
+use crate::{message::wire::Answer, moment::Moment};
 
 /// Bounds on lifetimes (RFC 8767 §5, RFC 2308 §5).
 #[derive(Debug, Clone)]

@@ -17,10 +17,12 @@ use super::{
     slab::Slab,
 };
 use crate::{
-    name::{self, Key, key_flags},
-    prefetch::prefetch,
-    reply::Kept,
-    wire::{self, Query},
+    cache::prefetch::prefetch,
+    message::{
+        name::{self, Key, key_flags},
+        reply::Kept,
+        wire::{self, Query},
+    },
 };
 
 /// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::message::{
     name::{Key, from_text, read_key, to_text},
     wire::{Question, Verdict, read_answer},
 };

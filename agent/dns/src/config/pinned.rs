@@ -10,9 +10,11 @@ use serde::{
 use toml::Value;
 
 use crate::{
-    name::{self, Key},
-    pinned::{PINNED_MAX, Pinned},
-    wire::Question,
+    message::{
+        name::{self, Key},
+        wire::Question,
+    },
+    zones::pinned::{PINNED_MAX, Pinned},
 };
 
 /// `"db.example"`, or `{ name = "db.example", types = ["A", "SRV"], check_tcp = 5432 }`.

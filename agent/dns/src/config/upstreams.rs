@@ -13,7 +13,7 @@ use dogwatch_daemon::{
 use serde::Deserialize;
 
 use super::{Config, ConfigFile, UpstreamSource, check_max_stale, guards};
-use crate::{endpoint::Endpoint, name, upstream, zone::ZoneSettings};
+use crate::{health::endpoint::Endpoint, message::name, transport, zones::zone::ZoneSettings};
 
 /// `[zone."corp.example"]` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -189,7 +189,7 @@ fn read_authorities(
 ) -> Option<Arc<str>> {
     let read = |path: &Path| {
         let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-        upstream::check_authorities(&text)?;
+        transport::check_authorities(&text)?;
         Ok::<_, String>(text)
     };
     match read(path.get_ref()) {

@@ -6,8 +6,8 @@
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use crate::{
+    message::name::{self, name_of},
     moment::Moment,
-    name::{self, name_of},
 };
 
 /// Fewer names than this are no mass.

@@ -8,8 +8,8 @@ use super::{
     is_below,
 };
 use crate::{
+    message::name::{self, name_of},
     moment::Moment,
-    name::{self, name_of},
 };
 
 impl Guard {

@@ -50,7 +50,7 @@ use self::{
     evidence::{Evidence, Item, What},
     trip::Relapses,
 };
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 /// Names held by themselves; about half a MiB when full. A trip holds any number of names.
 const HOLDS_MAX: usize = 4_096;

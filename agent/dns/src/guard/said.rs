@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use dogwatch_daemon::duration::Span;
 
 use super::{Cause, End, Event};
-use crate::name::{self, name_of};
+use crate::message::name::{self, name_of};
 
 /// Names that a line of the log spells out.
 const NAMED: usize = 3;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::message::{
     name::{self, Key},
     wire::Question,
 };

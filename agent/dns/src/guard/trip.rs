@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Hold, Known, Rules, Witnesses, evidence, is_below};
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 /// What happened to the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

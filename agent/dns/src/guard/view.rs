@@ -1,7 +1,7 @@
 //! What others may see of the guard.
 
 use super::{Guard, Hold, Rules, Trip};
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 impl Guard {
     /// Whether nothing is held.

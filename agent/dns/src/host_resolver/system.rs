@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
-use crate::{clock, control::Control, name};
+use crate::{clock, message::name, serve::control::Control};
 
 /// The result of a DNS query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -6,14 +6,16 @@ use super::{
     refreshing,
 };
 use crate::{
-    breaker::Failure,
     cache::Slot,
-    hit::{Lookup, ZoneState},
+    health::breaker::Failure,
+    message::{
+        reply::{self, Extended, Transport, Ttl},
+        wire::{self, Query, rcode},
+    },
     moment::Moment,
     policy::StaleReason,
-    reply::{self, Extended, Transport, Ttl},
-    wire::{self, Query, rcode},
-    zone::ZoneId,
+    resolver::hit::{Lookup, ZoneState},
+    zones::zone::ZoneId,
 };
 
 /// A query and the way it came.

@@ -10,14 +10,18 @@ use super::{
     guarding::Belief,
 };
 use crate::{
-    breaker::{Failure, Weight},
+    health::{
+        breaker::{Failure, Weight},
+        recovery,
+    },
+    message::{
+        name,
+        reply::Transport,
+        wire::{self, Answer, HEADER_LEN, NoAnswer, letters, rcode},
+    },
     moment::Moment,
-    name,
     policy::Upstreams,
-    recovery,
-    reply::Transport,
-    wire::{self, Answer, HEADER_LEN, NoAnswer, letters, rcode},
-    zone::ZoneId,
+    zones::zone::ZoneId,
 };
 
 impl Resolver {

@@ -7,7 +7,7 @@ use super::{
     FLIGHTS_MAX, Resolver, WAITERS_MAX,
     flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
 };
-use crate::{moment::Moment, reply::Transport};
+use crate::{message::reply::Transport, moment::Moment};
 
 impl Resolver {
     /// Returns the first broken invariant. Call [`Resolver::on_wakeup`] with the same `now` first.

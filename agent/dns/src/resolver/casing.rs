@@ -12,14 +12,16 @@ use super::{
     flight::{Flight, Purpose, TryState},
 };
 use crate::{
-    breaker::Failure,
-    moment::Moment,
-    name,
-    reply::Transport,
-    wire::{
-        letters::{self, Echo},
-        rcode,
+    health::breaker::Failure,
+    message::{
+        name,
+        reply::Transport,
+        wire::{
+            letters::{self, Echo},
+            rcode,
+        },
     },
+    moment::Moment,
 };
 
 /// The letters of one try.

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     guard::{Known, Reason},
+    message::{name, wire},
     moment::Moment,
-    name, wire,
 };
 
 /// Addresses to try, by whoever can connect. The verdict comes back with it.

@@ -3,7 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::casing::Letters;
-use crate::{breaker::Failure, guard, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
+use crate::{
+    guard, health::breaker::Failure, message::reply::Transport, moment::Moment, resolver::Client,
+    zones::zone::ZoneId,
+};
 
 /// Why an upstream is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

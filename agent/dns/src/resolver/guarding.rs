@@ -9,15 +9,19 @@ use super::{
     refreshing::may_serve,
 };
 use crate::{
-    breaker::{Failure, State, Weight},
     cache::{Entry, Facts},
-    group::CLIENT_TIMER_MAX,
     guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
+    health::{
+        breaker::{Failure, State, Weight},
+        group::CLIENT_TIMER_MAX,
+    },
+    message::{
+        name::{self, Key},
+        wire::{self, Answer, Verdict},
+    },
     moment::Moment,
-    name::{self, Key},
     policy::{self, Held, Plan, StaleReason},
-    wire::{self, Answer, Verdict},
-    zone::ZoneId,
+    zones::zone::ZoneId,
 };
 
 /// What becomes of an answer.

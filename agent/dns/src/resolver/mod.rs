@@ -14,14 +14,12 @@ mod asking;
 mod audit;
 mod casing;
 mod checking;
-mod counts;
 mod flight;
-mod guard_sensor;
 mod guarding;
-mod inspect;
+pub(crate) mod hit;
 mod refreshing;
+mod report;
 mod restoring;
-mod sensors;
 #[cfg(test)]
 mod tests;
 
@@ -35,31 +33,35 @@ use std::{
 
 pub use self::{
     checking::{Accepting, TcpCheck},
-    counts::{Counts, Tally},
-    guard_sensor::{Holding, WhyHeld},
-    inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+    report::{
+        counts::{Counts, Tally},
+        guard_sensor::{Holding, WhyHeld},
+        inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+        sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
+    },
     restoring::{Remembered, Restored, Restoring},
-    sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
-use self::{counts::LastMinute, flight::Flight, restoring::Start};
+use self::{flight::Flight, report::counts::LastMinute, restoring::Start};
 use crate::{
-    breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
-    endpoint::Endpoint,
-    failures::Failures,
     fire_drill::FireDrill,
-    group::CLIENT_TIMER_MAX,
     guard,
-    hit::{self, Hit, Odd, Reader, ZoneStates},
-    local::LocalNames,
+    health::{breaker::Failure, endpoint::Endpoint, failures::Failures, group::CLIENT_TIMER_MAX},
+    message::{
+        name::Key,
+        reply::{self, Transport},
+        wire,
+    },
     moment::Moment,
-    name::Key,
-    pinned::{Pinned, Pins},
     policy::{self, Held, Plan, StaleReason, Upstreams},
-    reply::{self, Transport},
-    views::Views,
-    warm, wire,
-    zone::{Zone, ZoneId, ZoneSettings, Zones},
+    resolver::hit::{Hit, Odd, Reader, ZoneStates},
+    zones::{
+        local::LocalNames,
+        pinned::{Pinned, Pins},
+        views::Views,
+        warm,
+        zone::{Zone, ZoneId, ZoneSettings, Zones},
+    },
 };
 
 /// What an operator may choose. What stands here is the root zone's.
@@ -367,7 +369,7 @@ impl Resolver {
 
     /// Whether a question is answered here and never upstream.
     fn is_local(&self, key: &[u8]) -> bool {
-        crate::name::read_key(key)
+        crate::message::name::read_key(key)
             .is_some_and(|(question, ..)| self.settings.local.answer(question.name, &question).is_some())
     }
 
@@ -384,7 +386,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         if let Some(message) =
-            self.settings.local.answer(crate::name::name_of(key.as_bytes()), &query.question)
+            self.settings.local.answer(crate::message::name::name_of(key.as_bytes()), &query.question)
         {
             self.counts.hits_local += 1;
             let kept = reply::Kept { message: &message, ttl_offsets: &[] };

@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::{Resolver, flight::Purpose};
 use crate::{
     cache::{Entry, Facts, Slot},
+    health::recovery::{Candidate, Progress},
+    message::wire::Verdict,
     moment::Moment,
-    pinned,
     policy::Upstreams,
-    recovery::{Candidate, Progress},
-    warm,
-    wire::Verdict,
-    zone::{Zone, ZoneId},
+    zones::{
+        pinned, warm,
+        zone::{Zone, ZoneId},
+    },
 };
 
 impl Resolver {

@@ -7,14 +7,18 @@ use serde::{Deserialize, Serialize};
 use super::Resolver;
 use crate::{
     cache::{Cache, Draft, Facts},
-    local::LocalNames,
+    message::{
+        name::{self, Key},
+        wire::{self, Answer, Header, Verdict},
+    },
     moment::Moment,
-    name::{self, Key},
     side_by_side,
     snapshot::{Answers, Take},
-    views::Views,
-    wire::{self, Answer, Header, Verdict},
-    zone::{CANARIES_MAX, ZoneId, Zones},
+    zones::{
+        local::LocalNames,
+        views::Views,
+        zone::{CANARIES_MAX, ZoneId, Zones},
+    },
 };
 
 /// An answer from before the start.

@@ -15,7 +15,7 @@ use super::{
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
 };
-use crate::{origin::Origin, resolver::Remembered, side_by_side};
+use crate::{resolver::Remembered, side_by_side, zones::origin::Origin};
 
 /// The result of loading.
 #[derive(Debug, Default)]

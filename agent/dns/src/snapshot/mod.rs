@@ -28,8 +28,8 @@
 //! write that a kill cut short; it is removed before the next append. A file that cannot be read,
 //! or was written by another version, is renamed to `NAME.unread`. The cache starts in every case.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from ([`crate::origin`]).
-//! Without it, they are attributed to the configured upstreams.
+//! A third file, `cache.origin`, says which upstreams the answers came from
+//! ([`crate::zones::origin`]). Without it, they are attributed to the configured upstreams.
 //!
 //! Disk budget: at most four writes a second and one `fdatasync` every five seconds, and none while
 //! there are no new answers. The snapshot is at most as large as the cache's byte limit, and the
@@ -60,7 +60,7 @@ pub use self::{
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
-/// [`crate::origin`] as JSON: small, and rewritten as a whole.
+/// [`crate::zones::origin`] as JSON: small, and rewritten as a whole.
 const ORIGIN: &str = "cache.origin";
 
 /// A file with these payloads and valid checksums, for the fuzzer.

@@ -11,7 +11,7 @@ use super::{
     record::{Answer, FILE_HEAD, file_head, push_anchor, push_answer},
     *,
 };
-use crate::{clock, resolver::Remembered, wire};
+use crate::{clock, message::wire, resolver::Remembered};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SALT: u32 = 0x1234_5678;

@@ -24,7 +24,7 @@ use super::{
         record_len, salt_of,
     },
 };
-use crate::{clock, origin::Origin};
+use crate::{clock, zones::origin::Origin};
 
 /// How long new answers may be in memory only, where `kill -9` loses them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);

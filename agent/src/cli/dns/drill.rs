@@ -18,7 +18,13 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{Control, config::Config, control::Drill, fire_drill::Mode, name, wire};
+use dogwatch_dns::{
+    Control,
+    config::Config,
+    fire_drill::Mode,
+    message::{name, wire},
+    serve::control::Drill,
+};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! Letters (0x20): forged answers, and upstreams that do with letters what they like.
 
 use super::*;
-use crate::wire::letters;
+use crate::message::wire::letters;
 
 impl World {
     /// One new name a second while the only upstream is in these moods, second by second. What was heard, as in

@@ -272,7 +272,7 @@ fn one_liar_of_two_upstreams_is_left_out_and_nobody_notices() {
         assert!(answers[2_000..].iter().all(|answer| !answer.stale), "{mood}: the other has them fresh");
         let breaker = world.resolver.zones.get(ZoneId::ROOT).group.all()[0].breaker.state();
         assert!(
-            matches!(breaker, crate::breaker::State::Down { why: Failure::Lies, .. }),
+            matches!(breaker, crate::health::breaker::State::Down { why: Failure::Lies, .. }),
             "{mood}: {breaker:?}"
         );
         assert_eq!((world.state(UPSTREAM), sensor(&mut world).state), (1, 0), "{mood}");

@@ -1,7 +1,7 @@
 //! New settings, and a stalled loop, while questions are on their way. Found by the policy model (`tests/src/policy_model.rs`).
 
 use super::*;
-use crate::local::LocalNames;
+use crate::zones::local::LocalNames;
 
 fn upstream(last: u8) -> Endpoint {
     SocketAddr::from(([192, 0, 2, last], 53)).into()
