@@ -1,10 +1,13 @@
-//! Datagrams by the handful: recvmmsg(2) and sendmmsg(2), one system call for all that is there.
+//! Batched datagrams: recvmmsg(2) and sendmmsg(2) move many packets in one system call.
 //!
-//! Needs `unsafe`: no safe wrapper lends its buffers again call after call (nix rebuilds and copies the
-//! addresses, and ties the buffers to the result). All pointers are made anew for each call, from buffers that this
-//! structure owns, and are dead when the call returns. Where the kernel has no such call (ENOSYS, or a seccomp filter
-//! that says EPERM), datagrams are moved one by one through std.
-#![expect(unsafe_code, reason = "recvmmsg and sendmmsg take raw pointers; every block says why it is sound")]
+//! Needs `unsafe`: no safe wrapper reuses its buffers across calls (nix rebuilds and copies the
+//! addresses, and ties the buffers to the result). All pointers are created for each call from
+//! buffers owned by this structure, and are not used after the call returns. If the kernel lacks
+//! the calls (ENOSYS, or EPERM from a seccomp filter), packets are moved one by one through std.
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg and sendmmsg take raw pointers; every block explains why it is sound"
+)]
 
 use std::{
     io,
@@ -13,13 +16,15 @@ use std::{
     ptr,
 };
 
-/// Datagrams in one call at most.
+/// Maximum number of datagrams per call.
 pub(crate) const BATCH: usize = 64;
-/// Longest query that is read whole: far above any real one; what is cut is a format error. An odd number of cache lines,
-/// so that the packets of a batch do not fight for the same few places in the CPU's cache.
+/// Longest query that is read whole, far above any real one; a longer query is cut and becomes a
+/// format error. An odd number of cache lines, so that the packets of a batch do not compete for
+/// the same sets of the CPU cache.
 const PACKET: usize = 31 * 64;
 
-/// A socket address as the kernel writes it: `sockaddr_in` or `sockaddr_in6`, whichever the family says.
+/// A socket address as the kernel writes it: `sockaddr_in` or `sockaddr_in6`, depending on the
+/// family.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Name([u8; NAME_LEN]);
@@ -69,14 +74,14 @@ impl Name {
     }
 }
 
-/// What was received last, and the buffers for it.
+/// The last received packets, and their buffers.
 pub(crate) struct Batch {
     packets: Vec<[u8; PACKET]>,
     lengths: Vec<usize>,
     names: Vec<Name>,
     headers: Vec<libc::mmsghdr>,
     pieces: Vec<libc::iovec>,
-    /// As many as are likely to be there: with few, most headers need not be written.
+    /// Expected number of packets: when few are expected, most headers need not be written.
     wanted: usize,
     one_by_one: bool,
 }
@@ -94,13 +99,13 @@ impl Batch {
         }
     }
 
-    /// For kernels without the batched calls.
+    /// Behaves as on a kernel without the batched calls.
     #[cfg(test)]
     pub(crate) fn one_by_one() -> Self {
         Self { one_by_one: true, ..Self::new() }
     }
 
-    /// Waits for a datagram (as long as the socket's own timeout allows) and takes all that are there.
+    /// Waits for a datagram (up to the socket's read timeout) and receives all that are queued.
     pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         if self.one_by_one {
             return self.receive_one(socket);
@@ -114,9 +119,10 @@ impl Batch {
         self.join_pieces();
         #[expect(clippy::cast_possible_truncation, reason = "at most BATCH")]
         let count = self.headers.len() as libc::c_uint;
-        // SAFETY: the pointer and count describe `headers`. Each header points at one name of NAME_LEN bytes and one iovec,
-        // which points at one packet of PACKET bytes; all are owned by `self`, distinct, alive and not otherwise
-        // touched until the call returns. A null timeout is allowed. The kernel writes initialised plain bytes.
+        // SAFETY: the pointer and count describe `headers`. Each header points at one name of
+        // NAME_LEN bytes and one iovec, which points at one packet of PACKET bytes; all are owned
+        // by `self`, distinct, alive and not otherwise touched until the call returns. A null
+        // timeout is allowed. The kernel writes initialised plain bytes.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -147,7 +153,7 @@ impl Batch {
         Ok(1)
     }
 
-    /// The datagram received at this place, and who sent it.
+    /// The datagram at this index, and its sender.
     pub(crate) fn get(&self, place: usize) -> Option<(&[u8], SocketAddr)> {
         let packet = self.packets.get(place)?.get(..*self.lengths.get(place)?)?;
         Some((packet, self.names.get(place)?.address()?))
@@ -159,8 +165,8 @@ impl Batch {
         }
     }
 
-    /// Sends to each of these places its answer. Never waits: what does not fit the send buffer is lost, as it may be
-    /// on the network; the client asks again.
+    /// Sends the answers at these indices. Never blocks: an answer that does not fit into the send
+    /// buffer is lost, as on the network; the client asks again.
     pub(crate) fn send(&mut self, socket: &UdpSocket, places: &[usize], answers: &[Vec<u8>]) {
         if self.one_by_one {
             for (answer, peer) in
@@ -184,15 +190,16 @@ impl Batch {
         while !rest.is_empty() {
             #[expect(clippy::cast_possible_truncation, reason = "at most BATCH")]
             let count = rest.len() as libc::c_uint;
-            // SAFETY: the pointer and count describe `rest`. Each header points at one name of NAME_LEN bytes and one
-            // iovec, which points at one answer with its length; names and iovecs are owned by `self`, answers are
-            // borrowed for this whole call. The kernel reads them and writes `msg_len` in the headers only.
+            // SAFETY: the pointer and count describe `rest`. Each header points at one name of
+            // NAME_LEN bytes and one iovec, which points at one answer with its length; names and
+            // iovecs are owned by `self`, answers are borrowed for this whole call. The kernel
+            // reads them and writes `msg_len` in the headers only.
             let sent =
                 unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
             let done = match usize::try_from(sent) {
                 Ok(sent) => sent.max(1),
                 Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => 0,
-                // This one cannot be sent; the others may.
+                // This one cannot be sent; try the others.
                 Err(_) => 1,
             };
             rest = rest.get_mut(done..).unwrap_or_default();
@@ -200,7 +207,7 @@ impl Batch {
     }
 }
 
-/// One message with one piece, which [`Batch::join_pieces`] puts in when all are made.
+/// One message with one piece, which [`Batch::join_pieces`] fills in later.
 fn header(name: *mut Name) -> libc::mmsghdr {
     // SAFETY: mmsghdr is plain data (integers and pointers); all zeroes is a valid value of it.
     let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
@@ -214,7 +221,7 @@ fn header(name: *mut Name) -> libc::mmsghdr {
 mod tests {
     use super::*;
 
-    /// What `count` datagrams from two clients come back as, each answered with its own bytes.
+    /// Sends `count` datagrams from two clients; each must get its own bytes back.
     fn echoed(mut batch: Batch, address: &str, count: u8) {
         let server = UdpSocket::bind(address).unwrap();
         let clients = [UdpSocket::bind(address).unwrap(), UdpSocket::bind(address).unwrap()];
@@ -242,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn every_datagram_comes_and_goes_with_its_own_peer_in_batches_and_one_by_one() {
+    fn every_datagram_keeps_its_peer_in_batches_and_one_by_one() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             echoed(Batch::new(), address, 100);
             echoed(Batch::one_by_one(), address, 10);
@@ -250,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_cannot_be_reached_costs_the_others_nothing() {
+    fn an_unreachable_peer_does_not_affect_the_others() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut batch = Batch::new();

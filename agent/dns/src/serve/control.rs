@@ -5,15 +5,15 @@
 //! | `GET /v1/sensors` | the check results `dns-upstream`, `dns-stale` and `dns-guard`, for the agent |
 //! | `GET /v1/status` | [`Status`] |
 //! | `GET /v1/why?name=NAME&type=TYPE` | [`Why`] |
-//! | `POST /v1/accept` `{"name": NAME}` | takes upstream's word for that name and all below it: [`Acceptance`] |
+//! | `POST /v1/accept` `{"name": NAME}` | accepts the upstream's answers for that name and all names below it: [`Acceptance`] |
 //! | `GET /v1/top?order=uses\|stale\|risk&limit=N` | `Vec<`[`Listed`]`>` |
 //! | `GET /v1/dump?zone=ZONE&from=PLACE` | [`Page`] |
 //! | `POST /v1/flush` [`Flush`] | [`Flushed`] |
 //! | `POST /v1/drill` [`Drill`] | [`DrillStatus`] |
 //! | `DELETE /v1/drill` | `null` |
 //!
-//! Who may connect (the socket's group) may do all of it. What changes something is logged with the caller's login name,
-//! which the kernel says.
+//! Anyone who can connect (root and members of the socket's group) may use every target. Changes
+//! are logged with the caller's login name, which comes from the kernel.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -41,7 +41,7 @@ use crate::{
     serve::event::{Event, NewDrill, Question},
 };
 
-/// The loop answers within milliseconds or is in trouble.
+/// The loop normally answers within milliseconds.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 pub(crate) fn router(events: mpsc::Sender<Event>) -> Router {
@@ -90,21 +90,21 @@ struct AcceptBody {
     name: String,
 }
 
-/// What was held and is no longer.
+/// The names that are no longer held.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Acceptance {
-    /// As it was asked for.
+    /// The name as given by the caller.
     pub accepted: String,
-    /// `www.example A`; the first of them.
+    /// Names and types such as `www.example A`; at most [`ACCEPTED_NAMED`] of them.
     pub names: Vec<String>,
     pub more: usize,
     /// Groups of names that were held together.
     pub groups: usize,
-    /// For how long its names are not guarded from now on.
+    /// How long the guards now ignore these names.
     pub unguarded_s: u64,
 }
 
-/// Names that an [`Acceptance`] spells out.
+/// Names listed in an [`Acceptance`] at most.
 const ACCEPTED_NAMED: usize = 20;
 
 async fn accept(
@@ -118,10 +118,8 @@ async fn accept(
     let accepted = match put(&events, |answer| Question::Accept { name, answer }).await {
         Ok(Some(accepted)) => accepted,
         Ok(None) => {
-            let message = format!(
-                "no name at or below {:?} is cached, so none is held: is it spelled right?",
-                body.name
-            );
+            let message =
+                format!("no name at or below {:?} is cached, so none is held: check the spelling", body.name);
             return refuse(StatusCode::NOT_FOUND, &message);
         }
         Err(refusal) => return refusal,
@@ -138,7 +136,7 @@ async fn accept(
         name = body.name,
         names = names.len(),
         groups = accepted.trips,
-        "upstream's word accepted"
+        "upstream answers accepted by hand"
     );
     names.truncate(ACCEPTED_NAMED);
     Json(Acceptance {
@@ -174,7 +172,7 @@ async fn dump(State(events): Events, Query(query): Query<DumpQuery>) -> Response
     }
 }
 
-/// Which answers to take out: those of a name (of one type, if it says so), or all at and below a zone.
+/// The answers to remove: those of a name (of one type, if given), or all at and below a zone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flush {
@@ -182,7 +180,7 @@ pub struct Flush {
     #[serde(rename = "type")]
     pub kind: Option<String>,
     pub zone: Option<String>,
-    /// Even while upstreams are ill.
+    /// Even while the upstreams are failing.
     #[serde(default)]
     pub force: bool,
 }
@@ -193,7 +191,9 @@ impl Flush {
             (Some(name), None, None) => Ok(Selection::Name(domain(name)?, None)),
             (Some(name), None, Some(kind)) => Ok(Selection::Name(domain(name)?, Some(record_type(kind)?))),
             (None, Some(zone), None) => Ok(Selection::Zone(domain(zone)?)),
-            _ => Err("say what: a name, with or without a type, or --zone ZONE (`.` for all)".into()),
+            _ => {
+                Err("what to flush? Give a name, with or without a type, or --zone ZONE (`.` for all)".into())
+            }
         }
     }
 }
@@ -216,12 +216,12 @@ async fn flush(
     }
 }
 
-/// A fire drill to start.
+/// Starts a fire drill.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drill {
     pub mode: String,
-    /// Names at and below it; `.` for all.
+    /// Covers the names at and below it; `.` for all.
     pub zone: String,
     pub for_s: u64,
 }
@@ -230,7 +230,7 @@ impl Drill {
     fn read(&self) -> Result<NewDrill, String> {
         let lasts = Duration::from_secs(self.for_s);
         if lasts.is_zero() || lasts > fire_drill::LASTS_MAX {
-            return Err(format!("a drill lasts between 1s and {}", Span(fire_drill::LASTS_MAX)));
+            return Err(format!("a drill must last between 1s and {}", Span(fire_drill::LASTS_MAX)));
         }
         Ok(NewDrill { mode: self.mode.parse()?, zone: domain(&self.zone)?, lasts })
     }
@@ -275,7 +275,7 @@ async fn ask<T: Serialize>(
     put(events, question).await.map_or_else(|refusal| refusal, |answer| Json(answer).into_response())
 }
 
-/// Asks the loop.
+/// Sends a question to the loop and waits for the answer.
 async fn put<T>(
     events: &mpsc::Sender<Event>,
     question: impl FnOnce(oneshot::Sender<T>) -> Question,
@@ -287,9 +287,10 @@ async fn put<T>(
     };
     match timeout(DEADLINE, exchange).await {
         Ok(Some(answer)) => Ok(answer),
-        Ok(None) | Err(_) => {
-            Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the cache is stopping or overloaded; try again"))
-        }
+        Ok(None) | Err(_) => Err(refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the cache is shutting down or overloaded; try again",
+        )),
     }
 }
 
@@ -297,7 +298,7 @@ fn refuse(status: StatusCode, message: &str) -> Response {
     (status, Json(serde_json::json!({ "error": message }))).into_response()
 }
 
-/// The other end: what the agent and the command line ask.
+/// The client, for the agent and the command line.
 pub struct Control(Client);
 
 impl Control {
@@ -313,7 +314,7 @@ impl Control {
         self.0.get("/v1/status").await
     }
 
-    /// Takes upstream's word for a name and all below it.
+    /// Accepts the upstream's answers for a name and all names below it.
     pub async fn accept(&self, name: &str) -> Result<Acceptance, CallError> {
         self.0.post("/v1/accept", &AcceptBody { name: name.into() }).await
     }
@@ -343,7 +344,7 @@ impl Control {
     }
 }
 
-/// Percent-encoding of a query's value (RFC 3986 §2.1).
+/// Percent-encodes a query parameter (RFC 3986 §2.1).
 fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -1,8 +1,9 @@
-//! Clients' datagrams: threads that answer from the cache and hand everything else to the core.
+//! UDP from clients: threads answer from the cache and pass everything else to the core.
 //!
-//! Each thread waits in the kernel on a socket of its own (a shared one if systemd passed it), takes what is there, answers
-//! what is a plain hit in the same breath, and posts the rest to the core over a bounded queue; the core answers through
-//! the same sockets. A full queue drops the query, as the network may, and counts it. A thread that panicked is started again.
+//! Each thread waits on its own socket (a shared one if systemd passed it), receives a batch,
+//! answers the cache hits at once, and sends the rest to the core over a bounded queue; the core
+//! answers through the same sockets. If the queue is full, the query is dropped and counted, as on
+//! a lossy network. A thread that panicked is restarted.
 
 use std::{
     cell::Cell,
@@ -36,18 +37,19 @@ use crate::{
     },
 };
 
-/// How long a thread waits before it looks whether it is to stop.
+/// How long a thread waits before it checks whether it should stop.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// Of names that a trip holds: queries until the core is told of them, and the least time between two tellings. Who asks seldom
-/// still has it ask upstream in time; a flood does not wake it for each query.
+/// For names held by a trip: queries before the core is notified, and the minimum time between two
+/// notifications. Rare queries still trigger an upstream query in time; a flood does not wake the
+/// core for each query.
 const FROZEN_TOLD: u16 = 8;
 const FROZEN_GAP: Duration = Duration::from_millis(5);
 
-/// From so many queries on, their entries are fetched from memory side by side.
+/// With at least this many queries, their entries are prefetched from memory.
 const WORTH_PREFETCH: usize = 3;
 
-/// One thread's tally. Only that thread writes, so no sum is ever lost without an atomic addition.
+/// The counters of one thread. Only that thread writes them, so a plain load and store is enough.
 #[derive(Default)]
 struct Counters {
     hits_fresh: AtomicU64,
@@ -84,7 +86,7 @@ struct Thread {
 }
 
 impl Datagrams {
-    /// Starts a thread for each socket; the same socket may stand there more than once.
+    /// Starts a thread for each socket. The list may contain the same socket more than once.
     pub(crate) fn start(
         sockets: Vec<Arc<UdpSocket>>,
         reader: Reader,
@@ -104,21 +106,22 @@ impl Datagrams {
         Ok(Self { shared, threads, taken: Tally::default() })
     }
 
-    /// Answers a client that waited. Never waits itself: a full send buffer drops the answer, as the network may.
+    /// Sends an answer to a waiting client. Never blocks: if the send buffer is full, the answer is
+    /// lost.
     pub(crate) fn send(&self, place: u16, peer: SocketAddr, answer: &[u8]) {
         if let Some(thread) = self.threads.get(usize::from(place)) {
             let _ = sendto(&*thread.socket, answer, SendFlags::DONTWAIT, &peer);
         }
     }
 
-    /// What the threads did since this was asked last; starts again those that have ended.
+    /// Returns the counts since the last call, and restarts threads that have ended.
     pub(crate) fn look(&mut self) -> Tally {
         let stopping = self.shared.stop.load(Relaxed);
         for thread in self.threads.iter_mut().filter(|_| !stopping) {
             if thread.handle.as_ref().is_none_or(JoinHandle::is_finished) {
-                tracing::error!(thread = thread.place, "an answering thread has ended; it is started again");
+                tracing::error!(thread = thread.place, "an answering thread has died; restarting it");
                 if let Err(error) = thread.spawn(&self.shared) {
-                    tracing::error!(%error, "cannot start an answering thread; tried again in a second");
+                    tracing::error!(%error, "cannot start an answering thread; will retry in one second");
                 }
             }
         }
@@ -129,11 +132,11 @@ impl Datagrams {
         news
     }
 
-    /// Ends the threads; takes as long as they wait at most. What comes later stays in the sockets, for a successor.
+    /// Stops the threads, within [`WAIT`]. Later packets stay in the sockets for the next process.
     pub(crate) fn stop(&mut self) {
         self.shared.stop.store(true, Relaxed);
         for handle in self.threads.iter_mut().filter_map(|thread| thread.handle.take()) {
-            // One that panicked has said so.
+            // A panic is already in the log.
             let _ = handle.join();
         }
     }
@@ -174,7 +177,7 @@ struct Worker {
     frozen: Cell<Frozen>,
 }
 
-/// What the core has not been told of.
+/// Queries of which the core has not been notified.
 #[derive(Clone, Copy, Default)]
 struct Frozen {
     queries: u16,
@@ -202,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// Fills `answered` with the places of those whose answers can go out now.
+    /// Fills `answered` with the indices of the queries whose answers can be sent now.
     fn answer(&self, batch: &Batch, received: usize, answers: &mut [Vec<u8>], answered: &mut Vec<usize>) {
         let now = self.shared.clock.now();
         let allow = self.shared.allow.read();
@@ -227,7 +230,8 @@ impl Worker {
         }
     }
 
-    /// Reads one packet; `None` if it is no query to be looked up. It may have its answer then.
+    /// Reads one packet; `None` if there is nothing to look up. An error answer may be in `out`
+    /// then.
     fn read<'a>(
         &self,
         allow: &[Prefix],
@@ -267,7 +271,7 @@ impl Worker {
             if self.shared.core.try_send(Event::Query(client, packet.into())).is_ok() {
                 return;
             }
-            // A flood of questions that only the core can answer costs the known names nothing.
+            // While a flood of misses fills the queue, cached names are still answered.
             hit = self.shared.reader.answer_overloaded(asked, now, out).unwrap_or(Hit::Miss);
         }
         match hit {
@@ -290,7 +294,8 @@ impl Worker {
         }
     }
 
-    /// The core asks upstream for some of the names that a trip holds: what clients want pays for it.
+    /// Notifies the core of queries for names held by a trip, so that it asks the upstream for
+    /// some.
     fn tell_frozen(&self, asked: &Asked<'_>, now: Moment) {
         let Frozen { queries, told_at } = self.frozen.get();
         let queries = queries.saturating_add(1);
@@ -336,7 +341,7 @@ mod tests {
         packet
     }
 
-    /// Answers `known.example`, learned at `learned`; hands over the rest.
+    /// Answers `known.example`, cached at `learned`; passes on the rest.
     fn start(learned: Moment, threads: usize) -> (Datagrams, Resolver, mpsc::Receiver<Event>, UdpSocket) {
         let clock = Clock::start();
         let mut resolver = Resolver::new(Settings::default(), 1, clock.now());
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_answer_hits_hand_over_misses_and_stop_when_told() {
+    fn threads_answer_hits_pass_on_misses_and_stop_on_request() {
         let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START, 2);
         let answer = ask(&client, &query("KNOWN.example"));
         assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
@@ -379,7 +384,7 @@ mod tests {
         assert_eq!(ask(&client, &odd)[3] & 15, rcode::FORMERR);
         client.send(&query("unknown.example")).unwrap();
         let Some(Event::Query(Client::Datagram { socket, peer }, packet)) = inbox.blocking_recv() else {
-            panic!("not handed over")
+            panic!("not passed on")
         };
         assert_eq!((peer, &*packet), (client.local_addr().unwrap(), &*query("unknown.example")));
         datagrams.send(socket, peer, b"from the core");
@@ -389,11 +394,11 @@ mod tests {
         datagrams.stop();
         let tally = datagrams.look();
         assert_eq!((tally.hits_fresh, tally.unreadable), (1, 2));
-        assert_eq!(datagrams.look(), Tally::default(), "told once");
+        assert_eq!(datagrams.look(), Tally::default(), "counted once");
     }
 
     #[test]
-    fn while_the_core_has_no_room_a_known_name_is_answered_stale_and_an_unknown_one_is_dropped() {
+    fn while_the_queue_is_full_a_known_name_is_answered_stale_and_an_unknown_name_is_dropped() {
         // A second past its TTL: with healthy upstreams the core would ask them first.
         let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START - Duration::from_secs(61), 1);
         for _ in 0..6 {
@@ -401,7 +406,7 @@ mod tests {
         }
         let answer = ask(&client, &query("known.example"));
         assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
-        assert!(answer.windows(9).any(|text| text == b"too much "), "it says why");
+        assert!(answer.windows(9).any(|text| text == b"too much "), "the EDE text gives the reason");
         datagrams.stop();
         let tally = datagrams.look();
         assert_eq!((tally.dropped, tally.hits_stale[StaleReason::Overloaded as usize]), (2, 1));
@@ -409,8 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_trip_holds_is_answered_at_once_and_the_core_is_told_of_every_eighth_query_until_a_person_accepts()
-     {
+    fn held_names_are_answered_at_once_and_the_core_is_notified_every_eighth_query_until_they_are_accepted() {
         let (mut datagrams, mut resolver, mut inbox, client) =
             start(Moment::START - Duration::from_secs(61), 1);
         let now = Moment::START;
@@ -428,7 +432,7 @@ mod tests {
         for _ in 0..20 {
             let answer = ask(&client, &query("known.example"));
             assert_eq!((answer[3] & 15, answer[7]), (rcode::NOERROR, 1));
-            assert!(answer.windows(10).any(|text| text == b"many names"), "it says why");
+            assert!(answer.windows(10).any(|text| text == b"many names"), "the EDE text gives the reason");
             thread::sleep(FROZEN_GAP / 4);
         }
         let mut told = Vec::new();
@@ -437,7 +441,7 @@ mod tests {
             told.push(queries);
         }
         assert_eq!(told, [8, 8]);
-        // Where upstream is believed again, the core is asked.
+        // Once the upstream's answers are accepted, queries go to the core.
         resolver.accept(&from_text("known.example").unwrap(), now).unwrap();
         resolver.publish_zones();
         client.send(&query("known.example")).unwrap();
@@ -447,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_near_its_end_asks_the_core_for_a_refresh_once_and_a_stranger_gets_nothing() {
+    fn a_hit_near_expiry_requests_one_refresh_and_a_client_outside_allow_gets_no_answer() {
         // 57 of 60 seconds are over.
         let (mut datagrams, _resolver, mut inbox, client) = start(Moment::START - Duration::from_secs(57), 1);
         let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();

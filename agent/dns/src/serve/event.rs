@@ -1,4 +1,4 @@
-//! What reaches the loop from clients and people.
+//! Events that the loop receives from clients, threads and the control socket.
 
 use std::time::Duration;
 
@@ -19,24 +19,24 @@ use crate::{
 pub(crate) enum Event {
     /// A datagram that an answering thread could not answer from the cache.
     Query(Client, Box<[u8]>),
-    /// A key that a thread's hit found due for a refresh.
+    /// A key that is due for a refresh; found by a cache hit on an answering thread.
     Refresh(Box<[u8]>),
-    /// So many queries, the last for this key, that a thread answered from what a trip holds.
+    /// A thread answered this many queries (the last for this key) with answers held by a trip.
     Frozen(Box<[u8]>, u16),
     StreamOpened(u64, mpsc::Sender<Vec<u8>>),
     StreamQuery(u64, Vec<u8>),
     StreamClosed(u64),
     ClientRefused,
-    /// A pinned name's addresses were tried.
+    /// The result of a TCP check of a pinned name.
     Checked(TcpCheck, Accepting),
     Question(Question),
 }
 
-/// What a person or the agent asks over the control socket. Answered by the loop, which owns the [`Resolver`].
+/// A request over the control socket. Answered by the loop, which owns the [`Resolver`].
 pub(crate) enum Question {
     Sensors(oneshot::Sender<Vec<SensorResult>>),
     Status(oneshot::Sender<Status>),
-    /// Take upstream's word for the names at or below this one.
+    /// Accept the upstream's answers for the names at or below this one.
     Accept {
         name: Vec<u8>,
         answer: oneshot::Sender<Option<guard::Accepted>>,
@@ -70,7 +70,7 @@ pub(crate) enum Question {
     },
 }
 
-/// A drill as it is asked for.
+/// A requested drill.
 pub(crate) struct NewDrill {
     pub(crate) mode: Mode,
     pub(crate) zone: Vec<u8>,
@@ -79,7 +79,7 @@ pub(crate) struct NewDrill {
 
 impl Question {
     pub(crate) fn answer(self, resolver: &mut Resolver, now: Moment, wall: Timestamp) {
-        // Who asked may be gone.
+        // The caller may have disconnected.
         match self {
             Self::Sensors(answer) => drop(answer.send(resolver.sensors(now, wall))),
             Self::Status(answer) => drop(answer.send(resolver.status(now, wall))),
@@ -90,7 +90,7 @@ impl Question {
             Self::Flush { selection, force, by, answer } => {
                 let flushed = resolver.flush(&selection, force);
                 if flushed.answers > 0 {
-                    tracing::warn!(answers = flushed.answers, by, force, "flushed by hand");
+                    tracing::warn!(answers = flushed.answers, by, force, "answers flushed by hand");
                 }
                 drop(answer.send(flushed));
             }
@@ -113,7 +113,7 @@ fn set_drill(resolver: &mut Resolver, drill: Option<NewDrill>, by: String, now: 
         mode = mode.name(),
         zone = name::to_text(&zone),
         seconds = lasts.as_secs(),
-        "fire drill begins: upstreams are treated as ill; it ends by itself"
+        "fire drill started: upstreams are treated as failing; it ends by itself"
     );
     resolver.set_fire_drill(Some(FireDrill { mode, zone: zone.into(), by, since: now, until: now + lasts }));
 }

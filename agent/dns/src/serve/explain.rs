@@ -1,4 +1,4 @@
-//! What `dogwatch dns status`, `why`, `top` and `dump` print.
+//! The text output of `dogwatch dns status`, `why`, `accept`, `top` and `dump`.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -9,19 +9,19 @@ use crate::{
     serve::control::Acceptance,
 };
 
-/// The cache on one screen.
+/// The status on one screen.
 pub fn status(status: &Status) -> String {
     let mut text = String::new();
     if let Some(drill) = &status.drill {
         let (zone, until) = (drill_zone(&drill.zone), drill.until);
         let _ = writeln!(
             text,
-            "FIRE DRILL ({}, {zone}) by {} until {until:.0}; `dogwatch dns drill --stop` ends it",
+            "FIRE DRILL ({}, {zone}) by {} until {until:.0}; to end it, run `dogwatch dns drill --stop`",
             drill.mode, drill.by
         );
     }
     let mib = status.bytes / (1 << 20);
-    let _ = writeln!(text, "upstreams {}; {} answers kept, {mib} MiB", status.health, status.names);
+    let _ = writeln!(text, "upstreams {}; {} cached answers, {mib} MiB", status.health, status.names);
     for upstream in &status.upstreams {
         let _ = write!(text, "  {:<24} {:<10}", upstream.address, upstream.state);
         if upstream.zone != "." {
@@ -40,7 +40,7 @@ pub fn status(status: &Status) -> String {
     text
 }
 
-/// Everything about one name.
+/// All about one name.
 pub fn why(why: &Why) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{} {}: {}", why.name, why.kind, why.held);
@@ -49,35 +49,35 @@ pub fn why(why: &Why) -> String {
     }
     if let Some(learned) = why.learned {
         let verdict = why.verdict.as_deref().unwrap_or("unknown");
-        let _ = writeln!(text, "  learned   {learned:.0} ({verdict}, TTL {})", seconds(why.ttl_s));
+        let _ = writeln!(text, "  cached    {learned:.0} ({verdict}, TTL {})", seconds(why.ttl_s));
         let side = if why.left_s >= 0 { "left of its TTL" } else { "past its TTL" };
         let _ = writeln!(text, "  age       {} {side}", seconds(why.left_s.unsigned_abs()));
     }
     if let Some(until) = why.served_until {
-        let _ = writeln!(text, "  served    until {until:.0} if no upstream answers");
+        let _ = writeln!(text, "  served    until {until:.0} if the upstreams fail");
     }
     if let Some(recheck) = why.recheck {
-        let _ = writeln!(text, "  refresh   failed; tried again after {recheck:.0}");
+        let _ = writeln!(text, "  refresh   failed; next try after {recheck:.0}");
     }
     if let Some(guard) = &why.guard {
         let _ = writeln!(text, "  held      since {:.0}: {}", guard.since, guard.says);
         if guard.asked > 0 {
             let _ = write!(
                 text,
-                "  asked     {} times; the last time {} of {} upstreams said so",
+                "  confirmed {} times; the last time by {} of {} upstreams",
                 guard.denials, guard.agreed, guard.asked
             );
             text.push_str(if guard.mass { "; many other names are affected\n" } else { "\n" });
         }
         let _ = writeln!(
             text,
-            "  held back until {:.0} at the latest; if upstream is right: {}",
+            "  until     {:.0} at the latest; if the upstream is right: {}",
             guard.until, guard.end_with
         );
     }
     let kept = match (why.pinned, why.kept_warm) {
-        (true, _) => "; pinned: refreshed without clients, never evicted",
-        (false, true) => "; kept warm: refreshed before it expires, client or not",
+        (true, _) => "; pinned: always refreshed, never evicted",
+        (false, true) => "; kept warm: refreshed before it expires",
         (false, false) => "",
     };
     let _ = writeln!(text, "  uses      {}{kept}", why.uses);
@@ -89,21 +89,21 @@ pub fn why(why: &Why) -> String {
     text
 }
 
-/// What `dogwatch dns accept` has ended.
+/// The holds that `dogwatch dns accept` ended.
 pub fn accept(done: &Acceptance) -> String {
     let mut text = String::new();
     match done.names.len() + done.more {
         0 => {
             let _ = writeln!(
                 text,
-                "nothing at or below {} was held by itself; upstream's word is taken now",
+                "no single name at or below {} was held; upstream answers are accepted now",
                 done.accepted
             );
         }
         held => {
             let _ = writeln!(
                 text,
-                "{held} held back at or below {}; upstream's word is taken now:",
+                "{held} no longer held at or below {}; upstream answers are accepted now:",
                 done.accepted
             );
         }
@@ -114,15 +114,15 @@ pub fn accept(done: &Acceptance) -> String {
     if done.more > 0 {
         let _ = writeln!(text, "  … and {} more", done.more);
     }
-    let _ = writeln!(text, "its names are not guarded for {}", seconds(done.unguarded_s));
+    let _ = writeln!(text, "the guards ignore these names for the next {}", seconds(done.unguarded_s));
     text
 }
 
-/// A table; what is past its TTL is marked so.
+/// A table; answers past their TTL are marked `stale`.
 pub fn top(listed: &[Listed]) -> String {
     let mut text = String::new();
     if listed.is_empty() {
-        return "no such name in the cache\n".into();
+        return "no matching names in the cache\n".into();
     }
     let width = listed.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(4, 60);
     let _ = writeln!(
@@ -145,7 +145,7 @@ pub fn top(listed: &[Listed]) -> String {
     text
 }
 
-/// Lines as in a zone file; what that cannot say stands behind the semicolon.
+/// Zone-file lines; a comment after the semicolon has what that format cannot express.
 pub fn dump(listed: &[Listed]) -> String {
     let mut text = String::new();
     for one in listed {
@@ -182,7 +182,7 @@ fn age(left_s: i64) -> String {
     }
 }
 
-/// Two units are as exact as anyone reads.
+/// Rounded to at most two units.
 fn coarse(whole: u64) -> Span {
     seconds(match whole {
         0..60 => whole,

@@ -1,4 +1,4 @@
-//! Every metric of the cache. The core counts in plain integers; they are published once a second.
+//! All metrics of the cache. The core counts in plain integers, which are published once a second.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -66,88 +66,98 @@ const RESTORE_TIME: &str = "dogwatch_dns_restore_seconds";
 const RESTORE_DAMAGE: &str = "dogwatch_dns_restore_damaged_files";
 const BUILD: &str = "dogwatch_dns_build_info";
 
-/// Says what each metric means. Call once, after the recorder is installed.
+/// Registers the help text of each metric. Call it once, after the recorder is installed.
 pub fn describe() {
     describe_counter!(QUERIES, "Packets from clients.");
-    describe_counter!(UNREADABLE, "Packets that were no query, or one that cannot be looked up.");
-    describe_counter!(REFUSED_CLIENTS, "Packets dropped because their sender is not allowed.");
-    describe_counter!(HITS_FRESH, "Answers within their TTL.");
-    describe_counter!(HITS_LOCAL, "Answers for names of the hosts file, localhost and invalid.");
-    describe_counter!(HITS_STALE, "Answers past their TTL, by reason.");
-    describe_counter!(MISSES, "Queries for which an upstream had to be asked while the client waited.");
-    describe_counter!(COALESCED, "Of the waits: joined a question that was on its way.");
-    describe_counter!(FAILURES, "Clients that were told of a failure.");
-    describe_counter!(OVERLOADS, "Clients turned away because too many waited.");
+    describe_counter!(
+        UNREADABLE,
+        "Packets that are not a DNS query, or a query that the cache does not support."
+    );
+    describe_counter!(REFUSED_CLIENTS, "Packets dropped because the client is not in `allow`.");
+    describe_counter!(HITS_FRESH, "Answers served from the cache within their TTL.");
+    describe_counter!(HITS_LOCAL, "Answers for names in hosts_file, localhost and invalid.");
+    describe_counter!(HITS_STALE, "Answers served from the cache past their TTL, by reason.");
+    describe_counter!(MISSES, "Queries that waited for an upstream.");
+    describe_counter!(COALESCED, "Misses that joined an upstream query already in flight.");
+    describe_counter!(FAILURES, "Queries answered with an error because no answer was available.");
+    describe_counter!(OVERLOADS, "Queries refused because too many clients were waiting.");
     describe_counter!(
         DROPPED,
-        "Queries lost because the core was too busy to take them from an answering thread."
+        "Queries dropped because the core was too busy to take them from an answering thread."
     );
-    describe_counter!(REFRESHES, "Refreshes without a waiting client, by result.");
-    describe_counter!(WARM, "Of the refreshes: of hot names, shortly before they expired, client or not.");
-    describe_counter!(
-        WARM_OVER_BUDGET,
-        "Hot names left to expire, for keeping them warm would have cost too much."
-    );
-    describe_counter!(PINNED_REFRESHES, "Of the refreshes: of pinned names.");
-    describe_gauge!(PINNED, "Answers of pinned names.");
-    describe_gauge!(PINNED_STALE, "Answers of pinned names past their TTL.");
-    describe_gauge!(LOST, "Names asked for in the last day that are too old to serve.");
+    describe_counter!(REFRESHES, "Background refreshes, by result.");
+    describe_counter!(WARM, "Refreshes of hot names shortly before they expired.");
+    describe_counter!(WARM_OVER_BUDGET, "Hot names not kept warm because the budget was used up.");
+    describe_counter!(PINNED_REFRESHES, "Refreshes of pinned names.");
+    describe_gauge!(PINNED, "Cached answers of pinned names.");
+    describe_gauge!(PINNED_STALE, "Cached answers of pinned names that are past their TTL.");
+    describe_gauge!(LOST, "Names used in the last day that are too old to serve.");
     describe_gauge!(
         RECOVERY_HOT,
-        "After an outage: the most used names, which must be verified before all is clear."
+        "After an outage: the most used names, which must be refreshed before the state returns to OK."
     );
-    describe_gauge!(RECOVERY_VERIFIED, "Of them: answered by upstream since.");
-    describe_gauge!(RECOVERY_WAITING, "After an outage: names that wait for their refresh.");
-    describe_counter!(PROBES, "Questions asked only to learn how an upstream does.");
-    describe_counter!(LOCAL_FAILURES, "Messages that never left this host: no socket, no memory.");
-    describe_counter!(TRANSITIONS, "Changes of a zone's health.");
-    describe_counter!(EVICTED, "Answers dropped to stay below the byte cap.");
-    describe_counter!(UPSTREAM_QUERIES, "Messages sent to an upstream.");
-    describe_counter!(UPSTREAM_ANSWERS, "Usable answers of an upstream.");
-    describe_counter!(UPSTREAM_FAILURES, "Failed tries of an upstream, by reason.");
-    describe_gauge!(UPSTREAM_USABLE, "1 if this upstream is trusted with clients' questions.");
+    describe_gauge!(
+        RECOVERY_VERIFIED,
+        "After an outage: the most used names that an upstream has answered since."
+    );
+    describe_gauge!(RECOVERY_WAITING, "After an outage: names waiting for their refresh.");
+    describe_counter!(PROBES, "Queries sent only to check an upstream.");
+    describe_counter!(LOCAL_FAILURES, "Upstream queries that failed on this host: no socket, no memory.");
+    describe_counter!(TRANSITIONS, "Changes of a zone's upstream health.");
+    describe_counter!(EVICTED, "Answers evicted to stay below cache_mib.");
+    describe_counter!(UPSTREAM_QUERIES, "Queries sent to an upstream.");
+    describe_counter!(UPSTREAM_ANSWERS, "Usable answers from an upstream.");
+    describe_counter!(UPSTREAM_FAILURES, "Failed queries to an upstream, by reason.");
+    describe_gauge!(UPSTREAM_USABLE, "1 if this upstream is used for client queries.");
     describe_gauge!(
         UPSTREAM_CASE_KEPT,
-        "1 if this upstream (UDP) is held to the case of our letters, which a forger must guess (0x20)."
+        "1 if answers from this upstream (UDP) must match the letter case of the query (0x20), which makes forgery harder."
     );
     describe_counter!(
         UPSTREAM_OTHER_CASE,
-        "Questions answered in other letters than asked, which was not believed: forged, or the upstream changed."
+        "Answers rejected because their letter case did not match the query: forged, or the upstream changed."
     );
     describe_gauge!(HEALTH, "Health of a zone's upstreams: 0 healthy, 1 recovering, 2 slow, 3 down.");
-    describe_gauge!(NAMES, "Answers in the cache.");
-    describe_gauge!(BYTES, Unit::Bytes, "Memory of the answers in the cache.");
-    describe_gauge!(MASKED, "Share of the last minute's answers that were stale.");
-    describe_gauge!(STALE_NAMES, "Names past their TTL that were asked for in the last five minutes.");
-    describe_gauge!(OLDEST_STALE, Unit::Seconds, "How far past its TTL the oldest of those is.");
+    describe_gauge!(NAMES, "Cached answers.");
+    describe_gauge!(BYTES, Unit::Bytes, "Memory used by the cached answers.");
+    describe_gauge!(MASKED, "Fraction of the answers in the last minute that were stale.");
+    describe_gauge!(STALE_NAMES, "Names past their TTL that clients used in the last five minutes.");
+    describe_gauge!(
+        OLDEST_STALE,
+        Unit::Seconds,
+        "How far past its TTL the oldest name used in the last five minutes is."
+    );
     describe_gauge!(RUNWAY, Unit::Seconds, "Time until the first name in use is too old to serve.");
     describe_gauge!(
         AT_RISK,
-        "Names in use, of ill upstreams, that become too old to serve within six hours."
+        "Names in use that become too old to serve within six hours because their upstreams are failing."
     );
     describe_counter!(SNAPSHOT_RECORDS, "Answers written to the snapshot log.");
     describe_counter!(SNAPSHOT_ERRORS, "Failed writes of the snapshot.");
-    describe_counter!(SNAPSHOT_LOST, "Answers that could not be kept on disk.");
-    describe_gauge!(HELD_NAMES, "Names whose last known good answer is held against upstream's word.");
-    describe_gauge!(GUARD_TRIPPED, "Groups of names that are held because many vanished or moved at once.");
-    describe_counter!(GUARD_TRIPS, "Times that many names vanished or moved at once, by cause.");
-    describe_counter!(GUARD_HOLDS, "Names held against upstream's word, and what became of those holds.");
-    describe_counter!(CONTRADICTIONS, "Names that one upstream denied and another had.");
-    describe_counter!(MOVED, "Answers with none of the addresses that the name had before.");
-    describe_counter!(SHRUNK, "Answers that lost at least four fifths of the name's records.");
+    describe_counter!(SNAPSHOT_LOST, "Answers that could not be saved to disk.");
+    describe_gauge!(HELD_NAMES, "Names whose last known good answer is held.");
+    describe_gauge!(GUARD_TRIPPED, "Groups of names held because many vanished or moved at once.");
+    describe_counter!(GUARD_TRIPS, "Groups held because many names vanished or moved at once, by cause.");
+    describe_counter!(GUARD_HOLDS, "Holds started, and how holds ended, by event.");
+    describe_counter!(CONTRADICTIONS, "Names that one upstream denied and another one had.");
+    describe_counter!(MOVED, "Accepted answers with none of the addresses that the name had before.");
+    describe_counter!(
+        SHRUNK,
+        "Accepted answers with at most a fifth of the records that the name had before."
+    );
     describe_counter!(SNAPSHOT_SYNCS, "Times the snapshot was forced to disk.");
-    describe_gauge!(RESTORED_NAMES, "Answers that the last start found on disk.");
+    describe_gauge!(RESTORED_NAMES, "Answers loaded from disk at the last start.");
     describe_gauge!(
         RESTORE_TIME,
         Unit::Seconds,
-        "What loading them took, before the first query was answered."
+        "Time to load the answers from disk at the last start, before the first query was answered."
     );
-    describe_gauge!(RESTORE_DAMAGE, "Troubles with the files of the snapshot at the last start.");
-    describe_gauge!(BUILD, "1; the version is in the label.");
+    describe_gauge!(RESTORE_DAMAGE, "Snapshot files that were damaged or unreadable at the last start.");
+    describe_gauge!(BUILD, "Always 1; the version is in the label.");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
-/// Publishes what the core and the shell counted.
+/// Publishes the counters of the core and the shell.
 pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::Counts) {
     let counts = &resolver.counts;
     for (name, value) in [
@@ -212,7 +222,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
     gauge!(BYTES).set(number(resolver.cache().bytes()));
 }
 
-/// Publishes what takes a walk over all entries to know.
+/// Publishes the values that need a walk over all entries.
 pub fn publish_masking(masking: &Masking) {
     let answers = f64::from(masking.answers);
     gauge!(MASKED).set(if masking.answers == 0 { 0.0 } else { f64::from(masking.stale) / answers });
@@ -225,7 +235,7 @@ pub fn publish_masking(masking: &Masking) {
     gauge!(RUNWAY).set(std::time::Duration::from_secs(masking.runway_s).as_secs_f64());
 }
 
-/// Publishes what the guards of all zones hold back.
+/// Publishes the holds and events of all guards.
 pub fn publish_guard(resolver: &Resolver, now: Moment) {
     let holding = resolver.guard_holding(now);
     gauge!(HELD_NAMES).set(number(holding.names));
@@ -251,7 +261,7 @@ pub fn publish_guard(resolver: &Resolver, now: Moment) {
     counter!(SHRUNK).absolute(counts(|counts| counts.shrunk));
 }
 
-/// Publishes what the start brought back.
+/// Publishes the result of loading the snapshot.
 pub(crate) fn publish_restored(restored: &Restored) {
     gauge!(RESTORED_NAMES).set(number(restored.names));
     gauge!(RESTORE_TIME).set(restored.ms / 1_000.0);

@@ -1,8 +1,9 @@
-//! The daemon: sockets, one loop that owns the resolver, and everything that the loop feeds.
+//! The daemon: the sockets, the loop that owns the resolver, and the tasks around it.
 //!
-//! One current-thread loop owns the core: what the answering threads cannot answer from the cache, streams and questions
-//! of people reach it as an [`Event`], upstreams' replies by a queue of their own. The snapshot is loaded before the first
-//! socket is read. No other task or thread touches the core; threads read its cache.
+//! One loop on a current-thread runtime owns the core. Cache misses from the answering threads, TCP
+//! queries and control requests reach it as an [`Event`]; upstream replies have a queue of their
+//! own. The snapshot is loaded before the first socket is read. No other task or thread touches the
+//! core; the answering threads read its cache.
 
 use std::{
     collections::HashMap,
@@ -58,15 +59,15 @@ pub enum RunError {
 }
 
 const EVENTS_MAX: usize = 1_024;
-/// Events of one kind that share a turn of the loop, besides the first: timers, health and sending are then seen to once.
+/// Events handled in one turn of the loop besides the first, before timers, health and sending.
 const TURN_MAX: usize = 31;
-/// Who else waits in the kernel while we load the snapshot.
+/// Room for queries that arrive while the snapshot loads.
 const RECEIVE_BUFFER: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
-/// Ticks between walks over all entries, and between looks at resolv.conf.
+/// Ticks between two walks over all entries, and between two reads of resolv.conf.
 const TICKS_PER_WALK: u32 = 5;
 
-/// Runs `dogwatch dns` until it is told to stop. On a current-thread runtime.
+/// Runs `dogwatch dns` until a signal stops it. Needs a current-thread runtime.
 pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     memory::keep_small();
     let inherited = systemd::inherited_sockets().map_err(RunError::Inherited)?;
@@ -75,7 +76,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let page = Metrics::install();
     metrics::describe();
 
-    // Listening first means that nothing is lost while we load; reading comes after.
+    // Listen first, so that no query is lost while the snapshot loads; read later.
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
     let mut resolver = Resolver::new(config.settings(), fastrand::u64(..), clock.now());
@@ -147,7 +148,9 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
         })
         .collect();
     if upstreams.is_empty() {
-        tracing::error!("no upstream: name some in dns.toml (upstreams = [\"192.0.2.1\"]) or in resolv.conf");
+        tracing::error!(
+            "no upstreams: set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
+        );
     }
     let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
     tracing::info!(listen = ?config.listen, "{said}");
@@ -183,7 +186,7 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     Writer::start(dir, &loaded, Limits { bytes_max: config.cache_bytes })
 }
 
-/// The sockets we serve on: systemd's if it passed any, else our own.
+/// The sockets to serve on: those passed by systemd, else our own.
 struct Sockets {
     /// One for each answering thread.
     datagrams: Vec<Arc<StdUdpSocket>>,
@@ -197,7 +200,7 @@ impl Sockets {
             for (_, descriptor) in inherited {
                 sockets.adopt(descriptor.into()).map_err(RunError::Inherited)?;
             }
-            // Nobody but systemd can open more of these; the threads share them.
+            // Only systemd could open more of these, so the threads share them.
             let once = sockets.datagrams.clone();
             (1..config.threads).for_each(|_| sockets.datagrams.extend(once.iter().cloned()));
             return Ok(sockets);
@@ -211,7 +214,8 @@ impl Sockets {
     fn bind(&mut self, address: SocketAddr, threads: usize) -> io::Result<()> {
         for _ in 0..threads {
             let udp = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-            // The kernel spreads clients over the threads. With one, a second daemon must be told that we are here.
+            // With several threads, the kernel spreads the clients over them. With one thread, a
+            // second daemon must fail to bind.
             udp.set_reuse_port(threads > 1)?;
             udp.bind(&address.into())?;
             self.adopt(udp)?;
@@ -226,7 +230,7 @@ impl Sockets {
 
     fn adopt(&mut self, socket: Socket) -> io::Result<()> {
         if socket.r#type()? == Type::DGRAM {
-            // More than rmem_max is cut to it; as good.
+            // The kernel caps it at rmem_max, which is fine.
             let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
             self.datagrams.push(Arc::new(socket.into()));
         } else {
@@ -241,25 +245,25 @@ struct Server {
     clock: Clock,
     resolver: Resolver,
     datagrams: Datagrams,
-    /// For tasks that have something to report.
+    /// For tasks that report a result.
     to_loop: mpsc::Sender<Event>,
-    /// Who may ask, for the threads and the streams.
+    /// The clients that may ask, shared with threads and streams.
     allow: Arc<RwLock<Vec<Prefix>>>,
     streams: HashMap<u64, mpsc::Sender<Vec<u8>>>,
     upstreams: Upstreams,
     writer: Writer,
     refused_clients: u64,
     config: Config,
-    /// The one answer buffer of the hit path.
+    /// The answer buffer, reused for every query.
     out: Vec<u8>,
     gaps: GapWatch,
     origin: origin::Watch,
     ticks: u32,
-    /// Each zone's, as logged last.
+    /// The health of each zone when it was last logged.
     health: Vec<u8>,
 }
 
-/// What woke the loop.
+/// Why the loop woke up.
 enum Woken {
     Event(Event),
     Reply(Reply),
@@ -310,7 +314,7 @@ impl Server {
         }
     }
 
-    /// Takes a reply and those that came with it.
+    /// Handles a reply and others that are already in the queue.
     fn on_replies(&mut self, first: Reply, others: &mut mpsc::Receiver<Reply>) {
         let mut now = self.clock.now();
         for reply in iter::once(first).chain(iter::from_fn(|| others.try_recv().ok()).take(TURN_MAX)) {
@@ -320,7 +324,7 @@ impl Server {
                 Err(error) => self.resolver.on_error(reply.try_id, error, now),
             }
         }
-        // Evidence may call for a probe at once.
+        // The replies may call for a probe at once.
         self.resolver.on_wakeup(now);
     }
 
@@ -348,7 +352,8 @@ impl Server {
                     Outcome::Wait => return,
                 };
                 if let Some(stream) = self.streams.get(&id) {
-                    // There is room: a stream has no more questions under way than places in its queue.
+                    // There is room: a stream never has more queries in flight than its queue
+                    // holds.
                     let _ = stream.try_send(answer);
                 }
             }
@@ -359,7 +364,7 @@ impl Server {
         }
     }
 
-    /// Does what the core says.
+    /// Carries out what the core decided.
     fn carry_out(&mut self) {
         self.resolver.publish_zones();
         let now = self.clock.now();
@@ -372,7 +377,7 @@ impl Server {
             let to_loop = self.to_loop.clone();
             tokio::spawn(async move {
                 let accepting = tcp_check::run(&check).await;
-                // Only at the end is there nobody to hear it.
+                // The loop is gone only when the process ends.
                 let _ = to_loop.send(Event::Checked(check, accepting)).await;
             });
         }
@@ -405,7 +410,7 @@ impl Server {
         }
     }
 
-    /// Says each change of the upstreams' health once, when it happens.
+    /// Logs each change of a zone's upstream health once.
     fn log_health(&mut self) {
         let zones = self.resolver.zones();
         if zones.iter().map(Zone::health_number).eq(self.health.iter().copied()) {
@@ -422,7 +427,7 @@ impl Server {
         systemd::status(&sensor.text);
     }
 
-    /// Says once what the guards hold back, and when that ends.
+    /// Logs the events of the guards.
     fn log_guard(&mut self) {
         while let Some((zone, event)) = self.resolver.poll_guard_event() {
             match event {
@@ -438,7 +443,7 @@ impl Server {
         }
     }
 
-    /// Counts what the answering threads did.
+    /// Collects the counters of the answering threads.
     fn take_tally(&mut self) {
         let tally = self.datagrams.look();
         self.refused_clients += tally.refused_clients;
@@ -450,8 +455,8 @@ impl Server {
         let unseen = self.gaps.look(Anchor::now());
         if !unseen.is_zero() {
             tracing::warn!(
-                "the wall clock went ahead by {} s: this machine was frozen, or its clock was set; every name is \
-                asked for again before it counts as fresh",
+                "the wall clock jumped ahead by {} s: this machine was paused, or its clock was set; all cached \
+                names will be refreshed",
                 unseen.as_secs()
             );
             self.resolver.on_unseen_time(unseen, now);
@@ -471,14 +476,15 @@ impl Server {
         systemd::alive();
     }
 
-    /// Who reads the snapshot must know whose answers it holds.
+    /// Stores which upstreams the answers in the snapshot came from.
     fn note_origin(&mut self, now: Moment) {
         if let Some(origin) = self.origin.look(self.resolver.zones(), now) {
             self.writer.note_origin(origin);
         }
     }
 
-    /// Applies a new config if it is right; keeps the old one, loudly, if not. Addresses and paths need a restart.
+    /// Applies a new config if it is valid; otherwise keeps the running one and logs the errors.
+    /// Addresses, paths and threads need a restart.
     fn reload(&mut self, config_file: &std::path::Path) {
         match Config::load(config_file) {
             Ok(config) => {
@@ -488,14 +494,18 @@ impl Server {
                     || config.control_socket != self.config.control_socket
                     || config.metrics != self.config.metrics;
                 if fixed {
-                    tracing::warn!("addresses, paths and threads change with the next restart only");
+                    tracing::warn!(
+                        "listen addresses, metrics address, paths and threads take effect only after a restart"
+                    );
                 }
                 let (listen, metrics) = (self.config.listen.clone(), self.config.metrics);
                 self.config = Config { listen, metrics, ..config };
                 self.take_settings(self.clock.now());
-                tracing::info!("config reloaded, cache kept");
+                tracing::info!("config reloaded; the cache is unchanged");
             }
-            Err(problems) => tracing::error!("config not reloaded, the old one stays:\n{problems}"),
+            Err(problems) => {
+                tracing::error!("config not reloaded, the running config is unchanged:\n{problems}")
+            }
         }
     }
 
@@ -508,7 +518,7 @@ impl Server {
     }
 }
 
-/// One timer, set anew only when the core's next wake-up changes: on the hit path it does not.
+/// One timer, reset only when the core's next wake-up changes; cache hits do not change it.
 struct Alarm {
     sleep: std::pin::Pin<Box<Sleep>>,
     set_to: Option<Moment>,
@@ -529,7 +539,7 @@ impl Alarm {
     }
 
     fn rang(&mut self) {
-        // Set it again even for the same moment: the machine may have slept.
+        // Reset it even for the same moment: the machine may have been suspended.
         self.set_to = None;
         self.sleep.as_mut().reset(far_away());
     }

@@ -1,8 +1,10 @@
-//! DNS over TCP (RFC 7766): pipelined, answered out of order, with limits on connections, idling and work in progress.
+//! DNS over TCP (RFC 7766): pipelining and out-of-order answers, with limits on connections, idle
+//! time and queries in flight.
 //!
-//! A connection may have so many questions under way; then it is not read until some are answered, so every answer has its
-//! place in the queue. It is idle when nothing is under way and nothing comes. A peer that has said all it wants (half-close)
-//! still gets what it asked for. One that sends or reads too slowly is cut off.
+//! When a connection has [`UNDER_WAY_MAX`] queries in flight, it is not read until some are
+//! answered, so every answer has room in the queue. A connection is idle when nothing is in flight
+//! and nothing arrives. A client that half-closes the connection still gets its answers. A client
+//! that sends or reads too slowly is disconnected.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,21 +22,21 @@ use tokio::{
 
 use crate::{config::Prefix, serve::event::Event};
 
-/// How long a peer may take.
+/// Time limits for a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// Between questions, with nothing under way.
+    /// Between queries, with nothing in flight.
     idle: Duration,
-    /// The same when places for connections become scarce.
+    /// The same while few connection slots are free.
     idle_crowded: Duration,
-    /// From a question's first byte to its last.
+    /// From the first byte of a query to its last.
     read: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            // RFC 7766 §6.2.3 leaves it to us; 10 s is what Unbound and BIND do.
+            // RFC 7766 §6.2.3 leaves it to the server; Unbound and BIND use 10 s.
             idle: Duration::from_secs(10),
             idle_crowded: Duration::from_secs(1),
             read: Duration::from_secs(5),
@@ -42,15 +44,15 @@ impl Default for Patience {
     }
 }
 
-/// Longer than any question is under way (a flight ends after six seconds).
+/// Longer than any query is in flight (a flight ends after six seconds).
 const UNDER_WAY: Duration = Duration::from_secs(7);
-/// A peer that does not read its answers is not worth waiting for.
+/// A client that does not read its answers is disconnected.
 const WRITE: Duration = Duration::from_secs(5);
 pub(crate) const CONNECTIONS_MAX: usize = 128;
-/// Questions under way on one connection; so many answers may wait to be written.
+/// Queries in flight on one connection, and answers waiting to be written.
 const UNDER_WAY_MAX: u16 = 64;
 
-/// Accepts for ever. Each connection's queries go to the loop; its answers come back through the sender in
+/// Accepts connections forever. Queries go to the loop; the answers come back through the sender in
 /// [`Event::StreamOpened`].
 pub(crate) async fn accept(
     listener: TcpListener,
@@ -61,7 +63,7 @@ pub(crate) async fn accept(
     events: mpsc::Sender<Event>,
 ) {
     loop {
-        // The kernel's backlog waits while all places are taken.
+        // While all slots are taken, new connections wait in the kernel's backlog.
         let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) if allowed(&allow.read(), peer) => {
@@ -77,12 +79,12 @@ pub(crate) async fn accept(
                 });
             }
             Ok((_, peer)) => {
-                tracing::debug!(%peer, "not allowed");
+                tracing::debug!(%peer, "client not allowed");
                 let _ = events.send(Event::ClientRefused).await;
             }
             Err(error) => {
-                // Out of descriptors, most likely: it passes.
-                tracing::warn!(%error, "cannot accept");
+                // Most likely out of descriptors, which passes.
+                tracing::warn!(%error, "cannot accept a TCP connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -105,7 +107,7 @@ async fn serve(id: u64, stream: TcpStream, patience: Patience, events: &mpsc::Se
     tokio::select! {
         ended = read_all(id, reader, patience, &places, events) => {
             if ended.is_ok() {
-                // The peer has asked all it wants; all places free means that all is answered.
+                // The client is done asking; when all permits are back, everything is answered.
                 let _ = timeout(UNDER_WAY, places.acquire_many(u32::from(UNDER_WAY_MAX))).await;
             }
         }
@@ -114,7 +116,7 @@ async fn serve(id: u64, stream: TcpStream, patience: Patience, events: &mpsc::Se
     write.abort();
 }
 
-/// Ends well when the peer has no more questions, or is idle.
+/// Returns `Ok` when the client closes its side, or is idle.
 async fn read_all(
     id: u64,
     reader: OwnedReadHalf,
@@ -124,7 +126,7 @@ async fn read_all(
 ) -> io::Result<()> {
     let mut reader = BufReader::new(reader);
     loop {
-        // Waiting in `fill_buf` loses no byte when the time is up.
+        // A timeout in `fill_buf` loses no bytes.
         match timeout(patience.idle, reader.fill_buf()).await {
             Ok(Ok([])) => return Ok(()),
             Ok(Ok(_)) => {}
@@ -150,7 +152,7 @@ async fn read_one(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Vec<u8>> 
     Ok(packet)
 }
 
-/// An empty answer is none: the question was not worth one, but its place is free again.
+/// An empty answer is not sent; it only frees its slot.
 async fn write_all(
     mut writer: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Vec<u8>>,
@@ -172,7 +174,7 @@ async fn write_all(
 mod tests {
     use super::*;
 
-    /// A server whose core answers with the question's bytes reversed, when told to.
+    /// A server whose answers come from the test.
     struct World {
         address: SocketAddr,
         events: mpsc::Receiver<Event>,
@@ -190,7 +192,7 @@ mod tests {
             Self { address, events, answers: None }
         }
 
-        /// The next question.
+        /// The next query.
         async fn question(&mut self) -> Vec<u8> {
             loop {
                 match self.events.recv().await.unwrap() {
@@ -223,10 +225,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn questions_are_pipelined_and_answered_out_of_order_even_after_a_half_close() {
+    async fn queries_are_pipelined_and_answered_out_of_order_even_after_a_half_close() {
         let mut world = World::start(Patience::default()).await;
         let mut client = TcpStream::connect(world.address).await.unwrap();
-        // Two questions and a half in one segment, the rest in another.
+        // Two and a half queries in one segment, the rest in another.
         client.write_all(&[framed(b"one"), framed(b"two"), vec![0]].concat()).await.unwrap();
         assert_eq!((world.question().await, world.question().await), (b"one".to_vec(), b"two".to_vec()));
         client.write_all(&framed(b"three")[1..]).await.unwrap();
@@ -234,7 +236,7 @@ mod tests {
         world.answer(b"2");
         assert_eq!(read_frame(&mut client).await, b"2");
         client.shutdown().await.unwrap();
-        // Not worth an answer, but its place is free again.
+        // No answer is sent, but the slot is free again.
         world.answer(b"");
         world.answer(b"1");
         assert_eq!(read_frame(&mut client).await, b"1");
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_with_too_much_under_way_is_not_read_until_some_is_answered() {
+    async fn a_connection_with_too_many_queries_in_flight_is_not_read_until_some_are_answered() {
         let mut world = World::start(Patience::default()).await;
         let mut client = TcpStream::connect(world.address).await.unwrap();
         for number in 0..=u8::try_from(UNDER_WAY_MAX).unwrap() {
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_idle_and_the_slow_are_cut_off() {
+    async fn idle_and_slow_clients_are_disconnected() {
         let short = Duration::from_millis(20);
         let mut world = World::start(Patience { idle: short, idle_crowded: short, read: short }).await;
         let idle = TcpStream::connect(world.address).await.unwrap();

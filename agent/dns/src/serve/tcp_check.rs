@@ -1,4 +1,4 @@
-//! Tries whether anybody takes a TCP connection at a pinned name's addresses. No byte is sent.
+//! Checks whether the addresses of a pinned name accept TCP connections. Sends no data.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -6,9 +6,9 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
 use crate::resolver::{Accepting, TcpCheck};
 
-/// For old and new together: clients wait for it.
+/// For old and new addresses together: clients wait for the result.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Tried of each side.
+/// Addresses tried on each side.
 const ADDRESSES_MAX: usize = 4;
 
 pub(crate) async fn run(check: &TcpCheck) -> Accepting {

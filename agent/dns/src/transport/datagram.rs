@@ -1,5 +1,6 @@
-//! UDP. Forged replies are stepped over, not failures: the kernel drops what does not come from the upstream's address and
-//! port, and a reply with another id or question is ignored while the right one may still come (RFC 5452 §9).
+//! UDP. Forged replies are ignored and do not fail the try: the kernel drops packets that do not
+//! come from the upstream's address and port, and a reply with another ID or question is skipped
+//! while the right one may still arrive (RFC 5452 §9).
 
 use std::{io, net::SocketAddr};
 
@@ -11,16 +12,17 @@ use crate::{
     resolver::{Send, TryError},
 };
 
-/// Longer than what we say we take: some upstreams do not listen.
+/// Larger than the size that our queries announce, because some upstreams ignore it.
 const RECEIVE_MAX: usize = 4_096;
 
-/// Sends and waits for the reply. `other_case` is run at the first reply in other letters, if the letters matter.
+/// Sends the query and waits for the reply. Runs `other_case` at the first reply whose letter case
+/// differs, if it matters.
 pub(super) async fn exchange(send: &Send, other_case: impl Future<Output = ()>) -> Result<Vec<u8>, TryError> {
     let socket = connect(send.upstream.address).map_err(|error| failed(&error))?;
     socket.send(&send.message).await.map_err(|error| failed(&error))?;
     let mut other_case = Some(other_case);
     loop {
-        // "Port unreachable" makes a socket not readable, only faulty.
+        // "Port unreachable" sets only the error state; the socket does not become readable.
         let ready =
             socket.ready(Interest::READABLE | Interest::ERROR).await.map_err(|error| failed(&error))?;
         if ready.is_error() {
@@ -41,14 +43,14 @@ pub(super) async fn exchange(send: &Send, other_case: impl Future<Output = ()>) 
     }
 }
 
-/// A socket of its own for each query: Linux binds it to a random port as it connects.
+/// A new socket for each query: Linux gives it a random port on connect.
 fn connect(upstream: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(upstream), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     socket.connect(&upstream.into())?;
     UdpSocket::from_std(socket.into())
 }
 
-/// Not async, so that the buffer is on the stack of a moment and not in every waiting task.
+/// Not async, so that the buffer is on the stack and not in every waiting task.
 fn receive(socket: &UdpSocket, send: &Send) -> io::Result<(Heard, Vec<u8>)> {
     let mut buffer = [0; RECEIVE_MAX];
     let length = socket.try_recv(&mut buffer)?;
@@ -57,17 +59,18 @@ fn receive(socket: &UdpSocket, send: &Send) -> io::Result<(Heard, Vec<u8>)> {
     Ok((heard, if heard == Heard::Reply { reply.to_vec() } else { Vec::new() }))
 }
 
-/// What came to a query's socket.
+/// A packet received on a query's socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
     Reply,
-    /// It would be the reply, were it not for the case of its letters.
+    /// It matches except for the letter case.
     OtherCase,
-    /// Not for us, or forged.
+    /// Unrelated or forged.
     Noise,
 }
 
-/// Whether this can be the reply to our query. Whether the letters' case matters the resolver has decided.
+/// Whether this can be the reply to our query. The resolver decides whether the letter case
+/// matters.
 fn hear(query: &[u8], reply: &[u8], letters_matter: bool) -> Heard {
     let Some(header) = reply.first_chunk::<HEADER_LEN>() else { return Heard::Noise };
     if header[..2] != query[..2] || header[2] & 0x80 == 0 {
@@ -75,7 +78,7 @@ fn hear(query: &[u8], reply: &[u8], letters_matter: bool) -> Heard {
     }
     let error = !matches!(header[3] & 0x0f, rcode::NOERROR | rcode::NXDOMAIN);
     match (wire::read_question(query), wire::read_question(reply)) {
-        // BIND and others leave the question out of an error.
+        // BIND and others omit the question in an error reply.
         _ if error && header[4..6] == [0, 0] => Heard::Reply,
         (Some((ours, _)), Some((theirs, _))) if ours.kind == theirs.kind && ours.class == theirs.class => {
             match ours.name.eq_ignore_ascii_case(theirs.name) {
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_reply_with_our_id_and_question_counts() {
+    fn only_a_reply_with_our_id_and_question_is_accepted() {
         let query = query(7, "www.example");
         let answers = |query: &[u8], reply: &[u8]| hear(query, reply, false) == Heard::Reply;
         assert!(answers(&query, &reply(7, "www.example", 0)));
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_forged_reply_is_stepped_over_and_a_closed_port_is_seen_at_once() {
+    async fn a_forged_reply_is_ignored_and_a_closed_port_fails_at_once() {
         let upstream = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = upstream.local_addr().unwrap();
         let served = std::thread::spawn(move || {
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!((&got[..2], got[13]), (&[0, 7][..], b'w'));
         assert!(told.load(Ordering::Relaxed));
         served.join().unwrap();
-        // The upstream's socket is closed now: the kernel says so, and nobody waits for a timeout.
+        // The upstream's socket is closed now: the try fails at once instead of timing out.
         assert_eq!(exchange(&send, async {}).await, Err(TryError::Network));
     }
 }

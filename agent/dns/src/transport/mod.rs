@@ -1,13 +1,14 @@
-//! Shell: carries our bytes to an upstream and its bytes back. No choice and no cache is its own.
+//! Sends queries to upstreams and returns their replies. It makes no decisions and caches nothing.
 //!
-//! | module | carries |
+//! | module | transport |
 //! | --- | --- |
-//! | `datagram` | UDP: a fresh connected socket and so a random port for each query; "port unreachable" is seen at once |
-//! | `session` | TCP, TLS, HTTPS and QUIC through hickory: one connection an upstream, kept and shared, replaced when it dies |
-//! | `trust` | whom to believe, built when the first TLS upstream is asked |
+//! | `datagram` | UDP: a new connected socket, and so a random port, per query; "port unreachable" fails at once |
+//! | `session` | TCP, TLS, HTTPS and QUIC through hickory: one shared connection per upstream, replaced when it dies |
+//! | `trust` | the trusted certificates, loaded when the first TLS upstream is used |
 //!
-//! The resolver counts every packet that an ill upstream gets, so nothing is resent here, with one exception: a query that
-//! met a kept connection as the upstream closed it goes out again over a new one.
+//! The resolver limits the packets sent to a failing upstream, so this module never retries, with
+//! one exception: if the upstream closes an idle connection just as a query is sent on it, the
+//! query is sent again over a new connection.
 
 mod datagram;
 mod session;
@@ -25,7 +26,7 @@ use crate::{
     resolver::{Send, TryError},
 };
 
-/// What came of a try. [`TryError::OtherCase`] is not the last.
+/// The result of a try. After [`TryError::OtherCase`], another result follows.
 #[derive(Debug)]
 pub struct Reply {
     pub try_id: u64,
@@ -42,7 +43,7 @@ impl Upstreams {
         Self { sessions: Arc::default(), replies }
     }
 
-    /// Starts a try; its reply or error comes through the channel.
+    /// Starts a try. Its reply or error arrives through the channel.
     pub fn start(&self, send: Send) {
         let (sessions, replies) = (Arc::clone(&self.sessions), self.replies.clone());
         tokio::spawn(async move {
@@ -53,7 +54,7 @@ impl Upstreams {
             let exchange = async {
                 match send.transport {
                     Transport::Udp => datagram::exchange(&send, other_case).await,
-                    // In a box of its own: most tries are UDP, and their tasks need no room for hickory.
+                    // Boxed: most tries are UDP, whose tasks should not reserve space for hickory.
                     Transport::Tcp => Box::pin(sessions.exchange(&send)).await,
                 }
             };
@@ -63,8 +64,8 @@ impl Upstreams {
         });
     }
 
-    /// Forgets connections to upstreams that are no longer asked, and whom to trust: the system's certificates may
-    /// have changed.
+    /// Drops the connections to all other upstreams, and the trusted certificates, because the
+    /// system's may have changed.
     pub fn keep_only(&self, upstreams: &[&Endpoint]) {
         self.sessions.keep_only(upstreams);
     }

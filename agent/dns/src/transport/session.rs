@@ -1,17 +1,18 @@
-//! Connections that are kept: one an upstream, shared by all its queries (RFC 7766 §6.2.1, RFC 7858 §3.4).
+//! Persistent connections: one per upstream, shared by all its queries (RFC 7766 §6.2.1, RFC 7858
+//! §3.4).
 //!
 //! ```text
-//!          nobody connected              replies come
+//!          first query                   handshake done
 //!  (none) ──────────────────▶ Dialling ─────────────▶ Connected ──▶ …
-//!                                 │ fails                │ closed, or a reply is late and nothing else came since
+//!                                 │ fails                │ closed, or a reply is late
 //!                                 ▼                      ▼
-//!                         all who wait fail       the next query dials anew
+//!                    all waiting queries fail     the next query dials again
 //! ```
 //!
-//! A connection that died without a word (a NAT that forgot it, a server that lost power) is found out by the first reply
-//! that is late by the resolver's own measure: the second try and the probes that follow go over a new one. Who still waits
-//! on the old one keeps it until his deadline. At most one dial an upstream is under way; how often one is tried is up to
-//! the breaker.
+//! A connection can die silently: a NAT drops its state, or a server loses power. The first late
+//! reply, as judged by the resolver, reveals that: the second try and later probes use a new
+//! connection. Queries that still wait on the old one keep it until their deadline. At most one
+//! dial per upstream is in progress; the breaker decides how often to dial.
 
 use std::{
     collections::HashMap,
@@ -51,12 +52,12 @@ type Connection = DnsExchange<TokioRuntimeProvider>;
 /// All connections, by upstream.
 #[derive(Default)]
 pub(super) struct Sessions {
-    /// Owns the tasks that drive connections: they end with it.
+    /// Owns the tasks that drive the connections; they end with it.
     provider: TokioRuntimeProvider,
     by_endpoint: Mutex<HashMap<Endpoint, Session>>,
     /// By `ca_file`.
     trust: Mutex<HashMap<Option<Arc<str>>, Arc<ClientConfig>>>,
-    /// What was said last of an upstream that cannot be reached, so that it is said once.
+    /// The last logged connection error per upstream, so that each error is logged once.
     said: Mutex<HashMap<Endpoint, String>>,
 }
 
@@ -72,15 +73,15 @@ struct Session {
 struct State {
     /// A reply came over it.
     used: AtomicBool,
-    /// Closed, or silent for too long: not for new queries.
+    /// Closed, or silent for too long: new queries do not use it.
     spent: AtomicBool,
 }
 
-/// A dial takes a few round trips; one that takes longer is of no use to a waiting client.
+/// A dial takes a few round trips; a longer one does not help a waiting client.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// The deadlines are the resolver's; these only have to be no shorter.
+/// The resolver sets the deadlines; hickory's timeout only must not be shorter.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Queries at once over one connection: hickory refuses what does not fit its queue of this length, so we queue before it.
+/// Queries in flight on one connection. hickory refuses more than its queue holds, so we wait here.
 const ACTIVE_MAX: usize = 32;
 
 impl Sessions {
@@ -94,7 +95,8 @@ impl Sessions {
         let session = self.session(&endpoint);
         let reused = session.state.used.load(Ordering::Relaxed);
         match session.exchange(&message, send.late_after).await {
-            // An upstream may close an idle connection at any time (RFC 7766 §6.2.3): not a failure.
+            // An upstream may close an idle connection at any time (RFC 7766 §6.2.3): not a
+            // failure.
             Err(TryError::Closed) if reused => {
                 self.session(&endpoint).exchange(&message, send.late_after).await
             }
@@ -113,7 +115,7 @@ impl Sessions {
         lock(&self.trust).clear();
     }
 
-    /// The upstream's connection, or a new one that is being made.
+    /// The upstream's connection, or a new one that is being dialled.
     fn session(self: &Arc<Self>, endpoint: &Endpoint) -> Session {
         let mut sessions = lock(&self.by_endpoint);
         if let Some(session) = sessions.get(endpoint).filter(|session| session.good()) {
@@ -135,7 +137,7 @@ impl Sessions {
         session
     }
 
-    /// Says why an upstream cannot be reached when the reason changes, with all that the transport knows of it.
+    /// Logs why an upstream cannot be reached, when the reason changes, with all details.
     fn say(&self, endpoint: &Endpoint, error: Option<&(TryError, String)>) {
         let mut said = lock(&self.said);
         match error {
@@ -144,7 +146,7 @@ impl Sessions {
                 said.insert(endpoint.clone(), text.clone());
             }
             None if said.remove(endpoint).is_some() => {
-                tracing::info!(upstream = %endpoint, "connected again");
+                tracing::info!(upstream = %endpoint, "reconnected");
             }
             _ => {}
         }
@@ -178,7 +180,7 @@ impl Sessions {
             return Ok(Arc::clone(config));
         }
         let config = trust::client_config(tls.authorities.as_deref())
-            .map_err(|text| (TryError::Local, format!("no certificates to trust: {text}")))?;
+            .map_err(|text| (TryError::Local, format!("cannot load the trusted certificates: {text}")))?;
         known.insert(tls.authorities.clone(), Arc::clone(&config));
         Ok(config)
     }
@@ -196,10 +198,10 @@ impl Session {
     async fn exchange(mut self, message: &Message, late_after: Duration) -> Result<Vec<u8>, TryError> {
         let connection = match self.connection.wait_for(Option::is_some).await {
             Ok(dialled) => dialled.clone().unwrap_or(Err(TryError::Closed))?,
-            // The dial was given up with the upstream.
+            // The upstream was removed during the dial.
             Err(_) => return Err(TryError::Closed),
         };
-        // Never closed, so it waits for a place until the try's deadline.
+        // The semaphore is never closed, so this waits for a permit until the try's deadline.
         let _place = self.places.acquire().await;
         let mut options = DnsRequestOptions::default();
         options.retry_interval = LONGEST;
@@ -213,13 +215,13 @@ impl Session {
         };
         match reply {
             Ok(reply) => {
-                // Slow on this question, but alive.
+                // Slow for this query, but alive.
                 self.state.spent.store(false, Ordering::Relaxed);
                 self.state.used.store(true, Ordering::Relaxed);
                 Ok(DnsResponse::into_buffer(reply))
             }
             Err(error) => {
-                tracing::debug!(%error, "no answer over a connection that stood");
+                tracing::debug!(%error, "no answer on an established connection");
                 let error = exchange_error(&error);
                 if error == TryError::Closed {
                     self.state.spent.store(true, Ordering::Relaxed);
@@ -230,7 +232,7 @@ impl Session {
     }
 }
 
-/// TCP, HTTPS and QUIC, as hickory does them.
+/// TCP, HTTPS and QUIC with hickory's own connectors.
 async fn connect(
     provider: &TokioRuntimeProvider,
     endpoint: &Endpoint,
@@ -249,8 +251,8 @@ async fn connect(
     provider.new_connection(endpoint.address.ip(), &config, &PoolContext::new(options, tls))?.await
 }
 
-/// DNS over TLS out of hickory's parts: its own connection provider never sends SNI, without which an upstream that
-/// serves several names cannot know which certificate is wanted.
+/// DNS over TLS, built from parts of hickory: its own connection provider sends no SNI, so an
+/// upstream with several names could not choose the right certificate.
 async fn dial_tls(
     endpoint: &Endpoint,
     name: ServerName<'static>,
@@ -275,11 +277,11 @@ fn server_name(endpoint: &Endpoint, tls: &Tls) -> Result<ServerName<'static>, (T
     ServerName::try_from(name.to_string()).map_err(|error| (TryError::CertificateName, error.to_string()))
 }
 
-/// What went wrong on a connection that stood.
+/// Classifies an error on an established connection.
 fn exchange_error(error: &NetError) -> TryError {
     match error {
         NetError::Timeout => TryError::Timeout,
-        // What is no DNS message, and an HTTP status that is not 2xx.
+        // Not a DNS message, or an HTTP status other than 2xx.
         NetError::Proto(_) | NetError::Msg(_) | NetError::Message(_) | NetError::QuicMessageIdNot0(_) => {
             TryError::Malformed
         }
@@ -288,7 +290,7 @@ fn exchange_error(error: &NetError) -> TryError {
     }
 }
 
-/// What went wrong on the way to a connection.
+/// Classifies an error while connecting.
 fn dial_error(error: &NetError) -> TryError {
     match error {
         NetError::Timeout => TryError::Timeout,
@@ -299,17 +301,17 @@ fn dial_error(error: &NetError) -> TryError {
             match (inner, error.kind()) {
                 (Some(inner), _) => handshake_error(inner),
                 (None, io::ErrorKind::TimedOut) => TryError::Timeout,
-                // quinn says so with the handshake's own text.
+                // quinn reports handshake errors as text.
                 (None, io::ErrorKind::Other | io::ErrorKind::ConnectionAborted) => {
                     quic_error(&error.to_string())
                 }
-                // Closed, or reset, in the middle of the handshake.
+                // Closed or reset during the handshake.
                 (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => TryError::Handshake,
                 (None, _) => TryError::Network,
             }
         }
         NetError::QuinnConnection(error) => quic_error(&error.to_string()),
-        // What is left is HTTP/2's greeting.
+        // Only the HTTP/2 preface remains.
         _ => TryError::Handshake,
     }
 }
@@ -330,7 +332,7 @@ fn handshake_error(error: &rustls::Error) -> TryError {
     }
 }
 
-/// QUIC's errors keep of the certificate's problem only the words.
+/// QUIC errors carry the certificate problem only as text.
 fn quic_error(text: &str) -> TryError {
     if text.contains("expired") || text.contains("not valid yet") {
         TryError::CertificateExpired
@@ -345,14 +347,14 @@ fn quic_error(text: &str) -> TryError {
     }
 }
 
-/// Our own want of descriptors, ports or memory says nothing about an upstream.
+/// A local shortage of descriptors, ports or memory is not the upstream's fault.
 pub(super) fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
     Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
-/// Nothing panics while it holds one of these locks.
+/// Ignores poisoning: no code panics while holding one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

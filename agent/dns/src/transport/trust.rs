@@ -1,4 +1,5 @@
-//! Whom to believe that an upstream is the one we mean: the system's authorities, or only those of a `ca_file`.
+//! Which certificate authorities to trust for TLS upstreams: the system's, or only those in
+//! `ca_file`.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rustls::{
 };
 use rustls_platform_verifier::BuilderVerifierExt;
 
-/// Says what is wrong with the text of a `ca_file`.
+/// Checks the text of a `ca_file`; the error says what is wrong.
 pub(crate) fn check_authorities(pem: &str) -> Result<(), String> {
     authorities(pem).map(drop)
 }
@@ -18,15 +19,15 @@ fn authorities(pem: &str) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| format!("not PEM: {error}"))?;
-        store.add(certificate).map_err(|error| format!("not an authority's certificate: {error}"))?;
+        store.add(certificate).map_err(|error| format!("not a CA certificate: {error}"))?;
     }
     if store.is_empty() {
-        return Err("it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)".into());
+        return Err("no PEM certificate in it (-----BEGIN CERTIFICATE-----)".into());
     }
     Ok(store)
 }
 
-/// Reading the system's store takes milliseconds and a megabyte: only for who has an upstream with TLS.
+/// Loading the system's store takes milliseconds and a megabyte, so call it only for TLS upstreams.
 pub(super) fn client_config(pem: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()

@@ -1,14 +1,14 @@
-//! What happened, counted: for metrics, and over the last minute for the check results.
+//! Event counters: totals for the metrics, and the last minute for the check results.
 
 use std::time::Duration;
 
 use crate::{moment::Moment, policy::StaleReason};
 
-/// Totals since the start.
+/// Totals since the process started.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     pub queries: u64,
-    /// Packets answered with FORMERR, NOTIMP, REFUSED or BADVERS, or not at all.
+    /// Packets answered with FORMERR, NOTIMP, REFUSED or BADVERS, or dropped.
     pub unreadable: u64,
     pub hits_fresh: u64,
     /// Answers for local names.
@@ -16,40 +16,40 @@ pub struct Counts {
     /// By [`StaleReason`].
     pub hits_stale: [u64; StaleReason::ALL.len()],
     pub misses: u64,
-    /// Of the misses: joined a question that was on its way.
+    /// Misses that joined an upstream query already in flight.
     pub coalesced: u64,
-    /// Clients told of a failure.
+    /// Clients that got a failure.
     pub failures: u64,
-    /// Clients turned away because too many wait already.
+    /// Clients refused because too many were already waiting.
     pub overloads: u64,
-    /// Queries lost because the core was too busy to take them from an answering thread.
+    /// Queries dropped because the core was too busy to take them from an answering thread.
     pub dropped: u64,
     pub refreshes_started: u64,
     pub refreshes_done: u64,
     pub refreshes_failed: u64,
-    /// Upstream's word was not taken.
+    /// Refreshes whose answer was held instead of accepted.
     pub refreshes_held: u64,
-    /// Of the refreshes: of hot names, shortly before they expired.
+    /// Refreshes of hot names shortly before they expired.
     pub warm_refreshes: u64,
-    /// Hot names left to the clients, for keeping them warm would have cost too much.
+    /// Hot names that were not kept warm because the budget was used up.
     pub warm_over_budget: u64,
-    /// Of the refreshes: of pinned names.
+    /// Refreshes of pinned names.
     pub pinned_refreshes: u64,
     pub probes: u64,
-    /// Tries that never left this host: no socket, no memory.
+    /// Tries that failed on this host: no socket, no memory.
     pub local_failures: u64,
-    /// Changes of the group's health.
+    /// Changes of a zone's health.
     pub transitions: u64,
 }
 
-/// What the answering threads did without the core since they were asked last.
+/// What the answering threads counted without the core since the last read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     pub hits_fresh: u64,
     pub hits_stale: [u64; StaleReason::ALL.len()],
     pub unreadable: u64,
     pub refused_clients: u64,
-    /// Lost, because the core had no room for them.
+    /// Dropped because the core's queue was full.
     pub dropped: u64,
 }
 
@@ -74,7 +74,7 @@ impl Tally {
 }
 
 impl Counts {
-    /// Adds what the answering threads did.
+    /// Adds the counts of the answering threads.
     pub(in crate::resolver) fn add(&mut self, tally: &Tally) {
         self.queries += tally.hits_fresh + tally.stale() + tally.unreadable + tally.dropped;
         self.unreadable += tally.unreadable;
@@ -88,7 +88,7 @@ impl Counts {
 
 const SECONDS: usize = 60;
 
-/// Answers of the last minute, by second.
+/// Answers in the last minute, by second.
 #[derive(Debug, Default)]
 pub(in crate::resolver) struct LastMinute {
     answers: Seconds,
@@ -119,7 +119,7 @@ impl LastMinute {
         self.stale.0[place] = self.stale.0[place].saturating_add(small(tally.stale()));
     }
 
-    /// Answers, and stale ones among them.
+    /// All answers, and how many of them were stale.
     pub(in crate::resolver) fn totals(&mut self, now: Moment) -> (u32, u32) {
         self.turn(now);
         (self.answers.0.iter().sum(), self.stale.0.iter().sum())

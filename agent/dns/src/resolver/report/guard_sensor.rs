@@ -1,4 +1,5 @@
-//! What the guards hold back, in words: the check result `dns-guard`, and one name's part of `why`.
+//! Reports the names that the guards hold: the check result `dns-guard`, and the guard's part of
+//! `why`.
 
 use std::time::Duration;
 
@@ -17,25 +18,25 @@ use crate::{
     zones::zone::Zone,
 };
 
-/// Why upstream's word on a name is not taken.
+/// Why the upstream's answer for a name is not accepted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WhyHeld {
-    /// What upstream says.
+    /// What the upstream says.
     pub says: String,
     pub since: Timestamp,
-    /// The old answer is given until then at the latest.
+    /// The old answer is served until then at the latest.
     pub until: Timestamp,
-    /// Upstreams that were asked the last time, and those of them that said so.
+    /// How many upstreams were asked the last time, and how many of them said so.
     pub asked: u8,
     pub agreed: u8,
-    /// How often upstream said so.
+    /// How often an upstream said so.
     pub denials: u32,
-    /// Whether it is one of many.
+    /// Whether many other names are held too.
     pub mass: bool,
     pub end_with: String,
 }
 
-/// How much is held back, for metrics.
+/// How many names are held, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holding {
     pub names: usize,
@@ -43,7 +44,8 @@ pub struct Holding {
 }
 
 impl Resolver {
-    /// The check result `dns-guard`: CRITICAL while many names are held, WARNING while one that matters is.
+    /// The check result `dns-guard`: CRITICAL while many names are held, WARNING while one name in
+    /// use is held.
     pub(in crate::resolver) fn guard_sensor(&self, now: Moment, wall: Timestamp) -> SensorResult {
         let Holding { names, trips } = self.guard_holding(now);
         let perfdata = format!("trips={trips};;0.5;0 held_names={names};;;0");
@@ -63,16 +65,16 @@ impl Resolver {
             (None, Some((zone, key, hold))) => (WARNING, hold_text(zone, key, hold, names, now, wall)),
             (None, None) if names > 0 => {
                 let text = format!(
-                    "{names} names that upstream says are gone are held for a moment; none that is much used"
+                    "rarely used names held for a short time, because the upstream says they are gone: {names}"
                 );
                 (OK, text)
             }
-            (None, None) => (OK, "upstream's word is taken for every name".to_owned()),
+            (None, None) => (OK, "no answers are being held".to_owned()),
         };
         SensorResult { name: "dns-guard".into(), state, text, perfdata }
     }
 
-    /// How much is held back now.
+    /// How many names are held now.
     pub fn guard_holding(&self, now: Moment) -> Holding {
         let guards = || self.zones.iter().map(|zone| &zone.guard);
         Holding {
@@ -100,7 +102,7 @@ impl Resolver {
         }
         let trip = trip?;
         Some(WhyHeld {
-            says: "not asked since: upstream says that many names near it are gone".into(),
+            says: "held with many related names that the upstream says are gone; not asked for itself".into(),
             since: at(trip.since, now, wall),
             until: at(trip.until(guard.rules()), now, wall),
             asked: 0,
@@ -116,10 +118,10 @@ fn trip_text(zone: &Zone, trip: &Trip, trips: usize, now: Moment, wall: Timestam
     let scope = name::to_text(&trip.scope);
     let among = if scope == "." { String::new() } else { format!(" in {scope}") };
     let what = match trip.cause {
-        Cause::Gone => format!("upstream says that many names{among} are gone"),
-        Cause::Nowhere => format!("upstream gives many names{among} addresses that lead nowhere"),
+        Cause::Gone => format!("the upstream says that many names{among} are gone"),
+        Cause::Nowhere => format!("the upstream gives unusable addresses for many names{among}"),
         Cause::Converged(address) => {
-            format!("upstream gives many names{among} one address never seen before, {address}")
+            format!("the upstream gives many names{among} the same new address, {address}")
         }
     };
     let mut examples: Vec<String> = trip.canaries().map(|key| name::to_text(name::name_of(key))).collect();
@@ -128,10 +130,10 @@ fn trip_text(zone: &Zone, trip: &Trip, trips: usize, now: Moment, wall: Timestam
     examples.truncate(3);
     let since = clock_time(at(trip.since, now, wall));
     let until = clock_time(at(trip.until(zone.guard.rules()), now, wall));
-    let others = if trips > 1 { format!("; and {} more such groups", trips - 1) } else { String::new() };
+    let others = if trips > 1 { format!("; more groups held: {}", trips - 1) } else { String::new() };
     format!(
-        "{what} ({} so far: {}, …) since {since}; not believed, last known good answers are given until {until} at the \
-         latest{others}; if upstream is right: {}",
+        "{what} ({} so far: {}, …) since {since}; serving the last known good answers until {until} at the \
+         latest{others}; if the upstream is right: {}",
         trip.names,
         examples.join(", "),
         accept(&scope),
@@ -143,10 +145,10 @@ fn hold_text(zone: &Zone, key: &[u8], hold: &Hold, names: usize, now: Moment, wa
     let since = clock_time(at(hold.since, now, wall));
     let until = zone.guard.hold(key, now).map_or(hold.since, |(_, until)| until);
     let until = clock_time(at(until, now, wall));
-    let others = if names > 1 { format!("; {} more names are held", names - 1) } else { String::new() };
+    let others = if names > 1 { format!("; more names held: {}", names - 1) } else { String::new() };
     format!(
-        "{text}: {} since {since} ({} of {} upstreams say so), after it was good for {}; not believed, the last known good \
-         answer is given until {until}{others}; if upstream is right: {}",
+        "{text}: {} since {since} (confirmed by {} of {} upstreams), after {} of good answers; serving the last \
+         known good answer until {until}{others}; if the upstream is right: {}",
         says(hold.reason),
         hold.witnesses.agreed,
         hold.witnesses.asked,
@@ -157,14 +159,16 @@ fn hold_text(zone: &Zone, key: &[u8], hold: &Hold, names: usize, now: Moment, wa
 
 fn says(reason: Reason) -> String {
     match reason {
-        Reason::Empty => "upstream's answer is empty (no record of this type)".into(),
-        Reason::Gone => "upstream says the name or its records are gone".into(),
-        Reason::Nowhere => "upstream gives an address that leads nowhere".into(),
+        Reason::Empty => "the upstream's answer is empty (no record of this type)".into(),
+        Reason::Gone => "the upstream says the name or its records are gone".into(),
+        Reason::Nowhere => {
+            "the upstream gives an unusable address (0.0.0.0/8, loopback or link-local)".into()
+        }
         Reason::Refused => {
-            "upstream gives new addresses that take no TCP connection, while an old one does".into()
+            "the upstream gives new addresses that accept no TCP connection, but an old address does".into()
         }
         Reason::Converged(address) => {
-            format!("upstream gives the address {address}, as to many other names")
+            format!("the upstream gives the address {address}, the same as for many other names")
         }
     }
 }
@@ -173,7 +177,7 @@ fn accept(name: &str) -> String {
     format!("dogwatch dns accept {name}")
 }
 
-/// To the minute.
+/// Rounded down to the minute, below one minute to the second.
 fn good_for(span: Duration) -> Span {
     let seconds = span.as_secs();
     Span::secs(if seconds >= 60 { seconds - seconds % 60 } else { seconds })

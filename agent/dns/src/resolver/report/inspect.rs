@@ -1,4 +1,4 @@
-//! What people look at and take out by hand: `dogwatch dns top`, `dump`, `flush`, and the fire drill.
+//! Commands for operators: `dogwatch dns top`, `dump`, `flush`, and the fire drill.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -18,52 +18,52 @@ use crate::{
     resolver::report::present,
 };
 
-/// What `top` puts first.
+/// The order of `top`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Asked for most.
+    /// Most used first.
     Uses,
-    /// Furthest past its TTL, of those asked for in the last five minutes.
+    /// Furthest past its TTL first; only names used in the last five minutes.
     Stale,
-    /// Too old to serve soonest, of those asked for in the last day.
+    /// Too old to serve soonest first; only names used in the last day.
     Risk,
 }
 
-/// One answer of the cache, as people list it.
+/// One cached answer in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     pub name: String,
     pub kind: String,
-    /// Asked with DO, with CD: kept apart.
+    /// Whether the query had DO, or CD: these answers are cached separately.
     pub dnssec_ok: bool,
     pub checking_disabled: bool,
     /// `positive`, `no data` or `nxdomain`.
     pub verdict: String,
-    /// As in a zone file, without owner and TTL.
+    /// In zone-file format, without owner and TTL.
     pub records: Vec<String>,
     pub ttl_s: u64,
-    /// Left of the TTL, or past it.
+    /// Seconds left of the TTL; negative: seconds past it.
     pub left_s: i64,
     pub uses: u32,
-    /// Seconds since a client asked last.
+    /// Seconds since a client last asked for it.
     pub idle_s: u64,
-    /// When it becomes too old to serve, if no upstream answers.
+    /// When it becomes too old to serve, if all upstreams stay down.
     pub served_until: Timestamp,
 }
 
-/// A part of the cache, in no order that means anything.
+/// A part of the cache, in no particular order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     pub answers: Vec<Listed>,
-    /// Ask for the rest from here; `None` after the last.
+    /// Where the next page starts; `None` on the last page.
     pub next: Option<u32>,
 }
 
-/// Which answers `flush` takes out.
+/// The answers that `flush` removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// One name (wire format, lower case); every type, or one.
+    /// One name (wire format, lower case); one type, or every type.
     Name(Vec<u8>, Option<u16>),
     /// A name and everything below it.
     Zone(Vec<u8>),
@@ -80,11 +80,11 @@ impl Selection {
     }
 }
 
-/// What `flush` did.
+/// The result of `flush`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
     pub answers: usize,
-    /// Why nothing was taken out although something would match.
+    /// Why nothing was removed although answers match.
     pub refused: Option<String>,
 }
 
@@ -99,11 +99,11 @@ pub struct DrillStatus {
     pub until: Timestamp,
 }
 
-/// A listing's length in one answer of the control socket: milliseconds of the loop, kilobytes of JSON.
+/// The length of one page: it costs milliseconds of the loop, and kilobytes of JSON.
 pub const PAGE_MAX: usize = 2_000;
 
 impl Resolver {
-    /// The first `limit` answers by `order`. Walks all entries.
+    /// The first `limit` answers in this order. Walks all entries.
     pub fn top(&self, order: Order, limit: usize, now: Moment, wall: Timestamp) -> Vec<Listed> {
         let limit = limit.min(PAGE_MAX);
         let mut best = BinaryHeap::with_capacity(limit + 1);
@@ -119,7 +119,7 @@ impl Resolver {
         entries.filter_map(|entry| self.listed(entry.entry(), now, wall)).collect()
     }
 
-    /// Higher comes first; `None` is not listed.
+    /// The highest rank comes first; `None` is not listed.
     fn rank(&self, order: Order, entry: Entry<'_>, now: Moment) -> Option<u64> {
         let idle = now.since(entry.last_used());
         match order {
@@ -138,7 +138,7 @@ impl Resolver {
         }
     }
 
-    /// The answers at and below `zone`, from place `from` on, [`PAGE_MAX`] at a time.
+    /// The answers at and below `zone`, starting at slot `from`, [`PAGE_MAX`] at a time.
     pub fn dump(&self, zone: &[u8], from: u32, now: Moment, wall: Timestamp) -> Page {
         let mut page = Page { answers: Vec::new(), next: None };
         for (slot, entry) in self.cache.iter_from(from) {
@@ -156,8 +156,8 @@ impl Resolver {
         page
     }
 
-    /// Takes answers out, so that the next client waits for the upstream's word. While upstreams are ill that word will not
-    /// come and what is taken out is lost, so then only with `force`.
+    /// Removes answers, so that the next query goes to the upstream. While the upstreams are
+    /// failing, a removed answer is lost, so this needs `force` then.
     pub fn flush(&mut self, selection: &Selection, force: bool) -> Flushed {
         let mut wanted = Vec::new();
         let mut ill = false;
@@ -171,7 +171,7 @@ impl Resolver {
         }
         if ill && !force {
             let refused = format!(
-                "upstreams are ill: {} answers that still resolve would be lost until they are back; --force does it",
+                "upstreams are failing: flushing would break {} cached answers until they are back; use --force to do it anyway",
                 wanted.len()
             );
             return Flushed { answers: 0, refused: Some(refused) };
@@ -188,7 +188,7 @@ impl Resolver {
         Flushed { answers: wanted.len(), refused: None }
     }
 
-    /// A question that was flushed since the last call, to be taken off the disk too.
+    /// A question that was flushed since the last call, to be removed from disk too.
     pub fn poll_forgotten(&mut self) -> Option<Box<[u8]>> {
         self.forgotten.pop_front()
     }
@@ -198,7 +198,7 @@ impl Resolver {
         self.fire_drill = drill;
     }
 
-    /// Whether a drill takes this message: then the transport must not have it.
+    /// Whether the drill handles this message; if so, it must not be sent.
     pub fn pretend(&mut self, send: &Send, now: Moment) -> bool {
         match self.fire_drill.as_ref().map_or(Pretended::No, |drill| drill.pretend(&send.message)) {
             Pretended::No => false,

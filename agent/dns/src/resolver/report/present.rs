@@ -1,4 +1,4 @@
-//! Records as people read them. For listings; no answer to a client goes through here.
+//! Formats records for listings. Answers to clients do not use this module.
 
 use hickory_resolver::proto::{
     op::Message,
@@ -7,8 +7,8 @@ use hickory_resolver::proto::{
 
 use crate::message::{name, wire};
 
-/// The answer section, as in a zone file, without owner and TTL: `A 192.0.2.1`. What hickory cannot read is shown by its
-/// type and size (RFC 3597 knows no better for people).
+/// The answer section in zone-file format, without owner and TTL: `A 192.0.2.1`. A record that
+/// hickory cannot parse is shown as its type and size.
 pub(crate) fn records(message: &[u8]) -> Vec<String> {
     if let Ok(message) = Message::read(&mut BinDecoder::new(message)) {
         return message
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_read_as_in_a_zone_file_and_rubbish_does_no_harm() {
+    fn records_are_shown_in_zone_file_format_and_invalid_messages_are_harmless() {
         // One question, one A record.
         let mut message = vec![0, 7, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 2, b'd', b'b', 0, 0, 1, 0, 1];
         message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 9]);

@@ -1,7 +1,9 @@
-//! The cache as a sensor: what it hides from the host's programs it says to the host's watch.
+//! The cache's own check results: while it hides an outage from programs, it reports it to the
+//! agent.
 //!
-//! `dns-upstream` is CRITICAL from the moment the breaker opens: the first failed refresh, confirmed by a probe, is news,
-//! although no client has noticed anything yet. `dns-stale` says how much is masked, and for how long that can go on.
+//! `dns-upstream` is CRITICAL as soon as the breaker opens: one failed refresh, confirmed by a
+//! probe, raises the alert before any client notices. `dns-stale` reports how many answers are
+//! stale, and how long the cache can go on like this.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -30,7 +32,7 @@ use crate::{
     zones::{warm, zone::Zone},
 };
 
-/// One check result, as the agent takes it. `state` is the plugin exit code.
+/// One check result, in the form that the agent reads. `state` is the plugin exit code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SensorResult {
     pub name: String,
@@ -43,7 +45,7 @@ pub(in crate::resolver) const OK: u8 = 0;
 pub(in crate::resolver) const WARNING: u8 = 1;
 pub(in crate::resolver) const CRITICAL: u8 = 2;
 
-/// The cache on one screen.
+/// The status of the cache, for `dogwatch dns status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     pub health: String,
@@ -52,7 +54,7 @@ pub struct Status {
     pub bytes: usize,
     pub masking: Masking,
     pub sensors: Vec<SensorResult>,
-    /// The fire drill that runs, if one does.
+    /// The running fire drill, if any.
     #[serde(default)]
     pub drill: Option<DrillStatus>,
     #[serde(default)]
@@ -63,18 +65,18 @@ pub struct Status {
 pub struct UpstreamStatus {
     pub address: String,
     pub state: String,
-    /// The zone it answers for; `.` takes every name that no other zone takes.
+    /// The zone it serves; `.` covers every name outside the other zones.
     pub zone: String,
-    /// Why it is down.
+    /// The reason why it is down.
     pub why: Option<String>,
     pub since: Option<Timestamp>,
     pub sent: u64,
     pub answered: u64,
-    /// UDP: whether it repeats the case of our letters (0x20): `learning`; `kept`: what comes in other letters is not
-    /// believed; `not_kept`: it is asked in lower case. Other transports need no such thing.
+    /// UDP only: whether it copies the letter case of our queries (0x20). `learning`; `kept`: an
+    /// answer in other case is rejected; `not_kept`: our queries are in lower case.
     #[serde(default)]
     pub letter_case: Option<String>,
-    /// Answers not believed for their letters.
+    /// Answers rejected because of their letter case.
     #[serde(default)]
     pub other_case: u64,
 }
@@ -82,81 +84,84 @@ pub struct UpstreamStatus {
 /// How much stale data is being served.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Masking {
-    /// Answers of the last minute.
+    /// Answers in the last minute.
     pub answers: u32,
-    /// Those of them that would have failed without the cache.
+    /// How many of them were stale: without the cache, they would have failed.
     pub stale: u32,
     /// Names past their TTL that were asked for in the last five minutes.
     pub stale_names: usize,
-    /// How far past its TTL the oldest of those is.
+    /// How far past its TTL the oldest of these names is.
     pub oldest_stale_s: u64,
-    /// Until the first name asked for in the last day becomes too old to serve; pinned names aside.
+    /// Time until the first name used in the last day becomes too old to serve, pinned names
+    /// excluded.
     pub runway_s: u64,
-    /// Names asked for in the last day that are too old to serve already.
+    /// Names used in the last day that are already too old to serve.
     #[serde(default)]
     pub lost_names: usize,
-    /// Answers of pinned names.
+    /// Cached answers of pinned names.
     #[serde(default)]
     pub pinned: usize,
-    /// Those of them that are past their TTL.
+    /// How many of these are past their TTL.
     #[serde(default)]
     pub pinned_stale: usize,
-    /// Until the first of them becomes too old to serve.
+    /// Time until the first pinned name becomes too old to serve.
     #[serde(default)]
     pub pinned_runway_s: Option<u64>,
-    /// Names in use whose upstreams are ill and that become too old to serve within six hours.
+    /// Names in use that become too old to serve within six hours, in zones whose upstreams are
+    /// failing.
     #[serde(default)]
     pub at_risk: usize,
 }
 
-/// Everything about one name.
+/// All about one name, for `dogwatch dns why`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Why {
     pub name: String,
     pub kind: String,
     /// `fresh`, `stale`, `held`, `too old`, `failed` or `not cached`.
     pub held: String,
-    /// What a client asking now would get, and why.
+    /// What a client would get now, and why.
     pub plan: String,
     pub verdict: Option<String>,
     pub records: Vec<String>,
     pub learned: Option<Timestamp>,
     pub ttl_s: u64,
-    /// Left of the TTL, or past it.
+    /// Seconds left of the TTL; negative: seconds past it.
     pub left_s: i64,
     /// When it becomes too old to serve.
     pub served_until: Option<Timestamp>,
-    /// A refresh that failed is tried again then.
+    /// When a failed refresh is retried.
     pub recheck: Option<Timestamp>,
     pub uses: u32,
-    /// Why upstream's word is not taken.
+    /// Why the upstream's answer is not accepted.
     pub guard: Option<WhyHeld>,
     /// Never evicted, always refreshed, and served for seven days in an outage.
     #[serde(default)]
     pub pinned: bool,
-    /// Used so much that it is refreshed before it expires, client or not.
+    /// Used so often that it is refreshed before it expires, even without a client query.
     #[serde(default)]
     pub kept_warm: bool,
-    /// Its forward zone, and how that zone's upstreams do.
+    /// Its forward zone, and the state of that zone's upstreams.
     pub zone: String,
     pub upstreams: String,
 }
 
-/// A name counts for the runway while it was used this lately.
+/// Only names used within this time count for the runway.
 pub(in crate::resolver) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
-/// A shift's time to do something about it.
+/// Enough time for one shift to react.
 const AT_RISK_WITHIN: Duration = Duration::from_hours(6);
-/// [`Zone::health_number`] from which on upstreams are no help.
+/// From this [`Zone::health_number`] on, the upstreams cannot refresh names.
 const ILL: u8 = 2;
 const STALE_USED_WITHIN: Duration = Duration::from_mins(5);
 
 impl Resolver {
-    /// The check results `dns-upstream`, `dns-stale` and `dns-guard`. `wall` is what people call `now`.
+    /// The check results `dns-upstream`, `dns-stale` and `dns-guard`. `wall` is the wall-clock time
+    /// at `now`.
     pub fn sensors(&mut self, now: Moment, wall: Timestamp) -> Vec<SensorResult> {
         self.report(now, wall).1
     }
 
-    /// What is masked, and the check results that say so, from one walk over the entries.
+    /// Counts the stale answers and makes the check results in one walk over the entries.
     pub fn report(&mut self, now: Moment, wall: Timestamp) -> (Masking, Vec<SensorResult>) {
         let (masking, held) = self.walk(now);
         let mut sensors = vec![
@@ -165,7 +170,7 @@ impl Resolver {
             self.guard_sensor(now, wall),
         ];
         if let Some(drill) = self.drill_status(now, wall) {
-            // Whoever is woken by it should read this first.
+            // Whoever gets the alert should read this first.
             for sensor in sensors.iter_mut().filter(|sensor| sensor.state != OK) {
                 let until = clock_time(drill.until);
                 sensor.text = format!("FIRE DRILL by {} until {until}: {}", drill.by, sensor.text);
@@ -174,13 +179,13 @@ impl Resolver {
         (masking, sensors)
     }
 
-    /// Walks all entries: for a question every few seconds, not for one a query.
+    /// Walks all entries: call it every few seconds, not per query.
     pub fn masking(&mut self, now: Moment) -> Masking {
         self.walk(now).0
     }
 
-    /// What is masked, and what each zone holds, in the zones' order. All else waits for it, so it looks at what lies side by
-    /// side in the entries and at nothing behind them.
+    /// Counts stale answers, and the names of each zone in the order of the zones. It blocks the
+    /// loop, so it reads only the fields stored in the entry itself and follows no pointers.
     fn walk(&mut self, now: Moment) -> (Masking, Vec<Holding>) {
         let (answers, stale) = self.last_minute.totals(now);
         let mut masking = Masking { answers, stale, ..Masking::default() };
@@ -229,7 +234,7 @@ impl Resolver {
             }
         });
         masking.oldest_stale_s = now.since(oldest_stale).as_secs();
-        // A zone that is never served stale has no runway to lose.
+        // A zone with `serve_stale = false` has no runway.
         let lasting = self.zones.iter().zip(&held).filter(|(zone, _)| zone.settings().serve_stale);
         masking.runway_s = lasting.map(|(_, holding)| holding.runway(now).as_secs()).min().unwrap_or(0);
         (masking, held)
@@ -253,20 +258,20 @@ impl Resolver {
         }
     }
 
-    /// The worst zone's [`Zone::health_number`].
+    /// The [`Zone::health_number`] of the worst zone.
     pub fn health_number(&self) -> u8 {
         self.zones.iter().map(Zone::health_number).max().unwrap_or(0)
     }
 
-    /// Explains one name (as people write it) and type.
+    /// Explains one name (in wire format, any letter case) and type.
     pub fn why(&mut self, name: &[u8], kind: u16, now: Moment, wall: Timestamp) -> Why {
         let question = Question { name, kind, class: 1 };
-        // Asked without DO and CD first, as programs on the host do; then the other ways.
+        // Without DO and CD first, as most programs ask; then the other combinations.
         let keys = [(false, false), (true, false), (false, true), (true, true)]
             .map(|(d, c)| Key::new(&question, d, c));
         let found = keys.iter().find_map(|key| self.cache.find(key.as_bytes()));
         let key = keys[0].as_bytes();
-        // The one that is cached: the guard holds by key.
+        // The key that is cached: the guard holds by key.
         let found_key = keys.iter().find(|key| self.cache.find(key.as_bytes()).is_some());
         let found_key = found_key.map_or(key, Key::as_bytes);
         let zone_id = self.zones.of_key(key);
@@ -294,7 +299,8 @@ impl Resolver {
             kind: name::type_to_text(kind),
             held: held.into(),
             plan: if self.settings.local.answer(name::name_of(key), &question).is_some() {
-                "answered by the cache itself (hosts_file, localhost or invalid), never asked upstream".into()
+                "answered by the cache itself (hosts_file, localhost or invalid); never sent to an upstream"
+                    .into()
             } else {
                 plan.to_string()
             },
@@ -319,7 +325,7 @@ impl Resolver {
         }
     }
 
-    /// Speaks of the worst zone, and names the others that are ill.
+    /// Describes the worst zone and lists the other failing zones.
     fn upstream_sensor(
         &self,
         masking: &Masking,
@@ -332,13 +338,13 @@ impl Resolver {
         let usable: usize = reports.iter().map(|report| report.usable).sum();
         let all: usize = self.zones.iter().map(|zone| zone.group.all().len()).sum();
         let perfdata = format!("upstreams_usable={usable};;;0;{all} runway={}s", masking.runway_s);
-        // Of equally ill zones the first is spoken of: the root, then as configured.
+        // Of equally bad zones, the first is described: the root, then in config order.
         reports.sort_by_key(|report| std::cmp::Reverse((report.state, report.health)));
         let zones = reports.len();
         let mut ill = reports.into_iter().filter(|report| report.state != OK);
         let (state, text) = match ill.next() {
-            None if zones == 1 => (OK, format!("{usable} of {usable} upstreams answer")),
-            None => (OK, format!("{usable} of {usable} upstreams answer, in {zones} zones")),
+            None if zones == 1 => (OK, format!("{usable} of {usable} upstreams up")),
+            None => (OK, format!("{usable} of {usable} upstreams up, in {zones} zones")),
             Some(worst) => {
                 let others: Vec<String> = ill.map(|other| other.short).collect();
                 let also =
@@ -355,10 +361,13 @@ impl Resolver {
         let (state, text) = if stale == 0 {
             (
                 OK,
-                format!("no stale answer in the last minute ({answers} answers, {} names)", self.cache.len()),
+                format!(
+                    "no stale answers in the last minute ({answers} answers, {} names cached)",
+                    self.cache.len()
+                ),
             )
         } else {
-            // The oldest outage explains the most.
+            // The oldest outage explains the most stale names.
             let down = self
                 .zones
                 .iter()
@@ -371,8 +380,8 @@ impl Resolver {
             let oldest = coarse(Duration::from_secs(oldest_stale_s));
             let runway = coarse(Duration::from_secs(runway_s));
             let text = format!(
-                "masking: {ratio:.0}% of answers in the last minute are stale ({stale} of {answers}), {stale_names} names, \
-                 oldest {oldest} past its TTL, runway {runway}{outage}"
+                "serving stale answers: {ratio:.0}% in the last minute ({stale} of {answers}), {stale_names} names past \
+                 their TTL, the oldest by {oldest}; runway {runway}{outage}"
             );
             (WARNING, text)
         };
@@ -387,7 +396,8 @@ impl Resolver {
 }
 
 impl Resolver {
-    /// A long outage, in louder words: how soon names end, which have ended, and how long the pinned ones last.
+    /// Raises the state in a long outage, and says how soon names stop resolving, how many already
+    /// have, and how long the pinned names last.
     fn louder(
         &self,
         masking: &Masking,
@@ -408,35 +418,38 @@ impl Resolver {
         if masking.lost_names > 0 {
             let lost = masking.lost_names;
             let most = coarse(most);
-            let _ =
-                write!(text, "; {lost} names in use are too old to serve (max_stale {most}) and fail now");
+            let _ = write!(
+                text,
+                "; names in use that are too old to serve (max_stale {most}) and no longer resolve: {lost}"
+            );
             state = CRITICAL;
         } else if masking.stale > 0 && runway < most / RUNWAY_SHORT {
             let _ = write!(
                 text,
-                "; the first names fail in {}: bring an upstream back, or raise max_stale (7d at most) and reload",
+                "; the first names stop resolving in {}: restore an upstream, or raise max_stale (at most 7d) and reload",
                 coarse(runway)
             );
             state = CRITICAL;
         }
         if let (true, Some(left)) = (masking.pinned_stale > 0, masking.pinned_runway_s) {
             let until = clock_time(at(now + Duration::from_secs(left), now, wall));
-            let _ = write!(text, "; {} pinned names are stale, and last until {until}", masking.pinned_stale);
+            let _ =
+                write!(text, "; pinned names that are stale: {}, served until {until}", masking.pinned_stale);
         }
         (state, text)
     }
 }
 
-/// Below this share of `max_stale` the runway is short enough to wake somebody.
+/// Below this fraction of `max_stale`, the runway is short enough to alert.
 const RUNWAY_SHORT: u32 = 4;
 
-/// What a zone would lose.
+/// The cached names of one zone.
 struct Holding {
     names: usize,
-    /// When the first of them becomes too old to serve.
+    /// When the first one becomes too old to serve.
     ends: Moment,
     max_stale: Duration,
-    /// Its upstreams are no help.
+    /// Its upstreams cannot refresh names.
     ill: bool,
 }
 
@@ -446,13 +459,13 @@ impl Holding {
     }
 }
 
-/// How one zone's upstreams do.
+/// The state of one zone's upstreams.
 struct Report {
     state: u8,
     health: u8,
     usable: usize,
     text: String,
-    /// For beside another zone's text.
+    /// For a list after another zone's text.
     short: String,
 }
 
@@ -463,50 +476,52 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     let ill = upstreams_text(zone, now, wall);
     let since = zone.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
     let lasts = if zone.settings().serve_stale {
-        format!("serving last known good for {} names; runway {}", holding.names, coarse(holding.runway(now)))
+        format!("serving cached answers for up to {} ({} names)", coarse(holding.runway(now)), holding.names)
     } else {
-        "its names end with their TTL (serve_stale = false)".to_owned()
+        "names stop resolving when their TTL expires (serve_stale = false)".to_owned()
     };
     let progress = zone.recovery.progress();
     let (state, text) = match zone.group.health(now) {
-        _ if all.is_empty() => (CRITICAL, "no upstream is configured or found in resolv.conf".to_owned()),
+        _ if all.is_empty() => {
+            (CRITICAL, "no upstreams: set upstreams in dns.toml, or name servers in resolv.conf".to_owned())
+        }
         Upstreams::Healthy if zone.recovery.running() => {
             let after = zone.down_at.map_or_else(
-                // A lie is over, and nobody was ever down.
-                || "upstreams are believed again".to_owned(),
+                // A guard let go; no upstream was down.
+                || "upstream answers are accepted again".to_owned(),
                 |since| {
                     let since = clock_time(at(since, now, wall));
-                    format!("upstreams answer again after an outage since {since}")
+                    format!("upstreams are up again after an outage since {since}")
                 },
             );
             let text = format!(
-                "{after}; names are refreshed at a pace: {} of {} hot names verified, {} wait",
+                "{after}; refreshing cached names at a limited rate: {} of {} hot names done, {} names waiting",
                 progress.verified, progress.hot, progress.waiting
             );
             (WARNING, text)
         }
-        Upstreams::Healthy if sound == all.len() => (OK, format!("{sound} of {sound} upstreams answer")),
+        Upstreams::Healthy if sound == all.len() => (OK, format!("{sound} of {sound} upstreams up")),
         Upstreams::Healthy if usable == all.len() => {
-            (WARNING, format!("{} of {usable} upstreams lose packets: {ill}", usable - sound))
+            (WARNING, format!("packet loss on {} of {usable} upstreams ({ill})", usable - sound))
         }
-        Upstreams::Healthy => (WARNING, format!("{usable} of {} upstreams answer: {ill}", all.len())),
+        Upstreams::Healthy => (WARNING, format!("only {usable} of {} upstreams up ({ill})", all.len())),
         Upstreams::Recovering if all.iter().any(|upstream| upstream.breaker.relapsed()) => {
-            (CRITICAL, format!("upstreams come and go since {since}: {ill}; {lasts}"))
+            (CRITICAL, format!("upstreams flapping since {since} ({ill}); {lasts}"))
         }
         Upstreams::Recovering => {
-            (WARNING, format!("upstreams come back after an outage since {since}: {ill}; {lasts}"))
+            (WARNING, format!("upstreams recovering from an outage since {since} ({ill}); {lasts}"))
         }
         Upstreams::Slow if let Some(since) = zone.group.lossy_since() => {
             let since = clock_time(at(since, now, wall));
-            (WARNING, format!("every upstream loses packets since {since}: {ill}; {lasts}"))
+            (WARNING, format!("packet loss on all upstreams since {since} ({ill}); {lasts}"))
         }
-        Upstreams::Slow => (CRITICAL, format!("every upstream is too slow since {since}: {ill}; {lasts}")),
-        Upstreams::Down => (CRITICAL, format!("no upstream answers since {since}: {ill}; {lasts}")),
+        Upstreams::Slow => (CRITICAL, format!("all upstreams too slow since {since} ({ill}); {lasts}")),
+        Upstreams::Down => (CRITICAL, format!("all upstreams down since {since} ({ill}); {lasts}")),
     };
     let text = if zone.is_root() { text } else { format!("zone {}: {text}", zone.name()) };
     let short = match zone.group.health(now) {
-        Upstreams::Healthy if all.is_empty() => "no upstream".to_owned(),
-        Upstreams::Healthy => format!("{usable} of {} upstreams answer", all.len()),
+        Upstreams::Healthy if all.is_empty() => "no upstreams".to_owned(),
+        Upstreams::Healthy => format!("{usable} of {} upstreams up", all.len()),
         ill => health_name(ill).to_owned(),
     };
     let short = format!("zone {}: {short}", zone.name());
@@ -528,13 +543,13 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
     let breaker = &upstream.breaker;
     let (state, why, since) = match breaker.state() {
         State::Healthy | State::Suspect { .. } if let Some(since) = breaker.lossy_since() => {
-            let why = format!("leaves {} of its last {WINDOW} questions unanswered", breaker.unanswered());
+            let why = format!("{} of the last {WINDOW} queries unanswered", breaker.unanswered());
             ("lossy", Some(why), Some(since))
         }
         State::Healthy => ("healthy", None, None),
         State::Suspect { since, .. } => ("suspect", None, Some(since)),
         State::Down { since, .. } if breaker.slow(now) => {
-            ("slow", Some("answers too late".to_owned()), Some(since))
+            ("slow", Some("answers too slowly".to_owned()), Some(since))
         }
         State::Down { since, why, .. } => ("down", Some(why.text().to_owned()), Some(since)),
         State::Recovering { down_since, why, .. } => {
@@ -554,7 +569,7 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
     }
 }
 
-/// What people call `moment`, given what they call `now`.
+/// The wall-clock time of `moment`, given that of `now`.
 pub(in crate::resolver) fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
     let offset = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
     let there = if moment <= now {
@@ -570,7 +585,7 @@ pub(in crate::resolver) fn clock_time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-/// To the minute, or the second below one: `71h59m` reads better than `71h59m58s`.
+/// Rounded down to the minute, below one minute to the second: `71h59m` instead of `71h59m58s`.
 fn coarse(span: Duration) -> Span {
     let seconds = span.as_secs();
     Span::secs(if seconds >= 60 { seconds - seconds % 60 } else { seconds })

@@ -96,7 +96,7 @@ fn a_closed_new_address_is_held_reported_and_rechecked_until_it_accepts() {
     assert!(said.contains("accept no TCP connection") && said.contains("accept db.example"), "{said}");
     let sensor_says = sensor(&mut world);
     assert_eq!(sensor_says.state, 1, "{}", sensor_says.text);
-    assert!(sensor_says.text.contains("while an old one does"), "{}", sensor_says.text);
+    assert!(sensor_says.text.contains("but an old address does"), "{}", sensor_says.text);
     world.run(Duration::from_secs(6));
     world.ask(NAME);
     let heard = world.answers.last().unwrap().clone();

@@ -92,7 +92,11 @@ fn m5_nxdomain_or_empty_for_all_names_after_ten_seconds_affects_no_client() {
         let peak = (world.sent - before) / 5;
         assert!(peak <= rate * 11 / 10, "{mood}: {peak} a second after, {rate} before");
         let upstream = world.resolver.sensors(world.now, WALL).swap_remove(0);
-        assert!(upstream.text.starts_with("upstreams are believed again; names"), "{}", upstream.text);
+        assert!(
+            upstream.text.starts_with("upstream answers are accepted again; refreshing"),
+            "{}",
+            upstream.text
+        );
         let fresh = load(&mut world, &names, 500, 25);
         // Names stale now are paced, not held.
         let last = &fresh[fresh.len() - 500..];
@@ -134,7 +138,7 @@ fn m6_a_hot_name_that_is_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a
     assert!(world.sent - sent <= 157 * 8, "{}", world.sent - sent);
     let said = sensor(&mut world);
     assert_eq!(said.state, 1, "{}", said.text);
-    assert!(said.text.contains("2 of 2 upstreams say so"), "{}", said.text);
+    assert!(said.text.contains("confirmed by 2 of 2 upstreams"), "{}", said.text);
     let why = world.resolver.why(&name::from_text("dynamodb.example").unwrap(), 1, world.now, WALL);
     assert_eq!(why.held, "held");
     let guard = why.guard.unwrap();
