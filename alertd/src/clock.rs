@@ -1,9 +1,10 @@
-//! The only reader of clocks here.
+//! The only module of alertd that reads clocks.
 //!
-//! Timers outlive the process, so they are kept in UTC; but UTC can be set back, and an escalation must not wait an hour
-//! for that. [`Clock::now`] follows the wall clock forwards and the monotonic clock when the wall clock stands or turns
-//! back, so it never runs backwards. A leap forwards (the clock was set, the machine slept) is reported, for agents that
-//! could not be heard meanwhile are not silent.
+//! Timers survive restarts, so they are kept in UTC. But UTC can be set back, and an escalation
+//! must not wait an hour longer because of that. [`Clock::now`] therefore follows the wall clock
+//! forwards, and the monotonic clock while the wall clock stands still or goes back, so it never
+//! goes backwards. A jump forwards (the clock was set, or the machine slept) is reported, because
+//! agents that could not report during this time are not silent.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ pub struct Clock {
     last_read: Instant,
 }
 
-/// A leap forwards beyond this is a step, not drift.
+/// A jump forwards of at least this much is reported.
 const STEP_LEAST: Duration = Duration::from_secs(5);
 
 impl Clock {
@@ -25,7 +26,7 @@ impl Clock {
         Self { last: Timestamp::now(), last_read: Instant::now() }
     }
 
-    /// The time, and how far it leapt if it did.
+    /// The time, and how far it jumped ahead, if it did.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn now(&mut self) -> (Timestamp, Option<Duration>) {
         let read = Instant::now();
@@ -38,19 +39,19 @@ impl Clock {
     }
 }
 
-/// The steady clock, for what waits within this process.
+/// The monotonic clock, for waiting within this process.
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// The wall clock, for what another host compares with its own.
+/// The wall clock, for times that are compared with those of other hosts.
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn wall() -> Timestamp {
     Timestamp::now()
 }
 
-/// Measures how long something takes, for the metrics.
+/// Measures durations for the metrics.
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {

@@ -1,4 +1,5 @@
-//! `alertd` as a process: config → store → core → loop, sockets, metrics page, signals.
+//! `alertd` as a process: reads the config, opens the store, starts the engine, servers and
+//! metrics, and handles signals.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -27,7 +28,7 @@ use crate::{
     web::{Served, Web},
 };
 
-/// Owner and group may talk to us; the unit sets the group.
+/// Owner and group may use the API; the systemd unit sets the group.
 const SOCKET_MODE: u32 = 0o660;
 
 impl Deliver for Receivers {
@@ -76,15 +77,15 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
     let (to_loop, large) = (orders.clone(), Arc::clone(&archive));
-    // Not one of the runtime's: an end would wait for it.
+    // Not a thread of the runtime, which would wait for it when alertd stops.
     let checking = std::thread::Builder::new().name("check".into()).spawn(move || {
         if let Some(words) = large.check_rest() {
-            // If nobody takes it alertd has ended.
+            // Fails only if alertd has ended.
             let _ = to_loop.blocking_send(Order::Notice(words));
         }
     });
     if let Err(error) = checking {
-        tracing::warn!(%error, "the history in the store is not checked");
+        tracing::warn!(%error, "cannot check the history in the store");
     }
     let mut links = match config.web {
         Some(web) => Some(Served::open(web, inputs.clone()).await.map_err(anyhow::Error::msg)?),
@@ -120,23 +121,23 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
                             *trouble = Some(trouble.take().map_or_else(|| words.clone(), |also| format!("{words}; {also}")));
                         }
                     }
-                    orders.send(order).await.context("the loop has ended")?;
+                    orders.send(order).await.context("the main loop has ended")?;
                 }
             },
             ended = &mut engine => {
-                ended.context("the loop has panicked")?;
-                anyhow::bail!("the loop has ended by itself");
+                ended.context("the main loop has panicked")?;
+                anyhow::bail!("the main loop has ended unexpectedly");
             }
         }
     }
-    orders.send(Order::Stop).await.context("the loop has ended")?;
-    engine.await.context("the loop has panicked")?;
+    orders.send(Order::Stop).await.context("the main loop has ended")?;
+    engine.await.context("the main loop has panicked")?;
     serving.abort();
     let _ = std::fs::remove_file(&config.socket);
     Ok(())
 }
 
-/// The API over TCP, as it was opened at the start.
+/// The API over TCP, as it was started.
 struct Door {
     listen: Listen,
     identity: Option<Arc<Identity>>,
@@ -155,13 +156,13 @@ impl Door {
         let listener = tokio::net::TcpListener::bind(address).await;
         let listener =
             listener.with_context(|| format!("cannot listen on {address}; set [alertd.listen] address"))?;
-        tracing::info!(%address, tls = identity.is_some(), "the API is served over TCP");
+        tracing::info!(%address, tls = identity.is_some(), "serving the API over TCP");
         let limits = tcp_http::Limits::default();
         tokio::spawn(tcp_http::serve(listener, identity.clone(), router, limits, metrics::turned));
         Ok(Self { listen, identity })
     }
 
-    /// Reads the certificate again. What cannot be changed while running is said.
+    /// Reads the certificate again; the error says what needs a restart.
     fn reload(&self, new: Option<&Listen>) -> Result<(), String> {
         let same_kind = |new: &Listen| {
             new.address == self.listen.address && new.tls.is_some() == self.listen.tls.is_some()
@@ -170,16 +171,16 @@ impl Door {
         match (&self.identity, &new.tls) {
             (Some(identity), Some(pair)) => identity
                 .replace(&pair.certificate, &pair.key)
-                .map_err(|words| format!("[alertd.listen]: {words}; the certificate from before stays")),
+                .map_err(|words| format!("[alertd.listen]: {words}; the previous certificate stays in use")),
             _ => Ok(()),
         }
     }
 }
 
-const RESTART: &str = "[alertd.listen] takes another address, and TLS or none, at a restart only";
+const RESTART: &str = "[alertd.listen]: changing the address, or turning TLS on or off, needs a restart";
 
-/// What a reload changes: routes, policies, receivers, certificates, the page behind links, the dead-man. Sockets,
-/// state and metrics stay until a restart.
+/// A reload changes routes, policies, receivers, certificates, the web server for email links, and
+/// the dead man's switch. Sockets, state directory and metrics need a restart.
 fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
     match Config::read(path) {
         Ok(config) => {
@@ -195,7 +196,7 @@ fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Opt
     }
 }
 
-/// 16 hex digits that no other store or life has.
+/// 16 random hex digits, to identify a store or a run of alertd.
 fn random_name() -> String {
     format!("{:016x}", fastrand::u64(..))
 }

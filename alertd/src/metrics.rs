@@ -1,4 +1,4 @@
-//! Every metric of alertd: name, help, labels. Label values come from enums and from receiver names of the config.
+//! Every metric of alertd: name, help, labels. Label values are enum variants or receiver names.
 
 use dogwatch_daemon::tcp_http::Turned;
 use dogwatch_wire::ctl::{HistoryEntry, OutboxStatus};
@@ -32,33 +32,36 @@ const REFUSED: &str = "alertd_http_refused_total";
 const FINDINGS: &str = "alertd_audit_findings";
 const BUILD: &str = "alertd_build_info";
 
-/// Declares all of them; call once, after the recorder is installed.
+/// Describes all metrics; call once, after the recorder is installed.
 pub fn describe(version: &'static str) {
-    describe_counter!(BATCHES, "Batches from agents by outcome.");
-    describe_counter!(DECISIONS, "Decisions by kind and reason, as in the audit trail.");
-    describe_counter!(ATTEMPTS, "Attempts to hand a notification to a receiver, by outcome.");
-    describe_histogram!(ATTEMPT_SECONDS, "Duration of one attempt.");
-    describe_histogram!(COMMIT_SECONDS, "Duration of one commit.");
-    describe_counter!(COMMIT_ROWS, "Rows that were made durable.");
-    describe_gauge!(FINDINGS, "What the auditor finds that should not be, by kind.");
-    describe_gauge!(ALERTS, "Alerts that fire.");
-    describe_gauge!(INCIDENTS, "Incidents that are not over.");
-    describe_gauge!(ACKED, "Open incidents that somebody acknowledged.");
-    describe_gauge!(AGENTS, "Agents that ever reported.");
+    describe_counter!(BATCHES, "Batches from agents and posts of external alerts, by outcome.");
+    describe_counter!(DECISIONS, "Decisions by kind and reason, as in the history.");
+    describe_counter!(ATTEMPTS, "Attempts to deliver a notification to a receiver, by outcome.");
+    describe_histogram!(ATTEMPT_SECONDS, "Duration of one delivery attempt.");
+    describe_histogram!(COMMIT_SECONDS, "Duration of one commit to the store.");
+    describe_counter!(COMMIT_ROWS, "Rows committed to the store.");
+    describe_gauge!(FINDINGS, "Findings of the auditor, by kind; 0 is normal.");
+    describe_gauge!(ALERTS, "Firing alerts.");
+    describe_gauge!(INCIDENTS, "Open incidents.");
+    describe_gauge!(ACKED, "Acknowledged open incidents.");
+    describe_gauge!(AGENTS, "Known agents.");
     describe_gauge!(SILENT, "Agents whose heartbeat is overdue.");
-    describe_gauge!(SILENCES, "Silences in force.");
+    describe_gauge!(SILENCES, "Silences in effect.");
     describe_gauge!(DOWNTIMES, "Downtimes in effect.");
-    describe_gauge!(WITHHELD, "Alerts that fire and are told to nobody now, by reason.");
-    describe_gauge!(FAILING, "Receivers whose last attempt failed.");
-    describe_gauge!(OUTBOX, "Unsettled notifications by state.");
+    describe_gauge!(WITHHELD, "Firing alerts whose notifications are suppressed, by reason.");
+    describe_gauge!(FAILING, "Receivers whose last delivery attempt failed.");
+    describe_gauge!(OUTBOX, "Notifications in the outbox that are not finished, by state.");
     describe_gauge!(HELD, "Queued notifications that wait for a rate limit.");
-    describe_gauge!(OUTBOX_OLDEST, "When the oldest unsettled notification was decided; 0 if there is none.");
-    describe_gauge!(STORE_UP, "1 if all decisions are durable, 0 while the store fails.");
-    describe_gauge!(STORE_BEHIND, "Rows that wait for the store to work again.");
-    describe_gauge!(LAG, "How late the loop woke for its last timer.");
-    describe_gauge!(RELOAD, "1 if the config in force is the one on disk.");
-    describe_counter!(REFUSED, "Requests and connections turned away, by why.");
-    describe_gauge!(BUILD, "Always 1; the version is in the label.");
+    describe_gauge!(
+        OUTBOX_OLDEST,
+        "Creation time of the oldest unfinished notification; 0 if there is none."
+    );
+    describe_gauge!(STORE_UP, "1 if all decisions are on disk, 0 while writing to the store fails.");
+    describe_gauge!(STORE_BEHIND, "Rows that could not be written to the store yet.");
+    describe_gauge!(LAG, "Delay of the last timer of the main loop.");
+    describe_gauge!(RELOAD, "1 if the last reload of the config succeeded completely.");
+    describe_counter!(REFUSED, "Refused requests and connections, by reason.");
+    describe_gauge!(BUILD, "Always 1; the label has the version.");
     gauge!(BUILD, "version" => version).set(1.0);
     reload(true);
 }
@@ -111,12 +114,12 @@ pub fn store(up: bool, behind: usize) {
     gauge!(STORE_BEHIND).set(behind as f64);
 }
 
-/// A request that was turned away without a look at what it asks.
+/// A request refused before its contents were handled.
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
 
-/// A connection that came to no request.
+/// A connection refused before any request.
 pub fn turned(why: Turned) {
     refused(match why {
         Turned::TooMany => "connections",

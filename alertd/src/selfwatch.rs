@@ -1,8 +1,9 @@
-//! Asks alertd's own loop how it is, and tells the dead-man: a ping while all is well, none when it is not.
+//! Self-monitoring: asks the main loop for its health and pings the dead man's switch while it is
+//! good.
 //!
-//! The question goes through the loop like everybody's. So a loop that hangs, is late or cannot keep up sends no ping, without
-//! anybody having to notice; and this task alone keeps nothing alive. It also looks at the disk, which may hang where the
-//! loop must not.
+//! The request goes through the loop's queue like any other, so a loop that hangs, is late or
+//! cannot keep up sends no ping. This task also checks the free disk space, because the loop must
+//! not wait for a disk that hangs.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,13 +18,13 @@ use crate::{
     notify::DeadMan,
 };
 
-/// A loop that has not answered by then is not well.
+/// A loop that takes longer to answer is unhealthy.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 const DISK_INTERVAL: Duration = Duration::from_secs(30);
 const DISK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts it; ends when nobody wants to know any more.
+/// Starts the tasks; they end when the receiver is dropped.
 pub fn start(
     state_dir: PathBuf,
     inputs: mpsc::Sender<Input>,
@@ -51,7 +52,7 @@ async fn watch_disk(state_dir: PathBuf, say: watch::Sender<Outside>) {
 fn look(path: &std::path::Path) -> Option<Disk> {
     let found = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-    // What an ordinary user may use, as `df` shows it.
+    // The space that ordinary users may use, as `df` shows it.
     Some(Disk { free: bytes(found.f_bavail), size: bytes(found.f_blocks) })
 }
 
@@ -83,12 +84,13 @@ async fn ping(
     }
 }
 
-/// A little less than asked for, never more: not all alertds of a site at once, and none later than it promised.
+/// Up to 10 % less than `every`, never more: several alertds do not ping at once, and no ping is
+/// late.
 fn pause(every: Duration, random: f64) -> Duration {
     every.mul_f64(0.1f64.mul_add(-random, 1.0))
 }
 
-/// `None`: alertd has ended.
+/// Returns `None` if alertd has ended.
 async fn ask(inputs: &mpsc::Sender<Input>) -> Option<Result<Health, String>> {
     let (answer, answered) = oneshot::channel();
     let exchange = async {
@@ -98,7 +100,7 @@ async fn ask(inputs: &mpsc::Sender<Input>) -> Option<Result<Health, String>> {
     match tokio::time::timeout(ANSWER_PATIENCE, exchange).await {
         Ok(Some(health)) => Some(Ok(health)),
         Ok(None) => None,
-        Err(_) => Some(Err(format!("the loop has not answered for {ANSWER_PATIENCE:?}"))),
+        Err(_) => Some(Err(format!("the main loop has not answered for {ANSWER_PATIENCE:?}"))),
     }
 }
 
@@ -125,14 +127,16 @@ fn tell_of_change(dead_man: &DeadMan, before: &PingState, after: &PingState) {
     let place = dead_man.place();
     match (&before.stopped, &after.stopped) {
         (None, Some(why)) => {
-            tracing::error!(why, "no ping goes to the dead-man at {place} until this is over");
+            tracing::error!(why, "stopped pinging the dead man's switch at {place}");
         }
-        (Some(_), None) => tracing::warn!("the dead-man at {place} is pinged again"),
+        (Some(_), None) => tracing::warn!("pinging the dead man's switch at {place} again"),
         _ => {}
     }
     match (&before.error, &after.error) {
-        (None, Some(error)) => tracing::error!(error, "the dead-man's ping fails"),
-        (Some(_), None) if after.stopped.is_none() => tracing::warn!("the dead-man's ping arrives again"),
+        (None, Some(error)) => tracing::error!(error, "cannot ping the dead man's switch"),
+        (Some(_), None) if after.stopped.is_none() => {
+            tracing::warn!("the dead man's switch accepts pings again")
+        }
         _ => {}
     }
 }
@@ -142,13 +146,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_never_comes_later_than_promised_nor_much_sooner() {
+    fn a_ping_is_never_late_and_at_most_ten_percent_early() {
         let minute = Duration::from_mins(1);
         assert_eq!((pause(minute, 0.0), pause(minute, 1.0)), (minute, Duration::from_secs(54)));
     }
 
     #[test]
-    fn a_folder_has_a_size_and_what_is_not_there_has_none() {
+    fn a_folder_has_a_size_and_a_missing_one_has_none() {
         let folder = tempfile::tempdir().unwrap();
         assert!(look(folder.path()).is_some_and(|disk| disk.size >= disk.free && disk.size > 0));
         assert_eq!(look(&folder.path().join("none")), None);

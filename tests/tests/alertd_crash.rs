@@ -88,7 +88,7 @@ async fn with_a_full_disk_alertd_still_tells_people_and_catches_up_when_there_is
     })
     .await;
     let status: Status = alertd.client().get("/v1/status").await.unwrap();
-    assert!(status.warnings[0].contains("the store fails"), "{:?}", status.warnings);
+    assert!(status.warnings[0].contains("cannot write to the store"), "{:?}", status.warnings);
     assert_eq!(alertd.metric("alertd_store_up"), Some(0.0));
     let acked: ctl::Incident =
         alertd.client().post("/v1/incidents/2/ack", &ctl::Ack::default()).await.unwrap();

@@ -149,7 +149,7 @@ fn one_backup_at_a_time_and_who_hangs_up_leaves_nothing_behind() {
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("dogwatch-backup: {"), "{answer}");
     let file = host.path("b.db");
     let second = host.alertctl(&["backup", file.to_str().unwrap()]);
-    assert!(words(&second).contains("another backup is being made"), "{}", words(&second));
+    assert!(words(&second).contains("another backup is running"), "{}", words(&second));
     assert_eq!(second.status.code(), Some(1));
     assert!(copy.exists() && !file.exists() && !host.path("b.db.part").exists());
 

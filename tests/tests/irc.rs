@@ -33,9 +33,9 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     });
 
     eve.say("!ack 1 me");
-    ann.wait_to_hear("eve: I do not know eve");
+    ann.wait_to_hear("eve: eve may not do this");
     ann.say("!ack disk");
-    ann.wait_to_hear("ann_: \"disk\" is not an incident's number");
+    ann.wait_to_hear("ann_: \"disk\" is not an incident number");
     ann.say("!ack 99");
     ann.wait_to_hear("ann_: there is no open incident 99; !status lists them");
     assert!(host.ask(&["why", "1"])["incident"]["ack"].is_null(), "nobody acked so far");
@@ -43,7 +43,7 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     ann.wait_to_hear("eve: #1 CRITICAL web1/disk");
 
     ann.say("!ack 1 looking into it");
-    ann.wait_to_hear("ann_: #1 is yours");
+    ann.wait_to_hear("ann_: #1 acknowledged");
     ann.wait_to_hear("acknowledged by ann (irc): web1/disk");
     let shown = words(&host.alertctl(&["status"]));
     assert!(shown.contains("ann (irc)"), "{shown}");
@@ -57,7 +57,7 @@ async fn a_page_arrives_in_the_channel_and_an_ack_from_there_is_an_ack() {
     let from = &audit.as_array().unwrap().iter().find(|entry| entry["kind"] == "acked").unwrap()["from"];
     assert!(from.as_str().unwrap().starts_with("nick ann"), "{audit}");
     ann.say("!unack 1 cannot do it");
-    ann.wait_to_hear("ann_: #1 is nobody's again");
+    ann.wait_to_hear("ann_: #1 is no longer acknowledged");
     host.report("web1", "disk", State::Ok, 2).await;
     ann.wait_to_hear("[#1] OK web1/disk");
     eve.say("!oncall");
@@ -86,7 +86,7 @@ async fn the_bot_comes_back_after_the_server_and_what_was_said_meanwhile_arrives
     // A reload that changes nothing of it keeps the connection.
     let watcher = Person::join(server.port, "watcher", "#ops");
     host.alertd.as_ref().expect("it runs").signal(rustix::process::Signal::HUP);
-    wait_for("the reload", || host.log("alertd").contains("the new config is used"));
+    wait_for("the reload", || host.log("alertd").contains("the new config is in effect"));
     assert!(host.alertctl(&["test-notify", "team"]).status.success());
     assert_eq!(watcher.heard("JOIN").iter().filter(|line| line.starts_with(":dogwatch")).count(), 0);
 

@@ -290,7 +290,7 @@ fn an_agent_and_alertctl_work_from_another_host() {
     let refused = far(&["token", "list"]);
     assert!(
         refused.status.code() == Some(1)
-            && words(&refused).contains("needs the scope admin; the token ops has ack"),
+            && words(&refused).contains("requires the scope admin; token ops has ack"),
         "{}",
         words(&refused)
     );
@@ -317,7 +317,7 @@ fn an_agent_and_alertctl_work_from_another_host() {
 
     // Its token is taken away: it keeps what it has to say, and says it once it may again.
     assert!(host.alertctl(&["token", "revoke", "db7"]).status.success());
-    wait_for("the agent to notice", || host.log("dogwatch").contains("nobody knows this token"));
+    wait_for("the agent to notice", || host.log("dogwatch").contains("unknown token"));
     let again = token(&host, "db7-b", "ingest", &["--host", "db7"]);
     fs::write(&agent_token, again).unwrap();
     wait_for("the agent to be heard again", || host.log("dogwatch").contains("alertd takes batches again"));

@@ -1,11 +1,12 @@
-//! Who asks, and whether they may.
+//! Authentication and authorization.
 //!
-//! | way in | who it is | may |
+//! | connection | identity | permissions |
 //! | --- | --- | --- |
-//! | unix socket | the login name, from the kernel | everything: the socket's mode (0660) and group are the gate |
-//! | TCP | `Authorization: Bearer TOKEN` | what the token's scopes say (`token.rs`) |
+//! | unix socket | login name, from the kernel | everything; mode (0660) and group control access |
+//! | TCP | `Authorization: Bearer TOKEN` | the token's scopes (`token.rs`) |
 //!
-//! Every request passes [`check`] with what its route needs; a route cannot be made without ([`super::routes`]).
+//! Every request goes through [`check`] with the needs of its route. A route cannot be added
+//! without stating its needs ([`super::routes`]).
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -34,15 +35,15 @@ use crate::{
     engine::{Access, Input, keyring::Keyring},
 };
 
-/// What a route asks of whoever calls.
+/// What a caller needs to use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Says nothing that strangers may not know.
+    /// No token: the answer contains nothing confidential.
     Nothing,
     Scope(Scope),
 }
 
-/// Who asks, known for certain.
+/// A verified caller.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
     User(Peer),
@@ -50,7 +51,7 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// As the history names them. No login name has a colon (passwd(5)).
+    /// The name in the history. Login names contain no colon (passwd(5)).
     pub(crate) fn name(&self) -> String {
         match self {
             Self::User(peer) => peer.name(),
@@ -66,7 +67,7 @@ impl Caller {
         }
     }
 
-    /// The one host that they may speak for; `None`: any.
+    /// The only host whose alerts the caller may report; `None`: any host.
     pub(crate) fn host(&self) -> Option<&str> {
         match self {
             Self::User(_) => None,
@@ -79,23 +80,23 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let unknown = || Failure::Unknown("nobody knows who asks".into());
+        let unknown = || Failure::Unknown("the caller is unknown".into());
         parts.extensions.get::<Self>().cloned().ok_or_else(unknown)
     }
 }
 
-/// A whole fleet may share one token, so it counts with the address: an agent sends once a heartbeat, a page of somebody
-/// who looks is some requests.
+/// Rate limit per token and address, because a whole fleet may share one token. An agent sends one
+/// request per heartbeat; a dashboard sends a few per page.
 const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 const CALLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(300).unwrap();
-/// Nobody guesses 256 bits; this keeps the log readable.
+/// Rate limit for wrong tokens. Nobody can guess 256 bits; this keeps the log readable.
 const WRONG_A_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 const WRONG_AT_ONCE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Characters of what was refused.
+/// Characters in the description of a refused request.
 const ASKED_CHARS_MAX: usize = 200;
 
-/// Lets callers in, or not.
+/// Decides who may use which route.
 pub struct Gate {
     keyring: Arc<Keyring>,
     inputs: mpsc::Sender<Input>,
@@ -118,7 +119,7 @@ impl Gate {
             return Ok(Some(Caller::User(peer.clone())));
         }
         let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
-            return Err(Failure::Unknown("nobody knows where this comes from".into()));
+            return Err(Failure::Unknown("the origin of the request is unknown".into()));
         };
         let from = network(address.ip());
         let Needs::Scope(scope) = needs else {
@@ -139,52 +140,52 @@ impl Gate {
             let caller = Caller::Token(Arc::clone(&token), address.ip());
             self.note_refused(&caller, &asked, StatusCode::FORBIDDEN);
             return Err(Failure::Forbidden(format!(
-                "this needs the scope {scope}; the token {} has {}",
+                "this requires the scope {scope}; token {} has {}",
                 token.name,
                 has.join(", ")
             )));
         }
         if token.use_is_news(now) {
-            // If the loop is too busy for this, the next use says it.
+            // If the engine is too busy, the next use is recorded.
             let _ = self.inputs.try_send(Input::Access(Access::Used(token.name.clone())));
         }
         Ok(Some(Caller::Token(token, address.ip())))
     }
 
-    /// A line in the audit log. If the loop is too busy for it, the log of the process has it.
+    /// Writes to the audit log. If the engine is too busy, it goes to the process's log instead.
     fn note_refused(&self, caller: &Caller, asked: &str, status: StatusCode) {
         let asked = line(&format!("{asked}: {status}"), ASKED_CHARS_MAX);
         let refused = Input::Access(Access::Refused(caller.name(), asked));
         if let Err(error) = self.inputs.try_send(Input::From(caller.origin(), Box::new(refused))) {
-            tracing::warn!(by = caller.name(), from = caller.origin(), %error, "refused, and not in the audit log");
+            tracing::warn!(by = caller.name(), from = caller.origin(), %error, "refused; cannot record this in the audit log");
         }
     }
 
     fn token(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Token>, &'static str> {
-        let text = bearer(headers).ok_or("no token; send it as \"Authorization: Bearer TOKEN\"")?;
+        let text = bearer(headers).ok_or("no token; send \"Authorization: Bearer TOKEN\"")?;
         let token = Some(text).filter(|text| looks_like_one(text)).and_then(|text| self.keyring.find(text));
-        let token = token.ok_or("nobody knows this token; it is cut, revoked, or another alertd's")?;
+        let token = token.ok_or("unknown token: it is incomplete, revoked, or from another alertd")?;
         if token.is_expired(now) {
-            return Err("this token has expired; make another with `alertctl token create`");
+            return Err("this token has expired; create a new one with `alertctl token create`");
         }
         Ok(token)
     }
 }
 
-/// Knows nobody; for what only asks which routes there are.
+/// A gate without tokens, for listing the routes.
 impl Default for Gate {
     fn default() -> Self {
         Self::new(Arc::default(), mpsc::channel(1).0)
     }
 }
 
-/// The scheme's name is in any case (RFC 9110 §11.1).
+/// The name of the scheme is case-insensitive (RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Before every handler.
+/// Middleware that runs before every handler.
 pub(super) async fn check(
     State((gate, needs)): State<(Arc<Gate>, Needs)>,
     mut request: Request,
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lets_in_for_its_scopes_until_it_expires() {
+    fn a_token_is_valid_for_its_scopes_until_it_expires() {
         let (gate, good) = (gate(), text_of(&[1; 32]));
         let bearer = format!("Bearer {good}");
         assert_eq!(status(&gate, &bearer, Scope::Ingest, 99), 200);
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_is_told_to_wait_and_nobody_else_is() {
+    fn wrong_tokens_are_rate_limited_apart_from_valid_ones() {
         let (gate, good) = (gate(), format!("Bearer {}", text_of(&[1; 32])));
         let guess = format!("Bearer {}", text_of(&[2; 32]));
         let statuses: Vec<_> = (0..12).map(|_| status(&gate, &guess, Scope::Ingest, 1)).collect();
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_by_no_known_way_is_nobody() {
+    fn a_request_without_peer_is_refused() {
         let mut request = Request::new(axum::body::Body::empty());
         assert!(gate().admit(&request, Needs::Nothing, at(1)).is_err());
         request.extensions_mut().insert(ConnectInfo(Peer { uid: 0, pid: None }));

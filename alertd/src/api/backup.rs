@@ -1,8 +1,8 @@
-//! `/v1/backup`: a copy of the store, as one file.
+//! `/v1/backup`: returns a copy of the store as one file.
 //!
-//! The answer begins when the copy is whole: then its head says how long it is and its SHA-256 ([`ctl::Backup`] as JSON in the
-//! header [`ABOUT`]), and whoever reads less has no backup. The bounds are its own, for a large store takes longer than
-//! anything else that is asked.
+//! The answer starts when the copy is complete, so the header [`ABOUT`] can state its length and
+//! SHA-256 ([`ctl::Backup`] as JSON); a client that reads less has no backup. It has its own time
+//! limits, because copying a large store takes longer than any other request.
 
 use std::{
     fs::File,
@@ -36,11 +36,11 @@ use crate::{
     store::backup::{Copy, Stop},
 };
 
-/// For the copy to be made and read again: at 20 MiB a second, 30 GiB.
+/// For making the copy and reading it again: 30 GiB at 20 MiB per second.
 const MAKING: Duration = Duration::from_mins(30);
-/// For all of it, on the way to a slow caller too.
+/// For everything, including sending it to a slow client.
 const WHOLE: Duration = Duration::from_hours(3);
-/// A caller who takes nothing for so long has gone.
+/// A client that reads nothing for this long is gone.
 const PIECE: Duration = Duration::from_mins(1);
 const PIECE_BYTES: usize = 256 * 1024;
 const PIECES_AHEAD: usize = 2;
@@ -54,7 +54,7 @@ pub(super) async fn back_up(
     let ctl::NewBackup {} = body.json()?;
     let place = Arc::clone(&api.backup).try_acquire_owned();
     let place =
-        place.map_err(|_| Failure::Unavailable("another backup is being made; ask again later".into()))?;
+        place.map_err(|_| Failure::Unavailable("another backup is running; try again later".into()))?;
     if let Some(Extension(life)) = life {
         life.prolong(WHOLE);
     }
@@ -62,25 +62,28 @@ pub(super) async fn back_up(
     let (archive, stopped, now) = (Arc::clone(&api.archive), stop.0.clone(), clock::wall());
     let making = spawn_blocking(move || archive.copy(now, &stopped).map(|copy| (copy, place)));
     let (mut copy, place) = match timeout(MAKING, making).await {
-        Ok(Ok(made)) => made.map_err(|error| Failure::Unavailable(format!("no backup: {error}")))?,
-        Ok(Err(error)) => return Err(Failure::Unavailable(format!("no backup: {error}"))),
+        Ok(Ok(made)) => made.map_err(|error| Failure::Unavailable(format!("backup failed: {error}")))?,
+        Ok(Err(error)) => return Err(Failure::Unavailable(format!("backup failed: {error}"))),
         Err(_) => {
-            return Err(Failure::Unavailable(format!("no backup: the copy was not made within {MAKING:?}")));
+            return Err(Failure::Unavailable(format!("backup failed: the copy took longer than {MAKING:?}")));
         }
     };
     let about = &mut copy.about;
     let text = format!("{} bytes, {} incidents, SHA-256 {}", about.bytes, about.incidents, about.sha256);
     let noted = |answer| Input::Access(Access::BackedUp(caller.name(), text, answer));
-    // Before the first byte leaves, so that nobody has it whom the audit log does not know.
+    // Written to the audit log before the first byte is sent.
     let trouble = api.ask_by(&caller, PATIENCE, noted).await?;
     about.warning = trouble.map(|trouble| {
-        format!("the store fails ({trouble}), so what was decided since is only in alertd's memory, not in this backup")
+        format!(
+            "cannot write to the store ({trouble}); recent changes exist only in alertd's memory, \
+             not in this backup"
+        )
     });
     let head = serde_json::to_vec(&about).unwrap_or_default();
     let head = HeaderValue::from_bytes(&head).map_err(|_| {
-        Failure::Unavailable("no backup: the state_dir has a name that no header can hold".into())
+        Failure::Unavailable("backup failed: the name of state_dir is not valid in a header".into())
     })?;
-    let unreadable = |error: io::Error| Failure::Unavailable(format!("no backup: {error}"));
+    let unreadable = |error: io::Error| Failure::Unavailable(format!("backup failed: {error}"));
     let file = copy.open().map_err(unreadable)?;
     let (pieces, to_send) = mpsc::channel(PIECES_AHEAD);
     let body = body::Body::new(Pieces { to_send, left: copy.about.bytes });
@@ -89,7 +92,7 @@ pub(super) async fn back_up(
     Ok(([(header::CONTENT_TYPE, kind), (HeaderName::from_static(ABOUT), head)], body).into_response())
 }
 
-/// The caller hung up: nobody needs the copy.
+/// Stops making the copy when the client disconnects.
 struct StopWhenDropped(Stop);
 
 impl Drop for StopWhenDropped {
@@ -98,7 +101,8 @@ impl Drop for StopWhenDropped {
     }
 }
 
-/// Keeps the copy, and the place of the one backup at a time, until the last piece is taken.
+/// Sends the copy in pieces; keeps it, and the permit for one backup at a time, until the last
+/// piece is sent.
 async fn read_out(
     mut file: File,
     _copy: Copy,
@@ -124,7 +128,7 @@ async fn read_out(
     }
 }
 
-/// A body that arrives piece by piece.
+/// A body that is sent in pieces.
 struct Pieces {
     to_send: mpsc::Receiver<io::Result<Bytes>>,
     left: u64,
@@ -143,7 +147,7 @@ impl hyper::body::Body for Pieces {
         }))
     }
 
-    /// Says the length in the answer's head; an end before that is an error for whoever reads.
+    /// Sets the content length, so that an early end is an error for the client.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
     }

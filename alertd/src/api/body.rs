@@ -1,4 +1,4 @@
-//! A request's body: whole, bounded in size and time.
+//! Reads the body of a request, with limits for size and time.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use serde::de::DeserializeOwned;
 
 use super::{Api, Failure, PATIENCE};
 
-/// A whole body. One that is too large is read to its end all the same, within reason: whoever still sends does not
-/// listen, and a connection that is cut would hide the answer.
+/// A complete body. A body that is too large is read anyway, up to a limit: a client that is still
+/// sending does not read, and if we closed the connection, it would not see the answer.
 pub(crate) struct Body(pub(crate) Bytes);
 
-/// Read and thrown away of a body that is too large.
+/// Bytes of a body that is too large that are read and dropped.
 const DRAINED_BYTES_MAX: usize = 16 * limits::BODY_BYTES_MAX;
-/// Who sends nothing for so long listens.
+/// A client that sends nothing for this long is ready to read the answer.
 const DRAIN_PAUSE_MAX: Duration = Duration::from_millis(300);
 
 impl FromRequest<Api> for Body {
@@ -35,11 +35,10 @@ impl FromRequest<Api> for Body {
 }
 
 impl Body {
-    /// Reads it; an empty one as an empty object.
+    /// Parses the body; an empty body is an empty object.
     pub(crate) fn json<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let body = if self.0.is_empty() { Bytes::from_static(b"{}") } else { self.0 };
-        serde_json::from_slice(&body)
-            .map_err(|error| Failure::Bad(format!("the body is not what is asked: {error}")))
+        serde_json::from_slice(&body).map_err(|error| Failure::Bad(format!("invalid body: {error}")))
     }
 }
 
@@ -55,7 +54,7 @@ async fn read_whole(mut body: axum::body::Body) -> Result<Bytes, Failure> {
             body.frame().await
         };
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| Failure::Bad(format!("the body is cut short: {error}")))?;
+        let frame = frame.map_err(|error| Failure::Bad(format!("the body is incomplete: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         read += data.len();
         too_large |= read > limits::BODY_BYTES_MAX;

@@ -1,4 +1,4 @@
-//! Why a request got no 2xx, in words for whoever asked.
+//! Error answers: the status and a message for people.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use dogwatch_wire::{ErrorReply, limits};
 
 use crate::{core::Refused, metrics, store::StoreError};
 
-/// What an agent is told to wait before it sends again.
+/// How long an agent should wait before it sends again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(crate) enum Failure {
     Bad(String),
-    /// No token, or none that is good.
+    /// No token, or an invalid one.
     Unknown(String),
-    /// A good one that may not do this.
+    /// A valid token that lacks the scope.
     Forbidden(String),
     NotFound(String),
     TooLarge,
     /// The body did not arrive in time.
     Slow(Duration),
-    /// Asked too often; the time to wait.
+    /// Over the rate limit; the time to wait.
     TooMany(Duration),
     /// Try again later.
     Unavailable(String),
@@ -39,20 +39,21 @@ impl Failure {
             Self::NotFound(error) => (StatusCode::NOT_FOUND, error),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {} bytes; send less at a time", limits::BODY_BYTES_MAX),
+                format!("the body is larger than {} bytes; split the request", limits::BODY_BYTES_MAX),
             ),
             Self::Slow(patience) => {
                 (StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {patience:?}"))
             }
             Self::TooMany(wait) => (
                 StatusCode::TOO_MANY_REQUESTS,
-                format!("too many requests; ask again in {} s", whole_seconds(wait)),
+                format!("too many requests; try again in {} s", whole_seconds(wait)),
             ),
             Self::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
         }
     }
 
-    /// As the API of that path says it: Alertmanager's errors are JSON strings, ours are objects.
+    /// In the format of the API of that path: Alertmanager's errors are JSON strings, ours are
+    /// objects.
     pub(crate) fn answer(self, path: &str) -> Response {
         if path.starts_with("/api/v2/") { self.with(Json) } else { self.into_response() }
     }
@@ -79,7 +80,7 @@ impl Failure {
         response
     }
 
-    /// For the metric: what was turned away without a look at what it asks.
+    /// For the metric: the reason if the request was refused before it was handled.
     fn refusal(&self) -> Option<&'static str> {
         match self {
             Self::Unknown(_) => Some("token"),
@@ -92,7 +93,7 @@ impl Failure {
     }
 }
 
-/// Never too early, never zero.
+/// Rounds up, and never returns zero.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0).max(u64::from(wait.is_zero()))
 }
@@ -126,6 +127,6 @@ impl From<Refused> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(format!("the store cannot be read: {error}"))
+        Self::Unavailable(format!("cannot read the store: {error}"))
     }
 }

@@ -1,14 +1,14 @@
-//! HTTP on the unix socket and over TCP: what agents, Prometheus and `alertctl` say, handed to the loop, waited for with a
-//! bound.
+//! The HTTP API on the unix socket and over TCP, for agents, Prometheus and `alertctl`.
 //!
-//! A handler decides nothing and reads no state of its own; what is over it reads from the archive.
+//! Handlers make no decisions and keep no state: they pass requests to the engine and wait for its
+//! answer with a time limit, or read finished incidents from the archive.
 //!
-//! | file | what it is |
+//! | file | contents |
 //! | --- | --- |
-//! | `access.rs` | who asks, and whether they may |
-//! | `routes.rs` | a route and what it needs |
-//! | `rate.rs`, `body.rs` | how often, how much, how slowly |
-//! | `failure.rs` | why not |
+//! | `access.rs` | authentication and authorization |
+//! | `routes.rs` | routes and the scopes they need |
+//! | `rate.rs`, `body.rs` | rate limits; limits for the size and duration of bodies |
+//! | `failure.rs` | error answers |
 //! | `tokens.rs` | `/v1/tokens` |
 //! | `backup.rs` | `/v1/backup` |
 
@@ -53,30 +53,30 @@ use crate::{
     store::{Archive, StoreError},
 };
 
-/// The loop answers within a commit; a disk that hangs is noticed before this.
+/// How long to wait for the engine. It usually answers within one commit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// A test waits for the receiver.
+/// How long to wait for a test notification, which waits for the receiver.
 const TEST_PATIENCE: Duration = Duration::from_secs(40);
 const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 10_000;
 
-/// What every handler has.
+/// The state shared by all handlers.
 #[derive(Clone)]
 pub(crate) struct Api {
     inputs: mpsc::Sender<Input>,
     archive: Arc<dyn Archive>,
-    /// One place: a copy takes the disk's time and room.
+    /// One permit, because a backup needs disk time and space.
     backup: Arc<Semaphore>,
 }
 
-/// Everything that is served, on the unix socket and over TCP alike.
+/// The router, the same for the unix socket and for TCP.
 pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>, gate: Gate) -> Router {
     let all = routes(&Arc::new(gate)).router.fallback(nowhere);
     let all = all.layer(DefaultBodyLimit::disable()); // `Body` has its own
     all.with_state(Api { inputs, archive, backup: Arc::new(Semaphore::new(1)) })
 }
 
-/// The one table of who may ask what.
+/// The table of all routes and the scopes they need.
 fn routes(gate: &Arc<Gate>) -> Routes {
     use Needs::Scope;
     let routes = Routes::new(gate)
@@ -117,7 +117,7 @@ async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-/// What is served and who may ask for it, for tests and documents.
+/// All routes and the scopes they need, for tests and docs.
 pub fn endpoints() -> Vec<Endpoint> {
     routes(&Arc::default()).endpoints
 }
@@ -125,7 +125,7 @@ pub fn endpoints() -> Vec<Endpoint> {
 type Reply<T> = Result<Json<T>, Failure>;
 
 impl Api {
-    /// Puts a question to the loop and waits for its answer.
+    /// Sends an input to the engine and waits for its answer.
     pub(crate) async fn ask<T>(
         &self,
         patience: Duration,
@@ -138,12 +138,12 @@ impl Api {
         };
         match tokio::time::timeout(patience, exchange).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(())) => Err(Failure::Unavailable("alertd is stopping; ask again in a moment".into())),
+            Ok(Err(())) => Err(Failure::Unavailable("alertd is stopping; try again in a moment".into())),
             Err(_) => Err(Failure::Unavailable(format!("alertd is busy: no answer within {patience:?}"))),
         }
     }
 
-    /// The same for what is recorded with who asked.
+    /// The same for inputs that are recorded with the caller's origin.
     pub(crate) async fn ask_by<T>(
         &self,
         caller: &Caller,
@@ -163,13 +163,13 @@ impl Api {
         let reading = tokio::task::spawn_blocking(move || read(archive.as_ref()));
         match tokio::time::timeout(PATIENCE, reading).await {
             Ok(Ok(found)) => Ok(found?),
-            Ok(Err(error)) => Err(Failure::Unavailable(format!("the store cannot be read: {error}"))),
-            Err(_) => Err(Failure::Unavailable("the disk does not answer".into())),
+            Ok(Err(error)) => Err(Failure::Unavailable(format!("cannot read the store: {error}"))),
+            Err(_) => Err(Failure::Unavailable("the disk is not responding".into())),
         }
     }
 }
 
-/// A batch of a newer protocol may not even parse; its version still does.
+/// A batch of a newer protocol may not parse, but its version does.
 #[derive(Deserialize)]
 struct VersionOnly {
     protocol: u32,
@@ -194,7 +194,8 @@ async fn batch(State(api): State<Api>, caller: Caller, Body(body): Body) -> Resu
     }
 }
 
-/// Whatever it says, it is this host's; its agent's id counts among those of this host's tokens only.
+/// With a token for one host, the batch belongs to this host whatever it claims, and its agent's id
+/// is kept apart from those of other hosts.
 fn bind(batch: &mut Batch, host: &str) {
     host.clone_into(&mut batch.host);
     batch.agent = format!("{host}#{}", batch.agent);
@@ -210,7 +211,7 @@ async fn post_alerts(State(api): State<Api>, caller: Caller, body: Body) -> Repl
     }
 }
 
-/// What a token for one host posts is that host's.
+/// Alerts posted with a token for one host belong to this host.
 pub(crate) fn bind_posted(posted: &mut [Posted], caller: &Caller) {
     let Some(host) = caller.host() else { return };
     for alert in posted {
@@ -265,8 +266,9 @@ async fn why(State(api): State<Api>, Path(number): Path<String>) -> Reply<ctl::W
             }))
         })
         .await?;
-    let missing =
-        || Failure::NotFound(format!("there is no incident {number}; `alertctl status` lists those open"));
+    let missing = || {
+        Failure::NotFound(format!("there is no incident {number}; `alertctl status` lists open incidents"))
+    };
     why.map(Json).ok_or_else(missing)
 }
 
@@ -279,9 +281,10 @@ struct HistoryQuery {
 impl HistoryQuery {
     fn read(self) -> Result<(Option<Timestamp>, u32), Failure> {
         let since = self.since.map(|text| text.parse()).transpose();
-        let since = since.map_err(|_| Failure::Bad("since is a time like 2026-11-21T04:30:00Z".into()))?;
+        let since =
+            since.map_err(|_| Failure::Bad("since must be a time like 2026-11-21T04:30:00Z".into()))?;
         let limit = self.limit.map(|text| text.parse()).transpose();
-        let limit: Option<u32> = limit.map_err(|_| Failure::Bad("limit is a number".into()))?;
+        let limit: Option<u32> = limit.map_err(|_| Failure::Bad("limit must be a number".into()))?;
         Ok((since, limit.unwrap_or(HISTORY_LIMIT_DEFAULT).min(HISTORY_LIMIT_MAX)))
     }
 }
@@ -356,7 +359,7 @@ struct OnCallQuery {
 
 async fn on_call(State(api): State<Api>, Query(query): Query<OnCallQuery>) -> Reply<ctl::OnCall> {
     let time = |text: Option<String>| text.map(|text| text.parse()).transpose();
-    let wrong = |_| Failure::Bad("at and until are times like 2026-11-21T04:30:00Z".into());
+    let wrong = |_| Failure::Bad("at and until must be times like 2026-11-21T04:30:00Z".into());
     let (at, until) = (time(query.at).map_err(wrong)?, time(query.until).map_err(wrong)?);
     Ok(Json(api.ask(PATIENCE, |answer| Input::OnCall(at, until, answer)).await?))
 }
@@ -365,7 +368,7 @@ async fn route_test(State(api): State<Api>, body: Body) -> Reply<Vec<ctl::Routed
     let ask: ctl::AskRoute = body.json()?;
     if ask.alerts.len() > limits::ROUTED_MAX {
         return Err(Failure::Bad(format!(
-            "at most {} alerts at once; ask again for the rest",
+            "at most {} alerts per request; ask for the rest in another request",
             limits::ROUTED_MAX
         )));
     }
@@ -380,7 +383,7 @@ struct ReplayQuery {
 
 async fn replay(State(api): State<Api>, Query(query): Query<ReplayQuery>) -> Reply<ctl::Recorded> {
     let since = query.since.parse();
-    let since = since.map_err(|_| Failure::Bad("since is a time like 2026-11-21T04:30:00Z".into()))?;
+    let since = since.map_err(|_| Failure::Bad("since must be a time like 2026-11-21T04:30:00Z".into()))?;
     let after = query.after.unwrap_or(0);
     Ok(Json(api.look_up(move |archive| archive.recorded(since, after)).await?))
 }
@@ -413,12 +416,12 @@ async fn test_notify(State(api): State<Api>, caller: Caller, body: Body) -> Repl
 }
 
 async fn nowhere() -> Failure {
-    Failure::NotFound("there is nothing here; alertd's API begins with /v1/ or /api/v2/".into())
+    Failure::NotFound("not found; alertd's API is below /v1/ and /api/v2/".into())
 }
 
-/// A number that the store cannot hold is nobody's.
+/// Reads a number. The store holds only numbers up to `i64::MAX`, so larger ones do not exist.
 fn number_of(text: &str) -> Result<u64, Failure> {
     let number: u64 = text.parse().map_err(|_| Failure::Bad(format!("{text:?} is not a number")))?;
-    let nobodys = |_| Failure::NotFound(format!("nothing has the number {number}"));
+    let nobodys = |_| Failure::NotFound(format!("there is nothing with the number {number}"));
     i64::try_from(number).map(|_| number).map_err(nobodys)
 }

@@ -1,4 +1,5 @@
-//! docs/openapi.json held against what is really served: every route, every scope, every answer that a test can make.
+//! Checks docs/openapi.json against the server: every route, every scope, and every answer that a
+//! test can produce.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +24,7 @@ fn shown(value: &impl serde::Serialize) -> Value {
 }
 
 #[test]
-fn every_route_is_documented_with_its_scope_and_nothing_else_is() {
+fn exactly_the_routes_of_the_server_are_documented_with_their_scopes() {
     let document = document();
     let mut documented = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -50,7 +51,7 @@ fn every_route_is_documented_with_its_scope_and_nothing_else_is() {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_has_a_target() {
     fn follow(document: &Value, value: &Value) {
         match value {
             Value::Object(fields) => {
@@ -68,9 +69,10 @@ fn every_reference_leads_somewhere() {
     follow(&document, &document);
 }
 
-/// What the loop answers after a short story, each against its schema. A field that is not documented is an error.
+/// Compares the engine's answers in a small scenario with their schemas. Undocumented fields are
+/// errors.
 #[test]
-fn answers_are_what_the_document_says() {
+fn answers_match_their_schemas() {
     let config = "[[route]]\nreceiver = \"mail\"\ngroup_wait = \"0s\"\n[receiver.mail.maildir]\npath = \"/m\"\n\
                   [user.ann]\nrules = [{ notify = [\"mail\"] }]\n[schedule.primary]\ntime_zone = \"UTC\"\n\
                   [[schedule.primary.layer]]\nusers = [\"ann\"]\n";
@@ -143,7 +145,7 @@ fn answers_are_what_the_document_says() {
         alerts: 2,
         silences: 1,
         store: "/s/alertd.db".into(),
-        warning: Some("the store fails".into()),
+        warning: Some("cannot write to the store".into()),
     };
     holds("Backup", shown(&backup));
     holds("NewBackup", shown(&ctl::NewBackup {}));
@@ -173,7 +175,7 @@ fn answers_are_what_the_document_says() {
 }
 
 #[test]
-fn a_batch_is_what_the_document_says() {
+fn batches_match_their_schema() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/wire/tests/golden");
     let document = document();
     for (file, schema) in [

@@ -1,4 +1,4 @@
-//! How often callers may ask, each by itself (GCRA, by `governor`), in a table that strangers cannot make grow.
+//! Rate limits per caller (GCRA, by `governor`), in a table of limited size.
 
 use std::{
     hash::Hash,
@@ -13,9 +13,9 @@ use governor::{
 
 use crate::clock;
 
-/// Callers that are told apart; beyond that all share one rate until some are forgotten.
+/// Callers with their own limit. Further callers share one limit until others are forgotten.
 const CALLERS_MAX: usize = 20_000;
-/// Whoever has their whole rate again is forgotten, at most so often.
+/// How often, at most, callers whose limit is completely free again are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
 pub(super) struct Rates<K: Hash + Eq + Clone> {
@@ -35,7 +35,7 @@ impl<K: Hash + Eq + Clone> Rates<K> {
         }
     }
 
-    /// Takes one of this caller's, or says how long to wait for the next.
+    /// Counts one request of this caller, or returns how long to wait.
     pub(super) fn take(&self, caller: &K) -> Result<(), Duration> {
         let wait = |until: NotUntil<_>| until.wait_time_from(self.clock.now());
         if self.each.len() >= CALLERS_MAX {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_bounded_and_those_beyond_it_share_one_rate() {
+    fn the_table_is_bounded_and_further_callers_share_one_limit() {
         let hourly = Quota::per_hour(NonZeroU32::new(2).unwrap());
         let rates = Rates::new(hourly);
         assert_eq!((rates.take(&0), rates.take(&0)), (Ok(()), Ok(())));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_their_whole_rate_again_makes_room() {
+    fn callers_whose_limit_is_free_again_make_room() {
         let rates = Rates::new(Quota::per_second(NonZeroU32::new(1_000_000).unwrap()));
         (0..CALLERS_MAX).for_each(|caller| assert_eq!(rates.take(&caller), Ok(())));
         std::thread::sleep(Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! Routes, each with who may ask: one that says nothing of that cannot be written.
+//! Routes with their needs: a route cannot be added without stating them.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use super::{
     access::{Gate, Needs, check},
 };
 
-/// One thing that can be asked.
+/// A method and path of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub method: Method,
-    /// With `{name}` where something is to be filled in.
+    /// With `{name}` for parameters.
     pub path: &'static str,
     pub needs: Needs,
 }

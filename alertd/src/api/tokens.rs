@@ -1,4 +1,5 @@
-//! `/v1/tokens`. The secret is made here, said once, and forgotten: the loop and the store see its hash.
+//! `/v1/tokens`. The secret is created here, returned once, and not stored: the engine and the
+//! store get only its hash.
 
 use axum::{
     Json,
@@ -20,7 +21,7 @@ pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
 pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::TokenMade> {
     let ask: ctl::NewToken = body.json()?;
     let mut random = [0; 32];
-    let no_bits = |_| Failure::Unavailable("the system gives no random bytes".into());
+    let no_bits = |_| Failure::Unavailable("cannot get random bytes from the system".into());
     SystemRandom::new().fill(&mut random).map_err(no_bits)?;
     let secret = text_of(&random);
     let hash = Hash::of(&secret);

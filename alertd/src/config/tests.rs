@@ -189,7 +189,7 @@ fn a_users_own_address_is_a_receiver_of_its_own_and_the_catch_all_needs_no_word(
     let config = Config::from_text(&text.replace(", { after = \"5m\", notify = [\"ann\"] }", "")).unwrap();
     assert_eq!(config.rules.catch_all, LOCAL_RECEIVER);
     let said = said(&text.replace("ann@example.org", "ann at home"));
-    assert!(said[0].contains("is not a mail address"), "{said:?}");
+    assert!(said[0].contains("is not an email address"), "{said:?}");
 }
 
 #[test]

@@ -1,18 +1,18 @@
-//! Alerts as Alertmanager's API v2 shows them.
+//! Alerts in the format of Alertmanager's API v2.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::core::rules::{alert::AlertKey, matcher::Labels};
 
-/// Some of the alerts that fire.
+/// A page of firing alerts.
 pub struct AlertsPage {
     pub alerts: Vec<GettableAlert>,
-    /// Ask again after this one.
+    /// If there are more alerts, where the next page starts.
     pub more_after: Option<AlertKey>,
 }
 
-/// One alert that fires.
+/// A firing alert.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GettableAlert {
@@ -36,7 +36,7 @@ pub struct Named {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertStatus {
-    /// `active`, `suppressed`.
+    /// `active` or `suppressed`.
     pub state: &'static str,
     pub silenced_by: Vec<String>,
     pub inhibited_by: Vec<String>,

@@ -1,4 +1,4 @@
-//! The loop's part that knows who may ask over TCP, and who was refused.
+//! The part of the engine that handles tokens, refused requests and backups.
 
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
@@ -10,16 +10,17 @@ use super::{
 };
 use crate::core::{Refused, rules::token::Hash};
 
-/// About tokens, and those who hold them.
+/// Inputs about tokens and their users.
 pub enum Access {
     List(Answer<Vec<ctl::Token>>),
     Create(ctl::NewToken, Hash, String, Answer<Result<ctl::Token, Refused>>),
     Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
-    /// The first use for a while.
+    /// A token was used for the first time in a while.
     Used(String),
-    /// Who was refused what.
+    /// A refused request: caller and request, for the audit log.
     Refused(String, String),
-    /// Who took a copy of all there is, and how large; answered with what is wrong with the store.
+    /// Somebody made a backup: caller and description. Answered with the store's error, if it has
+    /// one.
     BackedUp(String, String, Answer<Option<String>>),
 }
 

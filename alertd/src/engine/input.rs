@@ -1,4 +1,4 @@
-//! What the loop is asked and told, and how it answers.
+//! The inputs of the engine, and its answers.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::core::{
 
 pub(super) type Answer<T> = oneshot::Sender<T>;
 
-/// What the outside asks of the loop.
+/// A request to the engine.
 pub enum Input {
     Batch(Box<Batch>, Answer<Result<BatchReply, BatchError>>),
     Ack(u64, ctl::Ack, String, Answer<Result<ctl::Incident, Refused>>),
@@ -26,61 +26,61 @@ pub enum Input {
     CancelDowntime(u64, String, Answer<Result<ctl::Downtime, Refused>>),
     Downtimes(Answer<Vec<ctl::Downtime>>),
     EndSilence(u64, String, Answer<Result<ctl::Silence, Refused>>),
-    /// Answered when it is settled, not when it is queued.
+    /// Answered when the test notification is finished, not when it is queued.
     Test(String, String, Answer<Result<ctl::NotificationInfo, Refused>>),
     Status(Answer<ctl::Status>),
-    /// Whether alertd itself is well.
+    /// The health of alertd itself.
     Health(Answer<ctl::Health>),
-    /// What anybody found; answered with the incidents that it belongs to.
+    /// External alerts; answered with the numbers of their incidents.
     Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
-    /// What fires and matches, as Alertmanager's API shows it, after one that was shown.
+    /// A page of the firing alerts that match, for Alertmanager's API, starting after a key.
     Alerts(Arc<[Matcher]>, Option<AlertKey>, Answer<AlertsPage>),
     Receivers(Answer<Vec<String>>),
-    /// An incident that is not over, and its route.
+    /// An open incident and its route.
     Incident(u64, Answer<Option<(ctl::Incident, Vec<String>)>>),
-    /// A link of a mail: incident, nonce, and who presses the button, if somebody does.
+    /// A link from an email: incident, nonce, and the author if the button was pressed.
     Link(u64, String, Option<String>, Answer<Result<ctl::Incident, Refused>>),
-    /// What a receiver was told of and is not over.
+    /// The open incidents that a receiver was notified of.
     ToldOpen(String, Answer<ToldOpen>),
     Silences(Answer<Vec<ctl::Silence>>),
-    /// From a time, else now, until another, else for a week.
+    /// Who is on call from a time (default: now) until another (default: a week later).
     OnCall(Option<Timestamp>, Option<Timestamp>, Answer<ctl::OnCall>),
     Route(ctl::AskRoute, Answer<Vec<ctl::Routed>>),
     Overrides(Answer<Vec<ctl::Override>>),
     Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
     EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
     Access(Access),
-    /// Another input, and where it comes from.
+    /// Another input together with its origin, for the audit log.
     From(String, Box<Self>),
 }
 
-/// Why a batch was not taken.
+/// Why a batch was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     #[error(transparent)]
     Bad(#[from] BadBatch),
-    /// It is taken, but not durable: send it again.
-    #[error("the store fails ({0}); keep these events and send them again")]
+    /// It was handled but is not on disk: send it again.
+    #[error("cannot write to the store ({0}); keep these events and send them again")]
     NotDurable(String),
 }
 
-/// Why alerts that were posted were not taken, or not all.
+/// Why posted alerts were not, or not all, accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     #[error("{}", .0.join("; "))]
     Bad(Vec<String>),
-    /// Taken, but not durable: the sender is to post them again.
-    #[error("the store fails ({0}); post these alerts again")]
+    /// They were handled but are not on disk: post them again.
+    #[error("cannot write to the store ({0}); post these alerts again")]
     NotDurable(String),
 }
 
-/// What the loop is told besides inputs.
+/// An order from the process to the engine.
 pub enum Order<D> {
-    /// With what of the new config could not be used.
+    /// A new config; the last field says which parts of it could not be applied.
     Reload(Box<Rules>, D, Option<String>),
-    /// The config on disk is wrong; the old one stays.
+    /// The config on disk is invalid; the running config stays.
     ReloadFailed(String),
-    /// Something that people should know until the next start.
+    /// A message to show in the status until the next start.
     Notice(String),
     Stop,
 }

@@ -1,4 +1,4 @@
-//! The one commit that may be under way, and what waits for it.
+//! The one commit that may be running, and the answers and notifications that wait for it.
 
 use std::{future, pin::Pin};
 
@@ -12,33 +12,33 @@ use crate::{
     store::writer::Writer,
 };
 
-/// Answers somebody, told what is wrong with the store, if anything is.
+/// Sends an answer; the argument is the store's error, if it has one.
 pub(super) type Owed = Box<dyn FnOnce(Option<&str>) + Send>;
 
-/// Answers with a value that is known already, whatever the store does.
+/// Makes an answer from a known value that does not depend on the store.
 pub(super) fn owed<T: Send + 'static>(answer: Answer<T>, value: T) -> Owed {
     Box::new(move |_| drop(answer.send(value)))
 }
 
-/// What waits for a commit.
+/// Everything that waits for a commit.
 pub(super) struct Held {
-    /// Of the store, in this commit.
+    /// Number of rows in the commit.
     pub(super) rows: usize,
-    /// The outcome of a sending is among them.
+    /// The rows contain the outcome of a delivery.
     pub(super) settled: bool,
     pub(super) owed: Vec<Owed>,
     pub(super) leases: Vec<Lease>,
-    /// They are on the disk; else the store fails, and they are not.
+    /// The rows are on disk; false if the commit failed.
     pub(super) durable: bool,
 }
 
 type Commit = Pin<Box<dyn Future<Output = (Writer, bool)> + Send>>;
 
 pub(super) struct Journal {
-    /// Lent to the commit that is under way.
+    /// `None` while a commit is running, which owns the writer.
     writer: Option<Writer>,
     under_way: Option<(Commit, Stopwatch, Held)>,
-    /// As the last commit left them.
+    /// The store's error after the last commit.
     trouble: Option<String>,
     behind: usize,
 }
@@ -52,17 +52,17 @@ impl Journal {
         self.under_way.is_none()
     }
 
-    /// What is wrong with the store, for people.
+    /// The store's error, for people.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// Rows that could not be written.
+    /// Number of rows that could not be written.
     pub(super) fn behind(&self) -> usize {
         self.behind
     }
 
-    /// Begins a commit. There must be none under way.
+    /// Starts a commit. No other may be running.
     pub(super) fn begin(&mut self, changes: Vec<Change>, held: Held) {
         debug_assert!(self.is_idle(), "two commits at once");
         let Some(mut writer) = self.writer.take() else { return };
@@ -73,7 +73,8 @@ impl Journal {
         self.under_way = Some((Box::pin(commit), Stopwatch::start(), held));
     }
 
-    /// What waited for the commit that is under way, once it is through; never, if there is none. May be dropped and asked again.
+    /// Waits for the running commit and returns what waited for it; waits forever if none is
+    /// running. Cancel-safe.
     pub(super) async fn written(&mut self) -> Held {
         let Some((commit, ..)) = &mut self.under_way else { return future::pending().await };
         let (writer, durable) = commit.await;
@@ -87,12 +88,12 @@ impl Journal {
         Held { durable, ..held }
     }
 
-    /// What waits, if anything does.
+    /// The same, but returns `None` if no commit is running.
     pub(super) async fn rest(&mut self) -> Option<Held> {
         if self.is_idle() { None } else { Some(self.written().await) }
     }
 
-    /// Forgets what is over and older than `before`, unless a commit is under way.
+    /// Deletes finished data older than `before`, unless a commit is running.
     pub(super) fn prune(&self, before: Timestamp) {
         if let Some(writer) = &self.writer {
             writer.prune(before);

@@ -1,5 +1,5 @@
-//! The tokens that are good now, for every request to look at without asking the loop. The loop puts them here as it
-//! decides, so a token that was revoked is of no use from that moment.
+//! The valid tokens. Every request checks them here without asking the engine. The engine updates
+//! them as soon as it decides, so a revoked token stops working immediately.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ pub struct Keyring(RwLock<Keys>);
 
 #[derive(Default)]
 struct Keys {
-    /// By a part of the hash; who has the same part is compared in full.
+    /// By a part of the hash; tokens with the same part are compared in full.
     by_slot: HashMap<u64, Vec<Arc<Token>>>,
     slots: HashMap<String, u64>,
 }
@@ -25,7 +25,7 @@ impl Keyring {
         keyring
     }
 
-    /// Replaces the token of that name; `None`: it is gone.
+    /// Replaces the token with that name; `None` removes it.
     pub fn put(&self, token: Option<&Token>, name: &str) {
         let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = keys.slots.remove(name)

@@ -5,10 +5,11 @@
 //!             decided ┘                 committed ┘      leased ┘  sent ┘          recorded: next commit
 //! ```
 //!
-//! One commit at most is under way (`journal.rs`). Meanwhile the loop goes on deciding; whatever it decides is the next commit,
-//! so the disk's latency is shared by however many came, and hidden behind the deciding. Nobody is answered, and nothing is
-//! sent, before the commit that holds it; with one exception: while the store fails alerts are told all the same, and agents are
-//! answered 503 so that they keep what they reported.
+//! At most one commit runs at a time (`journal.rs`). Meanwhile the loop continues; everything it
+//! decides goes into the next commit, so that many inputs share the latency of one write. Answers
+//! and notifications are sent only after the commit that contains them. The exception: while
+//! writing to the store fails, notifications are sent anyway, and agents get a 503 so that they
+//! keep their events.
 
 mod access;
 mod input;
@@ -50,7 +51,7 @@ use input::Answer;
 use journal::{Held, Journal, Owed, owed};
 use keyring::Keyring;
 
-/// Hands one notification to a receiver, once. The real one is [`crate::notify::Receivers`].
+/// Tries once to deliver a notification. Implemented by [`crate::notify::Receivers`].
 pub trait Deliver: Send + Sync + 'static {
     fn deliver(
         &self,
@@ -60,30 +61,30 @@ pub trait Deliver: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Accepted, DeliveryError>> + Send;
 }
 
-/// Inputs that may wait for the loop; beyond that a caller waits before it is even queued.
+/// Inputs that may be queued for the loop; beyond that, callers wait for room.
 pub const INPUTS_MAX: usize = 1_024;
-/// Inputs that share one commit; those that come after them wait in the queue.
+/// Inputs that share one commit; more wait in the queue.
 const OWED_MAX: usize = 256;
-/// Notifications on their way at the same time, over all receivers.
+/// Notifications sent at the same time, over all receivers.
 const IN_FLIGHT_MAX: usize = 64;
-/// One attempt; the lease is a little longer.
+/// Deadline for one attempt; the lease is a little longer.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(LEASE.as_secs() - 5);
-/// How often the loop turns at least: for the watchdog, the gauges and a store that failed.
+/// The loop runs at least this often: for the watchdog, the gauges, and to retry a failed commit.
 const BEAT: Duration = Duration::from_secs(2);
-/// As far as somebody may look ahead at once.
+/// Longest period of an on-call query.
 const ON_CALL_MAX: Duration = Duration::from_hours(35 * 24);
-/// To count everything that fires takes as long as there is much of it.
+/// Counting all firing alerts can be slow, so the gauges are updated at most this often.
 const GAUGES_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL: Duration = Duration::from_hours(6);
-/// How long a late timer is remembered.
+/// How long the delay of a late timer is reported.
 const LAG_MEMORY: Duration = Duration::from_mins(5);
-/// At the end, for what is under way.
+/// How long to wait for running deliveries when alertd stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
 pub struct Engine<D> {
     core: Core,
     journal: Journal,
-    /// Those that the next commit answers.
+    /// Answers to send after the next commit.
     owed: Vec<Owed>,
     keyring: Arc<Keyring>,
     receivers: Arc<D>,
@@ -91,13 +92,13 @@ pub struct Engine<D> {
     deliveries: JoinSet<(Result<Accepted, DeliveryError>, f64)>,
     leased: HashMap<tokio::task::Id, (u64, String)>,
     testers: HashMap<u64, Answer<Result<ctl::NotificationInfo, Refused>>>,
-    /// Things to tell whoever asks for the status, besides what changes by itself.
+    /// Messages to show in the status, such as a failed reload or damage found in the store.
     notices: Vec<String>,
     keep_history: Duration,
     next_prune: Timestamp,
     next_gauges: Timestamp,
     outside: Option<watch::Receiver<Outside>>,
-    /// The latest that a timer was in the last minutes, and when.
+    /// The largest delay of a timer in the last minutes, and when it was.
     lag: (Duration, Timestamp),
     store_fails_since: Option<Timestamp>,
 }
@@ -133,13 +134,13 @@ impl<D: Deliver> Engine<D> {
         }
     }
 
-    /// With what the loop cannot see by itself.
+    /// Adds the observations from outside the loop.
     #[must_use]
     pub fn watching(self, outside: watch::Receiver<Outside>) -> Self {
         Self { outside: Some(outside), ..self }
     }
 
-    /// Turns until told to stop.
+    /// Runs until [`Order::Stop`].
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut orders: mpsc::Receiver<Order<D>>) {
         loop {
             let now = self.now();
@@ -198,8 +199,8 @@ impl<D: Deliver> Engine<D> {
         health(&self.core.vitals(now), &process, env!("CARGO_PKG_VERSION"), now)
     }
 
-    /// Takes inputs and decides; begins a commit unless one is under way. `pressing`: the store, if it failed, may be tried
-    /// again although nothing asks for it.
+    /// Handles inputs, and starts a commit unless one is running. With `pressing`, a failed commit
+    /// is retried even if nothing waits for it.
     fn turn(&mut self, taken: Vec<Input>, pressing: bool) {
         let now = self.now();
         for input in taken {
@@ -228,7 +229,7 @@ impl<D: Deliver> Engine<D> {
         }
     }
 
-    /// Begins to write what was decided. Only when no commit is under way.
+    /// Starts to commit the decisions. Must not be called while a commit is running.
     fn commit(&mut self, leases: Vec<Lease>, pressing: bool) {
         let changes = self.core.take_changes();
         let settled = self.look_at(&changes);
@@ -244,7 +245,7 @@ impl<D: Deliver> Engine<D> {
         self.journal.begin(changes, held);
     }
 
-    /// Answers and sends what waited for a commit.
+    /// Sends the answers and notifications that waited for a commit.
     fn release(&mut self, held: Held) {
         if held.rows > 0 && held.durable {
             crash::point("committed");
@@ -262,7 +263,8 @@ impl<D: Deliver> Engine<D> {
         }
     }
 
-    /// Logs and counts each decision; answers those who wait for a test. True if an outcome is among the changes.
+    /// Logs and counts each decision, and answers callers who wait for a test notification. Returns
+    /// true if the changes contain the outcome of a delivery.
     fn look_at(&mut self, changes: &[Change]) -> bool {
         let mut settled = false;
         for change in changes {
@@ -282,7 +284,7 @@ impl<D: Deliver> Engine<D> {
                         ),
                     }
                 }
-                // What is revoked is of no use from now on, whatever the disk says.
+                // A revoked token stops working now, even if the commit fails.
                 Change::Token(name, token) => self.keyring.put(token.as_deref(), name),
                 Change::Outbox(row) if row.settled_at.is_some() => {
                     settled = true;
@@ -417,7 +419,10 @@ impl<D: Deliver> Engine<D> {
 
     fn warnings(&self) -> Vec<String> {
         let store = self.journal.trouble().map(|trouble| {
-            format!("the store fails ({trouble}): {} rows are only in memory", self.journal.behind())
+            format!(
+                "cannot write to the store ({trouble}); {} rows exist only in memory",
+                self.journal.behind()
+            )
         });
         store.into_iter().chain(self.notices.iter().cloned()).collect()
     }
@@ -447,7 +452,7 @@ impl<D: Deliver> Engine<D> {
         let Some((seq, receiver)) = self.leased.remove(&id) else { return };
         let (outcome, seconds) = match done {
             Ok((_, (outcome, seconds))) => (outcome, seconds),
-            // A receiver that panics must not take the alert with it.
+            // If a receiver panics, the notification must not be lost.
             Err(error) => (Err(DeliveryError::Retry { after: None, reason: error.to_string() }), 0.0),
         };
         metrics::attempt(&receiver, outcome_name(&outcome), seconds);
@@ -464,11 +469,11 @@ impl<D: Deliver> Engine<D> {
                 self.receivers = Arc::new(receivers);
                 metrics::reload(unused.is_none());
                 match unused {
-                    None => self.core.on_reloaded("the new config is used", now),
+                    None => self.core.on_reloaded("the new config is in effect", now),
                     Some(words) => {
-                        tracing::error!("{RELOAD_FAILED} in full: {words}");
-                        self.core.on_reloaded(&format!("{RELOAD_FAILED} in full: {words}"), now);
-                        self.notices.push(format!("{RELOAD_FAILED} in full: {words}"));
+                        tracing::error!("{RELOAD_FAILED} in part: {words}");
+                        self.core.on_reloaded(&format!("{RELOAD_FAILED} in part: {words}"), now);
+                        self.notices.push(format!("{RELOAD_FAILED} in part: {words}"));
                     }
                 }
             }
@@ -478,15 +483,16 @@ impl<D: Deliver> Engine<D> {
             }
             Order::ReloadFailed(problems) => {
                 metrics::reload(false);
-                tracing::error!("{RELOAD_FAILED}:\n{problems}");
-                self.core.on_reloaded(RELOAD_FAILED, now);
-                self.notices.push(format!("{RELOAD_FAILED}: {problems}"));
+                tracing::error!("{RELOAD_FAILED}; the running config is unchanged:\n{problems}");
+                self.core.on_reloaded("reload failed; the running config is unchanged", now);
+                self.notices.push(format!("{RELOAD_FAILED}; the running config is unchanged: {problems}"));
             }
             Order::Stop => {}
         }
     }
 
-    /// Takes what is queued and waits a little for what is under way; the rest is in the store.
+    /// Handles the queued inputs and waits a short time for running deliveries. The others are in
+    /// the store and are sent after the next start.
     async fn finish(mut self, mut inputs: mpsc::Receiver<Input>) {
         systemd::stopping();
         inputs.close();
@@ -508,17 +514,19 @@ impl<D: Deliver> Engine<D> {
         });
         if drained.await.is_err() {
             tracing::warn!(
-                "some notifications are still under way; they are sent again after the start, under the same ids"
+                "some notifications are still being sent; they will be sent again after the next start, \
+                 with the same ids"
             );
         }
         let now = self.now();
         self.last_commit(now).await;
         tracing::info!("stopped");
-        // The process ends; to free a hundred thousand alerts one by one takes seconds that systemd and the operator wait.
+        // The process ends here. Freeing a hundred thousand alerts one by one would delay it by
+        // seconds.
         std::mem::forget(self.core);
     }
 
-    /// Waits for the commit that is under way, if one is.
+    /// Waits for the running commit, if there is one.
     async fn rest(&mut self) {
         if let Some(held) = self.journal.rest().await {
             self.release(held);
@@ -535,7 +543,7 @@ impl<D: Deliver> Engine<D> {
         let (now, leapt) = self.clock.now();
         if let Some(leap) = leapt {
             tracing::warn!(
-                "the clock leapt {}s ahead; agents get that much more time to be heard",
+                "the clock jumped {}s ahead; heartbeat deadlines are extended by as much",
                 leap.as_secs()
             );
             self.core.on_leap(leap);
@@ -544,7 +552,7 @@ impl<D: Deliver> Engine<D> {
     }
 }
 
-/// Answers a question at once: nothing was decided that has to be durable first. Who asked may be gone.
+/// Answers a query immediately, because it changed nothing. The caller may be gone.
 fn tell<T>(answer: Answer<T>, value: T) -> Option<Owed> {
     drop(answer.send(value));
     None
@@ -552,7 +560,7 @@ fn tell<T>(answer: Answer<T>, value: T) -> Option<Owed> {
 
 type Delivered = (tokio::task::Id, (Result<Accepted, DeliveryError>, f64));
 
-const RELOAD_FAILED: &str = "the new config is not used";
+const RELOAD_FAILED: &str = "reload failed";
 
 fn outcome_name(outcome: &Result<Accepted, DeliveryError>) -> &'static str {
     match outcome {

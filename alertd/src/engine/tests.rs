@@ -1,4 +1,4 @@
-//! The loop beside a disk that answers when the test lets it.
+//! The engine with a disk that finishes writes when the test allows it.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ const CONFIG: &str = r#"
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 
-/// Every commit begins with a word to the test and ends with one from it.
+/// Tells the test when a commit starts, and waits for the test to give its result.
 struct SlowDisk {
     begun: mpsc::UnboundedSender<usize>,
     let_go: Receiver<Result<(), StoreError>>,
@@ -75,7 +75,7 @@ impl Deliver for Ear {
 
 struct Running {
     inputs: mpsc::Sender<Input>,
-    /// Held, for the loop ends without it.
+    /// Kept because the loop ends when it is dropped.
     _orders: mpsc::Sender<Order<Ear>>,
     begun: mpsc::UnboundedReceiver<usize>,
     let_go: Sender<Result<(), StoreError>>,
@@ -152,7 +152,7 @@ impl Running {
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, what).await.expect("it comes to an end")
+    tokio::time::timeout(LONG, what).await.expect("it finishes in time")
 }
 
 async fn not_yet<T>(what: &mut (impl Future<Output = T> + Unpin)) -> bool {
@@ -160,14 +160,14 @@ async fn not_yet<T>(what: &mut (impl Future<Output = T> + Unpin)) -> bool {
 }
 
 #[tokio::test]
-async fn the_loop_decides_while_the_disk_writes_and_answers_nobody_before_it_has() {
+async fn the_loop_decides_during_a_commit_but_answers_only_after_it() {
     let mut running = Running::start();
     let mut first = running.report("web1").await;
     running.commit_begins().await;
-    // Both come while the first is being written: one has news, the other says again what is not yet on the disk.
+    // Both arrive during the first commit: one is new, the other repeats what is not on disk yet.
     let mut second = running.report("web2").await;
     let mut again = running.report("web1").await;
-    assert_eq!(running.open_incidents().await, 2, "decided, though the disk is busy");
+    assert_eq!(running.open_incidents().await, 2, "decided although the disk is busy");
     assert!(not_yet(&mut first).await && not_yet(&mut again).await && running.heard.try_recv().is_err());
 
     running.let_go.send(Ok(())).unwrap();
@@ -183,7 +183,7 @@ async fn the_loop_decides_while_the_disk_writes_and_answers_nobody_before_it_has
 }
 
 #[tokio::test]
-async fn what_could_not_be_written_is_told_but_not_promised_and_written_when_the_disk_is_back() {
+async fn if_a_commit_fails_people_are_notified_and_it_is_written_later() {
     let mut running = Running::start();
     let first = running.report("web1").await;
     running.commit_begins().await;
@@ -193,12 +193,12 @@ async fn what_could_not_be_written_is_told_but_not_promised_and_written_when_the
     assert!(refused.to_string().contains("no space left on device"), "{refused}");
     assert_eq!(within(running.heard.recv()).await.unwrap().firing[0].labels["host"], "web1");
 
-    // The next commit is everything: what failed and what came since.
+    // The next commit contains what failed and everything since.
     running.commit_begins().await;
     running.let_go.send(Ok(())).unwrap();
     within(second).await.unwrap().unwrap();
     let again = running.report("web1").await;
-    // Nothing of it is new by then, but outcomes of the sendings may be on their way to the disk.
+    // The batch contains nothing new, but outcomes of deliveries may still be written.
     for _ in 0..4 {
         running.let_go.send(Ok(())).unwrap();
     }

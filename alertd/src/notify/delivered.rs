@@ -1,13 +1,14 @@
-//! What of one notification has arrived already, for receivers that need several messages for it.
+//! Remembers which parts of a notification were accepted, for receivers that send several messages
+//! per notification.
 //!
-//! Lost in a crash: then what had arrived is sent again, under the same ids.
+//! A crash loses this memory; accepted parts are then sent again, under the same ids.
 
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
 };
 
-/// Parts of the newest notifications that were taken, at most [`Delivered::MAX`].
+/// The last accepted parts, at most [`Delivered::MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Delivered(Mutex<VecDeque<(String, String)>>);
 

@@ -1,19 +1,20 @@
-//! `[receiver.NAME.email]`: mail by SMTP submission.
+//! `[receiver.NAME.email]`: email by SMTP submission.
 //!
 //! ```toml
 //! [receiver.oncall.email]
 //! to = ["ada@example.org"]
 //! from = "dogwatch <dogwatch@example.org>"
-//! server = "smtp.example.org"        # port 587 with STARTTLS, unless `port` and `tls` say otherwise
+//! server = "smtp.example.org"        # default: port 587 with STARTTLS; change with `port` and `tls`
 //! username = "dogwatch"
 //! password_file = "/etc/dogwatch/smtp.password"
 //! ```
 //!
-//! Promised: *accepted* means that the server answered 250 to the final dot, nothing less. Each recipient gets a message
-//! of its own, so one bad address holds nobody else's mail back; a retry goes only to those who have not got it yet (this
-//! memory is lost in a crash; then the same `Message-ID` goes out twice). A password never travels in the clear.
+//! *Accepted* means that the server answered 250 after the message. Each recipient gets a separate
+//! message, so one bad address does not stop the others, and a retry goes only to recipients who
+//! have not received it (a crash loses this memory; then the same `Message-ID` is sent twice).
+//! Passwords are never sent unencrypted.
 //!
-//! Not done: finding the recipient's mail server (MX). Mail goes to the relay that the config names.
+//! Not here: MX lookups. All email goes to the configured relay.
 
 use std::{
     net::IpAddr,
@@ -43,18 +44,18 @@ use crate::core::rules::{
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub to: Spanned<Vec<Spanned<String>>>,
-    /// Default: `dogwatch@` and this host's name.
+    /// Default: `dogwatch@` plus this host's name.
     pub from: Option<Spanned<String>>,
-    /// Relay's name or address. Default: the mail server of this host.
+    /// Name or address of the relay. Default: the mail server on this host.
     pub server: Option<Spanned<String>>,
-    /// Default: what [`Tls`] says.
+    /// Default: see [`Tls`].
     pub port: Option<u16>,
-    /// Default: `none` to this host, `required` to any other.
+    /// Default: `none` for this host, `required` for any other.
     pub tls: Option<Spanned<Tls>>,
     pub username: Option<Spanned<String>>,
-    /// Read at each send, so a new password needs no reload. Its first line counts.
+    /// The first line is the password. Read at each send, so a new password needs no reload.
     pub password_file: Option<Spanned<PathBuf>>,
-    /// PEM file with further authorities to trust, for a relay with a private one.
+    /// PEM file with additional CA certificates to trust, for a relay with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
 }
 
@@ -62,13 +63,14 @@ pub struct File {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
-    /// STARTTLS, certificate checked; without it nothing is sent. Port 587.
+    /// STARTTLS with a verified certificate; without it nothing is sent. Port 587.
     Required,
-    /// STARTTLS if the server offers it, certificate not checked (RFC 7435): keeps passive readers out. Port 25.
+    /// STARTTLS if the server offers it, certificate not verified (RFC 7435): protects against
+    /// passive eavesdropping only. Port 25.
     Opportunistic,
-    /// TLS from the first byte, certificate checked (RFC 8314). Port 465.
+    /// TLS from the start with a verified certificate (RFC 8314). Port 465.
     Implicit,
-    /// In the clear. Port 25.
+    /// No encryption. Port 25.
     None,
 }
 
@@ -81,7 +83,7 @@ impl Tls {
         }
     }
 
-    /// Nobody between us and the right server can read along.
+    /// Encrypted, and the server's certificate is verified.
     fn is_safe(self) -> bool {
         matches!(self, Self::Required | Self::Implicit)
     }
@@ -112,7 +114,7 @@ impl File {
         let to: Vec<_> =
             self.to.into_inner().into_iter().filter_map(|to| mailbox(&to, source, problems)).collect();
         if to.is_empty() && problems.0.len() == before {
-            problems.add(source, at, "nobody to send to; write to = [\"ada@example.org\"]");
+            problems.add(source, at, "no recipients; set to = [\"ada@example.org\"]");
         }
         let from = self.from.and_then(|from| mailbox(&from, source, problems));
         let server = self.server.map_or_else(|| "localhost".into(), Spanned::into_inner);
@@ -125,7 +127,7 @@ impl File {
                     problems.add(
                         source,
                         username.span(),
-                        "a password must not travel in the clear; set tls = \"required\" or \"implicit\"",
+                        "the password would be sent unencrypted; set tls = \"required\" or \"implicit\"",
                     );
                 }
                 Some(Login {
@@ -135,15 +137,11 @@ impl File {
             }
             (None, None) => None,
             (Some(username), None) => {
-                problems.add(
-                    source,
-                    username.span(),
-                    "username without password_file; write both or neither",
-                );
+                problems.add(source, username.span(), "username without password_file; set both or neither");
                 None
             }
             (None, Some(file)) => {
-                problems.add(source, file.span(), "password_file without username; write both or neither");
+                problems.add(source, file.span(), "password_file without username; set both or neither");
                 None
             }
         };
@@ -166,7 +164,7 @@ fn mailbox(text: &Spanned<String>, source: &Source, problems: &mut Problems) -> 
     match text.get_ref().parse() {
         Ok(mailbox) => Some(mailbox),
         Err(error) => {
-            let message = format!("{:?} is not a mail address: {error}", text.get_ref());
+            let message = format!("{:?} is not an email address: {error}", text.get_ref());
             problems.add(source, text.span(), message);
             None
         }
@@ -178,9 +176,9 @@ fn is_this_host(server: &str) -> bool {
 }
 
 impl Email {
-    /// The same way, to somebody else.
+    /// The same settings with another recipient.
     pub fn to_address(&self, text: &str) -> Result<Self, String> {
-        let to = text.parse().map_err(|error| format!("{text:?} is not a mail address: {error}"))?;
+        let to = text.parse().map_err(|error| format!("{text:?} is not an email address: {error}"))?;
         Ok(Self { to: vec![to], delivered: Arc::default(), ..self.clone() })
     }
 
@@ -194,11 +192,11 @@ impl Email {
         let all = self.send_to_all(told, sender, &at);
         tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| {
             let at = *at.lock().unwrap_or_else(PoisonError::into_inner);
-            Err(retry(format!("{}:{} gave no answer within {deadline:?} while {at}", self.server, self.port)))
+            Err(retry(format!("{}:{}: no answer within {deadline:?} while {at}", self.server, self.port)))
         })
     }
 
-    /// `at` says what is being waited for, should the caller lose patience.
+    /// Sets `at` to the current step, for the error message if the deadline passes.
     async fn send_to_all(
         &self,
         told: &Notification,
@@ -242,11 +240,11 @@ impl Email {
     }
 }
 
-/// What became of one notification's recipients.
+/// The outcome for all recipients of one notification.
 #[derive(Default)]
 struct Outcome {
     accepted: bool,
-    /// The server's last words to each success.
+    /// The server's final reply for each accepted message.
     said: Vec<String>,
     later: Vec<String>,
     never: Vec<String>,
@@ -267,7 +265,11 @@ impl Outcome {
             return Err(DeliveryError::Rejected { reason: format!("{server}: {}", self.never.join("; ")) });
         }
         if !self.never.is_empty() {
-            tracing::warn!(server, refused = self.never.join("; "), "mail went to some recipients only");
+            tracing::warn!(
+                server,
+                refused = self.never.join("; "),
+                "the server refused some recipients of an email"
+            );
         }
         let refused = self.never.iter().map(|words| format!("refused {words}"));
         let said: Vec<_> = self.said.iter().cloned().chain(refused).collect();
@@ -293,7 +295,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_mail_is_accepted_with_the_servers_queue_id() {
+    async fn an_accepted_email_has_the_servers_queue_id() {
         let server = Server::start(|_| None).await;
         let accepted = send(&server, &["ada@example.org"]).await.unwrap();
         assert_eq!(accepted.provider_id.unwrap(), "queued as 17");
@@ -301,24 +303,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_at_the_final_dot_is_a_refusal() {
+    async fn a_refusal_after_the_message_is_a_rejection() {
         let server = Server::start(|step| (step == ".").then(|| "554 spam".into())).await;
         let error = send(&server, &["ada@example.org"]).await.unwrap_err();
         assert!(matches!(&error, DeliveryError::Rejected { reason } if reason.contains("spam")), "{error}");
     }
 
     #[tokio::test]
-    async fn replies_that_are_one_off_never_count_as_accepted() {
+    async fn a_reply_to_another_step_never_counts_as_accepted() {
         let server = Server::start(|step| (step == "DATA").then(|| "250 go".into())).await;
         let error = send(&server, &["ada@example.org"]).await.unwrap_err();
-        assert!(error.to_string().contains("DATA answered out of turn: 250"), "{error}");
+        assert!(error.to_string().contains("unexpected reply to DATA: 250"), "{error}");
         let server = Server::start(|step| (step == ".").then(|| "354 go".into())).await;
         let error = send(&server, &["ada@example.org"]).await.unwrap_err();
         assert!(matches!(&error, DeliveryError::Retry { .. }), "{error}");
     }
 
     #[tokio::test]
-    async fn a_bad_address_holds_nobody_elses_mail_back() {
+    async fn a_bad_address_does_not_stop_the_other_recipients() {
         let server =
             Server::start(|step| (step == "RCPT TO:<gone@example.org>").then(|| "550 no such user".into()))
                 .await;
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_retry_goes_only_to_those_who_have_not_got_it() {
+    async fn a_retry_goes_only_to_recipients_who_have_not_received_it() {
         let server =
             Server::start(|step| (step == "RCPT TO:<bob@example.org>").then(|| "451 greylisted".into()))
                 .await;
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mute_server_is_left_at_the_deadline_with_the_step_it_hung_at() {
+    async fn a_timeout_names_the_step_at_which_the_server_hung() {
         let hung = |step: &'static str| async move {
             let server = Server::start(move |at| (at == step).then(String::new)).await;
             let email = email(&server, &["ada@example.org"], "");
@@ -353,20 +355,20 @@ mod tests {
             assert!(matches!(&error, DeliveryError::Retry { .. }), "{error}");
             error.to_string()
         };
-        assert!(hung("greeting").await.ends_with("while greeting"));
-        assert!(hung("DATA").await.ends_with("while starting the message"));
+        assert!(hung("greeting").await.ends_with("while waiting for the greeting"));
+        assert!(hung("DATA").await.ends_with("while sending DATA"));
         assert!(hung(".").await.ends_with("while sending the message"));
     }
 
     #[tokio::test]
-    async fn a_server_that_talks_without_end_is_left() {
+    async fn a_server_that_sends_without_end_is_dropped() {
         let server = Server::start(|at| (at == "greeting").then(|| "220 ".repeat(400_000))).await;
         let error = send(&server, &["ada@example.org"]).await.unwrap_err();
-        assert!(error.to_string().contains("talks without end"), "{error}");
+        assert!(error.to_string().contains("sent more than"), "{error}");
     }
 
     #[tokio::test]
-    async fn without_starttls_nothing_is_said_when_tls_is_required() {
+    async fn without_starttls_nothing_is_sent_if_tls_is_required() {
         let server = Server::start(|_| None).await;
         let email = email(&server, &["ada@example.org"], "tls = \"required\"");
         let error = email.send(&problem(), &sender(), DEADLINE).await.unwrap_err();
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_password_file_is_told_to_the_operator() {
+    async fn a_missing_password_file_is_a_rejection_that_names_it() {
         let server = Server::start(|_| None).await;
         let email =
             email(&server, &["ada@example.org"], "username = \"u\"\npassword_file = \"/nonexistent\"");
@@ -390,19 +392,19 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_the_clear_and_wrong_addresses_are_refused_with_their_place() {
+    fn unencrypted_passwords_and_bad_addresses_are_config_errors() {
         let said = problems(
             "to = [\"ada\", \"bob@\"]\nserver = \"mx.example\"\ntls = \"none\"\nusername = \"u\"\npassword_file = \"/p\"\n",
         );
         assert_eq!(said.len(), 3, "{said:#?}");
-        assert!(said[0].starts_with("alertd.toml:1:7: \"ada\" is not a mail address"), "{said:#?}");
-        assert!(said[2].starts_with("alertd.toml:4:12: a password must not travel"), "{said:#?}");
-        assert!(problems("to = []\n")[0].contains("nobody to send to"));
+        assert!(said[0].starts_with("alertd.toml:1:7: \"ada\" is not an email address"), "{said:#?}");
+        assert!(said[2].starts_with("alertd.toml:4:12: the password would be sent unencrypted"), "{said:#?}");
+        assert!(problems("to = []\n")[0].contains("no recipients"));
         assert!(problems("to = [\"a@b\"]\nusername = \"u\"\n")[0].contains("without password_file"));
     }
 
     #[test]
-    fn another_host_is_reached_with_tls_unless_told_otherwise() {
+    fn tls_is_the_default_except_for_this_host() {
         let of = |text: &str| {
             let email = resolve(text).unwrap();
             (email.tls, email.port)

@@ -1,23 +1,23 @@
-//! `[receiver.NAME.exec]`: a program of your own.
+//! `[receiver.NAME.exec]`: runs a program.
 //!
 //! ```toml
 //! [receiver.sms.exec]
 //! command = ["/usr/local/bin/send-sms", "+4915100000000"]
 //! ```
 //!
-//! No shell. The program gets the webhook's JSON on stdin ([`super::webhook`]), an environment of `PATH`, `LANG`,
-//! `DOGWATCH_ID`, `DOGWATCH_INCIDENT`, `DOGWATCH_KIND`, `DOGWATCH_STATE` and `DOGWATCH_TITLE`, `/` as its directory, and a
-//! process group of its own.
+//! No shell is used. The program gets the webhook's JSON on stdin ([`super::webhook`]) and an
+//! environment of `PATH`, `LANG`, `DOGWATCH_ID`, `DOGWATCH_INCIDENT`, `DOGWATCH_KIND`,
+//! `DOGWATCH_STATE` and `DOGWATCH_TITLE`. It runs in `/` and in its own process group.
 //!
-//! | end | meaning |
+//! | exit | meaning |
 //! | --- | --- |
 //! | 0 | delivered |
 //! | 75 (`EX_TEMPFAIL`, sysexits.h) | try again |
 //! | killed by a signal, deadline passed | try again |
-//! | any other | refused for good; its first words are the reason |
+//! | any other | rejected; the beginning of its output is the reason |
 //!
-//! At the deadline the whole group gets TERM, two seconds later KILL. The id is the same on every retry: a program that
-//! can check whether it has sent an id already should.
+//! At the deadline the whole group gets TERM, and two seconds later KILL. The id is the same on
+//! every retry, so that the program can skip ids that it has already sent.
 
 use std::{
     io,
@@ -60,9 +60,10 @@ pub struct Exec {
 const EX_TEMPFAIL: i32 = 75;
 /// From TERM to KILL.
 const TERM_PATIENCE: Duration = Duration::from_secs(2);
-/// From the program's end to the end of its output, which a grandchild may hold open.
+/// How long to wait for the end of the output after the program exits: a grandchild may keep it
+/// open.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
-/// Bytes of output that are kept for the reason.
+/// Bytes of output kept for the error message.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;
 
 impl File {
@@ -74,7 +75,7 @@ impl File {
             problems.add(
                 source,
                 at,
-                "the command begins with a program's absolute path, like [\"/usr/local/bin/send-sms\"]",
+                "the command must start with an absolute path, for example [\"/usr/local/bin/send-sms\"]",
             );
             return None;
         };
@@ -97,7 +98,7 @@ impl Exec {
         let stdin = child.stdin.take();
         let writing = tokio::spawn(async move {
             if let Some(mut stdin) = stdin {
-                // A program that does not read its input closes the pipe; that is its business.
+                // Fails if the program does not read its input, which is allowed.
                 let _ = stdin.write_all(&body).await;
             }
         });
@@ -148,18 +149,18 @@ impl Exec {
         match ended {
             Ok(Ended::Itself(status)) if status.success() => Ok(Accepted::delivered()),
             Ok(Ended::Itself(status)) => match (status.code(), status.signal()) {
-                (Some(EX_TEMPFAIL), _) => retry(format!("{program} asks to try again (exit 75){said}")),
+                (Some(EX_TEMPFAIL), _) => retry(format!("{program} exited with 75 (try again){said}")),
                 (Some(code), _) => {
-                    Err(DeliveryError::Rejected { reason: format!("{program} exited {code}{said}") })
+                    Err(DeliveryError::Rejected { reason: format!("{program} exited with {code}{said}") })
                 }
                 (None, signal) => {
                     retry(format!("{program} was killed by signal {}{said}", signal.unwrap_or(0)))
                 }
             },
             Ok(Ended::Killed(patience)) => {
-                retry(format!("{program} still ran after {patience:?}, killed{said}"))
+                retry(format!("{program} was still running after {patience:?} and was killed{said}"))
             }
-            Err(error) => retry(format!("lost sight of {program}: {error}")),
+            Err(error) => retry(format!("cannot wait for {program}: {error}")),
         }
     }
 }
@@ -169,7 +170,7 @@ enum Ended {
     Killed(Duration),
 }
 
-/// The program and its children. Dropped before the end was seen, all of it is killed.
+/// The program's process group. It is killed if this is dropped before the program has exited.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -182,14 +183,14 @@ impl Group {
             status.map(Ended::Itself)
         } else {
             self.signal(Signal::TERM);
-            // Not reaped before KILL, so the number still is this group's.
+            // Not reaped before KILL, so the pid still belongs to this group.
             if timeout(TERM_PATIENCE, self.leader_gone()).await.is_err() {
-                tracing::debug!("a receiver's program ignores TERM");
+                tracing::debug!("the program of an exec receiver ignores TERM");
             }
             self.signal(Signal::KILL);
             child.wait().await.map(|_| Ended::Killed(patience))
         };
-        // The number may belong to somebody else from here on.
+        // From here on, the pid may be reused.
         self.0 = None;
         ended
     }
@@ -220,7 +221,7 @@ impl Drop for Group {
     }
 }
 
-/// The beginning of what a program says; the rest is read and forgotten, so that it never blocks on us.
+/// The beginning of a program's output. The rest is read and dropped, so that it never blocks.
 #[derive(Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
 
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_exit_code_says_what_to_do() {
+    async fn the_exit_status_decides_between_delivered_retry_and_rejected() {
         run("exit 0", DEADLINE).await.unwrap();
         let retry =
             async |script| matches!(run(script, DEADLINE).await.unwrap_err(), DeliveryError::Retry { .. });
@@ -272,25 +273,25 @@ mod tests {
         assert!(retry("kill -9 $$").await);
         assert!(!retry("exit 1").await);
         let error = run("echo 'no credit' >&2; exit 3", DEADLINE).await.unwrap_err();
-        assert!(error.to_string().ends_with("exited 3: no credit"), "{error}");
+        assert!(error.to_string().ends_with("exited with 3: no credit"), "{error}");
     }
 
     #[tokio::test]
-    async fn one_that_floods_or_ignores_its_input_is_no_trouble() {
+    async fn a_program_may_flood_its_output_or_ignore_its_input() {
         run("head -c 3000000 /dev/zero", DEADLINE).await.unwrap();
         run("exec <&-; exit 0", DEADLINE).await.unwrap();
     }
 
     #[tokio::test]
-    async fn at_the_deadline_the_whole_group_dies_even_if_it_ignores_term() {
+    async fn at_the_deadline_the_whole_group_is_killed_even_if_it_ignores_term() {
         let dir = tempfile::tempdir().unwrap();
         let pids = dir.path().join("pids");
         let script = format!("trap '' TERM; sleep 600 & echo $$ $! > {}; wait; sleep 600", pids.display());
         let error = run(&script, Duration::from_millis(400)).await.unwrap_err();
-        assert!(error.to_string().contains("still ran after"), "{error}");
+        assert!(error.to_string().contains("still running after"), "{error}");
         for pid in std::fs::read_to_string(pids).unwrap().split_whitespace() {
-            // A killed process dies when it next runs, and whoever inherits it may be slow to reap it: on a busy machine
-            // both take a moment. It would sleep for ten minutes if it were not for the signal.
+            // On a busy machine, dying and being reaped by init take a moment. Without the signal
+            // it would sleep for ten minutes.
             let dead = || {
                 let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 stat.is_empty() || stat.contains(") Z ")
@@ -301,12 +302,12 @@ mod tests {
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            assert!(dead(), "{pid} lives on");
+            assert!(dead(), "{pid} is still running");
         }
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_told_to_the_operator() {
+    async fn a_missing_program_is_a_rejection_that_names_it() {
         let exec = Exec { program: "/nonexistent/x".into(), arguments: Vec::new() };
         let error = exec.send(&problem(), &sender(), DEADLINE).await.unwrap_err();
         assert!(matches!(&error, DeliveryError::Rejected { reason } if reason.contains("/nonexistent/x")));

@@ -1,4 +1,5 @@
-//! What is known of an alert and how to go on, as rows that every receiver shows under the headline. Pure.
+//! The rows below the headline, the same for every receiver: facts about an alert, and what to do.
+//! Pure.
 
 use super::{held, perfdata, receiver::Sender, words};
 use crate::core::rules::{
@@ -6,12 +7,12 @@ use crate::core::rules::{
     text,
 };
 
-/// Annotations of one alert that are shown.
+/// Annotations shown for one alert.
 const ANNOTATIONS_MAX: usize = 20;
-/// Alerts in a short text; the rest is counted.
+/// Alerts in a short text; the rest are counted.
 const SHORT_ALERTS_MAX: usize = 10;
 
-/// Since when, the value against its limits, what the check's owner wrote (runbook, notes).
+/// Since when, the values with their limits, and the annotations (runbook, notes).
 pub(super) fn rows(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Vec<(String, String)> {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| {
@@ -35,33 +36,38 @@ pub(super) fn rows(alert: &NotifiedAlert, told: &Notification, sender: &Sender) 
     rows
 }
 
-/// What else changed on the host, who is on it, how to ack, where the story is, why the reader is told.
+/// Recent changes on the host, the acknowledgement or how to acknowledge, how to see more, and why
+/// the reader was notified.
 pub(super) fn how_on(told: &Notification, sender: &Sender) -> Vec<(&'static str, String)> {
     let number = told.incident;
     let mut foot = Vec::new();
     if !told.lately.is_empty() {
-        foot.push(("lately", words::lately(told, &sender.zone)));
+        foot.push(("recently", words::lately(told, &sender.zone)));
     }
     if let Some(ack) = &told.ack {
         let at = text::clock_time(ack.at, &sender.zone);
         let comment = text::line(&ack.comment, 300);
         let said = if comment.is_empty() { String::new() } else { format!(": {comment}") };
-        foot.push(("acked", format!("by {} at {at}{said}", text::line(&ack.author, 80))));
+        foot.push(("acknowledged", format!("by {} at {at}{said}", text::line(&ack.author, 80))));
     }
     if number > 0 {
         let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
         if open && told.ack.is_none() {
-            foot.push(("ack", format!("alertctl ack {number}   (on {})", text::line(&sender.host, 80))));
+            foot.push((
+                "acknowledge",
+                format!("alertctl ack {number}   (on {})", text::line(&sender.host, 80)),
+            ));
         }
-        foot.push(("why", format!("alertctl why {number}")));
+        foot.push(("details", format!("alertctl why {number}")));
     } else {
-        foot.push(("all", format!("alertctl status   (on {})", text::line(&sender.host, 80))));
+        foot.push(("overview", format!("alertctl status   (on {})", text::line(&sender.host, 80))));
     }
-    foot.push(("sent", words::why_told(told)));
+    foot.push(("reason", words::why_told(told)));
     foot
 }
 
-/// Plain lines for a phone, without the headline: the only alert's rows, or one line an alert; then how to go on.
+/// Plain text for a phone, without the headline: the rows of a single alert, or one line per alert;
+/// then what to do.
 pub(super) fn short_text(told: &Notification, sender: &Sender) -> String {
     let mut lines = Vec::new();
     let alerts: Vec<_> = told.firing.iter().chain(&told.resolved).collect();

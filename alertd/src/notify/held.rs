@@ -1,4 +1,5 @@
-//! What a digest says: a sentence for each group that it speaks for, the first single ones, how many more there are. Pure.
+//! The text of a digest: a sentence for each group, the first single notifications, and how many
+//! more there are. Pure.
 
 use dogwatch_wire::State;
 use jiff::{Timestamp, Unit, tz::TimeZone};
@@ -31,7 +32,7 @@ pub(super) fn sentence(group: &Group, told_at: Timestamp, zone: &TimeZone) -> St
     format!("{who}: {} {is}{place}", line(&group.check, 60))
 }
 
-/// Time of day; with the date if that is not clear.
+/// Time of day, with the date if it may not be today.
 fn since(at: Timestamp, told_at: Timestamp, zone: &TimeZone) -> String {
     let long_ago = told_at.since((Unit::Hour, at)).is_ok_and(|span| span.get_hours() >= CLEAR_HOURS);
     at.to_zoned(zone.clone()).strftime(if long_ago { "%H:%M %d %b" } else { "%H:%M" }).to_string()
@@ -39,7 +40,8 @@ fn since(at: Timestamp, told_at: Timestamp, zone: &TimeZone) -> String {
 
 const CLEAR_HOURS: i32 = 20;
 
-/// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1; 2 more groups`, if one sentence says what it is.
+/// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1; 2 more groups`, if the largest group is
+/// an alert storm.
 pub(super) fn headline(told: &Notification, zone: &TimeZone) -> Option<String> {
     let summary = told.summary.as_ref()?;
     let first = summary.groups.first().filter(|group| group.is_storm())?;
@@ -50,7 +52,7 @@ pub(super) fn headline(told: &Notification, zone: &TimeZone) -> Option<String> {
     Some(sentence(first, told.created_at, zone) + &more)
 }
 
-/// Lines below the headline: the groups, then the single ones, `lines_max` of these.
+/// Lines below the headline: the groups, then at most `lines_max` single notifications.
 pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut shown_max = lines_max;
@@ -61,7 +63,7 @@ pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> V
         if summary.more_groups > 0 {
             lines.push(format!("… and {}", plural(summary.more_groups, "more group")));
         }
-        // The sentences say it; a few names show what it is about.
+        // The sentences carry the message; a few single notifications are enough.
         shown_max = lines_max.div_ceil(4);
     }
     let held =
@@ -73,7 +75,7 @@ pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> V
     }));
     let left = held - told.digest.len().min(shown_max);
     if left > 0 {
-        lines.push(format!("… and {left} more: alertctl status"));
+        lines.push(format!("… and {left} more; run alertctl status"));
     }
     lines
 }
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_said_in_one_sentence() {
+    fn an_alert_storm_becomes_one_sentence() {
         let told = digest(vec![storm()]);
         assert_eq!(
             words::title(&told, &TimeZone::UTC),
@@ -137,20 +139,23 @@ mod tests {
             "… and 2 more groups",
             "14:03:00 #7 CRITICAL web1/disk: full",
             "14:03:00 #7 CRITICAL web1/disk: full",
-            "… and 398 more: alertctl status",
+            "… and 398 more; run alertctl status",
         ];
         assert_eq!(shown, expected);
     }
 
     #[test]
-    fn what_is_no_storm_is_counted_and_named() {
+    fn without_a_storm_notifications_are_counted_and_listed() {
         let told = digest(vec![Group { alerts: 3, hosts: 3, ..storm() }]);
-        assert_eq!(words::title(&told, &TimeZone::UTC), "[digest] 400 notifications held back: 400 problems");
+        assert_eq!(
+            words::title(&told, &TimeZone::UTC),
+            "[digest] 400 notifications over the rate limit: 400 problems"
+        );
         assert_eq!(lines(&told, &TimeZone::UTC, 8).len(), 9);
     }
 
     #[test]
-    fn the_sentence_fits_what_is_so() {
+    fn the_sentence_depends_on_state_age_and_hosts() {
         let said = |group: Group| sentence(&group, "2026-11-21T14:03:00Z".parse().unwrap(), &TimeZone::UTC);
         let shared = |percent| vec![Shared { percent, ..storm().shared[0].clone() }];
         assert_eq!(
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn its_state_is_that_of_the_worst_group() {
+    fn a_digest_has_the_state_of_its_worst_group() {
         assert_eq!(words::worst(&digest(vec![Group { state: State::Warning, ..storm() }])), State::Warning);
         assert_eq!(words::worst(&digest(vec![Group { state: State::Ok, ..storm() }])), State::Ok);
     }

@@ -1,10 +1,14 @@
-//! The HTTPS client that receivers share: POST, a deadline, a bounded answer, and what a status means.
+//! The HTTP client that receivers share: requests with a deadline and a size limit for the answer,
+//! and the meaning of status codes.
 //!
-//! TLS by rustls with ring; certificates are checked against the host's own store, loaded at the first `https` use, so a
-//! host without `ca-certificates` can still reach an `http` endpoint. A receiver's `ca_file` is trusted besides, and read at
-//! each use: an authority that was renewed needs no reload. One connection a request: notifications are rare
-//! and a kept connection that the other side has dropped would cost a retry. Redirects are not followed: a receiver
-//! that moved is for the operator to see.
+//! TLS is rustls with ring. Certificates are verified with the host's certificate store, which is
+//! loaded at the first `https` request, so a host without `ca-certificates` can still use `http`. A
+//! receiver's `ca_file` is trusted in addition; it is read at each request, so a renewed CA needs
+//! no reload.
+//!
+//! Each request has its own connection: notifications are rare, and a kept connection that the
+//! other side has closed would cost a retry. Redirects are not followed, so that the operator
+//! notices when a receiver has moved.
 
 use std::{
     path::PathBuf,
@@ -28,7 +32,7 @@ use hyper_util::{
 use super::tls;
 use crate::core::rules::{notification::DeliveryError, text};
 
-/// Bytes of an answer that are read: a short JSON or an error page's beginning.
+/// Bytes read of an answer: enough for a short JSON or the beginning of an error page.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 const USER_AGENT: &str = concat!("dogwatch-alertd/", env!("CARGO_PKG_VERSION"));
@@ -42,11 +46,11 @@ pub(super) struct Http {
     secure: Arc<OnceLock<Https>>,
 }
 
-/// Where a receiver is, and whom to believe that it is that one.
+/// A receiver's URL, and which CAs to trust for it.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     pub(super) url: Uri,
-    /// PEM file with further authorities to trust.
+    /// PEM file with additional CA certificates to trust.
     pub(super) ca_file: Option<PathBuf>,
 }
 
@@ -63,7 +67,7 @@ impl Endpoint {
     }
 }
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -93,7 +97,7 @@ impl Http {
         self.within(deadline, request, to).await
     }
 
-    /// Asks, and reads the answer, all within `deadline`.
+    /// Sends a GET and reads the answer, all within `deadline`.
     pub(super) async fn get(&self, from: &Endpoint, deadline: Duration) -> Result<Answer, DeliveryError> {
         let request = Request::get(from.url.clone()).header(header::USER_AGENT, USER_AGENT);
         let request = request.body(Full::default());
@@ -109,7 +113,7 @@ impl Http {
     ) -> Result<Answer, DeliveryError> {
         tokio::time::timeout(deadline, self.exchange(request, to))
             .await
-            .unwrap_or_else(|_| Err(retry(format!("{} gave no answer within {deadline:?}", shown(&to.url)))))
+            .unwrap_or_else(|_| Err(retry(format!("{}: no answer within {deadline:?}", shown(&to.url)))))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>, at: &Endpoint) -> Result<Answer, DeliveryError> {
@@ -122,7 +126,7 @@ impl Http {
         let reply = sent.map_err(|error| retry(format!("{to}: {}", chain(&error))))?;
         let (head, body) = reply.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        // The status decides; a body that is too long or breaks off only has less to say.
+        // The status decides; a body that is too long or incomplete does not matter.
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), body })
     }
@@ -134,7 +138,8 @@ impl Http {
             return Ok(client.clone());
         }
         let config = tls::config(to.ca_file.as_deref()).await.map_err(|reason| {
-            // A wrong file is for the operator; a store that cannot be read may be there again soon.
+            // A bad ca_file must be fixed by the operator; a certificate store may become readable
+            // again.
             if to.ca_file.is_some() { DeliveryError::Rejected { reason } } else { retry(reason) }
         })?;
         let connector =
@@ -148,7 +153,8 @@ impl Http {
 }
 
 impl Answer {
-    /// What an answer that is no success asks for: 408, 425, 429 and 5xx pass, other 4xx and redirects stay.
+    /// For an answer that is not a success: 408, 425, 429 and 5xx are temporary, other 4xx and
+    /// redirects are permanent.
     pub(super) fn into_error(self, to: &Endpoint) -> DeliveryError {
         let said = text::line(&String::from_utf8_lossy(&self.body), 300);
         let reason = format!("{} answered {}: {said}", shown(&to.url), self.status);
@@ -161,7 +167,7 @@ impl Answer {
     }
 }
 
-/// What a 429 without `Retry-After` means (PagerDuty suggests tries 30 s apart).
+/// The pause after a 429 without `Retry-After` (PagerDuty suggests 30 s).
 const TOO_MANY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Reads a URL from the config; see [`safe_url`].
@@ -174,18 +180,19 @@ pub(super) fn url(
     safe_url(text.get_ref(), secret).map_err(|message| problems.add(source, text.span(), message)).ok()
 }
 
-/// Reads a URL. `http` is refused when `secret` says that a secret travels with it, except to this host.
+/// Reads a URL. If `secret` says that a secret is sent along, `http` is refused except for this
+/// host.
 pub fn safe_url(text: &str, secret: bool) -> Result<Uri, String> {
     let uri = text.parse::<Uri>().map_err(|_| format!("{text:?} is not a URL; write https://HOST/PATH"))?;
     let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
-        return Err(format!("{text:?} names no host; write https://HOST/PATH"));
+        return Err(format!("{text:?} has no host name; write https://HOST/PATH"));
     };
     let local = host == "localhost"
         || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(uri),
         Some("http") if local || !secret => Ok(uri),
-        Some("http") => Err("a secret must not travel in the clear; write https://".into()),
+        Some("http") => Err("the secret would be sent unencrypted; use https://".into()),
         _ => Err(format!("{text:?} is neither http:// nor https://")),
     }
 }
@@ -200,22 +207,22 @@ fn request(
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, USER_AGENT)
         .body(Full::new(Bytes::from(body)))
-        .map_err(|error| rejected(format!("cannot write the request: {error}")))?;
+        .map_err(|error| rejected(format!("cannot build the request: {error}")))?;
     for (name, value) in headers {
         let value = HeaderValue::from_str(value)
-            .map_err(|_| rejected(format!("header {name} cannot hold its value")))?;
+            .map_err(|_| rejected(format!("the value of the header {name} is not valid")))?;
         request.headers_mut().insert(name.clone(), value);
     }
     Ok(request)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    // The date form would need a clock; nobody here sends it.
+    // The date form would need a clock, and none of these services sends it.
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// Scheme, host and port: a path or a query may be a secret.
+/// Scheme, host and port only: the path or the query may be secret.
 pub(super) fn shown(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or("?"))
         + &url.port().map(|port| format!(":{port}")).unwrap_or_default()
@@ -243,7 +250,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// What came in, and what is answered.
+    /// Records requests and gives a fixed answer.
     pub(in crate::notify) struct Server {
         pub(in crate::notify) url: String,
         shared: Arc<Shared>,
@@ -301,7 +308,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn what_passes_is_tried_again_and_what_stays_is_not() {
+    async fn temporary_errors_are_retried_and_permanent_ones_are_not() {
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(matches!(error_of(status, &[]).await, DeliveryError::Retry { .. }), "{status}");
         }
@@ -311,7 +318,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn the_pause_that_is_asked_for_is_kept() {
+    async fn retry_after_is_respected() {
         let after = |error| match error {
             DeliveryError::Retry { after, .. } => after.map(|after: Duration| after.as_secs()),
             DeliveryError::Rejected { .. } => None,
@@ -329,7 +336,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_mute_or_absent_endpoint_is_tried_again() {
+    async fn a_silent_or_absent_endpoint_is_retried() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = at(&format!("http://{}/", listener.local_addr().unwrap()));
         let http = Http::default();
@@ -344,14 +351,14 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_answer_is_cut() {
+    async fn a_long_answer_is_dropped() {
         let server = Server::start(202, &[], &"x".repeat(ANSWER_BYTES_MAX + 1)).await;
         let answer = Http::default().post(&at(&server.url), &[], Vec::new(), DEADLINE).await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.body.len()), (202, 0));
     }
 
     #[test]
-    fn a_secret_goes_over_https_or_stays_on_this_host() {
+    fn a_secret_needs_https_except_to_this_host() {
         let check = |text: &str, secret| {
             let source = Source { path: "alertd.toml".into(), text: text.into() };
             let mut problems = Problems::default();

@@ -1,15 +1,17 @@
-//! A notification as a mail: plain text and the same in HTML. Pure; used by [`super::maildir`] and by e-mail.
+//! A notification as an email: plain text and the same in HTML. Pure; used by [`super::email`] and
+//! [`super::maildir`].
 //!
 //! | header | value |
 //! | --- | --- |
-//! | `Message-ID` | from the notification's id and the address: the same on every retry, so a mail that came twice shows once |
-//! | `In-Reply-To`, `References` | one invented root for each `dedup_key`: mail programs show an incident as a thread |
-//! | `Date` | when it was decided, not when it was sent |
-//! | `Auto-Submitted: auto-generated` | vacation responders keep quiet (RFC 3834) |
+//! | `Message-ID` | id and the sender's domain: the same on every retry, so duplicates show once |
+//! | `In-Reply-To`, `References` | an artificial root per `dedup_key`: one thread per incident |
+//! | `Date` | when the notification was decided, not when it was sent |
+//! | `Auto-Submitted: auto-generated` | prevents vacation replies (RFC 3834) |
 //! | `X-Dogwatch-Id`, `X-Dogwatch-Incident`, `X-Dogwatch-State` | for filters and tests |
-//! | `List-Id` | one for each receiver: the easiest thing to filter by (RFC 2919) |
+//! | `List-Id` | one per receiver, for filters (RFC 2919) |
 //!
-//! The text is for a phone: state, host, service and value first, then since when, what to do, how to ack.
+//! The text is written for a phone: state, host, service and value first, then since when, what to
+//! do and how to acknowledge.
 
 use std::{fmt::Write, time::SystemTime};
 
@@ -35,10 +37,10 @@ use crate::{
     web::MailLink,
 };
 
-/// What every mail program draws as a button.
+/// Styles that every mail program shows as a button.
 const BUTTON: &str = "display:inline-block;padding:12px 24px;border-radius:6px;background:#1a7f37;color:#ffffff;\
      text-decoration:none;font-size:18px";
-/// Lines of a plugin's long output that go into the mail.
+/// Lines of a plugin's long output that are included.
 const DETAIL_LINES_MAX: usize = 40;
 
 /// Returns the message to one recipient.
@@ -73,20 +75,20 @@ pub fn message(
         .raw_header(header("X-Dogwatch-Incident", told.incident.to_string()))
         .raw_header(header("X-Dogwatch-State", words::worst(told).name().into()))
         .multipart(parts)
-        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot write the mail: {error}") })
+        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot build the email: {error}") })
 }
 
-/// `<id@domain>`; an id that a header cannot hold is hashed.
+/// `<id@domain>`; an id that is not valid in a header is hashed.
 pub fn message_id(told: &Notification, domain: &str) -> String {
     format!("<{}@{domain}>", token(&told.id))
 }
 
-/// `user@HOST`; a host name that no address can hold becomes `localhost`.
+/// `user@HOST`; a host name that is not valid in an address becomes `localhost`.
 pub(super) fn local_address(user: &str, sender: &Sender) -> Result<Address, DeliveryError> {
     let user = token(user);
-    Address::new(&user, &sender.host)
-        .or_else(|_| Address::new(&user, "localhost"))
-        .map_err(|error| DeliveryError::Rejected { reason: format!("{user:?} names no mailbox: {error}") })
+    Address::new(&user, &sender.host).or_else(|_| Address::new(&user, "localhost")).map_err(|error| {
+        DeliveryError::Rejected { reason: format!("{user:?} is not a valid mailbox name: {error}") }
+    })
 }
 
 fn part(kind: ContentType, text: String) -> SinglePart {
@@ -97,7 +99,7 @@ fn header(name: &'static str, value: String) -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str(name), value)
 }
 
-/// The text itself if it is safe in a message id and a file name, else its hash.
+/// Returns `text` if it is safe in a message id and a file name, otherwise its hash.
 pub(super) fn token(text: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !text.is_empty() && text.len() <= 64 && text.chars().all(safe) {
@@ -115,14 +117,14 @@ pub(super) fn hex_of(text: &str) -> String {
     })
 }
 
-/// What the mail says, before it is text or HTML.
+/// The contents of an email, before they become plain text or HTML.
 struct Text {
     headline: String,
     /// Colour of the headline.
     colour: &'static str,
     sections: Vec<Section>,
     link: Option<MailLink>,
-    /// How to ack and why it came.
+    /// What to do, and why it was sent.
     foot: Vec<(&'static str, String)>,
 }
 
@@ -146,7 +148,7 @@ fn text_of(told: &Notification, sender: &Sender, link: Option<MailLink>) -> Text
     }
     if told.kind == Kind::Test {
         sections.push(Section::only(
-            "This is a test. If you can read it, alerts reach you here. Nothing is wrong.".into(),
+            "This is a test; nothing is wrong. If you can read this, notifications reach you here.".into(),
         ));
     }
     Text {
@@ -170,7 +172,7 @@ fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Secti
 
 fn digest_section(told: &Notification, sender: &Sender) -> Section {
     let held_by = told.summary.as_ref().map_or("this receiver's rate limit", |summary| &summary.held_by);
-    let mut section = Section::only(format!("Held back by {}:", text::line(held_by, 120)));
+    let mut section = Section::only(format!("These notifications exceeded {}:", text::line(held_by, 120)));
     section.block = held::lines(told, &sender.zone, DIGEST_LINES_MAX);
     section
 }
@@ -194,7 +196,7 @@ fn colour(told: &Notification) -> &'static str {
 impl Text {
     fn plain_link(&self) -> String {
         let link = self.link.as_ref();
-        link.map_or(String::new(), |link| format!("{} on a phone:\n{}\n\n", link.does, link.url))
+        link.map_or(String::new(), |link| format!("{}:\n{}\n\n", link.does, link.url))
     }
 
     fn html_link(&self) -> String {
@@ -221,7 +223,7 @@ impl Text {
         out.push('\n');
         out.push_str(&self.plain_link());
         for (name, value) in &self.foot {
-            let _ = writeln!(out, "{name:<6} {value}");
+            let _ = writeln!(out, "{name:<12} {value}");
         }
         out
     }
@@ -262,7 +264,8 @@ fn write_table<'a>(out: &mut String, rows: impl Iterator<Item = (&'a str, &'a St
     out.push_str("</table>\n");
 }
 
-/// A link if the whole value is one; only `http` and `https`, so that no value runs anything.
+/// Makes a link of a value that is a URL; only `http` and `https`, so that no value can run a
+/// script.
 fn linked(value: &str) -> String {
     let is_link = (value.starts_with("https://") || value.starts_with("http://")) && !value.contains(' ');
     let text = escaped(value);
@@ -276,7 +279,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn the_mail_says_what_where_since_when_what_to_do_and_how_to_ack() {
+    fn an_email_says_what_is_wrong_where_since_when_and_how_to_acknowledge() {
         let text = text_of(&problem(), &sender(), None).plain();
         assert_eq!(
             text,
@@ -291,20 +294,20 @@ mod tests {
              \x20   /var 96% of 20 GiB\n\
              \x20   / 40% of 10 GiB\n\
              \n\
-             lately load OK 02:14, booted 01:58\n\
-             ack    alertctl ack 4711   (on mon1)\n\
-             why    alertctl why 4711\n\
-             sent   first message about this to you (group_wait_over)\n"
+             recently     load OK 02:14, booted 01:58\n\
+             acknowledge  alertctl ack 4711   (on mon1)\n\
+             details      alertctl why 4711\n\
+             reason       your first notification of this incident (group_wait_over)\n"
         );
     }
 
     #[test]
-    fn a_retry_is_the_same_mail_byte_for_byte() {
+    fn a_retry_sends_the_same_bytes() {
         assert_eq!(formatted(&problem()), formatted(&problem()));
     }
 
     #[test]
-    fn one_incident_is_one_thread_and_each_notification_its_own_message() {
+    fn one_incident_is_one_thread_of_separate_messages() {
         let first = formatted(&problem());
         let second = formatted(&Notification { id: "n-other".into(), kind: Kind::Recovery, ..problem() });
         let header = |mail: &str, name: &str| {
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_makes_neither_headers_nor_tags() {
+    fn untrusted_text_cannot_add_headers_or_tags() {
         let mut told = problem();
         let evil = "x\r\nBcc: all@example.org\r\n\r\n<script>alert(1)</script>\u{202e}";
         told.firing[0].summary = evil.into();
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_cut_and_counted_and_lines_fit_smtp() {
+    fn many_alerts_are_truncated_and_lines_fit_smtp() {
         let mut told = problem();
         told.firing[0].summary = "ü".repeat(5_000);
         told.firing = vec![told.firing[0].clone(); 400];

@@ -1,10 +1,12 @@
-//! `[receiver.NAME.maildir]`: each notification as a file in a maildir, for a host without a mail server, for
-//! `cargo xtask up`, and for tests. `mutt -f PATH`, `mail -f` and plain `cat PATH/new/*` read it.
+//! `[receiver.NAME.maildir]`: writes each notification as a file in a maildir, for hosts without a
+//! mail server, for `cargo xtask up`, and for tests. Read it with `mutt -f PATH`, `mail -f` or
+//! `cat PATH/new/*`.
 //!
-//! Written under `tmp`, synced, renamed into `new`, directory synced: what is accepted survives a power cut. The file's
-//! name is made from the notification's id alone, so a retry replaces the same file and never makes a second one; a
-//! reader that has moved it to `cur` meanwhile is asked too. (The maildir convention of time, pid and host in the name
-//! guards against two writers that pick one name; ours is unique by the id.)
+//! The file is written in `tmp`, synced, renamed into `new`, and the directory is synced, so an
+//! accepted notification survives a power failure. The file name is made from the notification's id
+//! only, so a retry never creates a second file, even if a reader has moved the first one to `cur`.
+//! (The usual time, pid and host in maildir names only prevent collisions, which unique ids prevent
+//! too.)
 
 use std::{
     fs::{self, OpenOptions},
@@ -24,7 +26,7 @@ use crate::core::rules::notification::{Accepted, DeliveryError, Notification};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Made if missing, with `tmp`, `new` and `cur` in it.
+    /// Created if missing, with `tmp`, `new` and `cur`.
     pub path: Spanned<PathBuf>,
 }
 
@@ -38,7 +40,7 @@ impl File {
         let at = self.path.span();
         let path = self.path.into_inner();
         if path.as_os_str().is_empty() {
-            problems.add(source, at, "the maildir's path is empty; write where mails shall lie");
+            problems.add(source, at, "path is empty; set it to the directory for the email files");
             return None;
         }
         Some(Maildir { path })
@@ -56,9 +58,10 @@ impl Maildir {
         let written = tokio::task::spawn_blocking(move || deliver(&path, &file, &bytes)).await;
         match written {
             Ok(Ok(())) => Ok(Accepted { provider_id: Some(name), ..Accepted::delivered() }),
-            // A full disk and a wrong mode both heal without us; the operator reads the words meanwhile.
+            // A full disk or wrong permissions can be fixed while we retry; the operator sees the
+            // error.
             Ok(Err(error)) => Err(retry(format!("cannot write to {}: {error}", self.path.display()))),
-            Err(error) => Err(retry(format!("the writer of {} died: {error}", self.path.display()))),
+            Err(error) => Err(retry(format!("writing to {} failed: {error}", self.path.display()))),
         }
     }
 }
@@ -100,7 +103,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[tokio::test]
-    async fn a_retry_makes_no_second_mail_even_after_it_was_read() {
+    async fn a_retry_creates_no_second_file_even_after_it_was_read() {
         let dir = tempfile::tempdir().unwrap();
         let maildir = Maildir { path: dir.path().join("mail") };
         let count = |part: &str| fs::read_dir(dir.path().join("mail").join(part)).unwrap().count();
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hostile_id_cannot_leave_the_maildir() {
+    async fn an_id_with_slashes_cannot_leave_the_maildir() {
         let dir = tempfile::tempdir().unwrap();
         let maildir = Maildir { path: dir.path().join("mail") };
         let told = Notification { id: "../../../etc/passwd".into(), ..problem() };
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_maildir_that_cannot_be_written_is_tried_again() {
+    async fn a_maildir_that_cannot_be_written_is_retried() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("mail"), "a file in the way").unwrap();
         let maildir = Maildir { path: dir.path().join("mail") };

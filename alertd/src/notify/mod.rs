@@ -1,24 +1,24 @@
-//! The receivers: each renders a notification for its medium and sends it once.
+//! Receivers: render one notification, try once to deliver it, and report the outcome.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! | --- | --- |
-//! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`], the one way out |
-//! | [`words`] | the sentences a person reads, the same in every receiver |
-//! | `facts` | what is known of an alert, how to go on: rows under the headline, the same in every receiver |
-//! | `held` | what a digest says |
-//! | `ping` | the dead-man's ping |
-//! | [`template`] | words of the operator's own in the place of ours |
-//! | [`mail`] | the words as a MIME message |
-//! | [`email`] | a mail by SMTP |
-//! | [`maildir`] | a mail as a file |
+//! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`] |
+//! | [`words`] | titles and reasons, the same for every receiver |
+//! | `facts` | the rows below the title: facts about an alert, and what to do |
+//! | `held` | the text of a digest |
+//! | `ping` | the dead man's switch |
+//! | [`template`] | templates that replace the built-in texts |
+//! | [`mail`] | a notification as a MIME message |
+//! | [`email`] | email by SMTP |
+//! | [`maildir`] | email in a local directory |
 //! | [`pagerduty`] | Events API v2 |
-//! | [`slack`] | incoming webhooks of Slack, Mattermost and the like |
-//! | [`irc`] | a bot in a channel, which also takes acks |
+//! | [`slack`] | incoming webhooks of Slack, Mattermost and compatible services |
+//! | [`irc`] | a bot in a channel that also accepts acks |
 //! | [`ntfy`] | push messages to phones |
-//! | [`webhook`] | signed JSON, its schema |
-//! | [`exec`] | a program of one's own |
+//! | [`webhook`] | signed JSON and its schema |
+//! | [`exec`] | runs a program |
 //!
-//! Not here: when to send, how often, to whom. A receiver neither retries nor limits; it says what came of one try.
+//! Not here: when to send, how often, and to whom. A receiver does not retry or limit anything.
 
 mod delivered;
 pub mod email;

@@ -1,20 +1,21 @@
-//! `[receiver.NAME.ntfy]`: a push message to phones by ntfy, at ntfy.sh or a server of one's own.
+//! `[receiver.NAME.ntfy]`: push messages to phones through ntfy.sh or another ntfy server.
 //!
 //! ```toml
 //! [receiver.phone.ntfy]
-//! url = "https://ntfy.example.org/ops-4f9c"   # server and topic; a topic that can be guessed can be read
+//! url = "https://ntfy.example.org/ops-4f9c"   # server and topic; whoever guesses the topic can read it
 //! token_file = "/etc/dogwatch/ntfy.token"     # sent as Authorization: Bearer
 //! ```
 //!
-//! | state | priority | tag (a symbol in the app) |
+//! | state | priority | tag (shown as a symbol) |
 //! | --- | --- | --- |
-//! | CRITICAL | 5: rings through "do not disturb" | `rotating_light` |
+//! | CRITICAL | 5, which overrides "do not disturb" | `rotating_light` |
 //! | UNKNOWN | 4 | `question` |
 //! | WARNING | 4 | `warning` |
 //! | OK, acknowledged, test | 3, 2, 3 | `white_check_mark`, `eyes`, `mag` |
 //!
-//! Sent as JSON to the server's root (ntfy's "publish as JSON"), which unlike headers takes any letter in a title. A tap opens
-//! the first alert's runbook. Longer messages than [`MESSAGE_BYTES_MAX`] would become an attached file, so they are cut.
+//! Messages are sent as JSON to the server's root (ntfy's "publish as JSON"), which, unlike
+//! headers, allows any character in a title. A tap opens the first alert's runbook. Messages are
+//! truncated to [`MESSAGE_BYTES_MAX`], because ntfy turns longer ones into an attachment.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -42,7 +43,7 @@ pub struct File {
     /// The topic's URL, as the app shows it.
     pub url: Spanned<String>,
     pub token_file: Option<Spanned<PathBuf>>,
-    /// PEM file with further authorities to trust, for a server with a private one.
+    /// PEM file with additional CA certificates to trust, for a server with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
 }
 
@@ -64,7 +65,8 @@ impl File {
         let (folder, topic) = to.url.path().rsplit_once('/').unwrap_or_default();
         let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if topic.is_empty() || topic.len() > 64 || !topic.chars().all(good) {
-            let words = "the URL ends in no topic; write https://ntfy.sh/TOPIC with letters, digits, - and _";
+            let words =
+                "the URL does not end in a topic; write https://ntfy.sh/TOPIC with letters, digits, - and _";
             problems.add(source, self.url.span(), words);
             return None;
         }
@@ -105,7 +107,7 @@ impl Ntfy {
             headers.push((AUTHORIZATION, format!("Bearer {}", token.read().map_err(rejected)?)));
         }
         let body = serde_json::to_vec(&self.message(told, sender))
-            .map_err(|error| rejected(format!("cannot write the message: {error}")))?;
+            .map_err(|error| rejected(format!("cannot build the message: {error}")))?;
         let answer = http.post(&self.to, &headers, body, deadline).await?;
         if !answer.status.is_success() {
             return Err(answer.into_error(&self.to));
@@ -118,7 +120,7 @@ impl Ntfy {
         let (priority, tag) = match (told.kind, words::worst(told)) {
             (Kind::Test, _) => (3, "mag"),
             (Kind::Acknowledged, _) => (2, "eyes"),
-            // What an older alertd held back may be worse than we can see here.
+            // A digest of an older version does not contain the states.
             (Kind::Digest, _) if told.summary.is_none() => (5, "rotating_light"),
             (Kind::Recovery, _) | (Kind::Digest, State::Ok) => (3, "white_check_mark"),
             (_, State::Critical) => (5, "rotating_light"),
@@ -159,7 +161,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn the_state_decides_how_loud_it_is() {
+    fn the_state_decides_the_priority() {
         let loud = |kind, state| {
             let mut told = Notification { kind, ..problem() };
             told.firing[0].state = state;
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_fits() {
+    fn many_alerts_fit_into_one_message() {
         let mut told = problem();
         told.firing[0].summary = "ü".repeat(3_000);
         told.firing = vec![told.firing[0].clone(); 100];
@@ -210,10 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn a_url_without_a_topic_is_said_with_its_place() {
+    fn a_url_without_a_topic_is_a_config_error() {
         for url in ["https://ntfy.sh", "https://ntfy.sh/", "https://ntfy.sh/a.b"] {
             let said = ntfy(url).unwrap_err().to_string();
-            assert!(said.contains("1:7") && said.contains("no topic"), "{url}: {said}");
+            assert!(said.contains("1:7") && said.contains("does not end in a topic"), "{url}: {said}");
         }
         assert_eq!(ntfy("https://push.example/ntfy/ops").unwrap().to.url, "https://push.example/ntfy/");
     }

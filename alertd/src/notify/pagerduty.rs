@@ -1,4 +1,4 @@
-//! `[receiver.NAME.pagerduty]`: PagerDuty Events API v2, and whatever speaks it.
+//! `[receiver.NAME.pagerduty]`: PagerDuty Events API v2, and compatible services.
 //!
 //! ```toml
 //! [receiver.pager.pagerduty]
@@ -6,15 +6,17 @@
 //! dedup = "alert"                                    # default: "incident"
 //! ```
 //!
-//! With `dedup = "incident"` one alertd incident is one PagerDuty incident, by `dedup_key`; a repeat after a crash joins it
-//! instead of paging twice. Problem, update and reminder *trigger*, an ack *acknowledges*, a recovery *resolves*. PagerDuty
-//! does not page again for what joins an open incident: new alerts of a group show in its log only.
+//! With `dedup = "incident"`, one alertd incident is one PagerDuty incident with the same
+//! `dedup_key`, so a repeat after a crash joins it instead of paging twice. Problems, updates and
+//! reminders *trigger*, an ack *acknowledges*, a recovery *resolves*. PagerDuty does not page again
+//! for events that join an open incident: new alerts of the group appear only in its log.
 //!
-//! With `dedup = "alert"` each alert of the group is a PagerDuty incident of its own, known by the incident's key and the
-//! alert's labels: a new alert pages, and each resolves by itself. That is one event an alert; PagerDuty takes about 120 a
-//! minute, so it is for groups of tens. What has been taken of a notification is not sent again when the rest is retried.
+//! With `dedup = "alert"`, each alert is a separate PagerDuty incident, identified by the
+//! incident's key and the alert's labels: each new alert pages, and each resolves separately. This
+//! needs one event per alert, and PagerDuty accepts about 120 per minute, so use it for groups of
+//! tens of alerts. A retry does not repeat events that were accepted.
 //!
-//! A digest and a test trigger incidents of their own that a person resolves.
+//! A digest and a test each trigger a separate incident that a person must resolve.
 //!
 //! | alertd | severity |
 //! | --- | --- |
@@ -50,15 +52,15 @@ use crate::core::rules::{
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub routing_key_file: Spanned<PathBuf>,
-    /// Default: PagerDuty's own.
+    /// Default: PagerDuty's Events API.
     pub url: Option<Spanned<String>>,
-    /// PEM file with further authorities to trust, for a `url` with a private one.
+    /// PEM file with additional CA certificates to trust, for a `url` with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub dedup: Dedup,
 }
 
-/// What is one incident at PagerDuty.
+/// What becomes one incident at PagerDuty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dedup {
@@ -71,7 +73,7 @@ const EVENTS_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 /// The API's limits (developer docs, Events API v2).
 const DEDUP_KEY_CHARS_MAX: usize = 255;
 const SUMMARY_CHARS_MAX: usize = 1_024;
-/// Of 512 KB, with room for the provider's way of counting.
+/// The limit is 512 KB; the margin allows for how PagerDuty counts.
 const EVENT_BYTES_MAX: usize = 500_000;
 
 #[derive(Debug, Clone)]
@@ -127,7 +129,8 @@ impl PagerDuty {
             Ok(())
         };
         tokio::time::timeout(deadline, all).await.unwrap_or_else(|_| {
-            let reason = format!("{} took not all events within {deadline:?}", http::shown(&self.to.url));
+            let reason =
+                format!("{} did not accept all events within {deadline:?}", http::shown(&self.to.url));
             Err(DeliveryError::Retry { after: None, reason })
         })?;
         let provider_id = taken.map(|key| text::line(&key, DEDUP_KEY_CHARS_MAX));
@@ -135,7 +138,7 @@ impl PagerDuty {
     }
 }
 
-/// What to send for one notification, each an event of its own.
+/// The events to send for one notification.
 fn parts(told: &Notification, dedup: Dedup) -> Vec<Cow<'_, Notification>> {
     if dedup == Dedup::Incident || matches!(told.kind, Kind::Digest | Kind::Test) {
         return vec![Cow::Borrowed(told)];
@@ -188,7 +191,7 @@ struct Link {
     text: String,
 }
 
-/// How much of each alert goes along; less if the event would be too large.
+/// How much of each alert is included; less if the event would be too large.
 #[derive(Clone, Copy)]
 enum Detail {
     Full,
@@ -196,12 +199,12 @@ enum Detail {
     None,
 }
 
-/// The event's bytes, never above the API's limit.
+/// The event as JSON, never above the API's limit.
 fn event(told: &Notification, sender: &Sender, routing_key: &str) -> Result<Vec<u8>, DeliveryError> {
     let rejected = |reason: String| DeliveryError::Rejected { reason };
     for detail in [Detail::Full, Detail::SummariesOnly, Detail::None] {
         let bytes = serde_json::to_vec(&event_with(told, sender, routing_key, detail))
-            .map_err(|error| rejected(format!("cannot write the event: {error}")))?;
+            .map_err(|error| rejected(format!("cannot build the event: {error}")))?;
         if bytes.len() <= EVENT_BYTES_MAX {
             return Ok(bytes);
         }
@@ -251,7 +254,7 @@ fn payload(told: &Notification, sender: &Sender, detail: Detail) -> Payload {
 fn severity(told: &Notification) -> &'static str {
     match (told.kind, words::worst(told)) {
         (Kind::Test, _) => "info",
-        // What an older alertd held back may be worse than we can see here.
+        // A digest of an older version does not contain the states.
         (Kind::Digest, State::Ok) if told.summary.is_none() => "critical",
         (_, State::Critical) => "critical",
         (_, State::Unknown) => "error",
@@ -302,7 +305,7 @@ fn one_alert(alert: &NotifiedAlert, sender: &Sender, detail: Detail) -> serde_js
     value
 }
 
-/// Annotations that are URLs, the runbook among them.
+/// Annotations that are URLs, such as the runbook.
 fn links(told: &Notification) -> Vec<Link> {
     let annotations = told.firing.iter().take(ALERTS_MAX).flat_map(|alert| &alert.annotations);
     let mut links: Vec<Link> = Vec::new();
@@ -323,7 +326,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn a_problem_triggers_with_what_where_and_how_bad() {
+    fn a_problem_triggers_with_summary_source_and_severity() {
         assert_eq!(
             json_of(&problem()),
             json!({
@@ -378,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_a_plugin_says_breaks_the_apis_limits() {
+    fn no_plugin_output_exceeds_the_apis_limits() {
         let mut told = problem();
         let loud = "\"\\ü<\u{7}\n".repeat(2_000);
         let alert = &mut told.firing[0];
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn accepted_is_202_and_nothing_else() {
+    async fn only_202_means_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         std::fs::write(&key, "secret-key\n").unwrap();
@@ -426,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_alert_can_be_an_incident_of_its_own_and_what_was_taken_is_not_sent_again() {
+    async fn with_dedup_alert_each_alert_has_its_own_event_and_retries_skip_accepted_ones() {
         let mut told = problem();
         let mut other = told.firing[0].clone();
         other.labels.insert("host".into(), "web2".into());
@@ -446,7 +449,7 @@ mod tests {
         assert_eq!(events.iter().map(|event| event.1).collect::<Vec<_>>(), ["trigger", "trigger", "resolve"]);
         assert!(events.iter().all(|event| event.0.starts_with("alertd/web1/4711/")), "{events:?}");
         assert!(events[0].0 != events[1].0 && events[1].0 != events[2].0);
-        // An ack and the recovery are of the same incidents.
+        // An ack and the recovery have the same keys.
         told.resolved = Vec::new();
         told.kind = Kind::Acknowledged;
         assert_eq!(of(&told), [(events[0].0.clone(), "acknowledge"), (events[1].0.clone(), "acknowledge")]);
@@ -468,7 +471,7 @@ mod tests {
             || async { pager.send(&told, &sender(), &http::Http::default(), Duration::from_secs(10)).await };
         pager.delivered.note(&told.id, &events[0].0);
         send().await.unwrap();
-        assert_eq!(server.requests().len(), 1, "the first was taken before");
+        assert_eq!(server.requests().len(), 1, "the first was accepted before");
         send().await.unwrap();
         assert_eq!(server.requests().len(), 1);
     }

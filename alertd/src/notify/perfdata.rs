@@ -1,11 +1,12 @@
-//! Values against their limits, in words: `/var=96%;80;90` → `/var 96% (warning above 80, critical above 90)`. Pure.
+//! Performance data as text: `/var=96%;80;90` → `/var 96% (warning above 80, critical above 90)`.
+//! Pure.
 //!
-//! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance data" and "Threshold and
-//! ranges"). What does not follow it is shown as it stands: it is a stranger's text.
+//! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance
+//! data" and "Threshold and ranges"). Text that does not follow it is shown unchanged.
 
 use crate::core::rules::text;
 
-/// One value as a plugin writes it.
+/// One value as the plugin printed it.
 struct Sample<'a> {
     label: String,
     value: &'a str,
@@ -29,7 +30,8 @@ fn said(value: &Sample<'_>) -> String {
     format!("{} {}{limits}", value.label, value.value)
 }
 
-/// `80` → above 80, `10:` → below 10, `~:20` → above 20, `5:10` → outside 5 to 10, `@5:10` → inside 5 to 10.
+/// `80` → above 80, `10:` → below 10, `~:20` → above 20, `5:10` → outside 5 to 10, `@5:10` → inside
+/// 5 to 10.
 fn limit(range: &str) -> Option<String> {
     let (inside, range) = range.strip_prefix('@').map_or((false, range), |rest| (true, rest));
     if range.is_empty() {
@@ -45,7 +47,7 @@ fn limit(range: &str) -> Option<String> {
     })
 }
 
-/// All of them, or nothing: half of what a plugin says would mislead.
+/// All values, or `None` if any is malformed: showing only some would mislead.
 fn values(mut rest: &str) -> Option<Vec<Sample<'_>>> {
     let mut found = Vec::new();
     loop {
@@ -66,7 +68,7 @@ fn values(mut rest: &str) -> Option<Vec<Sample<'_>>> {
     }
 }
 
-/// `label=` or `'label with = and ''quotes'''=`; and what follows.
+/// Reads `label=` or `'label with = and ''quotes'''=`; returns the label and the rest.
 fn label_of(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('\'') else {
         let (label, rest) = text.split_once('=')?;
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_said_with_its_limits() {
+    fn a_value_is_shown_with_its_limits() {
         assert_eq!(said("/var=96%;80;90"), "/var 96% (warning above 80, critical above 90)");
         assert_eq!(said("free=1GB;5:;2:"), "free 1GB (warning below 5, critical below 2)");
         assert_eq!(said("t=21;@10:20;~:40"), "t 21 (warning inside 10 to 20, critical above 40)");
@@ -106,12 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn those_with_limits_come_first() {
+    fn values_with_limits_come_first() {
         assert_eq!(said("a=1 'b ''x'' c'=2;3 d=4"), "b 'x' c 2 (warning above 3), a 1, d 4");
     }
 
     #[test]
-    fn what_follows_no_grammar_is_shown_as_it_stands() {
+    fn malformed_text_is_shown_unchanged() {
         for text in ["about half", "x=", "=5", "'open=5", "a=1 and more", "x=y", "'a' =5"] {
             assert_eq!(said(text), text);
         }

@@ -1,12 +1,13 @@
-//! `[dead_man]`: an address that hears from alertd while all is well, and calls somebody when it hears nothing any more.
+//! `[dead_man]`, the dead man's switch: alertd pings a service while it is healthy, and the service
+//! alerts somebody when the pings stop.
 //!
 //! ```toml
 //! [dead_man]
-//! url = "https://hc-ping.com/0000-…"      # healthchecks.io, Dead Man's Snitch, Uptime Kuma: any that takes a GET
+//! url = "https://hc-ping.com/0000-…"      # any URL that accepts GET, such as healthchecks.io
 //! every = "60s"
 //! ```
 //!
-//! When it is sent and when not: `selfwatch.rs`.
+//! When a ping is sent is decided in `selfwatch.rs`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -24,11 +25,11 @@ use super::http::{Endpoint, Http, shown};
 pub struct DeadManFile {
     url: Spanned<String>,
     every: Option<Spanned<Span>>,
-    /// PEM file with further authorities to trust.
+    /// PEM file with additional CA certificates to trust.
     ca_file: Option<Spanned<PathBuf>>,
 }
 
-/// As used.
+/// Checked.
 #[derive(Debug, Clone)]
 pub struct DeadMan {
     to: Endpoint,
@@ -37,14 +38,14 @@ pub struct DeadMan {
 }
 
 const EVERY_DEFAULT: Duration = Duration::from_mins(1);
-/// Services of the kind count in minutes; more often is a burden.
+/// These services count in minutes; more frequent pings only cause load.
 const EVERY_LEAST: Duration = Duration::from_secs(10);
 
 impl DeadManFile {
     pub fn resolve(self, source: &Source, problems: &mut Problems) -> Option<DeadMan> {
         let every = self.every.as_ref().map_or(EVERY_DEFAULT, |every| every.get_ref().0);
         if let Some(written) = self.every.as_ref().filter(|_| every < EVERY_LEAST) {
-            problems.add(source, written.span(), "every is shorter than 10s; \"60s\" is usual");
+            problems.add(source, written.span(), "every is shorter than 10s; use for example \"60s\"");
         }
         let to = Endpoint::resolve(&self.url, self.ca_file, false, source, problems)?;
         Some(DeadMan { to, every, http: Http::default() })
@@ -52,7 +53,7 @@ impl DeadManFile {
 }
 
 impl DeadMan {
-    /// Sends one; says what went wrong.
+    /// Sends one ping; the error is a message for people.
     pub async fn ping(&self, deadline: Duration) -> Result<(), String> {
         let answer = self.http.get(&self.to, deadline).await.map_err(|error| error.to_string())?;
         if answer.status.is_success() {
@@ -61,7 +62,7 @@ impl DeadMan {
         Err(format!("{} answered {}", shown(&self.to.url), answer.status))
     }
 
-    /// Where it goes, without what may be secret.
+    /// The target, without parts of the URL that may be secret.
     pub fn place(&self) -> String {
         shown(&self.to.url)
     }
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ping_is_a_get_and_any_2xx_is_good() {
+    async fn a_ping_is_a_get_and_any_2xx_is_success() {
         let server = Server::start(204, &[], "").await;
         let dead_man = dead_man(&format!("url = \"{}\"", server.url)).unwrap();
         assert_eq!((dead_man.ping(Duration::from_secs(5)).await, dead_man.every), (Ok(()), EVERY_DEFAULT));
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_2xx_or_nothing_is_an_error_that_keeps_the_secret() {
+    async fn errors_do_not_reveal_the_secret_part_of_the_url() {
         let server = Server::start(404, &[], "").await;
         let gone = dead_man(&format!("url = \"{}\"", server.url)).unwrap();
         let error = gone.ping(Duration::from_secs(5)).await.unwrap_err();
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn config_errors_say_what_is_wrong() {
         for (text, words) in [
             ("url = \"hc-ping.com/x\"", "write https://"),
             ("url = \"ftp://hc-ping.com/x\"", "neither http:// nor https://"),

@@ -1,4 +1,4 @@
-//! `[receiver.NAME]` in `alertd.toml`: a name and exactly one table that says how to reach it.
+//! `[receiver.NAME]` in the config: a name and exactly one table that says how to reach it.
 //!
 //! ```toml
 //! [receiver.local.maildir]
@@ -30,9 +30,9 @@ use crate::{
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverFile {
-    /// Who is told instead when this one cannot be reached; `config.rs` reads it.
+    /// The receiver to use when this one cannot be reached; `config.rs` reads it.
     pub fallback: Option<Spanned<String>>,
-    /// How often it may be told; `config.rs` reads it.
+    /// Its rate limit; `config.rs` reads it.
     pub rate: Option<RateFile>,
     pub template: Option<template::File>,
     pub email: Option<email::File>,
@@ -66,7 +66,7 @@ enum Way {
 }
 
 impl ReceiverFile {
-    /// Returns the receiver, or notes every problem; `at` is where the name stands in `source`.
+    /// Returns the receiver, or adds all problems; `at` is the position of the name in `source`.
     pub fn resolve(
         self,
         name: &str,
@@ -106,7 +106,7 @@ impl ReceiverFile {
                 source,
                 at,
                 format!(
-                    "receiver {name:?} has {count} way to be reached; give it exactly one table: {}",
+                    "receiver {name:?} has {count} delivery method; it needs exactly one of {}",
                     KINDS.map(|kind| format!("[receiver.{name}.{kind}]")).join(", ")
                 ),
             );
@@ -121,12 +121,12 @@ impl ReceiverFile {
 const KINDS: [&str; 8] = ["email", "exec", "irc", "maildir", "ntfy", "pagerduty", "slack", "webhook"];
 
 impl Receiver {
-    /// Does it keep an incident open until it hears of the end under the incident's own key?
+    /// Does it keep an incident open until it gets the recovery with the incident's own key?
     pub fn keeps_state(&self) -> bool {
         matches!(self.way, Way::PagerDuty(_))
     }
 
-    /// The same for one user's address, if it sends mail; what is wrong with the address.
+    /// The same receiver for one user's address, if it sends email; the error is about the address.
     pub fn to_address(&self, address: &str) -> Option<Result<Self, String>> {
         let Way::Email(mail) = &self.way else { return None };
         let own = mail.to_address(address);
@@ -135,12 +135,12 @@ impl Receiver {
 }
 
 impl Way {
-    /// What templates can say of a notification to it.
+    /// The parts of a notification that templates can replace.
     fn template_parts(&self) -> &'static [&'static str] {
         match self {
             Self::Email(_) | Self::Maildir(_) => &["subject", "text", "html"],
             Self::Irc(_) | Self::Ntfy(_) | Self::Slack(_) => &["subject", "text"],
-            // One subject would not do for several alerts.
+            // With one event per alert, one subject would not fit.
             Self::PagerDuty(pager) if !pager.is_by_alert() => &["subject"],
             Self::Webhook(_) => &["json"],
             Self::Exec(_) | Self::PagerDuty(_) => &[],
@@ -162,27 +162,27 @@ impl Way {
     }
 }
 
-/// What a receiver may take beyond the deadline to say what it was waiting for.
+/// Extra time for a receiver to report what it was waiting for.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Who speaks: the host alertd runs on, and the time zone that people read times in.
+/// What texts need beside the notification: this host's name and time zone, links, and templates.
 #[derive(Debug, Clone)]
 pub struct Sender {
     pub host: String,
     pub zone: TimeZone,
-    /// Makes links that acknowledge, if there is a web server for them.
+    /// Makes the links in emails, if the web server is on.
     pub links: Option<Links>,
-    /// What the receiver's templates say of the notification at hand.
+    /// The texts from the receiver's templates for this notification.
     pub own_words: Rendered,
 }
 
 impl Sender {
-    /// The one line of a notification.
+    /// The title: from the template, or built in.
     pub(super) fn title(&self, told: &Notification) -> String {
         self.own_words.subject.clone().unwrap_or_else(|| words::title(told, &self.zone))
     }
 
-    /// This host's name and time zone, read once at the start.
+    /// Reads this host's name and time zone.
     pub fn of_this_host() -> Self {
         let uname = rustix::system::uname();
         let host = uname.nodename().to_string_lossy();
@@ -204,8 +204,8 @@ impl Receivers {
         Self { by_name, sender, http: Http::default() }
     }
 
-    /// Starts what has a connection of its own, and hands it the way to ask alertd things. A connection of `before` that is
-    /// still wanted as it is goes on.
+    /// Starts receivers that keep a connection and gives them access to the engine. Connections of
+    /// `before` whose settings did not change are kept.
     pub fn start(&self, engine: &mpsc::Sender<Input>, before: Option<&Self>) {
         for (name, receiver) in &self.by_name {
             let before = before.and_then(|before| before.by_name.get(name));
@@ -217,7 +217,8 @@ impl Receivers {
         }
     }
 
-    /// Hands `notification` to `receiver`, once, within `deadline`. Safe to drop half way: the id makes a repeat harmless.
+    /// Tries once to deliver `notification` to `receiver`, within `deadline`. May be cancelled: the
+    /// id makes a repeat harmless.
     pub async fn send(
         &self,
         receiver: &str,
@@ -244,7 +245,8 @@ impl Receivers {
                 Way::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
             }
         };
-        // A receiver that can say what it waited for keeps the deadline itself; this one stands behind it.
+        // A receiver that can say what it waited for enforces the deadline itself; this is the
+        // backstop.
         let sent = tokio::time::timeout(deadline + GRACE, try_once).await.unwrap_or_else(|_| {
             Err(DeliveryError::Retry { after: None, reason: format!("no answer within {deadline:?}") })
         });

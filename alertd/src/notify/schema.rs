@@ -1,7 +1,8 @@
-//! The part of JSON Schema that docs/webhook.schema.json and docs/openapi.json use, and what is sent held against it. Tests only.
+//! Checks values against docs/webhook.schema.json and docs/openapi.json, with the part of JSON
+//! Schema that they use. Tests only.
 //!
-//! Stricter than the standard in one thing: a field that the schema does not name is an error, so that nothing is sent
-//! that is not documented.
+//! Stricter than the standard: a field that the schema does not name is an error, so that every
+//! field is documented.
 
 use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
@@ -14,7 +15,7 @@ use crate::core::rules::{
 };
 
 #[test]
-fn what_is_sent_is_what_the_schema_says() {
+fn the_webhooks_body_matches_its_schema() {
     let schema: Value = serde_json::from_str(include_str!("../../../docs/webhook.schema.json")).unwrap();
     let sender = Sender {
         host: "mon1".into(),
@@ -118,7 +119,7 @@ pub(crate) fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong
                 }
                 true
             }
-            other => panic!("the schema uses {other}, which this test does not know"),
+            other => panic!("unknown keyword {other} in the schema"),
         };
         if !holds {
             wrong.push(format!("{at}: {value} against {keyword} {wants}"));
@@ -134,6 +135,6 @@ fn is_a(value: &Value, kind: &str) -> bool {
         "boolean" => value.is_boolean(),
         "integer" => value.is_i64() || value.is_u64(),
         "null" => value.is_null(),
-        other => panic!("{other} is no type that the schema uses"),
+        other => panic!("unknown type {other} in the schema"),
     }
 }

@@ -1,16 +1,18 @@
-//! `[receiver.NAME.slack]`: an incoming webhook of Slack, Mattermost, Rocket.Chat, Discord's `/slack` or whatever takes the same.
+//! `[receiver.NAME.slack]`: an incoming webhook of Slack, Mattermost, Rocket.Chat, Discord (a URL
+//! that ends in `/slack`) or a compatible service.
 //!
 //! ```toml
 //! [receiver.chat.slack]
-//! url_file = "/etc/dogwatch/slack.url"   # the webhook's URL is its secret; `url = "…"` if it is none
+//! url_file = "/etc/dogwatch/slack.url"   # contains the URL, which is a secret; or `url = "…"`
 //! ```
 //!
-//! The message is `text` (what a phone shows) and one attachment for each alert with a bar in its state's colour. Attachments,
-//! not blocks: Slack takes both, the others only these. No text of a plugin or a label calls people (`<!here>`, `@channel`) or
-//! makes a link.
+//! The message is `text` (shown on a phone) and one attachment per alert with a bar in the colour
+//! of its state. Attachments instead of blocks, because only Slack supports blocks. Text from
+//! plugins and labels cannot mention people (`<!here>`, `@channel`) or make links.
 //!
-//! Slack answers `200 ok`; 429 with `Retry-After` beyond about one message a second and channel; 4xx says that the webhook or
-//! its channel is gone, which is for the operator to mend. It says nothing of a message twice: after a crash one may be.
+//! Slack answers `200 ok`, 429 with `Retry-After` above about one message per second and channel,
+//! or another 4xx if the webhook or its channel is gone, which the operator must fix. Slack does
+//! not recognize duplicates: after a crash, a message may appear twice.
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
@@ -35,13 +37,13 @@ use crate::core::rules::{
 #[serde(deny_unknown_fields)]
 pub struct File {
     pub url: Option<Spanned<String>>,
-    /// Its first line is the URL; read at each send.
+    /// The first line is the URL; read at each send.
     pub url_file: Option<Spanned<PathBuf>>,
-    /// PEM file with further authorities to trust, for a server with a private one.
+    /// PEM file with additional CA certificates to trust, for a server with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
-    /// Default: the channel that the webhook was made for.
+    /// Default: the webhook's channel.
     pub channel: Option<String>,
-    /// Default: the webhook's own.
+    /// Default: the webhook's name.
     pub username: Option<String>,
 }
 
@@ -58,7 +60,7 @@ enum To {
     InFile { url: SecretFile, ca_file: Option<PathBuf> },
 }
 
-/// Alerts that get an attachment; Slack wants fewer than 20, and a phone shows fewer still.
+/// Alerts that get an attachment. Slack recommends fewer than 20.
 const ALERTS_MAX: usize = 10;
 /// Lines of a digest in the message.
 const DIGEST_LINES_MAX: usize = 30;
@@ -72,12 +74,12 @@ impl File {
                 ca_file: self.ca_file.map(Spanned::into_inner),
             },
             (Some(url), Some(_)) => {
-                problems.add(source, url.span(), "url and url_file; write one of them");
+                problems.add(source, url.span(), "both url and url_file are set; set only one");
                 return None;
             }
             (None, None) => {
                 let words =
-                    "where to? write url_file = \"/etc/dogwatch/slack.url\", the webhook's URL in that file";
+                    "no URL; set url_file = \"/etc/dogwatch/slack.url\" and put the webhook's URL there";
                 problems.add(source, at, words);
                 return None;
             }
@@ -96,7 +98,7 @@ impl Slack {
     ) -> Result<Accepted, DeliveryError> {
         let to = self.endpoint().map_err(|reason| DeliveryError::Rejected { reason })?;
         let body = serde_json::to_vec(&self.message(told, sender)).map_err(|error| {
-            DeliveryError::Rejected { reason: format!("cannot write the message: {error}") }
+            DeliveryError::Rejected { reason: format!("cannot build the message: {error}") }
         })?;
         let answer = http.post(&to, &[], body, deadline).await?;
         if answer.status.is_success() { Ok(Accepted::delivered()) } else { Err(answer.into_error(&to)) }
@@ -107,8 +109,8 @@ impl Slack {
             To::Known(endpoint) => Ok(endpoint.clone()),
             To::InFile { url, ca_file } => {
                 let url = http::safe_url(&url.read()?, true).map_err(|_| {
-                    // What is in the file is a secret, even if it is no URL.
-                    format!("{url:?} does not hold a URL that begins with https://")
+                    // The contents may be secret even if they are not a URL.
+                    format!("{url:?} does not contain a URL that starts with https://")
                 })?;
                 Ok(Endpoint { url, ca_file: ca_file.clone() })
             }
@@ -137,7 +139,7 @@ struct Message<'a> {
 
 #[derive(Serialize)]
 struct Attachment {
-    /// For notifications and for those who show no attachments.
+    /// For phone notifications and clients that show no attachments.
     fallback: String,
     color: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -147,7 +149,7 @@ struct Attachment {
     fields: Vec<Field>,
     #[serde(skip_serializing_if = "String::is_empty")]
     footer: String,
-    /// Slack reads its mark-up nowhere: what an alert says stays as it is.
+    /// Slack interprets no mark-up, so that the text of alerts stays unchanged.
     mrkdwn_in: [&'static str; 0],
 }
 
@@ -173,9 +175,11 @@ fn attachments(told: &Notification, sender: &Sender) -> Vec<Attachment> {
         all.push(plain(&lines.join("\n")));
     }
     if told.kind == Kind::Test {
-        all.push(plain("This is a test. If you can read it, alerts reach you here. Nothing is wrong."));
+        all.push(plain(
+            "This is a test; nothing is wrong. If you can read this, notifications reach you here.",
+        ));
     }
-    // How to ack, and why it came, stands under the last.
+    // What to do and why it was sent go below the last attachment.
     let foot: Vec<_> =
         facts::how_on(told, sender).into_iter().map(|(name, words)| format!("{name}: {words}")).collect();
     if let Some(last) = all.last_mut() {
@@ -229,7 +233,8 @@ fn colour(state: State) -> &'static str {
     }
 }
 
-/// Slack's three entities; and nobody is called by what a plugin prints: Mattermost and Discord look for `@all` in the text.
+/// Escapes Slack's three special characters, and breaks `@all`, which Mattermost and Discord look
+/// for in the text.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -252,7 +257,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn a_problem_is_a_line_and_an_attachment_in_its_colour() {
+    fn a_problem_is_a_title_and_an_attachment_in_its_colour() {
         let said = json_of(&problem());
         assert_eq!(
             said,
@@ -275,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_called_and_nothing_is_a_link_by_what_a_plugin_says() {
+    fn plugin_output_cannot_mention_people_or_make_links() {
         let mut told = problem();
         let evil = "<!channel> <https://evil.example|click> @here & \u{202e}x";
         told.firing[0].summary = evil.into();
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_cut_and_counted() {
+    fn many_alerts_are_truncated_and_counted() {
         let mut told = problem();
         told.firing = vec![told.firing[0].clone(); 400];
         let said = json_of(&told);
@@ -297,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ok_is_accepted_a_gone_channel_is_refused_and_too_many_wait_as_long_as_asked() {
+    async fn ok_is_accepted_a_missing_channel_is_rejected_and_429_waits_as_asked() {
         let send = async |status, headers: &[(&'static str, &'static str)], body: &str| {
             let server = http::tests::Server::start(status, headers, body).await;
             let slack = Slack { to: To::Known(http::tests::at(&server.url)), channel: None, username: None };
@@ -320,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_url_may_lie_in_a_file_and_is_never_said() {
+    async fn the_url_may_be_in_a_file_and_is_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("url");
         let slack = Slack {

@@ -1,9 +1,11 @@
-//! One SMTP session, driven step by step over lettre's connection, so that every reply's code is looked at.
+//! One SMTP session over lettre's connection, step by step, so that every reply code is checked.
 //!
-//! Why not lettre's transport: its timeout bounds the TCP connect only; with its pool a cancelled send leaves a half-used
-//! connection whose replies are then read one off, so a refused mail counts as sent; and one refused recipient refuses
-//! the message (lettre 0.11.23). Here a session is used by one call and never again, and a reply must have exactly the
-//! code that its step expects (RFC 5321 §4.3.2), so a reply of another step cannot pass for success.
+//! lettre's transport (0.11.23) is not used for three reasons. Its timeout limits only the TCP
+//! connect. A cancelled send leaves a half-used connection in its pool, whose replies are then off
+//! by one, so a refused message counts as sent. One refused recipient refuses the whole message.
+//!
+//! Here each call has its own session, and a reply must have exactly the code that its step expects
+//! (RFC 5321 §4.3.2), so the reply to another step cannot be taken for success.
 
 use std::{
     io,
@@ -37,15 +39,15 @@ use super::{
 };
 use crate::core::rules::{notification::DeliveryError, text};
 
-/// Bytes a server may say in one session, certificates included. Ours says a few hundred.
+/// Bytes that a server may send in one session, TLS certificates included. Usually a few thousand.
 const SAID_BYTES_MAX: usize = 1024 * 1024;
-/// The mail is accepted by then; politeness may cost this much.
+/// How long to wait for the reply to QUIT; the message is already accepted.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A server that is ready for a mail.
+/// A connection that is ready for a message.
 pub(super) struct Session<'a> {
     connection: AsyncSmtpConnection,
-    /// What is being waited for.
+    /// The current step, for error messages.
     at: &'a Mutex<&'static str>,
     used: bool,
 }
@@ -54,9 +56,9 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) reason: String,
-    /// 5xx: the same words next time.
+    /// 5xx: a retry would fail the same way.
     pub(super) permanent: bool,
-    /// No further command makes sense.
+    /// The session cannot be used any more.
     session_over: bool,
 }
 
@@ -80,7 +82,7 @@ impl Refusal {
 }
 
 impl<'a> Session<'a> {
-    /// Connects, encrypts and logs in as the config says.
+    /// Connects, encrypts and logs in according to the config.
     pub(super) async fn open(
         email: &Email,
         sender: &Sender,
@@ -96,10 +98,10 @@ impl<'a> Session<'a> {
         };
         if encrypt {
             if !session.connection.can_starttls() {
-                let reason = "the server offers no STARTTLS; nothing was sent (tls = \"required\")";
+                let reason = "the server does not offer STARTTLS; nothing was sent (tls = \"required\")";
                 return Err(Refusal::configured(reason.into()));
             }
-            session.now("encrypting (STARTTLS)");
+            session.now("starting TLS");
             let parameters = tls_parameters(email).await?;
             session
                 .connection
@@ -117,7 +119,8 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Sends one message to one recipient. Returns the server's words after the final 250: they hold its queue id.
+    /// Sends one message to one recipient. Returns the text of the final 250 reply, which contains
+    /// the queue id.
     pub(super) async fn deliver(
         &mut self,
         from: &Address,
@@ -125,17 +128,17 @@ impl<'a> Session<'a> {
         message: &[u8],
     ) -> Result<String, Refusal> {
         if self.used {
-            self.now("resetting");
+            self.now("sending RSET");
             expect("RSET", self.connection.command(Rset).await, &[250])?;
         }
         self.used = true;
-        self.now("naming the sender");
+        self.now("sending MAIL");
         let mail = Mail::new(Some(from.clone()), Vec::new());
         expect("MAIL", self.connection.command(mail).await, &[250])?;
-        self.now("naming the recipient");
+        self.now("sending RCPT");
         let rcpt = Rcpt::new(to.clone(), Vec::new());
         expect("RCPT", self.connection.command(rcpt).await, &[250, 251])?;
-        self.now("starting the message");
+        self.now("sending DATA");
         expect("DATA", self.connection.command(Data).await, &[354])?;
         self.now("sending the message");
         expect("message", self.connection.message(message).await, &[250])
@@ -161,8 +164,9 @@ async fn connect(
 ) -> Result<AsyncSmtpConnection, Refusal> {
     let server = (email.server.as_str(), email.port);
     if email.tls == Tls::Implicit {
-        // lettre makes TLS and greeting in one go; the server is the right one before it can talk without end.
-        set(at, "connecting with TLS and greeting");
+        // lettre does TLS and greeting in one call. The byte limit is not needed: the certificate
+        // is verified before the server can send anything.
+        set(at, "connecting with TLS");
         let parameters = tls_parameters(email).await?;
         return AsyncSmtpConnection::connect_tokio1(server, None, hello, Some(parameters), None)
             .await
@@ -173,7 +177,7 @@ async fn connect(
         permanent: false,
         session_over: true,
     })?;
-    set(at, "greeting");
+    set(at, "waiting for the greeting");
     let stream = Box::new(Bounded { stream, left: SAID_BYTES_MAX });
     AsyncSmtpConnection::connect_with_transport(stream, hello)
         .await
@@ -195,14 +199,14 @@ async fn tls_parameters(email: &Email) -> Result<TlsParameters, Refusal> {
     builder.build().map_err(|error| Refusal::configured(format!("cannot set up TLS: {error}")))
 }
 
-/// The reply's text if its code is one of `codes`.
+/// Returns the text of the reply if its code is one of `codes`.
 fn expect(step: &str, said: Result<Response, Error>, codes: &[u16]) -> Result<String, Refusal> {
     let reply = said.map_err(|error| refusal(step, &error))?;
     if codes.iter().any(|&code| reply.has_code(code)) {
         return Ok(reply.message().collect::<Vec<_>>().join(" "));
     }
     let text = text::line(&reply.message().collect::<Vec<_>>().join(" "), 200);
-    let reason = format!("{step} answered out of turn: {} {text}", reply.code());
+    let reason = format!("unexpected reply to {step}: {} {text}", reply.code());
     Err(Refusal { reason, permanent: false, session_over: true })
 }
 
@@ -216,7 +220,7 @@ fn refusal(step: &str, error: &Error) -> Refusal {
         }
         cause = source.source();
     }
-    // 421 closes the channel (RFC 5321 §3.8); what is no reply at all leaves the session in an unknown state.
+    // 421 closes the channel (RFC 5321 §3.8). Without a reply, the session is in an unknown state.
     let code = error.status().map(u16::from);
     let session_over = code.is_none() || code == Some(421);
     Refusal {
@@ -226,7 +230,7 @@ fn refusal(step: &str, error: &Error) -> Refusal {
     }
 }
 
-/// A stream that gives up on a server that says more than [`SAID_BYTES_MAX`]: lettre reads a line of any length.
+/// A stream that fails after [`SAID_BYTES_MAX`]: lettre itself reads lines of any length.
 #[derive(Debug)]
 struct Bounded {
     stream: TcpStream,
@@ -248,7 +252,7 @@ impl AsyncRead for Bounded {
         if self.left == 0 {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the server talks without end",
+                "the server sent more than 1 MiB",
             )));
         }
         let before = buf.filled().len();
@@ -285,7 +289,8 @@ pub(super) mod tests {
 
     type Answers = Box<dyn Fn(&str) -> Option<String> + Send>;
 
-    /// A server that says yes to everything but what `answer` answers otherwise; an empty answer is silence.
+    /// A server that accepts everything unless `answer` returns another reply; an empty reply means
+    /// that it never answers.
     ///
     /// Steps are `greeting`, the command lines, and `.` for the end of a message.
     pub(in crate::notify) struct Server {
@@ -317,7 +322,7 @@ pub(super) mod tests {
             *self.answers.lock().unwrap() = Box::new(answer);
         }
 
-        /// To whom a message was accepted, in order.
+        /// Recipients of accepted messages, in order.
         pub(in crate::notify) fn recipients(&self) -> Vec<String> {
             self.recipients.lock().unwrap().clone()
         }

@@ -1,4 +1,4 @@
-//! `[receiver.NAME.template]`: words of one's own in the place of the built-in ones.
+//! `[receiver.NAME.template]`: templates that replace the built-in texts.
 //!
 //! ```toml
 //! [receiver.ops.template]
@@ -6,12 +6,13 @@
 //! text = "{% for a in firing %}{{ a.name }}: {{ a.summary }} ({{ a.age }})\n{% endfor %}{{ how_to_ack }}"
 //! ```
 //!
-//! Jinja as minijinja reads it; variables in docs/templates.md: the webhook's body and a few words for people. Tried at config
-//! load on a sample of each kind, with and without annotations, so that most mistakes are found before the night.
+//! Jinja as implemented by minijinja. docs/templates.md lists the variables: the webhook's body and
+//! some texts for people. Templates are tried when the config is loaded, with a sample of each kind
+//! of notification, with and without annotations, so that most mistakes are found before an alert.
 //!
-//! Promised: a template never keeps a notification back. One that fails, or says too much, is replaced by the built-in words,
-//! and the failure is told as an alert of alertd's own. A template can reach no file, no network and no other template; its
-//! steps ([`FUEL`]) and output ([`OUTPUT_BYTES_MAX`]) are bounded.
+//! A template never stops a notification: if it fails or its output is too large, the built-in text
+//! is sent, and an internal alert reports the failure. Templates cannot access files, the network
+//! or other templates; their steps ([`FUEL`]) and output ([`OUTPUT_BYTES_MAX`]) are limited.
 
 use std::{io, sync::Arc};
 
@@ -43,7 +44,7 @@ pub struct File {
 #[derive(Clone)]
 pub struct Templates(Arc<Environment<'static>>);
 
-/// What a receiver's templates made of one notification; `None` is the built-in words.
+/// The output of a receiver's templates for one notification; `None` means the built-in text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     pub subject: Option<String>,
@@ -52,14 +53,14 @@ pub struct Rendered {
     pub json: Option<String>,
 }
 
-/// Instructions of one rendering: some thousand alerts in a loop, a few milliseconds.
+/// Instructions per rendering: enough for a loop over some thousand alerts, a few milliseconds.
 const FUEL: u64 = 200_000;
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 const SUBJECT_CHARS_MAX: usize = 200;
 const PARTS: [&str; 4] = ["subject", "text", "html", "json"];
 
 impl File {
-    /// Compiles and tries them; `allowed` are the parts that this kind of receiver can say.
+    /// Compiles and tries the templates; `allowed` are the parts that this kind of receiver has.
     pub(super) fn resolve(
         self,
         kind: &str,
@@ -74,7 +75,10 @@ impl File {
         for (part, text) in written.filter_map(|(part, text)| Some((part, text?))) {
             let span = text.span();
             if !allowed.contains(&part) {
-                let words = format!("{kind} has no {part} to be written; it takes {}", allowed.join(", "));
+                let words = format!(
+                    "{kind} receivers have no template part {part:?}; they have {}",
+                    allowed.join(", ")
+                );
                 problems.add(source, span, words);
             } else if let Err(error) = environment.add_template_owned(part, text.into_inner()) {
                 problems.add(source, span, said(part, &error));
@@ -95,10 +99,10 @@ impl File {
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    // Places in errors.
+    // Adds positions to errors.
     environment.set_debug(true);
     environment.set_fuel(Some(FUEL));
-    // A label or an annotation that is not there may be asked for with `if`, but not said.
+    // A missing label or annotation may be tested with `if`, but not printed.
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment
         .set_auto_escape_callback(|part| if part == "html" { AutoEscape::Html } else { AutoEscape::None });
@@ -106,7 +110,7 @@ fn environment() -> Environment<'static> {
 }
 
 impl Templates {
-    /// What they make of it, and what went wrong, if something did.
+    /// Renders all parts; also returns the first error.
     pub(super) fn render(&self, told: &Notification, sender: &Sender) -> (Rendered, Option<String>) {
         let mut trouble = None;
         let mut part = |name: &str| {
@@ -125,18 +129,20 @@ impl Templates {
         let rendered =
             template.render_captured_to(minijinja::Value::from(Serde(&context)), &mut out).map(drop);
         if out.full {
-            return Err(format!("template {part}: it says more than {OUTPUT_BYTES_MAX} bytes"));
+            return Err(format!("template {part}: the output is larger than {OUTPUT_BYTES_MAX} bytes"));
         }
         rendered.map_err(|error| said(part, &error))?;
         let text = String::from_utf8(out.bytes).map_err(|error| format!("template {part}: {error}"))?;
         match part {
             "subject" => {
                 let line = text::line(&text, SUBJECT_CHARS_MAX);
-                if line.is_empty() { Err("template subject: it says nothing".into()) } else { Ok(line) }
+                if line.is_empty() { Err("template subject: the output is empty".into()) } else { Ok(line) }
             }
             "json" => match serde_json::from_str::<Value>(&text) {
                 Ok(_) => Ok(text),
-                Err(error) => Err(format!("template json: what it says is no JSON: {error}; use |tojson")),
+                Err(error) => {
+                    Err(format!("template json: the output is not JSON: {error}; write values with |tojson"))
+                }
             },
             "text" => Ok(text::block(&text, usize::MAX).join("\n")),
             _ => Ok(text),
@@ -150,7 +156,7 @@ impl std::fmt::Debug for Templates {
     }
 }
 
-/// What is wrong, and where in the template.
+/// The error with its position in the template.
 fn said(part: &str, error: &minijinja::Error) -> String {
     let mut what = error.kind().to_string();
     if let Some(detail) = error.detail() {
@@ -169,7 +175,7 @@ fn said(part: &str, error: &minijinja::Error) -> String {
     format!("template {part}{place}: {}", text::line(&what, 300))
 }
 
-/// The webhook's body, and words for people.
+/// The variables: the webhook's body, and texts for people.
 fn context(told: &Notification, sender: &Sender) -> Result<Value, String> {
     let body = webhook::body(told, sender).map_err(|error| error.to_string())?;
     let mut body: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
@@ -213,7 +219,7 @@ impl io::Write for Bounded {
     }
 }
 
-/// One of each kind; alerts with and without annotations and values.
+/// One notification of each kind; alerts with and without annotations and values.
 pub(super) fn samples() -> Vec<Notification> {
     let at = Timestamp::from_second(1_795_227_360).unwrap_or_default();
     let pairs =
@@ -231,7 +237,13 @@ pub(super) fn samples() -> Vec<Notification> {
     };
     let full = alert("web1", &[("runbook", "https://wiki.example/disk")], "/var=96%;80;90");
     let bare = alert("web2", &[], "");
-    let ack = AckInfo { author: "ann".into(), comment: "on it".into(), at, sticky: false, expires_at: None };
+    let ack = AckInfo {
+        author: "ann".into(),
+        comment: "looking into it".into(),
+        at,
+        sticky: false,
+        expires_at: None,
+    };
     let line = DigestLine { incident: 17, kind: Kind::Problem, title: "CRITICAL web1/disk".into(), at };
     let happened = Happened { at, service: Some("load".into()), what: "OK".into() };
     let kinds = [
@@ -285,7 +297,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn the_example_of_the_documentation_says_what_it_promises() {
+    fn the_example_in_the_docs_has_the_documented_output() {
         let page = include_str!("../../../docs/templates.md");
         let block =
             |fence: &str| page.split(&format!("```{fence}\n")).nth(1).unwrap().split("```").next().unwrap();
@@ -297,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_found_at_load_with_its_place() {
+    fn mistakes_are_found_at_load_with_their_position() {
         for (text, parts) in [
             (
                 "subject = \"{{ sate }}\"",
@@ -307,12 +319,12 @@ mod tests {
             ("text = \"{{ firing[0].annotations.runbook }}\"", &["undefined"]),
             ("text = \"{{ now() }}\"", &["now"]),
             ("text = \"{% include 'x' %}\"", &["template text"]),
-            ("subject = \"{# nothing #}\"", &["it says nothing"]),
+            ("subject = \"{# nothing #}\"", &["the output is empty"]),
             (
                 "text = \"{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}\"",
                 &["fuel"],
             ),
-            ("json = \"{ {{ title }} }\"", &["no JSON"]),
+            ("json = \"{ {{ title }} }\"", &["not JSON"]),
             ("colour = \"red\"", &["unknown field"]),
         ] {
             let said = resolve(text).unwrap_err().to_string();
@@ -323,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_with_if_may_be_missing() {
+    fn a_missing_value_may_be_tested_with_if() {
         let text = "text = \"{% for a in firing %}{% if a.annotations.runbook %}{{ a.annotations.runbook }}{% endif %}{% endfor %}\"";
         let (rendered, trouble) = resolve(text).unwrap().render(&problem(), &sample_sender());
         assert_eq!((rendered.text.as_deref(), trouble), (Some("https://wiki.example/disk"), None));
     }
 
     #[test]
-    fn at_run_time_a_failure_is_said_and_the_other_parts_stand() {
+    fn a_failure_at_run_time_is_reported_and_leaves_other_parts_alone() {
         let text = "subject = \"{% if firing and firing[0].labels.team %}{{ firing[0].labels.team.x.y }}{% else %}s{% endif %}\"\ntext = \"t\"";
         let templates = resolve(text).unwrap();
         let mut told = problem();
@@ -341,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_text_stays_what_it_is() {
+    fn untrusted_text_is_neither_rendered_nor_markup() {
         let text = "subject = \"{{ firing[0].summary if firing else 1 }}\"\nhtml = \"<b title='{{ title }}'>{{ firing[0].summary if firing else 1 }}</b>\"";
         let mut told = problem();
         told.firing[0].summary = "a\r\nBcc: x<script>{{ 7 * 7 }}\u{202e}".into();

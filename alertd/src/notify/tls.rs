@@ -1,4 +1,4 @@
-//! Whom to believe that a server is the one we mean: this host's authorities, and those of a `ca_file`.
+//! Which certificates to trust: those of this host's CAs, and those of a `ca_file`.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,7 +9,8 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-/// Reads `ca_file` anew, so an authority that was renewed needs no reload. The error is for the operator.
+/// Reads `ca_file` each time, so a renewed CA needs no reload. The error is a message for the
+/// operator.
 pub(super) async fn config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut further = Vec::new();
     if let Some(path) = ca_file {
@@ -19,7 +20,7 @@ pub(super) async fn config(ca_file: Option<&Path>) -> Result<ClientConfig, Strin
         further =
             CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
         if further.is_empty() {
-            return Err(wrong(&"it holds no certificate in PEM"));
+            return Err(wrong(&"it contains no PEM certificate"));
         }
     }
     let provider = Arc::new(ring::default_provider());

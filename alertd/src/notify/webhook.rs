@@ -1,17 +1,18 @@
-//! `[receiver.NAME.webhook]`: one POST a notification, JSON, signed.
+//! `[receiver.NAME.webhook]`: one POST with signed JSON per notification.
 //!
 //! ```toml
 //! [receiver.chat.webhook]
 //! url = "https://hooks.example.org/dogwatch"
-//! secret_file = "/etc/dogwatch/webhook.secret"   # signs; one secret a line while you change it, the new one first
+//! secret_file = "/etc/dogwatch/webhook.secret"   # signs requests; one secret per line, newest first
 //! token_file = "/etc/dogwatch/webhook.token"     # sent as Authorization: Bearer
 //! ```
 //!
-//! Any 2xx is taken as accepted; 408, 425, 429 (`Retry-After` is obeyed), 5xx and silence are tried again; the rest is
-//! refused for good and goes to the operator.
+//! 202 means accepted, any other 2xx delivered. 408, 425, 429 (`Retry-After` is respected), 5xx and
+//! a missing answer are retried. Anything else is rejected.
 //!
-//! Headers, signature and body are a contract with programs of others: docs/webhook.md and docs/webhook.schema.json (fields
-//! may be added, never changed). `exec` gets the same body on its stdin.
+//! Headers, signature and body are a contract with other programs: docs/webhook.md and
+//! docs/webhook.schema.json. Fields may be added, never changed. `exec` gets the same body on its
+//! stdin.
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
 
@@ -47,7 +48,7 @@ pub struct File {
     pub url: Spanned<String>,
     pub secret_file: Option<Spanned<PathBuf>>,
     pub token_file: Option<Spanned<PathBuf>>,
-    /// PEM file with further authorities to trust, for a server with a private one.
+    /// PEM file with additional CA certificates to trust, for a server with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
 }
 
@@ -60,7 +61,7 @@ pub struct Webhook {
 
 impl File {
     pub(super) fn resolve(self, source: &Source, problems: &mut Problems) -> Option<Webhook> {
-        // A signature gives nothing away; a token does.
+        // A signature reveals no secret; a token does.
         let to = Endpoint::resolve(&self.url, self.ca_file, self.token_file.is_some(), source, problems)?;
         let secret = |path: Spanned<PathBuf>| SecretFile::new(path.into_inner());
         Some(Webhook { to, secrets: self.secret_file.map(secret), token: self.token_file.map(secret) })
@@ -92,7 +93,7 @@ impl Webhook {
         }
         let answer = http.post(&self.to, &headers, body, deadline).await?;
         match answer.status {
-            // RFC 9110 section 15.3.3: not acted upon yet.
+            // Not yet processed (RFC 9110 §15.3.3).
             StatusCode::ACCEPTED => Ok(Accepted::default()),
             status if status.is_success() => Ok(Accepted::delivered()),
             _ => Err(answer.into_error(&self.to)),
@@ -100,7 +101,7 @@ impl Webhook {
     }
 }
 
-/// The message as others read it; see docs/webhook.md.
+/// The body; see docs/webhook.md.
 #[derive(Serialize)]
 struct Body<'a> {
     version: u32,
@@ -166,7 +167,7 @@ pub(super) fn body(told: &Notification, sender: &Sender) -> Result<Vec<u8>, Deli
         sent_by: &sender.host,
     };
     serde_json::to_vec(&body)
-        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot write the message: {error}") })
+        .map_err(|error| DeliveryError::Rejected { reason: format!("cannot build the message: {error}") })
 }
 
 impl<'a> BodyAlert<'a> {
@@ -191,7 +192,8 @@ impl<'a> BodyDigestLine<'a> {
     }
 }
 
-/// `v1=HEX`, one for each secret: HMAC-SHA256 over `SECONDS.BODY`, so that a message of yesterday cannot be sent again.
+/// `v1=HEX` for each secret: HMAC-SHA256 over `SECONDS.BODY`, so that an old message cannot be
+/// replayed.
 fn signatures(secrets: &[String], at: i64, body: &[u8]) -> String {
     let sign = |secret: &String| {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
@@ -212,9 +214,9 @@ mod tests {
 
     use super::{super::words::tests::problem, *};
 
-    /// Version 1 as others have built on it. A change here breaks them: add a version instead.
+    /// Other programs depend on version 1: a change here breaks them. Add a new version instead.
     #[test]
-    fn the_body_is_what_the_contract_says() {
+    fn the_body_is_version_1_of_the_contract() {
         let value: Value = serde_json::from_slice(&body(&problem(), &sender()).unwrap()).unwrap();
         assert_eq!(
             value,
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_is_hmac_sha256_one_for_each_secret() {
+    fn each_secret_signs_with_hmac_sha256() {
         // printf '1763691360.{"version":1}' | openssl dgst -sha256 -hmac Jefe
         let one = "v1=5055c080dbc5c5481c38eda85920d2977fb6aaf455a4ffca8afd467cc757a9fb";
         let body = br#"{"version":1}"#;
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_post_carries_id_signature_and_token_and_any_2xx_is_accepted() {
+    async fn a_post_has_id_signature_and_token() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).unwrap();
@@ -290,7 +292,7 @@ mod tests {
         let at: i64 = headers["x-dogwatch-timestamp"].to_str().unwrap().parse().unwrap();
         assert!((clock::wall().as_second() - at).abs() < 60, "{at}");
         assert_eq!(headers["x-dogwatch-signature"], signatures(&["s1".into(), "s2".into()], at, body));
-        assert_eq!(requests[0].1, requests[1].1, "a retry says the same");
+        assert_eq!(requests[0].1, requests[1].1, "a retry has the same body");
     }
 
     fn sender() -> Sender {

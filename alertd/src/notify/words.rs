@@ -1,7 +1,7 @@
-//! The sentences a person reads at three in the morning, the same in every receiver. Pure.
+//! The texts of notifications, the same for every receiver. Pure.
 //!
-//! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
-//! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
+//! Plugin output and labels are untrusted; [`line`] makes them safe. Escaping for HTML or JSON is
+//! left to the receivers.
 
 use dogwatch_wire::State;
 use jiff::tz::TimeZone;
@@ -13,11 +13,11 @@ use crate::core::rules::{
     text::{line, name_of, plural},
 };
 
-/// Alerts of one incident that are written out; the rest is counted.
+/// Alerts of one incident that a notification lists; the rest are counted.
 pub const ALERTS_MAX: usize = 25;
-/// Digest lines that are written out; the rest is counted.
+/// Lines of a digest that a notification lists; the rest are counted.
 pub const DIGEST_LINES_MAX: usize = 100;
-/// Characters of a title: what a lock screen and a subject line show, with room to spare.
+/// Characters in a title: more than a lock screen or a subject line shows.
 const TITLE_CHARS_MAX: usize = 200;
 
 /// `[#4711] CRITICAL web1/disk: /var 96% used`.
@@ -45,7 +45,7 @@ fn title_after_tag(told: &Notification, zone: &TimeZone) -> String {
     }
 }
 
-/// The worst state; what flaps while it is OK is no OK.
+/// The worst state as text. A service that is flapping is not OK even if its state is.
 fn bad(told: &Notification) -> &'static str {
     match worst(told) {
         State::Ok => "FLAPPING",
@@ -53,7 +53,7 @@ fn bad(told: &Notification) -> &'static str {
     }
 }
 
-/// `4 notifications held back: 3 problems, 1 recovery`.
+/// `4 notifications over the rate limit: 3 problems, 1 recovery`.
 fn digest_counts(told: &Notification) -> String {
     let count = |kinds: &[Kind]| told.digest.iter().filter(|line| kinds.contains(&line.kind)).count();
     let (problems, recoveries, acks) = match &told.summary {
@@ -66,13 +66,17 @@ fn digest_counts(told: &Notification) -> String {
     };
     let parts = [(problems, "problem"), (recoveries, "recovery"), (acks, "acknowledgement")];
     let parts: Vec<_> = parts.into_iter().filter(|&(n, _)| n > 0).map(|(n, noun)| plural(n, noun)).collect();
-    format!("{} held back: {}", plural(problems + recoveries + acks, "notification"), parts.join(", "))
+    format!(
+        "{} over the rate limit: {}",
+        plural(problems + recoveries + acks, "notification"),
+        parts.join(", ")
+    )
 }
 
 /// `web1/disk: /var 96% used`, or `3 alerts (service=disk): web1/disk: /var 96% used`.
 fn subject(told: &Notification) -> String {
     let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
-    // The worst first: it is what the title has room for.
+    // A title has room for one alert: the worst.
     let first = alerts.iter().max_by_key(|alert| severity(alert.state));
     match (first, alerts.len()) {
         (None, _) => group(told),
@@ -91,12 +95,12 @@ fn named(alert: &NotifiedAlert) -> String {
     }
 }
 
-/// `web1/disk` for a service; what there is for a posted alert.
+/// `web1/disk` for a service; an external alert is named by the labels it has.
 pub fn alert_name(alert: &NotifiedAlert) -> String {
     name_of(&alert.labels)
 }
 
-/// `service=disk`, or `all` for the one group of everything.
+/// `service=disk`, or `all` if alerts are not grouped.
 pub fn group(told: &Notification) -> String {
     if told.group.is_empty() {
         return "all".into();
@@ -105,7 +109,7 @@ pub fn group(told: &Notification) -> String {
     line(&pairs.join(", "), 120)
 }
 
-/// Worst state of what fires; OK if nothing does. CRITICAL is worse than UNKNOWN: a known evil wakes first.
+/// Worst state of the firing alerts; OK if none fires. CRITICAL is worse than UNKNOWN.
 pub fn worst(told: &Notification) -> State {
     let groups = told.summary.iter().flat_map(|summary| &summary.groups).map(|group| group.state);
     let states = told.firing.iter().map(|alert| alert.state).chain(groups);
@@ -121,44 +125,45 @@ fn severity(state: State) -> u8 {
     }
 }
 
-/// Why the reader is told, in words; the reason's own name stands behind it for `grep`.
+/// Why the reader was notified, as a sentence, followed by the reason's name for `grep`.
 pub fn why_told(told: &Notification) -> String {
     let words = match (told.kind, told.reason.as_str()) {
-        (_, "escalation_step" | "personal_rule") => "nobody acknowledged so far",
-        (_, "escalation_repeat") => "nobody acknowledged, so everybody is told again",
+        (_, "escalation_step" | "personal_rule") => "nobody has acknowledged it yet",
+        (_, "escalation_repeat") => "nobody has acknowledged it, so everybody is notified again",
         (_, "delivery_failed") => "another receiver could not be reached",
-        (_, "fallback") => "you stand in for a receiver that could not be reached",
-        (_, "silence_ending") => "a silence ends soon and it is still so",
-        (_, "silence_ended") => "a silence ended and it is still so",
-        (_, "downtime_started") => "you hear no more of it before that is over, except its recovery",
-        (_, "downtime_ended") => "a downtime ended and it is still so",
-        (_, "host_back") => "the host is heard again and it is still so",
-        (_, "dependency_back") => "what it depends on is well again and it is still so",
-        (_, "mute_ended") => "the quiet hours of its route are over and it is still so",
-        (_, "inhibition_ended") => "what explained it is over and it is still so",
-        (_, "no_one_on_call" | "unknown_target") => "nobody else is there to be told",
-        (_, "on_call_again") => "it came while nobody was on call, and you are now",
-        (_, "ack_ending") => "an ack ends soon and it is still so",
-        (_, "ack_expired") => "an ack expired and it is still so",
-        (_, "ack_outdated") => "it changed after somebody acknowledged",
-        (_, "unacked") => "somebody took the ack back",
-        (_, "removed") => "it is no longer watched; nobody says that it is well",
-        (Kind::Problem, _) => "first message about this to you",
-        (Kind::Update, _) => "something changed in this incident",
+        (_, "fallback") => "you are the fallback for a receiver that could not be reached",
+        (_, "silence_ending") => "a silence ends soon and the problem persists",
+        (_, "silence_ended") => "a silence ended and the problem persists",
+        (_, "downtime_started") => "until the downtime ends, only a recovery is sent",
+        (_, "downtime_ended") => "a downtime ended and the problem persists",
+        (_, "host_back") => "the host reports again and the problem persists",
+        (_, "dependency_back") => "its dependency recovered and the problem persists",
+        (_, "mute_ended") => "the mute period of its route is over and the problem persists",
+        (_, "inhibition_ended") => "the alert that inhibited it is over and the problem persists",
+        (_, "no_one_on_call" | "unknown_target") => "there was nobody else to notify",
+        (_, "on_call_again") => "it started while nobody was on call; you are on call now",
+        (_, "ack_ending") => "an acknowledgement expires soon and the problem persists",
+        (_, "ack_expired") => "an acknowledgement expired and the problem persists",
+        (_, "ack_outdated") => "the incident changed after it was acknowledged",
+        (_, "unacked") => "the acknowledgement was taken back",
+        (_, "removed") => "it is no longer monitored; it may not be OK",
+        (Kind::Problem, _) => "your first notification of this incident",
+        (Kind::Update, _) => "the incident changed",
         (Kind::Reminder, _) => "still not OK",
-        (Kind::Recovery | Kind::Acknowledged, _) => "you were told of the problem",
-        (Kind::Digest, _) => "these had to wait for a rate limit",
+        (Kind::Recovery | Kind::Acknowledged, _) => "you were notified of the problem",
+        (Kind::Digest, _) => "these exceeded a rate limit",
         (Kind::Test, _) => "somebody ran alertctl test-notify",
     };
     let words = match &told.summary {
-        Some(summary) => format!("held back by {}", line(&summary.held_by, 120)),
+        Some(summary) => format!("these exceeded {}", line(&summary.held_by, 120)),
         None => words.into(),
     };
     let note = told.note.as_ref().map(|note| format!("{}: ", line(note, 200))).unwrap_or_default();
     format!("{note}{words} ({})", line(&told.reason, 80))
 }
 
-/// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is within the last day, so no day is said.
+/// `load OK 14:02, booted 13:58`: what else changed on the host. All of it is less than a day old,
+/// so there is no date.
 pub fn lately(told: &Notification, zone: &TimeZone) -> String {
     let one = |one: &Happened| {
         let at = one.at.to_zoned(zone.clone()).strftime("%H:%M");
@@ -176,7 +181,7 @@ pub(super) mod tests {
     use crate::core::rules::notification::DigestLine;
 
     #[test]
-    fn the_title_says_number_state_where_and_what() {
+    fn the_title_has_number_state_place_and_summary() {
         assert_eq!(title(&problem(), &TimeZone::UTC), "[#4711] CRITICAL web1/disk: /var 96% used");
         let of = |kind| title(&Notification { kind, ..problem() }, &TimeZone::UTC);
         assert_eq!(of(Kind::Reminder), "[#4711] still CRITICAL web1/disk: /var 96% used");
@@ -188,7 +193,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_recovery_says_ok_and_names_what_recovered() {
+    fn the_title_of_a_recovery_says_ok_and_names_the_alert() {
         let mut told = problem();
         told.resolved = std::mem::take(&mut told.firing);
         told.resolved[0].summary = "/var 61% used".into();
@@ -197,7 +202,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_many_alerts_the_worst_is_named() {
+    fn the_title_of_a_group_names_the_worst_alert() {
         let mut told = problem();
         let mut unknown = told.firing[0].clone();
         unknown.state = State::Unknown;
@@ -210,18 +215,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_digest_counts_what_it_holds() {
+    fn the_title_of_a_digest_counts_its_notifications() {
         let mut told = problem();
         let entry = |kind| DigestLine { incident: 1, kind, title: "x".into(), at: told.created_at };
         let digest = vec![entry(Kind::Problem), entry(Kind::Reminder), entry(Kind::Recovery)];
         told = Notification { kind: Kind::Digest, incident: 0, digest, ..told };
         assert_eq!(
             title(&told, &TimeZone::UTC),
-            "[digest] 3 notifications held back: 2 problems, 1 recovery"
+            "[digest] 3 notifications over the rate limit: 2 problems, 1 recovery"
         );
     }
 
-    /// What the receivers' tests send.
+    /// The notification that the receivers' tests send.
     pub(in crate::notify) fn problem() -> Notification {
         let pairs = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()

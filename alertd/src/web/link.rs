@@ -1,53 +1,57 @@
-//! The link in a mail that acknowledges, or lists what is open: what it says, and that it is ours. Pure.
+//! Signs and verifies the tokens in the links of emails: to acknowledge an incident, or to list
+//! open incidents. Pure.
 //!
 //! ```text
-//! URL/open/RECEIVER.EXPIRY.WHO.MAC           MAC over "dogwatch-open-1" LF RECEIVER LF EXPIRY LF WHO, RECEIVER in hex too
-//! URL/ack/INCIDENT.EXPIRY.NONCE.WHO.MAC      numbers in decimal, the rest in hex
-//! MAC = HMAC-SHA256(key, "dogwatch-ack-1" LF INCIDENT LF EXPIRY LF NONCE LF WHO)
+//! URL/ack/INCIDENT.EXPIRY.NONCE.WHO.MAC
+//!     MAC = HMAC-SHA256(key, "dogwatch-ack-1" LF INCIDENT LF EXPIRY LF NONCE LF WHO)
+//! URL/open/RECEIVER.EXPIRY.WHO.MAC
+//!     MAC = HMAC-SHA256(key, "dogwatch-open-1" LF RECEIVER LF EXPIRY LF WHO)
+//! INCIDENT and EXPIRY are decimal numbers, the rest is in hex.
 //! ```
 //!
-//! EXPIRY is in seconds since 1970. NONCE is made of the notification's id and WHO with the key, so a mail that is sent again
-//! holds the same link, and each mail of its own can be used once. Of several keys the first signs and each is believed:
-//! that is how a key is changed. Whether a nonce was used is the incident's to know.
+//! EXPIRY is in seconds since 1970. NONCE is derived from the notification's id and WHO with the
+//! key, so an email that is sent again contains the same link, and the link of each email works
+//! once. The incident remembers used nonces. If there are several keys, the first signs and all are
+//! accepted, so that keys can be changed.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use ring::hmac;
 
-/// What a link of ours says.
+/// The contents of a link to acknowledge an incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub incident: u64,
     pub expires_at: Timestamp,
     pub nonce: String,
-    /// Whose link it is: a mail address.
+    /// The email address that the link was sent to.
     pub who: String,
 }
 
-/// What a link to a list says.
+/// The contents of a link to the list of open incidents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenLink {
     pub receiver: String,
     pub expires_at: Timestamp,
-    /// Whose link it is: a mail address.
+    /// The email address that the link was sent to.
     pub who: String,
 }
 
-/// Why a link is not to be followed.
+/// Why a link is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadLink {
-    /// Cut, changed, or signed with a key that is no longer there.
+    /// Truncated, changed, or signed with an unknown key.
     Forged,
     Expired,
 }
 
-/// Bytes of a token; a mail address has at most 254 (RFC 5321 §4.5.3.1.3).
+/// Bytes in a token; an email address has at most 254 (RFC 5321 §4.5.3.1.3).
 const TOKEN_BYTES_MAX: usize = 700;
-/// Bytes of a nonce.
+/// Bytes in a nonce.
 const NONCE_BYTES: usize = 8;
 
-/// Makes the token for one mail.
+/// Makes the token to acknowledge an incident, for one email.
 pub fn sign(key: &str, incident: u64, expires_at: Timestamp, notification: &str, who: &str) -> String {
     let nonce = tag(key, &format!("dogwatch-nonce-1\n{notification}\n{who}"));
     let link = Link { incident, expires_at, nonce: hex(&nonce.as_ref()[..NONCE_BYTES]), who: who.to_owned() };
@@ -61,7 +65,7 @@ pub fn sign(key: &str, incident: u64, expires_at: Timestamp, notification: &str,
     )
 }
 
-/// Makes the token for a digest's mail.
+/// Makes the token for the list, for the email of a digest.
 pub fn sign_open(key: &str, receiver: &str, expires_at: Timestamp, who: &str) -> String {
     let link = OpenLink { receiver: receiver.to_owned(), expires_at, who: who.to_owned() };
     let mac = tag(key, &link.signed_text());
@@ -74,14 +78,14 @@ pub fn sign_open(key: &str, receiver: &str, expires_at: Timestamp, who: &str) ->
     )
 }
 
-/// Reads a token.
+/// Verifies and reads a token to acknowledge.
 pub fn verify(keys: &[String], token: &str, now: Timestamp) -> Result<Link, BadLink> {
     let (link, mac) = parse(token).ok_or(BadLink::Forged)?;
     check(keys, &link.signed_text(), &mac, link.expires_at, now)?;
     Ok(link)
 }
 
-/// Reads the token of a list.
+/// Verifies and reads a token for the list.
 pub fn verify_open(keys: &[String], token: &str, now: Timestamp) -> Result<OpenLink, BadLink> {
     let (link, mac) = parse_open(token).ok_or(BadLink::Forged)?;
     check(keys, &link.signed_text(), &mac, link.expires_at, now)?;
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_says_what_was_signed_until_it_expires_and_with_either_key() {
+    fn a_link_is_valid_until_it_expires_with_any_known_key() {
         let token = sign("new", 4711, at(NOW + 60), "n-1", "ada@example.org");
         for known in [&["new"][..], &["newer", "new"]] {
             let link = verify(&keys(known), &token, at(NOW)).unwrap();
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_link_to_a_list_is_believed_as_it_was_signed_and_no_other_kind_of_link_is_one() {
+    fn a_link_to_the_list_is_verified_and_is_not_a_link_to_acknowledge() {
         let token = sign_open("k", "ops.a", at(NOW + 60), "ada@example.org");
         let known = keys(&["new", "k"]);
         let link = verify_open(&known, &token, at(NOW)).unwrap();
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_mail_holds_the_same_link_and_another_mail_another() {
+    fn a_repeated_email_has_the_same_link_and_other_emails_have_others() {
         let link = |id, who| sign("k", 1, at(NOW), id, who);
         assert_eq!(link("n-1", "ada@x"), link("n-1", "ada@x"));
         let nonce = |token: String| token.split('.').nth(2).unwrap().to_owned();
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_byte_is_believed() {
+    fn a_token_with_any_changed_byte_is_rejected() {
         let token = sign("k", 4711, at(NOW + 60), "n-1", "ada@example.org");
         let known = keys(&["k"]);
         for at_byte in 0..token.len() {

@@ -1,4 +1,4 @@
-//! Makes the links of mails, and the key that signs them.
+//! Makes the links in emails, and the key that signs them.
 
 use std::{io, path::Path, time::Duration};
 
@@ -18,15 +18,15 @@ pub struct Links {
     lifetime: Duration,
 }
 
-/// One link of a mail.
+/// The link in an email.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailLink {
     pub url: String,
-    /// What it does, as a button says it.
+    /// The text of its button.
     pub does: &'static str,
 }
 
-/// Writes a key if there is none yet.
+/// Creates the key file if there is none.
 pub(super) fn make_key(path: &Path) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
@@ -37,7 +37,7 @@ pub(super) fn make_key(path: &Path) -> io::Result<()> {
     let mut key = [0; 32];
     ring::rand::SystemRandom::new()
         .fill(&mut key)
-        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        .map_err(|_| io::Error::other("cannot get random bytes from the system"))?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{}", link::hex(&key))?;
     file.sync_all()
@@ -48,15 +48,19 @@ impl Links {
         Self { url, keys, lifetime }
     }
 
-    /// The link for one reader of a notification: to acknowledge it if that can be done, to the list of what is open if it is a
-    /// digest. Without a key there is none: the mail must go out all the same.
+    /// The link for one recipient: to acknowledge the incident if it is open, or to the list of
+    /// open incidents for a digest. If the key cannot be read, the email is sent without a link.
     pub fn link(&self, told: &Notification, who: &str) -> Option<MailLink> {
         let open = matches!(told.kind, Kind::Problem | Kind::Update | Kind::Reminder);
         let acks = open && told.incident != 0 && told.ack.is_none();
         if !acks && told.kind != Kind::Digest {
             return None;
         }
-        let keys = self.keys.lines().map_err(|error| tracing::warn!("no link in the mail: {error}")).ok()?;
+        let keys = self
+            .keys
+            .lines()
+            .map_err(|error| tracing::warn!("email is sent without a link: {error}"))
+            .ok()?;
         let (key, expires_at) = (keys.first()?, later(told.created_at, self.lifetime));
         let url = &self.url;
         Some(if acks {
@@ -64,7 +68,7 @@ impl Links {
             MailLink { url: format!("{url}/ack/{token}"), does: "Acknowledge" }
         } else {
             let token = link::sign_open(key, &told.receiver, expires_at, who);
-            MailLink { url: format!("{url}/open/{token}"), does: "Show what is open" }
+            MailLink { url: format!("{url}/open/{token}"), does: "Show open incidents" }
         })
     }
 }

@@ -1,16 +1,19 @@
-//! The small web server behind the links in mails: shows an incident, and acknowledges it when a person presses the button.
+//! The web server behind the links in emails: it shows an incident and acknowledges it when a
+//! person presses the button.
 //!
 //! | request | what it does |
 //! | --- | --- |
-//! | `GET /ack/TOKEN` | says what is wrong, with one button; changes nothing, for mail scanners follow links |
-//! | `POST /ack/TOKEN` | acknowledges, once for each link |
-//! | `GET /open/TOKEN` | what a receiver was told of and is not over, each with a link of the first kind; from digests |
+//! | `GET /ack/TOKEN` | shows the problem and one button; changes nothing, because mail scanners follow links |
+//! | `POST /ack/TOKEN` | acknowledges, once per link |
+//! | `GET /open/TOKEN` | lists the open incidents of a receiver, with links to acknowledge; for digests |
 //! | anything else | 404 |
 //!
-//! The token is the only key: whoever holds it may acknowledge that one incident, or those that its receiver was told of
-//! ([`link`]). No cookies, no scripts, no
-//! referrer, no caching. At most [`CONNECTIONS_MAX`] callers at once, each for [`CONNECTION_LIVES`], and [`GUESSES_A_SECOND`]
-//! wrong links a second: strangers can reach this. TLS is the reverse proxy's.
+//! Anyone who has the token ([`link`]) may acknowledge its incident, or those that its receiver was
+//! notified of. There are no cookies, scripts, referrers or caching.
+//!
+//! Strangers can reach this server, so it serves at most [`CONNECTIONS_MAX`] connections at once,
+//! each for at most [`CONNECTION_LIVES`], and accepts at most [`GUESSES_A_SECOND`] wrong links per
+//! second. TLS is left to the reverse proxy.
 
 pub mod link;
 mod links;
@@ -43,12 +46,12 @@ use self::{
 };
 use crate::{clock, core::Refused, engine::Input, notify::SecretFile};
 
-/// Callers served at once; more wait in the kernel's queue.
+/// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
-/// A page is small; who takes longer is not reading it.
+/// Longest time for one connection; pages are small.
 const CONNECTION_LIVES: Duration = Duration::from_secs(20);
 const GUESSES_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// A list is a walk over all incidents.
+/// A list must go through all incidents.
 const LISTS_A_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -56,7 +59,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
     pub listen: SocketAddr,
-    /// As phones reach it, without a slash at the end.
+    /// The URL that phones can reach, without a slash at the end.
     pub url: String,
     pub key_file: PathBuf,
     pub link_lifetime: Duration,
@@ -68,37 +71,39 @@ impl Web {
     }
 }
 
-/// The page as it is served now.
+/// The running web server.
 pub struct Served {
     web: Web,
     task: JoinHandle<()>,
 }
 
 impl Served {
-    /// Listens, makes a key if there is none, serves.
+    /// Starts the server; creates the key if there is none.
     ///
     /// # Errors
-    /// What to do about it, for people.
+    /// A message for people that says what to do.
     pub async fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
         let listener = TcpListener::bind(web.listen).await;
-        let listener = listener
-            .map_err(|error| format!("cannot listen on {}: {error}; set [alertd.web] listen", web.listen))?;
+        let listener = listener.map_err(|error| {
+            format!("cannot listen on {}: {error}; change [alertd.web] listen", web.listen)
+        })?;
         let key = web.key_file.display();
         make_key(&web.key_file)
-            .map_err(|error| format!("cannot make the key of the links, {key}: {error}"))?;
+            .map_err(|error| format!("cannot create the key for email links, {key}: {error}"))?;
         let served = web.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = serve(listener, &served, inputs).await {
-                tracing::error!(%error, "the page behind the mails' links has ended");
+                tracing::error!(%error, "the web server for email links has stopped");
             }
         });
         Ok(Self { web, task })
     }
 
-    /// Serves what a new config says instead. Where that cannot be, the old page stays if it can.
+    /// Applies a new config. If the new server cannot start, the old one keeps running, unless both
+    /// use the same address.
     ///
     /// # Errors
-    /// Why not, and what is served beside it.
+    /// Why the new server did not start; the first value is the server that is running now.
     pub async fn replace(
         old: Option<Self>,
         new: Option<Web>,
@@ -115,7 +120,7 @@ impl Served {
         };
         let same_address = old.as_ref().is_some_and(|old| old.web.listen == new.listen);
         let kept = match old {
-            // Two do not share an address.
+            // The address must be free for the new server.
             Some(old) if same_address => {
                 old.close().await;
                 None
@@ -135,7 +140,7 @@ impl Served {
 
     async fn close(self) {
         self.task.abort();
-        // The listener is closed when the task is gone.
+        // The listener is closed when the task has ended.
         let _ = self.task.await;
     }
 }
@@ -162,7 +167,7 @@ async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) ->
         .route("/ack/{token}", get(ask).post(acknowledge))
         .route("/open/{token}", get(list))
         .fallback(async || {
-            answer(StatusCode::NOT_FOUND, page::said("Nothing here", "dogwatch has no such page."))
+            answer(StatusCode::NOT_FOUND, page::said("Not found", "This page does not exist."))
         })
         .layer(DefaultBodyLimit::max(1_024))
         .with_state(site);
@@ -170,7 +175,8 @@ async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) ->
     axum::serve(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), service).await
 }
 
-/// Where a browser's connection comes from: mostly the reverse proxy, for what that says of others anybody could say.
+/// The address of a connection, usually the reverse proxy's. Forwarding headers are ignored because
+/// anybody could send them.
 #[derive(Debug, Clone, Copy)]
 struct Visitor(SocketAddr);
 
@@ -196,21 +202,22 @@ async fn list(State(site): State<Site>, Segment(token): Segment<String>) -> Resp
 
 impl Site {
     fn keys(&self) -> Option<Vec<String>> {
-        self.keys.lines().map_err(|error| tracing::error!("links cannot be checked: {error}")).ok()
+        self.keys.lines().map_err(|error| tracing::error!("cannot verify links: {error}")).ok()
     }
 
-    /// What somebody gets whose link is not to be followed.
+    /// The answer to a bad link.
     fn turn_away(&self, bad: BadLink) -> Response {
         match bad {
             BadLink::Expired => {
-                let words = "This link is too old. Use a newer mail, or alertctl ack.";
-                answer(StatusCode::GONE, page::said("Expired", words))
+                let words = "This link has expired. Open the link in a newer email, or run alertctl ack.";
+                answer(StatusCode::GONE, page::said("Link expired", words))
             }
-            // Who has a link of ours is let in even while somebody floods us with others.
+            // The limit applies to bad links only: valid links work even during a flood.
             BadLink::Forged if self.limit.check().is_err() => busy(),
             BadLink::Forged => {
-                let words = "This link is not one of ours, or it came apart on its way. Open it from the mail itself, or use alertctl ack.";
-                answer(StatusCode::NOT_FOUND, page::said("Not a valid link", words))
+                let words =
+                    "This link is invalid or incomplete. Open it from the email itself, or run alertctl ack.";
+                answer(StatusCode::NOT_FOUND, page::said("Invalid link", words))
             }
         }
     }
@@ -233,8 +240,8 @@ impl Site {
         let Some(told) = tokio::time::timeout(PATIENCE, exchange).await.ok().flatten() else {
             return not_now();
         };
-        // One link for each time that the incident waits for somebody, however often the list is looked at: it works once, and
-        // whoever holds the list cannot make more of them.
+        // The number of used links is part of the nonce: reloading the list gives the same link,
+        // which works once, and there is a new one only if the incident waits for an ack again.
         let key = keys.first().map(String::as_str).unwrap_or_default();
         let link = |number, used| {
             let nonce = format!("open-{}-{used}", expires_at.as_second());
@@ -250,7 +257,7 @@ impl Site {
             Ok(link) => link,
             Err(bad) => return self.turn_away(bad),
         };
-        let author = format!("{} (mail link)", link.who);
+        let author = format!("{} (email link)", link.who);
         let (reply, replied) = oneshot::channel();
         let input = Input::Link(link.incident, link.nonce, press.then_some(author), reply);
         let input = Input::From(from.ip().to_string(), Box::new(input));
@@ -270,18 +277,18 @@ impl Site {
 }
 
 fn not_now() -> Response {
-    let words = "alertd does not answer just now. Try again in a moment, or use alertctl ack.";
-    answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Not now", words))
+    let words = "alertd is not responding. Try again in a moment, or run alertctl ack.";
+    answer(StatusCode::SERVICE_UNAVAILABLE, page::said("Try again later", words))
 }
 
 fn busy() -> Response {
-    let words = "Too many requests at once; try again in a moment.";
-    answer(StatusCode::TOO_MANY_REQUESTS, page::said("Busy", words))
+    let words = "Please try again in a moment.";
+    answer(StatusCode::TOO_MANY_REQUESTS, page::said("Too many requests", words))
 }
 
 fn done(incident: &ctl::Incident) -> Response {
-    let head = format!("#{} is yours", incident.number);
-    let words = "Acknowledged. Nobody else is woken; you hear when it is over.";
+    let head = format!("#{} acknowledged", incident.number);
+    let words = "Escalation has stopped. You will be notified when the incident is resolved.";
     answer(StatusCode::OK, page::said(&head, words))
 }
 
@@ -290,13 +297,14 @@ fn refusal(refused: &Refused, number: u64) -> Response {
         Refused::LinkUsed(_) => (
             "Already used",
             format!(
-                "This link has acknowledged #{number} before and works once. alertctl why {number} says what came after."
+                "This link works once and has already acknowledged #{number}. \
+                 To see what happened since, run alertctl why {number}."
             ),
         ),
         Refused::NoIncident(_) => {
-            ("It is over", format!("#{number} is no longer open: nothing to acknowledge."))
+            ("Already resolved", format!("#{number} is no longer open; there is nothing to acknowledge."))
         }
-        other => ("Not done", other.to_string()),
+        other => ("Not acknowledged", other.to_string()),
     };
     answer(StatusCode::GONE, page::said(head, &words))
 }
@@ -326,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_for_its_owner_only() {
+    fn the_key_is_created_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         make_key(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The pages behind a link: for a phone at night, without scripts. Pure. Everything in them that is not ours is escaped.
+//! The pages behind the links, for phones, without scripts. All values are escaped. Pure.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::core::{
     rules::text::{self, escaped},
 };
 
-/// Asks whether to acknowledge.
+/// Shows an incident and asks whether to acknowledge it.
 pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now: Timestamp) -> String {
     let since = text::clock_time(incident.opened_at, zone);
     let age = text::age(incident.opened_at, now);
@@ -37,15 +37,16 @@ pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now:
     let button = match &incident.ack {
         Some(ack) => {
             let by = text::line(&ack.author, 80);
-            let _ = writeln!(body, "<p><b>{} is on it already.</b></p>", escaped(&by));
-            "Take it over"
+            let _ = writeln!(body, "<p><b>Already acknowledged by {}.</b></p>", escaped(&by));
+            "Take over"
         }
         None => "Acknowledge",
     };
     let _ = writeln!(
         body,
         "<form method=\"post\"><button>{button}</button></form>\n\
-         <p>As {}. Nobody else is woken while it is acknowledged; you still hear when it is over.</p>",
+         <p>You acknowledge as {}. This stops the escalation. You will still be notified \
+         when the incident is resolved.</p>",
         escaped(&text::line(who, 100))
     );
     page("Acknowledge?", &body)
@@ -55,8 +56,8 @@ fn format_item(line: &str) -> String {
     format!("<li>{}</li>\n", escaped(line))
 }
 
-/// What a receiver was told of and is not over; `link` leads to the page that acknowledges an incident, given its number and how
-/// many links have done so before.
+/// Lists the open incidents that a receiver was notified of. `link` makes the link to acknowledge
+/// one, from its number and the number of links already used for it.
 pub(super) fn list(
     told: &ToldOpen,
     receiver: &str,
@@ -66,19 +67,23 @@ pub(super) fn list(
 ) -> String {
     let receiver = escaped(&text::line(receiver, 100));
     if told.open == 0 {
-        let body = format!("<h1>Nothing is open</h1>\n<p>All that {receiver} was told of is over.</p>\n");
-        return page("Nothing is open", &body);
+        let body = format!(
+            "<h1>No open incidents</h1>\n<p>Everything that {receiver} was notified of is resolved.</p>\n"
+        );
+        return page("No open incidents", &body);
     }
     let at = escaped(&text::clock_time(now, zone));
     let (open, acked) = (told.open, told.acked);
-    let mut body =
-        format!("<h1>{open} open, {acked} acknowledged</h1>\n<p>Told to {receiver}; {at}</p>\n<ul>\n");
+    let mut body = format!(
+        "<h1>{open} open, {acked} acknowledged</h1>\n\
+         <p>Incidents that {receiver} was notified of, as of {at}</p>\n<ul>\n"
+    );
     for (incident, used) in &told.shown {
         let title = format!("#{} {}", incident.number, escaped(&text::line(&incident.title, 160)));
         let age = escaped(&text::age(incident.opened_at, now));
         let _ = if let Some(ack) = &incident.ack {
             let author = escaped(&text::line(&ack.author, 80));
-            writeln!(body, "<li>{title} {age} <b>{author} is on it</b></li>")
+            writeln!(body, "<li>{title} {age} <b>acknowledged by {author}</b></li>")
         } else {
             let link = escaped(&link(incident.number, *used));
             writeln!(body, "<li><a href=\"{link}\">{title}</a> {age}</li>")
@@ -87,12 +92,12 @@ pub(super) fn list(
     body.push_str("</ul>\n");
     if told.open > told.shown.len() {
         let more = told.open - told.shown.len();
-        let _ = writeln!(body, "<p>… and {more} more: <code>alertctl status</code></p>");
+        let _ = writeln!(body, "<p>… and {more} more; run <code>alertctl status</code></p>");
     }
-    page("What is open", &body)
+    page("Open incidents", &body)
 }
 
-/// One thing said.
+/// A page with one message.
 pub(super) fn said(head: &str, words: &str) -> String {
     page(head, &format!("<h1>{}</h1>\n<p>{}</p>\n", escaped(head), escaped(words)))
 }
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_leads_to_each_incident_and_says_who_is_on_it_and_how_many_are_not_shown() {
+    fn the_list_links_to_unacknowledged_incidents_and_counts_the_rest() {
         let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
         let mut told = ToldOpen { open: 3, acked: 1, shown: vec![(incident(opened_at), 0); 2] };
         told.shown[1].0.number = 12;
@@ -153,14 +158,17 @@ mod tests {
         let shown = show(&told);
         assert!(shown.contains("3 open, 1 acknowledged") && shown.contains("and 1 more"), "{shown}");
         assert!(shown.contains("<a href=\"../ack/t4711.0\">#4711 CRITICAL web1/disk"), "{shown}");
-        assert!(!shown.contains("ack/t12"), "one that somebody took has no link: {shown}");
-        assert!(shown.contains("<b>&lt;bob&gt; is on it</b>") && !shown.contains("<script"), "{shown}");
+        assert!(!shown.contains("ack/t12"), "acknowledged incidents have no link: {shown}");
+        assert!(
+            shown.contains("<b>acknowledged by &lt;bob&gt;</b>") && !shown.contains("<script"),
+            "{shown}"
+        );
         told = ToldOpen { open: 0, acked: 0, shown: Vec::new() };
-        assert!(show(&told).contains("All that ops was told of is over"), "{}", show(&told));
+        assert!(show(&told).contains("Everything that ops was notified of is resolved"), "{}", show(&told));
     }
 
     #[test]
-    fn the_page_says_what_is_wrong_and_has_one_button_and_no_script() {
+    fn the_page_shows_the_problem_and_one_button_without_scripts() {
         let opened_at: Timestamp = "2026-11-21T02:12:00Z".parse().unwrap();
         let mut incident = incident(opened_at);
         let now = "2026-11-21T02:16:00Z".parse().unwrap();
@@ -175,6 +183,6 @@ mod tests {
             expires_at: None,
         });
         let shown = confirm(&incident, "ada@example.org", &TimeZone::UTC, now);
-        assert!(shown.contains("bob is on it already") && shown.contains("Take it over"), "{shown}");
+        assert!(shown.contains("Already acknowledged by bob") && shown.contains("Take over"), "{shown}");
     }
 }

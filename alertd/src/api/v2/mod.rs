@@ -1,8 +1,8 @@
-//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, ask what fires and to whom it goes,
-//! silence it (`silences.rs`).
+//! Alertmanager's API v2, as far as Prometheus and `amtool` use it: post alerts, list firing alerts
+//! and their receivers, and manage silences (`silences.rs`).
 //!
-//! Errors are JSON strings, lists are never null (openapi.yaml of Alertmanager 0.28). What alertd has and Alertmanager has not
-//! (acks, escalation) is under `/v1`.
+//! Errors are JSON strings, and lists are never null (openapi.yaml of Alertmanager 0.28). Features
+//! that Alertmanager does not have, such as acks and escalation, are under `/v1`.
 
 mod silences;
 
@@ -47,7 +47,7 @@ pub(crate) fn add(routes: Routes) -> Routes {
         .get("/-/ready", Nothing, async || "OK")
 }
 
-/// Why not, as Alertmanager says it.
+/// An error in Alertmanager's format.
 struct Problem(Failure);
 
 impl IntoResponse for Problem {
@@ -68,29 +68,30 @@ fn bad(words: String) -> Problem {
 
 type Reply<T> = Result<Json<T>, Problem>;
 
-/// 200 once it is durable. What is no alert is named in a 400; the rest is taken.
+/// Answers 200 when the alerts are on disk. If some are invalid, a 400 names them; the others are
+/// accepted.
 async fn post_alerts(
     State(api): State<Api>,
     caller: Caller,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
     let mut posted: Vec<Posted> = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("the body is no list of alerts: {error}")))?;
+        .map_err(|error| bad(format!("the body is not a list of alerts: {error}")))?;
     bind_posted(&mut posted, &caller);
     match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
         Ok(_) => Ok(StatusCode::OK),
         Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
-        // Prometheus posts again whatever the 5xx.
+        // Prometheus retries after any 5xx.
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string()).into()),
     }
 }
 
-/// What `amtool alert query` may ask for.
+/// The filters of `amtool alert query`.
 #[derive(Debug)]
 struct Filter {
     matchers: Arc<[Matcher]>,
     receiver: Option<Matcher>,
-    /// By name of the state.
+    /// Names of states that are not shown.
     hidden: Vec<&'static str>,
 }
 
@@ -102,7 +103,7 @@ impl Filter {
             let shown = || match value.as_str() {
                 "true" => Ok(true),
                 "false" => Ok(false),
-                _ => Err(bad(format!("{name} is true or false, not {value:?}"))),
+                _ => Err(bad(format!("{name} must be true or false, not {value:?}"))),
             };
             match name.as_str() {
                 "filter" => matchers.push(value.parse().map_err(bad)?),
@@ -117,7 +118,8 @@ impl Filter {
         Ok(Self { matchers: matchers.into(), ..filter })
     }
 
-    /// All that it shows, in pages: the loop is never busy with one long list.
+    /// Returns all matching alerts. Reads them in pages, so that a long list does not block the
+    /// engine.
     async fn find(&self, api: &Api) -> Result<Vec<GettableAlert>, Failure> {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -147,7 +149,7 @@ impl Filter {
     }
 }
 
-/// Decoded pairs of a query string, in order; `filter` may come several times.
+/// Decoded pairs of a query string, in order; `filter` may be repeated.
 fn pairs(query: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -156,7 +158,7 @@ fn pairs(query: &str) -> Vec<(String, String)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
 }
 
-/// Undoes `application/x-www-form-urlencoded`; what is not encoded right stays as it is.
+/// Decodes `application/x-www-form-urlencoded`; malformed sequences stay unchanged.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -190,7 +192,7 @@ struct Group {
     alerts: Vec<GettableAlert>,
 }
 
-/// Alerts by host and receiver, as a person would look at them.
+/// Alerts grouped by host and receiver.
 async fn groups(State(api): State<Api>, RawQuery(query): RawQuery) -> Reply<Vec<Group>> {
     let filter = Filter::read(query.as_deref())?;
     let mut groups: BTreeMap<(String, Named), Vec<GettableAlert>> = BTreeMap::new();
@@ -217,7 +219,7 @@ async fn status(State(api): State<Api>) -> Reply<Value> {
         "versionInfo": {
             "version": version, "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
         },
-        // Where the config is and what it means is for `alertctl config` to say; it may hold names that are nobody's business.
+        // Not shown: it may contain names that callers should not see. Use `alertctl config`.
         "config": { "original": "" },
         "uptime": started_at,
     })))
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_is_decoded_and_may_repeat_itself() {
+    fn a_query_is_decoded_and_may_repeat_a_name() {
         let found = pairs("filter=host%3D~%22web.%2A%22&filter=a+b%3D1&active=false&x");
         let found: Vec<_> = found.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(

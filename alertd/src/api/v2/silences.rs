@@ -1,12 +1,12 @@
-//! Silences as Alertmanager's API v2 has them, for `amtool silence` and for what speaks as it does.
+//! Silences in Alertmanager's API v2, for `amtool silence` and compatible clients.
 //!
-//! | there | here |
+//! | Alertmanager | alertd |
 //! | --- | --- |
 //! | `id`, a string | the silence's number |
-//! | `createdBy`, whatever the caller says | `CALLER (createdBy)`: the caller is known, the rest is hearsay |
+//! | `createdBy`, chosen by the client | `CALLER (createdBy)`: only the caller is verified |
 //! | `status.state` | `active`, `pending` (also outside the hours of its period), `expired` |
-//! | a post with an `id` | the same matchers: its end is moved. Others: a new silence, and the old one ends |
-//! | anything may be silenced | a broad one is refused (400): `alertctl silence --broad` is for people who mean it |
+//! | a post with an `id` | same matchers: changes the end; others: a new silence replaces the old one |
+//! | anything can be silenced | broad silences are refused (400); use `alertctl silence --broad` |
 
 use axum::{
     Json,
@@ -33,7 +33,7 @@ struct MatcherV2 {
     value: String,
     #[serde(default)]
     is_regex: bool,
-    /// Alertmanager before 0.22 had no other.
+    /// Missing before Alertmanager 0.22, which had only equality.
     #[serde(default = "yes")]
     is_equal: bool,
 }
@@ -57,12 +57,8 @@ impl MatcherV2 {
         };
         let text = format!("{}{operator}\"{}\"", self.name, self.value);
         let read: Matcher = text.parse()?;
-        // A name with an operator in it would be read as something else.
-        if Self::of(&read) == *self {
-            Ok(text)
-        } else {
-            Err(format!("{:?} is not a label's name", self.name))
-        }
+        // A name that contains an operator would be parsed as something else.
+        if Self::of(&read) == *self { Ok(text) } else { Err(format!("{:?} is not a label name", self.name)) }
     }
 }
 
@@ -83,7 +79,7 @@ pub(super) struct PostableSilence {
 pub(super) struct GettableSilence {
     id: String,
     status: SilenceStatus,
-    /// A silence's last change is not kept; it began then at the latest.
+    /// The time of the last change is not stored; this is the start.
     updated_at: Timestamp,
     matchers: Vec<MatcherV2>,
     starts_at: Timestamp,
@@ -123,7 +119,7 @@ impl GettableSilence {
         }
     }
 
-    /// A filter looks at what a silence asks for, as at an alert's labels.
+    /// Applies a filter to the names and values of the matchers, as if they were labels.
     fn passes(&self, filter: &[Matcher]) -> bool {
         let asked: Labels =
             self.matchers.iter().map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
@@ -131,10 +127,10 @@ impl GettableSilence {
     }
 }
 
-/// Ended ones that are shown.
+/// Number of expired silences that are shown.
 const ENDED_MAX: u32 = 1_000;
 
-/// All that are not over, and the last that are.
+/// All silences that have not expired, and the latest that have.
 async fn every(api: &Api) -> Result<Vec<GettableSilence>, Failure> {
     let current = api.ask(PATIENCE, Input::Silences).await?;
     let ended = api.look_up(|archive| archive.ended_silences(crate::clock::wall(), ENDED_MAX)).await?;
@@ -159,7 +155,7 @@ pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Reply
 
 pub(super) async fn create(State(api): State<Api>, caller: Caller, Body(body): Body) -> Reply<Made> {
     let asked: PostableSilence =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is no silence: {error}")))?;
+        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is not a silence: {error}")))?;
     let matchers: Vec<_> =
         asked.matchers.iter().map(MatcherV2::text).collect::<Result<_, _>>().map_err(bad)?;
     let id = asked.id.as_deref().filter(|id| !id.is_empty());
@@ -189,26 +185,26 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, Body(body): B
     let made = api.ask_by(&caller, PATIENCE, |answer| Input::Silence(ask, author.clone(), answer)).await?;
     let made = made.map_err(Failure::from)?;
     if let Some(old) = old {
-        // It may have ended by itself meanwhile.
+        // Fails if it has expired meanwhile.
         let _ = api.ask_by(&caller, PATIENCE, |answer| Input::EndSilence(old.number, author, answer)).await?;
     }
     Ok(Json(Made { id: made.number.to_string() }))
 }
 
-/// 200 without a body, as `amtool` expects.
+/// Answers 200 without a body, as `amtool` expects.
 pub(super) async fn end(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let nobodys = || Failure::NotFound(format!("there is no silence {id:?} that is not over"));
+    let nobodys = || Failure::NotFound(format!("there is no active or pending silence {id:?}"));
     let number = id.parse().ok().filter(|number| i64::try_from(*number).is_ok()).ok_or_else(nobodys)?;
     let ended =
         api.ask_by(&caller, PATIENCE, |answer| Input::EndSilence(number, caller.name(), answer)).await?;
     ended.map(|_| StatusCode::OK).map_err(|refused| Failure::from(refused).into())
 }
 
-/// Characters of what a caller calls itself.
+/// Characters in the name that a client gives itself.
 const HEARSAY_CHARS_MAX: usize = 64;
 
 fn author(caller: &str, said: &str) -> String {
@@ -221,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_matcher_means_the_same_on_both_sides() {
+    fn a_matcher_survives_the_conversion_to_v2_and_back() {
         for text in
             ["a=\"b\"", "a!=\"\"", "a=~\"x|\\\"y\\\"\"", "a!~\"[0-9]+\"", "a=\"\"quoted\"\"", "a=\" b \""]
         {
@@ -242,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_known_comes_before_what_is_said() {
+    fn the_author_is_the_caller_and_then_the_name_it_claims() {
         assert_eq!(author("ada", "ada"), "ada");
         assert_eq!(author("token:ops", "ada"), "token:ops (ada)");
         assert_eq!(author("token:ops", "  "), "token:ops");

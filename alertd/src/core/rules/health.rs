@@ -82,7 +82,7 @@ pub struct PingState {
     pub stopped: Option<String>,
 }
 
-/// What the loop cannot see by itself.
+/// Observations from outside the loop.
 #[derive(Debug, Clone, Default)]
 pub struct Outside {
     pub disk: Option<Disk>,

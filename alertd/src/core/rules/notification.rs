@@ -1,7 +1,8 @@
-//! One attempt to tell one receiver: its content, and the receiver's answer.
+//! A notification, and the outcome of an attempt to deliver it.
 //!
-//! The core decides a [`Notification`], the outbox keeps it as JSON, and only then is it sent. It is complete: a receiver
-//! renders it without asking anyone, so a retry after a crash carries the same text under the same id.
+//! The core decides a [`Notification`] and commits it to the outbox as JSON; only then is it sent.
+//! It contains everything that a receiver needs, so a retry after a crash sends the same text under
+//! the same id.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,39 +12,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::rules::{lately::Happened, storm::Group};
 
-/// What is told to one receiver.
+/// A message to one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Idempotency key: the same on every retry and after every crash. Becomes the `Message-ID`, the webhook id.
+    /// Idempotency key: the same on every retry and after a crash. Becomes the `Message-ID` and the
+    /// webhook's id.
     pub id: String,
-    /// The incident's number; 0 for a test or a digest over several.
+    /// The incident's number; 0 for a test and for a digest of several incidents.
     pub incident: u64,
-    /// The same for all notifications of one incident: mail thread, PagerDuty `dedup_key`.
+    /// The same for all notifications of one incident: email thread, PagerDuty `dedup_key`.
     pub dedup_key: String,
     /// Name of the receiver in the config.
     pub receiver: String,
     pub kind: Kind,
-    /// Why this was decided: the reason's name in logs, metrics and `alertctl why`.
+    /// Why it is sent: the name used in logs, metrics and `alertctl why`.
     pub reason: String,
     pub created_at: Timestamp,
     /// Labels the alerts were grouped by.
     pub group: BTreeMap<String, String>,
     pub firing: Vec<NotifiedAlert>,
-    /// Resolved since this receiver was last told.
+    /// Resolved since the last notification to this receiver.
     pub resolved: Vec<NotifiedAlert>,
-    /// For [`Kind::Digest`]: what was held back by a rate, one line an incident; the first of them.
+    /// For [`Kind::Digest`]: the first notifications that exceeded a rate limit, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digest: Vec<DigestLine>,
-    /// For [`Kind::Digest`]: all that was held back, in figures. A digest of an older alertd has none.
+    /// For [`Kind::Digest`]: counts of all these notifications. Digests of older versions have
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Box<Digest>>,
-    /// Who acknowledged, if somebody has.
+    /// The acknowledgement, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
-    /// A sentence about why, for people.
+    /// A sentence for people about why this is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// What else changed on the host lately, the newest first; of alerts of one host only.
+    /// Recent changes on the host, newest first; only if all alerts belong to one host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lately: Vec<Happened>,
 }
@@ -51,23 +54,23 @@ pub struct Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// First word of an incident to this receiver.
+    /// The first notification of an incident to this receiver.
     Problem,
-    /// More or other alerts in an incident it was told of.
+    /// The alerts of the incident changed since the last notification.
     Update,
-    /// Still so after `repeat_interval`.
+    /// Not resolved after `repeat_interval`.
     Reminder,
-    /// Everything is OK again.
+    /// All alerts are OK again.
     Recovery,
-    /// Somebody acknowledged.
+    /// Somebody acknowledged the incident.
     Acknowledged,
-    /// What the rate limit held back, in one message.
+    /// One message for all notifications that exceeded a rate limit.
     Digest,
     Test,
 }
 
 impl Kind {
-    /// Its name in the history and in the API.
+    /// The name in the history and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Problem => "problem",
@@ -94,28 +97,28 @@ pub struct NotifiedAlert {
     pub resolved_at: Option<Timestamp>,
 }
 
-/// What a digest speaks for.
+/// The notifications that a digest summarizes, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     pub problems: usize,
     pub recoveries: usize,
     pub acks: usize,
-    /// What they have in common, the largest first.
+    /// Groups of similar alerts, the largest first.
     pub groups: Vec<Group>,
-    /// So many are left out.
+    /// Number of groups that are not in `groups`.
     pub more_groups: usize,
-    /// Which rate held them back, for people.
+    /// The rate limit that they exceeded, for people.
     pub held_by: String,
 }
 
 impl Digest {
-    /// All notifications that it speaks for.
+    /// Number of notifications in the digest.
     pub fn held(&self) -> usize {
         self.problems + self.recoveries + self.acks
     }
 }
 
-/// One held-back notification in a digest.
+/// One notification in a digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DigestLine {
     pub incident: u64,
@@ -124,31 +127,32 @@ pub struct DigestLine {
     pub at: Timestamp,
 }
 
-/// The receiver took it.
+/// The receiver accepted the notification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// Nobody passes it on further: it is in the mailbox, in the channel, with the program.
+    /// It reached its destination (mailbox, channel, program); otherwise somebody passes it on.
     pub delivered: bool,
-    /// What the receiver called it, if it said: an SMTP queue id, a PagerDuty dedup key.
+    /// The receiver's own id, if it returned one: an SMTP queue id, a PagerDuty dedup key.
     pub provider_id: Option<String>,
-    /// Its own words could not be said; the built-in ones were.
+    /// A template failed with this error, so the built-in text was sent.
     pub template_failed: Option<String>,
 }
 
 impl Accepted {
-    /// Taken by whom it was for.
+    /// Accepted by its final destination.
     pub fn delivered() -> Self {
         Self { delivered: true, ..Self::default() }
     }
 }
 
-/// Why a receiver did not take a notification, by what to do about it.
+/// Why a receiver did not accept a notification, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// Try again: a timeout, 429, 4xx of SMTP, 5xx of HTTP. `after` is what the receiver asked for.
+    /// Try again: a timeout, SMTP 4xx, HTTP 429 or 5xx. `after` is the pause the receiver asked
+    /// for.
     #[error("{reason}")]
     Retry { after: Option<Duration>, reason: String },
-    /// Will fail the same way every time: tell the operator, use the fallback receiver.
+    /// Will fail the same way every time: notify the operator, use the fallback receiver.
     #[error("{reason}")]
     Rejected { reason: String },
 }

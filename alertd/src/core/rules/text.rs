@@ -1,13 +1,14 @@
-//! Text for people: hostile text made harmless, names, times and counts.
+//! Text for people: safe versions of untrusted text, names, times and counts. Pure.
 //!
-//! Plugins and labels carry text of strangers. [`line`] and [`block`] remove control and direction-changing characters
-//! and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
+//! Plugin output and labels are untrusted: [`line`] and [`block`] remove control and bidirectional
+//! characters and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Makes one harmless line: no control characters, no bidirectional overrides, at most `chars_max` characters.
+/// Returns `text` as one safe line of at most `chars_max` characters, without control characters
+/// and bidirectional overrides.
 pub fn line(text: &str, chars_max: usize) -> String {
     let (mut line, mut length, mut gap) = (String::new(), 0, false);
     for c in text.chars().filter(|&c| c.is_whitespace() || is_harmless(c)) {
@@ -17,7 +18,7 @@ pub fn line(text: &str, chars_max: usize) -> String {
         }
         length += 1 + usize::from(gap);
         if length > chars_max {
-            // Room for the mark: it takes the last character's place.
+            // The ellipsis replaces the last character.
             let over = line.chars().count() >= chars_max;
             if over {
                 line.pop();
@@ -33,7 +34,8 @@ pub fn line(text: &str, chars_max: usize) -> String {
     line
 }
 
-/// Makes harmless lines of long output, at most `lines_max`, each at most 500 characters, its columns kept.
+/// Returns long output as at most `lines_max` safe lines of at most 500 characters; spaces are kept
+/// so that columns stay aligned.
 pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = text
         .lines()
@@ -47,7 +49,7 @@ pub fn block(text: &str, lines_max: usize) -> Vec<String> {
     lines
 }
 
-/// Neither a control character nor one that makes text read in another order than it is written (UAX #9).
+/// False for control characters and for characters that change the text direction (UAX #9).
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -73,7 +75,7 @@ pub fn clock_time(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned(zone.clone()).strftime("%H:%M %a %d %b %Y %Z").to_string()
 }
 
-/// `4 min`, `3 h 20 min`, `2 d 4 h`: two units at most; nobody needs the seconds of a day.
+/// `4 min`, `3 h 20 min`, `2 d 4 h`: at most two units.
 pub fn age(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs().max(0);
     match seconds {
@@ -96,12 +98,12 @@ pub fn plural(n: usize, noun: &str) -> String {
     text
 }
 
-/// `2026-11-21 03:12 UTC`: for people in many places.
+/// `2026-11-21 03:12 UTC`, for readers in several time zones.
 pub fn utc_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// For text between tags and in attributes.
+/// Escapes text for HTML, between tags and in attributes.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hostile_text_stays_on_its_line() {
+    fn untrusted_text_stays_on_its_line() {
         let text = "a\r\nBcc: x@y\u{202e}z\u{1b}[31m\0\t end";
         assert_eq!(line(text, 100), "a Bcc: x@yz[31m end");
         assert_eq!(line("äöü€uro", 4), "äöü…");
@@ -134,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn ages_read_as_people_say_them() {
+    fn ages_have_at_most_two_units() {
         let start = Timestamp::from_second(1_000_000_000).unwrap();
         let after = |seconds| age(start, start + jiff::SignedDuration::from_secs(seconds));
         assert_eq!(
             [after(7), after(250), after(12_000), after(187_200)],
             ["7 s", "4 min", "3 h 20 min", "2 d 4 h"]
         );
-        assert_eq!(after(-5), "0 s", "clocks differ between hosts");
+        assert_eq!(after(-5), "0 s", "the host's clock may be ahead");
     }
 }

@@ -160,11 +160,11 @@ fn an_email_link_acknowledges_once_even_after_a_restart() {
     world.agents_send(None);
     let number = world.open_incidents()[0].number;
     assert!(world.core.link(number, "n1", world.now).unwrap().ack.is_none());
-    let acked = world.core.on_ack_by_link(number, "n1", "ada@example.org (mail link)", world.now).unwrap();
-    assert_eq!(acked.ack.unwrap().author, "ada@example.org (mail link)");
+    let acked = world.core.on_ack_by_link(number, "n1", "ada@example.org (email link)", world.now).unwrap();
+    assert_eq!(acked.ack.unwrap().author, "ada@example.org (email link)");
     world.turn(None);
     world.restart();
-    let again = world.core.on_ack_by_link(number, "n1", "ada@example.org (mail link)", world.now);
+    let again = world.core.on_ack_by_link(number, "n1", "ada@example.org (email link)", world.now);
     assert_eq!(again, Err(Refused::LinkUsed(number)));
     assert_eq!(world.core.link(number, "n1", world.now), Err(Refused::LinkUsed(number)));
     // The link in another email works; none works once the incident is over.

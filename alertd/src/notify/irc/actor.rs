@@ -1,4 +1,5 @@
-//! The task that owns the connection: connects, reads, writes, and comes back when it breaks. All decisions are [`Bot`]'s.
+//! The task that owns the connection: it connects, reads, writes, and reconnects. [`Bot`] makes all
+//! decisions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{clock, core::rules::text, engine::Input, notify::tls};
 
-/// A notification to say, and who wants to know what came of it.
+/// A notification to send, and the channel for its outcome.
 pub(super) struct Job {
     pub(super) texts: Vec<String>,
     pub(super) done: oneshot::Sender<Result<(), String>>,
@@ -29,15 +30,16 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 const QUIT_PATIENCE: Duration = Duration::from_secs(1);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(15);
-/// Between attempts, doubling, each with jitter: many bots that a server lost together must not come back together.
+/// Pause between attempts. It doubles, with jitter, so that bots that lost a server together do not
+/// all reconnect at once.
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 const BACKOFF_MAX: Duration = Duration::from_mins(2);
-/// Bytes of a line that never ends: tags may take 8,191 (IRCv3 message-tags) beside the 512.
+/// Bytes in a line from the server: 512, plus 8,191 for tags (IRCv3 message-tags), rounded up.
 const LINE_BYTES_MAX: usize = 16 * 1024;
-/// Questions to alertd's loop at the same time; more are not answered.
+/// Concurrent commands; more are ignored.
 const ASKING_MAX: usize = 4;
 
-/// Runs until nobody can send a job any more.
+/// Runs until the job channel is closed.
 pub(super) async fn run(
     name: String,
     config: Arc<Config>,
@@ -64,7 +66,7 @@ pub(super) async fn run(
         let most = BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
         failures += 1;
         let pause = most / 2 + most.mul_f64(fastrand::f64() / 2.0);
-        tracing::warn!(receiver = name, "irc: {reason}; again in {}s", pause.as_secs());
+        tracing::warn!(receiver = name, "irc: {reason}; reconnecting in {}s", pause.as_secs());
         let until_then = tokio::time::sleep(pause);
         tokio::pin!(until_then);
         loop {
@@ -94,7 +96,7 @@ async fn connect(config: &Config) -> Result<(Box<dyn Stream>, Identity), String>
         }
         let tls = tls::config(config.ca_file.as_deref()).await?;
         let name =
-            config.server.clone().try_into().map_err(|_| format!("{} is no host name", config.server))?;
+            config.server.clone().try_into().map_err(|_| format!("{} is not a host name", config.server))?;
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|error| format!("{to}: {error}"))?) as Box<dyn Stream>)
     };
@@ -112,7 +114,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// One connection, to its end; `None` if nobody needs the bot any more.
+    /// Runs one connection until it ends; returns the reason, or `None` if the bot is no longer
+    /// needed.
     async fn run(&mut self, stream: Box<dyn Stream>, identity: Identity) -> Option<String> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut bot = Bot::on_connected(identity, clock::instant());
@@ -130,7 +133,7 @@ impl Session<'_> {
                 match written.await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => bot.on_lost(format!("cannot write: {error}")),
-                    Err(_) => bot.on_lost("the server takes no lines"),
+                    Err(_) => bot.on_lost("the server does not accept data"),
                 }
             }
             while let Some(event) = bot.poll_event() {
@@ -165,7 +168,7 @@ impl Session<'_> {
                             bot.on_line(&line, clock::instant());
                         }
                         if buffer.len() > LINE_BYTES_MAX {
-                            bot.on_lost("the server talks without end");
+                            bot.on_lost("the server sent a line that is too long");
                         }
                     }
                 },
@@ -192,12 +195,12 @@ fn settle(
     outcome: Result<(), String>,
 ) {
     if let Some(at) = pending.iter().position(|(known, _)| *known == id) {
-        // Whoever waited may have lost patience.
+        // The sender may have stopped waiting.
         let _ = pending.swap_remove(at).1.send(outcome);
     }
 }
 
-/// Does what was asked; returns what to say.
+/// Carries out a command; returns the answer.
 async fn obey(
     command: Result<Command, String>,
     who: Result<String, String>,
@@ -230,7 +233,7 @@ async fn obey(
                     .await;
             vec![said(
                 outcome,
-                &format!("#{number} is yours; nobody else is woken. !unack {number} gives it back"),
+                &format!("#{number} acknowledged, escalation stopped; to undo: !unack {number}"),
             )]
         }
         Command::Unack { number, comment } => {
@@ -239,12 +242,15 @@ async fn obey(
                 Input::From(from, Box::new(Input::Unack(number, unack, author, answer)))
             })
             .await;
-            vec![said(outcome, &format!("#{number} is nobody's again; the policy begins anew"))]
+            vec![said(
+                outcome,
+                &format!("#{number} is no longer acknowledged; escalation starts again from the first step"),
+            )]
         }
     }
 }
 
-/// For the audit log: who the server says that spoke.
+/// For the audit log: the sender as reported by the server.
 fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
     let account = account.map(|account| format!(", account {account}")).unwrap_or_default();
     text::line(&format!("nick {nick}{account} at {server}"), ORIGIN_CHARS_MAX)
@@ -270,5 +276,5 @@ async fn ask<T>(
         answered.await.ok()
     };
     let answered = timeout(ENGINE_PATIENCE, exchange).await.ok().flatten();
-    answered.ok_or_else(|| "alertd does not answer me just now; try alertctl".to_owned())
+    answered.ok_or_else(|| "alertd is not responding; try again or use alertctl".to_owned())
 }

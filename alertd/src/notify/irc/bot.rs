@@ -1,14 +1,18 @@
-//! The bot's side of the conversation, as a value: lines in, lines and events out, `now` an argument. No socket, no clock.
+//! The bot's side of the conversation as a pure value: lines go in, lines and events come out, and
+//! `now` is an argument.
 //!
 //! ```text
-//!  on_connected ─▶ CAP, PASS, NICK, USER ─▶ (SASL PLAIN) ─▶ 001 ─▶ JOIN ─▶ ready ─▶ on_notification: PRIVMSG…, PING ─PONG─▶ Taken
-//!                   433: another nick         904: Lost               471…: Lost     404…: Refused      KICK: JOIN again
+//!  on_connected ─▶ CAP, PASS, NICK, USER ─▶ (SASL PLAIN) ─▶ 001 ─▶ JOIN ─▶ ready
+//!                   433: another nick         904: Lost               471…: Lost
+//!  ready ─▶ on_notification: PRIVMSG…, PING ─PONG─▶ Taken
+//!   KICK: JOIN again         404…: Refused
 //! ```
 //!
-//! A notification is *taken* when the server answers the PING that follows its last line: servers work in order, so the lines
-//! before it have been handed on, and what was wrong with them has been said. Lines are paced so that no server takes us for
-//! a flooder: [`BURST`] at once, then one in [`PACE`]. What the server says is a stranger's word: none of it can make us
-//! panic, say a line of its choosing, or remember without bound.
+//! A notification is *taken* when the server answers the PING that follows its last line. Servers
+//! work in order, so by then the lines were forwarded and any error was reported. Lines are paced,
+//! so that servers do not treat the bot as a flooder: [`BURST`] at once, then one per [`PACE`].
+//! Input from the server is untrusted: it cannot make the bot panic, send arbitrary lines, or use
+//! unlimited memory.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -18,30 +22,31 @@ use std::{
 use super::line::{Message, base64, line, pieces, same_name};
 use crate::core::rules::text;
 
-/// How to introduce ourselves.
+/// How to register with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub nick: String,
     pub channel: String,
     pub channel_key: Option<String>,
-    /// `PASS`, before anything else.
+    /// `PASS`, sent before NICK and USER.
     pub server_password: Option<String>,
     /// Account and password for SASL PLAIN.
     pub login: Option<(String, String)>,
 }
 
-/// What comes of it all.
+/// What the bot reports to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// In the channel: notifications may come.
+    /// In the channel; ready for notifications.
     Ready,
-    /// The server has taken all lines of this notification.
+    /// The server accepted all lines of this notification.
     Taken(u64),
-    /// It has not, or not all.
+    /// The server did not accept all lines of this notification.
     Refused(u64, String),
-    /// Somebody in the channel says `!…`; the account is the services' word, if the server gives it.
+    /// Somebody in the channel wrote `!…`. The account comes from the services, if the server
+    /// reports it.
     Command { nick: String, account: Option<String>, text: String },
-    /// This connection is of no more use.
+    /// This connection cannot be used any more.
     Lost(String),
 }
 
@@ -57,18 +62,18 @@ pub struct Bot {
     identity: Identity,
     nick: String,
     stage: Stage,
-    /// When this stage must be over.
+    /// When this stage must have ended.
     deadline: Option<Instant>,
-    /// Capabilities that the server offers, as far as we want them.
+    /// Capabilities offered by the server that we use.
     offered: BTreeSet<String>,
     accounts: bool,
-    /// Not paced: answers to the server.
+    /// Answers to the server, not paced.
     urgent: VecDeque<Vec<u8>>,
     queue: VecDeque<Outgoing>,
-    /// Said, waiting for its PONG: id and what was refused meanwhile.
+    /// Notifications that wait for their PONG: id, and the first error since they were sent.
     waiting: VecDeque<(u64, Option<String>)>,
     events: VecDeque<Event>,
-    /// When the next line would be due if all came at [`PACE`].
+    /// When the next line would be due if all lines were sent at [`PACE`].
     paced_until: Option<Instant>,
     heard_at: Instant,
     asked_at: Option<Instant>,
@@ -82,22 +87,22 @@ enum Outgoing {
     Mark(u64),
 }
 
-/// Lines that may go at once (servers of all kinds allow about ten, minus what joining took).
+/// Lines that may be sent at once (most servers allow about ten, and joining uses some).
 pub const BURST: u32 = 5;
-/// After that, one line in this time (RFC 1459 §8.10: two seconds a message).
+/// After that, one line per this time (RFC 1459 §8.10: two seconds per message).
 pub const PACE: Duration = Duration::from_secs(2);
-/// Lines of one notification or answer; the rest is counted.
+/// Lines in one notification or answer; the rest are counted.
 pub const LINES_MAX: usize = 5;
-/// Lines that may wait; who asks for more is not answered.
+/// Lines that may wait; commands beyond that are not answered.
 const QUEUE_MAX: usize = 60;
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(30);
-/// Silence after which we ask, and after which nobody is there.
+/// After this time without data the bot sends a PING; after twice this time the connection is lost.
 const QUIET: Duration = Duration::from_mins(1);
 const REJOIN_PAUSE: Duration = Duration::from_secs(10);
 const NICKS_MAX: usize = 8;
 
 impl Bot {
-    /// Connected just now.
+    /// Starts a conversation on a new connection.
     pub fn on_connected(identity: Identity, now: Instant) -> Self {
         let mut bot = Self {
             nick: identity.nick.clone(),
@@ -130,7 +135,7 @@ impl Bot {
         self.answer(&["NICK", &nick], None);
     }
 
-    /// The server says who is logged in as whom.
+    /// Does the server report accounts?
     pub fn knows_accounts(&self) -> bool {
         self.accounts
     }
@@ -139,18 +144,18 @@ impl Bot {
         self.stage == Stage::Ready
     }
 
-    /// May a notification be added?
+    /// Is there room for another notification?
     pub fn has_room(&self) -> bool {
         self.is_ready() && self.queue.len() < QUEUE_MAX / 2
     }
 
-    /// Queues a notification; [`Event::Taken`] or [`Event::Refused`] names it by `id`.
+    /// Queues a notification; [`Event::Taken`] or [`Event::Refused`] reports its outcome by `id`.
     pub fn on_notification(&mut self, id: u64, texts: &[String]) {
         self.enqueue(texts);
         self.queue.push_back(Outgoing::Mark(id));
     }
 
-    /// Queues what somebody is answered.
+    /// Queues the answer to a command.
     pub fn on_answer(&mut self, texts: &[String]) {
         if self.queue.len() + LINES_MAX <= QUEUE_MAX {
             self.enqueue(texts);
@@ -169,7 +174,7 @@ impl Bot {
     }
 
     fn answer(&mut self, words: &[&str], text: Option<&str>) {
-        // A server that asks without end gets its own pace.
+        // Limits what a server that sends endless requests can queue.
         if self.urgent.len() < QUEUE_MAX {
             self.urgent.push_back(line(words, text));
         }
@@ -234,20 +239,20 @@ impl Bot {
             return;
         }
         if self.deadline.is_some_and(|at| at <= now) {
-            let what = if self.stage == Stage::Registering { "let us in" } else { "let us into the channel" };
+            let what = if self.stage == Stage::Registering { "accept the login" } else { "let the bot join" };
             return self
                 .lose(format!("the server did not {what} within {}s", REGISTRATION_PATIENCE.as_secs()));
         }
         let quiet = now.saturating_duration_since(self.heard_at);
         if quiet >= QUIET * 2 {
-            return self.lose(format!("the server has said nothing for {}s", quiet.as_secs()));
+            return self.lose(format!("no data from the server for {}s", quiet.as_secs()));
         }
         if quiet >= QUIET && self.asked_at.is_none_or(|at| at <= self.heard_at) {
             self.asked_at = Some(now);
             self.pings += 1;
             let token = format!("alive-{}", self.pings);
             self.answer(&["PING"], Some(&token));
-            // The name may be free again.
+            // The wanted nick may be free again.
             if self.is_ready() && !same_name(&self.nick, &self.identity.nick) {
                 let wanted = self.identity.nick.clone();
                 self.answer(&["NICK", &wanted], None);
@@ -260,7 +265,7 @@ impl Bot {
         }
     }
 
-    /// When [`Bot::poll_line`] may have something that it has not now.
+    /// How long until [`Bot::poll_line`] may return another line.
     pub fn next_wakeup(&self, now: Instant) -> Duration {
         let until = |at: Instant| at.saturating_duration_since(now);
         let alive = self.asked_at.filter(|at| *at > self.heard_at).map_or(QUIET, |_| QUIET * 2);
@@ -282,7 +287,7 @@ impl Bot {
         }
     }
 
-    /// Takes one line from the server.
+    /// Handles one line from the server.
     pub fn on_line(&mut self, bytes: &[u8], now: Instant) {
         self.heard_at = now;
         let Some(message) = Message::parse(bytes) else { return };
@@ -300,7 +305,7 @@ impl Bot {
             "CAP" => self.on_capabilities(&message),
             "AUTHENTICATE" if message.parameter(0) == "+" => self.authenticate(),
             "903" => self.answer(&["CAP", "END"], None),
-            "902" | "904" | "905" | "906" | "908" => self.lose(format!("the login was refused: {}", said())),
+            "902" | "904" | "905" | "906" | "908" => self.lose(format!("the login failed: {}", said())),
             "001" if self.stage == Stage::Registering => {
                 message.parameter(0).clone_into(&mut self.nick);
                 self.stage = Stage::Joining;
@@ -309,15 +314,15 @@ impl Bot {
             }
             "433" | "436" | "437" if self.stage == Stage::Registering => self.try_another_nick(),
             "432" if self.stage == Stage::Registering => {
-                self.lose(format!("the nick is refused: {}", said()));
+                self.lose(format!("the server rejected the nick: {}", said()));
             }
-            "464" | "465" | "463" => self.lose(format!("the server does not let us in: {}", said())),
+            "464" | "465" | "463" => self.lose(format!("the server refused the connection: {}", said())),
             "403" | "405" | "471" | "473" | "474" | "475" | "476" | "477" | "489"
                 if self.stage == Stage::Joining =>
             {
-                self.lose(format!("the channel does not let us in: {}", said()));
+                self.lose(format!("cannot join the channel: {}", said()));
             }
-            // Said of a message to the channel that was not handed on.
+            // Errors about a message to the channel that was not forwarded.
             "401" | "403" | "404" | "411" | "412" | "442" => self.on_refused(&said()),
             "NICK" if same_name(&message.nick, &self.nick) => {
                 message.parameter(0).clone_into(&mut self.nick);
@@ -332,7 +337,7 @@ impl Bot {
             "KICK" if self.is_ours(message.parameter(0)) && same_name(message.parameter(1), &self.nick) => {
                 self.stage = Stage::Joining;
                 self.join_at = Some(now + REJOIN_PAUSE);
-                self.on_refused(&format!("kicked out of the channel by {}", message.nick));
+                self.on_refused(&format!("kicked from the channel by {}", message.nick));
             }
             "PRIVMSG" if self.is_ours(message.parameter(0)) => self.on_said(message),
             _ => {}
@@ -345,7 +350,7 @@ impl Bot {
 
     fn on_said(&mut self, message: Message) {
         let text = message.parameter(1).trim();
-        // Many lines at once are nobody's typing.
+        // Nobody types this many lines at once.
         if text.starts_with('!') && self.events.len() < QUEUE_MAX && !same_name(&message.nick, &self.nick) {
             let text = text.to_owned();
             let account = message.tags.get("account").filter(|account| !account.is_empty()).cloned();
@@ -365,7 +370,8 @@ impl Bot {
         }
     }
 
-    /// Holds for the notification whose lines are on their way: the first that waits, or the one that is being said.
+    /// An error is about the oldest notification that waits for its PONG, or else the one being
+    /// sent.
     fn on_refused(&mut self, reason: &str) {
         match self.waiting.front_mut() {
             Some((_, refused)) => {
@@ -373,7 +379,7 @@ impl Bot {
             }
             None => {
                 if let Some(at) = self.queue.iter().position(|next| matches!(next, Outgoing::Mark(_))) {
-                    // Its other lines would be refused as well.
+                    // Its remaining lines would be refused as well.
                     let rest = self.queue.split_off(at + 1);
                     if let Some(Outgoing::Mark(id)) = std::mem::replace(&mut self.queue, rest).pop_back() {
                         self.events.push_back(Event::Refused(id, reason.to_owned()));
@@ -386,7 +392,8 @@ impl Bot {
     fn try_another_nick(&mut self) {
         let tried = self.nick.len().saturating_sub(self.identity.nick.len());
         if tried >= NICKS_MAX {
-            return self.lose(format!("the nick {} and {NICKS_MAX} like it are taken", self.identity.nick));
+            return self
+                .lose(format!("the nick {} and {NICKS_MAX} variants of it are taken", self.identity.nick));
         }
         self.nick.push('_');
         self.send_nick();
@@ -412,7 +419,7 @@ impl Bot {
                     self.answer(&["CAP", "END"], None);
                 }
             }
-            "NAK" if self.identity.login.is_some() => self.lose("the server refuses SASL"),
+            "NAK" if self.identity.login.is_some() => self.lose("the server refused SASL"),
             "NAK" => self.answer(&["CAP", "END"], None),
             _ => {}
         }
@@ -422,7 +429,9 @@ impl Bot {
         let mut wanted = Vec::new();
         if self.identity.login.is_some() {
             if !self.offered.contains("sasl") {
-                return self.lose("the server offers no login by SASL; take account and password_file out");
+                return self.lose(
+                    "the server does not offer SASL login; remove account and password_file from the config",
+                );
             }
             wanted.push("sasl");
         }

@@ -1,4 +1,4 @@
-//! Conversations: what the server says (`<`), what the bot says (`>`).
+//! Tests of the bot as conversations with a server.
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,13 @@ fn identity() -> Identity {
 }
 
 impl Talk {
-    #[expect(clippy::disallowed_methods, reason = "an instant cannot be made up")]
+    #[expect(clippy::disallowed_methods, reason = "an `Instant` can only be read from the clock")]
     fn begin(identity: Identity) -> Self {
         let now = Instant::now();
         Self { bot: Bot::on_connected(identity, now), now }
     }
 
-    /// In the channel, nothing left to say.
+    /// In the channel, with nothing left to send.
     fn joined() -> Self {
         let mut talk = Self::begin(identity());
         talk.said();
@@ -42,7 +42,7 @@ impl Talk {
         self.bot.on_line(format!("{line}\r\n").as_bytes(), self.now);
     }
 
-    /// What it says now.
+    /// The lines that it sends now.
     fn said(&mut self) -> Vec<String> {
         let text = |line: Vec<u8>| String::from_utf8(line).unwrap().trim_end().to_owned();
         std::iter::from_fn(|| self.bot.poll_line(self.now)).map(text).collect()
@@ -58,7 +58,7 @@ fn lines(n: usize) -> Vec<String> {
 }
 
 #[test]
-fn it_introduces_itself_logs_in_and_joins() {
+fn it_registers_logs_in_and_joins() {
     let login = Some(("dogwatch".into(), "s3cret".into()));
     let channel_key = Some("k3y".into());
     let mut talk =
@@ -83,9 +83,9 @@ fn it_introduces_itself_logs_in_and_joins() {
 }
 
 #[test]
-fn what_a_server_refuses_for_good_ends_the_connection_with_its_words() {
+fn a_permanent_error_ends_the_connection_with_the_servers_text() {
     for (line, part) in [
-        (":srv CAP * LS :multi-prefix", "no login by SASL"),
+        (":srv CAP * LS :multi-prefix", "does not offer SASL"),
         (":srv 904 dog :SASL authentication failed", "SASL authentication failed"),
         (":srv 465 dog :You are banned", "banned"),
         ("ERROR :Closing Link", "Closing Link"),
@@ -103,7 +103,7 @@ fn what_a_server_refuses_for_good_ends_the_connection_with_its_words() {
 }
 
 #[test]
-fn a_taken_nick_is_varied_and_taken_back_later() {
+fn if_the_nick_is_taken_it_uses_a_variant_until_the_nick_is_free() {
     let mut talk = Talk::begin(identity());
     talk.said();
     talk.hear(":srv 433 * dog :Nickname is already in use");
@@ -125,7 +125,7 @@ fn a_taken_nick_is_varied_and_taken_back_later() {
 }
 
 #[test]
-fn a_notification_is_taken_when_the_server_answers_what_came_after_it() {
+fn a_notification_is_taken_when_the_ping_after_it_is_answered() {
     let mut talk = Talk::joined();
     talk.bot.on_notification(7, &["[#1] CRITICAL".into(), "more".into()]);
     assert_eq!(talk.said(), ["PRIVMSG #ops :[#1] CRITICAL", "PRIVMSG #ops :more", "PING :dw-7"]);
@@ -138,7 +138,7 @@ fn a_notification_is_taken_when_the_server_answers_what_came_after_it() {
 }
 
 #[test]
-fn what_the_channel_does_not_take_is_refused_and_what_breaks_off_too() {
+fn a_notification_is_refused_on_an_error_or_a_lost_connection() {
     let mut talk = Talk::joined();
     talk.bot.on_notification(1, &lines(1));
     talk.said();
@@ -158,7 +158,7 @@ fn what_the_channel_does_not_take_is_refused_and_what_breaks_off_too() {
 }
 
 #[test]
-fn lines_are_paced_a_burst_then_one_in_two_seconds() {
+fn lines_are_sent_in_a_burst_and_then_every_two_seconds() {
     let mut talk = Talk::joined();
     talk.bot.on_notification(1, &lines(LINES_MAX));
     talk.bot.on_notification(2, &lines(2));
@@ -171,13 +171,13 @@ fn lines_are_paced_a_burst_then_one_in_two_seconds() {
     assert_eq!(talk.said(), ["PRIVMSG #ops :line 0"]);
     talk.now += PACE;
     assert_eq!(talk.said(), ["PRIVMSG #ops :line 1", "PING :dw-2"]);
-    // A server's question never waits.
+    // Answers to the server are not paced.
     talk.hear("PING :x");
     assert_eq!(talk.said(), ["PONG :x"]);
 }
 
 #[test]
-fn many_lines_become_few_with_their_number() {
+fn many_lines_are_truncated_and_counted() {
     let mut talk = Talk::joined();
     talk.bot.on_notification(1, &lines(40));
     let said = talk.said();
@@ -197,7 +197,7 @@ fn many_lines_become_few_with_their_number() {
 }
 
 #[test]
-fn commands_come_from_our_channel_only_and_never_from_itself() {
+fn commands_are_only_taken_from_other_people_in_the_channel() {
     let mut talk = Talk::joined();
     talk.hear("@account=ann :ann_!a@h PRIVMSG #Ops :!ack 1 on it");
     let ann =
@@ -217,7 +217,7 @@ fn commands_come_from_our_channel_only_and_never_from_itself() {
 }
 
 #[test]
-fn silence_is_asked_about_and_then_the_end() {
+fn without_data_it_sends_a_ping_and_then_gives_up() {
     let mut talk = Talk::joined();
     talk.now += Duration::from_mins(1);
     assert_eq!(talk.bot.next_wakeup(talk.now), Duration::ZERO);
@@ -228,11 +228,13 @@ fn silence_is_asked_about_and_then_the_end() {
     talk.said();
     talk.now += Duration::from_mins(1);
     talk.said();
-    assert!(matches!(&talk.events()[..], [Event::Lost(reason)] if reason.contains("nothing for 120s")));
+    assert!(
+        matches!(&talk.events()[..], [Event::Lost(reason)] if reason.contains("no data from the server for 120s"))
+    );
 }
 
 #[test]
-fn kicked_out_it_comes_back_after_a_while() {
+fn after_a_kick_it_joins_again() {
     let mut talk = Talk::joined();
     talk.bot.on_notification(5, &lines(1));
     talk.said();

@@ -1,11 +1,11 @@
-//! What people may say to the bot, and what it answers. Pure.
+//! The bot's commands and answers. Pure.
 
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
 
 use crate::core::rules::text;
 
-/// `!…` as understood.
+/// A command that starts with `!`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     Ack { number: u64, comment: String },
@@ -15,13 +15,14 @@ pub enum Command {
     Help,
 }
 
-/// Incidents that `!status` names.
+/// Incidents that `!status` lists.
 const INCIDENTS_MAX: usize = 3;
-/// Schedules that `!oncall` names.
+/// Schedules that `!oncall` lists.
 const SCHEDULES_MAX: usize = 4;
 
 impl Command {
-    /// Reads `!ack 4711 looking into it`; the error says what is wrong with it. `None`: a command of some other bot.
+    /// Reads `!ack 4711 looking into it`; the error is the answer to send. `None`: not one of ours,
+    /// for example a command for another bot.
     pub fn parse(text: &str) -> Option<Result<Self, String>> {
         let rest = text.strip_prefix('!')?;
         let (verb, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -31,11 +32,11 @@ impl Command {
             let number = number.strip_prefix('#').unwrap_or(number);
             match number.parse() {
                 Ok(number) => Ok(build(number, text::line(comment, 300))),
-                Err(_) if number.is_empty() => {
-                    Err(format!("!{verb} which? Write !{verb} NUMBER, like !{verb} 4711; !status lists them"))
-                }
+                Err(_) if number.is_empty() => Err(format!(
+                    "write !{verb} NUMBER, for example !{verb} 4711; !status lists open incidents"
+                )),
                 Err(_) => Err(format!(
-                    "{:?} is not an incident's number; !status lists them",
+                    "{:?} is not an incident number; !status lists open incidents",
                     text::line(number, 40)
                 )),
             }
@@ -63,13 +64,15 @@ pub fn help() -> Vec<String> {
 pub fn status(status: &ctl::Status) -> Vec<String> {
     let open = &status.incidents;
     if open.is_empty() {
-        return vec![format!("nothing is wrong: no open incident, {}", agents(status))];
+        return vec![format!("all OK: no open incidents, {}", agents(status))];
     }
     let acked = open.iter().filter(|incident| incident.ack.is_some()).count();
-    let first = format!("{}, {acked} acked, {}", text::plural(open.len(), "open incident"), agents(status));
+    let first =
+        format!("{}, {acked} acknowledged, {}", text::plural(open.len(), "open incident"), agents(status));
     let one = |incident: &ctl::Incident| {
         let ack = incident.ack.as_ref();
-        let ack = ack.map_or(String::new(), |ack| format!(" (acked by {})", text::line(&ack.author, 60)));
+        let ack =
+            ack.map_or(String::new(), |ack| format!(" (acknowledged by {})", text::line(&ack.author, 60)));
         let silenced = if incident.silenced_by.is_empty() { "" } else { " (silenced)" };
         let title = text::line(&incident.title, 160);
         format!("#{} {title}{ack}{silenced}", incident.number)
@@ -77,15 +80,15 @@ pub fn status(status: &ctl::Status) -> Vec<String> {
     let mut lines = vec![first];
     lines.extend(open.iter().take(INCIDENTS_MAX).map(one));
     if open.len() > INCIDENTS_MAX {
-        lines.push(format!("… and {} more: alertctl status", open.len() - INCIDENTS_MAX));
+        lines.push(format!("… and {} more; run alertctl status", open.len() - INCIDENTS_MAX));
     }
     lines
 }
 
-/// One line a schedule: who, until when, who comes next.
+/// One line per schedule: who is on call, until when, and who is next.
 pub fn on_call(now: &ctl::OnCall) -> Vec<String> {
     if now.schedules.is_empty() {
-        return vec!["there is no schedule in the config".into()];
+        return vec!["no schedules are configured".into()];
     }
     let name = |user: Option<&String>| user.map_or("nobody".to_owned(), |user| text::line(user, 60));
     let one = |schedule: &ctl::OnCallSchedule| {
@@ -99,7 +102,7 @@ pub fn on_call(now: &ctl::OnCall) -> Vec<String> {
     };
     let mut lines: Vec<_> = now.schedules.iter().take(SCHEDULES_MAX).map(one).collect();
     if now.schedules.len() > SCHEDULES_MAX {
-        lines.push(format!("… and {} more: alertctl oncall", now.schedules.len() - SCHEDULES_MAX));
+        lines.push(format!("… and {} more; run alertctl oncall", now.schedules.len() - SCHEDULES_MAX));
     }
     lines
 }
@@ -115,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_read_as_people_type_them() {
+    fn commands_may_be_typed_sloppily() {
         let ack = |number, comment: &str| Some(Ok(Command::Ack { number, comment: comment.into() }));
         assert_eq!(Command::parse("!ack 4711 looking into it"), ack(4711, "looking into it"));
         assert_eq!(Command::parse("!ACK  #4711 "), ack(4711, ""));
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_on_call_is_a_line_a_schedule() {
+    fn on_call_has_one_line_per_schedule() {
         let at = |text: &str| text.parse().unwrap();
         let (from, until) = (at("2026-11-23T08:00:00Z"), at("2026-11-30T08:00:00Z"));
         let schedule = |user: Option<&str>, next: Option<&str>| ctl::OnCallSchedule {
@@ -147,21 +150,21 @@ mod tests {
         let said = |schedules| {
             on_call(&ctl::OnCall { at: from, until, schedules, catch_all: "ops".into() }).join("|")
         };
-        assert_eq!(said(Vec::new()), "there is no schedule in the config");
+        assert_eq!(said(Vec::new()), "no schedules are configured");
         assert_eq!(
             said(vec![schedule(Some("ann"), Some("bob"))]),
             "primary: ann until 09:00 Mon 23 Nov 2026 CET, then bob"
         );
         assert_eq!(said(vec![schedule(None, None)]), "primary: nobody");
         assert_eq!(said(vec![schedule(Some("bob"), None)]), "primary: bob (override)");
-        assert!(said(vec![schedule(None, None); 9]).ends_with("… and 5 more: alertctl oncall"));
+        assert!(said(vec![schedule(None, None); 9]).ends_with("… and 5 more; run alertctl oncall"));
     }
 
     #[test]
-    fn a_wrong_number_is_said_to_be_one() {
+    fn a_bad_number_gets_a_helpful_answer() {
         let said = |text| Command::parse(text).unwrap().unwrap_err();
         assert!(said("!ack").contains("!ack NUMBER"));
-        assert!(said("!unack disk").contains("\"disk\" is not an incident's number"));
+        assert!(said("!unack disk").contains("\"disk\" is not an incident number"));
         assert!(said("!ack -1").contains("\"-1\""));
     }
 }

@@ -1,30 +1,30 @@
-//! One line of IRC, read and written (RFC 1459 §2.3, RFC 2812 §2.3; tags: IRCv3 message-tags). Pure.
+//! Reads and writes lines of IRC (RFC 1459 §2.3, RFC 2812 §2.3; tags: IRCv3 message-tags). Pure.
 //!
-//! What is read is a stranger's: any bytes give a message or `None`. What is written never holds a control character but the
-//! final CR LF, and never more than 512 bytes: no text can become a second command.
+//! Input is untrusted: any bytes give a message or `None`. Output never contains control characters
+//! except the final CR LF and never more than 512 bytes, so no text can become a second command.
 
 use std::collections::BTreeMap;
 
-/// Bytes of a line with its CR LF (RFC 2812 §2.3).
+/// Bytes in a line, including CR LF (RFC 2812 §2.3).
 const LINE_BYTES_MAX: usize = 512;
-/// What a server puts before our words when it hands them on: `:nick!user@host `, as long as servers let it become.
+/// Longest prefix that a server adds when it forwards our text: `:nick!user@host `.
 const PREFIX_BYTES_MAX: usize = 110;
-/// Parameters of one message (RFC 2812 §2.3).
+/// Parameters in one message (RFC 2812 §2.3).
 const PARAMETERS_MAX: usize = 15;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub tags: BTreeMap<String, String>,
-    /// The nick of who said it, or the server's name.
+    /// The sender's nick, or the server's name.
     pub nick: String,
-    /// Upper case; a word or three digits.
+    /// An upper-case word or three digits.
     pub command: String,
     pub parameters: Vec<String>,
 }
 
 impl Message {
-    /// Reads a line without its end; `None` if it is none.
+    /// Reads a line; `None` if it is malformed.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(line);
         let mut rest = text.trim_end_matches(['\r', '\n']);
@@ -77,7 +77,7 @@ fn tag(text: &str) -> (String, String) {
         match (std::mem::take(&mut escaped), c) {
             (false, '\\') => escaped = true,
             (true, ':') => plain.push(';'),
-            // An escaped end of line is no more than a space to us.
+            // An escaped CR or LF becomes a space.
             (true, 's' | 'r' | 'n') => plain.push(' '),
             (_, c) => plain.push(c),
         }
@@ -85,8 +85,8 @@ fn tag(text: &str) -> (String, String) {
     (name.to_owned(), plain)
 }
 
-/// A line to the server: `words` with spaces between, then `text` with a colon before it; cut to the limit at a letter's
-/// border, everything that is a control character a space.
+/// A line to the server: `words` separated by spaces, then `text` after a colon. Control characters
+/// become spaces; the line is truncated to the limit between characters.
 pub fn line(words: &[&str], text: Option<&str>) -> Vec<u8> {
     let mut line = words.join(" ");
     if let Some(text) = text {
@@ -106,7 +106,7 @@ fn cut(text: &mut String, bytes_max: usize) {
     }
 }
 
-/// Cuts `text` into pieces that reach a channel's members whole, at spaces where there are any.
+/// Splits `text` into pieces that servers forward without truncation, at spaces if possible.
 pub fn pieces(text: &str, channel: &str) -> Vec<String> {
     let room =
         (LINE_BYTES_MAX - 2 - PREFIX_BYTES_MAX).saturating_sub("PRIVMSG  :".len() + channel.len()).max(40);
@@ -125,7 +125,7 @@ pub fn pieces(text: &str, channel: &str) -> Vec<String> {
     pieces
 }
 
-/// Equal as servers see names: `A` and `a`, `[` and `{` (RFC 2812 §2.2).
+/// Compares names as servers do: `A` equals `a`, `[` equals `{` (RFC 2812 §2.2).
 pub fn same_name(a: &str, b: &str) -> bool {
     fold(a) == fold(b)
 }
@@ -141,7 +141,7 @@ pub fn fold(name: &str) -> String {
     name.chars().map(fold).collect()
 }
 
-/// Base64 with padding (RFC 4648 §4), as SASL wants it.
+/// Base64 with padding (RFC 4648 §4), for SASL.
 pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_tags_prefix_command_and_parameters() {
+    fn a_line_has_tags_prefix_command_and_parameters() {
         let message = parsed("@time=1;account=ann\\sb :ann_!u@host PRIVMSG #ops :!ack 1 on it\r\n");
         assert_eq!((message.nick.as_str(), message.command.as_str()), ("ann_", "PRIVMSG"));
         assert_eq!(message.parameters, ["#ops", "!ack 1 on it"]);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_becomes_a_second_command_and_no_line_is_too_long() {
+    fn text_cannot_become_a_second_command_or_a_long_line() {
         let said = line(&["PRIVMSG", "#ops"], Some("a\r\nQUIT :x\0\u{1}y"));
         assert_eq!(said, b"PRIVMSG #ops :a  QUIT :x  y\r\n");
         let said = line(&["PRIVMSG", "#ops"], Some(&"ü".repeat(600)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_at_spaces_and_letters_and_nothing_is_lost() {
+    fn long_text_is_split_without_loss() {
         let text = "wörter ".repeat(200);
         let all = pieces(&text, "#ops");
         assert!(all.iter().all(|piece| piece.len() <= 400), "{all:?}");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
+    fn base64_matches_the_examples_of_the_rfc() {
         let all = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
         assert_eq!(all, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
     }

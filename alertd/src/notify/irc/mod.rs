@@ -1,27 +1,29 @@
-//! `[receiver.NAME.irc]`: a bot in a channel. Notifications go in, `!ack 4711 looking into it` comes back.
+//! `[receiver.NAME.irc]`: a bot that sends notifications to a channel and accepts
+//! `!ack 4711 looking into it`.
 //!
 //! ```toml
 //! [receiver.team.irc]
-//! server = "irc.example.org"        # port 6697 with TLS, unless `port` and `tls` say otherwise
+//! server = "irc.example.org"        # default: port 6697 with TLS; change with `port` and `tls`
 //! channel = "#ops"
 //! nick = "dogwatch"
-//! account = "dogwatch"              # login by SASL PLAIN, if the network wants it
+//! account = "dogwatch"              # SASL PLAIN login, if the network requires it
 //! password_file = "/etc/dogwatch/irc.password"
-//! nicks = { ann_ = "ann", bob = "bob" }   # who may ack, and as whom
+//! nicks = { ann_ = "ann", bob = "bob" }   # who may acknowledge, and as which user
 //! ```
 //!
-//! | module | what it is |
+//! | module | contents |
 //! | --- | --- |
-//! | [`line`] | one line of the protocol, read and written |
-//! | [`bot`] | the conversation, as a value |
-//! | [`commands`] | what people may say, what they are answered |
+//! | [`line`] | reads and writes one line of the protocol |
+//! | [`bot`] | the state of the conversation, as a value |
+//! | [`commands`] | commands and their answers |
 //! | `actor` | the connection and its task |
 //!
-//! Promised: *accepted* means that the server has answered a PING that came after the last line, with no complaint in between.
-//! The connection outlives a reload that does not change its table. Who is not in `nicks` is answered, but changes nothing.
-//! A nick is no proof where anybody can take it: `require_account` takes the services' word for who it is instead.
+//! *Delivered* means that the server answered a PING sent after the last line, and reported no
+//! error before that. The connection survives a reload that does not change its table. People who
+//! are not in `nicks` get answers but cannot change anything. On networks where anybody can take
+//! any nick, `require_account` identifies people by their services account instead.
 //!
-//! Not done: private messages, several channels, DCC, colours.
+//! Not supported: private messages, several channels, DCC, colours.
 
 pub mod bot;
 pub mod commands;
@@ -58,27 +60,27 @@ pub struct File {
     pub server: Spanned<String>,
     /// Default: 6697, or 6667 without TLS.
     pub port: Option<u16>,
-    /// Default: true, but to this host.
+    /// Default: true, except for this host.
     pub tls: Option<bool>,
-    /// PEM file with further authorities to trust, for a server with a private one.
+    /// PEM file with additional CA certificates to trust, for a server with a private CA.
     pub ca_file: Option<Spanned<PathBuf>>,
     pub channel: Spanned<String>,
-    /// First line: the channel's key.
+    /// The first line is the channel's key.
     pub channel_key_file: Option<Spanned<PathBuf>>,
     pub nick: Option<Spanned<String>>,
-    /// Services account; default none.
+    /// Services account. Default: no login.
     pub account: Option<Spanned<String>>,
     pub password_file: Option<Spanned<PathBuf>>,
-    /// The server's own password (`PASS`).
+    /// The server's password (`PASS`).
     pub server_password_file: Option<Spanned<PathBuf>>,
-    /// Nick, or account with `require_account`, to the name that an ack gets.
+    /// From nicks (accounts with `require_account`) to the user names that acks get.
     #[serde(default)]
     pub nicks: BTreeMap<Spanned<String>, String>,
     #[serde(default)]
     pub require_account: bool,
 }
 
-/// Equal ones are one connection.
+/// Receivers with equal configs share a connection across reloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Config {
     server: String,
@@ -90,7 +92,7 @@ pub(super) struct Config {
     nick: String,
     login: Option<(String, SecretFile)>,
     server_password: Option<SecretFile>,
-    /// Names folded as servers compare them.
+    /// Keys are case-folded as servers compare names.
     nicks: BTreeMap<String, String>,
     require_account: bool,
 }
@@ -102,9 +104,9 @@ pub struct Irc {
     jobs: Arc<OnceLock<mpsc::Sender<actor::Job>>>,
 }
 
-/// Notifications that wait for the task.
+/// Notifications that may wait for the task.
 const JOBS_MAX: usize = 8;
-/// Incidents that a digest's line names.
+/// Incidents listed for a digest.
 const DIGEST_NAMED: usize = 3;
 
 impl File {
@@ -116,7 +118,7 @@ impl File {
         let tls = self.tls.unwrap_or(!local);
         let channel = self.channel.get_ref().clone();
         if !channel.starts_with(['#', '&', '+', '!']) || !is_word(&channel) || channel.len() > 64 {
-            let words = format!("{channel:?} is no channel; write channel = \"#ops\"");
+            let words = format!("{channel:?} is not a channel name; write for example channel = \"#ops\"");
             problems.add(source, self.channel.span(), words);
         }
         if let Some(nick) = &self.nick
@@ -127,28 +129,24 @@ impl File {
             problems.add(
                 source,
                 nick.span(),
-                format!("{:?} is no nick; write letters and digits", nick.get_ref()),
+                format!("{:?} is not a valid nick; use letters and digits", nick.get_ref()),
             );
         }
         let file = |path: Spanned<PathBuf>| SecretFile::new(path.into_inner());
         for secret in [&self.password_file, &self.server_password_file].into_iter().flatten() {
             if !tls && !local {
-                problems.add(
-                    source,
-                    secret.span(),
-                    "a password must not travel in the clear; set tls = true",
-                );
+                problems.add(source, secret.span(), "the password would be sent unencrypted; set tls = true");
             }
         }
         let login = match (self.account, self.password_file) {
             (Some(account), Some(password)) => Some((account.into_inner(), file(password))),
             (None, None) => None,
             (Some(one), None) => {
-                problems.add(source, one.span(), "account without password_file; write both or neither");
+                problems.add(source, one.span(), "account without password_file; set both or neither");
                 None
             }
             (None, Some(one)) => {
-                problems.add(source, one.span(), "password_file without account; write both or neither");
+                problems.add(source, one.span(), "password_file without account; set both or neither");
                 None
             }
         };
@@ -190,27 +188,30 @@ impl Config {
         })
     }
 
-    /// Whose word a command is; the error is what to answer.
+    /// The user who sent a command; the error is the answer to send.
     fn user(&self, nick: &str, account: Option<&str>, accounts: bool) -> Result<String, String> {
         let name = match (self.require_account, account) {
             (false, _) => nick,
             (true, Some(account)) => account,
             (true, None) if accounts => {
-                return Err("log in to services first; I take orders from accounts only".into());
+                return Err("please log in to services first; only known accounts may do this".into());
             }
             (true, None) => {
-                return Err("this server does not tell me who is logged in; I take no orders here".into());
+                return Err("nobody may do this here, because this server does not report accounts".into());
             }
         };
         self.nicks.get(&line::fold(name)).cloned().ok_or_else(|| {
             let name = text::line(name, 40);
-            format!("I do not know {name}, so I change nothing; an operator adds nicks = {{ {name} = \"USER\" }} to alertd.toml")
+            format!(
+                "{name} may not do this; to allow it, add nicks = {{ {name} = \"USER\" }} \
+                 to this receiver in the config"
+            )
         })
     }
 }
 
 impl Irc {
-    /// Connects, or goes on with the connection of `before` if nothing about it changed.
+    /// Connects, or keeps the connection of `before` if its config did not change.
     pub(super) fn start(&self, name: &str, engine: &mpsc::Sender<Input>, before: Option<&Self>) {
         let kept = before.filter(|before| before.config == self.config).and_then(|before| before.jobs.get());
         let jobs = kept.cloned().unwrap_or_else(|| {
@@ -218,7 +219,7 @@ impl Irc {
             tokio::spawn(actor::run(name.to_owned(), Arc::clone(&self.config), taken, engine.clone()));
             jobs
         });
-        // Started once only.
+        // Can only be set once.
         let _ = self.jobs.set(jobs);
     }
 
@@ -241,12 +242,12 @@ impl Irc {
             Ok(Some(Ok(()))) => Ok(Accepted::delivered()),
             Ok(Some(Err(reason))) => Err(retry(format!("{server}: {reason}"))),
             Ok(None) => Err(retry(format!("the connection to {server} is closed"))),
-            Err(_) => Err(retry(format!("{server} did not take it within {deadline:?}"))),
+            Err(_) => Err(retry(format!("{server} did not accept the notification within {deadline:?}"))),
         }
     }
 }
 
-/// One line for what happened, one for what to do; a digest in one.
+/// One line for what happened and one for what to do; for a digest, one that lists incidents.
 fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
     let mut lines = vec![sender.title(told)];
     if let Some(text) = &sender.own_words.text {
@@ -259,7 +260,7 @@ fn texts(told: &Notification, sender: &Sender) -> Vec<String> {
         let mut named: Vec<_> =
             named.map(|held| format!("#{} {}", held.incident, text::line(&held.title, 80))).collect();
         if held > DIGEST_NAMED {
-            named.push(format!("and {} more: !status", held - DIGEST_NAMED));
+            named.push(format!("and {} more; see !status", held - DIGEST_NAMED));
         }
         lines.push(named.join(" · "));
     }
@@ -288,7 +289,7 @@ mod tests {
     use super::{super::words::tests::problem, *};
 
     #[test]
-    fn a_problem_is_two_lines_a_digest_too_and_a_recovery_one() {
+    fn a_problem_has_two_lines_and_a_recovery_one() {
         let sender = Sender {
             host: "mon1".into(),
             zone: jiff::tz::TimeZone::UTC,
@@ -306,29 +307,29 @@ mod tests {
     }
 
     #[test]
-    fn who_may_change_something_is_who_the_config_knows() {
+    fn only_people_in_the_config_may_change_something() {
         let irc = resolve("server = \"irc.example\"\nchannel = \"#ops\"\nnicks = { \"Ann[m]\" = \"ann\" }\n")
             .unwrap();
         let user = |nick: &str, account| irc.config.user(nick, account, true);
         assert_eq!(user("ann{M}", None), Ok("ann".into()));
-        assert!(user("eve", Some("ann{m}")).unwrap_err().contains("I do not know eve"));
+        assert!(user("eve", Some("ann{m}")).unwrap_err().contains("eve may not do this"));
         let strict = Config { require_account: true, ..(*irc.config).clone() };
         assert_eq!(strict.user("eve", Some("ann[m]"), true), Ok("ann".into()));
         assert!(strict.user("ann[m]", None, true).unwrap_err().contains("log in"));
-        assert!(strict.user("ann[m]", None, false).unwrap_err().contains("does not tell me"));
+        assert!(strict.user("ann[m]", None, false).unwrap_err().contains("does not report accounts"));
     }
 
     #[test]
-    fn a_wrong_table_is_said_with_its_places() {
+    fn config_errors_have_their_positions() {
         let said = |text: &str| resolve(text).unwrap_err().to_string();
         let all = said(
             "server = \"x.example\"\nchannel = \"ops\"\nnick = \"a b\"\naccount = \"x\"\ntls = false\nserver_password_file = \"/p\"\n",
         );
         for part in [
-            "2:11: \"ops\" is no channel",
-            "3:8: \"a b\" is no nick",
+            "2:11: \"ops\" is not a channel name",
+            "3:8: \"a b\" is not a valid nick",
             "4:11: account without",
-            "6:24: a password must not",
+            "6:24: the password would be sent unencrypted",
         ] {
             assert!(all.contains(part), "{part}\n{all}");
         }
