@@ -189,7 +189,7 @@ mod tests {
             (vec![], "at least one label"),
             (vec![("a", "")], "at least one label"),
             (vec![("a", long.as_str())], "256 bytes"),
-            (vec![("", "b")], "needs a name"),
+            (vec![("", "b")], "must not be empty"),
         ] {
             let error = read(&pairs).unwrap_err();
             assert!(error.contains(word), "{error}");

@@ -207,7 +207,7 @@ pub(super) fn name(labels: &BTreeMap<String, String>) -> String {
     format!("{}/{}", labels["host"], labels["service"])
 }
 
-pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64) {
+pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u64) {
     let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in &world.attempted {
         let first = by_id.entry(&notification.id).or_insert(notification);
@@ -237,7 +237,7 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
     }
 }
 
-pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
         // By its lines: rows of a digest that was given up are no longer marked as digested.
@@ -335,8 +335,8 @@ fn whatever_happens_the_right_receivers_know_the_truth_and_ids_are_unique() {
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
@@ -376,8 +376,8 @@ fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
             slow: true,
         };
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }

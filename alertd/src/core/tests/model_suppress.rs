@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{
     model::{
-        Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
-        every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, name, run, seeds,
+        Chaos, SECOND, a_recovery_goes_only_to_receivers_that_may_know_the_problem,
+        every_duplicate_has_the_same_id_and_content, every_problem_is_told_within, name, run, seeds,
         what_people_believe_is_true, with_rules,
     },
     world::World,
@@ -87,9 +87,9 @@ fn after_any_suppression_the_truth_is_notified_and_only_what_the_rules_say_is_su
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
         notices_reach_only_receivers_that_may_know_the_problem(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         exactly_what_the_rules_say_is_suppressed(&world, seed);
     }

@@ -324,7 +324,7 @@ impl World {
 /// | `ack` | `n` normal, `s` sticky, `e3` expires after 3 steps, `u` unack; of the newest incident |
 /// | `silence MATCHER` | `(` from here, `)` until here |
 /// | `receiver NAME` | `w` works, `b` busy, `r` rejects from here on |
-/// | `host NAME` | `q` falls quiet, `h` is heard again |
+/// | `host NAME` | `q` falls silent, `h` reports again |
 /// | `process` | `!` SIGKILL and start |
 ///
 /// Heard: Problem, Update, reMinder, Recovery, Acknowledged, Digest.
