@@ -8,12 +8,14 @@ use std::{fs, path::PathBuf, sync::OnceLock, time::Duration};
 use dogwatch_checks::{output, perfdata, result::State};
 use dogwatch_dns::{
     config::Config,
+    message::{
+        name::{self, read_key},
+        reply::Transport,
+        wire,
+    },
     moment::Moment,
-    name::{self, read_key},
-    reply::Transport,
     resolver::{Client, Outcome, Remembered, Resolver, Settings},
     snapshot::{self, Anchor},
-    wire,
 };
 
 use crate::{irc_line, policy_model};

@@ -12,14 +12,15 @@ use std::{
 
 use dogwatch_dns::{
     cache::Bounds,
-    endpoint::Endpoint,
+    health::endpoint::Endpoint,
+    message::{
+        name::{Key, read_key},
+        reply::Transport,
+        wire::Question,
+    },
     moment::Moment,
-    name::{Key, read_key},
-    origin::Origin,
-    pinned::Pinned,
-    reply::Transport,
     resolver::{self, Accepting, Client, Outcome, Resolver, SensorResult, Settings, TcpCheck, TryError},
-    wire::Question,
+    zones::{origin::Origin, pinned::Pinned},
 };
 use jiff::Timestamp;
 

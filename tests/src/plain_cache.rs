@@ -10,8 +10,8 @@ use std::{
 
 use dogwatch_dns::{
     moment::Moment,
-    origin::Origin,
     resolver::{SensorResult, TryError},
+    zones::origin::Origin,
 };
 use jiff::Timestamp;
 

@@ -25,14 +25,16 @@ use std::{
 
 use dogwatch_dns::{
     cache::Bounds,
-    endpoint::Endpoint,
     guard::Rules,
+    health::endpoint::Endpoint,
+    message::{
+        name::{self, Key, read_key},
+        reply::Transport,
+        wire::Question,
+    },
     moment::Moment,
-    name::{self, Key, read_key},
-    reply::Transport,
     resolver::{Client, Outcome, Remembered, Resolver, Settings, TryError},
-    wire::Question,
-    zone::ZoneSettings,
+    zones::zone::ZoneSettings,
 };
 
 use crate::dns_message::{NOERROR, NXDOMAIN, Reply, SERVFAIL, SOA, push_name, read_name};

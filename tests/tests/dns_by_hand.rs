@@ -86,8 +86,8 @@ fn the_cache_is_listed_and_dumped_as_people_read_it() {
 fn what_is_flushed_is_asked_anew_and_an_outage_forbids_it() {
     let place = Place::with_names();
     let seven = name(7, TTL_S);
-    assert_eq!(stdout(&place.dns(&["flush", &seven, "AAAA"])), "0 answers taken out\n");
-    assert_eq!(stdout(&place.dns(&["flush", &seven])), "1 answers taken out\n");
+    assert_eq!(stdout(&place.dns(&["flush", &seven, "AAAA"])), "answers flushed: 0\n");
+    assert_eq!(stdout(&place.dns(&["flush", &seven])), "answers flushed: 1\n");
     assert_eq!(stdout(&place.dns(&["dump", &seven])), "");
     assert!(place.resolves(7), "upstream is asked again");
 
@@ -99,11 +99,11 @@ fn what_is_flushed_is_asked_anew_and_an_outage_forbids_it() {
     let refused = place.dns(&["flush", &seven]);
     let said = words(&refused);
     assert!(
-        !refused.status.success() && said.contains("upstreams are ill") && said.contains("--force"),
+        !refused.status.success() && said.contains("upstreams are failing") && said.contains("--force"),
         "{said}"
     );
     assert!(place.resolves(7), "it is still there");
-    assert_eq!(stdout(&place.dns(&["flush", &seven, "--force"])), "1 answers taken out\n");
+    assert_eq!(stdout(&place.dns(&["flush", &seven, "--force"])), "answers flushed: 1\n");
     assert!(!place.resolves(7) && place.resolves(8), "only the one");
 }
 
@@ -174,7 +174,7 @@ fn a_drill_can_be_ended_by_hand_and_mistakes_are_said() {
     assert!(status.starts_with("FIRE DRILL (servfail, all names)"), "{status}");
     let second = place.dns(&["drill"]);
     assert!(words(&second).contains("--stop"), "{}", words(&second));
-    assert_eq!(stdout(&place.dns(&["drill", "--stop"])), "no drill runs now\n");
+    assert_eq!(stdout(&place.dns(&["drill", "--stop"])), "no drill is running\n");
     wait_for("health", || place.health() == "healthy");
     wait_for("the watcher to go home", || !drill.running());
 }

@@ -15,10 +15,10 @@ use std::{
 };
 
 use dogwatch_dns::{
-    endpoint::Endpoint,
-    reply::Transport,
+    health::endpoint::Endpoint,
+    message::reply::Transport,
     resolver::{Send, TryError},
-    upstream::{Reply as TryReply, Upstreams},
+    transport::{Reply as TryReply, Upstreams},
 };
 use dogwatch_tests::{
     certificates::Certificates,

@@ -1,5 +1,6 @@
-//! Writes snapshots of N names as the daemon does, loads them as the daemon does, and prints the CPU time that this takes
-//! and the memory that a name then takes: what the process grew by, and what the cache counts against its cap.
+//! Writes snapshots of N names the way the daemon does, loads them again, and prints the CPU time
+//! for loading and the memory per name: the growth of the process, and what the cache counts
+//! against its cap.
 //!
 //! `cargo run --release -p dogwatch-dns --example snapshot-load -- 100000 1000000`
 
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|file| file.len())
             .sum();
         let mut loads: Vec<Load> = (0..5).map(|_| Load::of(dir.path(), names)).collect::<Result<_, _>>()?;
-        // Later ones find memory that the first gave back.
+        // Later loads reuse memory freed by the first.
         let Load { grown, counted, .. } = loads[0];
         loads.sort_by(|one, other| one.cpu_ms.total_cmp(&other.cpu_ms));
         println!(
@@ -55,7 +56,8 @@ fn write(dir: &Path, names: u32) {
             good_for: Duration::ZERO,
             message: &message,
         });
-        // The writer keeps pace with any upstream, not with a loop that makes names up: it gathers for 250 ms, 8 MiB at most.
+        // The writer keeps up with any upstream, but not with a loop that invents names: it
+        // collects for 250 ms, at most 8 MiB.
         if number.is_multiple_of(10_000) {
             thread::sleep(Duration::from_millis(100));
         }
@@ -81,7 +83,7 @@ impl Load {
         snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(Moment::START));
         let took = cpu_time().saturating_sub(began);
         let grown = resident_bytes()?.saturating_sub(before);
-        assert_eq!(resolver.cache().len(), usize::try_from(names)?, "all are there");
+        assert_eq!(resolver.cache().len(), usize::try_from(names)?, "all are loaded");
         let counted = resolver.cache().bytes() as f64;
         Ok(Self { cpu_ms: took.as_secs_f64() * 1_000.0, grown: grown as f64, counted })
     }

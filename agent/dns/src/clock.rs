@@ -1,4 +1,4 @@
-//! The only reader of clocks here.
+//! The only module of this crate that reads clocks.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::moment::Moment;
 
-/// CLOCK_BOOTTIME: counts time spent suspended, never jumps (clock_gettime(2)).
+/// CLOCK_BOOTTIME: includes time spent suspended and never jumps (clock_gettime(2)).
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started: Duration,
@@ -22,7 +22,7 @@ impl Clock {
         Moment::START + since_boot().saturating_sub(self.started)
     }
 
-    /// Where `moment` is on the machine's own clock, which other processes of this boot share.
+    /// `moment` on the boot clock, which all processes of this boot share.
     pub fn boot_time(&self, moment: Moment) -> Duration {
         (self.started + moment.since(Moment::START)).saturating_sub(Moment::START.since(moment))
     }
@@ -33,7 +33,7 @@ pub fn since_boot() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// What people call now.
+/// The wall-clock time.
 #[expect(clippy::disallowed_methods, reason = "this is the crate's clock")]
 pub fn wall() -> Timestamp {
     Timestamp::now()

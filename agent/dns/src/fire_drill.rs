@@ -1,26 +1,30 @@
-//! A fire drill: for a bounded while the upstreams of some names are treated as if they were ill, on a live host.
+//! A fire drill: for a limited time the upstreams of some names are treated as failing, on a live
+//! host.
 //!
-//! The drill stands between the core and the transport: what the core sends is swallowed, or answered with the failure that
-//! is rehearsed. So everything behind it is the real thing: breaker, stale answers, check results, pages. Upstreams hear
-//! nothing of it. It ends by itself, is not kept over a restart, and says in every check result that it is one.
+//! The drill sits between the core and the transport: queries from the core are dropped, or
+//! answered with the failure being rehearsed. Everything else is real: breaker, stale answers,
+//! check results, pages. The upstreams receive none of it. A drill ends on its own, does not
+//! survive a restart, and every check result says that it is on.
 
 use std::{str::FromStr, time::Duration};
 
 use crate::{
+    message::{
+        name,
+        wire::{self, rcode},
+    },
     moment::Moment,
-    name,
-    wire::{self, rcode},
 };
 
-/// What the upstreams seem to do.
+/// How the upstreams appear to behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Blackhole,
     Servfail,
     Refused,
-    /// Every name is gone.
+    /// Every name is reported as nonexistent.
     Nxdomain,
-    /// Every name is there, without records.
+    /// Every name exists, without records.
     Empty,
 }
 
@@ -44,34 +48,34 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("{text:?} is not a mode of a drill; take one of {names}")
+            format!("{text:?} is not a drill mode; use one of {names}")
         })
     }
 }
 
-/// Longer than any team rehearses, and a forgotten drill ends before the shift does.
+/// Longer than any rehearsal, and short enough that a forgotten drill ends within the shift.
 pub const LASTS_MAX: Duration = Duration::from_hours(4);
 
 /// One drill, from start to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FireDrill {
     pub mode: Mode,
-    /// Names at and below this one (wire format, lower case); the root is all of them.
+    /// Applies to names at and below this one (wire format, lower case); the root means all names.
     pub zone: Box<[u8]>,
-    /// Login name of who started it.
+    /// Login name of the person who started it.
     pub by: String,
     pub since: Moment,
     pub until: Moment,
 }
 
-/// What becomes of a message to an upstream.
+/// What happens to a query to an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pretended {
-    /// It is sent as ever.
+    /// It is sent as usual.
     No,
     /// It is lost.
     Lost,
-    /// This comes back at once.
+    /// This reply comes back at once.
     Reply(Vec<u8>),
 }
 
@@ -80,12 +84,12 @@ impl FireDrill {
         now >= self.until
     }
 
-    /// Whether the question of this name (wire format, any case) is part of the drill.
+    /// Whether a question for this name (wire format, any case) is part of the drill.
     pub fn covers(&self, name: &[u8]) -> bool {
         name::is_below(name, &self.zone)
     }
 
-    /// What comes of `message`, a query that the core wants to send.
+    /// What happens to `message`, a query that the core wants to send.
     pub fn pretend(&self, message: &[u8]) -> Pretended {
         let Ok(query) = wire::read_query(message) else { return Pretended::No };
         if !self.covers(query.question.name) {
@@ -102,18 +106,20 @@ impl FireDrill {
     }
 }
 
-/// An answer without records to `query`, with the root's SOA if it is to be believed (RFC 2308 §5).
+/// An answer without records to `query`; `soa` adds the root's SOA, which makes it cacheable (RFC
+/// 2308 §5).
 fn negative(query: &[u8], name_len: usize, code: u8, soa: bool) -> Vec<u8> {
     let mut reply = query.get(..12 + name_len + 4).unwrap_or_default().to_vec();
     if let [_, _, flags, code_byte, _, _, counts @ ..] = reply.as_mut_slice() {
-        // QR and RA; the question's RD stays.
+        // Sets QR and RA; keeps the question's RD.
         *flags |= 0x80;
         *code_byte = 0x80 | code;
         counts[..6].copy_from_slice(&[0, 0, 0, u8::from(soa), 0, 0]);
     }
     if soa {
         let seconds: [u32; 5] = [1, 3_600, 600, 86_400, 5];
-        // Owner ".", type SOA, class IN, TTL 5; MNAME "." and RNAME "."; serial, refresh, retry, expire, minimum.
+        // Owner ".", type SOA, class IN, TTL 5; MNAME "." and RNAME "."; serial, refresh, retry,
+        // expire, minimum.
         reply.extend([0, 0, 6, 0, 1, 0, 0, 0, 5, 0, 22, 0, 0]);
         reply.extend(seconds.iter().flat_map(|number| number.to_be_bytes()));
     }
@@ -123,7 +129,7 @@ fn negative(query: &[u8], name_len: usize, code: u8, soa: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Question, Verdict, read_answer, write_query};
+    use crate::message::wire::{Question, Verdict, read_answer, write_query};
 
     fn drill(mode: Mode, zone: &str) -> FireDrill {
         let zone = name::from_text(zone).unwrap().into();
@@ -137,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mode_gives_what_such_an_upstream_gives() {
+    fn each_mode_answers_like_such_an_upstream() {
         let name = name::from_text("db.corp.example").unwrap();
         let question = Question { name: &name, kind: 1, class: 1 };
         assert_eq!(drill(Mode::Blackhole, ".").pretend(&asked(&name)), Pretended::Lost);
@@ -153,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_its_zone_take_part() {
+    fn only_names_in_its_zone_are_affected() {
         let drill = drill(Mode::Blackhole, "corp.example");
         for (name, part) in
             [("corp.example", true), ("a.Corp.example", true), ("xcorp.example", false), ("example", false)]

@@ -1,8 +1,9 @@
-//! A point in time that cores take as `now`. Not a wall-clock time: it never goes back and counts time spent suspended.
+//! A point in time, passed to cores as `now`. It is not wall-clock time: it never goes back, and it
+//! includes time spent suspended.
 //!
-//! `std::time::Instant` will not do: it stands still while the machine sleeps, and then a cache believes that yesterday's
-//! answers are fresh. It also cannot be made up, which a loaded snapshot (answers from before the start) and a drill in
-//! virtual time need.
+//! `std::time::Instant` does not fit. It stops while the machine sleeps, so a cache would take
+//! yesterday's answers for fresh ones. It also cannot be constructed, which loading a snapshot
+//! (answers from before the start) and drills in virtual time need.
 
 use std::{
     ops::{Add, Sub},
@@ -14,7 +15,7 @@ use std::{
 pub struct Moment(u64);
 
 impl Moment {
-    /// When a clock starts. The thirty days before it hold what a snapshot remembers.
+    /// Where a clock starts. The thirty days before it are for answers from a snapshot.
     pub const START: Self = Self(30 * 24 * 3_600 * 1_000);
 
     pub(crate) fn from_millis(millis: u64) -> Self {
@@ -25,7 +26,7 @@ impl Moment {
         self.0
     }
 
-    /// Time passed since `earlier`; zero if that is still to come.
+    /// Time passed since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

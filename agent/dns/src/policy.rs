@@ -1,4 +1,5 @@
-//! Decides what a client gets now and whether an upstream is asked (RFC 8767, with the group's health known).
+//! Decides what a client gets now and whether upstreams are asked (RFC 8767, with the group's
+//! health known).
 //!
 //! ```text
 //!                     upstreams healthy           recovering, slow           down
@@ -7,13 +8,14 @@
 //!  expired            ForwardOrReplyStale         ReplyStaleThenRefresh      ReplyStale
 //!  expired, refresh   ReplyStale until recheck    ReplyStale …               ReplyStale
 //!   failed just now
-//!  expired, held back   ReplyStale, then ask when it is time          ReplyStale
-//!  failed, not known  ReplyFailure                ReplyFailure               ReplyFailure
-//!  not known          Forward                     Forward                    ForwardPaced
+//!  expired, held      ReplyStale, then ask when it is time                   ReplyStale
+//!  failed, unknown    ReplyFailure                ReplyFailure               ReplyFailure
+//!  unknown            Forward                     Forward                    ForwardPaced
 //! ```
 //!
-//! Stale at once is for ill upstreams only: in healthy times a client waits a moment for the truth, for an address that
-//! moved is worse than 300 ms (coredns#4309, AdGuardHome#8596).
+//! Stale answers are given at once only while upstreams have trouble. While they are healthy, a
+//! client waits briefly for the current answer, because the address of a server that moved is worse
+//! than 300 ms (coredns#4309, AdGuardHome#8596).
 
 use std::{fmt, time::Duration};
 
@@ -23,7 +25,7 @@ use crate::moment::Moment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
     Nothing,
-    /// Every upstream failed on it a moment ago (RFC 9520).
+    /// Every upstream failed for it a moment ago (RFC 9520).
     Failed,
     Fresh {
         left: Duration,
@@ -32,40 +34,40 @@ pub enum Held {
     Expired {
         recheck_at: Moment,
     },
-    /// Expired, and the guard does not believe what upstream says now.
+    /// Expired, and the guard does not believe the upstreams' current answer.
     Withheld {
         reason: StaleReason,
         ask: bool,
     },
 }
 
-/// How the group of upstreams does.
+/// The health of a group of upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upstreams {
     Healthy,
-    /// Back, but not proven; or proven, with refreshes still queued up from the outage.
+    /// Answering again, but not proven yet; or proven, with refreshes still queued from the outage.
     Recovering,
-    /// Answers come too late for a waiting client, or too many do not come at all.
+    /// Answers come too late for a waiting client, or too many are lost.
     Slow,
     Down,
 }
 
-/// Why a client got a stale answer. Names metric labels and the EDE text.
+/// Why a client got a stale answer; also gives the metric labels and the EDE text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StaleReason {
     /// The breaker is open.
     UpstreamDown,
-    /// Upstream is back; refreshes are paced so that it stays so.
+    /// Upstreams are back; refreshes are paced so as not to overload them.
     Recovering,
-    /// Upstream answers, but too late to wait for, or too seldom.
+    /// Upstreams answer, but too late to wait for, or too rarely.
     UpstreamSlow,
-    /// Upstream failed on this name a moment ago.
+    /// Upstreams failed for this name a moment ago.
     RefreshFailed,
-    /// Upstream has not answered within the client timer.
+    /// No upstream answered within the client timer.
     ClientTimer,
-    /// The core has so much to do that it cannot even be asked.
+    /// The resolver's queue is full, so it could not even be asked.
     Overloaded,
-    /// The guard's doubts: see [`crate::guard`].
+    /// Held by the guard: see [`crate::guard`].
     HeldGone,
     HeldNowhere,
     HeldConverged,
@@ -104,20 +106,20 @@ impl StaleReason {
         }
     }
 
-    /// For people who read `dig`'s output.
+    /// Extra text of the Extended DNS Error, as `dig` prints it.
     pub fn text(self) -> &'static str {
         match self {
-            Self::UpstreamDown => "stale: no upstream answers",
-            Self::Recovering => "stale: upstream is coming back",
-            Self::UpstreamSlow => "stale: every upstream is slow or loses packets",
-            Self::RefreshFailed => "stale: upstream failed on this name",
-            Self::ClientTimer => "stale: upstream is late",
-            Self::Overloaded => "stale: the cache has too much to do to ask",
-            Self::HeldGone => "held: upstream says the name is gone",
-            Self::HeldNowhere => "held: upstream gives an address that leads nowhere",
-            Self::HeldConverged => "held: upstream gives many names one new address",
-            Self::HeldRefused => "held: upstream's new address takes no connection",
-            Self::HeldTrip => "held: upstream says many names are gone",
+            Self::UpstreamDown => "stale: all upstreams down",
+            Self::Recovering => "stale: upstreams recovering",
+            Self::UpstreamSlow => "stale: all upstreams slow or losing packets",
+            Self::RefreshFailed => "stale: upstreams failed for this name",
+            Self::ClientTimer => "stale: upstreams did not answer in time",
+            Self::Overloaded => "stale: the cache is overloaded",
+            Self::HeldGone => "held: upstreams say the name is gone",
+            Self::HeldNowhere => "held: upstreams give an unusable address",
+            Self::HeldConverged => "held: upstreams give many names one new address",
+            Self::HeldRefused => "held: the new address accepts no TCP connection",
+            Self::HeldTrip => "held: upstreams say many names are gone",
         }
     }
 }
@@ -129,50 +131,50 @@ pub enum Plan {
     ReplyThenRefresh,
     ReplyStale(StaleReason),
     ReplyStaleThenRefresh(StaleReason),
-    /// As before, but upstream is asked now, for the guard has paced it.
+    /// As before, but upstreams are asked now, at the guard's pace.
     ReplyStaleThenAsk(StaleReason),
-    /// Ask upstream, but answer stale if it has not replied within `patience`.
+    /// Ask upstreams, but answer stale if none has replied within `patience`.
     ForwardOrReplyStale {
         patience: Duration,
     },
     Forward,
-    /// Ask upstream if the budget for hopeless tries allows it, else fail at once.
+    /// Ask upstreams if the budget for likely failures allows it, otherwise fail at once.
     ForwardPaced,
     ReplyFailure,
 }
 
-/// For people who ask why.
+/// The text shown by `dogwatch dns why`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reply => f.write_str("answered from the cache"),
             Self::ReplyThenRefresh => {
-                f.write_str("answered from the cache, then refreshed, for its TTL is nearly over")
+                f.write_str("answered from the cache, then refreshed because its TTL is nearly over")
             }
             Self::ReplyStale(reason) => write!(f, "answered at once, {}", reason.text()),
             Self::ReplyStaleThenRefresh(reason) => {
                 write!(f, "answered at once, {}; a refresh is queued", reason.text())
             }
             Self::ReplyStaleThenAsk(reason) => {
-                write!(f, "answered at once, {}; upstream is asked again", reason.text())
+                write!(f, "answered at once, {}; upstreams are asked again", reason.text())
             }
             Self::ForwardOrReplyStale { patience } => {
                 write!(
                     f,
-                    "asked upstream; answered stale if that takes more than {} ms",
+                    "forwarded to upstreams; answered stale after {} ms without a reply",
                     patience.as_millis()
                 )
             }
-            Self::Forward => f.write_str("asked upstream"),
+            Self::Forward => f.write_str("forwarded to upstreams"),
             Self::ForwardPaced => {
-                f.write_str("asked upstream, a few such names a second; else SERVFAIL: no upstream answers")
+                f.write_str("forwarded to upstreams, at most a few such names a second; otherwise SERVFAIL: all upstreams down")
             }
-            Self::ReplyFailure => f.write_str("SERVFAIL: every upstream failed on it a moment ago"),
+            Self::ReplyFailure => f.write_str("SERVFAIL: every upstream failed for it a moment ago"),
         }
     }
 }
 
-/// Decides. `patience` is the adaptive client timer.
+/// Decides what to do. `patience` is the adaptive client timer.
 pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -> Plan {
     match (held, upstreams) {
         (Held::Fresh { left, ttl }, Upstreams::Healthy) if near_expiry(left, ttl) => Plan::ReplyThenRefresh,
@@ -185,7 +187,8 @@ pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -
         (Held::Withheld { reason, ask: false }, _) | (Held::Withheld { reason, .. }, Upstreams::Down) => {
             Plan::ReplyStale(reason)
         }
-        // The recovery cannot ask for what a trip covers; the trip itself does, at its own pace.
+        // The recovery does not refresh names covered by a trip; the trip asks for them at its own
+        // pace.
         (Held::Withheld { reason: StaleReason::HeldTrip, .. }, Upstreams::Recovering) => {
             Plan::ReplyStaleThenAsk(StaleReason::HeldTrip)
         }
@@ -197,12 +200,13 @@ pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -
     }
 }
 
-/// The last tenth of a TTL of ten seconds or more. Shorter ones would be refreshed all the time.
+/// Whether this is the last tenth of a TTL of ten seconds or more. Shorter TTLs would be refreshed
+/// constantly.
 pub(crate) fn near_expiry(left: Duration, ttl: Duration) -> bool {
     ttl >= PREFETCH_TTL_MIN && left < ttl / 10
 }
 
-/// Below this TTL a prefetch saves nobody's wait.
+/// Below this TTL a prefetch saves no client any waiting.
 pub const PREFETCH_TTL_MIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -212,7 +216,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_millis(500);
 
     #[test]
-    fn stale_is_instant_only_while_the_upstreams_are_ill() {
+    fn stale_answers_are_immediate_only_while_upstreams_have_trouble() {
         let now = Moment::START;
         let expired = Held::Expired { recheck_at: now };
         let planned = |upstreams| plan(expired, upstreams, PATIENCE, now);
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tenth_of_a_ttl_is_prefetched_but_never_while_ill() {
+    fn the_last_tenth_of_a_ttl_is_prefetched_only_while_upstreams_are_healthy() {
         let fresh =
             |left, ttl| Held::Fresh { left: Duration::from_secs(left), ttl: Duration::from_secs(ttl) };
         let planned = |held, upstreams| plan(held, upstreams, PATIENCE, Moment::START);

@@ -1,19 +1,20 @@
-//! Work in pieces, done by a few threads for a moment.
+//! Short bursts of parallel work on a few threads.
 
 use std::{
     sync::{Mutex, PoisonError},
     thread,
 };
 
-/// Threads that are of use to a burst of work: no more than there are cores, and few.
+/// The number of threads for a burst of work: at most one per core, and at most [`THREADS_MAX`].
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// A start is not worth more: the others on this machine start too.
+/// At boot, other services on this machine need the cores too.
 const THREADS_MAX: usize = 4;
 
-/// Has each of the pieces worked on, by this thread and `threads - 1` others. Without threads this one does it all.
+/// Runs `work` on each piece, on this thread and `threads - 1` others. If no thread can be started,
+/// this thread does everything.
 pub(crate) fn each<T: Send>(threads: usize, pieces: &mut [T], work: impl Fn(&mut T) + Sync) {
     let threads = threads.min(pieces.len());
     let left = Mutex::new(pieces.iter_mut());
@@ -25,7 +26,7 @@ pub(crate) fn each<T: Send>(threads: usize, pieces: &mut [T], work: impl Fn(&mut
     };
     thread::scope(|scope| {
         for _ in 1..threads {
-            // What a thread that cannot be had would have done is left for the others.
+            // If a thread cannot start, the others do its share.
             let _ = thread::Builder::new().name("restore".into()).spawn_scoped(scope, run);
         }
         run();
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_piece_is_worked_on_once_by_however_many_threads() {
+    fn each_piece_is_processed_once_with_any_number_of_threads() {
         for threads in [0, 1, 2, 5, 100] {
             let mut pieces: Vec<u32> = (0..37).collect();
             each(threads, &mut pieces, |piece| *piece += 100);

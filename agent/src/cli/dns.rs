@@ -1,4 +1,4 @@
-//! `dogwatch dns`: runs the cache, or asks the running one.
+//! `dogwatch dns`: runs the cache, or sends a command to the running one.
 
 mod drill;
 
@@ -10,7 +10,12 @@ use std::{
 
 use clap::Subcommand;
 use dogwatch_daemon::logging;
-use dogwatch_dns::{Control, config::Config, control::Flush, explain, resolver::Flushed};
+use dogwatch_dns::{
+    Control,
+    config::Config,
+    resolver::Flushed,
+    serve::{control::Flush, explain},
+};
 use serde::Serialize;
 
 use super::{dns_host, fail};
@@ -18,10 +23,11 @@ use super::{dns_host, fail};
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
-    /// The config file; `*.toml` in the directory of the same name with `.d` are read after it.
+    /// Config file; drop-ins `*.toml` in the directory with the same name and `.d` are read after
+    /// it
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Check the config, say everything that is wrong with it, and exit: 1 if anything is.
+    /// Check the config, print all errors, and exit (1 if there are any)
     #[arg(long)]
     check: bool,
     #[command(subcommand)]
@@ -30,87 +36,95 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Ask {
-    /// Explain one name: its answer, its age, why it is stale, what happens next.
+    /// Explain one name: its answer and age, why it is stale or held, and what happens next
     Why {
-        /// The name, with or without its last dot.
+        /// Name, with or without the final dot
         name: String,
-        /// The record type: A, AAAA, TYPE65, …
+        /// Record type, such as A, AAAA or TYPE65
         #[arg(default_value = "A")]
         kind: String,
         #[command(flatten)]
         how: How,
     },
-    /// Take upstream's word, now, for a name or zone whose last known good answer is held back.
+    /// Accept the upstream's answers for a name or zone that a guard holds
     ///
-    /// Upstream is asked at once, and for an hour the name and all below it are not guarded.
+    /// Ends the hold and asks the upstream again at once. For one hour, the guards ignore this name
+    /// and all names below it.
     Accept {
-        /// The name or zone; `.` for every name.
+        /// Name or zone; `.` for all names
         name: String,
         #[command(flatten)]
         how: How,
     },
-    /// List the names that matter most: the most used, the stalest, or those that stop resolving first.
+    /// List the most used names, the stalest ones, or those that stop resolving first
     Top {
-        /// uses: asked for most; stale: furthest past their TTL; risk: too old to serve soonest if upstreams stay away.
+        /// uses: most used; stale: furthest past their TTL; risk: first to become too old to serve
         #[arg(long, default_value = "uses", value_parser = ["uses", "stale", "risk"])]
         by: String,
-        /// How many.
+        /// Number of names
         #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2_000))]
         lines: u16,
         #[command(flatten)]
         how: How,
     },
-    /// Print what is cached, as lines of a zone file.
+    /// Print the cached answers in zone-file format
     Dump {
-        /// Only this name and what is below it.
+        /// Only this name and the names below it
         #[arg(default_value = ".")]
         zone: String,
         #[command(flatten)]
         how: How,
     },
-    /// Take answers out of the cache, so that upstream is asked anew. Refused while upstreams are ill.
+    /// Remove answers from the cache, so that they are fetched again
+    ///
+    /// Refuses while the upstreams are failing.
     Flush {
-        /// One name.
+        /// Name to remove
         name: Option<String>,
-        /// Only this record type of it.
+        /// Only this record type of the name
         #[arg(requires = "name")]
         kind: Option<String>,
-        /// A name and everything below it; `.` for all.
+        /// Remove a name and all names below it; `.` for all
         #[arg(long, conflicts_with = "name")]
         zone: Option<String>,
-        /// Even while upstreams are ill: what is taken out stops resolving until they are back.
+        /// Flush even while the upstreams are failing: these names stop resolving until the
+        /// upstreams are back
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         how: How,
     },
-    /// Rehearse an outage on this live host: upstreams seem dead for a while, and you see whether names still resolve and
-    /// whether somebody is told. Ends by itself.
-    Drill(drill::Arguments),
-    /// Show the upstreams, how much stale data is served, and whether this host asks the cache.
+    /// Rehearse an outage on this live host
     ///
-    /// With --json, `letter_case` says of an upstream over UDP whether it repeats the random upper and lower case in which it
-    /// is asked: `kept` (then an answer in other letters is not believed, and counted in `other_case`), `learning`, or
-    /// `not_kept` (then it is asked in lower case).
+    /// For a limited time, the cache behaves as if its upstreams were down. The report shows
+    /// whether names still resolve and whether somebody is notified. The drill ends by itself.
+    Drill(drill::Arguments),
+    /// Show the upstreams, the stale answers being served, and whether this host uses the cache
+    ///
+    /// With --json, `letter_case` shows whether a UDP upstream copies the random letter case of our
+    /// queries: `kept` (answers in other case are rejected and counted in `other_case`),
+    /// `learning`, or `not_kept` (queries to it are in lower case).
     Status {
         #[command(flatten)]
         how: How,
     },
-    /// Make this host ask the cache first and its old servers if the cache does not answer; undone if it does not work.
+    /// Make this host use the cache first and its old servers as fallback
+    ///
+    /// Verifies the result and reverts everything if names do not resolve.
     Enable(dns_host::Enable),
-    /// Restore the resolver configuration as it was before `enable`.
+    /// Restore the resolver configuration from before `enable`
     Disable(dns_host::Disable),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct How {
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// The cache's control socket; without it the one that the config names.
+    /// Control socket of the cache (default: from the config file)
     #[arg(long, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
-    /// The cache's config file.
+    /// Config file of the cache
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
 }
@@ -150,9 +164,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             let Some(control) = how.control() else { return ExitCode::FAILURE };
             match control.flush(&Flush { name, kind, zone, force }).await {
                 Ok(Flushed { refused: Some(refused), .. }) => fail(&refused),
-                Ok(answer) => {
-                    how.print(&answer, |flushed| format!("{} answers taken out\n", flushed.answers))
-                }
+                Ok(answer) => how.print(&answer, |flushed| format!("answers flushed: {}\n", flushed.answers)),
                 Err(error) => fail(&error.to_string()),
             }
         }
@@ -160,7 +172,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Page by page, so that neither end holds a million names as text.
+/// Works page by page, so that neither side holds a million names as text.
 async fn dump(zone: &str, how: &How) -> ExitCode {
     let Some(control) = how.control() else { return ExitCode::FAILURE };
     let mut from = Some(0);
@@ -170,7 +182,7 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
             Err(error) => return fail(&error.to_string()),
         };
         let text = if how.json {
-            // One document a line: a million names are no array to parse at once.
+            // One document per line, because an array of a million names is hard to parse.
             page.answers.iter().filter_map(|answer| serde_json::to_string(answer).ok()).fold(
                 String::new(),
                 |mut text, line| {
@@ -181,7 +193,7 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
         } else {
             explain::dump(&page.answers)
         };
-        // `| head` has seen enough.
+        // The reader, such as `head`, has closed the pipe.
         if io::stdout().write_all(text.as_bytes()).is_err() {
             break;
         }
@@ -193,7 +205,7 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
 fn check(config: &Path) -> ExitCode {
     match Config::load(config) {
         Ok(_) => {
-            println!("{}: fine", config.display());
+            println!("{}: OK", config.display());
             ExitCode::SUCCESS
         }
         Err(problems) => {

@@ -1,4 +1,4 @@
-//! `dogwatch dns enable|disable|status`: whether programs on this host ask the cache.
+//! `dogwatch dns enable|disable|status`: whether programs on this host use the cache.
 
 use std::{
     net::IpAddr,
@@ -9,9 +9,9 @@ use std::{
 use dogwatch_dns::{
     Control,
     config::Config,
-    explain,
     host_resolver::{self, HostStatus, Real, Switch, SwitchError, report},
     resolver::Status,
+    serve::explain,
 };
 use serde::Serialize;
 
@@ -22,13 +22,14 @@ use super::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Enable {
-    /// Show what would be changed, and change nothing.
+    /// Show the changes without making them
     #[arg(long)]
     dry_run: bool,
-    /// A name that must resolve, before and after; without any: search domains and package mirrors of this host.
+    /// A name that must resolve before and after (default: search domains and package mirrors of
+    /// this host)
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
-    /// Only follow changed servers, if it is enabled: for hooks of DHCP clients.
+    /// If enabled, only adopt changed servers (for the hooks of DHCP clients)
     #[arg(long, hide = true)]
     refresh: bool,
     #[command(flatten)]
@@ -43,10 +44,10 @@ pub(super) struct Disable {
 
 #[derive(Debug, clap::Args)]
 struct With {
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The cache's config file.
+    /// Config file of the cache
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
@@ -54,7 +55,7 @@ struct With {
 pub(super) async fn enable(arguments: Enable) -> ExitCode {
     let Enable { dry_run, name, refresh, with } = arguments;
     if !dry_run && !is_root() {
-        return fail("only root may change the resolver configuration; --dry-run shows what would change");
+        return fail("only root may change the resolver configuration; to see the changes, use --dry-run");
     }
     with.switch(move |switch, json| {
         if dry_run {
@@ -62,7 +63,7 @@ pub(super) async fn enable(arguments: Enable) -> ExitCode {
             print!("{}", report::preview(&preview));
         } else if refresh {
             for path in switch.refresh()?.unwrap_or_default() {
-                println!("followed in {}", path.display());
+                println!("updated {}", path.display());
             }
         } else {
             let done = switch.enable(&name)?;
@@ -78,7 +79,7 @@ pub(super) async fn disable(arguments: Disable) -> ExitCode {
         return fail("only root may change the resolver configuration");
     }
     let With { json, config } = arguments.with;
-    // A config that is broken, or gone, must not keep the host on the cache: the journal says all that is needed.
+    // Works even if the config is invalid or missing: the journal has all that is needed.
     let loaded = Config::load(&config).unwrap_or_default();
     let undo = blocking(config, loaded, None, |switch| switch.disable().map_err(|error| error.to_string()));
     match undo.await {
@@ -90,7 +91,7 @@ pub(super) async fn disable(arguments: Disable) -> ExitCode {
 }
 
 impl With {
-    /// Does it on a thread that may block.
+    /// Runs `work` on a thread that may block.
     async fn switch(
         self,
         work: impl FnOnce(&mut Switch<'_, Real>, bool) -> Result<(), SwitchError> + Send + 'static,
@@ -108,12 +109,12 @@ impl With {
     }
 }
 
-/// The cache's own status, and the host's.
+/// The status of the cache and of the host.
 #[derive(Serialize)]
 struct Both {
     #[serde(flatten)]
     cache: Option<Status>,
-    /// Why the cache did not tell.
+    /// Why the cache did not answer.
     error: Option<String>,
     host: Option<HostStatus>,
 }
@@ -122,7 +123,9 @@ pub(super) async fn status(how: How) -> ExitCode {
     let Some(control) = how.control() else { return ExitCode::FAILURE };
     let (cache, error) = match control.status().await {
         Ok(status) => (Some(status), None),
-        Err(error) => (None, Some(format!("{error}; is `dogwatch dns` up?"))),
+        Err(error) => {
+            (None, Some(format!("{error}; is the cache running? See `systemctl status dogwatch-dns`")))
+        }
     };
     let loaded = Config::load(&how.config).unwrap_or_default();
     let looked = blocking(how.config.clone(), loaded, how.socket.clone(), |switch| {
@@ -131,7 +134,7 @@ pub(super) async fn status(how: How) -> ExitCode {
     let host = match looked.await {
         Ok(host) => Some(host),
         Err(error) => {
-            eprintln!("dogwatch: cannot look at the host's resolver configuration: {error}");
+            eprintln!("dogwatch: cannot read the host's resolver configuration: {error}");
             None
         }
     };
@@ -155,7 +158,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&mut Switch<'_, Real>) -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     let cache: IpAddr = host_resolver::address_for_hosts(&loaded.listen)
-        .ok_or("the cache listens on no address with port 53, and resolv.conf can name no other port")?;
+        .ok_or("the cache does not listen on port 53, and resolv.conf cannot use another port")?;
     let control = Control::at(&socket.unwrap_or(loaded.control_socket));
     let mut real = Real::new(control, tokio::runtime::Handle::current());
     let done = tokio::task::spawn_blocking(move || {

@@ -2,9 +2,9 @@
 //! neither waiting nor finished, and incidents that nobody knows of and nobody will be notified of.
 //!
 //! Each kind of finding raises an internal alert, appears in `alertctl health` and in a metric, and
-//! stops the pings to the dead man's switch. A sweep checks a bounded part of the state at a time. Only
-//! a problem seen by two sweeps in a row counts, because work may be about to be done, or may be late
-//! because the machine slept.
+//! stops the pings to the dead man's switch. A sweep checks a bounded part of the state at a time.
+//! Only a problem seen by two sweeps in a row counts, because work may be about to be done, or may
+//! be late because the machine slept.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_goes_its_way_nothing_is_found() {
+    fn nothing_is_found_in_normal_operation() {
         let mut world = world();
         for _ in 0..20 {
             world.pass(MINUTE);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_without_a_timer_is_an_alert_of_its_own_and_over_when_it_has_one() {
+    fn an_incident_without_a_timer_raises_an_internal_alert_until_it_has_one() {
         let mut world = world();
         let number = only_incident(&mut world).number;
         let at = world.core.woken_at.remove(&number).unwrap();
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_and_nobody_will_be_told_of_is_found() {
+    fn an_incident_that_nobody_will_be_notified_of_is_found() {
         let mut world = world();
         let incident = only_incident(&mut world);
         incident.told.clear();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_was_forgotten_is_found() {
+    fn a_forgotten_group_is_found() {
         let mut world = world();
         let number = only_incident(&mut world).number;
         only_incident(&mut world).flush_at = Some(Timestamp::UNIX_EPOCH);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_without_an_outcome_is_found_and_one_that_takes_its_time_is_not() {
+    fn an_attempt_without_an_outcome_is_found_but_a_slow_one_is_not() {
         let mut world = World::new(ONE, 1);
         world.report("web1", "disk", 'C');
         world.moods.insert("mail".into(), Mood::Busy);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_over_much_takes_several_looks_and_finds_what_comes_last() {
+    fn a_large_sweep_takes_several_parts_and_finds_the_last_problem() {
         let mut world = World::new(ONE, 1);
         for host in 0..u32::try_from(PART).unwrap() + 50 {
             world.report(&format!("web{host:05}"), "disk", 'C');

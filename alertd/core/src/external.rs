@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fires_once_however_often_it_is_posted_and_recovers_when_its_sender_says_so() {
+    fn it_fires_once_however_often_it_is_posted_and_recovers_when_its_sender_resolves_it() {
         let mut world = World::new(CONFIG, 1);
         for _ in 0..20 {
             post(&mut world, &[posted("Disk")]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_writes_nothing() {
+    fn a_repeat_is_not_written() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.now = later(world.now, MINUTE);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_falls_silent_claims_no_recovery() {
+    fn a_silent_sender_does_not_mean_recovery() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.pass(4 * MINUTE);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_and_fires_anew_has_a_full_term_again() {
+    fn an_alert_that_fires_again_gets_a_full_term() {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.pass(MINUTE);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_the_rest_is_taken() {
+    fn invalid_alerts_are_named_and_the_rest_is_accepted() {
         let mut world = World::new(CONFIG, 1);
         let Taken { problems, incidents } =
             world.core.on_posted(vec![Posted::default(), posted("Disk")], world.now);

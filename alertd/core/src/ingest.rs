@@ -408,7 +408,7 @@ fn check_name(what: &'static str, value: &str) -> Result<(), BadBatch> {
     match value {
         "" => wrong("it is empty"),
         _ if value.len() > NAME_BYTES_MAX => wrong("it is longer than 256 bytes"),
-        _ if value.starts_with('@') => wrong("names that start with @ are alertd's own"),
+        _ if value.starts_with('@') => wrong("names that start with @ are reserved for alertd"),
         _ if value.contains(char::is_control) => wrong("it has control characters"),
         _ => Ok(()),
     }

@@ -376,7 +376,7 @@ impl Core {
         }
     }
 
-    /// When to call [`Core::settle`] and [`Core::poll_send`] again if nothing happens before.
+    /// When to call [`Core::settle`] and [`Core::poll_send`] again if no input arrives before.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
         let incident = self.wakeups.first().map(|(at, _)| *at);
         let agent = self.quiet.first().map(|(at, _)| *at);

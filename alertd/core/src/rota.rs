@@ -74,7 +74,7 @@ impl Core {
             self.uncovered.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
             let ending = match self.who(&name, now) {
-                Who::User(..) => Ending::Well("somebody is on call"),
+                Who::User(..) => Ending::Well("someone is on call again"),
                 Who::Nobody(_) => {
                     let at = self.schedules.get(&name).map_or(Timestamp::MAX, |found| found.next_change(now));
                     self.uncovered.insert(name, at);

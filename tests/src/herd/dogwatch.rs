@@ -6,10 +6,9 @@ use std::{
 };
 
 use dogwatch_dns::{
+    message::{reply::Transport, wire::read_question},
     moment::Moment,
-    reply::Transport,
     resolver::{Client, Remembered, Resolver, Settings, TryError},
-    wire::read_question,
 };
 
 use super::{

@@ -1,19 +1,23 @@
-//! Bytes of entries, in places as long as they are: no allocator between us and a hundred thousand small blocks.
+//! Storage for the bytes of cache entries, in slots of matching length, without an allocation per
+//! entry.
 //!
-//! An allocator adds eight bytes to each block, rounds it up to sixteen, and cannot give back a page on which one of them
-//! lives on. Here blocks of like length (steps of [`STEP`] bytes) share pieces of [`PIECE`] or [`SMALL`]. A piece without blocks is given back:
-//! what is evicted together came together, so a flood of names of one length leaves room for those of another. What is
-//! longer than [`SHORT_MAX`] is left to the allocator, for which it is long enough.
+//! A general allocator adds eight bytes to each block, rounds it up to sixteen, and cannot return a
+//! page while one block on it is in use. Here, blocks of similar length (steps of [`STEP`] bytes)
+//! share pieces of [`PIECE`] or [`SMALL`] blocks, and an empty piece is freed. Entries evicted
+//! together were usually added together, so after a flood of names of one length the memory is
+//! available to names of another. Blocks longer than [`SHORT_MAX`] go to the allocator, where the
+//! overhead no longer matters.
 
-/// Where a block is.
+/// Identifies a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Block(u32);
 
 impl Block {
-    /// Of an entry that is none.
+    /// The block of an empty entry.
     pub(super) const NONE: Self = Self(u32::MAX);
 
-    /// Each entry of a shard has one block, and [`super::Slot`] has no more bits for a place than are left here.
+    /// Cannot overflow: a shard has one block per entry, and [`super::Slot`] has no more bits than
+    /// this.
     fn new(kind: usize, place: usize) -> Self {
         Self(u32::try_from(place << KIND_BITS | kind).unwrap_or(u32::MAX))
     }
@@ -30,23 +34,24 @@ impl Block {
 const STEP: usize = 8;
 const KIND_BITS: u32 = 6;
 const SHORT_MAX: usize = STEP * ((1 << KIND_BITS) - 1);
-/// Blocks of a piece at most: as many as [`Piece::free`] has bits.
+/// Most blocks in a piece: the number of bits in [`Piece::free`].
 const PIECE: usize = u64::BITS as usize;
-/// Blocks of the first pieces of a kind, of which a cache with few names has one of nearly every kind …
+/// Blocks in each of the first pieces of a kind. A small cache has one of nearly every kind …
 const SMALL: usize = 16;
-/// … and how many of them there are. Later ones are longer than whatever else is allocated while a query is on its way: what
-/// is gone in a moment leaves its place to its like, and not to a piece that stays.
+/// … and the number of these small pieces. Later ones are longer than anything else allocated while
+/// a query is handled, so short-lived allocations do not end up between pieces and fragment the
+/// heap.
 const SMALL_PIECES: usize = 32;
 
-/// Memory that a block of `len` bytes takes, with its share of what leads to it.
+/// Memory used by a block of `len` bytes, including its share of the bookkeeping.
 pub(super) fn cost(len: usize) -> usize {
-    // Lists may just have doubled; and the allocator's own with each piece.
+    // The lists may just have doubled, and the allocator adds its overhead to each piece.
     const SHARE: usize = 2 * size_of::<Piece>() / SMALL + 1;
     const LONG_SHARE: usize = 2 * size_of::<Box<[u8]>>() + 16;
     if kind_of(len) == LONG { len + LONG_SHARE } else { len.next_multiple_of(STEP) + SHARE }
 }
 
-/// The kind of blocks that are an allocation each.
+/// The kind whose blocks are one allocation each.
 const LONG: usize = 0;
 
 fn kind_of(len: usize) -> usize {
@@ -56,7 +61,7 @@ fn kind_of(len: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Blocks {
     long: Long,
-    /// By kind, from one; as many as were needed so far.
+    /// By kind, from one; as many as have been needed so far.
     short: Vec<Short>,
 }
 
@@ -70,24 +75,25 @@ struct Long {
 #[derive(Default)]
 struct Short {
     pieces: Vec<Piece>,
-    /// Pieces with free places, and some that were given back since; each once ([`Piece::listed`]).
+    /// Pieces with free places, and some that were freed since; each listed once
+    /// ([`Piece::listed`]).
     open: Vec<u32>,
-    /// Pieces that were given back.
+    /// Freed pieces.
     gone: Vec<u32>,
 }
 
 #[derive(Default)]
 struct Piece {
-    /// Nothing of one that was given back.
+    /// Empty once the piece is freed.
     bytes: Box<[u8]>,
-    /// A bit for each place that there is.
+    /// One bit per block, set if it is free.
     free: u64,
-    /// It is in [`Short::open`].
+    /// Whether it is in [`Short::open`].
     listed: bool,
 }
 
 impl Short {
-    /// A free place; its piece has memory for blocks of `len` bytes.
+    /// Returns a free place in a piece whose blocks are `len` bytes long.
     fn take(&mut self, len: usize) -> usize {
         loop {
             let Some(&number) = self.open.last() else { return self.begin_piece(len) };
@@ -122,7 +128,7 @@ impl Short {
         }
     }
 
-    /// `len` is that of a block.
+    /// `len` is the block length of this kind.
     fn give_back(&mut self, place: usize, len: usize) {
         let Ok(number) = u32::try_from(place / PIECE) else { return };
         let Some(piece) = self.pieces.get_mut(number as usize) else { return };
@@ -136,13 +142,13 @@ impl Short {
     }
 }
 
-/// As many bits.
+/// A mask with `blocks` bits set.
 fn all(blocks: usize) -> u64 {
     u64::MAX >> (PIECE - blocks.clamp(1, PIECE))
 }
 
 impl Blocks {
-    /// Keeps a copy of these bytes.
+    /// Stores a copy of these bytes.
     pub(super) fn add(&mut self, bytes: &[u8]) -> Block {
         let kind = kind_of(bytes.len());
         if kind == LONG {
@@ -161,7 +167,7 @@ impl Blocks {
         block
     }
 
-    /// Puts other bytes in the place of a block, which may move.
+    /// Replaces the bytes of a block, which may move it.
     pub(super) fn replace(&mut self, block: Block, bytes: &[u8]) -> Block {
         if block.kind() != LONG && kind_of(bytes.len()) == block.kind() {
             self.write(block, bytes);
@@ -171,7 +177,7 @@ impl Blocks {
         self.add(bytes)
     }
 
-    /// `bytes` are of the kind of this block, which is a short one.
+    /// `bytes` must be of this block's kind, which is a short one.
     fn write(&mut self, block: Block, bytes: &[u8]) {
         let (kind, place) = (block.kind(), block.place());
         let start = place % PIECE * STEP * kind;
@@ -189,7 +195,7 @@ impl Blocks {
         }
     }
 
-    /// The first `len` bytes of a block; nothing if it never had as many.
+    /// The first `len` bytes of a block; empty if it is shorter.
     pub(super) fn get(&self, block: Block, len: usize) -> &[u8] {
         let (kind, place) = (block.kind(), block.place());
         let found = if kind == LONG {
@@ -202,7 +208,7 @@ impl Blocks {
         found.unwrap_or_default()
     }
 
-    /// Bytes of memory that hold blocks, or could.
+    /// Bytes allocated for blocks, used or free.
     #[cfg(test)]
     fn allocated(&self) -> usize {
         let short = self.short.iter().flat_map(|short| &short.pieces).map(|piece| piece.bytes.len());
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_given_back_is_taken_again() {
+    fn a_freed_place_is_reused() {
         let mut blocks = Blocks::default();
         let kept = blocks.add(&bytes(60, 1));
         let first = blocks.add(&bytes(60, 2));
@@ -232,9 +238,10 @@ mod tests {
         assert_eq!((blocks.get(second, 64), blocks.get(kept, 60)), (&*bytes(64, 4), &*bytes(60, 1)));
     }
 
-    /// A stranger who makes answers of every length, one after the other, in the place of others.
+    /// A server under someone else's control sends answers of every length, one length after the
+    /// other.
     #[test]
-    fn memory_of_one_length_is_there_for_another() {
+    fn memory_freed_by_one_length_is_available_to_another() {
         let mut blocks = Blocks::default();
         let mut kept = std::collections::VecDeque::new();
         let mut most = 0;
@@ -245,7 +252,7 @@ mod tests {
                     blocks.give_back(kept.pop_front().unwrap().0);
                 }
                 let live: usize = kept.iter().map(|(_, len)| len).sum();
-                // A piece of each of the kinds that are in use may be nearly empty.
+                // Each kind in use may have one nearly empty piece.
                 assert!(
                     blocks.allocated() <= live * 5 / 4 + 12 * SMALL * SHORT_MAX,
                     "{live}: {}",
@@ -255,11 +262,12 @@ mod tests {
             }
         }
         kept.drain(..).for_each(|(block, _)| blocks.give_back(block));
-        assert_eq!(blocks.allocated(), 0, "all is given back, after {most} bytes");
+        assert_eq!(blocks.allocated(), 0, "everything is freed, after {most} bytes");
     }
 
     proptest! {
-        /// Whatever is added, changed and given back: each block has the bytes that it was given last.
+        /// After any sequence of add, replace and free, each block has the bytes last written to
+        /// it.
         #[test]
         fn each_block_keeps_its_bytes(
             steps in proptest::collection::vec((0..4_u8, 0..30_usize, 0..1_500_usize, any::<u8>()), 0..400),
@@ -267,7 +275,7 @@ mod tests {
             let mut blocks = Blocks::default();
             let mut kept: Vec<(Block, Vec<u8>)> = Vec::new();
             for (step, at, len, seed) in steps {
-                // Most are short, as answers are.
+                // Most are short, like real answers.
                 let new = bytes(if step == 0 { len } else { len % 120 }, seed);
                 if step == 3 && !kept.is_empty() {
                     let (block, _) = kept.swap_remove(at % kept.len());

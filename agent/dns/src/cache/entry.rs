@@ -1,7 +1,8 @@
-//! One answer and what is known of it, in 36 bytes and one block.
+//! One cached answer and its bookkeeping, in 36 bytes and one block.
 //!
-//! What the answering threads change (uses, the visited bit) and what only the core changes but they read (recheck time)
-//! is atomic; the rest never changes while the entry lives. Nothing here orders memory: these are hints and counters.
+//! Fields that the answering threads write (use counts, the visited bits), and the recheck time,
+//! which only the core writes but they read, are atomic. The rest never changes while the entry
+//! exists. The atomics order no other memory: they are hints and counters.
 
 use std::{
     ops::Deref,
@@ -11,15 +12,17 @@ use std::{
 
 use super::blocks::{self, Block};
 use crate::{
-    chain,
+    cache::prefetch::prefetch,
+    message::{
+        chain,
+        name::{Key, key_flags},
+        reply::Kept,
+        wire::{Answer, HEADER_LEN, Query, Verdict},
+    },
     moment::Moment,
-    name::{Key, key_flags},
-    prefetch::prefetch,
-    reply::Kept,
-    wire::{Answer, HEADER_LEN, Query, Verdict},
 };
 
-/// A [`Moment`] in four bytes: in steps of 64 ms it reaches eight years.
+/// A [`Moment`] in four bytes: in steps of 64 ms it covers eight years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp(u32);
 
@@ -36,9 +39,10 @@ impl Stamp {
     }
 }
 
-/// One answer: what is known of it, and its bytes.
+/// One cached answer: its bookkeeping and its bytes.
 ///
-/// The key is not stored: its name, type and class are the message's question, which is kept in lower case for that.
+/// The key is not stored. Its name, type and class are the question in the message, which is kept
+/// in lower case for this purpose.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
     facts: &'a Facts,
@@ -54,12 +58,12 @@ impl Deref for Entry<'_> {
     }
 }
 
-/// What is known of one answer.
+/// The bookkeeping for one answer.
 pub struct Facts {
-    /// Where its bytes are.
+    /// The message and the TTL offsets.
     pub(super) block: Block,
     learned: Stamp,
-    /// What the stamp leaves out: a TTL ends to the millisecond.
+    /// The remainder that the stamp rounds off: a TTL ends to the millisecond.
     learned_ms: u8,
     good_since: Stamp,
     ttl_s: u32,
@@ -78,11 +82,12 @@ const REFRESH_ASKED: u8 = 2;
 const PINNED: u8 = 4;
 const OTHER_VIEW: u8 = 8;
 const CHAIN: u8 = 16;
-/// Visits up to three, in the top bits: two threads that count to four at once wrap to zero and harm no other mark.
+/// Visits up to three, in the top bits. If two threads count to four at once, it wraps to zero and
+/// no other mark changes.
 const VISITS: u8 = 0xc0;
 const VISIT: u8 = 0x40;
 
-/// A place without an entry.
+/// An empty place.
 impl Default for Facts {
     fn default() -> Self {
         Self {
@@ -105,8 +110,9 @@ impl Default for Facts {
 }
 
 impl Facts {
-    /// Of an answer to `key`, whose bytes are added to `blocks`: they have no place yet. `None` if the message is not one that
-    /// answers `key`, or is too long; then some bytes may have been added.
+    /// Describes an answer to `key` and appends its bytes to `blocks`; [`Self::block`] is not set
+    /// yet. `None` if the message does not answer `key` or is too long; some bytes may have been
+    /// appended even then.
     pub(super) fn new(
         blocks: &mut Vec<u8>,
         key: &[u8],
@@ -121,7 +127,7 @@ impl Facts {
         blocks.extend_from_slice(message);
         let kept = &mut blocks[start..];
         kept.get_mut(HEADER_LEN..HEADER_LEN + question.len())?.copy_from_slice(question);
-        // The count in the header must not promise the OPT record that was cut off.
+        // The header's count must not include the OPT record, which was cut off.
         kept[10..HEADER_LEN].copy_from_slice(&answer.additionals.to_be_bytes());
         let marks = if chain::begins(kept) { CHAIN } else { 0 };
         blocks.extend(answer.ttl_offsets.iter().flat_map(|offset| offset.to_le_bytes()));
@@ -153,7 +159,8 @@ impl Facts {
         usize::from(self.message_len) + 2 * usize::from(self.ttl_offsets)
     }
 
-    /// Takes over what outlives a refresh: popularity, the pin, and since when the name has been good.
+    /// Carries over what outlives a refresh: popularity, the pin, and how long the name has been
+    /// good.
     pub(super) fn follow(&mut self, old: &Self) {
         self.past_uses = old.past_uses / 2 + old.uses_a_ttl(self.learned()).min(u16::MAX / 2);
         *self.last_used.get_mut() = old.last_used.load(Relaxed);
@@ -164,51 +171,55 @@ impl Facts {
         }
     }
 
-    /// Takes the place of an older answer of the same snapshot.
+    /// Replaces an older answer from the same snapshot.
     pub(super) fn stand_in(&mut self, old: &Self) {
         *self.last_used.get_mut() = old.last_used.load(Relaxed);
         *self.marks.get_mut() |= old.marks.load(Relaxed) & (VISITS | PINNED);
     }
 
-    /// Uses as if it had lived for one TTL only: in an outage it lives for hours, and a name that is asked for now and then
-    /// would count as busy, and be kept warm, long after. At least one if there was any.
+    /// Uses per TTL, at least one if there were any. In an outage an entry is kept for hours;
+    /// without this scaling, a name that is queried now and then would count as busy, and be kept
+    /// warm, long afterwards.
     fn uses_a_ttl(&self, end: Moment) -> u16 {
         let uses = u128::from(self.uses.load(Relaxed));
         let (ttl, lived) = (self.ttl().as_millis().max(1), end.since(self.learned()).as_millis());
         u16::try_from((uses * ttl).div_ceil(lived.max(ttl))).unwrap_or(u16::MAX)
     }
 
-    /// Takes over what a snapshot knows of it.
+    /// Restores the state saved in a snapshot.
     pub(crate) fn resume(&mut self, uses: u16, good_for: Duration) {
-        // The snapshot has it because somebody asked; what he was told then came after it was written.
+        // An entry is in the snapshot because a client asked for it, and it was answered after the
+        // snapshot was written.
         self.past_uses = uses.max(1);
         self.good_since = Stamp::of(self.learned() - good_for);
         if uses > 1 {
-            // It was in use: not a stranger on probation.
+            // It was in use before the restart, so it must not start on probation.
             *self.marks.get_mut() |= 2 * VISIT;
         }
     }
 
-    /// Ends what is left of its freshness, by at most this much. It gets no older than that.
+    /// Expires it because other upstreams now answer for its name. It stays as the last known good
+    /// answer until they have replied.
     pub(crate) fn pass_unseen(&mut self, unseen: Duration, now: Moment) {
         let learned = self.learned() - now.until(self.expires()).min(unseen);
         self.learned = Stamp::of(learned);
         self.learned_ms = u8::try_from(learned.as_millis() % STEP_MS).unwrap_or(0);
     }
 
-    /// From now on other upstreams answer for it: it ends, and stays as last known good until they have spoken.
+    /// From now on other upstreams answer for it: it ends, and stays as last known good until they
+    /// have spoken.
     pub(crate) fn leave_view(&mut self, now: Moment) {
         self.pass_unseen(Duration::MAX, now);
         self.set_recheck_at(now);
         self.mark(OTHER_VIEW);
     }
 
-    /// It was learned from upstreams that no longer answer for its name.
+    /// Whether it came from upstreams that no longer answer for its name.
     pub fn of_other_view(&self) -> bool {
         self.marks.load(Relaxed) & OTHER_VIEW != 0
     }
 
-    /// It leads to its records by way of other names.
+    /// Whether its records are reached through aliases.
     pub(crate) fn is_chain(&self) -> bool {
         self.marks.load(Relaxed) & CHAIN != 0
     }
@@ -222,7 +233,8 @@ impl Facts {
         self.learned.moment() + Duration::from_millis(u64::from(self.learned_ms))
     }
 
-    /// Since when this question has been answered positively without a break; `None` if it is not now.
+    /// How long this question has been answered positively without a break; `None` if the current
+    /// answer is negative.
     pub fn good_since(&self) -> Option<Moment> {
         (self.verdict == Verdict::Positive).then(|| self.good_since.moment())
     }
@@ -235,17 +247,17 @@ impl Facts {
         self.learned() + self.ttl()
     }
 
-    /// How far past its TTL; `None` while fresh.
+    /// How long past its TTL; `None` while fresh.
     pub fn stale_for(&self, now: Moment) -> Option<Duration> {
         (now >= self.expires()).then(|| now.since(self.expires()))
     }
 
-    /// A failed refresh is not tried again before (RFC 8767 §5, failure recheck timer).
+    /// Earliest time to retry a failed refresh (RFC 8767 §5, failure recheck timer).
     pub fn recheck_at(&self) -> Moment {
         Stamp(self.recheck_at.load(Relaxed)).moment()
     }
 
-    /// A refresh failed: not again before `moment`.
+    /// A refresh failed: do not retry before `moment`.
     pub fn set_recheck_at(&self, moment: Moment) {
         self.recheck_at.store(Stamp::of(moment).0, Relaxed);
         self.unmark(REFRESH_ASKED);
@@ -255,38 +267,38 @@ impl Facts {
         Stamp(self.last_used.load(Relaxed)).moment()
     }
 
-    /// Answers given from it since it was learned.
+    /// Answers given from it since it was received.
     pub fn uses(&self) -> u16 {
         self.uses.load(Relaxed)
     }
 
-    /// Answers given from its predecessors; halved with each refresh.
+    /// Answers given from its predecessors, halved at each refresh.
     pub fn past_uses(&self) -> u16 {
         self.past_uses
     }
 
-    /// How much it is asked for, over more than one lifetime: what its predecessors gave, halved with each refresh, counts too.
+    /// How much it is asked for, including earlier lifetimes (halved at each refresh).
     pub fn popularity(&self) -> u32 {
         u32::from(self.uses()) + u32::from(self.past_uses)
     }
 
-    /// Notes that it answered somebody.
+    /// Records that it answered a query.
     pub fn touch(&self, now: Moment) {
         if self.marks.load(Relaxed) & VISITS != VISITS {
             self.marks.fetch_add(VISIT, Relaxed);
         }
-        // Two threads at once may lose a use: it ranks names, it bills nobody.
+        // Two threads at once may lose a use; this ranks names, so that does not matter.
         self.uses.store(self.uses().saturating_add(1), Relaxed);
         self.last_used.store(Stamp::of(now).0, Relaxed);
     }
 
-    /// True for the first who wants it refreshed, until it is, or that failed.
+    /// True for the first caller to want a refresh, until the refresh succeeds or fails.
     pub fn ask_refresh(&self) -> bool {
         self.marks.load(Relaxed) & REFRESH_ASKED == 0
             && self.marks.fetch_or(REFRESH_ASKED, Relaxed) & REFRESH_ASKED == 0
     }
 
-    /// The wish could not be passed on; the next hit may try again.
+    /// The refresh request could not be passed on; the next hit may try again.
     pub fn unask_refresh(&self) {
         self.unmark(REFRESH_ASKED);
     }
@@ -300,20 +312,20 @@ impl Facts {
         if pinned { self.mark(PINNED) } else { self.unmark(PINNED) }
     }
 
-    /// Whether anybody asked for it besides the one for whom it was fetched.
+    /// Whether it was asked for again after the query that fetched it.
     pub(super) fn asked_again(&self) -> bool {
         self.marks.load(Relaxed) & VISITS > VISIT
     }
 
-    /// Takes one visit off; false if there was none.
+    /// Removes one visit; false if there was none.
     pub(super) fn take_visit(&self) -> bool {
         self.marks
             .fetch_update(Relaxed, Relaxed, |marks| (marks & VISITS != 0).then(|| marks - VISIT))
             .is_ok()
     }
 
-    /// Bytes of memory: itself, its block, its links, and its share of the index at the worst moment, just after doubling
-    /// (5 bytes a place, 7/16 full).
+    /// Bytes of memory: facts, block, links, and its share of the index in the worst case, just
+    /// after doubling (5 bytes per slot, 7/16 full).
     pub(super) fn cost(&self) -> usize {
         cost_of(self.block_len())
     }
@@ -340,7 +352,7 @@ impl<'a> Entry<'a> {
         Key::from_parts(self.question(), self.key_flags)
     }
 
-    /// In wire format and lower case.
+    /// In wire format, lower case.
     pub(crate) fn name(&self) -> &'a [u8] {
         let question = self.question();
         &question[..question.len().saturating_sub(4)]
@@ -356,7 +368,7 @@ impl<'a> Entry<'a> {
     }
 
     pub(super) fn is_for(&self, key: &[u8]) -> bool {
-        // A name ends itself, so whatever begins like a question is it.
+        // A name is self-terminating, so a matching prefix is the whole question.
         key.split_last().is_some_and(|(&flags, question)| {
             flags == self.key_flags && self.block.get(HEADER_LEN..).is_some_and(|at| at.starts_with(question))
         })
@@ -376,12 +388,12 @@ impl<'a> Entry<'a> {
         };
         let Some(&[k0, k1, c0, c1]) = rest.first_chunk() else { return false };
         let (kind, class) = (u16::from_be_bytes([k0, k1]), u16::from_be_bytes([c0, c1]));
-        // Most ask in lower case.
+        // Most queries are in lower case.
         (kind, class, self.key_flags) == (query.question.kind, query.question.class, key_flags(query))
             && (own == name || own.eq_ignore_ascii_case(name))
     }
 
-    /// Has the message come from memory.
+    /// Prefetches the message into the CPU cache.
     pub(super) fn prefetch_message(&self) {
         prefetch(self.block);
     }
@@ -392,7 +404,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// [`Facts::cost`] of an entry with a block of so many bytes.
+/// [`Facts::cost`] of an entry whose block has this length.
 pub(super) fn cost_of(block_len: usize) -> usize {
     blocks::cost(block_len) + size_of::<Facts>() + LINK_LEN + INDEX_SHARE
 }

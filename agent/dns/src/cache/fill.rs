@@ -1,6 +1,6 @@
-//! Filling an empty cache from several threads: each has shards of its own, so that none waits for another and nothing goes
-//! from hand to hand. In which order the entries may be evicted is found out afterwards, from their order in what they
-//! were made from.
+//! Fills an empty cache from several threads. Each thread owns some of the shards, so none waits
+//! for another and no data passes between them. The eviction order is rebuilt afterwards, from the
+//! order of the input.
 
 use parking_lot::RwLockWriteGuard;
 
@@ -11,12 +11,12 @@ use super::{
     table::{SHARDS, Shard, Slot, Table, shard_of, slot},
 };
 use crate::{
+    message::wire::{Answer, Verdict},
     moment::Moment,
     side_by_side,
-    wire::{Answer, Verdict},
 };
 
-/// An answer that a snapshot remembers, as it will be kept.
+/// An answer read from a snapshot, in the form in which it will be cached.
 pub(crate) struct Draft<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) message: &'a [u8],
@@ -25,7 +25,7 @@ pub(crate) struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// What is known of it; its bytes come to `block`. `None` if it may not be kept.
+    /// Builds the facts and appends the bytes to `block`. `None` if the answer may not be cached.
     pub(super) fn facts(&self, bounds: &Bounds, block: &mut Vec<u8>) -> Option<Facts> {
         let ttl_s = bounds.lifetime_s(self.answer.verdict, self.answer.ttl_s?);
         block.clear();
@@ -37,7 +37,7 @@ impl Draft<'_> {
 pub(crate) struct Filler<'a> {
     table: &'a Table,
     bounds: &'a Bounds,
-    /// Those with the numbers `first`, `first + step`, …
+    /// The shards with the numbers `first`, `first + step`, …
     shards: Vec<RwLockWriteGuard<'a, Shard>>,
     first: usize,
     step: usize,
@@ -45,12 +45,12 @@ pub(crate) struct Filler<'a> {
     placed: Vec<Placed>,
 }
 
-/// What became of an answer, in few bytes: there are as many of these as answers.
+/// The outcome for one answer, kept small because there is one for each answer.
 struct Placed {
-    /// Its place among all that there are.
+    /// Its position in the input.
     order: u32,
     slot: Slot,
-    /// Bytes of the entry that it stands in for; none if the slot is new.
+    /// Bytes of the entry that it replaced; zero if the slot is new.
     before: u32,
     after: u32,
 }
@@ -60,8 +60,8 @@ impl Filler<'_> {
         shard_of(hash) % self.step == self.first
     }
 
-    /// Keeps an answer whose hash is one of [`Self::owns`]; one that is there and was learned later stays. To be called in
-    /// the order of `order`. False if it is not kept.
+    /// Caches an answer whose hash this filler [owns](Self::owns), unless the cache has a newer
+    /// one. Call it in ascending `order`. Returns whether the answer was cached.
     pub(crate) fn put(
         &mut self,
         order: usize,
@@ -91,7 +91,7 @@ impl Filler<'_> {
             }
             None => (shard.add(self.table, hash, None, facts, &self.block), 0),
         };
-        // No length is longer than a message's, and no table has more places.
+        // Lossless: a message length and a slot number both fit 32 bits.
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (order, before, after) = (small(order), small(before), small(after));
         self.placed.push(Placed { order, slot: slot(number, place), before, after });
@@ -100,18 +100,19 @@ impl Filler<'_> {
 }
 
 impl Cache {
-    /// Whether an empty cache holds so many answers of these costs ([`Cache::cost_at_most`]) without letting any go.
+    /// Whether the cache is empty and can hold answers of this total [cost](Cache::cost_at_most)
+    /// without evicting any.
     pub(crate) fn can_be_filled_with(&self, bytes: usize) -> bool {
         self.is_empty() && bytes <= self.bounds.bytes_max
     }
 
-    /// Memory that an answer takes, from its length and its number of records.
+    /// Upper bound on the memory for an answer, from its length and record count.
     pub(crate) fn cost_at_most(message_len: usize, records: usize) -> usize {
         cost_of(message_len + 2 * records)
     }
 
-    /// Has `work` run for each of so many shares of the cache, in a thread each; `count` is how many answers there will
-    /// be, all of which must fit ([`Self::can_be_filled_with`]).
+    /// Runs `work` for each share of the cache, one thread per share. `count` is the number of
+    /// answers to come, all of which must fit ([`Self::can_be_filled_with`]).
     pub(crate) fn fill<T: Send>(
         &mut self,
         count: usize,
@@ -138,7 +139,7 @@ impl Cache {
         results
     }
 
-    /// Puts into their queue what several threads placed, each in order, in the order of all.
+    /// Queues what the threads placed (each list is in order) in the order of the input.
     fn link(&mut self, placed: Vec<Vec<Placed>>) {
         let mut shares: Vec<_> = placed.into_iter().map(Vec::into_iter).collect();
         let next =

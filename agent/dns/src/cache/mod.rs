@@ -1,16 +1,22 @@
-//! What upstreams said, as they said it, and how long it may be used.
+//! Answers from upstreams, kept byte for byte, and how long each may be used.
 //!
-//! Promises: an entry stays when its TTL runs out: it is then the *last known good* answer, to be served stale until
-//! `max_stale`. The bytes of all entries together stay below a cap; the victim is one that nobody asked for lately, never
-//! one because it is stale: in an outage the stale ones are all there is. What is asked for once does not push out what is
-//! in use (`queues.rs`). Pinned entries are never evicted, and take half of the cap at most.
-//! Only answers get in (positive, NXDOMAIN, NODATA); errors never do, so no error can displace an answer.
+//! Promises:
 //!
-//! One writer, many readers: [`Cache`] is the writer's, and not shared; threads that answer hold its [`Table`].
+//! - An entry stays when its TTL runs out. It is then the *last known good* answer, which may be
+//!   served stale until `max_stale`.
+//! - The bytes of all entries stay below a cap. The entry evicted is one that was not used lately,
+//!   never one because it is stale: in an outage, stale entries are all there is. Names asked for
+//!   only once do not push out names in use (`queues.rs`).
+//! - Pinned entries are never evicted, and take at most half of the cap.
+//! - Only answers are cached (positive, NXDOMAIN, NODATA), never errors, so no error can displace
+//!   an answer.
+//!
+//! One writer, many readers: the writer owns [`Cache`]; the answering threads share its [`Table`].
 
 mod blocks;
 mod entry;
 mod fill;
+mod prefetch;
 mod queues;
 mod slab;
 mod table;
@@ -25,14 +31,14 @@ pub use self::{
     entry::{Entry, Facts},
     table::{Busy, Held, Slot, Table},
 };
-use crate::{moment::Moment, wire::Answer};
+use crate::{message::wire::Answer, moment::Moment};
 
 /// Bounds on lifetimes (RFC 8767 §5, RFC 2308 §5).
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// Nobody wants to wait longer for a correction.
+    /// Limits how long a wrong answer can stay.
     pub ttl_max: Duration,
-    /// The same for answers that say no.
+    /// The same for negative answers.
     pub negative_ttl_max: Duration,
     pub bytes_max: usize,
 }
@@ -41,14 +47,15 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             ttl_max: Duration::from_hours(24),
-            // A name that did not exist is often one that is about to: keep the error short-lived.
+            // A name that did not exist is often about to be created, so keep the error
+            // short-lived.
             negative_ttl_max: Duration::from_mins(15),
             bytes_max: 32 << 20,
         }
     }
 }
 
-/// The writer's side.
+/// The cache as its one writer uses it.
 pub struct Cache {
     bounds: Bounds,
     table: Arc<Table>,
@@ -57,7 +64,7 @@ pub struct Cache {
     bytes: usize,
     pinned_bytes: usize,
     pub evicted: u64,
-    /// Where the bytes of a new entry are put together.
+    /// Buffer in which the bytes of a new entry are assembled.
     block: Vec<u8>,
 }
 
@@ -75,7 +82,7 @@ impl Cache {
         }
     }
 
-    /// What readers in other threads hold.
+    /// The part shared with reader threads.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
@@ -89,7 +96,8 @@ impl Cache {
         self.table.find(self.table.hash_key(key), key)
     }
 
-    /// The entry, held: let go of it before the cache is changed (the borrow checker sees to that).
+    /// Returns the entry and locks its shard: drop it before changing the cache (the borrow checker
+    /// enforces this).
     pub fn get(&self, slot: Slot) -> Option<Held<'_>> {
         self.table.get(slot)
     }
@@ -98,12 +106,13 @@ impl Cache {
         self.iter_from(0)
     }
 
-    /// From this place on: for who lists the cache in parts. Changes between the parts may be missed or seen.
+    /// From this slot on, for listing the cache in parts. Changes made between the parts may be
+    /// missed.
     pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
         self.table.iter_from(from)
     }
 
-    /// Shows every entry, for who wants to count them: several times as fast as [`Self::iter`].
+    /// Visits every entry; several times as fast as [`Self::iter`].
     pub(crate) fn visit(&self, see: impl FnMut(Entry<'_>)) {
         self.table.visit(see);
     }
@@ -116,7 +125,7 @@ impl Cache {
         self.len == 0
     }
 
-    /// Memory of all entries, with what the allocator adds.
+    /// Memory of all entries, including allocator overhead.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -125,7 +134,8 @@ impl Cache {
         self.pinned_bytes
     }
 
-    /// Keeps an answer learned at `learned`, in place of what was there. `None` if it may not be kept or is too big.
+    /// Caches an answer received at `learned`, replacing any older one. `None` if it may not be
+    /// cached or is too big.
     pub fn insert(&mut self, key: &[u8], message: &[u8], answer: &Answer, learned: Moment) -> Option<Slot> {
         let ttl_s = self.bounds.lifetime_s(answer.verdict, answer.ttl_s?);
         let mut block = std::mem::take(&mut self.block);
@@ -142,7 +152,7 @@ impl Cache {
         slot
     }
 
-    /// Keeps what a snapshot remembers; an answer that is there and was learned later stays.
+    /// Caches an answer from a snapshot, unless the cache has a newer one.
     pub(crate) fn insert_draft(
         &mut self,
         draft: &Draft<'_>,
@@ -165,7 +175,7 @@ impl Cache {
         slot
     }
 
-    /// `held` is where an older answer is, `hash` the table's of the key.
+    /// `held` is the slot of an older answer; `hash` is the table's hash of the key.
     fn put(&mut self, hash: u64, held: Option<Slot>, facts: Facts, block: &[u8]) -> Option<Slot> {
         let cost = facts.cost();
         if cost > self.bounds.bytes_max / 4 {
@@ -185,17 +195,17 @@ impl Cache {
         Some(slot)
     }
 
-    /// Makes room for so many more answers, as far as the cap lets them in.
+    /// Reserves room for `more` answers, as far as the cap allows.
     fn reserve(&mut self, more: usize) {
         self.table.reserve(more.min(self.bounds.bytes_max / COST_MIN));
     }
 
-    /// Changes what an entry knows of itself; its block stays.
+    /// Changes an entry's bookkeeping; its block stays.
     pub(crate) fn edit(&mut self, slot: Slot, change: impl FnOnce(&mut Facts)) {
         self.table.edit(slot, change);
     }
 
-    /// [`Facts::pass_unseen`] for all.
+    /// Applies [`Facts::pass_unseen`] to all entries.
     pub(crate) fn pass_unseen(&mut self, unseen: Duration, now: Moment) {
         let all: Vec<Slot> = self.iter().map(|(slot, _)| slot).collect();
         for slot in all {
@@ -203,7 +213,7 @@ impl Cache {
         }
     }
 
-    /// Takes an answer out. False if it is not there.
+    /// Removes an entry. False if there is none.
     pub fn remove(&mut self, slot: Slot) -> bool {
         let Some(facts) = self.table.remove(slot) else { return false };
         let cost = facts.cost();
@@ -218,7 +228,7 @@ impl Cache {
         true
     }
 
-    /// Keeps an entry out of eviction's way, or lets it go again. False if pinned entries take half of the cap already.
+    /// Pins an entry, or unpins it. False if pinned entries already take half of the cap.
     pub fn pin(&mut self, slot: Slot, pinned: bool) -> bool {
         let Some((was, cost)) = self.get(slot).map(|entry| (entry.pinned(), entry.cost())) else {
             return false;
@@ -255,7 +265,7 @@ impl Cache {
         self.bytes = self.bytes - before + after;
     }
 
-    /// Drops entries until no more than the cap is kept, but never `spare`.
+    /// Evicts entries until the rest fit the cap, but never evicts `spare`.
     fn evict(&mut self, spare: Option<Slot>) {
         while self.bytes > self.bounds.bytes_max
             && let Some(victim) = self.victim(spare)
@@ -266,7 +276,8 @@ impl Cache {
     }
 
     fn victim(&mut self, spare: Option<Slot>) -> Option<Slot> {
-        // Four times round takes all visits off; readers that come again meanwhile must not keep us here.
+        // Four passes clear all visits. The limit stops readers that keep adding visits from
+        // holding us here.
         let mut rounds = 5 * self.len + 2;
         loop {
             rounds = rounds.checked_sub(1)?;
@@ -286,14 +297,15 @@ impl Cache {
                     return Some(slot);
                 }
             } else {
-                // All else is pinned, or nothing is left but the spare one.
+                // Everything else is pinned, or only `spare` is left.
                 return None;
             }
         }
     }
 }
 
-/// Entries on probation may take a tenth of the cap before they are the ones to go (S3-FIFO's share).
+/// Share of the cap that entries on probation may take before they are evicted first (as in
+/// S3-FIFO).
 const PROBATION_SHARE: usize = 10;
-/// The least that an entry takes.
+/// The least memory an entry can take.
 const COST_MIN: usize = 80;

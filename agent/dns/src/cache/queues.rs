@@ -1,16 +1,18 @@
-//! In which order entries may be evicted. Known to the writer only.
+//! The order in which entries may be evicted. Used by the writer only.
 //!
-//! A new entry is *on probation*: the first to go, unless somebody asks for it again. Then it joins *main*, where a hand
-//! goes round, takes a visit off each entry (of three at most) and evicts what has none left. So a flood of names that are
-//! asked for once passes through a tenth of the cache and leaves the rest alone. This is SIEVE's hand (Zhang et al., NSDI
-//! 2024: survivors stay where they are) behind S3-FIFO's small queue (Yang et al., SOSP 2023), without its ghosts.
+//! A new entry is *on probation*: it is evicted first unless it is asked for again. Then it moves
+//! to *main*, where a hand goes round, removes one visit from each entry (of at most three) and
+//! evicts an entry without visits. A flood of names that are asked for once therefore passes
+//! through a tenth of the cache and leaves the rest alone. This is the hand of SIEVE (Zhang et al.,
+//! NSDI 2024: survivors stay where they are) behind the small queue of S3-FIFO (Yang et al., SOSP
+//! 2023), without its ghost queue.
 
 use super::{
     slab::Slab,
     table::{SHARDS, Slot, parts},
 };
 
-/// Where an entry stands.
+/// The queue that an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Probation,
@@ -23,7 +25,8 @@ struct Link {
     newer: Slot,
 }
 
-/// Eight bytes an entry. The top bit of `older` says which queue; a place that is free links to the next free one.
+/// Links take eight bytes per entry. The top bit of `older` says which queue; a free place links to
+/// the next free one.
 const MAIN: Slot = 1 << 31;
 
 impl Default for Link {
@@ -46,7 +49,7 @@ pub(super) struct Queues {
     links: Box<[Slab<Link>]>,
     free: Box<[u32]>,
     both: [Queue; 2],
-    /// Where SIEVE looks next in main.
+    /// The entry in main that SIEVE's hand looks at next.
     hand: Slot,
 }
 
@@ -68,7 +71,8 @@ impl Queues {
         Some(self.both[place as usize].oldest).filter(|&slot| slot != END)
     }
 
-    /// The oldest that is not `spare`: a refreshed entry keeps its place, which may be the end of the queue.
+    /// The oldest entry other than `spare`. A refreshed entry keeps its place, so `spare` may be
+    /// the oldest.
     pub(super) fn oldest_but(&self, spare: Option<Slot>, place: Place) -> Option<Slot> {
         let oldest = self.oldest(place)?;
         if Some(oldest) != spare {
@@ -83,14 +87,14 @@ impl Queues {
         })
     }
 
-    /// The next to look at in main; the hand moves on.
+    /// Returns the entry under the hand and moves the hand on.
     pub(super) fn turn(&mut self) -> Option<Slot> {
         let at = if self.hand == END { self.both[Place::Main as usize].oldest } else { self.hand };
         self.hand = self.link(at)?.newer;
         Some(at)
     }
 
-    /// A place of `shard` that was given back.
+    /// Takes a free place of `shard`, if there is one.
     pub(super) fn take_free(&mut self, shard: usize) -> Option<u32> {
         let place = self.free[shard];
         let next = self.links[shard].get(place)?.newer;
@@ -98,7 +102,7 @@ impl Queues {
         Some(place)
     }
 
-    /// Takes an entry out of the books; call [`Self::unlink`] first.
+    /// Marks a place as free; call [`Self::unlink`] first.
     pub(super) fn give_back(&mut self, at: Slot) {
         let (shard, place) = parts(at);
         let next = std::mem::replace(&mut self.free[shard], place);
@@ -107,7 +111,7 @@ impl Queues {
         }
     }
 
-    /// Makes it the newest of a queue.
+    /// Adds an entry as the newest of a queue.
     pub(super) fn link_newest(&mut self, at: Slot, place: Place, bytes: usize) {
         let (shard, number) = parts(at);
         while self.links[shard].len() <= number {
@@ -151,7 +155,7 @@ impl Queues {
         }
     }
 
-    /// An entry's bytes have changed.
+    /// Updates the byte count after an entry changed size.
     pub(super) fn resize(&mut self, at: Slot, before: usize, after: usize) {
         let queue = &mut self.both[self.place(at) as usize];
         queue.bytes = queue.bytes - before + after;

@@ -1,16 +1,17 @@
-//! A vector in pieces: it grows without moving what it holds, and without ever being twice its size.
+//! A vector in pieces: it grows without moving its items and never needs twice its size.
 //!
-//! The first pieces are small, for a cache with few names; later ones are longer than whatever else is allocated while a query
-//! is on its way. What is gone in a moment then leaves its place to its like, and not to a piece that stays.
+//! The first pieces are small, for a cache with few names. Later ones are longer than anything else
+//! allocated while a query is handled, so that short-lived allocations and pieces do not fragment
+//! each other's memory.
 
 use std::ops::{Index, IndexMut};
 
 const SMALL: u32 = 32;
 const LARGE: u32 = 256;
-/// So many pieces are small.
+/// The number of small pieces.
 const SMALL_PIECES: u32 = 32;
 
-/// Piece, and place within it.
+/// The piece, and the offset within it.
 fn parts(place: u32) -> (usize, usize) {
     let (piece, offset) = match place.checked_sub(SMALL * SMALL_PIECES) {
         None => (place / SMALL, place % SMALL),
@@ -35,7 +36,7 @@ impl<T: Default> Slab<T> {
         self.len
     }
 
-    /// Makes room for one more; returns its place.
+    /// Adds an item and returns its place.
     pub(super) fn grow(&mut self) -> u32 {
         let (piece, _) = parts(self.len);
         if piece == self.pieces.len() {
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_place_keeps_what_was_put_there() {
+    fn each_place_keeps_its_item() {
         let mut slab = Slab::default();
         for number in 0..5_000_u32 {
             assert_eq!(slab.grow(), number);

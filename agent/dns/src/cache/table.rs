@@ -1,7 +1,7 @@
-//! The entries, where several threads can read them: 64 shards, each with its index, each behind its lock.
+//! The entries, shared between threads: 64 shards, each with an index and a lock.
 //!
-//! Readers never wait: [`Table::try_find`] gives up at once if the writer is in that shard. The writer waits for readers,
-//! who hold a shard for as long as it takes to copy one answer.
+//! Readers never wait: [`Table::try_find`] gives up at once if the writer is in that shard. The
+//! writer waits for readers, which hold a shard only as long as it takes to copy one answer.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -17,19 +17,22 @@ use super::{
     slab::Slab,
 };
 use crate::{
-    name::{self, Key, key_flags},
-    prefetch::prefetch,
-    reply::Kept,
-    wire::{self, Query},
+    cache::prefetch::prefetch,
+    message::{
+        name::{self, Key, key_flags},
+        reply::Kept,
+        wire::{self, Query},
+    },
 };
 
-/// Place of an entry: shard in the low bits, place in the shard above. Good until the entry is removed.
+/// Identifies an entry: shard in the low bits, place in the shard above. Valid until the entry is
+/// removed.
 pub type Slot = u32;
 
 pub(super) const SHARDS: usize = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
-/// An entry, held so that it stays.
+/// An entry, with its shard locked for reading.
 pub struct Held<'a> {
     shard: RwLockReadGuard<'a, Shard>,
     place: u32,
@@ -62,7 +65,7 @@ impl Deref for Held<'_> {
     }
 }
 
-/// The writer is at work where the entry would be.
+/// The writer is using the shard where the entry would be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
@@ -91,7 +94,7 @@ impl Shard {
         Some(Entry::new(facts, self.blocks.get(facts.block, facts.block_len())))
     }
 
-    /// Puts a new entry at `free`, a place that was used, or at a new one; returns where.
+    /// Adds an entry at `free`, a place used before, or at a new one. Returns the place.
     pub(super) fn add(
         &mut self,
         table: &Table,
@@ -111,7 +114,7 @@ impl Shard {
         place
     }
 
-    /// Puts another answer to the same question in the place of an older one.
+    /// Replaces an older answer to the same question.
     pub(super) fn replace(&mut self, place: u32, mut facts: Facts, block: &[u8]) {
         facts.block = self.blocks.replace(self.entries[place].block, block);
         self.entries[place] = facts;
@@ -119,7 +122,7 @@ impl Shard {
 }
 
 pub struct Table {
-    // Seeded at random against crafted collisions; nothing that a test can see depends on the order it gives.
+    // Randomly seeded, against crafted collisions. No test depends on the order that results.
     hasher: RandomState,
     shards: Box<[RwLock<Shard>]>,
 }
@@ -130,12 +133,12 @@ impl Table {
         Self { hasher: RandomState::new(), shards }
     }
 
-    /// For any thread. Do not wait for anything while holding what it returns.
+    /// Callable from any thread. Do not block while holding the result.
     pub fn try_find(&self, key: &[u8]) -> Result<Option<Held<'_>>, Busy> {
         self.try_find_where(self.hash_key(key), |entry| entry.is_for(key))
     }
 
-    /// The same for a query whose [`Self::hash_query`] is known.
+    /// The same for a query with a known [`Self::hash_query`].
     pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<Held<'_>>, Busy> {
         self.try_find_where(hash, |entry| entry.is_for_query(query))
     }
@@ -146,8 +149,8 @@ impl Table {
         Ok(Held::new(shard, place))
     }
 
-    /// Has what these hashes lead to come from memory: first all entries, then all their messages. Leads to nothing more
-    /// than a hint, so a shard that is busy is left out.
+    /// Prefetches the entries for these hashes into the CPU cache: first all entries, then all
+    /// their messages. It is only a hint, so busy shards are skipped.
     pub(crate) fn prefetch(&self, hashes: &(impl Iterator<Item = u64> + Clone)) {
         let each = |see: fn(&Shard, u32)| {
             for hash in hashes.clone() {
@@ -170,7 +173,7 @@ impl Table {
         Held::new(self.shards[shard].read(), place)
     }
 
-    /// From this place on, in an order that lasts as long as the places.
+    /// From this slot on, in an order that is stable as long as no entry is added or removed.
     pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
         let (first, start) = parts(from);
         (first..SHARDS).flat_map(move |shard| {
@@ -180,7 +183,8 @@ impl Table {
         })
     }
 
-    /// Shows every entry, each shard under one lock: readers go on meanwhile, and this is called by the writer.
+    /// Visits every entry, taking each shard's lock once. Readers can continue; only the writer
+    /// calls this.
     pub(super) fn visit(&self, mut see: impl FnMut(Entry<'_>)) {
         for shard in &self.shards {
             let shard = shard.read();
@@ -188,8 +192,8 @@ impl Table {
         }
     }
 
-    /// Puts a new entry at a free place; returns where. `free` is a place that was used, of that shard; `hash` is
-    /// [`Self::hash_key`] of the entry's key.
+    /// Adds an entry and returns its slot. `free` returns a free place of the given shard; `hash`
+    /// is [`Self::hash_key`] of the entry's key.
     pub(super) fn add(
         &self,
         hash: u64,
@@ -201,16 +205,16 @@ impl Table {
         slot(number, self.shards[number].write().add(self, hash, free(number), facts, block))
     }
 
-    /// The shards with the numbers `first`, `first + step`, …, held as the writer does.
+    /// Locks the shards with the numbers `first`, `first + step`, … for writing.
     pub(super) fn hold(&self, first: usize, step: usize) -> Vec<RwLockWriteGuard<'_, Shard>> {
         self.shards.iter().skip(first).step_by(step).map(RwLock::write).collect()
     }
 
-    /// Makes room in the indexes for so many more entries.
+    /// Makes room in the indexes for `more` entries.
     pub(super) fn reserve(&self, more: usize) {
         for shard in &self.shards {
             let shard = &mut *shard.write();
-            // Not all shards get the same: a few standard deviations above the mean.
+            // Shards fill unevenly: allow a few standard deviations above the mean.
             let each = more / SHARDS;
             let Shard { index, entries, blocks } = shard;
             index.reserve(each + 4 * each.isqrt(), |&place| {
@@ -220,7 +224,7 @@ impl Table {
         }
     }
 
-    /// Puts another answer to the same question in the place of an older one.
+    /// Replaces an older answer to the same question.
     pub(super) fn replace(&self, at: Slot, facts: Facts, block: &[u8]) {
         let (shard, place) = parts(at);
         self.shards[shard].write().replace(place, facts, block);
@@ -234,7 +238,7 @@ impl Table {
         }
     }
 
-    /// What is known of it stays; its bytes do not.
+    /// Removes an entry and frees its bytes; returns its facts.
     pub(super) fn remove(&self, at: Slot) -> Option<Facts> {
         let (number, place) = parts(at);
         let shard = &mut *self.shards[number].write();
@@ -247,7 +251,7 @@ impl Table {
         Some(facts)
     }
 
-    /// Holds the shard of an entry as the writer does.
+    /// Locks the entry's shard for writing.
     #[cfg(test)]
     pub(super) fn hold_shard_of(&self, at: Slot) -> impl Drop + '_ {
         struct Hold<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, Shard>);
@@ -266,26 +270,27 @@ impl Table {
         self.hash(name, [k0, k1, c0, c1, entry.key_flags()])
     }
 
-    /// That of the query's key.
+    /// The hash of the query's key.
     pub(crate) fn hash_query(&self, query: &Query<'_>) -> u64 {
         let ([k0, k1], [c0, c1]) = (query.question.kind.to_be_bytes(), query.question.class.to_be_bytes());
         self.hash(query.question.name, [k0, k1, c0, c1, key_flags(query)])
     }
 
-    /// That of the key of a message's question; nothing of use if it has none.
+    /// The hash of the key of a message's question; 0 if it has none.
     pub(crate) fn hash_message(&self, message: &[u8], dnssec_ok: bool, checking_disabled: bool) -> u64 {
         let Some((question, _)) = wire::read_question(message) else { return 0 };
         let ([k0, k1], [c0, c1]) = (question.kind.to_be_bytes(), question.class.to_be_bytes());
         self.hash(question.name, [k0, k1, c0, c1, name::flags(dnssec_ok, checking_disabled)])
     }
 
-    /// Of a name in any case, and type, class and flags.
+    /// Hashes a name regardless of case, plus type, class and flags.
     fn hash(&self, name: &[u8], tail: [u8; 5]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         for piece in name.chunks(PIECE) {
             let mut lower = [0; PIECE];
             lower[..piece.len()].copy_from_slice(piece);
-            // A length byte is at most 63, below 'A'. All of it at once: of a fixed length the compiler makes few instructions.
+            // A length byte is at most 63, so below 'A'. Lowering the whole fixed-size array lets
+            // the compiler vectorise.
             lower.make_ascii_lowercase();
             hasher.write(&lower[..piece.len()]);
         }
@@ -294,7 +299,7 @@ impl Table {
     }
 }
 
-/// Names are seldom longer.
+/// Names are rarely longer.
 const PIECE: usize = 64;
 
 /// hashbrown uses the hash's lowest and highest bits, so the shard comes from the middle.

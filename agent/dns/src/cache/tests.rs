@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::message::{
     name::{Key, from_text, read_key, to_text},
     wire::{Question, Verdict, read_answer},
 };
@@ -43,14 +43,14 @@ fn touch(cache: &Cache, name: &str) {
     cache.get(slot).unwrap().touch(Moment::START);
 }
 
-/// As a client's question that nobody asked before.
+/// Like a query for a name that was never asked for.
 fn miss(cache: &mut Cache, name: &str, verdict: Verdict) {
     insert(cache, name, 60, verdict).unwrap();
     touch(cache, name);
 }
 
 #[test]
-fn lifetimes_are_bounded_and_what_may_not_be_kept_is_not() {
+fn lifetimes_are_bounded_and_uncacheable_answers_are_not_kept() {
     let mut cache = cache(1 << 20);
     let slot = insert(&mut cache, "long", 7 * 86_400, Verdict::Positive).unwrap();
     assert_eq!(cache.get(slot).unwrap().ttl(), Duration::from_hours(24));
@@ -62,7 +62,7 @@ fn lifetimes_are_bounded_and_what_may_not_be_kept_is_not() {
 }
 
 #[test]
-fn a_key_is_found_again_in_the_message_whatever_the_upstreams_case() {
+fn a_key_is_found_whatever_case_the_upstream_used() {
     let mut cache = cache(1 << 20);
     for (dnssec_ok, checking_disabled) in [(false, false), (true, false), (false, true)] {
         let name = from_text("www.example.com").unwrap();
@@ -84,9 +84,9 @@ fn a_key_is_found_again_in_the_message_whatever_the_upstreams_case() {
     assert_eq!(cache.find(&key("www.example.com")), None, "another type");
 }
 
-/// A refreshed entry keeps its place in the queue. Found by the policy model.
+/// A refreshed entry keeps its place in the queue. Found by the policy model test.
 #[test]
-fn a_refreshed_answer_that_grew_makes_room_though_it_is_the_first_on_probation() {
+fn a_refreshed_answer_that_grew_makes_room_even_when_it_is_next_to_be_evicted() {
     let mut cache = cache(2_000);
     let names: Vec<String> = (0..12).map(|number| format!("n{number}.test")).collect();
     for name in &names {
@@ -103,7 +103,7 @@ fn a_refreshed_answer_that_grew_makes_room_though_it_is_the_first_on_probation()
     let answer = read_answer(&message, &question).unwrap();
     assert!(cache.insert(&grown, &message, &answer, Moment::START).is_some());
     assert!(cache.bytes() <= 2_000, "{} bytes", cache.bytes());
-    assert!(cache.find(&grown).is_some(), "it is not itself what goes");
+    assert!(cache.find(&grown).is_some(), "it must not evict itself");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_name_with_one_address_costs_less_than_150_bytes() {
 }
 
 #[test]
-fn a_name_that_lived_through_an_outage_is_no_busier_for_it() {
+fn an_outage_does_not_make_a_name_look_busier() {
     let mut cache = cache(1 << 20);
     let past_uses = |cache: &mut Cache, lived_s: u64, uses: u32| {
         let key = key("a.test");
@@ -136,12 +136,12 @@ fn a_name_that_lived_through_an_outage_is_no_busier_for_it() {
     assert_eq!(past_uses(&mut cache, 60, 100), 100);
     assert_eq!(past_uses(&mut cache, 30, 100), 100);
     assert_eq!(past_uses(&mut cache, 6_000, 100), 1);
-    assert_eq!(past_uses(&mut cache, 6_000, 1), 1, "asked for, however seldom");
+    assert_eq!(past_uses(&mut cache, 6_000, 1), 1, "asked for, if rarely");
     assert_eq!(past_uses(&mut cache, 6_000, 0), 0);
 }
 
 #[test]
-fn a_flood_of_names_asked_for_once_does_not_push_out_what_is_in_use() {
+fn a_flood_of_names_asked_for_once_does_not_push_out_names_in_use() {
     for verdict in [Verdict::Positive, Verdict::NxDomain] {
         let mut cache = cache(200_000);
         let used: Vec<String> = (0..500).map(|number| format!("u{number}.example")).collect();
@@ -151,7 +151,7 @@ fn a_flood_of_names_asked_for_once_does_not_push_out_what_is_in_use() {
         }
         for number in 0..30_000 {
             miss(&mut cache, &format!("x{number}.example"), verdict);
-            // Asked for seldom: many times the cache's size of strangers come between.
+            // Asked for rarely: one-time names worth many times the cache's size come in between.
             if number % 10_000 == 9_999 {
                 for name in &used {
                     touch(&cache, name);
@@ -163,7 +163,7 @@ fn a_flood_of_names_asked_for_once_does_not_push_out_what_is_in_use() {
 }
 
 #[test]
-fn strangers_that_ask_twice_do_not_push_out_what_is_asked_for_all_the_time() {
+fn names_asked_for_twice_do_not_push_out_names_in_constant_use() {
     let mut cache = cache(200_000);
     let used: Vec<String> = (0..500).map(|number| format!("u{number}.example")).collect();
     for name in &used {
@@ -183,7 +183,7 @@ fn strangers_that_ask_twice_do_not_push_out_what_is_asked_for_all_the_time() {
 }
 
 #[test]
-fn pinned_entries_stay_and_take_half_of_the_cap_at_most() {
+fn pinned_entries_stay_and_take_at_most_half_of_the_cap() {
     let mut cache = cache(40_000);
     let mut pinned = Vec::new();
     for number in 0..1_000 {
@@ -208,7 +208,7 @@ fn pinned_entries_stay_and_take_half_of_the_cap_at_most() {
     for number in 0..5_000 {
         insert_plain(&mut cache, &format!("y{number}.example"));
     }
-    assert!(pinned.iter().all(|name| cache.find(&key(name)).is_none()), "let go");
+    assert!(pinned.iter().all(|name| cache.find(&key(name)).is_none()), "unpinned entries can be evicted");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn a_reader_never_waits_for_the_writer() {
     let table = cache.table();
     assert!(table.try_find(&key("www.example")).unwrap().is_some());
     assert!(table.try_find(&key("ftp.example")).unwrap().is_none());
-    // The writer is at work in that shard.
+    // The writer is working in that shard.
     let held = table.hold_shard_of(slot);
     let other = Arc::clone(table);
     std::thread::spawn(move || assert!(matches!(other.try_find(&key("www.example")), Err(Busy))))
@@ -250,7 +250,8 @@ fn a_reader_never_waits_for_the_writer() {
 }
 
 proptest! {
-    /// Whatever is put in, taken out, pinned and touched: what is found is what was put in last, and bytes add up.
+    /// After any sequence of insert, remove, pin and touch, a lookup finds the last insert and the
+    /// byte counts add up.
     #[test]
     fn it_agrees_with_a_plain_map(steps in proptest::collection::vec((0..6_u8, 0..40_u8, 1..60_u32), 0..300)) {
         let mut cache = cache(4_000);

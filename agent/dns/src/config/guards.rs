@@ -1,4 +1,4 @@
-//! What an operator says about the guards: the same five keys in `[dns]` and for one zone.
+//! The guard settings: the same five keys in `[dns]` and in `[zone."…"]`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use dogwatch_daemon::{
 
 use crate::guard;
 
-/// `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace`, `mass_grace`: the same keys for all names and for one zone.
+/// Applies `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace` and `mass_grace` to `rules`.
 pub(super) fn apply(
     rules: &mut guard::Rules,
     guards: Option<&Vec<Spanned<String>>>,
@@ -26,7 +26,7 @@ pub(super) fn apply(
                 "convergence" => rules.convergence = true,
                 other => {
                     let message = format!(
-                        "there is no guard {other:?}; write \"vanish\", \"mass-vanish\", \"convergence\", or [] for none"
+                        "unknown guard {other:?}; use \"vanish\", \"mass-vanish\" or \"convergence\", or [] for none"
                     );
                     problems.add(source, written.span(), message);
                 }
@@ -39,11 +39,11 @@ pub(super) fn apply(
         let Some(written) = written else { continue };
         *field = written.get_ref().0;
         if *field > GRACE_LIMIT {
-            let message = "a grace above 24h would hide real changes for days; write \"24h\" or less";
+            let message = "a grace period must be at most \"24h\": longer would hide real changes for days";
             problems.add(source, written.span(), message);
         }
     }
 }
 
-/// Nobody should need more than a day to decide, and `dogwatch dns accept` ends any grace.
+/// A day is enough to decide, and `dogwatch dns accept` ends any hold.
 const GRACE_LIMIT: Duration = Duration::from_hours(24);

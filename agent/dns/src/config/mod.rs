@@ -1,4 +1,4 @@
-//! `dns.toml` as written → [`Config`] as used.
+//! Reads `dns.toml` and its drop-ins into a [`Config`].
 
 mod guards;
 mod pinned;
@@ -23,11 +23,14 @@ use serde::Deserialize;
 pub use self::prefix::Prefix;
 use self::upstreams::{Written, ZoneTable};
 use crate::{
-    cache::Bounds, endpoint::Endpoint, group::CLIENT_TIMER_MAX, guard, local::LocalNames, pinned::Pinned,
-    resolver::Settings, zone::ZoneSettings,
+    cache::Bounds,
+    guard,
+    health::{endpoint::Endpoint, group::CLIENT_TIMER_MAX},
+    resolver::Settings,
+    zones::{local::LocalNames, pinned::Pinned, zone::ZoneSettings},
 };
 
-/// One file, as written. Files read later override, key by key.
+/// One file as written. Later files override earlier ones, key by key.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
@@ -62,31 +65,31 @@ struct DnsTable {
     pin_own: Option<bool>,
 }
 
-/// What everything else takes.
+/// The resolved config, which the rest of the crate uses.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
     pub upstreams: UpstreamSource,
-    /// Zones with upstreams of their own.
+    /// Forward zones: zones with their own upstreams.
     pub zones: Vec<ZoneSettings>,
-    /// Names that are answered here.
+    /// Names that the cache answers itself.
     pub local: Arc<LocalNames>,
-    /// Who may ask.
+    /// The networks whose clients may ask.
     pub allow: Vec<Prefix>,
     pub max_stale: Duration,
     pub client_timer: Duration,
     pub cache_bytes: usize,
-    /// Threads that answer datagrams from the cache, for each listen address.
+    /// Threads per listen address that answer UDP queries from the cache.
     pub threads: usize,
     pub state_dir: PathBuf,
     pub control_socket: PathBuf,
     pub metrics: SocketAddr,
     pub guard: guard::Rules,
-    /// Questions that must never be missing, dogwatch's own among them.
+    /// Questions that must always be answered, including those that dogwatch itself needs.
     pub pinned: Vec<Pinned>,
-    /// Whether the hosts that agent.toml and alertd.toml name are pinned too.
+    /// Whether the hosts named in agent.toml and alertd.toml are pinned too.
     pub pin_own: bool,
-    /// A hash of the machine id.
+    /// A hash of the machine ID.
     pub host_phase: u64,
 }
 
@@ -94,14 +97,14 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamSource {
     Listed(Vec<Endpoint>),
-    /// A resolv.conf(5), read again when it changes.
+    /// A resolv.conf(5), reread when it changes.
     ResolvConf(PathBuf),
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            // An address of its own on loopback collides with no resolver that is there already.
+            // A loopback address of its own does not conflict with a resolver that already runs.
             listen: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 153), 53))],
             upstreams: UpstreamSource::ResolvConf("/etc/resolv.conf".into()),
             zones: Vec::new(),
@@ -110,7 +113,8 @@ impl Default for Config {
             max_stale: Settings::default().max_stale,
             client_timer: CLIENT_TIMER_MAX,
             cache_bytes: Bounds::default().bytes_max,
-            // One answers a few hundred thousand queries a second; a host asks a few hundred.
+            // One thread answers a few hundred thousand queries a second; a host sends a few
+            // hundred.
             threads: 1,
             state_dir: "/var/lib/dogwatch-dns".into(),
             control_socket: "/run/dogwatch-dns/control.sock".into(),
@@ -124,7 +128,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads `main` and its drop-ins; everything that is wrong at once.
+    /// Reads `main` and its drop-ins. Reports all errors at once.
     pub fn load(main: &Path) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let files = config::load::<ConfigFile>(main, &mut problems);
@@ -142,7 +146,7 @@ impl Config {
         problems.or(config)
     }
 
-    /// What the core needs, with the upstreams as they are now.
+    /// The settings of the core, with the current upstreams.
     pub fn settings(&self) -> Settings {
         Settings {
             upstreams: self.upstreams_now(),
@@ -169,7 +173,7 @@ impl Config {
 }
 
 impl DnsTable {
-    /// All but the upstreams, for which the whole must be known.
+    /// Applies all keys but the upstreams, which need the whole config.
     fn apply(&self, config: &mut Config, source: &Source, problems: &mut Problems) {
         if let Some(listen) = &self.listen {
             config.listen = parse_all(listen, source, problems, address);
@@ -189,7 +193,7 @@ impl DnsTable {
                     }
                 }
                 Err(error) => {
-                    let message = format!("hosts_file {} cannot be read: {error}", path.get_ref().display());
+                    let message = format!("cannot read hosts_file {}: {error}", path.get_ref().display());
                     problems.add(source, path.span(), message);
                 }
             }
@@ -205,7 +209,7 @@ impl DnsTable {
             config.client_timer = timer.get_ref().0;
             if config.client_timer > CLIENT_TIMER_MAX || config.client_timer.is_zero() {
                 let message =
-                    "client_timer must be above 0 and at most \"1800ms\": stub resolvers give up at 2 s";
+                    "client_timer must be above 0 and at most \"1800ms\", because clients give up after 2 s";
                 problems.add(source, timer.span(), message);
             }
         }
@@ -220,7 +224,7 @@ impl DnsTable {
             config.threads = usize::from(*threads.get_ref());
             if !(1..=THREADS_MAX).contains(&config.threads) {
                 let message =
-                    format!("threads must be 1 to {THREADS_MAX}; one for each core that DNS may use");
+                    format!("threads must be 1 to {THREADS_MAX}; use one per CPU core that DNS may use");
                 problems.add(source, threads.span(), message);
             }
         }
@@ -245,12 +249,13 @@ impl DnsTable {
     }
 }
 
-/// Ghost domains: nothing may outlive its zone for longer than this.
+/// Limits ghost domains: names that are still served long after their zone was deleted.
 const MAX_STALE_LIMIT: Duration = Duration::from_hours(7 * 24);
-/// The packaged unit allows 64 tasks in all.
+/// The packaged unit allows 64 tasks.
 const THREADS_MAX: usize = 32;
 
-/// Differs between hosts, and stays. Without a machine id all hosts are alike, which only costs the spread.
+/// Differs between hosts and is stable. Without a machine ID, hosts share a value, and their
+/// refreshes are not spread out.
 fn host_phase() -> u64 {
     std::fs::read("/etc/machine-id").map_or(0, |id| crc32fast::hash(&id).into())
 }
@@ -273,7 +278,7 @@ fn parse_all<T>(
 
 fn check_max_stale(written: &Spanned<Span>, source: &Source, problems: &mut Problems) {
     if written.get_ref().0 > MAX_STALE_LIMIT {
-        let message = "max_stale above 7d would serve ghosts; write \"7d\" or less";
+        let message = "max_stale must be at most \"7d\": longer would keep deleted names alive";
         problems.add(source, written.span(), message);
     }
 }
@@ -283,7 +288,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is not an address with a port; write one like \"127.0.0.153:53\""))
 }
 
-/// The name servers of a resolv.conf(5), without ourselves: that would be a circle.
+/// The name servers of a resolv.conf(5), without our own addresses, which would cause a loop.
 fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
     let Ok((parsed, _)) = parse_resolv_conf(text) else { return Vec::new() };
     let mut servers = Vec::new();
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_it_listens_on_its_own_loopback_address_only() {
+    fn without_a_file_it_listens_only_on_its_own_loopback_address() {
         let config = Config::load(Path::new("/nonexistent/dns.toml")).unwrap();
         assert_eq!(config.listen[0].to_string(), "127.0.0.153:53");
         let allowed = |ip: &str| config.allow.iter().any(|prefix| prefix.contains(ip.parse().unwrap()));
@@ -317,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_said_at_once() {
+    fn all_errors_are_reported_at_once() {
         let said = load(
             "[dns]\nlisten = [\"127.0.0.1\", \"127.0.0.1:53\"]\nupstreams = [\"127.0.0.1\", \"dns.example\"]\n\
              max_stale = \"30d\"\nclient_timer = \"5s\"\ncache_mib = 0\nallow = [\"10.0.0.0/40\"]\nlissten = 1\n",
@@ -332,7 +337,7 @@ mod tests {
         .unwrap_err();
         let words = [
             "dns.toml:2:",
-            "in circles",
+            "would loop",
             "dns.example",
             "7d",
             "1800ms",
@@ -348,11 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn pinned_names_have_addresses_unless_types_are_named_and_mistakes_have_a_place() {
+    fn pinned_names_default_to_address_types_and_errors_have_a_position() {
         let config = load(
             "[dns]\npin_own = false\npinned = [\"db.example.org\", { name = \"_sip._tcp.example.org\", types = [\"SRV\"] }]\n",
         );
-        let kinds = |pinned: &Pinned| crate::name::read_key(&pinned.key).map(|(question, ..)| question.kind);
+        let kinds =
+            |pinned: &Pinned| crate::message::name::read_key(&pinned.key).map(|(question, ..)| question.kind);
         let kinds: Vec<_> = config.unwrap().pinned.iter().filter_map(kinds).collect();
         assert_eq!(kinds, [1, 28, 33]);
         let many: Vec<String> = (0..200).map(|number| format!("\"n{number}.example\"")).collect();
@@ -385,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn zones_have_upstreams_and_limits_of_their_own_and_drop_ins_change_single_keys() {
+    fn zones_have_their_own_upstreams_and_limits_and_drop_ins_override_single_keys() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("dns.toml");
         std::fs::write(
@@ -404,12 +410,12 @@ mod tests {
         let [corp, lab] = settings.zones.as_slice() else { panic!("{:?}", settings.zones) };
         assert_eq!(*corp.suffix, *b"\x04corp\x07example\0");
         assert_eq!((corp.serve_stale, corp.max_stale), (false, Duration::from_hours(7 * 24)));
-        // What a zone does not say is as in [dns].
+        // A zone inherits missing keys from [dns].
         assert_eq!((lab.serve_stale, lab.max_stale), (true, Duration::from_hours(1)));
     }
 
     #[test]
-    fn every_mistake_in_a_zone_is_said_at_its_place() {
+    fn every_error_in_a_zone_is_reported_at_its_position() {
         let said = load(
             "[dns]\nupstreams = [\"192.0.2.1\", \"192.0.2.1:53\"]\n[zone.\"a..b\"]\nupstreams = [\"10.0.0.1\"]\n\
              [zone.\".\"]\nupstreams = [\"10.0.0.1\"]\n[zone.corp]\nmax_stale = \"30d\"\n\
@@ -418,13 +424,13 @@ mod tests {
         )
         .unwrap_err();
         let expected = [
-            (2, "named twice"),
+            (2, "listed twice"),
             (3, "\"a..b\" is not a domain name"),
             (5, "[dns]"),
             (7, "zone \"corp\" has no upstreams"),
             (8, "7d"),
             (10, "tls://192.0.2.1#lab.example"),
-            (10, "in circles"),
+            (10, "would loop"),
             (11, "/nonexistent/ca.pem"),
             (12, "the same zone as"),
         ];
@@ -439,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_cannot_be_hides_no_mistake_in_its_table() {
+    fn an_invalid_zone_name_does_not_hide_errors_in_its_table() {
         let said = load(
             "[zone.\"a..b\"]\nupstreams = [\"dns.example\"]\nmax_stale = \"30d\"\nguards = [\"mass\"]\n\
              [zone.\".\"]\nmax_stale = \"31d\"\n\
@@ -458,7 +464,7 @@ mod tests {
             (8, "guard \"mess\""),
             (9, "/nonexistent/ca.pem"),
             (12, "the same zone as"),
-            (13, "named twice"),
+            (13, "listed twice"),
         ];
         for (line, word) in expected {
             let place = format!("dns.toml:{line}:");

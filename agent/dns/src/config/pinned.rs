@@ -1,4 +1,4 @@
-//! `pinned` and `pin_own` in dns.toml: the names that must never be missing.
+//! `pinned` and `pin_own` in dns.toml: the names that must always resolve.
 
 use std::{fmt, fs, path::Path};
 
@@ -10,9 +10,11 @@ use serde::{
 use toml::Value;
 
 use crate::{
-    name::{self, Key},
-    pinned::{PINNED_MAX, Pinned},
-    wire::Question,
+    message::{
+        name::{self, Key},
+        wire::Question,
+    },
+    zones::pinned::{PINNED_MAX, Pinned},
 };
 
 /// `"db.example"`, or `{ name = "db.example", types = ["A", "SRV"], check_tcp = 5432 }`.
@@ -52,7 +54,7 @@ impl<'de> Deserialize<'de> for PinnedFile {
     }
 }
 
-/// Adds what the operator pins.
+/// Reads the names that the operator pins.
 pub(super) fn resolve(
     written: &[Spanned<PinnedFile>],
     source: &Source,
@@ -66,8 +68,8 @@ pub(super) fn resolve(
         }
         if all.len() > PINNED_MAX {
             let message = format!(
-                "more than {PINNED_MAX} pinned questions (a name has two, A and AAAA, unless types says otherwise); pin \
-                 what must work in an outage, the rest is kept anyway"
+                "more than {PINNED_MAX} pinned questions (two per name, A and AAAA, unless `types` is set); pin only \
+                 the names that must work in an outage"
             );
             problems.add(source, item.span(), message);
             break;
@@ -85,19 +87,15 @@ fn questions(PinnedFile { name, types, check_tcp }: &PinnedFile) -> Result<Vec<P
     let kinds = match types {
         None => ADDRESSES.to_vec(),
         Some(types) if types.is_empty() => {
-            return Err(format!("types of pinned {name:?} is empty; leave it out for A and AAAA"));
+            return Err(format!("`types` of pinned {name:?} is empty; leave it out for A and AAAA"));
         }
         Some(types) => types.iter().map(|kind| kind_of(kind)).collect::<Result<_, _>>()?,
     };
     if *check_tcp == Some(0) {
-        return Err(format!(
-            "check_tcp of pinned {name:?} is the port that its addresses listen on, 1 to 65535"
-        ));
+        return Err(format!("check_tcp of pinned {name:?} must be a port, 1 to 65535"));
     }
     if check_tcp.is_some() && !kinds.iter().any(|kind| ADDRESSES.contains(kind)) {
-        return Err(format!(
-            "check_tcp of pinned {name:?} needs addresses to try, so A or AAAA among its types"
-        ));
+        return Err(format!("check_tcp of pinned {name:?} needs addresses: add A or AAAA to its types"));
     }
     let pinned =
         |kind| Pinned { check_tcp: check_tcp.filter(|_| ADDRESSES.contains(&kind)), ..question(&wire, kind) };
@@ -123,8 +121,9 @@ fn add(all: &mut Vec<Pinned>, pinned: Pinned) {
     }
 }
 
-/// Adds what dogwatch itself needs to tell somebody of an outage: the hosts that `agent.toml` and `alertd.toml` beside
-/// dns.toml name. What cannot be read or understood there is not our business: their owners complain of it.
+/// Adds the hosts that dogwatch needs to send notifications in an outage: those named in
+/// `agent.toml` and `alertd.toml` beside dns.toml. Ignores errors in these files; their own
+/// programs report them.
 pub(super) fn add_own(all: &mut Vec<Pinned>, dns_toml: &Path) {
     let Some(folder) = dns_toml.parent() else { return };
     for (file, table) in [("agent", "alertd"), ("alertd", "receiver")] {
@@ -154,7 +153,8 @@ fn documents(folder: &Path, file: &str) -> Vec<toml::Table> {
         .collect()
 }
 
-/// Hosts in a part of a config: those of URLs, what stands under a key that names one, and what a pager needs unsaid.
+/// The hosts in a part of a config: those in URLs, those under a key that names a host, and the
+/// default hosts of PagerDuty and Slack.
 fn hosts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => host_of_url(text).into_iter().collect(),
@@ -184,7 +184,7 @@ fn host_of_url(text: &str) -> Option<String> {
     host_name(authority.rsplit('@').next()?)
 }
 
-/// `host` or `host:port`; not an address, nor this host.
+/// `host` or `host:port`; `None` for an IP address or localhost.
 fn host_name(text: &str) -> Option<String> {
     let host = match text.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_to_try_is_for_addresses() {
+    fn check_tcp_needs_an_address_type() {
         let read = |text: &str| {
             let table: toml::Table = format!("pinned = {text}").parse().unwrap();
             questions(&PinnedFile::deserialize(table["pinned"].clone()).unwrap())
@@ -224,7 +224,7 @@ mod tests {
         assert!(read("{ name = \"db.example\", check_tcp = 0 }").unwrap_err().contains("1 to 65535"));
         let srv = read("{ name = \"db.example\", types = [\"SRV\"], check_tcp = 443 }");
         assert!(srv.unwrap_err().contains("needs addresses"));
-        // Written twice, or pinned by dogwatch itself too.
+        // Listed twice, or also pinned by dogwatch itself.
         let mut all = Vec::new();
         for text in ["\"db.example\"", "{ name = \"DB.example\", check_tcp = 443 }", "\"db.example\""] {
             read(text).unwrap().into_iter().for_each(|pinned| add(&mut all, pinned));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn dogwatch_pins_the_hosts_it_needs_to_tell_somebody() {
+    fn dogwatch_pins_the_hosts_it_needs_for_notifications() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write(

@@ -1,4 +1,4 @@
-//! Networks, for who may ask.
+//! Networks, for the `allow` list.
 
 use std::{
     fmt,
@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-/// Addresses that begin alike: `127.0.0.0/8`, `::1`.
+/// A network such as `127.0.0.0/8`, or a single address such as `::1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
     address: IpAddr,

@@ -1,4 +1,4 @@
-//! `upstreams` and `[zone."…"]`: what can be told only once every file is read.
+//! `upstreams` and `[zone."…"]`, which can be checked only after all files are read.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use dogwatch_daemon::{
 use serde::Deserialize;
 
 use super::{Config, ConfigFile, UpstreamSource, check_max_stale, guards};
-use crate::{endpoint::Endpoint, name, upstream, zone::ZoneSettings};
+use crate::{health::endpoint::Endpoint, message::name, transport, zones::zone::ZoneSettings};
 
 /// `[zone."corp.example"]` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -30,20 +30,21 @@ pub(super) struct ZoneTable {
     mass_grace: Option<Spanned<Span>>,
 }
 
-/// A value and the file it stands in.
+/// A value and the file it comes from.
 type At<'a, T> = Option<(&'a Source, &'a T)>;
 
-/// What the files say of upstreams; of each key the last word counts.
+/// The upstream settings of all files; the last value of each key wins.
 #[derive(Default)]
 pub(super) struct Written<'a> {
     upstreams: At<'a, Vec<Spanned<String>>>,
     ca_file: At<'a, Spanned<PathBuf>>,
-    /// As first written.
+    /// In the order of their first appearance.
     zones: Vec<WrittenZone<'a>>,
 }
 
 struct WrittenZone<'a> {
-    /// In wire format. `None`: it can be no zone, which has been said; what stands in its table is looked at all the same.
+    /// In wire format. `None`: an invalid name, already reported; the rest of its table is still
+    /// checked.
     suffix: Option<Box<[u8]>>,
     source: &'a Source,
     name: &'a Spanned<String>,
@@ -51,7 +52,7 @@ struct WrittenZone<'a> {
     ca_file: At<'a, Spanned<PathBuf>>,
     max_stale: Option<&'a Spanned<Span>>,
     serve_stale: Option<bool>,
-    /// As written; what nobody wrote is as in [dns].
+    /// As written; missing keys come from [dns].
     guards: Vec<(&'a Source, &'a ZoneTable)>,
 }
 
@@ -65,7 +66,9 @@ impl<'a> Written<'a> {
             let written = name.get_ref();
             let (suffix, wrong) = match name::from_text(written) {
                 Some(wire) if wire.len() > 1 => (Some(wire.to_ascii_lowercase().into_boxed_slice()), None),
-                Some(_) => (None, Some("the root zone's upstreams stand in [dns]".to_owned())),
+                Some(_) => {
+                    (None, Some("the root zone is not a forward zone; put its settings in [dns]".to_owned()))
+                }
                 None => {
                     let message =
                         format!("{written:?} is not a domain name; write one like [zone.\"corp.example\"]");
@@ -101,7 +104,7 @@ impl<'a> Written<'a> {
         }
     }
 
-    /// Puts what was written into `config`, whose other values are final.
+    /// Resolves the upstream settings into `config`, whose other values are final.
     pub(super) fn resolve(self, config: &mut Config, problems: &mut Problems) {
         let authorities = self.ca_file.and_then(|at| read_authorities(at, problems));
         if let Some(written) = self.upstreams {
@@ -166,11 +169,11 @@ fn endpoints(
         match Endpoint::parse(item.get_ref(), authorities) {
             Ok(endpoint) if config.listen.contains(&endpoint.address) => {
                 let message =
-                    format!("upstream {endpoint} is our own listen address; queries would go in circles");
+                    format!("upstream {endpoint} is the cache's own listen address; queries would loop");
                 problems.add(source, item.span(), message);
             }
             Ok(endpoint) if all.contains(&endpoint) => {
-                problems.add(source, item.span(), format!("upstream {endpoint} is named twice"));
+                problems.add(source, item.span(), format!("upstream {endpoint} is listed twice"));
             }
             Ok(endpoint) => all.push(endpoint),
             Err(message) => problems.add(source, item.span(), message),
@@ -179,20 +182,20 @@ fn endpoints(
     all
 }
 
-/// The certificates of a `ca_file`, read now: a file that changes takes effect with the next reload.
+/// Reads the certificates of a `ca_file` now; changes of the file take effect at the next reload.
 fn read_authorities(
     (source, path): (&Source, &Spanned<PathBuf>),
     problems: &mut Problems,
 ) -> Option<Arc<str>> {
     let read = |path: &Path| {
         let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-        upstream::check_authorities(&text)?;
+        transport::check_authorities(&text)?;
         Ok::<_, String>(text)
     };
     match read(path.get_ref()) {
         Ok(text) => Some(text.into()),
         Err(error) => {
-            let message = format!("ca_file {} cannot be used: {error}", path.get_ref().display());
+            let message = format!("cannot use ca_file {}: {error}", path.get_ref().display());
             problems.add(source, path.span(), message);
             None
         }

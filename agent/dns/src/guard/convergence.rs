@@ -1,4 +1,5 @@
-//! Names that move: which addresses were seen before, which moves were made lately, and what they displaced.
+//! Names that move to a new address: which addresses were seen before, which moves were recent, and
+//! which answers they displaced.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,16 +9,16 @@ use std::{
 use super::{Known, evidence};
 use crate::moment::Moment;
 
-/// An answer that another took the place of, to be put back if that was a lie.
+/// An answer that was replaced, kept so that it can be restored if the new one was false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Displaced {
     pub key: Box<[u8]>,
-    /// As the cache kept it.
+    /// The bytes as the cache had them.
     pub message: Box<[u8]>,
     pub learned: Moment,
 }
 
-/// One name's move to an address that is new here.
+/// One name's move to an address that was never seen before.
 #[derive(Debug)]
 pub(super) struct Move {
     pub(super) at: Moment,
@@ -33,13 +34,14 @@ pub(super) struct Moves {
     lately: VecDeque<Move>,
 }
 
-/// Moves remembered, each with the answer that it displaced.
+/// Moves remembered, each with the answer it displaced.
 const MOVES_MAX: usize = 64;
-/// Names that shared an address move together when it changes; three different ones do not.
+/// Names that shared an address move together when it changes; names from three different addresses
+/// do not.
 const PLACES: usize = 3;
 
 impl Moves {
-    /// When each of these addresses was first seen in an answer; now, if never before.
+    /// When each of these addresses was first seen in an answer; `now` for a new one.
     pub(super) fn first_seen(&mut self, addresses: &[IpAddr], now: Moment) -> Vec<(IpAddr, Moment)> {
         addresses.iter().map(|&address| (address, self.seen.first(address, now))).collect()
     }
@@ -50,7 +52,8 @@ impl Moves {
         }
     }
 
-    /// An address that was doubted: a lie is news again when it is told again, the truth is not.
+    /// Settles a suspected address. After a false answer the address counts as new again; after a
+    /// true one it does not.
     pub(super) fn judge(&mut self, address: IpAddr, a_lie: bool, now: Moment) {
         self.seen.young.remove(&address);
         self.seen.old.remove(&address);
@@ -81,7 +84,7 @@ impl Moves {
         places.len() >= PLACES
     }
 
-    /// The moves to `address`, which are remembered no longer.
+    /// Removes and returns the moves to `address`.
     pub(super) fn take(&mut self, address: IpAddr) -> Vec<Move> {
         let (there, elsewhere) =
             std::mem::take(&mut self.lately).into_iter().partition(|moved| moved.to == address);
@@ -118,7 +121,7 @@ impl Sightings {
     }
 }
 
-/// Whether an address is of no use to who asked for a server: unspecified, this host, this link, nobody.
+/// Whether an address is useless as a server address: unspecified, loopback, link-local, broadcast.
 pub fn leads_nowhere(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -133,7 +136,7 @@ pub fn leads_nowhere(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a name has lost more than four fifths of its records (and had some to lose).
+/// Whether a name has lost at least four fifths of its records (and had at least five).
 pub fn shrunk(before: usize, after: usize) -> bool {
     before >= 5 && after * 5 <= before
 }

@@ -1,26 +1,28 @@
-//! The last answers for known names, to see whether many vanish or move together.
+//! The last answers for known names, used to detect that many vanish or move together.
 //!
-//! The measure is "five names among the last 25 answers of a minute" (a fifth): it needs no rates, so it works on a host that
-//! asks once in a while and on one that asks a thousand times a second, and one real deletion long ago does not blur it.
+//! The threshold is five names among the last 25 answers within a minute (a fifth). It needs no
+//! rates, so it works on a host that makes one query a minute and on one that makes a thousand a
+//! second, and one real deletion long ago does not blur it.
 
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use crate::{
+    message::name::{self, name_of},
     moment::Moment,
-    name::{self, name_of},
 };
 
-/// Fewer names than this are no mass.
+/// Fewer names than this are not a mass event.
 pub(super) const NAMES: usize = 5;
 const LAST: usize = 25;
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
-/// Names of one domain that count towards a mass of all: a domain may be taken down by itself.
+/// Names per domain that count towards a zone-wide event: a single domain may be taken down
+/// legitimately.
 const OF_ONE_DOMAIN: usize = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) at: Moment,
-    /// Hash of the name: its A and AAAA are one.
+    /// Hash of the name: its A and AAAA answers count as one name.
     name: u64,
     pub(super) domain: Box<[u8]>,
     pub(super) what: What,
@@ -51,7 +53,8 @@ impl Evidence {
         self.0.push_back(item);
     }
 
-    /// Whether anything but [`What::Still`] happened lately. Without that there is nothing to count.
+    /// Whether anything other than [`What::Still`] happened recently. If not, there is nothing to
+    /// count.
     pub(super) fn watches(&self, now: Moment) -> bool {
         self.0.iter().any(|item| item.what != What::Still && now.since(item.at) < WINDOW)
     }
@@ -68,7 +71,7 @@ impl Evidence {
         self.count(|item| item.what == What::Moved(address), usize::MAX)
     }
 
-    /// Distinct names, at most `of_one_domain` of each domain.
+    /// Number of distinct names, counting at most `of_one_domain` per domain.
     fn count(&self, counts: impl Fn(&Item) -> bool, of_one_domain: usize) -> usize {
         let mut seen: Vec<&Item> = Vec::with_capacity(LAST);
         for item in self.0.iter().filter(|item| counts(item)) {
@@ -81,7 +84,7 @@ impl Evidence {
     }
 }
 
-/// FNV-1a. Who makes two names collide has one of them not counted.
+/// FNV-1a. An attacker who makes two names collide only makes one of them count less.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

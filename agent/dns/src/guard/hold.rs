@@ -1,22 +1,23 @@
-//! One name whose good answer is kept against upstream's word, and for how long.
+//! A hold: one name whose last good answer is kept although upstreams deny it, and for how long.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::{Known, Rules};
 use crate::moment::Moment;
 
-/// What upstream says of the name.
+/// How the new answer differs from the good one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// NXDOMAIN; or nothing of this type, though the name's address is well.
+    /// NXDOMAIN; or no records of this type although the name has an address.
     Gone,
-    /// NOERROR without a record: the name is there, and leads to nothing.
+    /// NOERROR without any record: the name exists but has no data.
     Empty,
-    /// Only addresses that lead nowhere: 0.0.0.0, loopback, link-local.
+    /// Only addresses that cannot be a server: 0.0.0.0, loopback, link-local.
     Nowhere,
-    /// An address that many names have moved to.
+    /// An address to which many names have moved.
     Converged(IpAddr),
-    /// Only addresses that take no TCP connection, while an old one does; for pinned names with `check_tcp`.
+    /// Only addresses that accept no TCP connection, while an old one does; for pinned names with
+    /// `check_tcp`.
     Refused,
 }
 
@@ -26,7 +27,7 @@ impl Reason {
     }
 }
 
-/// How many upstreams were asked about it, and how many of them said so.
+/// How many upstreams were asked, and how many of them gave this answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witnesses {
     pub asked: u8,
@@ -34,44 +35,45 @@ pub struct Witnesses {
 }
 
 impl Witnesses {
-    /// Another upstream than the first said so too.
+    /// A second upstream gave the same answer.
     pub fn confirmed(self) -> bool {
         self.agreed >= 2
     }
 }
 
-/// A name held by itself.
+/// A hold on one name.
 #[derive(Debug, Clone)]
 pub struct Hold {
     pub reason: Reason,
-    /// When upstream said so first.
+    /// When an upstream first gave this answer.
     pub since: Moment,
     pub known: Known,
-    /// As of the last time that upstream was asked.
+    /// From the last time upstreams were asked.
     pub witnesses: Witnesses,
-    /// How often upstream said so.
+    /// How often upstreams gave this answer.
     pub denials: u32,
-    /// Upstream is not asked again before.
+    /// Do not ask upstreams again before this.
     pub recheck_at: Moment,
     gap: Duration,
-    /// Upstream lied about its neighbours until lately: it is judged anew until then.
+    /// Until then it is judged anew, because the upstream recently gave false answers for
+    /// neighbouring names.
     judged_at: Moment,
-    /// Its next denial counts as news towards a mass vanish.
+    /// Its next denial counts towards a mass vanish.
     pub(super) news: bool,
 }
 
-/// Any known name is held this long: until it is clear whether it is alone.
+/// Any known name is held at least this long, until it is clear whether it is the only one.
 pub(super) const JUDGING: Duration = Duration::from_mins(1);
-/// An empty answer for a hot name is an accident if the name was good for this long.
+/// An empty answer for a hot name is taken for an accident if the name was good for this long.
 const STEADY: Duration = Duration::from_mins(30);
-/// A name is held for this part of the time that it was good.
+/// A name is held for one part in this many of the time that it was good.
 const SHARE: u32 = 4;
-/// Upstream is asked again after this, doubling …
+/// Delay before upstreams are asked again, doubling …
 const RECHECK_FIRST: Duration = Duration::from_secs(5);
-/// … up to this: a name that is back is seen within half a minute.
+/// … up to this, so that a returning name is noticed within half a minute.
 const RECHECK_LONGEST: Duration = Duration::from_secs(30);
 
-/// Answers from a held name, and how far apart they are at most, that make it hot.
+/// A held name is hot if it gave this many answers, no further apart than this on average.
 const HOT_USES: u32 = 4;
 const HOT_GAP: Duration = Duration::from_secs(15);
 
@@ -91,7 +93,8 @@ impl Hold {
     }
 
     pub(super) fn on_denied(&mut self, reason: Reason, witnesses: Witnesses, uses: u32, now: Moment) {
-        // After a restart nobody knows any more that it was hot: who asks meanwhile tells.
+        // After a restart the cache does not know that the name was hot; the queries since then
+        // show it.
         let meanwhile = uses.saturating_sub(self.known.uses);
         self.known.hot |= meanwhile >= HOT_USES && HOT_GAP * meanwhile >= now.since(self.since);
         self.reason = reason;
@@ -100,7 +103,7 @@ impl Hold {
         self.news = false;
     }
 
-    /// Many names were held, and this one among them; that is over, for upstream has others of them back or not.
+    /// A mass event that included this name is over; `returned` says whether the names came back.
     pub(super) fn on_trip_end(&mut self, returned: bool, now: Moment) {
         self.recheck_at = self.recheck_at.min(now);
         if returned {
@@ -114,37 +117,40 @@ impl Hold {
         self.recheck_at = now + self.gap;
     }
 
-    /// When it ends by itself; a trip may hold it for longer.
+    /// When the hold ends on its own; a trip may hold the name for longer.
     pub(super) fn until(&self, rules: &Rules) -> Moment {
         (self.since + self.grace(rules)).max(self.judged_at)
     }
 
-    /// Whether it is worth a page: clients keep asking for it, and it is held for longer than it takes to judge.
+    /// Whether it is worth a page: clients keep asking for the name, and the hold outlasts the
+    /// judging time.
     pub fn matters(&self) -> bool {
-        // Who pins a name and has its addresses tried wants to know.
+        // An operator who pins a name with `check_tcp` wants to know.
         self.reason == Reason::Refused || self.known.hot && self.known.good_for > JUDGING * SHARE
     }
 
     fn grace(&self, rules: &Rules) -> Duration {
         let steady = self.known.hot && self.known.good_for >= STEADY;
         if self.reason == Reason::Empty && steady && rules.vanish {
-            // Who takes a name out of use deletes it. A name in use that is left with no address is what a broken automaton
-            // makes (AWS), and no address is worse than the old one.
+            // Operators who retire a name delete it. A name in use that suddenly has no address is
+            // what broken automation leaves behind (AWS, October 2025), and no address is worse
+            // than the old one.
             return rules.empty_grace;
         }
         let share = (self.known.good_for / SHARE).max(JUDGING);
         let most = match self.reason {
-            // Only as long as the trip.
+            // Held only as long as the trip lasts.
             Reason::Converged(_) => Duration::ZERO,
             Reason::Gone | Reason::Empty | Reason::Nowhere if !rules.vanish => JUDGING,
-            // Its users would rather have the old address, whoever agrees: all upstreams ask the same broken authority.
+            // Clients are better off with the old address, even if all upstreams agree: they may
+            // all ask the same broken authority.
             Reason::Gone | Reason::Empty | Reason::Nowhere | Reason::Refused if self.known.hot => {
                 rules.hot_vanish_grace
             }
             Reason::Gone | Reason::Empty | Reason::Nowhere if self.witnesses.confirmed() => {
                 JUDGING.min(rules.vanish_grace)
             }
-            // What is tried by its port is so whatever the rules for all names are.
+            // A failed TCP check applies whatever the rules for vanished names are.
             Reason::Gone | Reason::Empty | Reason::Nowhere | Reason::Refused => rules.vanish_grace,
         };
         share.min(most)

@@ -1,4 +1,4 @@
-//! Trips: when they begin, what they put back, when they end.
+//! Trips: when they begin, which answers they restore, when they end.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use super::{
     is_below,
 };
 use crate::{
+    message::name::{self, name_of},
     moment::Moment,
-    name::{self, name_of},
 };
 
 impl Guard {
@@ -31,10 +31,10 @@ impl Guard {
         if self.trips.iter().any(known) {
             return false;
         }
-        // A trip of all names makes those of single domains superfluous.
+        // A zone-wide trip replaces those of single domains.
         self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
         let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
-        // In the order in which they went: that of the table is chance.
+        // In the order in which they vanished; the hash table's order is random.
         let mut gone: Vec<(&Box<[u8]>, &Hold)> = self
             .holds
             .iter()
@@ -89,7 +89,7 @@ impl Guard {
         let Some(index) = self.trips.iter().position(|trip| trip.cause.is_at(address)) else { return false };
         self.trips[index].on_denied(key, known, new);
         if self.trips[index].on_confirmed(key, witnesses, now) {
-            // Two independent upstreams: this is a move, however large.
+            // Two independent upstreams agree: this is a real move, however large.
             self.end_trip(index, End::Confirmed, now);
             self.holds.retain(|_, hold| hold.reason != reason);
             return false;
@@ -112,17 +112,17 @@ impl Guard {
             self.pass(&trip.scope, now);
         }
         if let Cause::Converged(address) = trip.cause {
-            // Who is back from a lie may tell it again; what was believed is no news.
+            // If the names came back, the same false answer may recur and must count as new.
             self.moves.judge(address, end == End::Returned, now);
         }
-        // Who accepts wants upstream's word now, not at a pace.
+        // After an operator's accept, upstreams are asked at once, without pacing.
         self.recovered |= trip.cause.vanish() && end != End::Accepted;
         for (key, hold) in &mut self.holds {
             if trip.freezes(name_of(key)) && hold.reason.vanish() {
                 hold.on_trip_end(end == End::Returned, now);
             }
         }
-        // The same answers must not trip it again; new ones may.
+        // The same answers must not start another trip; new ones may.
         self.evidence = Evidence::default();
         self.domains.clear();
         self.say(Event::TripEnded {

@@ -1,23 +1,28 @@
-//! What to believe of a healthy-looking answer: when an upstream says that what was there is gone or elsewhere.
+//! Decides whether to believe a well-formed answer that says a known name is gone or has moved.
 //!
-//! Errors never displace an answer, and the breaker sees to that. But NXDOMAIN for every name, an empty answer for a name that
-//! half the company uses, one address for all: such answers come promptly and well formed, and RFC 8767 §4 would have them
-//! replace what is known. Three rules stand between them and the last known good answer:
+//! Errors never displace an answer; the breaker handles those. But NXDOMAIN for every name, an
+//! empty answer for an important name, or one address for all names arrives promptly and well
+//! formed, and RFC 8767 §4 would let it replace the cached answer. Three rules protect the last
+//! known good answer:
 //!
 //! ```text
-//!  single vanish     a known name turns NXDOMAIN, empty, or to an address that leads nowhere
-//!                    → held for a quarter of the time it was good, 1 min at least; at most `vanish_grace`, or
-//!                      `hot_vanish_grace` if it is asked for again and again; 1 min if another upstream agrees and it is not hot;
-//!                      `empty_grace` if its answer is empty, and it is hot and was good for half an hour
-//!  mass vanish       five names among the last 25 answers of a minute → a trip: the names of that domain, or all, are held
-//!                    until canaries are back, or four times as many neighbours prove to be well; at most as long as the
-//!                    steadiest was good, `vanish_grace` to `mass_grace`
-//!  mass convergence  five names from three places move to one address that was never seen → those that moved go back and are
-//!                    held, until they have other addresses, or other upstreams confirm them, or the same bound
+//!  single vanish     a known name becomes NXDOMAIN, empty, or an address that cannot be a server
+//!                    → held for a quarter of the time it was good, at least 1 min, at most
+//!                      `vanish_grace` (`hot_vanish_grace` if it is asked for often); 1 min if
+//!                      another upstream agrees and it is not hot; `empty_grace` if the answer is
+//!                      empty and the name is hot and was good for half an hour
+//!  mass vanish       five names among the last 25 answers of a minute → a trip: all names of that
+//!                    domain, or of the zone, are held until canaries are back or four times as
+//!                    many neighbours prove to be well; at most as long as the steadiest name was
+//!                    good, within `vanish_grace` to `mass_grace`
+//!  mass convergence  five names from three addresses move to one address never seen before → the
+//!                    old answers are restored and held until the names get other addresses,
+//!                    other upstreams confirm the move, or the same bound is reached
 //! ```
 //!
-//! Promises: a hold ends by its bound, by an answer that is believed, by a person ([`Guard::accept`]) or by the switch;
-//! a name that never had a good answer is never held; tables are bounded, and what does not fit is believed.
+//! Promises: a hold ends at its bound, on an answer that is believed, when an operator accepts the
+//! change ([`Guard::accept`]) or when the rule is switched off. A name that never had a good answer
+//! is never held. Tables are bounded; names that do not fit are believed at once.
 
 mod convergence;
 mod evidence;
@@ -50,27 +55,28 @@ use self::{
     evidence::{Evidence, Item, What},
     trip::Relapses,
 };
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
-/// Names held by themselves; about half a MiB when full. A trip holds any number of names.
+/// Most holds on single names; about half a MiB when full. A trip can hold any number of names.
 const HOLDS_MAX: usize = 4_096;
-/// Domains watched for names that vanish.
+/// Most domains watched for vanishing names.
 const DOMAINS_MAX: usize = 64;
 const EVENTS_MAX: usize = 64;
-/// The move of a name that stood still for this long is worth a line in the log.
+/// A move is logged if the name had not changed for this long.
 const STEADY: Duration = Duration::from_hours(1);
 const PASSES_MAX: usize = 64;
-/// After a trip's bound or a person's word, upstream is believed for this long.
+/// After a trip's bound or an operator's accept, upstreams are believed for this long.
 pub const PASS: Duration = Duration::from_hours(1);
-/// Upstream queries for each client query while a trip holds; the issue allows 0.05.
+/// Upstream queries per client query during a trip.
 const ASKS_PER_QUERY: f32 = 0.03;
 const CREDIT_MAX: f32 = 8.0;
-/// A name that was denied waits for so many times the credit: others go first.
+/// A denied name needs this many times the credit, so that other names go first.
 const DENIED_WAITS: f32 = 2.0;
-/// Names that one upstream denies and another has, within [`evidence::WINDOW`], until the first is taken for a liar.
+/// Names that one upstream denies and another has, within [`evidence::WINDOW`], before the first
+/// upstream is left out.
 const LIES: usize = 3;
 
-/// Where upstream is believed, and until when.
+/// A suffix below which upstreams are believed, and until when.
 #[derive(Debug)]
 struct Pass {
     suffix: Box<[u8]>,
@@ -81,18 +87,18 @@ struct Pass {
 #[derive(Debug)]
 pub struct Guard {
     rules: Rules,
-    /// The zone's: what a trip of all names covers.
+    /// The suffix of the zone: the scope of a zone-wide trip.
     suffix: Box<[u8]>,
     holds: HashMap<Box<[u8]>, Hold>,
     trips: Vec<Trip>,
     relapses: Relapses,
-    /// Of the whole zone, and of domains where a name vanished lately.
+    /// For the whole zone, and for domains in which a name vanished recently.
     evidence: Evidence,
     domains: HashMap<Box<[u8]>, Evidence>,
     moves: Moves,
     passes: Vec<Pass>,
     contradictions: VecDeque<(Moment, usize, u64)>,
-    /// Upstream queries that clients' queries have paid for, while a trip holds.
+    /// Upstream queries earned by client queries during a trip.
     credit: f32,
     events: VecDeque<Event>,
     put_back: Vec<Displaced>,
@@ -121,7 +127,8 @@ impl Guard {
         }
     }
 
-    /// Takes new rules; what they switch off ends now, and graces are reckoned anew.
+    /// Applies new rules. Holds by rules that are switched off end now; grace periods are
+    /// recomputed.
     pub fn set_rules(&mut self, rules: Rules, now: Moment) {
         self.rules = rules;
         for index in (0..self.trips.len()).rev() {
@@ -136,7 +143,7 @@ impl Guard {
         self.holds.retain(|_, hold| self.rules.cares(hold.reason));
     }
 
-    /// The zone has other upstreams: what the old ones said together says nothing of the new.
+    /// The zone has other upstreams: evidence about the old ones says nothing about the new.
     pub fn forget_evidence(&mut self) {
         self.evidence = Evidence::default();
         self.domains.clear();
@@ -144,7 +151,8 @@ impl Guard {
         self.contradictions.clear();
     }
 
-    /// How to answer a query for a name whose good answer is past its TTL; `None`: as if there were no guard.
+    /// How to answer a query for a name whose good answer is past its TTL; `None` means the guard
+    /// has no objection.
     pub fn stance(&mut self, key: &[u8], upstreams: usize, now: Moment) -> Option<Stance> {
         if self.is_idle() {
             return None;
@@ -164,25 +172,26 @@ impl Guard {
         }
         self.credit = (self.credit + ASKS_PER_QUERY).min(CREDIT_MAX);
         let why = hold.map_or(Why::Trip, |hold| Why::Hold(hold.reason));
-        // Canaries go round those that were denied; how their neighbours are, only clients' questions tell.
+        // Canaries cover the denied names; only client queries tell how their neighbours are.
         let wanted = if hold.is_some() { DENIED_WAITS } else { 1.0 };
         Some(Stance { why, ask: self.credit >= cost(upstreams) * wanted })
     }
 
-    /// Domains below which every name that was good is held, whatever its own hold says, and until when. None while upstream's
-    /// word is taken for some.
+    /// Domains below which every known good name is held, whatever its own hold says, and until
+    /// when. Empty while upstreams are believed for some names.
     pub fn frozen_domains(&self) -> impl Iterator<Item = (&[u8], Moment)> {
         let trips = self.trips.iter().filter(|trip| trip.cause.vanish() && self.passes.is_empty());
-        // No name is held for longer than the longest grace.
+        // No name is held for longer than the longest grace period.
         trips.map(|trip| (&*trip.scope, trip.until(&self.rules).min(trip.first_held + self.rules.bound())))
     }
 
-    /// So many queries were answered from what a trip holds without [`Self::stance`] having been asked.
+    /// Counts queries that were answered from names frozen by a trip without calling
+    /// [`Self::stance`].
     pub fn on_frozen(&mut self, queries: u16) {
         self.credit = (self.credit + ASKS_PER_QUERY * f32::from(queries)).min(CREDIT_MAX);
     }
 
-    /// Upstream is being asked because [`Stance::ask`] said so.
+    /// Upstreams are being asked because of [`Stance::ask`].
     pub fn on_ask(&mut self, key: &[u8], upstreams: usize, now: Moment) {
         if self.paced(key) {
             self.credit = (self.credit - cost(upstreams)).max(0.0);
@@ -192,7 +201,8 @@ impl Guard {
         }
     }
 
-    /// Whether an answer that would displace a good one is doubted: then another upstream should be asked, if there is one.
+    /// Whether an answer that would displace a good one is in doubt, so that another upstream
+    /// should be asked too.
     pub fn doubts(&self, key: &[u8], reason: Reason, now: Moment) -> bool {
         let name = name_of(key);
         if !self.rules.cares(reason) || self.passed(name, now) {
@@ -203,24 +213,26 @@ impl Guard {
                 self.holds.get(key).is_none_or(|hold| self.holds_now(name, hold, now))
             }
             Reason::Converged(address) => self.trips.iter().any(|trip| trip.cause.is_at(address)),
-            // Other upstreams cannot tell; a connection can.
+            // Other upstreams cannot settle this; a connection can.
             Reason::Refused => false,
         }
     }
 
-    /// The address of a mass convergence among these, if the name was not there before.
+    /// The address of a mass convergence among `new`, if the name did not have it before.
     pub fn converging(&self, old: &[IpAddr], new: &[IpAddr]) -> Option<IpAddr> {
         let suspect = |address: &&IpAddr| self.trips.iter().any(|trip| trip.cause.is_at(**address));
         new.iter().find(suspect).copied().filter(|address| !old.contains(address))
     }
 
-    /// Whether an answer for a name that nobody knew is to be kept for a moment only: a trip says that upstream lies.
+    /// Whether an answer for an unknown name should be cached only briefly, because a trip suggests
+    /// that it is false.
     pub fn distrusts_new(&self, key: &[u8], new: &[IpAddr]) -> bool {
         let name = name_of(key);
         self.trips.iter().any(|trip| trip.freezes(name)) || self.converging(&[], new).is_some()
     }
 
-    /// All upstreams that can be asked say that a known name is gone. Returns whether the good answer is held.
+    /// All reachable upstreams say that a known name is gone. Returns whether the good answer is
+    /// held.
     pub fn on_gone(
         &mut self,
         key: &[u8],
@@ -249,7 +261,7 @@ impl Guard {
         } else {
             self.note(Item::new(now, key, What::Gone));
             let kept = self.start_hold(key, known, reason, now);
-            // A trip that begins now counts all that are held.
+            // If a trip begins now, it counts all names held so far.
             new = !self.look_for_mass_vanish(key, reason, now);
             if !kept && !self.frozen(name) {
                 self.counts.not_held += 1;
@@ -265,8 +277,8 @@ impl Guard {
         true
     }
 
-    /// A known name has moved to addresses of which it had none before. Returns whether the good answer is held.
-    /// `displaced` is the answer that would go.
+    /// A known name moved to addresses none of which it had before. Returns whether the good answer
+    /// is held. `displaced` is the answer that would be replaced.
     pub fn on_moved(
         &mut self,
         known: Known,
@@ -303,7 +315,7 @@ impl Guard {
         true
     }
 
-    /// Upstream has the name, with an answer that is believed: no hold survives that.
+    /// An upstream has the name, with an answer that is believed. This ends any hold.
     pub fn on_good(&mut self, key: &[u8], addresses: &[IpAddr], now: Moment) {
         self.end_what_is_over(now);
         self.moves.note(addresses, now);
@@ -333,7 +345,7 @@ impl Guard {
         }
     }
 
-    /// `upstream` denied a name that another upstream has. Returns whether it is to be taken for a liar.
+    /// `upstream` denied a name that another upstream has. Returns whether it should be left out.
     pub fn on_contradicted(&mut self, upstream: usize, key: &[u8], now: Moment) -> bool {
         self.counts.contradicted += 1;
         let name = evidence::hash(name_of(key));
@@ -350,20 +362,20 @@ impl Guard {
         lies
     }
 
-    /// A name's records have become much fewer: believed, counted and told.
+    /// A name lost most of its records: believed, counted and logged.
     pub fn on_shrunk(&mut self, key: &[u8], from: usize, to: usize) {
         self.counts.shrunk += 1;
         self.say(Event::Shrunk { key: key.into(), from, to });
     }
 
-    /// A held name that upstream should be asked for now, to find the end of a trip.
+    /// A held name to ask upstreams for now, to find the end of a trip.
     pub fn poll_canary(&mut self, now: Moment) -> Option<Box<[u8]>> {
         self.end_what_is_over(now);
         let (holds, trips) = (&mut self.holds, &mut self.trips);
         trips.iter_mut().find_map(|trip| trip.poll_canary(holds, now))
     }
 
-    /// A canary that the cache has lost.
+    /// The cache no longer has this canary.
     pub fn forget(&mut self, key: &[u8]) {
         self.holds.remove(key);
     }
@@ -373,7 +385,8 @@ impl Guard {
         self.trips.iter().map(|trip| trip.canary_at.min(trip.until(&self.rules))).min()
     }
 
-    /// A person takes upstream's word for all names at or below `suffix` (wire format, lower case), now and for [`PASS`].
+    /// An operator accepts the current answers for all names at or below `suffix` (wire format,
+    /// lower case), now and for [`PASS`].
     pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Accepted {
         let mut accepted = Accepted::default();
         for index in (0..self.trips.len()).rev() {
@@ -399,12 +412,13 @@ impl Guard {
         self.events.pop_front()
     }
 
-    /// Answers to put back into the cache: they were displaced before it was clear what they were displaced by.
+    /// Answers to restore into the cache: they were displaced before the convergence was detected.
     pub fn take_put_back(&mut self) -> Vec<Displaced> {
         std::mem::take(&mut self.put_back)
     }
 
-    /// Whether a mass vanish has ended since the last call: names are to be refreshed at a pace now.
+    /// Whether a mass vanish has ended since the last call, so that names should be refreshed at a
+    /// limited rate.
     pub fn take_recovered(&mut self) -> bool {
         std::mem::take(&mut self.recovered)
     }
@@ -419,13 +433,14 @@ impl Guard {
             Reason::Converged(address) => trip.cause.is_at(address),
             Reason::Refused => false,
         });
-        // However trips follow each other, no name is held for longer than the longest grace.
+        // No matter how trips follow each other, no name is held for longer than the longest grace
+        // period.
         let most = hold.since + self.rules.bound();
         let trip = trips.map(|trip| trip.until(&self.rules)).max().unwrap_or(hold.since);
         hold.until(&self.rules).max(trip).min(most)
     }
 
-    /// Whether this name is one of many: then they share what may be asked.
+    /// Whether upstream queries for this name count against the shared credit.
     fn paced(&self, key: &[u8]) -> bool {
         let converged = self.holds.get(key).is_some_and(|hold| matches!(hold.reason, Reason::Converged(_)));
         converged || self.frozen(name_of(key))
@@ -435,7 +450,7 @@ impl Guard {
         self.trips.iter().any(|trip| trip.freezes(name))
     }
 
-    /// False if there is no room.
+    /// False if the table is full.
     fn start_hold(&mut self, key: &[u8], known: Known, reason: Reason, now: Moment) -> bool {
         if self.holds.len() >= HOLDS_MAX {
             let spent: Vec<_> = self
@@ -501,7 +516,7 @@ impl Guard {
 }
 
 fn cost(upstreams: usize) -> f32 {
-    // A flight has three tries.
+    // A query is sent to at most three upstreams.
     f32::from(u16::try_from(upstreams.clamp(1, 3)).unwrap_or(1))
 }
 

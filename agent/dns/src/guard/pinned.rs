@@ -1,4 +1,4 @@
-//! What the guard makes of a pinned name's new addresses.
+//! How the guard treats new addresses of a pinned name.
 
 use std::net::IpAddr;
 
@@ -6,8 +6,8 @@ use super::{Event, Guard, Known, Reason, Witnesses, name_of};
 use crate::moment::Moment;
 
 impl Guard {
-    /// None of a pinned name's new addresses takes a TCP connection, and one of the old does. Returns whether the good
-    /// answer is held.
+    /// None of a pinned name's new addresses accepts a TCP connection, and one of the old ones
+    /// does. Returns whether the good answer is held.
     pub fn on_refused(
         &mut self,
         key: &[u8],
@@ -40,12 +40,13 @@ impl Guard {
         true
     }
 
-    /// Whether a person or a trip's end has said that upstream is to be believed about this name.
+    /// Whether upstreams are believed about this name, after an operator's accept or the end of a
+    /// trip.
     pub fn believes(&self, key: &[u8], now: Moment) -> bool {
         self.passed(name_of(key), now)
     }
 
-    /// A pinned name's answer is believed; it may have other addresses than before.
+    /// A pinned name's new answer is believed; reports it if the addresses changed.
     pub fn on_pinned(&mut self, key: &[u8], old: &[IpAddr], new: &[IpAddr]) {
         let sorted = |addresses: &[IpAddr]| {
             let mut all = addresses.to_vec();

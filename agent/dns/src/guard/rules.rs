@@ -1,19 +1,19 @@
-//! What an operator may choose for one zone.
+//! The guard settings of one zone.
 
 use std::time::Duration;
 
 use super::hold::{self, Reason};
 
-/// What an operator may choose for one zone.
+/// The guard settings of one zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     pub vanish: bool,
     pub mass_vanish: bool,
     pub convergence: bool,
     pub vanish_grace: Duration,
-    /// For names that are asked for again and again.
+    /// For names that are asked for often.
     pub hot_vanish_grace: Duration,
-    /// For those that were good for half an hour or more and have an empty answer now.
+    /// For names that were good for at least half an hour and now have an empty answer.
     pub empty_grace: Duration,
     pub mass_grace: Duration,
 }
@@ -26,9 +26,9 @@ impl Default for Rules {
             convergence: true,
             vanish_grace: Duration::from_mins(15),
             hot_vanish_grace: Duration::from_hours(4),
-            // AWS's empty record lasted 2 h 37 (Oct 2025).
+            // AWS's empty record lasted 2 h 37 min (October 2025).
             empty_grace: Duration::from_hours(4),
-            // Facebook was away for 6 h (Oct 2021); somebody has been paged by then.
+            // Facebook was down for 6 h (October 2021); by then someone has been paged.
             mass_grace: Duration::from_hours(6),
         }
     }
@@ -48,7 +48,7 @@ impl Rules {
         }
     }
 
-    /// The longest that any name may be held.
+    /// The longest time that any name may be held.
     pub fn bound(&self) -> Duration {
         self.mass_grace
             .max(self.hot_vanish_grace)

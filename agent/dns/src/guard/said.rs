@@ -1,13 +1,13 @@
-//! Events in words, for the log.
+//! Log messages for guard events.
 
 use std::{fmt, net::IpAddr};
 
 use dogwatch_daemon::duration::Span;
 
 use super::{Cause, End, Event};
-use crate::name::{self, name_of};
+use crate::message::name::{self, name_of};
 
-/// Names that a line of the log spells out.
+/// Most names that a log line lists.
 const NAMED: usize = 3;
 
 impl fmt::Display for Event {
@@ -19,7 +19,7 @@ impl fmt::Display for Event {
                 names.truncate(NAMED);
                 write!(
                     f,
-                    "upstream {cause} below {scope} ({}, …): last known good answers are given; if it is right: \
+                    "upstream {cause} below {scope} ({}, …); serving last known good answers; to accept the change: \
                      dogwatch dns accept {scope}",
                     names.join(", ")
                 )
@@ -27,13 +27,14 @@ impl fmt::Display for Event {
             Self::TripEnded { cause, scope, end, lasted, names } => {
                 let lasted = Span::secs(lasted.as_secs());
                 let scope = name::to_text(scope);
-                write!(
-                    f,
-                    "no longer held after {lasted}: upstream {cause} below {scope}, {names} so far: {end}"
-                )
+                write!(f, "hold ended after {lasted}: upstream {cause} below {scope} ({names} so far): {end}")
             }
             Self::UpstreamLies { upstream } => {
-                write!(f, "upstream number {} denies names that another has; it is left out", upstream + 1)
+                write!(
+                    f,
+                    "upstream number {} denies names that another upstream has; it is not used for now",
+                    upstream + 1
+                )
             }
             Self::Moved { key, from, to, good_for } => write!(
                 f,
@@ -49,11 +50,11 @@ impl fmt::Display for Event {
                 }
                 write!(
                     f,
-                    ", where nobody takes a TCP connection: the old answer is given; if it is right: dogwatch dns accept {name}"
+                    ", which accept no TCP connection; serving the old answer; to accept the change: dogwatch dns accept {name}"
                 )
             }
             Self::Shrunk { key, from, to } => {
-                write!(f, "{} has {to} records of {from}", name::to_text(name_of(key)))
+                write!(f, "{} has {to} records, down from {from}", name::to_text(name_of(key)))
             }
         }
     }
@@ -64,12 +65,12 @@ fn listed(addresses: &[IpAddr]) -> String {
     if all.is_empty() { "no address".into() } else { all.join(" ") }
 }
 
-/// What upstream does with the names.
+/// What the upstream answers for these names.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("says that many names are gone"),
-            Self::Nowhere => f.write_str("gives many names addresses that lead nowhere"),
+            Self::Nowhere => f.write_str("gives many names unusable addresses"),
             Self::Converged(address) => write!(f, "gives many names the new address {address}"),
         }
     }
@@ -79,10 +80,10 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Returned => "the names are back",
-            Self::Bound => "the grace is over, upstream is believed",
-            Self::Accepted => "accepted by a person",
-            Self::Confirmed => "other upstreams confirm it",
-            Self::Few => "its neighbours are well",
+            Self::Bound => "the grace period is over; the new answers are believed",
+            Self::Accepted => "accepted by an operator",
+            Self::Confirmed => "confirmed by other upstreams",
+            Self::Few => "most other names there resolve",
             Self::SwitchedOff => "the guard is switched off",
         })
     }

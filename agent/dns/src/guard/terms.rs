@@ -1,25 +1,25 @@
-//! What goes into the guard and comes out of it.
+//! The guard's input and output types.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::{Cause, End, Reason};
 
-/// What is known of the good answer that is about to be displaced.
+/// What is known about the good answer that may be displaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// For how long answers were good without a break.
+    /// How long answers were good without a break.
     pub good_for: Duration,
-    /// Asked for again and again.
+    /// Asked for often.
     pub hot: bool,
     /// Answers given from it so far.
     pub uses: u32,
 }
 
-/// How a query for a held-back name is answered.
+/// How to answer a query for a held name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stance {
     pub why: Why,
-    /// It is time to ask upstream again; nobody waits for it.
+    /// It is time to ask upstreams again, in the background.
     pub ask: bool,
 }
 
@@ -27,16 +27,16 @@ pub struct Stance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     Hold(Reason),
-    /// Many names are gone; this one, though its turn to be asked has not come, is among them or near them.
+    /// A mass event covers this name, although upstreams have not been asked about it yet.
     Trip,
 }
 
-/// Something to say once, for the log.
+/// Something to log once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     TripStarted {
         cause: Cause,
-        /// All names below it.
+        /// Every name below this.
         scope: Box<[u8]>,
         /// Some of the names.
         examples: Vec<Box<[u8]>>,
@@ -48,23 +48,23 @@ pub enum Event {
         lasted: Duration,
         names: u32,
     },
-    /// An upstream says of several names that they are gone, and another upstream has them.
+    /// An upstream denies several names that another upstream has.
     UpstreamLies {
         upstream: usize,
     },
-    /// A steady name has moved to an address that was never seen.
+    /// A steady name moved to an address that was never seen before.
     Moved {
         key: Box<[u8]>,
         from: IpAddr,
         to: IpAddr,
         good_for: Duration,
     },
-    /// A pinned name has other addresses.
+    /// A pinned name's addresses changed.
     Changed {
         key: Box<[u8]>,
         from: Vec<IpAddr>,
         to: Vec<IpAddr>,
-        /// False: none of the new ones takes a TCP connection, and the old ones are given.
+        /// False if none of the new addresses accepts a TCP connection and the old answer is kept.
         believed: bool,
     },
     /// Most of a name's records are gone; the rest is believed.
@@ -75,18 +75,18 @@ pub enum Event {
     },
 }
 
-/// Totals since the start.
+/// Totals since start.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    /// Names whose good answer was held against upstream's word.
+    /// Names whose good answer was held although upstreams denied it.
     pub held: u64,
-    /// Of those: upstream had the name again.
+    /// Of those: an upstream had the name again.
     pub returned: u64,
-    /// Of those: the grace passed, and upstream was believed.
+    /// Of those: the grace period ended and the new answer was believed.
     pub honoured: u64,
-    /// Of those: a person said so.
+    /// Of those: accepted by an operator.
     pub accepted: u64,
-    /// Believed at once, for the table of holds was full.
+    /// Believed at once because the table of holds was full.
     pub not_held: u64,
     /// By [`Cause::number`].
     pub trips: [u64; Cause::NAMES.len()],
@@ -96,7 +96,7 @@ pub struct Counts {
     pub shrunk: u64,
 }
 
-/// What [`Guard::accept`] ended.
+/// The holds and trips that [`Guard::accept`] ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accepted {
     /// Keys of the names that were held.

@@ -1,11 +1,12 @@
-//! Each rule as a timeline, its honest side beside it; and the promises for any order of events.
+//! Each rule as a timeline, beside its legitimate counterpart; and the promises under any order of
+//! events.
 
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
+use crate::message::{
     name::{self, Key},
     wire::Question,
 };
@@ -41,12 +42,13 @@ fn hot(good_for: Duration) -> Known {
     Known { good_for, hot: true, uses: 0 }
 }
 
-/// Asks for `name` every ten seconds, upstream saying that it is gone. Returns for how long it was held.
+/// Asks for `name` every ten seconds while upstreams say that it is gone. Returns how long it was
+/// held.
 fn held_for(guard: &mut Guard, name: &str, known: Known, witnesses: Witnesses) -> Duration {
     let mut now = Moment::START;
     while guard.on_gone(&key(name), known, Reason::Gone, witnesses, now) {
         now = now + SECOND * 10;
-        assert!(now.since(Moment::START) < HOUR * 24, "held for ever");
+        assert!(now.since(Moment::START) < HOUR * 24, "held forever");
     }
     now.since(Moment::START)
 }
@@ -63,28 +65,29 @@ fn trip_of_a_domain(guard: &mut Guard, now: Moment) {
 #[test]
 fn a_name_that_vanishes_alone_is_held_for_a_quarter_of_its_good_time_within_bounds() {
     let of = |known, witnesses| held_for(&mut guard(), "www.example", known, witnesses);
-    // A real deletion is honoured within the grace, always.
+    // A real deletion always takes effect within the grace period.
     assert_eq!(of(cold(SECOND * 10), ALONE), MINUTE);
     assert_eq!(of(cold(MINUTE * 20), ALONE), MINUTE * 5);
     assert_eq!(of(cold(HOUR * 100), ALONE), MINUTE * 15);
-    // What is asked for again and again is worth more: AWS's empty record of Oct 2025 lasted 2 h 37.
+    // Names that are asked for often are held longer: AWS's empty record of October 2025 lasted 2 h
+    // 37 min.
     assert_eq!(of(hot(HOUR * 100), ALONE), HOUR * 4);
     assert_eq!(of(hot(HOUR), ALONE), MINUTE * 15);
     assert_eq!(of(hot(MINUTE * 5), ALONE), SECOND * 80);
 }
 
 #[test]
-fn an_empty_answer_for_a_hot_and_steady_name_is_held_for_hours_and_honoured_then() {
+fn an_empty_answer_for_a_hot_and_steady_name_is_held_for_hours_then_believed() {
     let held_for = |known, rules: Rules| {
         let mut guard = Guard::new(&[0], rules);
         let mut now = Moment::START;
         while guard.on_gone(&key("dynamodb.example"), known, Reason::Empty, TWO, now) {
             now = now + SECOND * 10;
-            assert!(now.since(Moment::START) < HOUR * 24, "held for ever");
+            assert!(now.since(Moment::START) < HOUR * 24, "held forever");
         }
         now.since(Moment::START)
     };
-    // Two hours and 37 minutes of it, on a host that has known the name since lunch.
+    // The outage lasted 2 h 37 min; this host has known the name for forty minutes.
     assert_eq!(held_for(hot(MINUTE * 40), Rules::default()), HOUR * 4);
     assert_eq!(held_for(hot(MINUTE * 20), Rules::default()), MINUTE * 5);
     assert_eq!(held_for(cold(HOUR * 100), Rules::default()), MINUTE);
@@ -95,16 +98,16 @@ fn an_empty_answer_for_a_hot_and_steady_name_is_held_for_hours_and_honoured_then
 }
 
 #[test]
-fn another_upstream_that_agrees_shortens_the_hold_but_not_of_a_hot_name() {
+fn agreement_of_a_second_upstream_shortens_the_hold_unless_the_name_is_hot() {
     let of = |known| held_for(&mut guard(), "www.example", known, TWO);
     assert_eq!(of(cold(HOUR * 100)), MINUTE);
-    // All upstreams ask the same broken authority.
+    // All upstreams may ask the same broken authority.
     assert_eq!(of(hot(HOUR * 100)), HOUR * 4);
 }
 
 #[test]
-fn a_name_that_is_asked_for_often_while_it_is_held_is_hot_after_all() {
-    // As after a restart: the answer is known for long, its uses are not.
+fn a_name_asked_for_often_while_held_becomes_hot() {
+    // As after a restart: the answer has been known for long, but its use count is lost.
     let held = |per_minute: u32| {
         let mut guard = guard();
         let mut now = Moment::START;
@@ -122,7 +125,7 @@ fn a_name_that_is_asked_for_often_while_it_is_held_is_hot_after_all() {
 }
 
 #[test]
-fn a_switched_off_rule_holds_nothing_and_ends_what_it_held() {
+fn switching_a_rule_off_ends_its_holds() {
     let mut guard = guard();
     let now = Moment::START;
     trip_of_a_domain(&mut guard, now);
@@ -130,13 +133,13 @@ fn a_switched_off_rule_holds_nothing_and_ends_what_it_held() {
     assert!(!guard.tripped());
     assert_eq!(guard.stance(&key("n0.corp.example"), 1, now), None);
     assert!(!guard.on_gone(&key("n0.corp.example"), hot(HOUR * 100), Reason::Gone, ALONE, now));
-    // With the mass rule alone a name is held while it is judged, no longer.
+    // With only the mass rule on, a name is held while it is judged, no longer.
     let mut guard = Guard::new(&[0], Rules { vanish: false, ..Rules::default() });
     assert_eq!(held_for(&mut guard, "www.example", hot(HOUR * 100), ALONE), MINUTE);
 }
 
 #[test]
-fn upstream_is_asked_again_ever_more_seldom_and_the_first_good_answer_ends_the_hold() {
+fn upstreams_are_asked_at_growing_intervals_and_the_first_good_answer_ends_the_hold() {
     let mut guard = guard();
     let (name, mut now) = (key("www.example"), Moment::START);
     assert!(guard.on_gone(&name, hot(HOUR * 20), Reason::Gone, ALONE, now));
@@ -162,19 +165,19 @@ fn five_names_of_one_domain_trip_that_domain_only() {
     let now = Moment::START;
     trip_of_a_domain(&mut guard, now);
     let Some(Event::TripStarted { cause: Cause::Gone, scope, examples }) = guard.poll_event() else {
-        panic!("no word of it")
+        panic!("no event")
     };
     assert_eq!((&*scope, examples.len()), (&*suffix("corp.example"), 5));
-    // Names of the domain whose turn has not come are held too, its neighbours are not.
+    // Names of the domain that were not asked for yet are held too; names of other domains are not.
     assert_eq!(guard.stance(&key("other.corp.example"), 1, now).map(|stance| stance.why), Some(Why::Trip));
     assert_eq!(guard.stance(&key("www.example"), 1, now), None);
     assert!(guard.distrusts_new(&key("new.corp.example"), &[]));
     assert!(!guard.distrusts_new(&key("new.example"), &[]));
-    assert_eq!(guard.poll_event(), None, "one word a trip, not one a name");
+    assert_eq!(guard.poll_event(), None, "one event per trip, not one per name");
 }
 
 #[test]
-fn names_of_several_domains_trip_the_whole_zone_but_one_domains_end_does_not() {
+fn names_of_several_domains_trip_the_zone_but_the_end_of_one_domain_does_not() {
     let now = Moment::START;
     let gone = |guard: &mut Guard, name: &str| {
         guard.on_gone(&key(name), cold(HOUR), Reason::Gone, ALONE, now);
@@ -185,7 +188,7 @@ fn names_of_several_domains_trip_the_whole_zone_but_one_domains_end_does_not() {
     }
     assert_eq!(lying.trips().len(), 1);
     assert_eq!(*lying.trips()[0].scope, [0]);
-    // A domain goes, and somebody deletes one name of another.
+    // One domain is taken down, and someone deletes one name of another.
     let mut honest = guard();
     trip_of_a_domain(&mut honest, now);
     gone(&mut honest, "old.b.test");
@@ -243,7 +246,7 @@ fn a_trip_asks_upstream_three_times_for_a_hundred_queries() {
 }
 
 #[test]
-fn canaries_find_the_end_within_seconds_though_nobody_asks_and_some_names_are_really_gone() {
+fn canaries_find_the_end_within_seconds_without_client_queries_and_with_some_names_really_gone() {
     let mut guard = guard();
     let mut now = Moment::START;
     trip_of_a_domain(&mut guard, now);
@@ -261,7 +264,7 @@ fn canaries_find_the_end_within_seconds_though_nobody_asks_and_some_names_are_re
     }
     assert!(now >= back_at);
     assert!(guard.take_recovered() && !guard.take_recovered());
-    // The name that is really gone goes on being held by itself, for a quarter of its hour since it vanished.
+    // The name that is really gone stays held on its own, for a quarter of the hour it was good.
     let deleted = key("n3.corp.example");
     assert!(guard.stance(&deleted, 1, now).is_some());
     assert!(guard.on_gone(&deleted, cold(HOUR), Reason::Gone, ALONE, Moment::START + MINUTE * 14));
@@ -269,14 +272,14 @@ fn canaries_find_the_end_within_seconds_though_nobody_asks_and_some_names_are_re
 }
 
 #[test]
-fn a_real_decommission_is_honoured_when_the_steadiest_names_time_is_over() {
+fn a_real_decommission_is_believed_once_the_bound_of_the_steadiest_name_is_over() {
     let mut guard = guard();
     let start = Moment::START;
     trip_of_a_domain(&mut guard, start);
     let name = key("n1.corp.example");
     assert!(guard.on_gone(&name, cold(HOUR), Reason::Gone, ALONE, start + MINUTE * 59));
     assert!(!guard.on_gone(&name, cold(HOUR), Reason::Gone, ALONE, start + HOUR));
-    // And its other names with it, without another trip.
+    // The domain's other names are believed too, without another trip.
     for n in 0..50 {
         let later = key(&format!("later{n}.corp.example"));
         assert!(!guard.on_gone(&later, cold(HOUR), Reason::Gone, ALONE, start + HOUR + SECOND));
@@ -286,13 +289,13 @@ fn a_real_decommission_is_honoured_when_the_steadiest_names_time_is_over() {
 }
 
 #[test]
-fn a_trip_ends_when_its_neighbours_prove_to_be_well() {
+fn a_trip_ends_when_enough_neighbouring_names_are_well() {
     let (mut guard, now) = (guard(), Moment::START);
     trip_of_a_domain(&mut guard, now);
     let well = |guard: &mut Guard, n: u32| {
         guard.on_good(&key(&format!("well{n}.corp.example")), &[ip("192.0.2.1")], now + SECOND);
     };
-    // The same name again and again says nothing more, nor do those of other domains.
+    // The same name again adds nothing, nor do names of other domains.
     for n in 0..19 {
         well(&mut guard, n);
         well(&mut guard, 0);
@@ -303,7 +306,7 @@ fn a_trip_ends_when_its_neighbours_prove_to_be_well() {
     assert!(!guard.tripped());
     let ends: Vec<Event> = std::iter::from_fn(|| guard.poll_event()).collect();
     assert!(matches!(ends[..], [_, Event::TripEnded { end: End::Few, names: 5, .. }]), "{ends:?}");
-    // Each is held by itself, for its own grace; saying it again does not trip anything.
+    // Each name stays held on its own grace; the same denials do not start another trip.
     for n in 0..5 {
         assert!(guard.on_gone(
             &key(&format!("n{n}.corp.example")),
@@ -319,7 +322,7 @@ fn a_trip_ends_when_its_neighbours_prove_to_be_well() {
 }
 
 #[test]
-fn names_steady_for_months_are_held_for_six_hours_at_most() {
+fn names_steady_for_months_are_held_for_at_most_six_hours() {
     let mut guard = guard();
     let start = Moment::START;
     for n in 0..5 {
@@ -332,7 +335,7 @@ fn names_steady_for_months_are_held_for_six_hours_at_most() {
 }
 
 #[test]
-fn a_person_ends_a_hold_at_once() {
+fn an_operator_can_end_a_hold_at_once() {
     let mut guard = guard();
     let now = Moment::START;
     trip_of_a_domain(&mut guard, now);
@@ -347,7 +350,7 @@ fn a_person_ends_a_hold_at_once() {
     let accepted = guard.accept(&suffix("corp.example"), now);
     assert_eq!((accepted.keys.len(), accepted.trips), (4, 1));
     assert!(!guard.tripped() && guard.stance(&key("n1.corp.example"), 1, now).is_none());
-    // Its neighbour is still held; and the word of the person is good for an hour.
+    // Other domains are still held, and the accept applies for an hour.
     assert!(guard.stance(&key("www.other.test"), 1, now).is_some());
     let name = key("n2.corp.example");
     assert!(!guard.on_gone(&name, cold(HOUR), Reason::Gone, ALONE, now + PASS - SECOND));
@@ -355,7 +358,7 @@ fn a_person_ends_a_hold_at_once() {
 }
 
 #[test]
-fn a_flapping_upstream_must_bring_ever_more_names_back() {
+fn after_each_relapse_more_names_must_return_to_end_a_trip() {
     let mut guard = guard();
     let mut now = Moment::START;
     let mut needed = Vec::new();
@@ -375,20 +378,20 @@ fn a_flapping_upstream_must_bring_ever_more_names_back() {
 }
 
 #[test]
-fn an_upstream_that_denies_three_names_that_another_has_is_a_liar() {
+fn an_upstream_that_denies_three_names_that_another_has_is_left_out() {
     let mut guard = guard();
     let now = Moment::START;
     let names = ["a.example", "a.example", "a.example", "b.example", "c.example"];
     let lies: Vec<_> = names.iter().map(|name| guard.on_contradicted(1, &key(name), now)).collect();
     assert_eq!(lies, [false, false, false, false, true]);
-    // A minute apart they are differences of opinion.
+    // Spread over minutes, they are just differences between upstreams.
     let apart: Vec<_> = (0..5_u32)
         .map(|n| guard.on_contradicted(0, &key(&format!("n{n}.example")), now + SECOND * 40 * n))
         .collect();
     assert_eq!(apart, [false; 5]);
 }
 
-/// A name moves; returns whether it is held.
+/// Moves a name; returns whether it is held.
 fn move_one(
     guard: &mut Guard,
     name: &str,
@@ -405,7 +408,7 @@ fn move_one(
     held
 }
 
-/// Five names of as many places move to one new address.
+/// Five names at five addresses move to one new address.
 fn convergence(guard: &mut Guard, domain: &str, now: Moment) -> Vec<bool> {
     (0..5)
         .map(|n| {
@@ -416,11 +419,11 @@ fn convergence(guard: &mut Guard, domain: &str, now: Moment) -> Vec<bool> {
 }
 
 #[test]
-fn many_names_that_move_to_one_new_address_go_back_and_are_held() {
+fn many_names_that_move_to_one_new_address_are_restored_and_held() {
     let mut guard = guard();
     let now = Moment::START;
     assert_eq!(convergence(&mut guard, "corp.example", now), [false, false, false, false, true]);
-    // Those that were believed before it was clear come back, as they were.
+    // Answers that were believed before the convergence was detected are restored unchanged.
     let back = guard.take_put_back();
     assert_eq!(back.len(), 5);
     assert!(back.iter().all(|old| old.learned == now - MINUTE));
@@ -429,25 +432,26 @@ fn many_names_that_move_to_one_new_address_go_back_and_are_held() {
         guard.stance(&key("n0.corp.example"), 1, now).map(|stance| stance.why),
         Some(Why::Hold(Reason::Converged(address)))
     );
-    // Any other name that would move there is held too, whatever its domain; cold ones are passed on, and not kept long.
+    // Any other known name that moves there is held too, in any domain; answers for unknown names
+    // are passed on but cached only briefly.
     assert!(move_one(&mut guard, "www.other.test", ("198.51.100.7", "203.0.113.66"), ALONE, now));
     assert!(guard.distrusts_new(&key("never.seen.test"), &[address]));
-    // An honest move to elsewhere goes through, and ends the hold of its name.
+    // A legitimate move to another address is believed and ends the hold of its name.
     assert!(!move_one(&mut guard, "n0.corp.example", ("192.0.2.0", "198.51.100.9"), ALONE, now));
     assert_eq!(guard.stance(&key("n0.corp.example"), 1, now), None);
-    // D5: ten minutes later the names are back where they were.
+    // Ten minutes later the names have their old addresses again.
     let later = now + MINUTE * 10;
     assert!(guard.tripped() && guard.stance(&key("n1.corp.example"), 1, later).is_some());
     for n in 1..4 {
         guard.on_good(&key(&format!("n{n}.corp.example")), &[ip(&format!("192.0.2.{n}"))], later);
     }
     assert!(!guard.tripped());
-    // The same lie again is no old news.
+    // The same false address again counts as new.
     assert!(convergence(&mut guard, "again.example", later + MINUTE).contains(&true));
 }
 
 #[test]
-fn a_convergence_is_honoured_when_other_upstreams_confirm_it_or_its_time_is_over() {
+fn a_convergence_is_believed_when_other_upstreams_confirm_it_or_its_bound_is_over() {
     let now = Moment::START;
     let mut confirmed = guard();
     convergence(&mut confirmed, "corp.example", now);
@@ -458,8 +462,8 @@ fn a_convergence_is_honoured_when_other_upstreams_confirm_it_or_its_time_is_over
     assert_eq!([ask(&mut confirmed, 0), ask(&mut confirmed, 0), ask(&mut confirmed, 1)], [true; 3]);
     assert!(!ask(&mut confirmed, 2));
     assert!(!confirmed.tripped());
-    assert_eq!(convergence(&mut confirmed, "more.example", now), [false; 5], "known by now");
-    // With one upstream only time can tell: names good for an hour, an hour.
+    assert_eq!(convergence(&mut confirmed, "more.example", now), [false; 5], "known by then");
+    // With one upstream only time can tell: names that were good for an hour are held for an hour.
     let mut alone = guard();
     convergence(&mut alone, "corp.example", now);
     let name = "n4.corp.example";
@@ -486,12 +490,12 @@ fn a_renumbering_into_a_new_subnet_a_shared_address_or_a_known_one_is_no_converg
 }
 
 #[test]
-fn what_leads_nowhere_is_told_from_what_leads_somewhere() {
+fn addresses_that_cannot_be_a_server_are_recognised() {
     for address in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "169.254.1.1", "255.255.255.255"] {
         assert!(leads_nowhere(ip(address)), "{address}");
     }
     assert!(["::", "::1", "fe80::1", "::ffff:127.0.0.1"].iter().all(|address| leads_nowhere(ip(address))));
-    // Private addresses are where most of what a host asks for lives.
+    // Private addresses are common and legitimate.
     for address in
         ["10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd00::1", "192.0.2.1", "2001:db8::1"]
     {
@@ -500,13 +504,13 @@ fn what_leads_nowhere_is_told_from_what_leads_somewhere() {
 }
 
 #[test]
-fn losing_nine_of_ten_records_is_a_shrink_and_two_of_three_is_not() {
+fn losing_nine_of_ten_records_is_reported_and_two_of_three_is_not() {
     assert!(shrunk(10, 1) && shrunk(5, 1) && shrunk(10, 2));
     assert!(!shrunk(10, 3) && !shrunk(3, 1) && !shrunk(4, 0) && !shrunk(5, 5) && !shrunk(1, 10));
 }
 
 #[test]
-fn a_full_table_believes_what_does_not_fit() {
+fn names_that_do_not_fit_the_table_are_believed() {
     let mut guard = Guard::new(&[0], Rules { mass_vanish: false, ..Rules::default() });
     let now = Moment::START;
     for n in 0..HOLDS_MAX {
@@ -514,18 +518,18 @@ fn a_full_table_believes_what_does_not_fit() {
     }
     assert!(!guard.on_gone(&key("one.more.example"), cold(HOUR), Reason::Gone, ALONE, now));
     assert_eq!(guard.counts.not_held, 1);
-    // Those whose time is over make room.
+    // Expired holds make room.
     assert!(guard.on_gone(&key("two.more.example"), cold(HOUR), Reason::Gone, ALONE, now + HOUR));
     assert_eq!(guard.holds(now + HOUR).count(), 1);
 }
 
 #[test]
-fn a_name_is_below_itself_and_its_parents_label_by_label() {
+fn a_name_is_below_itself_and_its_parents_compared_by_label() {
     let below = |name: &str, of: &str| is_below(&suffix(name), &suffix(of));
     assert!(below("www.corp.example", "corp.example") && below("corp.example", "corp.example"));
     assert!(below("www.example", ".") && below(".", "."));
     assert!(!below("notcorp.example", "corp.example") && !below("example", "corp.example"));
-    assert!(!is_below(&[9, 1], &[0]), "no name, no end");
+    assert!(!is_below(&[9, 1], &[0]), "not a terminated name");
 }
 
 #[derive(Debug, Clone)]
@@ -554,14 +558,15 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// No hold outlives its bound, a good answer, a person's word or its switch; and it is always known when it ends.
+    /// Every hold ends: at its bound, on a good answer, on accept, or when its rule is switched
+    /// off; and its end is always known in advance.
     #[test]
     fn every_hold_is_bounded_whatever_happens(steps in proptest::collection::vec(step(), 0..400)) {
         let mut guard = guard();
         let mut now = Moment::START;
-        // Since when each name is held, and the place that it had before.
+        // When each name's hold began.
         let mut held: HashMap<usize, Moment> = HashMap::new();
-        // Those of them that are held because they moved.
+        // The names that are held because they moved.
         let mut moved: HashSet<usize> = HashSet::new();
         let names: Vec<String> = (0..12).map(|n| format!("n{n}.{}.test", ["a", "b", "c"][n % 3])).collect();
         for step in steps {
@@ -572,13 +577,13 @@ proptest! {
                     let reason = if nowhere { Reason::Nowhere } else { Reason::Gone };
                     let witnesses = if two { TWO } else { ALONE };
                     let cares = guard.rules().cares(reason);
-                    // The hold of a move ended while nobody asked: that it is gone is another doubt.
+                    // The hold for the move ended between queries; the vanish is a new reason.
                     if moved.contains(&name) && guard.hold(&key(&names[name]), now).is_none() {
                         held.remove(&name);
                     }
                     moved.remove(&name);
                     if guard.on_gone(&key(&names[name]), known, reason, witnesses, now) {
-                        prop_assert!(cares, "held though switched off");
+                        prop_assert!(cares, "held although switched off");
                         let since = *held.entry(name).or_insert(now);
                         prop_assert!(now.since(since) < guard.rules().bound(), "held for {:?}", now.since(since));
                     } else {
@@ -594,7 +599,7 @@ proptest! {
                     let from = format!("192.0.2.{name}");
                     let to = format!("203.0.113.{to}");
                     let witnesses = if two { TWO } else { ALONE };
-                    // An earlier hold that ended while nobody asked: this is another doubt.
+                    // An earlier hold ended between queries; this is a new one.
                     if guard.hold(&key(&names[name]), now).is_none() {
                         held.remove(&name);
                     }

@@ -1,4 +1,4 @@
-//! Many names vanish or move together: from then on until it is over.
+//! A trip: many names vanish or move together, from detection to the end.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Hold, Known, Rules, Witnesses, evidence, is_below};
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 /// What happened to the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Cause {
 impl Cause {
     pub const NAMES: [&str; 3] = ["vanish", "nowhere", "convergence"];
 
-    /// Of [`Self::NAMES`].
+    /// Index into [`Self::NAMES`].
     pub fn number(self) -> usize {
         match self {
             Self::Gone => 0,
@@ -43,13 +43,13 @@ impl Cause {
 pub enum End {
     /// The names are back.
     Returned,
-    /// Its grace passed; upstream is believed now.
+    /// Its grace period ended; upstreams are believed.
     Bound,
-    /// A person said so.
+    /// Accepted by an operator.
     Accepted,
-    /// Other upstreams say the same.
+    /// Other upstreams confirm it.
     Confirmed,
-    /// Most of the others were there all the time: these are gone by themselves, however many they are.
+    /// Most other names were there all along: these are really gone, however many they are.
     Few,
     SwitchedOff,
 }
@@ -57,37 +57,39 @@ pub enum End {
 #[derive(Debug)]
 pub struct Trip {
     pub cause: Cause,
-    /// All names below it. Of a convergence: those that moved.
+    /// Every name below this. For a convergence: only those that moved.
     pub scope: Box<[u8]>,
     pub since: Moment,
-    /// Since when the first of its names is held.
+    /// When the first of its names was held.
     pub(super) first_held: Moment,
-    /// Names that upstream denied.
+    /// Names that upstreams denied.
     pub names: u32,
-    /// For how long the steadiest of them was good.
+    /// How long the steadiest of them was good.
     steadiest: Duration,
     canaries: VecDeque<Box<[u8]>>,
     pub(super) canary_at: Moment,
-    /// How many more names came back than were denied again.
+    /// Names that came back, less names denied again.
     score: u8,
     pub(super) needed: u8,
-    /// Names that another upstream confirmed, as hashes.
+    /// Hashes of names that another upstream confirmed.
     confirmed: Vec<u64>,
-    /// Names that upstream has and never denied, as hashes.
+    /// Hashes of names that upstreams have and never denied.
     alive: HashSet<u64>,
 }
 
 const CANARIES_MAX: usize = 16;
-/// One canary at a time, this far apart; the next at once when one is back. Finds the end within five seconds.
+/// One canary at a time, this far apart; after a success, the next at once. This finds the end
+/// within five seconds.
 const CANARY_GAP: Duration = Duration::from_secs(2);
-/// Names back, less names denied again, until it is over …
+/// Names that must come back, less names denied again, to end the trip …
 const NEEDED: u8 = 3;
 /// … doubled with each relapse, up to this.
 const NEEDED_MOST: u8 = 24;
-/// Names that are well, for each that is gone, until the gone ones are no mass; and so many at least.
+/// Healthy names needed for each one that is gone, and in total at least, to conclude that it is
+/// not a mass event.
 const ALIVE_FOR_EACH: usize = 4;
 const ALIVE_LEAST: usize = 20;
-/// With more names gone than a quarter of this, only their return ends it.
+/// If more than a quarter of this many names are gone, only their return ends the trip.
 const ALIVE_MAX: usize = 4_096;
 const RELAPSE_WINDOW: Duration = Duration::from_mins(2);
 /// Names of a convergence that other upstreams must confirm.
@@ -111,22 +113,22 @@ impl Trip {
         }
     }
 
-    /// Whether clients' questions for this name are answered from what is kept while it lasts.
+    /// Whether queries for this name are answered from the cache during the trip.
     pub(super) fn freezes(&self, name: &[u8]) -> bool {
         self.cause.vanish() && is_below(name, &self.scope)
     }
 
-    /// When it ends at the latest: names that were steady for long are worth more.
+    /// When it ends at the latest; longer for names that were steady for longer.
     pub fn until(&self, rules: &Rules) -> Moment {
         self.since + self.steadiest.max(rules.vanish_grace).min(rules.mass_grace)
     }
 
-    /// Names to ask for, and to name to people.
+    /// Names used as canaries and as examples in messages.
     pub fn canaries(&self) -> impl Iterator<Item = &Box<[u8]>> {
         self.canaries.iter()
     }
 
-    /// `new`: this name was not among them before.
+    /// `new` says whether this name was not among them before.
     pub(super) fn on_denied(&mut self, key: &[u8], known: Known, new: bool) {
         self.score = self.score.saturating_sub(1);
         self.steadiest = self.steadiest.max(known.good_for);
@@ -137,26 +139,26 @@ impl Trip {
         }
     }
 
-    /// A name that was held is back. Returns whether it is over.
+    /// A held name is back. Returns whether the trip is over.
     pub(super) fn on_returned(&mut self, now: Moment) -> bool {
         self.score = self.score.saturating_add(1);
         self.canary_at = now;
         self.score >= self.needed
     }
 
-    /// Upstream has a name that it never denied. Returns whether it is over: fewer than a fifth of all that were asked for are
-    /// gone, the share that would not have tripped it.
+    /// An upstream has a name that it never denied. Returns whether the trip is over: fewer than a
+    /// fifth of the names asked for are gone, so they would not start a trip.
     pub(super) fn on_alive(&mut self, name: &[u8]) -> bool {
         let wanted = usize::try_from(self.names).unwrap_or(usize::MAX).saturating_mul(ALIVE_FOR_EACH);
         let wanted = wanted.max(ALIVE_LEAST);
-        // More are not needed than decide, and none is where they never could.
+        // No more than the number that decides is stored, and none if that cannot be reached.
         if wanted <= ALIVE_MAX {
             self.alive.insert(evidence::hash(name));
         }
         self.alive.len() >= wanted
     }
 
-    /// Returns whether other upstreams confirm enough of them.
+    /// Returns whether other upstreams confirmed enough names.
     pub(super) fn on_confirmed(&mut self, key: &[u8], witnesses: Witnesses, now: Moment) -> bool {
         let name = evidence::hash(name_of(key));
         if witnesses.confirmed() && !self.confirmed.contains(&name) {
@@ -194,7 +196,7 @@ impl Trip {
     }
 }
 
-/// Ends that did not last, so that a flapping upstream does not flap us.
+/// Ends that did not last, so that a flapping upstream does not start and end trips in a row.
 #[derive(Debug, Default)]
 pub(super) struct Relapses {
     ended: Option<(Cause, Moment, u8)>,
@@ -205,7 +207,7 @@ impl Relapses {
         self.ended = (end == End::Returned).then_some((cause, now, needed));
     }
 
-    /// How many names must be back until a new trip is over.
+    /// How many names must come back to end a new trip.
     pub(super) fn needed(&self, cause: Cause, now: Moment) -> u8 {
         match self.ended {
             Some((ended, at, needed))

@@ -1,7 +1,7 @@
-//! What others may see of the guard.
+//! Read access to the guard's state, for status and metrics.
 
 use super::{Guard, Hold, Rules, Trip};
-use crate::{moment::Moment, name::name_of};
+use crate::{message::name::name_of, moment::Moment};
 
 impl Guard {
     /// Whether nothing is held.
@@ -13,7 +13,7 @@ impl Guard {
         &self.trips
     }
 
-    /// Whether many names are being held against upstream's word.
+    /// Whether a mass event is being held.
     pub fn tripped(&self) -> bool {
         !self.trips.is_empty()
     }
@@ -22,14 +22,14 @@ impl Guard {
         &self.rules
     }
 
-    /// The names held now, in no order.
+    /// The names held now, in no particular order.
     pub fn holds(&self, now: Moment) -> impl Iterator<Item = (&[u8], &Hold)> {
         self.holds.iter().map(|(key, hold)| (&**key, hold)).filter(move |&(key, hold)| {
             !self.passed(name_of(key), now) && self.holds_now(name_of(key), hold, now)
         })
     }
 
-    /// This name's hold, if it is held now, and when that ends at the latest.
+    /// The hold on this name, if there is one now, and when it ends at the latest.
     pub fn hold(&self, key: &[u8], now: Moment) -> Option<(&Hold, Moment)> {
         let name = name_of(key);
         let hold =
@@ -37,7 +37,7 @@ impl Guard {
         Some((hold, self.until(name, hold)))
     }
 
-    /// The trip that freezes this name, if any.
+    /// The trip that freezes this name, if there is one.
     pub fn trip_of(&self, key: &[u8]) -> Option<&Trip> {
         self.trips.iter().find(|trip| trip.freezes(name_of(key)))
     }

@@ -1,17 +1,18 @@
-//! What was changed on the host and how it was before, on disk before each change, so that a switch that dies in the
-//! middle is undone by whoever comes next.
+//! Records each change and the state before it on disk, before the change is made, so that the next
+//! `enable` or `disable` can undo an interrupted switch.
 //!
-//! A folder of root's own (not the cache's: who may write here may have root write anywhere):
+//! The directory belongs to root, not to the cache's user: whoever can write here can make root
+//! write any file.
 //!
-//! | file | holds |
+//! | file | content |
 //! | --- | --- |
 //! | `journal.json` | a [`Journal`]; replaced as a whole, by rename |
-//! | `N.before` | what change N found, to the byte |
-//! | `N.placed` | what change N put there |
-//! | `lock` | held by whoever switches |
+//! | `N.before` | the file before change N, byte for byte |
+//! | `N.placed` | the file as written by change N |
+//! | `lock` | locked by a running switch |
 //!
-//! Everything is on the disk (fsync) before the change it tells of. After a crash the journal names at most one change that
-//! was not made, and undoing that one changes nothing.
+//! Each entry is on disk (fsync) before its change is made. After a crash, the journal lists at
+//! most one change that was not made; undoing it changes nothing.
 
 use std::{
     fs::{self, Permissions},
@@ -32,10 +33,10 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// If nobody is at it: died in the middle.
+    /// In progress, or interrupted if no process holds the lock.
     Switching,
     Enabled,
-    /// The same, on the way back.
+    /// The same, for undoing.
     Reverting,
 }
 
@@ -59,9 +60,9 @@ pub struct StageRecord {
 pub struct PutRecord {
     pub path: PathBuf,
     pub before: Before,
-    /// The file in the journal's folder that holds what was put there.
+    /// The file in the journal's directory with the written content.
     pub placed: String,
-    /// Folders that were made for it, the outermost first.
+    /// Directories created for it, outermost first.
     pub made: Vec<PathBuf>,
 }
 
@@ -73,14 +74,14 @@ pub enum Before {
     Link { target: PathBuf },
 }
 
-/// The journal's folder.
+/// The journal's directory.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
 }
 
 impl Store {
-    /// The folder, seen from outside of any root.
+    /// `dir` is a real path, not relative to a test root.
     pub fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
@@ -90,7 +91,7 @@ impl Store {
         fs::set_permissions(&self.dir, Permissions::from_mode(0o755))
     }
 
-    /// Nobody else switches until this is dropped. `None` if somebody does.
+    /// Takes the lock until the file is dropped. `None` if another process holds it.
     pub fn lock(&self) -> io::Result<Option<fs::File>> {
         let file = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("lock"))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -118,7 +119,7 @@ impl Store {
         replace(&self.dir.join("journal.json"), &bytes, 0o644, None)
     }
 
-    /// Keeps bytes under a name that no other change has.
+    /// Stores bytes under a new name.
     pub fn keep(&self, bytes: &[u8], end: &str) -> io::Result<String> {
         for number in 0_u32.. {
             let name = format!("{number}.{end}");
@@ -127,14 +128,14 @@ impl Store {
                 return Ok(name);
             }
         }
-        Err(io::Error::other("no name is free"))
+        Err(io::Error::other("no free file name"))
     }
 
     pub fn kept(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.dir.join(name))
     }
 
-    /// It is all over. The journal goes first: what is left without it means nothing.
+    /// Deletes the journal first: without it, the other files have no effect.
     pub fn clear(&self) -> io::Result<()> {
         match fs::remove_file(self.dir.join("journal.json")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -144,7 +145,7 @@ impl Store {
     }
 }
 
-/// Puts `bytes` at `path`, whole or not at all, and waits for the disk. What is there keeps its mode and owner.
+/// Writes `bytes` to `path` atomically and syncs. An existing file keeps its mode and owner.
 pub(super) fn put(root: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let place = below(root, path);
     match Node::read(root, path)? {
@@ -153,7 +154,7 @@ pub(super) fn put(root: &Path, path: &Path, bytes: &[u8], mode: u32) -> io::Resu
     }
 }
 
-/// Puts back what was there.
+/// Restores the state before the change.
 pub(super) fn restore(root: &Path, path: &Path, before: &Before, store: &Store) -> io::Result<()> {
     let place = below(root, path);
     match before {
@@ -175,7 +176,7 @@ pub(super) fn restore(root: &Path, path: &Path, before: &Before, store: &Store) 
     }
 }
 
-/// Makes the folders above `path`; returns those that were not there, the outermost first.
+/// The missing directories above `path`, outermost first.
 pub(super) fn missing_folders(root: &Path, path: &Path) -> Vec<PathBuf> {
     let above: Vec<_> = path.ancestors().skip(1).take_while(|folder| !below(root, folder).exists()).collect();
     above.into_iter().rev().map(Path::to_owned).collect()
@@ -193,17 +194,17 @@ pub(super) fn make_folders(root: &Path, folders: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes away folders that are empty.
+/// Removes these directories if they are empty.
 pub(super) fn remove_folders(root: &Path, folders: &[PathBuf]) {
     for folder in folders.iter().rev() {
-        // One that somebody uses by now stays.
+        // A directory that is in use by now stays.
         let _ = fs::remove_dir(below(root, folder));
     }
 }
 
-/// What a change that died left beside the file.
+/// Removes the temporary file of an interrupted change.
 pub(super) fn remove_torn(root: &Path, path: &Path) {
-    // Most often there is nothing.
+    // Usually there is none.
     let _ = fs::remove_file(beside(&below(root, path)));
 }
 
@@ -215,7 +216,7 @@ fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> 
         file.write_all(bytes)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         if let Some((uid, gid)) = owner {
-            // Without root (tests) one's own files only.
+            // Without root (in tests), only our own files can be changed.
             let own = fs::metadata(&new).map(|meta| {
                 use std::os::unix::fs::MetadataExt;
                 (meta.uid(), meta.gid()) == (uid, gid)
@@ -229,7 +230,7 @@ fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> 
     })();
     match written {
         Ok(()) => sync_parent(place),
-        // A bind mount on the file, as containers have: it can be written, not replaced.
+        // The file is a bind mount, as in containers: it can be written but not replaced.
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             let _ = fs::remove_file(&new);
             let mut file = fs::OpenOptions::new().write(true).truncate(true).open(place)?;
@@ -245,7 +246,7 @@ fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> 
 
 fn beside(place: &Path) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    // A dot in front and a strange end: no program that reads a folder of drop-ins takes it for one.
+    // The leading dot and the unusual suffix keep other programs from reading it as a drop-in.
     place.with_file_name(format!(".{name}.dogwatch-new"))
 }
 

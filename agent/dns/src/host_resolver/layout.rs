@@ -1,7 +1,8 @@
-//! What is on this host: the files that decide how it resolves names, and who is at work on them.
+//! Reads the files that decide how this host resolves names, and which programs manage them.
 //!
-//! Only reads. Everything hangs below a root, so that tests read trees captured from real hosts; what no file tells (who
-//! runs, what systemd-resolved knows) comes in as [`Running`].
+//! Only reads. All paths are below a given root, so that tests can use trees captured from real
+//! hosts. Information that is not in files (running programs, the state of systemd-resolved) is
+//! passed in as [`Running`].
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +20,13 @@ pub const OPENRESOLV: &str = "/etc/resolvconf.conf";
 pub const NETWORK_MANAGER_SERVERS: &str = "/run/NetworkManager/no-stub-resolv.conf";
 pub const RESOLVED_SERVERS: &str = "/run/systemd/resolve/resolv.conf";
 
-/// One place in the file system.
+/// What exists at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     Absent,
     File(File),
     Link(PathBuf),
-    /// A directory, a device: nothing that we would touch.
+    /// A directory or device, which we never touch.
     Other,
 }
 
@@ -35,12 +36,12 @@ pub struct File {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// `chattr +i`: an admin has nailed it down.
+    /// Set with `chattr +i`.
     pub immutable: bool,
 }
 
 impl Node {
-    /// What is at `path` below `root`.
+    /// Reads what exists at `path` below `root`.
     pub fn read(root: &Path, path: &Path) -> io::Result<Self> {
         let place = below(root, path);
         let meta = match fs::symlink_metadata(&place) {
@@ -54,7 +55,7 @@ impl Node {
         if !meta.is_file() {
             return Ok(Self::Other);
         }
-        // Not every file system knows attributes; without them nothing is nailed down.
+        // Not every file system has attributes.
         let immutable = statx(CWD, &place, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
             .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::IMMUTABLE));
         Ok(Self::File(File {
@@ -74,12 +75,12 @@ impl Node {
     }
 }
 
-/// `path`, an absolute one, below `root`.
+/// The absolute path `path`, below `root`.
 pub fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// What no file tells.
+/// Information that is not in files.
 #[derive(Debug, Clone, Default)]
 pub struct Running {
     pub resolved: Option<Resolved>,
@@ -87,13 +88,13 @@ pub struct Running {
     pub dhclient: bool,
 }
 
-/// What systemd-resolved says of itself.
+/// The state of systemd-resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resolved {
-    /// Servers for every link, from resolved.conf.
+    /// Global servers, from resolved.conf.
     pub global: Vec<IpAddr>,
     pub links: Vec<Link>,
-    /// Answers must come over TLS.
+    /// It queries over TLS only.
     pub tls_only: bool,
 }
 
@@ -102,12 +103,12 @@ pub struct Link {
     pub name: String,
     pub servers: Vec<IpAddr>,
     pub domains: Vec<String>,
-    /// Asked for names that belong to no link.
+    /// Used for names that match no link's domain.
     pub default_route: bool,
 }
 
 impl Resolved {
-    /// Reads what `resolvectl dns`, `domain`, `default-route` and `dnsovertls` print.
+    /// Parses the output of `resolvectl dns`, `domain`, `default-route` and `dnsovertls`.
     pub fn parse(dns: &str, domain: &str, default_route: &str, tls: &str) -> Self {
         let mut resolved = Self::default();
         for (link, words) in lines(dns) {
@@ -133,13 +134,13 @@ impl Resolved {
         resolved
     }
 
-    /// The links that are asked for any name and have servers.
+    /// The links with servers that are used for any name.
     pub fn default_links(&self) -> impl Iterator<Item = &Link> {
         self.links.iter().filter(|link| link.default_route && !link.servers.is_empty())
     }
 }
 
-/// `Link 3 (eth0): a b` or `Global: a b`, a line each.
+/// Parses lines such as `Link 3 (eth0): a b` or `Global: a b`.
 fn lines(text: &str) -> impl Iterator<Item = (Option<&str>, Vec<&str>)> {
     text.lines().filter_map(|line| {
         let (head, rest) = line.split_once(':')?;
@@ -152,25 +153,26 @@ fn lines(text: &str) -> impl Iterator<Item = (Option<&str>, Vec<&str>)> {
     })
 }
 
-/// `192.0.2.1`, `192.0.2.1#dns.example`, `[2001:db8::1]:5353%eth0`: those on port 53 are of use to us.
+/// Parses `192.0.2.1` or `192.0.2.1#dns.example`; `None` for other ports
+/// (`[2001:db8::1]:5353%eth0`).
 fn server(word: &str) -> Option<IpAddr> {
     word.split(['#', '%']).next()?.parse().ok()
 }
 
-/// Everything that a plan is made of.
+/// The input of a plan.
 #[derive(Debug, Clone)]
 pub struct Host {
     pub resolv_conf: Node,
-    /// Where `/etc/resolv.conf` leads if it is a link, and what is there.
+    /// The target of `/etc/resolv.conf` if it is a link.
     pub target: Option<(PathBuf, Node)>,
     pub running: Running,
-    /// The other files that matter.
+    /// The other relevant files.
     pub files: BTreeMap<&'static str, Node>,
-    /// Where the admin has named the cache's upstreams, if anywhere.
+    /// The file in which the admin set the cache's upstreams, if any.
     pub own_upstreams: Option<PathBuf>,
-    /// Where the admin has set the client timer.
+    /// The file in which the admin set the client timer, if any.
     pub own_client_timer: Option<PathBuf>,
-    /// Names that this host really uses, for the proof that resolving works.
+    /// Names that this host uses, to verify that resolving works.
     pub names: Vec<String>,
 }
 
@@ -178,7 +180,7 @@ const FILES: [&str; 4] = [RESOLVCONF_HEAD, OPENRESOLV, NETWORK_MANAGER_SERVERS, 
 const NAMES_MAX: usize = 4;
 
 impl Host {
-    /// `config` is dns.toml, `ours` the drop-in beside it that is written by us.
+    /// `config` is dns.toml, `ours` our drop-in beside it.
     pub fn read(root: &Path, config: &Path, ours: &Path, running: Running) -> io::Result<Self> {
         let resolv_conf = Node::read(root, Path::new(RESOLV_CONF))?;
         let target = match &resolv_conf {
@@ -212,7 +214,7 @@ impl Host {
         Ok(host)
     }
 
-    /// What glibc reads.
+    /// The resolv.conf that glibc reads.
     pub fn text(&self) -> Option<&[u8]> {
         match &self.target {
             Some((_, node)) => node.bytes(),
@@ -224,7 +226,8 @@ impl Host {
         self.files.get(path)?.bytes()
     }
 
-    /// Looks for keys of the admin's that ours must not override. What is wrong in the files, the cache says itself.
+    /// Finds the admin's own settings, which ours must not override. Ignores errors in the files;
+    /// the cache reports them.
     fn read_config(&mut self, root: &Path, config: &Path, ours: &Path) {
         let mut paths = vec![config.to_owned()];
         let drop_ins = fs::read_dir(below(root, &config.with_extension("d")));
@@ -248,7 +251,7 @@ fn is_toml(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "toml")
 }
 
-/// Follows links from `path` to what they lead to, as the kernel would if `root` were `/`. A circle ends absent.
+/// Follows links from `path` as the kernel would if `root` were `/`. A loop counts as absent.
 fn follow(root: &Path, path: &Path) -> io::Result<(PathBuf, Node)> {
     let mut at = path.to_owned();
     for _ in 0..16 {
@@ -260,7 +263,7 @@ fn follow(root: &Path, path: &Path) -> io::Result<(PathBuf, Node)> {
     Ok((at, Node::Absent))
 }
 
-/// Without `.` and `..`.
+/// Removes `.` and `..`.
 fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {
@@ -273,7 +276,7 @@ fn normal(path: &Path) -> PathBuf {
     out
 }
 
-/// The hosts that packages come from: every Debian has some, and needs them by name.
+/// The hosts in the APT sources: every Debian host has some and needs to resolve them.
 fn package_mirrors(root: &Path) -> Vec<String> {
     let mut texts = Vec::from_iter(fs::read_to_string(below(root, Path::new("/etc/apt/sources.list"))).ok());
     let listed = fs::read_dir(below(root, Path::new("/etc/apt/sources.list.d")));
@@ -291,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_resolvectl_prints_is_read() {
+    fn the_output_of_resolvectl_is_parsed() {
         let resolved = Resolved::parse(
             "Global: 127.0.0.153 10.9.0.1\nLink 2 (d1):\nLink 3 (d0): 10.9.0.1#dns.example 2001:db8::1\n",
             "Global: ~. ~demo.test\nLink 2 (d1):\nLink 3 (d0): demo.test ~corp.test\n",
@@ -303,12 +306,12 @@ mod tests {
         assert_eq!(links.len(), 1);
         assert_eq!((links[0].name.as_str(), links[0].servers.len()), ("d0", 2));
         assert_eq!(links[0].domains, ["demo.test", "corp.test"]);
-        assert!(!resolved.tls_only, "only what holds for every server counts");
+        assert!(!resolved.tls_only, "only the global setting counts");
         assert!(Resolved::parse("", "", "", "Global: yes").tls_only);
     }
 
     #[test]
-    fn the_hosts_of_package_sources_are_names_this_host_uses() {
+    fn the_hosts_in_apt_sources_are_found() {
         let root = tempfile::tempdir().unwrap();
         let list = root.path().join("etc/apt/sources.list.d");
         fs::create_dir_all(&list).unwrap();

@@ -1,17 +1,19 @@
-//! `dogwatch dns enable|disable`, and the part of `status` about the host: whether programs on this host ask the cache.
+//! `dogwatch dns enable|disable`, and the host part of `status`: whether programs on this host use
+//! the cache.
 //!
-//! | module | | what it does |
+//! | module | | task |
 //! | --- | --- | --- |
-//! | [`layout`] | shell | reads what is on the host, below a root |
-//! | [`plan`] | pure | who manages resolv.conf; what has to change |
-//! | [`text`] | pure | our lines in and out of resolver configurations |
-//! | [`journal`] | shell | what was changed, on disk before it is; files put and put back |
-//! | [`switch`] | shell | the order of it all: check, change, prove, or back |
-//! | [`system`] | shell | commands, questions, lookups; a trait, so that tests fail where they like |
-//! | [`report`] | | what `status` says of it |
+//! | [`layout`] | shell | reads the host's resolver files, below a given root |
+//! | [`plan`] | pure | finds out what manages resolv.conf, and what has to change |
+//! | [`text`] | pure | adds our lines to resolver files and removes them |
+//! | [`journal`] | shell | records each change on disk before it is made; writes and restores files |
+//! | [`switch`] | shell | the procedure: check, change, verify, revert on failure |
+//! | [`system`] | shell | commands, DNS queries, lookups; a trait, so that tests can inject failures |
+//! | [`report`] | | the output of these commands |
 //!
-//! The promise: the host is never worse off than without us. The old servers stay configured behind the cache, and what is
-//! undone is restored to the byte. It never edits a file that it cannot put back, and never guesses who manages resolv.conf.
+//! The promise: the host is never worse off than without the cache. The old servers stay configured
+//! after the cache, and undoing restores every file byte for byte. It never edits a file that it
+//! cannot restore, and never guesses what manages resolv.conf.
 
 pub mod journal;
 pub mod layout;
@@ -32,7 +34,7 @@ pub use self::{
     system::Real,
 };
 
-/// The address that a resolv.conf can name: port 53, which it cannot say otherwise.
+/// The listen address that resolv.conf can use: it must have port 53.
 pub fn address_for_hosts(listen: &[SocketAddr]) -> Option<IpAddr> {
     let first = listen.iter().find(|address| address.port() == 53)?.ip();
     Some(match first {

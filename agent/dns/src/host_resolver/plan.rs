@@ -1,17 +1,19 @@
-//! Who decides how this host resolves names, and what has to change so that the cache is asked first. Pure.
+//! Finds out what manages this host's resolver configuration, and what has to change so that the
+//! cache comes first. Pure.
 //!
-//! | manager | how it is known | what changes | old servers come from |
+//! | manager | recognized by | changes | old servers come from |
 //! | --- | --- | --- | --- |
-//! | nobody | `/etc/resolv.conf` is a plain file | our lines in it | pinned in the cache's config |
-//! | dhclient | the same, and dhclient runs | the same, and hooks that put our lines into what it writes | the file itself, less ourselves |
-//! | Debian's resolvconf | link into `/run/resolvconf` | our lines in its `head`: a record for `lo` would cut the old servers off | the same |
-//! | openresolv | it says so in the file | a block in `/etc/resolvconf.conf` | the same |
-//! | NetworkManager | link into its `/run`, or it says so in the file | told to leave the file to us; a dispatcher script keeps it young | its own list in `/run` |
-//! | systemd-resolved | link into its `/run`, or only its stub is named | a drop-in: one more global server | its own list in `/run` |
+//! | none | `/etc/resolv.conf` is a plain file | our lines in it | fixed in the cache's config |
+//! | dhclient | the same, and dhclient runs | the same, and hooks that add our lines to the file it writes | the file itself, without us |
+//! | Debian's resolvconf | link into `/run/resolvconf` | our lines in its `head` (a record for `lo` would drop the old servers) | the same |
+//! | openresolv | a comment in the file | a block in `/etc/resolvconf.conf` | the same |
+//! | NetworkManager | link into its `/run`, or a comment in the file | NetworkManager stops writing the file; a dispatcher script keeps it current | its own list in `/run` |
+//! | systemd-resolved | link into its `/run`, or its stub is the only server | a drop-in with one more global server | its own list in `/run` |
 //!
-//! systemd-resolved knows no order: it stays with whichever global server answered last, and a server that hangs costs 5 s
-//! (measured, 252). So the old servers are not listed beside ours: they stay where they are, on their links, and are asked
-//! *at the same time*. Whoever answers first is believed, so a dead cache costs nothing and a dead upstream neither.
+//! systemd-resolved has no order of servers: it keeps using the global server that answered last,
+//! and a server that hangs costs 5 s (measured with version 252). So the old servers are not listed
+//! beside ours. They stay on their links and are queried *at the same time*; the first answer wins,
+//! so neither a dead cache nor a dead upstream costs time.
 
 use std::{
     fmt::{self, Write as _},
@@ -29,7 +31,7 @@ use super::{
     text,
 };
 
-/// Who writes the host's resolver configuration.
+/// What writes the host's resolver configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Manager {
@@ -44,7 +46,7 @@ pub enum Manager {
 impl fmt::Display for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nobody => "nobody (a plain file)",
+            Self::Nobody => "no program (a plain file)",
             Self::Dhclient => "dhclient",
             Self::Resolvconf => "resolvconf",
             Self::Openresolv => "openresolv",
@@ -54,17 +56,18 @@ impl fmt::Display for Manager {
     }
 }
 
-/// A file that will have this content.
+/// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Put {
     pub path: PathBuf,
     pub bytes: Vec<u8>,
-    /// For a file that is not there yet; one that is keeps its own.
+    /// For a new file; an existing file keeps its mode.
     pub mode: u32,
     pub why: &'static str,
 }
 
-/// Files, and the command that makes their reader read them. Undone, the files come back and the same command runs again.
+/// Files, and the command that makes a program reread them. To undo, the files are restored and the
+/// same command runs again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     pub puts: Vec<Put>,
@@ -74,23 +77,23 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub manager: Manager,
-    /// Who answers if the cache does not.
+    /// The servers used if the cache does not answer.
     pub old_servers: Vec<IpAddr>,
-    /// The cache's own config comes first, then the host's.
+    /// First the cache's own config, then the host's.
     pub stages: Vec<Stage>,
-    /// What the operator should know before.
+    /// Notes for the operator.
     pub remarks: Vec<String>,
 }
 
-/// What a plan needs to know of the cache.
+/// The facts about the cache that a plan needs.
 #[derive(Debug, Clone)]
 pub struct Cache {
     pub address: IpAddr,
-    /// The drop-in in dns.d that is ours.
+    /// Our drop-in in dns.d.
     pub drop_in: PathBuf,
 }
 
-/// Why there is no way that would be safe, and what to do.
+/// Why no safe change is possible, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub String);
@@ -110,7 +113,7 @@ const DHCLIENT_ENTER: &str = "/etc/dhcp/dhclient-enter-hooks.d/dogwatch-dns";
 const DHCLIENT_EXIT: &str = "/etc/dhcp/dhclient-exit-hooks.d/dogwatch-dns";
 const RESOLVED_STUBS: [[u8; 4]; 2] = [[127, 0, 0, 53], [127, 0, 0, 54]];
 
-/// Who manages the host's resolv.conf.
+/// Finds out what manages the host's resolv.conf.
 pub fn detect(host: &Host, ours: IpAddr) -> Result<Manager, Refusal> {
     let refuse = |why: String| Err(Refusal(why));
     if let Some((path, node)) = &host.target {
@@ -120,13 +123,13 @@ pub fn detect(host: &Host, ours: IpAddr) -> Result<Manager, Refusal> {
             return match host.running.resolved {
                 Some(_) => Ok(Manager::SystemdResolved),
                 None => refuse(format!(
-                    "{RESOLV_CONF} leads to {place}, but systemd-resolved does not run: `systemctl start systemd-resolved`, or put a file of your own there"
+                    "{RESOLV_CONF} is a link to {place}, but systemd-resolved does not run: run `systemctl start systemd-resolved`, or replace the link with your own file"
                 )),
             };
         }
         if *node == Node::Absent {
             return refuse(format!(
-                "{RESOLV_CONF} leads to {place}, which is not there: this host resolves no names now; mend that first"
+                "{RESOLV_CONF} is a link to {place}, which does not exist, so this host cannot resolve names; fix that first"
             ));
         }
         if is(&RESOLVCONF_FILES) {
@@ -137,13 +140,13 @@ pub fn detect(host: &Host, ours: IpAddr) -> Result<Manager, Refusal> {
         }
         if path.starts_with("/run") || path.starts_with("/tmp") {
             return refuse(format!(
-                "{RESOLV_CONF} leads to {place}, and I do not know who writes that: put `nameserver {ours}` first there yourself, in that program's own way"
+                "{RESOLV_CONF} is a link to {place}, which is written by an unknown program: configure that program to put `nameserver {ours}` first"
             ));
         }
     }
     let Some(text) = host.text() else {
         return refuse(format!(
-            "{RESOLV_CONF} is not there: this host resolves no names now; mend that first"
+            "{RESOLV_CONF} does not exist, so this host cannot resolve names; fix that first"
         ));
     };
     let head = String::from_utf8_lossy(text);
@@ -156,7 +159,7 @@ pub fn detect(host: &Host, ours: IpAddr) -> Result<Manager, Refusal> {
     }
     if says("enerated by dhcpcd") || says("resolv.conf from") {
         return refuse(format!(
-            "dhcpcd writes {RESOLV_CONF}: put `nameserver {ours}` into /etc/resolv.conf.head, then `dhcpcd --rebind`"
+            "dhcpcd writes {RESOLV_CONF}: add `nameserver {ours}` to /etc/resolv.conf.head, then run `dhcpcd --rebind`"
         ));
     }
     let servers = text::servers(text, ours);
@@ -164,7 +167,7 @@ pub fn detect(host: &Host, ours: IpAddr) -> Result<Manager, Refusal> {
         return match host.running.resolved {
             Some(_) => Ok(Manager::SystemdResolved),
             None => refuse(format!(
-                "{RESOLV_CONF} names the stub of systemd-resolved, which does not run: this host resolves no names now; mend that first"
+                "{RESOLV_CONF} points to the stub of systemd-resolved, but systemd-resolved does not run, so this host cannot resolve names; fix that first"
             )),
         };
     }
@@ -176,11 +179,12 @@ fn network_manager(host: &Host) -> Result<Manager, Refusal> {
         return Ok(Manager::NetworkManager);
     }
     Err(Refusal(format!(
-        "NetworkManager wrote {RESOLV_CONF}, but does not run: `systemctl start NetworkManager`, or put a file of your own there"
+        "NetworkManager wrote {RESOLV_CONF}, but does not run: run `systemctl start NetworkManager`, or write your own file"
     )))
 }
 
-/// What has to change. Made of what would be there without us, so that the plan is the same before and after.
+/// The necessary changes. Derived from the files without our lines, so that the plan is the same
+/// before and after the switch.
 pub fn plan(host: &Host, cache: &Cache) -> Result<Plan, Refusal> {
     let ours = cache.address;
     let manager = detect(host, ours)?;
@@ -196,7 +200,7 @@ pub fn plan(host: &Host, cache: &Cache) -> Result<Plan, Refusal> {
             let head = host.file(RESOLVCONF_HEAD).unwrap_or_default();
             let mut bytes = text::without_cache(head, ours);
             bytes.extend_from_slice(text::resolv_conf_block(ours).as_bytes());
-            let why = "resolvconf begins every resolv.conf with it";
+            let why = "resolvconf puts it at the top of every resolv.conf";
             Stage {
                 puts: vec![Put { path: RESOLVCONF_HEAD.into(), bytes, mode: 0o644, why }],
                 then: Some(words("resolvconf -u")),
@@ -216,28 +220,30 @@ pub fn plan(host: &Host, cache: &Cache) -> Result<Plan, Refusal> {
     };
     if plan.old_servers.is_empty() {
         return Err(Refusal(format!(
-            "no name server besides {ours} is configured: there would be nobody to ask if the cache does not answer; name one first"
+            "no name server besides {ours} is configured, so there would be no fallback if the cache does not answer; add one first"
         )));
     }
     if text::has_option(text, "rotate") && manager != Manager::SystemdResolved {
-        plan.remarks
-            .push(format!("`options rotate` in {RESOLV_CONF} sends a part of the lookups past the cache"));
+        plan.remarks.push(format!("`options rotate` in {RESOLV_CONF} makes some lookups bypass the cache"));
     }
     if plan.old_servers.len() > 2 && manager != Manager::SystemdResolved {
         let unused: Vec<_> = plan.old_servers[2..].iter().map(ToString::to_string).collect();
         plan.remarks.push(format!(
-            "glibc asks three servers at most: {} will be asked by the cache only",
+            "glibc uses at most three servers, so only the cache will use {}",
             unused.join(", ")
         ));
     }
     if manager == Manager::SystemdResolved {
         plan.remarks.push(
-            "systemd-resolved asks the cache and its own servers at the same time and takes the first good answer".into(),
+            "systemd-resolved queries the cache and its own servers at the same time and uses the first good answer".into(),
         );
     }
     let own = cache_config(host, &plan, cache);
-    plan.remarks
-        .extend(host.own_upstreams.iter().map(|path| format!("upstreams stay as {} says", path.display())));
+    plan.remarks.extend(
+        host.own_upstreams
+            .iter()
+            .map(|path| format!("the cache's upstreams stay as set in {}", path.display())),
+    );
     plan.stages = vec![
         Stage { puts: Vec::from_iter(own), then: Some(words("systemctl reload dogwatch-dns.service")) },
         switch,
@@ -245,7 +251,8 @@ pub fn plan(host: &Host, cache: &Cache) -> Result<Plan, Refusal> {
     Ok(plan)
 }
 
-/// What the cache has to know: who its upstreams are, whatever resolv.conf says from now on.
+/// The cache's drop-in: its upstreams must no longer come from resolv.conf, which now contains the
+/// cache itself.
 fn cache_config(host: &Host, plan: &Plan, cache: &Cache) -> Option<Put> {
     let mut body = String::new();
     if host.own_upstreams.is_none() {
@@ -254,27 +261,27 @@ fn cache_config(host: &Host, plan: &Plan, cache: &Cache) -> Option<Put> {
         let split = host.running.resolved.as_ref().is_some_and(has_split_links);
         body.push_str(&match plan.manager {
             Manager::Nobody => pinned,
-            // Who writes it keeps the old servers in it; the cache leaves itself out.
+            // The manager keeps the old servers in the file; the cache ignores itself.
             Manager::Dhclient | Manager::Resolvconf | Manager::Openresolv => follows(RESOLV_CONF),
             Manager::NetworkManager => follows(NETWORK_MANAGER_SERVERS),
-            // A VPN's servers must not be asked for everything.
+            // The servers of a VPN must not be asked for all names.
             Manager::SystemdResolved if split => pinned,
             Manager::SystemdResolved => follows(RESOLVED_SERVERS),
         });
     }
     if host.own_client_timer.is_none() && plan.manager != Manager::SystemdResolved {
-        body += "# Programs ask the next server after a second: stale answers must come before.\nclient_timer = \"900ms\"\n";
+        body += "# Programs try the next server after one second; a stale answer must come sooner.\nclient_timer = \"900ms\"\n";
     }
     if body.is_empty() {
         return None;
     }
-    let head = text::own_file("the cache's upstreams are the servers that this host asked before");
-    let undo = "# `dogwatch dns disable` removes this file. Files that are read later override it.\n";
+    let head = text::own_file("the cache's upstreams are the servers that this host used before");
+    let undo = "# `dogwatch dns disable` removes this file. Files read later override it.\n";
     Some(Put {
         path: cache.drop_in.clone(),
         bytes: format!("{head}{undo}[dns]\n{body}").into_bytes(),
         mode: 0o644,
-        why: "the cache's upstreams are the old servers, never itself",
+        why: "the cache's upstreams are the old servers, not the cache itself",
     })
 }
 
@@ -283,7 +290,7 @@ fn listed(servers: &[IpAddr]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-/// `/etc/resolv.conf` itself, or the plain file that it leads to.
+/// `/etc/resolv.conf` itself, or the plain file that it links to.
 fn in_place(host: &Host, ours: IpAddr) -> Result<Put, Refusal> {
     let (path, node) = match &host.target {
         Some((path, node)) => (path.clone(), node),
@@ -294,15 +301,15 @@ fn in_place(host: &Host, ours: IpAddr) -> Result<Put, Refusal> {
     {
         let place = path.display();
         return Err(Refusal(format!(
-            "{place} is immutable, somebody has nailed it down: `chattr -i {place}`, enable, `chattr +i {place}`"
+            "{place} is immutable: run `chattr -i {place}`, then `dogwatch dns enable`, then `chattr +i {place}`"
         )));
     }
     let bytes = text::with_cache(node.bytes().unwrap_or_default(), ours);
-    Ok(Put { path, bytes, mode: 0o644, why: "the cache first, the old servers after it" })
+    Ok(Put { path, bytes, mode: 0o644, why: "the cache first, then the old servers" })
 }
 
 fn enter_hook(ours: IpAddr) -> Put {
-    let says = text::own_file("the cache comes before the servers that DHCP names");
+    let says = text::own_file("the cache comes before the servers from DHCP");
     let bytes = format!(
         "{says}# Read by dhclient-script; `dogwatch dns disable` removes it.\n\
          if [ -x /usr/bin/dogwatch ] && [ -n \"$new_domain_name_servers\" ]; then\n\
@@ -313,12 +320,12 @@ fn enter_hook(ours: IpAddr) -> Put {
         path: DHCLIENT_ENTER.into(),
         bytes: bytes.into_bytes(),
         mode: 0o644,
-        why: "after a renewed lease the cache still comes first",
+        why: "the cache stays first when the lease is renewed",
     }
 }
 
 fn exit_hook(ours: IpAddr) -> Put {
-    let says = text::own_file("a server that hangs costs a second, not five");
+    let says = text::own_file("a server that hangs costs one second instead of five");
     let mark = says.trim_end();
     let bytes = format!(
         "{says}# Read by dhclient-script; `dogwatch dns disable` removes it.\n\
@@ -326,19 +333,24 @@ fn exit_hook(ours: IpAddr) -> Put {
          \tprintf '%s\\n' '{mark}' 'options timeout:1' >>{RESOLV_CONF}\n\
          fi\n"
     );
-    Put { path: DHCLIENT_EXIT.into(), bytes: bytes.into_bytes(), mode: 0o644, why: "and keeps its timeout" }
+    Put {
+        path: DHCLIENT_EXIT.into(),
+        bytes: bytes.into_bytes(),
+        mode: 0o644,
+        why: "the timeout stays when the lease is renewed",
+    }
 }
 
 fn openresolv(host: &Host, ours: IpAddr) -> Result<Stage, Refusal> {
     let Some(config) = host.file(OPENRESOLV) else {
-        return Err(Refusal(format!("openresolv wrote {RESOLV_CONF}, but {OPENRESOLV} is not there")));
+        return Err(Refusal(format!("openresolv wrote {RESOLV_CONF}, but {OPENRESOLV} does not exist")));
     };
     let block = format!(
         "name_servers=\"{ours} $name_servers\"\nresolv_conf_local_only=NO\nresolv_conf_options=\"timeout:1 $resolv_conf_options\"\n"
     );
-    let says = "the cache first, the old servers after it; `dogwatch dns disable` undoes this";
+    let says = "the cache first, then the old servers; to undo, run `dogwatch dns disable`";
     let bytes = text::with_block(config, says, &block);
-    let why = "openresolv reads it whenever it writes resolv.conf";
+    let why = "openresolv uses it to write resolv.conf";
     Ok(Stage {
         puts: vec![Put { path: OPENRESOLV.into(), bytes, mode: 0o644, why }],
         then: Some(words("resolvconf -u")),
@@ -346,11 +358,9 @@ fn openresolv(host: &Host, ours: IpAddr) -> Result<Stage, Refusal> {
 }
 
 fn network_manager_stage(servers: &[u8], ours: IpAddr) -> Stage {
-    let says = text::own_file(
-        "resolv.conf belongs to `dogwatch dns enable`; `dogwatch dns disable` removes this file",
-    );
+    let says = text::own_file("dogwatch manages resolv.conf; `dogwatch dns disable` removes this file");
     let config = format!("{says}[main]\nrc-manager=unmanaged\n");
-    let says = text::own_file("the old servers in resolv.conf follow what NetworkManager knows");
+    let says = text::own_file("updates the old servers in resolv.conf when NetworkManager changes them");
     let hook = format!(
         "#!/bin/sh\n{says}case \"$2\" in\n\
          up | down | dhcp4-change | dhcp6-change | dns-change | vpn-up | vpn-down | reapply)\n\
@@ -364,21 +374,21 @@ fn network_manager_stage(servers: &[u8], ours: IpAddr) -> Stage {
                 NETWORK_MANAGER_DROP_IN,
                 config.into_bytes(),
                 0o644,
-                "NetworkManager leaves resolv.conf to us",
+                "NetworkManager stops writing resolv.conf",
             ),
-            put(NETWORK_MANAGER_HOOK, hook.into_bytes(), 0o755, "and tells us when its servers change"),
             put(
-                RESOLV_CONF,
-                text::with_cache(servers, ours),
-                0o644,
-                "the cache first, the old servers after it",
+                NETWORK_MANAGER_HOOK,
+                hook.into_bytes(),
+                0o755,
+                "NetworkManager reports when its servers change",
             ),
+            put(RESOLV_CONF, text::with_cache(servers, ours), 0o644, "the cache first, then the old servers"),
         ],
         then: Some(words("systemctl reload NetworkManager.service")),
     }
 }
 
-/// The servers that are asked for any name: those of the default links, else the global ones.
+/// The servers used for any name: those of the default links, then the global ones.
 fn resolved_servers(resolved: &Resolved, ours: IpAddr) -> Vec<IpAddr> {
     let mut all: Vec<_> = resolved.default_links().flat_map(|link| link.servers.clone()).collect();
     all.extend(&resolved.global);
@@ -391,7 +401,7 @@ fn resolved_servers(resolved: &Resolved, ours: IpAddr) -> Vec<IpAddr> {
     servers
 }
 
-/// Whether some link has servers that are for its own domains only.
+/// Whether a link has servers for its own domains only.
 fn has_split_links(resolved: &Resolved) -> bool {
     resolved.links.iter().any(|link| !link.default_route && !link.servers.is_empty())
 }
@@ -399,24 +409,23 @@ fn has_split_links(resolved: &Resolved) -> bool {
 fn resolved_stage(resolved: &Resolved, ours: IpAddr) -> Result<Stage, Refusal> {
     if resolved.tls_only {
         return Err(Refusal(
-            "systemd-resolved asks over TLS only (DNSOverTLS=yes), which the cache does not speak: \
-             set DNSOverTLS=no in resolved.conf and give the cache TLS upstreams in dns.toml"
+            "systemd-resolved queries over TLS only (DNSOverTLS=yes), which the cache does not serve: \
+             set DNSOverTLS=no in resolved.conf, and use TLS upstreams in dns.toml"
                 .into(),
         ));
     }
     let global: Vec<_> =
         resolved.global.iter().filter(|server| **server != ours).map(ToString::to_string).collect();
-    // Names under a link's own domain go to that link alone, unless a global domain matches as well: then to both.
+    // A name under a link's domain goes only to that link, unless a global domain matches too.
     let mut domains: Vec<&str> = Vec::new();
     for domain in resolved.default_links().flat_map(|link| &link.domains) {
         if domain != "." && !domains.contains(&domain.as_str()) {
             domains.push(domain);
         }
     }
-    let mut config = text::own_file(
-        "one more server, asked beside those of the links; `dogwatch dns disable` removes this file",
-    );
-    config += "[Resolve]\n# What was listed before stands behind ours.\nDNS=\n";
+    let mut config =
+        text::own_file("one more server beside those of the links; `dogwatch dns disable` removes this file");
+    config += "[Resolve]\n# The cache first, then the servers that were listed before.\nDNS=\n";
     config += format!("DNS={ours} {}", global.join(" ")).trim_end();
     config += "\n";
     for domain in domains {
@@ -428,9 +437,9 @@ fn resolved_stage(resolved: &Resolved, ours: IpAddr) -> Result<Stage, Refusal> {
             path: RESOLVED_DROP_IN.into(),
             bytes: config.into_bytes(),
             mode: 0o644,
-            why: "systemd-resolved asks the cache too",
+            why: "systemd-resolved queries the cache too",
         }],
-        // 252 reads its config at the start only; its links' servers survive that.
+        // Version 252 reads its config only at start; the servers of the links survive a restart.
         then: Some(words("systemctl restart systemd-resolved.service")),
     })
 }

@@ -1,4 +1,4 @@
-//! What `dogwatch dns status` says about the host.
+//! The output of `dogwatch dns enable|disable`, and of `dogwatch dns status` about the host.
 
 use std::{fmt::Write as _, io, net::IpAddr, path::PathBuf};
 
@@ -14,24 +14,24 @@ use super::{
     text,
 };
 
-/// Whether programs on this host ask the cache.
+/// Whether programs on this host use the cache.
 #[derive(Debug, Clone, Serialize)]
 pub struct HostStatus {
     pub state: State,
     pub since: Option<Timestamp>,
-    /// Who manages resolv.conf, if that is clear.
+    /// What manages resolv.conf, if known.
     pub manager: Option<Manager>,
     pub cache: IpAddr,
-    /// What the cache's address makes of a question, and of which.
+    /// How the cache answered a test query, and its name.
     pub answer: Answer,
     pub asked: String,
-    /// What programs read in resolv.conf, in order.
+    /// The servers in resolv.conf, in order.
     pub servers: Vec<IpAddr>,
-    /// Who is asked if the cache does not answer.
+    /// The servers used if the cache does not answer.
     pub old_servers: Vec<IpAddr>,
     /// Files that `enable` changed.
     pub changed: Vec<PathBuf>,
-    /// Files that are not as `enable` would leave them. Before it: what it would change.
+    /// Files that differ from what `enable` writes. While disabled: the files that it would change.
     pub differing: Vec<Differing>,
     pub remarks: Vec<String>,
     /// Why `enable` would refuse.
@@ -43,7 +43,7 @@ pub struct HostStatus {
 pub enum State {
     Disabled,
     Enabled,
-    /// A switch died in the middle.
+    /// A switch was interrupted.
     Interrupted,
 }
 
@@ -53,7 +53,7 @@ pub struct Differing {
     pub why: String,
 }
 
-/// Looks at the host.
+/// Inspects the host.
 pub fn look<S: System>(switch: &mut Switch<'_, S>) -> io::Result<HostStatus> {
     let host = switch.host()?;
     let journal = switch.journal()?;
@@ -95,12 +95,14 @@ pub fn look<S: System>(switch: &mut Switch<'_, S>) -> io::Result<HostStatus> {
         Err(error) => status.refusal = Some(error.to_string()),
     }
     if matches!(host, Host { resolv_conf: Node::Absent, .. }) {
-        status.remarks.push("/etc/resolv.conf is not there: no program on this host resolves names".into());
+        status
+            .remarks
+            .push("/etc/resolv.conf does not exist: no program on this host can resolve names".into());
     }
     Ok(status)
 }
 
-/// Some lines for people.
+/// The status as text.
 pub fn text(status: &HostStatus) -> String {
     let mut out = String::new();
     let list = |all: &[IpAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -109,16 +111,13 @@ pub fn text(status: &HostStatus) -> String {
         status.manager.map(|manager| format!("; resolv.conf is managed by {manager}")).unwrap_or_default();
     let _ = match (status.state, status.since) {
         (State::Enabled, Some(since)) => {
-            writeln!(
-                out,
-                "this host asks the cache since {since:.0}, and {old} if it does not answer{managed}"
-            )
+            writeln!(out, "this host has used the cache since {since:.0}, with {old} as fallback{managed}")
         }
         (State::Interrupted, Some(since)) => writeln!(
             out,
-            "a switch that began {since:.0} died in the middle: `dogwatch dns disable` restores what was, `enable` begins again{managed}"
+            "a switch that started {since:.0} was interrupted: run `dogwatch dns disable` to restore the old configuration, or `dogwatch dns enable` to start again{managed}"
         ),
-        _ => writeln!(out, "this host does not ask the cache{managed}"),
+        _ => writeln!(out, "this host does not use the cache{managed}"),
     };
     let answers = if status.answer.settles() { "answers" } else { "DOES NOT ANSWER" };
     let _ = writeln!(
@@ -128,19 +127,19 @@ pub fn text(status: &HostStatus) -> String {
         status.answer.text(),
         status.asked
     );
-    let _ = writeln!(out, "  programs  read in /etc/resolv.conf: {}", list(&status.servers));
+    let _ = writeln!(out, "  servers   in /etc/resolv.conf: {}", list(&status.servers));
     if status.manager == Some(Manager::SystemdResolved) && status.state == State::Enabled {
-        let _ = writeln!(out, "            systemd-resolved asks the cache and {old} at the same time");
+        let _ = writeln!(out, "            systemd-resolved queries the cache and {old} at the same time");
     }
     for path in &status.changed {
         let _ = writeln!(out, "  changed   {}", path.display());
     }
     for differing in &status.differing {
-        let word = if status.state == State::Enabled { "not ours " } else { "would be " };
+        let word = if status.state == State::Enabled { "differs  " } else { "to change" };
         let _ = writeln!(out, "  {word} {}: {}", differing.path.display(), differing.why);
     }
     if status.state == State::Enabled && !status.differing.is_empty() {
-        let _ = writeln!(out, "            somebody changed that since; `dogwatch dns enable` puts it right");
+        let _ = writeln!(out, "            changed since `enable`; to repair it, run `dogwatch dns enable`");
     }
     for remark in &status.remarks {
         let _ = writeln!(out, "  note      {remark}");
@@ -148,19 +147,20 @@ pub fn text(status: &HostStatus) -> String {
     if let Some(refusal) = &status.refusal {
         let _ = writeln!(out, "  enable    {refusal}");
     } else if status.state == State::Disabled {
-        let _ = writeln!(out, "  enable    `dogwatch dns enable` would work; --dry-run shows it");
+        let _ =
+            writeln!(out, "  enable    possible; to see the changes, run `dogwatch dns enable --dry-run`");
     }
     out
 }
 
-/// What `enable --dry-run` prints.
+/// The output of `enable --dry-run`.
 pub fn preview(preview: &Preview) -> String {
     let mut out = String::new();
     let Preview { plan, changes } = preview;
     let old: Vec<_> = plan.old_servers.iter().map(ToString::to_string).collect();
     let _ = writeln!(
         out,
-        "resolv.conf is managed by {}; who answers if the cache does not: {}",
+        "resolv.conf is managed by {}; fallback if the cache does not answer: {}",
         plan.manager,
         old.join(", ")
     );
@@ -185,16 +185,16 @@ pub fn preview(preview: &Preview) -> String {
     out
 }
 
-/// What `enable` prints.
+/// The output of `enable`.
 pub fn enabled(done: &Enabled) -> String {
     let mut out = String::new();
     let old: Vec<_> = done.old_servers.iter().map(ToString::to_string).collect();
     if done.changed.is_empty() {
-        out += "enabled already, nothing changed: ";
+        out += "already enabled, nothing changed: ";
     }
     let _ = writeln!(
         out,
-        "this host asks {} now, and {} if it does not answer ({})",
+        "this host now uses {}, with {} as fallback (resolv.conf is managed by {})",
         done.cache,
         old.join(", "),
         done.manager
@@ -203,26 +203,30 @@ pub fn enabled(done: &Enabled) -> String {
         let _ = writeln!(out, "  changed   {}", path.display());
     }
     if !done.verified.is_empty() {
-        let _ = writeln!(out, "  verified  {} through the host's own resolver", done.verified.join(", "));
+        let _ = writeln!(
+            out,
+            "  verified  {} resolved through the host's own resolver",
+            done.verified.join(", ")
+        );
     }
     for remark in &done.remarks {
         let _ = writeln!(out, "  note      {remark}");
     }
-    out += "  undo      dogwatch dns disable\n";
+    out += "  to undo   dogwatch dns disable\n";
     out
 }
 
-/// What `disable` prints.
+/// The output of `disable`.
 pub fn disabled(done: Option<&Disabled>) -> String {
     let Some(done) = done else { return "not enabled, nothing to undo\n".into() };
-    let mut out = String::from("this host does not ask the cache any more\n");
+    let mut out = String::from("this host no longer uses the cache\n");
     for path in &done.restored {
         let _ = writeln!(out, "  restored  {}", path.display());
     }
     for path in &done.kept {
         let _ = writeln!(
             out,
-            "  kept      {}: changed by somebody else since; only what is ours was taken out",
+            "  kept      {}: edited since `enable`; only our lines were removed",
             path.display()
         );
     }

@@ -1,9 +1,10 @@
-//! Makes the host use the cache, and takes that back.
+//! Makes the host use the cache, and undoes that.
 //!
-//! The order is the promise. Nothing is touched before the cache has answered what the old servers answer; the cache is told
-//! its upstreams before the host is told of the cache; every change is in the journal before it is made; names are looked up
-//! as programs do afterwards; what fails is undone at once, and what died in the middle is undone by the next call. At every
-//! point in between the host has its old servers.
+//! The order matters. Nothing changes before the cache answers names as the old servers do. The
+//! cache gets its upstreams before the host starts to use the cache. Every change is in the journal
+//! before it is made. Afterwards, names are looked up as programs do. A failed switch is undone at
+//! once, and an interrupted one by the next call. At every point, the host still has its old
+//! servers.
 
 use std::{
     io,
@@ -22,24 +23,24 @@ use super::{
     text,
 };
 
-/// Where the journal is.
+/// The journal's directory.
 pub const STATE_DIR: &str = "/var/lib/dogwatch-resolver";
 
-/// Why the host is as it was.
+/// Why a switch failed, and the state of the host after it.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
-    #[error("not done, nothing was changed: {0}")]
+    #[error("not enabled, nothing was changed: {0}")]
     Refused(String),
-    #[error("not done, everything is as it was: {0}")]
+    #[error("not enabled, all changes were reverted: {0}")]
     Reverted(String),
     #[error(
-        "{why}; and undoing it failed: {undo}; what was there is in {STATE_DIR}, `dogwatch dns disable` tries again"
+        "{why}; reverting failed too: {undo}; the old files are in {STATE_DIR}; to try again, run `dogwatch dns disable`"
     )]
     Stuck { why: String, undo: String },
-    /// On the way; what comes of it says one of the others.
+    /// Internal: becomes one of the others.
     #[error("{0}")]
     Failed(String),
-    #[error("another `dogwatch dns enable` or `disable` runs; wait for it")]
+    #[error("another `dogwatch dns enable` or `disable` is running; try again later")]
     Busy,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -53,39 +54,39 @@ impl From<Refusal> for SwitchError {
     }
 }
 
-/// What `enable` did.
+/// The result of `enable`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Enabled {
     pub manager: Manager,
     pub cache: IpAddr,
     pub old_servers: Vec<IpAddr>,
-    /// Empty if it was enabled before.
+    /// Empty if it was already enabled.
     pub changed: Vec<PathBuf>,
-    /// Names that were looked up as programs do, before and after.
+    /// Names that resolved as programs look them up, before and after.
     pub verified: Vec<String>,
     pub remarks: Vec<String>,
 }
 
-/// What `disable` did.
+/// The result of `disable`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Disabled {
-    /// As they were before, to the byte.
+    /// Files restored byte for byte.
     pub restored: Vec<PathBuf>,
-    /// Somebody changed these since; only our lines were taken out.
+    /// Files that were edited since; only our lines were removed.
     pub kept: Vec<PathBuf>,
-    /// Commands that failed on the way back.
+    /// Commands that failed while undoing.
     pub failed: Vec<String>,
 }
 
-/// What `enable` would do.
+/// The changes that `enable` would make.
 #[derive(Debug, Clone)]
 pub struct Preview {
     pub plan: Plan,
-    /// Those files that would change.
+    /// The files that would change.
     pub changes: Vec<Put>,
 }
 
-/// Asked if the host is not known to use any name: "no such name" proves as much.
+/// Used if no name of the host is known. An NXDOMAIN is a valid result too.
 pub(super) const ANY_NAME: &str = "example.com";
 
 pub struct Switch<'a, S> {
@@ -96,14 +97,14 @@ pub struct Switch<'a, S> {
     system: &'a mut S,
 }
 
-/// The cache takes its new upstreams, the manager writes its file: within this, or not at all.
+/// The cache must reload, and the manager write its file, within `TRIES` times `PAUSE`.
 const TRIES: u32 = 25;
 const PAUSE: Duration = Duration::from_millis(200);
-/// A DHCP client's hook may find somebody at it.
+/// The hook of a DHCP client may have to wait for another switch.
 const LOCK_TRIES: u32 = 50;
 
 impl<'a, S: System> Switch<'a, S> {
-    /// `config` is dns.toml; `cache` its listen address.
+    /// `config` is dns.toml, `cache` the listen address in it.
     pub fn new(root: &'a Path, config: &'a Path, cache: IpAddr, system: &'a mut S) -> Self {
         let store = Store::at(super::layout::below(root, Path::new(STATE_DIR)));
         let drop_in = config.with_extension("d").join("50-host-resolver.toml");
@@ -119,12 +120,12 @@ impl<'a, S: System> Switch<'a, S> {
         self.store.load()
     }
 
-    /// The cache's address, and what it makes of `name`.
+    /// The cache's address, and its answer for `name`.
     pub fn ask_cache(&mut self, name: &str) -> (IpAddr, Answer) {
         (self.cache.address, self.system.ask(self.cache.address, name))
     }
 
-    /// What would be done, and what is in the way.
+    /// The changes that `enable` would make, or why it would refuse.
     pub fn preview(&mut self) -> Result<Preview, SwitchError> {
         let host = self.host()?;
         let plan = plan::plan(&host, &self.cache)?;
@@ -132,7 +133,7 @@ impl<'a, S: System> Switch<'a, S> {
         Ok(Preview { plan, changes })
     }
 
-    /// Switches, proves it, or undoes it. `names` replaces the names that the host is known to use.
+    /// Switches, verifies, and reverts on failure. `names` replaces the names found on the host.
     pub fn enable(&mut self, names: &[String]) -> Result<Enabled, SwitchError> {
         self.store.create()?;
         let _lock = self.lock()?;
@@ -153,7 +154,7 @@ impl<'a, S: System> Switch<'a, S> {
             if same {
                 return self.renew(journal, &plan?, names);
             }
-            // Left in the middle, or the host has another manager by now: back first.
+            // Interrupted, or the host has another manager now: undo first.
             let address = self.cache.address;
             self.undo(journal)?;
             self.cache.address = address;
@@ -215,7 +216,7 @@ impl<'a, S: System> Switch<'a, S> {
         self.host_resolves(before)
     }
 
-    /// What is there, kept.
+    /// Saves the current state of a file.
     fn record(&mut self, put: &Put) -> Result<PutRecord, SwitchError> {
         let before = self.before(put, <[u8]>::to_vec)?;
         let placed = self.store.keep(&put.bytes, "placed")?;
@@ -241,7 +242,7 @@ impl<'a, S: System> Switch<'a, S> {
         })
     }
 
-    /// Journal first, then the change.
+    /// Writes the journal, then makes the change.
     fn make(&mut self, journal: &Journal, stage: usize, put: &Put) -> Result<(), SwitchError> {
         self.system.step()?;
         self.store.save(journal)?;
@@ -255,7 +256,8 @@ impl<'a, S: System> Switch<'a, S> {
         Ok(())
     }
 
-    /// The names that the cache settles as the old servers do. Refuses if it does not.
+    /// The names for which the cache gives a conclusive answer. Refuses if it answers worse than an
+    /// old server.
     fn answered(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<String>, SwitchError> {
         let ours = self.cache.address;
         let mut good = Vec::new();
@@ -269,27 +271,27 @@ impl<'a, S: System> Switch<'a, S> {
             }
             if seen == Answer::PortClosed {
                 return Err(SwitchError::Refused(format!(
-                    "the cache does not answer on {ours} (its port is closed): `systemctl status dogwatch-dns`"
+                    "the cache does not answer on {ours} (port closed): see `systemctl status dogwatch-dns`"
                 )));
             }
             if seen == Answer::Silence {
                 return Err(SwitchError::Refused(format!(
-                    "the cache on {ours} has no answer for {name} within 3 s: \
-                     `dogwatch dns status` tells whether its upstreams are dead, `systemctl status dogwatch-dns` whether it is"
+                    "the cache on {ours} did not answer for {name} within 3 s: to check its upstreams, run \
+                     `dogwatch dns status`; to check the cache, run `systemctl status dogwatch-dns`"
                 )));
             }
             let old = plan.old_servers.iter().find(|server| self.system.ask(**server, name).settles());
             if let Some(old) = old {
                 return Err(SwitchError::Refused(format!(
-                    "for {name} the cache says {}, but {old} answers: `dogwatch dns status` tells why",
+                    "for {name}, the cache returns {}, but {old} answers: see `dogwatch dns status`",
                     seen.text()
                 )));
             }
         }
         if good.is_empty() {
             return Err(SwitchError::Refused(format!(
-                "for {} the cache says {}, and no old server answers either: \
-                 there is no proof that names would resolve; name one that does with --name",
+                "for {}, the cache returns {}, and no old server answers either, so nothing shows that names \
+                 would resolve; give a name that does with --name",
                 asked.join(", "),
                 seen.text()
             )));
@@ -297,7 +299,7 @@ impl<'a, S: System> Switch<'a, S> {
         Ok(good)
     }
 
-    /// After its reload the cache forwards to the old servers and to no circle, and answers.
+    /// Waits until the reloaded cache forwards to the old servers, without a loop, and answers.
     fn cache_is_ready(
         &mut self,
         plan: &Plan,
@@ -309,16 +311,16 @@ impl<'a, S: System> Switch<'a, S> {
         for _ in 0..TRIES {
             why = match self.system.cache_upstreams() {
                 Err(error) => error,
-                Ok(upstreams) if upstreams.is_empty() => "the cache has no upstream".into(),
+                Ok(upstreams) if upstreams.is_empty() => "the cache has no upstreams".into(),
                 Ok(upstreams) if upstreams.contains(&ours) => {
-                    format!("the cache's upstream is its own address {ours}: queries would go in circles")
+                    format!("the cache's upstream is its own address {ours}: queries would loop")
                 }
                 Ok(upstreams)
                     if plan.manager == Manager::SystemdResolved
                         && upstreams.iter().any(|server| plan::is_resolved_stub(*server)) =>
                 {
-                    "the cache's upstream is systemd-resolved, which would ask the cache: a circle; \
-                     name other upstreams in dns.toml"
+                    "the cache's upstream is systemd-resolved, which would query the cache: queries would loop; \
+                     set other upstreams in dns.toml"
                         .into()
                 }
                 Ok(upstreams)
@@ -326,13 +328,13 @@ impl<'a, S: System> Switch<'a, S> {
                 {
                     let all: Vec<_> = upstreams.iter().map(ToString::to_string).collect();
                     format!(
-                        "the cache has not taken the old servers as its upstreams, it asks {}",
+                        "the cache does not use the old servers as its upstreams; it uses {}",
                         all.join(", ")
                     )
                 }
                 Ok(_) => match names.iter().find(|(name, _)| !self.system.ask(ours, name).settles()) {
                     None => return Ok(()),
-                    Some((name, _)) => format!("with its new upstreams the cache does not answer for {name}"),
+                    Some((name, _)) => format!("the cache does not answer for {name} with its new upstreams"),
                 },
             };
             self.system.pause(PAUSE);
@@ -340,7 +342,8 @@ impl<'a, S: System> Switch<'a, S> {
         Err(SwitchError::Failed(why))
     }
 
-    /// Looks names up as programs do: no worse than before, and through the cache.
+    /// Looks up names as programs do: the result must be no worse than before, and the queries must
+    /// reach the cache.
     fn host_resolves(&mut self, before: &[(String, Lookup)]) -> Result<(), SwitchError> {
         for (name, before) in before {
             let mut tries = 0..TRIES;
@@ -373,21 +376,22 @@ impl<'a, S: System> Switch<'a, S> {
         Err(SwitchError::Failed(why))
     }
 
-    /// It is enabled: what has moved since (a lease, an edit) is put right.
+    /// Already enabled: repairs files that changed since (a new lease, an edit).
     fn renew(&mut self, mut journal: Journal, plan: &Plan, names: &[String]) -> Result<Enabled, SwitchError> {
         let changed = self.refresh_locked(&mut journal, plan)?;
         let mut verified = Vec::new();
         for name in names {
             if self.system.look_up(name) == Lookup::Failed {
-                return Err(SwitchError::Failed(format!("it is enabled, but {name} does not resolve")));
+                return Err(SwitchError::Failed(format!("already enabled, but {name} does not resolve")));
             }
             verified.push(name.clone());
         }
         Ok(self.enabled(plan.clone(), changed, verified))
     }
 
-    /// For hooks of DHCP clients: follows what the host's manager says now, proves nothing, reverts nothing. In an outage a
-    /// lease may change too, and going back to the dead servers would be worse. `None` if it is not enabled.
+    /// For the hooks of DHCP clients: adopts the manager's current servers, without verifying or
+    /// reverting. A lease can change during an outage, and going back to dead servers would be
+    /// worse. `None` if not enabled.
     pub fn refresh(&mut self) -> Result<Option<Vec<PathBuf>>, SwitchError> {
         if self.store.load()?.is_none_or(|journal| journal.phase != Phase::Enabled) {
             return Ok(None);
@@ -400,7 +404,7 @@ impl<'a, S: System> Switch<'a, S> {
         let plan = plan::plan(&host, &self.cache)?;
         if plan.manager != journal.manager {
             return Err(SwitchError::Failed(format!(
-                "enabled under {}, but now {} manages resolv.conf: run `dogwatch dns enable`",
+                "enabled while resolv.conf was managed by {}, but now it is managed by {}: run `dogwatch dns enable`",
                 journal.manager, plan.manager
             )));
         }
@@ -427,7 +431,8 @@ impl<'a, S: System> Switch<'a, S> {
                     }
                     Some(index) => {
                         let was = self.store.kept(&stage.puts[index].placed)?;
-                        // Another's new words, less ours, are what there would be without us.
+                        // Another program rewrote the file: its content without our lines is the
+                        // new original.
                         if current.bytes().is_some_and(|bytes| bytes != was) {
                             stage.puts[index].before = self.before(put, |bytes| without_us(bytes, ours))?;
                         }
@@ -436,7 +441,8 @@ impl<'a, S: System> Switch<'a, S> {
                 }
                 self.make(journal, number, put)?;
                 changed.push(put.path.clone());
-                // glibc sees a new resolv.conf by itself, and NetworkManager's hook must not call NetworkManager.
+                // glibc notices a new resolv.conf, and NetworkManager's hook must not call
+                // NetworkManager.
                 here |= put.path != Path::new(RESOLV_CONF);
             }
             if let (Some(command), true) = (&stage.then, here) {
@@ -450,7 +456,7 @@ impl<'a, S: System> Switch<'a, S> {
         Ok(changed)
     }
 
-    /// Everything back. `None` if it was not enabled.
+    /// Undoes everything. `None` if not enabled.
     pub fn disable(&mut self) -> Result<Option<Disabled>, SwitchError> {
         if self.store.load()?.is_none() {
             return Ok(None);
@@ -470,11 +476,12 @@ impl<'a, S: System> Switch<'a, S> {
         }
     }
 
-    /// The last stage first; in each the files first, then the command that makes their reader see it.
+    /// Undoes the stages in reverse order: first the files, then the command that makes a program
+    /// reread them.
     fn undo(&mut self, mut journal: Journal) -> Result<Disabled, SwitchError> {
         journal.phase = Phase::Reverting;
         self.store.save(&journal)?;
-        // The config may name another by now, or nothing that can be read.
+        // The config may have another address by now, or be invalid.
         self.cache.address = journal.cache;
         let mut done = Disabled::default();
         for stage in journal.stages.iter().rev() {
@@ -504,14 +511,14 @@ impl<'a, S: System> Switch<'a, S> {
                 journal::restore(self.root, path, before, &self.store)?;
                 done.restored.push(path.clone());
             }
-            // A file that was ours altogether: of no use without us, but the words are theirs.
+            // Our own file, edited by someone: keep a copy of the edits.
             Node::File(file) if *before == Before::Absent && text::is_marked(&file.bytes) => {
                 let aside = PathBuf::from(format!("{}.edited", path.display()));
                 journal::put(self.root, &aside, &file.bytes, file.mode)?;
                 journal::restore(self.root, path, before, &self.store)?;
                 done.kept.push(aside);
             }
-            // Somebody has written here since: theirs stays, ours goes.
+            // Edited since: keep the edits, remove our lines.
             Node::File(file) => {
                 let saved = match before {
                     Before::File { saved, .. } => Some(self.store.kept(saved)?),
@@ -519,7 +526,7 @@ impl<'a, S: System> Switch<'a, S> {
                 };
                 let theirs = without_us(&file.bytes, self.cache.address);
                 if saved.as_ref() == Some(&file.bytes) {
-                    // The change was never made, or is undone already.
+                    // The change was never made, or is already undone.
                 } else if theirs != file.bytes {
                     journal::put(self.root, path, &theirs, file.mode)?;
                     done.kept.push(path.clone());
@@ -527,7 +534,7 @@ impl<'a, S: System> Switch<'a, S> {
                     done.kept.push(path.clone());
                 }
             }
-            // Taken away or made a link by somebody, or never made.
+            // Deleted or replaced by a link since, or never made.
             Node::Absent if *before != Before::Absent => done.kept.push(path.clone()),
             Node::Link(target) if !matches!(before, Before::Link { target: was } if was == target) => {
                 done.kept.push(path.clone());

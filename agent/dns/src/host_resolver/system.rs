@@ -1,4 +1,5 @@
-//! What a switch does beyond files: commands, questions, time. A trait, so that tests can fail at any point.
+//! The effects of a switch other than files: commands, DNS queries, time. A trait, so that tests
+//! can inject a failure at any point.
 
 use std::{
     io,
@@ -13,13 +14,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
-use crate::{clock, control::Control, name};
+use crate::{clock, message::name, serve::control::Control};
 
-/// What a server made of a question.
+/// The result of a DNS query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// The response code of its answer.
+    /// An answer with this response code.
     Code(u8),
     Silence,
     PortClosed,
@@ -27,7 +28,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Whether it settles the question: there is such a name, or there is not.
+    /// Whether it is conclusive: the name exists, or it does not.
     pub fn settles(self) -> bool {
         matches!(self, Self::Code(0 | 3))
     }
@@ -39,14 +40,14 @@ impl Answer {
             Self::Code(3) => "NXDOMAIN",
             Self::Code(5) => "REFUSED",
             Self::Code(_) => "an error code",
-            Self::Silence => "silence",
-            Self::PortClosed => "a closed port",
-            Self::Unreachable => "no route",
+            Self::Silence => "no answer",
+            Self::PortClosed => "port closed",
+            Self::Unreachable => "unreachable",
         }
     }
 }
 
-/// What getaddrinfo(3) made of a name: as any program on the host would see it.
+/// The result of getaddrinfo(3), as programs on the host get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     Found,
@@ -59,30 +60,30 @@ pub trait System {
     fn run(&mut self, words: &[String]) -> Result<(), String>;
     fn ask(&mut self, server: IpAddr, name: &str) -> Answer;
     fn look_up(&mut self, name: &str) -> Lookup;
-    /// Whom the cache forwards to.
+    /// The cache's upstreams.
     fn cache_upstreams(&mut self) -> Result<Vec<IpAddr>, String>;
-    /// Whether the cache has been asked for `name`.
+    /// Whether a query for `name` has reached the cache.
     fn cache_knows(&mut self, name: &str) -> Result<bool, String>;
-    /// A label that nobody has asked for before.
+    /// A label that was never used before.
     fn fresh_label(&mut self) -> String;
     fn pause(&mut self, span: Duration);
     fn now(&self) -> Timestamp;
-    /// Called around every change that lasts; an error stops everything at once, as a power cut would.
+    /// Called around every lasting change. An error stops everything at once, like a power failure.
     fn step(&mut self) -> Result<(), Died> {
         Ok(())
     }
 }
 
-/// The process ends here.
+/// The process was killed here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("died in the middle")]
+#[error("interrupted")]
 pub struct Died;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// glibc's worst case with two servers that hang and a timeout of a second.
+/// glibc's worst case with two hanging servers and a timeout of one second.
 const LOOKUP_WITHIN: Duration = Duration::from_secs(12);
 
-/// This host. Calls block: not for a thread that drives tasks.
+/// The real host. Its calls block, so do not use it on an async thread.
 pub struct Real {
     control: Control,
     runtime: tokio::runtime::Handle,
@@ -126,7 +127,7 @@ impl System for Real {
     }
 
     fn look_up(&mut self, name: &str) -> Lookup {
-        // A full name: the search list must not find something else. The thread may hang; the process does not wait.
+        // The final dot bypasses the search list. The thread may hang; we do not wait for it.
         let host = (format!("{}.", name.trim_end_matches('.')), 0_u16);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
@@ -134,7 +135,7 @@ impl System for Real {
         });
         match receiver.recv_timeout(LOOKUP_WITHIN) {
             Ok(Ok(true)) => Lookup::Found,
-            // EAI_AGAIN says that nobody could tell; other errors that there is no such name or no such record.
+            // EAI_AGAIN means that no server answered; other errors mean no such name or record.
             Ok(Err(error)) if error.to_string().contains("Temporary failure") => Lookup::Failed,
             Ok(_) => Lookup::NoSuchName,
             Err(_) => Lookup::Failed,
@@ -174,7 +175,7 @@ impl System for Real {
     }
 }
 
-/// Runs it, without a terminal and in English; returns what it printed.
+/// Runs a command, without a terminal and in English, and returns its output.
 fn said(words: &[&str]) -> Result<String, String> {
     let Some((program, arguments)) = words.split_first() else { return Err("no command".into()) };
     let line = words.join(" ");
@@ -188,7 +189,7 @@ fn said(words: &[&str]) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("`{line}` ended with {}: {}", output.status, error.trim()))
+    Err(format!("`{line}` failed with {}: {}", output.status, error.trim()))
 }
 
 fn processes_named(name: &str) -> bool {
@@ -197,7 +198,7 @@ fn processes_named(name: &str) -> bool {
     names.any(|comm| comm.trim_end() == name)
 }
 
-/// Asks for an A record over UDP; returns the response code.
+/// Queries an A record over UDP and returns the response code.
 fn exchange(server: SocketAddr, name: &str) -> io::Result<u8> {
     let name = name::from_text(name).ok_or_else(|| io::Error::other("not a domain name"))?;
     let id = fastrand::u16(..);
@@ -210,7 +211,7 @@ fn exchange(server: SocketAddr, name: &str) -> io::Result<u8> {
     query.extend_from_slice(&[0, 1, 0, 1]);
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
-    // Connected: only this server is heard, and its closed port is an error at once.
+    // Connected, so only this server's packets arrive, and a closed port is an immediate error.
     socket.connect(server)?;
     socket.set_read_timeout(Some(ANSWER_WITHIN))?;
     socket.send(&query)?;

@@ -1,18 +1,20 @@
-//! The text of resolver configurations: which servers a resolv.conf(5) names, ours put in, ours taken out again.
+//! The text of resolver files: reads the servers in a resolv.conf(5), adds our lines and removes
+//! them.
 //!
-//! Works on bytes and keeps every line that is not ours as it is, whatever is in it.
+//! Works on bytes and leaves every other line unchanged, whatever it contains.
 
 use std::net::IpAddr;
 
-/// Begins the comment above every line that we put into a file of somebody else's.
+/// Starts the comment above every line that we add to a file that is not ours.
 const MARK: &str = "# dogwatch dns enable: ";
 const END: &str = "# dogwatch dns enable: end";
 const RESOLV_CONF_SAYS: &str =
-    "the cache is asked first, the old servers if it does not answer; `dogwatch dns disable` undoes this";
-/// A server that hangs costs a second, not five. An admin's own `options timeout` stands further down and wins.
+    "the cache comes first, the old servers are the fallback; to undo, run `dogwatch dns disable`";
+/// A server that hangs costs one second instead of five. An existing `options timeout` comes later
+/// in the file and wins.
 const OPTIONS: &str = "options timeout:1";
 
-/// The name servers of a resolv.conf(5), in order, each once, without `ours`.
+/// The name servers in a resolv.conf(5), in order, without duplicates and without `ours`.
 pub fn servers(text: &[u8], ours: IpAddr) -> Vec<IpAddr> {
     let mut servers = Vec::new();
     for server in values(text, "nameserver").filter_map(|value| value.parse().ok()) {
@@ -23,12 +25,12 @@ pub fn servers(text: &[u8], ours: IpAddr) -> Vec<IpAddr> {
     servers
 }
 
-/// All of them in order, as glibc reads them: the first three count.
+/// All name servers in order. glibc uses the first three.
 pub fn all_servers(text: &[u8]) -> Vec<IpAddr> {
     values(text, "nameserver").filter_map(|value| value.parse().ok()).collect()
 }
 
-/// The search list: of several lines the last counts (resolv.conf(5)).
+/// The search list. If there are several lines, the last one counts (resolv.conf(5)).
 pub fn search(text: &[u8]) -> Vec<String> {
     let lines = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     let last = lines.filter_map(|line| {
@@ -38,7 +40,7 @@ pub fn search(text: &[u8]) -> Vec<String> {
     last.fold(Vec::new(), |_, last| last)
 }
 
-/// Whether `options` has `option`, such as `rotate`.
+/// Whether an `options` line sets `option`, such as `rotate`.
 pub fn has_option(text: &[u8], option: &str) -> bool {
     let lines = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     lines.map(str::split_whitespace).any(|mut words| {
@@ -54,7 +56,7 @@ fn values<'a>(text: &'a [u8], keyword: &'a str) -> impl Iterator<Item = &'a str>
     })
 }
 
-/// The file with `ours` before its first server.
+/// The file with `ours` added before its first server.
 pub fn with_cache(text: &[u8], ours: IpAddr) -> Vec<u8> {
     let rest = without_cache(text, ours);
     let lines: Vec<_> = rest.split_inclusive(|&byte| byte == b'\n').collect();
@@ -66,12 +68,12 @@ pub fn with_cache(text: &[u8], ours: IpAddr) -> Vec<u8> {
     out
 }
 
-/// The lines that put `ours` first, for a file whose lines come before all others.
+/// The lines that put `ours` first, for a file that is placed before all others.
 pub fn resolv_conf_block(ours: IpAddr) -> String {
     format!("{MARK}{RESOLV_CONF_SAYS}\nnameserver {ours}\n{OPTIONS}\n")
 }
 
-/// The file without anything of ours, wherever a DHCP client or a person has moved it.
+/// The file without our lines, wherever a DHCP client or a person has moved them.
 pub fn without_cache(text: &[u8], ours: IpAddr) -> Vec<u8> {
     let server = format!("nameserver {ours}");
     let mut out = Vec::with_capacity(text.len());
@@ -93,7 +95,7 @@ pub fn without_cache(text: &[u8], ours: IpAddr) -> Vec<u8> {
     out
 }
 
-/// `text` with `block` at its end, between comments that say whose it is.
+/// `text` with `block` at its end, between our marker comments.
 pub fn with_block(text: &[u8], says: &str, block: &str) -> Vec<u8> {
     let mut out = without_block(text);
     end_line(&mut out);
@@ -101,7 +103,7 @@ pub fn with_block(text: &[u8], says: &str, block: &str) -> Vec<u8> {
     out
 }
 
-/// `text` without the block.
+/// `text` without our block.
 pub fn without_block(text: &[u8]) -> Vec<u8> {
     if !has_block(text) {
         return text.to_vec();
@@ -121,17 +123,17 @@ pub fn without_block(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether a block of ours is in it, from its first line to its last.
+/// Whether it contains a complete block of ours.
 pub fn has_block(text: &[u8]) -> bool {
     text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii() == END.as_bytes())
 }
 
-/// Whether anything of ours is in it.
+/// Whether it contains any line of ours.
 pub fn is_marked(text: &[u8]) -> bool {
     text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().starts_with(MARK.trim_end().as_bytes()))
 }
 
-/// The first line of a file that is ours altogether.
+/// The first line of a file that belongs to us entirely.
 pub fn own_file(says: &str) -> String {
     format!("{MARK}{says}\n")
 }
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_comes_out_again_to_the_byte() {
+    fn adding_and_removing_our_lines_restores_the_file_byte_for_byte() {
         for text in [
             "nameserver 192.0.2.1\n",
             "# by hand\n\n search example.org\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions timeout:3 rotate\n",
@@ -169,21 +171,21 @@ mod tests {
         ] {
             let with = with_cache(text.as_bytes(), ours());
             assert_eq!(all_servers(&with)[0], ours(), "{text:?}");
-            assert_eq!(with_cache(&with, ours()), with, "twice is once");
+            assert_eq!(with_cache(&with, ours()), with, "adding twice changes nothing");
             let back = without_cache(&with, ours());
             assert_eq!(String::from_utf8(back).unwrap(), text);
         }
     }
 
     #[test]
-    fn no_server_at_all_still_gets_the_cache_on_a_line_of_its_own() {
+    fn a_file_without_servers_gets_the_cache_on_its_own_line() {
         let with = with_cache(b"search example.org", ours());
         assert_eq!(all_servers(&with), [ours()]);
         assert_eq!(search(&with), ["example.org"]);
     }
 
     #[test]
-    fn our_server_is_taken_out_without_its_comment_too() {
+    fn our_server_is_removed_even_without_its_comment() {
         let text = format!("domain x\nnameserver {OURS}\nnameserver 192.0.2.1\n");
         assert_eq!(without_cache(text.as_bytes(), ours()), b"domain x\nnameserver 192.0.2.1\n");
         let text = format!("nameserver {OURS}\noptions timeout:1\nnameserver 192.0.2.1\noptions timeout:1\n");
@@ -195,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn what_another_wrote_into_the_file_stays() {
+    fn lines_added_by_others_stay() {
         let with = with_cache(b"nameserver 192.0.2.1\n", ours());
         let edited = [with.as_slice(), b"nameserver 192.0.2.9\n"].concat();
         assert_eq!(without_cache(&edited, ours()), b"nameserver 192.0.2.1\nnameserver 192.0.2.9\n");
     }
 
     #[test]
-    fn a_block_in_a_shell_file_comes_out_to_the_byte() {
+    fn removing_a_block_from_a_shell_file_restores_it_byte_for_byte() {
         let with = with_block(b"resolv_conf=/etc/resolv.conf\n", "why", "a=1\nb=2\n");
         assert!(is_marked(&with));
         assert_eq!(with_block(&with, "why", "a=1\nb=2\n"), with);

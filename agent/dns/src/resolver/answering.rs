@@ -1,4 +1,4 @@
-//! The clients' side: answers from what is kept, at once or when a flight ends.
+//! Replies to clients: from the cache, at once or when a flight ends.
 
 use super::{
     Outcome, Resolver,
@@ -6,24 +6,26 @@ use super::{
     refreshing,
 };
 use crate::{
-    breaker::Failure,
     cache::Slot,
-    hit::{Lookup, ZoneState},
+    health::breaker::Failure,
+    message::{
+        reply::{self, Extended, Transport, Ttl},
+        wire::{self, Query, rcode},
+    },
     moment::Moment,
     policy::StaleReason,
-    reply::{self, Extended, Transport, Ttl},
-    wire::{self, Query, rcode},
-    zone::ZoneId,
+    resolver::hit::{Lookup, ZoneState},
+    zones::zone::ZoneId,
 };
 
-/// A query and the way it came.
+/// A query and its transport.
 pub(super) struct Asked<'a> {
     pub(super) query: Query<'a>,
     pub(super) transport: Transport,
 }
 
 impl Resolver {
-    /// The hit path's way to an answer, with what the core knows of the zones.
+    /// Prepares a lookup on the hit path, with the core's knowledge of the zones.
     pub(super) fn look_up<'a>(
         &'a self,
         query: &'a Query<'a>,
@@ -87,14 +89,15 @@ impl Resolver {
             | Failure::Malformed => Extended::NetworkError,
             Failure::Servfail | Failure::Refused | Failure::BadCode | Failure::Lies => Extended::CachedError,
         };
-        // REFUSED by our upstream is not our refusal of this client (RFC 8914 §4.19), so it is a SERVFAIL too.
+        // An upstream's REFUSED does not mean that we refuse this client (RFC 8914 §4.19), so it
+        // becomes SERVFAIL too.
         reply::write_error(out, &asked.query, rcode::SERVFAIL, Some((extended, failure_text(why))));
         self.counts.failures += 1;
         self.last_minute.on_answer(false, now);
         Outcome::Reply
     }
 
-    /// Gives everybody who waits for this flight what the cache holds now.
+    /// Answers every client that waits for this flight from the current cache.
     pub(super) fn answer_all(&mut self, flight: &mut Flight, how: Settled, now: Moment) {
         for waiter in std::mem::take(&mut flight.waiters) {
             self.answer(&flight.key, &waiter, how, now);
@@ -106,7 +109,7 @@ impl Resolver {
         let asked = Asked { query, transport: waiter.transport };
         let slot = self.cache.find(key);
         let zone = self.zones.get(self.zones.of_key(key));
-        // A TTL of zero is stale the moment it is learned, yet it is what upstream says now.
+        // An answer with a TTL of zero is stale at once, yet it is the current one.
         let usable = how == Settled::Answered
             || slot.and_then(|slot| self.cache.get(slot)).is_some_and(|entry| {
                 entry.stale_for(now).is_none() || refreshing::may_serve(&entry, zone, now)
@@ -140,7 +143,7 @@ impl Resolver {
         self.cache.get(slot).is_some_and(|entry| entry.stale_for(now).is_some())
     }
 
-    /// Passes on an answer that may not be kept.
+    /// Passes on an answer that must not be cached.
     pub(super) fn answer_unkept(
         &mut self,
         flight: &mut Flight,
@@ -171,23 +174,23 @@ pub(super) enum Settled {
     Late,
     Down,
     Failed(Failure),
-    /// Upstream's answer is not believed.
+    /// The upstream's answer is not believed.
     Held(StaleReason),
 }
 
 fn failure_text(why: Failure) -> &'static str {
     match why {
-        Failure::Timeout => "no upstream answers",
-        Failure::Network => "no upstream can be reached",
-        Failure::Closed => "upstream hangs up",
-        Failure::Handshake => "no TLS connection to upstream",
+        Failure::Timeout => "all upstreams timed out",
+        Failure::Network => "all upstreams unreachable",
+        Failure::Closed => "upstream closed the connection",
+        Failure::Handshake => "TLS handshake with upstream failed",
         Failure::CertificateExpired => "upstream's certificate has expired",
         Failure::CertificateName => "upstream's certificate is for another name",
         Failure::CertificateUntrusted => "upstream's certificate is not trusted",
-        Failure::Servfail => "upstream says SERVFAIL",
-        Failure::Refused => "upstream says REFUSED",
-        Failure::BadCode => "upstream says it cannot",
-        Failure::TruncatedWithoutTcp => "upstream's answer needs TCP, which fails",
+        Failure::Servfail => "upstream returned SERVFAIL",
+        Failure::Refused => "upstream returned REFUSED",
+        Failure::BadCode => "upstream returned an error code",
+        Failure::TruncatedWithoutTcp => "upstream's answer is truncated and TCP failed",
         Failure::Malformed => "upstream's answer is unusable",
         Failure::Lies => "upstream denies names that exist",
     }

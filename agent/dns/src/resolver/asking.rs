@@ -1,4 +1,5 @@
-//! The upstreams' side: flights and their tries, probes, refreshes, and what replies say about the upstreams.
+//! Queries to upstreams: flights and their tries, probes, refreshes, and what replies tell about
+//! the upstreams.
 
 use std::cmp::Reverse;
 
@@ -10,18 +11,22 @@ use super::{
     guarding::Belief,
 };
 use crate::{
-    breaker::{Failure, Weight},
+    health::{
+        breaker::{Failure, Weight},
+        recovery,
+    },
+    message::{
+        name,
+        reply::Transport,
+        wire::{self, Answer, HEADER_LEN, NoAnswer, letters, rcode},
+    },
     moment::Moment,
-    name,
     policy::Upstreams,
-    recovery,
-    reply::Transport,
-    wire::{self, Answer, HEADER_LEN, NoAnswer, letters, rcode},
-    zone::ZoneId,
+    zones::zone::ZoneId,
 };
 
 impl Resolver {
-    /// Lets a client wait for the answer. False if too many wait already.
+    /// Adds a client to a flight. False if too many are waiting already.
     pub(super) fn join(
         &mut self,
         key: &[u8],
@@ -51,7 +56,7 @@ impl Resolver {
         true
     }
 
-    /// Puts a question on its way. `None` if too many are, or there is no upstream.
+    /// Starts a flight. `None` if there are too many, or if there is no upstream.
     pub(super) fn start(&mut self, key: &[u8], purpose: Purpose, now: Moment) -> Option<u64> {
         if self.flights.len() >= FLIGHTS_MAX {
             return None;
@@ -84,10 +89,10 @@ impl Resolver {
         Some(id)
     }
 
-    /// Its upstreams are no longer configured: who waits for it should not wait for their silence.
+    /// Its upstreams were removed from the config: clients should not wait for their timeouts.
     pub(super) fn ask_anew(&mut self, id: u64, now: Moment) {
         let Some(mut flight) = self.flights.remove(&id) else { return };
-        // A probe asked how the old upstream does; it ends by its timer.
+        // A probe was meant for the old upstream; its timer ends it.
         let upstream = match flight.purpose {
             Purpose::Probe(_) => None,
             Purpose::Client | Purpose::Refresh => self.zones.get(flight.zone).group.choose(&[]),
@@ -116,7 +121,7 @@ impl Resolver {
         asked.counts.sent += 1;
         let endpoint = asked.endpoint.clone();
         let transport = if endpoint.is_stream() { Transport::Tcp } else { transport };
-        // A connection may have to be made first.
+        // A connection may have to be set up first.
         let late_after = if transport == Transport::Tcp { late_after * 2 } else { late_after };
         zone.note_sent(now);
         if flight.purpose == Purpose::Client {
@@ -151,7 +156,7 @@ impl Resolver {
         });
     }
 
-    /// An upstream's message came in.
+    /// A message from an upstream arrived.
     pub fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let Some(message) = self.check_letters(&mut flight, try_id, message, now) else {
@@ -161,7 +166,8 @@ impl Resolver {
         let read = name::read_key(&flight.key)
             .map_or(Err(NoAnswer::Malformed), |(question, ..)| wire::read_answer(message, &question));
         match read {
-            // Empty and without SOA: a lame or broken server's, when the name had records a moment ago.
+            // Empty and without SOA: from a lame or broken server, if the name had records a moment
+            // ago.
             Ok(answer) if answer.ttl_s.is_none() && flight.known && !self.probe_of_apex(&flight) => {
                 self.fail_try(id, flight, try_id, Failure::Malformed, now);
             }
@@ -200,7 +206,7 @@ impl Resolver {
         self.review_all(now);
     }
 
-    /// The transport brought nothing.
+    /// The transport failed.
     pub fn on_error(&mut self, try_id: u64, error: TryError, now: Moment) {
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let after_truncation = flight.tries.iter().any(|attempt| attempt.state == TryState::Replaced);
@@ -213,7 +219,8 @@ impl Resolver {
             }
             _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
             TryError::Local => {
-                // It never left this host. The late timer goes on as if it were lost, and it is no evidence yet.
+                // It never left this host, so it is no evidence yet. The late timer continues as if
+                // it were lost.
                 self.counts.local_failures += 1;
                 self.by_try.insert(try_id, id);
                 self.flights.insert(id, flight);
@@ -232,7 +239,7 @@ impl Resolver {
         self.review_all(now);
     }
 
-    /// Something is due for this flight.
+    /// A timer of this flight is due.
     pub(super) fn on_timer(&mut self, id: u64, now: Moment) {
         let Some(mut flight) = self.flights.remove(&id) else { return };
         if now >= flight.deadline {
@@ -247,7 +254,7 @@ impl Resolver {
             return;
         }
         self.note_late(&mut flight, now);
-        // What comes back after an outage is not asked twice for what nobody waits for.
+        // A recovering upstream is not asked twice for a name that no client waits for.
         let unhurried = flight.waiters.is_empty() && self.zones.get(flight.zone).recovery.running();
         let worth_a_retry = match flight.purpose {
             Purpose::Client => true,
@@ -262,7 +269,7 @@ impl Resolver {
                 || (flight.tries.len() == 1 && flight.tries[0].state == TryState::Late));
         if retry {
             let tried = flight.tried();
-            // Another upstream, or the same again: a packet may have been lost.
+            // Another upstream, or the same one again, since a packet may have been lost.
             let group = &self.zones.get(flight.zone).group;
             let other = group.choose(&tried).filter(|&index| group.usable(index));
             if let Some(upstream) = other.or_else(|| group.choose(&[])) {
@@ -291,7 +298,8 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Late;
-            // A slow upstream is late always, and what was sent while it was slow comes late: that says nothing of the load.
+            // A slow upstream is always late, and so are answers to queries sent while it was slow:
+            // that says nothing about its load.
             let slow = zone.health == Upstreams::Slow || attempt.sent < zone.health_since;
             if flight.purpose == Purpose::Refresh && !slow {
                 zone.recovery.on_trouble(now);
@@ -319,7 +327,7 @@ impl Resolver {
             attempt.state = TryState::Failed(Failure::Timeout);
             let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
             upstream.counts.failed[Failure::Timeout as usize] += 1;
-            // Seconds ago this was evidence; by now the breaker knows better. Only who is still trusted is asked again.
+            // Old evidence: by now the breaker knows more, so it only raises suspicion.
             upstream.breaker.on_failure(Failure::Timeout, Weight::Weak, now);
         }
     }
@@ -336,10 +344,10 @@ impl Resolver {
                 if flight.known && why.is_an_answer() {
                     upstream.breaker.note_answered(was_late);
                 }
-                // A late probe has been counted when it became late.
+                // A late probe was counted when it became late.
                 if !(was_late && matches!(flight.purpose, Purpose::Probe(_))) {
                     let weight = match (why, flight.purpose) {
-                        // The way to the upstream does not depend on the question.
+                        // Whether the upstream can be reached does not depend on the question.
                         (why, _) if why.is_of_the_way() => Weight::Strong,
                         (_, Purpose::Probe(_)) => upstream.breaker.weight_of_probe(sent),
                         (_, Purpose::Client | Purpose::Refresh) => Weight::Weak,
@@ -348,7 +356,7 @@ impl Resolver {
                 }
             }
         }
-        // After a stall the flight may be over though its timer has not rung.
+        // After a stall the flight may be over although its timer has not fired.
         let another = flight.tries.len() < TRIES_MAX && now < flight.deadline;
         let others = group.choose(&flight.tried()).filter(|_| another);
         if let Some(upstream) = others.filter(|_| !matches!(flight.purpose, Purpose::Probe(_)) && !was_late) {
@@ -374,18 +382,18 @@ impl Resolver {
                 self.timers.push(Reverse((flight.next_event(), id)));
                 self.flights.insert(id, flight);
             }
-            // Truncated over TCP is nonsense.
+            // A truncated answer over TCP is malformed.
             None => self.fail_try(id, flight, try_id, Failure::Malformed, now),
         }
     }
 
-    /// Takes an answer for the truth.
+    /// Accepts an answer and caches it.
     pub(super) fn keep(&mut self, flight: &mut Flight, message: &[u8], answer: &Answer, now: Moment) {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
         self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, true);
-        // A reload may have made it local since it was asked.
+        // A reload may have made the name local since it was asked.
         let kept = if self.is_local(&flight.key) {
             None
         } else {
@@ -404,7 +412,7 @@ impl Resolver {
     }
 
     fn conclude_failure(&mut self, flight: &mut Flight, why: Failure, now: Moment) {
-        // One upstream denied a known name, and no other could say more.
+        // One upstream denied a known name, and no other gave an answer.
         if let Some(message) = flight.denial.as_ref().map(|denial| denial.message.clone()) {
             match self.settle_denial(flight, now) {
                 Belief::Hold(reason) => return self.conclude_held(flight, reason, now),
@@ -421,7 +429,7 @@ impl Resolver {
         let (slow, recovery) = (zone.health == Upstreams::Slow, &mut zone.recovery);
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
-            // While packets are lost, that is what most failures are, and the pace is low already.
+            // Lost packets cause most of these failures, and the rate is low already.
             if !slow {
                 recovery.on_failed(now);
             }
@@ -439,7 +447,7 @@ impl Resolver {
         self.answer_all(flight, Settled::Failed(why), now);
     }
 
-    /// Looks at every group after new evidence: what its opening and closing bring about.
+    /// Reviews every group after new evidence, and acts on groups that went down or came back.
     pub(super) fn review_all(&mut self, now: Moment) {
         for zone in self.zones.ids() {
             self.review(zone, now);
@@ -462,14 +470,14 @@ impl Resolver {
                 self.give_stale_to_all(id, now);
             }
             (Upstreams::Down, _) => self.begin_recovery(id, now),
-            // It loses packets: what is refreshed from now on is paced.
+            // It loses packets: refreshes are paced from now on.
             (Upstreams::Healthy, Upstreams::Slow) => {
                 zone.down_at.get_or_insert(now);
                 if !zone.recovery.running() {
                     self.begin_recovery(id, now);
                 }
             }
-            // What was verified while it came and went, or was slow, may be stale again.
+            // Names verified while it was unstable or slow may be stale again.
             (Upstreams::Recovering | Upstreams::Slow, Upstreams::Healthy)
                 if zone.recovery.outdated(now)
                     && (before == Upstreams::Slow || lasted < recovery::OUTDATED_AFTER) =>
@@ -480,7 +488,7 @@ impl Resolver {
         }
     }
 
-    /// The group went down: nobody who can be answered waits any longer.
+    /// The group went down: clients with a stale answer need not wait any longer.
     fn give_stale_to_all(&mut self, zone: ZoneId, now: Moment) {
         let waits = |flight: &Flight| flight.zone == zone && !flight.waiters.is_empty();
         let mut waiting: Vec<u64> =
@@ -522,7 +530,7 @@ impl Resolver {
         let id = self.by_try.remove(&try_id)?;
         let mut flight = self.flights.remove(&id)?;
         if flight.check.is_some() {
-            // An answer is in already, and being looked at.
+            // Its answer is already being processed.
             if let Some(attempt) = flight.find(try_id) {
                 attempt.state = TryState::Replaced;
             }
@@ -533,7 +541,7 @@ impl Resolver {
         Some((id, flight))
     }
 
-    /// Forgets a flight that has ended; it is out of the table already.
+    /// Cleans up after a flight that was already removed from the table.
     pub(super) fn drop_flight(&mut self, id: u64, flight: &Flight) {
         self.forget_refresh(&flight.key);
         if self.by_key.get(&flight.key) == Some(&id) {

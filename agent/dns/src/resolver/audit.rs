@@ -1,4 +1,5 @@
-//! What must hold between the resolver's tables, checked by the property tests and the fuzzer after every step.
+//! Invariants between the resolver's tables, checked by the property tests and the fuzzer after
+//! every step.
 
 use std::collections::HashMap;
 
@@ -6,10 +7,10 @@ use super::{
     FLIGHTS_MAX, Resolver, WAITERS_MAX,
     flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
 };
-use crate::{moment::Moment, reply::Transport};
+use crate::{message::reply::Transport, moment::Moment};
 
 impl Resolver {
-    /// The first thing that is out of order at `now`, for which [`Resolver::on_wakeup`] has been called.
+    /// Returns the first broken invariant. Call [`Resolver::on_wakeup`] with the same `now` first.
     #[doc(hidden)]
     pub fn audit(&self, now: Moment) -> Result<(), String> {
         if self.flights.len() > FLIGHTS_MAX {
@@ -30,7 +31,10 @@ impl Resolver {
                 return Err(format!("flight {id} has no timer for {:?}", flight.next_event()));
             }
             if flight.next_event() <= now {
-                return Err(format!("flight {id} slept through {:?}, now {now:?}", flight.next_event()));
+                return Err(format!(
+                    "flight {id} missed its wake-up at {:?}, now {now:?}",
+                    flight.next_event()
+                ));
             }
             if !probe && self.by_key.get(&flight.key) != Some(&id) {
                 return Err(format!("flight {id} cannot be joined"));
@@ -38,7 +42,7 @@ impl Resolver {
             let counts =
                 |attempt: &&Try| attempt.transport == Transport::Udp && attempt.state != TryState::OtherCase;
             let udp = flight.tries.iter().filter(counts).count();
-            // A probe whose name is denied asks for second opinions, as any other question does.
+            // A probe whose name is denied asks the other upstreams too, as any other query does.
             let alone = probe && flight.denial.is_none();
             if udp > TRIES_MAX || flight.tries.len() > 2 * TRIES_MAX || alone && udp > 1 {
                 return Err(format!("flight {id} has {} tries", flight.tries.len()));
@@ -49,15 +53,15 @@ impl Resolver {
             for attempt in &flight.tries {
                 let open = matches!(attempt.state, TryState::Pending | TryState::Late | TryState::OtherCase);
                 if open && self.by_try.get(&attempt.id) != Some(&id) {
-                    return Err(format!("nothing can come of try {} of flight {id}", attempt.id));
+                    return Err(format!("the reply to try {} of flight {id} would be lost", attempt.id));
                 }
             }
         }
         if let Some((_, id)) = self.by_key.iter().find(|(_, id)| !self.flights.contains_key(id)) {
-            return Err(format!("clients may join flight {id}, which is over"));
+            return Err(format!("clients may join flight {id}, which has ended"));
         }
         if let Some((attempt, id)) = self.by_try.iter().find(|(_, id)| !self.flights.contains_key(id)) {
-            return Err(format!("try {attempt} is of flight {id}, which is over"));
+            return Err(format!("try {attempt} belongs to flight {id}, which has ended"));
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Mixed letters (0x20) between a question and its answer: which letters a try is asked in, what its answer's letters say
-//! of the upstream, and what happens to an answer that came in others.
+//! Mixed case (0x20) between a question and its answer: the case in which a query is sent, what the
+//! answer's case says about the upstream, and what happens to an answer in different case.
 //!
-//! Such an answer is no answer: the right one may still come and is taken, and the same question goes out over TCP
-//! meanwhile, where nobody off the path can answer. If there is no TCP either, the letters are given up before the
-//! upstream is.
+//! Such an answer is ignored: the right one may still arrive, and meanwhile the question is sent
+//! again over TCP, where an off-path attacker cannot answer. If TCP fails too, we give up mixing
+//! case rather than the upstream.
 
 use std::{borrow::Cow, cmp::Reverse};
 
@@ -12,27 +12,29 @@ use super::{
     flight::{Flight, Purpose, TryState},
 };
 use crate::{
-    breaker::Failure,
-    moment::Moment,
-    name,
-    reply::Transport,
-    wire::{
-        letters::{self, Echo},
-        rcode,
+    health::breaker::Failure,
+    message::{
+        name,
+        reply::Transport,
+        wire::{
+            letters::{self, Echo},
+            rcode,
+        },
     },
+    moment::Moment,
 };
 
-/// The letters of one try.
+/// The letter case of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letters {
-    /// As [`letters::mix`] takes them; zero is lower case.
+    /// As taken by [`letters::mix`]; zero is lower case.
     pub(super) chosen: u64,
-    /// An answer in others is not believed.
+    /// An answer in different case is rejected.
     pub(super) matter: bool,
 }
 
 impl Resolver {
-    /// The letters in which this flight's question goes to `upstream`.
+    /// Chooses the case in which this flight's question is sent to `upstream`.
     pub(super) fn choose_letters(
         &mut self,
         flight: &Flight,
@@ -54,8 +56,8 @@ impl Resolver {
         Letters { chosen, matter: asked.letter_case.matters() }
     }
 
-    /// Learns from the letters of a message, and makes it what it would be had we asked in lower case. `None`: it is not to
-    /// be believed.
+    /// Learns from the case of a message, and converts it as if we had asked in lower case. `None`
+    /// if it must be rejected.
     pub(super) fn check_letters<'a>(
         &mut self,
         flight: &mut Flight,
@@ -74,7 +76,7 @@ impl Resolver {
             if in_vain {
                 asked.letter_case.on_lost(now);
             }
-            // A name without letters, or nothing but lower case by chance, has to come back so too.
+            // A name without letters, or in lower case by chance, must be repeated exactly too.
             let other = own.matter
                 && letters::echo(message, name::name_of(&flight.key), own.chosen) == Echo::OtherCase;
             return (!other).then_some(whole);
@@ -92,9 +94,9 @@ impl Resolver {
         Some(letters::neutral(message, name, own.chosen))
     }
 
-    /// An answer came in other letters than this flight's question, and is not believed.
+    /// An answer in a different case than this flight's question was rejected.
     pub(super) fn on_other_case(&mut self, id: u64, mut flight: Flight, try_id: u64, now: Moment) {
-        // The right one may still come.
+        // The right one may still arrive.
         self.by_try.insert(try_id, id);
         let upstream = flight.find(try_id).map(|attempt| {
             let news = attempt.state != TryState::OtherCase;
@@ -112,13 +114,14 @@ impl Resolver {
         self.flights.insert(id, flight);
     }
 
-    /// Asks again where letters do not matter: over TCP, or in lower case if this upstream's letters say nothing.
+    /// Asks again where case does not matter: over TCP, or in lower case if this upstream does not
+    /// keep case.
     fn ask_beyond_forging(&mut self, id: u64, flight: &mut Flight, upstream: usize, now: Moment) {
         let zone = self.zones.get_mut(flight.zone);
         let Some(asked) = zone.group.get_mut(upstream) else { return };
         let mut own = flight.tries.iter().filter(|attempt| attempt.upstream == upstream);
         if own.clone().any(|attempt| attempt.state == TryState::Late && attempt.transport == Transport::Tcp) {
-            // TCP leads nowhere either.
+            // TCP does not work either.
             asked.letter_case.give_up(now);
         }
         let matters = asked.letter_case.matters();
@@ -133,7 +136,8 @@ impl Resolver {
         }
     }
 
-    /// TCP brought nothing to a flight whose answer over UDP came in other letters: better its letters than no answer.
+    /// TCP failed for a flight whose UDP answer came in different case: better that answer than
+    /// none.
     pub(super) fn give_up_letters(&mut self, id: u64, mut flight: Flight, try_id: u64, now: Moment) {
         let upstream = flight.find(try_id).map(|attempt| {
             attempt.state = TryState::Failed(Failure::TruncatedWithoutTcp);

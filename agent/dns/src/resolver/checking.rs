@@ -1,9 +1,9 @@
-//! Pinned names with `check_tcp`: their new addresses are believed once one of them takes a TCP connection, or if none of
-//! the old ones does either. An upstream that came back with old data, or gives an address that is somebody else's by now,
-//! says nothing that could be doubted otherwise.
+//! Pinned names with `check_tcp`: new addresses are believed once one of them accepts a TCP
+//! connection, or if none of the old ones does either. This catches an upstream that came back with
+//! old data or gives an address that now belongs to someone else, which no other rule would doubt.
 //!
-//! The shell tries; who waits for the answer goes on waiting, at most as long as for any answer. A check that nobody
-//! answers is no evidence: the new addresses are believed.
+//! The shell makes the connections. Clients keep waiting, at most as long as for any answer. A
+//! check without a result is no evidence: the new addresses are believed.
 
 use std::{cmp::Reverse, net::IpAddr};
 
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     guard::{Known, Reason},
+    message::{name, wire},
     moment::Moment,
-    name, wire,
 };
 
-/// Addresses to try, by whoever can connect. The verdict comes back with it.
+/// Addresses for the shell to try; it returns this with the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpCheck {
     flight: u64,
@@ -27,7 +27,7 @@ pub struct TcpCheck {
     pub new: Vec<IpAddr>,
 }
 
-/// Whether any address takes a connection.
+/// Which addresses accept a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accepting {
     pub old: bool,
@@ -35,24 +35,24 @@ pub struct Accepting {
 }
 
 impl Resolver {
-    /// Addresses of a pinned name to try.
+    /// The next addresses to try.
     pub fn poll_check(&mut self) -> Option<TcpCheck> {
         self.checks.pop_front()
     }
 
-    /// They were tried.
+    /// The result of a check.
     pub fn on_checked(&mut self, check: &TcpCheck, accepting: Accepting, now: Moment) {
         let Some(flight) = self.flights.remove(&check.flight) else { return };
         if flight.check.as_ref().is_some_and(|waiting| waiting.new == check.new) {
             self.settle_check(check.flight, flight, accepting, now);
         } else {
-            // Of an upstream that is no longer configured.
+            // The upstream was removed from the config.
             self.flights.insert(check.flight, flight);
         }
         self.review_all(now);
     }
 
-    /// Whether this answer waits for a check; then the flight has it.
+    /// Whether this answer must wait for a check; if so, it is stored in the flight.
     pub(super) fn wants_check(
         &self,
         flight: &mut Flight,
@@ -93,7 +93,7 @@ impl Resolver {
         match (belief, answer) {
             (Belief::Hold(reason), _) => self.conclude_held(&mut flight, reason, now),
             (_, Some(answer)) => self.keep(&mut flight, &message, &answer, now),
-            // It was readable when it came.
+            // It was readable when it arrived.
             (_, None) => {}
         }
         self.drop_flight(id, &flight);

@@ -1,31 +1,34 @@
-//! A question on its way: who waits for it, which upstreams were asked, what happens when.
+//! A question being resolved: the clients waiting for it, the upstreams asked, and its timers.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::casing::Letters;
-use crate::{breaker::Failure, guard, moment::Moment, reply::Transport, resolver::Client, zone::ZoneId};
+use crate::{
+    guard, health::breaker::Failure, message::reply::Transport, moment::Moment, resolver::Client,
+    zones::zone::ZoneId,
+};
 
-/// Why an upstream is asked.
+/// Why upstreams are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Somebody waits.
+    /// A client waits.
     Client,
-    /// To have a young answer for whoever asks next.
+    /// To have a fresh answer for the next client.
     Refresh,
-    /// To learn how this upstream does.
+    /// To find out whether this upstream is healthy.
     Probe(usize),
 }
 
 pub(super) struct Waiter {
     pub(super) client: Client,
     pub(super) transport: Transport,
-    /// The client's packet; it was readable.
+    /// The client's packet, known to be readable.
     pub(super) packet: Box<[u8]>,
-    /// When it gets what there is: the stale answer, or the failure.
+    /// When the client gets what there is: a stale answer or a failure.
     pub(super) until: Moment,
 }
 
-/// One message to one upstream.
+/// One query to one upstream.
 pub(super) struct Try {
     pub(super) id: u64,
     pub(super) upstream: usize,
@@ -43,40 +46,40 @@ pub(super) enum TryState {
     Late,
     Failed(Failure),
     Answered,
-    /// Said that a known name is gone or elsewhere.
+    /// It denied or moved a known name.
     Denied,
-    /// Something came in other letters than were asked, and is not believed; the right answer may still come.
+    /// An answer in different case was rejected; the right one may still arrive.
     OtherCase,
-    /// By a try over TCP. Says nothing any more.
+    /// Replaced by a try over TCP; its answer no longer counts.
     Replaced,
 }
 
 pub(super) struct Flight {
     pub(super) key: Box<[u8]>,
-    /// Whose upstreams are asked; tries and probes name them by place.
+    /// The zone whose upstreams are asked; tries and probes refer to them by index.
     pub(super) zone: ZoneId,
     pub(super) purpose: Purpose,
-    /// It resolved before, so a failure now is the upstream's.
+    /// It resolved before, so a failure now is the upstream's fault.
     pub(super) known: bool,
     pub(super) waiters: Vec<Waiter>,
     pub(super) tries: Vec<Try>,
     pub(super) deadline: Moment,
-    /// A third try, in case both others were lost.
+    /// When to send the third try, in case both others were lost.
     pub(super) last_try_at: Moment,
-    /// The first answer that would displace a good one and is doubted.
+    /// The first doubted answer that would displace a good one.
     pub(super) denial: Option<Denial>,
-    /// The answer that is in, while its addresses are tried: nobody is asked meanwhile.
+    /// The answer being checked; no upstream is asked meanwhile.
     pub(super) check: Option<Check>,
 }
 
-/// What an upstream said against a good answer.
+/// An upstream's answer that would displace a good one.
 pub(super) struct Denial {
     pub(super) reason: guard::Reason,
     pub(super) known: guard::Known,
     pub(super) message: Box<[u8]>,
 }
 
-/// A pinned name's new addresses, about to be tried.
+/// A pinned name's new addresses, waiting for the check.
 pub(super) struct Check {
     pub(super) message: Box<[u8]>,
     pub(super) known: guard::Known,
@@ -84,9 +87,9 @@ pub(super) struct Check {
     pub(super) new: Vec<IpAddr>,
 }
 
-/// RFC 8767 §5, query resolution timer. Longer than the slowest upstream that is of any use.
+/// RFC 8767 §5, query resolution timer. Longer than the slowest usable upstream takes.
 pub(super) const RESOLUTION_TIMER: Duration = Duration::from_secs(6);
-/// Most messages for one question, TCP upgrades aside (RFC 9520 §3.1: two retries).
+/// Most queries for one question, not counting retries over TCP (RFC 9520 §3.1: two retries).
 pub(super) const TRIES_MAX: usize = 3;
 pub(super) const LAST_TRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -115,7 +118,7 @@ impl Flight {
         self.tries.iter().any(|attempt| matches!(attempt.state, TryState::Pending | TryState::Late))
     }
 
-    /// What to tell who waited in vain: the last reason given, or that nobody answered.
+    /// The failure to report to clients: the last one seen, or a timeout.
     pub(super) fn failure(&self) -> Failure {
         let given = self.tries.iter().rev().find_map(|attempt| match attempt.state {
             TryState::Failed(why) => Some(why),

@@ -1,4 +1,5 @@
-//! Between an upstream's answer and the cache: the guard's doubts, second opinions, and what comes of them.
+//! Applies the guard between an upstream's answer and the cache: doubts, second opinions, and their
+//! outcome.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -9,40 +10,47 @@ use super::{
     refreshing::may_serve,
 };
 use crate::{
-    breaker::{Failure, State, Weight},
     cache::{Entry, Facts},
-    group::CLIENT_TIMER_MAX,
     guard::{self, Accepted, Displaced, Known, Reason, Stance, Witnesses},
+    health::{
+        breaker::{Failure, State, Weight},
+        group::CLIENT_TIMER_MAX,
+    },
+    message::{
+        name::{self, Key},
+        wire::{self, Answer, Verdict},
+    },
     moment::Moment,
-    name::{self, Key},
     policy::{self, Held, Plan, StaleReason},
-    wire::{self, Answer, Verdict},
-    zone::ZoneId,
+    zones::zone::ZoneId,
 };
 
-/// What becomes of an answer.
+/// What to do with an answer.
 pub(super) enum Belief {
     Take,
-    /// Ask this upstream too, before a good answer goes.
+    /// Ask this upstream too before replacing a good answer.
     AskToo(usize),
-    /// Another upstream has been asked already.
+    /// Another upstream has already been asked.
     Wait,
-    /// The good answer stays.
+    /// Keep the good answer.
     Hold(Reason),
-    /// Said by an upstream that is known to lie.
+    /// It comes from an upstream known to give false answers.
     Ignore,
-    /// Whether its addresses take a connection is to be seen first.
+    /// First check whether its addresses accept a connection.
     Check,
 }
 
-/// Uses in an answer's last lifetimes that make a name hot: it is asked for again and again, not once in a while.
+/// Uses over an answer's last lifetimes that make a name hot, as opposed to one asked for now and
+/// then.
 const HOT_USES: u32 = 4;
 const TYPE_A: u16 = 1;
-/// While upstream is known to lie, what it says of names that nobody knew is kept no longer than this.
+/// While upstreams are known to give false answers, answers for unknown names are cached no longer
+/// than this.
 const DISTRUSTED_TTL_S: u32 = 5;
 
 impl Resolver {
-    /// Decides what to do with an answer, before anything is displaced; and notes what it says of its upstream.
+    /// Decides what to do with an answer before it displaces anything, and records what it says
+    /// about its upstream.
     pub(super) fn weigh(
         &mut self,
         flight: &mut Flight,
@@ -58,7 +66,7 @@ impl Resolver {
             .cache
             .find(&flight.key)
             .and_then(|slot| self.cache.get(slot))
-            // What another view said is no evidence against this one.
+            // An answer from another view is no evidence against this one.
             .filter(|entry| entry.verdict == Verdict::Positive && !entry.of_other_view())
             .filter(|entry| entry.stale_for(now).is_none() || may_serve(entry, zone, now))
             .map(|entry| (known(&entry, now), addresses(entry.kept().message)));
@@ -93,7 +101,7 @@ impl Resolver {
         }
         let denial = flight.denial.get_or_insert_with(|| Denial { reason, known, message: message.into() });
         if reason == Reason::Gone {
-            // Of two denials the plainer one counts.
+            // If two denials differ, the plain "gone" counts.
             denial.reason = reason;
         }
         let group = &self.zones.get(flight.zone).group;
@@ -107,7 +115,8 @@ impl Resolver {
         }
     }
 
-    /// Whether the A records of this key's name are known and not past their TTL: then a type was withdrawn, and the name is well.
+    /// Whether the A records of this key's name are cached and fresh: then only one type was
+    /// withdrawn, and the name is fine.
     fn address_is_fresh(&self, key: &[u8], now: Moment) -> bool {
         let Some((question, dnssec_ok, checking_disabled)) = name::read_key(key) else { return false };
         let address = Key::new(&wire::Question { kind: TYPE_A, ..question }, dnssec_ok, checking_disabled);
@@ -116,7 +125,7 @@ impl Resolver {
             && entry.is_some_and(|entry| entry.verdict == Verdict::Positive && entry.stale_for(now).is_none())
     }
 
-    /// Nobody is left to ask: the good answer is held, or its time is over.
+    /// No upstream is left to ask: hold the good answer, or accept the new one if the hold is over.
     pub(super) fn settle_denial(&mut self, flight: &mut Flight, now: Moment) -> Belief {
         let Some(denial) = flight.denial.take() else { return Belief::Take };
         let denied = |state| matches!(state, TryState::Denied);
@@ -138,7 +147,7 @@ impl Resolver {
                 let guard = &mut self.zones.get_mut(flight.zone).guard;
                 guard.on_gone(&flight.key, denial.known, denial.reason, witnesses, now)
             }
-            // No denial, but found out later.
+            // Not a denial; found by a later check.
             Reason::Refused => false,
             Reason::Converged(_) => {
                 let new = addresses(&denial.message);
@@ -157,7 +166,8 @@ impl Resolver {
         if held { Belief::Hold(denial.reason) } else { Belief::Take }
     }
 
-    /// An answer that is not doubted takes the place of a good one; unless it turns out to be one move of too many.
+    /// Lets an answer that is not in doubt replace a good one, unless it completes a mass
+    /// convergence.
     pub(super) fn believe(
         &mut self,
         flight: &Flight,
@@ -173,7 +183,7 @@ impl Resolver {
         let known = known(&entry, now);
         let alone = Witnesses { asked: 1, agreed: 1 };
         if let Some(reason @ (Reason::Gone | Reason::Empty | Reason::Nowhere)) = settled {
-            // The grace is over, or a person has said so, or the rules are off.
+            // The grace period is over, an operator accepted it, or the rules are off.
             let held = guard.on_gone(&flight.key, known, reason, alone, now);
             return if held { Belief::Hold(reason) } else { Belief::Take };
         }
@@ -197,7 +207,7 @@ impl Resolver {
         Belief::Take
     }
 
-    /// Puts back what was displaced before it was clear by what.
+    /// Restores answers that were displaced before the convergence was detected.
     fn put_back(&mut self) {
         let mut back: Vec<Displaced> = Vec::new();
         for zone in self.zones.ids() {
@@ -213,7 +223,7 @@ impl Resolver {
         }
     }
 
-    /// An upstream answered, and nothing speaks against it.
+    /// An upstream gave an answer that is not in doubt.
     fn note_answer(&mut self, flight: &mut Flight, try_id: u64, positive: bool, now: Moment) {
         let Some(attempt) = flight.find(try_id) else { return };
         let late = std::mem::replace(&mut attempt.state, TryState::Answered) == TryState::Late;
@@ -228,11 +238,12 @@ impl Resolver {
             if round_trip > CLIENT_TIMER_MAX {
                 upstream.breaker.on_late_success(now);
             } else if positive || !lies(upstream.breaker.state()) {
-                // Who was caught lying must show a name to be trusted again; a "no" may be one more lie.
+                // An upstream caught lying must resolve a name to be trusted again; another "no"
+                // may be one more lie.
                 upstream.breaker.on_success(now);
             }
         }
-        // Who failed where another succeeded has failed by itself.
+        // An upstream that failed where another succeeded is at fault itself.
         for attempt in &flight.tries {
             if let TryState::Failed(why) = attempt.state
                 && attempt.upstream != index
@@ -243,7 +254,8 @@ impl Resolver {
         }
     }
 
-    /// An upstream denied a known name: it lives, but whether it tells the truth is open. Returns whether it is known to lie.
+    /// An upstream denied a known name: it is alive, but its answer is in doubt. Returns whether it
+    /// is known to lie.
     fn note_denial(&mut self, flight: &mut Flight, try_id: u64, now: Moment) -> bool {
         let Some(attempt) = flight.find(try_id) else { return false };
         let late = std::mem::replace(&mut attempt.state, TryState::Denied) == TryState::Late;
@@ -264,7 +276,7 @@ impl Resolver {
         lies
     }
 
-    /// An upstream has what others denied in the same flight.
+    /// An upstream has a name that others denied in the same flight.
     fn note_contradictions(&mut self, flight: &Flight, now: Moment) {
         let zone = self.zones.get_mut(flight.zone);
         for attempt in flight.tries.iter().filter(|attempt| attempt.state == TryState::Denied) {
@@ -276,7 +288,7 @@ impl Resolver {
         }
     }
 
-    /// What is held for a question, with the guard's word on it.
+    /// Adds the guard's verdict to what the cache has for a question.
     pub(super) fn guarded(&mut self, held: Held, key: &[u8], zone: ZoneId, now: Moment) -> Held {
         let zone = self.zones.get_mut(zone);
         if !matches!(held, Held::Expired { .. }) || zone.guard.is_idle() {
@@ -292,11 +304,12 @@ impl Resolver {
         stance.map_or(held, |Stance { why, ask }| Held::Withheld { reason: stale_reason(why), ask })
     }
 
-    /// So many queries, this one the last of them, were answered from what a trip holds: asks upstream if that is due.
+    /// Counts queries answered from names held by a trip, of which `key` is the last; asks
+    /// upstreams if that is due.
     pub fn on_frozen(&mut self, key: &[u8], queries: u16, now: Moment) {
         let Some(slot) = self.cache.find(key) else { return };
         let zone_id = self.zones.of_key(key);
-        // The stance below counts the last.
+        // The call below counts the last one.
         self.zones.get_mut(zone_id).guard.on_frozen(queries.saturating_sub(1));
         let held = self.held(Some(slot), key, self.zones.get(zone_id), now);
         let held = self.guarded(held, key, zone_id, now);
@@ -307,7 +320,7 @@ impl Resolver {
         }
     }
 
-    /// Asks upstream for a name that is held back; the client has been answered.
+    /// Asks upstreams for a held name; the client has been answered.
     pub(super) fn ask_again(&mut self, key: &[u8], zone: ZoneId, now: Moment) {
         let zone = self.zones.get_mut(zone);
         let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
@@ -315,7 +328,7 @@ impl Resolver {
         self.ask_for(key, now);
     }
 
-    /// Canaries of trips, and the pace of refreshes when one is over.
+    /// Sends canaries for trips, and starts paced refreshes when a trip is over.
     pub(super) fn tend_guards(&mut self, now: Moment) {
         for id in self.zones.ids() {
             while let Some(canary) = self.zones.get_mut(id).guard.poll_canary(now) {
@@ -332,8 +345,8 @@ impl Resolver {
         }
     }
 
-    /// A person takes upstream's word for all names at or below `suffix` (wire format). `None`: no such name is cached, so
-    /// none is held, and it is not what they mean.
+    /// An operator accepts the current answers for all names at or below `suffix` (wire format).
+    /// `None` if no such name is cached, which suggests a typing error.
     pub fn accept(&mut self, suffix: &[u8], now: Moment) -> Option<Accepted> {
         let suffix = suffix.to_ascii_lowercase();
         let known = |key: &[u8]| name::is_below(name::name_of(key), &suffix);
@@ -343,12 +356,12 @@ impl Resolver {
         let mut all = Accepted::default();
         for id in self.zones.ids() {
             let zone = self.zones.get_mut(id);
-            // A zone's names are its own: the root's guard knows nothing of the others'.
+            // A zone's names are its own: the root's guard does not know them.
             let accepted = zone.guard.accept(&suffix, now);
             all.trips += accepted.trips;
             all.keys.extend(accepted.keys);
         }
-        // The first few at once, so that who looks sees it; the rest when they are asked for.
+        // A few at once, so that an operator sees the effect; the rest when clients ask.
         for key in all.keys.iter().take(ACCEPT_ASKS) {
             self.ask_for(key, now);
         }
@@ -356,7 +369,7 @@ impl Resolver {
         Some(all)
     }
 
-    /// Something of the guards to log, and the zone it is about.
+    /// The next guard event to log, with its zone.
     pub fn poll_guard_event(&mut self) -> Option<(String, guard::Event)> {
         self.zones.ids().find_map(|id| {
             let zone = self.zones.get_mut(id);
@@ -371,12 +384,12 @@ impl Resolver {
         }
     }
 
-    /// The good answer stays: whoever waits gets it.
+    /// The good answer stays; waiting clients get it.
     pub(super) fn conclude_held(&mut self, flight: &mut Flight, reason: Reason, now: Moment) {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_held += 1;
         }
-        // It is settled as far as it can be; a pinned name is asked for less and less while it is held.
+        // Settled for now; a pinned name is queried less and less while it is held.
         self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, false);
         self.pins.on_failed(&flight.key, now);
         self.put_back();
@@ -384,11 +397,11 @@ impl Resolver {
     }
 }
 
-/// Names asked for at once after [`Resolver::accept`].
+/// Names queried at once after [`Resolver::accept`].
 const ACCEPT_ASKS: usize = 16;
 
 fn known(entry: &Facts, now: Moment) -> Known {
-    // Not until now: while it is held, nothing proves that it is still good.
+    // Only up to its expiry: while it is held, nothing proves that it is still good.
     let good_for =
         entry.good_since().map_or_else(Default::default, |since| entry.expires().min(now).since(since));
     Known { good_for, hot: entry.popularity() >= HOT_USES, uses: entry.popularity() }

@@ -1,27 +1,28 @@
-//! The cache's brain: queries, replies and time in; answers, upstream queries and a next wake-up out. No I/O, no clock.
+//! The core of the cache: queries, replies and time go in; answers, upstream queries and the next
+//! wake-up time come out. No I/O, no clock.
 //!
 //! Promises, for any name that was answered before (unless evicted or past `max_stale`):
-//! - it is answered, whatever the upstreams do; while they are ill, at once;
-//! - equal questions share one flight; a flight asks at most three times, and ends after six seconds;
-//! - no failure removes an answer; a late answer still refreshes it;
-//! - after an outage, known names are refreshed no faster than upstream was asked before it.
+//! - It is answered whatever happens to the upstreams; while they have trouble, at once.
+//! - Equal questions share one flight. A flight sends at most three queries and ends after six
+//!   seconds.
+//! - No failure removes an answer, and a late answer still refreshes it.
+//! - After an outage, known names are refreshed no faster than the upstreams were asked before it.
 //!
-//! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and [`Resolver::on_wakeup`], then
-//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`], [`Resolver::poll_check`] and [`Resolver::poll_learned`].
+//! The shell calls [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and
+//! [`Resolver::on_wakeup`], then drains [`Resolver::poll_send`], [`Resolver::poll_reply`],
+//! [`Resolver::poll_check`] and [`Resolver::poll_learned`].
 
 mod answering;
 mod asking;
 mod audit;
 mod casing;
 mod checking;
-mod counts;
 mod flight;
-mod guard_sensor;
 mod guarding;
-mod inspect;
+pub(crate) mod hit;
 mod refreshing;
+mod report;
 mod restoring;
-mod sensors;
 #[cfg(test)]
 mod tests;
 
@@ -35,51 +36,56 @@ use std::{
 
 pub use self::{
     checking::{Accepting, TcpCheck},
-    counts::{Counts, Tally},
-    guard_sensor::{Holding, WhyHeld},
-    inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+    report::{
+        counts::{Counts, Tally},
+        guard_sensor::{Holding, WhyHeld},
+        inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+        sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
+    },
     restoring::{Remembered, Restored, Restoring},
-    sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
 };
-use self::{counts::LastMinute, flight::Flight, restoring::Start};
+use self::{flight::Flight, report::counts::LastMinute, restoring::Start};
 use crate::{
-    breaker::Failure,
     cache::{self, Bounds, Cache, Slot},
-    endpoint::Endpoint,
-    failures::Failures,
     fire_drill::FireDrill,
-    group::CLIENT_TIMER_MAX,
     guard,
-    hit::{self, Hit, Odd, Reader, ZoneStates},
-    local::LocalNames,
+    health::{breaker::Failure, endpoint::Endpoint, failures::Failures, group::CLIENT_TIMER_MAX},
+    message::{
+        name::Key,
+        reply::{self, Transport},
+        wire,
+    },
     moment::Moment,
-    name::Key,
-    pinned::{Pinned, Pins},
     policy::{self, Held, Plan, StaleReason, Upstreams},
-    reply::{self, Transport},
-    views::Views,
-    warm, wire,
-    zone::{Zone, ZoneId, ZoneSettings, Zones},
+    resolver::hit::{Hit, Odd, Reader, ZoneStates},
+    zones::{
+        local::LocalNames,
+        pinned::{Pinned, Pins},
+        views::Views,
+        warm,
+        zone::{Zone, ZoneId, ZoneSettings, Zones},
+    },
 };
 
-/// What an operator may choose. What stands here is the root zone's.
+/// The resolver's settings. Fields outside `zones` are for the root zone.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub upstreams: Vec<Endpoint>,
-    /// Zones with upstreams of their own.
+    /// Zones with their own upstreams.
     pub zones: Vec<ZoneSettings>,
     /// How long past its TTL an answer may still be served.
     pub max_stale: Duration,
-    /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
+    /// How long a client waits for an upstream when a stale answer is available (RFC 8767 §5).
     pub client_timer: Duration,
     pub bounds: Bounds,
-    /// What is answered here and never asked upstream.
+    /// Names answered here, never by an upstream.
     pub local: Arc<LocalNames>,
-    /// What to believe of answers that displace good ones.
+    /// Settings of the guard.
     pub guard: guard::Rules,
-    /// Questions that must never be missing.
+    /// Questions that must always have an answer.
     pub pinned: Vec<Pinned>,
-    /// Differs between hosts, so that they do not all come back at the same moment: a hash of the machine id.
+    /// A hash of the machine id. It differs between hosts, so that they do not all recover at the
+    /// same moment.
     pub host_phase: u64,
 }
 
@@ -100,66 +106,69 @@ impl Default for Settings {
     }
 }
 
-/// Where an answer goes. The core only hands it back.
+/// Where an answer goes. The core only passes it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     Datagram { socket: u16, peer: SocketAddr },
     Stream(u64),
 }
 
-/// What became of a query.
+/// What to do after a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer is in the buffer.
     Reply,
-    /// It comes out of [`Resolver::poll_reply`] later.
+    /// It comes from [`Resolver::poll_reply`] later.
     Wait,
     Drop,
 }
 
-/// A message to send to an upstream. Its reply or error comes back with the same `try_id`.
+/// A query to send to an upstream. Its reply or error is returned with the same `try_id`.
 #[derive(Debug)]
 pub struct Send {
     pub try_id: u64,
     pub upstream: Endpoint,
     pub transport: Transport,
     pub message: Vec<u8>,
-    /// Over UDP: what answers in other letters than asked is stepped over, and told of as [`TryError::OtherCase`] once.
+    /// UDP only: skip answers in different case, and report the first as [`TryError::OtherCase`].
     pub letters_matter: bool,
-    /// An answer that takes longer looks lost: a kept connection that it was to come over is not to be trusted.
+    /// When the answer counts as late: a persistent connection it was expected on is then no longer
+    /// trusted.
     pub late_after: Duration,
-    /// Give up then.
+    /// Give up after this time.
     pub timeout: Duration,
 }
 
-/// Why the transport brought no reply.
+/// Why the transport got no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TryError {
     Timeout,
     Network,
-    /// The upstream hung up before it answered.
+    /// The upstream closed the connection before it answered.
     Closed,
     Handshake,
     CertificateExpired,
     CertificateName,
     CertificateUntrusted,
-    /// Something came that is no DNS message.
+    /// The reply is not a DNS message.
     Malformed,
-    /// Something came that would be the answer, but for the case of its letters. The try goes on.
+    /// A reply came that matches except for its letter case. The try continues.
     OtherCase,
-    /// We are out of sockets or memory: not the upstream's fault.
+    /// Out of sockets or memory: not the upstream's fault.
     Local,
 }
 
-/// RFC 8767 §5, failure recheck timer. Shorter than its 30 s, for the breaker bounds what the group gets anyway.
+/// RFC 8767 §5, failure recheck timer. Shorter than its 30 s, because the breaker limits queries to
+/// the group anyway.
 const RECHECK_AFTER: Duration = Duration::from_secs(5);
-/// A client without a stale answer to fall back to gets its failure just before a stub gives up (resolv.conf(5): 5 s).
+/// A client without a stale answer gets its failure just before a stub resolver gives up
+/// (resolv.conf(5): 5 s).
 const FAIL_AFTER: Duration = Duration::from_millis(4_800);
-/// Questions on their way at once; more are answered from what there is.
+/// Most flights at once; beyond that, queries are answered from the cache or fail.
 const FLIGHTS_MAX: usize = 1_024;
-/// Clients that wait for one answer.
+/// Most clients waiting for one answer.
 const WAITERS_MAX: usize = 256;
-/// Answers waiting for the snapshot writer.
+/// Most answers waiting for the snapshot writer.
 const LEARNED_MAX: usize = 65_536;
 
 pub struct Resolver {
@@ -167,7 +176,7 @@ pub struct Resolver {
     cache: Cache,
     failures: Failures,
     zones: Zones,
-    /// What the answering threads know of the zones.
+    /// The zones' state as published to the answering threads.
     states: Arc<ZoneStates>,
     flights: HashMap<u64, Flight>,
     by_key: HashMap<Box<[u8]>, u64>,
@@ -178,25 +187,26 @@ pub struct Resolver {
     replies: VecDeque<(Client, Vec<u8>)>,
     checks: VecDeque<TcpCheck>,
     learned: VecDeque<Box<[u8]>>,
-    /// Flushed by hand, not yet off the disk.
+    /// Flushed by an operator, not yet removed from disk.
     forgotten: VecDeque<Box<[u8]>>,
     fire_drill: Option<FireDrill>,
-    /// Answers to be kept warm, by when they are looked at.
+    /// Answers to keep warm, by the time to check them.
     warm: warm::Schedule,
     pins: Pins,
     last_minute: LastMinute,
     pub counts: Counts,
-    /// What was put back last, if anything was.
+    /// The last restore from a snapshot, if any.
     start: Option<Start>,
-    /// Set by the shell, for who asks.
+    /// Set by the shell, for status output.
     pub restored: Restored,
     random: fastrand::Rng,
-    /// A question's letters; of its own, so that an upstream's habits do not change when others are asked.
+    /// Chooses letter case. Separate, so that the case sent to one upstream does not depend on
+    /// queries to others.
     letters: fastrand::Rng,
 }
 
 impl Resolver {
-    /// An empty cache. `seed` decides ids and jitter.
+    /// Creates an empty cache. `seed` determines ids and jitter.
     pub fn new(settings: Settings, seed: u64, now: Moment) -> Self {
         Self {
             cache: Cache::new(settings.bounds.clone()),
@@ -226,7 +236,7 @@ impl Resolver {
         }
     }
 
-    /// Takes new settings; the cache and what is known of unchanged upstreams stay.
+    /// Applies new settings; the cache and the state of unchanged upstreams stay.
     pub fn set(&mut self, settings: Settings, now: Moment) {
         let before = Views::of(&self.zones);
         let kept = self.zones.set(&settings, now);
@@ -234,7 +244,7 @@ impl Resolver {
         for (&id, flight) in &mut self.flights {
             let zone = self.zones.of_key(&flight.key);
             if kept.get(flight.zone) != Some(zone) {
-                // Tries name upstreams by place, so what is on its way to the old list is nobody's any more.
+                // Tries refer to upstreams by index, so those sent to the old list are dropped.
                 for attempt in flight.tries.drain(..) {
                     self.by_try.remove(&attempt.id);
                 }
@@ -250,7 +260,7 @@ impl Resolver {
         self.cache.set_bounds(settings.bounds.clone());
         let local_names_differ = !Arc::ptr_eq(&settings.local, &self.settings.local);
         self.settings = settings;
-        // A walk over all entries: resolv.conf is read again every few seconds.
+        // This walks all entries, and resolv.conf is re-read every few seconds.
         if local_names_differ {
             self.forget_local_names();
         }
@@ -275,7 +285,8 @@ impl Resolver {
         self.zones.get_mut(id)
     }
 
-    /// A client asks. The hit path: no allocation beyond `out`, which is reused.
+    /// Handles a client's query. On the hit path nothing is allocated beyond `out`, which is
+    /// reused.
     pub fn on_query(
         &mut self,
         packet: &[u8],
@@ -304,7 +315,8 @@ impl Resolver {
                 self.counts.hits_stale[reason as usize] += 1;
                 self.last_minute.on_answer(true, now);
                 self.on_refresh_wanted(refresh.as_deref(), now);
-                // Each use counts in the queue's order. Threads ask once; that their uses count too is the entry's own doing.
+                // Every use here counts in the eviction order. Threads ask for a refresh once;
+                // their uses are counted by the entry itself.
                 if let Some(key) = &refresh {
                     self.forget_refresh(key);
                 }
@@ -322,7 +334,7 @@ impl Resolver {
         }
     }
 
-    /// A hit found its entry due for a refresh: at once if upstreams are well, else in its turn.
+    /// A hit found its entry due for a refresh: at once if upstreams are healthy, otherwise paced.
     pub fn on_refresh_wanted(&mut self, key: Option<&[u8]>, now: Moment) {
         let Some((key, slot)) = key.and_then(|key| Some((key, self.cache.find(key)?))) else { return };
         let zone_id = self.zones.of_key(key);
@@ -334,7 +346,7 @@ impl Resolver {
         }
     }
 
-    /// What the answering threads did since the last call.
+    /// Adds what the answering threads did since the last call.
     pub fn on_tally(&mut self, tally: &Tally, now: Moment) {
         self.counts.add(tally);
         self.last_minute.on_tally(tally, now);
@@ -346,12 +358,13 @@ impl Resolver {
         Reader { table: Arc::clone(self.cache.table()), zones: Arc::clone(&self.states) }
     }
 
-    /// Tells the threads how the zones do. Call after every input.
+    /// Publishes the zones' state to the threads. Call after every input.
     pub(crate) fn publish_zones(&self) {
         self.states.publish(&self.zones);
     }
 
-    /// Takes upstream's answers to what is local now out of the cache, from where the threads would give them.
+    /// Removes cached upstream answers for names that are local now, so that the threads do not
+    /// serve them.
     fn forget_local_names(&mut self) {
         let local: Vec<_> = self
             .cache
@@ -365,13 +378,13 @@ impl Resolver {
         }
     }
 
-    /// Whether a question is answered here and never upstream.
+    /// Whether a question is answered here, never by an upstream.
     fn is_local(&self, key: &[u8]) -> bool {
-        crate::name::read_key(key)
+        crate::message::name::read_key(key)
             .is_some_and(|(question, ..)| self.settings.local.answer(question.name, &question).is_some())
     }
 
-    /// A query that takes more than the cache.
+    /// Handles a query that the cache alone cannot answer.
     #[expect(clippy::too_many_arguments, reason = "a query as it came, and what was read from it")]
     fn on_miss(
         &mut self,
@@ -384,7 +397,7 @@ impl Resolver {
         out: &mut Vec<u8>,
     ) -> Outcome {
         if let Some(message) =
-            self.settings.local.answer(crate::name::name_of(key.as_bytes()), &query.question)
+            self.settings.local.answer(crate::message::name::name_of(key.as_bytes()), &query.question)
         {
             self.counts.hits_local += 1;
             let kept = reply::Kept { message: &message, ttl_offsets: &[] };
@@ -443,7 +456,7 @@ impl Resolver {
         }
     }
 
-    /// Time has passed: probes, timers, paced refreshes.
+    /// Time has passed: runs probes, timers and paced refreshes.
     pub fn on_wakeup(&mut self, now: Moment) {
         self.end_fire_drill_if_over(now);
         self.send_probes(now);
@@ -462,7 +475,7 @@ impl Resolver {
         self.send_probes(now);
     }
 
-    /// When [`Self::on_wakeup`] is needed next.
+    /// When [`Self::on_wakeup`] must be called next.
     pub fn next_wakeup(&self) -> Option<Moment> {
         let timer = self.timers.peek().map(|&Reverse((at, _))| at);
         let drill = self.fire_drill.as_ref().map(|drill| drill.until);
@@ -474,12 +487,12 @@ impl Resolver {
         self.sends.pop_front()
     }
 
-    /// An answer for a client that waited.
+    /// An answer for a client that had to wait.
     pub fn poll_reply(&mut self) -> Option<(Client, Vec<u8>)> {
         self.replies.pop_front()
     }
 
-    /// An answer that came since the last call, to be put on disk.
+    /// An answer received since the last call, to be written to disk.
     pub fn poll_learned(&mut self) -> Option<cache::Held<'_>> {
         loop {
             let key = self.learned.pop_front()?;
@@ -504,12 +517,12 @@ impl Resolver {
         }
     }
 
-    /// Whether this unknown question may go out although all upstreams are down.
+    /// Whether this unknown question may be sent although all upstreams are down.
     fn joinable(&mut self, key: &[u8], zone: ZoneId, now: Moment) -> bool {
         self.by_key.contains_key(key) || self.zones.get_mut(zone).hopeless_pace.take(now).is_ok()
     }
 
-    /// The next hit may ask for a refresh again.
+    /// Lets the next hit request a refresh again.
     fn forget_refresh(&self, key: &[u8]) {
         if let Some(entry) = self.cache.find(key).and_then(|slot| self.cache.get(slot)) {
             entry.unask_refresh();

@@ -1,22 +1,23 @@
-//! Questions that no client waits for: after an outage, to keep hot names warm, and for pinned names.
+//! Queries without a waiting client: after an outage, to keep hot names warm, and for pinned names.
 
 use std::time::Duration;
 
 use super::{Resolver, flight::Purpose};
 use crate::{
     cache::{Entry, Facts, Slot},
+    health::recovery::{Candidate, Progress},
+    message::wire::Verdict,
     moment::Moment,
-    pinned,
     policy::Upstreams,
-    recovery::{Candidate, Progress},
-    warm,
-    wire::Verdict,
-    zone::{Zone, ZoneId},
+    zones::{
+        pinned, warm,
+        zone::{Zone, ZoneId},
+    },
 };
 
 impl Resolver {
-    /// The upstreams of this zone answer again, a little, or tell the truth again: what clients asked for meanwhile is
-    /// refreshed, at a pace.
+    /// This zone's upstreams answer again, partly or fully, or are truthful again: refreshes the
+    /// names that clients asked for in the meantime, at a limited rate.
     pub(super) fn begin_recovery(&mut self, id: ZoneId, now: Moment) {
         let down_at = self.zones.get(id).down_at.unwrap_or(now - LIED_FOR);
         let belongs = |key: &[u8]| self.zones.of_key(key) == id;
@@ -31,14 +32,14 @@ impl Resolver {
             .cache
             .iter()
             .map(|(_, entry)| entry)
-            // A wish of the last recovery that nobody fulfilled.
+            // A refresh requested in the last recovery and not sent.
             .inspect(|entry| entry.unask_refresh())
             .filter(|entry| {
                 stale(entry) && (entry.pinned() || asked(entry)) && belongs(entry.key().as_bytes())
             })
             .map(|entry| candidate(entry.entry()))
             .collect();
-        // Pinned names that nobody could tell so far.
+        // Pinned names that have no answer yet.
         let missing = self.pins.keys().filter(|key| belongs(key) && self.cache.find(key).is_none());
         names.extend(missing.map(|key| Candidate { uses: 0, pinned: true, key: key.into() }));
         let zone = self.zones.get_mut(id);
@@ -49,12 +50,12 @@ impl Resolver {
         } else {
             zone.recovery.begin(before, names, now);
         }
-        // What failed in the outage says nothing now.
+        // Failures from the outage no longer apply.
         let zones = &self.zones;
         self.failures.forget(|key| zones.of_key(key) == id);
     }
 
-    /// How far all zones' recoveries are, together.
+    /// The combined progress of all zones' recoveries.
     pub fn recovery_progress(&self) -> Progress {
         self.zones.iter().map(|zone| zone.recovery.progress()).fold(Progress::default(), |all, one| {
             Progress {
@@ -65,7 +66,7 @@ impl Resolver {
         })
     }
 
-    /// A client was given this stale answer while the upstreams come back.
+    /// A client got this stale answer while upstreams are recovering.
     pub(super) fn queue_refresh(&mut self, slot: Slot, zone: ZoneId) {
         if let Some(entry) = self.cache.get(slot) {
             self.zones.get_mut(zone).recovery.push(entry.key().as_bytes(), entry.popularity());
@@ -100,7 +101,7 @@ impl Resolver {
         }
     }
 
-    /// An answer was learned: when to look whether it is worth keeping warm.
+    /// Schedules a check of a new answer: is it worth keeping warm?
     pub(super) fn note_warm(&mut self, slot: Slot, now: Moment) {
         let spread = self.random.f64();
         if let Some(entry) = self.cache.get(slot).filter(|entry| entry.verdict == Verdict::Positive) {
@@ -124,7 +125,7 @@ impl Resolver {
         self.cache.pin(slot, pinned);
     }
 
-    /// The list of pinned names is another: what was pinned may go, what is pinned now stays.
+    /// The list of pinned names changed: unpins the entries removed from it and pins the new ones.
     pub(super) fn pin_again(&mut self) {
         let of = |pinned: &dyn Fn(&[u8], bool) -> bool| -> Vec<Slot> {
             let chosen =
@@ -145,7 +146,7 @@ impl Resolver {
     pub(super) fn keep_warm(&mut self, now: Moment) {
         while let Some(slot) = self.warm.poll(now) {
             let Some(entry) = self.cache.get(slot).filter(|entry| !entry.pinned()) else { continue };
-            // The slot may have a new tenant, or its tenant be refreshed already.
+            // The slot may hold another entry, or this one may be refreshed already.
             let left = now.until(entry.expires());
             if left.is_zero() || left > entry.ttl() / 10 {
                 continue;
@@ -177,16 +178,16 @@ impl Resolver {
                         self.counts.pinned_refreshes += 1;
                     }
                 }
-                // Before all that clients use.
+                // Before all names that clients use.
                 Upstreams::Recovering => zone.recovery.push(&key, u32::MAX),
-                // The probes tell when it is worth asking.
+                // The probes will show when it is worth asking.
                 Upstreams::Slow | Upstreams::Down => {}
             }
         }
     }
 
     pub(super) fn start_refresh(&mut self, key: &[u8], now: Moment) -> bool {
-        // While upstream lies about many names, only the guard's own questions go out for them.
+        // While upstreams deny many names, only the guard's own queries are sent for them.
         if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
             self.forget_refresh(key);
             return false;
@@ -201,18 +202,19 @@ impl Resolver {
     }
 }
 
-/// Whether this answer, past its TTL, may still be given. A pinned name outlives `max_stale` while its upstreams are ill; a
-/// name that is only broken by itself does not.
+/// Whether this expired answer may still be served. A pinned name outlives `max_stale` while its
+/// upstreams have trouble, but not if only the name itself is broken.
 pub(super) fn may_serve(entry: &Facts, zone: &Zone, now: Moment) -> bool {
     let stale_for = now.since(entry.expires());
     let ill = zone.upstreams() != Upstreams::Healthy;
     zone.may_serve(stale_for) || (ill && stale_for <= stale_max(entry, zone))
 }
 
-/// After lies of an upstream that was never down, what clients asked for in this time is refreshed.
+/// After false answers from an upstream that was never down, names used within this time are
+/// refreshed.
 const LIED_FOR: Duration = Duration::from_mins(10);
 
-/// What keep-warm goes by.
+/// The use counts on which keep-warm decides.
 pub(super) fn use_of(entry: &Facts, now: Moment) -> warm::Use {
     warm::Use {
         uses: entry.uses().into(),
@@ -222,7 +224,7 @@ pub(super) fn use_of(entry: &Facts, now: Moment) -> warm::Use {
     }
 }
 
-/// How far past its TTL an answer is served if no upstream answers.
+/// How far past its TTL an answer is served when no upstream answers.
 pub(super) fn stale_max(entry: &Facts, zone: &Zone) -> Duration {
     let zone_max = zone.max_stale();
     if entry.pinned() && zone.settings.serve_stale { pinned::STALE_MAX.max(zone_max) } else { zone_max }

@@ -1,4 +1,4 @@
-//! What a snapshot remembers, put back; and time that went by without the clock counting it.
+//! Restores answers from a snapshot, and accounts for time that the clock did not count.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,35 +7,40 @@ use serde::{Deserialize, Serialize};
 use super::Resolver;
 use crate::{
     cache::{Cache, Draft, Facts},
-    local::LocalNames,
+    message::{
+        name::{self, Key},
+        wire::{self, Answer, Header, Verdict},
+    },
     moment::Moment,
-    name::{self, Key},
     side_by_side,
     snapshot::{Answers, Take},
-    views::Views,
-    wire::{self, Answer, Header, Verdict},
-    zone::{CANARIES_MAX, ZoneId, Zones},
+    zones::{
+        local::LocalNames,
+        views::Views,
+        zone::{CANARIES_MAX, ZoneId, Zones},
+    },
 };
 
 /// An answer from before the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered<'a> {
-    /// As upstream gave it, without OPT.
+    /// As received from the upstream, without OPT.
     pub message: &'a [u8],
     pub dnssec_ok: bool,
     pub checking_disabled: bool,
-    /// How much it was asked for lately.
+    /// How much it was asked for recently.
     pub uses: u16,
-    /// How long the question had been answered positively without a break when it was learned.
+    /// How long the question had been answered positively without a break when this was received.
     pub good_for: Duration,
-    /// Time since it was learned.
+    /// Time since it was received.
     pub age: Duration,
-    /// Time that may have passed besides: no reason to forget it, but to ask again.
+    /// Additional time that may have passed. It does not expire the answer as last known good, but
+    /// it is refreshed.
     pub unseen: Duration,
 }
 
 impl<'a> Remembered<'a> {
-    /// One that was learned just now and that nobody has asked for.
+    /// One that was just received and not used yet.
     pub fn new(message: &'a [u8]) -> Self {
         Self {
             message,
@@ -49,14 +54,14 @@ impl<'a> Remembered<'a> {
     }
 }
 
-/// Puts back what a snapshot remembers.
+/// Restores answers from a snapshot.
 pub struct Restoring<'a> {
     resolver: &'a mut Resolver,
     now: Moment,
 }
 
 impl Take for Restoring<'_> {
-    /// Into an empty cache that has room for them all, by a few threads; else one by one.
+    /// Uses several threads if the cache is empty and all answers fit; otherwise one by one.
     fn take_all(&mut self, answers: Answers<'_>) {
         let Self { resolver, now } = self;
         let threads = if answers.len() < WORTH_THREADS { 1 } else { side_by_side::threads() };
@@ -71,13 +76,13 @@ impl Take for Restoring<'_> {
     }
 }
 
-/// Starting a thread takes as long as a thousand answers.
+/// Starting a thread takes as long as restoring a thousand answers.
 const WORTH_THREADS: usize = 4_096;
 
-/// What must be known of all answers before each thread can take its share.
+/// What must be known about all answers before the threads can share the work.
 struct Sorted {
     hashes: Vec<u64>,
-    /// What they take in the cache, if each is kept.
+    /// Memory needed if all are cached.
     bytes: usize,
 }
 
@@ -100,13 +105,13 @@ impl Sorted {
     }
 }
 
-/// Reads what a snapshot remembers.
+/// Parses answers from a snapshot.
 struct Reader<'a> {
     local: &'a LocalNames,
     now: Moment,
 }
 
-/// One answer, read.
+/// One parsed answer.
 struct Read<'a> {
     key: Key,
     answer: Answer,
@@ -115,7 +120,7 @@ struct Read<'a> {
 }
 
 impl Reader<'_> {
-    /// `None` if it is no answer, or a name that is answered here by now.
+    /// `None` if it is not an answer, or if the name is local now.
     fn read<'a>(&self, remembered: &'a Remembered<'a>) -> Option<Read<'a>> {
         let (question, answer) = wire::read_kept_answer(remembered.message).ok()?;
         let key = Key::new(&question, remembered.dnssec_ok, remembered.checking_disabled);
@@ -142,14 +147,14 @@ impl Read<'_> {
     }
 }
 
-/// What one thread noticed as it filled its share.
+/// What one thread found while filling its share.
 struct Noticed {
-    /// When the last of them was learned.
+    /// When the newest of them was received.
     learned: Moment,
     canaries: Canaries,
 }
 
-/// Questions to probe with: as many as a zone may want of those that come first.
+/// Questions to probe with: the first ones found, as many as a zone may need.
 #[derive(Default)]
 struct Canaries(Vec<(usize, ZoneId, Box<[u8]>)>);
 
@@ -169,17 +174,17 @@ impl Canaries {
     }
 }
 
-/// What the start brought back.
+/// What was restored at start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Restored {
     pub names: usize,
-    /// What loading them took, before the first query was read.
+    /// Loading time before the first query was read.
     pub ms: f64,
-    /// Troubles with the files; each is in the log.
+    /// Problems with the files; each is in the log.
     pub troubles: usize,
 }
 
-/// A start in the midst of things: when the last answer was learned that it brought back, and when it brought it.
+/// A start with a snapshot: when its newest answer was received, and when it was loaded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start {
     learned: Moment,
@@ -187,8 +192,8 @@ pub(super) struct Start {
 }
 
 impl Resolver {
-    /// Whether somebody asked for this within so long. Who asked before the start while no upstream answered was told what
-    /// the disk knows of, but not that he asked: that time does not count.
+    /// Whether a client asked for this within the last `within`. Uses after the snapshot's last
+    /// write are unknown, so the time between then and the start does not count.
     pub(super) fn used_within(&self, entry: &Facts, within: Duration, now: Moment) -> bool {
         let last_used = entry.last_used();
         let unheard = self.start.filter(|start| last_used <= start.learned);
@@ -196,12 +201,12 @@ impl Resolver {
         entry.popularity() > 0 && now.since(last_used) <= within + unheard
     }
 
-    /// Takes what a snapshot has, as of now.
+    /// Starts restoring a snapshot, as of `now`.
     pub fn restoring(&mut self, now: Moment) -> Restoring<'_> {
         Restoring { resolver: self, now }
     }
 
-    /// Puts back one answer. Older news of the same question does not replace newer.
+    /// Restores one answer. An older answer does not replace a newer one.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
         let local = Arc::clone(&self.settings.local);
         let Some(read) = (Reader { local: &local, now }).read(answer) else { return false };
@@ -215,7 +220,7 @@ impl Resolver {
         true
     }
 
-    /// Puts back answers with these hashes; there is room for all.
+    /// Restores the answers with these hashes; all must fit.
     fn fill(&mut self, answers: Answers<'_>, hashes: &[u64], threads: usize, now: Moment) {
         let reader = Reader { local: &self.settings.local, now };
         let zones = &self.zones;
@@ -258,8 +263,9 @@ impl Resolver {
         self.start = Some(Start { learned: newest, at: now });
     }
 
-    /// Names that other upstreams answer for than before are asked anew; the old answer stays for as long as those are silent,
-    /// if it is one. The disk forgets it: only one list of upstreams is kept there.
+    /// Names that now have other upstreams are asked again. The old answer is kept until those
+    /// reply, if it is positive. It is removed from disk, where only one list of upstreams is
+    /// recorded.
     pub(crate) fn on_other_views(&mut self, before: &Views, now: Moment) {
         let views = Views::of(&self.zones);
         if views == *before {
@@ -271,7 +277,7 @@ impl Resolver {
             .map(|(slot, entry)| (slot, entry.key(), entry.verdict))
             .filter(|(_, key, _)| before.differ(&views, key.as_bytes()))
             .collect();
-        // What was doubted there is no business of the old zone's any more.
+        // Holds on these names no longer concern the old zone.
         for suffix in views.added(before) {
             for id in self.zones.ids() {
                 let zone = self.zones.get_mut(id);
@@ -283,7 +289,8 @@ impl Resolver {
         for (slot, key, verdict) in moved {
             self.forgotten.push_back(key.as_bytes().into());
             if verdict != Verdict::Positive {
-                // That a name is not to be found elsewhere is why a zone is named: nobody wants to hear it again.
+                // Zones are configured for names that do not exist elsewhere, so the old negative
+                // answer is useless.
                 self.cache.remove(slot);
                 continue;
             }
@@ -296,8 +303,9 @@ impl Resolver {
         self.failures.forget(zones_differ);
     }
 
-    /// Time may have passed that the clock did not count (a virtual machine was frozen): what was fresh may not be any
-    /// more. Nothing becomes too old by it, for it may as well have been somebody who set the clock.
+    /// Time may have passed that the clock did not count (a suspended virtual machine), so fresh
+    /// answers may not be fresh. Nothing becomes too old to serve, because it may only be that
+    /// someone set the clock.
     pub fn on_unseen_time(&mut self, unseen: Duration, now: Moment) {
         self.cache.pass_unseen(unseen, now);
     }

@@ -1,28 +1,29 @@
-//! How old an answer is, whatever the clocks did since.
+//! The age of an answer, across reboots and clock changes.
 //!
-//! Two clocks are at hand. The boot clock (CLOCK_BOOTTIME) never jumps and counts time asleep, but starts anew with each boot
-//! and does not see that a virtual machine was frozen. The wall clock goes on across both, but may be wrong and be
-//! corrected by days. So time since a reading of both is told apart into what has surely *passed*, and what may have
-//! passed *unseen*. Time passed ages an answer in every way. Time unseen only ends its freshness: it will be asked for
-//! again, but in an outage it is still there. So no clock that leaps can make the cache forget what it knows, and none
-//! can make an answer fresh for ever.
+//! There are two clocks. The boot clock (CLOCK_BOOTTIME) never jumps and includes suspend, but
+//! restarts at each boot and stops while a virtual machine is paused. The wall clock continues
+//! across both, but may be wrong and be corrected by days. So the time since a reading of both
+//! clocks is split into time that has certainly *passed* and time that may have passed *unseen*.
+//! Passed time ages an answer in every way. Unseen time only ends its freshness: the answer is
+//! refreshed, but in an outage it can still be served. So no clock jump makes the cache lose
+//! answers, or keeps an answer fresh forever.
 //!
 //! ```text
-//! same boot, walls agree                  passed: boot clock's difference
-//! same boot, wall went ahead > 1 min      passed: boot clock's difference   unseen: what the wall clock went ahead
-//! same boot, wall went back, or no wall   passed: boot clock's difference
-//! other boot, wall ahead, up to 30 days   passed: wall clock's difference, at least this boot's uptime
-//! other boot, wall ahead by more          passed: this boot's uptime        unseen: a day
-//! other boot, wall went back, or no wall  passed: this boot's uptime        unseen: a day
+//! same boot, wall clock agrees               passed: boot clock difference
+//! same boot, wall clock ahead by > 1 min     passed: boot clock difference  unseen: the extra wall time
+//! same boot, wall clock went back, or unset  passed: boot clock difference
+//! other boot, wall clock ahead, <= 30 days   passed: wall clock difference, at least this boot's uptime
+//! other boot, wall clock ahead by more       passed: this boot's uptime     unseen: a day
+//! other boot, wall clock went back, or unset passed: this boot's uptime     unseen: a day
 //! ```
 //!
-//! "No wall" is a clock before 2025: a machine without a battery, before it was told the time.
+//! "Unset" is a wall clock before 2025: a machine without a battery, before NTP has set its clock.
 
 use std::{fs, sync::OnceLock, time::Duration};
 
 use crate::clock;
 
-/// Name of a boot (proc(5), random/boot_id).
+/// ID of a boot (proc(5), random/boot_id).
 pub(super) type Boot = [u8; 16];
 
 /// One reading of both clocks.
@@ -40,13 +41,13 @@ pub struct Lapse {
     pub unseen: Duration,
 }
 
-/// What a wall clock may differ from the boot clock without anything having happened: NTP at work.
+/// Differences between wall and boot clock up to this are normal NTP corrections.
 const DRIFT_MAX: Duration = Duration::from_mins(1);
-/// A machine that was off for longer has a wrong clock, more likely.
+/// A longer time off is more likely a wrong wall clock.
 const OFF_MAX: Duration = Duration::from_hours(30 * 24);
-/// Ends the freshness of everything: the longest TTL in the cache.
+/// Ends the freshness of every answer: the longest TTL in the cache.
 const LONGEST_FRESH: Duration = Duration::from_hours(24);
-/// 2025-01-01T00:00:00Z. This code is younger.
+/// 2025-01-01T00:00:00Z, before this code was written.
 const WALL_MIN_MS: i64 = 1_735_689_600_000;
 
 impl Anchor {
@@ -54,12 +55,12 @@ impl Anchor {
         Self { boot: boot_id(), at: clock::since_boot(), wall_ms: clock::wall().as_millisecond() }
     }
 
-    /// A reading made up.
+    /// Builds a reading from its parts.
     pub fn of(boot: [u8; 16], at: Duration, wall_ms: i64) -> Self {
         Self { boot, at, wall_ms }
     }
 
-    /// Time from `earlier` until this reading.
+    /// Time from `earlier` to this reading.
     pub fn since(&self, earlier: &Self) -> Lapse {
         let walls_known = self.wall_ms >= WALL_MIN_MS && earlier.wall_ms >= WALL_MIN_MS;
         let ahead = u64::try_from(self.wall_ms.saturating_sub(earlier.wall_ms)).ok().filter(|_| walls_known);
@@ -93,15 +94,16 @@ fn boot_id() -> Boot {
 fn read_boot_id() -> Boot {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    // A kernel that does not name its boots: each start of ours counts as one.
+    // Without a boot ID, each start of the cache counts as a boot.
     u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fastrand::u128(..)).to_be_bytes()
 }
 
-/// Notices, while we run, that time went by which the boot clock did not count.
+/// Detects, while running, time that passed without the boot clock counting it.
 #[derive(Debug)]
 pub struct GapWatch {
     last: Anchor,
-    /// How far the wall clock was set back and may come forward again without anything having passed.
+    /// How far the wall clock was set back: it may go forward again by as much without time having
+    /// passed.
     set_back: Duration,
 }
 
@@ -110,7 +112,7 @@ impl GapWatch {
         Self { last: now, set_back: Duration::ZERO }
     }
 
-    /// Time that went by unseen since the last look.
+    /// Time that passed unseen since the last call.
     pub fn look(&mut self, now: Anchor) -> Duration {
         let Lapse { passed, unseen: forward } = now.since(&self.last);
         let went_back = self.last.wall_ms.saturating_sub(now.wall_ms);
@@ -125,14 +127,15 @@ impl GapWatch {
     }
 }
 
-/// All readings found on disk, in stretches over which both clocks went alike: the last reading of each is enough.
+/// All readings on disk, in stretches during which both clocks agreed. Keeps the last reading of
+/// each.
 #[derive(Debug, Default)]
 pub(super) struct Stretches(Vec<Anchor>);
 
 impl Stretches {
-    /// Takes the next reading in the order of the files.
+    /// Adds the next reading, in file order.
     pub(super) fn push(&mut self, anchor: Anchor) {
-        // Read twice after a crash in mid-merge.
+        // After a crash during a merge, it can appear twice.
         let known = self.0.iter().any(|last| last.boot == anchor.boot && last.at >= anchor.at);
         if known {
             return;
@@ -147,7 +150,7 @@ impl Stretches {
         &self.0
     }
 
-    /// Time from each stretch's end until now.
+    /// Time from the end of each stretch until now.
     pub(super) fn until(self, now: &Anchor) -> Ages {
         let mut total = Lapse::default();
         let mut later = now;
@@ -170,12 +173,12 @@ pub(super) struct Ages {
 }
 
 impl Ages {
-    /// Time since a record was written. `None` if its boot is not known.
+    /// Time since a record was written; `None` if its boot is unknown.
     pub(super) fn of(&mut self, boot: u32, at: Duration) -> Option<Lapse> {
         if !self.covers(self.last_used, boot, at) {
             let mut of_boot =
                 self.stretches.iter().enumerate().filter(|(_, anchor)| anchor.tag() == boot).map(|(i, _)| i);
-            // A record younger than the last reading belongs to the last stretch.
+            // A record after the last reading belongs to the last stretch.
             let last = of_boot.clone().next_back()?;
             self.last_used = of_boot.find(|&index| self.stretches[index].at >= at).unwrap_or(last);
         }
@@ -199,7 +202,7 @@ mod tests {
     /// Hours from 1970 to some day in 2026.
     const TODAY: i64 = 495_000;
 
-    /// Boot's name, hours since boot, hours on the wall clock.
+    /// Boot ID, hours since boot, hours on the wall clock.
     fn anchor(boot: u8, at: u32, wall: i64) -> Anchor {
         Anchor::of([boot; 16], HOUR * at, wall * 3_600_000)
     }
@@ -209,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_and_what_may_have_passed_unseen() {
-        // What happened; reading before; reading now; hours passed, hours unseen.
+    fn time_between_two_readings_is_split_into_passed_and_unseen() {
+        // Case; earlier reading; current reading; hours passed, hours unseen.
         let table = [
             ("nothing", (1, 10, TODAY), (1, 12, TODAY + 2), (2, 0)),
             ("suspended, counted by the boot clock", (1, 10, TODAY), (1, 82, TODAY + 72), (72, 0)),
-            ("frozen virtual machine", (1, 10, TODAY), (1, 11, TODAY + 73), (1, 72)),
+            ("paused virtual machine", (1, 10, TODAY), (1, 11, TODAY + 73), (1, 72)),
             ("wall clock set back by days", (1, 10, TODAY), (1, 11, TODAY - 5 * DAY), (1, 0)),
             ("no battery, then NTP", (1, 0, 0), (1, 1, TODAY), (1, 0)),
             ("reboot", (1, 10, TODAY), (2, 1, TODAY + 5), (5, 0)),
@@ -223,8 +226,8 @@ mod tests {
             ("reboot, wall clock in 2099", (1, 10, TODAY), (2, 3, TODAY + 73 * 365 * DAY), (3, 24)),
             ("reboot, wall clock two days back", (1, 10, TODAY), (2, 3, TODAY - 2 * DAY), (3, 24)),
             ("reboot, wall clock behind uptime", (1, 10, TODAY), (2, 30, TODAY + 1), (30, 0)),
-            ("written in 1970, read in time", (1, 10, 0), (2, 3, TODAY), (3, 24)),
-            ("the boot clock cannot go back, but a file can lie", (1, 10, TODAY), (1, 9, TODAY), (0, 0)),
+            ("written in 1970, read with a correct clock", (1, 10, 0), (2, 3, TODAY), (3, 24)),
+            ("the boot clock cannot go back, but a file can claim so", (1, 10, TODAY), (1, 9, TODAY), (0, 0)),
         ];
         for (what, before, now, expected) in table {
             let lapse = anchor(now.0, now.1, now.2).since(&anchor(before.0, before.1, before.2));
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_add_up_over_every_reboot_even_if_no_wall_clock_is_right() {
+    fn ages_add_up_over_reboots_even_if_no_wall_clock_is_right() {
         let mut stretches = Stretches::default();
         for boot in 1..=5 {
             stretches.push(anchor(boot, 1, 0));
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_learned_before_a_freeze_is_doubted() {
+    fn only_answers_cached_before_a_pause_get_unseen_time() {
         let mut stretches = Stretches::default();
         for (at, wall) in [(1, TODAY), (2, TODAY + 1), (3, TODAY + 74), (4, TODAY + 75)] {
             stretches.push(anchor(1, at, wall));
@@ -262,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_swings_is_doubted_once() {
+    fn a_wall_clock_that_jumps_back_and_forth_counts_once() {
         let mut watch = GapWatch::new(anchor(1, 0, TODAY));
         let mut look = |at, wall| hours(watch.look(anchor(1, at, TODAY + wall)));
         assert_eq!(look(1, 1), 0);
-        assert_eq!(look(2, 50), 48, "frozen, or set ahead");
+        assert_eq!(look(2, 50), 48, "paused, or set ahead");
         assert_eq!(look(3, 3), 0, "set back");
         assert_eq!(look(4, 52), 0, "ahead again: nothing new");
         assert_eq!(look(5, 80), 27);

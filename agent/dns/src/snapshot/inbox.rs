@@ -1,5 +1,5 @@
-//! Records on their way to the writer's thread: one buffer, filled by one side and taken whole by the other. No allocation
-//! for each, and nobody is woken for each: that would cost more than the record.
+//! The queue of records to the writer thread: one buffer, filled by one side and taken as a whole
+//! by the other. An allocation or a wake-up per record would cost more than the record itself.
 
 use std::{thread, time::Duration};
 
@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 
 use crate::clock;
 
-/// On the way, while the thread gathers or a disk hangs in a write; what is over is lost from disk, not from the cache.
+/// Limit of the queue while the disk is slow. Further records are not saved to disk; the cache
+/// itself keeps them.
 const BYTES_MAX: usize = 8 << 20;
 
 #[derive(Default)]
@@ -16,24 +17,24 @@ pub(super) struct Inbox(Mutex<State>);
 #[derive(Default)]
 struct State {
     left: Left,
-    /// There will be no more.
+    /// No more records will come.
     ended: bool,
-    /// The thread sleeps until somebody wakes it.
+    /// The thread sleeps until it is woken.
     asleep: bool,
 }
 
-/// What was left for the thread.
+/// The data for the thread.
 #[derive(Default)]
 pub(super) struct Left {
-    /// As they will stand in the file.
+    /// In file format.
     pub(super) records: Vec<u8>,
     pub(super) count: u64,
-    /// [`crate::origin`], as it will stand in its file.
+    /// [`crate::zones::origin`], in file format.
     pub(super) origin: Option<Box<[u8]>>,
 }
 
 impl Left {
-    /// For another record.
+    /// Whether another record fits.
     pub(super) fn has_room(&self) -> bool {
         self.records.len() < BYTES_MAX
     }
@@ -44,7 +45,7 @@ impl Left {
 }
 
 impl Inbox {
-    /// Leaves something, if `add` does; wakes `reader` if it sleeps for want of anything to do.
+    /// Lets `add` add data, and wakes `reader` if it sleeps. Returns the result of `add`.
     pub(super) fn leave(&self, reader: Option<&thread::Thread>, add: impl FnOnce(&mut Left) -> bool) -> bool {
         let mut state = self.0.lock();
         let added = add(&mut state.left);
@@ -56,14 +57,14 @@ impl Inbox {
         added
     }
 
-    /// There will be no more.
+    /// Tells the thread that no more records will come.
     pub(super) fn end(&self, reader: &thread::Thread) {
         self.0.lock().ended = true;
         reader.unpark();
     }
 
-    /// Waits in `reader`'s thread until there is something, or it is that late on the boot clock. True if there is, or nothing
-    /// more will be.
+    /// Waits on the writer thread until there is data, or until this time on the boot clock.
+    /// Returns true if there is data or the queue has ended.
     pub(super) fn wait_for_any(&self, until: Option<Duration>) -> bool {
         loop {
             let mut state = self.0.lock();
@@ -81,7 +82,7 @@ impl Inbox {
         }
     }
 
-    /// Waits until it is that late, or nothing more will come.
+    /// Waits until this time on the boot clock, or until the queue has ended.
     pub(super) fn wait_until(&self, until: Duration) {
         loop {
             let left = until.saturating_sub(clock::since_boot());
@@ -92,7 +93,7 @@ impl Inbox {
         }
     }
 
-    /// Takes all; true if there will be no more. `empty` takes the place of the buffer.
+    /// Takes all data, leaving `empty` as the buffer. The flag is true if the queue has ended.
     pub(super) fn take(&self, empty: Vec<u8>) -> (Left, bool) {
         let mut state = self.0.lock();
         let left = std::mem::replace(&mut state.left, Left { records: empty, ..Left::default() });

@@ -1,4 +1,4 @@
-//! Both files into answers.
+//! Loads the answers from both files.
 
 use std::{
     cmp::Reverse,
@@ -15,25 +15,25 @@ use super::{
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
 };
-use crate::{origin::Origin, resolver::Remembered, side_by_side};
+use crate::{resolver::Remembered, side_by_side, zones::origin::Origin};
 
-/// What loading found.
+/// The result of loading.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Answers that were handed over; of one question several, the youngest last.
+    /// Answers passed on. A question may have several; the youngest comes last.
     pub answers: usize,
-    /// What could not be read, by file.
+    /// What could not be read, per file.
     pub reports: Vec<FileReport>,
-    /// Files that must not be written over, for nobody has read them.
+    /// Files that were not read, so they must not be overwritten.
     pub(super) unread: Vec<&'static str>,
-    /// Files with damage inside: to be merged anew at once.
+    /// Files with damage, to be merged at once.
     pub(super) damaged: Vec<&'static str>,
-    /// Whole bytes of the log; the rest is cut off.
+    /// Valid bytes of the log; the rest is cut off.
     pub(super) log_len: usize,
     pub(super) salt: Option<u32>,
 }
 
-/// What was lost of one file, in words.
+/// What was lost from one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileReport {
     pub file: &'static str,
@@ -42,11 +42,11 @@ pub struct FileReport {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// It cannot be read: why.
+    /// It cannot be read; with the reason.
     Unreadable(String),
-    /// Of another version of dogwatch.
+    /// Written by another version of dogwatch.
     OtherVersion,
-    /// Its head is gone, so that nothing in it can be checked.
+    /// Both heads are damaged, so nothing in it can be verified.
     NoHead,
     Damaged {
         places: usize,
@@ -54,11 +54,11 @@ pub enum Trouble {
         records: usize,
         named: Vec<Damage>,
     },
-    /// Answers of a boot that is not named anywhere: nobody can say how old they are.
+    /// Answers from a boot without an anchor, so their age is unknown.
     Undated {
         records: usize,
     },
-    /// A kill or power loss in mid-write.
+    /// A kill or power loss during a write.
     Torn {
         offset: usize,
         bytes: usize,
@@ -66,7 +66,7 @@ pub enum Trouble {
 }
 
 impl FileReport {
-    /// Nothing was lost that had been whole.
+    /// Whether no complete record was lost.
     pub fn harmless(&self) -> bool {
         matches!(self.trouble, Trouble::Torn { .. })
     }
@@ -77,16 +77,19 @@ impl fmt::Display for FileReport {
         let file = self.file;
         match &self.trouble {
             Trouble::Unreadable(why) => {
-                write!(f, "{file} cannot be read: {why}; starting without it, kept as {file}.unread")
+                write!(f, "cannot read {file}: {why}; starting without it; the file is kept as {file}.unread")
             }
             Trouble::OtherVersion => {
                 write!(
                     f,
-                    "{file} was written by another version of dogwatch; starting without it, kept as {file}.unread"
+                    "{file} was written by another version of dogwatch; starting without it; the file is kept as {file}.unread"
                 )
             }
             Trouble::NoHead => {
-                write!(f, "{file} has lost its head; starting without it, kept as {file}.unread")
+                write!(
+                    f,
+                    "the header of {file} is damaged; starting without it; the file is kept as {file}.unread"
+                )
             }
             Trouble::Damaged { places, bytes, records, named } => {
                 let named: Vec<_> = named.iter().map(ToString::to_string).collect();
@@ -94,23 +97,23 @@ impl fmt::Display for FileReport {
                 write!(
                     f,
                     "{file} is damaged: skipped {places} places, about {records} records, {bytes} bytes: {}{more}; the rest \
-                     is loaded, the file kept as {file}.damaged",
+                     is loaded; the damaged file is kept as {file}.damaged",
                     named.join(", ")
                 )
             }
             Trouble::Undated { records } => {
-                write!(f, "{file}: {records} answers are left out, for nothing says how old they are")
+                write!(f, "{file}: skipped {records} answers of unknown age")
             }
             Trouble::Torn { offset, bytes } => {
-                write!(f, "{file}: the last {bytes} bytes, from {offset} on, are half a write; cut off")
+                write!(f, "{file}: removed an incomplete write at the end ({bytes} bytes at {offset})")
             }
         }
     }
 }
 
-/// Where answers go that are loaded.
+/// Receives the loaded answers.
 pub trait Take {
-    /// Takes them all.
+    /// Receives all answers.
     fn take_all(&mut self, answers: Answers<'_>);
 }
 
@@ -120,7 +123,7 @@ impl<F: FnMut(&Remembered<'_>)> Take for F {
     }
 }
 
-/// Answers that were read, the oldest first; of one question several, the youngest last.
+/// The loaded answers, oldest first. A question may have several; the youngest comes last.
 #[derive(Clone, Copy)]
 pub struct Answers<'a>(&'a [Dated<'a, 'a>]);
 
@@ -146,8 +149,8 @@ impl Answers<'_> {
     }
 }
 
-/// Reads both files of `dir` and hands each answer to `to`, the oldest first. Never fails: what cannot be read is in
-/// [`Loaded::reports`].
+/// Reads both files in `dir` and passes the answers to `to`, oldest first. Never fails; problems
+/// are in [`Loaded::reports`].
 pub fn load(dir: &Path, now: &Anchor, to: &mut dyn Take) -> Loaded {
     let mut files = [(SNAPSHOT, Ok(Vec::new())), (LOG, Ok(Vec::new()))];
     let size: u64 = files.iter().filter_map(|(file, _)| Some(fs::metadata(dir.join(file)).ok()?.len())).sum();
@@ -169,28 +172,29 @@ pub fn load(dir: &Path, now: &Anchor, to: &mut dyn Take) -> Loaded {
     loaded
 }
 
-/// Where the answers came from; `None` if nobody noted it. The error is for people, and no reason not to start.
+/// Which upstreams the answers came from; `None` if it was not recorded. An error is for the log
+/// only.
 pub fn load_origin(dir: &Path) -> Result<Option<Origin>, String> {
     let path = dir.join(ORIGIN);
-    let advice = "starting without it; names count as the configured upstreams'";
+    let advice = "starting without it; the cached names are attributed to the configured upstreams";
     match fs::read(&path) {
         Ok(bytes) => match Origin::from_bytes(&bytes) {
             Ok(origin) => Ok(Some(origin)),
             Err(why) => Err(format!("{ORIGIN} is damaged: {why}; {advice}")),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{ORIGIN} cannot be read: {}; {advice}", explained(&path, &error))),
+        Err(error) => Err(format!("cannot read {ORIGIN}: {}; {advice}", explained(&path, &error))),
     }
 }
 
-/// The error with what the operator needs to mend it.
+/// The error, with what the operator needs to fix it.
 pub(super) fn explained(path: &Path, error: &io::Error) -> String {
     let ours = rustix::process::geteuid().as_raw();
-    // The file, or the folder that does not let us look at it.
+    // The file, or the directory that denies access to it.
     let seen = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     match seen {
         Some((seen, of)) if error.kind() == ErrorKind::PermissionDenied => format!(
-            "{error}: {} belongs to user {} (mode {:03o}), we are user {ours}; try: chown -R {ours} {}",
+            "{error}: {} is owned by user {} (mode {:03o}), and the cache runs as user {ours}; try: chown -R {ours} {}",
             seen.display(),
             of.uid(),
             of.mode() & 0o777,
@@ -200,7 +204,7 @@ pub(super) fn explained(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// [`load`] on bytes.
+/// As [`load`], from bytes.
 pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) -> Loaded {
     let mut loaded = Loaded::default();
     let mut book = Book::default();
@@ -219,7 +223,8 @@ pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) 
     if undated > 0 {
         loaded.reports.push(FileReport { file: LOG, trouble: Trouble::Undated { records: undated } });
     }
-    // Stable, and quick on what is nearly in order. The youngest last: it wins, and is evicted last.
+    // Stable, and fast on nearly sorted input. The youngest comes last: it wins and is evicted
+    // last.
     dated.sort_by_key(|dated| Reverse(dated.lapse.passed));
     dated.retain(|dated| dated.lapse.passed <= TOO_OLD);
     loaded.answers = dated.len();
@@ -227,20 +232,20 @@ pub fn load_bytes(snapshot: &[u8], log: &[u8], now: &Anchor, to: &mut dyn Take) 
     loaded
 }
 
-/// Bytes below which starting a thread takes longer than what it would do.
+/// Below this size, starting a thread takes longer than its work.
 const WORTH_THREADS: usize = 512 << 10;
 
-/// An answer with the time since it was learned.
+/// An answer with its age.
 #[derive(Clone, Copy)]
 pub(super) struct Dated<'a, 'b> {
     pub(super) lapse: Lapse,
-    /// Its place among all answers read.
+    /// Its position among all answers read.
     pub(super) order: usize,
     pub(super) answer: &'a Answer<'b>,
 }
 
-/// Takes out what was flushed after it was learned. Times are in milliseconds: of two in the same one, the later in the file
-/// came later.
+/// Removes answers that were flushed after they were cached. Within one millisecond, file order
+/// decides.
 pub(super) fn drop_forgotten(
     dated: &mut Vec<Dated<'_, '_>>,
     forgotten: &[(usize, Forgotten<'_>)],
@@ -265,10 +270,10 @@ pub(super) fn drop_forgotten(
     });
 }
 
-/// What is older serves nobody: the longest max_stale, and the longest TTL before it.
+/// Older answers are useless: the longest max_stale plus the longest TTL.
 pub(super) const TOO_OLD: Duration = Duration::from_hours(8 * 24);
 
-/// Answers in the pieces in which they were read: all of them are in memory once.
+/// Answers in the pieces in which they were read, to avoid copying them.
 #[derive(Default)]
 pub(super) struct Pieces<'a> {
     pieces: Vec<Vec<Answer<'a>>>,
@@ -298,11 +303,11 @@ impl<'a> Pieces<'a> {
     }
 }
 
-/// Records as read.
+/// All records that were read.
 #[derive(Default)]
 pub(super) struct Book<'a> {
     pub(super) answers: Pieces<'a>,
-    /// Each with the number of answers that were read before it.
+    /// Each with the number of answers read before it.
     pub(super) forgotten: Vec<(usize, Forgotten<'a>)>,
     pub(super) stretches: Stretches,
 }
@@ -316,7 +321,8 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// Reads as far as all is well, by several threads: what takes time is to check the sums.
+    /// Reads up to the first damage, on several threads, because the checksums take most of the
+    /// time.
     fn read_pieces(&mut self, records: &mut Records<'a>, threads: usize) {
         let mut pieces: Vec<_> = records.pieces().into_iter().map(|piece| (piece, None)).collect();
         side_by_side::each(threads, &mut pieces, |(piece, found)| {
@@ -344,7 +350,7 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// Reads one file; returns how many bytes of it are good to append to.
+    /// Reads one file. Returns the length of its valid part, to which records can be appended.
     pub(super) fn read(
         &mut self,
         file: &'static str,
@@ -366,14 +372,14 @@ impl<'a> Book<'a> {
             }
         };
         self.read_pieces(&mut records, threads);
-        // What is behind the first flaw, if there is one.
+        // The rest after the first damage, if any.
         while let Some(record) = records.next() {
             self.add(&record);
         }
         let end = records.position();
         let torn = bytes.len() - end;
         if torn > 0 && file == SNAPSHOT {
-            // A snapshot is whole before it gets its name: no kill cuts it short.
+            // A snapshot is complete before it gets its name, so a kill cannot cut it short.
             records.skipped.note(Damage { offset: end, len: torn, why: "the end" }, 1);
         }
         let Skipped { places, bytes: skipped, records: lost, named } = records.skipped;
@@ -388,5 +394,5 @@ impl<'a> Book<'a> {
     }
 }
 
-/// Bytes of a record with one address.
+/// Length of a record with one address.
 const TYPICAL_RECORD: usize = 90;

@@ -1,45 +1,47 @@
-//! The cache on disk: what was learned is there within a quarter of a second after `kill -9`, within five after power
-//! loss, and one bad sector costs only what stood on it.
+//! The cache on disk. `kill -9` loses at most the last quarter of a second, power loss at most the
+//! last five seconds, and a bad sector only the records on it.
 //!
-//! Two files of one format in the state directory. `cache.log` is appended to; when it has grown past `cache.snapshot`,
-//! both are merged into a new `cache.snapshot` (written beside, synced, renamed) and the log starts anew. Loading reads
-//! the snapshot, then the log; the younger record of a question wins. A crash between rename and restart of the log
-//! leaves records in both: reading them twice does no harm.
+//! The state directory has two files of the same format. New records are appended to `cache.log`.
+//! When it is longer than `cache.snapshot`, both are merged into a new `cache.snapshot` (written to
+//! a temporary file, synced, renamed), and the log starts empty. Loading reads the snapshot, then
+//! the log; of two records for a question, the younger wins. A crash between the rename and the
+//! restart of the log leaves records in both files; reading them twice is harmless.
 //!
 //! ```text
-//! file    = head head record*                          the head twice: each has its own CRC, one is enough
+//! file    = head head record*                          two copies of the head, each with its CRC; one is enough
 //! head    = "DWDNS002" salt:u32 crc:u32                crc = CRC-32 (IEEE) of the 12 bytes before it; integers little-endian
 //! record  = "REC!" length:u32 crc:u32 payload          crc = CRC-32 of payload, begun with the file's salt
-//! payload = 1 boot:[16] at:u64 wall:i64                anchor: this boot's clock said `at` ms when the wall clock said `wall` ms
+//! payload = 1 boot:[16] at:u64 wall:i64                anchor: this boot's clock was `at` ms when the wall clock was `wall` ms
 //!         | 2 boot:u32 at:u64 uses:u16 good:u32 flags:u8 message
-//!                                                      answer learned `at` ms on the clock of the boot whose name begins
-//!                                                      with `boot`, asked for `uses` times lately, by then answered with
-//!                                                      yes for `good` seconds; flags: 1 DO, 2 CD
+//!                                                      answer cached at `at` ms on the clock of the boot whose ID begins
+//!                                                      with `boot`, used `uses` times recently, positive answers for
+//!                                                      `good` seconds by then; flags: 1 DO, 2 CD
 //!         | 3 boot:u32 at:u64 flags:u8 question        the question (name, type, class) was flushed at `at`
 //! ```
 //!
-//! The salt is random: a stranger's TXT record that looks like one of ours is none, even when damage before it makes the
-//! reader look inside.
+//! The salt is random, so a TXT record crafted to look like a record of this file fails the CRC,
+//! even if damage before it makes the reader search inside it.
 //!
-//! Recovery: a record whose CRC or length is wrong is skipped up to the next "REC!" whose record is whole, and named in the
-//! log with place and reason; the damaged file is kept as `NAME.damaged` when both are merged anew, at once. What stands
-//! at the end of the log without being a whole record is the write that a kill cut short: it is cut off before the next
-//! append. A file that cannot be read, or was written by another version, is put aside as `NAME.unread`. In no case does
-//! the cache refuse to start.
+//! Recovery: after a record with a wrong CRC or length, the reader skips to the next "REC!" that
+//! starts a valid record, and logs the position and the reason. Both files are then merged at once,
+//! and the damaged file is kept as `NAME.damaged`. An incomplete record at the end of the log is a
+//! write that a kill cut short; it is removed before the next append. A file that cannot be read,
+//! or was written by another version, is renamed to `NAME.unread`. The cache starts in every case.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from ([`crate::origin`]); without it they are taken to be
-//! of those that are configured now.
+//! A third file, `cache.origin`, says which upstreams the answers came from
+//! ([`crate::zones::origin`]). Without it, they are attributed to the configured upstreams.
 //!
-//! Disk budget: at most four writes a second and one `fdatasync` each five seconds, none while nothing is learned; the
-//! snapshot is no longer than the cache's own byte cap, the log no longer than the snapshot or 4 MiB.
+//! Disk budget: at most four writes a second and one `fdatasync` every five seconds, and none while
+//! there are no new answers. The snapshot is at most as large as the cache's byte limit, and the
+//! log at most as large as the snapshot or 4 MiB, whichever is larger.
 //!
 //! | module | | |
 //! | --- | --- | --- |
-//! | [`age`] | pure | how old an answer is, whatever the clocks did since |
-//! | [`record`] | pure | the bytes |
-//! | [`load`] | shell | both files into answers |
-//! | [`inbox`] | shell | records on their way to that thread |
-//! | [`writer`] | shell | a thread of its own: append, sync, merge |
+//! | [`age`] | pure | the age of an answer, across reboots and clock changes |
+//! | [`record`] | pure | the file format |
+//! | [`load`] | shell | reads both files |
+//! | [`inbox`] | shell | the queue of records to the writer thread |
+//! | [`writer`] | shell | the writer thread: append, sync, merge |
 
 pub mod age;
 mod inbox;
@@ -58,10 +60,10 @@ pub use self::{
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
-/// [`crate::origin`], as JSON: small, and written anew as a whole.
+/// [`crate::zones::origin`] as JSON: small, and rewritten as a whole.
 const ORIGIN: &str = "cache.origin";
 
-/// A file with these payloads, each with its right checksum: for the fuzzer.
+/// A file with these payloads and valid checksums, for the fuzzer.
 #[doc(hidden)]
 pub fn framed<'a>(payloads: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut out = record::file_head(0).to_vec();

@@ -1,9 +1,10 @@
-//! The bytes of both files; [`super`] specifies them. Reading takes any bytes whatever and ends.
+//! Reads and writes the file format, which [`super`] specifies. Reading accepts any bytes, and its
+//! time is bounded.
 
 use std::{fmt, ops::Range, time::Duration};
 
 use super::age::Anchor;
-use crate::wire;
+use crate::message::wire;
 
 const MAGIC: &[u8; 8] = b"DWDNS002";
 const MAGIC_STEM: &[u8] = b"DWDNS";
@@ -18,18 +19,18 @@ const KIND_FORGOTTEN: u8 = 3;
 const ANSWER_HEAD: usize = 20;
 /// The longest answer.
 const PAYLOAD_MAX: usize = ANSWER_HEAD + u16::MAX as usize;
-/// Bytes that one thread reads at a time, a little less than half a millisecond.
+/// Bytes that a thread reads at a time; takes a little less than half a millisecond.
 const PIECE: usize = 256 << 10;
-/// Damaged places that are named; the rest is counted.
+/// Damaged places that are listed; more are only counted.
 const NAMED_MAX: usize = 8;
 
 pub(super) const FLAG_DO: u8 = 1;
 pub(super) const FLAG_CD: u8 = 2;
 
-/// An answer as it stands in a file.
+/// An answer in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer<'a> {
-    /// The first four bytes of the boot's name.
+    /// The first four bytes of the boot ID.
     pub(super) boot: u32,
     pub(super) at: Duration,
     pub(super) uses: u16,
@@ -39,7 +40,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Name, type and class as they stand in the message; nothing if there is no question.
+    /// Name, type and class from the message; empty if it has no question.
     pub(super) fn question(&self) -> &'a [u8] {
         let end = wire::read_question(self.message).map_or(0, |(_, end)| end);
         self.message.get(wire::HEADER_LEN..end).unwrap_or_default()
@@ -53,7 +54,7 @@ pub(super) enum Record<'a> {
     Forgotten(Forgotten<'a>),
 }
 
-/// A question whose answers up to `at` are no more.
+/// A question whose answers up to `at` were flushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forgotten<'a> {
     pub(super) boot: u32,
@@ -63,7 +64,7 @@ pub(super) struct Forgotten<'a> {
     pub(super) question: &'a [u8],
 }
 
-/// A place of a file that was skipped.
+/// A part of a file that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     pub offset: usize,
@@ -71,14 +72,14 @@ pub struct Damage {
     pub why: &'static str,
 }
 
-/// What a file's reader skipped.
+/// The damage that the reader of a file skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Skipped {
     pub(super) places: usize,
     pub(super) bytes: usize,
-    /// Records that began in there, as far as can be seen.
+    /// Records that seem to begin in the skipped parts.
     pub(super) records: usize,
-    /// The first of them.
+    /// The first places.
     pub(super) named: Vec<Damage>,
 }
 
@@ -99,10 +100,10 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Why a file has no head of ours.
+/// Why a file has no valid head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoHead {
-    /// Not even begun: it was cut when it was made.
+    /// Too short: a crash while the file was created.
     Empty,
     OtherVersion,
     Damaged,
@@ -113,7 +114,8 @@ pub(super) struct Records<'a> {
     bytes: &'a [u8],
     at: usize,
     salt: u32,
-    /// Bytes that may still be spent on checking what turns out to be no record: no file makes us read for ever.
+    /// Bytes that may still be spent on checksums of invalid records, so that no file takes
+    /// forever.
     patience: usize,
     pub(super) skipped: Skipped,
 }
@@ -138,12 +140,13 @@ impl<'a> Records<'a> {
         Ok(records)
     }
 
-    /// Where reading stands: after the last record, when there are no more. What is behind it is torn.
+    /// The current position. After the last record, the bytes from here on are torn.
     pub(super) fn position(&self) -> usize {
         self.at.min(self.bytes.len())
     }
 
-    /// Where records stand behind each other from here on, by their lengths alone, in pieces of about [`PIECE`].
+    /// Splits the following records, found by their lengths alone, into pieces of about [`PIECE`]
+    /// bytes.
     pub(super) fn pieces(&self) -> Vec<Range<usize>> {
         let mut pieces = Vec::new();
         let (mut start, mut at) = (self.at, self.at);
@@ -163,7 +166,7 @@ impl<'a> Records<'a> {
         pieces
     }
 
-    /// Reads such a piece. `None` if anything in it is not as it should be.
+    /// Reads such a piece. `None` if anything in it is damaged.
     pub(super) fn read_piece(&self, piece: &Range<usize>, mut see: impl FnMut(Record<'a>)) -> Option<()> {
         let bytes = self.bytes.get(..piece.end)?;
         let mut records = Self { bytes, at: piece.start, skipped: Skipped::default(), ..*self };
@@ -175,7 +178,7 @@ impl<'a> Records<'a> {
         Some(())
     }
 
-    /// The piece was read: the next record is the one behind it.
+    /// Continues after this piece, which was read.
     pub(super) fn skip_piece(&mut self, piece: &Range<usize>) {
         self.at = piece.end;
     }
@@ -191,14 +194,9 @@ impl<'a> Records<'a> {
                 self.at = start + RECORD_HEAD + payload.len();
                 match read_payload(payload) {
                     Some(record) => return Some(record),
-                    None => self.skipped.note(
-                        Damage {
-                            offset: start,
-                            len: self.at - start,
-                            why: "not of a kind that this version knows",
-                        },
-                        1,
-                    ),
+                    None => self
+                        .skipped
+                        .note(Damage { offset: start, len: self.at - start, why: "unknown record kind" }, 1),
                 }
                 continue;
             }
@@ -208,7 +206,8 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The next place after `start` that has a whole record, and how many records seem to begin before it.
+    /// The position of the next valid record after `start`, and how many records seem to begin
+    /// before it.
     fn next_whole(&mut self, start: usize) -> Option<(usize, usize)> {
         let mut from = start + 1;
         let mut records = 1;
@@ -228,7 +227,7 @@ impl<'a> Records<'a> {
         let bytes = self.bytes;
         let head = bytes.get(at..).and_then(<[u8]>::first_chunk::<RECORD_HEAD>).ok_or(CUT)?;
         if head[..4] != *MARK {
-            return Err("no record begins here");
+            return Err("no record starts here");
         }
         let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let crc = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
@@ -241,20 +240,20 @@ impl<'a> Records<'a> {
         }
         match self.patience.checked_sub(length) {
             Some(left) => self.patience = left,
-            // Nothing more is found from here on.
+            // Stop searching: nothing is found from here on.
             None => self.bytes = &bytes[..at],
         }
         Err("checksum")
     }
 }
 
-/// Where a record ends that begins at `at` with this.
+/// The end of the record that begins at `at` with this head.
 fn end_of(head: &[u8; RECORD_HEAD], at: usize) -> Option<usize> {
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
     (head[..4] == *MARK && length <= PAYLOAD_MAX).then_some(at + RECORD_HEAD + length)
 }
 
-/// The salt in the first head that is whole.
+/// The salt in the first valid head.
 pub(super) fn salt_of(bytes: &[u8]) -> Option<u32> {
     let heads = bytes.get(..FILE_HEAD.min(bytes.len()))?.as_chunks::<HEAD_LEN>().0;
     heads.iter().find_map(|head| {
@@ -264,7 +263,7 @@ pub(super) fn salt_of(bytes: &[u8]) -> Option<u32> {
     })
 }
 
-/// What a file begins with.
+/// The start of every file.
 pub(super) fn file_head(salt: u32) -> [u8; FILE_HEAD] {
     let mut head = [0; FILE_HEAD];
     for copy in head.as_chunks_mut::<HEAD_LEN>().0 {
@@ -349,7 +348,7 @@ pub(super) fn push_answer(out: &mut Vec<u8>, salt: u32, answer: &Answer<'_>) {
     });
 }
 
-/// Bytes of an answer's record.
+/// The length of an answer's record.
 pub(super) fn record_len(answer: &Answer<'_>) -> usize {
     RECORD_HEAD + ANSWER_HEAD + answer.message.len()
 }

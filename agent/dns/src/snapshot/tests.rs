@@ -1,4 +1,5 @@
-//! Files cut, damaged, locked and overfull: what is intact is loaded, what is not is named, and the cache goes on.
+//! Truncated, damaged, locked and oversized files: intact records are loaded, damage is reported,
+//! and the cache continues.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -10,7 +11,7 @@ use super::{
     record::{Answer, FILE_HEAD, file_head, push_anchor, push_answer},
     *,
 };
-use crate::{clock, resolver::Remembered, wire};
+use crate::{clock, message::wire, resolver::Remembered};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SALT: u32 = 0x1234_5678;
@@ -30,7 +31,8 @@ fn anchor() -> Anchor {
     Anchor::of([1; 16], HOUR, 1_800_000_000_000)
 }
 
-/// A file with an anchor before every fifth answer, as flushes write it; and where each record begins.
+/// A file with an anchor before every fifth answer, as the writer produces it, and the position of
+/// each record.
 fn file(numbers: std::ops::Range<u16>, uses: u16) -> (Vec<u8>, Vec<usize>) {
     let mut out = file_head(SALT).to_vec();
     let mut starts = Vec::new();
@@ -83,7 +85,7 @@ fn words(loaded: &Loaded) -> String {
 }
 
 #[test]
-fn a_file_cut_at_any_byte_gives_every_record_before_the_cut_and_is_written_on() {
+fn a_file_cut_at_any_byte_gives_every_record_before_the_cut_and_can_be_appended_to() {
     let (whole, starts) = file(0..20, 0);
     for cut in 0..=whole.len() {
         let complete = starts.iter().filter(|&&start| {
@@ -108,7 +110,7 @@ fn a_file_cut_at_any_byte_gives_every_record_before_the_cut_and_is_written_on() 
 }
 
 #[test]
-fn a_byte_or_a_sector_damaged_anywhere_costs_what_stood_there_and_is_named() {
+fn damage_of_a_byte_or_sector_loses_only_the_records_there_and_is_reported() {
     let (whole, starts) = file(0..20, 0);
     for hole in [1, 16, 64] {
         for at in 0..whole.len() - hole {
@@ -124,7 +126,7 @@ fn a_byte_or_a_sector_damaged_anywhere_costs_what_stood_there_and_is_named() {
                 let (messages, loaded) = read_both(snapshot, log);
                 let expected = if head_lost { 0 } else { 20 - lost };
                 assert_eq!(messages.len(), expected, "{hole} bytes at {at}: {}", words(&loaded));
-                assert!(!loaded.reports.is_empty(), "{hole} bytes at {at} are not named");
+                assert!(!loaded.reports.is_empty(), "{hole} bytes at {at} are not reported");
             }
         }
     }
@@ -132,7 +134,7 @@ fn a_byte_or_a_sector_damaged_anywhere_costs_what_stood_there_and_is_named() {
 
 /// Long files are read in pieces by several threads.
 #[test]
-fn a_long_file_is_read_in_order_and_damage_in_its_midst_costs_what_stood_there() {
+fn a_long_file_is_read_in_order_and_damage_inside_loses_only_the_records_there() {
     let (whole, starts) = file(0..16_000, 0);
     assert!(whole.len() > 700 << 10, "three pieces");
     let expected = |lost: &[u16]| -> Vec<_> {
@@ -142,7 +144,7 @@ fn a_long_file_is_read_in_order_and_damage_in_its_midst_costs_what_stood_there()
     assert!(messages == expected(&[]), "all, in their order");
     assert_eq!(words(&loaded), "");
     let answers: Vec<_> = starts.iter().copied().filter(|&start| whole[start + 12] == 2).collect();
-    // In the first, the second and the last piece; a sum, a length, a mark.
+    // In the first, the second and the last piece; a checksum, a length, a mark.
     for (lost, at) in [(5, 30), (7_000, 5), (7_001, 1), (15_999, 13)] {
         let mut damaged = whole.clone();
         damaged[answers[usize::from(lost)] + at] ^= 0x11;
@@ -150,13 +152,13 @@ fn a_long_file_is_read_in_order_and_damage_in_its_midst_costs_what_stood_there()
         assert!(messages == expected(&[lost]), "{lost}: {} messages", messages.len());
         let said = words(&loaded);
         let torn = usize::from(lost) == answers.len() - 1;
-        let place = if torn { "half a write" } else { &format!("at {} (", answers[usize::from(lost)]) };
+        let place = if torn { "incomplete write" } else { &format!("at {} (", answers[usize::from(lost)]) };
         assert!(said.contains(place), "{place:?} in {said}");
     }
 }
 
 #[test]
-fn damage_is_told_with_place_and_reason_healed_and_kept_aside() {
+fn damage_is_reported_with_position_and_reason_repaired_and_kept_aside() {
     let dir = TempDir::new().unwrap();
     let (mut log, starts) = file(0..20, 0);
     log[starts[7] + 20] ^= 1;
@@ -178,10 +180,10 @@ fn damage_is_told_with_place_and_reason_healed_and_kept_aside() {
 }
 
 #[test]
-fn what_nobody_can_read_is_put_aside_and_never_written_over() {
+fn unreadable_files_are_put_aside_and_never_overwritten() {
     for (bytes, word) in [
         (&b"DWDNS001 whatever an older one wrote, and more"[..], "another version"),
-        (b"PNG, by mistake, and long enough for a head", "lost its head"),
+        (b"PNG, by mistake, and long enough for a head", "header of"),
     ] {
         for file in [SNAPSHOT, LOG] {
             let dir = TempDir::new().unwrap();
@@ -197,15 +199,15 @@ fn what_nobody_can_read_is_put_aside_and_never_written_over() {
 }
 
 #[test]
-fn a_folder_in_the_way_is_said_and_the_cache_goes_on() {
+fn a_directory_in_place_of_a_file_is_reported_and_the_cache_continues() {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join(LOG)).unwrap();
     let (messages, loaded) = load_dir(dir.path());
-    assert!(messages.is_empty() && words(&loaded).contains("cache.log cannot be read"), "{}", words(&loaded));
+    assert!(messages.is_empty() && words(&loaded).contains("cannot read cache.log"), "{}", words(&loaded));
     learn(dir.path(), &loaded, LIMITS, 0..3);
     assert_eq!(load_dir(dir.path()).0.len(), 3);
 
-    // No folder can be made below a file: nothing is written, nothing hangs.
+    // A directory cannot be created below a file: nothing is written, nothing hangs.
     let state = dir.path().join("cache.log/state");
     let (_, loaded) = load_dir(&state);
     learn(&state, &loaded, LIMITS, 0..3);
@@ -213,12 +215,12 @@ fn a_folder_in_the_way_is_said_and_the_cache_goes_on() {
 }
 
 #[test]
-fn two_caches_in_one_folder_do_not_cut_each_others_log() {
+fn two_caches_in_one_directory_do_not_truncate_each_others_log() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
     let first = Writer::start(dir.path(), &loaded, LIMITS);
     first.remember(&learned(&message(1)));
-    // A lock is taken with the first write.
+    // The first write takes the lock.
     while first.counts().records() == 0 || !dir.path().join(LOG).exists() {
         std::thread::yield_now();
     }
@@ -240,7 +242,7 @@ fn learned(message: &[u8]) -> Learned<'_> {
 }
 
 #[test]
-fn flags_and_uses_come_back_and_the_younger_answer_of_a_question_wins() {
+fn flags_and_uses_are_restored_and_the_younger_answer_of_a_question_wins() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
     let writer = Writer::start(dir.path(), &loaded, LIMITS);
@@ -259,7 +261,7 @@ fn flags_and_uses_come_back_and_the_younger_answer_of_a_question_wins() {
 }
 
 #[test]
-fn what_was_flushed_stays_flushed_until_it_is_learned_again() {
+fn flushed_answers_stay_flushed_until_they_are_cached_again() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
     let writer = Writer::start(dir.path(), &loaded, LIMITS);
@@ -273,7 +275,7 @@ fn what_was_flushed_stays_flushed_until_it_is_learned_again() {
     // The same name without DO is another question.
     writer.forget(ago(20), &[&message(3)[wire::HEADER_LEN..], &[0]].concat());
     writer.remember(&Learned { at: ago(10), ..learned(&message(2)) });
-    // All in one millisecond: the order of the records is the order of what happened.
+    // All within one millisecond: the order of the records is the order of the events.
     let at = ago(5);
     for number in [4, 5] {
         writer.remember(&Learned { at, ..learned(&message(number)) });
@@ -284,20 +286,20 @@ fn what_was_flushed_stays_flushed_until_it_is_learned_again() {
     for _ in 0..2 {
         let (messages, mut loaded) = load_dir(dir.path());
         assert_eq!(messages, [message(0), message(3), message(2), message(4)]);
-        // And merging does not bring it back.
+        // Merging does not restore flushed answers.
         loaded.damaged.push(LOG);
         learn(dir.path(), &loaded, LIMITS, 0..0);
     }
 }
 
 #[test]
-fn merging_keeps_the_youngest_of_each_question_and_over_the_cap_what_is_in_use() {
+fn merging_keeps_the_youngest_of_each_question_and_over_the_limit_the_names_in_use() {
     let dir = TempDir::new().unwrap();
     let (snapshot, _) = file(0..50, 7);
     let (log, _) = file(40..400, 0);
     fs::write(dir.path().join(SNAPSHOT), &snapshot).unwrap();
     fs::write(dir.path().join(LOG), &log).unwrap();
-    // Damage makes it merge at once.
+    // Damage triggers a merge at once.
     let mut damaged = log.clone();
     damaged[FILE_HEAD + 20] ^= 1;
     fs::write(dir.path().join(LOG), &damaged).unwrap();
@@ -314,7 +316,7 @@ fn merging_keeps_the_youngest_of_each_question_and_over_the_cap_what_is_in_use()
         messages.len(),
         bytes.len()
     );
-    // Those that were asked for again in the log have no uses there; the first forty have.
+    // The answers repeated in the log have no uses there; the first forty do.
     assert!((0..40).all(|number| messages.contains(&message(number))));
     let mut distinct = messages.clone();
     distinct.sort();
@@ -323,8 +325,9 @@ fn merging_keeps_the_youngest_of_each_question_and_over_the_cap_what_is_in_use()
 }
 
 #[test]
-fn a_strangers_bytes_inside_a_message_are_never_taken_for_a_record() {
-    // The stranger knows the format but not the salt; the record around his bytes is damaged.
+fn forged_record_bytes_inside_a_message_are_never_read_as_a_record() {
+    // The attacker knows the format but not the salt; the record around the forged bytes is
+    // damaged.
     let mut forged = Vec::new();
     let evil = message(666);
     push_answer(
@@ -349,8 +352,9 @@ fn a_strangers_bytes_inside_a_message_are_never_taken_for_a_record() {
 }
 
 #[test]
-fn a_file_full_of_false_beginnings_is_read_in_bounded_time() {
-    // Each twelfth byte begins a "record" of the greatest length: without a bound, a checksum of 64 KiB for each.
+fn a_file_full_of_false_record_starts_is_read_in_bounded_time() {
+    // A "record" of maximum length starts every twelve bytes: without a limit, each would cost a
+    // checksum over 64 KiB.
     let mut log = file_head(SALT).to_vec();
     for _ in 0..200_000 {
         log.extend(b"REC!\x00\xff\x00\x00\x00\x00\x00\x00");

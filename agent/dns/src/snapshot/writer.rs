@@ -1,4 +1,4 @@
-//! Writes in a thread of its own: a disk that hangs must not hang the names.
+//! Writes the cache to disk on its own thread, so that a hanging disk does not delay answers.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -24,20 +24,21 @@ use super::{
         record_len, salt_of,
     },
 };
-use crate::{clock, origin::Origin};
+use crate::{clock, zones::origin::Origin};
 
-/// How long what was learned may stay in memory only, where `kill -9` takes it.
+/// How long new answers may be in memory only, where `kill -9` loses them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
-/// How long it may stay in the kernel only, where power loss takes it.
+/// How long they may be in the page cache only, where power loss loses them.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
-/// A disk that takes nothing is asked again this often.
+/// How often a failed write is retried.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// The log is merged when it is longer than this and than the snapshot.
+/// The log is merged when it is longer than both this and the snapshot.
 const LOG_MIN: u64 = 4 << 20;
-/// Kept in memory while the disk takes nothing; what is over is lost from disk, not from the cache.
+/// Limit of the records kept in memory while writes fail. Further records are not saved to disk;
+/// the cache itself keeps them.
 const PENDING_MAX: usize = 8 << 20;
 
-/// What the writer did, for metrics.
+/// The writer's counters, for metrics.
 #[derive(Debug, Default)]
 pub struct Counts {
     records: AtomicU64,
@@ -64,28 +65,28 @@ impl Counts {
     }
 }
 
-/// What files may grow to.
+/// Size limits of the files.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of the snapshot. The cache's own cap holds all that the cache holds.
+    /// Of the snapshot. The cache's own byte limit is enough for all its answers.
     pub bytes_max: usize,
 }
 
-/// An answer to be put on disk.
+/// An answer to be written to disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Learned<'a> {
     /// On the boot clock.
     pub at: Duration,
     pub dnssec_ok: bool,
     pub checking_disabled: bool,
-    /// How much it was asked for lately.
+    /// How often it was used recently.
     pub uses: u16,
-    /// How long the question has been answered positively without a break.
+    /// How long the question has had positive answers without interruption.
     pub good_for: Duration,
     pub message: &'a [u8],
 }
 
-/// The handle on the thread.
+/// The handle of the writer thread.
 pub struct Writer {
     inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
@@ -95,7 +96,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts after [`super::load`].
+    /// Starts the thread. Call it after [`super::load`].
     pub fn start(dir: &Path, loaded: &Loaded, limits: Limits) -> Self {
         let (inbox, counts) = (Arc::new(Inbox::default()), Arc::new(Counts::default()));
         let (salt, boot) = (loaded.salt.unwrap_or_else(|| fastrand::u32(..)), Anchor::now().tag());
@@ -123,7 +124,7 @@ impl Writer {
         &self.counts
     }
 
-    /// Hands over an answer. Never waits.
+    /// Queues an answer. Never blocks.
     pub fn remember(&self, learned: &Learned<'_>) {
         let flags =
             if learned.dnssec_ok { FLAG_DO } else { 0 } | if learned.checking_disabled { FLAG_CD } else { 0 };
@@ -138,7 +139,8 @@ impl Writer {
         self.leave(|records| push_answer(records, self.salt, &answer));
     }
 
-    /// A question (a cache key) was flushed at `at` on the boot clock: its answers up to then must not come back.
+    /// Records that a question (a cache key) was flushed at `at` on the boot clock: its answers up
+    /// to then must not be loaded again.
     pub fn forget(&self, at: Duration, key: &[u8]) {
         let Some((&flags, question)) = key.split_last() else { return };
         let forgotten = Forgotten { boot: self.boot, at, flags, question };
@@ -159,7 +161,7 @@ impl Writer {
         }
     }
 
-    /// Notes where the answers come from. Never waits.
+    /// Records which upstreams the answers come from. Never blocks.
     pub fn note_origin(&self, origin: &Origin) {
         let bytes = origin.to_bytes().into();
         self.inbox.leave(self.reader(), |left| left.origin.replace(bytes).is_none());
@@ -169,17 +171,17 @@ impl Writer {
         self.thread.as_ref().map(JoinHandle::thread)
     }
 
-    /// Writes what is left and waits for it.
+    /// Writes the remaining records and waits until that is done.
     pub fn finish(mut self) {
         if let Some(thread) = self.thread.take() {
             self.inbox.end(thread.thread());
-            // A panic in there has been printed; there is nothing left to do.
+            // A panic of the thread is already in the log.
             let _ = thread.join();
         }
     }
 }
 
-/// A writer that is dropped ends its thread, but does not wait for it.
+/// Ends the thread without waiting for it.
 impl Drop for Writer {
     fn drop(&mut self) {
         if let Some(reader) = self.reader() {
@@ -191,20 +193,20 @@ impl Drop for Writer {
 struct Files {
     dir: PathBuf,
     salt: u32,
-    /// The folder, locked: two caches in one folder would cut each other's log.
+    /// The locked directory: two caches in one directory would truncate each other's log.
     lock: Option<File>,
     log: Option<File>,
-    /// Bytes of the log that are whole records.
+    /// Bytes of complete records in the log.
     log_len: u64,
-    /// Records not yet written.
+    /// Records not written yet.
     pending: Vec<u8>,
-    /// The file of that name, not yet written.
+    /// The content of the file `cache.origin`, not written yet.
     origin: Option<Box<[u8]>>,
     unsynced_since: Option<Duration>,
     failing: bool,
-    /// Files that nobody could read: out of the way before anything is written.
+    /// Unreadable files, to be renamed before anything is written.
     put_aside: Vec<&'static str>,
-    /// Files with damage inside: kept beside what is merged from them.
+    /// Damaged files, to be kept beside the merged file.
     damaged: Vec<&'static str>,
     limits: Limits,
     inbox: Arc<Inbox>,
@@ -222,8 +224,8 @@ impl Files {
         }
     }
 
-    /// Waits for records, then gathers for one interval. Sleeps as long as there is nothing to do. True when there
-    /// will be no more.
+    /// Waits for records, then collects more for one interval. Sleeps while there is nothing to do.
+    /// Returns true when the queue has ended.
     fn collect(&mut self) -> bool {
         if self.pending.is_empty()
             && self.origin.is_none()
@@ -256,16 +258,16 @@ impl Files {
         match self.write(ended) {
             Ok(()) if self.failing => {
                 self.failing = false;
-                tracing::info!(dir = %self.dir.display(), "the snapshot is written again");
+                tracing::info!(dir = %self.dir.display(), "the snapshot can be written again");
             }
             Ok(()) => {}
             Err(error) => {
                 self.counts.errors.fetch_add(1, Ordering::Relaxed);
                 if !self.failing {
                     let error = explained(&self.dir.join(LOG), &error);
-                    tracing::error!(dir = %self.dir.display(), "the snapshot cannot be written: {error}; names are \
-                        served as before, but those learned from now on would not survive a restart; tried again \
-                        every {} s", RETRY_INTERVAL.as_secs());
+                    tracing::error!(dir = %self.dir.display(), "cannot write the snapshot: {error}; names are \
+                        still served, but a restart would lose the names cached from now on; retrying every {} s",
+                        RETRY_INTERVAL.as_secs());
                 }
                 self.failing = true;
                 self.log = None;
@@ -312,18 +314,19 @@ impl Files {
     fn append(&mut self, now: &Anchor) -> io::Result<()> {
         self.open_log()?;
         let Some(log) = &mut self.log else { return Ok(()) };
-        // The reading dates the records that go with it.
+        // The anchor gives the records that follow it their date.
         let mut out = Vec::with_capacity(self.pending.len() + 64);
         push_anchor(&mut out, self.salt, now);
         out.extend_from_slice(&self.pending);
         if let Err(error) = log.write_all(&out) {
-            // Half a record must not stand before whole ones. If even this fails, the next open cuts it.
+            // An incomplete record must not precede complete ones. If this fails too, the next open
+            // truncates the file.
             let _ = log.set_len(self.log_len);
             return Err(error);
         }
         self.log_len += out.len() as u64;
         self.pending.clear();
-        // A burst that is over gives its memory back.
+        // Free the memory after a burst.
         self.pending.shrink_to(1 << 16);
         self.unsynced_since.get_or_insert(now.at);
         Ok(())
@@ -355,10 +358,10 @@ impl Files {
             self.log_len = 0;
             log.write_all(&file_head(self.salt))?;
             self.log_len = FILE_HEAD as u64;
-            // Its name must survive as well as what will be in it.
+            // The new file name must survive a power loss too.
             File::open(&self.dir)?.sync_all()?;
         }
-        // The torn tail goes.
+        // Removes a torn tail.
         log.set_len(self.log_len)?;
         log.seek(SeekFrom::Start(self.log_len))?;
         self.log = Some(log);
@@ -373,7 +376,7 @@ impl Files {
         match folder.try_lock() {
             Ok(()) => self.lock = Some(folder),
             Err(TryLockError::WouldBlock) => {
-                let why = "another dogwatch dns writes there; give each its own state_dir";
+                let why = "another dogwatch dns uses this directory; give each its own state_dir";
                 return Err(io::Error::new(ErrorKind::WouldBlock, why));
             }
             Err(TryLockError::Error(error)) => return Err(error),
@@ -394,13 +397,14 @@ impl Files {
         Ok(())
     }
 
-    /// Both files into a new snapshot: the youngest record of each question, within the limits.
+    /// Merges both files into a new snapshot: the youngest record of each question, within the
+    /// limits.
     fn merge(&mut self, now: &Anchor) -> io::Result<()> {
         self.lock()?;
         self.put_aside()?;
         let (snapshot, log) = (read_file(&self.dir.join(SNAPSHOT))?, read_file(&self.dir.join(LOG))?);
         let mut book = Book::default();
-        // What is damaged was told when it was loaded.
+        // Damage was reported when the files were loaded.
         let mut told = Loaded::default();
         book.read(SNAPSHOT, &snapshot, &mut told, 1);
         book.read(LOG, &log, &mut told, 1);
@@ -427,7 +431,7 @@ impl Files {
         for file in &self.damaged {
             let kept = self.dir.join(format!("{file}.damaged"));
             let _ = fs::remove_file(&kept);
-            // A keepsake: if there is no room for it, there is none.
+            // Best effort, for later analysis.
             let _ = fs::hard_link(self.dir.join(file), kept);
         }
         fs::rename(&new, &old)?;
@@ -450,10 +454,12 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The youngest answer to each question that is not too old, oldest first. Over the limit, those that nobody asked for
-/// twice go first, the oldest before younger ones: a flood of random names must not push out what is in use.
+/// The youngest answer to each question, without answers that are too old, oldest first. Over the
+/// limit, unused answers are dropped first, the oldest before younger ones, so that a flood of
+/// random names does not displace names in use.
 ///
-/// Works with references: this is done beside a cache that may be full, and an answer is seven times as long as the way to it.
+/// Works with references, because the cache may already use all its memory, and an answer is about
+/// seven times as large as a reference.
 fn choose<'b, 'a>(
     answers: &'b Pieces<'a>,
     forgotten: &[(usize, Forgotten<'a>)],
@@ -465,7 +471,7 @@ fn choose<'b, 'a>(
         .enumerate()
         .filter_map(|(order, answer)| Some(Dated { lapse: ages.of(answer.boot, answer.at)?, order, answer }))
         .collect();
-    // Of two of one age, the later in the file is the younger.
+    // Of two answers of the same age, the later in the file is the younger.
     dated.reverse();
     drop_forgotten(&mut dated, forgotten, &mut ages);
     let mut dated: Vec<_> = dated.into_iter().map(|dated| (dated.lapse.passed, dated.answer)).collect();

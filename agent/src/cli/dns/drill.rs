@@ -1,7 +1,9 @@
-//! `dogwatch dns drill`: rehearses an outage of the upstreams on a live host, and reports like an exercise leader.
+//! `dogwatch dns drill`: rehearses an outage of the upstreams on a live host and reports the
+//! result.
 //!
-//! The cache pretends (see `dogwatch_dns::fire_drill`); this end only watches, as a client, the agent's and alertd's user
-//! would: do names resolve, does the watch notice, is somebody told. What it cannot look at it says, and does not pass.
+//! The cache simulates the outage (see `dogwatch_dns::fire_drill`). This program only watches, as a
+//! client of the cache, the agent and alertd: whether names resolve, whether the outage is
+//! detected, and whether somebody is notified. The report lists what it could not check.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +18,13 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{Control, config::Config, control::Drill, fire_drill::Mode, name, wire};
+use dogwatch_dns::{
+    Control,
+    config::Config,
+    fire_drill::Mode,
+    message::{name, wire},
+    serve::control::Drill,
+};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -27,42 +35,43 @@ use crate::{api, clock, config::AlertdsAt};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// What the upstreams seem to do: blackhole, servfail, refused, nxdomain or empty.
+    /// Simulated failure: blackhole, servfail, refused, nxdomain or empty
     #[arg(long, default_value = "blackhole", value_name = "MODE")]
     mode: Mode,
-    /// How long, at most 4h.
+    /// Duration, at most 4h
     #[arg(long = "for", default_value = "5m", value_name = "TIME")]
     lasts: Span,
-    /// Only for names at and below this one.
+    /// Only names at and below this one
     #[arg(long, default_value = ".", value_name = "ZONE")]
     zone: String,
-    /// End the running drill.
+    /// End the running drill
     #[arg(long, conflicts_with_all = ["mode", "lasts", "zone"])]
     stop: bool,
-    /// Print the report as JSON.
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// The cache's config file.
+    /// Config file of the cache
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// The agent's config file: where the agent and alertd are.
+    /// Config file of the agent, to find the agent and alertd
     #[arg(long, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
     agent_config: PathBuf,
-    /// If alertd is on another host: a token of scope read, to see who is told (the agent's own reads nothing).
+    /// If alertd is on another host: a token of scope `read`, to see who is notified (the agent's
+    /// own token cannot read)
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// Names that are asked each second: enough to mean something, too few to be a load.
+/// Names queried each second: enough to be meaningful, too few to be a load.
 const SAMPLES: usize = 20;
 const BEAT: Duration = Duration::from_secs(1);
-/// What a program on the host would wait for at most.
+/// As long as a program on the host would wait.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// After the drill: probes come every 5 s, then the agent looks, then alertd tells.
+/// Time for recovery after the drill: the probes run every 5 s.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 const SERVICES: [&str; 3] = ["dns-upstream", "dns-guard", "dns-stale"];
 
-/// What was seen. Times are seconds after the start, or after the end for `back_after_s`.
+/// The observations. Times are in seconds after the start; `back_after_s` is after the end.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     mode: &'static str,
@@ -72,16 +81,16 @@ struct Report {
     asked: u64,
     resolved: u64,
     slowest_ms: f64,
-    /// The cache knew.
+    /// When the cache reported it.
     detected_after_s: Option<f64>,
-    /// The agent held it for certain.
+    /// When the agent's status became hard.
     hard_after_s: Option<f64>,
-    /// Somebody was told: receiver and when.
+    /// The notified receivers, and when.
     told: BTreeMap<String, f64>,
-    /// Whether alertd could be asked who is told at all; if not, that is no part of the verdict.
+    /// Whether alertd could be queried; if not, notifications do not count for the verdict.
     told_known: bool,
     back_after_s: Option<f64>,
-    /// What could not be looked at, and why.
+    /// What could not be checked, and why.
     unseen: Vec<String>,
     passed: bool,
 }
@@ -95,7 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     if arguments.stop {
         return match control.end_drill().await {
             Ok(_) => {
-                println!("no drill runs now");
+                println!("no drill is running");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error.to_string()),
@@ -122,23 +131,31 @@ fn exit_code(report: &Report) -> ExitCode {
 }
 
 async fn rehearse(arguments: &Arguments, config: &Config, control: &Control) -> Result<Report, String> {
-    let status = control.status().await.map_err(|error| format!("{error}; is `dogwatch dns` up?"))?;
+    let status = control
+        .status()
+        .await
+        .map_err(|error| format!("{error}; is the cache running? See `systemctl status dogwatch-dns`"))?;
     if let Some(drill) = status.drill {
-        return Err(format!("a drill by {} runs until {:.0}; --stop ends it", drill.by, drill.until));
+        return Err(format!(
+            "a drill started by {} is running until {:.0}; to end it, use --stop",
+            drill.by, drill.until
+        ));
     }
     if status.health != "healthy" {
         let health = status.health;
-        return Err(format!("upstreams are {health}: this is no drill; see `dogwatch dns status`"));
+        return Err(format!(
+            "no drill started, because the upstreams are {health}: see `dogwatch dns status`"
+        ));
     }
     let names = samples(control, &arguments.zone).await?;
     if names.is_empty() {
-        let message = "no name that resolved lately is in the cache, so there is nothing to watch; ask for some first, \
+        let message = "the cache contains no recently used name, so there is nothing to watch; look some up first, \
             for example with `getent hosts NAME`";
         return Err(message.into());
     }
     let agent = crate::config::socket(&arguments.agent_config);
     let alertd = alertds(arguments)?;
-    let listen = config.listen.first().copied().ok_or("the cache listens nowhere")?;
+    let listen = config.listen.first().copied().ok_or("the cache has no listen address")?;
     let drill = Drill {
         mode: arguments.mode.name().into(),
         zone: arguments.zone.clone(),
@@ -164,13 +181,10 @@ async fn rehearse(arguments: &Arguments, config: &Config, control: &Control) -> 
     };
     watch.report.names = watch.names.len();
     if watch.alertd.is_empty() {
-        watch.unseen(
-            "alertd",
-            "it is on another host; see there with `alertctl status`, or give --token-file",
-        );
+        watch.unseen("alertd", "it is on another host; run `alertctl status` there, or use --token-file");
     }
     watch.say(&format!(
-        "fire drill: {} for {}, names {}; Ctrl-C ends it",
+        "fire drill: {} for {}, names {}; to end it, press Ctrl-C",
         arguments.mode.name(),
         arguments.lasts,
         if arguments.zone == "." { "of all zones".into() } else { format!("below {}", arguments.zone) }
@@ -180,7 +194,7 @@ async fn rehearse(arguments: &Arguments, config: &Config, control: &Control) -> 
     Ok(watch.judge())
 }
 
-/// Names with addresses that clients asked for, the most used first.
+/// Names with addresses that clients use, the most used first.
 async fn samples(control: &Control, zone: &str) -> Result<Vec<(Vec<u8>, u16)>, String> {
     let listed = control.top("uses", 2_000).await.map_err(|error| error.to_string())?;
     let zone = name::from_text(zone).ok_or_else(|| format!("{zone:?} is not a domain name"))?;
@@ -190,14 +204,14 @@ async fn samples(control: &Control, zone: &str) -> Result<Vec<(Vec<u8>, u16)>, S
     Ok(named.filter(|(name, _)| name::is_below(name, &zone.to_ascii_lowercase())).take(SAMPLES).collect())
 }
 
-/// What is watched, and what was seen so far.
+/// What is watched, and the observations so far.
 struct Watch {
     quiet: bool,
     started: Timestamp,
     names: Vec<(Vec<u8>, u16)>,
     listen: SocketAddr,
     agent: PathBuf,
-    /// None: it is on another host, where we may not look.
+    /// Empty if alertd is on another host and there is no token.
     alertd: Vec<Client>,
     report: Report,
 }
@@ -215,14 +229,14 @@ fn alertds(arguments: &Arguments) -> Result<Vec<Client>, String> {
 }
 
 impl Watch {
-    /// Looks once a second until the cache says that the drill is over, or Ctrl-C.
+    /// Checks once a second until the drill has ended, or Ctrl-C.
     async fn until_over(&mut self, control: &Control) {
         let mut beat = tokio::time::interval(BEAT);
         let mut failing = false;
         loop {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {
-                    self.say("ended by hand");
+                    self.say("ended by Ctrl-C");
                     let _ = control.end_drill().await;
                     break;
                 }
@@ -238,7 +252,7 @@ impl Watch {
                     let ill = status.sensors.iter().find(|sensor| sensor.state == 2);
                     if let Some(sensor) = ill.filter(|_| self.report.detected_after_s.is_none()) {
                         self.report.detected_after_s = Some(self.elapsed());
-                        self.say(&format!("the cache knows: {} CRITICAL", sensor.name));
+                        self.say(&format!("the cache reports {} CRITICAL", sensor.name));
                     }
                     if status.drill.is_none() {
                         break;
@@ -254,24 +268,24 @@ impl Watch {
 
     async fn until_back(&mut self, control: &Control) {
         let ended = clock::wall();
-        self.say("the drill is over; upstreams are asked again");
+        self.say("the drill has ended; the cache uses its upstreams again");
         while seconds_since(ended) < BACK_WITHIN.as_secs_f64() {
             let healthy = control.status().await.is_ok_and(|status| status.health == "healthy");
             if healthy {
                 self.report.back_after_s = Some(seconds_since(ended));
                 return self.say("upstreams are healthy again");
             }
-            // Nobody is asked now: names that we ask for are names that upstream is asked for.
+            // Query no names now: each query could cause an upstream query.
             tokio::time::sleep(BEAT / 4).await;
         }
     }
 
-    /// Asks all names at once, as a program would: by UDP, at the address that the host's programs use.
+    /// Queries all names at once, as a program would: by UDP, at the address that programs use.
     async fn ask_names(&mut self) -> (u64, u64) {
         let resolved = match self.exchange().await {
             Ok(resolved) => resolved,
             Err(error) => {
-                self.say(&format!("cannot ask {}: {error}", self.listen));
+                self.say(&format!("cannot query {}: {error}", self.listen));
                 0
             }
         };
@@ -306,7 +320,8 @@ impl Watch {
         while right.contains(&false) {
             let left = ANSWER_WITHIN.saturating_sub(Duration::from_secs_f64(seconds_since(sent)));
             let Ok(received) = timeout(left, socket.recv(&mut reply)).await else { break };
-            // Id; NOERROR; at least one answer, or cut short: a name that resolves.
+            // The name resolves if the ID matches and the reply is NOERROR with an answer, or
+            // truncated.
             if let Some([high, low, flags, code, _, _, more, count, ..]) = reply.get(..received?) {
                 let truncated = flags & 2 != 0;
                 if code & 15 == wire::rcode::NOERROR && (truncated || *count > 0 || *more > 0) {
@@ -340,14 +355,14 @@ impl Watch {
         }
     }
 
-    /// Incidents of these services that were opened since, and who was told.
+    /// Records who was notified of the incidents that these services opened since the start.
     async fn look_at_alertd(&mut self) {
         for client in self.alertd.clone() {
             match self.told_by(&client).await {
                 Ok(told) => {
                     for (number, receiver) in told {
                         if !self.report.told.contains_key(&receiver) {
-                            self.say(&format!("told: {receiver} (incident {number})"));
+                            self.say(&format!("notified: {receiver} (incident {number})"));
                             self.report.told.insert(receiver, self.elapsed());
                         }
                     }
@@ -389,7 +404,7 @@ impl Watch {
     fn unseen(&mut self, what: &str, why: &str) {
         let line = format!("{what}: {why}");
         if !self.report.unseen.contains(&line) {
-            self.say(&format!("cannot look at {line}"));
+            self.say(&format!("cannot check {line}"));
             self.report.unseen.push(line);
         }
     }
@@ -405,7 +420,7 @@ impl Watch {
     }
 }
 
-/// By the wall clock: good enough for a report, and the only one that a command line reads here.
+/// By the wall clock, which is accurate enough for a report.
 fn seconds_since(earlier: Timestamp) -> f64 {
     clock::wall().duration_since(earlier).as_secs_f64().max(0.0)
 }
@@ -417,20 +432,20 @@ fn text(report: &Report) -> String {
     };
     let _ = writeln!(
         text,
-        "\nnames      {} of {} answers right ({} names), slowest {:.1} ms",
+        "\nnames      {} of {} queries answered ({} names), slowest {:.1} ms",
         report.resolved, report.asked, report.names, report.slowest_ms
     );
-    let _ = writeln!(text, "detected   {}", after(report.detected_after_s, "NOT at all"));
-    let _ = writeln!(text, "reported   {}", after(report.hard_after_s, "NOT by the agent"));
+    let _ = writeln!(text, "detected   {}", after(report.detected_after_s, "NEVER by the cache"));
+    let _ = writeln!(text, "reported   {}", after(report.hard_after_s, "NEVER by the agent"));
     if report.told.is_empty() && report.told_known {
-        let _ = writeln!(text, "told       NOBODY; see `alertctl status` and `alertctl history`");
+        let _ = writeln!(text, "notified   NOBODY; see `alertctl status` and `alertctl history`");
     }
     for (receiver, seconds) in &report.told {
-        let _ = writeln!(text, "told       {receiver} after {seconds:.1} s");
+        let _ = writeln!(text, "notified   {receiver} after {seconds:.1} s");
     }
-    let _ = writeln!(text, "back       {}", after(report.back_after_s, "NOT within 30 s of the end"));
+    let _ = writeln!(text, "recovered  {}", after(report.back_after_s, "NOT within 30 s after the end"));
     for unseen in &report.unseen {
-        let _ = writeln!(text, "not seen   {unseen}");
+        let _ = writeln!(text, "unchecked  {unseen}");
     }
     let _ = writeln!(text, "{}", if report.passed { "PASSED" } else { "FAILED" });
     text

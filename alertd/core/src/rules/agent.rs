@@ -35,7 +35,7 @@ pub struct Agent {
     pub changes: Vec<HostChange>,
 }
 
-/// What to do with an event.
+/// How to treat an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Accepted before.

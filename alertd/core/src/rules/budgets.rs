@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_has_to_fit_into_each_of_its_budgets_and_what_is_held_costs_none() {
+    fn a_notification_must_fit_every_budget_and_costs_nothing_while_it_waits() {
         let mut budgets = budgets(2, 3, 5);
         let mut asked = |receiver| held_by(&mut budgets, receiver);
         assert_eq!((asked("pager"), asked("pager")), (None, None));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_hold_counts() {
+    fn the_longest_wait_counts() {
         let mut budgets = budgets(1, 1, 1);
         budgets
             .buckets
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_what_was_spent_and_the_outbox_gives_it_back_after_a_restart() {
+    fn used_budget_survives_a_reload_and_a_restart() {
         let mut before = budgets(2, 2, 2);
         assert_eq!((held_by(&mut before, "pager"), held_by(&mut before, "mail/ann")), (None, None));
         let mut after = budgets(2, 2, 2);

@@ -230,17 +230,17 @@ mod tests {
     }
 
     #[test]
-    fn a_flexible_one_begins_with_the_first_problem_in_its_window_and_lasts_its_time() {
+    fn a_flexible_one_begins_with_the_first_problem_in_its_window_and_lasts_its_duration() {
         let flexible = || Shape::Flexible { lasts: Duration::from_secs(3), began_at: None };
         assert_eq!(run(flexible(), "..........."), "..wwww-----");
         assert_eq!(run(flexible(), "p..p......."), "..wddd-----");
         assert_eq!(run(flexible(), ".....p....."), "..wwwddd---", "past the end of the window");
-        assert_eq!(run(flexible(), "...p.p....."), "..wddd-----", "a second problem does not begin it anew");
+        assert_eq!(run(flexible(), "...p.p....."), "..wddd-----", "a second problem does not restart it");
         assert_eq!(run(flexible(), "......p...."), "..wwww-----");
     }
 
     #[test]
-    fn a_hosts_downtime_covers_its_services_and_a_services_only_that() {
+    fn a_hosts_downtime_covers_its_services_and_a_services_only_that_service() {
         let host = downtime(None, Shape::Fixed);
         assert!(host.covers(&labels("web1", "disk")) && host.covers(&labels("web1", "agent")));
         assert!(!host.covers(&labels("web11", "disk")));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_the_one_that_lasts_longer_is_named_and_a_cancelled_one_is_over() {
+    fn of_two_the_longer_one_is_named_and_a_cancelled_one_is_over() {
         let mut all = Downtimes::default();
         all.add(downtime(None, Shape::Fixed));
         all.add(Downtime { number: 2, ends_at: at(9), ..downtime(Some("disk"), Shape::Fixed) });

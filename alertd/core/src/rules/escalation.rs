@@ -214,21 +214,21 @@ mod tests {
     }
 
     #[test]
-    fn steps_come_at_their_times_and_rounds_repeat() {
+    fn steps_run_at_their_times_and_rounds_repeat() {
         let events = "..s.............";
         let ran_it = "--1--2---1--2---";
         assert_eq!(run(policy(&[0, 3], 1, 7), events), ran_it);
     }
 
     #[test]
-    fn while_it_is_held_its_clock_stands_still() {
+    fn its_clock_stands_still_while_it_is_held() {
         let events = "s..h....r.......";
         let ran_it = "1--------2------";
         assert_eq!(run(policy(&[0, 4], 0, 5), events), ran_it);
     }
 
     #[test]
-    fn a_receiver_that_cannot_be_reached_brings_the_next_step_forward_but_not_the_ones_after() {
+    fn a_failing_receiver_brings_the_next_step_forward_but_not_later_ones() {
         let events = "s.f.............";
         let ran_it = "1-2----3--------";
         assert_eq!(run(policy(&[0, 5, 10], 0, 15), events), ran_it);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_stays_done_until_it_is_started_again() {
+    fn a_finished_run_stays_finished_until_restarted() {
         let events = "s..hr.f.s...";
         let ran_it = "1-2-----1-2-";
         assert_eq!(run(policy(&[0, 2], 0, 5), events), ran_it);

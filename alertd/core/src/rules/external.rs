@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_alert_is_refused_with_a_reason() {
+    fn invalid_alerts_are_refused_with_a_reason() {
         let long = "x".repeat(300);
         for (pairs, word) in [
             (vec![], "at least one label"),
@@ -209,7 +209,7 @@ mod tests {
 
     /// From prometheus/common: the empty set, and labels that any Prometheus shows.
     #[test]
-    fn the_fingerprint_is_prometheus_own() {
+    fn the_fingerprint_equals_that_of_prometheus() {
         assert_eq!(fingerprint(&Labels::new()), 14_695_981_039_346_656_037);
         // Computed by hand from the definition of FNV-1a: a 0xff b 0xff.
         let by_hand = [b'a', 0xff, b'b', 0xff].iter().fold(14_695_981_039_346_656_037_u64, |hash, byte| {

@@ -50,7 +50,7 @@ pub struct Inhibitor {
     places: BTreeMap<AlertKey, Vec<Place>>,
 }
 
-/// The alerts of one rule with the same values of `equal`.
+/// The alerts of one rule that share the values of `equal`.
 #[derive(Debug, Default)]
 struct Group {
     /// True for sources that also match the target side.
@@ -189,7 +189,7 @@ mod tests {
     /// The cases of Alertmanager's tests for `inhibit.go` 0.34: equal labels, missing labels, alerts that
     /// match both sides.
     #[test]
-    fn a_target_is_muted_by_a_source_with_equal_labels() {
+    fn a_target_is_suppressed_by_a_source_with_equal_labels() {
         let one = [rule(&["s=1"], &["t=1"], &["e"])];
         for (firing, expected) in [
             (vec!["t=1 e=1"], vec![]),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn without_equal_every_source_mutes_every_target_and_chains_hold() {
+    fn without_equal_every_source_suppresses_every_target_and_chains_work() {
         let rules =
             [rule(&["host=router"], &["host=switch"], &[]), rule(&["host=switch"], &["host=web"], &[])];
         let firing = ["host=router", "host=switch", "host=web"];
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_change_frees_or_mutes_is_looked_at_again() {
+    fn only_targets_that_a_change_affects_are_reviewed_again() {
         let mut inhibitor = Inhibitor::new(vec![rule(&["s=1"], &["t=1"], &["e"])]);
         let mut update = |text: &str, fires: bool| {
             let labels = labels(text);
@@ -239,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_whose_labels_change_changes_sides() {
+    fn an_alert_whose_labels_change_can_change_sides() {
         let mut inhibitor = Inhibitor::new(vec![rule(&["s=1"], &["t=1"], &[])]);
         inhibitor.update(&key("a"), Some(&labels("s=1")));
         inhibitor.update(&key("b"), Some(&labels("t=1")));
         assert_eq!(inhibitor.muting(&key("b")), Some((Why::Inhibited, &key("a"))));
         let affected = inhibitor.update(&key("a"), Some(&labels("t=1")));
-        assert_eq!(affected, [key("a"), key("b")].into(), "the one that is free, and the new target");
+        assert_eq!(affected, [key("a"), key("b")].into(), "the released one and the new target");
         assert_eq!(inhibitor.muting(&key("b")), None);
     }
 

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_shown_but_not_what_the_message_is_about_nor_what_is_long_ago() {
+    fn recent_changes_are_shown_except_the_messages_own_and_old_ones() {
         let changes =
             [("ntp", "WARNING", 1), ("disk", "CRITICAL", 50), ("load", "CRITICAL", 55), ("load", "OK", 58)];
         let lately = lately(&changes);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn one_service_that_flaps_pushes_out_only_itself_and_the_memory_is_bounded() {
+    fn a_flapping_service_pushes_out_only_its_own_changes_and_memory_is_bounded() {
         let mut changes = vec![("ntp", "WARNING", 1)];
         changes.extend(
             (0..50).map(|minute| ("load", if minute % 2 == 0 { "CRITICAL" } else { "OK" }, 2 + minute)),

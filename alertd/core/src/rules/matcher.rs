@@ -1,4 +1,5 @@
-//! Label matchers as in Alertmanager: `host=web1`, `service!=swap`, `host=~"web.*"`, `team!~"db|net"`.
+//! Label matchers as in Alertmanager: `host=web1`, `service!=swap`, `host=~"web.*"`,
+//! `team!~"db|net"`.
 //!
 //! A regular expression must match the whole value. A missing label counts as the empty string.
 
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_matcher_is_refused_with_words() {
+    fn invalid_matchers_are_refused_with_a_reason() {
         for text in ["", "host", "=x", "a b=c", "host=~(", "host!web"] {
             assert!(text.parse::<Matcher>().is_err(), "{text:?}");
         }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn it_prints_what_it_reads() {
+    fn it_prints_what_it_parses() {
         for text in ["host=\"web1\"", "host!=\"a\"", "host=~\"web.*\"", "host!~\"a|b\""] {
             let matcher: Matcher = text.parse().unwrap();
             assert_eq!(matcher.to_string(), text);

@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn one_incidents_words_to_one_receiver_go_one_at_a_time_in_order() {
+    fn one_incidents_notifications_to_one_receiver_are_sent_one_at_a_time_in_order() {
         let mut outbox = Outbox::default();
         for (seq, incident, receiver) in [(1, 7, "mail"), (2, 7, "mail"), (3, 7, "pager"), (4, 8, "mail")] {
             outbox.insert(row(seq, incident, receiver));
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_limit_nothing_is_dropped_but_digested() {
+    fn over_the_limit_notifications_are_digested_not_dropped() {
         let mut outbox = Outbox::default();
         outbox.set_limits(&mail_alone(2));
         (1..=9).for_each(|seq| outbox.insert(row(seq, seq, "mail")));
@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_passes_what_waits_and_is_digested_with_it_only_when_it_is_too_much_itself() {
+    fn urgent_notifications_pass_waiting_ones_and_are_digested_only_when_there_are_too_many() {
         let mut outbox = Outbox::default();
         let mut limits = mail_alone(3);
         limits.receivers.get_mut("mail").unwrap().reserve = 2;
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_wait_for_one_budget_the_longest_goes_first() {
+    fn of_receivers_waiting_for_one_budget_the_longest_waiting_goes_first() {
         let mut outbox = Outbox::default();
         let rate = mail_alone(1).receivers["mail"];
         outbox.set_limits(&Limits { all: Some(rate), ..Limits::default() });
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_waits_for_the_digest_that_speaks_for_the_one_before_it() {
+    fn a_notification_waits_for_the_digest_of_the_one_before_it() {
         let mut outbox = Outbox::default();
         outbox.insert(row(1, 7, "mail"));
         outbox.digest(row(2, 0, "mail"), &[1], at(0));
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_what_was_leased_is_due_and_a_retry_costs_no_budget() {
+    fn after_a_restart_leased_rows_are_due_and_a_retry_costs_no_budget() {
         let mut outbox = Outbox::default();
         outbox.set_limits(&mail_alone(1));
         outbox.replay_spending(&[("mail".into(), at(0))]);

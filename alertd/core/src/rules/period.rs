@@ -198,7 +198,7 @@ mod tests {
 
     /// Checks every minute of nights in which clocks change.
     #[test]
-    fn the_next_change_is_where_a_look_at_every_minute_finds_it() {
+    fn the_next_change_agrees_with_a_minute_by_minute_search() {
         let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"];
         let starts =
             ["2026-03-07T12:00:00Z", "2026-03-28T12:00:00Z", "2026-04-04T06:00:00Z", "2026-10-24T12:00:00Z"];

@@ -116,7 +116,7 @@ mod tests {
 
     /// docs/rate-limits.md describes this for providers that limit per minute.
     #[test]
-    fn the_busiest_minute_holds_the_burst_and_one_for_every_interval() {
+    fn the_busiest_minute_has_the_burst_and_one_per_interval() {
         for (burst, every, most) in [(60, 1, 120), (10, 30, 12), (15, 20, 18)] {
             let rate = Rate {
                 burst: NonZeroU32::new(burst).unwrap(),
@@ -138,12 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_at_once_and_then_one_in_each_interval() {
+    fn a_burst_is_allowed_at_once_and_then_one_per_interval() {
         assert_eq!(asked(&mut bucket(3, 0), false, 0..14), "!!!.!...!...!.");
     }
 
     #[test]
-    fn the_reserve_is_there_for_the_urgent_however_much_else_is_asked() {
+    fn the_reserve_stays_available_to_urgent_notifications() {
         let mut bucket = bucket(3, 2);
         assert_eq!(asked(&mut bucket, false, 0..14), "!...!...!...!.");
         assert_eq!(asked(&mut bucket, true, 14..24), "!!!...!...", "as if nothing else had been asked");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_limit_it_says_when_to_come_back() {
+    fn over_the_limit_it_returns_when_to_try_again() {
         let mut bucket = bucket(3, 1);
         assert_eq!(asked(&mut bucket, true, 0..3), "!!!");
         assert_eq!(bucket.look(true, at(3)), Err(at(4)));
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_over_the_limit_leaves_no_debt_beyond_an_empty_budget() {
+    fn charges_over_the_limit_leave_no_debt_beyond_an_empty_budget() {
         let mut bucket = bucket(3, 0);
         (0..50).for_each(|_| bucket.spend(at(0)));
         assert_eq!(asked(&mut bucket, false, 1..10), "...!...!.");
     }
 
     #[test]
-    fn a_new_rate_gives_nothing_back() {
+    fn a_new_rate_restores_no_budget() {
         let mut bucket = bucket(3, 0);
         (0..3).for_each(|_| bucket.spend(at(0)));
         bucket.set_rate(bucket.rate());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_kept_but_never_all() {
+    fn a_quarter_is_reserved_but_never_all() {
         let reserve = |burst| {
             Rate::with_default_reserve(NonZeroU32::new(burst).unwrap(), Duration::from_secs(1)).reserve
         };

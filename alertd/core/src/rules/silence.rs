@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_of_more_than_anyone_looks_through_is_broad() {
+    fn a_silence_of_more_alerts_than_anyone_would_check_is_broad() {
         let some = Reach { alerts: 2, all_alerts: 9, hosts: 1, all_hosts: 30 };
         for (matchers, reach, broad) in [
             (&["host=web1"][..], some, ""),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn it_mutes_from_its_start_until_just_before_its_end() {
+    fn it_suppresses_from_its_start_until_just_before_its_end() {
         let mut silences = Silences::default();
         silences.add(silence(&["host=web1"], 2, 5));
         let web1 = [("host".to_owned(), "web1".to_owned())].into();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn its_end_is_announced_once_and_again_after_it_was_extended() {
+    fn its_end_is_announced_once_and_again_after_an_extension() {
         let mut silences = Silences::default();
         silences.add(silence(&["host=web1"], 0, 7_200));
         silences.turn(at(0));

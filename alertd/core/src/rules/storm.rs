@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_reader_knows_already_belongs_to_the_storm_and_makes_no_group_of_its_own() {
+    fn alerts_the_receiver_knows_count_for_the_storm_but_form_no_group() {
         let disks = hosts(&[(30, "dc=fra1")]);
         let known = |item| Item { known: true, ..item };
         let mut items: Vec<_> = disks.iter().map(critical).collect();

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_what_it_says_and_only_admin_is_all() {
+    fn each_scope_allows_its_own_actions_and_only_admin_allows_all() {
         let may = |scope: Scope| {
             let may = Scope::ALL.into_iter().filter(|wanted| token(&[scope]).may(*wanted));
             may.map(Scope::name).collect::<Vec<_>>().join(" ")
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_its_end_and_a_use_is_written_once_a_day() {
+    fn it_expires_and_its_use_is_written_once_a_day() {
         let mut token = token(&[Scope::Read]);
         assert!(!token.is_expired(at(99)) && token.is_expired(at(100)));
         assert!(token.use_is_news(at(5)));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_plain() {
+    fn a_name_has_only_plain_characters() {
         assert_eq!(check_name("prometheus-eu.1_a"), Ok(()));
         for wrong in ["", "a b", "token:x", "ä", &"x".repeat(65), "a\u{1b}"] {
             assert!(check_name(wrong).is_err(), "{wrong}");

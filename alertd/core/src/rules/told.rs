@@ -85,7 +85,7 @@ pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
 mod tests {
     use super::*;
 
-    /// `a` warns, `A` is critical.
+    /// `a` is a warning, `A` is critical.
     fn claims(letters: &str) -> Claims {
         let one = |letter: char| {
             let key = AlertKey::new("x", letter.to_ascii_lowercase());
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_difference_is_news_and_the_weightiest_names_it() {
+    fn only_differences_are_news_and_the_most_important_is_the_reason() {
         for (knows, visible, firing, reason, resolved) in [
             ("", "", "", None, ""),
             ("ab", "ab", "ab", None, ""),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_heard_adds_up() {
+    fn notifications_add_up() {
         let mut knows = claims("ab");
         let says =
             Says { firing: claims("Ac").into_iter().collect(), resolved: claims("b").into_keys().collect() };

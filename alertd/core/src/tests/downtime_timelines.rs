@@ -69,7 +69,7 @@ fn states(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_problem_in_a_downtime_is_told_when_that_is_over_if_it_is_still_so() {
+fn a_problem_in_a_downtime_is_notified_afterwards_if_it_still_exists() {
     let mut world = world();
     announce(&mut world, &fixed(10)).unwrap();
     world.report("web1", "disk", 'C');
@@ -94,7 +94,7 @@ fn a_problem_in_a_downtime_is_told_when_that_is_over_if_it_is_still_so() {
 }
 
 #[test]
-fn who_knew_of_the_problem_hears_of_the_beginning_and_of_the_end_and_nobody_else_does() {
+fn only_receivers_that_knew_the_problem_are_notified_of_start_and_end() {
     let mut world = world();
     world.report("web1", "disk", 'C');
     pass(&mut world, 2);
@@ -114,7 +114,7 @@ fn who_knew_of_the_problem_hears_of_the_beginning_and_of_the_end_and_nobody_else
 }
 
 #[test]
-fn what_changes_in_a_downtime_is_told_instead_of_its_end_and_a_recovery_at_once() {
+fn changes_in_a_downtime_replace_the_end_message_and_a_recovery_is_immediate() {
     for (letter, last) in [('O', "01:49:40 mail all_resolved"), ('C', "01:58:40 mail worsened")] {
         let mut world = world();
         world.report("web1", "disk", 'W');
@@ -145,7 +145,7 @@ fn a_flexible_downtime_begins_with_the_first_problem_and_survives_a_restart() {
 }
 
 #[test]
-fn a_problem_that_is_there_when_the_window_opens_begins_a_flexible_downtime() {
+fn a_problem_that_exists_when_the_window_opens_starts_a_flexible_downtime() {
     let mut world = world();
     world.report("web1", "disk", 'C');
     pass(&mut world, 1);
@@ -183,7 +183,7 @@ fn a_cancelled_downtime_is_over_at_once() {
 }
 
 #[test]
-fn a_downtime_that_comes_again_is_in_effect_in_its_period() {
+fn a_recurring_downtime_is_in_effect_in_its_period() {
     let mut world = world();
     announce(&mut world, &ctl::NewDowntime { period: Some("quiet".into()), ..fixed(60) }).unwrap();
     assert_eq!(states(&world), ["waiting"]);
@@ -201,7 +201,7 @@ fn a_downtime_that_comes_again_is_in_effect_in_its_period() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_words() {
+fn invalid_requests_are_refused_with_a_reason() {
     let mut world = world();
     let default = ctl::NewDowntime::default;
     for (ask, words) in [

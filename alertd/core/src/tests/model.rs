@@ -209,7 +209,7 @@ pub(super) fn name(labels: &BTreeMap<String, String>) -> String {
     format!("{}/{}", labels["host"], labels["service"])
 }
 
-pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64) {
+pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u64) {
     let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in &world.attempted {
         let first = by_id.entry(&notification.id).or_insert(notification);
@@ -239,7 +239,7 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
     }
 }
 
-pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
         // Uses the lines of a digest, because rows of a failed digest are no longer marked as digested.
@@ -298,7 +298,7 @@ pub(super) fn what_people_believe_is_true(world: &World, seed: u64) {
                         .get(&alert)
                         .is_some_and(|(s, f)| (f, s) == (&state.1, &state.0) || (*f && state.1))
             });
-            assert!(told, "seed {seed}: nobody knows that {alert} of {number} is {state:?}");
+            assert!(told, "seed {seed}: no receiver knows that {alert} of {number} is {state:?}");
         }
     }
     let status = world.core.outbox_status();
@@ -326,7 +326,7 @@ pub(super) fn run(seed: u64, chaos: &Chaos) -> World {
 }
 
 #[test]
-fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
+fn whatever_happens_the_right_receivers_know_the_truth_and_ids_are_unique() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -339,14 +339,14 @@ fn whatever_happens_the_right_people_know_the_truth_and_each_word_has_one_id() {
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
 
 #[test]
-fn without_a_failure_everything_is_told_once() {
+fn without_failures_everything_is_notified_once() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -366,7 +366,7 @@ fn without_a_failure_everything_is_told_once() {
 }
 
 #[test]
-fn what_is_decided_while_words_are_on_their_way_makes_nobody_believe_what_is_not_so() {
+fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
     for seed in seeds(60) {
         let crashes = seed % 2 == 0;
         let chaos = Chaos {
@@ -380,8 +380,8 @@ fn what_is_decided_while_words_are_on_their_way_makes_nobody_believe_what_is_not
             slow: true,
         };
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }

@@ -82,7 +82,7 @@ fn whoever_is_on_call_is_paged(world: &World, seed: u64) -> usize {
 }
 
 #[test]
-fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
+fn whoever_is_on_call_is_paged_and_knows_the_truth() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -96,8 +96,8 @@ fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
     let mut pages = 0;
     for seed in seeds(40) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         pages += whoever_is_on_call_is_paged(&world, seed);
     }
@@ -105,7 +105,7 @@ fn whoever_is_on_call_is_paged_and_the_truth_is_told() {
 }
 
 #[test]
-fn with_nobody_on_call_too_every_problem_is_told_within_the_policys_time() {
+fn even_with_nobody_on_call_every_problem_is_notified_within_the_policys_time() {
     let bound = 60 * SECOND;
     let chaos = Chaos {
         acks: false,

@@ -43,7 +43,7 @@ fn in_downtime(world: &World, alert: &str) -> bool {
     active.into_iter().any(|d| d.host == host && d.service.is_none_or(|covered| covered == service))
 }
 
-fn notices_reach_only_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+fn notices_reach_only_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for said in &world.attempted {
         let receiver = said.receiver.as_str();
@@ -61,7 +61,7 @@ fn notices_reach_only_those_who_may_know_of_the_problem(world: &World, seed: u64
     }
 }
 
-fn withheld_is_exactly_what_the_rules_say(world: &World, seed: u64) {
+fn exactly_what_the_rules_say_is_suppressed(world: &World, seed: u64) {
     let firing = firing(world);
     let withheld: BTreeSet<String> =
         world.open_incidents().iter().flat_map(|i| &i.withheld).map(|w| w.alert.clone()).collect();
@@ -71,7 +71,7 @@ fn withheld_is_exactly_what_the_rules_say(world: &World, seed: u64) {
 }
 
 #[test]
-fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withheld() {
+fn after_any_suppression_the_truth_is_notified_and_only_what_the_rules_say_is_suppressed() {
     let chaos = Chaos {
         acks: true,
         silences: true,
@@ -84,16 +84,16 @@ fn after_any_suppression_the_truth_is_told_and_only_what_the_rules_say_is_withhe
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        notices_reach_only_those_who_may_know_of_the_problem(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        notices_reach_only_receivers_that_may_know_the_problem(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
-        withheld_is_exactly_what_the_rules_say(&world, seed);
+        exactly_what_the_rules_say_is_suppressed(&world, seed);
     }
 }
 
 #[test]
-fn whatever_mutes_it_every_problem_is_told_within_a_bound_after_that_is_over() {
+fn every_problem_is_notified_within_a_bound_after_its_suppression_ends() {
     let bound = 60 * SECOND + SETTLE;
     let chaos = Chaos {
         acks: false,

@@ -48,7 +48,7 @@ const ROTA: &str = r#"
 "#;
 
 #[test]
-fn whoever_is_on_call_is_told_by_their_own_rules_until_somebody_acks() {
+fn whoever_is_on_call_is_notified_by_their_own_rules_until_someone_acks() {
     let disk = "W . . . . . . O";
     let mail = "P . . . . . . R";
     let page = ". . . P . . . R";
@@ -69,7 +69,7 @@ fn whoever_is_on_call_is_told_by_their_own_rules_until_somebody_acks() {
 }
 
 #[test]
-fn what_is_critical_goes_by_the_rules_for_it_at_once_or_when_it_becomes_so() {
+fn critical_rules_apply_at_once_or_when_the_alert_becomes_critical() {
     let disk = "C . . . . . O";
     let mail = ". . . . . . .";
     let page = "P . . . . . R";
@@ -99,7 +99,7 @@ fn who_is_on_call_is_asked_when_the_step_runs_and_the_policy_goes_on_beside() {
 }
 
 #[test]
-fn silenced_or_acked_a_users_rules_wait_and_go_on_afterwards() {
+fn a_users_rules_wait_while_silenced_or_acked_and_continue_afterwards() {
     let disk = "W . . . . . . . O";
     let mute = ". ( . . . ) . . .";
     let mail = "P . . . . . . . R";
@@ -115,7 +115,7 @@ fn silenced_or_acked_a_users_rules_wait_and_go_on_afterwards() {
 }
 
 #[test]
-fn before_an_ack_ends_its_author_is_reminded_and_nobody_else() {
+fn before_an_ack_ends_only_its_author_is_reminded() {
     let eva = ROTA.to_owned()
         + "[user.eva]\nrules = [{ notify = [\"eva-mail\"] }, { after = \"1m\", notify = [\"chat\"] }]\n[receiver.eva-mail.maildir]\npath = \"/6\"\n";
     let disk = "W . . . . . . . . . . . . . . . . . . . . . . . . . O";
@@ -143,7 +143,7 @@ fn a_restart_neither_repeats_nor_forgets_a_rule() {
 }
 
 #[test]
-fn a_contact_that_cannot_be_reached_brings_the_next_rule_forward() {
+fn a_failing_contact_brings_the_next_rule_forward() {
     let disk = "W . . . O";
     let mood = "r . . . .";
     let mail = ". . . . .";
@@ -157,7 +157,7 @@ fn a_contact_that_cannot_be_reached_brings_the_next_rule_forward() {
 }
 
 #[test]
-fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_call_takes_over() {
+fn with_nobody_on_call_the_catch_all_is_notified_an_alert_fires_and_the_next_on_call_takes_over() {
     let mut world = World::new(ROTA, 1);
     world.pass(Duration::from_hours(3)); // 04:46: nobody
     world.report("web1", "disk", 'W');
@@ -184,7 +184,7 @@ fn with_nobody_on_call_the_catch_all_is_told_that_is_an_alert_and_the_next_on_ca
 }
 
 #[test]
-fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
+fn an_override_applies_at_once_survives_a_restart_and_can_be_ended() {
     let mut world = World::new(ROTA, 1);
     let ask = |user: &str, hours| ctl::NewOverride {
         schedule: "primary".into(),
@@ -229,7 +229,7 @@ fn an_override_counts_at_once_survives_a_restart_and_can_be_ended() {
 }
 
 #[test]
-fn a_name_that_a_reload_took_away_means_the_catch_all() {
+fn a_name_removed_by_a_reload_means_the_catch_all() {
     let mut world = World::new(ROTA, 1);
     world.report("web1", "disk", 'W');
     world.agents_send(None);
@@ -245,7 +245,7 @@ fn a_name_that_a_reload_took_away_means_the_catch_all() {
 }
 
 #[test]
-fn times_ahead_without_anybody_are_said_once_a_schedule() {
+fn coming_gaps_are_reported_once_per_schedule() {
     let mut world = World::new(ROTA, 1);
     world.turn(None);
     let warnings = world.core.status("test", vec![], world.now).warnings;

@@ -55,7 +55,7 @@ fn states(world: &World) -> Vec<String> {
 }
 
 #[test]
-fn a_silence_that_starts_later_mutes_from_then_on() {
+fn a_silence_that_starts_later_suppresses_from_then_on() {
     let mut world = World::new(CONFIG, 1);
     let starts_at = Some(later(world.now, 5 * MINUTE));
     silence(&mut world, &ctl::NewSilence { starts_at, ..ask("host=web1", 10) }).unwrap();
@@ -70,7 +70,7 @@ fn a_silence_that_starts_later_mutes_from_then_on() {
 }
 
 #[test]
-fn a_silence_that_comes_again_mutes_in_its_period_only_also_after_a_restart() {
+fn a_recurring_silence_suppresses_only_in_its_period_even_after_a_restart() {
     let mut world = World::new(CONFIG, 1);
     let period = Some("quiet".into());
     silence(&mut world, &ctl::NewSilence { period, ..ask("host=web1", 60) }).unwrap();
@@ -89,7 +89,7 @@ fn a_silence_that_comes_again_mutes_in_its_period_only_also_after_a_restart() {
 }
 
 #[test]
-fn those_who_know_are_reminded_before_a_silence_ends_and_hear_once_what_is_still_so() {
+fn receivers_are_reminded_before_a_silence_ends_and_notified_once_of_what_remains() {
     let mut world = World::new(CONFIG, 1);
     world.report("web1", "disk", 'W');
     pass(&mut world, 1);
@@ -103,7 +103,7 @@ fn those_who_know_are_reminded_before_a_silence_ends_and_hear_once_what_is_still
     assert_eq!(reminder.firing.len(), 1);
     world.restart();
     pass(&mut world, 5);
-    assert_eq!(world.heard.len(), 2, "once, also after a restart");
+    assert_eq!(world.heard.len(), 2, "once, even after a restart");
 
     let ask = ctl::ExtendSilence { duration_s: 3_600, ..ctl::ExtendSilence::default() };
     world.core.on_silence_extend(1, &ask, "ben", world.now).unwrap();
@@ -121,7 +121,7 @@ fn those_who_know_are_reminded_before_a_silence_ends_and_hear_once_what_is_still
 }
 
 #[test]
-fn nobody_is_reminded_of_a_silence_that_holds_nothing_back() {
+fn a_silence_that_suppresses_nothing_causes_no_reminder() {
     let mut world = World::new(CONFIG, 1);
     world.report("web1", "disk", 'C');
     pass(&mut world, 1);
@@ -132,7 +132,7 @@ fn nobody_is_reminded_of_a_silence_that_holds_nothing_back() {
 }
 
 #[test]
-fn a_preview_says_what_it_would_mute_and_a_broad_one_has_to_be_meant() {
+fn a_preview_shows_what_it_would_suppress_and_a_broad_one_needs_confirmation() {
     let mut world = World::new(CONFIG, 1);
     for host in 1..=12 {
         world.report(&format!("web{host}"), "disk", 'C');
@@ -156,7 +156,7 @@ fn a_preview_says_what_it_would_mute_and_a_broad_one_has_to_be_meant() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_words() {
+fn invalid_requests_are_refused_with_a_reason() {
     let mut world = World::new(CONFIG, 1);
     let past = Some(Timestamp::from_second(999_999_999).unwrap());
     for (asked, words) in [

@@ -45,7 +45,7 @@ fn digests(world: &World) -> Vec<Vec<Group>> {
 }
 
 #[test]
-fn a_storm_is_said_in_one_digest_with_all_hosts_and_its_end_too() {
+fn a_storm_is_one_digest_with_all_hosts_and_so_is_its_end() {
     let mut world = World::new(ONE_MAILBOX, 1);
     let began = world.now;
     storm(&mut world, 0..412, 'C');
@@ -68,7 +68,7 @@ fn a_storm_is_said_in_one_digest_with_all_hosts_and_its_end_too() {
 
 /// PagerDuty keeps an incident open until it is resolved with the same key.
 #[test]
-fn what_opened_something_of_its_own_at_the_receiver_ends_it_by_the_same_key() {
+fn an_entry_opened_at_the_receiver_is_closed_with_the_same_key() {
     let config = ONE_MAILBOX
         .replace("[receiver.mail.maildir]", "[receiver.mail.pagerduty]")
         .replace("path = \"/m\"", "routing_key_file = \"/k\"");
@@ -92,7 +92,7 @@ fn keys(world: &World, kind: Kind) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_word_of_a_storm_is_accounted_for() {
+fn every_notification_of_a_storm_is_accounted_for() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..200, 'C');
     // Resolved before anybody could be notified.
@@ -109,7 +109,7 @@ fn every_word_of_a_storm_is_accounted_for() {
 }
 
 #[test]
-fn a_storm_of_warnings_keeps_no_critical_page_waiting() {
+fn a_storm_of_warnings_does_not_delay_a_critical_page() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..300, 'W');
     assert_eq!(world.heard.len(), 6);
@@ -179,7 +179,7 @@ fn a_loop_of_crashes_floods_nobody() {
 }
 
 #[test]
-fn a_reload_gives_back_no_budget_and_a_wider_rate_lets_go_what_was_held() {
+fn a_reload_restores_no_budget_and_a_higher_rate_releases_waiting_notifications() {
     let mut world = World::new(ONE_MAILBOX, 1);
     storm(&mut world, 0..30, 'W');
     assert_eq!(world.heard.len(), 6);

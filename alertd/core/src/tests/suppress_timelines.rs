@@ -91,7 +91,7 @@ fn a_silent_host_is_one_page_and_its_services_go_on_where_they_were_once_it_is_b
 }
 
 #[test]
-fn nobody_is_reminded_of_services_of_a_silent_host_and_their_recovery_is_told_at_once_when_it_is_back() {
+fn services_of_a_silent_host_cause_no_reminders_and_recover_at_once_when_it_is_back() {
     let web1 = "h q . . . . . . . . . . . . h .";
     let disk = "C . . . . . . . . . . . . . O .";
     let mail = "P . P . . . . . . . . . M . RR .";
@@ -115,7 +115,7 @@ fn what_a_host_reports_when_it_is_back_waits_a_moment_for_its_own_recovery() {
 }
 
 #[test]
-fn a_restart_while_a_host_is_back_but_settling_changes_nothing() {
+fn a_restart_while_a_returned_host_settles_changes_nothing() {
     let mut web1 = vec!["."; 60];
     (web1[0], web1[1], web1[40]) = ("h", "q", "h");
     let (mut disk, mut kill) = (vec!["."; 60], vec!["."; 60]);
@@ -128,7 +128,7 @@ fn a_restart_while_a_host_is_back_but_settling_changes_nothing() {
 }
 
 #[test]
-fn another_agent_of_the_same_name_does_not_mute_the_host_that_was_set_up_anew() {
+fn an_old_agent_with_the_same_host_name_does_not_suppress_a_reinstalled_host() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'O');
     world.agents_send(None);
@@ -149,7 +149,7 @@ const BEHIND_SWITCH: &str = r#"
 "#;
 
 #[test]
-fn what_depends_on_a_thing_that_fails_is_told_only_if_it_is_still_so_afterwards() {
+fn a_dependent_alert_is_notified_only_if_it_remains_after_its_cause_is_over() {
     let ping = ". C . . . . O . .";
     let web1 = ". . C . . . . . .";
     let web2 = ". . C . O . . . .";
@@ -164,7 +164,7 @@ fn what_depends_on_a_thing_that_fails_is_told_only_if_it_is_still_so_afterwards(
 }
 
 #[test]
-fn a_silent_switch_mutes_what_depends_on_its_host() {
+fn a_silent_switch_suppresses_alerts_that_depend_on_its_host() {
     let config = with(ONE_STEP, "[[dependency]]\nof = [\"host=web1\"]\non = [\"host=switch1\"]");
     let switch1 = "h q . . . . . . .";
     let web1 = ". . . C . . . . .";
@@ -182,7 +182,7 @@ const MAINTENANCE: &str = r#"
 "#;
 
 #[test]
-fn who_was_told_before_it_was_inhibited_hears_of_the_recovery_and_nothing_else() {
+fn receivers_notified_before_an_inhibition_get_only_the_recovery() {
     let disk = "C . . . O .";
     let work = ". C . . . O";
     let mail = "P P . . R R";
@@ -191,7 +191,7 @@ fn who_was_told_before_it_was_inhibited_hears_of_the_recovery_and_nothing_else()
 }
 
 #[test]
-fn what_got_worse_while_inhibited_is_told_when_that_is_over() {
+fn an_alert_that_got_worse_while_inhibited_is_notified_afterwards() {
     let disk = "W . C . . . .";
     let work = ". C . . O . .";
     let mail = "P P . . RU . .";
@@ -214,7 +214,7 @@ fn inhibition_is_by_host_and_shown_with_its_reason() {
 }
 
 #[test]
-fn a_rule_that_comes_or_goes_with_a_reload_counts_at_once() {
+fn a_rule_added_or_removed_by_a_reload_applies_at_once() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "maintenance", 'C');
     world.report("web1", "disk", 'C');
@@ -275,7 +275,7 @@ fn after_a_restart_a_target_waits_for_the_host_that_could_report_its_cause() {
 }
 
 #[test]
-fn the_wait_after_a_restart_ends_when_that_host_has_spoken_and_at_the_latest_with_the_settle_time() {
+fn the_wait_after_a_restart_ends_when_that_host_reports_or_after_the_settle_time() {
     for (speaks, at) in [(true, 10), (false, 30)] {
         let mut world = restarted(false);
         world.hosts.get_mut("switch1").unwrap().quiet = true;
@@ -315,7 +315,7 @@ fn what_is_withheld_alone_in_an_incident_that_recovered_begins_at_the_first_step
 }
 
 #[test]
-fn who_was_told_of_two_problems_hears_that_one_is_over_although_the_other_is_withheld() {
+fn receivers_of_two_problems_are_notified_that_one_is_over_while_the_other_is_suppressed() {
     let config = ONE_STEP.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let config = with(&config, "[[inhibit]]\nsource = [\"service=net\"]\ntarget = [\"host=web1\"]");
     let disk = "C . . . O . . . . .";
@@ -335,7 +335,7 @@ fn quiet_hours(config: &str, route: &str) -> String {
 }
 
 #[test]
-fn what_fires_in_quiet_hours_is_told_when_they_end_unless_it_is_over() {
+fn alerts_in_a_muted_period_are_notified_when_it_ends_unless_they_are_over() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let disk = ". . . . C . . . . . .";
     let swap = ". . . . C . O . . . .";
@@ -346,7 +346,7 @@ fn what_fires_in_quiet_hours_is_told_when_they_end_unless_it_is_over() {
 }
 
 #[test]
-fn a_recovery_is_told_in_quiet_hours_and_a_restart_changes_nothing() {
+fn a_recovery_is_notified_in_a_muted_period_and_a_restart_changes_nothing() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let disk = "C . . . . . O . . . .";
     let swap = ". . . . . C . . . . .";
@@ -357,7 +357,7 @@ fn a_recovery_is_told_in_quiet_hours_and_a_restart_changes_nothing() {
 }
 
 #[test]
-fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
+fn the_policys_clock_stands_still_in_a_muted_period() {
     let config = quiet_hours(TWO_STEPS, "mute_during = [\"quiet\"]");
     let disk = "C . . . . . . . . . . .";
     let mail = "P . . . . . . . . . . .";
@@ -368,7 +368,7 @@ fn in_quiet_hours_the_clock_of_the_policy_stands_still() {
 }
 
 #[test]
-fn a_route_that_is_active_in_a_period_speaks_only_then() {
+fn a_route_active_in_a_period_notifies_only_then() {
     let config = quiet_hours(ONE_STEP, "active_during = [\"quiet\"]");
     let disk = "C . . . . . . . . . . .";
     let swap = ". . . . . . . . . C . .";
@@ -382,7 +382,7 @@ fn a_route_that_is_active_in_a_period_speaks_only_then() {
 }
 
 #[test]
-fn a_route_inherits_quiet_hours_and_may_refuse_them() {
+fn a_route_inherits_muted_periods_and_may_override_them() {
     let child = "mute_during = [\"quiet\"]\n[[route.route]]\nmatch = [\"service=raid\"]\nmute_during = []\n[[route.route]]\nmatch = [\"service=swap\"]\n";
     let config = with(ONE_STEP, "[period.quiet]\ntime_zone = \"UTC\"\nhours = [\"01:50-01:55\"]");
     let config = config.replacen("[receiver.mail", &format!("{child}[receiver.mail"), 1);
@@ -393,7 +393,7 @@ fn a_route_inherits_quiet_hours_and_may_refuse_them() {
 }
 
 #[test]
-fn quiet_hours_that_a_reload_takes_away_are_over() {
+fn a_muted_period_removed_by_a_reload_is_over() {
     let config = quiet_hours(ONE_STEP, "mute_during = [\"quiet\"]");
     let mut world = World::new(&config, 1);
     world.pass(4 * MINUTE);
@@ -406,7 +406,7 @@ fn quiet_hours_that_a_reload_takes_away_are_over() {
 }
 
 #[test]
-fn that_a_host_is_silent_is_told_at_once_in_an_incident_that_was_told_before() {
+fn a_silent_host_is_notified_at_once_in_an_incident_already_notified() {
     let config = ONE_STEP.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let config = config.replace("group_interval = \"3m\"", "group_interval = \"30m\"");
     let web1 = "h q . . .";

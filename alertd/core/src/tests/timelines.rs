@@ -36,14 +36,14 @@ const ONE_STEP: &str = r#"
 "#;
 
 #[test]
-fn a_problem_is_told_once_and_its_recovery_once() {
+fn a_problem_and_its_recovery_are_each_notified_once() {
     let disk = ". C . . . . O . .";
     let mail = ". P . . . . R . .";
     play(ONE_STEP, MINUTE, &[("web1/disk", disk)], &[("mail", mail)]);
 }
 
 #[test]
-fn the_policy_goes_on_until_somebody_acks_and_the_recovery_reaches_exactly_those_who_were_told() {
+fn the_policy_continues_until_an_ack_and_the_recovery_reaches_exactly_those_notified() {
     let disk = "C . . . . . . O";
     let mail = "P . . . . . . R";
     let page = ". . . . . P . R";
@@ -57,7 +57,7 @@ fn the_policy_goes_on_until_somebody_acks_and_the_recovery_reaches_exactly_those
 }
 
 #[test]
-fn a_policy_repeats_as_often_as_it_says() {
+fn a_policy_repeats_as_often_as_configured() {
     let repeating = TWO_STEPS.replace("[policy.two]", "[policy.two]\nrepeat = 1\nrepeat_every = \"8m\"");
     let disk = "C . . . . . . . . . . . . . . . . . . . O";
     let mail = "P . . . . . . . M . . . . . . . . . . . R";
@@ -66,7 +66,7 @@ fn a_policy_repeats_as_often_as_it_says() {
 }
 
 #[test]
-fn a_page_says_what_else_changed_on_its_host_lately() {
+fn a_page_lists_other_recent_changes_on_its_host() {
     let config = ONE_STEP.replacen("[[route]]", "[[route]]\n    group_by = [\"host\", \"service\"]", 1);
     let load = "C O . . . . .";
     let ntp = ". . W . . . .";
@@ -106,7 +106,7 @@ fn a_page_says_what_else_changed_on_its_host_lately() {
 }
 
 #[test]
-fn what_comes_within_group_wait_is_one_notification() {
+fn alerts_within_group_wait_are_one_notification() {
     let waiting = ONE_STEP.replace("group_wait = \"0s\"", "group_wait = \"2s\"");
     let disk = "C . . . . O .";
     let swap = ". W . . O . .";
@@ -117,7 +117,7 @@ fn what_comes_within_group_wait_is_one_notification() {
 }
 
 #[test]
-fn news_in_a_group_waits_for_group_interval_but_worse_news_does_not() {
+fn changes_in_a_group_wait_for_group_interval_but_worse_states_do_not() {
     let disk = "W . . . . . C . . . O";
     let swap = ". W . . . . . . . O .";
     let mail = "P . . U . . U . . U R";
@@ -127,7 +127,7 @@ fn news_in_a_group_waits_for_group_interval_but_worse_news_does_not() {
 }
 
 #[test]
-fn still_so_is_said_after_repeat_interval_and_not_while_acked() {
+fn a_reminder_is_sent_after_repeat_interval_but_not_while_acked() {
     let disk = "C . . . . . . . . . . . . . . . . . . . . . O";
     let acks = ". . . . . . . . . . . . s . . . . . . . . . .";
     let mail = "P . . . . . . . . . M . A . . . . . . . . . R";
@@ -135,7 +135,7 @@ fn still_so_is_said_after_repeat_interval_and_not_while_acked() {
 }
 
 #[test]
-fn a_normal_ack_ends_with_any_change_of_state_and_the_policy_begins_again() {
+fn a_normal_ack_ends_with_any_state_change_and_the_policy_starts_again() {
     let disk = "W . . C . . . . . . O";
     let acks = ". n . . . . . . . . .";
     let mail = "P A . U . . . . . . R";
@@ -144,7 +144,7 @@ fn a_normal_ack_ends_with_any_change_of_state_and_the_policy_begins_again() {
 }
 
 #[test]
-fn word_of_an_ack_names_the_alerts_that_its_reader_knows_of() {
+fn an_ack_notification_names_the_alerts_its_receiver_knows() {
     let disk = "C . . O .";
     let acks = ". n . . .";
     let mail = "P A . R .";
@@ -154,7 +154,7 @@ fn word_of_an_ack_names_the_alerts_that_its_reader_knows_of() {
 }
 
 #[test]
-fn the_link_of_a_mail_acknowledges_once_also_after_a_restart() {
+fn an_email_link_acknowledges_once_even_after_a_restart() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'C');
     world.agents_send(None);
@@ -175,7 +175,7 @@ fn the_link_of_a_mail_acknowledges_once_also_after_a_restart() {
 }
 
 #[test]
-fn a_sticky_ack_holds_until_all_is_well() {
+fn a_sticky_ack_lasts_until_all_is_ok() {
     let disk = "W . . C . . W . . . O . C";
     let acks = ". s . . . . . . . . . . .";
     let mail = "P A . . . . . . . . R . P";
@@ -184,7 +184,7 @@ fn a_sticky_ack_holds_until_all_is_well() {
 }
 
 #[test]
-fn an_ack_that_expires_wakes_people_again() {
+fn an_expired_ack_notifies_people_again() {
     let disk = "C . . . . . . . . . . . O";
     let acks = ". e3 . . . . . . . . . . .";
     let mail = "P A . . M . . . . . . . R";
@@ -195,7 +195,7 @@ fn an_ack_that_expires_wakes_people_again() {
 }
 
 #[test]
-fn before_an_ack_of_somebody_unknown_ends_those_who_were_told_are_reminded_once_and_a_short_one_just_ends() {
+fn before_an_ack_by_an_unknown_author_ends_receivers_are_reminded_once_and_a_short_ack_just_ends() {
     let disk = "C . . . . . . . . . . . . . . . . . . . . . . . . . O";
     let acks = ". e20 . . . . . . . . . . . . . . . . . . . . . . . .";
     let mail = "P A . . . . . . . . . M . . . . . . . . . M . . . . R";
@@ -207,7 +207,7 @@ fn before_an_ack_of_somebody_unknown_ends_those_who_were_told_are_reminded_once_
 }
 
 #[test]
-fn taking_an_ack_back_begins_the_policy_again() {
+fn removing_an_ack_starts_the_policy_again() {
     let disk = "C . . . . . . . . O";
     let acks = ". n . u . . . . . .";
     let mail = "P A . M . . . . . R";
@@ -216,7 +216,7 @@ fn taking_an_ack_back_begins_the_policy_again() {
 }
 
 #[test]
-fn one_problem_of_several_going_away_ends_no_ack() {
+fn an_ack_remains_when_one_of_several_problems_ends() {
     let disk = "C . . . . . . . O";
     let swap = "W . . O . . . . .";
     let acks = ". n . . . . . . .";
@@ -226,7 +226,7 @@ fn one_problem_of_several_going_away_ends_no_ack() {
 }
 
 #[test]
-fn a_silence_keeps_a_problem_quiet_and_its_end_tells_what_is_still_true() {
+fn a_silence_suppresses_a_problem_and_its_end_notifies_what_remains() {
     let disk = ". C . . . . . . . .";
     let mute = "( . . . ) . . . . .";
     let mail = ". . . . P . . . . .";
@@ -237,7 +237,7 @@ fn a_silence_keeps_a_problem_quiet_and_its_end_tells_what_is_still_true() {
 }
 
 #[test]
-fn what_came_and_went_under_a_silence_is_told_to_nobody() {
+fn a_problem_that_starts_and_ends_during_a_silence_is_not_notified() {
     let disk = ". C . O . . C .";
     let mute = "( . . . ) . . .";
     let mail = ". . . . . . P .";
@@ -245,7 +245,7 @@ fn what_came_and_went_under_a_silence_is_told_to_nobody() {
 }
 
 #[test]
-fn a_recovery_reaches_those_who_were_told_although_silenced_or_acked() {
+fn a_recovery_reaches_those_notified_even_if_silenced_or_acked() {
     let disk = "C . . O . .";
     let mute = ". ( . . . )";
     let mail = "P . . R . .";
@@ -253,7 +253,7 @@ fn a_recovery_reaches_those_who_were_told_although_silenced_or_acked() {
 }
 
 #[test]
-fn a_recovery_is_told_although_something_silenced_keeps_the_incident_open() {
+fn a_recovery_is_notified_even_if_a_silenced_alert_keeps_the_incident_open() {
     let disk = "C . . O . . . . .";
     let swap = ". . W . . . . O .";
     let mute = ". ( . . . . . . .";
@@ -263,7 +263,7 @@ fn a_recovery_is_told_although_something_silenced_keeps_the_incident_open() {
 }
 
 #[test]
-fn while_silenced_the_clock_of_the_policy_stands_still() {
+fn the_policys_clock_stands_still_while_silenced() {
     let disk = "C . . . . . . . . . . .";
     let mute = ". . ( . . . ) . . . . .";
     let mail = "P . . . . . . . . . . .";
@@ -273,7 +273,7 @@ fn while_silenced_the_clock_of_the_policy_stands_still() {
 }
 
 #[test]
-fn a_recovery_reaches_those_who_were_told_although_routed_elsewhere_since() {
+fn a_recovery_reaches_those_notified_even_if_routes_changed_since() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'C');
     world.agents_send(None);
@@ -295,7 +295,7 @@ fn a_recovery_reaches_those_who_were_told_although_routed_elsewhere_since() {
 }
 
 #[test]
-fn a_service_that_is_no_longer_watched_is_over_without_a_claim_that_it_is_well() {
+fn a_service_no_longer_watched_ends_without_claiming_a_recovery() {
     let disk = "C . X .";
     let mail = "P . R .";
     let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk)], &[("mail", mail)]);
@@ -305,7 +305,7 @@ fn a_service_that_is_no_longer_watched_is_over_without_a_claim_that_it_is_well()
 }
 
 #[test]
-fn a_route_that_continues_makes_an_incident_of_its_own() {
+fn a_route_with_continue_opens_a_second_incident() {
     let config = ONE_STEP.to_owned()
         + "[receiver.audit.maildir]\npath = \"/a\"\n[[route]]\nreceiver = \"never\"\n[receiver.never.maildir]\npath = \"/n\"\n";
     let config = config.replacen(
@@ -323,14 +323,14 @@ fn a_route_that_continues_makes_an_incident_of_its_own() {
 }
 
 #[test]
-fn a_flapping_service_is_told_as_one_thing() {
+fn a_flapping_service_is_notified_as_flapping() {
     let disk = "C . F f F f . O";
     let mail = "P . . U . . . R"; // less severe than CRITICAL, so it waits for group_interval
     play(ONE_STEP, MINUTE, &[("web1/disk", disk)], &[("mail", mail)]);
 }
 
 #[test]
-fn an_agent_that_falls_silent_is_an_alert_and_its_return_the_recovery() {
+fn a_silent_agent_is_an_alert_and_its_return_the_recovery() {
     let disk = ". . . . . . . .";
     let web1 = "h q . . . . h .";
     let mail = ". . P . . . R .";
@@ -341,7 +341,7 @@ fn an_agent_that_falls_silent_is_an_alert_and_its_return_the_recovery() {
 }
 
 #[test]
-fn a_receiver_that_rejects_brings_the_next_step_at_once_and_another_hears_that_it_fails() {
+fn a_rejecting_receiver_brings_the_next_step_at_once_and_another_is_notified_that_it_fails() {
     let disk = "C . . . . . O .";
     let mood = "r . . . . . . .";
     let mail = ". . . . . . . .";
@@ -356,7 +356,7 @@ fn a_receiver_that_rejects_brings_the_next_step_at_once_and_another_hears_that_i
 }
 
 #[test]
-fn a_fallback_takes_over_from_a_receiver_that_rejects_and_hears_the_recovery() {
+fn a_fallback_takes_over_from_a_rejecting_receiver_and_gets_the_recovery() {
     let config = ONE_STEP.replace("[receiver.mail.", "[receiver.mail]\nfallback = \"desk\"\n[receiver.mail.")
         + "[receiver.desk.maildir]\npath = \"/d\"\n";
     let disk = "C . . . . O .";
@@ -371,7 +371,7 @@ fn a_fallback_takes_over_from_a_receiver_that_rejects_and_hears_the_recovery() {
 }
 
 #[test]
-fn a_receiver_that_is_busy_gets_it_later_and_the_policy_does_not_wait_for_ever() {
+fn a_busy_receiver_is_retried_and_the_policy_does_not_wait_forever() {
     let disk = "C . . . . . . . . . . O . . .";
     let mood = "b . . . . . . w . . . . . . .";
     let world = play(TWO_STEPS, MINUTE, &[("receiver mail", mood), ("web1/disk", disk)], &[]);
@@ -390,7 +390,7 @@ fn a_receiver_that_is_busy_gets_it_later_and_the_policy_does_not_wait_for_ever()
 }
 
 #[test]
-fn a_storm_is_the_first_alerts_at_once_and_then_a_digest_with_all_the_rest() {
+fn in_a_storm_the_first_alerts_go_at_once_and_the_rest_in_a_digest() {
     let config = ONE_STEP
         .replace("[receiver.mail.", "[receiver.mail]\nrate = { burst = 2, every = \"1m\" }\n[receiver.mail.");
     let mut world = World::new(&config, 1);
@@ -427,7 +427,7 @@ fn a_storm_is_the_first_alerts_at_once_and_then_a_digest_with_all_the_rest() {
 }
 
 #[test]
-fn a_restart_re_notifies_nothing_and_continues_every_timer() {
+fn a_restart_repeats_no_notification_and_continues_every_timer() {
     let disk = "C . . . . . . . . . . . . O";
     let kill = ". ! . ! . . ! . . . ! . ! .";
     let mail = "P . . . . . . . . . . . . R";
@@ -466,7 +466,7 @@ fn a_running_escalation_keeps_its_policy_through_a_reload() {
 }
 
 #[test]
-fn a_lost_alertd_learns_the_truth_from_the_next_heartbeats() {
+fn an_alertd_that_lost_its_store_recovers_from_the_next_heartbeats() {
     let mut world = World::new(ONE_STEP, 1);
     world.report("web1", "disk", 'C');
     world.agents_send(None);

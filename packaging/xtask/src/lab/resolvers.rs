@@ -275,7 +275,7 @@ impl Life<'_> {
             host.output(&["chmod", "-x", "/etc/resolvconf/update.d/libc"])?;
             let said = refused(host)?;
             host.output(&["chmod", "+x", "/etc/resolvconf/update.d/libc"])?;
-            ensure!(said.contains("everything is as it was"), "it says {said}");
+            ensure!(said.contains("all changes were reverted"), "it says {said}");
             unchanged(host, &before)?;
             Ok(said)
         });
@@ -405,7 +405,7 @@ impl Life<'_> {
                 let line = format!("timeout -s KILL 0.{:03} dogwatch dns enable", 5 + after * 8);
                 done += u32::from(host.output(&["sh", "-c", &line]).is_ok());
                 let status = host.output(&["dogwatch", "dns", "status"])?;
-                in_the_middle += u32::from(status.contains("died in the middle"));
+                in_the_middle += u32::from(status.contains("was interrupted"));
                 look_up(host, "middle.demo.test").with_context(|| format!("after {line}: {status}"))?;
                 host.output(&["dogwatch", "dns", "disable"])?;
                 unchanged(host, &before).with_context(|| format!("after {line}"))?;
@@ -543,7 +543,7 @@ fn refused(host: &Host) -> Result<String> {
         Ok(said) => bail!("it was done: {said}"),
         Err(error) => {
             let said = error.to_string();
-            ensure!(said.contains("not done"), "{said}");
+            ensure!(said.contains("not enabled"), "{said}");
             Ok(said.split("dogwatch: ").last().unwrap_or_default().to_owned())
         }
     }

@@ -1,11 +1,11 @@
-//! Letters (0x20): forged answers, and upstreams that do with letters what they like.
+//! Letter case (0x20): forged answers, and upstreams that do not keep case.
 
 use super::*;
-use crate::wire::letters;
+use crate::message::wire::letters;
 
 impl World {
-    /// One new name a second while the only upstream is in these moods, second by second. What was heard, as in
-    /// [`World::timeline`].
+    /// Asks for one new name per second while the only upstream is in these moods. Returns the
+    /// outcomes as in [`World::timeline`].
     fn new_names(&mut self, moods: &str) -> String {
         let start = self.answers.len();
         for mood in moods.chars() {
@@ -24,7 +24,7 @@ impl World {
 
 const LEARNED: &str = "..........";
 
-/// What the resolver sends for a new question of client 1, with the client's packet.
+/// The query the resolver sends for a new question of client 1, with the client's packet.
 fn asked(world: &mut World, name: &str) -> Send {
     let packet = query(name, 1, true);
     let mut out = Vec::new();
@@ -38,7 +38,7 @@ fn name_in(message: &[u8]) -> String {
 }
 
 #[test]
-fn a_forged_answer_with_the_right_id_and_other_letters_is_not_believed_and_the_right_one_is() {
+fn a_forged_answer_in_the_wrong_case_is_rejected_and_the_right_one_is_accepted() {
     let mut world = World::new(1);
     world.new_names(LEARNED);
     assert_eq!(world.letter_case(), "kept, healthy");
@@ -64,10 +64,10 @@ fn a_forged_answer_with_the_right_id_and_other_letters_is_not_believed_and_the_r
         (over_tcp.transport, &*name_in(&over_tcp.message)),
         (Transport::Tcp, "www.accounts.bank.example")
     );
-    assert!(world.resolver.poll_send().is_none(), "asked once more, not once for each forgery");
+    assert!(world.resolver.poll_send().is_none(), "retried once, not once per forgery");
     world.resolver.on_reply(send.try_id, &right, world.now);
     let (_, answer) = world.resolver.poll_reply().unwrap();
-    assert_eq!(name_in(&answer), "www.ACCOUNTS.bank.example", "in the client's letters");
+    assert_eq!(name_in(&answer), "www.ACCOUNTS.bank.example", "in the client's case");
     let addresses =
         |message: &[u8]| wire::answers(message).map(|(_, data)| data.to_vec()).collect::<Vec<_>>();
     assert_eq!(addresses(&answer), addresses(&right));
@@ -77,7 +77,7 @@ fn a_forged_answer_with_the_right_id_and_other_letters_is_not_believed_and_the_r
 }
 
 #[test]
-fn the_answer_over_tcp_is_taken_where_the_right_one_over_udp_never_comes() {
+fn the_answer_over_tcp_is_used_if_the_right_one_over_udp_never_comes() {
     let mut world = World::new(1);
     world.new_names(LEARNED);
     let send = asked(&mut world, "www.bank.example");
@@ -91,7 +91,7 @@ fn the_answer_over_tcp_is_taken_where_the_right_one_over_udp_never_comes() {
 }
 
 #[test]
-fn an_upstream_that_writes_letters_as_it_likes_is_not_taken_for_ill() {
+fn an_upstream_that_changes_case_is_not_considered_broken() {
     let mut world = World::new(1);
     assert_eq!(world.new_names("LLLLLLLLLLLL"), "ffffffffffff");
     assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 12));
@@ -100,7 +100,7 @@ fn an_upstream_that_writes_letters_as_it_likes_is_not_taken_for_ill() {
 }
 
 #[test]
-fn an_upstream_that_stops_to_keep_letters_costs_three_questions_a_connection_and_nobody_an_answer() {
+fn an_upstream_that_stops_keeping_case_costs_three_queries_and_no_client_an_answer() {
     let mut world = World::new(1);
     let heard = world.new_names(&(LEARNED.to_owned() + "LLLLLLLLLL"));
     assert_eq!(heard, "f".repeat(20));
@@ -108,12 +108,12 @@ fn an_upstream_that_stops_to_keep_letters_costs_three_questions_a_connection_and
 }
 
 #[test]
-fn an_upstream_that_stops_to_keep_letters_and_has_no_tcp_costs_nobody_an_answer() {
+fn an_upstream_that_stops_keeping_case_and_has_no_tcp_costs_no_client_an_answer() {
     let mut world = World::new(1);
     let heard = world.new_names(&(LEARNED.to_owned() + "BBBBBBBBBB"));
     assert_eq!(heard, "f".repeat(20));
     assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 20 + 2));
-    // Where TCP is swallowed, the first waits until that is known.
+    // If TCP is silent, the first client waits until that is known.
     let mut world = World::new(1);
     let heard = world.new_names(&(LEARNED.to_owned() + "bbbbbbbbbb"));
     assert_eq!(heard, "f".repeat(10) + "wfffffffff");
@@ -121,8 +121,8 @@ fn an_upstream_that_stops_to_keep_letters_and_has_no_tcp_costs_nobody_an_answer(
 }
 
 #[test]
-fn an_upstream_that_is_deaf_to_mixed_letters_is_asked_in_plain_ones() {
-    // What changes so while it is asked is down for a moment, and then learned anew.
+fn an_upstream_that_ignores_mixed_case_is_asked_in_lower_case() {
+    // An upstream that starts to ignore mixed case is down for a moment, and then learned again.
     for (moods, deaf) in [("dddddddddd", "wwwfffffff"), ("..........dddddddddd", "ffffffffffwfwwwfffff")] {
         let mut world = World::new(1);
         assert_eq!(world.new_names(moods), deaf);
@@ -134,12 +134,12 @@ fn an_upstream_that_is_deaf_to_mixed_letters_is_asked_in_plain_ones() {
 }
 
 #[test]
-fn what_is_kept_has_none_of_our_letters_however_the_upstream_writes_names() {
+fn cached_answers_have_none_of_our_letter_case() {
     let mut world = World::new(1);
     let send = asked(&mut world, "www.bank.example");
     let mixed = wire::read_question(&send.message).unwrap().0.name.to_vec();
     assert_ne!(mixed, name::from_text("www.bank.example").unwrap(), "at this seed");
-    // The owner in full, where others write a pointer to the question.
+    // The owner in full, where others use a pointer to the question.
     let mut reply = world.reply(&send.message, '.');
     let owner = 12 + mixed.len() + 4;
     assert_eq!(reply[owner..owner + 2], [0xc0, 12]);

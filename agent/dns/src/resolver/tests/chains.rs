@@ -1,8 +1,9 @@
-//! M25: a stale alias chain gets what is known of its targets since, and nothing that is not its own.
+//! M25: a stale alias chain gets the newest answers for its targets, and nothing from another view.
 
 use super::*;
 
-/// A kept answer about `name`: an alias to `target`, if there is one, and an address of the last name. AD is set.
+/// A cached answer about `name`: an alias to `target`, if given, and an address of the last name.
+/// AD is set.
 fn kept(name: &str, target: Option<&str>, ttl_s: u8, last: u8) -> Vec<u8> {
     let wire = |name: &str| name::from_text(name).unwrap();
     let mut message = vec![0, 0, 0x81, 0xa0, 0, 1, 0, 1 + u8::from(target.is_some()), 0, 0, 0, 0];
@@ -21,7 +22,8 @@ fn kept(name: &str, target: Option<&str>, ttl_s: u8, last: u8) -> Vec<u8> {
 struct Chains(World);
 
 impl Chains {
-    /// Every upstream is dead; two zones, of which one serves nothing stale. `www.shop.test` led to address 1, half a minute ago.
+    /// All upstreams are down; of two zones one serves nothing stale. `www.shop.test` led to
+    /// address 1 half a minute ago.
     fn new() -> Self {
         let zone = |suffix: &str, serve_stale| ZoneSettings {
             suffix: name::from_text(suffix).unwrap().into(),
@@ -57,7 +59,7 @@ impl Chains {
         self.0.resolver.restore(&answer, self.0.now);
     }
 
-    /// What a client is told, by the core and by a thread: the last address and the TTLs.
+    /// The answer a client gets, from the core and from a thread: the last address and the TTLs.
     fn told(&mut self, name: &str) -> (u8, Vec<u32>) {
         let packet = query(name, 1, true);
         let (mut out, mut of_thread) = (Vec::new(), Vec::new());
@@ -72,7 +74,7 @@ impl Chains {
             reader.answer_overloaded(&asked, now, &mut of_thread).map(|_| of_thread[3] & 0x20),
             Some(0)
         );
-        assert_eq!(out[3] & 0x20, 0, "nobody vouches for it");
+        assert_eq!(out[3] & 0x20, 0, "never marked as validated");
         let extended = out.windows(6).filter(|window| window[..2] == [0, 15] && window[4..] == [0, 3]);
         assert_eq!(extended.count(), 1, "one reason");
         let mut at = wire::read_question(&out).unwrap().1;
@@ -94,37 +96,38 @@ impl Chains {
 }
 
 #[test]
-fn a_stale_chain_leads_where_its_target_is_now() {
+fn a_stale_chain_leads_to_the_targets_current_address() {
     let mut chains = Chains::new();
     assert_eq!(chains.told("www.shop.test"), (1, vec![2, 2]));
-    // Older than the chain: the chain knows better.
+    // Older than the chain, so the chain wins.
     chains.learn(&kept("edge.cdn.test", None, 200, 2), 31, false);
     assert_eq!(chains.now_leads_to("www.shop.test"), 1);
-    // Younger, though stale too; its TTL was one second.
+    // Newer, though stale too; its TTL was one second.
     chains.learn(&kept("edge.cdn.test", None, 1, 3), 29, false);
     assert_eq!(chains.told("www.shop.test"), (3, vec![1, 1]));
     chains.learn(&kept("edge.cdn.test", None, 200, 4), 10, false);
     assert_eq!(chains.told("WWW.shop.test"), (4, vec![2, 2]));
-    // A chain whose TTL was long, to a target with three seconds left.
+    // A chain with a long TTL, to a target with three seconds left.
     chains.learn(&kept("long.shop.test", Some("edge.cdn.test"), 100, 1), 101, false);
     chains.learn(&kept("edge.cdn.test", None, 13, 5), 10, false);
     assert_eq!(chains.told("long.shop.test"), (5, vec![3, 3]));
-    // The target has become an alias itself, and that one's target is known better still.
+    // The target is an alias itself now, and that one's target has a newer answer still.
     chains.learn(&kept("edge.cdn.test", Some("new.cdn.test"), 100, 6), 9, false);
     assert_eq!(chains.told("www.shop.test"), (6, vec![2, 2, 2]));
     chains.learn(&kept("new.cdn.test", None, 100, 7), 8, false);
     assert_eq!(chains.told("www.shop.test"), (7, vec![2, 2, 2]));
-    // Back to where it began.
+    // A loop back to the start.
     chains.learn(&kept("new.cdn.test", Some("www.shop.test"), 100, 8), 7, false);
     assert_eq!(chains.now_leads_to("www.shop.test"), 1);
 }
 
 #[test]
-fn no_other_view_is_mixed_in() {
+fn views_are_never_mixed() {
     let mut chains = Chains::new();
     chains.learn(&kept("edge.cdn.test", None, 200, 2), 10, true);
     assert_eq!(chains.now_leads_to("www.shop.test"), 1, "DO");
-    // Names of another zone are answered by other upstreams, whatever they would say of each other's.
+    // Names in another zone are answered by other upstreams, whatever either would say about the
+    // other's.
     for zone in ["corp", "once"] {
         let (from, to) = (format!("{zone}.shop.test"), format!("edge.{zone}.test"));
         chains.learn(&kept(&from, Some(&to), 2, 1), 30, false);
@@ -134,7 +137,7 @@ fn no_other_view_is_mixed_in() {
     let (from, to) = ("www.corp.test", "edge.corp.test");
     chains.learn(&kept(from, Some(to), 2, 1), 30, false);
     assert_eq!(chains.now_leads_to(from), 2, "within one zone");
-    // What other upstreams said before a reload.
+    // From other upstreams, before a reload.
     let mut settings = chains.0.resolver.settings.clone();
     settings.zones.retain(|zone| *zone.suffix != *name::from_text("corp.test").unwrap());
     chains.0.resolver.set(settings, chains.0.now);
@@ -142,7 +145,7 @@ fn no_other_view_is_mixed_in() {
 }
 
 #[test]
-fn who_cannot_take_it_all_is_told_so() {
+fn a_client_that_cannot_take_it_all_gets_a_truncated_answer() {
     let mut chains = Chains::new();
     let mut big = kept("edge.cdn.test", None, 200, 2);
     big[7] = 31;

@@ -1,9 +1,10 @@
-//! M18: a pinned name's new addresses are believed once they take a connection, or if the old ones do not either.
+//! M18: a pinned name's new addresses are believed once they accept a connection, or if the old
+//! ones do not either.
 
 use super::*;
 
 const NAME: &str = "db.example";
-/// Where upstream says it is, and where it says it is in its other mood.
+/// The upstream's address for it, and the one it gives in its other mood.
 const HERE: [u8; 4] = [192, 0, 2, 188];
 const THERE: [u8; 4] = [203, 0, 113, 66];
 
@@ -12,7 +13,7 @@ fn key() -> Key {
     Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false)
 }
 
-/// `NAME` is pinned, has been known for an hour, and upstream says that it is elsewhere now.
+/// `NAME` is pinned and has been cached for an hour; now upstreams say that it moved.
 fn world() -> World {
     let pinned = vec![Pinned { key: key().as_bytes().into(), check_tcp: Some(5432) }];
     let mut world = World::with_settings(1, Settings { pinned, ..Settings::default() });
@@ -28,7 +29,7 @@ fn address(world: &World) -> [u8; 4] {
     wire::answers(entry.kept().message).find_map(|(_, data)| data.try_into().ok()).unwrap()
 }
 
-/// Runs until the core wants addresses tried.
+/// Runs until the core wants addresses checked.
 fn check(world: &mut World) -> TcpCheck {
     for _ in 0..12_000 {
         if let Some(check) = world.resolver.poll_check() {
@@ -36,7 +37,7 @@ fn check(world: &mut World) -> TcpCheck {
         }
         world.run(STEP * 10);
     }
-    panic!("nothing is tried");
+    panic!("no check requested");
 }
 
 fn verdict(world: &mut World, check: &TcpCheck, old: bool, new: bool) {
@@ -54,7 +55,7 @@ fn events(world: &mut World) -> Vec<String> {
 }
 
 #[test]
-fn it_moves_when_the_new_place_is_open_and_whoever_waits_gets_it() {
+fn it_moves_when_the_new_address_accepts_and_waiting_clients_get_it() {
     let mut world = world();
     let tried = check(&mut world);
     assert_eq!((tried.port, &tried.old, &tried.new), (5432, &vec![HERE.into()], &vec![THERE.into()]));
@@ -67,13 +68,13 @@ fn it_moves_when_the_new_place_is_open_and_whoever_waits_gets_it() {
     assert!(world.answers[asked].code == rcode::NOERROR && !world.answers[asked].stale);
     let said = events(&mut world).concat();
     assert!(said.contains("pinned db.example had 192.0.2.188 and has 203.0.113.66"), "{said}");
-    // A verdict that comes twice is of nothing.
+    // A second result for the same check has no effect.
     verdict(&mut world, &tried, true, false);
     assert_eq!((address(&world), sensor(&mut world).state), (THERE, 0));
 }
 
 #[test]
-fn nobody_at_either_place_is_no_evidence_nor_is_a_check_without_an_end() {
+fn neither_two_closed_addresses_nor_a_check_without_a_result_is_evidence() {
     let mut world = world();
     let tried = check(&mut world);
     verdict(&mut world, &tried, false, false);
@@ -86,23 +87,23 @@ fn nobody_at_either_place_is_no_evidence_nor_is_a_check_without_an_end() {
 }
 
 #[test]
-fn a_closed_new_place_is_held_said_tried_again_and_over_when_it_opens() {
+fn a_closed_new_address_is_held_reported_and_rechecked_until_it_accepts() {
     let mut world = world();
     let tried = check(&mut world);
     verdict(&mut world, &tried, true, false);
     assert_eq!(address(&world), HERE);
     let said = events(&mut world).concat();
-    assert!(said.contains("nobody takes a TCP connection") && said.contains("accept db.example"), "{said}");
+    assert!(said.contains("accept no TCP connection") && said.contains("accept db.example"), "{said}");
     let sensor_says = sensor(&mut world);
     assert_eq!(sensor_says.state, 1, "{}", sensor_says.text);
-    assert!(sensor_says.text.contains("while an old one does"), "{}", sensor_says.text);
+    assert!(sensor_says.text.contains("but an old address does"), "{}", sensor_says.text);
     world.run(Duration::from_secs(6));
     world.ask(NAME);
     let heard = world.answers.last().unwrap().clone();
     assert_eq!((heard.code, heard.stale, heard.asked), (rcode::NOERROR, true, heard.answered));
     let why = world.resolver.why(&name::from_text(NAME).unwrap(), 1, world.now, jiff::Timestamp::UNIX_EPOCH);
     assert!(why.guard.unwrap().end_with.ends_with("accept db.example"));
-    // It is tried again, with no new word about it; then somebody is there.
+    // It is checked again without another message; then it accepts.
     let again = check(&mut world);
     verdict(&mut world, &again, true, false);
     assert_eq!(events(&mut world), Vec::<String>::new());
@@ -112,7 +113,7 @@ fn a_closed_new_place_is_held_said_tried_again_and_over_when_it_opens() {
 }
 
 #[test]
-fn the_grace_ends_it_and_so_does_a_person() {
+fn the_grace_period_ends_it_and_so_does_an_operator() {
     let mut world = world();
     let start = world.now;
     loop {
@@ -137,9 +138,9 @@ fn the_grace_ends_it_and_so_does_a_person() {
 }
 
 #[test]
-fn names_and_moves_that_are_not_meant_are_not_tried() {
+fn other_names_and_moves_are_not_checked() {
     let mut world = world();
-    // Of a name that is not pinned.
+    // A name that is not pinned.
     world.moods[0] = '.';
     world.ask("www.example");
     world.run(Duration::from_secs(20));
@@ -147,9 +148,9 @@ fn names_and_moves_that_are_not_meant_are_not_tried() {
     world.ask("www.example");
     world.run(Duration::from_millis(100));
     while let Some(tried) = world.resolver.poll_check() {
-        assert_eq!(tried.old, [std::net::IpAddr::from(HERE)], "only of the pinned one");
+        assert_eq!(tried.old, [std::net::IpAddr::from(HERE)], "only of the pinned name");
     }
-    // Of a reload's old upstreams.
+    // From upstreams removed by a reload.
     let mut world = self::world();
     let tried = check(&mut world);
     let settings = world.resolver.settings.clone();

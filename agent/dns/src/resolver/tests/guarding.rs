@@ -1,8 +1,9 @@
-//! A lying upstream as a timeline: what clients hear, what upstream is asked, and that honest changes come through.
+//! A lying upstream as a timeline: what clients get, what upstreams are asked, and that legitimate
+//! changes come through.
 
 use super::*;
 
-/// Asks for `names` in turn, `per_second` a second, for so many seconds. Returns the answers.
+/// Asks for `names` in turn, `per_second` a second, for this many seconds. Returns the answers.
 fn load(world: &mut World, names: &[String], per_second: usize, seconds: usize) -> Vec<Heard> {
     let start = world.answers.len();
     for n in 0..per_second * seconds {
@@ -28,7 +29,7 @@ fn event(world: &mut World) -> Option<String> {
     world.resolver.poll_guard_event().map(|(_, event)| event.to_string())
 }
 
-/// The address in the answer to a query for `name` right now.
+/// The address in the answer to a query for `name` now.
 fn address(world: &mut World, name: &str) -> Option<[u8; 4]> {
     let slot = world.resolver.cache.find(key(name).as_bytes())?;
     let entry = world.resolver.cache.get(slot)?;
@@ -59,8 +60,9 @@ fn frozen(world: &mut World, names: &[String]) -> usize {
 }
 
 #[test]
-fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything() {
-    // The bench: 1,000 names, TTL 5, 500 q/s, one upstream; 10 s healthy, 120 s of lies, 30 s healthy.
+fn m5_nxdomain_or_empty_for_all_names_after_ten_seconds_affects_no_client() {
+    // 1,000 names, TTL 5, 500 q/s, one upstream; 10 s healthy, 120 s of false answers, 30 s
+    // healthy.
     for mood in ['n', 'E', 'z'] {
         let (mut world, names) = (World::new(1), names(1_000));
         load(&mut world, &names, 500, 10);
@@ -75,11 +77,12 @@ fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything(
         let said = sensor(&mut world);
         assert_eq!(said.state, 2, "{}", said.text);
         assert!(said.text.contains("dogwatch dns accept bench.example"), "{}", said.text);
-        // The threads answer, with the core's very bytes; but not for what is none of the trip's.
+        // The threads answer with the same bytes as the core, but not for names outside the trip.
         assert_eq!(frozen(&mut world, &names), 1_000, "{mood}");
         let others = [7, 8].map(|n| format!("n{n}.other.example"));
         assert_eq!(frozen(&mut world, &others), 0, "{mood}");
-        // Back: the page is over within five seconds, names are fresh again, upstream is not pushed over.
+        // After the lies: the page ends within five seconds, names are fresh again, and the
+        // upstream is not flooded.
         world.moods[0] = '.';
         let before = world.sent;
         let answers = load(&mut world, &names, 500, 5);
@@ -89,21 +92,25 @@ fn m5_nxdomain_or_empty_for_all_after_ten_seconds_of_life_costs_nobody_anything(
         let peak = (world.sent - before) / 5;
         assert!(peak <= rate * 11 / 10, "{mood}: {peak} a second after, {rate} before");
         let upstream = world.resolver.sensors(world.now, WALL).swap_remove(0);
-        assert!(upstream.text.starts_with("upstreams are believed again; names"), "{}", upstream.text);
+        assert!(
+            upstream.text.starts_with("upstream answers are accepted again; refreshing"),
+            "{}",
+            upstream.text
+        );
         let fresh = load(&mut world, &names, 500, 25);
-        // What is stale now is paced, not held.
+        // Names stale now are paced, not held.
         let last = &fresh[fresh.len() - 500..];
         assert!(last.iter().filter(|answer| !answer.stale).count() > 250, "{mood}");
         assert_eq!(world.resolver.guard_holding(world.now).names, 0, "{mood}");
         let first = event(&mut world).unwrap();
         assert!(first.contains("many names"), "{first}");
         assert!(event(&mut world).unwrap().contains("the names are back"));
-        assert_eq!(event(&mut world), None, "one word a trip");
+        assert_eq!(event(&mut world), None, "one event per trip");
     }
 }
 
 #[test]
-fn m6_one_hot_name_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a_minute_after() {
+fn m6_a_hot_name_that_is_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a_minute_later() {
     let mut world = World::new(2);
     let names = vec!["dynamodb.example".to_owned(), "www.other.test".to_owned()];
     // Good for a day, asked for every two seconds.
@@ -127,11 +134,11 @@ fn m6_one_hot_name_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a_minut
     let sent = world.sent;
     let answers = gone(&mut world, 2 * 3_600 + 37 * 60);
     assert_eq!(right(&answers), answers.len());
-    // Two upstreams, each asked twice a minute for it, and probed twice a minute for their own sake.
+    // Two upstreams, each asked for it twice a minute and probed twice a minute.
     assert!(world.sent - sent <= 157 * 8, "{}", world.sent - sent);
     let said = sensor(&mut world);
     assert_eq!(said.state, 1, "{}", said.text);
-    assert!(said.text.contains("2 of 2 upstreams say so"), "{}", said.text);
+    assert!(said.text.contains("confirmed by 2 of 2 upstreams"), "{}", said.text);
     let why = world.resolver.why(&name::from_text("dynamodb.example").unwrap(), 1, world.now, WALL);
     assert_eq!(why.held, "held");
     let guard = why.guard.unwrap();
@@ -147,7 +154,7 @@ fn m6_one_hot_name_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a_minut
 const WALL: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 
 #[test]
-fn a_real_deletion_is_honoured_within_the_grace_and_a_person_may_end_it_at_once() {
+fn a_real_deletion_is_believed_within_the_grace_period_or_when_an_operator_accepts_it() {
     let mut world = World::new(1);
     let asks = |world: &mut World, minutes: u32| {
         for _ in 0..minutes {
@@ -159,10 +166,10 @@ fn a_real_deletion_is_honoured_within_the_grace_and_a_person_may_end_it_at_once(
     world.gone = Some("old.example");
     asks(&mut world, 14);
     assert_eq!(world.answers.last().unwrap().code, rcode::NOERROR);
-    assert_eq!(sensor(&mut world).state, 0, "asked once a minute with TTL 5 it is not hot");
+    assert_eq!(sensor(&mut world).state, 0, "asked for once a minute with TTL 5, it is not hot");
     asks(&mut world, 3);
     assert_eq!(world.answers.last().unwrap().code, rcode::NXDOMAIN);
-    // And back at once when it is there again.
+    // Resolves again at once when it is back.
     world.gone = None;
     asks(&mut world, 2);
     assert_eq!(world.answers.last().unwrap().code, rcode::NOERROR);
@@ -180,7 +187,7 @@ fn a_real_deletion_is_honoured_within_the_grace_and_a_person_may_end_it_at_once(
 }
 
 #[test]
-fn d6_names_deleted_behind_a_lie_are_not_kept_for_longer_than_their_grace() {
+fn d6_names_deleted_during_a_trip_are_not_held_longer_than_their_grace_period() {
     let (mut world, names) = (World::new(1), names(50));
     load(&mut world, &names, 20, 600);
     world.moods[0] = 'n';
@@ -191,7 +198,8 @@ fn d6_names_deleted_behind_a_lie_are_not_kept_for_longer_than_their_grace() {
     let said = sensor(&mut world);
     assert_eq!(said.state, 1, "{}", said.text);
     assert!(said.text.contains("n7.bench.example"), "{}", said.text);
-    // Ten minutes good: two and a half minutes of grace since it was seen to be gone, which was within that minute.
+    // Good for ten minutes: two and a half minutes of grace since the deletion was noticed within
+    // that minute.
     load(&mut world, &names, 20, 160);
     world.ask("n7.bench.example");
     world.run(Duration::from_secs(1));
@@ -202,11 +210,11 @@ fn d6_names_deleted_behind_a_lie_are_not_kept_for_longer_than_their_grace() {
 }
 
 #[test]
-fn ten_names_deleted_at_once_do_not_keep_their_ninety_neighbours_stale() {
+fn ten_names_deleted_at_once_do_not_keep_ninety_other_names_stale() {
     let (mut world, mut names) = (World::new(1), names(100));
     names.sort_by_key(|name| !name.ends_with("0.bench.example"));
     load(&mut world, &names, 50, 600);
-    // n0, n10 … n90, which are asked for one after the other.
+    // n0, n10 … n90, asked for in turn.
     world.gone = Some("0.bench.example");
     load(&mut world, &names, 50, 20);
     assert_eq!(sensor(&mut world).state, 2);
@@ -215,7 +223,7 @@ fn ten_names_deleted_at_once_do_not_keep_their_ninety_neighbours_stale() {
     load(&mut world, &names, 50, 60);
     let after = load(&mut world, &names, 50, 10);
     assert!(after.iter().filter(|answer| answer.stale).count() * 5 <= after.len());
-    // Ten minutes good, two and a half of grace each.
+    // Good for ten minutes: two and a half minutes of grace each.
     load(&mut world, &names, 50, 120);
     world.ask("n0.bench.example");
     world.run(Duration::from_secs(1));
@@ -224,7 +232,7 @@ fn ten_names_deleted_at_once_do_not_keep_their_ninety_neighbours_stale() {
 }
 
 #[test]
-fn an_ipv6_address_that_is_withdrawn_is_not_held_like_a_name_left_without_any() {
+fn a_withdrawn_ipv6_address_is_held_for_less_time_than_a_name_without_any_address() {
     let mut world = World::new(1);
     let both = |world: &mut World, seconds: u32| {
         for _ in 0..seconds {
@@ -237,14 +245,14 @@ fn an_ipv6_address_that_is_withdrawn_is_not_held_like_a_name_left_without_any() 
     both(&mut world, 3_600);
     world.ipv6 = Some(false);
     both(&mut world, 60);
-    assert!(world.answers.last().unwrap().ttl.is_some(), "held for its quarter of an hour");
+    assert!(world.answers.last().unwrap().ttl.is_some(), "held for a quarter of an hour");
     both(&mut world, 15 * 60);
     let last = world.answers.last().unwrap();
-    assert_eq!((last.code, last.ttl), (rcode::NOERROR, None), "honoured, and not held for four hours");
+    assert_eq!((last.code, last.ttl), (rcode::NOERROR, None), "believed, and not held for four hours");
 }
 
 #[test]
-fn a_real_decommission_is_honoured_within_the_mass_grace() {
+fn a_real_decommission_is_believed_within_the_mass_grace() {
     let (mut world, names) = (World::new(1), names(30));
     load(&mut world, &names, 1, 3_600);
     world.gone = Some("bench.example");
@@ -258,7 +266,7 @@ fn a_real_decommission_is_honoured_within_the_mass_grace() {
 }
 
 #[test]
-fn one_liar_of_two_upstreams_is_left_out_and_nobody_notices() {
+fn one_lying_upstream_of_two_is_left_out_without_affecting_clients() {
     for mood in ['n', 'E', 'z'] {
         let (mut world, names) = (World::new(2), names(50));
         load(&mut world, &names, 50, 30);
@@ -268,11 +276,11 @@ fn one_liar_of_two_upstreams_is_left_out_and_nobody_notices() {
         assert!(answers[2_000..].iter().all(|answer| !answer.stale), "{mood}: the other has them fresh");
         let breaker = world.resolver.zones.get(ZoneId::ROOT).group.all()[0].breaker.state();
         assert!(
-            matches!(breaker, crate::breaker::State::Down { why: Failure::Lies, .. }),
+            matches!(breaker, crate::health::breaker::State::Down { why: Failure::Lies, .. }),
             "{mood}: {breaker:?}"
         );
         assert_eq!((world.state(UPSTREAM), sensor(&mut world).state), (1, 0), "{mood}");
-        // It comes back by telling the truth.
+        // It is used again once it gives correct answers.
         world.moods[0] = '.';
         load(&mut world, &names, 50, 30);
         assert_eq!(world.state(UPSTREAM), 0, "{mood}");
@@ -280,15 +288,15 @@ fn one_liar_of_two_upstreams_is_left_out_and_nobody_notices() {
 }
 
 #[test]
-fn d5_ten_minutes_of_one_address_for_all_poison_nobody_for_long() {
+fn d5_ten_minutes_of_one_address_for_all_names_poison_no_client_for_long() {
     let (mut world, names) = (World::new(1), names(100));
     load(&mut world, &names, 50, 60);
     let before: Vec<_> = names.iter().map(|name| address(&mut world, name)).collect();
     world.moods[0] = 'c';
     load(&mut world, &names, 50, 10);
     let during: Vec<_> = names.iter().map(|name| address(&mut world, name)).collect();
-    assert_eq!(before, during, "what was believed before it was clear is back");
-    // A name that nobody knows gets what there is, and not for long.
+    assert_eq!(before, during, "answers believed before the detection are restored");
+    // An unknown name gets the false answer, but not for long.
     world.ask("cold.example");
     world.run(Duration::from_secs(1));
     assert_eq!(address(&mut world, "cold.example"), Some([203, 0, 113, 66]));
@@ -317,7 +325,7 @@ fn two_upstreams_that_agree_on_one_new_address_are_believed_within_a_minute() {
 }
 
 #[test]
-fn a_name_that_never_was_is_never_held_and_a_switched_off_guard_holds_nothing() {
+fn a_name_that_never_existed_is_not_held_and_a_guard_that_is_off_holds_nothing() {
     let mut world = World::new(1);
     world.moods[0] = 'n';
     for _ in 0..5 {
@@ -350,7 +358,7 @@ fn each_zone_has_its_own_guard() {
 }
 
 #[test]
-fn m7_a_set_of_ten_that_shrinks_to_one_is_believed_and_told() {
+fn m7_a_set_of_ten_that_shrinks_to_one_is_believed_and_reported() {
     let mut world = World::new(1);
     let question = key("pool.example");
     let (asked, ..) = name::read_key(question.as_bytes()).unwrap();
@@ -368,11 +376,11 @@ fn m7_a_set_of_ten_that_shrinks_to_one_is_believed_and_told() {
     world.resolver.cache.insert(question.as_bytes(), &ten, &answer, world.now).unwrap();
     world.run(Duration::from_secs(6));
     world.ask("pool.example");
-    // The world's upstream has another address; answer by hand with one of the ten.
+    // The scripted upstream has another address; answer by hand with one of the ten.
     let try_id = world.wire.pop_back().unwrap().1;
     let one = message(1);
     world.resolver.on_reply(try_id, &one, world.now);
     world.pump();
     assert_eq!(address(&mut world, "pool.example"), Some([192, 0, 2, 0]));
-    assert_eq!(event(&mut world).as_deref(), Some("pool.example has 1 records of 10"));
+    assert_eq!(event(&mut world).as_deref(), Some("pool.example has 1 records, down from 10"));
 }

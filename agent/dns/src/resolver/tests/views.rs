@@ -1,8 +1,10 @@
-//! Zones that come and go: what other upstreams said of their names is not fresh any more, and no evidence.
+//! Zones that come and go: answers from other upstreams for their names are no longer fresh, and
+//! are no evidence.
 
 use super::*;
 
-/// Upstream 0 is the root's; upstream 1 is the zone's and gives one address for all, so that one sees who was asked.
+/// Upstream 0 is the root's; upstream 1 is the zone's and gives one address for all names, which
+/// shows who was asked.
 fn world() -> World {
     let mut world = World::new(1);
     world.ttl_s = 3_600;
@@ -24,7 +26,7 @@ fn set_zone(world: &mut World, upstream: Option<u8>) {
     world.pump();
 }
 
-/// Asks and waits; returns the address and how it was heard.
+/// Asks and waits; returns the address and the outcome.
 fn ask(world: &mut World, name: &str) -> (Option<[u8; 4]>, char) {
     world.ask(name);
     world.run(Duration::from_secs(1));
@@ -43,7 +45,7 @@ fn guard_state(world: &mut World) -> u8 {
 }
 
 #[test]
-fn a_zone_that_is_added_answers_for_its_names_at_once_and_no_guard_minds() {
+fn an_added_zone_answers_for_its_names_at_once_and_trips_no_guard() {
     let mut world = world();
     let names: Vec<String> = (0..20).map(|n| format!("n{n}.corp.example")).collect();
     for name in names.iter().map(String::as_str).chain(["www.example"]) {
@@ -52,19 +54,20 @@ fn a_zone_that_is_added_answers_for_its_names_at_once_and_no_guard_minds() {
     let old = ask(&mut world, "www.example");
     set_zone(&mut world, Some(1));
     let sent = world.sent;
-    // They all move to one address never seen, which would be a trip were it not another view.
+    // They all move to one address never seen before, which would be a trip if it were the same
+    // view.
     for name in &names {
         assert_eq!(ask(&mut world, name), (THE_ZONES, 'f'), "{name}");
     }
     assert_eq!(guard_state(&mut world), 0);
     let asked = world.sent - sent;
-    assert!((20..=24).contains(&asked), "{asked}, a probe or two among them");
+    assert!((20..=24).contains(&asked), "{asked}, including a probe or two");
     assert_eq!((ask(&mut world, "www.example"), old.1), (old, 'f'));
     assert_eq!(ask(&mut world, &names[0]), (THE_ZONES, 'f'), "kept");
     let mut forgotten = std::iter::from_fn(|| world.resolver.poll_forgotten());
     assert!(forgotten.all(|key| name::to_text(name::name_of(&key)).ends_with("corp.example")));
 
-    // And back: the zone's word is not the root's.
+    // And back: the zone's answers are not the root's.
     set_zone(&mut world, None);
     let (address, sign) = ask(&mut world, &names[3]);
     assert!(address.is_some() && address != THE_ZONES && sign == 'f');
@@ -72,7 +75,7 @@ fn a_zone_that_is_added_answers_for_its_names_at_once_and_no_guard_minds() {
 }
 
 #[test]
-fn the_old_answer_bridges_until_the_new_zones_upstream_speaks() {
+fn the_old_answer_is_served_until_the_new_zones_upstream_replies() {
     let mut world = world();
     let (old, _) = ask(&mut world, "www.corp.example");
     world.moods[1] = 'x';
@@ -86,7 +89,7 @@ fn the_old_answer_bridges_until_the_new_zones_upstream_speaks() {
 }
 
 #[test]
-fn that_a_name_was_not_found_elsewhere_is_forgotten() {
+fn negative_answers_from_another_view_are_dropped() {
     let mut world = world();
     world.gone = Some("corp.example");
     ask(&mut world, "db.corp.example");
@@ -96,14 +99,14 @@ fn that_a_name_was_not_found_elsewhere_is_forgotten() {
     set_zone(&mut world, Some(1));
     world.ask("db.corp.example");
     world.run(Duration::from_secs(7));
-    assert_eq!(world.answers.last().unwrap().code, rcode::SERVFAIL, "nobody knows");
+    assert_eq!(world.answers.last().unwrap().code, rcode::SERVFAIL, "no answer is cached");
     world.moods[1] = 'c';
     world.run(Duration::from_secs(15));
     assert_eq!(ask(&mut world, "db.corp.example").0, THE_ZONES);
 }
 
 #[test]
-fn what_is_held_against_the_roots_word_is_not_held_against_the_zones() {
+fn a_hold_against_the_roots_upstreams_does_not_apply_to_the_new_zones() {
     let mut world = world();
     world.ttl_s = 5;
     let names: Vec<String> = (0..10).map(|n| format!("n{n}.corp.example")).collect();
@@ -138,7 +141,7 @@ fn other_upstreams_for_a_zone_are_another_view_and_other_upstreams_for_all_are_n
     set_zone(&mut world, Some(2));
     let (address, sign) = ask(&mut world, "www.corp.example");
     assert!(address != THE_ZONES && sign == 'f');
-    // A host that roams keeps what is fresh.
+    // A roaming host keeps its fresh answers.
     let mut settings = world.resolver.settings.clone();
     settings.upstreams = vec![SocketAddr::from(([192, 0, 2, 3], 53)).into()];
     world.resolver.set(settings, world.now);
@@ -147,7 +150,7 @@ fn other_upstreams_for_a_zone_are_another_view_and_other_upstreams_for_all_are_n
 }
 
 #[test]
-fn a_pinned_name_is_asked_anew_before_anybody_asks() {
+fn a_pinned_name_is_queried_again_before_any_client_asks() {
     let name = name::from_text("db.corp.example").unwrap();
     let key = Key::new(&wire::Question { name: &name, kind: 1, class: 1 }, false, false);
     let pinned = vec![Pinned { key: key.as_bytes().into(), check_tcp: None }];

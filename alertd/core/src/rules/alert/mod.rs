@@ -87,7 +87,7 @@ impl Alert {
         self.resolved_at.is_some() && Claim::of(self.state, self.flapping).is_some()
     }
 
-    /// One line for people: `CRITICAL web1/disk: 98 % full`.
+    /// One line of text: `CRITICAL web1/disk: 98 % full`.
     pub fn line(&self) -> String {
         let label = |name| self.labels.get(name).map_or("", String::as_str);
         let state = match (self.resolved_at, self.flapping) {

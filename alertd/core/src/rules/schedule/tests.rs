@@ -106,7 +106,7 @@ fn every_published_vector_holds() {
             }
         }
         for pair in shifts.windows(2) {
-            assert_eq!(pair[0].until, pair[1].from, "{name}: no hole");
+            assert_eq!(pair[0].until, pair[1].from, "{name}: no gap");
             let before = pair[1].from.checked_sub(SignedDuration::from_nanos(1)).unwrap();
             assert_eq!(schedule.at(before), pair[0].user.as_deref(), "{name}: just before {}", pair[1].from);
         }
