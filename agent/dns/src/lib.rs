@@ -41,9 +41,10 @@ pub mod moment;
 pub mod policy;
 pub mod resolver;
 pub mod serve;
-mod side_by_side;
+pub mod settings;
 pub mod snapshot;
 pub mod transport;
+pub mod workers;
 pub mod zones;
 
 pub use self::serve::{

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     message::wire::{Answer, Verdict},
     moment::Moment,
-    side_by_side,
+    workers::Workers,
 };
 
 /// An answer that a snapshot remembers, as it will be kept.
@@ -110,18 +110,19 @@ impl Cache {
         cost_of(message_len + 2 * records)
     }
 
-    /// Has `work` run for each of so many shares of the cache, in a thread each; `count` is how many answers there will
-    /// be, all of which must fit ([`Self::can_be_filled_with`]).
+    /// Has `work` run for each of so many shares of the cache, by `workers`; `count` is how many answers there will be, all
+    /// of which must fit ([`Self::can_be_filled_with`]).
     pub(crate) fn fill<T: Send>(
         &mut self,
         count: usize,
-        threads: usize,
+        shares: usize,
+        workers: &impl Workers,
         work: impl Fn(&mut Filler<'_>) -> T + Sync,
     ) -> Vec<T> {
         self.reserve(count);
-        let step = threads.clamp(1, SHARDS);
+        let step = shares.clamp(1, SHARDS);
         let mut shares: Vec<_> = (0..step).map(|first| (first, None)).collect();
-        side_by_side::each(step, &mut shares, |(first, done)| {
+        workers.each(step, &mut shares, |(first, done)| {
             let mut filler = Filler {
                 table: &self.table,
                 bounds: &self.bounds,

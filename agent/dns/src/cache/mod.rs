@@ -18,7 +18,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{hash::RandomState, sync::Arc, time::Duration};
 
 pub(crate) use self::fill::Draft;
 use self::queues::{Place, Queues};
@@ -63,10 +63,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn new(bounds: Bounds) -> Self {
+    /// An empty cache. Nobody may guess the hash keys, or clients could choose names that collide.
+    pub fn new(bounds: Bounds, hash_keys: RandomState) -> Self {
         Self {
             bounds,
-            table: Arc::new(Table::new()),
+            table: Arc::new(Table::new(hash_keys)),
             queues: Queues::new(),
             len: 0,
             bytes: 0,

@@ -121,15 +121,15 @@ impl Shard {
 }
 
 pub struct Table {
-    // Seeded at random against crafted collisions; nothing that a test can see depends on the order it gives.
+    // With keys that nobody knows, against crafted collisions; nothing that a test can see depends on the order it gives.
     hasher: RandomState,
     shards: Box<[RwLock<Shard>]>,
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(hasher: RandomState) -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { hasher: RandomState::new(), shards }
+        Self { hasher, shards }
     }
 
     /// For any thread. Do not wait for anything while holding what it returns.

@@ -26,8 +26,8 @@ use crate::{
     cache::Bounds,
     guard,
     health::{endpoint::Endpoint, group::CLIENT_TIMER_MAX},
-    resolver::Settings,
-    zones::{local::LocalNames, pinned::Pinned, zone::ZoneSettings},
+    settings::{Settings, ZoneSettings},
+    zones::{local::LocalNames, pinned::Pinned},
 };
 
 /// One file, as written. Files read later override, key by key.

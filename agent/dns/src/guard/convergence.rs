@@ -1,7 +1,7 @@
 //! Names that move: which addresses were seen before, which moves were made lately, and what they displaced.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
 };
 
@@ -98,8 +98,8 @@ impl Moves {
 /// Addresses seen in answers, in two generations: the older is dropped when the younger is full.
 #[derive(Debug, Default)]
 struct Sightings {
-    young: HashMap<IpAddr, Moment>,
-    old: HashMap<IpAddr, Moment>,
+    young: BTreeMap<IpAddr, Moment>,
+    old: BTreeMap<IpAddr, Moment>,
 }
 
 const GENERATION: usize = 4_096;

@@ -33,7 +33,7 @@ mod trip;
 mod view;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -83,12 +83,12 @@ pub struct Guard {
     rules: Rules,
     /// The zone's: what a trip of all names covers.
     suffix: Box<[u8]>,
-    holds: HashMap<Box<[u8]>, Hold>,
+    holds: BTreeMap<Box<[u8]>, Hold>,
     trips: Vec<Trip>,
     relapses: Relapses,
     /// Of the whole zone, and of domains where a name vanished lately.
     evidence: Evidence,
-    domains: HashMap<Box<[u8]>, Evidence>,
+    domains: BTreeMap<Box<[u8]>, Evidence>,
     moves: Moves,
     passes: Vec<Pass>,
     contradictions: VecDeque<(Moment, usize, u64)>,
@@ -105,11 +105,11 @@ impl Guard {
         Self {
             rules,
             suffix: suffix.into(),
-            holds: HashMap::new(),
+            holds: BTreeMap::new(),
             trips: Vec::new(),
             relapses: Relapses::default(),
             evidence: Evidence::default(),
-            domains: HashMap::new(),
+            domains: BTreeMap::new(),
             moves: Moves::default(),
             passes: Vec::new(),
             contradictions: VecDeque::new(),

@@ -1,6 +1,6 @@
 //! Each rule as a timeline, its honest side beside it; and the promises for any order of events.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -560,9 +560,9 @@ proptest! {
         let mut guard = guard();
         let mut now = Moment::START;
         // Since when each name is held, and the place that it had before.
-        let mut held: HashMap<usize, Moment> = HashMap::new();
+        let mut held: BTreeMap<usize, Moment> = BTreeMap::new();
         // Those of them that are held because they moved.
-        let mut moved: HashSet<usize> = HashSet::new();
+        let mut moved: BTreeSet<usize> = BTreeSet::new();
         let names: Vec<String> = (0..12).map(|n| format!("n{n}.{}.test", ["a", "b", "c"][n % 3])).collect();
         for step in steps {
             match step {

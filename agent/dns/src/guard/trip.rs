@@ -1,7 +1,7 @@
 //! Many names vanish or move together: from then on until it is over.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -74,7 +74,7 @@ pub struct Trip {
     /// Names that another upstream confirmed, as hashes.
     confirmed: Vec<u64>,
     /// Names that upstream has and never denied, as hashes.
-    alive: HashSet<u64>,
+    alive: BTreeSet<u64>,
 }
 
 const CANARIES_MAX: usize = 16;
@@ -107,7 +107,7 @@ impl Trip {
             score: 0,
             needed,
             confirmed: Vec::new(),
-            alive: HashSet::new(),
+            alive: BTreeSet::new(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Trip {
 
     pub(super) fn poll_canary(
         &mut self,
-        holds: &mut HashMap<Box<[u8]>, Hold>,
+        holds: &mut BTreeMap<Box<[u8]>, Hold>,
         now: Moment,
     ) -> Option<Box<[u8]>> {
         if now < self.canary_at {

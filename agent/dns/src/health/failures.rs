@@ -3,7 +3,7 @@
 //! Only for questions without a last known good answer. Bounded; the oldest goes first.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ const FAILURES_MAX: usize = 4_096;
 
 #[derive(Default)]
 pub(crate) struct Failures {
-    by_key: HashMap<Box<[u8]>, (Moment, Failure)>,
+    by_key: BTreeMap<Box<[u8]>, (Moment, Failure)>,
     order: VecDeque<(Moment, Box<[u8]>)>,
 }
 

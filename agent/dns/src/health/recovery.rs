@@ -15,7 +15,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap},
     sync::Arc,
     time::Duration,
 };
@@ -153,7 +153,7 @@ struct Running {
     first: BinaryHeap<Waiting>,
     again: BinaryHeap<Waiting>,
     turn: u8,
-    places: HashMap<Arc<[u8]>, Place>,
+    places: BTreeMap<Arc<[u8]>, Place>,
     arrivals: u64,
     /// Questions of clients that were sent meanwhile, to be made up for.
     owed: u32,
@@ -206,7 +206,7 @@ impl Recovery {
             first: BinaryHeap::new(),
             again: BinaryHeap::new(),
             turn: 0,
-            places: HashMap::new(),
+            places: BTreeMap::new(),
             arrivals: 0,
             owed: 0,
             turns_given: 0,

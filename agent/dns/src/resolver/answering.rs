@@ -14,8 +14,8 @@ use crate::{
     },
     moment::Moment,
     policy::StaleReason,
-    resolver::hit::{Lookup, ZoneState},
-    zones::zone::ZoneId,
+    resolver::hit::Lookup,
+    zones::zone::{ZoneId, ZoneState},
 };
 
 /// A query and the way it came.

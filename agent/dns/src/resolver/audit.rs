@@ -1,6 +1,6 @@
 //! What must hold between the resolver's tables, checked by the property tests and the fuzzer after every step.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{
     FLIGHTS_MAX, Resolver, WAITERS_MAX,
@@ -15,7 +15,7 @@ impl Resolver {
         if self.flights.len() > FLIGHTS_MAX {
             return Err(format!("{} flights", self.flights.len()));
         }
-        let mut earliest: HashMap<u64, Moment> = HashMap::new();
+        let mut earliest: BTreeMap<u64, Moment> = BTreeMap::new();
         for entry in &self.timers {
             let (at, id) = entry.0;
             let known = earliest.entry(id).or_insert(at);

@@ -9,7 +9,7 @@ use std::{borrow::Cow, cmp::Reverse};
 
 use super::{
     Resolver,
-    flight::{Flight, Purpose, TryState},
+    flight::{Flight, Letters, Purpose, TryState},
 };
 use crate::{
     health::breaker::Failure,
@@ -23,15 +23,6 @@ use crate::{
     },
     moment::Moment,
 };
-
-/// The letters of one try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Letters {
-    /// As [`letters::mix`] takes them; zero is lower case.
-    pub(super) chosen: u64,
-    /// An answer in others is not believed.
-    pub(super) matter: bool,
-}
 
 impl Resolver {
     /// The letters in which this flight's question goes to `upstream`.

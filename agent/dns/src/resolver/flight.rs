@@ -2,9 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::casing::Letters;
 use crate::{
-    guard, health::breaker::Failure, message::reply::Transport, moment::Moment, resolver::Client,
+    guard, health::breaker::Failure, message::reply::Transport, moment::Moment, resolver::client::Client,
     zones::zone::ZoneId,
 };
 
@@ -26,6 +25,15 @@ pub(super) struct Waiter {
     pub(super) packet: Box<[u8]>,
     /// When it gets what there is: the stale answer, or the failure.
     pub(super) until: Moment,
+}
+
+/// The letters of one try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Letters {
+    /// As [`letters::mix`] takes them; zero is lower case.
+    pub(super) chosen: u64,
+    /// An answer in others is not believed.
+    pub(super) matter: bool,
 }
 
 /// One message to one upstream.

@@ -11,7 +11,6 @@ use parking_lot::RwLock;
 
 use crate::{
     cache::{self, Entry, Facts, Table},
-    guard,
     message::{
         chain,
         name::{self, Key},
@@ -19,8 +18,8 @@ use crate::{
         wire::{self, Query, Question, Verdict},
     },
     moment::Moment,
-    policy::{self, Held, Plan, StaleReason, Upstreams},
-    zones::zone::{Suffixes, Zone, ZoneId, Zones},
+    policy::{self, Held, Plan, StaleReason},
+    zones::zone::{Suffixes, Zone, ZoneId, ZoneState, Zones},
 };
 
 /// A query that can be looked up, and its key's hash in this table. The key itself is made only where it is needed.
@@ -53,39 +52,6 @@ pub(crate) enum Odd {
     Refused,
     /// Not worth an answer.
     Dropped,
-}
-
-/// What the policy must know of a zone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ZoneState {
-    pub(crate) upstreams: Upstreams,
-    /// `None`: nothing stale is served.
-    pub(crate) max_stale: Option<Duration>,
-    /// The guard holds names back: what is past its TTL is the core's, which knows which.
-    pub(crate) guarded: bool,
-    /// Until when the name that this is said of is held, if it was good. `None` if it is not, and where a whole zone is meant.
-    pub(crate) frozen_until: Option<Moment>,
-}
-
-impl ZoneState {
-    /// Whether an answer so far past its TTL may be given without asking the core.
-    fn serves(&self, past: Duration) -> bool {
-        !self.guarded && self.max_stale.is_some_and(|most| past <= most)
-    }
-
-    /// What is so for this name, where all names below these domains are held.
-    pub(crate) fn for_name<'a>(self, name: &[u8], frozen: impl Iterator<Item = (&'a [u8], Moment)>) -> Self {
-        let ours = frozen.filter(|(domain, _)| guard::is_below(name, domain));
-        Self { frozen_until: ours.map(|(_, until)| until).max(), ..self }
-    }
-
-    /// Whether an entry so far past its TTL is held without asking the core.
-    fn freezes(&self, entry: &Facts, past: Duration, now: Moment) -> bool {
-        self.frozen_until.is_some_and(|until| now < until)
-            && self.max_stale.is_some_and(|most| past <= most)
-            && entry.verdict == Verdict::Positive
-            && !entry.of_other_view()
-    }
 }
 
 /// RFC 8767 §5: at most 30 s in a stale record's TTL.

@@ -14,6 +14,7 @@ mod asking;
 mod audit;
 mod casing;
 mod checking;
+mod client;
 mod flight;
 mod guarding;
 pub(crate) mod hit;
@@ -25,28 +26,29 @@ mod tests;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    hash::RandomState,
     sync::Arc,
     time::Duration,
 };
 
 pub use self::{
     checking::{Accepting, TcpCheck},
+    client::Client,
     report::{
         counts::{Counts, Tally},
-        guard_sensor::{Holding, WhyHeld},
-        inspect::{DrillStatus, Flushed, Listed, Order, PAGE_MAX, Page, Selection},
-        sensors::{Masking, SensorResult, Status, UpstreamStatus, Why},
+        guard_sensor::Holding,
+        inspect::{Flushed, Listed, Order, PAGE_MAX, Page, Selection},
+        sensors::{Masking, Status, UpstreamStatus, Why},
+        words::{DrillStatus, RecordsText, SensorResult, WhyHeld},
     },
-    restoring::{Remembered, Restored, Restoring},
+    restoring::{Remembered, RememberedAnswers, Restored},
 };
 use self::{flight::Flight, report::counts::LastMinute, restoring::Start};
 use crate::{
-    cache::{self, Bounds, Cache, Slot},
+    cache::{self, Cache, Slot},
     fire_drill::FireDrill,
-    guard,
-    health::{breaker::Failure, endpoint::Endpoint, failures::Failures, group::CLIENT_TIMER_MAX},
+    health::{breaker::Failure, endpoint::Endpoint, failures::Failures},
     message::{
         name::Key,
         reply::{self, Transport},
@@ -55,58 +57,22 @@ use crate::{
     moment::Moment,
     policy::{self, Held, Plan, StaleReason, Upstreams},
     resolver::hit::{Hit, Odd, Reader, ZoneStates},
+    settings::Settings,
     zones::{
-        local::LocalNames,
-        pinned::{Pinned, Pins},
+        pinned::Pins,
         views::Views,
         warm,
-        zone::{Zone, ZoneId, ZoneSettings, Zones},
+        zone::{Zone, ZoneId, Zones},
     },
 };
 
-/// What an operator may choose. What stands here is the root zone's.
+/// The randomness that a resolver runs on. The shell draws it: the core has no source of its own.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    pub upstreams: Vec<Endpoint>,
-    /// Zones with upstreams of their own.
-    pub zones: Vec<ZoneSettings>,
-    /// How long past its TTL an answer may still be served.
-    pub max_stale: Duration,
-    /// The longest a client waits for an upstream while a stale answer is at hand (RFC 8767 §5).
-    pub client_timer: Duration,
-    pub bounds: Bounds,
-    /// What is answered here and never asked upstream.
-    pub local: Arc<LocalNames>,
-    /// What to believe of answers that displace good ones.
-    pub guard: guard::Rules,
-    /// Questions that must never be missing.
-    pub pinned: Vec<Pinned>,
-    /// Differs between hosts, so that they do not all come back at the same moment: a hash of the machine id.
-    pub host_phase: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            upstreams: Vec::new(),
-            zones: Vec::new(),
-            // Long enough for a weekend.
-            max_stale: Duration::from_hours(72),
-            client_timer: CLIENT_TIMER_MAX,
-            bounds: Bounds::default(),
-            local: Arc::default(),
-            guard: guard::Rules::default(),
-            pinned: Vec::new(),
-            host_phase: 0,
-        }
-    }
-}
-
-/// Where an answer goes. The core only hands it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Client {
-    Datagram { socket: u16, peer: SocketAddr },
-    Stream(u64),
+pub struct Seeds {
+    /// Decides ids, jitter and the case of letters.
+    pub ids: u64,
+    /// Keys of the cache's hash. Nobody may guess them, or clients could choose names that collide.
+    pub hash_keys: RandomState,
 }
 
 /// What became of a query.
@@ -171,9 +137,9 @@ pub struct Resolver {
     zones: Zones,
     /// What the answering threads know of the zones.
     states: Arc<ZoneStates>,
-    flights: HashMap<u64, Flight>,
-    by_key: HashMap<Box<[u8]>, u64>,
-    by_try: HashMap<u64, u64>,
+    flights: BTreeMap<u64, Flight>,
+    by_key: BTreeMap<Box<[u8]>, u64>,
+    by_try: BTreeMap<u64, u64>,
     timers: BinaryHeap<Reverse<(Moment, u64)>>,
     next_id: u64,
     sends: VecDeque<Send>,
@@ -198,16 +164,16 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// An empty cache. `seed` decides ids and jitter.
-    pub fn new(settings: Settings, seed: u64, now: Moment) -> Self {
+    /// An empty cache.
+    pub fn new(settings: Settings, seeds: Seeds, now: Moment) -> Self {
         Self {
-            cache: Cache::new(settings.bounds.clone()),
+            cache: Cache::new(settings.bounds.clone(), seeds.hash_keys),
             failures: Failures::default(),
             zones: Zones::new(&settings, now),
             states: Arc::default(),
-            flights: HashMap::new(),
-            by_key: HashMap::new(),
-            by_try: HashMap::new(),
+            flights: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            by_try: BTreeMap::new(),
             timers: BinaryHeap::new(),
             next_id: 1,
             sends: VecDeque::new(),
@@ -222,8 +188,8 @@ impl Resolver {
             counts: Counts::default(),
             start: None,
             restored: Restored::default(),
-            random: fastrand::Rng::with_seed(seed),
-            letters: fastrand::Rng::with_seed(!seed),
+            random: fastrand::Rng::with_seed(seeds.ids),
+            letters: fastrand::Rng::with_seed(!seeds.ids),
             settings,
         }
     }
@@ -271,10 +237,6 @@ impl Resolver {
 
     pub fn zones(&self) -> &Zones {
         &self.zones
-    }
-
-    pub(crate) fn zone_mut(&mut self, id: ZoneId) -> &mut Zone {
-        self.zones.get_mut(id)
     }
 
     /// A client asks. The hit path: no allocation beyond `out`, which is reused.

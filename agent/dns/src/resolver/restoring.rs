@@ -12,10 +12,10 @@ use crate::{
         wire::{self, Answer, Header, Verdict},
     },
     moment::Moment,
-    side_by_side,
-    snapshot::{Answers, Take},
+    workers::Workers,
     zones::{
         local::LocalNames,
+        origin::Origin,
         views::Views,
         zone::{CANARIES_MAX, ZoneId, Zones},
     },
@@ -53,26 +53,15 @@ impl<'a> Remembered<'a> {
     }
 }
 
-/// Puts back what a snapshot remembers.
-pub struct Restoring<'a> {
-    resolver: &'a mut Resolver,
-    now: Moment,
-}
+/// Answers from before the start, the oldest first; of one question several, the youngest last.
+pub trait RememberedAnswers: Sync {
+    fn len(&self) -> usize;
 
-impl Take for Restoring<'_> {
-    /// Into an empty cache that has room for them all, by a few threads; else one by one.
-    fn take_all(&mut self, answers: Answers<'_>) {
-        let Self { resolver, now } = self;
-        let threads = if answers.len() < WORTH_THREADS { 1 } else { side_by_side::threads() };
-        let Sorted { hashes, bytes } = Sorted::of(answers, &resolver.cache, threads);
-        if resolver.cache.can_be_filled_with(bytes) {
-            resolver.fill(answers, &hashes, threads, *now);
-        } else {
-            (0..answers.len()).filter_map(|place| answers.get(place)).for_each(|answer| {
-                resolver.restore(&answer, *now);
-            });
-        }
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
+
+    fn get(&self, place: usize) -> Option<Remembered<'_>>;
 }
 
 /// Starting a thread takes as long as a thousand answers.
@@ -86,11 +75,11 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn of(answers: Answers<'_>, cache: &Cache, threads: usize) -> Self {
+    fn of(answers: &impl RememberedAnswers, cache: &Cache, count: usize, workers: &impl Workers) -> Self {
         const PIECE: usize = 4_096;
         let mut hashes = vec![0; answers.len()];
         let mut pieces: Vec<_> = hashes.chunks_mut(PIECE).enumerate().map(|piece| (piece, 0)).collect();
-        side_by_side::each(threads, &mut pieces, |((number, hashes), bytes)| {
+        workers.each(count, &mut pieces, |((number, hashes), bytes)| {
             for (place, hash) in (*number * PIECE..).zip(hashes.iter_mut()) {
                 let Some(answer) = answers.get(place) else { continue };
                 let message = answer.message;
@@ -200,9 +189,17 @@ impl Resolver {
         entry.popularity() > 0 && now.since(last_used) <= within + unheard
     }
 
-    /// Takes what a snapshot has, as of now.
-    pub fn restoring(&mut self, now: Moment) -> Restoring<'_> {
-        Restoring { resolver: self, now }
+    /// Puts back all answers: side by side into an empty cache that has room for them all, else one by one.
+    pub fn restore_all(&mut self, answers: &impl RememberedAnswers, workers: &impl Workers, now: Moment) {
+        let count = if answers.len() < WORTH_THREADS { 1 } else { workers.count() };
+        let Sorted { hashes, bytes } = Sorted::of(answers, &self.cache, count, workers);
+        if self.cache.can_be_filled_with(bytes) {
+            self.fill(answers, &hashes, count, workers, now);
+        } else {
+            (0..answers.len()).filter_map(|place| answers.get(place)).for_each(|answer| {
+                self.restore(&answer, now);
+            });
+        }
     }
 
     /// Puts back one answer. Older news of the same question does not replace newer.
@@ -220,10 +217,17 @@ impl Resolver {
     }
 
     /// Puts back answers with these hashes; there is room for all.
-    fn fill(&mut self, answers: Answers<'_>, hashes: &[u64], threads: usize, now: Moment) {
+    fn fill(
+        &mut self,
+        answers: &impl RememberedAnswers,
+        hashes: &[u64],
+        count: usize,
+        workers: &impl Workers,
+        now: Moment,
+    ) {
         let reader = Reader { local: &self.settings.local, now };
         let zones = &self.zones;
-        let noticed = self.cache.fill(answers.len(), threads, |filler| {
+        let noticed = self.cache.fill(answers.len(), count, workers, |filler| {
             let mut noticed = Noticed { learned: Moment::START, canaries: Canaries::default() };
             for (place, &hash) in hashes.iter().enumerate() {
                 if !filler.owns(hash) {
@@ -254,6 +258,19 @@ impl Resolver {
         for slot in pinned.iter().filter_map(|key| self.cache.find(key)).collect::<Vec<_>>() {
             let learned = self.cache.get(slot).map_or(now, |entry| entry.learned());
             self.note_pinned(slot, learned);
+        }
+    }
+
+    /// Call after [`Self::restore`]: names that other upstreams answer for than then are asked anew, and each zone knows how
+    /// much it used to ask.
+    pub fn restore_origin(&mut self, origin: &Origin, now: Moment) {
+        let Some(before) = origin.views() else { return };
+        self.on_other_views(&before, now);
+        for (suffix, rate) in origin.rates() {
+            let same = |id: &ZoneId| *self.zones.get(*id).settings.suffix == *suffix;
+            if let Some(id) = self.zones.ids().find(same) {
+                self.zones.get_mut(id).baseline.resume(rate);
+            }
         }
     }
 

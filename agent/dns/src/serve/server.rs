@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     io, iter,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
@@ -33,9 +34,9 @@ use crate::{
     guard,
     message::{name, reply::Transport},
     moment::Moment,
-    resolver::{Client, Outcome, Resolver, Restored},
+    resolver::{Client, Outcome, Resolver, Restored, Seeds},
     serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
-    snapshot::{self, Anchor, GapWatch, Learned, Limits, Writer},
+    snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
     transport::{Reply, Upstreams},
     zones::{origin, zone::Zone},
 };
@@ -78,7 +79,8 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     // Listening first means that nothing is lost while we load; reading comes after.
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
-    let mut resolver = Resolver::new(config.settings(), fastrand::u64(..), clock.now());
+    let seeds = Seeds { ids: fastrand::u64(..), hash_keys: RandomState::new() };
+    let mut resolver = Resolver::new(config.settings(), seeds, clock.now());
     let writer = restore(&config, &mut resolver, clock.now());
 
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
@@ -157,7 +159,7 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
 /// Loads the snapshot into the resolver and starts the writer.
 fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     let (dir, began) = (&config.state_dir, clock::since_boot());
-    let loaded = snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(now));
+    let loaded = snapshot::load(dir, &Anchor::now(), &mut Restoring::new(resolver, now));
     let mut troubles = 0;
     match snapshot::load_origin(dir) {
         Ok(Some(origin)) => resolver.restore_origin(&origin, now),

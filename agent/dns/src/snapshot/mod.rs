@@ -39,18 +39,22 @@
 //! | [`record`] | pure | the bytes |
 //! | [`load`] | shell | both files into answers |
 //! | [`inbox`] | shell | records on their way to that thread |
+//! | [`into_cache`] | shell | answers into the resolver's cache, by a few threads |
 //! | [`writer`] | shell | a thread of its own: append, sync, merge |
 
 pub mod age;
 mod inbox;
+mod into_cache;
 mod load;
 mod record;
+mod side_by_side;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
+    into_cache::Restoring,
     load::{Answers, FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},

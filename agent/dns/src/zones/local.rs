@@ -4,7 +4,7 @@
 //! another one from upstream. So local data and upstream's never mix in one answer (pi-hole/FTL#2913). Addresses are found
 //! backwards too, under the first name of their line.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::message::{
     name,
@@ -14,9 +14,9 @@ use crate::message::{
 /// What is local.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalNames {
-    addresses: HashMap<Box<[u8]>, Vec<IpAddr>>,
+    addresses: BTreeMap<Box<[u8]>, Vec<IpAddr>>,
     /// By the name that is asked backwards, `1.2.0.192.in-addr.arpa`.
-    backwards: HashMap<Box<[u8]>, Box<[u8]>>,
+    backwards: BTreeMap<Box<[u8]>, Box<[u8]>>,
 }
 
 /// Short: an operator who changes the file and reloads should not wait.

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     message::name,
     moment::Moment,
-    resolver::Resolver,
     zones::{
         views::{View, Views},
         zone::Zones,
@@ -74,11 +73,17 @@ impl Origin {
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
-    fn views(&self) -> Option<Views> {
+    /// Each zone and its upstreams then.
+    pub(crate) fn views(&self) -> Option<Views> {
         let view = |zone: &Zone| {
             Some(View { suffix: name::from_text(&zone.suffix)?.into(), upstreams: zone.upstreams.clone() })
         };
         Views::new(self.0.iter().map(view).collect::<Option<_>>()?)
+    }
+
+    /// How much the upstreams of each zone were asked a second in normal times; zones as names in wire format.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = (Vec<u8>, f64)> {
+        self.0.iter().filter_map(|zone| Some((name::from_text(&zone.suffix)?, zone.per_second?)))
     }
 
     /// Whether the same upstreams are asked for the same zones.
@@ -114,27 +119,13 @@ impl Watch {
     }
 }
 
-impl Resolver {
-    /// Call after [`Self::restore`]: names that other upstreams answer for than then are asked anew, and each zone knows how
-    /// much it used to ask.
-    pub fn restore_origin(&mut self, origin: &Origin, now: Moment) {
-        let Some(before) = origin.views() else { return };
-        self.on_other_views(&before, now);
-        let rates =
-            origin.0.iter().filter_map(|zone| Some((name::from_text(&zone.suffix)?, zone.per_second?)));
-        for (suffix, rate) in rates {
-            let same = |id: &crate::zones::zone::ZoneId| *self.zones().get(*id).settings().suffix == *suffix;
-            if let Some(id) = self.zones().ids().find(same) {
-                self.zone_mut(id).baseline.resume(rate);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{health::endpoint::Endpoint, resolver::Settings, zones::zone::ZoneSettings};
+    use crate::{
+        health::endpoint::Endpoint,
+        settings::{Settings, ZoneSettings},
+    };
 
     fn settings(zones: &[(&str, &str)]) -> Settings {
         let zone = |&(suffix, upstream): &(&str, &str)| ZoneSettings {
@@ -167,18 +158,6 @@ mod tests {
         ] {
             assert!(Origin::from_bytes(nonsense.as_bytes()).is_err(), "{nonsense}");
         }
-    }
-
-    #[test]
-    fn a_restart_knows_the_rate_of_normal_times_zone_by_zone() {
-        let now = Moment::START;
-        let mut resolver = Resolver::new(settings(&[("corp.example", "192.0.2.2")]), 1, now);
-        let bytes = br#"[{"suffix":".","upstreams":["192.0.2.1:53"],"per_second":40.5},
-            {"suffix":"gone.example","upstreams":["192.0.2.9:53"],"per_second":7},
-            {"suffix":"corp.example","upstreams":["192.0.2.2:53"],"per_second":2}]"#;
-        resolver.restore_origin(&Origin::from_bytes(bytes).unwrap(), now);
-        let rates: Vec<_> = resolver.zones().iter().map(|zone| zone.baseline.remembered()).collect();
-        assert_eq!(rates, [Some(40.5), Some(2.0)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! It is never asked for more often than every five seconds, so a TTL below that is stale for moments, and then as ever
 //! a client waits for the truth.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{moment::Moment, zones::warm};
 
@@ -31,7 +31,7 @@ const RETRY_LONGEST: Duration = Duration::from_mins(1);
 
 /// When each pinned name is to be asked for next.
 pub struct Pins {
-    pins: HashMap<Box<[u8]>, Pin>,
+    pins: BTreeMap<Box<[u8]>, Pin>,
     next_at: Option<Moment>,
 }
 
@@ -44,7 +44,7 @@ struct Pin {
 impl Pins {
     /// All are due at once: nobody knows them yet.
     pub fn new(pinned: &[Pinned], now: Moment) -> Self {
-        let mut pins = Self { pins: HashMap::new(), next_at: None };
+        let mut pins = Self { pins: BTreeMap::new(), next_at: None };
         pins.set(pinned, now);
         pins
     }

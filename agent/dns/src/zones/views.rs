@@ -4,7 +4,7 @@
 //! The root's upstreams are no view: a network's and the next one's are to say the same, and a host that roams must not ask
 //! for every name anew.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::{
     message::name,
@@ -38,7 +38,7 @@ impl Views {
     /// `None` unless the first is the root's and no zone is named twice.
     pub(crate) fn new(zones: Vec<View>) -> Option<Self> {
         let (root, others) = zones.split_first()?;
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         let once = zones.iter().all(|view| seen.insert(&*view.suffix));
         if root.suffix.len() != ROOT_LEN || !once {
             return None;

@@ -5,15 +5,14 @@
 //! root zone (`.`) is always there and takes every name that no other zone takes.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
 use crate::{
-    cache::Entry,
-    guard::{Guard, Rules},
+    cache::{Entry, Facts},
+    guard::{self, Guard},
     health::{
-        endpoint::Endpoint,
         group::Group,
         pace::{Meter, Pace},
         recovery::Recovery,
@@ -21,23 +20,9 @@ use crate::{
     message::{name, wire::Verdict},
     moment::Moment,
     policy::Upstreams,
-    resolver::{Settings, hit::ZoneState},
+    settings::{Settings, ZoneSettings},
     zones::warm,
 };
-
-/// What an operator may choose for one zone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ZoneSettings {
-    /// Wire format, lower case.
-    pub suffix: Box<[u8]>,
-    pub upstreams: Vec<Endpoint>,
-    /// How long past its TTL an answer may still be served.
-    pub max_stale: Duration,
-    /// Off: an answer ends with its TTL, whatever the upstreams do.
-    pub serve_stale: bool,
-    /// What to believe of answers that displace good ones.
-    pub guard: Rules,
-}
 
 /// Which zone. Good until the next [`Zones::set`], which tells what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,10 +41,43 @@ impl ZoneId {
     }
 }
 
+/// What the policy must know of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ZoneState {
+    pub(crate) upstreams: Upstreams,
+    /// `None`: nothing stale is served.
+    pub(crate) max_stale: Option<Duration>,
+    /// The guard holds names back: what is past its TTL is the core's, which knows which.
+    pub(crate) guarded: bool,
+    /// Until when the name that this is said of is held, if it was good. `None` if it is not, and where a whole zone is meant.
+    pub(crate) frozen_until: Option<Moment>,
+}
+
+impl ZoneState {
+    /// Whether an answer so far past its TTL may be given without asking the core.
+    pub(crate) fn serves(&self, past: Duration) -> bool {
+        !self.guarded && self.max_stale.is_some_and(|most| past <= most)
+    }
+
+    /// What is so for this name, where all names below these domains are held.
+    pub(crate) fn for_name<'a>(self, name: &[u8], frozen: impl Iterator<Item = (&'a [u8], Moment)>) -> Self {
+        let ours = frozen.filter(|(domain, _)| guard::is_below(name, domain));
+        Self { frozen_until: ours.map(|(_, until)| until).max(), ..self }
+    }
+
+    /// Whether an entry so far past its TTL is held without asking the core.
+    pub(crate) fn freezes(&self, entry: &Facts, past: Duration, now: Moment) -> bool {
+        self.frozen_until.is_some_and(|until| now < until)
+            && self.max_stale.is_some_and(|most| past <= most)
+            && entry.verdict == Verdict::Positive
+            && !entry.of_other_view()
+    }
+}
+
 /// Which zone a name belongs to: the longest suffix wins (RFC 1034 §4.3.2 finds zones the same way). Cheap to copy for who
 /// must know it on another thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Suffixes(HashMap<Box<[u8]>, ZoneId>);
+pub struct Suffixes(BTreeMap<Box<[u8]>, ZoneId>);
 
 impl Suffixes {
     /// Of all zones but the root, in their order.
@@ -403,6 +421,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::{guard::Rules, health::endpoint::Endpoint};
 
     fn settings(zones: &[(&str, u8)]) -> Settings {
         let upstream = |number| Endpoint::from(SocketAddr::from(([192, 0, 2, number], 53)));

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::message::name::{from_text, to_text};
@@ -60,7 +60,7 @@ fn shown(message: &[u8]) -> Vec<String> {
 
 /// What becomes of a chain while these answers are younger, each than the one before it.
 fn assembled(chain: &[u8], younger: &[(&str, Vec<u8>)]) -> Option<Vec<String>> {
-    let mut younger: HashMap<String, Vec<u8>> =
+    let mut younger: BTreeMap<String, Vec<u8>> =
         younger.iter().map(|(name, message)| ((*name).to_owned(), message.clone())).collect();
     let mut out = vec![0xee; 3];
     assemble(&mut out, chain, |target| younger.remove(&to_text(target).to_ascii_lowercase()))?;

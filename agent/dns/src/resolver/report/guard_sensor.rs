@@ -1,14 +1,10 @@
 //! What the guards hold back, in words: the check result `dns-guard`, and one name's part of `why`.
 
-use std::time::Duration;
-
-use dogwatch_daemon::duration::Span;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::{
     super::Resolver,
-    sensors::{CRITICAL, OK, SensorResult, WARNING, at, clock_time},
+    words::{CRITICAL, OK, SensorResult, WARNING, WhyHeld, at, clock_time, coarse},
 };
 use crate::{
     guard::{Cause, Hold, Reason, Trip},
@@ -16,24 +12,6 @@ use crate::{
     moment::Moment,
     zones::zone::Zone,
 };
-
-/// Why upstream's word on a name is not taken.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WhyHeld {
-    /// What upstream says.
-    pub says: String,
-    pub since: Timestamp,
-    /// The old answer is given until then at the latest.
-    pub until: Timestamp,
-    /// Upstreams that were asked the last time, and those of them that said so.
-    pub asked: u8,
-    pub agreed: u8,
-    /// How often upstream said so.
-    pub denials: u32,
-    /// Whether it is one of many.
-    pub mass: bool,
-    pub end_with: String,
-}
 
 /// How much is held back, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,7 +128,7 @@ fn hold_text(zone: &Zone, key: &[u8], hold: &Hold, names: usize, now: Moment, wa
         says(hold.reason),
         hold.witnesses.agreed,
         hold.witnesses.asked,
-        good_for(hold.known.good_for),
+        coarse(hold.known.good_for),
         accept(&text),
     )
 }
@@ -171,10 +149,4 @@ fn says(reason: Reason) -> String {
 
 fn accept(name: &str) -> String {
     format!("dogwatch dns accept {name}")
-}
-
-/// To the minute.
-fn good_for(span: Duration) -> Span {
-    let seconds = span.as_secs();
-    Span::secs(if seconds >= 60 { seconds - seconds % 60 } else { seconds })
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Resolver, Send, refreshing::stale_max},
-    sensors::{RUNWAY_USED_WITHIN, at, verdict_name},
+    sensors::RUNWAY_USED_WITHIN,
+    words::{DrillStatus, RecordsText, at, verdict_name},
 };
 use crate::{
     cache::Entry,
@@ -15,7 +16,6 @@ use crate::{
     message::name,
     moment::Moment,
     policy::Upstreams,
-    resolver::report::present,
 };
 
 /// What `top` puts first.
@@ -88,23 +88,19 @@ pub struct Flushed {
     pub refused: Option<String>,
 }
 
-/// The running fire drill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrillStatus {
-    pub mode: String,
-    /// `.` for all names.
-    pub zone: String,
-    pub by: String,
-    pub since: Timestamp,
-    pub until: Timestamp,
-}
-
 /// A listing's length in one answer of the control socket: milliseconds of the loop, kilobytes of JSON.
 pub const PAGE_MAX: usize = 2_000;
 
 impl Resolver {
     /// The first `limit` answers by `order`. Walks all entries.
-    pub fn top(&self, order: Order, limit: usize, now: Moment, wall: Timestamp) -> Vec<Listed> {
+    pub fn top(
+        &self,
+        order: Order,
+        limit: usize,
+        records: RecordsText,
+        now: Moment,
+        wall: Timestamp,
+    ) -> Vec<Listed> {
         let limit = limit.min(PAGE_MAX);
         let mut best = BinaryHeap::with_capacity(limit + 1);
         for (slot, entry) in self.cache.iter() {
@@ -116,7 +112,7 @@ impl Resolver {
         }
         let entries =
             best.into_sorted_vec().into_iter().filter_map(|Reverse((_, slot))| self.cache.get(slot));
-        entries.filter_map(|entry| self.listed(entry.entry(), now, wall)).collect()
+        entries.filter_map(|entry| self.listed(entry.entry(), records, now, wall)).collect()
     }
 
     /// Higher comes first; `None` is not listed.
@@ -139,7 +135,7 @@ impl Resolver {
     }
 
     /// The answers at and below `zone`, from place `from` on, [`PAGE_MAX`] at a time.
-    pub fn dump(&self, zone: &[u8], from: u32, now: Moment, wall: Timestamp) -> Page {
+    pub fn dump(&self, zone: &[u8], from: u32, records: RecordsText, now: Moment, wall: Timestamp) -> Page {
         let mut page = Page { answers: Vec::new(), next: None };
         for (slot, entry) in self.cache.iter_from(from) {
             let below =
@@ -151,7 +147,7 @@ impl Resolver {
                 page.next = Some(slot);
                 break;
             }
-            page.answers.extend(self.listed(entry.entry(), now, wall));
+            page.answers.extend(self.listed(entry.entry(), records, now, wall));
         }
         page
     }
@@ -227,7 +223,7 @@ impl Resolver {
         })
     }
 
-    fn listed(&self, entry: Entry<'_>, now: Moment, wall: Timestamp) -> Option<Listed> {
+    fn listed(&self, entry: Entry<'_>, records: RecordsText, now: Moment, wall: Timestamp) -> Option<Listed> {
         let key = entry.key();
         let (question, dnssec_ok, checking_disabled) = name::read_key(&key)?;
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
@@ -237,7 +233,7 @@ impl Resolver {
             dnssec_ok,
             checking_disabled,
             verdict: verdict_name(entry.verdict).into(),
-            records: present::records(entry.kept().message),
+            records: records(entry.kept().message),
             ttl_s: entry.ttl().as_secs(),
             left_s: match entry.stale_for(now) {
                 None => seconds(now.until(entry.expires())),

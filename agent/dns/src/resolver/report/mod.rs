@@ -3,5 +3,5 @@
 pub(super) mod counts;
 pub(super) mod guard_sensor;
 pub(super) mod inspect;
-pub(super) mod present;
 pub(super) mod sensors;
+pub(super) mod words;

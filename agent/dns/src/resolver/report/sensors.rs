@@ -5,8 +5,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use dogwatch_daemon::duration::Span;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,8 +13,10 @@ use super::{
         Resolver, Restored,
         refreshing::{may_serve, stale_max, use_of},
     },
-    guard_sensor::WhyHeld,
-    inspect::DrillStatus,
+    words::{
+        CRITICAL, DrillStatus, OK, RecordsText, SensorResult, WARNING, WhyHeld, at, clock_time, coarse,
+        verdict_name,
+    },
 };
 use crate::{
     cache::Facts,
@@ -26,22 +27,8 @@ use crate::{
     },
     moment::Moment,
     policy::{self, Held, Upstreams},
-    resolver::report::present,
     zones::{warm, zone::Zone},
 };
-
-/// One check result, as the agent takes it. `state` is the plugin exit code.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SensorResult {
-    pub name: String,
-    pub state: u8,
-    pub text: String,
-    pub perfdata: String,
-}
-
-pub(in crate::resolver) const OK: u8 = 0;
-pub(in crate::resolver) const WARNING: u8 = 1;
-pub(in crate::resolver) const CRITICAL: u8 = 2;
 
 /// The cache on one screen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -259,7 +246,7 @@ impl Resolver {
     }
 
     /// Explains one name (as people write it) and type.
-    pub fn why(&mut self, name: &[u8], kind: u16, now: Moment, wall: Timestamp) -> Why {
+    pub fn why(&mut self, name: &[u8], kind: u16, records: RecordsText, now: Moment, wall: Timestamp) -> Why {
         let question = Question { name, kind, class: 1 };
         // Asked without DO and CD first, as programs on the host do; then the other ways.
         let keys = [(false, false), (true, false), (false, true), (true, true)]
@@ -277,7 +264,7 @@ impl Resolver {
         let patience = zone.group.patience(self.settings.client_timer);
         let plan = policy::plan(held, zone.upstreams(), patience, now);
         let found_entry = found.and_then(|slot| self.cache.get(slot));
-        let records = found_entry.as_ref().map(|entry| present::records(entry.kept().message));
+        let records = found_entry.as_ref().map(|entry| records(entry.kept().message));
         let entry = found_entry.as_deref();
         let stale_for = entry.and_then(|entry| entry.stale_for(now));
         let held = match (entry, stale_for) {
@@ -554,28 +541,6 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
     }
 }
 
-/// What people call `moment`, given what they call `now`.
-pub(in crate::resolver) fn at(moment: Moment, now: Moment, wall: Timestamp) -> Timestamp {
-    let offset = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
-    let there = if moment <= now {
-        wall.checked_sub(offset(now.since(moment)))
-    } else {
-        wall.checked_add(offset(now.until(moment)))
-    };
-    there.unwrap_or(wall)
-}
-
-/// `2026-11-21 04:12:33 UTC`.
-pub(in crate::resolver) fn clock_time(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
-}
-
-/// To the minute, or the second below one: `71h59m` reads better than `71h59m58s`.
-fn coarse(span: Duration) -> Span {
-    let seconds = span.as_secs();
-    Span::secs(if seconds >= 60 { seconds - seconds % 60 } else { seconds })
-}
-
 fn health_name(upstreams: Upstreams) -> &'static str {
     match upstreams {
         Upstreams::Healthy => "healthy",
@@ -589,12 +554,4 @@ fn is_kept_warm(entry: &Facts, now: Moment) -> bool {
     entry.verdict == Verdict::Positive
         && entry.ttl() >= policy::PREFETCH_TTL_MIN
         && warm::worth_it(use_of(entry, now))
-}
-
-pub(in crate::resolver) fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Positive => "positive",
-        Verdict::NoData => "no data",
-        Verdict::NxDomain => "nxdomain",
-    }
 }

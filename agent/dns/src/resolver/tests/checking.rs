@@ -100,7 +100,13 @@ fn a_closed_new_place_is_held_said_tried_again_and_over_when_it_opens() {
     world.ask(NAME);
     let heard = world.answers.last().unwrap().clone();
     assert_eq!((heard.code, heard.stale, heard.asked), (rcode::NOERROR, true, heard.answered));
-    let why = world.resolver.why(&name::from_text(NAME).unwrap(), 1, world.now, jiff::Timestamp::UNIX_EPOCH);
+    let why = world.resolver.why(
+        &name::from_text(NAME).unwrap(),
+        1,
+        |_| Vec::new(),
+        world.now,
+        jiff::Timestamp::UNIX_EPOCH,
+    );
     assert!(why.guard.unwrap().end_with.ends_with("accept db.example"));
     // It is tried again, with no new word about it; then somebody is there.
     let again = check(&mut world);

@@ -132,7 +132,8 @@ fn m6_one_hot_name_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a_minut
     let said = sensor(&mut world);
     assert_eq!(said.state, 1, "{}", said.text);
     assert!(said.text.contains("2 of 2 upstreams say so"), "{}", said.text);
-    let why = world.resolver.why(&name::from_text("dynamodb.example").unwrap(), 1, world.now, WALL);
+    let why =
+        world.resolver.why(&name::from_text("dynamodb.example").unwrap(), 1, |_| Vec::new(), world.now, WALL);
     assert_eq!(why.held, "held");
     let guard = why.guard.unwrap();
     assert_eq!((guard.asked, guard.agreed, guard.mass), (2, 2, false));
