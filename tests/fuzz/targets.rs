@@ -8,6 +8,9 @@ use std::{fs, hash::RandomState, path::PathBuf, sync::OnceLock, time::Duration};
 use dogwatch_checks::{output, perfdata, result::State};
 use dogwatch_dns::{
     config::Config,
+    snapshot::{self, Anchor},
+};
+use dogwatch_dns_core::{
     message::{
         name::{self, read_key},
         reply::Transport,
@@ -16,7 +19,6 @@ use dogwatch_dns::{
     moment::Moment,
     resolver::{Client, Outcome, Remembered, Resolver, Seeds},
     settings::Settings,
-    snapshot::{self, Anchor},
 };
 
 use crate::{irc_line, policy_model};

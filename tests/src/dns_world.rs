@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     cache::Bounds,
     health::endpoint::Endpoint,
     message::{

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     cache::Bounds,
     guard::Rules,
     health::endpoint::Endpoint,

@@ -8,7 +8,7 @@
 
 use std::{env, fs, hash::RandomState, time::Duration};
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     message::{
         name::from_text,
         reply::Transport,

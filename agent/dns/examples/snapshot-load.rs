@@ -6,12 +6,14 @@
 use std::{env, error::Error, fs, hash::RandomState, path::Path, thread, time::Duration};
 
 use dogwatch_dns::{
-    cache::Bounds,
     clock,
+    snapshot::{self, Anchor, Learned, Limits, Restoring, Writer},
+};
+use dogwatch_dns_core::{
+    cache::Bounds,
     moment::Moment,
     resolver::{Remembered, Resolver, Seeds},
     settings::Settings,
-    snapshot::{self, Anchor, Learned, Limits, Restoring, Writer},
 };
 use rustix::time::{ClockId, clock_gettime};
 

@@ -29,23 +29,12 @@
 //! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by itself, and never
 //! re-encodes a record, save that `chain` spells out names.
 
-pub mod cache;
 pub mod clock;
 pub mod config;
-pub mod fire_drill;
-pub mod guard;
-pub mod health;
 pub mod host_resolver;
-pub mod message;
-pub mod moment;
-pub mod policy;
-pub mod resolver;
 pub mod serve;
-pub mod settings;
 pub mod snapshot;
 pub mod transport;
-pub mod workers;
-pub mod zones;
 
 pub use self::serve::{
     control::Control,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     message::{reply::Transport, wire::read_question},
     moment::Moment,
     resolver::{Client, Remembered, Resolver, Seeds, TryError},

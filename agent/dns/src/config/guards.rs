@@ -7,7 +7,7 @@ use dogwatch_daemon::{
     duration::Span,
 };
 
-use crate::guard;
+use dogwatch_dns_core::guard;
 
 /// `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace`, `mass_grace`: the same keys for all names and for one zone.
 pub(super) fn apply(

@@ -34,11 +34,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
+use crate::serve::event::{Event, NewDrill, Question};
+use dogwatch_dns_core::{
     fire_drill, guard,
     message::name,
     resolver::{DrillStatus, Flushed, Listed, Order, Page, Selection, SensorResult, Status, Why},
-    serve::event::{Event, NewDrill, Question},
 };
 
 /// The loop answers within milliseconds or is in trouble.

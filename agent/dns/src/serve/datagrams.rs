@@ -23,16 +23,18 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     config::Prefix,
+    serve::{
+        batch::{BATCH, Batch},
+        event::Event,
+    },
+};
+use dogwatch_dns_core::{
     message::name::Key,
     moment::Moment,
     policy::StaleReason,
     resolver::{
         Client, Tally,
         hit::{Asked, Hit, Odd, Reader},
-    },
-    serve::{
-        batch::{BATCH, Batch},
-        event::Event,
     },
 };
 
@@ -321,7 +323,7 @@ mod tests {
     use std::hash::RandomState;
 
     use super::*;
-    use crate::{
+    use dogwatch_dns_core::{
         message::{
             name::from_text,
             reply::Transport,

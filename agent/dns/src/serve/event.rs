@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
+use crate::serve::present;
+use dogwatch_dns_core::{
     fire_drill::{self, FireDrill, Mode},
     guard,
     message::name,
@@ -14,7 +15,6 @@ use crate::{
         Accepting, Client, DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult,
         Status, TcpCheck, Why,
     },
-    serve::present,
 };
 
 pub(crate) enum Event {
@@ -86,13 +86,13 @@ impl Question {
             Self::Status(answer) => drop(answer.send(resolver.status(now, wall))),
             Self::Accept { name, answer } => drop(answer.send(resolver.accept(&name, now))),
             Self::Why { name, kind, answer } => {
-                drop(answer.send(resolver.why(&name, kind, present::records, now, wall)))
+                drop(answer.send(resolver.why(&name, kind, present::records, now, wall)));
             }
             Self::Top { order, limit, answer } => {
-                drop(answer.send(resolver.top(order, limit, present::records, now, wall)))
+                drop(answer.send(resolver.top(order, limit, present::records, now, wall)));
             }
             Self::Dump { zone, from, answer } => {
-                drop(answer.send(resolver.dump(&zone, from, present::records, now, wall)))
+                drop(answer.send(resolver.dump(&zone, from, present::records, now, wall)));
             }
             Self::Flush { selection, force, by, answer } => {
                 let flushed = resolver.flush(&selection, force);

@@ -5,7 +5,7 @@ use hickory_resolver::proto::{
     serialize::binary::{BinDecodable, BinDecoder},
 };
 
-use crate::message::{name, wire};
+use dogwatch_dns_core::message::{name, wire};
 
 /// The answer section, as in a zone file, without owner and TTL: `A 192.0.2.1`. What hickory cannot read is shown by its
 /// type and size (RFC 3597 knows no better for people).

@@ -31,13 +31,15 @@ use tokio::{
 use crate::{
     clock::{self, Clock},
     config::{Config, Prefix, UpstreamSource},
+    serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
+    snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
+    transport::{Reply, Upstreams},
+};
+use dogwatch_dns_core::{
     guard,
     message::{name, reply::Transport},
     moment::Moment,
     resolver::{Client, Outcome, Resolver, Restored, Seeds},
-    serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
-    snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
-    transport::{Reply, Upstreams},
     zones::{origin, zone::Zone},
 };
 

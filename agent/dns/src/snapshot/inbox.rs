@@ -28,7 +28,7 @@ pub(super) struct Left {
     /// As they will stand in the file.
     pub(super) records: Vec<u8>,
     pub(super) count: u64,
-    /// [`crate::zones::origin`], as it will stand in its file.
+    /// [`dogwatch_dns_core::zones::origin`], as it will stand in its file.
     pub(super) origin: Option<Box<[u8]>>,
 }
 

@@ -4,7 +4,7 @@ use super::{
     load::{Answers, Take},
     side_by_side,
 };
-use crate::{moment::Moment, resolver::Resolver, workers::Workers};
+use dogwatch_dns_core::{moment::Moment, resolver::Resolver, workers::Workers};
 
 /// Puts back what a snapshot remembers.
 pub struct Restoring<'a> {

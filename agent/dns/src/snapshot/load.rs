@@ -16,7 +16,7 @@ use super::{
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
     side_by_side,
 };
-use crate::{
+use dogwatch_dns_core::{
     resolver::{Remembered, RememberedAnswers},
     zones::origin::Origin,
 };

@@ -27,7 +27,7 @@
 //! append. A file that cannot be read, or was written by another version, is put aside as `NAME.unread`. In no case does
 //! the cache refuse to start.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from ([`crate::zones::origin`]); without it they are taken to be
+//! A third file, `cache.origin`, says which upstreams the answers came from ([`dogwatch_dns_core::zones::origin`]); without it they are taken to be
 //! of those that are configured now.
 //!
 //! Disk budget: at most four writes a second and one `fdatasync` each five seconds, none while nothing is learned; the
@@ -62,7 +62,7 @@ pub use self::{
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
-/// [`crate::zones::origin`], as JSON: small, and written anew as a whole.
+/// [`dogwatch_dns_core::zones::origin`], as JSON: small, and written anew as a whole.
 const ORIGIN: &str = "cache.origin";
 
 /// A file with these payloads, each with its right checksum: for the fuzzer.

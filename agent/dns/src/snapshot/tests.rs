@@ -10,8 +10,8 @@ use super::{
     record::{Answer, FILE_HEAD, file_head, push_anchor, push_answer},
     *,
 };
-use crate::{
-    clock,
+use crate::clock;
+use dogwatch_dns_core::{
     message::{name, wire},
     moment::Moment,
     resolver::{Remembered, Resolver, Seeds},

@@ -1,6 +1,6 @@
 //! `dogwatch dns drill`: rehearses an outage of the upstreams on a live host, and reports like an exercise leader.
 //!
-//! The cache pretends (see `dogwatch_dns::fire_drill`); this end only watches, as a client, the agent's and alertd's user
+//! The cache pretends (see `dogwatch_dns_core::fire_drill`); this end only watches, as a client, the agent's and alertd's user
 //! would: do names resolve, does the watch notice, is somebody told. What it cannot look at it says, and does not pass.
 
 use std::{
@@ -16,12 +16,10 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{
-    Control,
-    config::Config,
+use dogwatch_dns::{Control, config::Config, serve::control::Drill};
+use dogwatch_dns_core::{
     fire_drill::Mode,
     message::{name, wire},
-    serve::control::Drill,
 };
 use dogwatch_wire::ctl;
 use jiff::Timestamp;

@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// A query that can be looked up, and its key's hash in this table. The key itself is made only where it is needed.
-pub(crate) struct Asked<'a> {
-    pub(crate) query: Query<'a>,
+pub struct Asked<'a> {
+    pub query: Query<'a>,
     pub(crate) hash: u64,
 }
 
 /// What became of a query.
-pub(crate) enum Hit {
+pub enum Hit {
     /// The answer is in the buffer. `refresh`: the key to ask upstream for, behind the client's back.
     Fresh {
         refresh: Option<Box<[u8]>>,
@@ -47,7 +47,7 @@ pub(crate) enum Hit {
 
 /// A packet that is no query that can be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Odd {
+pub enum Odd {
     /// The buffer says so.
     Refused,
     /// Not worth an answer.
@@ -279,21 +279,21 @@ impl ZoneStates {
 
 /// What a thread holds to answer.
 #[derive(Clone)]
-pub(crate) struct Reader {
+pub struct Reader {
     pub(crate) table: Arc<Table>,
     pub(crate) zones: Arc<ZoneStates>,
 }
 
 impl Reader {
-    pub(crate) fn read<'a>(&self, packet: &'a [u8], out: &mut Vec<u8>) -> Result<Asked<'a>, Odd> {
+    pub fn read<'a>(&self, packet: &'a [u8], out: &mut Vec<u8>) -> Result<Asked<'a>, Odd> {
         read(&self.table, packet, out)
     }
 
-    pub(crate) fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
+    pub fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
         self.look_up(asked, now).answer(asked.hash, out)
     }
 
-    pub(crate) fn answer_overloaded(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Option<Hit> {
+    pub fn answer_overloaded(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Option<Hit> {
         self.look_up(asked, now).answer_overloaded(asked.hash, out)
     }
 
@@ -307,12 +307,12 @@ impl Reader {
     }
 
     /// Has the answers to all of these come nearer, side by side.
-    pub(crate) fn prefetch<'a>(&self, asked: impl Iterator<Item = &'a Asked<'a>> + Clone) {
+    pub fn prefetch<'a>(&self, asked: impl Iterator<Item = &'a Asked<'a>> + Clone) {
         self.table.prefetch(&asked.map(|asked| asked.hash));
     }
 
     /// The wish for a refresh could not be passed on; the next hit may try again.
-    pub(crate) fn forget_refresh(&self, key: &[u8]) {
+    pub fn forget_refresh(&self, key: &[u8]) {
         if let Ok(Some(entry)) = self.table.try_find(key) {
             entry.unask_refresh();
         }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use dogwatch_daemon::duration::Span;
+use dogwatch_duration::Span;
 
 use super::{Cause, End, Event};
 use crate::message::name::{self, name_of};

@@ -17,7 +17,7 @@ mod checking;
 mod client;
 mod flight;
 mod guarding;
-pub(crate) mod hit;
+pub mod hit;
 mod refreshing;
 mod report;
 mod restoring;
@@ -305,13 +305,13 @@ impl Resolver {
     }
 
     /// What a thread needs to answer from the cache.
-    pub(crate) fn reader(&self) -> Reader {
+    pub fn reader(&self) -> Reader {
         self.states.republish(&self.zones);
         Reader { table: Arc::clone(self.cache.table()), zones: Arc::clone(&self.states) }
     }
 
     /// Tells the threads how the zones do. Call after every input.
-    pub(crate) fn publish_zones(&self) {
+    pub fn publish_zones(&self) {
         self.states.publish(&self.zones);
     }
 

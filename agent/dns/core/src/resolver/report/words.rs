@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dogwatch_daemon::duration::Span;
+use dogwatch_duration::Span;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 

@@ -54,7 +54,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn less(&self, before: &Self) -> Self {
+    #[must_use]
+    pub fn less(&self, before: &Self) -> Self {
         let mut hits_stale = self.hits_stale;
         for (sum, before) in hits_stale.iter_mut().zip(before.hits_stale) {
             *sum -= before;
