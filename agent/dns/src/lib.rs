@@ -22,22 +22,12 @@
 //! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target on its
 //! own, and never re-encodes a record, except that `chain` writes names out uncompressed.
 
-pub mod cache;
 pub mod clock;
 pub mod config;
-pub mod fire_drill;
-pub mod guard;
-pub mod health;
 pub mod host_resolver;
-pub mod message;
-pub mod moment;
-pub mod policy;
-pub mod resolver;
 pub mod serve;
-mod side_by_side;
 pub mod snapshot;
 pub mod transport;
-pub mod zones;
 
 pub use self::serve::{
     control::Control,

@@ -45,14 +45,17 @@
 
 pub mod age;
 mod inbox;
+mod into_cache;
 mod load;
 mod record;
+mod side_by_side;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
+    into_cache::Restoring,
     load::{Answers, FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},

@@ -18,12 +18,10 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{
-    Control,
-    config::Config,
+use dogwatch_dns::{Control, config::Config, serve::control::Drill};
+use dogwatch_dns_core::{
     fire_drill::Mode,
     message::{name, wire},
-    serve::control::Drill,
 };
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
