@@ -95,7 +95,7 @@ struct AcceptBody {
 pub struct Acceptance {
     /// The name as given by the caller.
     pub accepted: String,
-    /// Names and types such as `www.example A`; at most [`ACCEPTED_NAMED`] of them.
+    /// Names and types such as `www.example A`; at most 20 of them.
     pub names: Vec<String>,
     pub more: usize,
     /// Groups of names that were held together.

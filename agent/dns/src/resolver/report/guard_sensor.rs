@@ -162,7 +162,7 @@ fn says(reason: Reason) -> String {
         Reason::Empty => "the upstream's answer is empty (no record of this type)".into(),
         Reason::Gone => "the upstream says the name or its records are gone".into(),
         Reason::Nowhere => {
-            "the upstream gives an unusable address (0.0.0.0/8, loopback or link-local)".into()
+            "the upstream gives an unusable address (unspecified, loopback or link-local)".into()
         }
         Reason::Refused => {
             "the upstream gives new addresses that accept no TCP connection, but an old address does".into()
