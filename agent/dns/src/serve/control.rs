@@ -192,7 +192,8 @@ impl Flush {
             (Some(name), None, Some(kind)) => Ok(Selection::Name(domain(name)?, Some(record_type(kind)?))),
             (None, Some(zone), None) => Ok(Selection::Zone(domain(zone)?)),
             _ => {
-                Err("what to flush? Give a name, with or without a type, or --zone ZONE (`.` for all)".into())
+                Err("nothing to flush: give a name, with or without a type, or --zone ZONE (`.` for all)"
+                    .into())
             }
         }
     }
