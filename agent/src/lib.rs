@@ -93,6 +93,10 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let (answers_to, answers) = mpsc::channel(1);
     let clock = clock::Clock::new().map_err(start("cannot make a timer of the boot clock"))?;
     let checks = config.checks.len();
+    let summary = config.summary();
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
     let parts = engine::Parts {
         clock,
         config_path: config_path.to_owned(),
@@ -106,7 +110,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         answers: answers_to,
     };
     let engine = engine::Engine::new(parts);
-    info!(checks, "watching");
+    info!("started; {summary}");
     systemd::ready(&format!("{checks} checks"));
     engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;
     Ok(())

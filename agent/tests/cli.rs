@@ -37,7 +37,8 @@ fn config_check_says_everything_at_once_and_exits_1() {
     place.write_config("[check.load]\n");
     let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).ends_with("fine, 1 checks\n"));
+    let said = stdout(&output);
+    assert!(said.ends_with(": valid, 1 check: 0 built in (auto_checks = false), 1 from files\n"), "{said}");
     let list = stdout(&dogwatch(["list", "--config", config.to_str().unwrap()]));
     assert!(list.contains("load     load      1m        15s       3"), "{list}");
 }

@@ -41,6 +41,9 @@ pub(super) struct Context<'a> {
 /// Kinds that are not in dogwatch-checks' table, because they are not the host's but the agent's.
 pub const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
 
+/// Built-in checks of the DNS cache, all of kind `dns`.
+const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
+
 /// Bounds of every interval and timeout.
 pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
 pub(super) const LONGEST: Span = Span::secs(7 * 86_400);
@@ -101,19 +104,16 @@ pub(super) fn resolve(
     Some(Check { kind, work: work?, timing, max_attempts, timeout, flapping, labels, annotations, origin })
 }
 
-/// The checks worth having on this host without being told.
-pub(super) fn auto(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
+/// The built-in checks for what this host has.
+pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
         let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
         Some((name, name, Work::Native(check)))
     });
-    let dns = ["dns-upstream", "dns-stale", "dns-guard"]
-        .into_iter()
-        .filter(|_| context.dns_control.exists())
-        .map(|name| {
-            let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
-            (name, "dns", Work::Native(sensor.into_check()))
-        });
+    let dns = BUILT_IN_DNS.into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+        let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
+        (name, "dns", Work::Native(sensor.into_check()))
+    });
     native
         .chain(dns)
         .map(|(name, kind, work)| {
@@ -180,9 +180,12 @@ impl<'a> Reader<'a> {
 
     fn kind(&mut self) -> Option<String> {
         let Some((_, value)) = self.entry("kind") else {
-            // `[check.disk]` says it all.
+            // The name of a built-in check implies its kind.
             if kinds().any(|kind| kind == self.name) {
                 return Some(self.name.to_owned());
+            }
+            if BUILT_IN_DNS.contains(&self.name) {
+                return Some("dns".to_owned());
             }
             let known = kinds().collect::<Vec<_>>().join(", ");
             self.problem(self.at.clone(), format!("kind is missing; it is one of {known}"));

@@ -11,7 +11,7 @@ use dogwatch_daemon::{
 use dogwatch_wire::limits;
 
 use super::{
-    Agent, Alertd, Config, DEFAULT_SOCKET, RemoteAlertd,
+    Agent, Alertd, Config, DEFAULT_SOCKET, Origin, RemoteAlertd,
     check::{self, Defaults},
     file::{ConfigFile, Labels},
 };
@@ -34,7 +34,9 @@ pub(super) fn resolve(
         .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
 
     let context = check::Context { defaults, labels, dns_control: dns_control.clone(), host };
-    let mut checks = BTreeMap::new();
+    let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(true);
+    let mut checks: BTreeMap<_, _> =
+        if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };
     let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, file) in files {
         for (name, entry) in &file.check {
@@ -47,16 +49,15 @@ pub(super) fn resolve(
                 problems.add(source, name.span(), message);
                 continue;
             }
-            if let Some(check) = check::resolve(name, entry, source, &context, problems) {
+            if let Some(mut check) = check::resolve(name, entry, source, &context, problems) {
+                let built_in = checks.get(name.get_ref().as_str());
+                if let (Some(built_in), Origin::File { path, line }) = (built_in, &check.origin)
+                    && built_in.kind == check.kind
+                {
+                    check.origin = Origin::Changed { path: path.clone(), line: *line };
+                }
                 checks.insert(Arc::from(name.get_ref().as_str()), check);
             }
-        }
-    }
-    // One who writes no check wants to be watched all the same.
-    let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(written.is_empty());
-    if auto_checks {
-        for (name, check) in check::auto(&context) {
-            checks.entry(name).or_insert(check);
         }
     }
     if checks.len() > limits::STATES_MAX
