@@ -9,12 +9,12 @@ use crate::State;
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();
-    problems.sort_unstable();
+    problems.sort_unstable_by_key(|&(name, ..)| name);
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     for (name, state, flapping) in problems {
         name.bytes().for_each(&mut eat);
-        [0x1f, b'0' + state as u8, b'0' + u8::from(flapping), 0x1e].into_iter().for_each(&mut eat);
+        [0x1f, b'0' + state.exit_code(), b'0' + u8::from(flapping), 0x1e].into_iter().for_each(&mut eat);
     }
     format!("{hash:016x}")
 }
