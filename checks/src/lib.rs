@@ -35,9 +35,10 @@ pub mod unit;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
+pub use dogwatch_wire::State;
 pub use options::{OptionError, OptionSpec, Options, Value};
 pub use perfdata::Perf;
-pub use result::{CheckResult, State};
+pub use result::CheckResult;
 use root::Root;
 
 /// A check, ready to run as often as wanted. By how it must be run: [`Blocking`] ones on a thread that may hang, so on a
