@@ -11,8 +11,7 @@ use dogwatch_wire::limits;
 
 use super::{
     Check, Origin, Passive, Work,
-    file::{CheckFile, FlappingFile},
-    resolve::labels,
+    file::{CheckFile, FlappingFile, Labels},
 };
 use crate::{
     dns_sensor::{self, DnsSensor},
@@ -146,6 +145,33 @@ fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
         "dns" | "passive" => 1,
         _ => defaults.max_attempts,
     }
+}
+
+/// Checked label names and values.
+pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (name, value) in written {
+        let text = name.get_ref();
+        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            problems.add(
+                source,
+                name.span(),
+                format!("{text:?} is not a label name; use letters, digits and _"),
+            );
+        } else if matches!(text.as_str(), "host" | "service") {
+            problems.add(
+                source,
+                name.span(),
+                format!("the label {text} is set by alertd; take another name"),
+            );
+        } else if value.get_ref().len() > 256 {
+            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
+        } else {
+            labels.insert(text.clone(), value.get_ref().clone());
+        }
+    }
+    labels
 }
 
 struct Timings {

@@ -13,7 +13,7 @@ use dogwatch_wire::limits;
 use super::{
     Agent, Alertd, Config, DEFAULT_SOCKET, Origin, RemoteAlertd,
     check::{self, Defaults},
-    file::{ConfigFile, Labels},
+    file::ConfigFile,
 };
 
 /// Merges the files (a later one wins, a check may be named once) and checks what only the whole can tell.
@@ -28,7 +28,7 @@ pub(super) fn resolve(
     let defaults = defaults(files, problems);
     let mut labels = BTreeMap::new();
     for (source, file) in files {
-        labels.extend(self::labels(&file.agent.labels, source, problems));
+        labels.extend(check::labels(&file.agent.labels, source, problems));
     }
     let dns_control = last(files, |file| file.dns.control.clone())
         .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
@@ -243,33 +243,6 @@ fn between(
     } else {
         problems.add(source, written.span(), format!("should be {least} to {most}"));
     }
-}
-
-/// Checked label names and values.
-pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for (name, value) in written {
-        let text = name.get_ref();
-        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            problems.add(
-                source,
-                name.span(),
-                format!("{text:?} is not a label name; use letters, digits and _"),
-            );
-        } else if matches!(text.as_str(), "host" | "service") {
-            problems.add(
-                source,
-                name.span(),
-                format!("the label {text} is set by alertd; take another name"),
-            );
-        } else if value.get_ref().len() > 256 {
-            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
-        } else {
-            labels.insert(text.clone(), value.get_ref().clone());
-        }
-    }
-    labels
 }
 
 fn last<T>(files: &[(Source, ConfigFile)], get: impl Fn(&ConfigFile) -> Option<T>) -> Option<T> {

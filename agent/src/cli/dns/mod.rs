@@ -1,6 +1,8 @@
 //! `dogwatch dns`: runs the cache, or asks the running one.
 
 mod drill;
+mod host;
+mod options;
 
 use std::{
     io::{self, Write as _},
@@ -10,10 +12,10 @@ use std::{
 
 use clap::Subcommand;
 use dogwatch_daemon::logging;
-use dogwatch_dns::{Control, config::Config, control::Flush, explain, resolver::Flushed};
-use serde::Serialize;
+use dogwatch_dns::{config::Config, control::Flush, explain, resolver::Flushed};
 
-use super::{dns_host, fail};
+use super::fail;
+use options::{DEFAULT_PATH, How};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -97,25 +99,10 @@ enum Ask {
         how: How,
     },
     /// Make this host ask the cache first and its old servers if the cache does not answer; undone if it does not work.
-    Enable(dns_host::Enable),
+    Enable(host::Enable),
     /// Restore the resolver configuration as it was before `enable`.
-    Disable(dns_host::Disable),
+    Disable(host::Disable),
 }
-
-#[derive(Debug, clap::Args)]
-pub(super) struct How {
-    /// Print JSON.
-    #[arg(long)]
-    pub(super) json: bool,
-    /// The cache's control socket; without it the one that the config names.
-    #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
-    /// The cache's config file.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub(super) config: PathBuf,
-}
-
-pub(super) const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     match arguments.ask {
@@ -135,9 +122,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
                 Err(error) => fail(&error.to_string()),
             }
         }
-        Some(Ask::Status { how }) => dns_host::status(how).await,
-        Some(Ask::Enable(arguments)) => dns_host::enable(arguments).await,
-        Some(Ask::Disable(arguments)) => dns_host::disable(arguments).await,
+        Some(Ask::Status { how }) => host::status(how).await,
+        Some(Ask::Enable(arguments)) => host::enable(arguments).await,
+        Some(Ask::Disable(arguments)) => host::disable(arguments).await,
         Some(Ask::Top { by, lines, how }) => {
             let Some(control) = how.control() else { return ExitCode::FAILURE };
             match control.top(&by, usize::from(lines)).await {
@@ -211,36 +198,5 @@ async fn serve(config: PathBuf) -> ExitCode {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-impl How {
-    pub(super) fn control(&self) -> Option<Control> {
-        match &self.socket {
-            Some(socket) => Some(Control::at(socket)),
-            None => Self::configured(&self.config),
-        }
-    }
-
-    fn configured(file: &Path) -> Option<Control> {
-        match Config::load(file) {
-            Ok(config) => Some(Control::at(&config.control_socket)),
-            Err(problems) => {
-                fail(&problems.to_string());
-                None
-            }
-        }
-    }
-
-    fn print<T: Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) -> ExitCode {
-        if !self.json {
-            print!("{}", text(answer));
-            return ExitCode::SUCCESS;
-        }
-        match serde_json::to_string_pretty(answer) {
-            Ok(json) => println!("{json}"),
-            Err(error) => return fail(&error.to_string()),
-        }
-        ExitCode::SUCCESS
     }
 }
