@@ -11,7 +11,8 @@ fn a_one_shot_check_is_a_nagios_plugin() {
         ("check load --warn 100000 --crit 100000", 0, "LOAD OK - "),
         ("check load --warn 100000 --crit @0:100000", 2, "LOAD CRITICAL - "),
         ("check load --warn @0:100000 --crit 100000", 1, "LOAD WARNING - "),
-        ("check load --wran 1", 3, "UNKNOWN - "),
+        ("check load --wran 1", 3, "UNKNOWN - unknown option --wran; did you mean `warn`?"),
+        ("check load --colour 1", 3, "UNKNOWN - unknown option --colour; use one of "),
         ("check laod", 3, "UNKNOWN - unknown kind of check `laod`; did you mean `load`?"),
         ("check load --warn many", 3, "UNKNOWN - --warn"),
     ] {

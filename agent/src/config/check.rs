@@ -38,7 +38,7 @@ pub(super) struct Context<'a> {
 }
 
 /// Kinds that are not in dogwatch-checks' table, because they are not the host's but the agent's.
-pub const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
+const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
 
 /// Built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
@@ -59,11 +59,6 @@ const COMMON: [&str; 9] = [
     "note",
     "flapping",
 ];
-
-/// The known kind that `wrong` is most likely a misspelling of.
-pub fn closest_kind(wrong: &str) -> Option<&'static str> {
-    closest(wrong, kinds())
-}
 
 fn kinds() -> impl Iterator<Item = &'static str> {
     dogwatch_checks::KINDS.iter().map(|kind| kind.name).chain(KINDS)
@@ -106,7 +101,7 @@ pub(super) fn resolve(
 /// The built-in checks for what this host has.
 pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
-        let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
+        let check = dogwatch_checks::kind(name)?.build(&Options::default(), context.host).ok()?;
         Some((name, name, Work::Native(check)))
     });
     let dns = BUILT_IN_DNS.into_iter().filter(|_| context.dns_control.exists()).map(|name| {
@@ -224,7 +219,7 @@ impl<'a> Reader<'a> {
         if kinds().any(|known| known == kind) {
             return Some(kind.clone());
         }
-        let hint = closest_kind(kind).map_or_else(
+        let hint = closest(kind, kinds()).map_or_else(
             || format!("it is one of {}", kinds().collect::<Vec<_>>().join(", ")),
             |meant| format!("did you mean `{meant}`?"),
         );
@@ -395,7 +390,7 @@ impl<'a> Reader<'a> {
     }
 
     fn native(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
-        let kind = dogwatch_checks::kind(kind).ok()?;
+        let kind = dogwatch_checks::kind(kind)?;
         let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
         self.refuse_unknown(&known.iter().copied());
         let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));

@@ -18,8 +18,6 @@ use std::{
 use dogwatch_checks::Host;
 use dogwatch_daemon::config::{self, Problems};
 
-pub use check::{KINDS, closest_kind};
-
 use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
 
 /// Everything `dogwatch run` needs to know.
@@ -208,9 +206,7 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     }
     let digest =
         ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
-    let (first, _) = digest.as_ref().split_at(16);
-    let first: [u8; 16] = first.try_into().map_err(io::Error::other)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(first)))
+    Ok(data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]))
 }
 
 /// Where the package's alertd listens.
