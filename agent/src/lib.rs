@@ -32,10 +32,19 @@ pub mod state;
 pub mod status;
 pub mod store;
 
-use std::{io, path::Path};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
 use dogwatch_checks::Host;
-use dogwatch_daemon::{config::Problems, metrics_page::Metrics, signals::Signals, systemd, unix_http};
+use dogwatch_daemon::{
+    config::Problems,
+    metrics_page::Metrics,
+    replace::{NewFile, replace_file},
+    signals::Signals,
+    systemd, unix_http,
+};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -93,6 +102,10 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let (answers_to, answers) = mpsc::channel(1);
     let clock = clock::Clock::new().map_err(start("cannot make a timer of the boot clock"))?;
     let checks = config.checks.len();
+    let summary = config.summary();
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
     let parts = engine::Parts {
         clock,
         config_path: config_path.to_owned(),
@@ -106,7 +119,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         answers: answers_to,
     };
     let engine = engine::Engine::new(parts);
-    info!(checks, "watching");
+    info!("started; {summary}");
     systemd::ready(&format!("{checks} checks"));
     engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;
     Ok(())
@@ -129,7 +142,7 @@ fn agent_id(agent: &config::Agent) -> io::Result<String> {
     warn!("{error}; this agent makes an id of its own in {}", own.display());
     std::fs::create_dir_all(&agent.state_dir)?;
     let id = format!("{:032x}\n", fastrand::u128(..));
-    report::spool::write_atomically(&agent.state_dir, "machine-id", id.as_bytes())?;
+    replace_file(&own, &NewFile::with_mode(0o640), |file| file.write_all(id.as_bytes()))?;
     config::agent_id(&own)
 }
 

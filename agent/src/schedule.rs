@@ -9,7 +9,9 @@
 //!
 //! Not done here: deadlines ([`crate::runner`]).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hash::Hasher as _, sync::Arc, time::Duration};
+
+use fnv::FnvHasher;
 
 use crate::moment::Moment;
 
@@ -59,14 +61,14 @@ enum Run {
 
 impl Schedule {
     pub fn new(machine_id: &str, limit: usize) -> Self {
-        Self { host: fnv(0, machine_id), limit, running: 0, entries: BTreeMap::new() }
+        Self { host: hash(0, machine_id), limit, running: 0, entries: BTreeMap::new() }
     }
 
     /// Takes over a new set of checks. What keeps its timing keeps its next slot; what is new runs soon.
     pub fn apply<'a>(&mut self, checks: impl IntoIterator<Item = (&'a Arc<str>, Timing)>, now: Moment) {
         let mut before = std::mem::take(&mut self.entries);
         for (name, timing) in checks {
-            let hash = fnv(self.host, name);
+            let hash = hash(self.host, name);
             let entry = match before.remove(name) {
                 Some(entry) if entry.timing == timing => entry,
                 Some(mut entry) => {
@@ -197,12 +199,12 @@ fn nanos(nanos: u128) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// FNV-1a with a last stir (splitmix64), so that names that differ in one letter fall far apart.
-fn fnv(seed: u64, text: &str) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed;
-    for byte in text.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+/// FNV-1a, then the finalizer of splitmix64, so that names that differ in one letter get phases far
+/// apart.
+fn hash(seed: u64, text: &str) -> u64 {
+    let mut fnv = FnvHasher::with_key(FnvHasher::default().finish() ^ seed);
+    fnv.write(text.as_bytes());
+    let mut hash = fnv.finish();
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
@@ -214,6 +216,11 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_mins(1);
     const NO_COST: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_check_keeps_its_phase_through_upgrades() {
+        assert_eq!(hash(hash(0, "host"), "disk"), 0xb1e0_5bae_5690_d48b);
+    }
 
     #[test]
     fn a_check_keeps_its_phase_through_restarts() {

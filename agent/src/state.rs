@@ -18,15 +18,18 @@
 //!
 //! The spool lets events go only after a state file that knows them was written.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
+use dogwatch_daemon::replace::{NewFile, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    report::{self, spool::write_atomically},
-    service::Service,
-};
+use crate::{report, service::Service};
 
 /// The file's content.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +71,8 @@ impl Saved {
         let json = serde_json::to_vec(self).map_err(io::Error::other)?;
         let mut bytes = format!("{HEAD}{:08x}\n", crc32fast::hash(&json)).into_bytes();
         bytes.extend(json);
-        write_atomically(dir, NAME, &bytes).map(drop)
+        replace_file(&dir.join(NAME), &NewFile::with_mode(0o640), |file| file.write_all(&bytes))?;
+        Ok(())
     }
 
     /// Applies what the spool has and this file does not.

@@ -11,7 +11,8 @@ fn a_one_shot_check_is_a_nagios_plugin() {
         ("check load --warn 100000 --crit 100000", 0, "LOAD OK - "),
         ("check load --warn 100000 --crit @0:100000", 2, "LOAD CRITICAL - "),
         ("check load --warn @0:100000 --crit 100000", 1, "LOAD WARNING - "),
-        ("check load --wran 1", 3, "UNKNOWN - "),
+        ("check load --wran 1", 3, "UNKNOWN - unknown option --wran; did you mean `warn`?"),
+        ("check load --colour 1", 3, "UNKNOWN - unknown option --colour; use one of "),
         ("check laod", 3, "UNKNOWN - unknown kind of check `laod`; did you mean `load`?"),
         ("check load --warn many", 3, "UNKNOWN - --warn"),
     ] {
@@ -37,7 +38,8 @@ fn config_check_says_everything_at_once_and_exits_1() {
     place.write_config("[check.load]\n");
     let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert!(stdout(&output).ends_with("fine, 1 checks\n"));
+    let said = stdout(&output);
+    assert!(said.ends_with(": valid, 1 check: 0 built in (auto_checks = false), 1 from files\n"), "{said}");
     let list = stdout(&dogwatch(["list", "--config", config.to_str().unwrap()]));
     assert!(list.contains("load     load      1m        15s       3"), "{list}");
 }

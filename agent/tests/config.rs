@@ -4,9 +4,12 @@
 
 mod common;
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use common::{dogwatch, stderr};
+use common::{dogwatch, stderr, stdout};
 
 const BROKEN: &str = r#"[agent]
 hots = "web1"
@@ -146,35 +149,156 @@ fn a_later_file_wins_and_labels_add_up() {
     let drop_in = "[agent]\nlabels = { team = \"b\" }\n[defaults]\ninterval = \"2m\"\n\
                    [check.load]\nlabels = { role = \"web\" }\nrunbook = \"https://example.org/load\"\n";
     fs::write(dir.path().join("agent.d/10.toml"), drop_in).unwrap();
-    let output = dogwatch(["list", "--json", "--config", main.to_str().unwrap()]);
-    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(list[0]["labels"], serde_json::json!({"env": "prod", "team": "b", "role": "web"}));
-    assert_eq!(list[0]["annotations"]["runbook"], "https://example.org/load");
-    assert_eq!(list[0]["interval_s"], 120.0);
-    assert_eq!(list[0]["retry_interval_s"], 15.0);
+    let checks = list(&main);
+    let load = checks.iter().find(|check| check["service"] == "load").unwrap();
+    assert_eq!(load["labels"], serde_json::json!({"env": "prod", "team": "b", "role": "web"}));
+    assert_eq!(load["annotations"]["runbook"], "https://example.org/load");
+    assert_eq!(load["interval_s"], 120.0);
+    assert_eq!(load["retry_interval_s"], 15.0);
+    let memory = checks.iter().find(|check| check["service"] == "memory").unwrap();
+    assert_eq!(memory["labels"], serde_json::json!({"env": "prod", "team": "b"}), "a built-in check");
+}
+
+const BUILT_IN: [&str; 6] = ["load", "memory", "disk", "dns-upstream", "dns-stale", "dns-guard"];
+
+#[test]
+fn the_example_of_the_readme_adds_a_check_and_removes_none() {
+    let built_in = names(&Files::new(&[]));
+    for expected in BUILT_IN {
+        assert!(built_in.contains(&expected.to_owned()), "{expected} is not in {built_in:?}");
+    }
+    let readme = include_str!("../../README.md");
+    let (_, command) = readme.split_once("command = [").expect("the README shows a plugin");
+    let (command, _) = command.split_once(']').unwrap();
+    let drop_in = format!("[check.ntp]\nkind = \"plugin\"\ncommand = [{command}]\n");
+    let files = Files::new(&[("agent.d/ntp.toml", &drop_in)]);
+    assert_eq!(names(&files), with(&built_in, &["ntp"]));
+    assert_eq!(
+        files.check(),
+        format!("{} checks: {} built in, 1 from files", built_in.len() + 1, built_in.len())
+    );
 }
 
 #[test]
-fn without_any_check_the_host_is_watched_and_with_one_only_if_asked_for() {
-    let names = |text: &str| {
-        let dir = tempfile::tempdir().unwrap();
-        let main = dir.path().join("agent.toml");
-        fs::write(&main, format!("[dns]\ncontrol = \"{}\"\n{text}", main.display())).unwrap();
-        let output = dogwatch(["list", "--json", "--config", main.to_str().unwrap()]);
-        let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let names =
-            list.as_array().unwrap().iter().map(|check| check["service"].as_str().unwrap().to_owned());
-        names.collect::<Vec<_>>()
-    };
-    let auto = names("");
-    for expected in ["load", "memory", "disk", "dns-upstream", "dns-stale", "dns-guard"] {
-        assert!(auto.iter().any(|name| name == expected), "{expected} is not in {auto:?}");
+fn no_check_in_any_file_switches_the_built_in_ones_off() {
+    let built_in = names(&Files::new(&[]));
+    let passive = "[check.backup]\nkind = \"passive\"\n";
+    let plugin = "[check.web]\nkind = \"plugin\"\ncommand = [\"true\"]\n";
+    for (files, added) in [
+        (&[("agent.toml", passive)][..], &["backup"][..]),
+        (&[("agent.d/backup.toml", passive)], &["backup"]),
+        (&[("agent.toml", plugin), ("agent.d/backup.toml", passive)], &["backup", "web"]),
+        (&[("agent.d/10.toml", plugin), ("agent.d/20.toml", passive)], &["backup", "web"]),
+        (&[("agent.toml", "[agent]\nauto_checks = true\n"), ("agent.d/10.toml", plugin)], &["web"]),
+        (&[("agent.d/10.toml", "[check.root]\nkind = \"disk\"\npath = \"/\"\n")], &["root"]),
+    ] {
+        let files = Files::new(files);
+        assert_eq!(names(&files), with(&built_in, added));
+        let (all, built_in, files_) = (built_in.len() + added.len(), built_in.len(), added.len());
+        assert_eq!(files.check(), format!("{all} checks: {built_in} built in, {files_} from files"));
     }
-    assert_eq!(names("[check.mine]\nkind = \"passive\"\n"), ["mine"]);
+}
+
+#[test]
+fn a_check_with_a_built_in_name_changes_that_check_and_keeps_its_other_settings() {
+    let built_in = names(&Files::new(&[]));
+    let before = list(&Files::new(&[]).main());
+    for name in BUILT_IN {
+        let files = Files::new(&[("agent.d/mine.toml", &format!("[check.{name}]\nmax_attempts = 7\n"))]);
+        assert_eq!(names(&files), built_in);
+        let count = built_in.len();
+        assert_eq!(
+            files.check(),
+            format!("{count} checks: {count} built in (1 changed in files), 0 from files")
+        );
+        let after = list(&files.main());
+        for (before, after) in before.iter().zip(&after) {
+            if after["service"] != name {
+                assert_eq!(before, after);
+                continue;
+            }
+            assert_eq!(after["max_attempts"], 7);
+            for key in ["kind", "interval_s", "retry_interval_s", "timeout_s", "labels", "annotations"] {
+                assert_eq!(before[key], after[key], "{key} of {name}");
+            }
+            assert!(after["origin"].as_str().unwrap().ends_with("mine.toml:1"), "{after}");
+        }
+    }
+    let plugin = "[check.disk]\nkind = \"plugin\"\ncommand = [\"check_disk\"]\n";
+    let files = Files::new(&[("agent.d/mine.toml", plugin)]);
+    assert_eq!(names(&files), built_in, "another kind takes the place of the built-in check");
+    let count = built_in.len();
+    assert_eq!(files.check(), format!("{count} checks: {} built in, 1 from files", count - 1));
+}
+
+#[test]
+fn only_auto_checks_false_switches_the_built_in_checks_off() {
+    let off = "[agent]\nauto_checks = false\n";
+    let one = "[check.disk]\n[check.backup]\nkind = \"passive\"\n";
+    let files = Files::new(&[("agent.toml", off), ("agent.d/one.toml", one)]);
+    assert_eq!(names(&files), ["backup", "disk"]);
+    assert_eq!(files.check(), "2 checks: 0 built in (auto_checks = false), 2 from files");
+    assert_eq!(files.warnings(), "");
+
+    let files = Files::new(&[("agent.d/off.toml", off)]);
+    assert_eq!(names(&files), Vec::<String>::new());
+    assert_eq!(files.check(), "0 checks: 0 built in (auto_checks = false), 0 from files");
     assert_eq!(
-        names("[check.mine]\nkind = \"passive\"\n[agent]\nauto_checks = true\n").len(),
-        auto.len() + 1
+        files.warnings(),
+        "warning: agent.toml: this host is not monitored: auto_checks is false and no [check.NAME] is configured\n"
     );
+}
+
+/// Config files in a directory of their own, on a host with the DNS cache.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let files_ = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(files_.0.path().join("agent.d")).unwrap();
+        fs::write(files_.main(), "").unwrap();
+        for (name, text) in files {
+            fs::write(files_.0.path().join(name), text).unwrap();
+        }
+        let control = format!("[dns]\ncontrol = \"{}\"\n", files_.main().display());
+        fs::write(files_.0.path().join("agent.d/00-dns.toml"), control).unwrap();
+        files_
+    }
+
+    fn main(&self) -> PathBuf {
+        self.0.path().join("agent.toml")
+    }
+
+    /// What `config check` prints about these valid files, without their path.
+    fn check(&self) -> String {
+        let output = dogwatch(["config", "check", "--config", self.main().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let valid = format!("{}: valid, ", self.main().display());
+        stdout(&output).trim_end().strip_prefix(&valid).unwrap().to_owned()
+    }
+
+    fn warnings(&self) -> String {
+        let output = dogwatch(["config", "check", "--config", self.main().to_str().unwrap()]);
+        stderr(&output).replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+/// What `list` prints as JSON.
+fn list(config: &Path) -> Vec<serde_json::Value> {
+    let output = dogwatch(["list", "--json", "--config", config.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn names(files: &Files) -> Vec<String> {
+    list(&files.main()).iter().map(|check| check["service"].as_str().unwrap().to_owned()).collect()
+}
+
+/// In the order of `list`.
+fn with(names: &[String], added: &[&str]) -> Vec<String> {
+    let mut all: Vec<_> = names.iter().cloned().chain(added.iter().map(|&name| name.to_owned())).collect();
+    all.sort();
+    all
 }
 
 /// What `config check` says about these files, paths relative to them.

@@ -77,7 +77,7 @@ fn an_alertd_that_lost_everything_learns_the_truth_from_the_next_heartbeat() {
         world.run_for(5 * MINUTE, |_| State::Critical);
         world.alertd = Memory::default();
         world.run_for(MINUTE, |_| State::Critical);
-        assert_eq!(world.alertd.states["db"], (dogwatch_wire::State::Critical, false), "seed {seed}");
+        assert_eq!(world.alertd.states["db"], (State::Critical, false), "seed {seed}");
         assert!(world.alertd.asked_for_states > 0);
     }
 }
@@ -299,7 +299,7 @@ impl Agent {
         let nothing = BTreeMap::new();
         let about = About { name: "db", labels: &nothing, annotations: &nothing };
         let announced = self.service.announced();
-        let state = report::to_wire(announced.map_or(State::Ok, Announced::state));
+        let state = announced.map_or(State::Ok, Announced::state);
         Batch {
             protocol: PROTOCOL,
             agent: "a".into(),

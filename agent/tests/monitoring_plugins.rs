@@ -92,7 +92,7 @@ fn ours(result: &CheckResult) -> State {
         .perfdata
         .iter()
         .map(|perf| Thresholds { warn: perf.warn, crit: perf.crit }.judge(perf.value.unwrap()))
-        .fold(State::Ok, State::worst)
+        .fold(State::Ok, State::max)
 }
 
 fn labels(result: &CheckResult) -> Vec<&str> {

@@ -89,6 +89,49 @@ async fn a_reload_applies_a_valid_config_and_keeps_the_old_one_loudly_if_it_is_i
 }
 
 #[tokio::test]
+async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart() {
+    let place = Place::with_built_in_checks("");
+    set(&place, "web", 2);
+    let alertd = Alertd::new();
+    drop(alertd.serve(&place.path("alertd.sock")));
+    let agent = place.start();
+    place.wait_until_up();
+    let services = || {
+        let output = place.ask(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let services = status["services"].as_array().unwrap();
+        services.iter().map(|service| service["service"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let built_in = services();
+    assert!(built_in.len() >= 3, "{built_in:?}");
+    let with_web = [&built_in[..], &["web".to_owned()]].concat();
+
+    place.write_config(&switch(&place, "web"));
+    agent.signal(Signal::HUP);
+    alertd.states_of("web", 1).await;
+    assert_eq!(services(), with_web);
+    agent.stop();
+    let _agent = place.start();
+    place.wait_until_up();
+    assert_eq!(services(), with_web);
+    set(&place, "web", 0);
+    alertd.states_of("web", 2).await;
+    let removed = alertd.story().into_iter().filter(|event| event.ends_with(" removed"));
+    assert_eq!(removed.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_agent_without_any_check_warns_in_log_and_status() {
+    let place = Place::new("");
+    let _agent = place.start();
+    place.wait_until_up();
+    let warning = "this host is not monitored: auto_checks is false and no [check.NAME] is configured";
+    assert!(place.log().contains(warning), "{}", place.log());
+    let status = stdout(&place.ask(&["status"]));
+    assert!(status.contains(&format!("WARNING: {warning}")), "{status}");
+}
+
+#[tokio::test]
 async fn a_check_removed_while_the_agent_was_down_is_removed_when_it_starts() {
     let (place, alertd, agent) = started(&["web", "db"]);
     set(&place, "db", 2);

@@ -15,11 +15,11 @@ use std::{
 };
 
 use crate::{
-    Blocking, Check, Host,
+    Blocking, Check, Host, State,
     mountinfo::{self, Access, Mount},
     options::{OptionSpec, Reader},
     perfdata::Perf,
-    result::{CheckResult, State},
+    result::CheckResult,
     root::{FsUsage, ReadError, Root},
     space::{Limit, Limits, human, percent},
     statvfs::{Answer, Asker, PATIENCE},
@@ -186,7 +186,7 @@ fn judge(filesystems: &[Filesystem], limits: DiskLimits) -> CheckResult {
         if verdict != State::Ok {
             problems.push((verdict, format!("{point} {said}")));
         }
-        state = state.worst(verdict);
+        state = state.max(verdict);
         lines.push(format!("{point}: {said}"));
         if let Answer::Usage(usage) = filesystem.answer {
             let free = percent(bytes(usage.free), bytes(usage.free + usage.used));
@@ -196,7 +196,7 @@ fn judge(filesystems: &[Filesystem], limits: DiskLimits) -> CheckResult {
             perfdata.extend(perf(&point, usage, limits));
         }
     }
-    problems.sort_by_key(|(verdict, _)| Reverse(verdict.weight()));
+    problems.sort_by_key(|&(verdict, _)| Reverse(verdict));
     let summary = match (problems.is_empty(), fullest) {
         (false, _) => problems.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "),
         (true, Some((_, fullest))) if lines.len() > 1 => {
@@ -238,7 +238,7 @@ fn judge_one(filesystem: &Filesystem, limits: DiskLimits) -> Option<(State, Stri
             let free = percent(bytes(usage.inodes_free), bytes(usage.inodes));
             let _ = write!(said, ", {free:.0}% of inodes free");
         }
-        verdict = verdict.worst(inodes);
+        verdict = verdict.max(inodes);
     }
     if filesystem.access == Access::Lost {
         said += ", became read-only";
@@ -367,6 +367,30 @@ mod tests {
         assert_eq!(one(failed(ErrorKind::PermissionDenied), true).unwrap().0, State::Unknown);
         let without_inodes = FsUsage { used: 50, free: 50, inodes: 0, inodes_free: 0 };
         assert_eq!(one(Answer::Usage(without_inodes), false).unwrap().0, State::Ok, "btrfs");
+    }
+
+    #[test]
+    fn a_filesystem_that_cannot_be_read_outranks_a_warning() {
+        let found = |point: &str, answer| Filesystem {
+            point: point.into(),
+            access: Access::ReadWrite,
+            named: true,
+            answer,
+        };
+        let limits = DiskLimits {
+            space: Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) },
+            inodes: Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) },
+        };
+        let usage = |free| Answer::Usage(FsUsage { used: 100 - free, free, inodes: 0, inodes_free: 0 });
+        let unreadable = found("/a", Answer::Failed(ErrorKind::PermissionDenied.into()));
+        let mut filesystems = vec![found("/b", usage(8)), unreadable];
+        let result = judge(&filesystems, limits);
+        assert_eq!(result.state, State::Unknown);
+        assert!(result.summary.starts_with("/a may not be looked at; /b 8% free"), "{}", result.summary);
+        filesystems.push(found("/c", usage(2)));
+        let result = judge(&filesystems, limits);
+        assert_eq!(result.state, State::Critical);
+        assert!(result.summary.starts_with("/c 2% free"), "{}", result.summary);
     }
 
     #[test]

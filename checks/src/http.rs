@@ -21,11 +21,11 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::{
-    Async, Check, Host, clock,
+    Async, Check, Host, State, clock,
     http_get::{self, Answer, BODY_MAX, Get},
     options::{OptionSpec, Reader},
     perfdata::Perf,
-    result::{CheckResult, State},
+    result::CheckResult,
     tcp::{in_ms, time_perf, times},
     threshold::{Range, Thresholds},
     tls::{self, Trust},
@@ -201,7 +201,7 @@ impl Judge {
             let days = (until - now).div_euclid(SECONDS_A_DAY);
             #[expect(clippy::cast_precision_loss, reason = "days")]
             let days = days as f64;
-            state = state.worst(self.days.judge(days));
+            state = state.max(self.days.judge(days));
             said.push(if days < 0.0 {
                 "certificate has expired".into()
             } else {

@@ -4,10 +4,10 @@
 //! processor is what node-mixin and the awesome-prometheus-alerts rules warn at.
 
 use crate::{
-    Blocking, Check, Host,
+    Blocking, Check, Host, State,
     options::{OptionSpec, Reader},
     perfdata::Perf,
-    result::{CheckResult, State},
+    result::CheckResult,
     root::{LoadAverage, ReadError, Root},
     threshold::{Range, Thresholds},
 };
@@ -77,7 +77,7 @@ fn judge(load: LoadAverage, cores: usize, total: bool, thresholds: [Thresholds; 
         .iter()
         .zip(thresholds)
         .map(|(&value, thresholds)| thresholds.judge(value))
-        .fold(State::Ok, State::worst);
+        .fold(State::Ok, State::max);
     let perfdata = [("load1", 0), ("load5", 1), ("load15", 2)].map(|(label, i)| {
         let scaled = |range: Option<Range>| range.map(|range| range.scaled(divisor));
         Perf::new(label, load.0[i], "")

@@ -6,9 +6,9 @@
 //! is watched, not the agent.
 
 use crate::{
-    Blocking, Check, Host,
+    Blocking, Check, Host, State,
     options::{OptionSpec, Reader},
-    result::{CheckResult, State},
+    result::CheckResult,
     root::{ReadError, Root, Space},
     space::{Limit, Limits, human, percent},
 };

@@ -8,10 +8,7 @@
 //! Plugin text is hostile: invalid UTF-8 is replaced; terminal escapes, control characters and bidirectional overrides are
 //! dropped; each part is cut at its limit. Escaping for mail, HTML or a shell is for whoever writes there.
 
-use crate::{
-    perfdata,
-    result::{CheckResult, State},
-};
+use crate::{State, perfdata, result::CheckResult};
 
 /// Longest summary, in bytes. More does not fit in a pager, nor in a subject.
 pub const SUMMARY_MAX: usize = 1_024;

@@ -6,9 +6,9 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
+    State,
     options::Reader,
     perfdata::Perf,
-    result::State,
     threshold::{Number, Range, number},
 };
 

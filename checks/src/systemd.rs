@@ -146,7 +146,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{result::State, root, testing::run_async};
+    use crate::{State, root, testing::run_async};
 
     /// Captured from systemd 252 after two units had failed.
     const TWO_FAILED: &[u8] = br#"[{"unit":"certbot.service","load":"loaded","active":"failed","sub":"failed","description":"Certbot"},{"unit":"user-job@1000.service","load":"loaded","active":"failed","sub":"failed","description":"Job of 1000"}]"#;

@@ -12,10 +12,10 @@ use tokio::{
 };
 
 use crate::{
-    Async, Check, Host, clock,
+    Async, Check, Host, State, clock,
     options::{OptionSpec, Reader},
     perfdata::Perf,
-    result::{CheckResult, State},
+    result::CheckResult,
     threshold::{Range, Thresholds},
 };
 

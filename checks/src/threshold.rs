@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::result::State;
+use crate::State;
 
 /// When a value alerts.
 #[derive(Debug, Clone, Copy, PartialEq)]

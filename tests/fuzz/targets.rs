@@ -5,7 +5,7 @@
 
 use std::{fs, hash::RandomState, path::PathBuf, sync::OnceLock, time::Duration};
 
-use dogwatch_checks::{output, perfdata, result::State};
+use dogwatch_checks::{State, output, perfdata};
 use dogwatch_dns::{
     config::Config,
     snapshot::{self, Anchor},

@@ -9,6 +9,7 @@
 //! | [`identity`] | a TLS server's certificate and key, read again when asked |
 //! | [`logging`] | one line an event on stderr, with a priority the journal understands |
 //! | [`metrics_page`] | the process's metrics, rendered for Prometheus, with the upkeep that keeps memory bounded |
+//! | [`replace`] | replaces a file as a whole: old content or new, never a mix, also after a power cut |
 //! | [`secret`] | a password, key or token in a file, never in a log |
 //! | [`systemd`] | ready, reloading, stopping, watchdog, inherited sockets |
 //! | [`tcp_http`] | HTTP over TCP or TLS for strangers, each bounded in number and time |
@@ -24,6 +25,7 @@ pub mod http_client;
 pub mod identity;
 pub mod logging;
 pub mod metrics_page;
+pub mod replace;
 pub mod secret;
 pub mod signals;
 pub mod systemd;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, thread, time::Duration};
 
 use dogwatch_checks::{Check, CheckResult, Host, Kind, Options};
-use dogwatch_daemon::duration::Span;
+use dogwatch_daemon::{config::closest, duration::Span};
 
 /// What stands behind `check` belongs to the kind, whose options are not known before it is.
 #[derive(Debug, clap::Args)]
@@ -33,13 +33,17 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         print_kinds();
         return ExitCode::from(3);
     }
-    let kind = match dogwatch_checks::kind(&asked.kind) {
-        Ok(kind) => kind,
-        Err(error) => return unknown(&error.message),
+    let Some(kind) = dogwatch_checks::kind(&asked.kind) else {
+        let kinds = dogwatch_checks::KINDS.iter().map(|kind| kind.name);
+        return unknown(&format!("unknown kind of check `{}`; {}", asked.kind, hint(&asked.kind, kinds)));
     };
     if asked.help {
         print_options(kind);
         return ExitCode::from(3);
+    }
+    if let Some(wrong) = asked.options.names().find(|name| !has_option(kind, name)) {
+        let options = kind.options.iter().map(|option| option.name);
+        return unknown(&format!("unknown option --{}; {}", dashed(wrong), dashed(&hint(wrong, options))));
     }
     let check = match kind.build(&asked.options, &Host::live()) {
         Ok(check) => check,
@@ -126,8 +130,20 @@ fn dashed(name: &str) -> String {
     name.replace('_', "-")
 }
 
+fn has_option(kind: &Kind, name: &str) -> bool {
+    kind.options.iter().any(|option| option.name == name)
+}
+
+/// The name that was meant, or all names.
+fn hint(wrong: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
+    match closest(wrong, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("use one of {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
 fn is_switch(kind: &str, option: &str) -> bool {
-    let Ok(kind) = dogwatch_checks::kind(kind) else { return false };
+    let Some(kind) = dogwatch_checks::kind(kind) else { return false };
     kind.options.iter().any(|spec| spec.name == option && spec.value.is_empty())
 }
 

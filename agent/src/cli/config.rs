@@ -11,7 +11,7 @@ use crate::config::{self, Work};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Read the config and say everything that is wrong with it; exit 1 if anything is.
+    /// Check the config and list every problem in it. Exits with 1 if there is one.
     Check(ConfigArgument),
 }
 
@@ -28,7 +28,10 @@ pub(super) fn run(command: &Command) -> ExitCode {
     let Command::Check(ConfigArgument { config }) = command;
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
-            println!("{}: fine, {} checks", config.display(), loaded.checks.len());
+            for warning in loaded.warnings() {
+                eprintln!("warning: {}: {warning}", config.display());
+            }
+            println!("{}: valid, {}", config.display(), loaded.summary());
             ExitCode::SUCCESS
         }
         Err(problems) => {

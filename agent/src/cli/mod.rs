@@ -3,7 +3,6 @@
 mod check;
 mod config;
 mod dns;
-mod dns_host;
 mod status;
 mod submit;
 

@@ -1,7 +1,8 @@
 //! `dogwatch status`: what the agent believes, worst first.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{cmp::Reverse, fmt::Write as _, process::ExitCode};
 
+use dogwatch_checks::State;
 use dogwatch_daemon::duration::Span;
 use jiff::Timestamp;
 
@@ -42,7 +43,7 @@ fn render(mut status: Status, now: Timestamp) -> String {
     for warning in &status.warnings {
         let _ = writeln!(text, "WARNING: {warning}");
     }
-    status.services.sort_by_key(|service| (weight(service), service.service.clone()));
+    status.services.sort_by_key(|service| (sort_key(service), service.service.clone()));
     let head = ["SERVICE", "STATE", "TYPE", "SINCE", "LAST", "NEXT", "OUTPUT"].map(str::to_owned);
     let rows: Vec<[String; 7]> =
         std::iter::once(head).chain(status.services.iter().map(|service| row(service, now))).collect();
@@ -88,13 +89,11 @@ fn distance(later: Timestamp, earlier: Timestamp) -> String {
     Span::secs(rounded).to_string()
 }
 
-fn weight(service: &ServiceStatus) -> u8 {
-    match service.state.as_str() {
-        "CRITICAL" => 0,
-        "WARNING" => 1,
-        "UNKNOWN" => 2,
-        "PENDING" => 3,
-        _ => 4,
+/// Sorts problems by severity, then what is still pending, then what is OK.
+fn sort_key(service: &ServiceStatus) -> Reverse<(u8, bool)> {
+    match service.state.parse::<State>() {
+        Ok(state) => Reverse((state.severity(), false)),
+        Err(_) => Reverse((State::Ok.severity(), true)),
     }
 }
 
@@ -140,6 +139,8 @@ mod tests {
             services: vec![
                 service("load", "OK", "HARD", "load 0.1"),
                 pending,
+                service("swap", "WARNING", "HARD", "4% free"),
+                service("web", "UNKNOWN", "HARD", "timed out"),
                 service("disk", "CRITICAL", "SOFT", "/ is 97 % full"),
             ],
             spool: SpoolStatus::default(),
@@ -148,6 +149,8 @@ mod tests {
 WARNING: no alertd takes reports; 2 events wait
 SERVICE  STATE     TYPE      SINCE  LAST     NEXT    OUTPUT
 disk     CRITICAL  soft 2/3  1d1h   12s ago  in 48s  / is 97 % full
+web      UNKNOWN   hard 2/3  1d1h   12s ago  in 48s  timed out
+swap     WARNING   hard 2/3  1d1h   12s ago  in 48s  4% free
 backup   PENDING   hard 1/3  -      -        -
 load     OK        hard 2/3  1d1h   12s ago  in 48s  load 0.1
 ";

@@ -11,8 +11,7 @@ use dogwatch_wire::limits;
 
 use super::{
     Check, Origin, Passive, Work,
-    file::{CheckFile, FlappingFile},
-    resolve::labels,
+    file::{CheckFile, FlappingFile, Labels},
 };
 use crate::{
     dns_sensor::{self, DnsSensor},
@@ -39,7 +38,10 @@ pub(super) struct Context<'a> {
 }
 
 /// Kinds that are not in dogwatch-checks' table, because they are not the host's but the agent's.
-pub const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
+const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
+
+/// Built-in checks of the DNS cache, all of kind `dns`.
+const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
 
 /// Bounds of every interval and timeout.
 pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
@@ -57,11 +59,6 @@ const COMMON: [&str; 9] = [
     "note",
     "flapping",
 ];
-
-/// The known kind that `wrong` is most likely a misspelling of.
-pub fn closest_kind(wrong: &str) -> Option<&'static str> {
-    closest(wrong, kinds())
-}
 
 fn kinds() -> impl Iterator<Item = &'static str> {
     dogwatch_checks::KINDS.iter().map(|kind| kind.name).chain(KINDS)
@@ -101,19 +98,16 @@ pub(super) fn resolve(
     Some(Check { kind, work: work?, timing, max_attempts, timeout, flapping, labels, annotations, origin })
 }
 
-/// The checks worth having on this host without being told.
-pub(super) fn auto(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
+/// The built-in checks for what this host has.
+pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
-        let check = dogwatch_checks::kind(name).ok()?.build(&Options::default(), context.host).ok()?;
+        let check = dogwatch_checks::kind(name)?.build(&Options::default(), context.host).ok()?;
         Some((name, name, Work::Native(check)))
     });
-    let dns = ["dns-upstream", "dns-stale", "dns-guard"]
-        .into_iter()
-        .filter(|_| context.dns_control.exists())
-        .map(|name| {
-            let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
-            (name, "dns", Work::Native(sensor.into_check()))
-        });
+    let dns = BUILT_IN_DNS.into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+        let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
+        (name, "dns", Work::Native(sensor.into_check()))
+    });
     native
         .chain(dns)
         .map(|(name, kind, work)| {
@@ -148,6 +142,33 @@ fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     }
 }
 
+/// Checked label names and values.
+pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (name, value) in written {
+        let text = name.get_ref();
+        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            problems.add(
+                source,
+                name.span(),
+                format!("{text:?} is not a label name; use letters, digits and _"),
+            );
+        } else if matches!(text.as_str(), "host" | "service") {
+            problems.add(
+                source,
+                name.span(),
+                format!("the label {text} is set by alertd; take another name"),
+            );
+        } else if value.get_ref().len() > 256 {
+            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
+        } else {
+            labels.insert(text.clone(), value.get_ref().clone());
+        }
+    }
+    labels
+}
+
 struct Timings {
     timing: Timing,
     timeout: Duration,
@@ -180,9 +201,12 @@ impl<'a> Reader<'a> {
 
     fn kind(&mut self) -> Option<String> {
         let Some((_, value)) = self.entry("kind") else {
-            // `[check.disk]` says it all.
+            // The name of a built-in check implies its kind.
             if kinds().any(|kind| kind == self.name) {
                 return Some(self.name.to_owned());
+            }
+            if BUILT_IN_DNS.contains(&self.name) {
+                return Some("dns".to_owned());
             }
             let known = kinds().collect::<Vec<_>>().join(", ");
             self.problem(self.at.clone(), format!("kind is missing; it is one of {known}"));
@@ -195,7 +219,7 @@ impl<'a> Reader<'a> {
         if kinds().any(|known| known == kind) {
             return Some(kind.clone());
         }
-        let hint = closest_kind(kind).map_or_else(
+        let hint = closest(kind, kinds()).map_or_else(
             || format!("it is one of {}", kinds().collect::<Vec<_>>().join(", ")),
             |meant| format!("did you mean `{meant}`?"),
         );
@@ -366,7 +390,7 @@ impl<'a> Reader<'a> {
     }
 
     fn native(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
-        let kind = dogwatch_checks::kind(kind).ok()?;
+        let kind = dogwatch_checks::kind(kind)?;
         let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
         self.refuse_unknown(&known.iter().copied());
         let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));

@@ -18,8 +18,6 @@ use std::{
 use dogwatch_checks::Host;
 use dogwatch_daemon::config::{self, Problems};
 
-pub use check::{KINDS, closest_kind};
-
 use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
 
 /// Everything `dogwatch run` needs to know.
@@ -30,8 +28,31 @@ pub struct Config {
     /// Control socket of `dogwatch dns`.
     pub dns_control: PathBuf,
     pub checks: BTreeMap<Arc<str>, Check>,
-    /// The built-in checks are among them: what the host has is looked for again from time to time.
+    /// The checks include the built-in ones, so the agent looks from time to time for new things to check.
     pub auto_checks: bool,
+}
+
+impl Config {
+    /// How many checks there are and where they come from: `12 checks: 7 built in, 5 from files`.
+    pub fn summary(&self) -> String {
+        let count = |is: fn(&Origin) -> bool| self.checks.values().filter(|check| is(&check.origin)).count();
+        let files = count(|origin| matches!(origin, Origin::File { .. }));
+        let changed = count(|origin| matches!(origin, Origin::Changed { .. }));
+        let (all, built_in) = (self.checks.len(), self.checks.len() - files);
+        let note = match changed {
+            0 if !self.auto_checks => " (auto_checks = false)".to_owned(),
+            0 => String::new(),
+            _ => format!(" ({changed} changed in files)"),
+        };
+        let plural = if all == 1 { "" } else { "s" };
+        format!("{all} check{plural}: {built_in} built in{note}, {files} from files")
+    }
+
+    /// What is valid but most likely a mistake.
+    pub fn warnings(&self) -> Vec<String> {
+        let nothing = "this host is not monitored: auto_checks is false and no [check.NAME] is configured";
+        self.checks.is_empty().then(|| nothing.to_owned()).into_iter().collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,12 +125,14 @@ pub struct Passive {
     pub submitters: Vec<String>,
 }
 
-/// Why a check is there.
+/// Where a check comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Found on this host, nobody asked.
+    /// Built in, because this host has what it checks.
     Auto,
-    /// Written here.
+    /// Built in, with settings from this file.
+    Changed { path: PathBuf, line: usize },
+    /// From this file.
     File { path: PathBuf, line: usize },
 }
 
@@ -117,7 +140,9 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Changed { path, line } | Self::File { path, line } => {
+                write!(f, "{}:{line}", path.display())
+            }
         }
     }
 }
@@ -181,9 +206,7 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     }
     let digest =
         ring::digest::digest(&ring::digest::SHA256, format!("dogwatch agent {machine_id}").as_bytes());
-    let (first, _) = digest.as_ref().split_at(16);
-    let first: [u8; 16] = first.try_into().map_err(io::Error::other)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(first)))
+    Ok(data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]))
 }
 
 /// Where the package's alertd listens.

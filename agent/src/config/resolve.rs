@@ -11,9 +11,9 @@ use dogwatch_daemon::{
 use dogwatch_wire::limits;
 
 use super::{
-    Agent, Alertd, Config, DEFAULT_SOCKET, RemoteAlertd,
+    Agent, Alertd, Config, DEFAULT_SOCKET, Origin, RemoteAlertd,
     check::{self, Defaults},
-    file::{ConfigFile, Labels},
+    file::ConfigFile,
 };
 
 /// Merges the files (a later one wins, a check may be named once) and checks what only the whole can tell.
@@ -28,13 +28,15 @@ pub(super) fn resolve(
     let defaults = defaults(files, problems);
     let mut labels = BTreeMap::new();
     for (source, file) in files {
-        labels.extend(self::labels(&file.agent.labels, source, problems));
+        labels.extend(check::labels(&file.agent.labels, source, problems));
     }
     let dns_control = last(files, |file| file.dns.control.clone())
         .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
 
     let context = check::Context { defaults, labels, dns_control: dns_control.clone(), host };
-    let mut checks = BTreeMap::new();
+    let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(true);
+    let mut checks: BTreeMap<_, _> =
+        if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };
     let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, file) in files {
         for (name, entry) in &file.check {
@@ -47,16 +49,15 @@ pub(super) fn resolve(
                 problems.add(source, name.span(), message);
                 continue;
             }
-            if let Some(check) = check::resolve(name, entry, source, &context, problems) {
+            if let Some(mut check) = check::resolve(name, entry, source, &context, problems) {
+                let built_in = checks.get(name.get_ref().as_str());
+                if let (Some(built_in), Origin::File { path, line }) = (built_in, &check.origin)
+                    && built_in.kind == check.kind
+                {
+                    check.origin = Origin::Changed { path: path.clone(), line: *line };
+                }
                 checks.insert(Arc::from(name.get_ref().as_str()), check);
             }
-        }
-    }
-    // One who writes no check wants to be watched all the same.
-    let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(written.is_empty());
-    if auto_checks {
-        for (name, check) in check::auto(&context) {
-            checks.entry(name).or_insert(check);
         }
     }
     if checks.len() > limits::STATES_MAX
@@ -242,33 +243,6 @@ fn between(
     } else {
         problems.add(source, written.span(), format!("should be {least} to {most}"));
     }
-}
-
-/// Checked label names and values.
-pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for (name, value) in written {
-        let text = name.get_ref();
-        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !begins || !text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            problems.add(
-                source,
-                name.span(),
-                format!("{text:?} is not a label name; use letters, digits and _"),
-            );
-        } else if matches!(text.as_str(), "host" | "service") {
-            problems.add(
-                source,
-                name.span(),
-                format!("the label {text} is set by alertd; take another name"),
-            );
-        } else if value.get_ref().len() > 256 {
-            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
-        } else {
-            labels.insert(text.clone(), value.get_ref().clone());
-        }
-    }
-    labels
 }
 
 fn last<T>(files: &[(Source, ConfigFile)], get: impl Fn(&ConfigFile) -> Option<T>) -> Option<T> {

@@ -85,6 +85,7 @@ impl Engine {
         if let Some(problem) = &self.config_problem {
             warnings.push(format!("the config on disk is invalid; the one before is in use: {problem}"));
         }
+        warnings.extend(self.config.warnings());
         if let Some(problem) = self.disk.problem() {
             warnings.push(format!("cannot write the spool: {problem}; events are in memory only"));
         }

@@ -45,7 +45,10 @@ impl Engine {
         if relabelled {
             self.outbox.offer_states(now.moment);
         }
-        info!(checks = self.config.checks.len(), "config reloaded");
+        for warning in self.config.warnings() {
+            warn!("{warning}");
+        }
+        info!("config reloaded; {}", self.config.summary());
         systemd::ready(&format!("{} checks", self.config.checks.len()));
     }
 }

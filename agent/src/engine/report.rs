@@ -53,7 +53,7 @@ impl Engine {
         digest(self.services.iter().map(|(name, watched)| {
             let announced = watched.service.announced();
             let state = announced.map_or(State::Ok, Announced::state);
-            (&**name, report::to_wire(state), announced.is_some_and(|announced| announced.flapping))
+            (&**name, state, announced.is_some_and(|announced| announced.flapping))
         }))
     }
 

@@ -26,7 +26,7 @@ pub struct About<'a> {
 /// A transition as alertd is told it.
 pub fn transition(about: About<'_>, transition: &Transition) -> EventKind {
     EventKind::Transition(wire::Transition {
-        from: to_wire(transition.from),
+        from: transition.from,
         now: service_state(about, Some(&transition.now), transition.now.since),
     })
 }
@@ -36,7 +36,7 @@ pub fn service_state(about: About<'_>, announced: Option<&Announced>, started: T
     let said = announced.map(|announced| announced.said.clone()).unwrap_or_default();
     ServiceState {
         service: about.name.to_owned(),
-        state: to_wire(announced.map_or(State::Ok, Announced::state)),
+        state: announced.map_or(State::Ok, Announced::state),
         since: announced.map_or(started, |announced| announced.since),
         flapping: announced.is_some_and(|announced| announced.flapping),
         summary: cut(said.summary, limits::SUMMARY_BYTES_MAX),
@@ -84,28 +84,10 @@ pub fn replayed(kind: &EventKind) -> Replayed {
         EventKind::Transition(transition) => {
             let now = transition.now.clone();
             let said = Said { summary: now.summary, detail: now.detail, perfdata: now.perfdata };
-            let problem = Problem::of(from_wire(now.state));
+            let problem = Problem::of(now.state);
             let announced = Announced { problem, since: now.since, flapping: now.flapping, said };
             Replayed::Announced { service: now.service, announced }
         }
-    }
-}
-
-pub fn to_wire(state: State) -> wire::State {
-    match state {
-        State::Ok => wire::State::Ok,
-        State::Warning => wire::State::Warning,
-        State::Critical => wire::State::Critical,
-        State::Unknown => wire::State::Unknown,
-    }
-}
-
-fn from_wire(state: wire::State) -> State {
-    match state {
-        wire::State::Ok => State::Ok,
-        wire::State::Warning => State::Warning,
-        wire::State::Critical => State::Critical,
-        wire::State::Unknown => State::Unknown,
     }
 }
 

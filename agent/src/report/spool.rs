@@ -31,11 +31,12 @@
 use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    io::{self, Write as _},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
+use dogwatch_daemon::replace::{NewFile, ReplaceError, replace_file};
 use dogwatch_wire::{Event, limits};
 
 /// The open file.
@@ -158,7 +159,14 @@ impl Spool {
 
     /// Begins an empty numbering with these events. On failure the old file stays in use.
     pub fn begin(&mut self, epoch: u64, next_seq: u64, settled: u64, events: &[Event]) -> io::Result<()> {
-        *self = Self::write_new(&self.dir, epoch, next_seq, settled, events)?;
+        match Self::write_new(&self.dir, epoch, next_seq, settled, events) {
+            Ok(new) => *self = new,
+            Err(error) => {
+                // The new file has the name already: the open one is no longer in the directory.
+                self.must_rewrite |= matches!(error, ReplaceError::NotDurable(_));
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -177,12 +185,18 @@ impl Spool {
         self.length > COMPACT_BYTES_MIN + 2 * self.live_bytes
     }
 
-    fn write_new(dir: &Path, epoch: u64, next_seq: u64, settled: u64, events: &[Event]) -> io::Result<Self> {
+    fn write_new(
+        dir: &Path,
+        epoch: u64,
+        next_seq: u64,
+        settled: u64,
+        events: &[Event],
+    ) -> Result<Self, ReplaceError> {
         let mut bytes = header(epoch, next_seq, settled);
         for event in events {
-            put_event(&mut bytes, event)?;
+            put_event(&mut bytes, event).map_err(ReplaceError::NotReplaced)?;
         }
-        let file = write_atomically(dir, NAME, &bytes)?;
+        let file = replace_file(&dir.join(NAME), &NewFile::with_mode(0o640), |file| file.write_all(&bytes))?;
         let mut spool = Self::on(dir, file, epoch, bytes.len() as u64);
         spool.note(events);
         spool.settle(settled);
@@ -219,19 +233,6 @@ impl Spool {
     pub fn length(&self) -> u64 {
         self.length
     }
-}
-
-/// Writes `dir/name` so that it is either the old or the new content, whenever the power goes.
-pub(crate) fn write_atomically(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
-    let temporary = dir.join(format!("{name}.new"));
-    let mut options = OpenOptions::new();
-    let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o640).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.and_then(|()| fs::rename(&temporary, dir.join(name))).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })?;
-    File::open(dir)?.sync_all()?;
-    Ok(file)
 }
 
 /// Below this it is not worth writing the file anew.

@@ -23,13 +23,22 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// A directory with a config and everything that the agent makes.
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
+    built_in_checks: bool,
 }
 
 impl Place {
-    /// `checks` is TOML behind the parts that point into this place.
+    /// An agent with only these checks. They are TOML after the parts that point into this directory.
     pub(crate) fn new(checks: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let place = Self { dir };
+        Self::make(checks, false)
+    }
+
+    /// An agent with the built-in checks of this host and these.
+    pub(crate) fn with_built_in_checks(checks: &str) -> Self {
+        Self::make(checks, true)
+    }
+
+    fn make(checks: &str, built_in_checks: bool) -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap(), built_in_checks };
         place.write_config(checks);
         place
     }
@@ -37,9 +46,10 @@ impl Place {
     pub(crate) fn write_config(&self, checks: &str) {
         let dir = self.dir.path().display();
         fs::write(self.path("machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        let auto_checks = if self.built_in_checks { "" } else { "auto_checks = false\n" };
         let config = format!(
             "[agent]\nhost = \"web1\"\nstate_dir = \"{dir}/state\"\nsocket = \"{dir}/agent.sock\"\nmetrics = \"off\"\n\
-             machine_id_file = \"{dir}/machine-id\"\nboot_grace = \"0s\"\n\
+             machine_id_file = \"{dir}/machine-id\"\nboot_grace = \"0s\"\n{auto_checks}\
              [alertd]\nsockets = [\"{dir}/nobody.sock\", \"{dir}/alertd.sock\"]\nheartbeat = \"1s\"\n\
              [dns]\ncontrol = \"{dir}/dns.sock\"\n{checks}"
         );

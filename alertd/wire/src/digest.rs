@@ -1,5 +1,9 @@
 //! A short digest that agent and alertd compare instead of all hard states.
 
+use std::hash::Hasher as _;
+
+use fnv::FnvHasher;
+
 use crate::State;
 
 /// Returns 16 hex digits computed from all services that are not OK or are flapping. The order of the
@@ -10,14 +14,13 @@ use crate::State;
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();
-    problems.sort_unstable();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    problems.sort_unstable_by_key(|&(name, ..)| name);
+    let mut hash = FnvHasher::default();
     for (name, state, flapping) in problems {
-        name.bytes().for_each(&mut eat);
-        [0x1f, b'0' + state as u8, b'0' + u8::from(flapping), 0x1e].into_iter().for_each(&mut eat);
+        hash.write(name.as_bytes());
+        hash.write(&[0x1f, b'0' + state.exit_code(), b'0' + u8::from(flapping), 0x1e]);
     }
-    format!("{hash:016x}")
+    format!("{:016x}", hash.finish())
 }
 
 #[cfg(test)]
@@ -37,6 +40,13 @@ mod tests {
         let one = digest([("a", State::Warning, false), ("b", State::Warning, false)]);
         assert_ne!(one, digest([("ab", State::Warning, false)]));
         assert_ne!(one, digest([("a", State::Warning, false)]));
+    }
+
+    #[test]
+    fn the_digest_is_the_same_on_both_sides_of_an_upgrade() {
+        let states = [("web", State::Unknown, true), ("disk", State::Critical, false)];
+        assert_eq!(digest(states), "ef74bba002efd0c2");
+        assert_eq!(digest([]), "cbf29ce484222325");
     }
 
     #[test]

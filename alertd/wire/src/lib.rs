@@ -26,13 +26,13 @@ mod backup;
 pub mod ctl;
 mod digest;
 pub mod limits;
+mod state;
 mod token;
 
-pub use agent::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, State, Transition,
-};
+pub use agent::{Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, Transition};
 pub use digest::digest;
 use serde::{Deserialize, Serialize};
+pub use state::State;
 
 /// The newest protocol version that this build supports.
 pub const PROTOCOL: u32 = 1;

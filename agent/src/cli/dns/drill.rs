@@ -28,8 +28,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::{DEFAULT_PATH, fail};
-use crate::{api, clock, config::AlertdsAt};
+use super::options::DEFAULT_PATH;
+use crate::{api, cli::fail, clock, config::AlertdsAt};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

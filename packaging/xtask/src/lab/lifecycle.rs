@@ -204,10 +204,7 @@ impl Life<'_> {
         self.see("a drop-in takes effect by reload", |host| {
             let drop_in = host.path("etc/dogwatch/agent.d");
             fs::create_dir_all(&drop_in)?;
-            fs::write(
-                drop_in.join("lab.toml"),
-                "[agent]\nauto_checks = true\n[check.lab]\nkind = \"passive\"\n",
-            )?;
+            fs::write(drop_in.join("lab.toml"), "[check.lab]\nkind = \"passive\"\n")?;
             host.output(&["systemctl", "reload", "dogwatch.service"])?;
             wait_for("the check to be known", || {
                 host.output(&["dogwatch", "submit", "lab", "OK", "fine"]).is_ok()

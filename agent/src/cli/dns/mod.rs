@@ -1,6 +1,8 @@
 //! `dogwatch dns`: runs the cache, or sends a command to the running one.
 
 mod drill;
+mod host;
+mod options;
 
 use std::{
     io::{self, Write as _},
@@ -11,14 +13,13 @@ use std::{
 use clap::Subcommand;
 use dogwatch_daemon::logging;
 use dogwatch_dns::{
-    Control,
     config::Config,
     serve::{control::Flush, explain},
 };
 use dogwatch_dns_core::resolver::Flushed;
-use serde::Serialize;
 
-use super::{dns_host, fail};
+use super::fail;
+use options::{DEFAULT_PATH, How};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -111,25 +112,10 @@ enum Ask {
     /// Make this host use the cache first and its old servers as fallback
     ///
     /// Verifies the result and reverts everything if names do not resolve.
-    Enable(dns_host::Enable),
+    Enable(host::Enable),
     /// Restore the resolver configuration from before `enable`
-    Disable(dns_host::Disable),
+    Disable(host::Disable),
 }
-
-#[derive(Debug, clap::Args)]
-pub(super) struct How {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Control socket of the cache (default: from the config file)
-    #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
-    /// Config file of the cache
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub(super) config: PathBuf,
-}
-
-pub(super) const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     match arguments.ask {
@@ -149,9 +135,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
                 Err(error) => fail(&error.to_string()),
             }
         }
-        Some(Ask::Status { how }) => dns_host::status(how).await,
-        Some(Ask::Enable(arguments)) => dns_host::enable(arguments).await,
-        Some(Ask::Disable(arguments)) => dns_host::disable(arguments).await,
+        Some(Ask::Status { how }) => host::status(how).await,
+        Some(Ask::Enable(arguments)) => host::enable(arguments).await,
+        Some(Ask::Disable(arguments)) => host::disable(arguments).await,
         Some(Ask::Top { by, lines, how }) => {
             let Some(control) = how.control() else { return ExitCode::FAILURE };
             match control.top(&by, usize::from(lines)).await {
@@ -223,36 +209,5 @@ async fn serve(config: PathBuf) -> ExitCode {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-impl How {
-    pub(super) fn control(&self) -> Option<Control> {
-        match &self.socket {
-            Some(socket) => Some(Control::at(socket)),
-            None => Self::configured(&self.config),
-        }
-    }
-
-    fn configured(file: &Path) -> Option<Control> {
-        match Config::load(file) {
-            Ok(config) => Some(Control::at(&config.control_socket)),
-            Err(problems) => {
-                fail(&problems.to_string());
-                None
-            }
-        }
-    }
-
-    fn print<T: Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) -> ExitCode {
-        if !self.json {
-            print!("{}", text(answer));
-            return ExitCode::SUCCESS;
-        }
-        match serde_json::to_string_pretty(answer) {
-            Ok(json) => println!("{json}"),
-            Err(error) => return fail(&error.to_string()),
-        }
-        ExitCode::SUCCESS
     }
 }

@@ -15,10 +15,8 @@ use dogwatch_dns::{
 use dogwatch_dns_core::resolver::Status;
 use serde::Serialize;
 
-use super::{
-    dns::{DEFAULT_PATH, How},
-    fail,
-};
+use super::options::{DEFAULT_PATH, How};
+use crate::cli::fail;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Enable {
