@@ -19,7 +19,7 @@ use std::{
 use dogwatch_alertd::notify::irc::line as irc_line;
 use dogwatch_tests::policy_model;
 
-#[path = "../fuzz/targets.rs"]
+#[path = "../../fuzz/targets.rs"]
 mod targets;
 
 /// Mutations of each target, and how long they may take on a slow machine, if nothing else is wanted.
