@@ -95,7 +95,9 @@ pub(super) fn graph(sources: &Sources) -> Result<Graph> {
                 loader.libraries.insert(name.replace('-', "_"), at);
             }
         }
-        let files: BTreeSet<_> = loader.modules[first..].iter().map(|module| module.file.clone()).collect();
+        // Not those that `#[path]` takes from another crate.
+        let files = loader.modules[first..].iter().map(|module| module.file.clone());
+        let files: BTreeSet<_> = files.filter(|file| file.starts_with(&src)).collect();
         let all = sources.below(&src, ".rs").map(|(path, _)| path.to_owned());
         let test_files = all.filter(|path| !files.contains(path)).collect();
         packages.push(Package { name, folder, files, test_files });
@@ -135,7 +137,7 @@ impl Loader {
     /// Reads the file of a module and of all its children. Returns the module's number.
     fn load(&mut self, sources: &Sources, file: &str, parent: Option<usize>) -> Result<usize> {
         let text = sources.get(file).with_context(|| format!("no file {file}"))?;
-        let written = reader::read(text).with_context(|| format!("cannot read {file}"))?;
+        let written = reader::read(text);
         let base = self.modules.len();
         let root = parent.map_or(base, |parent| self.modules[parent].root);
         let mut by_path = BTreeMap::new();
@@ -285,7 +287,7 @@ impl Loader {
 fn file_of(sources: &Sources, file: &str, inside: &[String], child: &reader::Child) -> Result<String> {
     let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
     if let Some(path) = &child.file {
-        return Ok(format!("{folder}/{path}"));
+        return Ok(normal(&format!("{folder}/{path}")));
     }
     let is_root = matches!(name, "lib.rs" | "main.rs" | "mod.rs") || folder.ends_with("/bin");
     let mut place = folder.to_owned();
@@ -300,6 +302,18 @@ fn file_of(sources: &Sources, file: &str, inside: &[String], child: &reader::Chi
         Some(path) => Ok(path),
         None => bail!("{file} declares `mod {}`, whose file is missing", child.name),
     }
+}
+
+/// `a/b/../c` as `a/c`.
+fn normal(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            ".." => parts.truncate(parts.len().saturating_sub(1)),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// Sets of files that reach one another: two files or more each, the largest first.

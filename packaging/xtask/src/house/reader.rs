@@ -4,8 +4,7 @@
 //! `#[cfg(test)]` is left out. Not seen: names that a macro makes up, and method calls, which name
 //! no path.
 
-use anyhow::{Result, anyhow};
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use super::tokens::{Token, tokens};
 
 /// A module that is written in this file: the file's own, or one inside it.
 #[derive(Debug, Default)]
@@ -48,12 +47,10 @@ pub(super) struct Named {
 }
 
 /// Reads the text of a file. The first module returned is the file's own.
-pub(super) fn read(text: &str) -> Result<Vec<Written>> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tokens: TokenStream = text.parse().map_err(|error| anyhow!("{error}"))?;
+pub(super) fn read(text: &str) -> Vec<Written> {
     let mut reader = Reader { modules: vec![Written::default()] };
-    reader.block(tokens, 0, true);
-    Ok(reader.modules)
+    reader.block(&tokens(text), 0, true);
+    reader.modules
 }
 
 /// What starts an item, so that a comma does not end it.
@@ -84,158 +81,136 @@ struct Reader {
 impl Reader {
     /// Reads the tokens of a block that belongs to module `at`. `outer`: items here can be named
     /// from elsewhere.
-    fn block(&mut self, tokens: TokenStream, at: usize, outer: bool) {
-        let tokens: Vec<_> = tokens.into_iter().collect();
+    fn block(&mut self, tokens: &[Token], at: usize, outer: bool) {
         let mut next = 0;
         let mut attributes = Attributes::default();
         while next < tokens.len() {
-            if is_punct(&tokens[next], '#') {
-                let inner = usize::from(tokens.get(next + 1).is_some_and(|token| is_punct(token, '!')));
-                if let Some(TokenTree::Group(group)) = tokens.get(next + 1 + inner) {
+            if tokens[next].is('#') {
+                let inner = usize::from(tokens.get(next + 1).is_some_and(|token| token.is('!')));
+                if let Some(attribute) = tokens.get(next + 1 + inner).and_then(|token| token.group('[')) {
                     if inner == 0 {
-                        attributes.read(&group.stream());
+                        attributes.read(attribute);
                     }
                     next += 2 + inner;
                     continue;
                 }
             }
             if attributes.test_only {
-                next = self.skip(&tokens, next, at);
+                next = self.skip(tokens, next, at);
                 attributes = Attributes::default();
                 continue;
             }
-            next = self.one(&tokens, next, at, outer, &mut attributes);
+            next = self.one(tokens, next, at, outer, &mut attributes);
         }
     }
 
     /// Steps over an item that only tests have, but notes the file it declares.
-    fn skip(&mut self, tokens: &[TokenTree], from: usize, at: usize) -> usize {
-        let is_item = word(&tokens[from]).is_some_and(|word| ITEMS.contains(&word.as_str()));
+    fn skip(&mut self, tokens: &[Token], from: usize, at: usize) -> usize {
+        let is_item = tokens[from].word().is_some_and(|word| ITEMS.contains(&word));
         // Behind `pub` or `pub(crate)`.
-        let keyword = |wanted: &str| {
-            (from..tokens.len().min(from + 3))
-                .find(|at| word(&tokens[*at]).is_some_and(|word| word == wanted))
-        };
+        let keyword =
+            |wanted: &str| (from..tokens.len().min(from + 3)).find(|at| tokens[*at].word() == Some(wanted));
         if let Some(mod_at) = keyword("mod")
-            && let (Some(name), Some(end)) = (tokens.get(mod_at + 1).and_then(word), tokens.get(mod_at + 2))
-            && is_punct(end, ';')
+            && let (Some(name), Some(end)) =
+                (tokens.get(mod_at + 1).and_then(Token::word), tokens.get(mod_at + 2))
+            && end.is(';')
         {
-            self.modules[at].children.push(Child { name, file: None, test_only: true });
+            let child = Child { name: name.to_owned(), file: None, test_only: true };
+            self.modules[at].children.push(child);
         }
         let is_use = keyword("use").is_some();
-        for (index, token) in tokens.iter().enumerate().skip(from) {
-            let ends = match token {
-                TokenTree::Punct(punct) => punct.as_char() == ';' || (punct.as_char() == ',' && !is_item),
-                TokenTree::Group(group) => group.delimiter() == Delimiter::Brace && !is_use,
-                _ => false,
-            };
-            if ends {
-                return index + 1;
-            }
-        }
-        tokens.len()
+        let ends = |token: &Token| {
+            token.is(';') || (token.is(',') && !is_item) || (token.group('{').is_some() && !is_use)
+        };
+        (from..tokens.len()).find(|index| ends(&tokens[*index])).map_or(tokens.len(), |index| index + 1)
     }
 
     /// Reads what starts at `from`. Returns where to go on.
     fn one(
         &mut self,
-        tokens: &[TokenTree],
+        tokens: &[Token],
         from: usize,
         at: usize,
         outer: bool,
         attributes: &mut Attributes,
     ) -> usize {
         match &tokens[from] {
-            TokenTree::Group(group) => {
-                self.block(group.stream(), at, false);
-                if group.delimiter() == Delimiter::Brace {
+            Token::Group { open, inside } => {
+                self.block(inside, at, false);
+                if *open == '{' {
                     *attributes = Attributes::default();
                 }
                 from + 1
             }
-            TokenTree::Ident(ident) => {
-                let ident = plain(&ident.to_string());
-                let after = tokens.get(from + 1).and_then(word);
-                match (ident.as_str(), after) {
-                    ("use", _) => self.use_item(tokens, from, at),
+            Token::Word { text, line } => {
+                let after = tokens.get(from + 1).and_then(Token::word);
+                match (text.as_str(), after) {
+                    ("use", _) => self.use_item(tokens, from, at, *line),
                     ("mod", Some(name)) => self.module(tokens, from, at, name, std::mem::take(attributes)),
                     (
                         "fn" | "struct" | "enum" | "union" | "trait" | "type" | "const" | "static",
                         Some(name),
                     ) if outer => {
                         // `const fn name`, `static mut NAME`: the name comes one word later.
-                        if !matches!(name.as_str(), "fn" | "unsafe" | "async" | "extern" | "mut") {
-                            self.modules[at].items.push(name);
+                        if !matches!(name, "fn" | "unsafe" | "async" | "extern" | "mut") {
+                            self.modules[at].items.push(name.to_owned());
                         }
                         from + 1
                     }
                     ("macro_rules", _) => {
-                        if let Some(name) = tokens.get(from + 2).and_then(word) {
-                            self.modules[at].items.push(name);
-                        }
+                        let name = tokens.get(from + 2).and_then(Token::word);
+                        self.modules[at].items.extend(name.map(str::to_owned));
                         from + 3
                     }
-                    _ => self.path(tokens, from, at),
+                    _ => self.path(tokens, from, at, *line),
                 }
             }
-            TokenTree::Punct(punct) => {
-                if punct.as_char() == ';' {
+            token => {
+                if token.is(';') {
                     *attributes = Attributes::default();
                 }
                 from + 1
             }
-            TokenTree::Literal(_) => from + 1,
         }
     }
 
     fn module(
         &mut self,
-        tokens: &[TokenTree],
+        tokens: &[Token],
         from: usize,
         at: usize,
-        name: String,
+        name: &str,
         attributes: Attributes,
     ) -> usize {
-        match tokens.get(from + 2) {
-            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-                let mut path = self.modules[at].path.clone();
-                path.push(name);
-                self.modules.push(Written { path, ..Written::default() });
-                let inside = self.modules.len() - 1;
-                self.block(group.stream(), inside, true);
-            }
-            _ => {
-                let child = Child { name, file: attributes.file, test_only: false };
-                self.modules[at].children.push(child);
-            }
+        if let Some(inside) = tokens.get(from + 2).and_then(|token| token.group('{')) {
+            let mut path = self.modules[at].path.clone();
+            path.push(name.to_owned());
+            self.modules.push(Written { path, ..Written::default() });
+            self.block(inside, self.modules.len() - 1, true);
+        } else {
+            let child = Child { name: name.to_owned(), file: attributes.file, test_only: false };
+            self.modules[at].children.push(child);
         }
         from + 3
     }
 
-    fn use_item(&mut self, tokens: &[TokenTree], from: usize, at: usize) -> usize {
-        let end = (from..tokens.len()).find(|index| is_punct(&tokens[*index], ';')).unwrap_or(tokens.len());
-        let public = match from.checked_sub(1).map(|before| &tokens[before]) {
-            Some(TokenTree::Ident(ident)) => ident == "pub",
-            Some(TokenTree::Group(group)) => {
-                group.delimiter() == Delimiter::Parenthesis
-                    && from >= 2
-                    && word(&tokens[from - 2]).is_some_and(|word| word == "pub")
-            }
-            _ => false,
-        };
+    fn use_item(&mut self, tokens: &[Token], from: usize, at: usize, line: usize) -> usize {
+        let end = (from..tokens.len()).find(|index| tokens[*index].is(';')).unwrap_or(tokens.len());
+        let is_pub = |back: usize| from.checked_sub(back).is_some_and(|at| tokens[at].word() == Some("pub"));
+        let in_brackets = from.checked_sub(1).is_some_and(|at| tokens[at].group('(').is_some());
+        let public = is_pub(1) || (in_brackets && is_pub(2));
         let mut leaves = Vec::new();
         tree(&tokens[from + 1..end], &[], &mut leaves);
-        let line = tokens[from].span().start().line;
         let uses = leaves.into_iter().map(|(path, name)| Use { path, name, public, line });
         self.modules[at].uses.extend(uses);
         end + 1
     }
 
-    fn path(&mut self, tokens: &[TokenTree], from: usize, at: usize) -> usize {
+    fn path(&mut self, tokens: &[Token], from: usize, at: usize, line: usize) -> usize {
         let mut path = Vec::new();
         let mut next = from;
-        while let Some(segment) = tokens.get(next).and_then(word) {
-            path.push(segment);
+        while let Some(segment) = tokens.get(next).and_then(Token::word) {
+            path.push(segment.to_owned());
             if !is_separator(tokens, next + 1) {
                 next += 1;
                 break;
@@ -245,9 +220,9 @@ impl Reader {
         let module = &mut self.modules[at];
         module.words.extend(path.first().cloned());
         if path.len() > 1 {
-            module.paths.push(Named { path, line: tokens[from].span().start().line });
+            module.paths.push(Named { path, line });
         }
-        next.max(from + 1)
+        next
     }
 }
 
@@ -258,27 +233,26 @@ struct Attributes {
 }
 
 impl Attributes {
-    fn read(&mut self, attribute: &TokenStream) {
-        let tokens: Vec<_> = attribute.clone().into_iter().collect();
-        match tokens.as_slice() {
-            [TokenTree::Ident(name), TokenTree::Group(group)] if name == "cfg" => {
-                let words: Vec<_> = words(group.stream());
+    fn read(&mut self, attribute: &[Token]) {
+        match attribute {
+            [name, arguments] if name.word() == Some("cfg") => {
+                let words = arguments.group('(').map(words).unwrap_or_default();
                 let has = |wanted: &str| words.iter().any(|word| word == wanted);
                 self.test_only |= has("test") && !has("not") && !has("any");
             }
-            [TokenTree::Ident(name), TokenTree::Punct(_), TokenTree::Literal(value)] if name == "path" => {
-                self.file = Some(value.to_string().trim_matches('"').to_owned());
+            [name, _, Token::Literal(value)] if name.word() == Some("path") => {
+                self.file = Some(value.trim_matches('"').to_owned());
             }
             _ => {}
         }
     }
 }
 
-fn words(tokens: TokenStream) -> Vec<String> {
-    tokens.into_iter().fold(Vec::new(), |mut all, token| {
+fn words(tokens: &[Token]) -> Vec<String> {
+    tokens.iter().fold(Vec::new(), |mut all, token| {
         match token {
-            TokenTree::Ident(ident) => all.push(ident.to_string()),
-            TokenTree::Group(group) => all.extend(words(group.stream())),
+            Token::Word { text, .. } => all.push(text.clone()),
+            Token::Group { inside, .. } => all.extend(words(inside)),
             _ => {}
         }
         all
@@ -286,31 +260,28 @@ fn words(tokens: TokenStream) -> Vec<String> {
 }
 
 /// The leaves of `a::{b, c as d, e::*}`, each with the name it gets.
-fn tree(tokens: &[TokenTree], before: &[String], leaves: &mut Vec<(Vec<String>, Option<String>)>) {
-    for part in tokens.split(|token| is_punct(token, ',')) {
+fn tree(tokens: &[Token], before: &[String], leaves: &mut Vec<(Vec<String>, Option<String>)>) {
+    for part in tokens.split(|token| token.is(',')) {
         let mut path = before.to_vec();
-        let mut next = 0;
         let mut name = None;
         let mut open = true;
-        while let Some(token) = part.get(next) {
+        for (at, token) in part.iter().enumerate() {
             match token {
-                TokenTree::Ident(ident) if ident == "as" => {
-                    name = part.get(next + 1).and_then(word);
+                Token::Word { text, .. } if text == "as" => {
+                    name = part.get(at + 1).and_then(Token::word).map(str::to_owned);
                     break;
                 }
-                TokenTree::Ident(ident) => path.push(plain(&ident.to_string())),
-                TokenTree::Group(group) => {
-                    let inside: Vec<_> = group.stream().into_iter().collect();
-                    tree(&inside, &path, leaves);
+                Token::Word { text, .. } => path.push(text.clone()),
+                Token::Group { inside, .. } => {
+                    tree(inside, &path, leaves);
                     open = false;
                 }
-                TokenTree::Punct(punct) if punct.as_char() == '*' => {
+                token if token.is('*') => {
                     leaves.push((path.clone(), None));
                     open = false;
                 }
                 _ => {}
             }
-            next += 1;
         }
         if !open || path.len() == before.len() {
             continue;
@@ -323,25 +294,10 @@ fn tree(tokens: &[TokenTree], before: &[String], leaves: &mut Vec<(Vec<String>, 
     }
 }
 
-fn is_punct(token: &TokenTree, wanted: char) -> bool {
-    matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
-}
-
 /// Whether `::` and a word follow.
-fn is_separator(tokens: &[TokenTree], at: usize) -> bool {
-    let colon = |index: usize| tokens.get(index).is_some_and(|token| is_punct(token, ':'));
-    colon(at) && colon(at + 1) && tokens.get(at + 2).and_then(word).is_some()
-}
-
-fn word(token: &TokenTree) -> Option<String> {
-    match token {
-        TokenTree::Ident(ident) => Some(plain(&ident.to_string())),
-        _ => None,
-    }
-}
-
-fn plain(ident: &str) -> String {
-    ident.trim_start_matches("r#").to_owned()
+fn is_separator(tokens: &[Token], at: usize) -> bool {
+    let colon = |index: usize| tokens.get(index).is_some_and(|token| token.is(':'));
+    colon(at) && colon(at + 1) && tokens.get(at + 2).and_then(Token::word).is_some()
 }
 
 #[cfg(test)]
@@ -349,7 +305,7 @@ mod tests {
     use super::*;
 
     fn leaves(text: &str) -> Vec<String> {
-        let written = read(text).unwrap();
+        let written = read(text);
         let show =
             |leaf: &Use| format!("{} as {}", leaf.path.join("::"), leaf.name.as_deref().unwrap_or("*"));
         written[0].uses.iter().map(show).collect()
@@ -375,7 +331,7 @@ mod tests {
             use crate::t::{no, never};
             struct S { #[cfg(test)] a: crate::t::No, b: crate::t::Yes }
         "#;
-        let written = read(text).unwrap();
+        let written = read(text);
         let paths: Vec<_> = written[0].paths.iter().map(|named| named.path.join("::")).collect();
         assert_eq!(paths, ["crate::x::y", "z::w", "crate::t::Yes"]);
         assert!(written[0].uses.is_empty());
@@ -385,7 +341,7 @@ mod tests {
     fn modules_and_items_are_read() {
         let text = "mod a; #[cfg(test)] mod b; #[path = \"x.rs\"] mod c; mod d { pub(super) const fn e() {} }
                     pub struct F; const G: u8 = 1; macro_rules! h { () => {} } fn i() { const J: u8 = 1; }";
-        let written = read(text).unwrap();
+        let written = read(text);
         let children: Vec<_> =
             written[0].children.iter().map(|child| (child.name.as_str(), child.test_only)).collect();
         assert_eq!(children, [("a", false), ("b", true), ("c", false)]);
