@@ -1,7 +1,8 @@
 //! What a stranger can send, each as a function of bytes that panics when something does not hold.
 //!
-//! Used twice: by `main.rs` under libFuzzer (`cargo xtask fuzz`), and by `tests/tests/fuzz.rs`, which replays the corpus and
-//! a bounded number of mutations in every test run.
+//! Used twice: by `main.rs` under libFuzzer (`cargo xtask fuzz`), and by
+//! `tests/tests/in_process/fuzz.rs`, which replays the corpus and a bounded number of mutations in
+//! every test run.
 
 use std::{fs, hash::RandomState, path::PathBuf, sync::OnceLock, time::Duration};
 
@@ -21,7 +22,7 @@ use dogwatch_dns_core::{
     settings::Settings,
 };
 
-use crate::{irc_line, policy_model};
+use super::{irc_line, policy_model};
 
 pub(crate) struct Target {
     pub(crate) name: &'static str,
@@ -48,7 +49,8 @@ fn resolver() -> Resolver {
     Resolver::new(Settings { upstreams, ..Settings::default() }, seeds, Moment::START)
 }
 
-/// A client's packet: first byte even for UDP. Whatever it is, the answer is well formed, fits, and is to this packet.
+/// A client's packet: first byte even for UDP. Whatever it is, the answer is well formed, fits, and
+/// is to this packet.
 fn client(bytes: &[u8]) {
     let Some((&first, packet)) = bytes.split_first() else { return };
     let transport = if first & 1 == 0 { Transport::Udp } else { Transport::Tcp };
@@ -121,8 +123,8 @@ fn many_addresses(query: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// An upstream's message, to a client that asked for what stands in it, or for something else (first byte odd). What is
-/// told to the client is well formed, then, later and after a restart.
+/// An upstream's message, to a client that asked for what stands in it, or for something else
+/// (first byte odd). What is told to the client is well formed, then, later and after a restart.
 fn upstream(bytes: &[u8]) {
     let Some((&first, message)) = bytes.split_first() else { return };
     let mut query = Vec::new();
@@ -187,7 +189,8 @@ fn session(bytes: &[u8]) {
         policy_model::play(u64::from(seed), &policy_model::Step::all_from(&story[..story.len().min(600)]));
 }
 
-/// A snapshot and a log. First byte: 0 raw bytes; else records with right checksums around the bytes between 0xff.
+/// A snapshot and a log. First byte: 0 raw bytes; else records with right checksums around the
+/// bytes between 0xff.
 fn snapshot(bytes: &[u8]) {
     let Some((&first, rest)) = bytes.split_first() else { return };
     let file = |bytes: &[u8]| {

@@ -444,7 +444,7 @@ impl fmt::Display for Fact {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns_message::query;
+    use crate::dns_message::{Glance, query};
 
     fn told(data: &Data, mood: &str, name: &str) -> Act {
         let mut behaviour = Behaviour::default();
@@ -498,5 +498,42 @@ mod tests {
         assert_eq!(span("500ms").unwrap(), Duration::from_millis(500));
         assert_eq!(span("3d").unwrap(), Duration::from_hours(72));
         assert!(["", "5", "s", "5 s", "1.5s"].iter().all(|text| span(text).is_err()));
+    }
+
+    #[test]
+    fn a_glance_sees_what_a_whole_parse_sees() {
+        let mut data = Data::default();
+        let addresses = vec![[192, 0, 2, 9], [192, 0, 2, 1]];
+        data.set("db.test.", Fact::Addresses { ttl_s: 70_000, addresses });
+        data.set("www.test.", Fact::Alias { ttl_s: 90_000, target: "db.test.".into() });
+        for name in ["n7.t30.test.", "www.test.", "unknown.test."] {
+            for mood in [Mood::Right, Mood::Bogus, Mood::NoData, Mood::Truncated] {
+                let question = query(4711, name, A, true);
+                let mut upstream = Behaviour::default();
+                upstream.set(mood);
+                let mut random = fastrand::Rng::with_seed(1);
+                let act = upstream.act(&question, false, &data, Duration::ZERO, &mut random);
+                let Act::Reply(message) = act else { panic!("{act:?}") };
+                let (glance, reply) = (Glance::at(&message, &question), Reply::parse(&message));
+                let mut addresses = reply.addresses();
+                addresses.sort_unstable();
+                assert_eq!(
+                    (glance.rcode, glance.truncated),
+                    (reply.rcode, reply.truncated),
+                    "{name} {mood:?}"
+                );
+                assert_eq!(glance.addresses(), addresses, "{name} {mood:?}");
+                assert_eq!(glance.extended_error, reply.extended_error.map(|(code, _)| code));
+                assert_eq!(glance.ttl_s, reply.answers.iter().map(|record| record.ttl).max().unwrap_or(0));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "another question's answer")]
+    fn an_answer_to_another_question_is_none() {
+        let (asked, other) = (query(1, "n1.t5.test.", A, true), query(1, "n2.t5.test.", A, true));
+        let message = reply(&other, Mood::Right).unwrap();
+        Glance::at(&message, &asked);
     }
 }

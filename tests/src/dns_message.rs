@@ -1,12 +1,16 @@
-//! The few bytes of DNS (RFC 1035, 6891, 8914) that a test's client and fake upstream need.
+//! The parts of DNS messages (RFC 1035, 6891, 8914) that clients and fake upstreams of the tests, the benchmarks, the
+//! fuzzer and the demo need.
 //!
-//! Written apart from `dogwatch-dns` on purpose: a mistake there must not hide behind the same mistake here. It reads
-//! only what comes from our own tests and panics on nonsense, which makes the test fail.
+//! Written apart from `dogwatch-dns` on purpose: a mistake there must not hide behind the same mistake here. Functions
+//! that return an `Option` accept any bytes. The others are for tests: they panic on a malformed message, and the test
+//! fails.
 
 pub const A: u16 = 1;
 pub const SOA: u16 = 6;
 pub const TXT: u16 = 16;
 pub const OPT: u16 = 41;
+/// RFC 8914: the EDNS option that says why an answer is stale or missing.
+const EXTENDED_ERROR: u16 = 15;
 
 pub const NOERROR: u8 = 0;
 pub const SERVFAIL: u8 = 2;
@@ -74,45 +78,53 @@ impl Reply {
     /// # Panics
     /// If it is not a well-formed answer.
     pub fn parse(bytes: &[u8]) -> Self {
-        let be16 = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        assert!(bytes.len() >= 12 && bytes[2] & 0x80 != 0, "not an answer: {bytes:?}");
-        assert_eq!(be16(4), 1, "one question");
-        let (name, mut at) = read_name(bytes, 12);
-        let kind = be16(at);
-        at += 4;
-        let (mut answers, mut authorities) = (Vec::new(), Vec::new());
-        let (mut extended_error, mut edns) = (None, None);
-        let (answer_count, authority_count, rest_count) = (be16(6), be16(8), be16(10));
-        for number in 0..answer_count + authority_count + rest_count {
-            let (owner, after) = read_name(bytes, at);
-            let (record_kind, length) = (be16(after), usize::from(be16(after + 8)));
-            let ttl = u32::from(be16(after + 4)) << 16 | u32::from(be16(after + 6));
-            let data = bytes[after + 10..after + 10 + length].to_vec();
-            at = after + 10 + length;
-            let record = Record { owner, kind: record_kind, ttl, data };
-            if number < answer_count {
-                answers.push(record);
-            } else if number < answer_count + authority_count {
-                authorities.push(record);
-            } else if record_kind == OPT {
-                assert_eq!(edns, None, "one OPT record");
-                edns = Some(ttl & 0x8000 != 0);
-                extended_error = read_extended_error(&record.data);
-            }
+        Self::read(bytes).unwrap_or_else(|| panic!("not an answer: {bytes:?}"))
+    }
+
+    /// Parses a whole message; `None` if it is not an answer to one question with nothing behind its last record.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let flags = be16(bytes, 2)?;
+        if flags & 0x8000 == 0 || be16(bytes, 4)? != 1 {
+            return None;
         }
-        assert_eq!(at, bytes.len(), "nothing follows the last record");
-        Self {
-            id: be16(0),
-            rcode: bytes[3] & 15,
-            truncated: bytes[2] & 2 != 0,
-            flags: be16(2),
+        let (name, mut at) = name_at(bytes, 12)?;
+        let kind = be16(bytes, at)?;
+        at += 4;
+        let mut reply = Self {
+            id: be16(bytes, 0)?,
+            rcode: u8::try_from(flags & 15).ok()?,
+            truncated: flags & 0x200 != 0,
+            flags,
             name,
             kind,
-            answers,
-            authorities,
-            edns,
-            extended_error,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            edns: None,
+            extended_error: None,
+        };
+        let [answers, authorities, others] = [6, 8, 10].map(|at| be16(bytes, at).map(u32::from));
+        let (answers, authorities) = (answers?, answers? + authorities?);
+        for number in 0..authorities + others? {
+            let (owner, fixed) = name_at(bytes, at)?;
+            let (kind, length) = (be16(bytes, fixed)?, usize::from(be16(bytes, fixed + 8)?));
+            let data = bytes.get(fixed + 10..fixed + 10 + length)?.to_vec();
+            let record = Record { owner, kind, ttl: be32(bytes, fixed + 4)?, data };
+            at = fixed + 10 + length;
+            if number < answers {
+                reply.answers.push(record);
+            } else if number < authorities {
+                reply.authorities.push(record);
+            } else if kind == OPT {
+                let flags = record.ttl;
+                if reply.edns.replace(flags & 0x8000 != 0).is_some() {
+                    return None;
+                }
+                let error = extended_error(&record.data);
+                reply.extended_error =
+                    error.map(|(code, text)| (code, String::from_utf8_lossy(text).into_owned()));
+            }
         }
+        (at == bytes.len()).then_some(reply)
     }
 
     /// The addresses it gives.
@@ -138,16 +150,19 @@ pub struct Glance {
 const GLANCED_MAX: usize = 16;
 
 impl Glance {
-    /// Reads a whole message; what [`Reply::parse`] holds against it, this does too, and the question must be `query`'s.
+    /// Reads a whole message as [`Reply::parse`] does; the question must be that of `query`.
     ///
     /// # Panics
     /// If it is not a well-formed answer to `query`, or has more than sixteen addresses.
     pub fn at(bytes: &[u8], query: &[u8]) -> Self {
-        let be16 = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         assert!(bytes.len() >= 12 && bytes[2] & 0x80 != 0, "not an answer: {bytes:?}");
-        assert_eq!(be16(4), 1, "one question");
-        let mut at = after_name(bytes, 12) + 4;
+        assert_eq!(be16(bytes, 4), Some(1), "one question");
+        let at = after_name(bytes, 12).unwrap_or(bytes.len()) + 4;
         assert_eq!((&bytes[..2], &bytes[12..at]), (&query[..2], &query[12..at]), "another question's answer");
+        Self::records(bytes, at).unwrap_or_else(|| panic!("not a well-formed answer: {bytes:?}"))
+    }
+
+    fn records(bytes: &[u8], mut at: usize) -> Option<Self> {
         let mut glance = Self {
             rcode: bytes[3] & 15,
             truncated: bytes[2] & 2 != 0,
@@ -156,15 +171,14 @@ impl Glance {
             addresses: [[0; 4]; GLANCED_MAX],
             address_count: 0,
         };
-        let (answer_count, rest_count) = (be16(6), be16(8) + be16(10));
-        for number in 0..answer_count + rest_count {
-            let after = after_name(bytes, at);
-            let (kind, length) = (be16(after), usize::from(be16(after + 8)));
-            let data = &bytes[after + 10..after + 10 + length];
-            at = after + 10 + length;
-            if number < answer_count {
-                glance.ttl_s =
-                    glance.ttl_s.max(u32::from(be16(after + 4)) << 16 | u32::from(be16(after + 6)));
+        let (answers, others) = (be16(bytes, 6)?, be16(bytes, 8)? + be16(bytes, 10)?);
+        for number in 0..answers + others {
+            let fixed = after_name(bytes, at)?;
+            let (kind, length) = (be16(bytes, fixed)?, usize::from(be16(bytes, fixed + 8)?));
+            let data = bytes.get(fixed + 10..fixed + 10 + length)?;
+            at = fixed + 10 + length;
+            if number < answers {
+                glance.ttl_s = glance.ttl_s.max(be32(bytes, fixed + 4)?);
                 if let (A, Ok(address)) = (kind, data.try_into()) {
                     glance.addresses[glance.address_count] = address;
                     glance.address_count += 1;
@@ -173,9 +187,8 @@ impl Glance {
                 glance.extended_error = extended_error(data).map(|(code, _)| code);
             }
         }
-        assert_eq!(at, bytes.len(), "nothing follows the last record");
         glance.addresses[..glance.address_count].sort_unstable();
-        glance
+        (at == bytes.len()).then_some(glance)
     }
 
     /// The addresses it gives, sorted.
@@ -184,96 +197,80 @@ impl Glance {
     }
 }
 
-fn after_name(bytes: &[u8], mut at: usize) -> usize {
+pub fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The place after the name at `at`.
+pub fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        match bytes[at] {
-            0 => return at + 1,
-            pointer if pointer & 0xc0 == 0xc0 => return at + 2,
+        match *bytes.get(at)? {
+            0 => return Some(at + 1),
+            pointer if pointer >= 0xc0 => return Some(at + 2),
             length => at += 1 + usize::from(length),
         }
     }
 }
 
-/// Reads a name at `at`; returns it with dots and the place after it.
-pub fn read_name(bytes: &[u8], mut at: usize) -> (String, usize) {
-    let mut name = String::new();
-    let mut after = None;
+/// The name at `at` with dots, case kept, and the place after it. Follows at most 16 compression pointers.
+pub fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
+    let (mut name, mut after, mut jumps) = (String::new(), None, 0);
     loop {
-        let length = usize::from(bytes[at]);
-        if length == 0 {
-            return (name, after.unwrap_or(at + 1));
+        let length = usize::from(*bytes.get(at)?);
+        match length {
+            0 => return Some((name, after.unwrap_or(at + 1))),
+            1..=63 => {
+                name.push_str(&String::from_utf8_lossy(bytes.get(at + 1..=at + length)?));
+                name.push('.');
+                at += length + 1;
+            }
+            192..=255 if jumps < 16 => {
+                jumps += 1;
+                after = after.or(Some(at + 2));
+                at = (length & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?);
+            }
+            _ => return None,
         }
-        if length & 0xc0 == 0xc0 {
-            after = after.or(Some(at + 2));
-            at = (length & 0x3f) << 8 | usize::from(bytes[at + 1]);
-            continue;
-        }
-        name.push_str(&String::from_utf8_lossy(&bytes[at + 1..=at + length]));
-        name.push('.');
-        at += length + 1;
     }
 }
 
-fn read_extended_error(options: &[u8]) -> Option<(u16, String)> {
-    extended_error(options).map(|(code, text)| (code, String::from_utf8_lossy(text).into_owned()))
+/// [`name_at`], for a message that is known to be well-formed.
+///
+/// # Panics
+/// If it is not.
+pub fn read_name(bytes: &[u8], at: usize) -> (String, usize) {
+    name_at(bytes, at).unwrap_or_else(|| panic!("no name at {at} of {bytes:?}"))
 }
 
 fn extended_error(options: &[u8]) -> Option<(u16, &[u8])> {
     let mut rest = options;
-    while let [code_high, code_low, length_high, length_low, tail @ ..] = rest {
-        let (code, length) =
-            (u16::from_be_bytes([*code_high, *code_low]), u16::from_be_bytes([*length_high, *length_low]));
-        let (data, next) = tail.split_at(usize::from(length));
-        if code == 15 {
-            let info = u16::from_be_bytes([data[0], data[1]]);
-            return Some((info, &data[2..]));
+    loop {
+        let (code, length) = (be16(rest, 0)?, usize::from(be16(rest, 2)?));
+        let data = rest.get(4..4 + length)?;
+        if code == EXTENDED_ERROR {
+            return Some((be16(data, 0)?, &data[2..]));
         }
-        rest = next;
+        rest = &rest[4 + length..];
     }
-    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::authority::{Act, Behaviour, Data, Fact, Mood};
 
     #[test]
-    fn a_glance_sees_what_a_whole_parse_sees() {
-        let mut data = Data::default();
-        let addresses = vec![[192, 0, 2, 9], [192, 0, 2, 1]];
-        data.set("db.test.", Fact::Addresses { ttl_s: 70_000, addresses });
-        data.set("www.test.", Fact::Alias { ttl_s: 90_000, target: "db.test.".into() });
-        for name in ["n7.t30.test.", "www.test.", "unknown.test."] {
-            for mood in [Mood::Right, Mood::Bogus, Mood::NoData, Mood::Truncated] {
-                let question = query(4711, name, A, true);
-                let mut upstream = Behaviour::default();
-                upstream.set(mood);
-                let mut random = fastrand::Rng::with_seed(1);
-                let act = upstream.act(&question, false, &data, Duration::ZERO, &mut random);
-                let Act::Reply(message) = act else { panic!("{act:?}") };
-                let (glance, reply) = (Glance::at(&message, &question), Reply::parse(&message));
-                let mut addresses = reply.addresses();
-                addresses.sort_unstable();
-                assert_eq!(
-                    (glance.rcode, glance.truncated),
-                    (reply.rcode, reply.truncated),
-                    "{name} {mood:?}"
-                );
-                assert_eq!(glance.addresses(), addresses, "{name} {mood:?}");
-                assert_eq!(glance.extended_error, reply.extended_error.map(|(code, _)| code));
-                assert_eq!(glance.ttl_s, reply.answers.iter().map(|record| record.ttl).max().unwrap_or(0));
-            }
+    fn bytes_cut_short_or_pointing_at_themselves_are_refused() {
+        let mut whole = query(7, "www.demo.test", A, false);
+        whole[2..8].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
+        whole.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 192, 0, 2, 1]);
+        assert_eq!(Reply::read(&whole).unwrap().addresses(), [[192, 0, 2, 1]]);
+        for length in 0..whole.len() {
+            assert_eq!(Reply::read(&whole[..length]), None, "{length} bytes");
         }
-    }
-
-    #[test]
-    #[should_panic(expected = "another question's answer")]
-    fn an_answer_to_another_question_is_none() {
-        let (asked, other) = (query(1, "n1.t5.test.", A, true), query(1, "n2.t5.test.", A, true));
-        let message = crate::authority::reply(&other, Mood::Right).unwrap();
-        Glance::at(&message, &asked);
+        assert_eq!(name_at(&[0xc0, 0], 0), None);
     }
 }

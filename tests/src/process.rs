@@ -1,8 +1,10 @@
-//! Real processes under test: started with their own folder, ended by pid when dropped, never left behind.
+//! Real processes under test: started with their own folder, ended by pid when dropped, never left
+//! behind.
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -11,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
 
 /// How long a test waits for anything before it gives up. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -140,7 +145,7 @@ pub fn cpu_of(pid: u32) -> Duration {
 
 fn tail(path: &Path, bytes: u64) -> String {
     let read = || -> io::Result<String> {
-        let mut file = fs::File::open(path)?;
+        let mut file = File::open(path)?;
         let start = file.metadata()?.len().saturating_sub(bytes);
         file.seek(SeekFrom::Start(start))?;
         let mut text = Vec::new();
@@ -227,25 +232,57 @@ pub fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> boo
     }
 }
 
-/// A loopback port that is free for UDP and TCP right now, never the same twice.
+/// A loopback port that is free for UDP and TCP right now. No other test gets it, in this process
+/// or in another one.
 ///
-/// Below the range that the kernel takes ports of outgoing connections from (ip(7), `ip_local_port_range`): a port from
-/// that range may be somebody's by the time a server under test binds it. Found in the kernel's tables and not by binding it:
-/// a process that another test starts in that moment holds a copy of the socket until it is exec'd.
+/// Ports lie below the range that the kernel takes for outgoing connections (ip(7),
+/// `ip_local_port_range`). Whether one is free is read from the kernel's tables: binding it to find
+/// out fails while a process that is just being started holds a copy of a socket.
 ///
 /// # Panics
 /// If the machine has none.
 pub fn free_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    static OURS: Mutex<Ports> = Mutex::new(Ports { blocks: Vec::new(), left: Vec::new() });
     let taken = ports_in_use();
-    let is_free = |port: &u16| {
-        !taken.contains(port) && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(*port)
-    };
-    let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
-    candidates.take(1_000).find(is_free).expect("a loopback port is free for both UDP and TCP")
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match ours.left.pop() {
+            Some(port) if !taken.contains(&port) => return port,
+            Some(_) => {}
+            None => ours.reserve_a_block(),
+        }
+    }
 }
 
-/// Local ports of all sockets, from `/proc/net` (proc_net(5): `local_address` is `ADDRESS:PORT` in hexadecimal).
+/// Ports that belong to this process: blocks whose lock files it holds until it ends.
+struct Ports {
+    blocks: Vec<File>,
+    left: Vec<u16>,
+}
+
+impl Ports {
+    const FIRST: u16 = 20_000;
+    const BLOCK: u16 = 50;
+    const BLOCKS: u16 = 240;
+
+    fn reserve_a_block(&mut self) {
+        let folder =
+            env::temp_dir().join(format!("dogwatch-test-ports-{}", rustix::process::geteuid().as_raw()));
+        fs::create_dir_all(&folder).expect("a folder for the locks can be made");
+        let first = fastrand::u16(..Self::BLOCKS);
+        let block = (0..Self::BLOCKS).map(|step| (first + step) % Self::BLOCKS).find_map(|block| {
+            let file = File::create(folder.join(block.to_string())).ok()?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| (block, file))
+        });
+        let (block, lock) = block.expect("a block of ports is free");
+        self.blocks.push(lock);
+        let from = Self::FIRST + block * Self::BLOCK;
+        self.left.extend(from..from + Self::BLOCK);
+    }
+}
+
+/// Local ports of all sockets, from `/proc/net` (proc_net(5): `local_address` is `ADDRESS:PORT` in
+/// hexadecimal).
 fn ports_in_use() -> BTreeSet<u16> {
     let tables = ["tcp", "tcp6", "udp", "udp6"].map(|name| {
         // A kernel without IPv6 has no table of it.

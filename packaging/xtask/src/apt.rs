@@ -26,6 +26,9 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("unbound", "an upstream in tests"),
 ];
 
+/// Only `test --stress` needs it.
+const STRESS: &[(&str, &str)] = &[("stress-ng", "keeps every core busy")];
+
 /// The servers that only `bench` runs beside ours.
 pub(crate) const PEERS: &[(&str, &str)] = &[
     ("dnsdist", "a peer in the bench"),
@@ -51,8 +54,8 @@ fn missing(list: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     Ok(names.into_iter().filter(|name| !is_installed(name)).collect())
 }
 
-/// Installs what is missing of [`APT_PACKAGES`]. Returns the line that would do it if we may not (not root), `None` if
-/// all is there.
+/// Installs what is missing of [`APT_PACKAGES`]. Returns the line that would do it if we may not
+/// (not root), `None` if all is there.
 pub(crate) fn install(insist: bool) -> Result<Option<String>> {
     install_list(APT_PACKAGES, insist)
 }
@@ -60,6 +63,11 @@ pub(crate) fn install(insist: bool) -> Result<Option<String>> {
 /// The same of [`PEERS`].
 pub(crate) fn install_peers() -> Result<Option<String>> {
     install_list(PEERS, false)
+}
+
+/// The same of stress-ng.
+pub(crate) fn install_stress() -> Result<Option<String>> {
+    install_list(STRESS, false)
 }
 
 fn install_list(list: &[(&'static str, &str)], insist: bool) -> Result<Option<String>> {
@@ -89,7 +97,8 @@ fn apt(line: &[&str]) -> Result<()> {
     sh::output(sh::command(line).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
 }
 
-/// While this lives, installing a package starts no service (Debian's invoke-rc.d asks `policy-rc.d`; 101 is "no").
+/// While this lives, installing a package starts no service (Debian's invoke-rc.d asks
+/// `policy-rc.d`; 101 is "no").
 struct NothingStarts {
     ours: bool,
 }

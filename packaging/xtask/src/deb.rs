@@ -1,21 +1,23 @@
 //! `cargo xtask deb`: the Debian package, made with dpkg-deb from the files under `packaging/`.
 //!
-//! Not by cargo-deb, because three things must hold that its defaults break: a conffile never changes between versions (or
-//! an unattended upgrade ends at a question), an upgrade restarts only the `.service` units (or the DNS port closes for a
-//! moment), and a purge leaves nothing. The lab proves all three.
+//! Not by cargo-deb, because three things must hold that its defaults break: a conffile never
+//! changes between versions (or an unattended upgrade ends at a question), an upgrade restarts only
+//! the `.service` units (or the DNS port closes for a moment), and a purge leaves nothing. The lab
+//! proves all three.
 
 use std::{
     fmt::Write as _,
     fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{docs, sh};
+use crate::{
+    docs,
+    files::{directory, gzip, write},
+    sh,
+};
 
 /// The programs, and where they go.
 const PROGRAMS: &[(&str, &str)] = &[("dogwatch", "usr/bin"), ("alertctl", "usr/bin"), ("alertd", "usr/sbin")];
@@ -24,7 +26,8 @@ pub(crate) const UNITS: &[&str] =
 pub(crate) const SERVICES: &[&str] = &["dogwatch-dns.service", "alertd.service", "dogwatch.service"];
 const CONFFILES: &[&str] = &["agent.toml", "alertd.toml", "dns.toml"];
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
-/// Permitted exposure of each service by `systemd-analyze security`, in tenths: 0 is none, 100 is a shell for everyone.
+/// Permitted exposure of each service by `systemd-analyze security`, in tenths: 0 is none, 100 is a
+/// shell for everyone.
 const EXPOSURE_MAX: &[(&str, u32)] =
     &[("dogwatch.service", 25), ("dogwatch-dns.service", 18), ("alertd.service", 20)];
 
@@ -223,38 +226,9 @@ fn newest_glibc(versions: &str) -> (u32, u32) {
     numbers.max().unwrap_or_default()
 }
 
-/// gzip without name and time, so that the same input gives the same package.
-pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut child = Command::new("gzip").arg("-9n").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut input = child.stdin.take().context("gzip has no stdin")?;
-    let bytes = bytes.to_vec();
-    let writer = std::thread::spawn(move || input.write_all(&bytes));
-    let output = child.wait_with_output()?;
-    writer.join().map_err(|_| anyhow::anyhow!("the writer of gzip's input panicked"))??;
-    Ok(output.stdout)
-}
-
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     write(to, &bytes, mode)
-}
-
-pub(crate) fn write(to: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    directory(to.parent().context("a file has a folder")?)?;
-    fs::write(to, bytes).with_context(|| format!("cannot write {}", to.display()))?;
-    Ok(fs::set_permissions(to, fs::Permissions::from_mode(mode))?)
-}
-
-/// Makes a directory with mode 0755, whatever the umask: it becomes the mode on the installed system.
-fn directory(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        directory(parent)?;
-    }
-    fs::create_dir(path).with_context(|| format!("cannot make {}", path.display()))?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 #[cfg(test)]

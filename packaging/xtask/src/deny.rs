@@ -1,16 +1,16 @@
 //! Licences, bans, sources and advisories, by cargo-deny.
 //!
-//! cargo-deny wants to clone the advisory database, which not every machine may. Where a snapshot of it lies beside the
-//! checkout (`../shared/data/advisory-db`) that is used, as a git repository made under `target/`; elsewhere the advisories
-//! are skipped, loudly.
+//! cargo-deny wants to clone the advisory database, which not every machine may. Where a snapshot
+//! of it lies beside the checkout (`../shared/data/advisory-db`) that is used, as a git repository
+//! made under `target/`; elsewhere the advisories are skipped, loudly.
 
 use std::{fs, path::Path, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    outcome::{Count, Outcome},
     sh,
-    test::{Count, Outcome},
 };
 
 /// The folder name that cargo-deny derives from the database's address.
@@ -38,7 +38,8 @@ pub(crate) fn step(may_install: bool, count: &mut Count) -> Result<Outcome> {
     sh::run(permanent.args(["licenses", "bans", "sources"]))?;
     count.passed += 3;
     let Some(config) = config_with_database()? else {
-        // Not a failure even in CI: elsewhere than on the project's own machines there is no snapshot.
+        // Not a failure even in CI: elsewhere than on the project's own machines there is no
+        // snapshot.
         println!("SKIPPED advisories: NOT checked, because ../shared/data/advisory-db is not there");
         count.skipped += 1;
         return Ok(Outcome::Passed);

@@ -1,4 +1,5 @@
-//! Man pages and shell completions, generated from the programs' own argument parsers, so that they cannot disagree.
+//! Man pages and shell completions, generated from the programs' own argument parsers, so that they
+//! cannot disagree.
 
 use std::{fs, path::Path};
 
@@ -6,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Command;
 use clap_complete::{Shell, generate_to};
 
-use crate::deb;
+use crate::files;
 
 /// The programs' commands and the manual section of each.
 fn commands() -> Vec<(Command, &'static str)> {
@@ -20,7 +21,7 @@ fn commands() -> Vec<(Command, &'static str)> {
 /// `cargo xtask docs DIR`: man pages and completions, as plain files.
 pub(crate) fn write(dir: &Path) -> Result<()> {
     for (name, page) in pages()? {
-        deb::write(&dir.join("man").join(name), &page, 0o644)?;
+        files::write(&dir.join("man").join(name), &page, 0o644)?;
     }
     completions(&dir.join("completions"))
 }
@@ -30,7 +31,7 @@ pub(crate) fn install(root: &Path) -> Result<()> {
     for (name, page) in pages()? {
         let section = name.rsplit('.').next().context("a page has a section")?;
         let to = root.join(format!("usr/share/man/man{section}/{name}.gz"));
-        deb::write(&to, &deb::gzip(&page)?, 0o644)?;
+        files::write(&to, &files::gzip(&page)?, 0o644)?;
     }
     let made = root.join("completions");
     completions(&made)?;
@@ -41,7 +42,7 @@ pub(crate) fn install(root: &Path) -> Result<()> {
             (format!("_{name}"), format!("usr/share/zsh/vendor-completions/_{name}")),
             (format!("{name}.fish"), format!("usr/share/fish/vendor_completions.d/{name}.fish")),
         ] {
-            deb::write(&root.join(to), &fs::read(made.join(from))?, 0o644)?;
+            files::write(&root.join(to), &fs::read(made.join(from))?, 0o644)?;
         }
     }
     Ok(fs::remove_dir_all(made)?)

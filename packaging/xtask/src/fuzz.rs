@@ -1,10 +1,11 @@
 //! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz`, for as long as wanted.
 //!
-//! Without `--guided` it is `tests/tests/fuzz.rs`: mutations of the corpus, in the build that the tests have anyway, so that
-//! CI pays for fuzzing only. With it, libFuzzer by coverage: linked in by `libfuzzer-sys`, with LLVM's instrumentation
-//! switched on by stable rustc's `-C passes`. So no nightly and no cargo-fuzz, but a release build of everything first.
-//! What that finds lies in `target/fuzz/found/TARGET` and is built on by the next run; `--merge` takes into the repository's
-//! corpus what adds coverage to it.
+//! Without `--guided` it is `tests/tests/in_process/fuzz.rs`: mutations of the corpus, in the build
+//! that the tests have anyway, so that CI pays for fuzzing only. With it, libFuzzer by coverage:
+//! linked in by `libfuzzer-sys`, with LLVM's instrumentation switched on by stable rustc's `-C
+//! passes`. So no nightly and no cargo-fuzz, but a release build of everything first. What that
+//! finds lies in `target/fuzz/found/TARGET` and is built on by the next run; `--merge` takes into
+//! the repository's corpus what adds coverage to it.
 
 use std::{
     fs,
@@ -75,7 +76,8 @@ pub(crate) fn bounded() -> Result<()> {
 }
 
 fn plain(options: &Options, seconds: u64) -> Result<()> {
-    let mut cargo = sh::cargo(&["test", "-q", "-p", "dogwatch-tests", "--test", "fuzz", "--", "--nocapture"]);
+    let mut cargo = sh::cargo_nice(&["test", "-q", "-p", "dogwatch-tests", "--test", "in_process"]);
+    cargo.args(["fuzz::", "--", "--nocapture"]);
     cargo.env("DOGWATCH_FUZZ_SECONDS", seconds.to_string());
     if let Some(target) = &options.target {
         cargo.env("DOGWATCH_FUZZ_TARGET", target);
@@ -166,7 +168,8 @@ fn fuzz(target: &str, seconds: u64, corpus: &Path, merge: bool) -> Result<Result
     Ok(Ok(row(target, &said, fs::read_dir(corpus)?.count())))
 }
 
-/// From libFuzzer's last lines: `#123 DONE cov: 456 ft: 789 …` and `stat::average_exec_per_sec: 12`.
+/// From libFuzzer's last lines: `#123 DONE cov: 456 ft: 789 …` and `stat::average_exec_per_sec:
+/// 12`.
 fn row(target: &str, said: &str, inputs: usize) -> String {
     let stat = |name: &str| {
         let line = said.lines().rev().find_map(|line| line.strip_prefix(name));

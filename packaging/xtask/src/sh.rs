@@ -31,10 +31,21 @@ pub(crate) fn command<S: AsRef<OsStr>>(words: &[S]) -> Command {
     command
 }
 
+/// Packages to name when building the daemons as we were built ourselves: with the same features of
+/// their dependencies, cargo compiles those once.
+pub(crate) const SHARED: &[&str] = &["-p", "xtask", "-p", "dogwatch", "-p", "dogwatch-alertd"];
+
 /// The cargo that runs us.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
+    command
+}
+
+/// The same with the lowest priority, for what computes beside something that must be in time.
+pub(crate) fn cargo_nice(arguments: &[&str]) -> Command {
+    let mut command = command(&["nice", "-n", "19"]);
+    command.arg(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(arguments);
     command
 }
 
@@ -47,7 +58,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs it and returns what it wrote to stdout, trimmed; an exit code other than 0 is an error that quotes stderr.
+/// Runs it and returns what it wrote to stdout, trimmed; an exit code other than 0 is an error that
+/// quotes stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", line(command)))?;
@@ -58,7 +70,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether `tool` is on the PATH (or in the sbin folders, which an ordinary user's PATH leaves out).
+/// Whether `tool` is on the PATH (or in the sbin folders, which an ordinary user's PATH leaves
+/// out).
 pub(crate) fn has(tool: &str) -> bool {
     let path = env::var("PATH").unwrap_or_default();
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(tool).is_file())

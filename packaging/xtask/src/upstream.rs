@@ -1,12 +1,13 @@
 //! The demo's upstream, and a client that shows what the cache answers.
 //!
-//! The upstream is a relay in front of the real one, so that a newcomer can kill it without cutting the machine off. It
-//! answers for every name under `demo.test` itself, with a TTL of 5 s: the demo then needs no network, and nobody waits an
-//! hour for a name to expire. Everything else it forwards as it is, one socket a query.
+//! The upstream is a relay in front of the real one, so that a newcomer can kill it without cutting
+//! the machine off. It answers for every name under `demo.test` itself, with a TTL of 5 s: the demo
+//! then needs no network, and nobody waits an hour for a name to expire. Everything else it
+//! forwards as it is, one socket a query.
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -24,8 +25,10 @@ use tokio::{
 
 use crate::{
     clock,
-    dns_wire::{self, Reply},
+    dns_message::{A, REFUSED, Record, Reply, SERVFAIL, be16, name_at, query},
 };
+
+const AAAA: u16 = 28;
 
 const DEMO_ZONE: &str = "demo.test";
 const DEMO_TTL_S: u32 = 5;
@@ -127,22 +130,68 @@ async fn relay_tcp(listener: net::TcpListener, to: Option<SocketAddr>, room: Arc
 
 /// The demo zone's own answer, or the upstream's. `None` is silence, as a dead server's.
 async fn answer(query: &[u8], to: Option<SocketAddr>) -> Option<Vec<u8>> {
-    let question = dns_wire::question(query)?;
+    let question = Question::of(query)?;
     if question.name == DEMO_ZONE || question.name.ends_with(&format!(".{DEMO_ZONE}")) {
-        let address = (question.kind == dns_wire::TYPE_A).then_some(demo_address(&question.name));
-        return Some(dns_wire::reply(query, &question, address, DEMO_TTL_S));
+        let address = (question.kind == A).then_some(demo_address(&question.name));
+        return Some(question.reply(address, DEMO_TTL_S));
     }
     let Some(to) = to else {
-        return Some(dns_wire::refusal(query, &question, dns_wire::RCODE_REFUSED));
+        return Some(question.header(REFUSED, 0, 0));
     };
     match timeout(FORWARD_LIMIT, forward(query, to)).await {
         Ok(Ok(reply)) => Some(reply),
-        Ok(Err(_)) => Some(dns_wire::refusal(query, &question, dns_wire::RCODE_SERVFAIL)),
+        Ok(Err(_)) => Some(question.header(SERVFAIL, 0, 0)),
         Err(_) => None,
     }
 }
 
-/// Over TCP always: then the reply is whole, and there is no forged datagram to tell from the true one.
+/// The only question of a query.
+struct Question<'a> {
+    /// The query up to and including the question.
+    query: &'a [u8],
+    /// Lower case, without the last dot.
+    name: String,
+    kind: u16,
+}
+
+impl<'a> Question<'a> {
+    fn of(query: &'a [u8]) -> Option<Self> {
+        if be16(query, 4)? != 1 {
+            return None;
+        }
+        let (name, end) = name_at(query, 12)?;
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        Some(Self { query: query.get(..end + 4)?, name, kind: be16(query, end)? })
+    }
+
+    /// One A record, or none with the SOA that lets a cache keep that there is none (RFC 2308 §5).
+    fn reply(&self, address: Option<Ipv4Addr>, ttl_s: u32) -> Vec<u8> {
+        let mut message = self.header(0, u8::from(address.is_some()), u8::from(address.is_none()));
+        // The owner is the question's name; type and class.
+        message.extend([0xc0, 12, 0, if address.is_some() { 1 } else { 6 }, 0, 1]);
+        message.extend(ttl_s.to_be_bytes());
+        if let Some(address) = address {
+            message.extend([0, 4]);
+            message.extend(address.octets());
+            return message;
+        }
+        // Both names are the root. Serial, refresh, retry, expire, minimum follow.
+        message.extend([0, 22, 0, 0]);
+        message.extend([1, 3_600, 600, 86_400, ttl_s].into_iter().flat_map(u32::to_be_bytes));
+        message
+    }
+
+    fn header(&self, rcode: u8, answers: u8, authorities: u8) -> Vec<u8> {
+        let mut message = self.query.to_vec();
+        message[2] = 0x80 | self.query[2] & 1;
+        message[3] = 0x80 | rcode;
+        message[4..12].copy_from_slice(&[0, 1, 0, answers, 0, authorities, 0, 0]);
+        message
+    }
+}
+
+/// Over TCP always: then the reply is whole, and there is no forged datagram to tell from the true
+/// one.
 async fn forward(query: &[u8], to: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = net::TcpStream::connect(to).await?;
     write_framed(&mut stream, query).await?;
@@ -200,20 +249,33 @@ pub(crate) fn ask(options: &Ask) -> Result<()> {
 }
 
 fn show(reply: &Reply) -> String {
-    let what = match (reply.rcode, reply.values.is_empty()) {
-        (0, false) => reply.values.join(" "),
-        (0, true) => "no data".into(),
+    let addresses: Vec<_> = reply.answers.iter().filter_map(address).collect();
+    let what = match (reply.rcode, addresses.is_empty()) {
+        (0, false) => addresses.join(" "),
+        (0, true) => "no address".into(),
         (2, _) => "SERVFAIL".into(),
         (3, _) => "NXDOMAIN".into(),
         (5, _) => "REFUSED".into(),
         (other, _) => format!("rcode {other}"),
     };
-    let ttl = reply.ttl.map_or(String::new(), |ttl| format!("  ttl {ttl}"));
-    let ede = reply.ede.as_ref().map_or(String::new(), |(code, text)| format!("  EDE {code} {text}"));
-    format!("{what}{ttl}{ede}")
+    let ttl = reply.answers.iter().map(|record| record.ttl).min();
+    let ttl = ttl.map_or(String::new(), |ttl| format!("  ttl {ttl}"));
+    let error = reply.extended_error.as_ref();
+    let error = error.map_or(String::new(), |(code, text)| format!("  EDE {code} {text}"));
+    format!("{what}{ttl}{error}")
 }
 
-/// Asks at a steady rate; every question without a right answer within 2 s is lost. Fails if any was.
+fn address(record: &Record) -> Option<String> {
+    let data = record.data.as_slice();
+    match record.kind {
+        A => <[u8; 4]>::try_from(data).ok().map(|octets| Ipv4Addr::from(octets).to_string()),
+        AAAA => <[u8; 16]>::try_from(data).ok().map(|octets| Ipv6Addr::from(octets).to_string()),
+        _ => None,
+    }
+}
+
+/// Asks at a steady rate; every question without a right answer within 2 s is lost. Fails if any
+/// was.
 fn flood(options: &Ask, rate: u32, duration: Duration) -> Result<()> {
     let (from, pause) = (clock::now(), Duration::from_secs(1) / rate);
     let (mut asked, mut lost, mut worst) = (0u32, 0, Duration::ZERO);
@@ -224,7 +286,7 @@ fn flood(options: &Ask, rate: u32, duration: Duration) -> Result<()> {
         let sent = clock::now();
         let id = u16::try_from(asked & 0xFFFF)?;
         match exchange(options.server, id, name, Duration::from_secs(2)) {
-            Ok(reply) if reply.rcode == 0 && !reply.values.is_empty() => {}
+            Ok(reply) if reply.rcode == 0 && !reply.answers.is_empty() => {}
             Ok(reply) => {
                 lost += 1;
                 eprintln!("{name}: {}", show(&reply));
@@ -251,11 +313,37 @@ pub(crate) fn exchange(server: SocketAddr, id: u16, name: &str, limit: Duration)
     let socket = UdpSocket::bind(local)?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(limit))?;
-    socket.send(&dns_wire::query(id, name, dns_wire::TYPE_A))?;
+    socket.send(&query(id, name, A, true))?;
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
-    match dns_wire::parse_reply(&buffer[..length]) {
+    match Reply::read(&buffer[..length]) {
         Some(reply) if reply.id == id => Ok(reply),
         _ => bail!("an answer from {server} that cannot be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_client_reads_what_the_demo_upstream_answers() {
+        let asked = query(7, "WWW.demo.test", A, true);
+        let question = Question::of(&asked).unwrap();
+        assert_eq!((question.name.as_str(), question.kind), ("www.demo.test", A));
+        let shown = |bytes: &[u8]| show(&Reply::read(bytes).unwrap());
+        assert_eq!(shown(&question.reply(Some([192, 0, 2, 1].into()), 5)), "192.0.2.1  ttl 5");
+        assert_eq!(shown(&question.reply(None, 5)), "no address");
+        assert_eq!(shown(&question.header(REFUSED, 0, 0)), "REFUSED");
+    }
+
+    #[test]
+    fn a_stale_answer_shows_its_extended_error() {
+        let asked = query(7, "www.demo.test", A, false);
+        let mut bytes = Question::of(&asked).unwrap().reply(Some([192, 0, 2, 1].into()), 5);
+        bytes[11] = 1;
+        bytes.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 10, 0, 15, 0, 6, 0, 3]);
+        bytes.extend(b"down");
+        assert_eq!(show(&Reply::read(&bytes).unwrap()), "192.0.2.1  ttl 5  EDE 3 down");
     }
 }

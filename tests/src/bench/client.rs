@@ -20,10 +20,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{
     batch::{Batch, Kind, stamp_arrivals},
+    names::{Verdict, judge, number_and_ttl, question},
     now, since_epoch,
     upstream::Upstream,
-    wire::{Verdict, be16, judge, number_and_ttl, question},
 };
+use crate::dns_message::be16;
 
 /// A server's socket with a large receive buffer, so that what is lost is lost by the server under test.
 pub fn bound(address: SocketAddr) -> io::Result<UdpSocket> {

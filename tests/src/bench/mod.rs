@@ -1,13 +1,13 @@
 //! The benchmarks beside real peers: `cargo xtask bench dns|outage|snapshot` runs them through the `bench` binary.
 //!
 //! All servers forward to our own fake upstream over loopback, hold the same names and are asked by the same clients,
-//! which check every answer: names say what is right ([`wire`]). CPU is what the scheduler counted for the server's
+//! which check every answer: names say what is right ([`names`]). CPU is what the scheduler counted for the server's
 //! threads. Figures are this machine's; the ratios within one run travel.
 //!
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`batch`] | datagrams received and sent many at a time, with the kernel's receive time |
-//! | [`wire`] | the names, and whether an answer is right |
+//! | [`names`] | the names, and whether an answer is right |
 //! | [`upstream`] | the fake upstream: ill in eight ways, counts what it hears in tenths of a second |
 //! | [`client`] | the loads: walk all names, flood, a fixed rate, and the watcher of an outage |
 //! | [`echo`] | the bare limit: a batched UDP echo |
@@ -22,13 +22,13 @@ pub mod alertd;
 pub mod batch;
 pub mod client;
 pub mod echo;
+pub mod names;
 pub mod outage;
 pub mod peers;
 pub mod race;
 pub mod snapshot;
 pub mod table;
 pub mod upstream;
-pub mod wire;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -19,13 +19,13 @@ use serde::Serialize;
 
 use super::{
     client::{Asked, TIMEOUT, Watch, watch},
+    names::Verdict,
     now,
     peers::{Peer, Server},
     percentile,
     race::Absent,
     table::{Budget, Cell, render},
     upstream::{Mode, Upstream},
-    wire::Verdict,
 };
 use crate::process::free_port;
 

@@ -11,11 +11,12 @@ use serde::Serialize;
 
 use super::{
     client::walk,
-    median, now,
+    median,
+    names::question,
+    now,
     peers::{Peer, Server},
     table::{Budget, Cell, render},
     upstream::{Mode, Upstream},
-    wire::question,
 };
 use crate::process::free_port;
 

@@ -21,11 +21,11 @@ use serde::Serialize;
 use super::{
     batch::{Batch, Kind},
     client::bound,
+    names::number_and_ttl,
     now, since_epoch,
-    wire::{after_name, be16, number_and_ttl},
 };
 use crate::{
-    dns_message::{A, NXDOMAIN, REFUSED, SERVFAIL, push_name},
+    dns_message::{A, NXDOMAIN, REFUSED, SERVFAIL, after_name, be16, push_name},
     upstream::right_address,
 };
 
@@ -300,7 +300,7 @@ fn push_record(reply: &mut Vec<u8>, owner: &[u8], kind: u16, ttl_s: u32, data: &
 mod tests {
     use super::*;
     use crate::{
-        bench::wire::{Verdict, judge, name, question},
+        bench::names::{Verdict, judge, name, question},
         dns_client::{ask_tcp, ask_udp},
         dns_message::{Reply, query},
         process::free_port,

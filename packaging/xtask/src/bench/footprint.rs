@@ -1,4 +1,5 @@
-//! What the three daemons cost a host: resident memory, and CPU over a minute, with 50 native checks every 30 s.
+//! What the three daemons cost a host: resident memory, and CPU over a minute, with 50 native
+//! checks every 30 s.
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
@@ -9,8 +10,9 @@ use super::Budget;
 use crate::{
     clock, sh,
     up::{
-        config::Checks,
-        stage::{self, PARTS, Part, Stage},
+        config::{self, Checks},
+        part::{PARTS, Part},
+        stage::{self, Stage},
     },
 };
 
@@ -36,7 +38,7 @@ pub(super) fn measure(duration: Duration) -> Result<Vec<Cost>> {
     let _ = fs::remove_dir_all(sh::root().join(&dir));
     let stage = Stage { dir, port: PORT, upstream: None, binaries: sh::target().join("release") };
     stage.is_free()?;
-    stage.prepare(&Checks { auto: false, text: checks(&stage) })?;
+    config::prepare(&stage, &Checks { auto: false, text: checks(&stage) })?;
     let mut running = Running(Vec::new());
     for part in PARTS {
         running.0.push((part, stage.start(part)?));

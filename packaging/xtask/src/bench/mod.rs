@@ -8,8 +8,9 @@
 //! | `alertd` | what an alert costs, beside Alertmanager |
 //! | [`footprint`] | what the three daemons cost a host |
 //!
-//! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and one table of budgets ends
-//! it. The figures are this machine's; nothing fails on them here, a miss is printed as one.
+//! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and
+//! one table of budgets ends it. The figures are this machine's; nothing fails on them here, a miss
+//! is printed as one.
 
 mod footprint;
 
@@ -35,23 +36,28 @@ pub(crate) struct Options {
 enum Part {
     /// What a DNS answer costs beside the peers: CPU, q/s, latency, memory
     Dns {
-        /// For example `--only echo,dogwatch,unbound --rounds 3 --seconds 1 --million`; `--help` lists all
+        /// For example `--only echo,dogwatch,unbound --rounds 3 --seconds 1 --million`; `--help`
+        /// lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What clients live through while the upstream is ill: right answers, latency, upstream load, the way back
+    /// What clients live through while the upstream is ill: right answers, latency, upstream load,
+    /// the way back
     Outage {
-        /// For example `--quick --modes blackhole,restart --only dogwatch,unbound,no-cache`; `--help` lists all
+        /// For example `--quick --modes blackhole,restart --only dogwatch,unbound,no-cache`;
+        /// `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What a restart with 100,000 and 1,000,000 names takes, and what a name costs in memory and on disk
+    /// What a restart with 100,000 and 1,000,000 names takes, and what a name costs in memory and
+    /// on disk
     Snapshot {
         /// For example `--names 100000 --rounds 5`; `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What an alert costs beside Alertmanager: ingest, lists, memory, restart, the way to the receiver
+    /// What an alert costs beside Alertmanager: ingest, lists, memory, restart, the way to the
+    /// receiver
     Alertd {
         /// For example `--alerts 20000 --groups 1000`; `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -137,7 +143,8 @@ impl Part {
         }
     }
 
-    /// Runs it and prints its tables, unless all is to be one JSON document. Returns the report and its budgets.
+    /// Runs it and prints its tables, unless all is to be one JSON document. Returns the report and
+    /// its budgets.
     fn run(&self, json: bool) -> Result<(Value, Vec<Budget>)> {
         match self {
             Self::Footprint { seconds } => {

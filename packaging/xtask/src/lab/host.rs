@@ -1,11 +1,13 @@
-//! One Debian host with a real systemd as PID 1, in namespaces of its own: systemd-nspawn on an overlay over one base image.
+//! One Debian host with a real systemd as PID 1, in namespaces of its own: systemd-nspawn on an
+//! overlay over one base image.
 //!
-//! The base is made once by mmdebstrap from this machine's own apt sources and kept under `target/lab`. A host has its own
-//! process, mount, network (loopback only), UTS, IPC and cgroup namespaces, and the machine's kernel. What it cannot show:
-//! memory limits of cgroup v2 on a machine that has v1, negative OOM scores where root lacks `CAP_SYS_RESOURCE`.
+//! The base is made once by mmdebstrap from this machine's own apt sources and kept under
+//! `target/lab`. A host has its own process, mount, network (loopback only), UTS, IPC and cgroup
+//! namespaces, and the machine's kernel. What it cannot show: memory limits of cgroup v2 on a
+//! machine that has v1, negative OOM scores where root lacks `CAP_SYS_RESOURCE`.
 //!
-//! Everything a host leaves on the machine (processes, mount, cgroups) is noted in its folder before it is made, so that
-//! [`clean`] takes it away even after a crash of the run that made it.
+//! Everything a host leaves on the machine (processes, mount, cgroups) is noted in its folder
+//! before it is made, so that [`clean`] takes it away even after a crash of the run that made it.
 
 use std::{
     collections::BTreeSet,
@@ -54,7 +56,8 @@ pub(crate) fn base() -> Result<&'static str> {
     Ok("made")
 }
 
-/// Packages on top of the base image, installed once by apt and kept; a host with such a layer has them from its first boot.
+/// Packages on top of the base image, installed once by apt and kept; a host with such a layer has
+/// them from its first boot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
     pub(crate) name: &'static str,
@@ -78,7 +81,8 @@ impl Layer {
             fs::create_dir_all(layer.join(part))?;
         }
         mount(&layer, &[folder().join("base")])?;
-        // No systemd runs there, so nothing starts. The resolver configuration is the machine's own, for apt.
+        // No systemd runs there, so nothing starts. The resolver configuration is the machine's
+        // own, for apt.
         let root = layer.join("root");
         let resolv_conf = root.join("etc/resolv.conf");
         fs::copy("/etc/resolv.conf", &resolv_conf)?;
@@ -274,7 +278,8 @@ fn remove(host: &Path) {
 
 /// Ends the host's processes, takes its mount and cgroups away. What is on its disk stays.
 ///
-/// Its processes are those in its cgroups: killing systemd-nspawn alone would leave the host running without it.
+/// Its processes are those in its cgroups: killing systemd-nspawn alone would leave the host
+/// running without it.
 fn stop(host: &Path) {
     let cgroups = fs::read_to_string(host.join("cgroups")).unwrap_or_default();
     sh::wait_until(STOP_LIMIT, || {

@@ -14,8 +14,8 @@ use super::host::Host;
 use crate::{
     clock,
     deb::{SERVICES, UNITS},
+    outcome::Count,
     sh,
-    test::Count,
 };
 
 /// The upstream inside the host, which its resolv.conf names.
@@ -393,7 +393,8 @@ pub(super) fn program() -> Result<String> {
     Ok(copy.display().to_string())
 }
 
-/// Whatever folder it is in, a path with one of our names is ours (but for dpkg's own log and list of what was here).
+/// Whatever folder it is in, a path with one of our names is ours (but for dpkg's own log and list
+/// of what was here).
 fn is_ours(path: &str) -> bool {
     let exempt = ["/root/", "/var/log/journal", "/var/lib/dpkg/"].iter().any(|start| path.starts_with(start));
     !exempt && (path.contains("dogwatch") || path.contains("alertd"))

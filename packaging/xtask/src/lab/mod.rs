@@ -11,13 +11,15 @@ use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
-    clock, deb, sh,
-    test::{Count, Outcome},
+    clock, deb,
+    outcome::{Count, Outcome},
+    sh,
 };
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Use the dev profile's programs: quick to build, good enough while working on the package itself
+    /// Use the dev profile's programs: quick to build, good enough while working on the package
+    /// itself
     #[arg(long)]
     dev: bool,
     /// Look at `dogwatch dns enable` only, on this kind of host (or `every` kind)
@@ -115,7 +117,10 @@ fn packages(made: Made) -> Result<(PathBuf, PathBuf)> {
     match made {
         Made::Release(first) => Ok((first, pack(NEXT, "release")?)),
         Made::Dev => {
-            sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
+            sh::run(
+                sh::cargo(&["build", "-q", "--bin", "dogwatch", "--bin", "alertd", "--bin", "alertctl"])
+                    .args(sh::SHARED),
+            )?;
             Ok((pack(env!("CARGO_PKG_VERSION"), "debug")?, pack(NEXT, "debug")?))
         }
     }

@@ -1,7 +1,8 @@
-//! `dogwatch dns enable` on hosts whose resolv.conf is managed by everyone there is. Real programs, one host after another.
+//! `dogwatch dns enable` on hosts whose resolv.conf is managed by everyone there is. Real programs,
+//! one host after another.
 //!
-//! The upstream is at the far end of a veth pair, where a link's DHCP or profile names it; there are two, for a lease that
-//! changes its mind.
+//! The upstream is at the far end of a veth pair, where a link's DHCP or profile names it; there
+//! are two, for a lease that changes its mind.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use super::{
     lifecycle::{file_name, main_pid, program, wait_active},
     observe,
 };
-use crate::{clock, sh, test::Count};
+use crate::{clock, outcome::Count, sh};
 
 const FIRST: &str = "10.9.0.1";
 const SECOND: &str = "10.9.0.3";
@@ -45,8 +46,9 @@ struct Kind {
     manager: &'static str,
 }
 
-/// What `cargo xtask test` looks at; `cargo xtask lab --resolver every` looks at all. Without systemd-resolved: just after the
-/// cache is back it may still ask its link's server alone, so that step fails now and then (once of two runs on 2026-11-21).
+/// What `cargo xtask test` looks at; `cargo xtask lab --resolver every` looks at all. Without
+/// systemd-resolved: just after the cache is back it may still ask its link's server alone, so that
+/// step fails now and then (once of two runs on 2026-11-21).
 const USUAL: &[&str] = &["plain", "resolvconf", "network-manager"];
 
 const KINDS: &[Kind] = &[
@@ -504,7 +506,8 @@ fn lease_of(host: &Host, server: &str) -> Result<()> {
     leased.map(drop)
 }
 
-/// Which servers are asked, in order: what resolv.conf says, or with systemd-resolved what it says it asks.
+/// Which servers are asked, in order: what resolv.conf says, or with systemd-resolved what it says
+/// it asks.
 fn servers(host: &Host) -> Result<Vec<String>> {
     let path = host.output(&["readlink", "-f", "/etc/resolv.conf"])?;
     let stub = path.contains("systemd/resolve");

@@ -1,12 +1,42 @@
-//! The configs that `up` and `bench` write: what the defaults cannot know on a host where we are nobody.
+//! The configs that `up` and `bench` write: what the defaults cannot know on a host where we are
+//! nobody.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use super::stage::{Part, Stage};
-use crate::sh;
+use anyhow::{Context, Result, ensure};
+
+use super::{part::Part, stage::Stage};
+use crate::{files, sh};
+
+/// A unix socket's path has at most 107 bytes (unix(7)).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Makes the folders and writes the configs.
+pub(crate) fn prepare(stage: &Stage, checks: &Checks) -> Result<()> {
+    let longest = sh::root().join(stage.socket(Part::Alertd));
+    let length = longest.as_os_str().len();
+    ensure!(
+        length <= SOCKET_PATH_MAX || stage.dir.is_relative(),
+        "{} is too long for a unix socket ({length} bytes of {SOCKET_PATH_MAX}): use a shorter --dir",
+        longest.display()
+    );
+    for folder in ["run", "log", "etc", "mail", "bin"] {
+        let path = sh::root().join(&stage.dir).join(folder);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    for part in [Part::Dns, Part::Alertd, Part::Agent] {
+        fs::create_dir_all(sh::root().join(stage.state(part)))?;
+        fs::write(sh::root().join(stage.config(part)), text(stage, part, checks))?;
+    }
+    for program in ["dogwatch", "alertctl"] {
+        let script = wrapper(stage, program);
+        files::write(&sh::root().join(&stage.dir).join("bin").join(program), script.as_bytes(), 0o755)?;
+    }
+    Ok(())
+}
 
 /// The config of one daemon.
-pub(crate) fn text(stage: &Stage, part: Part, checks: &Checks) -> String {
+fn text(stage: &Stage, part: Part, checks: &Checks) -> String {
     let head = "# Written by `cargo xtask` at every start.\n";
     let body = match part {
         Part::Upstream => String::new(),
@@ -73,7 +103,7 @@ note = \"you broke it yourself; `dogwatch submit demo OK` mends it\"
 }
 
 /// A script that saves typing the paths: `var/bin/dogwatch submit …`, `var/bin/alertctl ack …`.
-pub(crate) fn wrapper(stage: &Stage, program: &str) -> String {
+fn wrapper(stage: &Stage, program: &str) -> String {
     let (path, top) = (quoted(&stage.binaries.join(program)), quoted(sh::root()));
     let [alertd, agent] = [Part::Alertd, Part::Agent].map(|part| quoted(&stage.socket(part)));
     let [alertd_config, agent_config, dns_config] =

@@ -1,6 +1,7 @@
 //! `cargo xtask up`: the whole of dogwatch in the foreground, as an ordinary user, under `./var`.
 
 pub(crate) mod config;
+pub(crate) mod part;
 pub(crate) mod stage;
 
 use std::{
@@ -16,7 +17,10 @@ use clap::Args;
 use dogwatch_daemon::signals::Signals;
 use rustix::fs::{FlockOperation, flock};
 
-use self::stage::{PARTS, Part, Stage};
+use self::{
+    part::{PARTS, Part},
+    stage::Stage,
+};
 use crate::{clock, sh, upstream};
 
 #[derive(Args)]
@@ -32,7 +36,8 @@ pub(crate) struct Options {
     port: u16,
 }
 
-/// How long a part that died is left down before it is started again, as systemd does with it on a server.
+/// How long a part that died is left down before it is started again, as systemd does with it on a
+/// server.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -52,10 +57,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("another `cargo xtask up` runs under {}", stage.dir.display()))?;
 
-    println!("building (the first time takes two minutes) …");
-    sh::run(&mut sh::cargo(&["build", "-q", "--bins", "-p", "dogwatch", "-p", "dogwatch-alertd"]))?;
+    println!("building …");
+    sh::run(
+        sh::cargo(&["build", "-q", "--bin", "dogwatch", "--bin", "alertd", "--bin", "alertctl"])
+            .args(sh::SHARED),
+    )?;
     stage.is_free()?;
-    stage.prepare(&config::demo_checks())?;
+    config::prepare(&stage, &config::demo_checks())?;
     let _ = fs::remove_file(upstream::off_file(&top));
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

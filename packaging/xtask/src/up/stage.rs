@@ -1,5 +1,5 @@
-//! Where the three daemons live when they do not live in `/run`, `/var/lib` and `/etc`: one folder, loopback ports above
-//! 1024, unix sockets, generated configs. Used by `up` and by `bench`.
+//! Where the three daemons live when they do not live in `/run`, `/var/lib` and `/etc`: one folder,
+//! loopback ports above 1024, unix sockets, generated configs. Used by `up` and by `bench`.
 
 use std::{
     fs,
@@ -10,47 +10,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
-use super::config;
-use crate::{clock, deb, sh};
+use super::part::{PARTS, Part};
+use crate::{clock, sh};
 
-/// A unix socket's path has at most 107 bytes (unix(7)).
-const SOCKET_PATH_MAX: usize = 107;
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-/// The processes, in the order in which they start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    Upstream,
-    Dns,
-    Alertd,
-    Agent,
-}
-
-pub(crate) const PARTS: [Part; 4] = [Part::Upstream, Part::Dns, Part::Alertd, Part::Agent];
-
-impl Part {
-    /// What people call it; also its log's name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-            Self::Dns => "dogwatch dns",
-            Self::Alertd => "alertd",
-            Self::Agent => "dogwatch run",
-        }
-    }
-
-    fn file(self) -> &'static str {
-        match self {
-            Self::Upstream => "upstream",
-            Self::Dns => "dns",
-            Self::Alertd => "alertd",
-            Self::Agent => "agent",
-        }
-    }
-}
 
 /// One folder with all that the daemons need.
 pub(crate) struct Stage {
@@ -107,30 +73,6 @@ impl Stage {
         self.dir.join("mail")
     }
 
-    /// Makes the folders and writes the configs.
-    pub(crate) fn prepare(&self, checks: &config::Checks) -> Result<()> {
-        let longest = sh::root().join(self.socket(Part::Alertd));
-        let length = longest.as_os_str().len();
-        ensure!(
-            length <= SOCKET_PATH_MAX || self.dir.is_relative(),
-            "{} is too long for a unix socket ({length} bytes of {SOCKET_PATH_MAX}): use a shorter --dir",
-            longest.display()
-        );
-        for folder in ["run", "log", "etc", "mail", "bin"] {
-            let path = sh::root().join(&self.dir).join(folder);
-            fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        }
-        for part in [Part::Dns, Part::Alertd, Part::Agent] {
-            fs::create_dir_all(sh::root().join(self.state(part)))?;
-            fs::write(sh::root().join(self.config(part)), config::text(self, part, checks))?;
-        }
-        for program in ["dogwatch", "alertctl"] {
-            let script = config::wrapper(self, program);
-            deb::write(&sh::root().join(&self.dir).join("bin").join(program), script.as_bytes(), 0o755)?;
-        }
-        Ok(())
-    }
-
     /// Says which port or socket somebody else has, before anything starts.
     pub(crate) fn is_free(&self) -> Result<()> {
         for part in PARTS {
@@ -163,11 +105,13 @@ impl Stage {
         )
     }
 
-    /// Starts a part in a process group of its own, so that Ctrl-C reaches only us, and waits until it serves.
+    /// Starts a part in a process group of its own, so that Ctrl-C reaches only us, and waits until
+    /// it serves.
     pub(crate) fn start(&self, part: Part) -> Result<Child> {
         let log = fs::OpenOptions::new().create(true).append(true).open(sh::root().join(self.log(part)))?;
         let mut command = self.command(part);
-        // The mode of sockets and files is the daemons' business, not the umask's of whoever started us.
+        // The mode of sockets and files is the daemons' business, not the umask's of whoever
+        // started us.
         let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

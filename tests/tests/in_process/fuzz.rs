@@ -13,13 +13,15 @@ use std::{
     env, fs,
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use dogwatch_alertd::notify::irc::line as irc_line;
 use dogwatch_tests::policy_model;
 
-#[path = "../fuzz/targets.rs"]
+#[path = "../../fuzz/targets.rs"]
 mod targets;
 
 /// Mutations of each target, and how long they may take on a slow machine, if nothing else is wanted.
@@ -43,9 +45,17 @@ fn no_target_panics_on_its_corpus_or_on_what_is_like_it() {
     let seconds = number("DOGWATCH_FUZZ_SECONDS").map(Duration::from_secs);
     let bound = seconds.map_or((MUTATIONS, USUAL), |seconds| (u64::MAX, seconds));
     println!("{:<14} {:>7} {:>12} {:>7}", "target", "corpus", "mutations", "per s");
-    for target in chosen {
-        println!("{}", run(target, bound));
-    }
+    // All cores, each target on one.
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(|| {
+                while let Some(target) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    println!("{}", run(target, bound));
+                }
+            });
+        }
+    });
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -5,7 +5,7 @@
 //! upstream has it, is a zone that Unbound answers by itself.) Answers come from peers: what is malformed is wrong.
 
 use crate::{
-    dns_message::{A, query},
+    dns_message::{A, after_name, be16, query},
     upstream::right_address,
 };
 
@@ -77,21 +77,6 @@ fn has_address(message: &[u8], address: [u8; 4]) -> Option<bool> {
         at += 10 + length;
     }
     Some(false)
-}
-
-/// Where the name at `at` ends.
-pub fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            pointer if pointer >= 0xc0 => return Some(at + 2),
-            length => at += 1 + usize::from(length),
-        }
-    }
-}
-
-pub fn be16(message: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?))
 }
 
 #[cfg(test)]

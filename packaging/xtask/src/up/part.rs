@@ -1,0 +1,33 @@
+//! The processes of `up`.
+
+/// The processes, in the order in which they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Upstream,
+    Dns,
+    Alertd,
+    Agent,
+}
+
+pub(crate) const PARTS: [Part; 4] = [Part::Upstream, Part::Dns, Part::Alertd, Part::Agent];
+
+impl Part {
+    /// What people call it; also its log's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Dns => "dogwatch dns",
+            Self::Alertd => "alertd",
+            Self::Agent => "dogwatch run",
+        }
+    }
+
+    pub(super) fn file(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Dns => "dns",
+            Self::Alertd => "alertd",
+            Self::Agent => "agent",
+        }
+    }
+}
