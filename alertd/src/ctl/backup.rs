@@ -40,7 +40,7 @@ pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View
     }
     if (bytes, hex(context.finish().as_ref())) != (about.bytes, about.sha256.clone()) {
         let words = format!(
-            "the backup is damaged: received {bytes} bytes of {}, or the SHA-256 differs; {}",
+            "the backup is damaged (received {bytes} of {} bytes, or the SHA-256 differs); {}",
             about.bytes,
             to.is_left()
         );
