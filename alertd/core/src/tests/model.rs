@@ -209,7 +209,7 @@ pub(super) fn name(labels: &BTreeMap<String, String>) -> String {
     format!("{}/{}", labels["host"], labels["service"])
 }
 
-pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u64) {
+pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64) {
     let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in &world.attempted {
         let first = by_id.entry(&notification.id).or_insert(notification);
@@ -239,7 +239,7 @@ pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u
     }
 }
 
-pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world: &World, seed: u64) {
+pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
         // Uses the lines of a digest, because rows of a failed digest are no longer marked as digested.
@@ -339,8 +339,8 @@ fn whatever_happens_the_right_receivers_know_the_truth_and_ids_are_unique() {
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_content(&world, seed);
-        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
@@ -380,8 +380,8 @@ fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
             slow: true,
         };
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_content(&world, seed);
-        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }

@@ -133,8 +133,8 @@ fn the_limits_of_receivers_users_and_all_survive_crashes_and_nothing_is_lost() {
     let (mut at_the_limit, mut digests) = (0, 0);
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_content(&world, seed);
-        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         at_the_limit += limits_are_held(&world, seed);
         digests += world.heard.iter().filter(|heard| heard.notification.kind == Kind::Digest).count();

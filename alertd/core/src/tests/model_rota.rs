@@ -96,8 +96,8 @@ fn whoever_is_on_call_is_paged_and_knows_the_truth() {
     let mut pages = 0;
     for seed in seeds(40) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_content(&world, seed);
-        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         pages += whoever_is_on_call_is_paged(&world, seed);
     }

@@ -84,9 +84,9 @@ fn after_any_suppression_the_truth_is_notified_and_only_what_the_rules_say_is_su
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_content(&world, seed);
+        every_duplicate_has_the_same_id_and_words(&world, seed);
         notices_reach_only_receivers_that_may_know_the_problem(&world, seed);
-        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
+        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         exactly_what_the_rules_say_is_suppressed(&world, seed);
     }
