@@ -1,4 +1,4 @@
-//! What an agent says: state transitions, heartbeats, whole states. `POST /v1/agent/batch`.
+//! The messages of an agent: transitions, heartbeats, all states. `POST /v1/agent/batch`.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::State;
 
-/// One request of an agent: what happened since the last one that was acknowledged, and that it is alive.
+/// A request from an agent: the events that are not acknowledged yet, and a heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// [`crate::PROTOCOL`] of the sender.
     pub protocol: u32,
-    /// Stable identity of the agent (32 hex digits, made from the machine id), not its name.
+    /// Stable id of the agent: 32 hex digits, derived from the machine id.
     pub agent: String,
-    /// Host name, as people know it.
+    /// Host name in alerts.
     pub host: String,
-    /// Which spool the numbers belong to: 16 hex digits, new whenever the agent had to start an empty spool.
+    /// The epoch of the numbers: 16 hex digits. A new spool has a new epoch.
     pub epoch: String,
     pub sent_at: Timestamp,
     /// In sequence; may be empty.
@@ -24,23 +24,23 @@ pub struct Batch {
     pub events: Vec<Event>,
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
-    /// All hard states, sent when alertd asked for them. Replaces what alertd believed of this agent.
+    /// All hard states, sent if alertd asked for them. They replace alertd's states of this agent.
     #[serde(default)]
     pub states: Option<Vec<ServiceState>>,
 }
 
-/// What alertd has made durable, and what it wants to know.
+/// What alertd has committed, and whether it needs the states.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchReply {
     pub protocol: u32,
-    /// Every event up to this number is committed and may leave the spool.
+    /// All events up to this number are committed and may leave the spool.
     pub acked_seq: u64,
-    /// The digest differed or events were missing: send [`Batch::states`] next.
+    /// The digest differs or events are missing: send [`Batch::states`] next.
     #[serde(default)]
     pub want_states: bool,
 }
 
-/// Something that happened, with its place in the order.
+/// An event and its number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Starts at 1 in each epoch, grows by one.
@@ -53,22 +53,22 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A service changed its hard state, or began or stopped flapping.
+    /// A service changed its hard state, or started or stopped flapping.
     Transition(Transition),
-    /// A service is no longer watched (removed from the config). Its alert resolves without a recovery's claim.
+    /// A check was removed from the config. Its alert ends, without a recovery.
     Removed { service: String },
 }
 
 /// A hard change of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transition {
-    /// What was believed before.
+    /// The previous hard state.
     pub from: State,
     #[serde(flatten)]
     pub now: ServiceState,
 }
 
-/// What an agent believes of one service.
+/// The state of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceState {
     /// Name of the check, unique on its host.
@@ -79,42 +79,43 @@ pub struct ServiceState {
     pub since: Timestamp,
     #[serde(default)]
     pub flapping: bool,
-    /// First line of the result that decided it.
+    /// First line of the result that led to this state.
     pub summary: String,
     /// Further lines.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// Perfdata as the plugin printed it.
+    /// Performance data as printed by the plugin.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub perfdata: String,
-    /// Labels from the config, besides `host` and `service`, which alertd adds.
+    /// Labels from the config. alertd adds `host` and `service`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Things for people: `runbook` (a URL), `note`.
+    /// Information for people: `runbook` (a URL), `note`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The agent is alive, and this is what it believes.
+/// A sign of life, with a digest of all states.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// [`crate::digest`] over all hard states after the last event of this batch.
+    /// [`crate::digest()`] of all hard states after the last event of this batch.
     pub digest: String,
-    /// The next heartbeat comes within this many seconds; well past that the agent is silent, and that is an alert.
+    /// The next heartbeat is sent within this many seconds. If it is well overdue, alertd raises an
+    /// alert.
     pub next_within_s: u32,
     /// `dogwatch` version.
     pub version: String,
-    /// Number of services watched.
+    /// Number of services.
     pub services: u32,
-    /// What was done to the host in the last day, the newest first.
+    /// Changes of the host in the last day, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
 }
 
-/// Something that was done to a host: it booted, packages were upgraded.
+/// A change of a host: a boot, or upgraded packages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostChange {
     pub at: Timestamp,
-    /// A few words: `booted`.
+    /// For example `booted`.
     pub what: String,
 }

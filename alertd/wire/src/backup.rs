@@ -1,32 +1,32 @@
-//! A copy of alertd's store, on its way to somebody.
+//! A backup of alertd's store.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The header that says what the body is: [`Backup`] as JSON.
+/// The header that describes the body: [`Backup`] as JSON.
 pub const BACKUP_HEADER: &str = "dogwatch-backup";
 
-/// Asks for one. Nothing is to be said yet.
+/// Asks for a backup. Has no options yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewBackup {}
 
-/// What is in one.
+/// The content of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
     pub taken_at: Timestamp,
-    /// How long the file is. One that is shorter is none.
+    /// Size of the file. A shorter file is incomplete.
     pub bytes: u64,
     /// SHA-256 of the file, as `sha256sum` prints it.
     pub sha256: String,
     pub open_incidents: u64,
-    /// With those that are over.
+    /// Including closed ones.
     pub incidents: u64,
-    /// That fire, or belong to an open incident.
+    /// Firing, or part of an open incident.
     pub alerts: u64,
-    /// That are not over.
+    /// Not over yet.
     pub silences: u64,
-    /// Where alertd keeps its store: where the file goes to be restored.
+    /// Path of alertd's store. To restore, put the file there.
     pub store: String,
-    /// What is not in it, for people.
+    /// What the backup does not contain, for people.
     pub warning: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! What people and tools ask of alertd, and what it answers. JSON over HTTP, on the same socket or over TLS; `alertctl` is one
-//! client.
+//! The requests of people and tools to alertd, and its answers. JSON over HTTP, on the same socket
+//! or over TLS. `alertctl` is one client.
 //!
 //! | method and path | body | answer |
 //! | --- | --- | --- |
@@ -18,19 +18,20 @@
 //! | `GET /v1/overrides` | – | `Vec<`[`Override`]`>` |
 //! | `POST /v1/overrides` | [`NewOverride`] | [`Override`] |
 //! | `DELETE /v1/overrides/{number}` | – | [`Override`], ended |
-//! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order asked |
-//! | `GET /v1/replay?since=…&after=…` | – | [`Recorded`], a page of it |
+//! | `POST /v1/route-test` | [`AskRoute`] | `Vec<`[`Routed`]`>`, in the order of the request |
+//! | `GET /v1/replay?since=…&after=…` | – | [`Recorded`], one page |
 //! | `GET /v1/downtimes` | – | `Vec<`[`Downtime`]`>` |
 //! | `POST /v1/downtimes` | [`NewDowntime`] | [`Downtime`] |
 //! | `DELETE /v1/downtimes/{number}` | – | [`Downtime`], cancelled |
 //! | `POST /v1/test-notify` | [`TestNotify`] | [`TestResult`] |
-//! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` that somebody did, newest first |
+//! | `GET /v1/audit?since=…&limit=…` | – | `Vec<`[`HistoryEntry`]`>` of what people did, newest first |
 //! | `POST /v1/backup` | [`NewBackup`] | the file; [`Backup`] in the header [`BACKUP_HEADER`] |
 //! | `GET /v1/tokens` | – | `Vec<`[`Token`]`>` |
 //! | `POST /v1/tokens` | [`NewToken`] | [`TokenMade`] |
 //! | `DELETE /v1/tokens/{name}` | – | [`Token`], revoked |
 //!
-//! Who asks is never in the body: alertd takes the caller's login name from the socket's peer credentials, or knows the token.
+//! The caller is never in the body: alertd knows it from the socket's peer credentials or from the
+//! token.
 
 use std::collections::BTreeMap;
 
@@ -43,10 +44,10 @@ pub use crate::{
     token::{NewToken, Token, TokenMade},
 };
 
-/// What came of alerts that were posted.
+/// The outcome of posted alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posted {
-    /// Numbers of the open incidents that they belong to.
+    /// Numbers of the open incidents to which they belong.
     pub incidents: Vec<u64>,
 }
 
@@ -59,35 +60,36 @@ pub struct Status {
     pub incidents: Vec<Incident>,
     pub agents: Vec<AgentStatus>,
     pub outbox: OutboxStatus,
-    /// Those that are not over.
+    /// Silences that are not over.
     #[serde(default)]
     pub downtimes: Vec<Downtime>,
-    /// What is wrong with alertd itself (store on fire, receiver failing), each a sentence.
+    /// Problems of alertd itself (the store or a receiver fails), one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Whether alertd itself is well, for `alertctl health`.
+/// The health of alertd itself, for `alertctl health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     pub version: String,
     pub at: Timestamp,
-    /// The worst of its checks; never UNKNOWN.
+    /// The worst state of the checks; never UNKNOWN.
     pub state: State,
     pub checks: Vec<HealthCheck>,
 }
 
-/// One line of it.
+/// One check of alertd's health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`, `notice`.
+    /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`,
+    /// `notice`.
     pub name: String,
     pub state: State,
     pub text: String,
-    /// While it is so no ping goes to the dead-man.
+    /// While this is the case, the dead-man ping is not sent.
     pub stops_ping: bool,
 }
 
-/// What alertd knows of one agent.
+/// What alertd knows about one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
     pub agent: String,
@@ -95,59 +97,59 @@ pub struct AgentStatus {
     pub version: String,
     pub services: u32,
     pub last_heard_at: Timestamp,
-    /// No heartbeat when one was due.
+    /// Its heartbeat is overdue.
     pub silent: bool,
 }
 
-/// How many notifications are in which state.
+/// The number of notifications in each state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutboxStatus {
     pub queued: u64,
     pub leased: u64,
     pub failed: u64,
-    /// Creation time of the oldest that is neither accepted nor settled otherwise.
+    /// Creation time of the oldest one that has no outcome yet.
     pub oldest_at: Option<Timestamp>,
-    /// Of the queued: those that wait for a rate limit.
+    /// Queued notifications that wait for a rate limit.
     #[serde(default)]
     pub held: u64,
 }
 
-/// A group of alerts that people work on under one number.
+/// A group of alerts with a number, for people to work on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub number: u64,
     /// Worst state of the firing alerts; OK once all are resolved.
     pub state: State,
-    /// Labels the alerts were grouped by.
+    /// The labels by which the alerts are grouped.
     pub group: BTreeMap<String, String>,
     pub route: String,
-    /// One line: what a person sees first.
+    /// One line: the first thing that people see.
     pub title: String,
     pub opened_at: Timestamp,
     pub resolved_at: Option<Timestamp>,
     pub alerts: Vec<Alert>,
     pub ack: Option<AckInfo>,
-    /// Who was told of the problem (receiver names), in order.
+    /// Receivers that were notified of the problem, in order.
     pub told: Vec<String>,
-    /// The next escalation step and when, if nobody acks before.
+    /// The next escalation step and its time, unless somebody acknowledges before.
     pub next_step: Option<NextStep>,
-    /// Numbers of the silences that mute all of it now.
+    /// Numbers of the silences that suppress all of it now.
     pub silenced_by: Vec<u64>,
-    /// Alerts that fire and are told to nobody now.
+    /// Firing alerts whose notifications are suppressed now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
 }
 
-/// Why an alert that fires is told to nobody now.
+/// Why the notifications of a firing alert are suppressed now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Withheld {
     /// `web1/disk`.
     pub alert: String,
     /// `host_down`, `dependency_down`, `inhibited`, `silenced`, `settling`, …
     pub reason: String,
-    /// What withholds it, for people.
+    /// What suppresses it, for people.
     pub by: String,
-    /// `None`: until that is over.
+    /// `None`: until the reason ends.
     pub until: Option<Timestamp>,
 }
 
@@ -173,19 +175,19 @@ pub struct Alert {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub perfdata: String,
     pub since: Timestamp,
-    /// When it resolved; `None` while it fires.
+    /// When it resolved; `None` while it is firing.
     pub resolved_at: Option<Timestamp>,
 }
 
-/// "I am on it": stops the escalation, mutes repeats. Never a silence.
+/// Acknowledges an incident: stops its escalation and its repeats. Does not silence anything else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ack {
     #[serde(default)]
     pub comment: String,
-    /// Holds until everything is OK; otherwise any change of state removes it (Nagios' normal ack).
+    /// Stays until everything is OK. Otherwise any change of state removes it, as in Nagios.
     #[serde(default)]
     pub sticky: bool,
-    /// Removes itself after this many seconds.
+    /// Expires after this many seconds.
     #[serde(default)]
     pub expire_s: Option<u64>,
 }
@@ -205,17 +207,18 @@ pub struct Unack {
     pub comment: String,
 }
 
-/// How an incident came to be where it is: every decision with its reason, every notification with its state.
+/// The history of an incident: all decisions with their reasons, all notifications with their
+/// states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     pub incident: Incident,
-    /// Matchers on the way down the route tree, outermost first.
+    /// Matchers along the path through the route tree, outermost first.
     pub route_path: Vec<String>,
     pub decisions: Vec<HistoryEntry>,
     pub notifications: Vec<NotificationInfo>,
 }
 
-/// One attempt to tell one receiver.
+/// One attempt to notify one receiver.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotificationInfo {
     /// The idempotency key, the same on every retry.
@@ -223,15 +226,16 @@ pub struct NotificationInfo {
     pub receiver: String,
     pub kind: String,
     pub reason: String,
-    /// `queued`, `leased`, `accepted` (by who passes it on), `delivered`, `failed`, `superseded` or `digested`.
+    /// `queued`, `leased`, `accepted` (by a server that passes it on), `delivered`, `failed`,
+    /// `superseded` or `digested`.
     pub state: String,
     pub created_at: Timestamp,
     pub attempts: u32,
     pub last_error: Option<String>,
-    /// What the receiver called it (SMTP queue id, PagerDuty dedup key).
+    /// The receiver's id for it (SMTP queue id, PagerDuty dedup key).
     pub provider_id: Option<String>,
     pub settled_at: Option<Timestamp>,
-    /// Of a digested one: the number of the digest, the last part of its id.
+    /// If it is part of a digest: the number of the digest, which is the last part of its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_digest: Option<u64>,
 }
@@ -240,19 +244,19 @@ pub struct NotificationInfo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     pub at: Timestamp,
-    /// `None` for what concerns no incident.
+    /// `None` if it concerns no incident.
     pub incident: Option<u64>,
     /// `transition`, `opened`, `notified`, `escalated`, `acked`, `resolved`, `silenced`, …
     pub kind: String,
-    /// The decision's reason, as in the log and the metric.
+    /// The reason of the decision, as in the log and the metric.
     pub reason: String,
-    /// Who did it: a login name, `token:NAME`, …
+    /// Who did it: a user name, `token:NAME`, …
     pub author: Option<String>,
-    /// Where they came from: `uid 1000`, an address.
+    /// Where the request came from: `uid 1000`, an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     pub text: String,
-    /// Only where it was asked for.
+    /// Only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<Detail>>,
 }
@@ -260,14 +264,15 @@ pub struct HistoryEntry {
 /// `name=value`, `!=`, `=~`, `!~`, as in Alertmanager.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewSilence {
-    /// Matchers as text: `host=web1`, `service=~"disk.*"`. All must match; at least one must not match the empty string.
+    /// Matchers as text: `host=web1`, `service=~"disk.*"`. All must match; at least one must not
+    /// match the empty string.
     pub matchers: Vec<String>,
     /// From its start; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
     #[serde(default)]
     pub comment: String,
-    /// Say what it would match, create nothing.
+    /// Only report what it would match.
     #[serde(default)]
     pub dry_run: bool,
     /// Now, if not given or past.
@@ -275,10 +280,10 @@ pub struct NewSilence {
     pub starts_at: Option<Timestamp>,
     #[serde(default)]
     pub ends_at: Option<Timestamp>,
-    /// A period of the config: active only while that is inside.
+    /// A period in the config: the silence is active only during this period.
     #[serde(default)]
     pub period: Option<String>,
-    /// Yes, that much.
+    /// Confirms a silence that matches very much.
     #[serde(default)]
     pub broad: bool,
 }
@@ -286,7 +291,7 @@ pub struct NewSilence {
 /// Moves the end of a silence.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExtendSilence {
-    /// From now, or from its start if that is to come; not needed with `ends_at`.
+    /// From now, or from its start if that is in the future; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
     #[serde(default)]
@@ -308,12 +313,12 @@ pub struct Silence {
     pub state: String,
     #[serde(default)]
     pub period: Option<String>,
-    /// How many firing alerts it matches now.
+    /// Number of firing alerts that it matches now.
     pub matches: u64,
-    /// Hosts of those, and all hosts that it mutes whole.
+    /// Hosts of those alerts, and all hosts that it silences completely.
     #[serde(default)]
     pub hosts: u64,
-    /// The firing alerts that it matches now, a line each; the first 50.
+    /// The firing alerts that it matches now, one line each; the first 50.
     #[serde(default)]
     pub alerts: Vec<String>,
     /// Why it needs `broad`, if it does.
@@ -321,7 +326,7 @@ pub struct Silence {
     pub broad: Option<String>,
 }
 
-/// Announces work on a host, or on one service there.
+/// Announces maintenance of a host, or of one of its services.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewDowntime {
     pub host: String,
@@ -337,10 +342,10 @@ pub struct NewDowntime {
     /// From its start; not needed with `ends_at`.
     #[serde(default)]
     pub duration_s: u64,
-    /// Flexible: begins with the first problem between start and end, and lasts this long.
+    /// Flexible: starts with the first problem between start and end, and lasts this long.
     #[serde(default)]
     pub flexible_s: Option<u64>,
-    /// A period of the config: in effect only while that is inside.
+    /// A period in the config: the downtime is in effect only during this period.
     #[serde(default)]
     pub period: Option<String>,
 }
@@ -356,18 +361,19 @@ pub struct Downtime {
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
     pub flexible_s: Option<u64>,
-    /// When a flexible one met its first problem.
+    /// When the first problem started a flexible downtime.
     pub began_at: Option<Timestamp>,
     pub period: Option<String>,
     /// `pending`, `active`, `waiting` for a problem or its period, `over`.
     pub state: String,
-    /// While it is active.
+    /// Whether it is in effect now.
     pub until: Option<Timestamp>,
-    /// Firing alerts of its place now.
+    /// Number of firing alerts of its host or service now.
     pub covers: u64,
 }
 
-/// Sends one marked test message to a receiver, past routes, limits and silences, and waits for its end.
+/// Sends a test message to a receiver and waits for the outcome. Routes, limits and silences do not
+/// apply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestNotify {
     pub receiver: String,
@@ -378,11 +384,11 @@ pub struct TestResult {
     pub notification: NotificationInfo,
 }
 
-/// Puts somebody else on call for a while.
+/// Puts somebody else on call for some time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewOverride {
     pub schedule: String,
-    /// A user's name, or `nobody`.
+    /// A user name, or `nobody`.
     pub user: String,
     /// Default: now.
     #[serde(default)]
@@ -394,7 +400,7 @@ pub struct NewOverride {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Override {
-    /// `None`: written in the config.
+    /// `None`: from the config.
     pub number: Option<u64>,
     pub schedule: String,
     /// `None`: nobody, on purpose.
@@ -406,14 +412,14 @@ pub struct Override {
     pub comment: String,
 }
 
-/// Who is on call at a time, and what comes after.
+/// Who is on call at a given time, and afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OnCall {
     pub at: Timestamp,
     /// Shifts and gaps are listed until then.
     pub until: Timestamp,
     pub schedules: Vec<OnCallSchedule>,
-    /// Who is told when nobody is on call.
+    /// Who is notified if nobody is on call.
     pub catch_all: String,
 }
 
@@ -424,17 +430,17 @@ pub struct OnCallSchedule {
     pub time_zone: String,
     /// `None`: nobody.
     pub user: Option<String>,
-    /// By which this user is told, in order.
+    /// The receivers of this user, in order.
     pub receivers: Vec<String>,
-    /// By an override, not by the rotation.
+    /// By an override instead of the rotation.
     pub overridden: bool,
     /// When this changes; `None`: not in the next 7 days.
     pub until: Option<Timestamp>,
-    /// What it changes to.
+    /// Who is on call then.
     pub next: Option<Shift>,
-    /// From `at`, without a hole, the first cut to it.
+    /// From `at` on, without gaps. The first one starts at `at`.
     pub shifts: Vec<Shift>,
-    /// When nobody is on call and nobody said that this is meant so.
+    /// When nobody is on call without an override that says so.
     pub gaps: Vec<Shift>,
 }
 
@@ -445,7 +451,7 @@ pub struct Shift {
     pub until: Timestamp,
 }
 
-/// Where alerts with these labels would go now.
+/// Asks where alerts with these labels would go now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskRoute {
     /// At most [`crate::limits::ROUTED_MAX`].
@@ -455,18 +461,18 @@ pub struct AskRoute {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AskedAlert {
     pub labels: BTreeMap<String, String>,
-    /// People may have other rules for it.
+    /// Users can have their own rules for it.
     #[serde(default)]
     pub critical: bool,
 }
 
-/// How one alert goes through the tree, and who would be told.
+/// The path of one alert through the route tree, and who would be notified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Routed {
     pub labels: BTreeMap<String, String>,
     /// Every node that was looked at, in order.
     pub tree: Vec<RouteNode>,
-    /// An incident each; there is always one.
+    /// One per incident; never empty.
     pub ways: Vec<RouteWay>,
     /// Numbers of the silences that match now.
     pub silenced_by: Vec<u64>,
@@ -478,7 +484,7 @@ pub struct RouteNode {
     pub depth: u32,
     pub matchers: String,
     pub matched: bool,
-    /// It is the last of a way: the alert goes by its policy.
+    /// The path ends here: the policy of this node applies.
     pub takes: bool,
 }
 
@@ -491,7 +497,7 @@ pub struct RouteWay {
     pub group_wait_ms: u64,
     pub group_interval_ms: u64,
     pub repeat_interval_ms: u64,
-    /// Periods in which it says nothing, and those outside of which it does not.
+    /// Periods during which it does not notify, and periods outside of which it does not.
     pub mute_during: Vec<String>,
     pub active_during: Vec<String>,
     pub policy: String,
@@ -508,12 +514,12 @@ pub struct RouteStep {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteTarget {
-    /// As the policy names it.
+    /// The name in the policy.
     pub name: String,
-    /// Who is meant now: a user, or the catch-all if nobody is on call.
+    /// The user on call now, or the catch-all if nobody is.
     pub user: Option<String>,
     pub nobody_on_call: bool,
-    /// One for a receiver; for a user their own, counted from the step.
+    /// One for a receiver. For a user, the user's own rules, relative to the step.
     pub rules: Vec<RouteRule>,
 }
 
@@ -523,37 +529,37 @@ pub struct RouteRule {
     pub receivers: Vec<String>,
 }
 
-/// What a decision was about, for those who reckon it again.
+/// The input of a decision, so that it can be repeated.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detail {
-    /// A transition: the alert after it, without its long output.
+    /// For a transition: the alert after it, without its long output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<Alert>,
-    /// And its state before; `None`: it did not fire.
+    /// The state of the alert before; `None` if it was not firing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<State>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ack: Option<AckInfo>,
 }
 
-/// A page of what happened, for `alertctl replay`.
+/// A page of recorded events, for `alertctl replay`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
-    /// Transitions, acks and unacks with their details, oldest first.
+    /// Transitions, acks and unacks, with details, oldest first.
     pub entries: Vec<HistoryEntry>,
-    /// Ask again with `after` = this for the rest.
+    /// Pass this as `after` to get the next page.
     pub more_after: Option<u64>,
-    /// What was sent and taken, oldest first; with the first page.
+    /// Notifications that were sent and accepted, oldest first. Only on the first page.
     pub sent: Vec<Sent>,
-    /// JSON of the silences, downtimes and overrides by hand that were not over at the beginning, as the store has them; with the
-    /// first page.
+    /// JSON of the silences, downtimes and manual overrides that were not over at the start, as
+    /// stored. Only on the first page.
     pub silences: Vec<String>,
     #[serde(default)]
     pub downtimes: Vec<String>,
     pub overrides: Vec<String>,
 }
 
-/// One notification, really or by another config.
+/// A notification that was sent, or that would be sent with another config.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     pub at: Timestamp,

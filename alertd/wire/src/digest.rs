@@ -1,4 +1,4 @@
-//! One short text that two sides compare instead of all hard states.
+//! A digest of all hard states, for comparison.
 
 use std::hash::Hasher as _;
 
@@ -6,10 +6,12 @@ use fnv::FnvHasher;
 
 use crate::State;
 
-/// Returns 16 hex digits over all services that are not OK or that flap, in any order of input.
+/// Returns 16 hex digits for all services that are not OK or are flapping. The order of the input
+/// does not matter.
 ///
-/// FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each, names ascending by bytes. OK services that do
-/// not flap are left out, so that watching a new healthy service is not a difference.
+/// FNV-1a (64 bit) of `name 0x1f state-digit flap-digit 0x1e` for each service, sorted by the bytes
+/// of the name. OK services that are not flapping are left out, so that a new healthy service makes
+/// no difference.
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();
@@ -27,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_does_not_matter_and_healthy_services_do_not_count() {
+    fn the_order_and_healthy_services_make_no_difference() {
         let a = digest([("disk", State::Critical, false), ("load", State::Ok, false)]);
         let b = digest([("swap", State::Ok, false), ("disk", State::Critical, false)]);
         assert_eq!(a, b);
@@ -35,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pose_as_two() {
+    fn one_name_cannot_be_taken_for_two() {
         let one = digest([("a", State::Warning, false), ("b", State::Warning, false)]);
         assert_ne!(one, digest([("ab", State::Warning, false)]));
         assert_ne!(one, digest([("a", State::Warning, false)]));
@@ -49,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_is_part_of_the_truth() {
+    fn flapping_makes_a_difference() {
         assert_ne!(digest([("disk", State::Ok, true)]), digest([]));
     }
 }

@@ -1,22 +1,25 @@
-//! What agents and `alertctl` may say to `alertd`: HTTP/1.1 with JSON bodies, on a unix socket.
+//! The protocol of agents and `alertctl` with `alertd`: HTTP/1.1 with JSON bodies, over a unix
+//! socket or TLS.
 //!
-//! **Delivery.** An agent sends [`Batch`]es at least once. Each [`Event`] carries a sequence number that grows by
-//! one within an *epoch* (the life of one spool). alertd commits what it decides together with the last number it took,
-//! so a batch that comes twice changes nothing: at-least-once on the way, exactly once in effect.
+//! **Delivery.** An agent sends each [`Batch`] at least once. An [`Event`] has a sequence number,
+//! which grows by one within an *epoch* (the lifetime of one spool). alertd commits its decisions
+//! together with the last number, so a repeated batch changes nothing: events take effect exactly
+//! once.
 //!
-//! **Order.** Events of one agent arrive in sequence. A gap means that a bounded spool had to let its oldest events go;
-//! alertd then asks for the whole state ([`BatchReply::want_states`]) instead of guessing.
+//! **Order.** Events of an agent arrive in sequence. A gap means that the agent's spool was full
+//! and dropped its oldest events. alertd then asks for all states ([`BatchReply::want_states`]).
 //!
-//! **Truth.** A [`Heartbeat`] carries a [`digest`] of all hard states. If alertd's own differs it asks for the states
-//! and takes the agent's word. So a lost alertd, a restored backup or a dropped event heals within one heartbeat.
+//! **Truth.** A [`Heartbeat`] has a [`digest`] of all hard states. If alertd's own digest differs,
+//! it asks for the states and replaces its own. So a lost store, a restored backup or a dropped
+//! event is corrected with the next heartbeat.
 //!
-//! **Versions.** [`PROTOCOL`] is the newest this build speaks. Readers ignore fields they do not know. A batch of a newer
-//! protocol is answered `400` with an [`ErrorReply`] that names both versions. Files in `tests/golden/` pin every message
-//! ever released; old ones never change.
+//! **Versions.** [`PROTOCOL`] is the newest version of this build. Readers ignore unknown fields. A
+//! batch of a newer version is answered with `400` and an [`ErrorReply`] that names both versions.
+//! The files in `tests/golden/` pin every message ever released; existing files never change.
 //!
-//! **Limits.** See [`limits`]. A body beyond them is answered `413`, never cut.
+//! **Limits.** See [`limits`]. A body that exceeds them is answered with `413`.
 //!
-//! Nothing but serde lives here: no I/O, no clock, no defaults that differ between the two sides.
+//! This crate has no I/O, no clock, and no defaults that could differ between the two sides.
 
 pub mod agent;
 mod backup;
@@ -31,12 +34,12 @@ pub use digest::digest;
 use serde::{Deserialize, Serialize};
 pub use state::State;
 
-/// The newest protocol version this build speaks.
+/// The newest protocol version of this build.
 pub const PROTOCOL: u32 = 1;
 
-/// Body of every answer that is not 2xx.
+/// The body of every answer that is not 2xx.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReply {
-    /// One lower-case sentence that says what to do.
+    /// One lower-case sentence: what is wrong and what to do.
     pub error: String,
 }

@@ -1,25 +1,25 @@
-//! Tokens as people see them. The token itself is in one message only: the answer to its making.
+//! API tokens. The token itself is only in the answer to the request that creates it.
 
 use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A token to be made.
+/// A token to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewToken {
     pub name: String,
     /// `ingest`, `read`, `ack`, `silence`, `admin`.
     pub scopes: Vec<String>,
-    /// Ends by itself after so long.
+    /// Expires after this many seconds.
     #[serde(default)]
     pub expires_s: Option<u64>,
-    /// Speaks for this host only.
+    /// Valid for reports of this host only.
     #[serde(default)]
     pub host: Option<String>,
 }
 
-/// One that is there.
+/// An existing token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     pub name: String,
@@ -33,12 +33,12 @@ pub struct Token {
     pub expired: bool,
 }
 
-/// A token just made.
+/// A new token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenMade {
     #[serde(flatten)]
     pub token: Token,
-    /// What to send as `Authorization: Bearer …`. Nobody can ask for it again.
+    /// To be sent as `Authorization: Bearer …`. It cannot be read again.
     pub secret: String,
 }
 
