@@ -5,10 +5,10 @@
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `POST /v1/submit` | [`Submit`] | `null` |
 //!
-//! Everyone on the host may ask for the status. Results are taken from root, from the agent's own user and from those whom
-//! the check names (`submitters`); who calls is known from the socket's peer credentials. A body has at most 64 KiB.
-//! Handlers decide nothing: they hand the question to the loop, which may be too busy (503) but is never waited for longer
-//! than [`ANSWER_WITHIN`].
+//! Every user on the host may read the status. Results may be submitted by root, by the agent's own
+//! user and by the `submitters` of the check; the caller is known from the socket's peer
+//! credentials. A body has at most 64 KiB. Handlers decide nothing: they pass the request to the
+//! loop. If the loop is too busy, or does not answer within [`ANSWER_WITHIN`], the answer is 503.
 
 use std::time::Duration;
 
@@ -28,28 +28,28 @@ use tokio::{
     time::timeout,
 };
 
-/// A result from outside.
+/// A submitted result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Submit {
     pub service: String,
     /// Name or exit code.
     pub state: String,
-    /// As a plugin prints it: first line, perfdata behind `|`, further lines.
+    /// As a plugin prints it: first line, perfdata after `|`, further lines.
     pub text: String,
-    /// How long this result holds, in seconds; without it what the config says.
+    /// How long this result is valid, in seconds. The default is in the config.
     #[serde(default)]
     pub ttl_s: Option<u64>,
 }
 
-/// Everything the agent knows, for people and scripts.
+/// The status of the agent and of all services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
     pub host: String,
     pub agent: String,
     pub started_at: Timestamp,
-    /// What is wrong with the agent itself, each a sentence.
+    /// Problems of the agent itself, one sentence each.
     pub warnings: Vec<String>,
     pub services: Vec<ServiceStatus>,
     pub spool: SpoolStatus,
@@ -59,7 +59,7 @@ pub struct Status {
 pub struct ServiceStatus {
     pub service: String,
     pub kind: String,
-    /// `auto`, or file and line.
+    /// `auto` for a built-in check, else file and line.
     pub origin: String,
     /// State of the last result; `PENDING` before the first.
     pub state: String,
@@ -69,7 +69,7 @@ pub struct ServiceStatus {
     pub max_attempts: u8,
     pub flapping: bool,
     pub flapping_percent: f64,
-    /// Since when the hard state that alertd knows holds; `None` if there never was another than OK.
+    /// When the last announced hard state began; `None` if it was always OK.
     pub since: Option<Timestamp>,
     pub last_run: Option<Timestamp>,
     pub next_run: Option<Timestamp>,
@@ -87,14 +87,14 @@ pub struct SpoolStatus {
     pub alertd_failures: u32,
 }
 
-/// A question to the loop.
+/// A request to the loop.
 #[derive(Debug)]
 pub enum Ask {
     Status(oneshot::Sender<Status>),
     Submit { submit: Submit, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
 }
 
-/// Why a submitted result was not taken, and what to do.
+/// Why a submitted result was rejected, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("{0}")]
@@ -105,7 +105,7 @@ pub enum Refused {
     Invalid(String),
 }
 
-/// The socket's routes; questions go to `asks`.
+/// The routes of the socket. Requests go to `asks`.
 pub fn router(asks: mpsc::Sender<Ask>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -159,8 +159,8 @@ fn error(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorReply { error })).into_response()
 }
 
-/// The loop answers in microseconds; past this it is stuck.
+/// The loop answers in microseconds. After this time it must be stuck.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// A plugin's output and the words around it.
+/// The output of a plugin and the JSON around it.
 const BODY_BYTES_MAX: usize = 64 * 1_024;

@@ -1,8 +1,9 @@
-//! What was done to this host lately: it booted, packages came and went. For messages about its problems; nothing is
-//! decided by it.
+//! Recent changes of this host: boots, and packages that were installed, upgraded or removed. They
+//! appear in messages about problems; no decision depends on them.
 //!
-//! Read by a thread of its own, for a disk that hangs must not hold up the loop. Sources: `btime` of `/proc/stat` (proc(5)) and the
-//! end of `/var/log/dpkg.log` (dpkg(1), `--log`). What is not there is no change.
+//! A thread reads them, because a hanging disk must not stop the loop. The sources are `btime` in
+//! `/proc/stat` (proc(5)) and the end of `/var/log/dpkg.log` (dpkg(1), `--log`). A missing source
+//! means no changes.
 
 use std::{
     fs::{self, File},
@@ -19,16 +20,16 @@ use tracing::warn;
 
 use crate::clock;
 
-/// Longer ago is no news.
+/// Older changes are not reported.
 const MEMORY: Duration = Duration::from_hours(24);
-/// Packages within so long of each other were one piece of work.
+/// Package changes within this time of each other are one change.
 const ONE_RUN: Duration = Duration::from_mins(10);
-/// Of the log: some hundred packages.
+/// How much of the log is read: some hundred packages.
 const TAIL_BYTES: u64 = 128 * 1024;
 const NAMES_SHOWN: usize = 3;
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// What is known now; looked at about once a minute as long as this lives.
+/// The changes as of now. A thread updates them about once a minute until this is dropped.
 pub(crate) struct Changes(watch::Receiver<Vec<HostChange>>);
 
 impl Changes {
@@ -43,12 +44,12 @@ impl Changes {
             }
         };
         if let Err(error) = thread::Builder::new().name("changes".into()).spawn(look) {
-            warn!(%error, "alertd is not told of boots and packages");
+            warn!(%error, "boots and package changes will not be reported");
         }
         Self(told)
     }
 
-    /// The newest first.
+    /// Newest first.
     pub(crate) fn known(&self) -> Vec<HostChange> {
         self.0.borrow().clone()
     }
@@ -71,7 +72,7 @@ fn recent(mut found: Vec<HostChange>, now: Timestamp) -> Vec<HostChange> {
     found
 }
 
-/// The end of a file, without the line that it begins in.
+/// The end of a file, without the partial line at the start.
 fn tail(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
@@ -82,8 +83,8 @@ fn tail(path: &Path) -> io::Result<String> {
     Ok(if from > 0 { text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.into()) } else { text })
 }
 
-/// The kernel reckons `btime` back from the clock at each read: a clock that is being set moves it by a second, and no host boots
-/// twice in a minute.
+/// The kernel computes `btime` from the clock at each read, so it moves when the clock is set. A
+/// host does not boot twice in a minute, so a difference that small is ignored.
 fn steady(known: Option<Timestamp>, read: Option<Timestamp>) -> Option<Timestamp> {
     match (known, read) {
         (Some(known), Some(read)) if read.duration_since(known).unsigned_abs() < Duration::from_mins(1) => {
@@ -98,7 +99,7 @@ fn booted(stat: &str) -> Option<Timestamp> {
     Timestamp::from_second(seconds.trim().parse().ok()?).ok()
 }
 
-/// One piece of work on packages.
+/// Package changes that belong together.
 struct Run<'a> {
     began: Timestamp,
     last: Timestamp,
@@ -106,7 +107,7 @@ struct Run<'a> {
     names: Vec<&'a str>,
 }
 
-/// Pieces of work in the last day, as dpkg's log in local time has them.
+/// The package changes of the last day. dpkg's log is in local time.
 fn packages(log: &str, zone: &TimeZone, now: Timestamp) -> Vec<HostChange> {
     let least = now.saturating_sub(MEMORY).unwrap_or(Timestamp::MIN);
     let mut runs: Vec<Run<'_>> = Vec::new();
@@ -184,7 +185,7 @@ garbage
     }
 
     #[test]
-    fn packages_that_came_together_are_one_change_and_old_ones_none() {
+    fn packages_changed_together_are_one_change_and_old_ones_are_dropped() {
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         assert_eq!(
@@ -197,7 +198,7 @@ garbage
     }
 
     #[test]
-    fn the_newest_come_first_and_a_boot_long_ago_is_no_news() {
+    fn the_newest_change_comes_first_and_an_old_boot_is_dropped() {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
         let boot = |stat: &str| booted(stat).map(|at| HostChange { at, what: "booted".into() });
         let zone = TimeZone::UTC;
@@ -215,7 +216,7 @@ garbage
     }
 
     #[test]
-    fn of_a_large_log_the_end_is_read_by_whole_lines() {
+    fn only_whole_lines_at_the_end_of_a_large_log_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("dpkg.log");
         let line = "2026-11-21 09:30:00 install package:all <none> 1\n";

@@ -1,7 +1,8 @@
-//! The only reader of clocks in the agent.
+//! The only place in the agent that reads clocks.
 //!
-//! Reckoning uses `CLOCK_BOOTTIME`, which goes on while the host sleeps: tokio's own timers stop then (`CLOCK_MONOTONIC`),
-//! and a check due at seven would run at eight. So the loop sleeps on a timer of that clock (timerfd_create(2)).
+//! Durations are measured with `CLOCK_BOOTTIME`, which goes on while the host is suspended. tokio's
+//! timers (`CLOCK_MONOTONIC`) stop then, and a check that is due at seven would run at eight. So
+//! the loop sleeps on a timer of that clock (timerfd_create(2)).
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -21,11 +22,12 @@ pub struct Clock {
 
 impl Clock {
     /// Needs a running tokio runtime.
-    #[expect(unsafe_code, reason = "AsyncFd wants a promise about the descriptor")]
+    #[expect(unsafe_code, reason = "AsyncFd requires a promise about the descriptor")]
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
-        // SAFETY: an `OwnedFd` is one and the same open descriptor for as long as `AsyncFd` holds it; it is never taken out.
+        // SAFETY: the `OwnedFd` stays the same open descriptor as long as `AsyncFd` holds it, and
+        // it is never taken out.
         Ok(Self { timer: unsafe { AsyncFd::register(timer) }.map_err(io::Error::from)? })
     }
 
@@ -33,27 +35,27 @@ impl Clock {
         Now { moment: moment(), wall: wall() }
     }
 
-    /// Time spent asleep since boot: grows by exactly the length of each suspend.
+    /// Time spent suspended since boot.
     pub fn asleep(&self) -> Duration {
         let awake = duration(clock_gettime(ClockId::Monotonic));
         moment().0.saturating_sub(awake)
     }
 
-    /// Sleeps until then; for ever if there is nothing to wait for. Cancel-safe.
+    /// Sleeps until that moment, or forever if there is none. Cancel-safe.
     pub async fn sleep_until(&self, when: Option<Moment>) {
         let Some(when) = when else { return std::future::pending().await };
-        // A timer set to zero is switched off; boot itself is long past.
+        // Zero would switch the timer off. The boot is in the past, so any small value will do.
         let at = when.0.max(Duration::from_nanos(1));
         let once = Itimerspec { it_interval: Timespec::default(), it_value: timespec(at) };
         if let Err(error) = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once) {
-            tracing::error!(%error, "the boot clock's timer cannot be set; falling back to one second");
+            tracing::error!(%error, "cannot set the timer; waking up every second instead");
             return tokio::time::sleep(Duration::from_secs(1)).await;
         }
         loop {
             let Ok(mut ready) = self.timer.readable().await else { return };
             let expired = rustix::io::read(self.timer.get_ref(), &mut [0_u8; 8]);
             ready.clear_ready();
-            // A reading left over from an alarm that was set again meanwhile is not ours.
+            // This wakeup may be left over from an earlier alarm.
             if expired.is_ok() || moment() >= when {
                 return;
             }
@@ -61,8 +63,8 @@ impl Clock {
     }
 }
 
-/// The time for people.
-#[expect(clippy::disallowed_methods, reason = "this is the agent's reader of clocks")]
+/// The wall-clock time, for people and for messages.
+#[expect(clippy::disallowed_methods, reason = "the one place in the agent that reads clocks")]
 pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
@@ -88,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_wakes_when_the_moment_has_come_and_at_once_when_it_is_past() {
+    async fn it_wakes_at_the_moment_and_at_once_if_that_has_passed() {
         let clock = Clock::new().unwrap();
         let start = clock.now().moment;
         clock.sleep_until(Some(start + Duration::from_millis(30))).await;
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_alarm_that_was_given_up_does_not_wake_the_next_sleeper_early() {
+    async fn a_cancelled_sleep_does_not_wake_the_next_one_early() {
         let clock = Clock::new().unwrap();
         let start = clock.now().moment;
         {

@@ -1,7 +1,8 @@
-//! `kind = "dns"`: what `dogwatch dns` feels, asked over its control socket.
+//! `kind = "dns"`: the state of a sensor of `dogwatch dns`, read over its control socket.
 //!
-//! The cache is asked (pull), so a dead cache is noticed too. A restart of the cache takes less than [`RESTART`]; only
-//! after that is it unreachable: CRITICAL for `dns-upstream` (nobody answers names), UNKNOWN for what else it would feel.
+//! The agent polls the cache, so it also notices when the cache is down. A restart of the cache
+//! takes less than [`RESTART`]; after that the cache counts as unreachable. Then `dns-upstream` is
+//! CRITICAL, because nothing resolves names, and the other sensors are UNKNOWN.
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
@@ -73,7 +74,7 @@ impl Async for DnsSensor {
     }
 }
 
-/// How often the cache is asked: a page is to leave within 60 s of the first failed refresh.
+/// How often the cache is polled: an alert must go out within 60 s of the first failed refresh.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 const RESTART: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_millis(250);

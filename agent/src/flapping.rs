@@ -1,16 +1,17 @@
-//! Flapping: too large a share of recent results changed the state (Nagios Core, `base/flapping.c`).
+//! Flapping: the state changed in too many of the recent results (Nagios Core, `base/flapping.c`).
 //!
-//! The last 21 states allow 20 changes. A change weighs 0.75 if it is the oldest and 1.25 if it is the newest, so what is
-//! recent counts for more. A service flaps once the weighted share reaches `start` and until it falls to `stop`; between the
-//! two it keeps what it is. Hard states and soft recoveries are recorded, soft problems are not.
+//! Between the last 21 states there are up to 20 changes. The weight of a change rises from 0.75
+//! for the oldest to 1.25 for the newest, so that recent changes count more. A service starts to
+//! flap when the weighted share reaches `start` and stops when it falls to `stop`. Hard states and
+//! soft recoveries are recorded, soft problems are not.
 
 use dogwatch_checks::State;
 use serde::{Deserialize, Serialize};
 
-/// States kept: 20 changes lie between 21 states.
+/// There are up to 20 changes between 21 states.
 pub const STATES: usize = 21;
 
-/// Percent of weighted change at which a service begins and ceases to flap.
+/// The weighted share of changes, in percent, at which a service starts and stops flapping.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
     pub start: f64,
@@ -18,14 +19,14 @@ pub struct Thresholds {
 }
 
 impl Default for Thresholds {
-    /// Compiled into Nagios Core: with 30 it takes the six newest changes of twenty, and 20 is reached again after the last
-    /// of them has grown old.
+    /// The defaults of Nagios Core. The six newest changes of twenty reach 30; the share falls to
+    /// 20 when the last of them has become old.
     fn default() -> Self {
         Self { start: 30.0, stop: 20.0 }
     }
 }
 
-/// The last [`STATES`] states, oldest first. Written as one letter each.
+/// The last [`STATES`] states, oldest first. Serialized as one letter per state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct History([State; STATES]);
@@ -54,7 +55,7 @@ impl History {
         weights * 100.0 / 20.0
     }
 
-    /// Whether the service flaps now, given whether it did before.
+    /// Whether the service flaps now, given whether it flapped before.
     pub fn is_flapping(&self, before: bool, thresholds: Thresholds) -> bool {
         let percent = self.percent();
         if percent >= thresholds.start {
@@ -97,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_those_of_nagios() {
-        // From the formula w(x) = 0.75 + (x-1)·0.5/19 of the newest n changes, by hand.
+    fn changes_have_the_weights_of_nagios() {
+        // By hand, from the formula w(x) = 0.75 + (x-1)·0.5/19, for the newest n changes.
         for (states, expected) in [
             ("O", 0.0),
             ("C", 1.25 * 5.0),
@@ -110,9 +111,9 @@ mod tests {
         ] {
             assert!((percent(states) - expected).abs() < 0.01, "{states}: {}", percent(states));
         }
-        // All twenty changes: the mean weight is 1.
+        // The mean weight of all twenty changes is 1.
         assert!((percent("COCOCOCOCOCOCOCOCOCOC") - 100.0).abs() < 1e-9);
-        // One change as the oldest there can be: 0.75 of 20.
+        // One change, the oldest possible: 0.75 of 20.
         let oldest = format!("O{}", "C".repeat(20));
         assert!((percent(&oldest) - 3.75).abs() < 1e-9);
     }
@@ -134,9 +135,9 @@ mod tests {
     }
 
     #[test]
-    fn between_the_thresholds_it_stays_what_it_was() {
-        // Steady again after six changes; `F` flapping, `-` not. Sixteen results later two of the six are forgotten and the
-        // other four weigh 15.8 %; one result earlier it was 20.07 %.
+    fn between_the_thresholds_nothing_changes() {
+        // Steady again after six changes; `F` flapping, `-` not. Sixteen results later two of the
+        // six are forgotten and the other four weigh 15.8 %; one result earlier it was 20.07 %.
         let states = "COCOCO OOOOOOOOOOOOOOOOO";
         let drawn_ = "-----F FFFFFFFFFFFFFFF--";
         let mut history = History::default();
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn history_survives_being_written_down() {
+    fn a_serialized_history_reads_back_as_the_same_history() {
         let before = history("CWUOC");
         let text = serde_json::to_string(&before).unwrap();
         assert_eq!(text, "\"OOOOOOOOOOOOOOOOCWUOC\"");

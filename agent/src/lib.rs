@@ -1,16 +1,18 @@
-//! `dogwatch`: watches a host the Nagios way and tells alertd what changed, once.
+//! The agent: runs the checks of a host, keeps the status of each service as Nagios does, and
+//! reports every change to alertd.
 //!
-//! | file | job |
+//! | module | job |
 //! | --- | --- |
-//! | [`engine`] | the one loop that owns everything below |
-//! | [`schedule`], [`status`], [`flapping`], [`service`], [`passive`], [`report::outbox`] | pure: what runs, what is believed, what is said |
+//! | [`engine`] | the main loop, which owns everything below |
+//! | [`schedule`], [`status`], [`flapping`], [`service`], [`passive`], [`report::outbox`] | pure: what runs next, the status of each service, what to send |
 //! | [`runner`], [`plugin`] | run checks, each with a deadline |
-//! | [`store`], [`report::spool`], [`state`] | what survives a kill |
-//! | [`report::client`], [`api`], [`metrics`] | alertd, the people on this host, Prometheus |
-//! | [`config`], [`cli`] | what was asked |
+//! | [`store`], [`report::spool`], [`state`] | the state on disk |
+//! | [`report::client`], [`api`], [`metrics`] | alertd, the socket of the agent, Prometheus |
+//! | [`config`], [`cli`] | config file and command line |
 //!
-//! Promised: a hard change of any watched service reaches alertd, once, in order, whatever is killed or full in between;
-//! nothing that hangs (a check, a disk, an alertd) stops the loop. Not done here: deciding whom to wake.
+//! Every hard change of a service reaches alertd exactly once and in order, whatever is killed or
+//! full in between. Nothing that hangs (a check, a disk, an alertd) stops the loop. The agent does
+//! not decide who is notified: that is up to alertd.
 
 pub mod api;
 mod changes;
@@ -50,7 +52,7 @@ use tracing::{error, info, warn};
 
 pub use cli::command;
 
-/// Why the agent does not run.
+/// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{0}")]
@@ -59,16 +61,14 @@ pub enum RunError {
     Start { what: String, source: io::Error },
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(config_path: &Path) -> Result<(), RunError> {
-    let signals = Signals::listen().map_err(start("cannot listen to signals"))?;
+    let signals = Signals::listen().map_err(start("cannot listen for signals"))?;
     let host = Host::live();
     let config = config::load(config_path, &host)?;
     let agent = &config.agent;
-    let agent_id = agent_id(agent).map_err(start(format!(
-        "cannot tell this host from others by {}",
-        agent.machine_id_file.display()
-    )))?;
+    let agent_id = agent_id(agent)
+        .map_err(start(format!("cannot get an id for this host from {}", agent.machine_id_file.display())))?;
 
     let (done_to, done) = mpsc::channel(1);
     let (store, found) = store::open(&agent.state_dir, fastrand::u64(1..), done_to)
@@ -80,10 +80,10 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     if damage.corrupt {
         error!(
             bytes = damage.bytes,
-            "the spool was damaged and is kept as spool.damaged; what was intact is used"
+            "the spool was damaged; its intact events are used and the file is kept as spool.damaged"
         );
     } else if damage.bytes > 0 {
-        warn!(bytes = damage.bytes, "cut off a torn record at the end of the spool");
+        warn!(bytes = damage.bytes, "removed an incomplete record at the end of the spool");
     }
 
     let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
@@ -100,7 +100,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
 
     let (reports_to, reports) = mpsc::channel(REPORTS_MAX);
     let (answers_to, answers) = mpsc::channel(1);
-    let clock = clock::Clock::new().map_err(start("cannot make a timer of the boot clock"))?;
+    let clock = clock::Clock::new().map_err(start("cannot create a timer"))?;
     let checks = config.checks.len();
     let summary = config.summary();
     for warning in config.warnings() {
@@ -125,7 +125,8 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
-/// From the machine id; a container that has none gets one of its own, kept in the state directory.
+/// From the machine id. A container without one gets a random id, which is kept in the state
+/// directory.
 fn agent_id(agent: &config::Agent) -> io::Result<String> {
     let error = match config::agent_id(&agent.machine_id_file) {
         Ok(id) => return Ok(id),
@@ -139,7 +140,7 @@ fn agent_id(agent: &config::Agent) -> io::Result<String> {
     if !missing {
         return Err(error);
     }
-    warn!("{error}; this agent makes an id of its own in {}", own.display());
+    warn!("{error}; using a random id instead, kept in {}", own.display());
     std::fs::create_dir_all(&agent.state_dir)?;
     let id = format!("{:032x}\n", fastrand::u128(..));
     replace_file(&own, &NewFile::with_mode(0o640), |file| file.write_all(id.as_bytes()))?;
@@ -151,9 +152,9 @@ fn start(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::Start { what, source }
 }
 
-/// Everybody on the host may connect; who may do what is decided by the caller's identity.
+/// Every user may connect. What a caller may do depends on its user.
 const SOCKET_MODE: u32 = 0o666;
-/// Questions that wait for the loop; more are answered "busy".
+/// Requests that wait for the loop. More are answered with 503.
 const ASKS_MAX: usize = 64;
-/// Results that wait for the loop; checks wait beyond that.
+/// Results that wait for the loop. If there are more, the checks wait.
 const REPORTS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! Arguments → config → run → exit code.
+//! The `dogwatch` program. Everything is in the library.
 
 use std::process::ExitCode;
 

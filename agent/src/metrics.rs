@@ -1,7 +1,7 @@
-//! Every metric of the agent: name, unit, help, labels.
+//! All metrics of the agent: name, unit, help, labels.
 //!
-//! Gauges are forgotten when nobody sets them for [`GAUGES_KEPT`], so a check that is removed leaves no series behind that
-//! looks alive; the loop sets all of them at least every minute.
+//! The loop sets all gauges at least once a minute. A gauge that is not set for [`GAUGES_KEPT`] is
+//! removed, so that a removed check leaves no series behind.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 use crate::{api::ServiceStatus, report::outbox::Outbox};
 
-/// Longer than the loop ever leaves a gauge alone.
+/// Longer than the loop ever goes without setting a gauge.
 pub(crate) const GAUGES_KEPT: Duration = Duration::from_mins(3);
 
-/// Tells the recorder about all of them. Call once, before the first is counted.
+/// Declares all metrics. Call once, before the first one is used.
 pub(crate) fn declare() {
     for (name, unit, help) in GAUGES {
         describe_gauge!(*name, *unit, *help);
@@ -30,7 +30,7 @@ pub(crate) fn declare() {
     counter!("dogwatch_spool_errors_total").absolute(0);
 }
 
-/// The loop has turned.
+/// Call in each turn of the loop.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 pub(crate) fn on_turn(outbox: &Outbox, spool_file_bytes: u64, config_ok: bool) {
     gauge!("dogwatch_spool_events").set(outbox.depth() as f64);
@@ -61,7 +61,7 @@ pub(crate) fn on_spool_error() {
     counter!("dogwatch_spool_errors_total").increment(1);
 }
 
-/// A service has a result, or is to be shown again.
+/// Sets the metrics of one service.
 pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64) {
     let check = &status.service;
     let gauge = |name, value: f64| gauge!(name, "check" => check.clone()).set(value);
@@ -70,7 +70,7 @@ pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64
         "WARNING" => 1.0,
         "CRITICAL" => 2.0,
         "UNKNOWN" => 3.0,
-        // Not run yet: no state to show.
+        // Pending: there is no state to show.
         _ => return,
     };
     gauge("dogwatch_check_state", state);
@@ -91,20 +91,16 @@ pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64
     }
 }
 
-/// Series that one check may have; a plugin with a thousand disks must not fill the recorder.
+/// Series per check. A plugin that reports a thousand disks must not fill the recorder.
 const PERFDATA_MAX: usize = 64;
 
 const GAUGES: &[(&str, Unit, &str)] = &[
     ("dogwatch_build_info", Unit::Count, "Version of the agent; always 1."),
-    ("dogwatch_check_attempt", Unit::Count, "Attempt of max_attempts that the status is at."),
-    ("dogwatch_check_duration_seconds", Unit::Seconds, "Wall time of the last run."),
-    ("dogwatch_check_flapping", Unit::Count, "1 while the service flaps."),
+    ("dogwatch_check_attempt", Unit::Count, "Current attempt, from 1 to max_attempts."),
+    ("dogwatch_check_duration_seconds", Unit::Seconds, "Duration of the last run."),
+    ("dogwatch_check_flapping", Unit::Count, "1 while the service is flapping."),
     ("dogwatch_check_hard", Unit::Count, "1 if the state is hard, 0 while it is soft."),
-    (
-        "dogwatch_check_last_run_timestamp_seconds",
-        Unit::Seconds,
-        "When the last result came, since the epoch.",
-    ),
+    ("dogwatch_check_last_run_timestamp_seconds", Unit::Seconds, "Unix time of the last result."),
     ("dogwatch_check_perfdata", Unit::Count, "Performance data of the last run, in the check's own unit."),
     (
         "dogwatch_check_state",
@@ -114,22 +110,26 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     (
         "dogwatch_config_reload_ok",
         Unit::Count,
-        "0 if the config on disk is invalid and an older one is in use.",
+        "0 if the last reload failed and the previous config is still in use.",
     ),
     ("dogwatch_spool_events", Unit::Count, "Events that alertd has not acknowledged."),
     ("dogwatch_spool_file_bytes", Unit::Bytes, "Size of the spool on disk."),
-    ("dogwatch_spool_memory_bytes", Unit::Bytes, "JSON bytes of the events that wait."),
+    ("dogwatch_spool_memory_bytes", Unit::Bytes, "JSON size of the events that alertd has not acknowledged."),
 ];
 
 const COUNTERS: &[(&str, Unit, &str)] = &[
-    ("dogwatch_batches_total", Unit::Count, "Batches to alertd, by whether it took them."),
-    ("dogwatch_check_overruns_total", Unit::Count, "Slots at which a check hung, the first one included."),
-    ("dogwatch_check_skipped_runs_total", Unit::Count, "Slots that passed without a run."),
+    ("dogwatch_batches_total", Unit::Count, "Batches sent to alertd, by whether it accepted them."),
+    (
+        "dogwatch_check_overruns_total",
+        Unit::Count,
+        "Scheduled runs of a check at which it was hanging, including the one that hangs.",
+    ),
+    ("dogwatch_check_skipped_runs_total", Unit::Count, "Scheduled runs that were skipped."),
     ("dogwatch_spool_dropped_events_total", Unit::Count, "Events lost because the spool was full."),
-    ("dogwatch_spool_errors_total", Unit::Count, "Times that the disk began to refuse the spool."),
+    ("dogwatch_spool_errors_total", Unit::Count, "How often writing the spool began to fail."),
 ];
 
 const HISTOGRAMS: &[(&str, Unit, &str)] = &[
-    ("dogwatch_check_start_lag_seconds", Unit::Seconds, "From a check's slot to its start."),
-    ("dogwatch_loop_lag_seconds", Unit::Seconds, "From when the loop wanted to wake to when it did."),
+    ("dogwatch_check_start_lag_seconds", Unit::Seconds, "Delay of the start of a check."),
+    ("dogwatch_loop_lag_seconds", Unit::Seconds, "Delay of the wakeups of the main loop."),
 ];

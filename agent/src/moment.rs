@@ -1,19 +1,20 @@
-//! A point in time as the cores know it: since the host booted, time asleep included. Reads no clock.
+//! A point in time: the time since the host booted, including time spent suspended. Reads no clock.
 
 use std::{
     ops::{Add, Sub},
     time::Duration,
 };
 
-/// Time since boot, suspend included (`CLOCK_BOOTTIME`): never jumps back, needs no NTP, goes on while the lid is closed.
+/// Time since boot, including suspend (`CLOCK_BOOTTIME`). It never jumps, whatever happens to the
+/// wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Duration);
 
 impl Moment {
-    /// The moment the host booted.
+    /// When the host booted.
     pub const BOOT: Self = Self(Duration::ZERO);
 
-    /// How long ago `earlier` was; zero if it is still to come.
+    /// The time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -33,7 +34,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// Both clocks, read at once by the loop and handed to the cores: one to reckon with, one for people to read.
+/// Both clocks, read at the same time: one to compute with, one for people to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub moment: Moment,

@@ -1,22 +1,23 @@
-//! How long a submitted result holds. A job that stops reporting is as bad as one that fails.
+//! How long a submitted result is valid. A job that stops reporting is as bad as a job that fails.
 
 use std::time::Duration;
 
 use crate::moment::Moment;
 
-/// One passive service's freshness.
+/// The freshness of one passive service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freshness {
     until: Option<Moment>,
 }
 
 impl Freshness {
-    /// A result (or the start of watching) at `now` that holds for `span`; `None`: for ever.
+    /// A result arrived at `now`, or monitoring started. It is valid for `span`; `None` means
+    /// forever.
     pub fn on_result(&mut self, span: Option<Duration>, now: Moment) {
         self.until = span.map(|span| now + span);
     }
 
-    /// Whether the last result has grown stale: true once, and again after `again` while `soft`, until it is believed.
+    /// Whether the last result has become stale. True once; then again after [`Self::again_after`].
     pub fn poll_stale(&mut self, now: Moment) -> bool {
         let stale = self.until.is_some_and(|until| until <= now);
         if stale {
@@ -25,7 +26,7 @@ impl Freshness {
         stale
     }
 
-    /// The stale result is soft: say it again after `span`.
+    /// The status is still soft: report the stale result again after `span`.
     pub fn again_after(&mut self, span: Duration, now: Moment) {
         self.until = Some(now + span);
     }
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_holds_as_long_as_it_said_and_is_stale_once() {
+    fn a_result_is_valid_for_its_time_and_becomes_stale_once() {
         let mut freshness = Freshness::default();
         freshness.on_result(Some(HOUR), at(0));
         assert!(!freshness.poll_stale(at(3_599)));
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn while_it_is_not_believed_it_is_said_again() {
+    fn a_soft_stale_result_is_reported_again() {
         let mut freshness = Freshness::default();
         freshness.on_result(Some(HOUR), at(0));
         assert!(freshness.poll_stale(at(3_600)));

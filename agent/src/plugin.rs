@@ -1,17 +1,20 @@
-//! Runs an external plugin (any program that keeps the Nagios plugin contract) and reads its verdict.
+//! Runs an external plugin (any program that follows the Nagios plugin guidelines) and reads its
+//! result.
 //!
-//! Promises, whatever the plugin does:
-//! - no shell; a cleared environment (`LC_ALL=C`, a fixed `PATH`, what the config names), `/` as directory, nothing on stdin;
-//! - at most [`OUTPUT_MAX`] bytes of stdout are kept, the rest is read and thrown away, so a flood blocks nobody; stderr
-//!   goes nowhere;
-//! - its process group is its own, and whatever is still in it when the plugin ends is killed; at the deadline the group
-//!   gets SIGTERM, and [`TERM_GRACE`] later SIGKILL; a grandchild that keeps the pipe open is not waited for;
-//! - the plugin is always reaped; dropping the future kills the group at once.
+//! Whatever the plugin does:
+//! - It runs without a shell, with an empty environment (`LC_ALL=C`, a fixed `PATH`, and what the
+//!   config sets), in `/`, with nothing on stdin.
+//! - At most [`OUTPUT_MAX`] bytes of stdout are kept. The rest is read and discarded, so that a
+//!   flood of output blocks nothing. stderr is discarded.
+//! - It has its own process group, and whatever is left in the group when the plugin ends is
+//!   killed. At the deadline the group gets SIGTERM, and SIGKILL [`TERM_GRACE`] later. A grandchild
+//!   that keeps the pipe open is not waited for.
+//! - It is always reaped. Dropping the future kills the group at once.
 //!
-//! Exit codes 0 to 3 are the verdict. Anything else (4 and up, a signal, a missing program, the deadline) means that the
-//! plugin could not look: UNKNOWN with the reason as first line, what it printed as detail. Deliberately not done: a
-//! process that left the group (`setsid`) is not hunted, and one that the kernel cannot kill (state D) is left behind to
-//! be reaped when it ends.
+//! Exit codes 0 to 3 are the state. Everything else (other codes, a signal, a missing program, the
+//! deadline) means that the plugin could not check: UNKNOWN with the reason as the first line and
+//! the output as the detail. A process that leaves the group (`setsid`) is not killed. One that the
+//! kernel cannot kill (state D) is left behind and reaped when it ends.
 
 use std::{
     collections::BTreeMap,
@@ -30,34 +33,35 @@ use tokio::{
     time::timeout,
 };
 
-/// An external program and what it is told.
+/// An external program, its arguments and its environment.
 #[derive(Clone)]
 pub struct Plugin {
-    /// The program and its arguments. Never empty. A bare program name is looked for in [`PATH`].
+    /// The program and its arguments. Never empty. A program name without a slash is looked up in
+    /// [`PATH`].
     argv: Vec<String>,
-    /// Added to the cleared environment: the place for secrets, which in `argv` everybody on the host could read.
+    /// Added to the empty environment. Secrets belong here: everyone on the host can read `argv`.
     env: BTreeMap<String, String>,
-    /// What reaching the deadline means. UNKNOWN unless the operator says otherwise.
+    /// The state if the plugin times out; UNKNOWN by default.
     timeout_state: State,
 }
 
-/// Kept of what a plugin prints: what NRPE carries at most.
+/// How much output is kept: as much as NRPE can carry.
 pub const OUTPUT_MAX: usize = 64 * 1_024;
-/// How long a plugin may take to die nicely.
+/// Between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
-/// Where programs are looked for: the plugins' own directory first, then as Debian has it for a service.
+/// The directory of the plugins, then the path of a Debian service.
 pub const PATH: &str = "/usr/lib/nagios/plugins:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long the kernel may take to end a process that got SIGKILL before it counts as unkillable.
+/// A process that has not ended this long after SIGKILL counts as unkillable.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 
-/// Why a config's plugin is refused.
+/// Why a plugin in the config is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PluginError {
-    #[error("names no program; write an array like [\"check_ping\", \"-H\", \"db1\"]")]
+    #[error("is empty; write an array like [\"check_ping\", \"-H\", \"db1\"]")]
     Empty,
-    #[error("holds a NUL byte, which no argument can")]
+    #[error("contains a NUL byte")]
     Nul,
-    #[error("environment variable {0:?} cannot exist: a name is not empty and holds no `=`")]
+    #[error("environment variable {0:?} is invalid: a name must not be empty or contain `=`")]
     EnvName(String),
 }
 
@@ -79,7 +83,7 @@ impl Plugin {
         Ok(Self { argv, env, timeout_state })
     }
 
-    /// Runs the plugin once. Answers at the latest [`TERM_GRACE`] and a second after `deadline`.
+    /// Runs the plugin once. Returns at the latest [`TERM_GRACE`] and a second after `deadline`.
     pub async fn run(&self, deadline: Duration) -> CheckResult {
         let mut running = match self.start() {
             Ok(running) => running,
@@ -103,7 +107,7 @@ impl Plugin {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        // A failure past this point drops the child, which kills and reaps it.
+        // An error from here on drops the child, which kills and reaps it.
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("no process id"))?;
@@ -116,8 +120,8 @@ impl Plugin {
         let program = &self.argv[0];
         match error.kind() {
             ErrorKind::NotFound => format!("plugin {program:?} does not exist"),
-            ErrorKind::PermissionDenied => format!("plugin {program:?} may not be executed"),
-            _ => format!("plugin {program:?} could not be started: {error}"),
+            ErrorKind::PermissionDenied => format!("no permission to execute plugin {program:?}"),
+            _ => format!("cannot start plugin {program:?}: {error}"),
         }
     }
 
@@ -128,31 +132,31 @@ impl Plugin {
                     Some(state) => return output::parse(state, printed),
                     None => (State::Unknown, out_of_contract(code)),
                 },
-                (None, Some(signal)) => (State::Unknown, format!("plugin died by signal {signal}")),
-                (None, None) => (State::Unknown, "plugin ended in a way nobody knows".to_owned()),
+                (None, Some(signal)) => (State::Unknown, format!("plugin was killed by signal {signal}")),
+                (None, None) => (State::Unknown, "plugin ended without an exit code".to_owned()),
             },
             End::Deadline(after) => {
-                (self.timeout_state, format!("plugin was stopped after {}", seconds(after)))
+                (self.timeout_state, format!("plugin timed out after {}", seconds(after)))
             }
             End::Unkillable(after) => (
                 self.timeout_state,
                 format!(
-                    "plugin was killed after {} and does not die: it hangs in the kernel",
+                    "plugin timed out after {} and cannot be killed: it hangs in the kernel",
                     seconds(after)
                 ),
             ),
-            End::Lost(error) => (State::Unknown, format!("plugin could not be waited for: {error}")),
+            End::Lost(error) => (State::Unknown, format!("cannot wait for the plugin: {error}")),
         };
         let result = CheckResult::new(state, reason);
         if printed.is_empty() {
             return result;
         }
         let said = output::parse(state, printed);
-        result.with_detail(format!("it printed: {}\n{}", said.summary, said.detail).trim_end())
+        result.with_detail(format!("output: {}\n{}", said.summary, said.detail).trim_end())
     }
 }
 
-/// Without the values of the environment: they may be secrets.
+/// Without the values of the environment, because they may be secrets.
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let env: Vec<_> = self.env.keys().collect();
@@ -162,12 +166,12 @@ impl fmt::Debug for Plugin {
 
 fn out_of_contract(code: i32) -> String {
     let meaning = match code {
-        126 => " (its wrapper may not execute a command)",
-        127 => " (its wrapper misses a command)",
-        128.. => " (its wrapper saw a command die by a signal)",
-        _ => "",
+        126 => " (in a shell script: a command cannot be executed)".to_owned(),
+        127 => " (in a shell script: a command does not exist)".to_owned(),
+        129..=192 => format!(" (in a shell script: a command was killed by signal {})", code - 128),
+        _ => String::new(),
     };
-    format!("plugin exited with {code}, which is not a state{meaning}")
+    format!("plugin exited with code {code}, expected 0 to 3{meaning}")
 }
 
 fn seconds(duration: Duration) -> String {
@@ -177,22 +181,22 @@ fn seconds(duration: Duration) -> String {
 /// How a run ended.
 enum End {
     Exited(ExitStatus),
-    /// Stopped by us after this long.
+    /// Stopped after this time.
     Deadline(Duration),
-    /// SIGKILL did not end it.
+    /// Still running after SIGKILL.
     Unkillable(Duration),
     Lost(io::Error),
 }
 
-/// A started plugin.
+/// A running plugin.
 struct Running {
-    /// First, so that it is dropped first: before the child is reaped.
+    /// The first field, so that it is dropped before the child is reaped.
     group: Group,
     child: Child,
-    /// Readable once the plugin has ended. Unlike `Child::wait` it does not reap, so the group's id cannot be given to
-    /// somebody else before the rest of the group is killed.
+    /// Readable when the plugin has ended. Unlike `Child::wait` this does not reap, so the kernel
+    /// cannot reuse the id of the group before the rest of the group is killed.
     ended: AsyncFd<OwnedFd>,
-    /// `None` once closed by the other side.
+    /// `None` after the other side has closed it.
     stdout: Option<ChildStdout>,
     printed: Printed,
 }
@@ -221,7 +225,7 @@ impl Running {
         }
     }
 
-    /// TERM, then KILL. Whether the plugin is dead.
+    /// Sends TERM, then KILL. Returns whether the plugin has ended.
     async fn stop(&mut self) -> io::Result<bool> {
         self.group.signal(Signal::TERM);
         if let Ok(ended) = timeout(TERM_GRACE, self.wait_and_read()).await {
@@ -234,7 +238,7 @@ impl Running {
         }
     }
 
-    /// Reads until the plugin itself has ended, whoever else still holds the pipe.
+    /// Reads until the plugin itself has ended, even if another process still holds the pipe.
     async fn wait_and_read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 4_096];
         loop {
@@ -252,7 +256,8 @@ impl Running {
         }
     }
 
-    /// Takes what is left in the pipe after the end, without waiting for more. Bounded: a grandchild may go on printing.
+    /// Reads what is left in the pipe, without waiting for more. Bounded, because a grandchild may
+    /// go on printing.
     fn drain(&mut self) {
         let Some(stdout) = self.stdout.take() else { return };
         let mut buffer = [0; 4_096];
@@ -292,18 +297,18 @@ impl Printed {
     }
 }
 
-/// The plugin's process group, as long as its leader is not reaped: after that the number may mean somebody else.
+/// The process group of a plugin. Valid until its leader is reaped: then the id may be reused.
 struct Group(Option<Pid>);
 
 impl Group {
     fn signal(&self, signal: Signal) {
         if let Some(leader) = self.0 {
-            // It fails when nobody is left, which is what is wanted.
+            // An error means that no process is left.
             let _ = kill_process_group(leader, signal);
         }
     }
 
-    /// Kills who is left. Nothing is signalled after this.
+    /// Kills what is left. No signal is sent after this.
     fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.0 = None;

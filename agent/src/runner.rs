@@ -1,11 +1,15 @@
-//! Runs checks, each with a deadline, and reports what came of it.
+//! Runs checks, each with a deadline, and reports their results.
 //!
-//! Promised: every started check is reported exactly once as [`Report::Finished`] or [`Report::Stuck`], within its deadline
-//! and a little; a panic is an UNKNOWN result; no check runs on the loop's own time. What blocks (reading `/proc`,
-//! `statvfs`) gets a thread of its own, for the kernel may never return from it: such a thread cannot be killed, so it is
-//! left alone, its check is not started again until it ends ([`Report::Released`]), and that is at most one thread a check.
+//! Every started check is reported exactly once, as [`Report::Finished`] or [`Report::Stuck`],
+//! shortly after its deadline at the latest. A panic becomes an UNKNOWN result. No check delays the
+//! loop.
 //!
-//! Not done here: when to run, how many at once ([`crate::schedule`]).
+//! A check that blocks (reading `/proc`, `statvfs`) runs on its own thread, because the kernel may
+//! never return from the call. Such a thread cannot be killed: it is left alone, and the check is
+//! not started again until the thread ends ([`Report::Released`]). So a check has at most one
+//! thread.
+//!
+//! When a check runs, and how many run at once, is up to [`crate::schedule`].
 
 use std::{
     any::Any,
@@ -24,14 +28,14 @@ use tokio::{
 
 use crate::config::Work;
 
-/// What became of a started check.
+/// The outcome of a started check.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It ended. `cpu`: what it cost, as far as is known.
+    /// It ended. `cpu` is the CPU time it took, as far as known.
     Finished { name: Arc<str>, result: CheckResult, cpu: Duration },
-    /// Past its deadline and not to be ended.
+    /// It is past its deadline and cannot be stopped.
     Stuck { name: Arc<str>, result: CheckResult },
-    /// The stuck one has ended after all.
+    /// A stuck check has ended after all.
     Released { name: Arc<str> },
 }
 
@@ -46,7 +50,7 @@ impl Runner {
         Self { reports }
     }
 
-    /// Starts one run. The caller sees to it that no check runs twice at once.
+    /// Starts a check. The caller must not start a check that is still running.
     pub(crate) fn start(&self, name: Arc<str>, work: &Work, deadline: Duration) {
         let reports = self.reports.clone();
         match work {
@@ -74,17 +78,17 @@ async fn run_async(
     reports: mpsc::Sender<Report>,
 ) {
     let before = children_cpu();
-    // A task of its own, so that its panic ends only itself.
+    // In a separate task, so that a panic ends only that task.
     let mut task = tokio::spawn(run);
     let result = match timeout(deadline + OWN_DEADLINE_GRACE, &mut task).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => match error.try_into_panic() {
             Ok(panic) => panicked(&*panic),
-            Err(error) => CheckResult::unknown(format!("check was given up: {error}")),
+            Err(error) => CheckResult::unknown(format!("check was aborted: {error}")),
         },
         Err(_) => {
             task.abort();
-            CheckResult::unknown(format!("check did not answer within {deadline:?} and was given up"))
+            CheckResult::unknown(format!("check timed out after {deadline:?}"))
         }
     };
     let cpu = children_cpu().saturating_sub(before);
@@ -104,7 +108,7 @@ async fn run_blocking(
     };
     let started = thread::Builder::new().name("check".into()).stack_size(STACK_BYTES).spawn(work);
     if let Err(error) = started {
-        let result = CheckResult::unknown(format!("no thread to run the check on: {error}"));
+        let result = CheckResult::unknown(format!("cannot start a thread for the check: {error}"));
         let _ = reports.send(Report::Finished { name, result, cpu: Duration::ZERO }).await;
         return;
     }
@@ -114,7 +118,7 @@ async fn run_blocking(
         return;
     }
     let result = CheckResult::unknown(format!(
-        "check hangs in the kernel since {deadline:?}; it is not started again until that ends"
+        "check has been hanging in the kernel for {deadline:?}; it will not be started again until it ends"
     ));
     let _ = reports.send(Report::Stuck { name: Arc::clone(&name), result }).await;
     let _ = answered.await;
@@ -127,12 +131,13 @@ fn panicked(panic: &(dyn Any + Send)) -> CheckResult {
     CheckResult::unknown(format!("check panicked (a bug in dogwatch; please report it): {said}"))
 }
 
-/// CPU time of all plugins that have ended: `cutime + cstime` of `/proc/self/stat` (proc(5)), in ticks of 10 ms. With
-/// several plugins at once each is charged for all; that errs on the side of retrying less.
+/// CPU time of all plugins that have ended: `cutime + cstime` in `/proc/self/stat` (proc(5)), in
+/// ticks of 10 ms. If several plugins run at once, each is charged for all of them; that errs on
+/// the side of fewer retries.
 fn children_cpu() -> Duration {
     let ticks = || {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // Fields after the command, which may hold spaces: the first is field 3.
+        // The command may contain spaces. The first field after it is field 3.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(13);
         let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
         Some(ticks)
@@ -140,10 +145,11 @@ fn children_cpu() -> Duration {
     Duration::from_millis(10 * ticks().unwrap_or(0))
 }
 
-/// Plugins and network checks keep their deadline themselves and need a moment to clean up; past this they are given up.
+/// Plugins and network checks keep their deadline themselves and need a moment to clean up. After
+/// this time they are aborted.
 const OWN_DEADLINE_GRACE: Duration = Duration::from_secs(5);
 
-/// Native checks need little; a TLS handshake runs elsewhere.
+/// Blocking checks need little stack; network checks do not run on these threads.
 const STACK_BYTES: usize = 512 * 1_024;
 
 #[cfg(test)]
@@ -174,7 +180,7 @@ mod tests {
         runner.start("hung".into(), &work, Duration::from_millis(20));
         let Some(Report::Stuck { result, .. }) = reports.recv().await else { panic!("stuck") };
         assert_eq!(result.state, State::Unknown);
-        // Others go on meanwhile.
+        // Other checks go on running.
         runner.start("bad".into(), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
         assert!(matches!(reports.recv().await, Some(Report::Finished { .. })));
         *gate.0.lock().unwrap() = true;

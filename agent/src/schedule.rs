@@ -1,13 +1,15 @@
-//! What runs next.
+//! Which check runs next.
 //!
-//! Each check has its own grid of slots: `phase + n · interval` since boot, with `phase = hash(machine id, name) mod
-//! interval`. So the phase survives restarts and reloads and differs from host to host, and no fleet ever runs in step.
+//! Each check has a grid of slots: `phase + n · interval` since boot, with `phase = hash(machine
+//! id, name) mod interval`. So the phase survives restarts and reloads, and it differs from host to
+//! host: the hosts of a fleet do not run a check at the same time.
 //!
-//! Promised: a check is in flight at most once; so many run at once and no more; who is late runs once and is back on the
-//! grid, missed slots are counted and never made up for; a check that is stuck is not started again, but each of its slots
-//! still yields a result. While soft, the next run follows after the retry interval, off the grid.
+//! - A check runs at most once at a time, and at most `limit` checks run at once.
+//! - A late check runs once and is back on its grid. Missed slots are counted and not made up for.
+//! - A stuck check is not started again, but each of its slots still yields a result.
+//! - While the status is soft, the next run follows after the retry interval, off the grid.
 //!
-//! Not done here: deadlines ([`crate::runner`]).
+//! Deadlines are up to [`crate::runner`].
 
 use std::{collections::BTreeMap, hash::Hasher as _, sync::Arc, time::Duration};
 
@@ -26,18 +28,18 @@ pub struct Timing {
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Start it. It is `late` by the wait for the loop and for a free place.
+    /// Start it. `late` is how long it waited for the loop and for other checks to end.
     Run { name: Arc<str>, late: Duration },
-    /// Its last run never ended: do not start it, say so instead.
+    /// Its last run has not ended: do not start it, report that instead.
     StillStuck { name: Arc<str>, stuck_for: Duration },
 }
 
-/// All checks' slots.
+/// The slots of all checks.
 #[derive(Debug)]
 pub struct Schedule {
-    /// Seed of all phases: this host.
+    /// Seed of all phases, from the id of this host.
     host: u64,
-    /// So many may run at once. Stuck ones do not count: they hold a quarantined worker of their own.
+    /// How many may run at once. Stuck checks do not count.
     limit: usize,
     running: usize,
     entries: BTreeMap<Arc<str>, Entry>,
@@ -64,7 +66,8 @@ impl Schedule {
         Self { host: hash(0, machine_id), limit, running: 0, entries: BTreeMap::new() }
     }
 
-    /// Takes over a new set of checks. What keeps its timing keeps its next slot; what is new runs soon.
+    /// Replaces the set of checks. A check with the same timing keeps its next slot; a new check
+    /// runs soon.
     pub fn apply<'a>(&mut self, checks: impl IntoIterator<Item = (&'a Arc<str>, Timing)>, now: Moment) {
         let mut before = std::mem::take(&mut self.entries);
         for (name, timing) in checks {
@@ -90,7 +93,7 @@ impl Schedule {
         self.running = self.entries.values().filter(|entry| matches!(entry.run, Run::Running { .. })).count();
     }
 
-    /// The next check whose slot has come, the longest waiting first. Counts as started.
+    /// The check that is due, the longest waiting first. It counts as started.
     pub fn poll_due(&mut self, now: Moment) -> Option<Due> {
         let full = self.running >= self.limit;
         let (name, entry) = self
@@ -108,8 +111,9 @@ impl Schedule {
         Some(Due::Run { name, late: now.since(entry.due) })
     }
 
-    /// The run that `poll_due` ordered has brought a result. `soft`: the status wants it confirmed soon. `cpu`: what the run
-    /// cost; a dear check is not retried so often that watching becomes the load.
+    /// The run that `poll_due` ordered has ended. `soft`: its result must be confirmed soon. `cpu`
+    /// is the CPU time of the run: an expensive check is retried less often, so that monitoring
+    /// does not become the load.
     pub fn on_finished(&mut self, name: &str, soft: bool, cpu: Duration, now: Moment) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Run::Running { since } = entry.run else { return };
@@ -122,7 +126,8 @@ impl Schedule {
         }
     }
 
-    /// The run is past its deadline and cannot be ended: the check is in quarantine until [`Self::on_released`].
+    /// The run is past its deadline and cannot be stopped. The check is not started again until
+    /// [`Self::on_released`].
     pub fn on_stuck(&mut self, name: &str, now: Moment) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Run::Running { since } = entry.run else { return };
@@ -131,7 +136,7 @@ impl Schedule {
         entry.skip_to_after(now);
     }
 
-    /// The stuck run has ended after all; its next slot starts it again.
+    /// The stuck run has ended. The check is started again at its next slot.
     pub fn on_released(&mut self, name: &str) {
         if let Some(entry) = self.entries.get_mut(name)
             && matches!(entry.run, Run::Stuck { .. })
@@ -140,18 +145,18 @@ impl Schedule {
         }
     }
 
-    /// When [`Self::poll_due`] has something next; `None` until a run ends or a check is added.
+    /// When to call [`Self::poll_due`] next; `None` until a run ends or a check is added.
     pub fn next_wakeup(&self) -> Option<Moment> {
         let full = self.running >= self.limit;
         self.entries.values().filter(|entry| entry.waits(full)).map(|entry| entry.due).min()
     }
 
-    /// When this check runs next; `None` while it runs and for what is not scheduled.
+    /// When this check runs next; `None` while it runs, and for checks without a schedule.
     pub fn next_run(&self, name: &str) -> Option<Moment> {
         self.entries.get(name).filter(|entry| entry.waits(false)).map(|entry| entry.due)
     }
 
-    /// Slots of this check that passed without a run.
+    /// How many slots of this check passed without a run.
     pub fn skipped(&self, name: &str) -> u64 {
         self.entries.get(name).map_or(0, |entry| entry.skipped)
     }
@@ -173,7 +178,7 @@ impl Entry {
         now + nanos(interval - into)
     }
 
-    /// Moves to the next slot after `now`; those between the last one and it are skipped for good.
+    /// Moves to the next slot after `now`. The slots in between are skipped.
     fn skip_to_after(&mut self, now: Moment) {
         let next = self.next_slot(now);
         let slots = next.since(self.due).as_nanos() / self.timing.interval.as_nanos().max(1);
@@ -182,14 +187,15 @@ impl Entry {
     }
 }
 
-/// A check that is new, or whose agent has just started, runs within this, however long its interval is.
+/// A new check runs within this time, however long its interval is. So do all checks after a start.
 const FIRST_RUN_WITHIN: Duration = Duration::from_secs(10);
 
-/// While soft, a check takes at most a twentieth of a core: Icinga's apt check (3.7 CPU seconds every 6 h) retried every
-/// 30 s was 12 % of one.
+/// While its status is soft, a check takes at most a twentieth of a core. Without this limit an apt
+/// check (3.7 CPU seconds) that is retried every 30 s takes 12 % of a core.
 const RETRY_PER_COST: u32 = 20;
 
-/// Whole seconds where the interval allows it: runs that fall due in the same second share a wake-up.
+/// In whole seconds if the interval allows it: checks that are due in the same second share a
+/// wakeup.
 fn phase(hash: u64, interval: Duration) -> Duration {
     let phase = nanos(u128::from(hash) % interval.as_nanos().max(1));
     if interval >= Duration::from_secs(10) { Duration::from_secs(phase.as_secs()) } else { phase }
@@ -253,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn a_late_check_runs_once_and_is_back_on_its_grid() {
+    fn a_late_check_runs_once_and_returns_to_its_grid() {
         let mut world = World::new("host-a", &["disk"]);
         world.run(3 * MINUTE, NO_COST);
         let slot = world.schedule.next_wakeup().unwrap();
-        // The machine was away for ten slots and a half.
+        // The host was suspended for ten and a half slots.
         world.now = slot + 10 * MINUTE + MINUTE / 2;
         let starts = world.run(2 * MINUTE, NO_COST);
         let times: Vec<_> = starts.iter().map(|(at, _)| at.since(slot)).collect();
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn while_soft_it_runs_after_the_retry_interval_and_then_returns_to_its_grid() {
+    fn a_soft_check_runs_after_the_retry_interval_and_then_returns_to_its_grid() {
         let mut world = World::new("host-a", &["disk"]);
         world.run(2 * MINUTE, NO_COST);
         let slot = world.schedule.next_wakeup().unwrap();
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dear_check_is_retried_less_often() {
+    fn an_expensive_check_is_retried_less_often() {
         let mut world = World::new("host-a", &["apt"]);
         world.now = world.schedule.next_wakeup().unwrap();
         let start = world.now;
@@ -306,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_run_at_once_and_the_longest_waiting_comes_next() {
+    fn the_number_of_running_checks_is_limited_and_the_longest_waiting_runs_next() {
         let mut schedule = Schedule::new("host-a", 2);
         let names: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).to_vec();
         schedule.apply(names.iter().map(|name| (name, TIMING)), at(100));
@@ -323,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_check_is_never_repeated_never_takes_a_place_and_never_falls_silent() {
+    fn a_stuck_check_is_not_restarted_does_not_count_and_still_yields_results() {
         let mut schedule = Schedule::new("host-a", 1);
         let names: Vec<Arc<str>> = ["hung", "fine"].map(Arc::from).to_vec();
         schedule.apply(names.iter().map(|name| (name, TIMING)), at(0));
@@ -350,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_the_phase_of_what_did_not_change() {
+    fn a_reload_keeps_the_phase_of_unchanged_checks() {
         let mut world = World::new("host-a", &["disk", "load"]);
         world.run(2 * MINUTE, NO_COST);
         let before = world.schedule.next_run("disk").unwrap();
@@ -383,7 +389,7 @@ mod tests {
             self.schedule.apply(names.iter().map(|name| (name, TIMING)), self.now);
         }
 
-        /// Runs everything for so long; each run takes no time and `cpu`. Returns who started when.
+        /// Runs all checks for this time. Each run takes no time and `cpu`. Returns all starts.
         fn run(&mut self, span: Duration, cpu: Duration) -> Vec<(Moment, Arc<str>)> {
             let end = self.now + span;
             let mut starts = Vec::new();

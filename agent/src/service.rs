@@ -1,14 +1,14 @@
-//! One service: what its results make of it, and what alertd must be told.
+//! One service: its status after each result, and what to announce to alertd.
 //!
-//! What is announced is not derived from single moves but from the difference between what is true now and what was last
-//! announced. So nothing is announced twice, and whatever was held back (while flapping, while booting) is made good when
-//! the reason ends:
+//! An announcement is the difference between the current truth and the last announcement. So
+//! nothing is announced twice, and a change that was not announced (while flapping, while booting)
+//! is announced when the reason has ended:
 //!
 //! ```text
 //! results     .  C  C  C  .  C  C  …  .  C  .  .  .  .  .
 //! hard        .  .  .  C  .  .  C  …  .  C  .  .  .  .  .
 //! flapping                               F  F  F  F  -  -
-//! announced            P  R     P        F           E      one word at the start, one with the truth at the end
+//! announced            P  R     P        F           E      once at the start, once with the truth at the end
 //! ```
 
 use dogwatch_checks::{CheckResult, State};
@@ -20,15 +20,15 @@ use crate::{
     status::{Confirm, Problem, Status},
 };
 
-/// How a service's results are judged.
+/// How the results of a service are interpreted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rules {
     pub confirm: Confirm,
-    /// `None`: flapping is not looked for.
+    /// `None`: flapping is not detected.
     pub flapping: Option<Thresholds>,
 }
 
-/// What is known of a service, and what was said about it. Written to disk as it is.
+/// The status of a service and its last announcement. Saved to disk in this form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     status: Status,
@@ -37,7 +37,7 @@ pub struct Service {
     announced: Option<Announced>,
 }
 
-/// What alertd was last told: the agent's word until something else is announced.
+/// The last announcement to alertd.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Announced {
     /// `None` is OK.
@@ -48,7 +48,7 @@ pub struct Announced {
     pub said: Said,
 }
 
-/// The words of the result that decided it.
+/// The output of the result that decided the state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Said {
     pub summary: String,
@@ -58,10 +58,10 @@ pub struct Said {
     pub perfdata: String,
 }
 
-/// A hard change, or the begin or end of flapping: to be told to alertd.
+/// A hard change, or the start or end of flapping, to report to alertd.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transition {
-    /// What was announced before.
+    /// The previous announcement.
     pub from: State,
     pub now: Announced,
 }
@@ -73,11 +73,11 @@ impl Default for Service {
 }
 
 impl Service {
-    /// Takes one result; returns what it makes worth telling.
+    /// Applies a result. Returns what to announce.
     pub fn on_result(&mut self, result: &CheckResult, rules: Rules, at: Timestamp) -> Option<Transition> {
         let (status, _) = self.status.after(result.state, rules.confirm);
         self.status = status;
-        // Nagios records hard states and soft recoveries: all but soft problems.
+        // Like Nagios: hard states and soft recoveries are recorded, soft problems are not.
         if !status.is_soft() {
             self.history.record(status.hard());
         }
@@ -110,7 +110,7 @@ impl Service {
         Some(Transition { from: before, now })
     }
 
-    /// Takes back what the spool remembers to have announced after this service was last written down.
+    /// Applies an announcement that the spool has and the saved state does not.
     pub fn on_replayed(&mut self, announced: Announced) {
         self.status = announced.problem.map_or(Status::Ok, Status::Hard);
         self.flapping = announced.flapping;
@@ -125,12 +125,12 @@ impl Service {
         self.flapping
     }
 
-    /// Percent of weighted recent change.
+    /// Weighted share of recent changes, in percent.
     pub fn flapping_percent(&self) -> f64 {
         self.history.percent()
     }
 
-    /// `None` while nothing was ever announced: alertd believes OK.
+    /// `None` if nothing was ever announced: for alertd the service is OK.
     pub fn announced(&self) -> Option<&Announced> {
         self.announced.as_ref()
     }
@@ -154,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn flapping_is_announced_once_and_its_end_tells_the_truth() {
-        //             six changes: flapping   muted   steady: 16 results later it ends
+    fn flapping_is_announced_once_and_its_end_reports_the_true_state() {
+        //             six changes: flapping   silent  steady: ends 16 results later
         let results = "C . C . C . C . C C C C C C C C C C C C C C C C C C";
         let notices = "P R P R P F - - - - - - - - - - - - - - - - - - E -";
         assert_eq!(announced(1, results), notices);
@@ -165,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flapping_service_that_ends_where_it_began_says_so_too() {
+    fn the_end_of_flapping_is_announced_even_in_the_same_state() {
         let results = "C . C . C . . . . . . . . . . . . . . . . . . .";
         let notices = "P R P R P F - - - - - - - - - - - - - - - E - -";
         assert_eq!(announced(1, results), notices);
     }
 
     #[test]
-    fn without_flap_detection_every_hard_change_is_told() {
+    fn without_flap_detection_every_hard_change_is_announced() {
         let results = "C . C . C . C . C .";
         let notices = "P R P R P R P R P R";
         let mut world = World::new(1);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_neither_repeats_nor_forgets() {
+    fn a_restart_repeats_and_loses_no_announcement() {
         let mut world = World::new(3);
         assert_eq!(world.play(". C C C C"), "- - - P -");
         world.restart();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_in_the_soft_phase_goes_on_counting() {
+    fn a_restart_in_the_soft_phase_keeps_the_attempt() {
         let mut world = World::new(3);
         assert_eq!(world.play(". C C"), "- - -");
         world.restart();
@@ -197,19 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn what_the_spool_knows_better_than_the_state_file_is_believed() {
+    fn the_spool_wins_over_an_older_state_file() {
         let mut world = World::new(2);
         let before = world.service.clone();
         world.play("C");
         let transition = world.result("C").unwrap();
-        // Killed after the spool had the transition, before the state file did.
+        // Killed after the spool had the transition and before the state file had it.
         world.service = before;
         world.service.on_replayed(transition.now);
         assert_eq!(world.play("C C . ."), "- - R -");
     }
 
     #[test]
-    fn since_is_when_the_hard_state_began_and_survives_the_begin_of_flapping() {
+    fn since_is_the_start_of_the_hard_state_and_survives_the_start_of_flapping() {
         let mut world = World::new(1);
         for result in "C . C . C".split(' ') {
             world.result(result);
@@ -258,7 +258,8 @@ mod tests {
             self.service.on_result(&CheckResult::new(state, letter), self.rules, at)
         }
 
-        /// Draws what is announced: `P` problem, `X` another problem, `R` recovery, `F` begin and `E` end of flapping.
+        /// Draws the announcements: `P` problem, `X` another problem, `R` recovery, `F` start and
+        /// `E` end of flapping.
         fn play(&mut self, results: &str) -> String {
             let notice = |letter| {
                 let was_flapping = self.service.flapping();

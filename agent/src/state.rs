@@ -1,22 +1,24 @@
-//! What is believed of every service, on disk, so that a restart neither announces again nor forgets.
+//! The status of every service on disk, so that a restart repeats and loses no announcement.
 //!
-//! `state.json`: one line `dogwatch state 1 <CRC-32 of the rest, 8 hex digits>`, then JSON ([`Saved`]). Written whole to a
-//! new file, fsync, rename. A file that is not intact is kept aside as `state.damaged`, and everything starts at OK: the
-//! spool and alertd's digest put right what that forgets.
+//! `state.json` has one line `dogwatch state 1 <CRC-32 of the rest, 8 hex digits>`, then JSON
+//! ([`Saved`]). It is replaced as a whole ([`dogwatch_daemon::replace`]). A damaged file is kept as
+//! `state.damaged`, and all services start at OK; the spool and alertd's digest correct what is
+//! missing.
 //!
 //! # Which file is right after a kill
 //!
-//! A transition is in the spool before it is in here, and both before it is sent ([`crate::store`]). This file says up to
-//! which event it knows everything ([`Saved::through`]); on start the events behind that are applied on top
-//! ([`Service::on_replayed`]). An event carries the whole new state of its service, so applying it twice is applying it once:
+//! A transition is written to the spool, then to this file, and only then sent ([`crate::store`]).
+//! The file has the number of the last event that it includes ([`Saved::through`]). At the start,
+//! later events from the spool are applied ([`Service::on_replayed`]). An event has the whole new
+//! state of its service, so it does no harm to apply it twice.
 //!
 //! | killed | spool | state | after the restart |
 //! | --- | --- | --- | --- |
-//! | before the spool has it | old | old | nothing was sent; the next result decides the same again |
-//! | between the two | new | old | the event is applied on top: announced, not announced again |
+//! | before the spool has it | old | old | nothing was sent; the next result leads to the same decision |
+//! | between the two | new | old | the event is applied: it counts as announced and is not repeated |
 //! | after both | new | new | nothing to do |
 //!
-//! The spool lets events go only after a state file that knows them was written.
+//! Events leave the spool only after they are in the state file.
 
 use std::{
     collections::BTreeMap,
@@ -31,12 +33,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{report, service::Service};
 
-/// The file's content.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Epoch of the spool that `through` counts in.
+    /// The epoch of the spool to which `through` belongs.
     pub epoch: u64,
-    /// Every event up to this number is in it.
+    /// All events up to this number are included.
     pub through: u64,
     pub services: BTreeMap<String, SavedService>,
 }
@@ -45,13 +47,13 @@ pub struct Saved {
 pub struct SavedService {
     #[serde(flatten)]
     pub service: Service,
-    /// Passive: until when its last result holds.
+    /// For a passive check: until when its last result is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh_until: Option<Timestamp>,
 }
 
 impl Saved {
-    /// Reads `dir/state.json`. Nothing there is nothing known; damage is reported by the flag.
+    /// Reads `dir/state.json`; empty if there is none. The flag says whether the file was damaged.
     pub fn load(dir: &Path) -> io::Result<(Self, bool)> {
         let bytes = match fs::read(dir.join(NAME)) {
             Ok(bytes) => bytes,
@@ -61,12 +63,12 @@ impl Saved {
         if let Some(saved) = parse(&bytes) {
             return Ok((saved, false));
         }
-        // Best effort: it is for a person to look at.
+        // Best effort: the copy is for people to look at.
         let _ = fs::rename(dir.join(NAME), dir.join(DAMAGED_NAME));
         Ok((Self::default(), true))
     }
 
-    /// Writes it to `dir/state.json`, durably.
+    /// Replaces `dir/state.json`.
     pub fn store(&self, dir: &Path) -> io::Result<()> {
         let json = serde_json::to_vec(self).map_err(io::Error::other)?;
         let mut bytes = format!("{HEAD}{:08x}\n", crc32fast::hash(&json)).into_bytes();
@@ -75,7 +77,7 @@ impl Saved {
         Ok(())
     }
 
-    /// Applies what the spool has and this file does not.
+    /// Applies the events that the spool has and this file does not.
     pub fn replay(&mut self, epoch: u64, events: &[dogwatch_wire::Event]) {
         for event in events {
             if epoch == self.epoch && event.seq <= self.through {
@@ -121,7 +123,7 @@ mod tests {
     use crate::{service::Rules, status::Confirm};
 
     #[test]
-    fn what_was_stored_is_loaded() {
+    fn a_stored_state_is_loaded_again() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Saved::load(dir.path()).unwrap(), (Saved::default(), false));
         let saved = saved();
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_kept_aside_and_nothing_is_believed() {
+    fn a_damaged_file_is_kept_and_not_used() {
         let dir = tempfile::tempdir().unwrap();
         saved().store(dir.path()).unwrap();
         let mut bytes = fs::read(dir.path().join(NAME)).unwrap();

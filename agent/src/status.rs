@@ -1,4 +1,5 @@
-//! Soft and hard: when a service's result is believed (the table of Nagios Core, `base/checks.c`).
+//! Soft and hard states: how many results confirm a problem (the rules of Nagios Core,
+//! `base/checks.c`).
 //!
 //! ```text
 //!            bad, attempts left            bad, last attempt
@@ -7,8 +8,8 @@
 //!   └────────────────────────────────────────────────────────────┘ OK: hard recovery
 //! ```
 //!
-//! Promised: what is announced depends on results alone. Not done here: flapping ([`crate::flapping`]), what is said to
-//! alertd ([`crate::service`]), and everything that makes a person's phone ring (acks, downtimes: alertd's).
+//! The status depends on the results alone. Flapping is in [`crate::flapping`], announcements are
+//! in [`crate::service`], and acknowledgements, downtimes and notifications are alertd's.
 
 use dogwatch_checks::State;
 use serde::{Deserialize, Serialize};
@@ -44,54 +45,54 @@ impl From<Problem> for State {
     }
 }
 
-/// What we believe about a service. OK needs no confirming, so only a problem is ever soft.
+/// The status of a service. OK needs no confirmation, so only problems can be soft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
-    /// Seen `attempt` times in a row: not confirmed, not announced.
+    /// Seen `attempt` times in a row; not confirmed and not announced yet.
     Soft {
         problem: Problem,
         attempt: u8,
     },
-    /// Seen `max_attempts` times in a row: worth waking someone.
+    /// Seen `max_attempts` times in a row; confirmed.
     Hard(Problem),
 }
 
-/// How many problem results in a row it takes to believe one.
+/// How many problem results in a row confirm a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
     After(u8),
-    /// The host has just booted or woken: results are recorded, no problem becomes hard.
+    /// The host has just booted or resumed: results are recorded, but no problem becomes hard.
     NotYet,
 }
 
-/// What a result did to the status; one variant for each row of the table that differs in what follows.
+/// What a result did to the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
     /// OK after OK, or the same hard problem again.
     Stayed,
-    /// A problem that is not yet believed: attempt 1, or one more.
+    /// A problem that is not confirmed yet: attempt 1, or one more.
     SoftProblem,
-    /// OK before the problem was believed.
+    /// OK before the problem was confirmed.
     SoftRecovery,
-    /// A problem is believed from now on.
+    /// A problem is confirmed.
     HardProblem,
-    /// A believed problem became another one, without a soft phase.
+    /// A confirmed problem became another one, without a soft phase.
     HardOther,
-    /// A believed problem is over.
+    /// A confirmed problem is over.
     HardRecovery,
 }
 
 impl Move {
-    /// The hard state is another one than before.
+    /// Whether the hard state has changed.
     pub fn is_hard(self) -> bool {
         matches!(self, Self::HardProblem | Self::HardOther | Self::HardRecovery)
     }
 }
 
 impl Status {
-    /// Returns the status after one more result, and what that did.
+    /// Returns the status after one more result, and what the result did.
     pub fn after(self, result: State, confirm: Confirm) -> (Self, Move) {
         let Some(problem) = Problem::of(result) else {
             return match self {
@@ -113,7 +114,7 @@ impl Status {
         }
     }
 
-    /// The state that counts outside: a soft problem is still OK.
+    /// The confirmed state. A soft problem is still OK.
     pub fn hard(self) -> State {
         match self {
             Self::Ok | Self::Soft { .. } => State::Ok,
@@ -142,18 +143,19 @@ mod tests {
 
     use super::*;
 
-    /// Plays results (`.` OK, `W`, `C`, `U`) and draws each status (`ok`, `s2` soft attempt 2, `HC` hard critical).
+    /// Plays results (`.` OK, `W`, `C`, `U`) and draws each status (`ok`, `s2` soft attempt 2, `HC`
+    /// hard critical).
     fn statuses(max_attempts: u8, results: &str) -> String {
         play(Confirm::After(max_attempts), results).0
     }
 
-    /// The same, drawing what each result did: `-` nothing, `s` soft problem, `r` soft recovery, `P` problem, `X` other
-    /// problem, `R` recovery.
+    /// The same, drawing what each result did: `-` nothing, `s` soft problem, `r` soft recovery,
+    /// `P` problem, `X` other problem, `R` recovery.
     fn moves(max_attempts: u8, results: &str) -> String {
         play(Confirm::After(max_attempts), results).1
     }
 
-    // One test for each row of the table in Nagios' words: "current state, result → type and attempt; handler; next".
+    // One test for each row of Nagios' table.
 
     #[test]
     fn hard_ok_and_ok_stays_ok() {
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_bad_and_ok_is_a_soft_recovery_and_the_count_starts_anew() {
+    fn soft_bad_and_ok_is_a_soft_recovery_and_resets_the_attempts() {
         let results = "..  CC  CC  ..  CC ";
         assert_eq!(statuses(3, results), "ok  s1  s2  ok  s1 ");
         assert_eq!(moves(3, results), "-   s   s   r   s  ");

@@ -1,8 +1,9 @@
-//! The agent's disk: spool and state file, on a thread of their own, so that a dying disk never stops the loop.
+//! Writes the spool and the state file, on a separate thread so that a failing disk never stops the
+//! loop.
 //!
-//! Promised: one [`Order`] at a time, in the order given; within one the events are durable before the state that knows
-//! them is written, and nothing leaves the spool before that. While the disk refuses, everything stays in the caller's
-//! memory and the same order is tried again with more in it.
+//! Orders are carried out one at a time. The events of an order are durable before the state that
+//! includes them is written, and nothing leaves the spool before that. While the disk fails, the
+//! caller keeps everything in memory and repeats the order with what has been added since.
 
 use std::{
     io,
@@ -21,30 +22,30 @@ use crate::{
 /// What to make durable.
 #[derive(Debug)]
 pub struct Order {
-    /// Which numbering the events belong to; if the spool has another, it is begun anew with `events`.
+    /// The epoch of the events. If the spool has another epoch, it starts again with `events`.
     pub epoch: u64,
     /// Not on disk yet, in order.
     pub events: Vec<Event>,
     pub next_seq: u64,
-    /// Up to this number nobody needs the events any more.
+    /// Events up to this number are no longer needed.
     pub settled: u64,
-    /// What is believed after the last event; says so itself ([`Saved::through`]).
+    /// The state after the last event.
     pub state: Saved,
 }
 
-/// What came of it.
+/// The outcome of an order.
 #[derive(Debug)]
 pub struct Done {
     /// The events are on disk up to `through`, or why not.
     pub spooled: io::Result<()>,
     pub epoch: u64,
     pub through: u64,
-    /// The state file was written, or need not be; it is not tried if `spooled` failed.
+    /// Whether the state file is up to date. It is not written if `spooled` failed.
     pub saved: io::Result<()>,
     pub spool_bytes: u64,
 }
 
-/// The way to the disk's thread.
+/// Sends orders to the thread that writes.
 #[derive(Debug)]
 pub struct Store {
     orders: std::sync::mpsc::Sender<Order>,
@@ -58,13 +59,13 @@ pub struct Found {
     pub state_damaged: bool,
 }
 
-/// Opens everything in `dir`; `done` hears what comes of each order.
+/// Opens the files in `dir`. The outcome of each order is sent to `done`.
 pub fn open(dir: &Path, fresh_epoch: u64, done: mpsc::Sender<Done>) -> io::Result<(Store, Found)> {
     std::fs::create_dir_all(dir)?;
     let (mut state, state_damaged) = Saved::load(dir)?;
     let (spool, mut recovered) = Spool::open(dir, fresh_epoch)?;
     if state.epoch == recovered.epoch {
-        // A disk that lost synced records: numbers up to here were used.
+        // If the disk has lost synced records: numbers up to here have been used.
         recovered.next_seq = recovered.next_seq.max(state.through + 1);
     }
     state.replay(recovered.epoch, &recovered.events);
@@ -81,16 +82,16 @@ pub fn open(dir: &Path, fresh_epoch: u64, done: mpsc::Sender<Done>) -> io::Resul
 }
 
 impl Store {
-    /// Hands over an order. The caller waits for its [`Done`] before the next one.
+    /// Sends an order. The caller must wait for [`Done`] before it sends the next one.
     pub fn send(&self, order: Order) -> io::Result<()> {
-        self.orders.send(order).map_err(|_| io::Error::other("the thread that writes to disk has died"))
+        self.orders.send(order).map_err(|_| io::Error::other("the thread that writes to the disk has ended"))
     }
 }
 
 struct Disk {
     dir: PathBuf,
     spool: Spool,
-    /// The state file's content as last written, to not write the same again.
+    /// The state as last written, so that it is not written again without a change.
     written: Option<Saved>,
 }
 
@@ -114,10 +115,10 @@ impl Disk {
             order.state.store(&self.dir)?;
             self.written = Some(order.state);
         }
-        // Only now, for what is settled and in the state file nobody needs again.
+        // Only now: events that are settled and in the state file are no longer needed.
         if self.spool.is_worth_compacting() { self.spool.compact(order.next_seq) } else { Ok(()) }
     }
 }
 
-/// JSON and file writing need little; the default is 2 MiB.
+/// Writing JSON needs little stack; the default is 2 MiB.
 const STACK_BYTES: usize = 256 * 1_024;

@@ -1,8 +1,9 @@
-//! Exit codes and words of the command line; its existence also makes cargo build the binary for the whole-system tests.
+//! Exit codes and texts of the command line. Also makes cargo build the binary for the whole-system
+//! tests.
 
 mod common;
 
-use common::{Alertd, Place, dogwatch, stderr, stdout, wait_for};
+use common::{AgentDir, Alertd, dogwatch, stderr, stdout, wait_for};
 use dogwatch_wire::State;
 
 #[test]
@@ -27,15 +28,16 @@ fn a_one_shot_check_is_a_nagios_plugin() {
 }
 
 #[test]
-fn config_check_says_everything_at_once_and_exits_1() {
-    let place = Place::new("[check.a]\nkind = \"laod\"\n[check.b]\nkind = \"load\"\nintervall = \"5m\"\n");
-    let config = place.config();
+fn config_check_reports_all_problems_and_exits_with_1() {
+    let agent_dir =
+        AgentDir::new("[check.a]\nkind = \"laod\"\n[check.b]\nkind = \"load\"\nintervall = \"5m\"\n");
+    let config = agent_dir.config();
     let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert_eq!(said.lines().count(), 2, "{said}");
     assert!(said.contains("did you mean `load`?") && said.contains("did you mean `interval`?"), "{said}");
-    place.write_config("[check.load]\n");
+    agent_dir.write_config("[check.load]\n");
     let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = stdout(&output);
@@ -45,42 +47,42 @@ fn config_check_says_everything_at_once_and_exits_1() {
 }
 
 #[test]
-fn an_invalid_config_is_refused_at_the_start_with_every_problem() {
-    let place = Place::new("[check.a]\nkind = \"laod\"\n");
-    let mut agent = place.start();
-    assert_eq!(wait_for("the refusal", || agent.ended()), 1);
-    assert!(place.log().contains("unknown kind `laod`; did you mean `load`?"), "{}", place.log());
+fn the_agent_does_not_start_with_an_invalid_config_and_logs_all_problems() {
+    let agent_dir = AgentDir::new("[check.a]\nkind = \"laod\"\n");
+    let mut agent = agent_dir.start();
+    assert_eq!(wait_for("the agent to end", || agent.ended()), 1);
+    assert!(agent_dir.log().contains("unknown kind `laod`; did you mean `load`?"), "{}", agent_dir.log());
 }
 
 #[test]
-fn without_an_agent_status_and_submit_say_so() {
-    let place = Place::new("");
+fn status_and_submit_fail_without_an_agent() {
+    let agent_dir = AgentDir::new("");
     for words in [&["status"][..], &["submit", "backup", "OK", "done"]] {
-        let output = place.ask(words);
+        let output = agent_dir.ask(words);
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).starts_with("dogwatch: cannot reach "), "{}", stderr(&output));
     }
 }
 
 #[tokio::test]
-async fn a_submitted_result_holds_for_its_ttl_and_then_the_service_is_unknown() {
-    let place = Place::new("[check.backup]\nkind = \"passive\"\n[check.load]\ninterval = \"1h\"\n");
+async fn a_submitted_result_is_valid_for_its_ttl_and_then_the_service_is_unknown() {
+    let agent_dir = AgentDir::new("[check.backup]\nkind = \"passive\"\n[check.load]\ninterval = \"1h\"\n");
     let alertd = Alertd::new();
-    let _serving = alertd.serve(&place.path("alertd.sock"));
-    let _agent = place.start();
-    place.wait_until_up();
+    let _serving = alertd.serve(&agent_dir.path("alertd.sock"));
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
 
-    let submit = |words: &[&str]| place.ask(&[&["submit"], words].concat());
+    let submit = |words: &[&str]| agent_dir.ask(&[&["submit"], words].concat());
     assert!(submit(&["backup", "CRITICAL", "no tape | size=0B"]).status.success());
     assert!(submit(&["backup", "0", "all tapes written", "--ttl", "1s"]).status.success());
     let told = alertd.states_of("backup", 3).await;
     assert_eq!(told, [State::Critical, State::Ok, State::Unknown]);
-    let status = stdout(&place.ask(&["status"]));
-    assert!(status.contains("stale: the last result is of "), "{status}");
+    let status = stdout(&agent_dir.ask(&["status"]));
+    assert!(status.contains("stale: the last result is from "), "{status}");
 
     for (words, says) in [
         (&["bakcup", "OK", "x"][..], "no check \"bakcup\""),
-        (&["load", "OK", "x"], "results are taken for passive ones"),
+        (&["load", "OK", "x"], "only passive checks accept results"),
         (&["backup", "FINE", "x"], "is not a state"),
     ] {
         let output = submit(words);
@@ -88,40 +90,40 @@ async fn a_submitted_result_holds_for_its_ttl_and_then_the_service_is_unknown() 
         assert!(stderr(&output).contains(says), "{}", stderr(&output));
     }
     let long = "x".repeat(100_000);
-    assert_eq!(submit(&["backup", "OK", &long]).status.code(), Some(1), "a body beyond the limit is refused");
+    assert_eq!(submit(&["backup", "OK", &long]).status.code(), Some(1), "a body above the limit");
 }
 
 #[test]
 fn status_as_json_has_every_service() {
-    let place = Place::new("[check.load]\ninterval = \"100ms\"\n[check.backup]\nkind = \"passive\"\n");
-    let _agent = place.start();
-    place.wait_until_up();
+    let agent_dir = AgentDir::new("[check.load]\ninterval = \"100ms\"\n[check.backup]\nkind = \"passive\"\n");
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
     let status = wait_for("the first result", || {
-        let output = place.ask(&["status", "--json"]);
+        let output = agent_dir.ask(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (status["services"][1]["state"] != "PENDING").then_some(status)
     });
     assert_eq!(status["services"][0]["service"], "backup");
     assert_eq!(status["services"][0]["state"], "PENDING");
     assert_eq!(status["services"][1]["service"], "load");
-    let warnings = wait_for("the warning that alertd is away", || {
+    let warnings = wait_for("the warning that alertd is unreachable", || {
         let status: serde_json::Value =
-            serde_json::from_slice(&place.ask(&["status", "--json"]).stdout).unwrap();
+            serde_json::from_slice(&agent_dir.ask(&["status", "--json"]).stdout).unwrap();
         let warnings = status["warnings"].as_array().unwrap().clone();
         (!warnings.is_empty()).then_some(warnings)
     });
-    assert!(warnings[0].as_str().unwrap().starts_with("no alertd takes reports"), "{warnings:?}");
+    assert!(warnings[0].as_str().unwrap().starts_with("cannot report to alertd"), "{warnings:?}");
 }
 
 #[test]
-fn garbage_on_the_socket_harms_nobody() {
+fn garbage_on_the_socket_does_no_harm() {
     use std::io::{Read as _, Write as _};
-    let place = Place::new("[check.backup]\nkind = \"passive\"\n");
-    let _agent = place.start();
-    place.wait_until_up();
+    let agent_dir = AgentDir::new("[check.backup]\nkind = \"passive\"\n");
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..50 {
-        let mut stream = std::os::unix::net::UnixStream::connect(place.path("agent.sock")).unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(agent_dir.path("agent.sock")).unwrap();
         let garbage: Vec<u8> = (0..random.usize(1..5_000)).map(|_| random.u8(..)).collect();
         let body = match round % 3 {
             0 => garbage,
@@ -133,6 +135,6 @@ fn garbage_on_the_socket_harms_nobody() {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read(&mut [0; 1_024]);
     }
-    assert!(place.ask(&["submit", "backup", "OK", "still here"]).status.success());
-    assert!(stdout(&place.ask(&["status"])).contains("still here"));
+    assert!(agent_dir.ask(&["submit", "backup", "OK", "still here"]).status.success());
+    assert!(stdout(&agent_dir.ask(&["status"])).contains("still here"));
 }

@@ -1,4 +1,5 @@
-//! What a person reads who wrote a config wrongly: everything at once, in order, each with its place and a way out.
+//! Error messages for an invalid config: all at once, in order, each with its position and a
+//! solution; and which checks a config leads to.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -51,31 +52,31 @@ flapping = { start = 10, stop = 30 }
 "#;
 
 #[test]
-fn every_problem_of_a_file_is_said_at_once() {
+fn all_problems_of_a_file_are_reported_at_once() {
     let said = problems(&[("agent.toml", BROKEN)]);
     let expected = "\
 agent.toml:2:1: unknown field `hots`, expected one of `host`, `labels`, `state_dir`, `socket`, `metrics`, \
 `machine_id_file`, `boot_grace`, `max_concurrent`, `spool_bytes_max`, `auto_checks`; did you mean `host`?
 agent.toml:3:11: \"9847\" is not an address and port; write \"127.0.0.1:9847\" or \"off\"
 agent.toml:4:12: \"my-env\" is not a label name; use letters, digits and _
-agent.toml:4:31: the label service is set by alertd; take another name
-agent.toml:7:11: should name at least one socket of an alertd
+agent.toml:4:31: the label service is set by alertd; use another name
+agent.toml:7:11: must name the socket of at least one alertd
 agent.toml:8:13: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
 agent.toml:11:18: retry_interval 5m must not be longer than interval 1m
 agent.toml:14:1: check \"disk\": unknown key `intervall`; did you mean `interval`?
 agent.toml:18:18: check \"load\": retry_interval 1m must not be longer than interval 30s
-agent.toml:19:16: check \"load\": max_attempts should be a whole number of 1 to 255
+agent.toml:19:16: check \"load\": max_attempts must be a whole number from 1 to 255
 ";
     assert!(said.starts_with(expected), "{said}");
     let rest = &said[expected.len()..];
     for line in [
         "agent.toml:20:8: check \"load\": warn: ",
         "agent.toml:23:8: check \"root\": unknown kind `dsik`; did you mean `disk`?\n",
-        "agent.toml:27:11: check \"web\": command should be an array of texts: no shell will split it\n",
+        "agent.toml:27:11: check \"web\": command must be an array of strings, because no shell splits it\n",
         "agent.toml:29:8: check \"mail\": command is missing; write an array like [\"check_ping\", \"-H\", \"db1\"]\n",
         "agent.toml:34:1: check \"backup\": unknown key `freshnes`; did you mean `freshness`?\n",
-        "agent.toml:35:12: check \"backup\": flapping: stop 30 and start 10 should be percentages with 0 < stop <= start <= 100\n",
-        "agent.toml:37:8: check \"cache\": kind is missing; it is one of load, ",
+        "agent.toml:35:12: check \"backup\": flapping: stop 30 and start 10 must be percentages with 0 < stop <= start <= 100\n",
+        "agent.toml:37:8: check \"cache\": kind is missing; use one of load, ",
     ] {
         assert!(rest.contains(line), "{line}\nis not in\n{rest}");
     }
@@ -83,55 +84,27 @@ agent.toml:19:16: check \"load\": max_attempts should be a whole number of 1 to 
 }
 
 #[test]
-fn a_check_may_be_written_once_and_both_files_are_named() {
+fn a_check_that_is_defined_twice_is_an_error_with_both_files() {
     let said = problems(&[
         ("agent.toml", "[check.disk]\n"),
         ("agent.d/50-mine.toml", "\n[check.disk]\nwarn = \"10%\"\n"),
     ]);
-    assert_eq!(said, "agent.d/50-mine.toml:2:8: check \"disk\" is in agent.toml already; names are unique\n");
+    assert_eq!(said, "agent.d/50-mine.toml:2:8: check \"disk\" is already defined in agent.toml\n");
 }
 
 #[test]
-fn the_packaged_examples_are_valid_as_shipped_and_uncommented() {
-    let agent = include_str!("../../packaging/etc/agent.toml");
-    let dns = include_str!("../../packaging/etc/dns.toml");
-    let uncomment = |line: &str| match line.strip_prefix("# ") {
-        Some(code) if code.starts_with('[') || code.split(' ').nth(1) == Some("=") => code.to_owned(),
-        _ => line.to_owned(),
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("shipped.toml");
-    for (text, command, missing_files) in
-        [(agent, ["config", "check"], &[][..]), (dns, ["dns", "--check"], &["ca_file", "hosts_file"])]
-    {
-        let check = |text: &str| {
-            fs::write(&file, text).unwrap();
-            stderr(&dogwatch([command[0], command[1], "--config", file.to_str().unwrap()]))
-        };
-        assert_eq!(check(text), "");
-        let uncommented = text.lines().map(uncomment).collect::<Vec<_>>().join("\n");
-        let problems = check(&uncommented);
-        let problems: Vec<_> = problems.lines().collect();
-        assert_eq!(problems.len(), missing_files.len(), "{problems:#?}");
-        for (problem, file) in problems.iter().zip(missing_files) {
-            assert!(problem.contains(&format!(": {file} /etc/dogwatch/")), "{problem}");
-        }
-    }
-}
-
-#[test]
-fn an_alertd_elsewhere_is_named_whole_and_nothing_is_sent_to_it_in_the_clear() {
+fn a_remote_alertd_needs_a_token_and_tls() {
     let said = |alertd: &str| problems(&[("agent.toml", &format!("[alertd]\n{alertd}\n"))]);
     for (alertd, words) in [
-        ("url = \"https://mon1\"", "agent.toml:2:7: needs a token_file: on alertd's host"),
-        ("token_file = \"/t\"", "agent.toml:2:14: belongs to an alertd on another host; give its url"),
+        ("url = \"https://mon1\"", "agent.toml:2:7: needs a token_file; run on alertd's host"),
+        ("token_file = \"/t\"", "agent.toml:2:14: is for an alertd on another host; add its url"),
         (
             "url = \"http://mon1\"\ntoken_file = \"/t\"",
             "agent.toml:2:7: a token must not travel in the clear",
         ),
         (
             "sockets = [\"/s\"]\nurl = \"https://mon1\"\ntoken_file = \"/t\"",
-            "agent.toml:2:11: reports go to sockets of this host or to a url, not to both",
+            "agent.toml:2:11: use either sockets or a url, not both",
         ),
     ] {
         let said = said(alertd);
@@ -194,8 +167,8 @@ fn no_check_in_any_file_switches_the_built_in_ones_off() {
     ] {
         let files = Files::new(files);
         assert_eq!(names(&files), with(&built_in, added));
-        let (all, built_in, files_) = (built_in.len() + added.len(), built_in.len(), added.len());
-        assert_eq!(files.check(), format!("{all} checks: {built_in} built in, {files_} from files"));
+        let (all, built_in, from_files) = (built_in.len() + added.len(), built_in.len(), added.len());
+        assert_eq!(files.check(), format!("{all} checks: {built_in} built in, {from_files} from files"));
     }
 }
 
@@ -249,27 +222,27 @@ fn only_auto_checks_false_switches_the_built_in_checks_off() {
     );
 }
 
-/// Config files in a directory of their own, on a host with the DNS cache.
+/// Config files in a temporary directory, on a host with the DNS cache.
 struct Files(tempfile::TempDir);
 
 impl Files {
     fn new(files: &[(&str, &str)]) -> Self {
-        let files_ = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(files_.0.path().join("agent.d")).unwrap();
-        fs::write(files_.main(), "").unwrap();
+        let made = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(made.0.path().join("agent.d")).unwrap();
+        fs::write(made.main(), "").unwrap();
         for (name, text) in files {
-            fs::write(files_.0.path().join(name), text).unwrap();
+            fs::write(made.0.path().join(name), text).unwrap();
         }
-        let control = format!("[dns]\ncontrol = \"{}\"\n", files_.main().display());
-        fs::write(files_.0.path().join("agent.d/00-dns.toml"), control).unwrap();
-        files_
+        let control = format!("[dns]\ncontrol = \"{}\"\n", made.main().display());
+        fs::write(made.0.path().join("agent.d/00-dns.toml"), control).unwrap();
+        made
     }
 
     fn main(&self) -> PathBuf {
         self.0.path().join("agent.toml")
     }
 
-    /// What `config check` prints about these valid files, without their path.
+    /// The output of `config check` for these valid files, without their path.
     fn check(&self) -> String {
         let output = dogwatch(["config", "check", "--config", self.main().to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -283,7 +256,7 @@ impl Files {
     }
 }
 
-/// What `list` prints as JSON.
+/// The JSON of `list`.
 fn list(config: &Path) -> Vec<serde_json::Value> {
     let output = dogwatch(["list", "--json", "--config", config.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -301,7 +274,7 @@ fn with(names: &[String], added: &[&str]) -> Vec<String> {
     all
 }
 
-/// What `config check` says about these files, paths relative to them.
+/// The errors of `config check` for these files, with relative paths.
 fn problems(files: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("agent.d")).unwrap();

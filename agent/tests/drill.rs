@@ -1,4 +1,5 @@
-//! Service, outbox and state against an alertd over a bad network, with crashes, in virtual time, over many seeds.
+//! Service, outbox and state with an alertd behind a bad network, with crashes, in virtual time,
+//! for many seeds.
 
 mod common;
 
@@ -9,7 +10,7 @@ use dogwatch::{
     moment::Moment,
     report::{
         self, About,
-        outbox::{Failure, Limits, Outbox, Parcel, Verdict},
+        outbox::{Failure, Limits, NextBatch, Outbox, Verdict},
     },
     service::{Announced, Rules, Service},
     state::{Saved, SavedService},
@@ -37,7 +38,7 @@ fn an_alert_raised_during_an_outage_arrives_exactly_once() {
 }
 
 #[test]
-fn through_loss_repeats_and_crashes_alertd_hears_every_change_once_and_in_order() {
+fn despite_loss_repeats_and_crashes_every_change_arrives_once_and_in_order() {
     let (mut repeats, mut crashes, mut changes) = (0, 0, 0);
     for seed in 0..200 {
         let mut world = World::new(seed);
@@ -66,12 +67,12 @@ fn through_loss_repeats_and_crashes_alertd_hears_every_change_once_and_in_order(
         crashes += world.crashes;
         changes += world.accepted().len();
     }
-    println!("200 seeds: {changes} changes, {repeats} repeats recognised, {crashes} crashes");
-    assert!(repeats > 100 && crashes > 100, "the drill must hurt: {repeats} repeats, {crashes} crashes");
+    println!("200 seeds: {changes} changes, {repeats} repeats recognized, {crashes} crashes");
+    assert!(repeats > 100 && crashes > 100, "too little happened: {repeats} repeats, {crashes} crashes");
 }
 
 #[test]
-fn an_alertd_that_lost_everything_learns_the_truth_from_the_next_heartbeat() {
+fn an_alertd_that_lost_its_store_is_corrected_by_the_next_heartbeat() {
     for seed in 0..50 {
         let mut world = World::new(seed);
         world.run_for(5 * MINUTE, |_| State::Critical);
@@ -93,7 +94,7 @@ struct World {
     crashes: u32,
     agent: Agent,
     disk: Disk,
-    /// What is on its way, with the time of arrival.
+    /// Messages in flight, with their time of arrival.
     to_alertd: Vec<(u64, Batch, Loss)>,
     to_agent: Vec<(u64, Option<BatchReply>)>,
     alertd: Memory,
@@ -104,11 +105,11 @@ struct World {
 enum Loss {
     None,
     Answer,
-    /// A copy that wandered about: delivered late, its answer goes nowhere.
+    /// A copy that is delivered late; its answer is lost.
     Ghost,
 }
 
-/// What a crash leaves.
+/// What survives a crash.
 #[derive(Clone, Default)]
 struct Disk {
     spool: Vec<Event>,
@@ -116,11 +117,11 @@ struct Disk {
     state: Saved,
 }
 
-/// What a crash takes.
+/// What a crash destroys.
 struct Agent {
     service: Service,
     outbox: Outbox,
-    /// An order to the disk, done at this time.
+    /// An order to the disk, and when it is done.
     order: Option<(u64, Vec<Event>, Saved)>,
     dirty: bool,
     next_run: u64,
@@ -156,7 +157,7 @@ impl World {
         }
     }
 
-    /// A result every ten seconds, two in a row make it hard.
+    /// A result every ten seconds. Two in a row make a problem hard.
     fn check(&mut self, truth: State) {
         if self.now < self.agent.next_run {
             return;
@@ -171,7 +172,7 @@ impl World {
         self.agent.dirty = true;
     }
 
-    /// As `store` does: events first, then the state; half a second for both.
+    /// Like `store`: events first, then the state. Both take half a second.
     fn write(&mut self) {
         if let Some((_, events, state)) = self.agent.order.take_if(|(done, ..)| *done <= self.now) {
             if let Some(last) = events.last() {
@@ -205,19 +206,19 @@ impl World {
             let random = self.random.f64();
             if let Some(reply) = reply {
                 let verdict = self.agent.outbox.on_reply(&reply, moment(now), random);
-                assert_eq!(verdict, Verdict::Accepted, "an honest disk loses nothing");
+                assert_eq!(verdict, Verdict::Accepted, "a disk that keeps synced data loses nothing");
             } else {
                 let failure = Failure::Later { retry_after: None };
                 self.agent.outbox.on_failure(failure, moment(now), random);
             }
         }
-        if let Some(parcel) = self.agent.outbox.poll_send(moment(now)) {
-            self.send(parcel);
+        if let Some(next) = self.agent.outbox.poll_send(moment(now)) {
+            self.send(next);
         }
     }
 
-    fn send(&mut self, parcel: Parcel) {
-        let batch = self.agent.batch(parcel, self.now);
+    fn send(&mut self, next: NextBatch) {
+        let batch = self.agent.batch(next, self.now);
         let lost = |random: &mut fastrand::Rng, percent| random.u8(..100) < percent;
         if lost(&mut self.random, self.repeat_percent) {
             let late = self.now + self.random.u64(1..600);
@@ -228,7 +229,7 @@ impl World {
             ));
         }
         if lost(&mut self.random, self.loss_percent) {
-            // Gone; the client gives up after ten seconds.
+            // Lost. The client gives up after ten seconds.
             self.to_agent.push((self.now + 100, None));
         } else {
             let fate = if lost(&mut self.random, self.loss_percent) { Loss::Answer } else { Loss::None };
@@ -236,7 +237,7 @@ impl World {
         }
     }
 
-    /// `kill -9`: an order to the disk may have got nowhere, half way, or all the way.
+    /// `kill -9`: an order to the disk may not have started, may be half done, or done.
     fn crash(&mut self) {
         self.crashes += 1;
         if let Some((_, events, state)) = self.agent.order.take() {
@@ -248,7 +249,7 @@ impl World {
                 self.disk.state = state;
             }
         }
-        // Whatever is on its way to the agent reaches nobody; what is on its way to alertd arrives.
+        // Messages to the agent are lost; messages to alertd arrive.
         self.to_agent.clear();
         for (_, _, loss) in &mut self.to_alertd {
             *loss = Loss::Ghost;
@@ -295,7 +296,7 @@ impl Agent {
         Saved { epoch: EPOCH, through: self.outbox.next_seq() - 1, services: [("db".to_owned(), db)].into() }
     }
 
-    fn batch(&self, parcel: Parcel, now: u64) -> Batch {
+    fn batch(&self, next: NextBatch, now: u64) -> Batch {
         let nothing = BTreeMap::new();
         let about = About { name: "db", labels: &nothing, annotations: &nothing };
         let announced = self.service.announced();
@@ -306,15 +307,15 @@ impl Agent {
             host: "h".into(),
             epoch: format!("{EPOCH:016x}"),
             sent_at: wall(now),
-            events: parcel.events,
-            heartbeat: parcel.heartbeat.then(|| Heartbeat {
+            events: next.events,
+            heartbeat: next.heartbeat.then(|| Heartbeat {
                 digest: digest([("db", state, false)]),
                 next_within_s: 30,
                 version: "0".into(),
                 services: 1,
                 changes: Vec::new(),
             }),
-            states: parcel.states.then(|| vec![report::service_state(about, announced, wall(0))]),
+            states: next.states.then(|| vec![report::service_state(about, announced, wall(0))]),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Real Nagios plugins from Debian (`monitoring-plugins-basic`): run, read, and held against our own thresholds.
+//! Real Nagios plugins from Debian (`monitoring-plugins-basic`), compared with our own thresholds.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -8,7 +8,7 @@ use dogwatch::plugin::Plugin;
 use dogwatch_checks::{CheckResult, Perf, State, threshold::Thresholds, unit::BaseUnit};
 
 #[tokio::test]
-async fn check_dummy_says_what_it_is_told() {
+async fn check_dummy_returns_the_given_state_and_text() {
     let Some(run) = plugins() else { return };
     for state in State::ALL {
         let result = run(&["check_dummy", &state.exit_code().to_string(), "so it is"]).await;
@@ -20,7 +20,7 @@ async fn check_dummy_says_what_it_is_told() {
 }
 
 #[tokio::test]
-async fn check_loads_perfdata_and_verdict_are_ours() {
+async fn check_load_agrees_with_our_thresholds() {
     let Some(run) = plugins() else { return };
     for (warn, crit) in
         [("1000,1000,1000", "2000,2000,2000"), ("0,0,0", "2000,2000,2000"), ("0,0,0", "0,0,0")]
@@ -28,7 +28,8 @@ async fn check_loads_perfdata_and_verdict_are_ours() {
         let result = run(&["check_load", "-w", warn, "-c", crit]).await;
         assert_eq!(labels(&result), ["load1", "load5", "load15"]);
         assert!(result.unparsable.is_empty());
-        // The plugin alerts from the limit on, a range only above it: with a load of exactly 0.00 they may differ.
+        // The plugin alerts from the limit on, a range only above it: with a load of exactly 0.00
+        // they may differ.
         if result.perfdata.iter().all(|perf| perf.value > Some(0.0)) {
             assert_eq!(result.state, ours(&result), "{result:?}");
         }
@@ -36,7 +37,7 @@ async fn check_loads_perfdata_and_verdict_are_ours() {
 }
 
 #[tokio::test]
-async fn check_disks_perfdata_is_bytes_and_its_verdict_is_ours() {
+async fn check_disk_reports_bytes_and_agrees_with_our_thresholds() {
     let Some(run) = plugins() else { return };
     for (warn, crit) in [("0%", "0%"), ("100%", "0%"), ("100%", "100%")] {
         let result = run(&["check_disk", "-w", warn, "-c", crit, "-p", "/"]).await;
@@ -49,7 +50,7 @@ async fn check_disks_perfdata_is_bytes_and_its_verdict_is_ours() {
 }
 
 #[tokio::test]
-async fn check_tcp_measures_seconds_and_a_refusal_is_critical() {
+async fn check_tcp_reports_seconds_and_a_refused_connection_is_critical() {
     let Some(run) = plugins() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -62,9 +63,9 @@ async fn check_tcp_measures_seconds_and_a_refusal_is_critical() {
     assert!(refused.summary.contains("refused"), "{}", refused.summary);
 }
 
-/// `check_procs` takes true ranges, so its verdict on the number of processes can be ours for every form of one.
+/// `check_procs` accepts every form of range, so it can be compared with ours for each.
 #[tokio::test]
-async fn ranges_mean_to_us_what_they_mean_to_a_plugin() {
+async fn ranges_mean_the_same_as_in_a_plugin() {
     let Some(run) = plugins() else { return };
     for range in [
         "1000000",
@@ -86,7 +87,7 @@ async fn ranges_mean_to_us_what_they_mean_to_a_plugin() {
     }
 }
 
-/// What our thresholds make of the plugin's own numbers.
+/// The state of the plugin's numbers with our thresholds.
 fn ours(result: &CheckResult) -> State {
     result
         .perfdata
@@ -99,7 +100,7 @@ fn labels(result: &CheckResult) -> Vec<&str> {
     result.perfdata.iter().map(|perf: &Perf| perf.label.as_str()).collect()
 }
 
-/// A way to run the plugins by name, or a loud skip where they are not installed.
+/// Runs plugins by name. Skips the test, with a message, if they are not installed.
 fn plugins() -> Option<impl AsyncFn(&[&str]) -> CheckResult> {
     if !Path::new("/usr/lib/nagios/plugins/check_dummy").exists() {
         let why = "monitoring-plugins-basic is not installed";

@@ -1,4 +1,4 @@
-//! What plugins do to whoever runs them, with real misbehaving ones: each is a small shell script.
+//! Plugins that misbehave, each a small shell script.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -13,12 +13,12 @@ use dogwatch::plugin::{Plugin, PluginError};
 use dogwatch_checks::{CheckResult, State, output};
 use tempfile::TempDir;
 
-/// Longer than any of these plugins needs; a failure to end one shows as a test that runs into it.
+/// Longer than any of these plugins needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn the_exit_code_is_the_verdict_and_the_text_is_kept() {
+async fn the_exit_code_is_the_state_and_the_text_is_kept() {
     let home = Home::new();
     let result = home.run("echo 'all fine | a=1 b=2'; exit 0").await;
     assert_eq!((result.state, result.summary.as_str()), (State::Ok, "all fine"));
@@ -30,24 +30,24 @@ async fn the_exit_code_is_the_verdict_and_the_text_is_kept() {
 }
 
 #[tokio::test]
-async fn a_code_outside_the_contract_is_unknown_with_the_reason_first() {
+async fn other_exit_codes_are_unknown_with_the_reason_first() {
     let home = Home::new();
     for (script, reason) in [
-        ("exit 4", "plugin exited with 4, which is not a state"),
+        ("exit 4", "plugin exited with code 4, expected 0 to 3"),
+        ("exit 255", "plugin exited with code 255, expected 0 to 3"),
         (
-            "exit 255",
-            "plugin exited with 255, which is not a state (its wrapper saw a command die by a signal)",
+            "no-such-command",
+            "plugin exited with code 127, expected 0 to 3 (in a shell script: a command does not exist)",
         ),
-        ("no-such-command", "plugin exited with 127, which is not a state (its wrapper misses a command)"),
         (
             "/etc/passwd",
-            "plugin exited with 126, which is not a state (its wrapper may not execute a command)",
+            "plugin exited with code 126, expected 0 to 3 (in a shell script: a command cannot be executed)",
         ),
-        ("kill -SEGV $$", "plugin died by signal 11"),
+        ("kill -SEGV $$", "plugin was killed by signal 11"),
     ] {
         let result = home.run(&format!("echo hm; {script}")).await;
         assert_eq!((result.state, result.summary.as_str()), (State::Unknown, reason));
-        assert_eq!(result.detail, "it printed: hm");
+        assert_eq!(result.detail, "output: hm");
     }
 }
 
@@ -61,20 +61,20 @@ async fn a_plugin_that_is_missing_or_not_executable_is_unknown() {
     assert_eq!(run("no-such-plugin").await.summary, "plugin \"no-such-plugin\" does not exist");
     let script = home.not_executable();
     let refused = run(script.to_str().unwrap()).await;
-    assert!(refused.summary.ends_with("may not be executed"), "{}", refused.summary);
+    assert!(refused.summary.starts_with("no permission to execute plugin "), "{}", refused.summary);
 }
 
 #[tokio::test]
 async fn a_plugin_that_hangs_is_stopped_at_its_deadline() {
     let home = Home::new();
     let result = home.run_for("echo waiting for the database; sleep 60", SHORT).await;
-    assert_eq!((result.state, result.summary.as_str()), (State::Unknown, "plugin was stopped after 0.3 s"));
-    assert_eq!(result.detail, "it printed: waiting for the database");
+    assert_eq!((result.state, result.summary.as_str()), (State::Unknown, "plugin timed out after 0.3 s"));
+    assert_eq!(result.detail, "output: waiting for the database");
     home.nobody_is_left().await;
 }
 
 #[tokio::test]
-async fn the_operator_may_want_a_timeout_to_be_critical() {
+async fn the_state_of_a_timeout_can_be_configured() {
     let home = Home::new();
     let plugin = Plugin::new(home.argv("sleep 60"), home.env(), State::Critical).unwrap();
     assert_eq!(plugin.run(SHORT).await.state, State::Critical);
@@ -86,17 +86,17 @@ async fn a_plugin_that_ignores_sigterm_is_killed_with_its_children() {
     let home = Home::new();
     let script = "trap '' TERM; (trap '' TERM; sleep 60) & while :; do sleep 1; done";
     let result = home.run_for(script, SHORT).await;
-    assert_eq!(result.summary, "plugin was stopped after 0.3 s");
+    assert_eq!(result.summary, "plugin timed out after 0.3 s");
     home.nobody_is_left().await;
 }
 
 #[tokio::test]
-async fn a_plugin_may_use_its_grace_to_tidy_up() {
+async fn a_plugin_can_clean_up_after_sigterm() {
     let home = Home::new();
     let mark = home.path().join("mark");
     let tidy = format!("trap 'echo tidied > {}; exit 0' TERM; while :; do sleep 0.05; done", mark.display());
     let result = home.run_for(&tidy, SHORT).await;
-    assert_eq!(result.state, State::Unknown, "it was too late all the same");
+    assert_eq!(result.state, State::Unknown, "it timed out all the same");
     assert_eq!(fs::read_to_string(mark).unwrap(), "tidied\n");
 }
 
@@ -117,7 +117,7 @@ async fn a_grandchild_that_floods_the_pipe_after_the_end_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_flood_is_read_to_its_end_and_costs_no_memory() {
+async fn a_flood_of_output_is_read_to_its_end_and_costs_no_memory() {
     let home = Home::new();
     let before = resident_kib();
     let result = home.run("echo first line; head -c 300000000 /dev/zero | tr '\\0' x; exit 1").await;
@@ -128,15 +128,15 @@ async fn a_flood_is_read_to_its_end_and_costs_no_memory() {
 }
 
 #[tokio::test]
-async fn a_flood_without_end_is_stopped_at_the_deadline() {
+async fn an_endless_flood_is_stopped_at_the_deadline() {
     let home = Home::new();
     let result = home.run_for("yes 'y | x=1'", SHORT).await;
-    assert_eq!(result.summary, "plugin was stopped after 0.3 s");
+    assert_eq!(result.summary, "plugin timed out after 0.3 s");
     home.nobody_is_left().await;
 }
 
 #[tokio::test]
-async fn stdout_may_be_closed_long_before_the_end() {
+async fn a_plugin_may_close_stdout_early() {
     let home = Home::new();
     let result = home.run("echo early; exec >&-; sleep 0.2; exit 1").await;
     assert_eq!((result.state, result.summary.as_str()), (State::Warning, "early"));
@@ -166,7 +166,7 @@ async fn the_environment_is_clean_and_the_directory_is_the_root() {
     for (name, value) in [("LC_ALL", "C"), ("PASSWORD", "secret"), ("PATH", dogwatch::plugin::PATH)] {
         assert_eq!(variables.get(name), Some(&value), "{name}");
     }
-    // Of the test's own environment nothing is there (PWD, OLDPWD and _ are the shell's own).
+    // Nothing of the test's environment is there. PWD, OLDPWD and _ are set by the shell.
     for name in ["HOME", "USER", "CARGO_MANIFEST_DIR", "CARGO"] {
         assert_eq!(variables.get(name), None, "{name}");
     }
@@ -198,7 +198,7 @@ async fn dropping_a_run_kills_the_plugin_and_its_children() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_all_reaped() {
+async fn many_plugins_at_once_are_all_reaped() {
     let home = Home::new();
     let mut runs = tokio::task::JoinSet::new();
     for code in 0..40 {
@@ -213,7 +213,7 @@ async fn many_at_once_are_all_reaped() {
 }
 
 #[test]
-fn what_no_process_can_be_given_is_refused_before_it_runs() {
+fn invalid_arguments_and_environments_are_errors_before_the_run() {
     let make = |argv: &[&str], env: &[(&str, &str)]| {
         let argv = argv.iter().map(|&text| text.to_owned()).collect();
         let env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -233,7 +233,7 @@ fn secrets_are_not_printed() {
     assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// A directory whose name marks every process of one test.
+/// A directory whose name marks all processes of one test.
 struct Home(TempDir);
 
 impl Home {
@@ -273,7 +273,7 @@ impl Home {
         self.plugin(script).run(deadline).await
     }
 
-    /// Living processes that carry this test's mark.
+    /// Running processes of this test.
     fn left(&self) -> Vec<String> {
         let mark = format!("MARK={}", self.path().display());
         processes()
@@ -286,8 +286,8 @@ impl Home {
             .collect()
     }
 
-    /// A killed process takes a moment to disappear, and tokio a turn to reap a dropped one; then none is left, not even
-    /// as a zombie.
+    /// A killed process takes a moment to disappear, and tokio needs a turn to reap it. Then none
+    /// is left, not even a zombie.
     async fn nobody_is_left(&self) {
         let gone = async {
             while !self.left().is_empty() {
@@ -299,8 +299,8 @@ impl Home {
     }
 }
 
-/// Zombies have no environment, so they are counted on their own, after everything: each test's plugins are children of
-/// this process.
+/// Zombies have no environment, so they are counted separately, at the end: the plugins of all
+/// tests are children of this process.
 #[tokio::test]
 async fn a_plugin_is_reaped_however_it_ends() {
     let home = Home::new();
@@ -314,7 +314,7 @@ async fn a_plugin_is_reaped_however_it_ends() {
         );
         let result = plugin.unwrap().run(deadline).await;
         let said = if result.detail.is_empty() { &result.summary } else { &result.detail };
-        let pid: u32 = said.trim_start_matches("it printed: ").parse().unwrap();
+        let pid: u32 = said.trim_start_matches("output: ").parse().unwrap();
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{script}: {result:?}");
     }
 }

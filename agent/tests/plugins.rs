@@ -1,4 +1,4 @@
-//! One agent, every way a plugin can misbehave at once, and a good check in the midst of them.
+//! One agent with many misbehaving plugins at once, and one good check among them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -6,83 +6,83 @@ mod common;
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
-use common::{Alertd, Place, dogwatch, stdout, wait_for};
+use common::{AgentDir, Alertd, dogwatch, stdout, wait_for};
 use dogwatch::api::{ServiceStatus, Status};
 use dogwatch_wire::State;
 
-/// Name, script, the state it should come to, and how its first line should begin.
+/// Name, script, expected state, and how the output must start.
 const PLUGINS: &[(&str, &str, State, &str)] = &[
-    ("floods", "yes 'all is well | a=1'", State::Unknown, "plugin was stopped after"),
+    ("floods", "yes 'all is well | a=1'", State::Unknown, "plugin timed out after"),
     ("floods-and-ends", "head -c 20000000 /dev/zero | tr '\\\\0' x; exit 1", State::Warning, "xxx"),
-    ("hangs", "echo waiting; sleep 600", State::Unknown, "plugin was stopped after"),
-    ("ignores-term", "trap '' TERM; while :; do sleep 1; done", State::Unknown, "plugin was stopped after"),
+    ("hangs", "echo waiting; sleep 600", State::Unknown, "plugin timed out after"),
+    ("ignores-term", "trap '' TERM; while :; do sleep 1; done", State::Unknown, "plugin timed out after"),
     ("leaves-a-child", "sleep 600 & echo done; exit 2", State::Critical, "done"),
-    ("wrong-code", "echo hm; exit 42", State::Unknown, "plugin exited with 42, which is not a state"),
-    ("dies", "kill -KILL $$", State::Unknown, "plugin died by signal 9"),
+    ("wrong-code", "echo hm; exit 42", State::Unknown, "plugin exited with code 42, expected 0 to 3"),
+    ("dies", "kill -KILL $$", State::Unknown, "plugin was killed by signal 9"),
     ("garbage", "printf '\\\\377\\\\000\\\\033[31m'; exit 2", State::Critical, "\u{fffd}"),
 ];
 
 #[tokio::test]
-async fn whatever_plugins_do_each_gets_its_state_and_none_holds_up_another() {
-    let place = Place::new("");
-    place.write_config(&config(place.dir.path()));
+async fn misbehaving_plugins_get_their_state_and_delay_no_other_check() {
+    let agent_dir = AgentDir::new("");
+    agent_dir.write_config(&config(agent_dir.dir.path()));
     let alertd = Alertd::new();
-    let _serving = alertd.serve(&place.path("alertd.sock"));
-    let agent = place.start();
-    place.wait_until_up();
+    let _serving = alertd.serve(&agent_dir.path("alertd.sock"));
+    let agent = agent_dir.start();
+    agent_dir.wait_until_up();
 
     for &(name, _, state, text) in PLUGINS {
         assert_eq!(alertd.states_of(name, 1).await[0], state, "{name}");
-        let status = service(&place, name);
+        let status = service(&agent_dir, name);
         assert!(status.output.starts_with(text), "{name}: {}", status.output);
     }
     assert_eq!(alertd.states_of("missing", 1).await, [State::Unknown]);
-    assert!(service(&place, "missing").output.ends_with("does not exist"));
+    assert!(service(&agent_dir, "missing").output.ends_with("does not exist"));
 
-    // The good one went on all the while, in time.
-    let good = service(&place, "good");
+    // The good check ran on time all along.
+    let good = service(&agent_dir, "good");
     assert_eq!((good.state.as_str(), good.output.as_str()), ("OK", "fine"));
     wait_for("one more run of the good check", || {
-        (service(&place, "good").last_run > good.last_run).then_some(())
+        (service(&agent_dir, "good").last_run > good.last_run).then_some(())
     });
-    assert_eq!(alertd.memory(|memory| memory.states_of("good")), [], "it never was anything but OK");
+    assert_eq!(alertd.memory(|memory| memory.states_of("good")), [], "it was always OK");
 
-    wait_for("a plugin that runs", || (!left(place.dir.path()).is_empty()).then_some(()));
+    wait_for("a plugin that runs", || (!left(agent_dir.dir.path()).is_empty()).then_some(()));
     assert_eq!(agent.stop(), Some(0));
-    wait_for("the last plugin's end", || left(place.dir.path()).is_empty().then_some(()));
+    wait_for("the last plugin's end", || left(agent_dir.dir.path()).is_empty().then_some(()));
 }
 
 #[test]
-fn a_plugin_in_the_config_is_checked_before_it_runs() {
-    let place = Place::new(
+fn invalid_plugins_are_found_by_config_check() {
+    let agent_dir = AgentDir::new(
         "[check.one]\nkind = \"plugin\"\ncommand = \"check_ping -H db1\"\n\
          [check.two]\nkind = \"plugin\"\ncommand = []\n\
          [check.three]\nkind = \"plugin\"\ncommand = [\"x\"]\nenv = { \"A=B\" = \"c\" }\n\
          [check.four]\nkind = \"disk\"\nwarn_inode = \"5%\"\n\
          [check.five]\nkind = \"disk\"\nwarn = \"80%\"\ncrit = \"90%\"\n",
     );
-    let output = dogwatch(["config", "check", "--config", place.config().to_str().unwrap()]);
+    let output = dogwatch(["config", "check", "--config", agent_dir.config().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let said = stdout(&output) + &common::stderr(&output);
     for expected in [
-        "an array of texts: no shell will split it",
-        "names no program",
-        "\"A=B\" cannot exist",
+        "an array of strings, because no shell splits it",
+        "command is empty",
+        "\"A=B\" is invalid",
         "did you mean `warn_inodes`?",
-        "for used write \"80% used\"",
+        "for used space write \"80% used\"",
     ] {
         assert!(said.contains(expected), "{expected:?} is not in:\n{said}");
     }
 }
 
-fn config(place: &Path) -> String {
+fn config(agent_dir: &Path) -> String {
     let mut config = String::new();
     let mut check = |name: &str, command: &str| {
         let _ = write!(
             config,
             "[check.{name}]\nkind = \"plugin\"\ninterval = \"500ms\"\ntimeout = \"1s\"\nmax_attempts = 1\n\
              flapping = {{ detect = false }}\nenv = {{ MARK = \"{}\" }}\ncommand = {command}\n",
-            place.display()
+            agent_dir.display()
         );
     };
     for (name, script, ..) in PLUGINS {
@@ -93,16 +93,16 @@ fn config(place: &Path) -> String {
     config
 }
 
-fn service(place: &Place, name: &str) -> ServiceStatus {
-    let status: Status = serde_json::from_slice(&place.ask(&["status", "--json"]).stdout).unwrap();
+fn service(agent_dir: &AgentDir, name: &str) -> ServiceStatus {
+    let status: Status = serde_json::from_slice(&agent_dir.ask(&["status", "--json"]).stdout).unwrap();
     let services: BTreeMap<_, _> =
         status.services.into_iter().map(|one| (one.service.clone(), one)).collect();
     services[name].clone()
 }
 
-/// Living processes that carry this test's mark.
-fn left(place: &Path) -> Vec<String> {
-    let mark = format!("MARK={}", place.display());
+/// Running processes of this test.
+fn left(agent_dir: &Path) -> Vec<String> {
+    let mark = format!("MARK={}", agent_dir.display());
     let marked = |environ: Vec<u8>| environ.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes());
     fs::read_dir("/proc")
         .unwrap()

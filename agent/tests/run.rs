@@ -1,4 +1,4 @@
-//! The real agent with real plugins against an alertd that remembers.
+//! The real agent with real plugins, and a fake alertd that records everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,45 +7,45 @@ mod common;
 use std::{fs, io::Write as _, process::Command};
 
 use axum::{Json, Router, routing::get};
-use common::{Agent, Alertd, Place, stderr, stdout, wait_for};
+use common::{Agent, AgentDir, Alertd, stderr, stdout, wait_for};
 use dogwatch_daemon::unix_http;
 use dogwatch_wire::{EventKind, State};
 use rustix::process::Signal;
 
 #[tokio::test]
-async fn a_problem_reaches_alertd_and_its_recovery_too() {
-    let (place, alertd, agent) = started(&["web"]);
-    set(&place, "web", 2);
+async fn a_problem_and_its_recovery_reach_alertd() {
+    let (agent_dir, alertd, agent) = started(&["web"]);
+    set(&agent_dir, "web", 2);
     assert_eq!(alertd.states_of("web", 1).await, [State::Critical]);
-    set(&place, "web", 0);
+    set(&agent_dir, "web", 0);
     assert_eq!(alertd.states_of("web", 2).await, [State::Critical, State::Ok]);
-    let status = place.ask(&["status"]);
+    let status = agent_dir.ask(&["status"]);
     assert!(stdout(&status).contains("web      OK"), "{}{}", stdout(&status), stderr(&status));
     assert_eq!(agent.stop(), Some(0));
 }
 
 #[tokio::test]
-async fn a_restart_announces_nothing_again_and_forgets_nothing() {
-    let (place, alertd, agent) = started(&["web"]);
-    set(&place, "web", 2);
+async fn a_restart_repeats_and_loses_nothing() {
+    let (agent_dir, alertd, agent) = started(&["web"]);
+    set(&agent_dir, "web", 2);
     alertd.states_of("web", 1).await;
     agent.stop();
-    let agent = place.start();
-    wait_for_result(&place, "web", "CRITICAL");
+    let agent = agent_dir.start();
+    wait_for_result(&agent_dir, "web", "CRITICAL");
     agent.stop();
-    set(&place, "web", 0);
-    let _agent = place.start();
+    set(&agent_dir, "web", 0);
+    let _agent = agent_dir.start();
     assert_eq!(alertd.states_of("web", 2).await, [State::Critical, State::Ok]);
     assert_eq!(alertd.memory(|memory| (memory.gaps, memory.asked_for_states)), (0, 0));
 }
 
 #[tokio::test]
-async fn what_happens_while_alertd_is_away_is_told_when_it_is_back() {
-    let (place, alertd, _agent) = started(&["web"]);
+async fn changes_during_an_outage_of_alertd_are_reported_afterwards() {
+    let (agent_dir, alertd, _agent) = started(&["web"]);
     alertd.memory(|memory| memory.refuse = Some(503));
     for (code, state) in [(2, "CRITICAL"), (1, "WARNING"), (0, "OK"), (2, "CRITICAL")] {
-        set(&place, "web", code);
-        wait_for_result(&place, "web", state);
+        set(&agent_dir, "web", code);
+        wait_for_result(&agent_dir, "web", state);
     }
     assert_eq!(alertd.memory(|memory| memory.states_of("web")), []);
     alertd.memory(|memory| memory.refuse = None);
@@ -54,28 +54,35 @@ async fn what_happens_while_alertd_is_away_is_told_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_reload_applies_a_valid_config_and_keeps_the_old_one_loudly_if_it_is_invalid() {
-    let (place, alertd, agent) = started(&["web", "db"]);
-    set(&place, "web", 2);
-    set(&place, "db", 2);
+async fn a_reload_applies_a_valid_config_and_warns_about_an_invalid_one() {
+    let (agent_dir, alertd, agent) = started(&["web", "db"]);
+    set(&agent_dir, "web", 2);
+    set(&agent_dir, "db", 2);
     alertd.states_of("web", 1).await;
     alertd.states_of("db", 1).await;
 
-    place.write_config("[check.web]\nkind = \"plugni\"\n");
+    agent_dir.write_config("[check.web]\nkind = \"plugni\"\n");
     agent.signal(Signal::HUP);
     let warning = wait_for("the warning", || {
-        stdout(&place.ask(&["status"])).lines().find(|line| line.starts_with("WARNING")).map(str::to_owned)
+        stdout(&agent_dir.ask(&["status"]))
+            .lines()
+            .find(|line| line.starts_with("WARNING"))
+            .map(str::to_owned)
     });
     assert!(
-        warning.contains("the one before is in use") && warning.contains("did you mean `plugin`?"),
+        warning.contains("the running config is unchanged") && warning.contains("did you mean `plugin`?"),
         "{warning}"
     );
-    set(&place, "db", 1);
-    assert_eq!(alertd.states_of("db", 2).await, [State::Critical, State::Warning], "the old config goes on");
+    set(&agent_dir, "db", 1);
+    assert_eq!(
+        alertd.states_of("db", 2).await,
+        [State::Critical, State::Warning],
+        "the running config is unchanged"
+    );
 
-    // `db` goes, `web` stays what it is, `mail` comes.
-    fs::write(place.path("mail"), "1\n").unwrap();
-    place.write_config(&(switch(&place, "web") + &switch(&place, "mail")));
+    // `db` is removed, `web` is unchanged, `mail` is new.
+    fs::write(agent_dir.path("mail"), "1\n").unwrap();
+    agent_dir.write_config(&(switch(&agent_dir, "web") + &switch(&agent_dir, "mail")));
     agent.signal(Signal::HUP);
     assert_eq!(alertd.states_of("mail", 1).await, [State::Warning]);
     alertd
@@ -84,20 +91,20 @@ async fn a_reload_applies_a_valid_config_and_keeps_the_old_one_loudly_if_it_is_i
             memory.events.iter().any(|event| removed(&event.kind)).then_some(())
         })
         .await;
-    assert_eq!(alertd.states_of("web", 1).await, [State::Critical], "told once, before the reload");
-    assert!(!stdout(&place.ask(&["status"])).contains("WARNING: the config"));
+    assert_eq!(alertd.states_of("web", 1).await, [State::Critical], "reported once, before the reload");
+    assert!(!stdout(&agent_dir.ask(&["status"])).contains("WARNING: invalid config"));
 }
 
 #[tokio::test]
 async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart() {
-    let place = Place::with_built_in_checks("");
-    set(&place, "web", 2);
+    let agent_dir = AgentDir::with_built_in_checks("");
+    set(&agent_dir, "web", 2);
     let alertd = Alertd::new();
-    drop(alertd.serve(&place.path("alertd.sock")));
-    let agent = place.start();
-    place.wait_until_up();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    agent_dir.wait_until_up();
     let services = || {
-        let output = place.ask(&["status", "--json"]);
+        let output = agent_dir.ask(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let services = status["services"].as_array().unwrap();
         services.iter().map(|service| service["service"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -106,15 +113,15 @@ async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart(
     assert!(built_in.len() >= 3, "{built_in:?}");
     let with_web = [&built_in[..], &["web".to_owned()]].concat();
 
-    place.write_config(&switch(&place, "web"));
+    agent_dir.write_config(&switch(&agent_dir, "web"));
     agent.signal(Signal::HUP);
     alertd.states_of("web", 1).await;
     assert_eq!(services(), with_web);
     agent.stop();
-    let _agent = place.start();
-    place.wait_until_up();
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
     assert_eq!(services(), with_web);
-    set(&place, "web", 0);
+    set(&agent_dir, "web", 0);
     alertd.states_of("web", 2).await;
     let removed = alertd.story().into_iter().filter(|event| event.ends_with(" removed"));
     assert_eq!(removed.collect::<Vec<_>>(), Vec::<String>::new());
@@ -122,32 +129,32 @@ async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart(
 
 #[tokio::test]
 async fn an_agent_without_any_check_warns_in_log_and_status() {
-    let place = Place::new("");
-    let _agent = place.start();
-    place.wait_until_up();
+    let agent_dir = AgentDir::new("");
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
     let warning = "this host is not monitored: auto_checks is false and no [check.NAME] is configured";
-    assert!(place.log().contains(warning), "{}", place.log());
-    let status = stdout(&place.ask(&["status"]));
+    assert!(agent_dir.log().contains(warning), "{}", agent_dir.log());
+    let status = stdout(&agent_dir.ask(&["status"]));
     assert!(status.contains(&format!("WARNING: {warning}")), "{status}");
 }
 
 #[tokio::test]
 async fn a_check_removed_while_the_agent_was_down_is_removed_when_it_starts() {
-    let (place, alertd, agent) = started(&["web", "db"]);
-    set(&place, "db", 2);
+    let (agent_dir, alertd, agent) = started(&["web", "db"]);
+    set(&agent_dir, "db", 2);
     alertd.states_of("db", 1).await;
     agent.stop();
-    place.write_config(&switch(&place, "web"));
-    let _agent = place.start();
+    agent_dir.write_config(&switch(&agent_dir, "web"));
+    let _agent = agent_dir.start();
     alertd.wait_for("db to be gone", |memory| (!memory.states.contains_key("db")).then_some(())).await;
 }
 
 #[tokio::test]
 async fn new_labels_of_a_firing_service_reach_alertd() {
-    let (place, alertd, agent) = started(&["web"]);
-    set(&place, "web", 2);
+    let (agent_dir, alertd, agent) = started(&["web"]);
+    set(&agent_dir, "web", 2);
     alertd.states_of("web", 1).await;
-    place.write_config(&(switch(&place, "web") + "labels = { team = \"web\" }\n"));
+    agent_dir.write_config(&(switch(&agent_dir, "web") + "labels = { team = \"web\" }\n"));
     agent.signal(Signal::HUP);
     alertd
         .wait_for("states with the new label", |memory| {
@@ -161,9 +168,9 @@ async fn new_labels_of_a_firing_service_reach_alertd() {
 }
 
 #[tokio::test]
-async fn an_alertd_that_forgot_is_told_the_truth_by_the_next_heartbeat() {
-    let (place, alertd, _agent) = started(&["web"]);
-    set(&place, "web", 2);
+async fn an_alertd_without_states_is_corrected_by_the_next_heartbeat() {
+    let (agent_dir, alertd, _agent) = started(&["web"]);
+    set(&agent_dir, "web", 2);
     alertd.states_of("web", 1).await;
     alertd.memory(|memory| memory.states.clear());
     alertd.wait_for("the truth", |memory| memory.states.get("web").copied()).await;
@@ -171,19 +178,19 @@ async fn an_alertd_that_forgot_is_told_the_truth_by_the_next_heartbeat() {
 }
 
 #[tokio::test]
-async fn the_dns_cache_is_felt_through_its_control_socket_and_its_death_too() {
-    let place = Place::new("");
-    place.write_config("[check.dns-upstream]\n\nkind = \"dns\"\ninterval = \"200ms\"\n[check.dns-stale]\nkind = \"dns\"\ninterval = \"200ms\"\n");
+async fn the_dns_sensors_are_read_and_a_dead_cache_is_noticed() {
+    let agent_dir = AgentDir::new("");
+    agent_dir.write_config("[check.dns-upstream]\n\nkind = \"dns\"\ninterval = \"200ms\"\n[check.dns-stale]\nkind = \"dns\"\ninterval = \"200ms\"\n");
     let alertd = Alertd::new();
-    let _serving = alertd.serve(&place.path("alertd.sock"));
+    let _serving = alertd.serve(&agent_dir.path("alertd.sock"));
     let sensors = serde_json::json!([
         {"name": "dns-upstream", "state": 2, "text": "upstream down, serving stale for 3 s", "perfdata": "runway=259200s"},
         {"name": "dns-stale", "state": 0, "text": "no stale answers", "perfdata": ""},
     ]);
     let router = Router::new().route("/v1/sensors", get(move || async move { Json(sensors) }));
-    let listener = unix_http::bind(&place.path("dns.sock"), 0o600).unwrap();
+    let listener = unix_http::bind(&agent_dir.path("dns.sock"), 0o600).unwrap();
     let cache = tokio::spawn(unix_http::serve(listener, router));
-    let _agent = place.start();
+    let _agent = agent_dir.start();
     assert_eq!(alertd.states_of("dns-upstream", 1).await, [State::Critical]);
     let said = alertd.memory(|memory| match &memory.events[0].kind {
         EventKind::Transition(transition) => {
@@ -194,83 +201,85 @@ async fn the_dns_cache_is_felt_through_its_control_socket_and_its_death_too() {
     assert_eq!(said, ("upstream down, serving stale for 3 s".into(), "runway=259200s".into()));
 
     cache.abort();
-    fs::remove_file(place.path("dns.sock")).unwrap();
-    // A dead cache is as CRITICAL as a dead upstream: nothing new for dns-upstream, news for dns-stale.
+    fs::remove_file(agent_dir.path("dns.sock")).unwrap();
+    // A dead cache is as CRITICAL as a dead upstream: no change for dns-upstream, a change for
+    // dns-stale.
     assert_eq!(alertd.states_of("dns-stale", 1).await, [State::Unknown]);
     let status = wait_for("the reason", || {
-        let status = stdout(&place.ask(&["status"]));
+        let status = stdout(&agent_dir.ask(&["status"]));
         status.contains("dns-upstream  CRITICAL  hard 1/1").then_some(status)
     });
     assert!(status.contains("cannot reach dogwatch dns: "), "{status}");
 }
 
 #[tokio::test]
-async fn a_full_disk_under_the_spool_loses_nothing_while_the_agent_lives() {
+async fn a_full_disk_loses_nothing_while_the_agent_runs() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let (place, alertd, agent) = started_on(&disk);
-    set(&place, "web", 1);
+    let (agent_dir, alertd, agent) = started_on(&disk);
+    set(&agent_dir, "web", 1);
     assert_eq!(alertd.states_of("web", 1).await, [State::Warning]);
 
     disk.fill();
-    set(&place, "web", 2);
+    set(&agent_dir, "web", 2);
     assert_eq!(alertd.states_of("web", 2).await, [State::Warning, State::Critical], "sent from memory");
     let status = wait_for("the warning", || {
-        let status = stdout(&place.ask(&["status"]));
+        let status = stdout(&agent_dir.ask(&["status"]));
         status.contains("cannot write the spool").then_some(status)
     });
     assert!(status.contains("No space left on device"), "{status}");
-    assert!(place.log().contains("cannot write the spool"), "{}", place.log());
+    assert!(agent_dir.log().contains("cannot write the spool"), "{}", agent_dir.log());
 
-    // Space again: the disk catches up, and a restart knows everything.
+    // With free space the spool catches up, and a restart loses nothing.
     disk.free();
     wait_for("the warning to go", || {
-        (!stdout(&place.ask(&["status"])).contains("cannot write the spool")).then_some(())
+        (!stdout(&agent_dir.ask(&["status"])).contains("cannot write the spool")).then_some(())
     });
     agent.kill();
-    let _agent = place.start();
-    wait_for_result(&place, "web", "CRITICAL");
-    set(&place, "web", 0);
+    let _agent = agent_dir.start();
+    wait_for_result(&agent_dir, "web", "CRITICAL");
+    set(&agent_dir, "web", 0);
     assert_eq!(alertd.states_of("web", 3).await, [State::Warning, State::Critical, State::Ok]);
     assert_eq!(alertd.memory(|memory| memory.gaps), 0);
 }
 
 #[tokio::test]
-async fn killed_while_the_disk_was_full_the_agent_begins_a_new_epoch_and_alertd_learns_the_truth() {
+async fn an_agent_killed_with_a_full_disk_starts_a_new_epoch_and_corrects_alertd() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let (place, alertd, agent) = started_on(&disk);
-    set(&place, "web", 1);
+    let (agent_dir, alertd, agent) = started_on(&disk);
+    set(&agent_dir, "web", 1);
     alertd.states_of("web", 1).await;
     disk.fill();
-    set(&place, "web", 2);
+    set(&agent_dir, "web", 2);
     alertd.states_of("web", 2).await;
-    set(&place, "web", 0);
+    set(&agent_dir, "web", 0);
     alertd.states_of("web", 3).await;
     agent.kill();
     disk.free();
 
-    // alertd has numbers 2 and 3, the disk does not: were they used again, this CRITICAL would be taken for a repeat.
-    set(&place, "web", 2);
-    let _agent = place.start();
+    // alertd has numbers 2 and 3, the disk does not. If they were used again, alertd would take
+    // this CRITICAL for a repeat.
+    set(&agent_dir, "web", 2);
+    let _agent = agent_dir.start();
     alertd
         .wait_for("alertd to know", |memory| (memory.states.get("web")?.0 == State::Critical).then_some(()))
         .await;
-    assert!(place.log().contains("a new epoch begins"), "{}", place.log());
+    assert!(agent_dir.log().contains("starting a new epoch"), "{}", agent_dir.log());
 }
 
 #[tokio::test]
-async fn a_host_without_a_machine_id_gets_one_of_its_own_and_keeps_it() {
-    let (place, _alertd, agent) = started(&["web"]);
+async fn a_host_without_a_machine_id_gets_a_random_id_and_keeps_it() {
+    let (agent_dir, _alertd, agent) = started(&["web"]);
     let id = || {
         let status: serde_json::Value =
-            serde_json::from_slice(&place.ask(&["status", "--json"]).stdout).unwrap();
+            serde_json::from_slice(&agent_dir.ask(&["status", "--json"]).stdout).unwrap();
         status["agent"].as_str().unwrap().to_owned()
     };
     let by_machine = id();
     agent.stop();
-    fs::write(place.path("machine-id"), "uninitialized\n").unwrap();
+    fs::write(agent_dir.path("machine-id"), "uninitialized\n").unwrap();
     let own = [(); 2].map(|()| {
-        let agent = place.start();
-        place.wait_until_up();
+        let agent = agent_dir.start();
+        agent_dir.wait_until_up();
         let own = id();
         agent.stop();
         own
@@ -279,38 +288,38 @@ async fn a_host_without_a_machine_id_gets_one_of_its_own_and_keeps_it() {
     assert_ne!(own[0], by_machine);
 }
 
-/// A plugin that says what is in a file, every 100 ms, believed at once.
-fn switch(place: &Place, name: &str) -> String {
+/// A plugin that returns the state from a file, every 100 ms, hard at once.
+fn switch(agent_dir: &AgentDir, name: &str) -> String {
     format!(
         "[check.{name}]\nkind = \"plugin\"\ninterval = \"100ms\"\nmax_attempts = 1\nflapping = {{ detect = false }}\n\
          command = [\"/bin/sh\", \"-c\", \"read state < {}/{name}; exit $state\"]\n",
-        place.dir.path().display()
+        agent_dir.dir.path().display()
     )
 }
 
-/// Moved into place: a plugin never reads half a file.
-fn set(place: &Place, name: &str, code: u8) {
-    fs::write(place.path("next"), format!("{code}\n")).unwrap();
-    fs::rename(place.path("next"), place.path(name)).unwrap();
+/// Renamed, so that a plugin never reads half a file.
+fn set(agent_dir: &AgentDir, name: &str, code: u8) {
+    fs::write(agent_dir.path("next"), format!("{code}\n")).unwrap();
+    fs::rename(agent_dir.path("next"), agent_dir.path(name)).unwrap();
 }
 
-fn started(services: &[&str]) -> (Place, Alertd, Agent) {
-    let place = Place::new("");
+fn started(services: &[&str]) -> (AgentDir, Alertd, Agent) {
+    let agent_dir = AgentDir::new("");
     for service in services {
-        set(&place, service, 0);
+        set(&agent_dir, service, 0);
     }
-    place.write_config(&services.iter().map(|service| switch(&place, service)).collect::<String>());
+    agent_dir.write_config(&services.iter().map(|service| switch(&agent_dir, service)).collect::<String>());
     let alertd = Alertd::new();
-    drop(alertd.serve(&place.path("alertd.sock")));
-    let agent = place.start();
-    place.wait_until_up();
-    (place, alertd, agent)
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    agent_dir.wait_until_up();
+    (agent_dir, alertd, agent)
 }
 
-/// Waits until this agent itself has seen the state (not remembered it).
-fn wait_for_result(place: &Place, service: &str, state: &str) {
+/// Waits until a run of this agent has had this state.
+fn wait_for_result(agent_dir: &AgentDir, service: &str, state: &str) {
     wait_for(&format!("{service} {state}"), || {
-        let output = place.ask(&["status", "--json"]);
+        let output = agent_dir.ask(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         let services = status["services"].as_array()?;
         let found = services.iter().find(|found| found["service"] == service)?;
@@ -318,11 +327,11 @@ fn wait_for_result(place: &Place, service: &str, state: &str) {
     });
 }
 
-/// A file system that can be full.
+/// A small file system that a test can fill.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// `None`, loudly, without the right to mount.
+    /// `None`, with a message, if the test may not mount.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mount =
@@ -336,7 +345,7 @@ impl SmallDisk {
         None
     }
 
-    /// Not a page is left.
+    /// Fills the last page.
     fn fill(&self) {
         let mut filler = fs::File::create(self.0.path().join("filler")).unwrap();
         while filler.write(&[0; 512]).is_ok_and(|written| written > 0) {}
@@ -349,26 +358,27 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazy: the agent may hold a file for a moment.
+        // Lazy, because the agent may have a file open for another moment.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 
-/// An agent whose state is on that disk and whose events are longer than a page, so that none fits into what is left of
-/// the last one.
-fn started_on(disk: &SmallDisk) -> (Place, Alertd, Agent) {
-    let place = Place::new("");
-    set(&place, "web", 0);
+/// An agent with its state on that disk. Its events are longer than a page, so that none fits into
+/// the rest of the last page.
+fn started_on(disk: &SmallDisk) -> (AgentDir, Alertd, Agent) {
+    let agent_dir = AgentDir::new("");
+    set(&agent_dir, "web", 0);
     let long = "read state < DIR/web; printf 'state %s\\n%05000d' $state 0; exit $state";
-    let check = switch(&place, "web")
-        .replace(&format!("read state < {}/web; exit $state", place.dir.path().display()), long);
-    place.write_config(&check.replace("DIR", &place.dir.path().display().to_string()));
-    let config = fs::read_to_string(place.config()).unwrap();
-    let own = format!("{}/state", place.dir.path().display());
-    fs::write(place.config(), config.replace(&own, &format!("{}/state", disk.0.path().display()))).unwrap();
+    let check = switch(&agent_dir, "web")
+        .replace(&format!("read state < {}/web; exit $state", agent_dir.dir.path().display()), long);
+    agent_dir.write_config(&check.replace("DIR", &agent_dir.dir.path().display().to_string()));
+    let config = fs::read_to_string(agent_dir.config()).unwrap();
+    let own = format!("{}/state", agent_dir.dir.path().display());
+    fs::write(agent_dir.config(), config.replace(&own, &format!("{}/state", disk.0.path().display())))
+        .unwrap();
     let alertd = Alertd::new();
-    drop(alertd.serve(&place.path("alertd.sock")));
-    let agent = place.start();
-    place.wait_until_up();
-    (place, alertd, agent)
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    agent_dir.wait_until_up();
+    (agent_dir, alertd, agent)
 }

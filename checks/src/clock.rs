@@ -1,5 +1,5 @@
-//! The only reader of clocks here. What a check measures is how long something took, and how long a certificate
-//! still has; nothing of it outlives a run.
+//! The only place in this crate that reads clocks: to measure how long something took, and how long
+//! a certificate is still valid.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Seconds since 1970.
+/// The Unix time.
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub(crate) fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

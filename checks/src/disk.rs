@@ -1,9 +1,11 @@
-//! `disk`: space and inodes of every real filesystem; those that hang, vanished, or lost their right to be written.
+//! `disk`: space and inodes of all real filesystems; filesystems that hang, are missing, or became
+//! read-only.
 //!
-//! Percentages are `df`'s: of what is used and free for everybody, without root's reserve. A filesystem is *lost* when the
-//! kernel made it read-only after an error (its own options say `ro`, its mount's do not; or `emergency_ro`), when
-//! `/etc/fstab` wants it writable and it is not, or when this process has seen it writable before. What cannot be written
-//! to by intent fills no further, so only its path by name brings it into the judgement. Growth is not looked at here.
+//! Percentages are those of `df`: of the space that is used or free for everyone, without root's
+//! reserve. A filesystem has become read-only if the kernel made it so after an error (its own
+//! options have `ro` and those of the mount do not, or it has `emergency_ro`), if it is writable in
+//! `/etc/fstab`, or if this process has seen it writable before. A filesystem that is read-only on
+//! purpose cannot fill up, so it is checked only if its path is configured.
 
 use std::{
     cmp::Reverse,
@@ -29,22 +31,30 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "path",
         value: "PATH",
-        help: "only the filesystem at this path; may be a list [all real ones]",
+        help: "check only the filesystem at this path; can be a list [all real filesystems]",
     },
     OptionSpec {
         name: "exclude",
         value: "PATH",
-        help: "not the filesystems mounted here or below; may be a list",
+        help: "skip the filesystems mounted here or below; can be a list",
     },
-    OptionSpec { name: "exclude_type", value: "TYPE", help: "not filesystems of this type; may be a list" },
+    OptionSpec { name: "exclude_type", value: "TYPE", help: "skip filesystems of this type; can be a list" },
     OptionSpec {
         name: "warn",
         value: "LIMIT",
-        help: "least free space that should be left: percent, bytes, \"N% used\"; two mean below both [10%,50GiB]",
+        help: "WARNING below this free space: \"10%\", \"5GiB\", \"90% used\"; two: below both [10%,50GiB]",
     },
-    OptionSpec { name: "crit", value: "LIMIT", help: "least free space that must be left [5%,5GiB]" },
-    OptionSpec { name: "warn_inodes", value: "LIMIT", help: "least free inodes that should be left [10%]" },
-    OptionSpec { name: "crit_inodes", value: "LIMIT", help: "least free inodes that must be left [5%]" },
+    OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this free space [5%,5GiB]" },
+    OptionSpec {
+        name: "warn_inodes",
+        value: "LIMIT",
+        help: "WARNING below this number of free inodes [10%]",
+    },
+    OptionSpec {
+        name: "crit_inodes",
+        value: "LIMIT",
+        help: "CRITICAL below this number of free inodes [5%]",
+    },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
@@ -68,7 +78,7 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
 fn absolute(reader: &mut Reader<'_>, name: &str) -> Vec<PathBuf> {
     let paths = reader.list(name).unwrap_or_default();
     if let Some(wrong) = paths.iter().find(|path| !path.starts_with('/')) {
-        reader.error(name, format!("{wrong:?} should begin with a slash"));
+        reader.error(name, format!("{wrong:?} must start with a slash"));
     }
     paths.into_iter().map(PathBuf::from).collect()
 }
@@ -89,12 +99,12 @@ struct DiskLimits {
     inodes: Limits,
 }
 
-/// One filesystem, as found.
+/// One filesystem and its usage.
 #[derive(Debug)]
 struct Filesystem {
     point: PathBuf,
     access: Access,
-    /// Named by the operator, so that its absence or silence is a problem.
+    /// Its path is configured, so it is a problem if it is missing or cannot be read.
     named: bool,
     answer: Answer,
 }
@@ -111,7 +121,7 @@ impl Blocking for Disk {
 impl Disk {
     fn read(&self) -> Result<Vec<Filesystem>, ReadError> {
         let mounts = mountinfo::parse(&self.root.read("/proc/self/mountinfo")?);
-        // A host without fstab (a container, a fresh image) wants nothing of us.
+        // A container or a new image may have no fstab.
         let wanted = mountinfo::writable_in_fstab(&self.root.read("/etc/fstab").unwrap_or_default());
         self.seen_writable.look_at(&mounts);
         let chosen = self.choose(&mounts);
@@ -129,7 +139,7 @@ impl Disk {
             .collect())
     }
 
-    /// Paths to ask, each with the mount it lies in.
+    /// The paths to read, each with its mount.
     fn choose(&self, mounts: &[Mount]) -> Vec<(PathBuf, Option<Mount>)> {
         if !self.only.is_empty() {
             let with_mount = |path: &PathBuf| (path.clone(), mountinfo::containing(mounts, path).cloned());
@@ -153,12 +163,12 @@ impl Disk {
     }
 }
 
-/// The mounts that were writable when last looked at. One in a process.
+/// The mounts that were writable at the last check. Shared by all checks of a process.
 #[derive(Debug, Default)]
 pub(crate) struct SeenWritable(Mutex<BTreeSet<(String, PathBuf)>>);
 
 impl SeenWritable {
-    /// Notes who can be written to; forgets who is no longer mounted.
+    /// Adds the mounts that are writable now and removes those that no longer exist.
     fn look_at(&self, mounts: &[Mount]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|(device, point)| {
@@ -203,26 +213,26 @@ fn judge(filesystems: &[Filesystem], limits: DiskLimits) -> CheckResult {
             format!("{} filesystems, fullest: {fullest}", lines.len())
         }
         (true, Some((_, only))) => only,
-        (true, None) => return CheckResult::unknown("no filesystem to look at"),
+        (true, None) => return CheckResult::unknown("no filesystems to check"),
     };
     let detail = if lines.len() > 1 { lines.join("\n") } else { String::new() };
     CheckResult::new(state, summary).with_perfdata(perfdata).with_detail(detail)
 }
 
-/// The verdict on one filesystem and what to say of it; `None` if it does not concern us.
+/// The state of one filesystem and its text; `None` if it does not count.
 fn judge_one(filesystem: &Filesystem, limits: DiskLimits) -> Option<(State, String)> {
     let usage = match &filesystem.answer {
         Answer::Usage(usage) => *usage,
         Answer::Hung(since) => {
-            return Some((State::Critical, format!("hangs: no answer for {} s", since.as_secs().max(1))));
+            return Some((State::Critical, format!("has not responded for {} s", since.as_secs().max(1))));
         }
         Answer::Failed(error) => {
             return match error.kind() {
-                // Other people's FUSE mounts, when the agent is not root.
+                // FUSE mounts of users, if the agent is not root.
                 ErrorKind::PermissionDenied if !filesystem.named => None,
-                ErrorKind::PermissionDenied => Some((State::Unknown, "may not be looked at".into())),
-                ErrorKind::NotFound => Some((State::Critical, "is not there".into())),
-                _ => Some((State::Critical, format!("cannot be asked: {error}"))),
+                ErrorKind::PermissionDenied => Some((State::Unknown, "cannot be read: no permission".into())),
+                ErrorKind::NotFound => Some((State::Critical, "does not exist".into())),
+                _ => Some((State::Critical, format!("cannot be read: {error}"))),
             };
         }
     };
@@ -261,7 +271,7 @@ fn shown(point: &Path) -> String {
     crate::output::clean(&point.to_string_lossy()).replace('\n', " ")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bytes or inodes; the error is far below what is judged")]
+#[expect(clippy::cast_precision_loss, reason = "bytes or inodes; the error does not matter")]
 fn bytes(count: u64) -> f64 {
     count as f64
 }
@@ -277,7 +287,7 @@ mod tests {
     };
 
     #[test]
-    fn every_real_filesystem_is_looked_at_and_the_fullest_named() {
+    fn all_real_filesystems_are_checked_and_the_fullest_is_named() {
         let result = run("disk", &fixture("debian12-vm"));
         assert_eq!(result.state, State::Ok);
         assert_eq!(result.summary, "2 filesystems, fullest: / 88% free (195.9 GiB)");
@@ -287,19 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_is_named_the_worst_first() {
+    fn full_filesystems_are_listed_worst_first() {
         let result = run("disk", &fixture("full-disks"));
         assert_eq!(result.state, State::Critical);
         assert_eq!(
             result.summary,
             "/var 2% free (400.0 MiB); /srv/mail 60% free (60.0 GiB), 3% of inodes free; / 8% free (1.6 GiB)"
         );
-        // A tenth of the huge one is far more than 50 GiB.
+        // A tenth of /archive is far more than 50 GiB.
         assert!(result.detail.contains("/archive: 8% free (800.0 GiB)"), "{}", result.detail);
     }
 
     #[test]
-    fn limits_and_choice_are_the_operators() {
+    fn limits_and_filesystems_can_be_configured() {
         let host = fixture("full-disks");
         let state = |options: &[(&str, &str)]| run_with("disk", options, &host).state;
         assert_eq!(state(&[("path", "/")]), State::Warning);
@@ -310,22 +320,23 @@ mod tests {
         assert_eq!(
             state(&[("exclude_type", "ext4"), ("exclude_type", "xfs"), ("exclude_type", "btrfs")]),
             State::Unknown,
-            "nothing is left"
+            "no filesystem is left"
         );
         assert_eq!(state(&[("path", "/srv/mail"), ("warn_inodes", "2%"), ("crit_inodes", "1%")]), State::Ok);
     }
 
     #[test]
-    fn a_path_that_is_not_there_is_critical() {
+    fn a_missing_path_is_critical() {
         let result = run_with("disk", &[("path", "/srv/backup")], &fixture("full-disks"));
-        assert_eq!((result.state, result.summary.as_str()), (State::Critical, "/srv/backup is not there"));
+        assert_eq!((result.state, result.summary.as_str()), (State::Critical, "/srv/backup does not exist"));
     }
 
     #[test]
-    fn a_filesystem_that_the_kernel_made_read_only_is_lost() {
+    fn a_filesystem_that_became_read_only_is_critical() {
         let result = run("disk", &fixture("readonly"));
         assert_eq!(result.state, State::Critical);
-        // /data by the mismatch of options, /home by fstab; /media was mounted read-only on purpose.
+        // /data has mismatching options, /home is writable in fstab, /media is read-only on
+        // purpose.
         assert_eq!(
             result.summary,
             "/home 50% free (50.0 GiB), became read-only; /data 50% free (50.0 GiB), became read-only"
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remount_is_noticed_against_what_was_seen_before() {
+    fn a_read_only_remount_is_noticed() {
         let tree = tempfile::tempdir().unwrap();
         let host = Host::new(Root::captured(tree.path()));
         fs::create_dir_all(tree.path().join("proc/self")).unwrap();
@@ -344,14 +355,14 @@ mod tests {
             fs::write(tree.path().join("proc/self/mountinfo"), line).unwrap();
             run_with("disk", &[("path", "/x"), ("warn", "1%"), ("crit", "1%")], &host).state
         };
-        assert_eq!(mounted("ro"), State::Ok, "it never was writable");
+        assert_eq!(mounted("ro"), State::Ok, "it was never writable");
         assert_eq!(mounted("rw"), State::Ok);
         assert_eq!(mounted("ro"), State::Critical);
         assert_eq!(mounted("rw"), State::Ok);
     }
 
     #[test]
-    fn a_filesystem_that_hangs_is_critical_and_others_may_be_nobodys_business() {
+    fn a_filesystem_that_hangs_is_critical_and_one_without_permission_does_not_count() {
         let found =
             |answer, named| Filesystem { point: "/nfs".into(), access: Access::ReadWrite, named, answer };
         let limits = DiskLimits {
@@ -361,7 +372,7 @@ mod tests {
         let one = |answer, named| judge_one(&found(answer, named), limits);
         let failed = |kind: ErrorKind| Answer::Failed(kind.into());
         let hung = one(Answer::Hung(Duration::from_secs(42)), false);
-        assert_eq!(hung, Some((State::Critical, "hangs: no answer for 42 s".into())));
+        assert_eq!(hung, Some((State::Critical, "has not responded for 42 s".into())));
         assert_eq!(one(failed(ErrorKind::NotConnected), false).unwrap().0, State::Critical);
         assert_eq!(one(failed(ErrorKind::PermissionDenied), false), None);
         assert_eq!(one(failed(ErrorKind::PermissionDenied), true).unwrap().0, State::Unknown);
@@ -386,7 +397,11 @@ mod tests {
         let mut filesystems = vec![found("/b", usage(8)), unreadable];
         let result = judge(&filesystems, limits);
         assert_eq!(result.state, State::Unknown);
-        assert!(result.summary.starts_with("/a may not be looked at; /b 8% free"), "{}", result.summary);
+        assert!(
+            result.summary.starts_with("/a cannot be read: no permission; /b 8% free"),
+            "{}",
+            result.summary
+        );
         filesystems.push(found("/c", usage(2)));
         let result = judge(&filesystems, limits);
         assert_eq!(result.state, State::Critical);
@@ -394,14 +409,14 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_is_refused() {
+    fn a_relative_path_is_an_error() {
         let options = [("path", "var")].into_iter().collect();
         let errors = kind("disk").unwrap().build(&options, &Host::live()).unwrap_err();
-        assert_eq!(errors[0].to_string(), "path: \"var\" should begin with a slash");
+        assert_eq!(errors[0].to_string(), "path: \"var\" must start with a slash");
     }
 
     #[test]
-    fn this_host_answers() {
+    fn the_filesystems_of_this_host_can_be_read() {
         let result = run("disk", &Host::live());
         assert_ne!(result.state, State::Unknown, "{}", result.summary);
         assert!(result.perfdata.iter().any(|perf| perf.label == "/"));

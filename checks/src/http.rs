@@ -1,9 +1,11 @@
-//! `http`: a page answers, with the right status, in time, saying what it should, under a certificate that lasts.
+//! `http`: a page has the expected status and content, arrives in time, and its certificate is
+//! valid for long enough.
 //!
-//! Whatever the target does wrong is CRITICAL: refused, unknown by name, silent, the wrong status, a certificate that does
-//! not verify. A certificate is verified against the system's store (read once, when first needed) and `ca_file`;
-//! `insecure` leaves that out and still counts its days. Only the server's own certificate is counted: intermediates are
-//! renewed by others. UNKNOWN is left for a host without a certificate store.
+//! Every failure of the target is CRITICAL: connection refused, unknown name, no answer, wrong
+//! status, invalid certificate. Certificates are verified with the system's store (read once, when
+//! first needed) and `ca_file`; with `insecure` they are not verified, but their remaining days are
+//! still checked. Only the server's own certificate is checked for that, because others renew the
+//! intermediates. UNKNOWN means that this host has no certificate store.
 
 use std::{
     path::Path,
@@ -32,26 +34,42 @@ use crate::{
 };
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec { name: "url", value: "URL", help: "what to fetch (needed)" },
+    OptionSpec { name: "url", value: "URL", help: "URL to fetch (required)" },
     OptionSpec {
         name: "address",
         value: "HOST",
-        help: "connect here; the URL's host is still asked for by name",
+        help: "connect to this address; the host of the URL is still used in the request",
     },
-    OptionSpec { name: "header", value: "NAME: VALUE", help: "sent with the request; may be a list" },
-    OptionSpec { name: "redirects", value: "N", help: "how many redirects to follow [5]" },
+    OptionSpec { name: "header", value: "NAME: VALUE", help: "header to send; can be a list" },
+    OptionSpec { name: "redirects", value: "N", help: "number of redirects to follow [5]" },
     OptionSpec {
         name: "status",
         value: "CODES",
-        help: "the right status, for example 200,401 or 200-299 [200-299]",
+        help: "expected status, for example 200,401 or 200-299 [200-299]",
     },
-    OptionSpec { name: "expect", value: "TEXT", help: "must be in the page" },
-    OptionSpec { name: "warn", value: "TIME", help: "the page takes longer than this [1s]" },
-    OptionSpec { name: "crit", value: "TIME", help: "longer than this is critical [5s]" },
-    OptionSpec { name: "warn_days", value: "DAYS", help: "the certificate has fewer days left [14]" },
-    OptionSpec { name: "crit_days", value: "DAYS", help: "fewer than this is critical [7]" },
-    OptionSpec { name: "ca_file", value: "FILE", help: "certificates (PEM) to believe besides the system's" },
-    OptionSpec { name: "insecure", value: "", help: "believe any certificate; its days are still counted" },
+    OptionSpec { name: "expect", value: "TEXT", help: "text that the page must contain" },
+    OptionSpec { name: "warn", value: "TIME", help: "WARNING if the page takes longer [1s]" },
+    OptionSpec { name: "crit", value: "TIME", help: "CRITICAL if the page takes longer [5s]" },
+    OptionSpec {
+        name: "warn_days",
+        value: "DAYS",
+        help: "WARNING if the certificate has fewer days left [14]",
+    },
+    OptionSpec {
+        name: "crit_days",
+        value: "DAYS",
+        help: "CRITICAL if the certificate has fewer days left [7]",
+    },
+    OptionSpec {
+        name: "ca_file",
+        value: "FILE",
+        help: "PEM file with CA certificates to trust in addition to the system's",
+    },
+    OptionSpec {
+        name: "insecure",
+        value: "",
+        help: "accept any certificate; its remaining days are still checked",
+    },
 ];
 
 pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
@@ -62,7 +80,7 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let extra = reader.parsed("ca_file", |path| tls::read_pem(Path::new(path)));
     let insecure = reader.flag("insecure");
     if insecure && extra.is_some() {
-        reader.error("insecure", "leaves nothing for ca_file to verify; choose one");
+        reader.error("insecure", "cannot be used together with ca_file");
     }
     let tls = match extra {
         _ if insecure => Tls::Own(tls::client_config(Trust::Anybody)),
@@ -90,22 +108,22 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
 fn header(reader: &mut Reader<'_>, line: &str) -> Option<(HeaderName, HeaderValue)> {
     let parsed = line.split_once(':').and_then(|(name, value)| {
         let mut value = HeaderValue::from_str(value.trim()).ok()?;
-        value.set_sensitive(true); // it may be what logs in
+        value.set_sensitive(true); // it may be a credential
         Some((name.trim().parse().ok()?, value))
     });
     if parsed.is_none() {
-        reader.error("header", "should be a name, a colon and a value");
+        reader.error("header", "must be a name, a colon and a value");
     }
     parsed
 }
 
-/// Alerts when fewer are left.
+/// Alerts if fewer are left.
 fn days(reader: &mut Reader<'_>, name: &str, default: f64) -> Range {
     let limit = reader.value::<u32>(name).map_or(default, f64::from);
     Range::below(limit)
 }
 
-/// Status codes that are right, as ranges.
+/// The expected status codes, as ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Statuses(Vec<(u16, u16)>);
 
@@ -120,7 +138,7 @@ impl FromStr for Statuses {
         };
         let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
         ranges.map(Self).ok_or_else(|| {
-            format!("{text:?} are no status codes; write for example \"200\" or \"200-299,401\"")
+            format!("{text:?} is not a list of status codes; write for example \"200\" or \"200-299,401\"")
         })
     }
 }
@@ -131,11 +149,11 @@ struct Http {
     judge: Judge,
 }
 
-/// What to verify with, or why this host cannot verify anything.
+/// The TLS settings, or why this host cannot verify certificates.
 type Config = Result<Arc<ClientConfig>, rustls::Error>;
 
 enum Tls {
-    /// The system's store, read once for all checks: half a megabyte.
+    /// The system's store, read once for all checks because it takes half a megabyte.
     Shared(Arc<SystemTls>),
     Own(Config),
 }
@@ -167,7 +185,7 @@ impl Async for Http {
             if http_get::is_tls(&self.get.url)
                 && let Err(error) = tls()
             {
-                return CheckResult::unknown(format!("no certificate can be verified on this host: {error}"));
+                return CheckResult::unknown(format!("cannot verify certificates on this host: {error}"));
             }
             let started = clock::now();
             let outcome = timeout(limit, http_get::get(&self.get, &tls)).await;
@@ -195,7 +213,7 @@ impl Judge {
             && !answer.body.windows(wanted.len()).any(|window| window == wanted.as_bytes())
         {
             state = State::Critical;
-            said.push(format!("{wanted:?} is not in the page"));
+            said.push(format!("page does not contain {wanted:?}"));
         }
         if let Some(until) = answer.valid_until {
             let days = (until - now).div_euclid(SECONDS_A_DAY);
@@ -261,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn status_text_time_and_certificate_are_each_judged() {
+    fn status_content_time_and_certificate_are_all_checked() {
         assert_eq!(state(200, "all fine", 10, None), State::Ok);
         assert_eq!(state(401, "all fine", 10, None), State::Ok);
         assert_eq!(state(500, "all fine", 10, None), State::Critical);
@@ -271,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_judged_by_whole_days_left() {
+    fn a_certificate_is_checked_by_whole_days() {
         let with_days = |days: i64| state(200, "fine", 10, Some((1_000 + days) * DAY));
         assert_eq!([90, 14, 13, 7, 6, 0, -1].map(with_days), {
             use State::{Critical as C, Ok, Warning as W};
@@ -280,12 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_it_all() {
+    fn the_summary_names_every_problem() {
         let result =
             judge().judge(&answer(503, "sorry", Some(1_010 * DAY)), Duration::from_millis(12), 1_000 * DAY);
         assert_eq!(
             result.to_nagios("http"),
-            "HTTP CRITICAL - https://a.example/: 503 Service Unavailable in 12.0 ms, 5 bytes, \"fine\" is not in the page, \
+            "HTTP CRITICAL - https://a.example/: 503 Service Unavailable in 12.0 ms, 5 bytes, page does not contain \"fine\", \
              certificate has 10 days left | time=0.012s;1;5;0 size=5B;;;0 certificate_days=10;14:;7:"
         );
     }

@@ -1,6 +1,8 @@
-//! One GET over HTTP/1.1, plain or TLS: a connection of its own, a bounded body, redirects followed to a bound.
+//! A GET request over HTTP/1.1, with or without TLS, on its own connection. The size of the body
+//! and the number of redirects are limited.
 //!
-//! Not a client for anything else: nothing is kept alive, cached, decompressed or authenticated beyond a given header.
+//! There is no keep-alive, no cache, no decompression, and no authentication other than a given
+//! header.
 
 use std::sync::Arc;
 
@@ -21,37 +23,37 @@ use tokio_rustls::TlsConnector;
 
 use crate::{tcp::connect, tls};
 
-/// What is asked for.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Get {
     pub(crate) url: Uri,
-    /// Connect here instead of to the URL's host, which is still asked for by name.
+    /// Connect to this address instead of the host of the URL, which is still used in the request.
     pub(crate) address: Option<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// How many redirects to follow.
+    /// Number of redirects to follow.
     pub(crate) redirects: u32,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// Where it came from, after redirects.
+    /// The URL after redirects.
     pub(crate) url: Uri,
     /// At most [`BODY_MAX`] bytes.
     pub(crate) body: Vec<u8>,
-    /// When the server's certificate ends, in seconds since 1970; `None` without TLS.
+    /// When the server's certificate expires (Unix time); `None` without TLS.
     pub(crate) valid_until: Option<i64>,
 }
 
-/// More of a page than this is neither read nor searched.
+/// The rest of a longer page is not read.
 pub(crate) const BODY_MAX: usize = 1_024 * 1_024;
 
-/// Gives the TLS settings.
+/// Returns the TLS settings.
 type TlsConfig<'a> = &'a (dyn Fn() -> Result<Arc<ClientConfig>, &'a rustls::Error> + Send + Sync);
 
-/// Fetches, or says what went wrong. The caller sets the deadline; dropping the future closes the connection. `tls` says
-/// what to verify with, or why there is nothing; it is only asked where TLS is met.
+/// Fetches a page. The error is for people. The caller sets the deadline; dropping the future
+/// closes the connection. `tls` is called only for https.
 pub(crate) async fn get(get: &Get, tls: TlsConfig<'_>) -> Result<Answer, String> {
     let mut url = get.url.clone();
     let mut address = get.address.as_deref();
@@ -62,7 +64,7 @@ pub(crate) async fn get(get: &Get, tls: TlsConfig<'_>) -> Result<Answer, String>
         }
         let Some(location) = answer.1.filter(|_| get.redirects > 0) else { return Ok(answer.0) };
         let next =
-            resolve(&url, &location).ok_or_else(|| format!("redirects to {location:?}, which is no URL"))?;
+            resolve(&url, &location).ok_or_else(|| format!("redirects to an invalid URL: {location:?}"))?;
         if is_tls(&url) && !is_tls(&next) {
             return Err(format!("redirects from https to {next}"));
         }
@@ -72,7 +74,7 @@ pub(crate) async fn get(get: &Get, tls: TlsConfig<'_>) -> Result<Answer, String>
     Err(format!("redirects more than {} times, last to {url}", get.redirects))
 }
 
-/// One exchange: the answer, and where it redirects to.
+/// One request: the answer, and the target if it is a redirect.
 async fn fetch(
     get: &Get,
     url: &Uri,
@@ -84,10 +86,11 @@ async fn fetch(
     let stream = connect(address.unwrap_or(host), port).await?;
     let request = request(get, url)?;
     let mut valid_until = None;
-    let mut connection = JoinSet::new(); // dropped with this function, and the connection with it
+    let mut connection = JoinSet::new(); // aborts the connection when this function ends
     let response = if is_tls(url) {
         let config = tls().map_err(|error| format!("no TLS here: {error}"))?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name for TLS"))?;
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{host} is not a valid TLS server name"))?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
         let stream = stream.map_err(|error| format!("TLS handshake failed: {error}"))?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -112,7 +115,7 @@ fn request(get: &Get, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
         .header(ACCEPT, "*/*")
         .header(CONNECTION, "close")
         .body(Empty::new())
-        .map_err(|error| format!("cannot ask for {url}: {error}"))?;
+        .map_err(|error| format!("cannot request {url}: {error}"))?;
     for (name, value) in &get.headers {
         request.headers_mut().insert(name, value.clone());
     }
@@ -134,7 +137,7 @@ async fn read(mut body: Incoming) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     while bytes.len() < BODY_MAX {
         let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| format!("answer broke off: {}", whole(&error)))?;
+        let frame = frame.map_err(|error| format!("incomplete answer: {}", whole(&error)))?;
         if let Ok(data) = frame.into_data() {
             bytes.extend_from_slice(&data[..data.len().min(BODY_MAX - bytes.len())]);
         }
@@ -142,20 +145,20 @@ async fn read(mut body: Incoming) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// hyper says "client error (Connect)" and keeps the reason in its source.
+/// hyper's own message is only "client error (Connect)"; the reason is in its source.
 fn whole(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// Whether a URL is one that can be fetched, or why not.
+/// Parses a URL that this client can fetch.
 pub(crate) fn parse_url(text: &str) -> Result<Uri, String> {
     let wrong = |why: &str| format!("{text:?} {why}; write for example \"https://example.org/health\"");
     let url: Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
-        return Err(wrong("should begin with http:// or https:// and a host"));
+        return Err(wrong("must start with http:// or https:// and a host"));
     }
     if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("should hold no user name; use the option header for what logs in".into());
+        return Err("must not contain a user name; use the option header for credentials".into());
     }
     Ok(url)
 }
@@ -164,12 +167,12 @@ pub(crate) fn is_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
 }
 
-/// Without the brackets of an IPv6 address.
+/// Without the brackets around an IPv6 address.
 fn host(url: &Uri) -> &str {
     url.host().unwrap_or_default().trim_matches(['[', ']'])
 }
 
-/// `location` as seen from `base` (RFC 3986 §5, without `..`).
+/// Resolves `location` relative to `base` (RFC 3986 §5, without `..`).
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;
@@ -191,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects_are_resolved_against_where_they_came_from() {
+    fn redirects_are_resolved_relative_to_the_page() {
         let base: Uri = "https://a.example:8443/x/y?z".parse().unwrap();
         for (location, url) in [
             ("http://b.example/", "http://b.example/"),
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_fetched_is_refused_before() {
+    fn a_url_that_cannot_be_fetched_is_an_error() {
         for wrong in ["", "example.org", "ftp://example.org/", "http://", "/x", "http://me:pw@example.org/"] {
             assert!(parse_url(wrong).is_err(), "{wrong:?}");
         }

@@ -1,17 +1,19 @@
-//! Native checks, and what every check speaks: results, thresholds, perfdata, plugin output.
+//! The checks of dogwatch, and what all checks and plugins have in common: results, thresholds,
+//! performance data, plugin output.
 //!
-//! Promises: a check answers with a [`CheckResult`], whatever it meets; what it could not read is UNKNOWN with the reason,
-//! and a hung filesystem costs one thread, once. Deliberately not here: schedules, soft and hard states, alerts, and
-//! running external plugins. A check remembers nothing between runs, except which mounts hang ([`Host`]).
+//! A check always returns a [`CheckResult`]: if it cannot read something, the result is UNKNOWN
+//! with the reason. A filesystem that hangs costs one thread, once. Schedules, soft and hard
+//! states, alerts and external plugins are not part of this crate. A check keeps no state between
+//! runs, except what is in [`Host`].
 //!
-//! | kind | asserts | reads |
+//! | kind | checks | reads |
 //! | --- | --- | --- |
 //! | `load` | load average per processor | `/proc/loadavg` |
-//! | `memory`, `swap` | what is available, what is free | `/proc/meminfo` |
-//! | `disk` | space and inodes; hung, lost and missing filesystems | `mountinfo`, `statvfs` |
-//! | `systemd` | no failed units | `systemctl` |
-//! | `tcp` | a port answers, in time, and says what it should | the network |
-//! | `http` | a page answers, right, in time, under a certificate that lasts | the network |
+//! | `memory`, `swap` | available memory, free swap | `/proc/meminfo` |
+//! | `disk` | space and inodes; filesystems that hang, are missing, or became read-only | `mountinfo`, `statvfs` |
+//! | `systemd` | failed units | `systemctl` |
+//! | `tcp` | a port: connection, response time, expected text | the network |
+//! | `http` | a page: status, content, response time, certificate | the network |
 
 mod clock;
 mod disk;
@@ -41,22 +43,23 @@ pub use perfdata::Perf;
 pub use result::CheckResult;
 use root::Root;
 
-/// A check, ready to run as often as wanted. By how it must be run: [`Blocking`] ones on a thread that may hang, so on a
-/// capped number of them and never on one of the runtime's; [`Async`] ones as a task.
+/// A check, ready to run any number of times. A [`Blocking`] check must run on a thread that may
+/// hang, so not on a thread of the runtime; an [`Async`] check runs as a task.
 #[derive(Clone)]
 pub enum Check {
     Blocking(Arc<dyn Blocking>),
     Async(Arc<dyn Async>),
 }
 
-/// Reads this host: files, `statvfs`. Usually microseconds; may hang when the kernel does.
+/// A check that reads files and `statvfs`. It usually takes microseconds, but can hang in the
+/// kernel.
 pub trait Blocking: Send + Sync {
     fn run(&self) -> CheckResult;
 }
 
-/// Waits for others: the network, a helper process.
+/// A check that waits for the network or for a process.
 pub trait Async: Send + Sync {
-    /// Answers within `timeout`; dropping the future ends what it began.
+    /// Returns within `timeout`. Dropping the future stops the check.
     fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>>;
 }
 
@@ -79,8 +82,8 @@ impl fmt::Debug for Check {
     }
 }
 
-/// What checks of one process share. Make one, keep it: it remembers which mounts hang, which were writable, and the
-/// system's certificates.
+/// What all checks of a process share: which mounts hang, which were writable, and the system's
+/// certificates. Create it once and keep it.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: Root,
@@ -100,48 +103,48 @@ impl Host {
     }
 }
 
-/// A kind of native check: a row of the table from name to constructor.
+/// A kind of check.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     pub name: &'static str,
     /// For `dogwatch check --help`.
     pub about: &'static str,
     pub options: &'static [OptionSpec],
-    /// `None` only after it has noted an error.
+    /// `None` only with an error in the reader.
     make: fn(&mut options::Reader<'_>, &Host) -> Option<Check>,
 }
 
-/// All native checks.
+/// All kinds of checks.
 pub const KINDS: &[Kind] = &[
     Kind { name: "load", about: "load average per processor", options: load::OPTIONS, make: load::make },
     Kind {
         name: "memory",
-        about: "memory that can be had without swapping",
+        about: "memory available without swapping",
         options: memory::MEMORY_OPTIONS,
         make: memory::make_memory,
     },
     Kind {
         name: "swap",
-        about: "free swap, where there is any",
+        about: "free swap, if the host has swap",
         options: memory::SWAP_OPTIONS,
         make: memory::make_swap,
     },
     Kind {
         name: "disk",
-        about: "space and inodes of all real filesystems; hung, lost and missing ones",
+        about: "space and inodes of all real filesystems; also hanging, missing and read-only ones",
         options: disk::OPTIONS,
         make: disk::make,
     },
-    Kind { name: "systemd", about: "no failed units", options: systemd::OPTIONS, make: systemd::make },
+    Kind { name: "systemd", about: "failed systemd units", options: systemd::OPTIONS, make: systemd::make },
     Kind {
         name: "tcp",
-        about: "a port answers, in time, and says what it should",
+        about: "connection to a port, response time, expected text",
         options: tcp::OPTIONS,
         make: tcp::make,
     },
     Kind {
         name: "http",
-        about: "a page answers, right, in time, under a certificate that lasts",
+        about: "status, content, response time and certificate of a page",
         options: http::OPTIONS,
         make: http::make,
     },
@@ -153,7 +156,7 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 }
 
 impl Kind {
-    /// A check with these options, or everything that is wrong with them.
+    /// Returns a check with these options, or all errors in them.
     pub fn build(&self, options: &Options, host: &Host) -> Result<Check, Vec<OptionError>> {
         let mut reader = options::Reader::new(options, self.options);
         let check = (self.make)(&mut reader, host);
@@ -165,7 +168,7 @@ impl Kind {
     }
 }
 
-/// The checks worth running on this host without being told: names of kinds, each with its default options.
+/// The kinds of the built-in checks for this host. They run with their default options.
 pub fn defaults(host: &Host) -> Vec<&'static str> {
     let mut kinds = vec!["load", "memory", "disk"];
     if host.root.swap().is_ok_and(|swap| swap.total > 0) {
@@ -181,7 +184,7 @@ pub fn defaults(host: &Host) -> Vec<&'static str> {
 mod testing {
     use super::*;
 
-    /// A captured tree below `tests/fixtures`; its origin stands in `tests/fixtures/README.md`.
+    /// A captured tree in `tests/fixtures`. `tests/fixtures/README.md` has the origin of each.
     pub(crate) fn fixture(name: &str) -> Host {
         Host::new(Root::captured(format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))))
     }
@@ -212,12 +215,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_can_be_built_or_says_which_option_it_misses() {
+    fn every_kind_can_be_built_or_names_the_required_options() {
         let host = Host::live();
         for kind in KINDS {
             if let Err(errors) = kind.build(&Options::default(), &host) {
                 assert!(
-                    errors.iter().all(|error| error.message.contains("missing")),
+                    errors.iter().all(|error| error.message.contains("required")),
                     "{}: {errors:?}",
                     kind.name
                 );
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_no_kind_knows_is_refused_by_all() {
+    fn an_unknown_option_is_an_error_for_every_kind() {
         let options = Options::from_iter([("colour", "blue")]);
         for kind in KINDS {
             let errors = kind.build(&options, &Host::live()).unwrap_err();

@@ -1,7 +1,8 @@
-//! `load`: the load average, per processor unless told otherwise.
+//! `load`: the load average, by default per processor.
 //!
-//! The 5-minute average decides: one minute is a cron job, fifteen is long over. More than 2 runnable or waiting tasks per
-//! processor is what node-mixin and the awesome-prometheus-alerts rules warn at.
+//! The default thresholds are for the 5-minute average: a cron job is enough to raise the 1-minute
+//! average, and the 15-minute average is late. node-mixin and awesome-prometheus-alerts also warn
+//! above 2 tasks per processor.
 
 use crate::{
     Blocking, Check, Host, State,
@@ -16,14 +17,18 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "RANGE[,RANGE,RANGE]",
-        help: "load over 5 minutes, or over 1, 5, 15 [2]",
+        help: "WARNING range for the 5-minute average, or for 1,5,15 minutes [2]",
     },
     OptionSpec {
         name: "crit",
         value: "RANGE[,RANGE,RANGE]",
-        help: "load over 5 minutes, or over 1, 5, 15 [4]",
+        help: "CRITICAL range for the 5-minute average, or for 1,5,15 minutes [4]",
     },
-    OptionSpec { name: "total", value: "", help: "judge the host's load, not the load per processor" },
+    OptionSpec {
+        name: "total",
+        value: "",
+        help: "use the load of the host instead of the load per processor",
+    },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
@@ -35,7 +40,7 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Load { root: host.root.clone(), thresholds, total: reader.flag("total") }))
 }
 
-/// `"2"` is for 5 minutes; `"4,2,1"`, as `check_load` takes it, for 1, 5 and 15.
+/// `"2"` is for 5 minutes; `"4,2,1"` is for 1, 5 and 15, as in `check_load`.
 fn three(text: &str) -> Result<[Option<Range>; 3], String> {
     let ranges: Vec<Range> = text
         .split(',')
@@ -44,7 +49,7 @@ fn three(text: &str) -> Result<[Option<Range>; 3], String> {
     match ranges[..] {
         [five] => Ok([None, Some(five), None]),
         [one, five, fifteen] => Ok([Some(one), Some(five), Some(fifteen)]),
-        _ => Err("should be one range, or three for 1, 5 and 15 minutes".into()),
+        _ => Err("must be one range, or three ranges for 1, 5 and 15 minutes".into()),
     }
 }
 
@@ -96,7 +101,7 @@ mod tests {
     use crate::testing::{fixture, run, run_with};
 
     #[test]
-    fn the_load_per_processor_decides() {
+    fn the_load_per_processor_counts() {
         let result = run("load", &fixture("debian12-vm"));
         assert_eq!(
             result.to_nagios("load"),
@@ -105,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_host_alerts_by_the_average_over_five_minutes() {
+    fn a_busy_host_alerts_on_the_five_minute_average() {
         let host = fixture("busy");
         assert_eq!(run("load", &host).state, State::Warning);
         assert_eq!(run_with("load", &[("crit", "2.1")], &host).state, State::Critical);
@@ -118,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_tells_nothing_is_unknown() {
+    fn a_load_that_cannot_be_read_is_unknown() {
         let result = run("load", &fixture("empty"));
         assert_eq!(result.state, State::Unknown);
         assert!(result.summary.contains("proc/loadavg"), "{}", result.summary);
     }
 
     #[test]
-    fn one_or_three_ranges_are_taken() {
+    fn one_or_three_ranges_are_accepted() {
         assert!(three("1,2").is_err());
         assert!(three("").is_err());
         assert_eq!(three("3").unwrap(), [None, Some(Range::above(3.0)), None]);

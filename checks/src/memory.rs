@@ -1,9 +1,10 @@
-//! `memory`: what can still be had without swapping; `swap`: how much of it is free.
+//! `memory`: memory available without swapping. `swap`: free swap.
 //!
-//! Memory goes by the kernel's own estimate, `MemAvailable`: free memory says nothing, caches are given back. A host
-//! without swap is OK here (`check_swap` says CRITICAL): many have none on purpose. Totals and free bytes come from
-//! `sysinfo` on the live host (see [`crate::root`]). A memory limit of the agent's own cgroup is not looked at: the host
-//! is watched, not the agent.
+//! The memory check uses the kernel's estimate, `MemAvailable`. Free memory means little, because
+//! the kernel gives back caches. A host without swap is OK (`check_swap` returns CRITICAL), because
+//! many have none on purpose. On the live host the numbers come from `sysinfo` (see
+//! [`crate::root`]). The memory limit of the agent's own cgroup does not count: the check is about
+//! the host.
 
 use crate::{
     Blocking, Check, Host, State,
@@ -17,18 +18,18 @@ pub(crate) const MEMORY_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "LIMIT",
-        help: "least that should be available: percent, bytes or \"N% used\" [10%]",
+        help: "WARNING below this available memory: \"10%\", \"2GiB\" or \"90% used\" [10%]",
     },
-    OptionSpec { name: "crit", value: "LIMIT", help: "least that must be available [5%]" },
+    OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this available memory [5%]" },
 ];
 
 pub(crate) const SWAP_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "LIMIT",
-        help: "least that should be free: percent, bytes or \"N% used\" [20%]",
+        help: "WARNING below this free swap: \"20%\", \"2GiB\" or \"80% used\" [20%]",
     },
-    OptionSpec { name: "crit", value: "LIMIT", help: "least that must be free [5%]" },
+    OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this free swap [5%]" },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
@@ -63,7 +64,7 @@ impl Blocking for Memory {
 
 fn judge_memory(memory: Space, limits: Limits) -> CheckResult {
     if memory.total == 0 {
-        return CheckResult::unknown("the kernel reports no memory at all");
+        return CheckResult::unknown("the kernel reports no memory");
     }
     judge(memory, limits, "memory_used", "available")
 }
@@ -93,7 +94,7 @@ mod tests {
     };
 
     #[test]
-    fn memory_goes_by_what_is_available_not_by_what_is_free() {
+    fn available_memory_counts_and_not_free_memory() {
         assert_eq!(
             run("memory", &fixture("debian12-vm")).to_nagios("memory"),
             "MEMORY OK - 97% available (22.8 GiB of 23.5 GiB) | memory_used=800411648B;22748862873;24012688588;0;25276514304"
@@ -101,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_runs_out_alerts() {
-        // 8 % of 16 GiB are available, though only 1 % is free.
+    fn little_available_memory_alerts() {
+        // 8 % of 16 GiB are available, although only 1 % is free.
         let host = fixture("busy");
         assert_eq!(run("memory", &host).state, State::Warning);
         assert_eq!(run_with("memory", &[("warn", "5%"), ("crit", "1%")], &host).state, State::Ok);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn swap_is_judged_only_where_there_is_any() {
+    fn a_host_without_swap_is_ok() {
         assert_eq!(run("swap", &fixture("debian12-vm")).to_nagios("swap"), "SWAP OK - no swap on this host");
         let result = run("swap", &fixture("busy"));
         assert_eq!(
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_that_would_come_after_critical_is_refused() {
+    fn a_warning_limit_beyond_the_critical_limit_is_an_error() {
         let build = |pairs: &[(&str, &str)]| {
             let options: Options = pairs.iter().copied().collect();
             kind("memory").unwrap().build(&options, &Host::live()).map(drop)
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_tells_nothing_is_unknown() {
+    fn memory_that_cannot_be_read_is_unknown() {
         assert_eq!(run("memory", &fixture("empty")).state, State::Unknown);
         assert_eq!(judge_memory(Space { total: 0, available: 0 }, limits()).state, State::Unknown);
     }

@@ -1,31 +1,33 @@
-//! `/proc/self/mountinfo` (proc(5)), and which of its mounts are filesystems worth watching.
+//! Parses `/proc/self/mountinfo` (proc(5)) and selects the real filesystems.
 //!
-//! Not what a process sees of it all: pseudo filesystems, images that are full by nature (squashfs), containers' layers
-//! and second mounts of the same device are left out.
+//! Pseudo filesystems, images that are always full (squashfs), layers of containers, and repeated
+//! mounts of a device are left out.
 
 use std::path::{Path, PathBuf};
 
-/// One line.
+/// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
     /// `major:minor`: the same for every mount of one filesystem.
     pub(crate) device: String,
-    /// What of the filesystem is mounted; `/` unless bound or a subvolume.
+    /// The directory of the filesystem that is mounted: `/` unless it is a bind mount or a
+    /// subvolume.
     root: String,
     pub(crate) point: PathBuf,
     /// Options of this mount.
     options: String,
     pub(crate) fs_type: String,
-    /// Options of the filesystem itself. After an error the kernel makes these `ro`, and leaves the mount's as they were.
+    /// Options of the filesystem. After an error the kernel sets `ro` here and leaves the options
+    /// of the mount alone.
     super_options: String,
 }
 
-/// Whether a mount can be written to.
+/// Whether a mount is writable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     ReadWrite,
     ReadOnly,
-    /// The kernel took writing away after an error.
+    /// The kernel made it read-only after an error.
     Lost,
 }
 
@@ -36,16 +38,17 @@ impl Mount {
             return Access::Lost;
         }
         match (has(&self.super_options, "ro"), has(&self.options, "ro")) {
-            // Whatever this mount says: a service under ProtectSystem=strict sees the whole host mounted read-only.
+            // The options of the mount do not count: with ProtectSystem=strict a service sees the
+            // whole host as read-only mounts.
             (false, _) => Access::ReadWrite,
-            // A mount that was asked for with `ro` has it in both places.
+            // Mounted with `ro`: it is in both places.
             (true, false) => Access::Lost,
             (true, true) => Access::ReadOnly,
         }
     }
 }
 
-/// Reads all lines; one that makes no sense is left out.
+/// Parses all lines. A malformed line is skipped.
 pub(crate) fn parse(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
@@ -67,7 +70,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// Space, tab, newline and backslash are written as `\040` and so on.
+/// Space, tab, newline and backslash are escaped as `\040` and so on.
 pub(crate) fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -86,7 +89,8 @@ pub(crate) fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The filesystems worth watching: what is visible, real, and each device once, at its whole or first mount.
+/// The real and visible filesystems. Each device is listed once: where it is mounted as a whole, or
+/// else at its first mount.
 pub(crate) fn worth_watching(mounts: &[Mount]) -> Vec<Mount> {
     let mut chosen: Vec<Mount> = Vec::new();
     for (at, mount) in mounts.iter().enumerate() {
@@ -104,17 +108,17 @@ pub(crate) fn worth_watching(mounts: &[Mount]) -> Vec<Mount> {
     chosen
 }
 
-/// The mount that `path` lies in.
+/// The mount of `path`.
 pub(crate) fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    // Of equally long ones the last: it hides the others.
+    // Of several mounts at the same point, the last one hides the others.
     mounts
         .iter()
         .filter(|mount| path.starts_with(&mount.point))
         .max_by_key(|mount| mount.point.as_os_str().len())
 }
 
-/// Filesystems without space of their own, and images that are full by nature. `node_exporter`'s list; tmpfs is watched: a
-/// full `/run` or `/tmp` breaks a host.
+/// Filesystems without disk space, and images that are always full. The list of `node_exporter`,
+/// without tmpfs: a full `/run` or `/tmp` breaks a host.
 fn is_pseudo(fs_type: &str) -> bool {
     matches!(
         fs_type,
@@ -150,7 +154,8 @@ fn is_pseudo(fs_type: &str) -> bool {
     )
 }
 
-/// Mount points that belong to the system's or a container runtime's insides, or are files lent to a container.
+/// Mount points inside the system or a container runtime, and files that are mounted into a
+/// container.
 fn is_private(point: &Path) -> bool {
     const PRIVATE: [&str; 10] = [
         "/dev",
@@ -167,7 +172,7 @@ fn is_private(point: &Path) -> bool {
     PRIVATE.iter().any(|private| point.starts_with(private))
 }
 
-/// Mount points that `/etc/fstab` wants writable.
+/// Mount points that are writable in `/etc/fstab`.
 pub(crate) fn writable_in_fstab(fstab: &str) -> Vec<PathBuf> {
     fstab
         .lines()
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_with_their_escapes_and_optional_fields() {
+    fn escapes_and_optional_fields_are_parsed() {
         let mount = line(
             r"36 35 98:0 /mnt1 /mnt\040two rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue",
         );
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_took_away_differs_from_what_was_mounted_read_only() {
+    fn a_read_only_error_differs_from_a_read_only_mount() {
         let access =
             |options: &str, fs: &str| line(&format!("1 1 8:1 / /x {options} - ext4 /dev/a {fs}")).access();
         assert_eq!(access("rw,relatime", "rw"), Access::ReadWrite);
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_real_filesystem_is_watched_once_at_its_whole_mount() {
+    fn each_real_filesystem_is_listed_once_where_it_is_mounted_as_a_whole() {
         let mounts = parse(
             "1 0 8:1 / / rw - ext4 /dev/a rw\n\
              2 1 0:5 / /proc rw - proc proc rw\n\
@@ -233,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn fstab_says_what_should_be_writable() {
+    fn writable_mount_points_are_read_from_fstab() {
         let fstab = "# comment\nUUID=1 / ext4 errors=remount-ro 0 1\n/dev/b /srv xfs ro,noatime 0 2\n\n/dev/c /a\\040b ext4 defaults";
         assert_eq!(writable_in_fstab(fstab), ["/", "/a b"].map(PathBuf::from));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read(text in "(\\PC|\\\\[0-7]{1,3}| - | |/|\\n){0,60}") {
+        fn any_text_can_be_parsed(text in "(\\PC|\\\\[0-7]{1,3}| - | |/|\\n){0,60}") {
             worth_watching(&parse(&text));
             writable_in_fstab(&text);
         }

@@ -1,9 +1,10 @@
-//! What a check can be told, the same way from a config table and from a command line.
+//! The options of a check, from a config table or from a command line.
 //!
-//! `[check.root] kind = "disk", path = "/", warn = "10%"` and `dogwatch check disk --path / --warn 10%` both end here: a
-//! list of names and values. A kind declares its options ([`OptionSpec`], shown by `--help`) and takes them out of a
-//! [`Reader`], which collects everything that is wrong, each error with the name of its option, so that the caller can
-//! point at the place. Options that are the scheduler's (`interval`, `timeout`, …) never come here.
+//! `[check.root] kind = "disk", path = "/", warn = "10%"` and `dogwatch check disk --path / --warn
+//! 10%` lead to the same list of names and values. A kind declares its options ([`OptionSpec`],
+//! shown by `--help`) and reads them with a [`Reader`], which collects all errors with the names of
+//! their options, so that the caller can show the position. Options for the scheduler (`interval`,
+//! `timeout`, …) are not passed here.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -11,7 +12,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::threshold::Range;
 
-/// One value as written. A command line only has [`Value::Text`]; it is understood wherever another type is meant.
+/// A value as written. Values from a command line are always [`Value::Text`], which is accepted for
+/// every type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Text(String),
@@ -32,7 +34,7 @@ impl<'de> Deserialize<'de> for Value {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text, a number, true, false, or a list of texts")
+                f.write_str("a string, a number, true, false, or a list of strings")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
                 Ok(Value::Text(text.to_owned()))
@@ -63,12 +65,13 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Names and values, in the order written.
+/// Names and values, in their original order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Options(Vec<(String, Value)>);
 
 impl Options {
-    /// Adds an option as a command line has it: a name may be written with `-` for `_`, and one given twice makes a list.
+    /// Adds an option from a command line. The name may have `-` instead of `_`. If an option is
+    /// given twice, its value becomes a list.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         let (name, value) = (name.into().replace('-', "_"), value.into());
         match (self.0.iter_mut().find(|(known, _)| *known == name).map(|(_, value)| value), value) {
@@ -122,26 +125,26 @@ impl<'de> Deserialize<'de> for Options {
     }
 }
 
-/// One option of a kind, for `--help` and for telling a misspelling.
+/// One option of a kind.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionSpec {
     pub name: &'static str,
-    /// What stands for the value in `--help`: `RANGE`, `PERCENT`. Empty: a switch.
+    /// The placeholder in `--help`: `RANGE`, `PERCENT`. Empty for a switch.
     pub value: &'static str,
-    /// With the default in it.
+    /// Includes the default.
     pub help: &'static str,
 }
 
-/// What is wrong with one option.
+/// An error in one option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {message}")]
 pub struct OptionError {
-    /// Which; the kind itself is called `kind`.
+    /// Name of the option.
     pub option: String,
     pub message: String,
 }
 
-/// Hands out options by type and notes what is wrong with them.
+/// Reads options by type and collects the errors.
 #[derive(Debug)]
 pub struct Reader<'a> {
     options: &'a Options,
@@ -174,7 +177,7 @@ impl<'a> Reader<'a> {
         self.options.get(name)
     }
 
-    /// Reads the option's text with `parse`; a number is read as it would be written.
+    /// Parses the text of an option. A number is converted to text first.
     pub(crate) fn parsed<T, E: fmt::Display>(
         &mut self,
         name: &str,
@@ -184,7 +187,7 @@ impl<'a> Reader<'a> {
             Value::Text(text) => text.clone(),
             Value::Number(number) => number.to_string(),
             Value::Bool(_) | Value::List(_) => {
-                self.error(name, "should be one text or number");
+                self.error(name, "must be one string or number");
                 return None;
             }
         };
@@ -214,19 +217,19 @@ impl<'a> Reader<'a> {
             Some(Value::Text(text)) if matches!(text.as_str(), "true" | "") => true,
             Some(Value::Text(text)) if text == "false" => false,
             Some(_) => {
-                self.error(name, "should be true or false");
+                self.error(name, "must be true or false");
                 false
             }
         }
     }
 
-    /// A list; one text is a list of one.
+    /// A list. A single string is a list of one.
     pub(crate) fn list(&mut self, name: &str) -> Option<Vec<String>> {
         match self.get(name)? {
             Value::List(items) => Some(items.clone()),
             Value::Text(text) => Some(vec![text.clone()]),
             Value::Number(_) | Value::Bool(_) => {
-                self.error(name, "should be a list of texts");
+                self.error(name, "must be a list of strings");
                 None
             }
         }
@@ -234,13 +237,13 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn required<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
         if self.options.get(name).is_none() {
-            self.error(name, "is missing; this kind of check needs it");
+            self.error(name, "is required");
         }
         value
     }
 }
 
-/// `"1s"`, `"250ms"`, `"2m"`, or a bare number of seconds.
+/// `"1s"`, `"250ms"`, `"2m"`, or a number of seconds without a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -268,7 +271,7 @@ mod tests {
     ];
 
     #[test]
-    fn everything_that_is_wrong_is_said_at_once_with_the_options_name() {
+    fn all_errors_are_reported_at_once_with_the_names_of_their_options() {
         let options = Options::from_iter([("pth", "/"), ("warn", "2:1"), ("quiet", "maybe")]);
         let mut reader = Reader::new(&options, SPECS);
         let path = reader.text("path");
@@ -280,15 +283,15 @@ mod tests {
             errors,
             [
                 "pth: unknown option; use one of path, warn, quiet",
-                "path: is missing; this kind of check needs it",
-                "warn: \"2:1\" begins after it ends",
-                "quiet: should be true or false",
+                "path: is required",
+                "warn: \"2:1\" starts after its end",
+                "quiet: must be true or false",
             ]
         );
     }
 
     #[test]
-    fn an_option_given_twice_is_a_list() {
+    fn an_option_that_is_given_twice_is_a_list() {
         let options = Options::from_iter([("path", "/"), ("path", "/home"), ("path", "/var")]);
         assert!(Options::from_iter([("warn-days", "3")]).get("warn_days").is_some());
         let mut reader = Reader::new(&options, SPECS);
@@ -298,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_need_a_unit_that_exists() {
+    fn durations_need_a_valid_unit() {
         let millis = |text: &str| duration(text).map(|d| d.as_millis());
         assert_eq!(millis("250ms"), Ok(250));
         assert_eq!(millis("1.5"), Ok(1_500));

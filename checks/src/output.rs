@@ -1,21 +1,22 @@
-//! What a plugin printed, as a summary line, further lines and perfdata.
+//! Parses the output of a plugin into a summary, more lines of text, and performance data.
 //!
-//! Nagios' reading: line 1 is the summary up to the first `|`; further lines are long text until the first one with a `|`,
-//! and from there everything is perfdata. So plugins that print a tree and end with `|perfdata` (monitoring-plugins 3.x)
-//! lose nothing. One thing is Icinga's: a `|` after which no `=` follows on its line belongs to the text, so that a table
-//! does not become perfdata.
+//! As in Nagios, line 1 is the summary up to the first `|`. More lines are text up to the next line
+//! with a `|`; everything after that `|` is performance data. So plugins that print a tree and end
+//! with `|perfdata` (monitoring-plugins 3.x) lose nothing. As in Icinga, a `|` that is not followed
+//! by a `=` on its line is text, so that a table does not become performance data.
 //!
-//! Plugin text is hostile: invalid UTF-8 is replaced; terminal escapes, control characters and bidirectional overrides are
-//! dropped; each part is cut at its limit. Escaping for mail, HTML or a shell is for whoever writes there.
+//! Plugin output is not trusted: invalid UTF-8 is replaced; terminal escapes, control characters
+//! and bidirectional overrides are removed; each part is cut at its limit. Escaping for email, HTML
+//! or a shell is up to the code that writes there.
 
 use crate::{State, perfdata, result::CheckResult};
 
-/// Longest summary, in bytes. More does not fit in a pager, nor in a subject.
+/// The longest summary, in bytes. A longer one does not fit into a subject line.
 pub const SUMMARY_MAX: usize = 1_024;
-/// Longest detail, in bytes: as much as Nagios keeps of a whole result.
+/// The longest detail, in bytes: as much as Nagios keeps of a result.
 pub const DETAIL_MAX: usize = 8_192;
 
-/// Reads what a plugin printed; its exit code has told `state`.
+/// Parses the output of a plugin. The state comes from its exit code.
 pub fn parse(state: State, printed: &[u8]) -> CheckResult {
     let text = clean(&String::from_utf8_lossy(printed));
     let mut lines = text.lines().map(str::trim_end).skip_while(|line| line.is_empty());
@@ -46,7 +47,7 @@ fn assemble(state: State, summary: &str, detail: &str, perfdata: &str) -> CheckR
     }
 }
 
-/// Text and perfdata of one line.
+/// Text and performance data of one line.
 fn split(line: &str) -> (&str, Option<&str>) {
     match line.split_once('|') {
         Some((text, perfdata)) if perfdata.contains('=') || perfdata.trim().is_empty() => {
@@ -56,7 +57,7 @@ fn split(line: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Only what may be shown: lines of printable characters.
+/// Removes everything but lines of printable characters.
 pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -95,7 +96,7 @@ fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     }
 }
 
-/// Characters that make text read differently from how it is stored (CVE-2021-42574).
+/// Characters that make text look different from what it is (CVE-2021-42574).
 fn reorders(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -143,7 +144,7 @@ mod tests {
         );
     }
 
-    /// The shape of monitoring-plugins 3.x.
+    /// As printed by monitoring-plugins 3.x.
     #[test]
     fn a_tree_whose_last_line_ends_with_perfdata_keeps_it() {
         expect(
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_or_a_reader_would_be_fooled_by_is_dropped() {
+    fn terminal_escapes_and_misleading_characters_are_removed() {
         expect("\x1b[1;31mCRIT\x1b[0m db\x07", "CRIT db", "", "");
         expect("\x1b]0;title\x07ok \x1b]0;x\x1b\\fine\x1b", "ok fine", "", "");
         expect("a\u{202e}b\0c\u{9b}d\r\ntwo\rthree", "abcd", "two\nthree", "");
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn perfdata_nobody_can_read_is_kept_apart() {
+    fn invalid_perfdata_is_kept_separately() {
         let result = parse(State::Warning, b"ok | a=1 b=nope 'c d'=2");
         assert_eq!(result.perfdata.len(), 2);
         assert_eq!(result.unparsable, ["b=nope"]);
@@ -200,7 +201,7 @@ mod tests {
         }
 
         #[test]
-        fn the_lines_of_a_plugin_are_all_found_again(text in "([a-z|=;'0-9 %\\x1b\\n]|::){0,80}") {
+        fn no_line_of_the_output_is_lost(text in "([a-z|=;'0-9 %\\x1b\\n]|::){0,80}") {
             let result = parse(State::Ok, text.as_bytes());
             let again = parse(State::Ok, format!("x | {}", result.perfdata_text()).as_bytes());
             prop_assert_eq!(result.perfdata, again.perfdata);

@@ -1,18 +1,20 @@
-//! The plugin grammar of performance data, `'label'=value[unit];[warn];[crit];[min];[max]`, read and printed.
+//! Performance data of plugins, `'label'=value[unit];[warn];[crit];[min];[max]`: parsing and
+//! printing.
 //!
-//! A plugin's item that cannot be read is skipped and handed back as it was; it never costs the others. Units are kept as
-//! printed: [`crate::unit`] turns them into seconds, bytes, … for those who must add them up. State is never
-//! derived from perfdata: `check_disk` alone has meant *used* and *free* by the same label.
+//! An invalid item is skipped and returned as text; the other items are not affected. Units stay as
+//! printed; [`crate::unit`] converts them into seconds, bytes and so on. The state is never derived
+//! from performance data, because the same label can mean *used* or *free* (both have occurred in
+//! `check_disk`).
 
 use std::fmt;
 
 use crate::threshold::{Number, Range, number};
 
-/// One measured value.
+/// One value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Perf {
     pub label: String,
-    /// `None` where the plugin says `U`: it could not be determined this time.
+    /// `None` if the plugin printed `U`: the value could not be determined.
     pub value: Option<f64>,
     /// As printed: `ms`, `KB`, `%`, `c`, or nothing.
     pub unit: String,
@@ -70,20 +72,20 @@ impl fmt::Display for Perf {
     }
 }
 
-/// Prints items the way a plugin does, a space between.
+/// Prints items as a plugin does, separated by spaces.
 pub fn print(items: &[Perf]) -> String {
     items.iter().map(Perf::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// What [`parse`] made of a text.
+/// The result of [`parse`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
     pub items: Vec<Perf>,
-    /// Items that could not be read, as they were.
+    /// Invalid items, as they were.
     pub unparsable: Vec<String>,
 }
 
-/// Reads what follows the `|`. Never fails as a whole; at most [`ITEMS_MAX`] items are kept.
+/// Parses the text after the `|`. Never fails as a whole. At most [`ITEMS_MAX`] items are kept.
 pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut prefix = String::new();
@@ -102,7 +104,7 @@ pub fn parse(text: &str) -> Parsed {
     parsed
 }
 
-/// More values than this from one plugin are a mistake; the rest is cut.
+/// The limit of values per plugin. More must be a mistake; the rest is dropped.
 pub const ITEMS_MAX: usize = 1_000;
 
 enum Item<'a> {
@@ -110,7 +112,7 @@ enum Item<'a> {
     Unreadable(&'a str),
 }
 
-/// Splits the next item off `text`, which does not begin with a space.
+/// Splits the next item off `text`, which does not start with a space.
 fn next_item(text: &str) -> (Item<'_>, &str) {
     let end_of =
         |text: &str, from: usize| text[from..].find(char::is_whitespace).map_or(text.len(), |end| from + end);
@@ -124,7 +126,7 @@ fn next_item(text: &str) -> (Item<'_>, &str) {
     }
     let end = end_of(text, 0);
     let (item, tail) = text.split_at(end);
-    // The last `=`: a label may hold one, a value may not.
+    // The last `=`: a label may contain one, a value may not.
     let item = match item.rsplit_once('=') {
         Some((label, values)) if !label.starts_with('\'') => {
             Item::Readable { label: label.to_owned(), values }
@@ -134,7 +136,7 @@ fn next_item(text: &str) -> (Item<'_>, &str) {
     (item, tail)
 }
 
-/// The label up to its closing quote, and how many bytes that took; `''` is a quote inside.
+/// The label up to its closing quote, and its length in bytes. `''` is a quote within the label.
 fn quoted_label(text: &str) -> Option<(String, usize)> {
     let mut label = String::new();
     let mut chars = text.char_indices().peekable();
@@ -150,7 +152,7 @@ fn quoted_label(text: &str) -> Option<(String, usize)> {
     None
 }
 
-/// `check_multi` prints `plugin::label=…` once and means it for the labels that follow.
+/// `check_multi` prints `plugin::label=…` once, and it applies to the labels that follow.
 fn with_prefix(mut perf: Perf, prefix: &mut String) -> Perf {
     if let Some((plugin, _)) = perf.label.split_once("::") {
         plugin.clone_into(prefix);
@@ -172,7 +174,7 @@ fn parse_item(label: &str, values: &str) -> Option<Perf> {
             (Some(number(digits)?), unit)
         }
     };
-    // A range in whose syntax the plugin was careless is no reason to lose the value.
+    // Keep the value even if a range is invalid.
     let mut range = || fields.next().and_then(|text| text.parse().ok());
     let (warn, crit) = (range(), range());
     let mut bound = || fields.next().and_then(number);
@@ -180,12 +182,12 @@ fn parse_item(label: &str, values: &str) -> Option<Perf> {
     Some(Perf { label: shown(label), value, unit: unit_ok(unit)?.to_owned(), warn, crit, min, max })
 }
 
-/// A label may hold neither what begins perfdata nor what no terminal should see.
+/// A label must not contain `|` or control characters.
 fn shown(label: &str) -> String {
     label.replace('|', "¦").replace(|c: char| c.is_control(), " ")
 }
 
-/// Where the number ends. An `e` belongs to it only if an exponent follows: `1EB` is an exabyte.
+/// The end of the number. An `e` belongs to it only if an exponent follows: `1EB` is an exabyte.
 fn split_unit(text: &str) -> (&str, &str) {
     let bytes = text.as_bytes();
     let digits_from = |mut at: usize| {
@@ -208,7 +210,7 @@ fn split_unit(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// `1,23` and `123_456` are no numbers with an odd unit; they are mistakes.
+/// `1,23` and `123_456` are mistakes, not numbers with an unusual unit.
 fn unit_ok(unit: &str) -> Option<&str> {
     let wrong = |c: char| {
         c.is_ascii_digit() || c.is_control() || (c.is_ascii_punctuation() && !matches!(c, '%' | '/' | '*'))
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_handed_back_and_costs_nothing_else() {
+    fn invalid_items_are_returned_and_do_not_affect_the_others() {
         for item in [
             "test=",
             "123456",
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn real_plugins_lines_survive() {
+    fn lines_of_real_plugins_are_parsed() {
         for line in [
             "load1=0.380;5.000;10.000;0; load5=0.280;4.000;6.000;0;",
             "/home=32MB;491;501;-2147483648;511",
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_items_is_cut() {
+    fn the_number_of_items_is_limited() {
         assert_eq!(parse(&"a=1 ".repeat(ITEMS_MAX + 5)).items.len(), ITEMS_MAX);
     }
 
@@ -316,12 +318,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back_the_same(items in proptest::collection::vec(any_perf(), 0..5)) {
+        fn printed_items_parse_to_the_same_items(items in proptest::collection::vec(any_perf(), 0..5)) {
             prop_assert_eq!(parse(&print(&items)), Parsed { items, unparsable: vec![] });
         }
 
         #[test]
-        fn any_text_is_read_without_losing_an_item(text in "([a-z0-9=;'.:%@~ ]|\\PC){0,60}") {
+        fn no_item_of_any_text_is_lost(text in "([a-z0-9=;'.:%@~ ]|\\PC){0,60}") {
             let parsed = parse(&text);
             prop_assert!(parsed.items.len() + parsed.unparsable.len() <= text.len());
             if !text.trim().is_empty() {

@@ -1,7 +1,5 @@
-//! What one run of a check says.
-//!
-//! The same value comes from native checks, plugins and passive results. It claims nothing about soft or hard, time or
-//! host: those belong to whoever keeps the status.
+//! The result of one run of a check, plugin or passive check. Whether its state is soft or hard is
+//! up to the agent.
 
 use std::fmt::Write as _;
 
@@ -9,16 +7,16 @@ use dogwatch_wire::State;
 
 use crate::perfdata::{self, Perf};
 
-/// What one run says.
+/// The result of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckResult {
     pub state: State,
-    /// One line for people, without the state's name in front.
+    /// One line for people, without the name of the state.
     pub summary: String,
     /// Further lines; may be empty.
     pub detail: String,
     pub perfdata: Vec<Perf>,
-    /// What a plugin printed as perfdata and nobody can read, item by item. Kept so that nothing is lost on the way.
+    /// Invalid items of performance data, as printed by the plugin.
     pub unparsable: Vec<String>,
 }
 
@@ -33,7 +31,7 @@ impl CheckResult {
         }
     }
 
-    /// The check could not look, and why.
+    /// An UNKNOWN result with a reason.
     pub fn unknown(summary: impl Into<String>) -> Self {
         Self::new(State::Unknown, summary)
     }
@@ -50,7 +48,7 @@ impl CheckResult {
         self
     }
 
-    /// The perfdata in plugin syntax, with the unparsable items at the end.
+    /// The performance data in plugin syntax, with the invalid items at the end.
     pub fn perfdata_text(&self) -> String {
         let mut text = perfdata::print(&self.perfdata);
         for item in &self.unparsable {
@@ -62,8 +60,9 @@ impl CheckResult {
         text
     }
 
-    /// What a Nagios plugin prints: `LOAD OK - 0.10 per core | load1=…`, then the detail. The exit code is
-    /// [`State::exit_code`]. `name` is put in capitals in front. A `|` in the text would begin perfdata, so it becomes `¦`.
+    /// The output of a Nagios plugin: `LOAD OK - 0.10 per core | load1=…`, then the detail. The
+    /// exit code is [`State::exit_code`]. `name` comes first, in capitals. A `|` in the text
+    /// becomes `¦`, because it would start the performance data.
     pub fn to_nagios(&self, name: &str) -> String {
         let mut text = format!("{} {} - {}", name.to_uppercase(), self.state, one_line(&self.summary));
         let perfdata = self.perfdata_text();
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plugin_line_keeps_text_and_perfdata_apart() {
+    fn text_and_perfdata_are_separated_in_the_plugin_output() {
         let mut result = CheckResult::new(State::Warning, "a | b\nc")
             .with_perfdata(vec![Perf::new("load1", 0.5, "")])
             .with_detail("first\nsecond | third");

@@ -1,9 +1,10 @@
-//! Where the host's facts are read: `/proc`, `/sys`, `/run` of this host, or of a captured tree in a test.
+//! Reads `/proc`, `/sys` and `/run` of this host, or of a captured tree in a test.
 //!
-//! On the live host load, memory and swap come from the `sysinfo` crate, which keeps up with kernels. Its paths are fixed,
-//! so a captured tree is read by the few lines here, and a test holds the two to the same numbers on the host it runs on.
-//! Not taken from `sysinfo`: disks. It has no inodes, misses a read-only remount (`is_read_only` is set at first sight
-//! only) and would hang on a dead mount (0.40.1). Its API changes every minor version: nothing of it leaves this file.
+//! On the live host, load, memory and swap come from the `sysinfo` crate. Its paths are fixed, so
+//! this file reads captured trees itself, and a test checks that both return the same numbers on
+//! the host of the test. `sysinfo` is not used for disks: it has no inodes, does not notice a
+//! read-only remount (`is_read_only` is read only once), and hangs on a dead mount (0.40.1). Its
+//! API changes with every minor version, so it is used only in this file.
 
 use std::{
     fs, io,
@@ -12,19 +13,19 @@ use std::{
 
 use sysinfo::{MemoryRefreshKind, System};
 
-/// The root of what checks read.
+/// The root directory for the checks.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// `None` is the live host.
+    /// `None` for the live host.
     tree: Option<PathBuf>,
 }
 
-/// A fact could not be read.
+/// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("cannot read {path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("cannot make sense of {path}: {why}", path = path.display())]
+    #[error("cannot parse {path}: {why}", path = path.display())]
     Format { path: PathBuf, why: &'static str },
     #[error("cannot read {what}: {source}")]
     Sysinfo { what: &'static str, source: sysinfo::Error },
@@ -38,18 +39,18 @@ pub struct LoadAverage(pub [f64; 3]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     pub total: u64,
-    /// For memory: what can be had without swapping (`MemAvailable`). For swap: free.
+    /// For memory: available without swapping (`MemAvailable`). For swap: free.
     pub available: u64,
 }
 
-/// What `statvfs(3)` says of one filesystem, in bytes and inodes.
+/// The usage of a filesystem from `statvfs(3)`, in bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FsUsage {
-    /// Used, root's reserve counted neither as used nor as free: `df`'s Used.
+    /// `Used` of `df`. Root's reserve counts neither as used nor as free.
     pub used: u64,
-    /// For those who are not root: `df`'s Avail.
+    /// `Avail` of `df`: free for users other than root.
     pub free: u64,
-    /// 0 where a filesystem has no fixed number of inodes (btrfs, vfat).
+    /// 0 if the filesystem has no fixed number of inodes (btrfs, vfat).
     pub inodes: u64,
     pub inodes_free: u64,
 }
@@ -68,7 +69,7 @@ impl Root {
         self.tree.is_none()
     }
 
-    /// Where `absolute` is.
+    /// The path of `absolute` below this root.
     pub fn path(&self, absolute: &str) -> PathBuf {
         match &self.tree {
             None => PathBuf::from(absolute),
@@ -91,15 +92,15 @@ impl Root {
         let mut numbers = text.split_whitespace().map_while(|field| field.parse().ok());
         match [numbers.next(), numbers.next(), numbers.next()] {
             [Some(one), Some(five), Some(fifteen)] => Ok(LoadAverage([one, five, fifteen])),
-            _ => Err(self.format("/proc/loadavg", "it should begin with three numbers")),
+            _ => Err(self.format("/proc/loadavg", "expected three numbers")),
         }
     }
 
-    /// How many processors are online; at least 1.
+    /// Number of processors that are online; at least 1.
     pub fn cores(&self) -> Result<usize, ReadError> {
         let text = self.read("/sys/devices/system/cpu/online")?;
         count_cpu_list(text.trim())
-            .ok_or_else(|| self.format("/sys/devices/system/cpu/online", "it should be a list like 0-3,8"))
+            .ok_or_else(|| self.format("/sys/devices/system/cpu/online", "expected a list like 0-3,8"))
     }
 
     pub fn memory(&self) -> Result<Space, ReadError> {
@@ -134,12 +135,13 @@ impl Root {
         };
         match (field(total), field(available)) {
             (Some(total), Some(available)) => Ok(Space { total, available }),
-            _ => Err(self.format("/proc/meminfo", "a line that every kernel since 3.14 has is missing")),
+            _ => Err(self.format("/proc/meminfo", "a line that all kernels since 3.14 have is missing")),
         }
     }
 
-    /// May hang for as long as the filesystem does: ask through [`crate::statvfs`]. In a captured tree a file called
-    /// `statvfs` answers, a line for each path: `path block_size blocks free available inodes inodes_free`.
+    /// Can hang as long as the filesystem does, so call it through [`crate::statvfs`]. A captured
+    /// tree has a file `statvfs` instead, with one line per path: `path block_size blocks free
+    /// available inodes inodes_free`.
     pub(crate) fn statvfs(&self, path: &Path) -> io::Result<FsUsage> {
         let Some(tree) = &self.tree else {
             let fs = rustix::fs::statvfs(path)?;
@@ -176,7 +178,7 @@ impl FsUsage {
     }
 }
 
-/// Whether systemd runs this host, by the test that `sd_booted(3)` does.
+/// Whether systemd is the init of this host; the same test as in `sd_booted(3)`.
 pub fn runs_systemd(root: &Root) -> bool {
     Path::is_dir(&root.path("/run/systemd/system"))
 }
@@ -197,12 +199,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_captured_and_the_live_reading_agree_on_this_host() {
+    fn both_ways_of_reading_return_the_same_numbers_on_this_host() {
         let by_hand = Root::captured("/");
         let live = Root::live();
         assert_eq!(by_hand.memory().unwrap().total, live.memory().unwrap().total);
         assert_eq!(by_hand.swap().unwrap().total, live.swap().unwrap().total);
-        // Other work on the host moves these between the two readings; a wrong unit would be off by a thousand.
+        // Other work on the host changes these between the two readings. A wrong unit would be off
+        // by a factor of a thousand.
         let close = |a: f64, b: f64, slack: f64| (a - b).abs() <= slack;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let available = |root: &Root| root.memory().unwrap().available as f64;
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn processors_are_counted_from_the_kernels_list() {
+    fn processors_are_counted_from_the_list_of_the_kernel() {
         assert_eq!(["0", "0-1", "0-3,8", "0,2-3"].map(count_cpu_list), [Some(1), Some(2), Some(5), Some(3)]);
         assert_eq!(["", "a", "3-1", "0-", "1-99999999999999999999"].map(count_cpu_list), [None; 5]);
         assert!(Root::live().cores().unwrap() >= 1);

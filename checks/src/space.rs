@@ -1,7 +1,8 @@
-//! How little free space is too little: limits for memory, swap and disks, as percent, as bytes, or as both.
+//! Limits for free memory, swap and disk space: a percentage, a size, or both.
 //!
-//! A bare percentage means *free*, as in `check_disk` and `check_swap`; who thinks in used space writes `"80% used"`. With
-//! both, `"10%,50GiB"`, free space must be below both: a tenth of 20 TB is no reason to wake anyone.
+//! A percentage means *free*, as in `check_disk` and `check_swap`; for used space write `"80%
+//! used"`. With both, `"10%,50GiB"`, the check alerts only below both, because a tenth of 20 TB is
+//! plenty.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +13,7 @@ use crate::{
     threshold::{Number, Range, number},
 };
 
-/// Alerts when less is free. At least one is set.
+/// Alerts if less is free. At least one of the two is set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Limit {
     percent: Option<f64>,
@@ -28,13 +29,13 @@ impl Limit {
         Self { percent: Some(percent), bytes: Some(gib * GIB) }
     }
 
-    /// The least that must be free of `total`.
+    /// How much of `total` must be free.
     pub(crate) fn floor(self, total: f64) -> f64 {
         let of_total = self.percent.map_or(f64::INFINITY, |percent| total * percent / 100.0);
         of_total.min(self.bytes.unwrap_or(f64::INFINITY))
     }
 
-    /// Whether whatever violates `self` violates `other` too.
+    /// Whether everything that is below `self` is also below `other`.
     fn is_stricter_than(self, other: Self) -> bool {
         let above = |a: Option<f64>, b: Option<f64>| matches!((a, b), (Some(a), Some(b)) if a > b);
         above(self.percent, other.percent) || above(self.bytes, other.bytes)
@@ -79,7 +80,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Warning and critical limits.
+/// The warning and critical limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) warn: Limit,
@@ -87,7 +88,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Reads the two options, and refuses a warning that would come after the critical state.
+    /// Reads both options. A warning limit beyond the critical limit is an error.
     pub(crate) fn take(reader: &mut Reader<'_>, warn: &str, crit: &str, defaults: Self) -> Self {
         let limits = Self {
             warn: reader.value(warn).unwrap_or(defaults.warn),
@@ -97,7 +98,7 @@ impl Limits {
             reader.error(
                 if limits.warn == defaults.warn { crit } else { warn },
                 format!(
-                    "a warning below {} free would come after critical below {}; these mean free space, for used write \"80% used\"",
+                    "the warning limit ({} free) must be above the critical limit ({} free); limits are free space, for used space write \"80% used\"",
                     limits.warn, limits.crit
                 ),
             );
@@ -115,7 +116,7 @@ impl Limits {
         }
     }
 
-    /// Perfdata of *used* space, as `check_disk` 2.x has it, which is what graphs know.
+    /// Performance data for *used* space, as in `check_disk` 2.x.
     pub(crate) fn perf(self, label: impl Into<String>, unit: &str, free: f64, total: f64) -> Perf {
         let range = |limit: Limit| Some(Range::above((total - limit.floor(total)).max(0.0).floor()));
         Perf::new(label, total - free, unit).thresholds(range(self.warn), range(self.crit)).bounds(0.0, total)
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_may_be_percent_or_bytes_free_or_used() {
+    fn a_limit_is_a_percentage_or_a_size_of_free_or_used_space() {
         for (text, floor_of_1000) in [
             ("10%", 100.0),
             ("10% free", 100.0),
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_a_huge_disk_is_no_alarm() {
+    fn a_tenth_of_a_huge_disk_does_not_alert() {
         let limits =
             Limits { warn: Limit::percent_and_gib(10.0, 50.0), crit: Limit::percent_and_gib(5.0, 5.0) };
         assert_eq!(limits.judge(600.0 * GIB, 20_000.0 * GIB), State::Ok);

@@ -1,9 +1,10 @@
-//! Asks filesystems how full they are, though any of them may never answer.
+//! Reads the usage of filesystems, any of which may hang.
 //!
-//! `statvfs` on a dead NFS or FUSE mount hangs in the kernel, and a thread in it cannot be killed. So a helper thread asks
-//! one mount after the other; one that keeps it waiting too long is written down as hung, the helper is left behind, and
-//! the next helper goes on with the rest. A hung mount is not asked again until its helper comes back, so each costs one
-//! thread, once, however many checks ask however often. (`node_exporter` leaked one a scrape: its issues 578 and 3058.)
+//! `statvfs` on a dead NFS or FUSE mount hangs in the kernel, and a thread in it cannot be killed.
+//! So a helper thread reads one mount after the other. If one takes too long, it is recorded as
+//! hung, the helper is left behind, and a new helper continues with the rest. A hung mount is not
+//! read again until its helper returns. So it costs one thread in total, however often it is
+//! checked. (`node_exporter` leaked a thread per scrape: issues 578 and 3058.)
 
 use std::{
     collections::BTreeMap,
@@ -22,31 +23,31 @@ use crate::{
     root::{FsUsage, Root},
 };
 
-/// What became of asking one mount.
+/// The result of reading one mount.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Usage(FsUsage),
     Failed(io::Error),
-    /// Not answered for this long.
+    /// No answer for this long.
     Hung(Duration),
 }
 
 type Read = dyn Fn(&Path) -> io::Result<FsUsage> + Send + Sync;
 
-/// Asks, and remembers who hangs. One in a process.
+/// Reads mounts and remembers which of them hang. Shared by all checks of a process.
 pub(crate) struct Asker {
     read: Box<Read>,
-    /// Mounts that a helper is stuck in, since when.
+    /// The mounts that a helper hangs in, and since when.
     hung: Mutex<BTreeMap<PathBuf, Instant>>,
-    /// Held while asking: two checks must not both walk into the same dead mount.
+    /// Held while reading, so that two checks do not hang in the same mount.
     turn: Mutex<()>,
 }
 
-/// For all mounts together; so the first that hangs may take 4 s, where local ones take microseconds and remote ones
-/// milliseconds. Below the 10 s after which a check overruns.
+/// For all mounts together, so the first one that hangs may take 4 s. Local mounts take
+/// microseconds, remote ones milliseconds. Must be below the default timeout of a check, 10 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The helper needs next to nothing; address space is counted too.
+/// The helper needs very little stack.
 const HELPER_STACK: usize = 128 * 1_024;
 
 impl Asker {
@@ -58,10 +59,11 @@ impl Asker {
         Self { read: Box::new(read), hung: Mutex::default(), turn: Mutex::default() }
     }
 
-    /// An answer for each path, in order, after about `patience`.
+    /// Returns an answer for each path, in order, after about `patience` at most.
     ///
-    /// Each mount that hangs may use half of what is left of the patience, so that one dead server does not hide what the
-    /// mounts after it have to say; never less than an eighth of it all, so that a busy host's healthy mount is not blamed.
+    /// Each mount that hangs may use half of the remaining time, so that one dead server does not
+    /// hide the mounts after it. But it always gets at least an eighth of `patience`, so that a
+    /// healthy mount of a busy host is not reported.
     pub(crate) fn ask(self: &Arc<Self>, paths: &[PathBuf], patience: Duration) -> Vec<Answer> {
         let _turn = lock(&self.turn);
         let end = clock::now() + patience;
@@ -79,7 +81,7 @@ impl Asker {
         answers
     }
 
-    /// Takes answers until all are there or one hangs.
+    /// Receives answers until all have arrived or one mount hangs.
     fn listen(
         &self,
         helper: &Receiver<Answer>,
@@ -92,11 +94,12 @@ impl Asker {
             match helper.recv_timeout(waited) {
                 Ok(answer) => answers.push(answer),
                 Err(RecvTimeoutError::Disconnected) => {
-                    answers.push(Answer::Failed(io::Error::other("the helper thread died")));
+                    answers.push(Answer::Failed(io::Error::other("the helper thread has ended")));
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    // The helper sends under this lock: either it has answered, or from here on it knows it is given up.
+                    // The helper sends while it holds this lock: either it has answered, or from
+                    // now on it knows that it was left behind.
                     let mut hung = lock(&self.hung);
                     if let Ok(answer) = helper.try_recv() {
                         answers.push(answer);
@@ -128,7 +131,7 @@ impl Asker {
             };
             let mut hung = lock(&self.hung);
             if hung_since.is_none() && hung.remove(path).is_some() {
-                return; // It hung, and was given up; another helper has gone on.
+                return; // It hung and was left behind. Another helper has continued.
             }
             if answers.send(answer).is_err() {
                 return;
@@ -143,7 +146,7 @@ impl fmt::Debug for Asker {
     }
 }
 
-/// Nothing here is left half-done by a panic, so a poisoned lock is as good as any.
+/// A panic leaves nothing half done here, so a poisoned lock can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -157,11 +160,11 @@ mod tests {
 
     use super::*;
 
-    /// Long enough that a thread of a busy machine gets its turn within an eighth of it.
+    /// Long enough for a thread on a busy machine to get its turn within an eighth of it.
     const SOON: Duration = Duration::from_secs(2);
     const USAGE: FsUsage = FsUsage { used: 1, free: 2, inodes: 3, inodes_free: 4 };
 
-    /// Mounts that hang as long as they are told to.
+    /// Mounts that hang on request.
     #[derive(Default)]
     struct World {
         dead: Mutex<Vec<PathBuf>>,
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_that_comes_back_is_asked_again() {
+    fn a_mount_that_recovers_is_read_again() {
         let (world, asker) = world();
         let mounts = paths(&["/nfs", "/"]);
         world.set_dead(&["/nfs"]);
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_that_ask_at_the_same_time_send_one_thread_into_a_dead_mount() {
+    fn concurrent_checks_of_a_dead_mount_cost_one_thread() {
         let (world, asker) = world();
         world.set_dead(&["/nfs"]);
         thread::scope(|scope| {
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn this_hosts_root_answers() {
+    fn the_root_of_this_host_can_be_read() {
         let asker = Arc::new(Asker::new(Root::live()));
         let answers = asker.ask(&paths(&["/", "/no/such/path"]), PATIENCE);
         assert_eq!(seen(&answers), "+!");

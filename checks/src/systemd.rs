@@ -1,17 +1,18 @@
-//! `systemd`: no unit has failed, except those the operator knows about.
+//! `systemd`: failed units, except ignored ones.
 //!
-//! Asks `systemctl list-units --failed --output=json`, a process once a minute, instead of holding a D-Bus connection.
-//! Measured on Debian 12 (systemd 252, 2026-11-21; a small program that asks 50 times each way, in a booted container):
+//! Runs `systemctl list-units --failed --output=json` instead of keeping a D-Bus connection.
+//! Measured on Debian 12 (systemd 252, 50 queries each, in a booted container):
 //!
-//! | way | resident memory it adds | CPU an answer | adds to the program |
+//! | method | resident memory | CPU per query | adds to the program |
 //! | --- | --- | --- | --- |
 //! | `systemctl` | 0.2 MB | 4 ms | nothing |
 //! | zbus 6, `ListUnitsFiltered` | 0.4 MB | below 0.2 ms | 24 crates, 0.75 MB of code |
 //!
-//! At a run a minute 4 ms are 0.007 % of a core, so memory and code decide. Whoever wants unit state every second, or
-//! signals instead of polling, should look at D-Bus again.
+//! With one run per minute, 4 ms are 0.007 % of a core, so memory and code size count more. For a
+//! query per second, or for signals instead of polling, D-Bus would be better.
 //!
-//! Without systemd as init the check is not among the defaults; asked for by name it is UNKNOWN.
+//! If systemd is not the init of the host, this check is not built in; if it is configured, it is
+//! UNKNOWN.
 
 use std::{fmt::Write as _, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 
@@ -28,9 +29,13 @@ use crate::{
 };
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec { name: "ignore", value: "UNIT", help: "not this unit; * stands for any text; may be a list" },
-    OptionSpec { name: "warn", value: "RANGE", help: "number of failed units [0]" },
-    OptionSpec { name: "crit", value: "RANGE", help: "number of failed units [never]" },
+    OptionSpec { name: "ignore", value: "UNIT", help: "ignore this unit; * matches any text; can be a list" },
+    OptionSpec { name: "warn", value: "RANGE", help: "WARNING range for the number of failed units [0]" },
+    OptionSpec {
+        name: "crit",
+        value: "RANGE",
+        help: "CRITICAL range for the number of failed units [never]",
+    },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
@@ -59,9 +64,8 @@ impl Async for Systemd {
     fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
         Box::pin(async move {
             let asked = timeout(limit, ask("systemctl")).await;
-            let asked = asked.unwrap_or_else(|_| {
-                Err(format!("systemctl gave no answer within {} s", limit.as_secs_f64()))
-            });
+            let asked =
+                asked.unwrap_or_else(|_| Err(format!("systemctl timed out after {} s", limit.as_secs_f64())));
             match asked.and_then(|printed| parse(&printed)) {
                 Ok(failed) => judge(failed, &self.ignore, self.thresholds),
                 Err(problem) => CheckResult::unknown(problem),
@@ -70,7 +74,7 @@ impl Async for Systemd {
     }
 }
 
-/// What systemctl prints. Dropped in mid-run it is killed.
+/// Runs systemctl and returns its output. Dropping the future kills it.
 async fn ask(systemctl: &str) -> Result<Vec<u8>, String> {
     let mut child = Command::new(systemctl)
         .args(["list-units", "--failed", "--output=json", "--no-pager", "--no-ask-password"])
@@ -95,15 +99,15 @@ async fn ask(systemctl: &str) -> Result<Vec<u8>, String> {
         return Ok(printed);
     }
     let complaint = clean(&String::from_utf8_lossy(&complaint));
-    Err(format!("systemctl: {}", complaint.lines().next().unwrap_or("failed without a word")))
+    Err(format!("systemctl: {}", complaint.lines().next().unwrap_or("failed without an error message")))
 }
 
-/// Ten thousand failed units.
+/// Enough for ten thousand failed units.
 const PRINTED_MAX: u64 = 2 * 1_024 * 1_024;
 const COMPLAINT_MAX: u64 = 4_096;
 
 fn parse(printed: &[u8]) -> Result<Vec<Unit>, String> {
-    serde_json::from_slice(printed).map_err(|error| format!("systemctl's answer makes no sense: {error}"))
+    serde_json::from_slice(printed).map_err(|error| format!("cannot parse the output of systemctl: {error}"))
 }
 
 fn judge(failed: Vec<Unit>, ignore: &[String], thresholds: Thresholds) -> CheckResult {
@@ -114,9 +118,9 @@ fn judge(failed: Vec<Unit>, ignore: &[String], thresholds: Thresholds) -> CheckR
     let names = failed.iter().take(NAMED_MAX).map(|unit| clean(&unit.unit)).collect::<Vec<_>>().join(", ");
     let more = failed.len().saturating_sub(NAMED_MAX);
     let mut summary = match failed.len() {
-        0 => "no unit has failed".to_owned(),
-        1 => format!("1 unit has failed: {names}"),
-        n => format!("{n} units have failed: {names}"),
+        0 => "no failed units".to_owned(),
+        1 => format!("1 failed unit: {names}"),
+        n => format!("{n} failed units: {names}"),
     };
     if more > 0 {
         let _ = write!(summary, " and {more} more");
@@ -131,10 +135,10 @@ fn judge(failed: Vec<Unit>, ignore: &[String], thresholds: Thresholds) -> CheckR
     ])
 }
 
-/// In the summary; all are in the detail.
+/// How many names are in the summary. The detail has all of them.
 const NAMED_MAX: usize = 5;
 
-/// Whether `pattern`, in which `*` stands for any text, is `name`.
+/// Whether `name` matches `pattern`, in which `*` matches any text.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(tail) = name.strip_prefix(start) else { return false };
@@ -161,28 +165,28 @@ mod tests {
     fn failed_units_are_named() {
         assert_eq!(
             judged(&[]).to_nagios("systemd"),
-            "SYSTEMD WARNING - 2 units have failed: certbot.service, user-job@1000.service | failed=2;0;;0\n\
+            "SYSTEMD WARNING - 2 failed units: certbot.service, user-job@1000.service | failed=2;0;;0\n\
              certbot.service: Certbot\nuser-job@1000.service: Job of 1000"
         );
     }
 
     #[test]
-    fn what_is_known_to_fail_is_ignored_but_counted() {
+    fn ignored_units_are_counted() {
         let result = judged(&["user-job@*.service"]);
-        assert_eq!(result.summary, "1 unit has failed: certbot.service (1 ignored)");
+        assert_eq!(result.summary, "1 failed unit: certbot.service (1 ignored)");
         let result = judged(&["user-job@*", "certbot.service"]);
-        assert_eq!((result.state, result.summary.as_str()), (State::Ok, "no unit has failed (2 ignored)"));
+        assert_eq!((result.state, result.summary.as_str()), (State::Ok, "no failed units (2 ignored)"));
     }
 
     #[test]
-    fn nothing_failed_is_ok_and_garbage_is_an_error() {
+    fn no_failed_unit_is_ok_and_garbage_is_an_error() {
         let thresholds = Thresholds { warn: Some(Range::above(0.0)), crit: None };
         assert_eq!(judge(parse(b"[]").unwrap(), &[], thresholds).state, State::Ok);
         assert!(parse(b"UNIT LOAD ACTIVE").is_err());
     }
 
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn a_star_matches_any_text() {
         assert!(
             ["a*", "*", "*.service", "a*c*e", "a.service"]
                 .iter()
@@ -192,13 +196,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_systemctl_the_check_could_not_look() {
+    async fn errors_of_systemctl_are_reported() {
         assert!(ask("/no/such/systemctl").await.unwrap_err().starts_with("cannot run systemctl"));
-        assert_eq!(ask("/bin/false").await.unwrap_err(), "systemctl: failed without a word");
+        assert_eq!(ask("/bin/false").await.unwrap_err(), "systemctl: failed without an error message");
     }
 
     #[tokio::test]
-    async fn this_host_is_asked_for_real() {
+    async fn the_units_of_this_host_can_be_read() {
         let result = run_async("systemd", &[]).await;
         let booted = Path::is_dir(&root::Root::live().path("/run/systemd/system"));
         assert_eq!(result.state != State::Unknown, booted, "{}", result.summary);

@@ -1,7 +1,7 @@
-//! `tcp`: a port takes connections, in time, and says what it should.
+//! `tcp`: a port accepts connections in time and sends the expected text.
 //!
-//! Whatever the target does wrong is CRITICAL: refused, silent, unknown by name, saying something else. Every address of a
-//! name is tried in turn until one answers. No TLS: `http` has that.
+//! Every failure of the target is CRITICAL: connection refused, no answer, unknown name, unexpected
+//! text. All addresses of a name are tried until one answers. Without TLS; for that use `http`.
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -20,16 +20,20 @@ use crate::{
 };
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
-    OptionSpec { name: "host", value: "HOST", help: "name or address (needed)" },
+    OptionSpec { name: "host", value: "HOST", help: "name or address (required)" },
     OptionSpec { name: "port", value: "PORT", help: "port (needed)" },
-    OptionSpec { name: "send", value: "TEXT", help: "sent once connected; \\r \\n \\t \\\\ are understood" },
-    OptionSpec { name: "expect", value: "TEXT", help: "must be in what the server says; escapes as in send" },
+    OptionSpec { name: "send", value: "TEXT", help: "text to send; may contain \\r \\n \\t \\\\" },
+    OptionSpec {
+        name: "expect",
+        value: "TEXT",
+        help: "text that the server must send; may contain \\r \\n \\t \\\\",
+    },
     OptionSpec {
         name: "warn",
         value: "TIME",
-        help: "connecting and answering takes longer than this: 250ms, 1s",
+        help: "WARNING if connection and answer take longer, for example 250ms or 1s",
     },
-    OptionSpec { name: "crit", value: "TIME", help: "longer than this is critical" },
+    OptionSpec { name: "crit", value: "TIME", help: "CRITICAL if they take longer" },
 ];
 
 pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
@@ -43,10 +47,10 @@ pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
 }
 
 fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse().ok().filter(|&port| port > 0).ok_or("should be a port from 1 to 65535")
+    text.parse().ok().filter(|&port| port > 0).ok_or("must be a port from 1 to 65535")
 }
 
-/// The `warn` and `crit` options of a check that measures time, in seconds.
+/// The `warn` and `crit` options of a check that measures time. The ranges are in seconds.
 pub(crate) fn times(reader: &mut Reader<'_>, defaults: [Option<Duration>; 2]) -> Thresholds {
     let [warn, crit] = [("warn", defaults[0]), ("crit", defaults[1])].map(|(name, default)| {
         reader.seconds(name).or(default).map(|limit| Range::above(limit.as_secs_f64()))
@@ -103,7 +107,7 @@ impl Tcp {
         }
     }
 
-    /// What the server said that was asked for, or what went wrong.
+    /// Returns the expected text of the server, if there is one, or an error for people.
     async fn talk(&self) -> Result<(), String> {
         let mut stream = connect(&self.host, self.port).await?;
         if let Some(text) = &self.send {
@@ -116,8 +120,8 @@ impl Tcp {
     }
 }
 
-/// Connects to the first address of `host` that answers. An address that is silent is left for the next one after
-/// [`ADDRESS_PATIENCE`]; the caller sets the deadline of the whole.
+/// Connects to the first address of `host` that answers. If an address does not answer within
+/// [`ADDRESS_PATIENCE`], the next one is tried. The caller sets the overall deadline.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let found = lookup_host((host, port)).await.map_err(|error| format!("cannot resolve {host}: {error}"))?;
     let addresses: Vec<SocketAddr> = found.collect();
@@ -134,7 +138,7 @@ pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> 
     Err(problem)
 }
 
-/// What a lost SYN and its first repetition take.
+/// Enough for a lost SYN and its first retransmission.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
 
 fn refused(error: &io::Error) -> String {
@@ -144,7 +148,7 @@ fn refused(error: &io::Error) -> String {
     }
 }
 
-/// Reads until the text comes, up to [`ANSWER_MAX`] bytes.
+/// Reads until the text arrives, up to [`ANSWER_MAX`] bytes.
 async fn expect(stream: &mut TcpStream, wanted: &str) -> Result<(), String> {
     let mut said = Vec::new();
     let mut buffer = [0; 1_024];
@@ -158,12 +162,12 @@ async fn expect(stream: &mut TcpStream, wanted: &str) -> Result<(), String> {
             let said = String::from_utf8_lossy(&said);
             let start: String =
                 crate::output::clean(&said).lines().next().unwrap_or_default().chars().take(80).collect();
-            return Err(format!("{wanted:?} did not come, but {start:?}"));
+            return Err(format!("expected {wanted:?}, got {start:?}"));
         }
     }
 }
 
-/// Nobody's greeting is longer.
+/// No greeting is longer than this.
 const ANSWER_MAX: usize = 64 * 1_024;
 
 fn judge(target: &str, outcome: Result<(), String>, took: Duration, thresholds: Thresholds) -> CheckResult {
@@ -178,7 +182,7 @@ fn judge(target: &str, outcome: Result<(), String>, took: Duration, thresholds: 
 }
 
 pub(crate) fn time_perf(seconds: f64, thresholds: Thresholds) -> Perf {
-    // Microseconds; what lies below is noise.
+    // In microseconds: more digits would be noise.
     let rounded = (seconds * 1e6).round() / 1e6;
     Perf::new("time", rounded, "s").thresholds(thresholds.warn, thresholds.crit).bounds(0.0, None)
 }
@@ -194,7 +198,7 @@ mod tests {
     use super::*;
     use crate::{kind, testing::run_async};
 
-    /// A server that greets, reads, and says something else; returns its port.
+    /// A server that sends a greeting, reads, and sends an answer. Returns its port.
     async fn server(greeting: &'static str, answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -224,13 +228,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_sent_arrives_and_the_answer_is_awaited() {
+    async fn the_text_is_sent_and_the_expected_answer_is_awaited() {
         let port = server("220 hello\r\n", "221 bye\r\n").await;
         let target = [("host", "localhost"), ("port", &port), ("send", r"QUIT\r\n")];
         let with = async |wanted| run_async("tcp", &[&target[..], &[("expect", wanted)]].concat()).await;
         assert_eq!(with(r"hello\r\nQUIT\r\n221").await.state, State::Ok);
         let wrong = with("250 ok").await;
-        assert!(wrong.summary.ends_with("\"250 ok\" did not come, but \"220 hello\""), "{}", wrong.summary);
+        assert!(wrong.summary.ends_with("expected \"250 ok\", got \"220 hello\""), "{}", wrong.summary);
     }
 
     #[tokio::test]
@@ -239,7 +243,7 @@ mod tests {
         let refused = run_async("tcp", &[("host", "127.0.0.1"), ("port", &free)]).await;
         assert_eq!(refused.state, State::Critical);
         assert_eq!(refused.summary, format!("127.0.0.1:{free}: connection refused"));
-        // A label of 64 bytes fits in no query, so none leaves this host.
+        // A label of 64 bytes is too long for a query, so none leaves this host.
         let name = format!("{}.invalid", "x".repeat(64));
         let unknown = run_async("tcp", &[("host", &name), ("port", "1")]).await;
         assert_eq!(unknown.state, State::Critical);
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_silent_is_critical_at_the_deadline() {
+    async fn a_silent_server_is_critical_at_the_deadline() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         let options =
@@ -258,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn slow_answers_are_judged_by_the_thresholds() {
+    fn slow_answers_are_compared_with_the_thresholds() {
         let thresholds = Thresholds { warn: Some(Range::above(0.1)), crit: Some(Range::above(1.0)) };
         let state = |millis| judge("x", Ok(()), Duration::from_millis(millis), thresholds).state;
         assert_eq!([50, 500, 1_500].map(state), [State::Ok, State::Warning, State::Critical]);
     }
 
     #[test]
-    fn host_and_port_are_needed_and_checked() {
+    fn host_and_port_are_required_and_validated() {
         let build = |pairs: &[(&str, &str)]| {
             let errors =
                 kind("tcp").unwrap().build(&pairs.iter().copied().collect(), &Host::live()).unwrap_err();

@@ -1,14 +1,15 @@
-//! Warning and critical ranges in the plugin guidelines' syntax, `[@]start:end`, and what they make of a value.
+//! Warning and critical ranges in the syntax of the plugin guidelines, `[@]start:end`.
 //!
-//! Both bounds belong to the range. A missing start is 0, a missing end is infinity, `~` is minus infinity. A value
-//! *outside* the range alerts; with `@` in front a value *inside* does. As in monitoring-plugins 3.x, and unlike the old
-//! library, junk after a number is refused: `10x:20` is a mistake, not 10.
+//! Both bounds belong to the range. A missing start is 0, a missing end is infinity, `~` is minus
+//! infinity. A value *outside* the range alerts; with a leading `@`, a value *inside* does. As in
+//! monitoring-plugins 3.x, and unlike older versions, trailing characters are an error: `10x:20` is
+//! not 10.
 
 use std::{fmt, str::FromStr};
 
 use crate::State;
 
-/// When a value alerts.
+/// A range that decides whether a value alerts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
     start: f64,
@@ -16,34 +17,35 @@ pub struct Range {
     alert_inside: bool,
 }
 
-/// Why a text is no range.
+/// Why a text is not a range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     #[error(
-        "{0:?} is not a number; a range is written [@]start:end, for example \"10\", \"10:\", \"~:10\" or \"@10:20\""
+        "{0:?} is not a number; write a range as [@]start:end, for example \"10\", \"10:\", \"~:10\" or \"@10:20\""
     )]
     NotANumber(String),
-    #[error("{0:?} begins after it ends")]
+    #[error("{0:?} starts after its end")]
     StartAfterEnd(String),
 }
 
 impl Range {
-    /// Alerts above `limit` (and below 0): written `limit`.
+    /// Alerts above `limit` (and below 0), written `limit`.
     pub const fn above(limit: f64) -> Self {
         Self { start: 0.0, end: limit, alert_inside: false }
     }
 
-    /// Alerts below `limit`: written `limit:`.
+    /// Alerts below `limit`, written `limit:`.
     pub const fn below(limit: f64) -> Self {
         Self { start: limit, end: f64::INFINITY, alert_inside: false }
     }
 
-    /// Whether `value` alerts. What is not a number lies in no range, so it alerts unless the range is an `@` one.
+    /// Whether `value` alerts. NaN is outside of every range, so it alerts unless the range has an
+    /// `@`.
     pub fn alerts(self, value: f64) -> bool {
         (self.start <= value && value <= self.end) == self.alert_inside
     }
 
-    /// The same range in a unit that is `factor` times smaller.
+    /// The same range in a unit that is smaller by `factor`.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
         Self { start: self.start * factor, end: self.end * factor, ..self }
@@ -94,14 +96,16 @@ impl fmt::Display for Range {
     }
 }
 
-/// A decimal number with point and exponent; unlike [`f64::from_str`] neither `inf` nor `nan`, nor what overflows.
+/// A decimal number with point and exponent. Unlike [`f64::from_str`], this does not accept `inf`,
+/// `nan` or numbers that overflow.
 pub(crate) fn number(text: &str) -> Option<f64> {
     let plausible = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'+' | b'-' | b'e' | b'E'));
     let number: f64 = if plausible { text.parse().ok()? } else { return None };
     number.is_finite().then_some(number)
 }
 
-/// Prints a number so that it reads back the same and stays short: 300 digits help nobody.
+/// Prints a number so that it reads back as the same number, with an exponent if it would be very
+/// long.
 pub(crate) struct Number(pub(crate) f64);
 
 impl fmt::Display for Number {
@@ -115,7 +119,7 @@ impl fmt::Display for Number {
     }
 }
 
-/// The two ranges of a check.
+/// The warning and critical ranges of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Thresholds {
     pub warn: Option<Range>,
@@ -123,7 +127,7 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
-    /// Critical is judged before warning.
+    /// The critical range is checked before the warning range.
     pub fn judge(self, value: f64) -> State {
         let alerts = |range: Option<Range>| range.is_some_and(|range| range.alerts(value));
         if alerts(self.crit) {
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_of_a_range_alerts_where_the_guidelines_say() {
+    fn each_form_of_a_range_alerts_as_in_the_guidelines() {
         // range, values that alert, values that do not
         let cases: &[(&str, &[f64], &[f64])] = &[
             ("10", &[-0.001, 10.001, -5.0], &[0.0, 5.0, 10.0]),
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_is_refused() {
+    fn invalid_ranges_are_errors() {
         for text in [
             "", "@", ":", "@:", "~", "~10", "2:1", "@2:1", "a", "1:b", "10x:20", "1:12%%", "1,5", "inf",
             "nan:", "1e999", "1:2:3", " 1",
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn critical_is_judged_before_warning() {
+    fn the_critical_range_is_checked_before_the_warning_range() {
         let both = Thresholds { warn: Some(range("5")), crit: Some(range("10")) };
         assert_eq!(
             [3.0, 7.0, 11.0].map(|value| both.judge(value)),
@@ -215,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back_the_same(start in proptest::num::f64::NORMAL, length in 0.0..1e300, open in 0..4, alert_inside: bool) {
+        fn a_printed_range_parses_to_the_same_range(start in proptest::num::f64::NORMAL, length in 0.0..1e300, open in 0..4, alert_inside: bool) {
             let mut range = Range { start, end: start + length, alert_inside };
             if open & 1 == 1 { range.start = f64::NEG_INFINITY; }
             if open & 2 == 2 { range.end = f64::INFINITY; }
@@ -224,7 +228,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[@~:0-9.eE+-]{0,12}|\\PC{0,20}") {
+        fn any_text_is_a_range_or_an_error(text in "[@~:0-9.eE+-]{0,12}|\\PC{0,20}") {
             if let Ok(range) = text.parse::<Range>() {
                 prop_assert_eq!(range.to_string().parse(), Ok(range));
             }

@@ -1,5 +1,5 @@
-//! TLS as the `http` check speaks it: verified against the system's roots unless told otherwise, and with the server's
-//! certificate to look at afterwards.
+//! TLS for the `http` check: verifies the server with the system's CAs by default, and makes its
+//! certificate available.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,16 +11,16 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-/// Whom to believe.
+/// Which certificates to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// The system's certificate store, and these besides.
+    /// The system's store and these CAs.
     System(Vec<CertificateDer<'static>>),
-    /// Anybody. The certificate's days are still counted.
+    /// Any certificate. Its remaining days are still checked.
     Anybody,
 }
 
-/// Reads the system's store each time: keep the result.
+/// Reads the system's store each time, so keep the result.
 pub(crate) fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder =
@@ -34,23 +34,23 @@ pub(crate) fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// Certificates from a PEM file.
+/// The certificates in a PEM file.
 pub(crate) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("{} holds no certificate", path.display())),
+        Ok(_) => Err(format!("{} contains no certificate", path.display())),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 
-/// When a certificate ends, in seconds since 1970.
+/// When a certificate expires (Unix time).
 pub(crate) fn valid_until(certificate: &[u8]) -> Option<i64> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(parsed.validity().not_after.timestamp())
 }
 
-/// Checks that the server owns the certificate it shows, and nothing else.
+/// Verifies only that the server has the private key of its certificate.
 #[derive(Debug)]
 struct BelieveAnybody(Arc<CryptoProvider>);
 

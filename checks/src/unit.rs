@@ -1,26 +1,26 @@
-//! Perfdata in base units (seconds, bytes, ratios, …), for those who add up what different plugins print.
+//! Converts performance data into base units (seconds, bytes, ratios, …), so that values of
+//! different plugins can be compared.
 //!
-//! A unit nobody knows is no unit; nothing is refused. Only the metrics page wants this: everywhere else perfdata stays as
-//! the plugin printed it.
+//! An unknown unit is ignored. Everywhere else performance data stays as the plugin printed it.
 
 use crate::perfdata::Perf;
 
-/// A quantity in base units, for those who add up what different plugins print.
+/// A base unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BaseUnit {
     None,
     Seconds,
     Bytes,
     Bits,
-    /// 1 is the whole.
+    /// 1 is 100 %.
     Ratio,
-    /// Only ever grows.
+    /// A counter.
     Counter,
     Celsius,
     Fahrenheit,
     Kelvin,
     Volts,
-    /// Also of volt-amperes.
+    /// Also for volt-amperes.
     Watts,
     Amperes,
     AmpereSeconds,
@@ -35,10 +35,12 @@ pub enum BaseUnit {
 }
 
 impl Perf {
-    /// What a value in this unit must be multiplied by, and the base unit it then has. A unit nobody knows is none.
+    /// The factor for values in this unit, and the base unit of the result. An unknown unit is
+    /// ignored.
     ///
-    /// The names are Icinga 2's (`lib/base/perfdatavalue.cpp`): `m` is minutes, `c` a counter but `C` degrees, `b` bits but
-    /// `B` bytes, `K` kelvin but `KB` a thousand bytes. Temperatures are not converted into each other.
+    /// The names are those of Icinga 2 (`lib/base/perfdatavalue.cpp`): `m` is minutes; `c` is a
+    /// counter, `C` degrees; `b` is bits, `B` bytes; `K` is kelvin, `KB` a thousand bytes.
+    /// Temperatures are not converted.
     pub fn base_unit(&self) -> (f64, BaseUnit) {
         base_unit(&self.unit).unwrap_or((1.0, BaseUnit::None))
     }
@@ -51,7 +53,7 @@ impl Perf {
 }
 
 fn base_unit(unit: &str) -> Option<(f64, BaseUnit)> {
-    // Case decides for these, before anything is folded.
+    // The case of these matters.
     let exact = match unit {
         "" => Some((1.0, BaseUnit::None)),
         "%" => Some((0.01, BaseUnit::Ratio)),
@@ -108,8 +110,8 @@ const SCALED: &[(&str, f64, BaseUnit)] = &[
     ("l", 1.0, BaseUnit::Litres),
 ];
 
-/// The factor of the prefix in front of `name`; binary prefixes (`Ki`) only for bits and bytes. Case of the prefix does
-/// not count there: plugins print `kB`, `KB`, `gib`.
+/// The factor of the prefix before `name`. Binary prefixes (`Ki`) are only for bits and bytes,
+/// where the case of the prefix does not matter: plugins print `kB`, `KB`, `gib`.
 fn prefixed(unit: &str, name: &str) -> Option<f64> {
     const POWERS: [(&str, i32); 8] =
         [("k", 1), ("m", 2), ("g", 3), ("t", 4), ("p", 5), ("e", 6), ("z", 7), ("y", 8)];
@@ -118,7 +120,7 @@ fn prefixed(unit: &str, name: &str) -> Option<f64> {
     let information = matches!(name, "B" | "b");
     match prefix.as_str() {
         "" => Some(1.0),
-        // A milliampere is likelier than a megaampere; a plugin never means a millibyte.
+        // A milliampere is more likely than a megaampere, but no plugin means a millibyte.
         "m" if !information => Some(1e-3),
         "u" | "µ" if !information => Some(1e-6),
         "n" if !information => Some(1e-9),
@@ -149,9 +151,9 @@ mod tests {
         (perf.value.unwrap() * factor, unit, rest.map(Option::unwrap_or_default).join(";"))
     }
 
-    /// The rows of Icinga's conformance tests (`test/icinga-perfdata.cpp`).
+    /// From Icinga's tests (`test/icinga-perfdata.cpp`).
     #[test]
-    fn units_are_what_icinga_takes_them_for() {
+    fn units_are_the_same_as_in_icinga() {
         use BaseUnit as U;
         let cases = [
             ("test=1000ms;200;500", 1.0, U::Seconds, "0.2;0.5;;"),

@@ -1,4 +1,4 @@
-//! The `http` check against real servers on loopback, plain and TLS.
+//! The `http` check with real servers on loopback, with and without TLS.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 #[tokio::test]
-async fn a_page_that_answers_is_ok() {
+async fn an_expected_page_is_ok() {
     let port = plain(page("200 OK", "all is well")).await;
     let result = run(&[("url", &format!("http://127.0.0.1:{port}/health")), ("expect", "is well")]).await;
     assert_eq!(result.state, State::Ok, "{}", result.summary);
@@ -25,7 +25,7 @@ async fn a_page_that_answers_is_ok() {
 }
 
 #[tokio::test]
-async fn the_request_names_the_host_asked_for_wherever_it_goes() {
+async fn the_request_has_the_host_of_the_url_even_with_another_address() {
     let port = plain("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{host}").await;
     let url = format!("http://www.example.org:{port}/");
     let options =
@@ -42,7 +42,7 @@ async fn the_wrong_status_or_page_is_critical() {
     assert_eq!(run(&[("url", &url), ("status", "503")]).await.state, State::Ok);
     let wanted = run(&[("url", &url), ("status", "503"), ("expect", "welcome")]).await;
     assert_eq!(wanted.state, State::Critical);
-    assert!(wanted.summary.contains("\"welcome\" is not in the page"), "{}", wanted.summary);
+    assert!(wanted.summary.contains("page does not contain \"welcome\""), "{}", wanted.summary);
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn a_refused_connection_an_unknown_name_and_silence_are_critical() {
     let refused = run(&[("url", &format!("http://127.0.0.1:{free}/"))]).await;
     assert_eq!(refused.state, State::Critical);
     assert!(refused.summary.ends_with(": connection refused"), "{}", refused.summary);
-    // A label of 64 bytes fits in no query, so none leaves this host.
+    // A label of 64 bytes is too long for a query, so none leaves this host.
     let unknown = run(&[("url", &format!("http://{}.invalid/", "x".repeat(64)))]).await;
     assert_eq!(unknown.state, State::Critical);
     assert!(unknown.summary.contains("cannot resolve"), "{}", unknown.summary);
@@ -62,11 +62,11 @@ async fn a_refused_connection_an_unknown_name_and_silence_are_critical() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_or_breaks_off_is_critical() {
+async fn an_invalid_or_incomplete_answer_is_critical() {
     for (answer, problem) in [
         ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "no HTTP answer"),
         ("", "no HTTP answer"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", "answer broke off"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort", "incomplete answer"),
     ] {
         let port = plain(answer).await;
         let result = run(&[("url", &format!("http://127.0.0.1:{port}/"))]).await;
@@ -85,7 +85,7 @@ async fn an_endless_page_is_cut() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_to_a_bound() {
+async fn redirects_are_followed_up_to_a_limit() {
     let target = plain(page("200 OK", "here")).await;
     let to =
         format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{target}/end\r\ncontent-length: 0\r\n\r\n");
@@ -107,7 +107,7 @@ async fn redirects_are_followed_to_a_bound() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_verified_and_its_days_are_counted() {
+async fn a_certificate_is_verified_and_its_remaining_days_are_checked() {
     let authority = Authority::new();
     let server = authority.serve("localhost", 2_000, 4_000).await;
     let url = format!("https://localhost:{server}/");
@@ -135,7 +135,7 @@ async fn a_certificate_is_verified_and_its_days_are_counted() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_critical_even_where_anybody_is_believed() {
+async fn an_expired_certificate_is_critical_even_with_insecure() {
     let authority = Authority::new();
     let port = authority.serve("localhost", 2_000, 2_001).await;
     let url = format!("https://localhost:{port}/");
@@ -149,7 +149,7 @@ async fn an_expired_certificate_is_critical_even_where_anybody_is_believed() {
 }
 
 #[tokio::test]
-async fn insecure_believes_anybody_who_owns_the_certificate() {
+async fn insecure_accepts_any_certificate_of_a_server_with_its_key() {
     let port = Authority::new().serve("elsewhere.example", 2_000, 4_000).await;
     let url = format!("https://localhost:{port}/");
     let result = run(&[("url", &url), ("insecure", "true")]).await;
@@ -157,7 +157,7 @@ async fn insecure_believes_anybody_who_owns_the_certificate() {
 }
 
 #[tokio::test]
-async fn plain_text_where_tls_is_spoken_is_critical() {
+async fn a_server_without_tls_is_critical_for_https() {
     let port = plain(page("400 Bad Request", "")).await;
     let result = run(&[("url", &format!("https://127.0.0.1:{port}/")), ("insecure", "true")]).await;
     assert_eq!(result.state, State::Critical);
@@ -165,7 +165,7 @@ async fn plain_text_where_tls_is_spoken_is_critical() {
 }
 
 #[test]
-fn options_that_contradict_each_other_are_refused() {
+fn contradictory_options_are_errors() {
     let ca = Authority::new().file();
     let options: Options =
         [("url", "https://x/"), ("insecure", "true"), ("ca_file", ca.path().to_str().unwrap())]
@@ -196,8 +196,8 @@ fn page(status: &str, body: &str) -> &'static str {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak()
 }
 
-/// Answers every request with the same text, in which `{host}` stands for the start of the host header asked for, and
-/// `{endless}` for a page that goes on until the client has enough.
+/// Answers every request with the same text. `{host}` in it is replaced by the start of the host
+/// header, `{endless}` by a page without end.
 async fn plain(answer: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -215,7 +215,7 @@ async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) 
     while !request.windows(4).any(|window| window == b"\r\n\r\n") {
         let length = stream.read(&mut buffer).await.unwrap_or(0);
         request.extend_from_slice(&buffer[..length]);
-        // 0x16 begins a TLS hello: that client gets what everybody gets.
+        // 0x16 is the start of a TLS hello. Such a client gets the same answer.
         if length == 0 || request.starts_with(&[0x16]) {
             break;
         }
@@ -228,7 +228,7 @@ async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) 
     let _ = stream.shutdown().await;
 }
 
-/// A certificate authority of the test's own.
+/// A certificate authority for the test.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {

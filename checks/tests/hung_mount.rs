@@ -1,6 +1,7 @@
-//! The `disk` check beside a filesystem that never answers, for real: a FUSE mount whose server is nobody.
+//! The `disk` check with a real filesystem that hangs: a FUSE mount without a server.
 //!
-//! Runs in a mount namespace of its own (`unshare --mount`, so root is needed), where this program is started once more.
+//! Needs root: it runs in a new mount namespace (`unshare --mount`), where this program is started
+//! again.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -15,7 +16,7 @@ use dogwatch_checks::{Check, CheckResult, Host, Options, State, kind};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 #[test]
-fn a_dead_mount_is_critical_costs_one_thread_and_hides_nobody() {
+fn a_dead_mount_is_critical_and_costs_one_thread_and_the_others_are_still_checked() {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("not root")
     } else if !Path::new("/dev/fuse").exists() {
@@ -28,7 +29,7 @@ fn a_dead_mount_is_critical_costs_one_thread_and_hides_nobody() {
         eprintln!("SKIPPED: {why}");
         return;
     }
-    let inner = ["--ignored", "--exact", "inside_a_mount_namespace_of_its_own", "--nocapture"];
+    let inner = ["--ignored", "--exact", "inside_a_new_mount_namespace", "--nocapture"];
     let program = std::env::current_exe().unwrap();
     let status = Command::new("unshare").arg("--mount").arg(program).args(inner).status().unwrap();
     assert!(status.success(), "{status}");
@@ -36,7 +37,7 @@ fn a_dead_mount_is_critical_costs_one_thread_and_hides_nobody() {
 
 #[test]
 #[ignore = "started by the test above"]
-fn inside_a_mount_namespace_of_its_own() {
+fn inside_a_new_mount_namespace() {
     let point = tempfile::tempdir().unwrap();
     let point = point.path();
     let dead = DeadMount::at(point);
@@ -47,7 +48,7 @@ fn inside_a_mount_namespace_of_its_own() {
         let result = run(&host, &[]);
         assert_eq!(result.state, State::Critical);
         assert!(
-            result.summary.contains(&format!("{} hangs: no answer for ", point.display())),
+            result.summary.contains(&format!("{} has not responded for ", point.display())),
             "{}",
             result.summary
         );
@@ -55,16 +56,16 @@ fn inside_a_mount_namespace_of_its_own() {
         assert_eq!(threads(), before + 1, "round {round}");
     }
 
-    // The server goes: whoever waits gets an error, the thread comes back, and the mount may be asked again.
+    // The server ends: the thread returns with an error, and the mount can be read again.
     drop(dead);
     let error = loop {
         let result = run(&host, &[("path", point.to_str().unwrap())]);
-        if !result.summary.contains("hangs") {
+        if !result.summary.contains("has not responded") {
             break result;
         }
     };
     assert_eq!(error.state, State::Critical);
-    assert!(error.summary.contains("cannot be asked"), "{}", error.summary);
+    assert!(error.summary.contains("cannot be read"), "{}", error.summary);
     unmount(point, UnmountFlags::DETACH).unwrap();
     assert!(!run(&host, &[]).detail.contains(point.to_str().unwrap()));
 }
@@ -77,7 +78,7 @@ fn run(host: &Host, options: &[(&str, &str)]) -> CheckResult {
     }
 }
 
-/// As long as it is held, nobody answers; then everybody waiting gets ENOTCONN.
+/// As long as it is open, nothing answers. When it is closed, all waiting calls return ENOTCONN.
 struct DeadMount {
     _device: File,
 }
@@ -92,7 +93,7 @@ impl DeadMount {
     }
 }
 
-/// Threads of this process, besides helpers that are about to end.
+/// Threads of this process, without helpers that are about to end.
 fn threads() -> usize {
     let count = || fs::read_dir("/proc/self/task").unwrap().count();
     let mut least = count();

@@ -1,5 +1,6 @@
-//! A listener that serves so many callers at once, each for so long: whoever may connect can make others wait, but cannot use
-//! up the daemon's descriptors or memory. A handler whose answer takes longer asks for the time ([`Life`]).
+//! A listener with a limit on the number of connections and on the time of each. Callers can make
+//! each other wait, but they cannot use up the daemon's file descriptors or memory. A handler whose
+//! answer takes longer can extend the time of its connection ([`Life`]).
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use tokio::{
     time::Sleep,
 };
 
-/// For [`axum::serve`]. Callers beyond the places wait in the kernel's queue.
+/// For [`axum::serve`]. Connections above the limit wait in the kernel's queue.
 pub struct Bounded<L> {
     listener: L,
     places: Arc<Semaphore>,
@@ -27,7 +28,7 @@ pub struct Bounded<L> {
 }
 
 impl<L> Bounded<L> {
-    /// Accepts no more than there are `places`, each connection for as long as it `lives`.
+    /// Accepts at most `places` connections at once, each for at most `lives`.
     pub fn new(listener: L, places: usize, lives: Duration) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(places)), lives }
     }
@@ -54,7 +55,7 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A stream that holds its place, and fails to read once its time is over.
+/// A stream that counts against the limit until it is dropped. Reads fail once its time is over.
 pub struct Connection<S> {
     stream: S,
     end: Pin<Box<Sleep>>,
@@ -72,17 +73,17 @@ impl<S> Connection<S> {
     }
 }
 
-/// The time of the connection that a request came by; an extension of the request.
+/// The time of a request's connection. Every request carries it as an extension.
 #[derive(Debug, Clone, Default)]
 pub struct Life(Arc<AtomicU64>);
 
 impl Life {
-    /// Gives it that much more than others have, in whole seconds.
+    /// Extends the time by this much, in whole seconds.
     pub fn prolong(&self, by: Duration) {
         self.0.fetch_max(by.as_secs(), Relaxed);
     }
 
-    /// What was asked for since the last look.
+    /// Returns the extension that was requested since the last call.
     pub(crate) fn take(&self) -> Option<Duration> {
         Some(self.0.swap(0, Relaxed)).filter(|&seconds| seconds > 0).map(Duration::from_secs)
     }

@@ -1,10 +1,12 @@
-//! Reads TOML files into a typed value, or says everything that is wrong with them at once.
+//! Reads TOML files into a typed value, or reports all of their problems at once.
 //!
-//! A config is one main file and a directory of `*.toml` drop-ins beside it, read in name order. Each file is a whole
-//! document of the same type; the caller merges the values. One pass finds every syntax error; then serde reads the
-//! document again and again, each time without the entry it refused last, so that one wrong key does not hide the next.
-//! What only the whole can tell (an unknown name, an interval shorter than its retry) the caller adds with
-//! [`Problems::add`], at the place of a [`Spanned`] value.
+//! A config is a main file and a directory of `*.toml` drop-ins beside it, read in the order of
+//! their names. Each file is a document of the same type; the caller merges the values.
+//!
+//! The first pass finds every syntax error. Then serde reads the document repeatedly, each time
+//! without the entry that it rejected last, so that one wrong key does not hide the next. Problems
+//! that take more than one value to see (an unknown name, a retry longer than its interval) are
+//! added by the caller with [`Problems::add`], at the position of a [`Spanned`] value.
 
 use std::{
     fmt, fs, io,
@@ -16,13 +18,13 @@ use serde::de::DeserializeOwned;
 pub use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-/// One thing that is wrong, and where.
+/// One problem and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub file: PathBuf,
-    /// Line and column, from 1; `None` where the file as a whole is meant.
+    /// Line and column, from 1. `None` if the problem is the file as a whole.
     pub at: Option<(usize, usize)>,
-    /// Lower-case fragment that says what is wrong and what to write instead.
+    /// Lower-case fragment: what is wrong and what to write instead.
     pub message: String,
 }
 
@@ -36,23 +38,23 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a config. Printed one problem a line, in the order of files and lines.
+/// All problems of a config. Printed one per line, ordered by file and line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// Notes a problem at bytes `span` of `source`.
+    /// Adds a problem at bytes `span` of `source`.
     pub fn add(&mut self, source: &Source, span: Range<usize>, message: impl Into<String>) {
         let at = Some(source.line_and_column(span.start));
         self.0.push(Problem { file: source.path.clone(), at, message: message.into() });
     }
 
-    /// Notes a problem of the file as a whole.
+    /// Adds a problem of the file as a whole.
     pub fn add_whole(&mut self, path: &Path, message: impl Into<String>) {
         self.0.push(Problem { file: path.to_owned(), at: None, message: message.into() });
     }
 
-    /// Returns `value` if nothing is wrong.
+    /// Returns `value` if there are no problems.
     pub fn or<T>(mut self, value: T) -> Result<T, Self> {
         if self.0.is_empty() {
             return Ok(value);
@@ -89,10 +91,11 @@ impl Source {
     }
 }
 
-/// Reads `main` and `main`'s drop-in directory (`agent.toml` → `agent.d/*.toml`), in name order.
+/// Reads `main` and its drop-in directory (`agent.toml` → `agent.d/*.toml`), in the order of their
+/// names. Returns the value and source of each file.
 ///
-/// A missing main file is an empty one (the defaults are in the binary); a missing directory too. An unreadable file is a
-/// problem. Returns each file's value with its source.
+/// A missing main file or directory counts as empty, because the binary has all defaults. A file
+/// that exists but cannot be read is a problem.
 pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(Source, T)> {
     let mut read = Vec::new();
     for path in files(main, problems) {
@@ -110,8 +113,9 @@ pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(S
     read
 }
 
-/// Parses one file. What serde refuses is a problem and is left out of the value, so that the caller can look at the rest;
-/// a value that came with new problems must not be used for anything else. `None` if there is nothing to look at.
+/// Parses one file. Entries that serde rejects become problems and are left out of the value, so
+/// that the caller can check the rest. A value that comes with new problems must not be used for
+/// anything else. `None` if nothing could be read.
 pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> Option<T> {
     let (document, syntax) = DeTable::parse_recoverable(&source.text);
     if !syntax.is_empty() {
@@ -137,7 +141,7 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
     }
 }
 
-/// After this many problems in one file the rest is not worth reading.
+/// More problems in one file than anyone will read.
 const PROBLEMS_MAX: usize = 50;
 
 fn files(main: &Path, problems: &mut Problems) -> Vec<PathBuf> {
@@ -159,7 +163,7 @@ fn files(main: &Path, problems: &mut Problems) -> Vec<PathBuf> {
     files
 }
 
-/// Takes the innermost entry that lies at `span` out of the table, or the innermost table around it.
+/// Removes the innermost entry at `span`, or the innermost table around it.
 fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     let hit = |at: Range<usize>| at.start <= span.start && span.end <= at.end;
     for (_, value) in table.iter_mut() {
@@ -180,7 +184,7 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     found.is_some_and(|key| table.remove(&key).is_some())
 }
 
-/// serde's "unknown field `intervall`, expected one of `interval`, `retry_interval`" with the likeliest name in front.
+/// Adds the most likely name to serde's "unknown field `intervall`, expected one of `interval`, …".
 fn with_suggestion(message: &str) -> String {
     let message = with_plain_type(one_line(message));
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -192,7 +196,7 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
-/// serde's "expected u16" for people who do not write Rust.
+/// Replaces serde's "expected u16" for readers who do not know Rust.
 fn with_plain_type(message: String) -> String {
     let Some((before, kind)) = message.rsplit_once(", expected ") else { return message };
     let plain = match kind {
@@ -208,7 +212,7 @@ fn with_plain_type(message: String) -> String {
     format!("{before}, expected {plain}")
 }
 
-/// The candidate that `wrong` is most likely a misspelling of, if any is near.
+/// The candidate that `wrong` is most likely a misspelling of, if any is close enough.
 pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
@@ -257,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_key_is_said_at_once_with_its_place_and_what_was_meant() {
+    fn all_wrong_keys_are_reported_at_once_with_position_and_suggestion() {
         let said = problems(
             "nam = \"x\"\n[check.disk]\nintervall = \"5m\"\nmax_attempts = 900\n[check.load]\ninterval = \"5\"\n[[route]]\ninterval = 3\n",
         );
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_beside_a_wrong_key_can_still_be_looked_at() {
+    fn entries_beside_a_wrong_key_can_still_be_checked() {
         let text = "nam = 1\n[check.disk]\ninterval = \"5m\"\nmax_attempts = 900\n";
         let source = Source { path: "agent.toml".into(), text: text.into() };
         let mut problems = Problems::default();
@@ -283,19 +287,19 @@ mod tests {
     }
 
     #[test]
-    fn every_syntax_error_is_said_at_once() {
+    fn all_syntax_errors_are_reported_at_once() {
         let said = problems("name = \n[check.disk\ninterval = \"5m\"\nx = 'a\n");
         assert!(said.len() >= 2, "{said:#?}");
         assert!(said[0].starts_with("agent.toml:1:"), "{said:#?}");
     }
 
     #[test]
-    fn a_right_file_has_no_problems() {
+    fn a_valid_file_has_no_problems() {
         assert_eq!(problems("[check.disk]\ninterval = \"5m\"\n"), Vec::<String>::new());
     }
 
     #[test]
-    fn a_missing_file_is_an_empty_one_and_drop_ins_follow_in_name_order() {
+    fn a_missing_file_counts_as_empty_and_drop_ins_are_read_in_name_order() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("agent.toml");
         fs::create_dir(dir.path().join("agent.d")).unwrap();

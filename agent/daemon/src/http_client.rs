@@ -1,11 +1,12 @@
-//! The calling end of HTTP/1.1: one request to a daemon and its answer, over its unix socket or over TCP with a token.
+//! An HTTP/1.1 client for requests to a daemon, over its unix socket or over TCP with a token.
 //!
-//! One connection a request: calls are rare, and a kept connection that the other side has dropped would cost a try.
+//! Each request has a connection of its own: requests are rare, and a reused connection that the
+//! other side has closed would cost a retry.
 //!
-//! A remote daemon is believed by its certificate: with a `ca_file` by those authorities and no others, else by this
-//! host's store. The token and the authorities are read when they are used, so new ones need no reload. The name of the
-//! host is looked up each time; while nobody answers that, the addresses of the last time are used, for whoever reports
-//! that names do not resolve must not need names.
+//! The certificate of a remote daemon is verified with the CAs in `ca_file`, or with the system's
+//! store if there is none. Token and CAs are read when they are used, so new ones need no reload.
+//! The host name is resolved for each request. If that fails, the last known addresses are used:
+//! reporting a DNS outage must not need DNS.
 
 use std::{
     fs, io,
@@ -36,29 +37,29 @@ use tokio_rustls::TlsConnector;
 
 use crate::secret::SecretFile;
 
-/// Asks one daemon.
+/// Sends requests to one daemon.
 #[derive(Debug, Clone)]
 pub struct Client {
-    way: Way,
+    target: Target,
     deadline: Duration,
 }
 
 #[derive(Debug, Clone)]
-enum Way {
+enum Target {
     Socket(PathBuf),
     Remote(Arc<Remote>),
 }
 
-/// Why a call brought no 2xx answer, by what to do about it.
+/// Why a call has no 2xx answer, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answers there: the daemon is down, or the caller may not enter.
+    /// The daemon is down, or the caller may not connect.
     #[error("cannot reach {path}: {source}")]
     Unreachable { path: String, source: io::Error },
-    /// No answer within the deadline, or one that is not HTTP.
+    /// No answer within the deadline, or not an HTTP answer.
     #[error("no answer from {path}: {reason}")]
     NoAnswer { path: String, reason: String },
-    /// The daemon refused; its own words.
+    /// The daemon refused the request; this is its message.
     #[error("{message}")]
     Refused { status: u16, retry_after: Option<Duration>, message: String },
 }
@@ -66,26 +67,26 @@ pub enum CallError {
 impl Client {
     /// Over the unix socket at `path`.
     pub fn new(path: impl Into<PathBuf>, deadline: Duration) -> Self {
-        Self { way: Way::Socket(path.into()), deadline }
+        Self { target: Target::Socket(path.into()), deadline }
     }
 
     /// Over TCP.
     pub fn remote(remote: Remote, deadline: Duration) -> Self {
-        Self { way: Way::Remote(Arc::new(remote)), deadline }
+        Self { target: Target::Remote(Arc::new(remote)), deadline }
     }
 
-    /// The same daemon, with more or less patience.
+    /// The same daemon with another deadline.
     #[must_use]
     pub fn patient(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// Asks and reads a JSON answer.
+    /// Sends a GET request and reads the JSON answer.
     pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CallError> {
         self.call(Method::GET, target, None::<&()>).await
     }
 
-    /// Sends a JSON body and reads a JSON answer.
+    /// Posts a JSON body and reads the JSON answer.
     pub async fn post<T: DeserializeOwned>(
         &self,
         target: &str,
@@ -94,7 +95,7 @@ impl Client {
         self.call(Method::POST, target, Some(body)).await
     }
 
-    /// Any method. An empty answer reads as JSON `null`.
+    /// Like the others, with any method. An empty answer reads as JSON `null`.
     pub async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -116,8 +117,8 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.no_answer(format!("unreadable answer: {error}")))
     }
 
-    /// Asks for what is too long to hold: read with [`Answer::piece`], each of which comes within the deadline. Its head may
-    /// take as long as `patience`.
+    /// For answers that are too long to keep in memory: read them with [`Answer::piece`]. Each
+    /// piece must arrive within the deadline, the head of the answer within `patience`.
     pub async fn open(
         &self,
         method: Method,
@@ -143,13 +144,13 @@ impl Client {
         let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
         let body = Full::new(Bytes::from(body));
         let unsendable = |error: axum::http::Error| self.no_answer(error.to_string());
-        match &self.way {
-            Way::Socket(path) => {
+        match &self.target {
+            Target::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|source| self.unreachable(source))?;
                 let request = request.uri(target).header(header::HOST, "localhost");
                 self.talk(stream, request.body(body).map_err(unsendable)?).await
             }
-            Way::Remote(remote) => {
+            Target::Remote(remote) => {
                 let token = remote.token.read().map_err(|words| self.no_answer(words))?;
                 let request = request
                     .uri(format!("{}{target}", remote.url.path().trim_end_matches('/')))
@@ -168,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Brings an answer of 2xx, to be read, or what is said instead.
+    /// Returns a 2xx answer, ready to be read. Any other answer is an error.
     async fn talk<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Answer<'_>, CallError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -192,9 +193,9 @@ impl Client {
     }
 
     fn path(&self) -> String {
-        match &self.way {
-            Way::Socket(path) => path.display().to_string(),
-            Way::Remote(remote) => remote.url.to_string(),
+        match &self.target {
+            Target::Socket(path) => path.display().to_string(),
+            Target::Remote(remote) => remote.url.to_string(),
         }
     }
 
@@ -207,7 +208,7 @@ impl Client {
     }
 }
 
-/// An answer of which only the head is here.
+/// An answer whose head has arrived and whose body is still to be read.
 #[derive(Debug)]
 pub struct Answer<'a> {
     client: &'a Client,
@@ -217,7 +218,8 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The next piece; `None` after the last. A body that is cut short is an error, if its length was announced.
+    /// The next piece; `None` after the last one. If the length was announced, a shorter body is an
+    /// error.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, CallError> {
         let client = self.client;
         let next = async {
@@ -232,14 +234,14 @@ impl Answer<'_> {
         client.within(client.deadline, next).await
     }
 
-    /// All that is still to come.
+    /// The rest of the body.
     async fn rest(&mut self) -> Result<Bytes, CallError> {
         let whole = Limited::new(&mut self.body, ANSWER_BYTES_MAX).collect().await;
         Ok(whole.map_err(|error| self.client.no_answer(error.to_string()))?.to_bytes())
     }
 }
 
-/// What moves the bytes of a connection; ends when dropped.
+/// The task that drives a connection. It is aborted when this is dropped.
 #[derive(Debug)]
 struct Driver(AbortHandle);
 
@@ -249,7 +251,7 @@ impl Drop for Driver {
     }
 }
 
-/// The longest answer that is read into memory: a long list of incidents, not a stream.
+/// The longest answer that is read into memory. A very long list of incidents fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> CallError {
@@ -261,19 +263,20 @@ fn refused(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Ca
     CallError::Refused { status: status.as_u16(), retry_after, message }
 }
 
-/// A daemon on another host, and how to be known there.
+/// A daemon on another host and the token for it.
 #[derive(Debug)]
 pub struct Remote {
     url: Uri,
     token: SecretFile,
-    /// `None`: in the clear, to this host only.
+    /// `None`: without TLS, to this host only.
     trust: Option<Trust>,
-    /// Where its name led the last time.
+    /// The last known addresses.
     known: Mutex<Vec<SocketAddr>>,
 }
 
 impl Remote {
-    /// `url`: `https://HOST:PORT`; `http` for this host only. The error is for whoever wrote it.
+    /// `url` is `https://HOST:PORT`, or `http` for this host only. The error is a message for the
+    /// operator.
     pub fn new(url: &str, token_file: PathBuf, ca_file: Option<PathBuf>) -> Result<Self, String> {
         let read: Uri = url.parse().map_err(|_| format!("{url:?} is not a URL; write https://HOST:9093"))?;
         let Some(host) = read.host().filter(|host| !host.is_empty()) else {
@@ -290,7 +293,7 @@ impl Remote {
         Ok(Self { url: read, token: SecretFile::new(token_file), trust, known: Mutex::default() })
     }
 
-    /// Without the brackets of an IPv6 address.
+    /// Without the brackets around an IPv6 address.
     fn host(&self) -> &str {
         self.url.host().unwrap_or_default().trim_matches(['[', ']'])
     }
@@ -302,7 +305,7 @@ impl Remote {
     async fn connect(&self, deadline: Duration) -> io::Result<TcpStream> {
         let port = self.url.port_u16().unwrap_or(if self.trust.is_some() { 443 } else { 80 });
         let addresses = self.addresses(port, deadline / 3).await?;
-        // Each gets its share of the time that is left; the last error speaks for all.
+        // The remaining time is shared by all addresses. If none works, the last error is reported.
         let share = deadline / 2 / u32::try_from(addresses.len()).unwrap_or(1).max(1);
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for address in addresses {
@@ -333,18 +336,18 @@ impl Remote {
     }
 }
 
-/// Of one name; more are a farm, and one of these will do.
+/// If a name has more addresses, these are enough to reach one of its hosts.
 const ADDRESSES_MAX: usize = 4;
 
-/// Whom to believe that a server is the one we mean.
+/// The CAs that may sign the server's certificate.
 #[derive(Debug)]
 struct Trust {
     ca_file: Option<PathBuf>,
-    /// Made for the file as it was then.
+    /// Kept as long as the file does not change.
     config: Mutex<Option<(Option<Stamp>, Arc<ClientConfig>)>>,
 }
 
-/// A file's time and length.
+/// Modification time and length of a file.
 type Stamp = (SystemTime, u64);
 
 impl Trust {
@@ -384,7 +387,7 @@ fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
                 roots.add(authority).map_err(|error| wrong(&error))?;
             }
             if roots.is_empty() {
-                return Err(wrong(&"it holds no certificate in PEM"));
+                return Err(wrong(&"it contains no PEM certificate"));
             }
             builder.with_root_certificates(roots)
         }
@@ -397,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_travels_encrypted_or_not_at_all() {
+    fn a_token_is_never_sent_in_the_clear_to_another_host() {
         let made = |url| Remote::new(url, "/t".into(), None);
         for fine in
             ["https://mon1:9093", "https://[2001:db8::1]", "http://127.0.0.1:9093", "http://[::1]:9/x"]
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_no_longer_resolves_leads_where_it_led_before() {
+    async fn the_last_addresses_are_used_while_the_name_does_not_resolve() {
         let remote = Remote::new("https://localhost:1", "/t".into(), None).unwrap();
         let patience = Duration::from_secs(5);
         let first = remote.addresses(7, patience).await.unwrap();

@@ -1,7 +1,7 @@
-//! What a TLS server shows for itself: a certificate chain and its key, from two PEM files, read again when asked.
+//! The certificate chain and key of a TLS server, from two PEM files that can be reloaded.
 //!
-//! TLS 1.2 and 1.3 by rustls with ring. Files that are wrong at a later reading change nothing: whoever renews certificates
-//! writes two files one after the other, and half of that must not close the door.
+//! TLS 1.2 and 1.3, with rustls and ring. If a reload fails, the identity in use stays: a renewal
+//! writes two files one after the other, and a reload between the two must not stop the server.
 
 use std::{
     fmt::Display,
@@ -16,17 +16,17 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// Shared with the listener; what is replaced holds for the next handshake.
+/// Shared with the listener. A reload takes effect with the next handshake.
 #[derive(Debug)]
 pub struct Identity(RwLock<Arc<ServerConfig>>);
 
 impl Identity {
-    /// Reads both files. The error is for the operator.
+    /// Reads both files. The error is a message for the operator.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
         config(certificate, key).map(|config| Self(RwLock::new(Arc::new(config))))
     }
 
-    /// Reads both files again, or others. With an error what was there before stays.
+    /// Reads both files again, possibly from other paths. On an error the old identity stays.
     pub fn replace(&self, certificate: &Path, key: &Path) -> Result<(), String> {
         let config = Arc::new(config(certificate, key)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
@@ -47,12 +47,12 @@ fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| bad_chain(&error))?;
     if chain.is_empty() {
-        return Err(bad_chain(&"it holds no certificate in PEM"));
+        return Err(bad_chain(&"it contains no PEM certificate"));
     }
     let bad_key = |error: &dyn Display| wrong("key", key, error);
     let pem = fs::read(key).map_err(|error| bad_key(&error))?;
     let secret =
-        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| bad_key(&"it holds no private key in PEM"))?;
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|_| bad_key(&"it contains no PEM private key"))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("cannot set up TLS: {error}"))?
@@ -60,7 +60,7 @@ fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
         .with_single_cert(chain, secret)
         .map_err(|error| {
             let (certificate, key) = (certificate.display(), key.display());
-            format!("the certificate {certificate} and the key {key} do not go together: {error}")
+            format!("the certificate {certificate} and the key {key} do not match: {error}")
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

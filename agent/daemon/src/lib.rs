@@ -1,23 +1,25 @@
-//! What every dogwatch daemon does the same way, so that `dogwatch run`, `dogwatch dns` and `alertd` cannot drift apart:
+//! What `dogwatch run`, `dogwatch dns` and `alertd` have in common as daemons:
 //!
-//! | module | promise |
+//! | module | what it does |
 //! | --- | --- |
-//! | [`bounded`] | a listener that nobody can use up |
-//! | [`config`] | TOML files in, one typed value or *every* problem at once, each with file, line, column, suggestion |
-//! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in configs and on command lines |
-//! | [`http_client`] | one request to a daemon, over its socket or over TLS with a token |
-//! | [`identity`] | a TLS server's certificate and key, read again when asked |
-//! | [`logging`] | one line an event on stderr, with a priority the journal understands |
-//! | [`metrics_page`] | the process's metrics, rendered for Prometheus, with the upkeep that keeps memory bounded |
-//! | [`replace`] | replaces a file as a whole: old content or new, never a mix, also after a power cut |
-//! | [`secret`] | a password, key or token in a file, never in a log |
-//! | [`systemd`] | ready, reloading, stopping, watchdog, inherited sockets |
-//! | [`tcp_http`] | HTTP over TCP or TLS for strangers, each bounded in number and time |
-//! | [`unix_http`] | HTTP over a unix socket, both ends, with the caller's name from the peer credentials |
+//! | [`bounded`] | limits the number and time of connections |
+//! | [`config`] | reads TOML files into one typed value, or reports all problems with file, line, column and suggestion |
+//! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in config files and on command lines |
+//! | [`http_client`] | sends a request to a daemon, over its unix socket or over TLS with a token |
+//! | [`identity`] | certificate and key of a TLS server, with reload |
+//! | [`logging`] | logs to stderr, with priorities for the journal |
+//! | [`metrics_page`] | renders the metrics of the process for Prometheus |
+//! | [`replace`] | replaces a file as a whole, also across a power cut |
+//! | [`secret`] | reads a password, key or token from a file |
+//! | [`signals`] | stop and reload |
+//! | [`systemd`] | readiness, status, watchdog, inherited sockets |
+//! | [`tcp_http`] | serves HTTP over TCP or TLS to callers that are not trusted |
+//! | [`unix_http`] | serves HTTP over a unix socket, with the name of the caller |
 //!
-//! [`duration`] is a crate of its own, so that pure cores can print durations without depending on a runtime.
+//! [`duration`] is a crate of its own, so that pure cores can print durations without depending on
+//! a runtime.
 //!
-//! It knows nothing of checks, DNS or alerts, and holds no state between calls.
+//! This crate knows nothing about checks, DNS or alerts.
 
 pub mod bounded;
 pub mod config;

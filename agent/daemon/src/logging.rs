@@ -1,5 +1,5 @@
-//! One line an event on stderr. Under systemd each line starts with `<N>`, the priority that the journal files it by
-//! (sd-daemon(3)), and carries no time, for the journal has its own.
+//! Logs to stderr, one line per event. Under systemd each line starts with `<N>`, the priority for
+//! the journal (sd-daemon(3)), and has no time stamp, because the journal adds its own.
 
 use std::{env, fmt, io::IsTerminal, io::stderr};
 
@@ -51,7 +51,7 @@ where
 struct WallTime;
 
 impl FormatTime for WallTime {
-    #[expect(clippy::disallowed_methods, reason = "a log line's time is for people")]
+    #[expect(clippy::disallowed_methods, reason = "the time in a log line is for people")]
     fn format_time(&self, to: &mut Writer<'_>) -> fmt::Result {
         write!(to, "{:.3}", jiff::Timestamp::now())
     }

@@ -1,4 +1,4 @@
-//! The process's metrics for Prometheus: text format 0.0.4 at `/metrics`, on loopback unless told otherwise.
+//! The metrics of the process for Prometheus: text format 0.0.4 at `/metrics`.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -7,20 +7,20 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// Seconds; from a cached answer to a slow mail relay.
+/// Histogram buckets in seconds, from a cached DNS answer to a slow mail relay.
 const DURATION_BUCKETS_S: &[f64] =
     &[0.000_1, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Histogram samples are kept raw until drained, so without this memory would grow for ever
+/// Histogram samples are kept until they are drained, so without this the memory would grow forever
 /// (metrics-exporter-prometheus, `PrometheusHandle::run_upkeep`).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The recorder's read side.
+/// Renders the metrics.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Makes this process's recorder the place where all metrics go. Call once, before the first metric is declared.
+    /// Installs the recorder of this process. Call once, before the first metric is declared.
     ///
     /// # Panics
     /// If a recorder is installed already.
@@ -28,7 +28,8 @@ impl Metrics {
         Self::install_with(PrometheusBuilder::new())
     }
 
-    /// The same, for a daemon whose gauges come and go: one that nobody sets for `gauges_kept` leaves the page.
+    /// The same for a daemon whose gauges come and go: a gauge that is not set for `gauges_kept` is
+    /// removed from the page.
     ///
     /// # Panics
     /// If a recorder is installed already.
@@ -50,7 +51,7 @@ impl Metrics {
         self.0.render()
     }
 
-    /// `GET /metrics`, to be merged into a daemon's own router or served alone.
+    /// `GET /metrics`, to merge into a daemon's router or to serve alone.
     pub fn router(&self) -> Router {
         let handle = self.0.clone();
         let page = move || {
@@ -60,7 +61,7 @@ impl Metrics {
         Router::new().route("/metrics", get(page))
     }
 
-    /// Keeps the recorder's memory bounded for as long as the returned task lives.
+    /// Keeps the memory of the recorder bounded until the returned task ends.
     pub fn spawn_upkeep(&self) -> JoinHandle<()> {
         let handle = self.0.clone();
         tokio::spawn(async move {
@@ -72,7 +73,8 @@ impl Metrics {
         })
     }
 
-    /// Serves `router` (the page alone: [`Metrics::router`]) on `address` and returns the bound address.
+    /// Serves `router` on `address` and returns the bound address. For the page alone, pass
+    /// [`Metrics::router`].
     ///
     /// # Errors
     /// The address cannot be bound.

@@ -1,12 +1,12 @@
-//! A password, key or token in a file: read at each use, so a new one needs no reload, and never in a log, an argument
-//! list or an error.
+//! A password, key or token in a file. It is read at each use, so a new secret needs no reload. It
+//! never appears in a log, a command line or an error.
 
 use std::{fs::File, io::Read, path::PathBuf};
 
-/// Bytes of a secret file; more is a mistake in the path.
+/// A longer file is not a secret; the path must be wrong.
 const BYTES_MAX: u64 = 16 * 1024;
 
-/// Where a secret lies. Prints as its path.
+/// The path of a secret. Prints as that path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretFile(PathBuf);
 
@@ -15,12 +15,12 @@ impl SecretFile {
         Self(path)
     }
 
-    /// The first line, without its end. What goes wrong is the operator's to mend, so it is said in words.
+    /// The first line, without its line end. The error is a message for the operator.
     pub fn read(&self) -> Result<String, String> {
         self.lines().map(|mut lines| lines.swap_remove(0))
     }
 
-    /// Every line that is not empty; at least one.
+    /// All lines that are not empty, at least one.
     pub fn lines(&self) -> Result<Vec<String>, String> {
         let path = self.0.display();
         let mut text = String::new();
@@ -32,7 +32,7 @@ impl SecretFile {
             return Err(format!("{path} is empty; write the secret into it"));
         }
         if lines.iter().any(|line| line.chars().any(char::is_control)) {
-            return Err(format!("{path} holds control characters; it should be one line of text"));
+            return Err(format!("{path} contains control characters; it must be one line of text"));
         }
         Ok(lines)
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_one_line_and_never_said() {
+    fn a_secret_is_one_line_and_never_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let secret = SecretFile::new(path.clone());

@@ -1,17 +1,17 @@
-//! What a daemon is told from outside: stop (SIGTERM, SIGINT) and read your config again (SIGHUP).
+//! The signals of a daemon: stop (SIGTERM, SIGINT) and reload the config (SIGHUP).
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals a daemon obeys. Made once, before the first await, so that none is missed.
+/// Listens for the signals. Create it before the first await, so that no signal is missed.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
-/// What was asked.
+/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     Stop,
@@ -27,7 +27,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,

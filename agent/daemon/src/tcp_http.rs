@@ -1,14 +1,14 @@
-//! HTTP/1.1 over TCP, in TLS or in the clear, for callers who may be strangers.
+//! HTTP/1.1 over TCP, with or without TLS, for callers that are not trusted.
 //!
-//! | bound | what it stops |
+//! | limit | protects against |
 //! | --- | --- |
-//! | [`Limits::connections`], [`Limits::of_one_address`] | descriptors and memory used up, by many or by one |
-//! | [`Limits::handshake`] | a handshake that never ends; each has a task of its own, so nobody waits for another's |
-//! | [`Limits::head`] | a request whose head comes byte by byte, and a kept connection that says nothing |
-//! | [`Limits::lives`] | a connection that is always busy: it is asked to end after the answer under way, which has a minute, or what its handler asked for ([`Life`]) |
+//! | [`Limits::connections`], [`Limits::of_one_address`] | many callers, or one, that use up descriptors and memory |
+//! | [`Limits::handshake`] | a TLS handshake that never ends; each runs in its own task, so that none delays another |
+//! | [`Limits::head`] | a request head that arrives byte by byte, and an idle connection |
+//! | [`Limits::lives`] | a connection that never ends: it is closed after the answer in progress, which has one more minute, or the time that its handler requested ([`Life`]) |
 //!
-//! What a request's body may hold and who may ask what is for the router to say; it finds the caller's address with
-//! `ConnectInfo<SocketAddr>`.
+//! The router decides who may call what and how long a body may be. It finds the address of the
+//! caller with `ConnectInfo<SocketAddr>`.
 
 use std::{
     collections::HashMap,
@@ -32,18 +32,19 @@ use tower_service::Service as _;
 
 use crate::{bounded::Life, identity::Identity};
 
-/// How much of us callers may use.
+/// How much of the daemon callers may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Served at once; more wait in the kernel's queue.
+    /// Connections at once. More wait in the kernel's queue.
     pub connections: usize,
-    /// Of one IPv4 address or one IPv6 /64; one more is hung up on.
+    /// Connections at once from one IPv4 address or one IPv6 /64. More are closed.
     pub of_one_address: usize,
-    /// From the first byte of TLS to the last of its handshake.
+    /// For the whole TLS handshake.
     pub handshake: Duration,
-    /// Between a connection's begin, or an answer's end, and the end of the next request's head.
+    /// From the start of a connection, or the end of an answer, to the end of the next request
+    /// head.
     pub head: Duration,
-    /// After this the answer under way is the last.
+    /// After this time the answer in progress is the last one.
     pub lives: Duration,
 }
 
@@ -59,23 +60,23 @@ impl Default for Limits {
     }
 }
 
-/// Why a connection came to nothing, for the metrics.
+/// Why a connection was closed without a request, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turned {
-    /// One address has too many already.
+    /// The address has too many connections already.
     TooMany,
-    /// No TLS, another's idea of it, or too slow.
+    /// The TLS handshake failed or took too long.
     Handshake,
 }
 
-/// Bytes of a request's head, and of what is read ahead.
+/// For the head of a request and for what is read ahead.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// For the answer under way when a connection's time is over.
+/// For the answer in progress when the time of a connection is over.
 const LAST_WORDS: Duration = Duration::from_mins(1);
-/// After an error that another accept would meet at once again, like no descriptor left.
+/// After an error that the next accept would meet again, for example no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves `router` until dropped; in TLS if there is an `identity`.
+/// Serves `router` until dropped, with TLS if there is an `identity`.
 pub async fn serve(
     listener: TcpListener,
     identity: Option<Arc<Identity>>,
@@ -84,26 +85,26 @@ pub async fn serve(
     turned: fn(Turned),
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let crowd = Arc::new(Crowd::default());
+    let counts = Arc::new(ConnectionCounts::default());
     loop {
         let Ok(permit) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_caller(&error) {
-                    tracing::error!(%error, "no connection can be accepted");
+                    tracing::error!(%error, "cannot accept connections");
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
-        let Some(place) = crowd.enter(address.ip(), limits.of_one_address, permit) else {
+        let Some(connection) = counts.add(address.ip(), limits.of_one_address, permit) else {
             turned(Turned::TooMany);
             continue;
         };
         let (router, identity) = (router.clone(), identity.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _counted = connection;
             let Some(identity) = identity else { return talk(stream, address, router, limits).await };
             let handshake = TlsAcceptor::from(identity.current()).accept(stream);
             match timeout(limits.handshake, handshake).await {
@@ -114,7 +115,7 @@ pub async fn serve(
     }
 }
 
-/// The caller went away between the kernel's accept and ours; the next one is not concerned.
+/// The caller closed the connection before it was accepted. The next one is not affected.
 fn is_of_one_caller(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -140,7 +141,7 @@ where
         .serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
     tokio::select! {
-        // What goes wrong is the caller's: it hung up, or spoke something else.
+        // Errors are the caller's: it closed the connection, or it does not speak HTTP.
         _ = &mut connection => return,
         () = sleep(limits.lives) => connection.as_mut().graceful_shutdown(),
     }
@@ -148,43 +149,50 @@ where
     let _ = timeout(LAST_WORDS.max(asked_for), connection).await;
 }
 
-/// Who is here, by address.
+/// Connections per network.
 #[derive(Default)]
-struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+struct ConnectionCounts(Mutex<HashMap<IpAddr, usize>>);
 
-/// A caller's; given back when dropped.
-struct Place {
-    crowd: Arc<Crowd>,
-    of: IpAddr,
+/// A connection that counts until it is dropped.
+struct CountedConnection {
+    counts: Arc<ConnectionCounts>,
+    network: IpAddr,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Crowd {
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize, permit: OwnedSemaphorePermit) -> Option<Place> {
-        let of = network(address);
-        let mut here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = here.entry(of).or_default();
+impl ConnectionCounts {
+    /// `None` if the network has `most` connections already.
+    fn add(
+        self: &Arc<Self>,
+        address: IpAddr,
+        most: usize,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<CountedConnection> {
+        let network = network(address);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(network).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Place { crowd: Arc::clone(self), of, _permit: permit })
+        Some(CountedConnection { counts: Arc::clone(self), network, _permit: permit })
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
-        let mut here = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = here.get_mut(&self.of) {
+        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
-                here.remove(&self.of);
+                counts.remove(&self.network);
             }
         }
     }
 }
 
-/// What one caller can have many addresses of: an IPv4 address, or an IPv6 /64 (RFC 6177: the least that a site is given).
+/// The addresses that count as one caller: an IPv4 address, or an IPv6 /64, which is the least that
+/// a site gets (RFC 6177).
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (u128::MAX << 64))),
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_has_its_share_of_the_places_and_no_more() {
+    async fn connections_of_one_address_are_limited() {
         let address = start(Limits { of_one_address: 2, ..Limits::default() }).await;
         let mut first = TcpStream::connect(address).await.unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
@@ -258,11 +266,11 @@ mod tests {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        panic!("no place was given back");
+        panic!("a closed connection made no room for the next");
     }
 
     #[tokio::test]
-    async fn who_says_nothing_is_hung_up_on_and_who_is_answered_hears_the_end() {
+    async fn a_silent_caller_is_disconnected_and_a_busy_one_gets_its_last_answer() {
         let limits = Limits {
             head: Duration::from_millis(200),
             lives: Duration::from_millis(100),
@@ -278,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_one_caller() {
+    fn addresses_of_one_site_count_as_one_caller() {
         let of = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(of("192.0.2.7"), "192.0.2.7");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");

@@ -1,7 +1,9 @@
-//! HTTP/1.1 over a unix socket: the server, and the client of `http_client.rs`. The server learns who calls from the kernel (SO_PEERCRED), not from the caller.
+//! HTTP/1.1 over a unix socket, with the client of `http_client.rs`. The server knows the caller
+//! from the kernel (SO_PEERCRED), not from what the caller claims.
 //!
-//! At most [`CONNECTIONS_MAX`] callers are served at once, each for at most [`CONNECTION_LIVES`]: whoever may connect can make
-//! others wait, but cannot use up the daemon's descriptors or memory.
+//! At most [`CONNECTIONS_MAX`] connections are served at once, each for at most
+//! [`CONNECTION_LIVES`]. Callers can make each other wait, but they cannot use up the daemon's file
+//! descriptors or memory.
 
 use std::{
     fs, io,
@@ -22,7 +24,7 @@ use tokio::net::UnixListener;
 use crate::bounded::{Bounded, Life};
 pub use crate::http_client::{CallError, Client};
 
-/// Who is at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
+/// The user at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub uid: u32,
@@ -30,7 +32,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Login name of the caller, or `uid 1234` if the system knows none.
+    /// Login name of the caller, or `uid 1234` if the system has no name for it.
     pub fn name(&self) -> String {
         match User::from_uid(Uid::from_raw(self.uid)) {
             Ok(Some(user)) => user.name,
@@ -50,14 +52,14 @@ impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Accepted {
     fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
         let peer = match stream.io().stream().peer_cred() {
             Ok(peer) => Peer { uid: peer.uid(), pid: peer.pid() },
-            // A peer that is gone already: nobody, who may do nothing.
+            // The caller is gone already: treat it as the user without any rights.
             Err(_) => Peer { uid: u32::MAX, pid: None },
         };
         Self { peer, life: stream.io().life() }
     }
 }
 
-/// Says to the handlers who asks and how long there is, each by itself.
+/// Gives the handlers the caller and the time of the connection.
 async fn introduce(mut request: Request) -> Request {
     if let Some(ConnectInfo(Accepted { peer, life })) = request.extensions_mut().remove() {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -66,10 +68,10 @@ async fn introduce(mut request: Request) -> Request {
     request
 }
 
-/// Binds `path` with `mode` (say `0o660`), replacing the socket of a daemon that is gone.
+/// Binds `path` with `mode` (for example `0o660`). Replaces the socket of a daemon that has ended.
 ///
 /// # Errors
-/// `AddrInUse` if somebody answers there already, or the path holds something that is not a socket.
+/// `AddrInUse` if a daemon answers at `path` already, or if `path` is not a socket.
 pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -102,9 +104,9 @@ async fn serve_bounded(listener: Bounded<UnixListener>, router: Router) -> io::R
     axum::serve(listener, router.into_make_service_with_connect_info::<Accepted>()).await
 }
 
-/// Callers served at once; more wait in the kernel's queue.
+/// More connections wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 128;
-/// Our own clients make one request a connection; the slowest answer (a test message) takes less.
+/// Our own clients make one request per connection; the slowest answer (a test message) takes less.
 pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_server_knows_the_caller_and_refusals_keep_their_words() {
+    async fn the_server_knows_the_caller_and_errors_keep_their_message() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/x.sock");
         let listener = bind(&path, 0o600).unwrap();
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_callers_take_all_places_but_no_more_and_one_that_leaves_makes_room() {
+    async fn connections_are_limited_and_a_closed_one_makes_room_for_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, CONNECTION_LIVES);
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_takes_longer_gets_the_time_that_its_handler_asks_for() {
+    async fn a_handler_can_extend_the_time_of_its_connection() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         let lives = Duration::from_millis(100);
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_daemons_socket_is_replaced_but_a_file_is_not() {
+    async fn the_socket_of_a_dead_daemon_is_replaced_but_a_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
         drop(bind(&path, 0o600).unwrap());

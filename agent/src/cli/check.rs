@@ -1,20 +1,21 @@
-//! `dogwatch check KIND [--option VALUE]…`: a native check as a Nagios plugin.
+//! `dogwatch check KIND [--option VALUE]…`: runs a check as a Nagios plugin.
 
 use std::{process::ExitCode, thread, time::Duration};
 
 use dogwatch_checks::{Check, CheckResult, Host, Kind, Options};
 use dogwatch_daemon::{config::closest, duration::Span};
 
-/// What stands behind `check` belongs to the kind, whose options are not known before it is.
+/// The options depend on the kind, so clap cannot parse them.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(super) struct Arguments {
-    /// Kind of check (`dogwatch check --help` lists them), then its options; `--timeout SPAN`, `--json`.
+    /// Kind of check and its options, --timeout SPAN, --json. `dogwatch check --help` lists the
+    /// kinds.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "KIND [OPTIONS]")]
     words: Vec<String>,
 }
 
-/// What the words ask for.
+/// The parsed arguments.
 #[derive(Debug, PartialEq)]
 struct Asked {
     kind: String,
@@ -65,14 +66,14 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn run_once(check: Check, timeout: Duration) -> CheckResult {
-    let late = || CheckResult::unknown(format!("no result within {}", Span(timeout)));
+    let late = || CheckResult::unknown(format!("check timed out after {}", Span(timeout)));
     match check {
         Check::Async(check) => {
             tokio::time::timeout(timeout, check.run(timeout)).await.unwrap_or_else(|_| late())
         }
         Check::Blocking(check) => {
             let (answer, answered) = tokio::sync::oneshot::channel();
-            // May hang in the kernel: a thread that the exit does not wait for.
+            // The check may hang in the kernel. The exit does not wait for this thread.
             thread::spawn(move || answer.send(check.run()));
             match tokio::time::timeout(timeout, answered).await {
                 Ok(Ok(result)) => result,
@@ -97,7 +98,7 @@ fn parse(words: &[String]) -> Result<Asked, String> {
             match word.as_str() {
                 "-h" => asked.help = true,
                 _ if asked.kind.is_empty() && !word.starts_with('-') => asked.kind.clone_from(word),
-                _ => return Err(format!("{word:?} is not understood; options are written --name VALUE")),
+                _ => return Err(format!("unexpected argument {word:?}; write options as --name VALUE")),
             }
             continue;
         };
@@ -125,7 +126,7 @@ fn parse(words: &[String]) -> Result<Asked, String> {
     Ok(asked)
 }
 
-/// An option's name as it is written on a command line; in a config it has underscores, like all keys.
+/// The name of an option on the command line. In a config it has underscores, like all keys.
 fn dashed(name: &str) -> String {
     name.replace('_', "-")
 }
@@ -147,26 +148,26 @@ fn is_switch(kind: &str, option: &str) -> bool {
     kind.options.iter().any(|spec| spec.name == option && spec.value.is_empty())
 }
 
-/// What cannot even be asked is UNKNOWN in a plugin's exit code, and said where a monitor shows it.
+/// For a plugin, wrong arguments are UNKNOWN, with the error on stdout.
 fn unknown(message: &str) -> ExitCode {
     println!("UNKNOWN - {message}");
     ExitCode::from(3)
 }
 
 fn print_kinds() {
-    println!("usage: dogwatch check KIND [--OPTION VALUE]... [--timeout SPAN] [--json]\n");
+    println!("Usage: dogwatch check KIND [--OPTION VALUE]... [--timeout SPAN] [--json]\n\nKinds:");
     for kind in dogwatch_checks::KINDS {
         println!("  {:<10} {}", kind.name, kind.about);
     }
-    println!("\n`dogwatch check KIND --help` lists its options.");
+    println!("\n`dogwatch check KIND --help` lists the options of a kind.");
 }
 
 fn print_options(kind: &Kind) {
-    println!("{}: {}\n", kind.name, kind.about);
+    println!("{}: {}\n\nOptions:", kind.name, kind.about);
     for option in kind.options {
         println!("  --{:<28} {}", format!("{} {}", dashed(option.name), option.value), option.help);
     }
-    println!("  --{:<28} give up after this [10s]", "timeout SPAN");
+    println!("  --{:<28} time limit for the check [10s]", "timeout SPAN");
     println!("  --{:<28} print JSON", "json");
 }
 
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_names_and_values_in_either_form() {
+    fn options_are_accepted_in_both_forms() {
         let asked = parse(&words("load --warn 4 --crit=8 --total --timeout 2s --json")).unwrap();
         assert_eq!((asked.kind.as_str(), asked.json, asked.timeout), ("load", true, Duration::from_secs(2)));
         let expected: Options = [("warn", "4"), ("crit", "8"), ("total", "true")].into_iter().collect();
@@ -192,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_said() {
+    fn wrong_arguments_are_errors() {
         assert_eq!(parse(&words("load --warn")).unwrap_err(), "--warn needs a value");
-        assert!(parse(&words("load -w 4")).unwrap_err().contains("\"-w\" is not understood"));
+        assert!(parse(&words("load -w 4")).unwrap_err().contains("unexpected argument \"-w\""));
         assert!(parse(&words("load --timeout soon")).unwrap_err().contains("is not a duration"));
     }
 

@@ -44,7 +44,7 @@ pub(super) fn run(command: &Command) -> ExitCode {
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {
     let loaded = match config::load(&arguments.config.config, &Host::live()) {
         Ok(loaded) => loaded,
-        Err(problems) => return fail(&format!("the config is invalid\n{problems}")),
+        Err(problems) => return fail(&format!("invalid config:\n{problems}")),
     };
     if arguments.json {
         let rows: Vec<_> = loaded.checks.iter().map(|(name, check)| json(name, check)).collect();

@@ -13,7 +13,7 @@ use dogwatch_daemon::{logging, unix_http::Client};
 
 use crate::config::DEFAULT_PATH;
 
-/// Watches this host: runs checks, tells alertd what changed, once.
+/// Monitor this host and report changes to alertd, or run the DNS cache.
 #[derive(Debug, Parser)]
 #[command(name = "dogwatch", version, propagate_version = true)]
 struct Arguments {
@@ -25,33 +25,33 @@ struct Arguments {
 enum Command {
     /// Run the agent in the foreground.
     Run(ConfigArgument),
-    /// Run the DNS cache in the foreground, or ask the running one.
+    /// Run the DNS cache in the foreground, or query and control the running one.
     Dns(dns::Arguments),
-    /// Run one native check now, print a Nagios plugin line, exit 0 to 3.
+    /// Run a check once, like a Nagios plugin: print the result and exit with 0 to 3.
     Check(check::Arguments),
-    /// Hand a result of a passive check to the running agent.
+    /// Submit the result of a passive check to the running agent.
     Submit(submit::Arguments),
-    /// Show what the running agent believes of every service.
+    /// Show the status of all services.
     Status(status::Arguments),
-    /// List what would be watched, and why.
+    /// List the configured and built-in checks and where each comes from.
     List(config::ListArguments),
-    /// Work on the config.
+    /// Check the config.
     #[command(subcommand)]
     Config(config::Command),
 }
 
-/// Where the config is.
+/// The path of the config.
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The config file; `*.toml` in the directory of the same name with `.d` are read after it.
+    /// Config file. Drop-ins (agent.d/*.toml beside agent.toml) are read after it.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
-/// Where the running agent listens.
+/// The socket of the running agent.
 #[derive(Debug, clap::Args)]
 struct SocketArgument {
-    /// The agent's socket [default: as the config says].
+    /// Socket of the agent [default: the socket in the config].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// Does what the arguments ask.
+/// Runs the command.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(ConfigArgument { config }) => {
@@ -94,12 +94,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One thread: the agent waits most of the time, and a second one costs memory.
+/// One thread is enough: the agent waits most of the time.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(work);
-            // A check that hangs in the kernel must not hold up the exit.
+            // A check that hangs in the kernel must not delay the exit.
             runtime.shutdown_background();
             code
         }
@@ -107,7 +107,7 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// The agent answers in milliseconds or not at all.
+/// The agent usually answers in milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 fn fail(message: &str) -> ExitCode {

@@ -1,4 +1,4 @@
-//! `dogwatch status`: what the agent believes, worst first.
+//! `dogwatch status`: the status of all services, worst first.
 
 use std::{cmp::Reverse, fmt::Write as _, process::ExitCode};
 
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     let status = match arguments.socket.client().get::<Status>("/v1/status").await {
         Ok(status) => status,
-        Err(error) => return fail(&format!("{error}; is `dogwatch run` up?")),
+        Err(error) => return fail(&format!("{error}; is the agent running (systemctl status dogwatch)?")),
     };
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
@@ -37,7 +37,8 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The table. Columns are as wide as what is in them; the output comes last, for it is the longest.
+/// The table. Columns are as wide as their content. The output is the last one, because it is the
+/// longest.
 fn render(mut status: Status, now: Timestamp) -> String {
     let mut text = String::new();
     for warning in &status.warnings {
@@ -78,7 +79,7 @@ fn row(service: &ServiceStatus, now: Timestamp) -> [String; 7] {
     ]
 }
 
-/// In the two largest units, which is as exact as anyone reads.
+/// In the two largest units.
 fn distance(later: Timestamp, earlier: Timestamp) -> String {
     let seconds = later.duration_since(earlier).as_secs().max(0).unsigned_abs();
     let rounded = match seconds {
@@ -135,7 +136,7 @@ mod tests {
             host: "web1".into(),
             agent: "a".into(),
             started_at: Timestamp::UNIX_EPOCH,
-            warnings: vec!["no alertd takes reports; 2 events wait".into()],
+            warnings: vec!["cannot report to alertd; 2 events are waiting".into()],
             services: vec![
                 service("load", "OK", "HARD", "load 0.1"),
                 pending,
@@ -146,7 +147,7 @@ mod tests {
             spool: SpoolStatus::default(),
         };
         let expected = "\
-WARNING: no alertd takes reports; 2 events wait
+WARNING: cannot report to alertd; 2 events are waiting
 SERVICE  STATE     TYPE      SINCE  LAST     NEXT    OUTPUT
 disk     CRITICAL  soft 2/3  1d1h   12s ago  in 48s  / is 97 % full
 web      UNKNOWN   hard 2/3  1d1h   12s ago  in 48s  timed out

@@ -1,4 +1,4 @@
-//! `dogwatch submit NAME STATE TEXT`: a result from a cron job or another monitor.
+//! `dogwatch submit NAME STATE TEXT`: submits a result, for example from a cron job.
 
 use std::{io::Read, process::ExitCode};
 
@@ -13,9 +13,11 @@ pub(super) struct Arguments {
     name: String,
     /// OK, WARNING, CRITICAL or UNKNOWN, or an exit code from 0 to 3.
     state: String,
-    /// What a plugin would print: a line, perfdata behind `|`, further lines. `-` reads it from standard input.
+    /// Output as from a plugin: a summary line, perfdata after `|`, more lines. `-` reads standard
+    /// input.
     text: String,
-    /// How long this result holds; then the service is UNKNOWN. Default: the check's `freshness`.
+    /// How long this result is valid; then the service is UNKNOWN [default: `freshness` of the
+    /// check].
     #[arg(long, value_name = "SPAN")]
     ttl: Option<Span>,
     #[command(flatten)]
@@ -42,5 +44,5 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// More than a plugin's output is a mistake; the agent refuses it anyway.
+/// The agent would refuse more.
 const TEXT_BYTES_MAX: u64 = 60 * 1_024;

@@ -1,4 +1,4 @@
-//! One `[check.NAME]`: what every check has, and what its kind adds.
+//! One `[check.NAME]`: the settings of every check, and those of its kind.
 
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     schedule::Timing,
 };
 
-/// What a check takes if it says nothing itself.
+/// The defaults of all checks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
     pub(super) interval: Duration,
@@ -29,7 +29,7 @@ pub(super) struct Defaults {
     pub(super) timeout: Duration,
 }
 
-/// What all checks of a config share.
+/// What all checks of a config have in common.
 pub(super) struct Context<'a> {
     pub(super) defaults: Defaults,
     pub(super) labels: BTreeMap<String, String>,
@@ -37,17 +37,17 @@ pub(super) struct Context<'a> {
     pub(super) host: &'a Host,
 }
 
-/// Kinds that are not in dogwatch-checks' table, because they are not the host's but the agent's.
+/// The kinds that the agent adds to those of dogwatch-checks.
 const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
 
-/// Built-in checks of the DNS cache, all of kind `dns`.
+/// The built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
 
-/// Bounds of every interval and timeout.
+/// The limits of every interval and timeout.
 pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
 pub(super) const LONGEST: Span = Span::secs(7 * 86_400);
 
-/// Keys that every kind takes.
+/// The keys of every kind.
 const COMMON: [&str; 9] = [
     "kind",
     "interval",
@@ -64,7 +64,7 @@ fn kinds() -> impl Iterator<Item = &'static str> {
     dogwatch_checks::KINDS.iter().map(|kind| kind.name).chain(KINDS)
 }
 
-/// `None` only together with at least one new problem.
+/// `None` only with at least one new problem.
 pub(super) fn resolve(
     name: &Spanned<String>,
     file: &CheckFile,
@@ -88,7 +88,7 @@ pub(super) fn resolve(
     let flapping = reader.flapping();
     let work = reader.work(&kind, context);
     if let (Some(env), true) = (&file.env, kind != "plugin") {
-        reader.problem(env.span(), "env is for plugins only");
+        reader.problem(env.span(), "only plugins have an env");
     }
     let line = source.text[..name.span().start].matches('\n').count() + 1;
     let origin = Origin::File { path: source.path.clone(), line };
@@ -134,7 +134,7 @@ fn default_timing(kind: &str, defaults: Defaults) -> Timing {
     }
 }
 
-/// A cache that masks an outage and a job that reports its own failure need no second opinion.
+/// The DNS cache and passive jobs report only what they are sure of.
 fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     match kind {
         "dns" | "passive" => 1,
@@ -142,7 +142,7 @@ fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     }
 }
 
-/// Checked label names and values.
+/// Validates label names and values.
 pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (name, value) in written {
@@ -155,13 +155,9 @@ pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems)
                 format!("{text:?} is not a label name; use letters, digits and _"),
             );
         } else if matches!(text.as_str(), "host" | "service") {
-            problems.add(
-                source,
-                name.span(),
-                format!("the label {text} is set by alertd; take another name"),
-            );
+            problems.add(source, name.span(), format!("the label {text} is set by alertd; use another name"));
         } else if value.get_ref().len() > 256 {
-            problems.add(source, value.span(), "a label's value should have at most 256 bytes");
+            problems.add(source, value.span(), "a label's value must have at most 256 bytes");
         } else {
             labels.insert(text.clone(), value.get_ref().clone());
         }
@@ -174,7 +170,7 @@ struct Timings {
     timeout: Duration,
 }
 
-/// One table, with a place for everything that is wrong in it.
+/// Reads one table and collects its problems.
 struct Reader<'a> {
     name: &'a str,
     at: Range<usize>,
@@ -195,7 +191,7 @@ impl<'a> Reader<'a> {
     fn check_name(&mut self) {
         let name = self.name;
         if name.is_empty() || name.len() > 100 || name.trim() != name || name.chars().any(char::is_control) {
-            self.problem(self.at.clone(), "a name has 1 to 100 bytes, none of them control characters");
+            self.problem(self.at.clone(), "a name must have 1 to 100 bytes and no control characters");
         }
     }
 
@@ -209,18 +205,18 @@ impl<'a> Reader<'a> {
                 return Some("dns".to_owned());
             }
             let known = kinds().collect::<Vec<_>>().join(", ");
-            self.problem(self.at.clone(), format!("kind is missing; it is one of {known}"));
+            self.problem(self.at.clone(), format!("kind is missing; use one of {known}"));
             return None;
         };
         let Value::Text(kind) = value.get_ref() else {
-            self.problem(value.span(), "kind should be a text");
+            self.problem(value.span(), "kind must be a string");
             return None;
         };
         if kinds().any(|known| known == kind) {
             return Some(kind.clone());
         }
         let hint = closest(kind, kinds()).map_or_else(
-            || format!("it is one of {}", kinds().collect::<Vec<_>>().join(", ")),
+            || format!("use one of {}", kinds().collect::<Vec<_>>().join(", ")),
             |meant| format!("did you mean `{meant}`?"),
         );
         self.problem(value.span(), format!("unknown kind `{kind}`; {hint}"));
@@ -232,7 +228,7 @@ impl<'a> Reader<'a> {
         match value.get_ref() {
             Value::Text(text) if text.len() <= 1_024 => Some(text),
             _ => {
-                self.problem(value.span(), format!("{key} should be a text of at most 1024 bytes"));
+                self.problem(value.span(), format!("{key} must be a string of at most 1024 bytes"));
                 None
             }
         }
@@ -242,11 +238,11 @@ impl<'a> Reader<'a> {
         let (_, value) = self.entry(key)?;
         let read = match value.get_ref() {
             Value::Text(text) => text.parse::<Span>(),
-            _ => Err("should be a duration like \"30s\" or \"5m\"".to_owned()),
+            _ => Err("must be a duration like \"30s\" or \"5m\"".to_owned()),
         };
         let message = match read {
             Ok(span) if (SHORTEST..=LONGEST).contains(&span) => return Some(span.0),
-            Ok(_) => format!("should be {SHORTEST} to {LONGEST}"),
+            Ok(_) => format!("must be {SHORTEST} to {LONGEST}"),
             Err(message) => message,
         };
         self.problem(value.span(), format!("{key}: {message}"));
@@ -269,7 +265,7 @@ impl<'a> Reader<'a> {
             );
             self.problem(value.span(), message);
         }
-        // One who shortens the interval alone wants retries at least as often.
+        // With a shorter interval and no retry_interval, retries must be at least as frequent.
         let retry_interval = retry.unwrap_or(default.retry_interval.min(interval_used));
         let timing = Timing { interval: interval_used, retry_interval };
         Timings { timing, timeout: timeout.unwrap_or(defaults.timeout) }
@@ -288,7 +284,7 @@ impl<'a> Reader<'a> {
             )]
             return Some(*number as u8);
         }
-        self.problem(value.span(), "max_attempts should be a whole number of 1 to 255");
+        self.problem(value.span(), "max_attempts must be a whole number from 1 to 255");
         None
     }
 
@@ -313,7 +309,7 @@ impl<'a> Reader<'a> {
             Thresholds { start: start.unwrap_or(default.start), stop: stop.unwrap_or(default.stop) };
         if !(0.0 < thresholds.stop && thresholds.stop <= thresholds.start && thresholds.start <= 100.0) {
             let message = format!(
-                "flapping: stop {} and start {} should be percentages with 0 < stop <= start <= 100",
+                "flapping: stop {} and start {} must be percentages with 0 < stop <= start <= 100",
                 thresholds.stop, thresholds.start
             );
             self.problem(written.span(), message);
@@ -339,7 +335,7 @@ impl<'a> Reader<'a> {
                 Value::List(names) => names.clone(),
                 Value::Text(name) => vec![name.clone()],
                 _ => {
-                    self.problem(value.span(), "submitters should be a list of login names");
+                    self.problem(value.span(), "submitters must be a list of user names");
                     return None;
                 }
             },
@@ -372,7 +368,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         let Value::List(argv) = value.get_ref() else {
-            self.problem(value.span(), "command should be an array of texts: no shell will split it");
+            self.problem(value.span(), "command must be an array of strings, because no shell splits it");
             return None;
         };
         let env = self.file.env.as_ref().map(|env| env.get_ref().clone()).unwrap_or_default();
@@ -418,14 +414,14 @@ impl<'a> Reader<'a> {
         for (key, _) in unknown {
             let hint = match closest(key.get_ref(), own.clone().chain(COMMON)) {
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("it takes {}", own.clone().chain(COMMON).collect::<Vec<_>>().join(", ")),
+                None => format!("use one of {}", own.clone().chain(COMMON).collect::<Vec<_>>().join(", ")),
             };
             self.problem(key.span(), format!("unknown key `{}`; {hint}", key.get_ref()));
         }
     }
 }
 
-/// Keys of the agent's own kinds.
+/// The keys of the agent's own kinds.
 fn kind_options(kind: &str) -> impl Iterator<Item = &'static str> + Clone {
     let options: &'static [&'static str] = match kind {
         "passive" => &["freshness", "submitters"],

@@ -1,4 +1,4 @@
-//! `agent.toml` as written: every key, nothing decided.
+//! `agent.toml` as written: all keys, without validation.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -41,7 +41,7 @@ pub(super) struct AgentFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct AlertdFile {
     pub(super) sockets: Option<Spanned<Vec<PathBuf>>>,
-    /// One on another host, by TLS.
+    /// An alertd on another host, over TLS.
     pub(super) url: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<PathBuf>>,
     pub(super) ca_file: Option<Spanned<PathBuf>>,
@@ -66,8 +66,8 @@ pub(super) struct DefaultsFile {
 
 pub(super) type Labels = BTreeMap<Spanned<String>, Spanned<String>>;
 
-/// One `[check.NAME]`. Which keys it may have depends on its `kind`, so all are kept with their places for the resolver;
-/// only what is a table has its own type here.
+/// One `[check.NAME]`. Its keys depend on its `kind`, so all are kept with their positions for
+/// [`super::check`]. Only tables have a type here.
 #[derive(Debug, Default)]
 pub(super) struct CheckFile {
     pub(super) labels: Labels,

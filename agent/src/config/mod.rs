@@ -1,6 +1,7 @@
-//! `agent.toml`: as written ([`file`]) → as used ([`Config`]), or every problem at once, each with its place.
+//! `agent.toml`: from the text ([`file`]) to a valid [`Config`], or to all problems at once, each
+//! with its position.
 //!
-//! Nothing after [`Config`] validates again. A default stands beside its reason in [`resolve`].
+//! Nothing else validates a [`Config`]. The defaults and their reasons are in [`resolve`].
 
 mod check;
 mod file;
@@ -20,7 +21,7 @@ use dogwatch_daemon::config::{self, Problems};
 
 use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
 
-/// Everything `dogwatch run` needs to know.
+/// The valid config of `dogwatch run`.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub agent: Agent,
@@ -28,7 +29,8 @@ pub struct Config {
     /// Control socket of `dogwatch dns`.
     pub dns_control: PathBuf,
     pub checks: BTreeMap<Arc<str>, Check>,
-    /// The checks include the built-in ones, so the agent looks from time to time for new things to check.
+    /// The checks include the built-in ones, so the agent looks from time to time for new things to
+    /// check.
     pub auto_checks: bool,
 }
 
@@ -57,28 +59,28 @@ impl Config {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
-    /// As people know it.
+    /// The name in alerts.
     pub host: String,
     pub state_dir: PathBuf,
     pub socket: PathBuf,
     /// `None`: no metrics page.
     pub metrics: Option<SocketAddr>,
     pub machine_id_file: PathBuf,
-    /// After boot and after a long sleep no problem becomes hard for this long.
+    /// For this long after a boot or a suspend, no problem becomes hard.
     pub boot_grace: Duration,
-    /// Checks that run at once.
+    /// How many checks run at once.
     pub max_concurrent: usize,
-    /// JSON bytes of events kept for an alertd that does not answer.
+    /// JSON size of the events to keep while alertd does not answer.
     pub spool_bytes_max: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alertd {
-    /// Tried in order at every batch; empty with a `remote`.
+    /// Tried in this order for every batch. Empty with a `remote`.
     pub sockets: Vec<PathBuf>,
     pub remote: Option<RemoteAlertd>,
     pub heartbeat: Duration,
-    /// For one batch and its answer.
+    /// For a batch and its answer.
     pub timeout: Duration,
 }
 
@@ -87,7 +89,7 @@ pub struct Alertd {
 pub struct RemoteAlertd {
     pub url: String,
     pub token_file: PathBuf,
-    /// Whom to believe that it is that alertd; else this host's store.
+    /// The CAs to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -105,23 +107,23 @@ pub struct Check {
     pub origin: Origin,
 }
 
-/// Where results come from.
+/// Where the results come from.
 #[derive(Debug, Clone)]
 pub enum Work {
-    /// Ours.
+    /// A check of dogwatch.
     Native(dogwatch_checks::Check),
     /// An external program.
     Plugin(Plugin),
-    /// Somebody submits them.
+    /// `dogwatch submit`.
     Passive(Passive),
 }
 
-/// A service that reports by itself.
+/// A service whose results are submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passive {
-    /// How long a result holds that does not say so itself; `None`: for ever.
+    /// How long a result without a TTL is valid; `None` means forever.
     pub freshness: Option<Duration>,
-    /// Login names that may submit, besides root and the agent's own.
+    /// Users who may submit results, besides root and the agent's own user.
     pub submitters: Vec<String>,
 }
 
@@ -155,14 +157,14 @@ pub fn load(path: &Path, host: &Host) -> Result<Config, Problems> {
     problems.or(config)
 }
 
-/// The agent's socket: as `path` says, whatever else is wrong there.
+/// The agent's socket, even if the rest of the config is invalid.
 pub fn socket(path: &Path) -> PathBuf {
     let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
     let written = files.into_iter().rev().find_map(|(_, file)| file.agent.socket);
     written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
 
-/// Where this host's alertds are.
+/// Where the alertds of this host are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlertdsAt {
     Sockets(Vec<PathBuf>),
@@ -173,7 +175,7 @@ pub enum AlertdsAt {
     },
 }
 
-/// The alertds of an agent: as `path` says, whatever else is wrong there.
+/// The alertds of this host, even if the rest of the config is invalid.
 pub fn alertds_at(path: &Path) -> AlertdsAt {
     let mut files = config::load::<file::ConfigFile>(path, &mut Problems::default());
     let remote = files.iter().rev().find_map(|(_, file)| {
@@ -188,18 +190,19 @@ pub fn alertds_at(path: &Path) -> AlertdsAt {
     })
 }
 
-/// This machine's name as the kernel knows it.
+/// The host name from the kernel.
 fn system_host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The agent's identity at alertd: 32 hex digits from the machine id, which itself stays private (machine-id(5)).
+/// The id of the agent for alertd: 32 hex digits, derived from the machine id, which must stay
+/// private (machine-id(5)).
 pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     let text = std::fs::read_to_string(machine_id_file)?;
     let machine_id = text.trim();
     if machine_id.len() != 32 || !machine_id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let message = format!(
-            "{} does not hold a machine id (32 hex digits); run systemd-machine-id-setup",
+            "{} does not contain a machine id (32 hex digits); run systemd-machine-id-setup",
             machine_id_file.display()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -209,9 +212,9 @@ pub fn agent_id(machine_id_file: &Path) -> io::Result<String> {
     Ok(data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]))
 }
 
-/// Where the package's alertd listens.
+/// The socket of the packaged alertd.
 const DEFAULT_ALERTD: &str = "/run/alertd/alertd.sock";
 const DEFAULT_SOCKET: &str = "/run/dogwatch/agent.sock";
 
-/// Where the package puts it.
+/// The path of the packaged config.
 pub const DEFAULT_PATH: &str = "/etc/dogwatch/agent.toml";

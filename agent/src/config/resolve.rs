@@ -1,4 +1,4 @@
-//! Files as written → [`Config`] as used.
+//! Turns the files as written into a valid [`Config`].
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
     file::ConfigFile,
 };
 
-/// Merges the files (a later one wins, a check may be named once) and checks what only the whole can tell.
+/// Merges the files and validates the result. A later file wins; a check may be in only one file.
 pub(super) fn resolve(
     files: &[(Source, ConfigFile)],
     system_host_name: &str,
@@ -41,11 +41,8 @@ pub(super) fn resolve(
     for (source, file) in files {
         for (name, entry) in &file.check {
             if let Some(first) = written.insert(name.get_ref(), source) {
-                let message = format!(
-                    "check {:?} is in {} already; names are unique",
-                    name.get_ref(),
-                    first.path.display()
-                );
+                let message =
+                    format!("check {:?} is already defined in {}", name.get_ref(), first.path.display());
                 problems.add(source, name.span(), message);
                 continue;
             }
@@ -63,7 +60,7 @@ pub(super) fn resolve(
     if checks.len() > limits::STATES_MAX
         && let Some((source, _)) = files.first()
     {
-        let message = format!("{} checks; one agent watches at most {}", checks.len(), limits::STATES_MAX);
+        let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::STATES_MAX);
         problems.add_whole(&source.path, message);
     }
     Config { agent, alertd, dns_control, checks, auto_checks }
@@ -72,15 +69,17 @@ pub(super) fn resolve(
 fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut Problems) -> Agent {
     let mut host = system_host_name.to_owned();
     let mut metrics = "127.0.0.1:9847".parse().ok();
-    // Twice the cores: most checks wait. At least four, or one slow plugin halves a small host's watch.
+    // Twice the cores, because most checks wait. At least four, or one slow plugin blocks half of
+    // the checks of a small host.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut max_concurrent = (2 * cores).max(4);
-    // Some thousand events: hours of an outage of alertd, and small enough for the agent's memory budget.
+    // Some thousand events, enough for hours without alertd, and small enough for the agent's
+    // memory.
     let mut spool_bytes_max = 2 * 1_024 * 1_024;
     for (source, file) in files {
         if let Some(name) = &file.agent.host {
             if name.get_ref().trim().is_empty() || name.get_ref().len() > 253 {
-                problems.add(source, name.span(), "should be a host name of 1 to 253 bytes");
+                problems.add(source, name.span(), "must be a host name of 1 to 253 bytes");
             }
             name.get_ref().clone_into(&mut host);
         }
@@ -107,7 +106,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
             if (least..=most).contains(written.get_ref()) {
                 *value = *written.get_ref();
             } else {
-                problems.add(source, written.span(), format!("should be {least} to {most} {what}"));
+                problems.add(source, written.span(), format!("must be {least} to {most} {what}"));
             }
         }
     }
@@ -120,7 +119,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
         socket: path(|file| file.agent.socket.clone(), DEFAULT_SOCKET),
         metrics,
         machine_id_file: path(|file| file.agent.machine_id_file.clone(), "/etc/machine-id"),
-        // Services come up one after another; two minutes is what a slow database takes.
+        // Services start one after another; a slow database takes two minutes.
         boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_mins(2), |span| span.0),
         max_concurrent,
         spool_bytes_max,
@@ -134,7 +133,7 @@ fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
     for (source, file) in files {
         if let Some(written) = &file.alertd.sockets {
             if written.get_ref().is_empty() {
-                problems.add(source, written.span(), "should name at least one socket of an alertd");
+                problems.add(source, written.span(), "must name the socket of at least one alertd");
             }
             sockets.clone_from(written.get_ref());
         }
@@ -153,7 +152,7 @@ fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
     Alertd { sockets, remote, heartbeat, timeout }
 }
 
-/// The last file that says where decides; a token or a certificate alone leads nowhere.
+/// The last file with any of these keys counts. A token or a CA needs a url.
 fn remote(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Option<RemoteAlertd> {
     let (source, file) = files.iter().rev().find(|(_, file)| {
         let alertd = &file.alertd;
@@ -162,18 +161,18 @@ fn remote(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Option<Rem
     let written = &file.alertd;
     let Some(url) = &written.url else {
         let lone = written.token_file.as_ref().or(written.ca_file.as_ref()).map(Spanned::span);
-        let words = "belongs to an alertd on another host; give its url in the same file";
+        let words = "is for an alertd on another host; add its url in the same file";
         problems.add(source, lone.unwrap_or_default(), words);
         return None;
     };
     if let Some((other, sockets)) =
         files.iter().find_map(|(source, file)| Some((source, file.alertd.sockets.as_ref()?)))
     {
-        problems.add(other, sockets.span(), "reports go to sockets of this host or to a url, not to both");
+        problems.add(other, sockets.span(), "use either sockets or a url, not both");
     }
     let Some(token_file) = &written.token_file else {
         let words =
-            "needs a token_file: on alertd's host, `alertctl token create NAME --scope ingest --host HOST`";
+            "needs a token_file; run on alertd's host: alertctl token create NAME --scope ingest --host HOST";
         problems.add(source, url.span(), words);
         return None;
     };
@@ -193,7 +192,7 @@ fn remote(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Option<Rem
 
 fn defaults(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Defaults {
     let mut defaults = Defaults {
-        // Soft after at most a minute, hard 30 s later: what Nagios' template does in five and Icinga's sample in two.
+        // A problem is soft after at most a minute and hard 30 s later.
         interval: Duration::from_mins(1),
         retry_interval: Duration::from_secs(15),
         max_attempts: 3,
@@ -210,7 +209,7 @@ fn defaults(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Defaults
         }
         if let Some(written) = &file.defaults.max_attempts {
             if *written.get_ref() == 0 {
-                problems.add(source, written.span(), "max_attempts should be 1 to 255");
+                problems.add(source, written.span(), "max_attempts must be 1 to 255");
             } else {
                 defaults.max_attempts = *written.get_ref();
             }
@@ -241,7 +240,7 @@ fn between(
     if (least..=most).contains(written.get_ref()) {
         *value = written.get_ref().0;
     } else {
-        problems.add(source, written.span(), format!("should be {least} to {most}"));
+        problems.add(source, written.span(), format!("must be {least} to {most}"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The loop's part that answers people: status, submitted results.
+//! The part of the loop that answers requests: the status, submitted results.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 impl Engine {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         match ask {
-            // A caller that is gone has its answer.
+            // If the caller is gone, it does not need the answer.
             Ask::Status(answer) => drop(answer.send(self.status())),
             Ask::Submit { submit, peer, answer } => drop(answer.send(self.submit(&submit, &peer))),
         }
@@ -39,13 +39,13 @@ impl Engine {
         };
         let Work::Passive(passive) = &check.work else {
             let message =
-                format!("check {name:?} is of kind {:?}; results are taken for passive ones", check.kind);
+                format!("check {name:?} is of kind {:?}; only passive checks accept results", check.kind);
             return Err(Refused::Invalid(message));
         };
         let own = rustix::process::geteuid().as_raw();
         if peer.uid != 0 && peer.uid != own && !passive.submitters.contains(&peer.name()) {
             let message = format!(
-                "{} may not submit results for {name:?}; add the name to its submitters",
+                "{} may not submit results for {name:?}; add the user to the submitters of the check",
                 peer.name()
             );
             return Err(Refused::Forbidden(message));
@@ -83,21 +83,21 @@ impl Engine {
     fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(problem) = &self.config_problem {
-            warnings.push(format!("the config on disk is invalid; the one before is in use: {problem}"));
+            warnings.push(format!("invalid config; the running config is unchanged: {problem}"));
         }
         warnings.extend(self.config.warnings());
         if let Some(problem) = self.disk.problem() {
-            warnings.push(format!("cannot write the spool: {problem}; events are in memory only"));
+            warnings.push(format!("cannot write the spool: {problem}; events are only in memory"));
         }
         if self.outbox.failures() > 0 {
-            warnings.push(format!("no alertd takes reports; {} events wait", self.outbox.depth()));
+            warnings.push(format!("cannot report to alertd; {} events are waiting", self.outbox.depth()));
         }
         if self.outbox.dropped() > 0 {
-            warnings.push(format!("{} events were lost: the spool was full", self.outbox.dropped()));
+            warnings.push(format!("{} events were lost because the spool was full", self.outbox.dropped()));
         }
         if now.moment < self.grace_until {
             let left = self.grace_until.since(now.moment).as_secs();
-            warnings.push(format!("the host has just booted or woken: no problem becomes hard for {left} s"));
+            warnings.push(format!("the host has just booted or resumed; problems stay soft for {left} s"));
         }
         warnings
     }

@@ -1,4 +1,4 @@
-//! The loop's part that keeps the disk up to date.
+//! The part of the loop that keeps the files on disk up to date.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::{
     store::{Done, Order, Store},
 };
 
-/// The conversation with the disk's thread.
+/// The state of the exchange with the thread that writes.
 pub(super) struct DiskState {
     store: Store,
-    /// Since when an order is out.
+    /// When the order in progress was sent.
     busy_since: Option<Moment>,
-    /// When what has changed is to be written at the latest.
+    /// When to write the changes at the latest.
     write_at: Option<Moment>,
-    /// The disk refused; not again before this.
+    /// After a failure: no new order before this.
     not_before: Moment,
-    /// Why it refuses, while it does.
+    /// Why the disk fails, while it does.
     problem: Option<String>,
     settled: u64,
     spool_bytes: u64,
@@ -54,7 +54,7 @@ impl DiskState {
 
     pub(super) fn next_wakeup(&self) -> Option<Moment> {
         if let Some(since) = self.busy_since {
-            // Said once; from then on only the answer counts.
+            // Reported once. From then on, only the answer matters.
             return self.problem.is_none().then_some(since + HANGS_AFTER);
         }
         self.write_at.map(|at| at.max(self.not_before))
@@ -67,7 +67,7 @@ impl Engine {
         self.disk.write_at = Some(self.disk.write_at.map_or(at, |before| before.min(at)));
     }
 
-    /// Gives the disk what it lacks, if that is due and it is not busy.
+    /// Sends an order if one is due and none is in progress.
     pub(super) fn write(&mut self, now: Now) {
         if let Some(since) = self.disk.busy_since {
             if now.moment >= since + HANGS_AFTER {
@@ -84,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// The last order before the end.
+    /// The last order before the agent stops.
     pub(super) fn write_now(&mut self) {
         let now = self.clock.now();
         self.order(now);
@@ -109,14 +109,14 @@ impl Engine {
         let now = self.clock.now();
         self.disk.busy_since = None;
         self.disk.spool_bytes = done.spool_bytes;
-        // Numbers of an epoch that ended meanwhile mean nothing now.
+        // The epoch may have ended in the meantime; then the numbers mean nothing.
         if done.spooled.is_ok() && done.epoch == self.epoch {
             self.outbox.on_spooled(done.through);
         }
         match done.spooled.and(done.saved) {
             Ok(()) => {
                 if let Some(problem) = self.disk.problem.take() {
-                    info!(was = problem, "the disk takes the spool again");
+                    info!(was = problem, "the spool can be written again");
                 }
                 if self.outbox.unspooled().next().is_some() {
                     self.write_within(Duration::ZERO, now.moment);
@@ -132,13 +132,13 @@ impl Engine {
         self.write_within(RETRY_AFTER, now.moment);
     }
 
-    /// Says it loudly once; until it ends, events are sent from memory.
+    /// Logs the failure once. Until it ends, events are sent from memory.
     fn disk_fails(&mut self, why: &str) {
         self.outbox.on_spool_failed();
         if self.disk.problem.is_none() {
             error!(
                 dir = %self.config.agent.state_dir.display(),
-                "cannot write the spool: {why}; events are sent from memory, and lost if the agent ends before"
+                "cannot write the spool: {why}; events are sent from memory and are lost if the agent stops first"
             );
             metrics::on_spool_error();
         }
@@ -155,8 +155,8 @@ impl Engine {
     }
 }
 
-/// An acknowledgement that is lost costs one repeat.
+/// A lost acknowledgement costs one repeat.
 const ACK_WITHIN: Duration = Duration::from_secs(5);
-/// How long an order may take until events are sent from memory.
+/// If an order takes longer, events are sent from memory.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);

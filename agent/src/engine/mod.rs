@@ -1,8 +1,9 @@
-//! The agent's one loop. It owns every core, reads the clock, feeds one input at a time, does what the cores say.
+//! The main loop of the agent. It owns all state, reads the clock, takes one input at a time, and
+//! carries out what the pure modules decide.
 //!
-//! No lock, no decision of its own: what a result means is [`Service`]'s, what runs next is [`Schedule`]'s, what is sent
-//! is [`Outbox`]'s. Disk, checks and alertd live on other threads and tasks and answer over channels, so nothing that
-//! hangs there stops the loop; the watchdog of systemd is fed from here and nowhere else.
+//! [`Service`] decides what a result means, [`Schedule`] what runs next, and [`Outbox`] what is
+//! sent. Disk, checks and alertd are on other threads and tasks and answer over channels, so
+//! nothing that hangs there stops the loop. systemd's watchdog is fed only from here.
 
 mod ask;
 mod disk;
@@ -42,14 +43,14 @@ use crate::{
 };
 use disk::DiskState;
 
-/// Everything the loop owns.
+/// All state of the agent.
 pub(crate) struct Engine {
     clock: Clock,
     config_path: PathBuf,
     host: Host,
     config: Config,
     agent_id: String,
-    /// What was done to this host.
+    /// Recent changes of this host.
     changes: Changes,
     started_at: Timestamp,
     schedule: Schedule,
@@ -60,14 +61,14 @@ pub(crate) struct Engine {
     alertds: Alertds,
     runner: Runner,
     answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
-    /// Why the config on disk is not the one in use.
+    /// Why the last reload failed.
     config_problem: Option<String>,
     grace_until: Moment,
     asleep: Duration,
     next_look: Moment,
 }
 
-/// The other ends of the loop's channels.
+/// What the loop waits for.
 pub(crate) struct Inputs {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) done: mpsc::Receiver<Done>,
@@ -76,7 +77,7 @@ pub(crate) struct Inputs {
     pub(crate) signals: Signals,
 }
 
-/// One service and what is known of it besides its status.
+/// A service and what belongs to it besides its status.
 #[derive(Default)]
 struct Watched {
     service: Service,
@@ -91,7 +92,7 @@ struct Last {
     took: Duration,
 }
 
-/// What `run` has made for the loop.
+/// What `run` passes to the loop.
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) config_path: PathBuf,
@@ -138,7 +139,8 @@ impl Engine {
         engine
     }
 
-    /// Takes back what the disk knows; what is no longer in the config is removed as if it had been so now.
+    /// Restores the saved state. A service that is no longer in the config is removed, as by a
+    /// reload.
     fn restore(&mut self, saved: Saved, now: Now) {
         for (name, SavedService { service, fresh_until }) in saved.services {
             let mut freshness = Freshness::default();
@@ -151,7 +153,7 @@ impl Engine {
         self.watch(now);
     }
 
-    /// Until it is told to stop.
+    /// Runs until SIGTERM or SIGINT.
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
         loop {
             let now = self.clock.now();
@@ -179,7 +181,7 @@ impl Engine {
         self.stop(inputs.done).await;
     }
 
-    /// A stop loses nothing that a kill would not; it only writes what was going to be written anyway.
+    /// Writes what was going to be written anyway. A stop loses no more than a kill.
     async fn stop(mut self, mut done: mpsc::Receiver<Done>) {
         systemd::stopping();
         let last = async {
@@ -193,7 +195,7 @@ impl Engine {
             }
         };
         if tokio::time::timeout(STOP_WITHIN, last).await.is_err() {
-            warn!("the disk did not answer; what it has is what a kill would leave");
+            warn!("the disk does not answer; stopping without the last write");
         }
         info!("stopped");
     }
@@ -220,5 +222,5 @@ fn outbox_limits(config: &Config) -> Limits {
 }
 
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often the built-in checks are looked for again, and gauges are refreshed.
+/// How often to look for new things to check, and to set all gauges.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! The loop's part that follows the config.
+//! The part of the loop that reloads the config.
 
 use dogwatch_daemon::systemd;
 use tracing::{error, info, warn};
@@ -7,7 +7,7 @@ use super::{Engine, outbox_limits};
 use crate::{config, report::client::Alertds};
 
 impl Engine {
-    /// Applies the config on disk, whole or not at all.
+    /// Applies the config on disk, or changes nothing if it is invalid.
     pub(super) fn reload(&mut self) {
         let now = self.clock.now();
         let config = match config::load(&self.config_path, &self.host) {
@@ -16,7 +16,7 @@ impl Engine {
                 for problem in &problems.0 {
                     error!("{problem}");
                 }
-                error!("the new config is invalid; the old one stays in use");
+                error!("reload failed: invalid config; the running config is unchanged");
                 self.config_problem = problems.0.first().map(ToString::to_string);
                 return;
             }
@@ -31,7 +31,7 @@ impl Engine {
             ("max_concurrent", old.max_concurrent != new.max_concurrent),
         ] {
             if differs {
-                warn!("agent.{what} has changed; that takes a restart");
+                warn!("agent.{what} has changed; restart the agent to apply it");
             }
         }
         let relabelled = self.config.checks.iter().any(|(name, old)| {

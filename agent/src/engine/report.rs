@@ -1,4 +1,4 @@
-//! The loop's part that talks to alertd.
+//! The part of the loop that reports to alertd.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::{
     report::{
         self, About,
         client::NotTaken,
-        outbox::{Parcel, Verdict},
+        outbox::{NextBatch, Verdict},
     },
     service::Announced,
 };
 
 impl Engine {
     pub(super) fn send(&mut self, now: Now) {
-        let Some(parcel) = self.outbox.poll_send(now.moment) else { return };
-        let batch = self.batch(parcel, now);
+        let Some(next) = self.outbox.poll_send(now.moment) else { return };
+        let batch = self.batch(next, now);
         let (alertds, answers) = (self.alertds.clone(), self.answers.clone());
         tokio::spawn(async move {
             let answer = alertds.send(&batch).await;
@@ -29,8 +29,8 @@ impl Engine {
         });
     }
 
-    fn batch(&self, parcel: Parcel, now: Now) -> Batch {
-        let heartbeat = parcel.heartbeat.then(|| Heartbeat {
+    fn batch(&self, next: NextBatch, now: Now) -> Batch {
+        let heartbeat = next.heartbeat.then(|| Heartbeat {
             digest: self.digest(),
             next_within_s: u32::try_from(self.config.alertd.heartbeat.as_secs()).unwrap_or(u32::MAX).max(1),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,9 +43,9 @@ impl Engine {
             host: self.config.agent.host.clone(),
             epoch: format!("{:016x}", self.epoch),
             sent_at: now.wall,
-            events: parcel.events,
+            events: next.events,
             heartbeat,
-            states: parcel.states.then(|| self.states()),
+            states: next.states.then(|| self.states()),
         }
     }
 
@@ -83,19 +83,19 @@ impl Engine {
                     error!(
                         acked = reply.acked_seq,
                         next = self.outbox.next_seq(),
-                        "alertd has events that this spool never numbered: the disk lost them; a new epoch begins"
+                        "alertd has events that the spool does not have: the disk has lost them; starting a new epoch"
                     );
                     self.epoch = fastrand::u64(1..);
                     self.outbox.start_epoch(now.moment);
                     self.write_within(Duration::ZERO, now.moment);
                 } else if failing {
-                    info!("alertd takes batches again");
+                    info!("reports reach alertd again");
                 }
             }
             Err(NotTaken { failure, reason }) => {
                 metrics::on_batch(false);
                 if self.outbox.failures() == 0 {
-                    warn!(waiting = self.outbox.depth(), "no alertd takes the batch: {reason}; trying again");
+                    warn!(waiting = self.outbox.depth(), "cannot report to alertd: {reason}; trying again");
                 }
                 self.outbox.on_failure(failure, now.moment, random);
             }

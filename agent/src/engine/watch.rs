@@ -1,4 +1,4 @@
-//! The loop's part that runs checks and makes of their results what is announced.
+//! The part of the loop that runs checks and turns their results into announcements.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Engine {
-    /// Fits schedule and services to the config.
+    /// Updates the schedule and the services from the config.
     pub(super) fn watch(&mut self, now: Now) {
         let timings = self.config.checks.iter().filter_map(|(name, check)| match check.work {
             Work::Passive(_) => None,
@@ -29,7 +29,7 @@ impl Engine {
         let gone: Vec<_> =
             self.services.keys().filter(|name| !self.config.checks.contains_key(*name)).cloned().collect();
         for name in gone {
-            info!(check = &*name, "no longer watched");
+            info!(check = &*name, "check removed");
             self.services.remove(&name);
             self.outbox.push(now.wall, EventKind::Removed { service: name.to_string() });
             self.write_within(Duration::ZERO, now.moment);
@@ -57,7 +57,7 @@ impl Engine {
                     self.runner.start(name, &check.work, check.timeout);
                 }
                 Due::StillStuck { name, stuck_for } => {
-                    let text = format!("check hangs in the kernel since {}s", stuck_for.as_secs());
+                    let text = format!("check has been hanging in the kernel for {} s", stuck_for.as_secs());
                     metrics::on_overrun(&name);
                     self.on_result(&name, CheckResult::unknown(text), now);
                 }
@@ -74,13 +74,13 @@ impl Engine {
                 self.schedule.on_finished(&name, soft, cpu, now.moment);
             }
             Report::Stuck { name, result } => {
-                error!(check = &*name, "check hangs past its deadline; it is in quarantine until it ends");
+                error!(check = &*name, "check hangs; it will not be started again until it ends");
                 metrics::on_overrun(&name);
                 self.on_result(&name, result, now);
                 self.schedule.on_stuck(&name, now.moment);
             }
             Report::Released { name } => {
-                info!(check = &*name, "check that hung has ended");
+                info!(check = &*name, "the check that was hanging has ended");
                 self.schedule.on_released(&name);
             }
         }
@@ -88,7 +88,7 @@ impl Engine {
 
     pub(super) fn on_result(&mut self, name: &Arc<str>, result: CheckResult, now: Now) {
         let (Some(check), Some(watched)) = (self.config.checks.get(name), self.services.get_mut(name)) else {
-            // Removed while it ran.
+            // The check was removed while it ran.
             return;
         };
         let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_));
@@ -112,7 +112,7 @@ impl Engine {
             let dropped = self.outbox.dropped();
             self.outbox.push(now.wall, report::transition(about, &transition));
             if self.outbox.dropped() > dropped {
-                error!(dropped = self.outbox.dropped(), "the spool is full; its oldest events are lost");
+                error!(dropped = self.outbox.dropped(), "the spool is full; the oldest events are lost");
             }
             self.write_within(Duration::ZERO, now.moment);
         } else if changed || before.1 {
@@ -121,7 +121,7 @@ impl Engine {
         self.measure(name, now);
     }
 
-    /// Passive services whose last result holds no longer.
+    /// Makes passive services UNKNOWN whose last result has become stale.
     pub(super) fn expire(&mut self, now: Now) {
         let stale: Vec<Arc<str>> = self
             .services
@@ -131,8 +131,8 @@ impl Engine {
         for name in stale {
             let last = self.services.get(&name).and_then(|watched| watched.last.as_ref());
             let text = match last {
-                Some(last) => format!("stale: the last result is of {:.0}", last.at),
-                None => "stale: no result came in time".to_owned(),
+                Some(last) => format!("stale: the last result is from {:.0}", last.at),
+                None => "stale: no result was submitted in time".to_owned(),
             };
             self.on_result(&name, CheckResult::unknown(text), now);
             let retry = self.config.checks.get(&name).map(|check| check.timing.retry_interval);
@@ -144,18 +144,18 @@ impl Engine {
         }
     }
 
-    /// Sleep is not time: what was watched before says little, and much is still waking up.
+    /// After a suspend, much is still starting up, as after a boot.
     pub(super) fn notice_sleep(&mut self, now: Now) {
         let asleep = self.clock.asleep();
         let slept = asleep.saturating_sub(self.asleep);
         if slept > SHORT_SLEEP {
-            info!(slept_s = slept.as_secs(), "the host has slept; problems stay soft for a while");
+            info!(suspended_s = slept.as_secs(), "the host was suspended; problems stay soft for a while");
             self.grace_until = now.moment + self.config.agent.boot_grace;
         }
         self.asleep = asleep;
     }
 
-    /// What the host has may come up after the agent: a cache, swap.
+    /// Adds built-in checks for what appeared after the start, like the DNS cache or swap.
     pub(super) fn look_again(&mut self, now: Now) {
         if now.moment < self.next_look {
             return;
@@ -173,7 +173,7 @@ impl Engine {
             let mut found = false;
             for (name, check) in config.checks {
                 if check.origin == config::Origin::Auto && !self.config.checks.contains_key(&name) {
-                    info!(check = &*name, "found on this host; watching it from now on");
+                    info!(check = &*name, "found on this host; built-in check added");
                     self.config.checks.insert(name, check);
                     found = true;
                 }
@@ -185,7 +185,7 @@ impl Engine {
     }
 }
 
-/// A soft attempt is on disk this soon: a kill may cost one attempt, never a transition.
+/// When a soft attempt is on disk. A kill may cost one attempt, but never a transition.
 pub(super) const SOFT_WITHIN: Duration = Duration::from_secs(1);
-/// A shorter sleep changes nothing that is watched.
+/// A shorter suspend does not matter.
 const SHORT_SLEEP: Duration = Duration::from_mins(1);

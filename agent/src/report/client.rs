@@ -1,4 +1,4 @@
-//! One batch to an alertd and its answer.
+//! Sends a batch to an alertd and returns the answer.
 
 use dogwatch_daemon::http_client::{CallError, Client, Remote};
 use dogwatch_wire::{Batch, BatchReply};
@@ -6,17 +6,17 @@ use dogwatch_wire::{Batch, BatchReply};
 use super::outbox::Failure;
 use crate::config::Alertd;
 
-/// The alertds that this host reports to, in the order they are tried.
+/// The alertds that this host reports to, in the order in which they are tried.
 #[derive(Debug, Clone)]
 pub struct Alertds {
     clients: Vec<Client>,
 }
 
-/// Why no alertd took the batch.
+/// Why no alertd accepted the batch.
 #[derive(Debug)]
 pub struct NotTaken {
     pub failure: Failure,
-    /// For the log: the last one's own words.
+    /// For the log: the message of the last one.
     pub reason: String,
 }
 
@@ -24,15 +24,15 @@ impl Alertds {
     pub fn new(config: &Alertd) -> Self {
         let local = config.sockets.iter().map(|path| Client::new(path, config.timeout));
         let remote = config.remote.as_ref().and_then(|it| {
-            // The config was read with the same words.
+            // The config has been validated with the same values.
             let remote = Remote::new(&it.url, it.token_file.clone(), it.ca_file.clone()).ok()?;
             Some(Client::remote(remote, config.timeout))
         });
         Self { clients: local.chain(remote).collect() }
     }
 
-    /// Sends to the first alertd that answers. One that answers "no" has answered: the next one is not asked, for both may
-    /// share a store and its load.
+    /// Sends to the first alertd that answers. If it refuses the batch, the next one is not tried:
+    /// both may share the same store and the same load.
     pub async fn send(&self, batch: &Batch) -> Result<BatchReply, NotTaken> {
         let mut reasons = Vec::new();
         for client in &self.clients {

@@ -1,4 +1,5 @@
-//! From what the agent believes to what alertd is told: the one place that knows both sides' types.
+//! Converts the agent's types into those of the protocol with alertd. The only place that knows
+//! both.
 
 pub mod client;
 pub mod outbox;
@@ -15,7 +16,7 @@ use crate::{
     status::Problem,
 };
 
-/// What a service is called and labelled; from the config.
+/// Name, labels and annotations of a service, from the config.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     pub name: &'a str,
@@ -23,7 +24,7 @@ pub struct About<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// A transition as alertd is told it.
+/// The event for a transition.
 pub fn transition(about: About<'_>, transition: &Transition) -> EventKind {
     EventKind::Transition(wire::Transition {
         from: transition.from,
@@ -31,7 +32,7 @@ pub fn transition(about: About<'_>, transition: &Transition) -> EventKind {
     })
 }
 
-/// A service's hard state as alertd is told it. `started`: since when a service counts as OK that never said anything.
+/// The hard state of a service for alertd. A service without an announcement is OK since `started`.
 pub fn service_state(about: About<'_>, announced: Option<&Announced>, started: Timestamp) -> ServiceState {
     let said = announced.map(|announced| announced.said.clone()).unwrap_or_default();
     ServiceState {
@@ -47,7 +48,7 @@ pub fn service_state(about: About<'_>, announced: Option<&Announced>, started: T
     }
 }
 
-/// Makes all states fit into one body: first what nobody needs to judge goes, then the ends of long lines.
+/// Makes all states fit into one body. First the details go, then the ends of long summaries.
 pub fn fit(states: &mut [ServiceState]) {
     let size = |states: &[ServiceState]| serde_json::to_vec(states).map_or(0, |json| json.len());
     if size(states) <= STATES_BYTES_MAX {
@@ -72,7 +73,7 @@ pub fn fit(states: &mut [ServiceState]) {
     }
 }
 
-/// What an event in the spool says about a service, read back.
+/// An event from the spool in the agent's types.
 pub enum Replayed {
     Announced { service: String, announced: Announced },
     Removed { service: String },
@@ -94,7 +95,7 @@ pub fn replayed(kind: &EventKind) -> Replayed {
 /// Leaves room for the envelope.
 const STATES_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
 
-/// Cuts at a character boundary, with `…` where something is missing.
+/// Cuts at a character boundary and marks the cut with `…`.
 pub fn cut(mut text: String, bytes_max: usize) -> String {
     const MARK: char = '…';
     if text.len() > bytes_max {
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_are_cut_where_a_character_ends() {
+    fn long_texts_are_cut_at_a_character_boundary() {
         assert_eq!(cut("abc".into(), 3), "abc");
         assert_eq!(cut("abcdef".into(), 5), "ab…");
         assert_eq!(cut("äöüäöü".into(), 8), "äö…");
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_states_as_there_may_be_fit_into_one_body() {
+    fn the_largest_number_of_states_fits_into_one_body() {
         let name = "n".repeat(100);
         let labels = [("env".to_owned(), "production".to_owned())].into();
         let annotations = [("note".to_owned(), "x".repeat(1_024))].into();
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spooled_reads_back_as_it_was() {
+    fn a_spooled_announcement_reads_back_unchanged() {
         let (labels, annotations) = (BTreeMap::new(), BTreeMap::new());
         let about = About { name: "disk", labels: &labels, annotations: &annotations };
         for problem in [None, Some(Problem::Warning), Some(Problem::Critical), Some(Problem::Unknown)] {

@@ -1,15 +1,19 @@
-//! What alertd does not have yet, and when to send it.
+//! The events that alertd does not have yet, and when to send them.
 //!
 //! ```text
 //!  push ─▶ in memory ─▶ spooled ─▶ sent ─▶ acknowledged: gone
-//!             └────── disk refuses: sent from memory ──┘
+//!             └────── disk fails: sent from memory ────┘
 //! ```
 //!
-//! Promised: events leave in order of their numbers, one batch in flight; what is not acknowledged is sent again, after a
-//! full-jitter back-off (a random part of a limit that doubles) or after what alertd asked for; a heartbeat rides along or
-//! goes alone when due; memory is bounded: the oldest events go first and are counted, and alertd, seeing the gap, asks
-//! for the states. Numbers are never used twice: before the first event of a process leaves, an empty batch asks what
-//! alertd has of this epoch, and if that is more than the spool knows, the disk has lost something ([`Verdict::Amnesia`]).
+//! - Events are sent in the order of their numbers, one batch at a time.
+//! - A batch that is not acknowledged is sent again, after a back-off with full jitter (a random
+//!   part of a limit that doubles) or after the time that alertd asked for.
+//! - A heartbeat is part of a batch, or is sent alone when it is due.
+//! - Memory is bounded. If there is no room, the oldest events are dropped and counted; alertd sees
+//!   the gap and asks for the states.
+//! - Numbers are never used twice. Before a process sends its first event, an empty batch asks for
+//!   the last number that alertd has. If the spool does not know it, the disk has lost events
+//!   ([`Verdict::Amnesia`]).
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,15 +22,15 @@ use jiff::Timestamp;
 
 use crate::moment::Moment;
 
-/// How much, how often.
+/// The limits of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// JSON bytes of all events that wait.
+    /// JSON size of all waiting events.
     pub bytes_max: usize,
     pub heartbeat: Duration,
 }
 
-/// Events in order, and the state of the conversation with alertd.
+/// The events in order, and the state of the exchange with alertd.
 #[derive(Debug)]
 pub struct Outbox {
     limits: Limits,
@@ -36,11 +40,11 @@ pub struct Outbox {
     next_seq: u64,
     /// On disk up to this number.
     spooled: u64,
-    /// The disk refuses: what is in memory only is sent too, for a page matters more than a tidy restart.
+    /// The disk fails, so events are sent from memory: an alert matters more than a clean restart.
     memory_only: bool,
     phase: Phase,
     in_flight: Option<InFlight>,
-    /// Events a batch may hold; halved when alertd finds one too large.
+    /// Events per batch. Halved when alertd answers that a batch is too large.
     batch_max: usize,
     failures: u32,
     not_before: Moment,
@@ -57,48 +61,49 @@ struct Queued {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nothing was exchanged yet: ask for the last number first.
+    /// Nothing has been exchanged yet: ask for the last number first.
     Asking,
     Open,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
-    /// Number of the last event in it, if any.
+    /// The number of the last event in it, if any.
     through: Option<u64>,
     heartbeat: bool,
     states: bool,
 }
 
-/// One batch to send now. The caller fills in the digest and the states: they are those after its last event.
+/// A batch to send now. The caller adds the digest and the states after the last event.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Parcel {
+pub struct NextBatch {
     pub events: Vec<Event>,
     pub heartbeat: bool,
     pub states: bool,
 }
 
-/// Why alertd did not take a batch, by what to do about it.
+/// Why alertd did not accept a batch, by what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody answers, an error there, or "not now" with a time.
+    /// No answer, an error, or a request to try again after some time.
     Later { retry_after: Option<Duration> },
-    /// 413: send less at once.
+    /// 413: send fewer events at once.
     TooLarge,
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Taken; what is acknowledged may leave the disk.
+    /// Accepted. Acknowledged events may leave the disk.
     Accepted,
-    /// alertd has events of this epoch that we never numbered: our disk lost them. Start a new epoch
-    /// ([`Outbox::start_epoch`]), for it would take ours for repeats.
+    /// alertd has events of this epoch that the spool does not have: the disk has lost them. Start
+    /// a new epoch ([`Outbox::start_epoch`]), or alertd will take new events for repeats.
     Amnesia,
 }
 
 impl Outbox {
-    /// An outbox with what the spool still holds. `next_seq`: the first number never used.
+    /// An outbox with the events from the spool. `next_seq` is the first number that was never
+    /// used.
     pub fn new(limits: Limits, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
         let mut outbox = Self {
             limits,
@@ -123,12 +128,12 @@ impl Outbox {
         outbox
     }
 
-    /// Takes over new limits (reload).
+    /// Sets new limits after a reload.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
-    /// Something happened. It leaves once it is on disk ([`Self::on_spooled`]).
+    /// Adds an event. It is sent when it is on disk ([`Self::on_spooled`]).
     pub fn push(&mut self, at: Timestamp, kind: EventKind) {
         let event = Event { seq: self.next_seq, at, kind };
         self.next_seq += 1;
@@ -151,46 +156,46 @@ impl Outbox {
         }
     }
 
-    /// What is not on disk yet, in order.
+    /// The events that are not on disk yet, in order.
     pub fn unspooled(&self) -> impl Iterator<Item = &Event> {
         let on_disk = self.spooled;
         self.events().filter(move |event| event.seq > on_disk)
     }
 
-    /// All that is not acknowledged, in order.
+    /// The events that are not acknowledged, in order.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
         self.queue.iter().map(|queued| &queued.event)
     }
 
-    /// Everything up to `seq` is on disk.
+    /// All events up to `seq` are on disk.
     pub fn on_spooled(&mut self, seq: u64) {
         self.spooled = self.spooled.max(seq);
         self.memory_only = false;
     }
 
-    /// The disk does not take events; until [`Self::on_spooled`], new ones are not held back for it either.
+    /// The disk fails. Until [`Self::on_spooled`], new events do not wait for it.
     pub fn on_spool_failed(&mut self) {
         self.memory_only = true;
     }
 
-    /// The batch to send now, if any. Counts as sent until `on_reply` or `on_failure`.
-    pub fn poll_send(&mut self, now: Moment) -> Option<Parcel> {
+    /// The batch to send now, if any. It counts as sent until `on_reply` or `on_failure`.
+    pub fn poll_send(&mut self, now: Moment) -> Option<NextBatch> {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
-        let parcel = match self.phase {
-            Phase::Asking => Parcel { events: Vec::new(), heartbeat: false, states: false },
-            Phase::Open => self.next_parcel(now)?,
+        let next = match self.phase {
+            Phase::Asking => NextBatch { events: Vec::new(), heartbeat: false, states: false },
+            Phase::Open => self.next_batch(now)?,
         };
         self.in_flight = Some(InFlight {
-            through: parcel.events.last().map(|event| event.seq),
-            heartbeat: parcel.heartbeat,
-            states: parcel.states,
+            through: next.events.last().map(|event| event.seq),
+            heartbeat: next.heartbeat,
+            states: next.states,
         });
-        Some(parcel)
+        Some(next)
     }
 
-    fn next_parcel(&self, now: Moment) -> Option<Parcel> {
+    fn next_batch(&self, now: Moment) -> Option<NextBatch> {
         let mut bytes = 0;
         let events: Vec<Event> = self
             .sendable()
@@ -201,12 +206,12 @@ impl Outbox {
             })
             .map(|queued| queued.event.clone())
             .collect();
-        // Digest and states are those after the last event, so they go only with the rest of what there is.
+        // Digest and states are those after the last event, so they are sent only with that event.
         let all = events.len() == self.queue.len();
         let states = all && self.want_states && now >= self.states_not_before;
         let heartbeat = all && (now >= self.next_heartbeat || states || !events.is_empty());
         let nothing = events.is_empty() && !heartbeat;
-        (!nothing).then_some(Parcel { events, heartbeat, states })
+        (!nothing).then_some(NextBatch { events, heartbeat, states })
     }
 
     fn sendable(&self) -> impl Iterator<Item = &Queued> {
@@ -232,7 +237,7 @@ impl Outbox {
             self.next_heartbeat = now + self.limits.heartbeat;
         }
         if sent.through.is_some_and(|through| reply.acked_seq < through) {
-            // It answered but did not take them all; sending at once would be a loop.
+            // alertd answered but did not accept all events. Sending at once would be a loop.
             self.back_off(None, now, random);
         } else {
             self.failures = 0;
@@ -242,7 +247,7 @@ impl Outbox {
         Verdict::Accepted
     }
 
-    /// The batch in flight was not taken. `random` in 0..1.
+    /// The batch was not accepted. `random` is in 0..1.
     pub fn on_failure(&mut self, failure: Failure, now: Moment, random: f64) {
         self.in_flight = None;
         match failure {
@@ -254,7 +259,8 @@ impl Outbox {
         }
     }
 
-    /// Full jitter: anywhere between now and the limit, so that a fleet that lost alertd in one second returns spread out.
+    /// Full jitter: any time between now and the limit, so that a fleet that lost alertd in the
+    /// same second does not return in the same second.
     fn back_off(&mut self, retry_after: Option<Duration>, now: Moment, random: f64) {
         let limit = BACK_OFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACK_OFF_MAX);
         self.failures = self.failures.saturating_add(1);
@@ -262,7 +268,7 @@ impl Outbox {
         self.not_before = now + told + limit.mul_f64(random.clamp(0.0, 1.0));
     }
 
-    /// Begins a new epoch: everything that waits gets a new number, from 1.
+    /// Starts a new epoch: all waiting events get new numbers, from 1.
     pub fn start_epoch(&mut self, now: Moment) {
         self.next_seq = 1;
         for queued in &mut self.queue {
@@ -275,13 +281,14 @@ impl Outbox {
         self.not_before = now;
     }
 
-    /// Sends the states at the next chance though nobody asked: labels have changed, which no transition tells.
+    /// Sends the states with the next batch, although alertd did not ask: labels have changed, and
+    /// no transition reports that.
     pub fn offer_states(&mut self, now: Moment) {
         self.want_states = true;
         self.states_not_before = self.states_not_before.max(now);
     }
 
-    /// When [`Self::poll_send`] has something next; `None` while a batch is in flight.
+    /// When to call [`Self::poll_send`] next; `None` while a batch is in flight.
     pub fn next_wakeup(&self) -> Option<Moment> {
         if self.in_flight.is_some() {
             return None;
@@ -298,7 +305,7 @@ impl Outbox {
         self.next_seq
     }
 
-    /// Up to this number alertd has everything, or the bound has thrown it away.
+    /// All events up to this number are acknowledged or were dropped.
     pub fn settled(&self) -> u64 {
         self.queue.front().map_or(self.next_seq, |queued| queued.event.seq) - 1
     }
@@ -311,28 +318,29 @@ impl Outbox {
         self.bytes
     }
 
-    /// Events thrown away because [`Limits::bytes_max`] was reached.
+    /// Events dropped because of [`Limits::bytes_max`].
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Batches refused or unanswered since the last one that was taken.
+    /// Failed batches since the last accepted one.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 }
 
-/// First and largest limit of the random wait.
+/// The first and the largest limit of the random delay.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// A server that asks for more than this is misconfigured; a page must not wait on it.
+/// A server that asks for more is misconfigured. An alert must not wait for it.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
-/// If alertd asks for the states over and over, something is wrong there; it gets them this often.
+/// If alertd asks for the states again and again, something is wrong there. It gets them this
+/// often.
 const STATES_APART: Duration = Duration::from_secs(10);
 
-/// Leaves room in a body for the envelope.
+/// Leaves room in the body for the envelope.
 const BATCH_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
 
 fn json_bytes(event: &Event) -> usize {
@@ -344,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_batch_asks_and_the_next_carries_what_waits() {
+    fn the_first_batch_asks_for_the_last_number_and_the_next_has_the_events() {
         let mut outbox = outbox();
         push(&mut outbox, "a");
         outbox.on_spooled(1);
@@ -356,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_before_it_is_on_disk_unless_the_disk_refuses() {
+    fn events_are_sent_after_they_are_on_disk_unless_the_disk_fails() {
         let mut outbox = open();
         push(&mut outbox, "a");
         assert_eq!(sent(&mut outbox, 0), None);
@@ -378,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn back_off_doubles_to_thirty_seconds_and_one_success_ends_it() {
+    fn the_back_off_doubles_to_thirty_seconds_and_one_success_resets_it() {
         let mut outbox = open();
         push(&mut outbox, "a");
         outbox.on_spooled(1);
@@ -411,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_goes_alone_when_due_and_rides_along_otherwise() {
+    fn a_heartbeat_is_sent_alone_when_due_and_with_events_otherwise() {
         let mut outbox = open();
         assert_eq!(outbox.next_wakeup(), Some(at(30)));
         assert_eq!(outbox.poll_send(at(29)), None);
@@ -426,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn states_go_when_asked_for_but_not_in_a_loop() {
+    fn states_are_sent_on_request_but_not_in_a_loop() {
         let mut outbox = open();
         outbox.poll_send(at(30)).unwrap();
         outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(30), 0.5);
@@ -453,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_keeps_to_the_body_limit_and_shrinks_when_told() {
+    fn a_batch_fits_the_body_limit_and_shrinks_on_request() {
         let mut outbox = open();
         let long = "x".repeat(200_000);
         for _ in 0..10 {
@@ -470,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_lets_the_oldest_go_and_counts_them() {
+    fn a_full_outbox_drops_and_counts_the_oldest_events() {
         let mut outbox = open();
         outbox.set_limits(Limits { bytes_max: 1_000, ..LIMITS });
         for _ in 0..100 {
@@ -483,12 +491,12 @@ mod tests {
     }
 
     #[test]
-    fn if_alertd_knows_more_than_the_spool_a_new_epoch_begins() {
+    fn if_alertd_has_more_than_the_spool_a_new_epoch_starts() {
         let mut outbox = Outbox::new(LIMITS, Vec::new(), 4, at(0));
         push(&mut outbox, "a");
         outbox.on_spooled(4);
         outbox.poll_send(at(0)).unwrap();
-        // The disk lost events 4 to 9 in a power cut; alertd would take our 4 for the one it has.
+        // The disk lost events 4 to 9 in a power cut. alertd would take the new 4 for the old one.
         assert_eq!(outbox.on_reply(&acked(9), at(0), 0.5), Verdict::Amnesia);
         outbox.start_epoch(at(0));
         assert_eq!(sent(&mut outbox, 0), Some(vec![]), "asks again");
@@ -498,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_takes_nothing_is_no_reason_to_send_at_once() {
+    fn an_answer_that_accepts_nothing_does_not_lead_to_a_loop() {
         let mut outbox = open();
         push(&mut outbox, "a");
         outbox.on_spooled(1);
@@ -513,7 +521,7 @@ mod tests {
         Outbox::new(LIMITS, Vec::new(), 1, at(0))
     }
 
-    /// Past the first exchange, with a heartbeat sent at 0.
+    /// After the first exchange, with a heartbeat sent at 0.
     fn open() -> Outbox {
         let mut outbox = outbox();
         for _ in 0..2 {
@@ -528,7 +536,7 @@ mod tests {
     }
 
     fn sent(outbox: &mut Outbox, now: u64) -> Option<Vec<u64>> {
-        outbox.poll_send(at(now)).map(|parcel| parcel.events.iter().map(|event| event.seq).collect())
+        outbox.poll_send(at(now)).map(|next| next.events.iter().map(|event| event.seq).collect())
     }
 
     fn acked(seq: u64) -> BatchReply {

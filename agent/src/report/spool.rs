@@ -1,32 +1,34 @@
-//! Events on disk until alertd has them.
+//! Keeps events on disk until alertd has acknowledged them.
 //!
 //! `spool.log`, all numbers little-endian:
 //!
 //! ```text
 //! header  0  8  "DWSPOOL1"
-//!         8  8  epoch: which numbering the events belong to, random when an empty spool begins
-//!        16  8  the first number that was never used when this file was begun
-//!        24  8  acknowledged by alertd up to this number when this file was begun
+//!         8  8  epoch of the event numbers; random for a new spool
+//!        16  8  first number that was never used, as of the start of this file
+//!        24  8  last number acknowledged by alertd, as of the start of this file
 //!        32  4  CRC-32 (IEEE) of bytes 0..32
 //!
-//! record  0  4  F7 'd' 'w' 0A; F7 occurs in no UTF-8 text, so a search for the next record does not stop in a payload
-//!         4  4  n: bytes of payload, at most 1 MiB
-//!         8  8  number of the event, or the number acknowledged
+//! record  0  4  F7 'd' 'w' 0A; UTF-8 has no F7, so a search for the next record cannot stop in a payload
+//!         4  4  n: length of the payload, at most 1 MiB
+//!         8  8  number of the event, or the acknowledged number
 //!        16  1  1 event, 2 acknowledgement
 //!        17  n  event: JSON of `dogwatch_wire::Event`; acknowledgement: nothing
 //!      17+n  4  CRC-32 (IEEE) of bytes 4..17+n
 //! ```
 //!
-//! An event counts as spooled after fdatasync(2). An acknowledgement is not waited for: losing it costs a repeat that alertd
-//! recognises. Acknowledged events leave when the file is rewritten (new file, fsync, rename, fsync of the directory).
+//! An event counts as spooled after fdatasync(2). Acknowledgements are not synced: a lost one costs
+//! a repeat, which alertd recognizes. Acknowledged events are removed when the file is rewritten
+//! ([`dogwatch_daemon::replace`]).
 //!
-//! Recovery reads to the end. Bytes that are no intact record are skipped up to the next one; what cannot be read at the
-//! end is cut off. If anything but a record torn in the middle of writing was found, the file as it was is kept as
-//! `spool.damaged` (one, the latest) and the log says so. Numbers then go on behind a gap as wide as the damage, because
-//! the lost events may have been sent; alertd sees the gap and asks for the states. A file without an intact header tells no
-//! epoch, so a new one begins. No content makes recovery fail or panic.
+//! Recovery reads the whole file. Bytes that are not an intact record are skipped up to the next
+//! one; unreadable bytes at the end are cut off. If there was any damage other than an incomplete
+//! last record, the file is kept as `spool.damaged` (only the latest one) and the agent logs it.
+//! The next numbers then leave a gap as wide as the damage, because the lost events may have been
+//! sent; alertd sees the gap and asks for the states. Without an intact header the epoch is
+//! unknown, so a new one starts. No content can make recovery fail or panic.
 //!
-//! A write that fails leaves the file as it was: the next one starts where the last good record ends.
+//! A failed write leaves the file as it was: the next one starts after the last good record.
 
 use std::{
     collections::VecDeque,
@@ -47,38 +49,38 @@ pub struct Spool {
     epoch: u64,
     /// End of the last good record.
     length: u64,
-    /// Number and bytes of each event that is not settled, and of all of them.
+    /// Number and size of each event that is not settled, and the sum of the sizes.
     live: VecDeque<(u64, u64)>,
     live_bytes: u64,
     settled: u64,
-    /// A failed fsync may have dropped written pages (fsyncgate): only a whole new file can be trusted then.
+    /// A failed fsync may have dropped written pages, so only a new file can be trusted after it.
     must_rewrite: bool,
 }
 
-/// What was found on disk.
+/// The content of the spool at the start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recovered {
     pub epoch: u64,
     /// The first number that was never used.
     pub next_seq: u64,
-    /// alertd had everything up to here.
+    /// alertd has acknowledged the events up to this number.
     pub acked: u64,
-    /// All events still in the file, acknowledged ones too, in order of their numbers.
+    /// All events in the file, including acknowledged ones, in the order of their numbers.
     pub events: Vec<Event>,
     pub damage: Damage,
 }
 
-/// What was wrong with the file.
+/// The damage in the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Bytes that belonged to no intact record.
+    /// Bytes that are not part of an intact record.
     pub bytes: u64,
-    /// Not just the last record torn in the middle of writing it.
+    /// There is more damage than an incomplete last record.
     pub corrupt: bool,
 }
 
 impl Spool {
-    /// Opens or begins the spool in `dir`. `fresh_epoch` is taken if there is none to go on with.
+    /// Opens or creates the spool in `dir`. A new spool gets `fresh_epoch`.
     pub fn open(dir: &Path, fresh_epoch: u64) -> io::Result<(Self, Recovered)> {
         let path = dir.join(NAME);
         let bytes = match fs::read(&path) {
@@ -126,8 +128,8 @@ impl Spool {
         }
     }
 
-    /// Adds events and waits until they are on the medium; notes what is settled without waiting for it. An event that is
-    /// there already is not added again.
+    /// Adds events and syncs them. Also writes what is settled, without syncing that. Events that
+    /// are in the file already are not added again.
     pub fn append(&mut self, events: &[Event], settled: u64) -> io::Result<()> {
         if self.must_rewrite {
             self.compact(self.last_seq() + 1)?;
@@ -145,7 +147,7 @@ impl Spool {
             return Ok(());
         }
         self.file.write_all_at(&bytes, self.length).inspect_err(|_| {
-            // Whatever did get written is behind the end; if even this fails, recovery cuts it off.
+            // Whatever was written is after the end. If this fails too, recovery cuts it off.
             let _ = self.file.set_len(self.length);
         })?;
         if !fresh.is_empty() {
@@ -157,7 +159,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Begins an empty numbering with these events. On failure the old file stays in use.
+    /// Starts a new file with these events. If that fails, the old file stays in use.
     pub fn begin(&mut self, epoch: u64, next_seq: u64, settled: u64, events: &[Event]) -> io::Result<()> {
         match Self::write_new(&self.dir, epoch, next_seq, settled, events) {
             Ok(new) => *self = new,
@@ -170,7 +172,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes the file anew without what is settled. On failure the old one stays in use.
+    /// Rewrites the file without the settled events. If that fails, the old file stays in use.
     pub fn compact(&mut self, next_seq: u64) -> io::Result<()> {
         let bytes = fs::read(self.dir.join(NAME))?;
         let found = recover(&bytes).ok_or_else(|| io::Error::other("the spool's header is damaged"))?;
@@ -180,7 +182,7 @@ impl Spool {
         self.begin(self.epoch, next_seq, settled, &events)
     }
 
-    /// More than half of it, and not just a little, is of no use any more.
+    /// Whether more than half of the file, and not just a little, is settled.
     pub fn is_worth_compacting(&self) -> bool {
         self.length > COMPACT_BYTES_MIN + 2 * self.live_bytes
     }
@@ -229,13 +231,13 @@ impl Spool {
         self.epoch
     }
 
-    /// Bytes on disk.
+    /// Size on disk.
     pub fn length(&self) -> u64 {
         self.length
     }
 }
 
-/// Below this it is not worth writing the file anew.
+/// Smaller files are not worth rewriting.
 const COMPACT_BYTES_MIN: u64 = 64 * 1_024;
 
 const NAME: &str = "spool.log";
@@ -275,7 +277,7 @@ fn put_record(to: &mut Vec<u8>, seq: u64, kind: u8, payload: &[u8]) {
     to.extend(crc.to_le_bytes());
 }
 
-/// Reads what is intact; `None` if not even the header is.
+/// Reads all intact records; `None` if the header is damaged.
 fn recover(bytes: &[u8]) -> Option<Recovered> {
     let (head, crc) = bytes.get(..HEADER_BYTES)?.split_at(HEADER_BYTES - CRC_BYTES);
     if !head.starts_with(MAGIC) || crc32fast::hash(head).to_le_bytes() != *crc {
@@ -315,7 +317,7 @@ enum Record {
 
 fn take(record: Record, found: &mut Recovered) {
     match record {
-        // A number that does not grow was written again after a failed write; the first one stands.
+        // A number that does not grow was written again after a failed write. The first one counts.
         Record::Event(event) if found.events.last().is_none_or(|last| last.seq < event.seq) => {
             found.next_seq = found.next_seq.max(event.seq.saturating_add(1));
             found.events.push(event);
@@ -325,7 +327,7 @@ fn take(record: Record, found: &mut Recovered) {
     }
 }
 
-/// The intact record that `bytes` begin with, and its length.
+/// The intact record at the start of `bytes`, and its length.
 fn record_at(bytes: &[u8]) -> Option<(Record, usize)> {
     let payload_bytes = claimed_payload(bytes)?;
     let end = RECORD_HEAD_BYTES + payload_bytes;
@@ -356,7 +358,7 @@ fn claimed_payload(bytes: &[u8]) -> Option<usize> {
     (length <= limits::BODY_BYTES_MAX).then_some(length)
 }
 
-/// Whether this is the beginning of one record whose rest was never written.
+/// Whether this is the start of a record whose rest was never written.
 fn is_torn(tail: &[u8]) -> bool {
     let begins = tail.len() < SYNC.len() && SYNC.starts_with(tail);
     let short = tail.len() >= SYNC.len()
@@ -385,7 +387,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_appended_is_there_after_a_restart() {
+    fn appended_events_are_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, found) = Spool::open(dir.path(), 7).unwrap();
         assert_eq!((found.epoch, found.next_seq, found.events.len()), (7, 1, 0));
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewritten_spool_keeps_its_numbers_even_when_it_is_empty() {
+    fn a_rewritten_spool_keeps_its_numbers_even_if_it_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
         spool.append(&[event(1), event(2)], 2).unwrap();
@@ -415,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_record_is_cut_off_and_the_spool_goes_on() {
+    fn an_incomplete_record_is_cut_off_and_the_spool_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
         spool.append(&[event(1), event(2)], 0).unwrap();
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_byte_costs_its_record_only_and_the_file_is_kept_aside() {
+    fn a_flipped_byte_costs_only_its_record_and_the_damaged_file_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let (mut spool, _) = Spool::open(dir.path(), 7).unwrap();
         spool.append(&[event(1), event(2), event(3)], 0).unwrap();
@@ -449,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_intact_header_a_new_epoch_begins() {
+    fn without_an_intact_header_a_new_epoch_starts() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME), b"not a spool at all").unwrap();
         let (spool, found) = Spool::open(dir.path(), 8).unwrap();

@@ -1,6 +1,6 @@
-//! The real binary in a directory of its own, and an alertd that only remembers.
+//! The real agent in a temporary directory, and a fake alertd that records everything.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "no test file uses all of it")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
@@ -17,17 +17,18 @@ use dogwatch_daemon::unix_http;
 use dogwatch_wire::{Batch, BatchReply, Event, EventKind, PROTOCOL, ServiceState, State, digest};
 use tokio::sync::watch;
 
-/// Long enough for a loaded machine; tests return as soon as what they wait for is so.
+/// Long enough for a loaded machine. Tests do not wait longer than they have to.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A directory with a config and everything that the agent makes.
-pub(crate) struct Place {
+/// The directory of one agent: config, socket, state and log.
+pub(crate) struct AgentDir {
     pub(crate) dir: tempfile::TempDir,
     built_in_checks: bool,
 }
 
-impl Place {
-    /// An agent with only these checks. They are TOML after the parts that point into this directory.
+impl AgentDir {
+    /// An agent with only these checks. They are TOML after the parts that point into this
+    /// directory.
     pub(crate) fn new(checks: &str) -> Self {
         Self::make(checks, false)
     }
@@ -38,9 +39,9 @@ impl Place {
     }
 
     fn make(checks: &str, built_in_checks: bool) -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap(), built_in_checks };
-        place.write_config(checks);
-        place
+        let agent_dir = Self { dir: tempfile::tempdir().unwrap(), built_in_checks };
+        agent_dir.write_config(checks);
+        agent_dir
     }
 
     pub(crate) fn write_config(&self, checks: &str) {
@@ -83,7 +84,7 @@ impl Place {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// Runs `dogwatch` with these words and `--socket` of this place.
+    /// Runs `dogwatch` with these arguments and the socket of this agent.
     pub(crate) fn ask(&self, words: &[&str]) -> Output {
         dogwatch(words.iter().copied().chain(["--socket", self.path("agent.sock").to_str().unwrap()]))
     }
@@ -94,7 +95,7 @@ impl Place {
     }
 }
 
-/// A running `dogwatch run`, killed at the latest when dropped.
+/// A running `dogwatch run`. Killed when dropped.
 pub(crate) struct Agent(Child);
 
 impl Agent {
@@ -112,7 +113,7 @@ impl Agent {
         self.0.wait().unwrap();
     }
 
-    /// SIGTERM, and its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         wait_for("the agent's end", || self.0.try_wait().unwrap()).code()
@@ -143,7 +144,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Polls until there is something, or the test has failed.
+/// Polls until `probe` returns something. Panics after the deadline.
 pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     #[expect(clippy::disallowed_methods, reason = "a test's deadline is real time")]
     let now = Instant::now;
@@ -157,7 +158,7 @@ pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// Keeps the wire contract's server side and remembers everything.
+/// A fake alertd: follows the protocol and records everything.
 #[derive(Clone)]
 pub(crate) struct Alertd {
     memory: Arc<Mutex<Memory>>,
@@ -166,18 +167,18 @@ pub(crate) struct Alertd {
 
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// Every event once, in the order taken; repeats are recognised by epoch and number.
+    /// Every event once, in order. Repeats are recognized by epoch and number.
     pub(crate) events: Vec<Event>,
     pub(crate) batches: Vec<Batch>,
-    /// What it believes: service → state, flapping.
+    /// Service → state, flapping.
     pub(crate) states: BTreeMap<String, (State, bool)>,
     acked: BTreeMap<String, u64>,
     pub(crate) repeats: u64,
     pub(crate) gaps: u64,
     pub(crate) asked_for_states: u64,
-    /// Answers this instead of taking the batch.
+    /// Answers with this status instead of accepting the batch.
     pub(crate) refuse: Option<u16>,
-    /// Takes every second batch but answers as if it had not: the agent cannot know.
+    /// Accepts every second batch, but answers with an error: the agent cannot know.
     pub(crate) lose_answers: bool,
 }
 
@@ -197,7 +198,7 @@ impl Alertd {
         read(&mut self.memory.lock().unwrap())
     }
 
-    /// Waits until `probe` finds something in the memory.
+    /// Waits until `probe` returns something.
     pub(crate) async fn wait_for<T>(&self, what: &str, mut probe: impl FnMut(&Memory) -> Option<T>) -> T {
         let mut changed = self.changed.subscribe();
         let wait = async {
@@ -212,7 +213,7 @@ impl Alertd {
         found.unwrap_or_else(|| panic!("waited in vain for {what}; it has {:#?}", self.story()))
     }
 
-    /// Waits until so many events of this service were taken; returns all of its states in order.
+    /// Waits for this many events of a service. Returns all of its states in order.
     pub(crate) async fn states_of(&self, service: &str, count: usize) -> Vec<State> {
         self.wait_for(&format!("{count} events of {service}"), |memory| {
             let states = memory.states_of(service);
@@ -238,7 +239,7 @@ impl Memory {
         states.collect()
     }
 
-    /// What alertd does with a batch.
+    /// Handles a batch as alertd does.
     pub(crate) fn take(&mut self, batch: Batch) -> BatchReply {
         let acked = self.acked.entry(batch.epoch.clone()).or_default();
         let mut want_states = false;

@@ -36,7 +36,7 @@ pub struct BatchReply {
     pub protocol: u32,
     /// Every event up to this number is committed and can be removed from the spool.
     pub acked_seq: u64,
-    /// The digest differed or events were missing: send [`Batch::states`] next.
+    /// The digest differs or events are missing: send [`Batch::states`] next.
     #[serde(default)]
     pub want_states: bool,
 }
@@ -118,6 +118,6 @@ pub struct Heartbeat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostChange {
     pub at: Timestamp,
-    /// A few words: `booted`.
+    /// For example `booted`.
     pub what: String,
 }

@@ -80,7 +80,8 @@ pub struct Health {
 /// One health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`, `notice`.
+    /// `store`, `loop`, `outbox`, `receivers`, `auditor`, `agents`, `on call`, `disk`, `dead-man`,
+    /// `notice`.
     pub name: String,
     pub state: State,
     pub text: String,

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_does_not_matter_and_healthy_services_do_not_count() {
+    fn the_order_and_healthy_services_make_no_difference() {
         let a = digest([("disk", State::Critical, false), ("load", State::Ok, false)]);
         let b = digest([("swap", State::Ok, false), ("disk", State::Critical, false)]);
         assert_eq!(a, b);
@@ -36,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_pose_as_two() {
+    fn one_name_cannot_be_taken_for_two() {
         let one = digest([("a", State::Warning, false), ("b", State::Warning, false)]);
         assert_ne!(one, digest([("ab", State::Warning, false)]));
         assert_ne!(one, digest([("a", State::Warning, false)]));
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn flapping_is_part_of_the_truth() {
+    fn flapping_makes_a_difference() {
         assert_ne!(digest([("disk", State::Ok, true)]), digest([]));
     }
 }

@@ -30,7 +30,7 @@ fn a_batch_with_every_kind_of_event() {
 }
 
 #[test]
-fn a_heartbeat_with_what_was_done_to_the_host() {
+fn a_heartbeat_with_changes_of_the_host() {
     let change = |seconds, what: &str| HostChange { at: at(seconds), what: what.into() };
     let changes = vec![change(1_700_000_020, "booted"), change(1_700_000_010, "1 package upgraded: curl")];
     golden("batch-changes-1", &Batch { heartbeat: Some(Heartbeat { changes, ..heartbeat() }), ..empty() });
@@ -55,7 +55,7 @@ fn the_answers() {
 }
 
 #[test]
-fn what_a_newer_sender_adds_is_ignored() {
+fn unknown_fields_of_a_newer_sender_are_ignored() {
     let text = fs::read_to_string(path("batch-1")).expect("the file is there");
     let newer =
         text.replacen('{', "{\"colour\": \"blue\",", 1).replacen("\"seq\":", "\"weight\": 3, \"seq\":", 1);

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-/// A span of time from a config file or a command line. Never negative; a bare number is refused, for it hides its unit.
+/// A span of time from a config file or a command line. Never negative. A number without a unit is
+/// an error, because nobody can tell what it means.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub Duration);
 
@@ -23,7 +24,7 @@ impl FromStr for Span {
                 "{text:?} is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\""
             )
         };
-        // A day is 24 h here: monitoring intervals do not follow the calendar.
+        // A day is always 24 h: monitoring intervals do not follow the calendar.
         let mut total = Duration::ZERO;
         let mut rest = text.trim();
         if rest.is_empty() {
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_is_understood() {
+    fn common_notations_are_understood() {
         for (text, seconds) in [("90s", 90), ("5m", 300), ("2h 30m", 9_000), ("1h30m", 5_400), ("1d", 86_400)]
         {
             assert_eq!(text.parse::<Span>().unwrap(), Span::secs(seconds), "{text}");
@@ -108,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_its_unit_or_overflows_is_refused() {
+    fn a_missing_unit_or_an_overflow_is_an_error() {
         for text in ["", "5", "5 minutes ago", "-3s", "s", "1e400d", "99999999999999999999w", "1..2s"] {
             assert!(text.parse::<Span>().is_err(), "{text:?}");
         }
     }
 
     #[test]
-    fn it_prints_what_it_reads() {
+    fn a_printed_span_reads_back_as_the_same_span() {
         for text in ["0s", "90ms", "1m30s", "1d2h"] {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
         }
