@@ -2,7 +2,8 @@
 
 #![no_main]
 
-// The reference is the test crate's; the rest of that crate (alertd, a database) is not needed here.
+// The reference is the test crate's; the rest of that crate (alertd, a database) is not needed
+// here.
 #[expect(dead_code, reason = "not all of it is needed here")]
 #[path = "../src/dns_message.rs"]
 mod dns_message;

@@ -1,9 +1,10 @@
-//! What is true of each name, and what an upstream makes of it: right answers, and all the ways to be ill. No socket here.
+//! What is true of each name, and how an upstream answers: correctly, or failing in one of many
+//! ways. No sockets.
 //!
-//! Some names say what is right: `n<NUMBER>.t<TTL>.test.` has the A record `10.x.y.z` made of NUMBER, with that TTL, so a
-//! test knows the right answer without asking. Others are put into [`Data`], and what is true of a name may change; what
-//! was true before stays known, to tell an old answer from a wrong one. How an upstream behaves is a [`Mood`], for all
-//! names or for some.
+//! Some names say what is right: `n<NUMBER>.t<TTL>.test.` has the A record `10.x.y.z` made of
+//! NUMBER, with that TTL, so a test knows the right answer without asking. Others are put into
+//! [`Data`], and what is true of a name may change; what was true before stays known, to tell an
+//! old answer from a wrong one. How an upstream behaves is a [`Mood`], for all names or for some.
 
 use std::{collections::HashMap, fmt, net::Ipv4Addr, str::FromStr, time::Duration};
 

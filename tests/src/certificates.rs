@@ -1,4 +1,4 @@
-//! A private authority and a server certificate for loopback, made by `openssl`, good for two days.
+//! A private CA and a server certificate for loopback, made with `openssl`, valid for two days.
 
 use std::{
     fs,
@@ -17,7 +17,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// For `localhost` and `127.0.0.1`, in `dir`; `None` after a loud skip. RSA, for OpenSMTPD's key process knows no other.
+    /// For `localhost` and `127.0.0.1`, in `dir`; `None` after a loud skip. RSA, for OpenSMTPD's
+    /// key process knows no other.
     ///
     /// # Panics
     /// If `openssl` fails.

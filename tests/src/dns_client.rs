@@ -1,4 +1,4 @@
-//! Asks a DNS server the way a stub resolver does: one question, one deadline.
+//! Queries a DNS server like a stub resolver: one question, one deadline.
 
 use std::{
     io::{self, Read, Write},

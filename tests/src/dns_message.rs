@@ -1,9 +1,9 @@
-//! The parts of DNS messages (RFC 1035, 6891, 8914) that clients and fake upstreams of the tests, the benchmarks, the
-//! fuzzer and the demo need.
+//! The parts of DNS messages (RFC 1035, 6891, 8914) that clients and fake upstreams of the tests,
+//! the benchmarks, the fuzzer and the demo need.
 //!
-//! Written apart from `dogwatch-dns` on purpose: a mistake there must not hide behind the same mistake here. Functions
-//! that return an `Option` accept any bytes. The others are for tests: they panic on a malformed message, and the test
-//! fails.
+//! Written apart from `dogwatch-dns` on purpose: a mistake there must not hide behind the same
+//! mistake here. Functions that return an `Option` accept any bytes. The others are for tests: they
+//! panic on a malformed message, and the test fails.
 
 pub const A: u16 = 1;
 pub const SOA: u16 = 6;
@@ -81,7 +81,8 @@ impl Reply {
         Self::read(bytes).unwrap_or_else(|| panic!("not an answer: {bytes:?}"))
     }
 
-    /// Parses a whole message; `None` if it is not an answer to one question with nothing behind its last record.
+    /// Parses a whole message; `None` if it is not an answer to one question with nothing behind
+    /// its last record.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let flags = be16(bytes, 2)?;
         if flags & 0x8000 == 0 || be16(bytes, 4)? != 1 {
@@ -216,7 +217,8 @@ pub fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The name at `at` with dots, case kept, and the place after it. Follows at most 16 compression pointers.
+/// The name at `at` with dots, case kept, and the place after it. Follows at most 16 compression
+/// pointers.
 pub fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
     let (mut name, mut after, mut jumps) = (String::new(), None, 0);
     loop {

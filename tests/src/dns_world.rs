@@ -1,7 +1,9 @@
-//! A host, its cache and its upstreams in virtual time: the real core, one thread, hours in a second.
+//! A host, its cache and its upstreams in virtual time: the real core in one thread, hours in a
+//! second.
 //!
-//! A [`Scenario`] says what happens; the run's [`Log`] says what came of it. The cache is ours ([`Resolver`]) or, to see
-//! what an outage does without it, a plain one that forgets at the end of the TTL ([`PlainCache`]).
+//! A [`Scenario`] says what happens; the run's [`Log`] says what came of it. The cache is ours
+//! ([`Resolver`]) or, to see what an outage does without it, a plain one that forgets at the end of
+//! the TTL ([`PlainCache`]).
 
 use std::{
     cmp::Reverse,
@@ -29,51 +31,13 @@ use jiff::Timestamp;
 use crate::{
     authority::{Act, Behaviour, Data, Judgement},
     dns_message::{A, Glance, NOERROR, push_name, query},
+    forwarder::{Forwarder, Remembered, Sent},
     plain_cache::PlainCache,
     scenario::{
         Clients, Event, Names, Scenario,
         log::{Answered, Asker, Log, Sample},
     },
 };
-
-/// A message to an upstream.
-pub struct Sent {
-    pub try_id: u64,
-    /// Its place in the scenario.
-    pub upstream: usize,
-    pub over_tcp: bool,
-    pub message: Vec<u8>,
-    pub timeout: Duration,
-}
-
-/// An answer as it lies on disk: key, message, when it was learned.
-pub type Remembered = (Vec<u8>, Vec<u8>, Moment);
-
-/// What the world needs of a cache.
-pub trait Forwarder {
-    /// True: the answer is in `out`. False: it comes later, or never.
-    fn on_query(&mut self, packet: &[u8], client: u64, now: Moment, out: &mut Vec<u8>) -> bool;
-    fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment);
-    fn on_error(&mut self, try_id: u64, error: TryError, now: Moment);
-    fn on_wakeup(&mut self, now: Moment);
-    fn next_wakeup(&self) -> Option<Moment>;
-    fn poll_send(&mut self) -> Option<Sent>;
-    fn poll_reply(&mut self) -> Option<(u64, Vec<u8>)>;
-    fn poll_learned(&mut self) -> Option<Remembered>;
-    /// Whose answers these are, as the snapshot notes it; if it does.
-    fn origin(&self) -> Option<Origin>;
-    fn use_upstreams(&mut self, used: &[usize], now: Moment);
-    /// Addresses to try before they are believed.
-    fn poll_check(&mut self) -> Option<TcpCheck> {
-        None
-    }
-    fn on_checked(&mut self, _: &TcpCheck, _: Accepting, _: Moment) {}
-    /// The check results, and how long names last.
-    fn look(&mut self, now: Moment, wall: Timestamp) -> (Vec<SensorResult>, Duration);
-    /// Differs whenever the check results may differ.
-    fn health(&self) -> u8;
-    fn bytes(&self) -> u64;
-}
 
 /// Which cache the host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -464,7 +428,8 @@ impl<'a> World<'a> {
         self.now = end;
     }
 
-    /// A core that wants to be woken at once, again and again, keeps a real daemon at 100 % of a CPU.
+    /// A core that wants to be woken at once, again and again, keeps a real daemon at 100 % of a
+    /// CPU.
     fn wake_up(&mut self) {
         let now = self.moment();
         self.cache.on_wakeup(now);

@@ -1,6 +1,8 @@
-//! The outage drills D1 to D6: what the cache promises, shown over many seeds in virtual time, beside a plain cache.
+//! The outage drills D1 to D6: what the cache promises, over many seeds in virtual time, beside a
+//! plain cache.
 //!
-//! A drill is a scenario file (`scenarios/d*.txt`) with an `outage` line; its score is what the log says of that time.
+//! A drill is a scenario file (`scenarios/d*.txt`) with an `outage` line; its score is what the log
+//! says of that time.
 
 use std::{
     fmt::{self, Write as _},
@@ -76,7 +78,8 @@ pub struct Score {
     pub variant: &'static str,
     pub seed: u64,
     pub names_seen: usize,
-    /// Questions in the outage for names seen before; of those, answered with what is or once was true, and with what is.
+    /// Questions in the outage for names seen before; of those, answered with what is or once was
+    /// true, and with what is.
     pub known_queries: usize,
     pub usable_percent: f64,
     pub right_percent: f64,
@@ -88,7 +91,8 @@ pub struct Score {
     pub baseline_per_second: f64,
     pub load_during: f64,
     pub load_first_minute: f64,
-    /// From the beginning of the outage to the first check that is not OK; `dns-stale`, which comes of it, aside.
+    /// From the beginning of the outage to the first check that is not OK; `dns-stale`, which comes
+    /// of it, aside.
     pub alert_ms: Option<u64>,
     /// The same of `dns-upstream` alone.
     pub upstream_alert_ms: Option<u64>,
@@ -97,7 +101,8 @@ pub struct Score {
     pub wrong_name_seconds: usize,
     /// From the beginning of the outage to the last answer that was not true (any more).
     pub untrue_for_s: u64,
-    /// How far the runway that was announced lies from the end that came, or from itself over the outage.
+    /// How far the runway that was announced lies from the end that came, or from itself over the
+    /// outage.
     pub runway_error_s: u64,
     /// Without us, in the same outage.
     pub plain: Option<Plain>,
@@ -130,29 +135,33 @@ impl Score {
     /// What a drill promises beyond that.
     fn kept_by_name(&self) -> bool {
         match self.drill {
-            // Nothing changes while nobody answers: every answer is what is true, not what once was.
+            // Nothing changes while nobody answers: every answer is what is true, not what once
+            // was.
             "openai" => {
                 self.right_percent >= 100.0 && self.names_seen >= 4_900 && self.upstream_alert_ms.is_some()
             }
-            // Nothing but lies for one name, or none for any: every name is answered with what is true.
+            // Nothing but lies for one name, or none for any: every name is answered with what is
+            // true.
             "d1" | "d2" | "d3" | "d4" => self.right_percent >= 100.0 && self.wrong_name_seconds == 0,
-            // A name that nobody knew before has the portal's address, until its turn comes in the recovery after that.
+            // A name that nobody knew before has the portal's address, until its turn comes in the
+            // recovery after that.
             "d5" => self.right_percent >= 100.0 && self.untrue_for_s <= 14 * 60,
-            // What is really gone is held for a quarter of the 40 minutes that it was good, from the first time that a client
-            // asks for it. The demand is `vanish_grace`.
+            // What is really gone is held for a quarter of the 40 minutes that it was good, from
+            // the first time that a client asks for it. The demand is `vanish_grace`.
             "d6" => self.untrue_for_s <= 15 * 60,
             _ => true,
         }
     }
 
-    /// A minute of Poisson arrivals at the normal rate strays from its mean by three standard deviations at most, as a share.
+    /// A minute of Poisson arrivals at the normal rate strays from its mean by three standard
+    /// deviations at most, as a share.
     fn chance(&self) -> f64 {
         3.0 / (self.baseline_per_second * 60.0).max(1.0).sqrt()
     }
 }
 
-/// Runs each drill with each seed, on all processors. `see` is shown each run; the scores are in order. Only the first
-/// seed has a plain cache beside it, if `beside_plain`.
+/// Runs each drill with each seed, on all processors. `see` is shown each run; the scores are in
+/// order. Only the first seed has a plain cache beside it, if `beside_plain`.
 pub fn run_all(
     drills: &[Drill],
     seeds: std::ops::Range<u64>,
@@ -251,7 +260,8 @@ impl Drill {
         per_second(log, from / 2, from).max(0.001)
     }
 
-    /// Announced ends lie this far from the first known name that failed; if none did, from one another.
+    /// Announced ends lie this far from the first known name that failed; if none did, from one
+    /// another.
     fn runway_error(&self, log: &Log) -> Duration {
         let (from, until) = self.scenario.outage;
         // Until the outage is noticed, refreshes move the end.
@@ -286,7 +296,8 @@ impl Drill {
         text
     }
 
-    /// What clients and upstream see in single minutes of the outage and after it, with us and without.
+    /// What clients and upstream see in single minutes of the outage and after it, with us and
+    /// without.
     pub fn course(&self, run: &Run) -> String {
         let (from, until) = self.scenario.outage;
         let mut text =
@@ -527,7 +538,8 @@ mod tests {
         }
     }
 
-    /// A seed that a drill complains of must repeat the run, although hash tables are seeded by chance.
+    /// A seed that a drill complains of must repeat the run, although hash tables are seeded by
+    /// chance.
     #[test]
     fn the_same_seed_gives_the_same_run() {
         for drill in all().iter().filter(|drill| drill.name != "d1") {

@@ -1,4 +1,5 @@
-//! One watched host: alertd, the agent and the DNS cache as real processes with their files in one folder.
+//! One monitored host: alertd, the agent and the DNS cache as real processes with their files in
+//! one directory.
 
 use std::{
     fmt::Write as _,
@@ -77,7 +78,8 @@ impl Host {
         self.path("alertd.sock")
     }
 
-    /// Writes `alertd.toml` (places of files and ports, then `rest`) and starts alertd; waits until it answers.
+    /// Writes `alertd.toml` (places of files and ports, then `rest`) and starts alertd; waits until
+    /// it answers.
     ///
     /// # Panics
     /// If it does not come up.
@@ -123,7 +125,8 @@ impl Host {
         });
     }
 
-    /// Writes `agent.toml` (places, no checks of its own, then `checks`) and starts the agent; waits until it answers.
+    /// Writes `agent.toml` (places, no checks of its own, then `checks`) and starts the agent;
+    /// waits until it answers.
     ///
     /// # Panics
     /// If it does not come up.
@@ -213,7 +216,8 @@ impl Host {
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("alertctl {arguments:?}: {error}: {said}"))
     }
 
-    /// Says to alertd what an agent on `host` would say of one service; `seq` goes up with each of that host.
+    /// Says to alertd what an agent on `host` would say of one service; `seq` goes up with each of
+    /// that host.
     ///
     /// # Panics
     /// If alertd does not take it.

@@ -1,4 +1,4 @@
-//! A GET over loopback, without any of our own HTTP code.
+//! A GET request over loopback, without our own HTTP code.
 
 use std::{
     io::{Read, Write},

@@ -1,7 +1,8 @@
-//! A stand-in for HTTP receivers that keeps what it is sent, judges it, and can be told to answer otherwise for a while.
+//! A stand-in for HTTP receivers. It keeps requests, checks them, and can be set to answer
+//! differently for a while.
 //!
-//! The judges know the rules of Slack's incoming webhooks and of ntfy, written from their documentation, apart from the code
-//! under test.
+//! The judges know the rules of Slack's incoming webhooks and of ntfy, written from their
+//! documentation, apart from the code under test.
 
 use std::{
     collections::{BTreeMap, VecDeque},

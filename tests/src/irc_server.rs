@@ -1,4 +1,4 @@
-//! A real IRC server on loopback, Debian's ngIRCd, plain and with TLS; and a person in its channel.
+//! Debian's ngIRCd on loopback, plain and with TLS, and a person in its channel.
 
 use std::{
     fmt::Write as _,
@@ -24,7 +24,8 @@ pub struct IrcServer {
 }
 
 impl IrcServer {
-    /// ngIRCd with its files in `dir`, with TLS if there are certificates; `None` after a loud skip.
+    /// ngIRCd with its files in `dir`, with TLS if there are certificates; `None` after a loud
+    /// skip.
     ///
     /// # Panics
     /// If it does not come up.

@@ -1,4 +1,4 @@
-//! Whole-system proof: real processes and real peers on loopback, and drills in virtual time.
+//! Tests of the whole system: real processes on loopback, and drills in virtual time.
 //!
 //! | module | what it gives |
 //! | --- | --- |
@@ -16,6 +16,7 @@
 //! | [`upstream`] | such an upstream behind real sockets |
 //! | [`scenario`] | outages as files: what happens, what must come of it; runs them for real |
 //! | [`dns_world`] | runs them in virtual time: a host, its cache and its upstreams |
+//! | [`forwarder`] | the interface of a cache in that world |
 //! | [`plain_cache`] | what most hosts have, for comparison |
 //! | [`drill`] | the outage drills and their scores |
 //! | [`bench`] | the benchmarks beside real peers |
@@ -31,6 +32,7 @@ pub mod dns_client;
 pub mod dns_message;
 pub mod dns_world;
 pub mod drill;
+pub mod forwarder;
 pub mod herd;
 pub mod host;
 pub mod http;

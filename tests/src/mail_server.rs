@@ -1,12 +1,13 @@
-//! Real mail servers on loopback, delivering into a maildir.
+//! Real mail servers on loopback that deliver into a maildir.
 //!
-//! [`MailServer::opensmtpd`] is Debian's OpenSMTPD, in the clear. It runs in mount and process namespaces of its own, because
-//! its spool and socket paths are fixed at compile time: no other OpenSMTPD is disturbed, and all its processes end with
-//! the one that we end. Needs root. (Its TLS is of no use here: 6.8.0 in Debian 12 fails every handshake with OpenSSL 3,
-//! "EVP lib", its key process being an engine of the old kind.)
+//! [`MailServer::opensmtpd`] is Debian's OpenSMTPD, in the clear. It runs in mount and process
+//! namespaces of its own, because its spool and socket paths are fixed at compile time: no other
+//! OpenSMTPD is disturbed, and all its processes end with the one that we end. Needs root. (Its TLS
+//! is of no use here: 6.8.0 in Debian 12 fails every handshake with OpenSSL 3, "EVP lib", its key
+//! process being an engine of the old kind.)
 //!
-//! [`MailServer::aiosmtpd`] is Debian's aiosmtpd, as anyone: in the clear, with STARTTLS and login, and with TLS from the
-//! first byte and login.
+//! [`MailServer::aiosmtpd`] is Debian's aiosmtpd, as anyone: in the clear, with STARTTLS and login,
+//! and with TLS from the first byte and login.
 
 use std::{
     env, fs,
@@ -62,7 +63,8 @@ impl Mail {
 }
 
 impl MailServer {
-    /// Starts the best server that this user may start, with its files in `dir`; `None` after a loud skip.
+    /// Starts the best server that this user may start, with its files in `dir`; `None` after a
+    /// loud skip.
     pub fn start(dir: &Path) -> Option<Self> {
         if rustix::process::geteuid().is_root() {
             Self::opensmtpd(dir)

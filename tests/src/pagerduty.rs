@@ -1,6 +1,8 @@
-//! A stand-in for PagerDuty's Events API v2 that takes an event only if it keeps the API's rules, and remembers it.
+//! A stand-in for PagerDuty's Events API v2. It accepts and keeps only events that follow the rules
+//! of the API.
 //!
-//! Written from the API's documentation, apart from the code under test: required fields, allowed values, limits.
+//! Written from the API's documentation, apart from the code under test: required fields, allowed
+//! values, limits.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,8 @@
-//! What most hosts have: a cache that forgets at the end of the TTL, and believes whatever it is told.
+//! An ordinary DNS cache: it forgets an answer at the end of its TTL and believes every upstream.
 //!
-//! A model, for comparison only. It joins equal questions, asks the next server after two seconds, tells the client of an
-//! error at once and of silence after five seconds, and keeps NXDOMAIN and empty answers for thirty (RFC 2308).
+//! A model, for comparison only. It joins equal questions, asks the next server after two seconds,
+//! tells the client of an error at once and of silence after five seconds, and keeps NXDOMAIN and
+//! empty answers for thirty (RFC 2308).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::{
     dns_message::{NOERROR, NXDOMAIN, Reply, SERVFAIL},
-    dns_world::{Forwarder, Remembered, Sent},
+    forwarder::{Forwarder, Remembered, Sent},
 };
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Plots as SVG by hand: panels over one time axis, readable on light and dark pages alike.
+//! Plots as SVG: panels over one time axis, readable on light and dark pages.
 
 use std::fmt::Write as _;
 

@@ -1,21 +1,28 @@
-//! The cache's policy against a reference that fits on a page: for each question, the last answer that upstream gave.
+//! The cache's policy against a reference of one page: for each question, the last answer of the
+//! upstream.
 //!
-//! A case is a list of [`Step`]s: clients ask, upstreams answer, fail, lie, come late or twice, time passes or jumps, the
-//! loop stalls, the config is reloaded, the daemon restarts from its snapshot. Each answer of an upstream has a serial
-//! number in its data, so that whatever a client is told can be traced to the moment it was learned. After each step:
+//! A case is a list of [`Step`]s: clients ask, upstreams answer, fail, lie, come late or twice,
+//! time passes or jumps, the loop stalls, the config is reloaded, the daemon restarts from its
+//! snapshot. Each answer of an upstream has a serial number in its data, so that whatever a client
+//! is told can be traced to the moment it was learned. After each step:
 //!
-//! - nobody is told what upstream never said to this question (name, type, DO, CD), nor anything older than told before;
+//! - nobody is told what upstream never said to this question (name, type, DO, CD), nor anything
+//!   older than told before;
 //! - nothing is served past its TTL and `max_stale`; a TTL never grows, a stale one is 1 to 30 s;
-//! - whoever asks for what is known is never told of a failure, and never waits longer than the client timer;
+//! - whoever asks for what is known is never told of a failure, and never waits longer than the
+//!   client timer;
 //! - every query is answered once, within 4.8 s, with its own id and its own spelling;
-//! - an answer that a live question waits for is learned, however late it is; one that comes twice is not;
+//! - an answer that a live question waits for is learned, however late it is; one that comes twice
+//!   is not;
 //! - what was learned is kept until evicted, also through a restart and a reload;
 //! - whoever waits waits for somebody who was asked;
-//! - the resolver's tables agree with each other (`Resolver::audit`): no flight longer than 6 s, no more than three tries,
-//!   no waiter, try or timer left behind; and it never asks to be woken in the past.
+//! - the resolver's tables agree with each other (`Resolver::audit`): no flight longer than 6 s, no
+//!   more than three tries, no waiter, try or timer left behind; and it never asks to be woken in
+//!   the past.
 //!
-//! The property test draws steps at random, the fuzzer by coverage: a step is four bytes. [`Seen`] tells what the stories
-//! came to, so that a model which checks nothing does not pass for one which holds.
+//! The property test draws steps at random, the fuzzer by coverage: a step is four bytes. [`Seen`]
+//! tells what the stories came to, so that a model which checks nothing does not pass for one which
+//! holds.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -316,7 +323,8 @@ pub struct World {
     /// Forgotten there though still known.
     off_disk: HashSet<Asks>,
     evicted: u64,
-    /// Counts tries, replies and errors; and which was the last that a question's flight may have ended with.
+    /// Counts tries, replies and errors; and which was the last that a question's flight may have
+    /// ended with.
     events: u64,
     touched: HashMap<Asks, u64>,
     seen: Seen,
@@ -496,8 +504,8 @@ impl World {
             self.check(given_to == question, || format!("{question:?} learned what {given_to:?} was given"));
             self.known.insert(question, given);
         }
-        // Nothing has come of this question since it was sent, so its flight is as it was: no doubt is possible of what is
-        // no denial.
+        // Nothing has come of this question since it was sent, so its flight is as it was: no doubt
+        // is possible of what is no denial.
         let alive =
             !attempt.orphan && self.touched.get(&question).is_none_or(|&touched| touched < attempt.sent);
         let good = matches!(what, What::Positive { .. } | What::Chain { .. } | What::Big { .. });
@@ -758,8 +766,8 @@ impl World {
         }
     }
 
-    /// What other upstreams said of a zone's names ends with the reload that adds the zone or takes it away: a "no" is
-    /// forgotten, all else is asked anew; the disk forgets both.
+    /// What other upstreams said of a zone's names ends with the reload that adds the zone or takes
+    /// it away: a "no" is forgotten, all else is asked anew; the disk forgets both.
     fn note_other_views(&mut self, old: &Settings) {
         let (before, now, here) = (old, &self.settings, self.now);
         self.known.retain(|&question, given| {

@@ -1,5 +1,4 @@
-//! Real processes under test: started with their own folder, ended by pid when dropped, never left
-//! behind.
+//! Real processes under test: started with their own directory, killed by pid when dropped.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +18,7 @@ use rustix::{
 };
 
 /// How long a test waits for anything before it gives up. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running process. Dropping it sends SIGKILL and reaps it.
 pub struct Process {

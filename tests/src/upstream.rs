@@ -1,4 +1,5 @@
-//! A scriptable upstream over UDP and TCP on one loopback port; what it says is [`crate::authority`]'s business.
+//! A scriptable upstream over UDP and TCP on one loopback port. [`crate::authority`] decides its
+//! answers.
 //!
 //! As a process of its own (`fake-upstream`) it can be stopped and killed like a real one.
 
@@ -152,7 +153,8 @@ impl Upstream {
     }
 }
 
-/// Binds, patiently: a process that is just being started holds a copy of every socket of its parent until it is exec'd.
+/// Binds, patiently: a process that is just being started holds a copy of every socket of its
+/// parent until it is exec'd.
 fn bind_again<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..BINDS_MAX {
         match bind() {

@@ -1,4 +1,4 @@
-//! What the tests need from Debian, installed without starting any of it.
+//! Installs the Debian packages that tests need. None of their services is started.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::sh;
 
-/// Every package that a test or the lab uses, and for what.
+/// Every package that a test or the lab uses, and its purpose.
 pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("bind9-dnsutils", "dig, as a client that is not ours"),
     ("binutils", "readelf, for the package's dependencies"),
@@ -19,7 +19,7 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
     ("nsd", "a real authoritative server"),
     ("openssl", "certificates for the http and smtp tests"),
     ("opensmtpd", "a real SMTP server"),
-    ("python3-aiosmtpd", "an SMTP server that can be told to refuse"),
+    ("python3-aiosmtpd", "an SMTP server with TLS and login"),
     ("prometheus", "promtool, and a Prometheus that scrapes and sends alerts"),
     ("prometheus-alertmanager", "amtool, as a client that is not ours"),
     ("systemd-container", "systemd-nspawn, for the lab"),
@@ -29,7 +29,7 @@ pub(crate) const APT_PACKAGES: &[(&str, &str)] = &[
 /// Only `test --stress` needs it.
 const STRESS: &[(&str, &str)] = &[("stress-ng", "keeps every core busy")];
 
-/// The servers that only `bench` runs beside ours.
+/// Servers that only `bench` runs.
 pub(crate) const PEERS: &[(&str, &str)] = &[
     ("dnsdist", "a peer in the bench"),
     ("dnsmasq-base", "a peer in the bench"),
@@ -43,7 +43,7 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
 fn missing(list: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     let names: Vec<_> = list.iter().map(|(name, _)| *name).collect();
     if !sh::has("dpkg-query") {
-        bail!("this is not a Debian: install the equivalents of {} yourself", names.join(" "));
+        bail!("this is not Debian: install the equivalents of {} yourself", names.join(" "));
     }
     let installed = sh::output(&mut sh::command(&[
         "dpkg-query",
@@ -54,18 +54,18 @@ fn missing(list: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     Ok(names.into_iter().filter(|name| !is_installed(name)).collect())
 }
 
-/// Installs what is missing of [`APT_PACKAGES`]. Returns the line that would do it if we may not
-/// (not root), `None` if all is there.
+/// Installs missing packages of [`APT_PACKAGES`]. Without root, returns the command that would
+/// install them; `None` if all are installed.
 pub(crate) fn install(insist: bool) -> Result<Option<String>> {
     install_list(APT_PACKAGES, insist)
 }
 
-/// The same of [`PEERS`].
+/// Does the same for [`PEERS`].
 pub(crate) fn install_peers() -> Result<Option<String>> {
     install_list(PEERS, false)
 }
 
-/// The same of stress-ng.
+/// Does the same for stress-ng.
 pub(crate) fn install_stress() -> Result<Option<String>> {
     install_list(STRESS, false)
 }
@@ -97,8 +97,8 @@ fn apt(line: &[&str]) -> Result<()> {
     sh::output(sh::command(line).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
 }
 
-/// While this lives, installing a package starts no service (Debian's invoke-rc.d asks
-/// `policy-rc.d`; 101 is "no").
+/// Until this is dropped, installing a package starts no service: Debian's invoke-rc.d calls
+/// `policy-rc.d`, and exit code 101 forbids the action.
 struct NothingStarts {
     ours: bool,
 }

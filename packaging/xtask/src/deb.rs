@@ -1,9 +1,9 @@
-//! `cargo xtask deb`: the Debian package, made with dpkg-deb from the files under `packaging/`.
+//! `cargo xtask deb`: builds the Debian package with dpkg-deb from the files in `packaging/`.
 //!
-//! Not by cargo-deb, because three things must hold that its defaults break: a conffile never
-//! changes between versions (or an unattended upgrade ends at a question), an upgrade restarts only
-//! the `.service` units (or the DNS port closes for a moment), and a purge leaves nothing. The lab
-//! proves all three.
+//! cargo-deb is not used because its defaults break three requirements, which the lab tests: a
+//! conffile never changes between versions (an unattended upgrade would stop and ask), an upgrade
+//! restarts only `.service` units (the DNS port would be closed for a moment), and a purge removes
+//! everything.
 
 use std::{
     fmt::Write as _,
@@ -19,15 +19,15 @@ use crate::{
     sh,
 };
 
-/// The programs, and where they go.
+/// The programs and their directories.
 const PROGRAMS: &[(&str, &str)] = &[("dogwatch", "usr/bin"), ("alertctl", "usr/bin"), ("alertd", "usr/sbin")];
 pub(crate) const UNITS: &[&str] =
     &["dogwatch-dns.socket", "dogwatch-dns.service", "alertd.service", "dogwatch.service"];
 pub(crate) const SERVICES: &[&str] = &["dogwatch-dns.service", "alertd.service", "dogwatch.service"];
 const CONFFILES: &[&str] = &["agent.toml", "alertd.toml", "dns.toml"];
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
-/// Permitted exposure of each service by `systemd-analyze security`, in tenths: 0 is none, 100 is a
-/// shell for everyone.
+/// The highest exposure permitted for each service by `systemd-analyze security`, in tenths of its
+/// scale from 0 to 10.
 const EXPOSURE_MAX: &[(&str, u32)] =
     &[("dogwatch.service", 25), ("dogwatch-dns.service", 18), ("alertd.service", 20)];
 
@@ -50,16 +50,16 @@ pub(crate) fn build(version: Option<&str>) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// What the packer should care for.
+/// How to compress.
 #[derive(Clone, Copy)]
 pub(crate) enum Packing {
-    /// To be shipped.
+    /// For release.
     Small,
-    /// To be thrown away by the lab.
+    /// For the lab.
     Quick,
 }
 
-/// Packs the programs that lie in `binaries`.
+/// Packs the programs in `binaries`.
 pub(crate) fn pack(version: &str, binaries: &Path, packing: Packing) -> Result<PathBuf> {
     let architecture = sh::output(&mut sh::command(&["dpkg", "--print-architecture"]))?;
     let root = sh::target().join("deb/root");
@@ -106,7 +106,7 @@ pub(crate) fn pack(version: &str, binaries: &Path, packing: Packing) -> Result<P
     Ok(package)
 }
 
-/// What can be said of the package without installing it.
+/// Checks that need no installation.
 fn check(package: &Path) -> Result<()> {
     let root = sh::target().join("deb/root");
     if sh::has("systemd-analyze") {
@@ -118,7 +118,7 @@ fn check(package: &Path) -> Result<()> {
             println!("{unit}: {}", report.lines().last().unwrap_or_default().trim_start_matches(['→', ' ']));
         }
     } else {
-        println!("SKIPPED exposure of the units: no systemd-analyze");
+        println!("SKIPPED exposure of the units: systemd-analyze is not installed");
     }
     if sh::has("lintian") {
         let mut lintian = sh::command(&["lintian", "--allow-root", "--tag-display-limit", "0"]);
@@ -129,7 +129,7 @@ fn check(package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copyright, changelogs and the pages in `docs/`, as Debian policy §12 wants them.
+/// Copyright, changelogs and the pages in `docs/`, as Debian policy §12 requires.
 fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     let doc = root.join("usr/share/doc/dogwatch");
     let mit = fs::read_to_string(sh::root().join("LICENSE-MIT"))?;
@@ -149,7 +149,7 @@ fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     write(&doc.join("NEWS.md.gz"), &gzip(&changes)?, 0o644)?;
     let date = sh::output(&mut sh::command(&["git", "log", "-1", "--format=%cD"]))?;
     let entry = format!(
-        "dogwatch ({version}) unstable; urgency=medium\n\n  * What an operator notices: NEWS.md.gz beside this file.\n\n -- dogwatch maintainers <dogwatch@example.org>  {date}\n"
+        "dogwatch ({version}) unstable; urgency=medium\n\n  * See NEWS.md.gz in this directory.\n\n -- dogwatch maintainers <dogwatch@example.org>  {date}\n"
     );
     write(&doc.join("changelog.gz"), &gzip(entry.as_bytes())?, 0o644)
 }
@@ -178,7 +178,7 @@ fn control(root: &Path, packaging: &Path, version: &str, architecture: &str, dep
     Ok(())
 }
 
-/// What the programs need of the C library, read from the programs.
+/// The C library that the programs need, read from the programs.
 #[derive(Default)]
 struct Depends {
     glibc: (u32, u32),
@@ -193,7 +193,7 @@ impl Depends {
                 "libgcc_s.so.1" => self.libgcc = true,
                 "libc.so.6" | "libm.so.6" | "ld-linux-x86-64.so.2" | "ld-linux-aarch64.so.1" => {}
                 other => {
-                    bail!("{} needs {other}, which no dependency of the package brings", program.display())
+                    bail!("{} needs {other}, which no dependency of the package provides", program.display())
                 }
             }
         }
@@ -205,7 +205,7 @@ impl Depends {
     fn line(&self) -> Result<String> {
         let (major, minor) = self.glibc;
         if major == 0 {
-            bail!("the programs name no version of glibc: is this a static build?");
+            bail!("the programs need no version of glibc: is this a static build?");
         }
         let libgcc = if self.libgcc { ", libgcc-s1 (>= 4.2)" } else { "" };
         Ok(format!("libc6 (>= {major}.{minor}){libgcc}"))
@@ -216,7 +216,7 @@ fn bracketed(line: &str) -> Option<&str> {
     line.split_once('[')?.1.split_once(']').map(|(inside, _)| inside)
 }
 
-/// The newest `GLIBC_x.y` that readelf names.
+/// The newest `GLIBC_x.y` in the output of readelf.
 fn newest_glibc(versions: &str) -> (u32, u32) {
     let numbers = versions.split("GLIBC_").skip(1).filter_map(|rest| {
         let end = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -236,19 +236,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_version_of_glibc_counts_by_number_not_by_letter() {
+    fn versions_of_glibc_are_compared_as_numbers() {
         assert_eq!(newest_glibc("Name: GLIBC_2.9  Flags\n Name: GLIBC_2.34\n Name: GLIBC_2.2.5"), (2, 34));
         assert_eq!(newest_glibc("Name: GCC_3.0"), (0, 0));
     }
 
     #[test]
-    fn every_unit_and_conffile_that_is_shipped_exists_and_every_hardening_line_says_why() {
+    fn conffiles_hold_comments_only_and_every_hardening_line_has_a_reason() {
         let packaging = sh::root().join("packaging");
         for file in CONFFILES {
             let text = fs::read_to_string(packaging.join("etc").join(file)).unwrap();
             assert!(
                 text.lines().all(|line| line.is_empty() || line.starts_with('#')),
-                "{file}: comments only"
+                "{file}: only comments are allowed"
             );
         }
         for unit in SERVICES {
@@ -258,7 +258,7 @@ mod tests {
                 let hardening = ["Protect", "Private", "Restrict", "NoNew", "MemoryDeny", "Lock"]
                     .iter()
                     .any(|start| line.starts_with(start));
-                assert!(!hardening || lines[number - 1].starts_with('#'), "{unit}: {line} lacks its reason");
+                assert!(!hardening || lines[number - 1].starts_with('#'), "{unit}: no comment above {line}");
             }
         }
     }

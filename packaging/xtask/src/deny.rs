@@ -1,8 +1,8 @@
-//! Licences, bans, sources and advisories, by cargo-deny.
+//! Runs cargo-deny: licences, bans, sources and advisories.
 //!
-//! cargo-deny wants to clone the advisory database, which not every machine may. Where a snapshot
-//! of it lies beside the checkout (`../shared/data/advisory-db`) that is used, as a git repository
-//! made under `target/`; elsewhere the advisories are skipped, loudly.
+//! cargo-deny clones the advisory database, which needs network access. If there is a snapshot
+//! beside the checkout (`../shared/data/advisory-db`), it is used instead, as a git repository
+//! under `target/`. Without a snapshot the advisories are skipped, with a message.
 
 use std::{fs, path::Path, path::PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{
     sh,
 };
 
-/// The folder name that cargo-deny derives from the database's address.
+/// The directory name that cargo-deny derives from the URL of the database.
 const DATABASE: &str = "advisory-db-3157b0e258782691";
 
 /// `cargo xtask deny`.
@@ -24,23 +24,23 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
-/// Checks; installs cargo-deny under `target/` first if it may take the minutes.
+/// Runs the checks. If cargo-deny is missing and `may_install`, installs it under `target/` first,
+/// which takes minutes.
 pub(crate) fn step(may_install: bool, count: &mut Count) -> Result<Outcome> {
     let Some(tool) = tool(may_install)? else {
         return Ok(Outcome::Skipped(
             "cargo-deny is missing; `cargo xtask deny` builds it once (3 min)".into(),
         ));
     };
-    // It looks at the crates of every platform in the lock file; a build has fetched only ours.
+    // cargo-deny reads the crates of every platform; a build fetches only those of this one.
     sh::run(&mut sh::cargo(&["fetch", "--quiet", "--locked"]))?;
     let mut permanent = sh::command(&[&tool]);
     permanent.args(["--offline", "--all-features", "check", "--hide-inclusion-graph"]);
     sh::run(permanent.args(["licenses", "bans", "sources"]))?;
     count.passed += 3;
     let Some(config) = config_with_database()? else {
-        // Not a failure even in CI: elsewhere than on the project's own machines there is no
-        // snapshot.
-        println!("SKIPPED advisories: NOT checked, because ../shared/data/advisory-db is not there");
+        // Not a failure even in CI: only the project's own machines have the snapshot.
+        println!("SKIPPED advisories: not checked, because ../shared/data/advisory-db does not exist");
         count.skipped += 1;
         return Ok(Outcome::Passed);
     };
@@ -68,7 +68,7 @@ fn tool(may_install: bool) -> Result<Option<PathBuf>> {
     Ok(Some(own))
 }
 
-/// deny.toml with the path of the database that we made, or `None` without a snapshot.
+/// deny.toml with the path of our copy of the database; `None` without a snapshot.
 fn config_with_database() -> Result<Option<PathBuf>> {
     let snapshot = sh::root().join("../shared/data/advisory-db");
     if !snapshot.is_dir() {

@@ -1,5 +1,4 @@
-//! Man pages and shell completions, generated from the programs' own argument parsers, so that they
-//! cannot disagree.
+//! Man pages and shell completions, generated from the argument parsers of the programs.
 
 use std::{fs, path::Path};
 
@@ -26,7 +25,7 @@ pub(crate) fn write(dir: &Path) -> Result<()> {
     completions(&dir.join("completions"))
 }
 
-/// Puts them where Debian looks for them, below `root`.
+/// Installs them below `root`, where Debian expects them.
 pub(crate) fn install(root: &Path) -> Result<()> {
     for (name, page) in pages()? {
         let section = name.rsplit('.').next().context("a page has a section")?;

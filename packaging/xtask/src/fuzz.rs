@@ -1,11 +1,11 @@
-//! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz`, for as long as wanted.
+//! `cargo xtask fuzz`: runs the fuzz targets of `tests/fuzz`.
 //!
-//! Without `--guided` it is `tests/tests/in_process/fuzz.rs`: mutations of the corpus, in the build
-//! that the tests have anyway, so that CI pays for fuzzing only. With it, libFuzzer by coverage:
-//! linked in by `libfuzzer-sys`, with LLVM's instrumentation switched on by stable rustc's `-C
-//! passes`. So no nightly and no cargo-fuzz, but a release build of everything first. What that
-//! finds lies in `target/fuzz/found/TARGET` and is built on by the next run; `--merge` takes into
-//! the repository's corpus what adds coverage to it.
+//! Without `--guided` it runs `tests/tests/in_process/fuzz.rs`: mutations of the corpus, in the
+//! test build, so CI needs no further build. With `--guided` it runs libFuzzer: linked by
+//! `libfuzzer-sys`, with LLVM's instrumentation enabled by `-C passes` of stable rustc. That needs
+//! no nightly and no cargo-fuzz, but a release build of everything. New inputs are kept in
+//! `target/fuzz/found/TARGET` for the next run; `--merge` adds those that increase coverage to the
+//! corpus in the repository.
 
 use std::{
     fs,
@@ -21,35 +21,35 @@ use crate::sh;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// One target; all in turn without it
+    /// The target; all targets if it is left out
     target: Option<String>,
-    /// How long each runs
+    /// How long each target runs
     #[arg(long = "for", default_value = BOUNDED)]
     time: String,
-    /// Other mutations than the usual ones
+    /// Seed of the mutations
     #[arg(long, conflicts_with = "guided")]
     seed: Option<u64>,
-    /// Run this input only, which failed before
+    /// Run only this input, to reproduce a failure
     #[arg(long, requires = "target", conflicts_with = "guided")]
     input: Option<PathBuf>,
-    /// By coverage, with libFuzzer; builds for some minutes first
+    /// Guided by coverage, with libFuzzer; the build takes minutes
     #[arg(long)]
     guided: bool,
-    /// Take what adds coverage into tests/fuzz/corpus
+    /// Add inputs that increase coverage to tests/fuzz/corpus
     #[arg(long, requires = "guided")]
     merge: bool,
 }
 
-/// What CI gives each of the eight targets: about a minute in all.
+/// Time for each target in CI.
 const BOUNDED: &str = "7s";
 
-/// Coverage of edges and of what is compared, as libFuzzer reads it.
+/// Instrumentation for libFuzzer: edges and comparisons.
 const FLAGS: &str = "-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
     -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
     -C llvm-args=-sanitizer-coverage-trace-compares -C codegen-units=1 --cfg fuzzing";
-/// Longer inputs find nothing more and cost much.
+/// Longer inputs are slow and have found nothing more.
 const INPUT_MAX: &str = "-max_len=4096";
-/// An input that takes longer than this is a find too.
+/// An input that takes longer counts as a failure.
 const TIMEOUT: &str = "-timeout=10";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.guided { guided(&targets, seconds, &corpora, options.merge) } else { plain(options, seconds) }
 }
 
-/// CI's share.
+/// The run of `cargo xtask test`.
 pub(crate) fn bounded() -> Result<()> {
     let time = BOUNDED.to_owned();
     run(&Options { target: None, time, seed: None, input: None, guided: false, merge: false })
@@ -119,14 +119,14 @@ fn triple() -> Result<String> {
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
-/// With a target triple, so that build scripts and macros are not instrumented.
+/// Builds with a target triple, so that build scripts and macros are not instrumented.
 fn build() -> Result<()> {
     let mut cargo = sh::cargo(&["build", "--quiet", "--release", "--target", &triple()?]);
     cargo.current_dir(sh::root().join("tests/fuzz")).env("RUSTFLAGS", FLAGS);
     sh::run(cargo.env("CARGO_TARGET_DIR", sh::target().join("fuzz")))
 }
 
-/// One target's row of the table, or how to repeat its failure.
+/// Runs one target. Returns its row of the table, or how to reproduce its failure.
 fn fuzz(target: &str, seconds: u64, corpus: &Path, merge: bool) -> Result<Result<String, String>> {
     let work = sh::target().join("fuzz");
     let (found, artifacts) = (work.join("found").join(target), work.join("artifacts").join(target));
@@ -150,7 +150,7 @@ fn fuzz(target: &str, seconds: u64, corpus: &Path, merge: bool) -> Result<Result
         let input =
             said.lines().find_map(|line| line.split_once("Test unit written to ").map(|(_, path)| path));
         return Ok(Err(format!(
-            "{target}: {}\nrepeat it: cargo xtask fuzz {target} --input {}",
+            "{target}: {}\nreproduce it: cargo xtask fuzz {target} --input {}",
             &said[said.floor_char_boundary(from)..said.floor_char_boundary(end)],
             input.unwrap_or("INPUT")
         )));
@@ -168,8 +168,8 @@ fn fuzz(target: &str, seconds: u64, corpus: &Path, merge: bool) -> Result<Result
     Ok(Ok(row(target, &said, fs::read_dir(corpus)?.count())))
 }
 
-/// From libFuzzer's last lines: `#123 DONE cov: 456 ft: 789 …` and `stat::average_exec_per_sec:
-/// 12`.
+/// The row of the table, from the last lines of libFuzzer: `#123 DONE cov: 456 ft: 789 …` and
+/// `stat::average_exec_per_sec: 12`.
 fn row(target: &str, said: &str, inputs: usize) -> String {
     let stat = |name: &str| {
         let line = said.lines().rev().find_map(|line| line.strip_prefix(name));
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_row_is_what_libfuzzer_says_at_its_end() {
+    fn the_row_has_the_final_figures_of_libfuzzer() {
         let said = "#2\tINITED cov: 3 ft: 4 corp: 1/1b\n#99\tDONE   cov: 456 ft: 789 corp: 7/9b lim: 4\n\
                     stat::number_of_executed_units: 99\nstat::average_exec_per_sec:     12\n";
         assert_eq!(row("client", said, 5), "client                   99        12     456       5");

@@ -1,25 +1,24 @@
-//! The developer's commands. `cargo xtask help` lists them.
+//! Commands for developers. `cargo xtask help` lists them.
 //!
 //! | module | command |
 //! | --- | --- |
-//! | [`up`] | `up`: the whole of dogwatch in the foreground, as an ordinary user, under `./var` |
-//! | [`upstream`] | `upstream stop|start`, `ask`: the demo's upstream, and a client that shows what answers look like |
+//! | [`up`] | `up`: all daemons in the foreground, as an ordinary user, under `./var` |
+//! | [`upstream`] | `upstream stop|start`, `ask`: the demo's upstream, and a client that prints answers |
 //! | [`test`] | `test`: everything that CI runs, with one table at the end |
-//! | [`deb`], [`docs`] | `deb`: the package, made with dpkg-deb; its man pages and completions |
-//! | [`lab`] | `lab`: the package on a real systemd, from install to purge |
-//! | [`house`] | `house`: the house rules, of which the layers of each crate are the first |
-//! | [`fuzz`] | `fuzz`: what strangers can send, guided by coverage |
-//! | [`bench`] | `bench`: the numbers beside their budgets |
+//! | [`deb`], [`docs`] | `deb`: the Debian package with man pages and completions |
+//! | [`lab`] | `lab`: the package on a booted Debian host, from install to purge |
+//! | [`house`] | `house`: which module may import which, and other house rules |
+//! | [`fuzz`] | `fuzz`: untrusted input, by mutation or guided by coverage |
+//! | [`bench`] | `bench`: measurements and their budgets |
 //!
-//! Nothing here is shipped, except what [`docs`] generates.
+//! Only the output of [`docs`] is shipped.
 
 mod apt;
 mod bench;
 mod clock;
 mod deb;
 mod deny;
-// The demo answers with the code of the tests, not with the product's, so that one checks the
-// other.
+// The tests' code and not the product's, so that one checks the other.
 #[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
 #[path = "../../../tests/src/dns_message.rs"]
 mod dns_message;
@@ -47,46 +46,46 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start alertd, `dogwatch run` and `dogwatch dns` in the foreground, as you, under ./var
+    /// Run alertd, `dogwatch run` and `dogwatch dns` in the foreground, under ./var
     Up(up::Options),
-    /// Stop or start the upstream that a running `cargo xtask up` forwards to
+    /// Stop or start the upstream of a running `cargo xtask up`
     Upstream {
         action: upstream::Action,
-        /// The folder that `up` was given
+        /// The --dir of `up`
         #[arg(long, default_value = "var")]
         dir: PathBuf,
     },
-    /// Ask a DNS server, again and again with --watch, and show value, TTL, EDE and time
+    /// Query a DNS server and print address, TTL, extended error and time
     Ask(upstream::Ask),
-    /// Everything that CI runs: format, lints, tests, licences, drill, package, lab
+    /// Run everything that CI runs: format, lints, tests, drills, fuzzing, licences, package, lab
     Test(test::Options),
     /// Build dist/dogwatch_VERSION_ARCH.deb
     Deb {
-        /// Build with this version instead of the workspace's (for upgrade tests)
+        /// Use this version instead of the workspace's (for upgrade tests)
         #[arg(long)]
         version: Option<String>,
     },
-    /// Install, upgrade and purge the package on a real systemd (needs root)
+    /// Install, upgrade and purge the package on a booted Debian host (needs root)
     Lab(lab::Options),
-    /// Print the numbers that have a budget
+    /// Measure what has a budget: DNS, outages, snapshot, alertd, footprint
     Bench(bench::Options),
-    /// Print files, lines, circles and upward imports of each crate; fail on a broken house rule
+    /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
     /// Run the outage drills in virtual time
     Drill {
-        /// Arguments for the drill, for example `all`, or `openai --seeds 100`
+        /// For example `all`, `openai --seeds 100`, or `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Fuzz what strangers can send: all targets or one, for a time
+    /// Fuzz the parsers of untrusted input
     Fuzz(fuzz::Options),
     /// Write man pages and completions to DIR
     Docs { dir: PathBuf },
     /// Check licences, bans, sources and advisories with cargo-deny
     Deny,
-    /// Install what the tests need from Debian (needs root)
+    /// Install the Debian packages that the tests need (needs root)
     Setup,
-    /// The demo's upstream: forwards, and answers for *.demo.test itself
+    /// The demo's upstream: answers for *.demo.test and forwards the rest
     #[command(hide = true)]
     Relay {
         #[arg(long)]

@@ -1,9 +1,8 @@
-//! The demo's upstream, and a client that shows what the cache answers.
+//! The demo's upstream, and a client that prints answers.
 //!
-//! The upstream is a relay in front of the real one, so that a newcomer can kill it without cutting
-//! the machine off. It answers for every name under `demo.test` itself, with a TTL of 5 s: the demo
-//! then needs no network, and nobody waits an hour for a name to expire. Everything else it
-//! forwards as it is, one socket a query.
+//! The upstream is a relay in front of the real one, so it can be stopped without cutting off the
+//! machine. It answers for every name below `demo.test`, with a TTL of 5 s, so that the demo needs
+//! no network and names expire soon. It forwards everything else unchanged, one socket per query.
 
 use std::{
     fs,
@@ -32,7 +31,7 @@ const AAAA: u16 = 28;
 
 const DEMO_ZONE: &str = "demo.test";
 const DEMO_TTL_S: u32 = 5;
-/// What `dogwatch dns` gives an upstream at most; later the reply would find nobody waiting.
+/// The longest that `dogwatch dns` waits for an upstream.
 const FORWARD_LIMIT: Duration = Duration::from_secs(5);
 const IN_FLIGHT_MAX: usize = 256;
 
@@ -44,24 +43,24 @@ pub(crate) enum Action {
 
 #[derive(Args)]
 pub(crate) struct Ask {
-    /// The names to ask for (type A)
+    /// The names to query (type A)
     #[arg(required = true)]
     names: Vec<String>,
-    /// The server; by default the cache of a running `cargo xtask up`
+    /// The server; the default is the cache of `cargo xtask up`
     #[arg(long, default_value = "127.0.0.1:5300")]
     server: SocketAddr,
-    /// Once a second, until Ctrl-C
+    /// Query once a second, until Ctrl-C
     #[arg(long)]
     watch: bool,
-    /// So many questions a second instead, and only a summary
+    /// Send this many queries a second and print only a summary
     #[arg(long, requires = "seconds")]
     rate: Option<u32>,
-    /// For how long, with --rate
+    /// Duration of --rate
     #[arg(long)]
     seconds: Option<u64>,
 }
 
-/// While this file is there, `up` keeps the relay down.
+/// While this file exists, `up` keeps the relay stopped.
 pub(crate) fn off_file(dir: &Path) -> PathBuf {
     dir.join("upstream.off")
 }
@@ -70,13 +69,13 @@ pub(crate) fn off_file(dir: &Path) -> PathBuf {
 pub(crate) fn switch(action: Action, dir: &Path) -> Result<()> {
     let off = off_file(dir);
     if !dir.join("upstream.pid").exists() {
-        bail!("no `cargo xtask up` runs under {}", dir.display());
+        bail!("no `cargo xtask up` is running in {}", dir.display());
     }
     match action {
         Action::Stop => fs::write(&off, "").with_context(|| format!("cannot write {}", off.display()))?,
         Action::Start => {
             if let Err(error) = fs::remove_file(&off) {
-                bail!("the upstream runs already ({}: {error})", off.display());
+                bail!("the upstream is already running ({}: {error})", off.display());
             }
         }
     }
@@ -128,7 +127,7 @@ async fn relay_tcp(listener: net::TcpListener, to: Option<SocketAddr>, room: Arc
     }
 }
 
-/// The demo zone's own answer, or the upstream's. `None` is silence, as a dead server's.
+/// The answer of the demo zone or of the upstream. `None` for no answer, like a dead server.
 async fn answer(query: &[u8], to: Option<SocketAddr>) -> Option<Vec<u8>> {
     let question = Question::of(query)?;
     if question.name == DEMO_ZONE || question.name.ends_with(&format!(".{DEMO_ZONE}")) {
@@ -164,7 +163,7 @@ impl<'a> Question<'a> {
         Some(Self { query: query.get(..end + 4)?, name, kind: be16(query, end)? })
     }
 
-    /// One A record, or none with the SOA that lets a cache keep that there is none (RFC 2308 §5).
+    /// One A record, or no record and a SOA, with which a cache may keep the answer (RFC 2308 §5).
     fn reply(&self, address: Option<Ipv4Addr>, ttl_s: u32) -> Vec<u8> {
         let mut message = self.header(0, u8::from(address.is_some()), u8::from(address.is_none()));
         // The owner is the question's name; type and class.
@@ -190,8 +189,7 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Over TCP always: then the reply is whole, and there is no forged datagram to tell from the true
-/// one.
+/// Always over TCP: the reply is complete and cannot be a forged datagram.
 async fn forward(query: &[u8], to: SocketAddr) -> Result<Vec<u8>> {
     let mut stream = net::TcpStream::connect(to).await?;
     write_framed(&mut stream, query).await?;
@@ -212,7 +210,7 @@ async fn write_framed(stream: &mut net::TcpStream, message: &[u8]) -> Result<()>
     Ok(())
 }
 
-/// An address of the documentation range (RFC 5737), the same for the same name.
+/// An address from the documentation range (RFC 5737) that depends on the name.
 fn demo_address(name: &str) -> Ipv4Addr {
     let sum = name.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     Ipv4Addr::new(192, 0, 2, sum)
@@ -240,7 +238,7 @@ pub(crate) fn ask(options: &Ask) -> Result<()> {
         }
         if !options.watch {
             if failed > 0 {
-                bail!("{failed} of {} names without an answer from {}", options.names.len(), options.server);
+                bail!("{failed} of {} names got no answer from {}", options.names.len(), options.server);
             }
             return Ok(());
         }
@@ -274,8 +272,7 @@ fn address(record: &Record) -> Option<String> {
     }
 }
 
-/// Asks at a steady rate; every question without a right answer within 2 s is lost. Fails if any
-/// was.
+/// Queries at a steady rate. A query without a usable answer within 2 s is lost; fails if any is.
 fn flood(options: &Ask, rate: u32, duration: Duration) -> Result<()> {
     let (from, pause) = (clock::now(), Duration::from_secs(1) / rate);
     let (mut asked, mut lost, mut worst) = (0u32, 0, Duration::ZERO);
@@ -299,14 +296,14 @@ fn flood(options: &Ask, rate: u32, duration: Duration) -> Result<()> {
         worst = worst.max(sent.elapsed());
         asked += 1;
     }
-    println!("{asked} asked, {lost} lost, worst {:.1} ms", worst.as_secs_f64() * 1000.0);
+    println!("{asked} queries, {lost} lost, slowest {:.1} ms", worst.as_secs_f64() * 1000.0);
     if lost > 0 {
-        bail!("{lost} of {asked} questions went unanswered");
+        bail!("{lost} of {asked} queries were not answered");
     }
     Ok(())
 }
 
-/// One question over UDP from a socket of its own.
+/// Sends one query over UDP from a new socket.
 pub(crate) fn exchange(server: SocketAddr, id: u16, name: &str, limit: Duration) -> Result<Reply> {
     let local = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     let local = if server.ip().is_loopback() { local } else { "0.0.0.0:0" };
@@ -318,7 +315,7 @@ pub(crate) fn exchange(server: SocketAddr, id: u16, name: &str, limit: Duration)
     let length = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
     match Reply::read(&buffer[..length]) {
         Some(reply) if reply.id == id => Ok(reply),
-        _ => bail!("an answer from {server} that cannot be read"),
+        _ => bail!("unreadable answer from {server}"),
     }
 }
 

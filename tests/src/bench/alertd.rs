@@ -1,9 +1,10 @@
-//! What alertd costs beside Debian's Alertmanager, in one run, on one disk: ingest, lists, memory, restart, and the way from a post to
-//! the receiver.
+//! alertd beside Debian's Alertmanager, in one run on one disk: ingest, lists, memory, restart, and
+//! the time from a post to the receiver.
 //!
-//! Both are posted the same bodies over Alertmanager's API v2 by the same client, alertd on its unix socket, Alertmanager on
-//! loopback TCP (each the only way it offers without TLS). Neither notifies anybody while it is loaded: groups wait. alertd
-//! answers a post when it is on disk (SQLite, `synchronous = FULL`), Alertmanager when it is in memory.
+//! Both are posted the same bodies over Alertmanager's API v2 by the same client, alertd on its
+//! unix socket, Alertmanager on loopback TCP (each the only way it offers without TLS). Neither
+//! notifies anybody while it is loaded: groups wait. alertd answers a post when it is on disk
+//! (SQLite, `synchronous = FULL`), Alertmanager when it is in memory.
 
 use std::{
     fmt::Write as _,
@@ -85,7 +86,8 @@ pub struct Row {
     /// The same again: nothing has changed.
     pub repeated: Ingest,
     pub bytes_per_alert: f64,
-    /// One commit to disk while new alerts came: the mean, and a bound that 99 of 100 kept. alertd only.
+    /// One commit to disk while new alerts came: the mean, and a bound that 99 of 100 kept. alertd
+    /// only.
     pub commit_ms: Option<(f64, f64)>,
     /// Everything that fires, by group.
     pub list_ms: f64,
@@ -236,7 +238,8 @@ fn handed(router: Router, plan: &Plan, folder: &Path) -> Result<(f64, f64)> {
     Ok((percentile(&took, 50.0), percentile(&took, 99.0)))
 }
 
-/// Posts groups of one alert each, to be told at once, and waits until the receiver has all of them.
+/// Posts groups of one alert each, to be told at once, and waits until the receiver has all of
+/// them.
 fn tell_all(router: Router, plan: &Plan, folder: &Path) -> Result<Told> {
     let counter = Counter::listen()?;
     let server = Server::start(router, folder, &counter, "0s")?;

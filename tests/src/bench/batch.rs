@@ -1,7 +1,7 @@
-//! Datagrams received and sent many at a time: recvmmsg(2) and sendmmsg(2) as a C program would use them.
+//! Receives and sends many datagrams at a time, with recvmmsg(2) and sendmmsg(2).
 //!
-//! The only unsafe code of the benchmarks. rustix has no recvmmsg, and nix's sets all headers up anew for each call,
-//! which the bare echo, the yardstick of the others, must not pay for.
+//! The only unsafe code of the benchmarks. rustix has no recvmmsg, and nix's sets all headers up
+//! anew for each call, which the bare echo, the yardstick of the others, must not pay for.
 
 #![expect(
     unsafe_code,
@@ -13,14 +13,16 @@ use std::{io, mem, net::UdpSocket, ops::Range, os::fd::AsRawFd, ptr, time::Durat
 /// Room for a datagram; ours have one question and at most a few records.
 const DATAGRAM_MAX: usize = 512;
 
-/// Ancillary data of one datagram: a `cmsghdr` (16 bytes) and a `timespec` (16 bytes), with room to spare.
+/// Ancillary data of one datagram: a `cmsghdr` (16 bytes) and a `timespec` (16 bytes), with room to
+/// spare.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; 64]);
 
 /// Buffers for up to so many datagrams, and the kernel's view of them.
 ///
-/// The headers point into the other vectors, which never grow: their heap places stay, wherever the batch is moved.
+/// The headers point into the other vectors, which never grow: their heap places stay, wherever the
+/// batch is moved.
 pub struct Batch {
     buffers: Vec<[u8; DATAGRAM_MAX]>,
     addresses: Vec<libc::sockaddr_in>,
@@ -45,7 +47,8 @@ pub enum Kind {
 
 impl Batch {
     pub fn new(size: usize, kind: Kind) -> Self {
-        // SAFETY: both are plain C structs for which all zeroes is a valid value (null pointers, zero lengths).
+        // SAFETY: both are plain C structs for which all zeroes is a valid value (null pointers,
+        // zero lengths).
         let (address, header) =
             unsafe { (mem::zeroed::<libc::sockaddr_in>(), mem::zeroed::<libc::mmsghdr>()) };
         let mut batch = Self {
@@ -72,8 +75,8 @@ impl Batch {
         batch
     }
 
-    /// Receives what is there. With `wait` it blocks for the first datagram, as long as the socket's read timeout says;
-    /// nothing there is 0.
+    /// Receives what is there. With `wait` it blocks for the first datagram, as long as the
+    /// socket's read timeout says; nothing there is 0.
     pub fn receive(&mut self, socket: &UdpSocket, wait: bool) -> io::Result<usize> {
         for index in 0..self.used {
             self.slices[index].iov_len = DATAGRAM_MAX;
@@ -86,8 +89,9 @@ impl Batch {
         }
         let flags = if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         let size = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
-        // SAFETY: the first `size` headers are ours; each points to one iovec with `DATAGRAM_MAX` writable bytes, and to
-        // name and control buffers of the lengths set above (or null with length 0). All outlive the call.
+        // SAFETY: the first `size` headers are ours; each points to one iovec with `DATAGRAM_MAX`
+        // writable bytes, and to name and control buffers of the lengths set above (or null with
+        // length 0). All outlive the call.
         let received = unsafe {
             libc::recvmmsg(socket.as_raw_fd(), self.headers.as_mut_ptr(), size, flags, ptr::null_mut())
         };
@@ -139,7 +143,8 @@ impl Batch {
         (kind == libc::SCM_TIMESTAMPNS).then(stamp).flatten()
     }
 
-    /// Sends the messages at `range`. Returns how many went; the rest did not fit into the socket's buffer.
+    /// Sends the messages at `range`. Returns how many went; the rest did not fit into the socket's
+    /// buffer.
     pub fn send(&mut self, socket: &UdpSocket, range: Range<usize>) -> io::Result<usize> {
         if self.kind == Kind::Stamped {
             for header in &mut self.headers[range.clone()] {
@@ -148,8 +153,9 @@ impl Batch {
         }
         let headers = &mut self.headers[range];
         let count = libc::c_uint::try_from(headers.len()).unwrap_or(libc::c_uint::MAX);
-        // SAFETY: `headers` are `count` headers of ours; each points to one iovec whose first `iov_len` bytes are
-        // initialised, and to an address that a receive filled in (or null with length 0). All outlive the call.
+        // SAFETY: `headers` are `count` headers of ours; each points to one iovec whose first
+        // `iov_len` bytes are initialised, and to an address that a receive filled in (or null with
+        // length 0). All outlive the call.
         let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
@@ -158,12 +164,14 @@ impl Batch {
 #[expect(clippy::cast_possible_truncation, reason = "16")]
 const ADDRESS_LENGTH: libc::socklen_t = size_of::<libc::sockaddr_in>() as libc::socklen_t;
 
-/// Asks the kernel for the receive time of each datagram (`SO_TIMESTAMPNS`): it does not suffer from a late reader.
+/// Asks the kernel for the receive time of each datagram (`SO_TIMESTAMPNS`): it does not suffer
+/// from a late reader.
 pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
     let on: libc::c_int = 1;
     #[expect(clippy::cast_possible_truncation, reason = "4")]
     let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the option takes an int, and is given the address and size of one that outlives the call.
+    // SAFETY: the option takes an int, and is given the address and size of one that outlives the
+    // call.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -16,32 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, SockRef, Socket, Type};
-
 use super::{
     batch::{Batch, Kind, stamp_arrivals},
     names::{Verdict, judge, number_and_ttl, question},
     now, since_epoch,
+    sockets::connected,
     upstream::Upstream,
 };
 use crate::dns_message::be16;
-
-/// A server's socket with a large receive buffer, so that what is lost is lost by the server under test.
-pub fn bound(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    socket.set_recv_buffer_size(BUFFER)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.connect(server)?;
-    SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
-    Ok(socket)
-}
-
-const BUFFER: usize = 4 << 20;
 
 /// Asks name 0 until the answer is right, for at most `patience`; for an echo any answer is.
 pub fn is_ready(server: SocketAddr, checked: bool, patience: Duration) -> io::Result<bool> {
@@ -69,8 +51,9 @@ pub struct Walk {
     pub wall: Duration,
 }
 
-/// Asks each of the names `numbers`, [`WALK_WINDOW`] under way; what is not answered within a second is asked again, thrice.
-/// Ends after `limit` wherever it is; the names not come to count nowhere.
+/// Asks each of the names `numbers`, [`WALK_WINDOW`] under way; what is not answered within a
+/// second is asked again, thrice. Ends after `limit` wherever it is; the names not come to count
+/// nowhere.
 pub fn walk(server: SocketAddr, numbers: Range<u32>, ttl_s: u32, limit: Duration) -> io::Result<Walk> {
     let socket = connected(server)?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -143,7 +126,8 @@ const WALK_WINDOW: usize = 64;
 fn send_all(batch: &mut Batch, socket: &UdpSocket, count: usize) {
     let mut done = 0;
     while done < count {
-        // An error is of an earlier datagram (port unreachable); the same place is tried again once, then left out.
+        // An error is of an earlier datagram (port unreachable); the same place is tried again
+        // once, then left out.
         done += batch.send(socket, done..count).or_else(|_| batch.send(socket, done..count)).unwrap_or(1);
     }
 }
@@ -157,8 +141,8 @@ pub struct Flood {
     pub wall: Duration,
 }
 
-/// Keeps [`FLOOD_WINDOW`] questions under way on each of [`FLOOD_SOCKETS`] sockets until `length` is over. Unless
-/// `checked` (an echo), any answer counts.
+/// Keeps [`FLOOD_WINDOW`] questions under way on each of [`FLOOD_SOCKETS`] sockets until `length`
+/// is over. Unless `checked` (an echo), any answer counts.
 pub fn flood(
     server: SocketAddr,
     names: u32,
@@ -219,7 +203,8 @@ pub fn flood(
 }
 
 const FLOOD_SOCKETS: usize = 8;
-/// Small enough that all questions under way fit into a server's default receive buffer (212,992 bytes, some 270 datagrams).
+/// Small enough that all questions under way fit into a server's default receive buffer (212,992
+/// bytes, some 270 datagrams).
 const FLOOD_WINDOW: usize = 28;
 
 /// What [`paced`] saw.
@@ -295,9 +280,11 @@ pub struct Asked {
     pub verdict: Option<Verdict>,
     /// The upstream gave this answer less than its TTL (and a second) ago.
     pub fresh: bool,
-    /// This client had an answer to the same question whose TTL had not yet passed: a cache answers it from memory.
+    /// This client had an answer to the same question whose TTL had not yet passed: a cache answers
+    /// it from memory.
     pub repeated: bool,
-    /// This client has had a right answer to the same question: a cache that has room may have it too.
+    /// This client has had a right answer to the same question: a cache that has room may have it
+    /// too.
     pub known: bool,
 }
 
@@ -317,7 +304,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// Questions go in bursts: a timer for each would cost more than the servers do.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Asks the names in order once, then at random, for `watch.length`; then waits for what is under way.
+/// Asks the names in order once, then at random, for `watch.length`; then waits for what is under
+/// way.
 pub fn watch(server: SocketAddr, upstream: &Upstream, watch: Watch) -> io::Result<Vec<Asked>> {
     let socket = connected(server)?;
     stamp_arrivals(&socket)?;

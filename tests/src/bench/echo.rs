@@ -1,4 +1,4 @@
-//! The bare limit: a UDP server that does nothing but send each datagram back, in batches of up to 64.
+//! The lower bound: a UDP server that only sends each datagram back, in batches of up to 64.
 //!
 //! What a DNS server costs above this is its own; the rest is the kernel's UDP path.
 
@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr};
 
 use super::{
     batch::{Batch, Kind},
-    client::bound,
+    sockets::bound,
 };
 
 /// Serves for ever.

@@ -1,13 +1,16 @@
-//! The benchmarks beside real peers: `cargo xtask bench dns|outage|snapshot` runs them through the `bench` binary.
+//! Benchmarks beside other servers. `cargo xtask bench dns|outage|snapshot|alertd` runs them
+//! through the program `bench`.
 //!
-//! All servers forward to our own fake upstream over loopback, hold the same names and are asked by the same clients,
-//! which check every answer: names say what is right ([`names`]). CPU is what the scheduler counted for the server's
-//! threads. Figures are this machine's; the ratios within one run travel.
+//! All servers forward to our own fake upstream over loopback, hold the same names and are asked by
+//! the same clients, which check every answer: names say what is right ([`names`]). CPU is what the
+//! scheduler counted for the server's threads. Figures are this machine's; the ratios within one
+//! run travel.
 //!
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`batch`] | datagrams received and sent many at a time, with the kernel's receive time |
 //! | [`names`] | the names, and whether an answer is right |
+//! | [`sockets`] | UDP sockets with large buffers |
 //! | [`upstream`] | the fake upstream: ill in eight ways, counts what it hears in tenths of a second |
 //! | [`client`] | the loads: walk all names, flood, a fixed rate, and the watcher of an outage |
 //! | [`echo`] | the bare limit: a batched UDP echo |
@@ -27,6 +30,7 @@ pub mod outage;
 pub mod peers;
 pub mod race;
 pub mod snapshot;
+pub mod sockets;
 pub mod table;
 pub mod upstream;
 

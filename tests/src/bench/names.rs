@@ -1,8 +1,9 @@
-//! The names of the benchmarks, and whether an answer to one is right.
+//! The names of the benchmarks, and whether an answer is correct.
 //!
-//! `n<NUMBER>.t<TTL>.bench.zz` has the A record `10.x.y.z` made of NUMBER with that TTL, so one upstream serves all
-//! benchmarks and every client knows what is right without asking. (`zz` will never be a country; `test`, as the tests'
-//! upstream has it, is a zone that Unbound answers by itself.) Answers come from peers: what is malformed is wrong.
+//! `n<NUMBER>.t<TTL>.bench.zz` has the A record `10.x.y.z` made of NUMBER with that TTL, so one
+//! upstream serves all benchmarks and every client knows what is right without asking. (`zz` will
+//! never be a country; `test`, as the tests' upstream has it, is a zone that Unbound answers by
+//! itself.) Answers come from peers: what is malformed is wrong.
 
 use crate::{
     dns_message::{A, after_name, be16, query},
@@ -19,7 +20,8 @@ pub fn name(number: u32, ttl_s: u32) -> String {
     format!("n{number}.t{ttl_s}.bench.zz.")
 }
 
-/// Number and TTL of a name of ours, read from the question of `message`, and where the question ends.
+/// Number and TTL of a name of ours, read from the question of `message`, and where the question
+/// ends.
 pub fn number_and_ttl(message: &[u8]) -> Option<(u32, u32)> {
     let mut at = 12;
     let mut label = || {

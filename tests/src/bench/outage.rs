@@ -1,9 +1,10 @@
-//! What clients live through while the upstream is ill: every server with the best it offers for serving stale, each
-//! with an upstream and a client of its own, all side by side in one window of wall-clock time.
+//! What clients see while the upstream fails. Every server runs with its best configuration for
+//! serving stale, its own upstream and its own client, all at the same time.
 //!
-//! 2 s to warm, 10 s healthy, the illness, then healthy again. The client asks 500 times a second for 1,000 names with a
-//! TTL of 5 s, so a cache that only keeps what is fresh is empty 5 s into the illness. `restart` is a blackhole in whose
-//! middle the server gets a `kill -9` and is started again.
+//! 2 s to warm, 10 s healthy, the illness, then healthy again. The client asks 500 times a second
+//! for 1,000 names with a TTL of 5 s, so a cache that only keeps what is fresh is empty 5 s into
+//! the illness. `restart` is a blackhole in whose middle the server gets a `kill -9` and is started
+//! again.
 
 use std::{
     fmt::Write as _,
@@ -97,7 +98,8 @@ pub struct Outage {
 pub struct Row {
     pub illness: Illness,
     pub server: &'static str,
-    /// Of both cores, all processes, over the illness. Above some 70 % the latencies are the machine's.
+    /// Of both cores, all processes, over the illness. Above some 70 % the latencies are the
+    /// machine's.
     pub machine_busy_percent: f64,
     pub healthy: Phase,
     /// Questions of the healthy time that a cache answers from memory.
@@ -112,12 +114,14 @@ pub struct Row {
     pub upstream_queries: u64,
     pub upstream_per_query: f64,
     pub upstream_healthy_per_s: f64,
-    /// Most in a tenth of a second, as a rate: in the healthy time, and in the first 2 s after the illness.
+    /// Most in a tenth of a second, as a rate: in the healthy time, and in the first 2 s after the
+    /// illness.
     pub healthy_peak_per_s: u32,
     pub recovery_peak_per_s: u32,
     /// After the upstream is well, until it gets at least half of the healthy queries in a second.
     pub asked_again_s: Option<f64>,
-    /// After the upstream is well, until a second has at least 9 in 10 of the fresh answers of the healthy time.
+    /// After the upstream is well, until a second has at least 9 in 10 of the fresh answers of the
+    /// healthy time.
     pub fresh_again_s: Option<f64>,
     /// The way back, second by second.
     pub seconds_after: Vec<Second>,
@@ -135,7 +139,8 @@ pub struct Second {
 /// What the client saw in a stretch of time.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Phase {
-    /// Without those for names that were never answered before: on a machine that stalls while warming there may be some.
+    /// Without those for names that were never answered before: on a machine that stalls while
+    /// warming there may be some.
     pub asked: usize,
     pub right_percent: f64,
     pub fresh_percent: f64,

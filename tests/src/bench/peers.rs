@@ -1,7 +1,9 @@
-//! The servers of the benchmarks: Debian's, each configured to forward everything to one upstream without validation, with
-//! a cache large enough; and in an outage with the best it offers for serving stale.
+//! The other servers of the benchmarks, from Debian. Each forwards everything to one upstream
+//! without validation and has a large enough cache; in an outage, it serves stale as well as it
+//! can.
 //!
-//! Only processes started here are ever ended. Each lives in a folder of its own, which outlives a `kill -9`.
+//! Only processes started here are ever ended. Each lives in a folder of its own, which outlives a
+//! `kill -9`.
 
 use std::{
     fs, io,
@@ -85,11 +87,11 @@ impl Peer {
         found.ok_or_else(|| format!("{program} is not installed (Debian package {package})"))
     }
 
-    fn arguments(self, place: &Place) -> Vec<String> {
-        let dir = place.dir.display();
+    fn arguments(self, setup: &Setup) -> Vec<String> {
+        let dir = setup.dir.display();
         let file = |name: &str| format!("{dir}/{name}");
         let words: &[&str] = match self {
-            Self::Echo => &["echo", &format!("127.0.0.1:{}", place.port)],
+            Self::Echo => &["echo", &format!("127.0.0.1:{}", setup.port)],
             Self::Direct => &[],
             Self::Dogwatch => &["dns", "--config", &file("dns.toml")],
             Self::Unbound => &["-d", "-c", &file("unbound.conf")],
@@ -102,8 +104,8 @@ impl Peer {
     }
 
     /// Its configuration file: name and text.
-    fn configuration(self, place: &Place) -> Option<(&'static str, String)> {
-        let Place { dir, port, upstream, entries, stale } = place;
+    fn configuration(self, setup: &Setup) -> Option<(&'static str, String)> {
+        let Setup { dir, port, upstream, entries, stale } = setup;
         let (dir, up) = (dir.display(), upstream.port());
         // Generous: what one entry takes differs, and none may evict.
         let mib = (entries / 1_000).max(64);
@@ -118,7 +120,8 @@ impl Peer {
                      metrics = \"127.0.0.1:0\"\n"
                 ),
             ),
-            // Stale at once and, for the way back, what makes it ask a dead upstream again within seconds.
+            // Stale at once and, for the way back, what makes it ask a dead upstream again within
+            // seconds.
             Self::Unbound => (
                 "unbound.conf",
                 format!(
@@ -182,9 +185,9 @@ impl Peer {
     }
 }
 
-/// Where a server lives and what it is to do.
+/// Directory, port and task of a server.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Setup {
     pub dir: PathBuf,
     pub port: u16,
     pub upstream: SocketAddr,
@@ -197,13 +200,14 @@ pub struct Place {
 /// A running server. Dropping it kills it.
 pub struct Server {
     pub peer: Peer,
-    pub place: Place,
+    pub setup: Setup,
     core: Option<usize>,
     process: Option<Process>,
 }
 
 impl Server {
-    /// Starts it in a folder of its own under `folder`, on `core` alone if one is given, and waits until it answers.
+    /// Starts it in a folder of its own under `folder`, on `core` alone if one is given, and waits
+    /// until it answers.
     pub fn start(
         peer: Peer,
         folder: &Path,
@@ -215,11 +219,11 @@ impl Server {
         let dir = folder.join(peer.name());
         fs::create_dir_all(&dir)?;
         let port = if peer == Peer::Direct { upstream.port() } else { free_port() };
-        let place = Place { dir, port, upstream, entries, stale };
-        if let Some((name, text)) = peer.configuration(&place) {
-            fs::write(place.dir.join(name), text)?;
+        let setup = Setup { dir, port, upstream, entries, stale };
+        if let Some((name, text)) = peer.configuration(&setup) {
+            fs::write(setup.dir.join(name), text)?;
         }
-        let mut server = Self { peer, place, core, process: None };
+        let mut server = Self { peer, setup, core, process: None };
         server.run()?;
         server.wait_until_ready()?;
         Ok(server)
@@ -232,8 +236,8 @@ impl Server {
         }
         let program = self.peer.program().map_err(anyhow::Error::msg)?;
         let mut command = Command::new(program);
-        command.args(self.peer.arguments(&self.place)).current_dir(&self.place.dir);
-        let log_folder = &self.place.dir;
+        command.args(self.peer.arguments(&self.setup)).current_dir(&self.setup.dir);
+        let log_folder = &self.setup.dir;
         let mut start = || Process::start(self.peer.name(), &mut command, log_folder);
         self.process = Some(match self.core {
             Some(core) => on_core(core, start)?,
@@ -251,7 +255,7 @@ impl Server {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.place.port))
+        SocketAddr::from(([127, 0, 0, 1], self.setup.port))
     }
 
     /// `kill -9`, reaped.
@@ -295,7 +299,8 @@ pub fn on_core<T>(core: usize, what: impl FnOnce() -> T) -> Result<T> {
     Ok(done)
 }
 
-/// The cores we may use: one for the server, another for client and upstream. With one core both are the same.
+/// The cores we may use: one for the server, another for client and upstream. With one core both
+/// are the same.
 pub fn two_cores() -> io::Result<(usize, usize)> {
     let ours = sched_getaffinity(None)?;
     let mut cores = (0..CpuSet::MAX_CPU).filter(|core| ours.is_set(*core));
@@ -312,8 +317,8 @@ mod tests {
         for peer in [Peer::Unbound, Peer::Dnsmasq, Peer::Knot, Peer::PowerDns, Peer::Dnsdist] {
             let text = |stale| {
                 let upstream = SocketAddr::from(([127, 0, 0, 1], 5_300));
-                let place = Place { dir: "/x".into(), port: 5_400, upstream, entries: 20_000, stale };
-                peer.configuration(&place).unwrap().1
+                let setup = Setup { dir: "/x".into(), port: 5_400, upstream, entries: 20_000, stale };
+                peer.configuration(&setup).unwrap().1
             };
             let is_stale = |text: &str| text.contains("stale") || text.contains("serve-expired");
             assert!(is_stale(&text(true)) && !is_stale(&text(false)), "{}", peer.name());

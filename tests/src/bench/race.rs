@@ -1,5 +1,5 @@
-//! What an answer costs: all servers in one run, in turns, round after round, so that whatever else the machine does hits
-//! all alike. The server has one core for itself, client and upstream the other.
+//! The cost of an answer: all servers in one run, in turns, so that other load on the machine
+//! affects all of them. The server has one core to itself, client and upstream share the other.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 

@@ -1,8 +1,9 @@
-//! How long a restart is deaf, and what a name costs: dogwatch with a hundred thousand and with a million names, stopped
-//! and killed, started again behind a dead upstream.
+//! How long a restart takes, and what a name costs: dogwatch with 100,000 and 1,000,000 names,
+//! stopped and killed, then started with a dead upstream.
 //!
-//! Seen from outside: the time from the start of the process to its first answer to a name that only the snapshot
-//! knows, less the same of a start with nothing to load. Then a sample of the names is asked; each must be there.
+//! Seen from outside: the time from the start of the process to its first answer to a name that
+//! only the snapshot knows, less the same of a start with nothing to load. Then a sample of the
+//! names is asked; each must be there.
 
 use std::{fmt::Write as _, fs, io, net::UdpSocket, path::Path, time::Duration};
 
@@ -33,7 +34,8 @@ pub struct Snapshot {
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub names: u32,
-    /// Resident memory per name above the empty program's, when they were all learnt from the upstream.
+    /// Resident memory per name above the empty program's, when they were all learnt from the
+    /// upstream.
     pub memory_bytes_per_name: f64,
     pub resident_mib: f64,
     /// While they were learnt: files are merged beside the cache.
@@ -48,7 +50,8 @@ pub struct Row {
 pub struct Restart {
     /// Start of the process to the first answer, less that of an empty start.
     pub load_ms: f64,
-    /// CPU time of the process at its first answer, likewise: what the load takes on a machine that does nothing else.
+    /// CPU time of the process at its first answer, likewise: what the load takes on a machine that
+    /// does nothing else.
     pub load_cpu_ms: f64,
     pub resident_mib: f64,
     /// Of the names asked afterwards, so many were answered right.
@@ -63,9 +66,10 @@ pub fn run(sizes: &[u32], rounds: u32, folder: &Path, progress: &dyn Fn(&str)) -
         let upstream = Upstream::start(free_port(), 0)?;
         let folder = folder.join(format!("empty{round}"));
         let mut server = Server::start(Peer::Dogwatch, &folder, false, upstream.address, 1_000, None)?;
-        // A first start may wait for the disk; the others are starts of a program that has just run.
+        // A first start may wait for the disk; the others are starts of a program that has just
+        // run.
         server.kill();
-        let _ = fs::remove_dir_all(server.place.dir.join("state"));
+        let _ = fs::remove_dir_all(server.setup.dir.join("state"));
         server.run()?;
         starts.push(Start::of(&server)?);
     }
@@ -99,7 +103,7 @@ fn measure(
     upstream.set(Mode::Blackhole);
     progress(&format!("{names} names: stopped and started again"));
     let stopped = restarts(&mut server, names, rounds, empty_start, Server::stop)?;
-    let file_bytes = size_of_folder(&server.place.dir.join("state"))?;
+    let file_bytes = size_of_folder(&server.setup.dir.join("state"))?;
     progress(&format!("{names} names: killed and started again"));
     let killed = restarts(&mut server, names, rounds, empty_start, Server::kill)?;
     Ok(Row {

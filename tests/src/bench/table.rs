@@ -1,4 +1,4 @@
-//! Tables for people, and budgets met or missed.
+//! Tables, and budgets met or missed.
 
 use std::{
     env,
@@ -60,7 +60,8 @@ impl Cell {
     }
 }
 
-/// Rows of right-aligned cells; the first column is left-aligned. A missed target has a `!` (and is red on a terminal).
+/// Rows of right-aligned cells; the first column is left-aligned. A missed target has a `!` (and is
+/// red on a terminal).
 pub fn render(heads: &[&str], rows: &[Vec<Cell>], colours: bool) -> String {
     let shown = |cell: &Cell| format!("{}{}", cell.text, if cell.kept == Some(false) { "!" } else { "" });
     let width = |column: usize| {

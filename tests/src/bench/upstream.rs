@@ -1,7 +1,9 @@
-//! The fake upstream of the benchmarks: quick, ill in many ways, and it remembers what it heard and said when.
+//! The fake upstream of the benchmarks: fast, fails in many ways, and records what it received and
+//! sent.
 //!
-//! It lives in threads of the benchmark itself, so that a mode begins at a known moment and its counters are plain memory.
-//! Answers come from the name ([`super::wire`]); negative answers carry a SOA of 5 s, so that caches may keep them.
+//! It lives in threads of the benchmark itself, so that a mode begins at a known moment and its
+//! counters are plain memory. Answers come from the name ([`super::names`]); negative answers carry
+//! a SOA of 5 s, so that caches may keep them.
 
 use std::{
     collections::VecDeque,
@@ -20,9 +22,9 @@ use serde::Serialize;
 
 use super::{
     batch::{Batch, Kind},
-    client::bound,
     names::number_and_ttl,
     now, since_epoch,
+    sockets::bound,
 };
 use crate::{
     dns_message::{A, NXDOMAIN, REFUSED, SERVFAIL, after_name, be16, push_name},
@@ -79,7 +81,8 @@ struct Shared {
     start: Instant,
     /// Queries heard in each tenth of a second.
     heard: Vec<AtomicU32>,
-    /// When each of the first names was last answered right, and the time before that: µs since the epoch.
+    /// When each of the first names was last answered right, and the time before that: µs since the
+    /// epoch.
     answered: Vec<[AtomicU64; 2]>,
     late: Mutex<VecDeque<(Instant, SocketAddr, Vec<u8>)>>,
 }
@@ -244,7 +247,8 @@ fn answer(query: &[u8], mode: Mode, reply: &mut Vec<u8>) -> bool {
         Mode::Well | Mode::Delay | Mode::Loss | Mode::Blackhole => match ours {
             Some((number, ttl_s)) if kind == Some(A) => (0, Some((A, ttl_s, right_address(number).into()))),
             Some(_) => (0, None),
-            // What forwarders ask to see whether we live: the root's NS, and dnsdist its A.ROOT-SERVERS.NET.
+            // What forwarders ask to see whether we live: the root's NS, and dnsdist its
+            // A.ROOT-SERVERS.NET.
             None if query[12] == 0 => (0, Some((2, 60, b"\x01a\x0croot-servers\x03net\0".to_vec()))),
             None if query[12..].starts_with(b"\x01a\x0c") && kind == Some(A) => {
                 (0, Some((A, 60, vec![198, 41, 0, 4])))

@@ -1,4 +1,4 @@
-//! The benchmarks beside real peers; `cargo xtask bench` builds and runs it.
+//! The benchmarks beside other servers; `cargo xtask bench` builds and runs it.
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -40,7 +40,8 @@ enum Part {
         #[arg(long)]
         million: bool,
     },
-    /// What clients live through while the upstream is ill: right answers, latency, upstream load, the way back
+    /// What clients live through while the upstream is ill: right answers, latency, upstream load,
+    /// the way back
     Outage {
         #[command(flatten)]
         output: Output,
@@ -68,7 +69,8 @@ enum Part {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
-    /// What an alert costs, beside Alertmanager: ingest, lists, memory, restart, the way to the receiver
+    /// What an alert costs, beside Alertmanager: ingest, lists, memory, restart, the way to the
+    /// receiver
     Alertd {
         #[command(flatten)]
         output: Output,

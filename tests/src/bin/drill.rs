@@ -1,5 +1,5 @@
-//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json] [--svg DIR]`, `drill herd`,
-//! `drill storm`; and `drill crash`, a real alertd killed in real time.
+//! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json]
+//! [--svg DIR]`, `drill herd`, `drill storm`; and `drill crash`, a real alertd killed in real time.
 //! Exit code 1 if a promise is broken.
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -37,8 +37,8 @@ enum Which {
     D5(Options),
     /// Every name is NXDOMAIN for half a minute; some are really gone
     D6(Options),
-    /// Hosts with 5,000 names each come back to one weak upstream after half an hour, with our cache and with caches that
-    /// refresh on demand. `--hosts 1000` takes some minutes and 2 GB.
+    /// Hosts with 5,000 names each come back to one weak upstream after half an hour, with our
+    /// cache and with caches that refresh on demand. `--hosts 1000` takes some minutes and 2 GB.
     Herd {
         #[arg(long, default_value_t = 200)]
         hosts: u32,
@@ -51,8 +51,8 @@ enum Which {
         #[arg(long)]
         json: bool,
     },
-    /// A real alertd killed (SIGKILL) at random while alerts flow to real HTTP and SMTP receivers; a thousand kills take about
-    /// fifteen minutes
+    /// A real alertd killed (SIGKILL) at random while alerts flow to real HTTP and SMTP receivers;
+    /// a thousand kills take about fifteen minutes
     Crash {
         #[arg(long, default_value_t = 1_000)]
         kills: u32,
@@ -73,7 +73,8 @@ enum Which {
         #[arg(long)]
         json: bool,
     },
-    /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call hears, and what became of each alert
+    /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call hears, and
+    /// what became of each alert
     Storm {
         #[arg(long, default_value_t = 10_000)]
         hosts: u32,

@@ -1,5 +1,6 @@
-//! The scriptable upstream as a process: `fake-upstream 127.0.0.1:5300`, then a mood a line on standard input
-//! (`right`, `silent`, `servfail`, `slow 3s`, `loss 50%`: see `Mood`); `queries` prints the count.
+//! The scriptable upstream as a process: `fake-upstream 127.0.0.1:5300`, then one mood per line on
+//! standard input (`right`, `silent`, `servfail`, `slow 3s`, `loss 50%`: see `Mood`). `queries`
+//! prints the number of queries.
 
 use std::io::{self, BufRead};
 

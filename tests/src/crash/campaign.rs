@@ -1,8 +1,10 @@
-//! The campaign: hosts break and mend at a rate, by webhook and by mail, and alertd is killed at random all the while.
+//! The campaign: hosts fail and recover at a fixed rate, notifications go out by webhook and email,
+//! and alertd is killed at random times.
 //!
-//! Each host waits until its change was told before it makes the next one; so a change that nobody is told of stops its host. While alertd
-//! is being killed it may be late; a change that is not told although alertd was left in peace is lost. What comes twice has to
-//! come under the same id with the same words.
+//! Each host waits until its change was told before it makes the next one; so a change that nobody
+//! is told of stops its host. While alertd is being killed it may be late; a change that is not
+//! told although alertd was left in peace is lost. What comes twice has to come under the same id
+//! with the same words.
 
 use std::{fmt, sync::Arc, time::Duration};
 

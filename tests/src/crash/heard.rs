@@ -1,4 +1,4 @@
-//! What arrived, counted by the id that stays the same however often a notification is sent.
+//! Received notifications, counted by their id, which is the same for every attempt.
 
 use std::{
     collections::HashMap,

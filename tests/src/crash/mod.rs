@@ -1,4 +1,5 @@
-//! alertd killed again and again while alerts flow: what its receivers heard, and whether anything was lost or told twice.
+//! alertd is killed again and again while alerts flow. Was a notification lost, or repeated under
+//! another id?
 //!
 //! | module | what it gives |
 //! | --- | --- |

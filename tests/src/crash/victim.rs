@@ -1,4 +1,4 @@
-//! alertd with its files in one folder, and agents as far as alertd can see.
+//! alertd with its files in one directory, and agents as alertd sees them.
 
 use std::{
     fs,
@@ -31,7 +31,8 @@ pub struct Alertd {
 }
 
 impl Alertd {
-    /// Tells everybody at once: hosts called `post…` by mail to `mail_port`, all others by webhook to `hook_port`.
+    /// Tells everybody at once: hosts called `post…` by mail to `mail_port`, all others by webhook
+    /// to `hook_port`.
     ///
     /// # Errors
     /// If its files cannot be written.
@@ -152,7 +153,8 @@ impl Agent {
         }
     }
 
-    /// Changes to `state` and waits until somebody was told of it for the `times`th time, however long that takes.
+    /// Changes to `state` and waits until somebody was told of it for the `times`th time, however
+    /// long that takes.
     pub async fn change(&mut self, state: State, heard: &Heard, times: usize) {
         self.report(state);
         self.send_until_acked().await;

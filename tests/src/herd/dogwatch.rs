@@ -1,4 +1,4 @@
-//! The real core.
+//! The real core as the cache of a host.
 
 use std::{
     hash::RandomState,

@@ -1,4 +1,4 @@
-//! One host in virtual time: clients that ask, a cache, and what is on its way to it.
+//! One host in virtual time: its clients, its cache and the queries on their way.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -105,8 +105,8 @@ impl<C: Cache> Host<C> {
         [coming, self.wakes_at].into_iter().flatten().fold(self.next_query, Moment::min)
     }
 
-    /// Has it happen. `upstream` says when the answer to what is asked at a moment is ready; `None`: never. Returns the name
-    /// of an answer that came.
+    /// Has it happen. `upstream` says when the answer to what is asked at a moment is ready;
+    /// `None`: never. Returns the name of an answer that came.
     pub(super) fn step(
         &mut self,
         world: &World,

@@ -1,11 +1,12 @@
-//! The herd: a thousand hosts come back to one weak upstream after an outage, in virtual time.
+//! The herd: a thousand hosts return to one weak upstream after an outage, in virtual time.
 //!
-//! Each host asks for the same names, the popular ones often (Zipf), and keeps them in a cache of its own. The upstream has
-//! room for twice the normal load and a queue of one second; the longer its queue, the slower it works (an overloaded server
-//! spends its time on questions that nobody waits for any more), and what finds the queue full is lost.
+//! Each host asks for the same names, the popular ones often (Zipf), and keeps them in a cache of
+//! its own. The upstream has room for twice the normal load and a queue of one second; the longer
+//! its queue, the slower it works (an overloaded server spends its time on questions that nobody
+//! waits for any more), and what finds the queue full is lost.
 //!
-//! Run once with real [`Dogwatch`] cores, once with [`Naive`] caches: those serve stale as well, but refresh each name when a
-//! client asks for it, and ask again when no answer comes.
+//! Run once with real [`Dogwatch`] cores, once with [`Naive`] caches: those serve stale as well,
+//! but refresh each name when a client asks for it, and ask again when no answer comes.
 //!
 //! | module | what it gives |
 //! | --- | --- |
@@ -81,7 +82,8 @@ pub struct Run {
     pub queue_ms: Vec<u32>,
     /// Answered each second.
     pub answered: Vec<u32>,
-    /// Seconds until 90 and 99 % of the hot names of all hosts had a new answer; hot: asked for at least every five minutes.
+    /// Seconds until 90 and 99 % of the hot names of all hosts had a new answer; hot: asked for at
+    /// least every five minutes.
     pub hot_fresh_s: [Option<u64>; FRESH_PERCENT.len()],
 }
 
@@ -117,7 +119,8 @@ impl Run {
 /// Shares of the hot names.
 const FRESH_PERCENT: [usize; 2] = [90, 99];
 
-/// Both kinds of cache, in front of upstreams of the same capacity: twice the load that naive caches make in normal times.
+/// Both kinds of cache, in front of upstreams of the same capacity: twice the load that naive
+/// caches make in normal times.
 pub fn run(plan: Plan) -> (Run, Run) {
     let world = World::new(&plan);
     let naive = Herd::new(plan, &world, |_| Naive::new(&world)).run("naive", None);
@@ -147,8 +150,9 @@ impl<'a, C: Cache> Herd<'a, C> {
         Run { cache, normal, ..run }
     }
 
-    /// Normal times and the outage; returns what was heard in the time of which normal load is measured. The upstream is
-    /// strong or silent then, so no host knows of another, and each lives alone: its cache stays in the processor's.
+    /// Normal times and the outage; returns what was heard in the time of which normal load is
+    /// measured. The upstream is strong or silent then, so no host knows of another, and each lives
+    /// alone: its cache stays in the processor's.
     fn until_the_return(&mut self, returns_at: Moment) -> u64 {
         let measured_from = Moment::START + self.plan.warm_up;
         let outage_from = measured_from + self.plan.normal;

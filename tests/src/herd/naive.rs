@@ -1,5 +1,6 @@
-//! A cache that answers stale and refreshes on demand: equal questions share one try, a try is repeated after 376 ms and
-//! twice that each time (as Unbound does with an upstream it knows nothing of), five in all, and a name that failed rests 5 s.
+//! A cache that serves stale and refreshes on demand. Equal questions share one query. A query is
+//! repeated after 376 ms and then after twice the time, as Unbound does with an unknown upstream,
+//! five times in all; a name that failed is not asked again for 5 s.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -8,14 +9,14 @@ use dogwatch_dns_core::moment::Moment;
 use super::host::{Ask, Cache, World};
 
 pub(super) struct Naive {
-    names: Vec<Held>,
+    names: Vec<Entry>,
     asks: Vec<Ask>,
     timers: BinaryHeap<Reverse<(Moment, u32)>>,
     next_id: u64,
 }
 
 #[derive(Clone, Copy)]
-struct Held {
+struct Entry {
     expires: Moment,
     rests_until: Moment,
     tries: u32,
@@ -28,9 +29,9 @@ const REST: Duration = Duration::from_secs(5);
 
 impl Naive {
     pub(super) fn new(world: &World) -> Self {
-        let held = Held { expires: Moment::START, rests_until: Moment::START, tries: 0, retry_at: None };
+        let entry = Entry { expires: Moment::START, rests_until: Moment::START, tries: 0, retry_at: None };
         Self {
-            names: vec![held; world.packets.len()],
+            names: vec![entry; world.packets.len()],
             asks: Vec::new(),
             timers: BinaryHeap::new(),
             next_id: 1,
@@ -38,10 +39,10 @@ impl Naive {
     }
 
     fn ask(&mut self, name: u32, now: Moment) {
-        let held = &mut self.names[name as usize];
-        let wait = FIRST_RETRY * (1 << held.tries);
-        held.tries += 1;
-        held.retry_at = Some(now + wait);
+        let entry = &mut self.names[name as usize];
+        let wait = FIRST_RETRY * (1 << entry.tries);
+        entry.tries += 1;
+        entry.retry_at = Some(now + wait);
         self.timers.push(Reverse((now + wait, name)));
         self.next_id += 1;
         self.asks.push(Ask { try_id: self.next_id, name, timeout: None, message: Vec::new() });
@@ -50,8 +51,8 @@ impl Naive {
 
 impl Cache for Naive {
     fn on_query(&mut self, name: u32, now: Moment, _: &World) {
-        let held = self.names[name as usize];
-        if now >= held.expires && now >= held.rests_until && held.retry_at.is_none() {
+        let entry = self.names[name as usize];
+        if now >= entry.expires && now >= entry.rests_until && entry.retry_at.is_none() {
             self.ask(name, now);
         }
     }
@@ -59,7 +60,7 @@ impl Cache for Naive {
     fn on_answer(&mut self, ask: &Ask, now: Moment, world: &World) {
         let ttl = Duration::from_secs(world.ttl_s[ask.name as usize].into());
         self.names[ask.name as usize] =
-            Held { expires: now + ttl, rests_until: now, tries: 0, retry_at: None };
+            Entry { expires: now + ttl, rests_until: now, tries: 0, retry_at: None };
     }
 
     fn on_timeout(&mut self, _: u64, _: Moment) {}
@@ -67,14 +68,14 @@ impl Cache for Naive {
     fn on_wakeup(&mut self, now: Moment) {
         while let Some(&Reverse((at, name))) = self.timers.peek().filter(|Reverse((at, _))| *at <= now) {
             self.timers.pop();
-            let held = &mut self.names[name as usize];
-            if held.retry_at != Some(at) {
+            let entry = &mut self.names[name as usize];
+            if entry.retry_at != Some(at) {
                 continue;
             }
-            if held.tries < TRIES {
+            if entry.tries < TRIES {
                 self.ask(name, now);
             } else {
-                *held = Held { rests_until: now + REST, tries: 0, retry_at: None, ..*held };
+                *entry = Entry { rests_until: now + REST, tries: 0, retry_at: None, ..*entry };
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Both runs as a table, curves and a score line each.
+//! Both runs as a table, as curves and as one line of scores each.
 
 use std::fmt::{self, Write as _};
 
@@ -103,7 +103,8 @@ fn columns(run: &Run, top: u32) -> String {
     text
 }
 
-/// The curves as a picture for a browser: what came back, and the same once more where ours can be read.
+/// The curves as a picture for a browser: what came back, and the same once more where ours can be
+/// read.
 pub fn svg(plan: Plan, runs: [&Run; 2]) -> String {
     let [naive, governed] = runs;
     let minutes = naive.heard.len().min(governed.heard.len());

@@ -1,4 +1,4 @@
-//! The weak upstream: a queue of one second, and the longer it is, the slower it works.
+//! The weak upstream: a queue of one second; the longer the queue, the slower it works.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Holds what happened against what the file wants. A complaint names the line and what happened instead.
+//! Compares a run with the expectations of its scenario file. A complaint names the line and what
+//! happened instead.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -13,7 +14,8 @@ use crate::authority::Judgement;
 pub enum Measure {
     /// Virtual time: to the letter.
     Exact,
-    /// Real processes on a machine that may be busy: right and usable to the letter; times, counts and `fresh` with room.
+    /// Real processes on a machine that may be busy: right and usable to the letter; times, counts
+    /// and `fresh` with room.
     Generous,
 }
 
@@ -31,8 +33,8 @@ impl Measure {
         if self == Self::Exact { 0.0 } else { 30.0 }
     }
 
-    /// Fresh means in time: an upstream that does not run for 300 ms is late, and its breaker may open for seconds. A cache
-    /// that does not come back to fresh answers at all is still found.
+    /// Fresh means in time: an upstream that does not run for 300 ms is late, and its breaker may
+    /// open for seconds. A cache that does not come back to fresh answers at all is still found.
     fn share(self, of: Share, percent: f64) -> f64 {
         if self == Self::Generous && of == Share::Fresh { percent / 2.0 } else { percent }
     }

@@ -1,4 +1,4 @@
-//! What happened in a run: every answer, what upstreams were asked, what the check results said.
+//! What happened in a run: every answer, every upstream query, every check result.
 
 use std::time::Duration;
 

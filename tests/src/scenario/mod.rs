@@ -1,7 +1,8 @@
-//! Outages as files that people read: what the world is, what happens when, what must come of it.
+//! Outages as readable files: the world, the events, and the expected results.
 //!
-//! The same file runs against the pure core in virtual time ([`crate::dns_world`]) and, where it has a `real` line,
-//! against the real binary ([`crate::scenario::real`]). Either gives a [`log::Log`], which [`judge`] holds against the file.
+//! The same file runs against the pure core in virtual time ([`crate::dns_world`]) and, where it
+//! has a `real` line, against the real binary ([`crate::scenario::real`]). Either gives a
+//! [`log::Log`], which [`judge`] holds against the file.
 //!
 //! ```text
 //! M1 Blackhole: the upstream drops everything      the first line is the title
@@ -242,7 +243,8 @@ impl Scenario {
         self
     }
 
-    /// The names of one run, with their last dots: first those that say what is right, then the others.
+    /// The names of one run, with their last dots: first those that say what is right, then the
+    /// others.
     pub fn names(&self, random: &mut fastrand::Rng) -> Names {
         let (low, high) = self.generated.ttl_s;
         let generated = (0..self.generated.count).map(|number| name(number, random.u32(low..=high)));

@@ -1,4 +1,4 @@
-//! Reads scenario files. A mistake is said with its line: a file that is misread would pass for the wrong reason.
+//! Reads scenario files. Errors name the line: a misread file would pass for the wrong reason.
 
 use std::{net::Ipv4Addr, time::Duration};
 

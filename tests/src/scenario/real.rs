@@ -1,7 +1,9 @@
-//! Plays a scenario with the real `dogwatch dns`, real sockets and real upstreams on loopback, in the file's `real` times.
+//! Plays a scenario with the real `dogwatch dns`, real sockets and upstreams on loopback, at the
+//! times of its `real` lines.
 //!
-//! What the virtual run does to a core this does to processes: `crash` is a kill -9, an upstream that is `unreachable`
-//! has closed its port. What cannot be done to a machine that others use (sleep, wall clock) has no real run.
+//! What the virtual run does to a core this does to processes: `crash` is a kill -9, an upstream
+//! that is `unreachable` has closed its port. What cannot be done to a machine that others use
+//! (sleep, wall clock) has no real run.
 
 use std::{
     collections::HashMap,
@@ -180,7 +182,8 @@ impl World {
         wait_for("the cache to answer", || status(folder).is_some());
     }
 
-    /// Asks for each name once, before the time counts: the virtual run has more time until its outage than this one.
+    /// Asks for each name once, before the time counts: the virtual run has more time until its
+    /// outage than this one.
     #[expect(clippy::disallowed_methods, reason = "real processes run in real time")]
     fn warm_up(&mut self) {
         for index in 0..self.names.all.len() {
@@ -265,7 +268,8 @@ impl World {
             {
                 while per_second > 0.0 && next[place] <= self.elapsed() {
                     let gap = -(1.0 - self.random.f64()).ln() / per_second;
-                    // What could not be asked in time is not caught up with: that would be a burst of our making.
+                    // What could not be asked in time is not caught up with: that would be a burst
+                    // of our making.
                     next[place] = (next[place] + Duration::from_secs_f64(gap))
                         .max(self.elapsed().saturating_sub(Duration::from_millis(100)));
                     self.ask_as(place);

@@ -1,6 +1,7 @@
-//! The storm: ten thousand hosts lose a rack and a DNS upstream within ten seconds. One person is on call, with one pager that
-//! takes 120 calls a minute and no more, and one mailbox. The real core of alertd in virtual time, with the limits of its
-//! shipped defaults; what arrives, when, and what became of every single alert.
+//! The storm: ten thousand hosts lose a rack and a DNS upstream within ten seconds. One person is
+//! on call, with a pager that accepts 120 calls a minute and one mailbox. The real core of alertd
+//! in virtual time, with the default limits: which notifications arrive and when, and what became
+//! of every alert.
 //!
 //! | module | what it gives |
 //! | --- | --- |
@@ -53,7 +54,8 @@ impl Default for Plan {
 pub const PAGER_CALLS_A_MINUTE: usize = 120;
 /// Whoever is told later was told too late: `group_wait` and a turn.
 const FIRST_WORD_MAX: Duration = Duration::from_secs(3);
-/// Until somebody has read what it is. The default rate of a receiver lets a digest go each half minute.
+/// Until somebody has read what it is. The default rate of a receiver lets a digest go each half
+/// minute.
 const STORM_SAID_MAX: Duration = Duration::from_mins(1);
 
 /// One message that a receiver took.

@@ -1,4 +1,4 @@
-//! What arrived, when, and the account, for people.
+//! The notifications that arrived and the account of all alerts, as text.
 
 use std::fmt;
 

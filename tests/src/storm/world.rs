@@ -52,7 +52,8 @@ target = ["service=http"]
 equal = ["host"]
 "#;
 
-/// Of a hundred hosts: those whose web server fails without names, and those that find another upstream at once.
+/// Of a hundred hosts: those whose web server fails without names, and those that find another
+/// upstream at once.
 const WEB_PERCENT: u32 = 30;
 const HICCUP_PERCENT: u32 = 2;
 const HICCUP_OVER: Duration = Duration::from_secs(15);
@@ -122,7 +123,8 @@ impl World {
         self.rack(host) == 7
     }
 
-    /// Everybody has been heard before. Only the lost rack's hosts send often enough to be missed here.
+    /// Everybody has been heard before. Only the lost rack's hosts send often enough to be missed
+    /// here.
     fn greet(&mut self) {
         for host in 0..self.plan.hosts {
             let next_within_s = if self.is_in_lost_rack(host) { HEARTBEATS_S } else { 3_600 };

@@ -1,6 +1,7 @@
-//! What a stranger can send, in every test run: the whole corpus, then a bounded number of its mutations, without coverage.
-//! `cargo xtask fuzz` runs the same for longer, or guided by coverage. An input that fails is written to `target/fuzz/`;
-//! mended, it joins the corpus.
+//! Parsers of untrusted input, in every test run: the whole corpus, then a limited number of
+//! mutations, without coverage. `cargo xtask fuzz` runs the same for longer, or guided by coverage.
+//! An input that fails is written to `target/fuzz/`; add it to the corpus when you have fixed the
+//! bug.
 //!
 //! | variable | |
 //! | --- | --- |
@@ -24,7 +25,8 @@ use dogwatch_tests::policy_model;
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
-/// Mutations of each target, and how long they may take on a slow machine, if nothing else is wanted.
+/// Mutations of each target, and how long they may take on a slow machine, if nothing else is
+/// wanted.
 const MUTATIONS: u64 = 10_000;
 const USUAL: Duration = Duration::from_secs(1);
 const INPUT_MAX: usize = 4_096;

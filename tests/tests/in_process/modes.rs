@@ -1,7 +1,8 @@
-//! The outage modes M1 to M26, each a file in `scenarios/`, against the real core in virtual time.
+//! The outage modes M1 to M26, each a file in `scenarios/`, with the real core in virtual time.
 //!
-//! A wrong expectation is told with its line and what happened instead. What is pending fails too, where nothing may be
-//! skipped (`DOGWATCH_TEST_STRICT=1`), and fails everywhere once it works and still says that it does not.
+//! A wrong expectation is told with its line and what happened instead. What is pending fails too,
+//! where nothing may be skipped (`DOGWATCH_TEST_STRICT=1`), and fails everywhere once it works and
+//! still says that it does not.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -1,10 +1,12 @@
-//! The cache's policy against its reference, on many random stories; see [`dogwatch_tests::policy_model`].
+//! The cache's policy against its reference on many random histories; see
+//! [`dogwatch_tests::policy_model`].
 
 use dogwatch_tests::policy_model::{Seen, Step, play};
 use proptest::{collection::vec, prelude::*, test_runner::Config};
 
 proptest! {
-    // `PROPTEST_CASES=100000 cargo test -p dogwatch-tests --test in_process policy_model` looks harder; CI's share is seconds.
+    // `PROPTEST_CASES=100000 cargo test -p dogwatch-tests --test in_process policy_model` looks
+    // harder; CI's share is seconds.
     #![proptest_config(Config {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(250),
         max_shrink_iters: 20_000,

@@ -1,4 +1,4 @@
-//! `alertctl` and alertd's socket against people who mistype and strangers who do not speak the language.
+//! `alertctl` and alertd's socket: mistakes of users, and clients that send garbage.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -1,7 +1,8 @@
-//! alertd killed between every two steps of an alert's life, and at random under load: no notification is lost, and what
-//! comes twice comes under the same id with the same words. And with a full disk below it.
+//! alertd killed between every two steps of an alert, and at random under load: no notification is
+//! lost, and one that is repeated has the same id and the same text. Also with a full disk.
 //!
-//! Real alertd, real agents' protocol, real HTTP; only the receiver's far end is a stand-in that counts.
+//! Real alertd, real agents' protocol, real HTTP; only the receiver's far end is a stand-in that
+//! counts.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it failed")]
 

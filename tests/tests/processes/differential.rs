@@ -1,24 +1,30 @@
-//! The same questions through Unbound and through us, both forwarding to one NSD: the answers are the same.
+//! The same questions to Unbound and to dogwatch, both forwarding to one NSD, must get the same
+//! answers.
 //!
-//! Zones are made here, the same in each run: real-looking names of all common types, a signed zone, wildcards, aliases,
-//! texts that do not fit a datagram, types that nobody knows. Each question is asked in each [`Form`] over UDP, as a miss
-//! and as a hit, and over TCP. Compared: rcode, the flags, the answer section as a set (owner, type, data; names without case),
-//! TTLs within bounds, the SOA of a negative answer, the question's exact spelling.
+//! Zones are made here, the same in each run: real-looking names of all common types, a signed
+//! zone, wildcards, aliases, texts that do not fit a datagram, types that nobody knows. Each
+//! question is asked in each [`Form`] over UDP, as a miss and as a hit, and over TCP. Compared:
+//! rcode, the flags, the answer section as a set (owner, type, data; names without case), TTLs
+//! within bounds, the SOA of a negative answer, the question's exact spelling.
 //!
 //! Tolerated, each for its reason:
 //!
-//! 1. *Authority and additional sections of positive answers*: Unbound leaves them out (`minimal-responses`), we pass on what
-//!    upstream gave.
-//! 2. *NSEC, RRSIG and the like beside a SOA in a negative answer without DO* are compared by neither: Unbound puts a denial
-//!    together from its own cache of records, we hand on the message. The SOA must be the same.
-//! 3. *TC near the edge*: Unbound compresses anew and may be some bytes longer or shorter; only when our answer over TCP is
-//!    within [`EDGE`] bytes of the limit may one truncate and the other not. What a truncated answer still holds differs too
-//!    (we send none: RFC 2181 §9); so truncated answers are compared over TCP only.
-//! 4. *TTLs* differ by the seconds between the two misses, and Unbound counts down to 0 where we round up.
+//! 1. *Authority and additional sections of positive answers*: Unbound leaves them out
+//!    (`minimal-responses`), we pass on what upstream gave.
+//! 2. *NSEC, RRSIG and the like beside a SOA in a negative answer without DO* are compared by
+//!    neither: Unbound puts a denial together from its own cache of records, we hand on the
+//!    message. The SOA must be the same.
+//! 3. *TC near the edge*: Unbound compresses anew and may be some bytes longer or shorter; only
+//!    when our answer over TCP is within [`EDGE`] bytes of the limit may one truncate and the other
+//!    not. What a truncated answer still holds differs too (we send none: RFC 2181 §9); so
+//!    truncated answers are compared over TCP only.
+//! 4. *TTLs* differ by the seconds between the two misses, and Unbound counts down to 0 where we
+//!    round up.
 //!
-//! Not asked: ANY (Unbound answers with any one record set, RFC 8482), RRSIG as a type of its own (Unbound gives what it
-//! happens to hold), aliases that leave their zone (NSD does not follow them; a recursive upstream would, and Unbound goes on
-//! by itself where a pure forwarder must not).
+//! Not asked: ANY (Unbound answers with any one record set, RFC 8482), RRSIG as a type of its own
+//! (Unbound gives what it happens to hold), aliases that leave their zone (NSD does not follow
+//! them; a recursive upstream would, and Unbound goes on by itself where a pure forwarder must
+//! not).
 
 use std::{
     collections::BTreeSet,
@@ -257,7 +263,8 @@ fn records(message: &[u8]) -> Vec<Canonical> {
             let (kind, length) = (be16(fixed), usize::from(be16(fixed + 8)));
             let ttl = u32::from(be16(fixed + 4)) << 16 | u32::from(be16(fixed + 6));
             let (start, end) = (fixed + 10, fixed + 10 + length);
-            // Only the types of RFC 1035 (and DNAME, SRV in practice) have names that may be compressed.
+            // Only the types of RFC 1035 (and DNAME, SRV in practice) have names that may be
+            // compressed.
             let data = match kind {
                 2 | 5 | 12 | 39 => written_out(message, start, 1, end),
                 6 => written_out(message, start, 2, end),
@@ -298,7 +305,8 @@ fn packet(question: &Question, form: Form, id: u16) -> Vec<u8> {
     packet
 }
 
-/// One client with one UDP socket and one TCP connection, which is opened again when the server has closed it.
+/// One client with one UDP socket and one TCP connection, which is opened again when the server has
+/// closed it.
 struct Asker {
     server: SocketAddr,
     socket: UdpSocket,
@@ -386,7 +394,8 @@ fn head(origin: &str) -> String {
     )
 }
 
-/// What real zones have: per number one name of each kind, with the questions that find it, miss its type, or miss it.
+/// What real zones have: per number one name of each kind, with the questions that find it, miss
+/// its type, or miss it.
 #[expect(clippy::too_many_lines, reason = "a table: one arm for each kind of name")]
 fn zone(origin: &str, size: u32, random: &mut fastrand::Rng, questions: &mut Vec<Question>) -> String {
     let mut text = head(origin);

@@ -1,4 +1,4 @@
-//! The cache in an outage for real: the real `dogwatch dns`, a real upstream process, real UDP and TCP clients.
+//! The cache in an outage: the real `dogwatch dns`, an upstream process, UDP and TCP clients.
 
 use std::{
     fs,
@@ -169,7 +169,8 @@ fn an_upstream_that_lowers_letters_is_not_ill_and_one_that_keeps_them_is_held_to
     pair.all_right(0..20);
     assert_eq!(letter_case(&pair), ("kept".into(), "healthy".into()));
     pair.upstream.say("lowercase");
-    // New names, so that upstream is asked. Those that it answers in other letters are asked over TCP.
+    // New names, so that upstream is asked. Those that it answers in other letters are asked over
+    // TCP.
     let mut next = 20;
     wait_for("the upstream's letters to be given up", || {
         pair.all_right(next..next + 1);
@@ -227,6 +228,7 @@ fn a_corrupt_snapshot_costs_only_what_is_corrupt() {
 
     pair.upstream.kill();
     pair.restart_cache();
+    wait_for("the names to be restored", || pair.cache.log().contains(" names in "));
     let log = pair.cache.log();
     assert!(
         log.contains("cache.log is damaged: skipped 1 places") && log.contains("removed an incomplete write"),

@@ -1,5 +1,5 @@
-//! A reload for real: SIGHUP, as `systemctl reload dogwatch-dns` sends it. What was known stays known, a zone that is new is
-//! asked for its own names, and a config that is wrong changes nothing.
+//! A reload by SIGHUP, as `systemctl reload dogwatch-dns` sends it. Cached names stay, a new zone
+//! is asked for its own names, and an invalid config changes nothing.
 
 use std::{
     fs,
@@ -201,7 +201,7 @@ fn a_zone_that_is_added_while_the_cache_is_stopped_is_asked_for_its_names_too() 
     fs::write(&origin, "[{").expect("the test folder is writable");
     host.cache = start(&host.folder);
     host.wait_for_answers();
-    assert!(host.cache.log().contains("cache.origin is damaged: "), "{}", host.cache.log());
+    wait_for("the damage in the log", || host.cache.log().contains("cache.origin is damaged: "));
     assert_eq!(host.addresses("www.corp.test."), [[10, 0, 0, 101]]);
     wait_for("a new origin", || fs::read_to_string(&origin).is_ok_and(|text| text.contains("corp.test")));
 }
@@ -240,7 +240,8 @@ fn a_config_that_is_wrong_changes_nothing_and_all_that_is_wrong_is_said_with_its
     assert!(second.queries() > heard);
 }
 
-/// `ExecReload=` of a packaged unit, one command a line, as systemd runs them: in turn, and none after one that fails.
+/// `ExecReload=` of a packaged unit, one command a line, as systemd runs them: in turn, and none
+/// after one that fails.
 fn reload_commands(unit: &str) -> Vec<String> {
     let path = format!("{}/../packaging/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).expect("the unit is there");

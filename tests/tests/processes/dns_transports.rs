@@ -1,5 +1,5 @@
-//! Every way to an upstream, against real servers: Unbound from Debian over TCP, TLS and HTTPS, quinn over QUIC, and a TLS
-//! server of our own that can misbehave.
+//! Every transport to an upstream, with real servers: Unbound over TCP, TLS and HTTPS, quinn over
+//! QUIC, and a TLS server of our own that can misbehave.
 
 use std::{
     fs,
@@ -341,7 +341,8 @@ async fn a_connection_that_dies_is_replaced_and_only_a_broken_answer_is_a_failur
     peer.set(ANSWER);
     caller.ask(&endpoint, 5).await.unwrap();
 
-    // Dead without a word: the first query is lost, and what follows its late timer goes over a new connection.
+    // Dead without a word: the first query is lost, and what follows its late timer goes over a new
+    // connection.
     let before = peer.connections();
     peer.set(SILENT);
     caller.start(&endpoint, 6);

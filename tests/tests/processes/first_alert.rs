@@ -1,5 +1,5 @@
-//! The first alert, end to end: real agent, real cache, real alertd, a disk that really fills, a real mail server, a stand-in for
-//! PagerDuty, a person with `alertctl`.
+//! The first alert, end to end: agent, cache, alertd, a disk that fills up, a mail server, a
+//! stand-in for PagerDuty, a person with `alertctl`.
 //!
 //! ```text
 //! disk     ok  fills ──soft──hard────────────────────────────────────freed─────
@@ -195,7 +195,8 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Something that fills: a small tmpfs of its own for root, a plugin that looks at a file for anybody else.
+/// Something that fills: a small tmpfs of its own for root, a plugin that looks at a file for
+/// anybody else.
 enum Disk {
     Tmpfs(PathBuf),
     Pretended(PathBuf),

@@ -1,4 +1,5 @@
-//! The bot in a real IRC server's channel, with the real alertd: pages arrive, people ack, the bot comes back.
+//! The bot in the channel of a real IRC server: notifications arrive, people acknowledge, the bot
+//! reconnects.
 
 use dogwatch_tests::{
     certificates::Certificates,

@@ -1,5 +1,5 @@
-//! The e-mail receiver against real mail servers: OpenSMTPD in the clear; aiosmtpd with STARTTLS or TLS and login, with a
-//! wrong password, with a certificate nobody vouches for.
+//! The email receiver with real mail servers: OpenSMTPD without TLS; aiosmtpd with STARTTLS or TLS
+//! and login, with a wrong password, with an untrusted certificate.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

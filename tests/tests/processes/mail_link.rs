@@ -1,4 +1,5 @@
-//! A page by mail to a real mail server, the link taken out of it, and what a browser gets for it from the real alertd.
+//! An email through a real mail server, the link in it, and what a browser gets for the link from
+//! alertd.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -34,7 +35,8 @@ fn request(port: u16, method: &str, path: &str) -> Page {
     Page { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// The link in a mail's plain text, as the mail program puts it together (quoted-printable, RFC 2045 §6.7).
+/// The link in a mail's plain text, as the mail program puts it together (quoted-printable, RFC
+/// 2045 §6.7).
 fn link(mail: &Mail) -> String {
     link_to(mail, "ack").unwrap_or_else(|| panic!("no link in\n{}", mail.text))
 }
@@ -171,7 +173,7 @@ async fn a_new_key_leaves_old_links_good_until_it_is_taken_out_and_a_link_ends()
     let mut host = Host::new();
     let Some(mails) = MailServer::start(host.folder()) else { return };
     let web = free_port();
-    host.start_alertd(&config(mails.port, web).replace("[[route]]", "link_lifetime = \"15s\"\n\n[[route]]"));
+    host.start_alertd(&config(mails.port, web).replace("[[route]]", "link_lifetime = \"20s\"\n\n[[route]]"));
     let key = host.path("alertd/ack-link.key");
     host.report("web1", "disk", State::Critical, 1).await;
     wait_for("the mail", || mails.mails().len() == 1);

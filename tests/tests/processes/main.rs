@@ -1,4 +1,4 @@
-//! Proofs with real processes: our daemons and other projects' servers and clients, on loopback.
+//! Tests with real processes: our daemons and other projects' servers and clients, on loopback.
 //!
 //! One program for all of them, because linking one costs more than running most. One file alone:
 //! `cargo test -p dogwatch-tests --test processes irc::`.

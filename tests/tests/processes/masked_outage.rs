@@ -1,5 +1,5 @@
-//! The outage that a cache hides: names go on resolving, and yet somebody hears of it. Three real processes, a scriptable
-//! upstream, the receiver that needs no account.
+//! An outage that the cache hides: names still resolve, and yet someone is notified. With three
+//! real processes, a scriptable upstream and the built-in receiver.
 //!
 //! ```text
 //! upstream   answers   silent─────────────────────answers

@@ -1,4 +1,4 @@
-//! The three metrics pages, judged by promtool and scraped by a real Prometheus.
+//! The three metrics pages, checked by promtool and scraped by a real Prometheus.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -64,7 +64,8 @@ fn promtool_finds_nothing_to_say_and_prometheus_scrapes_all_three() {
     }
 }
 
-/// The shipped alert rules are sound, fire when they should, and speak only of metrics that there are.
+/// The shipped alert rules are sound, fire when they should, and speak only of metrics that there
+/// are.
 fn judge_rules(promtool: &Path, group: &str, prefix: &str, page: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/prometheus");
     for arguments in [

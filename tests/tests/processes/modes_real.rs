@@ -1,8 +1,9 @@
-//! The same files as in `modes.rs`, where they have a `real` line, with the real `dogwatch dns` and real sockets.
+//! The scenarios of `modes.rs` that have a `real` line, with the real `dogwatch dns` and real
+//! sockets.
 //!
-//! All at once, each with its own processes and ports: most of a mode's time is waiting. What is right is to the letter;
-//! times, and what is fresh, have room for a busy machine; the exact figures are the virtual runs'. `DOGWATCH_MODE=m16` plays
-//! that one only.
+//! All at once, each with its own processes and ports: most of a mode's time is waiting. What is
+//! right is to the letter; times, and what is fresh, have room for a busy machine; the exact
+//! figures are the virtual runs'. `DOGWATCH_MODE=m16` plays that one only.
 
 use std::{env, fs, path::Path, thread};
 

@@ -1,4 +1,4 @@
-//! On call through the real programs: config, alertd, agent, alertctl, a kill in between.
+//! On call with the real programs: config, alertd, agent, alertctl, and a kill in between.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -1,4 +1,4 @@
-//! Debian's Prometheus and amtool against the real alertd, over TLS, with the configs that docs/api.md shows.
+//! Debian's Prometheus and amtool with alertd over TLS, with the configs shown in docs/api.md.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -15,13 +15,13 @@ use dogwatch_tests::{
 use dogwatch_wire::State;
 use serde_json::{Value, json};
 
-struct Place {
+struct Setup {
     host: Host,
     port: u16,
     certificates: Certificates,
 }
 
-impl Place {
+impl Setup {
     fn start() -> Option<Self> {
         let mut host = Host::new();
         let certificates = Certificates::make(host.folder())?;
@@ -46,10 +46,10 @@ impl Place {
 #[test]
 fn a_rule_that_fires_in_prometheus_is_an_incident_and_its_end_a_recovery() {
     let Some(prometheus) = debian_program("prometheus", "prometheus") else { return };
-    let Some(place) = Place::start() else { return };
-    let token = place.token("prometheus", "ingest");
+    let Some(setup) = Setup::start() else { return };
+    let token = setup.token("prometheus", "ingest");
     let rules = |expression: &str| {
-        place.host.write(
+        setup.host.write(
             "rules.yml",
             &format!(
                 "groups:\n  - name: test\n    interval: 1s\n    rules:\n      - alert: DiskFull\n        expr: {expression}\n        \
@@ -58,44 +58,44 @@ fn a_rule_that_fires_in_prometheus_is_an_incident_and_its_end_a_recovery() {
         )
     };
     rules("vector(1) == 1");
-    let config = place.host.write(
+    let config = setup.host.write(
         "prometheus.yml",
         &format!(
             "global: {{evaluation_interval: 1s}}\nrule_files: [rules.yml]\nalerting:\n  alertmanagers:\n    - scheme: https\n      \
              static_configs: [{{targets: ['localhost:{}']}}]\n      authorization: {{credentials_file: {}}}\n      \
              tls_config: {{ca_file: {}}}\n",
-            place.port,
+            setup.port,
             token.display(),
-            place.certificates.authority.display()
+            setup.certificates.authority.display()
         ),
     );
     let web = free_port();
     let mut command = Command::new(prometheus);
     command
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", place.host.path("tsdb").display()))
+        .arg(format!("--storage.tsdb.path={}", setup.host.path("tsdb").display()))
         .arg(format!("--web.listen-address=127.0.0.1:{web}"))
         .args(["--rules.alert.resend-delay=1s", "--web.enable-lifecycle"]);
-    let server = Process::start("prometheus", &mut command, place.host.folder());
+    let server = Process::start("prometheus", &mut command, setup.host.folder());
     wait_for("Prometheus' alert", || {
-        place.host.ask(&["status"])["incidents"][0]["title"] == "WARNING db1/DiskFull: 97 % full"
+        setup.host.ask(&["status"])["incidents"][0]["title"] == "WARNING db1/DiskFull: 97 % full"
     });
     wait_for("its use of the token to be noted", || {
-        place.host.ask(&["token", "list"])[0]["last_used_at"] != Value::Null
+        setup.host.ask(&["token", "list"])[0]["last_used_at"] != Value::Null
     });
     rules("vector(1) == 2");
     server.signal(rustix::process::Signal::HUP);
-    wait_for("the recovery", || place.host.ask(&["status"])["incidents"] == json!([]));
-    let why = words(&place.host.alertctl(&["why", "1"]));
+    wait_for("the recovery", || setup.host.ask(&["status"])["incidents"] == json!([]));
+    let why = words(&setup.host.alertctl(&["why", "1"]));
     assert!(why.contains("all_resolved") || why.contains("resolved"), "{why}");
 }
 
 #[tokio::test]
 async fn amtool_asks_silences_and_ends_silences() {
     let Some(amtool) = debian_program("amtool", "prometheus-alertmanager") else { return };
-    let Some(place) = Place::start() else { return };
-    let Place { host, port, certificates } = &place;
-    let token = place.token("ops", "silence");
+    let Some(setup) = Setup::start() else { return };
+    let Setup { host, port, certificates } = &setup;
+    let token = setup.token("ops", "silence");
     let http = host.write(
         "amtool-http.yml",
         &format!(

@@ -1,4 +1,5 @@
-//! What keeps alerts quiet, through the real programs: inhibition, downtimes, silences, a host that falls silent, kills in between.
+//! Suppression with the real programs: inhibition, downtimes, silences, a silent agent, and kills
+//! in between.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -1,4 +1,5 @@
-//! alertd watches itself: with the real binary, a dead-man that counts pings, and a service manager's ear for the watchdog.
+//! alertd's self-monitoring: the real program, a dead man's switch that counts pings, and a
+//! stand-in for systemd's watchdog.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -1,5 +1,4 @@
-//! What the three daemons cost a host: resident memory, and CPU over a minute, with 50 native
-//! checks every 30 s.
+//! Resident memory and CPU time of the three daemons, with 50 native checks every 30 s.
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
@@ -18,16 +17,16 @@ use crate::{
 
 const CHECKS: usize = 50;
 const INTERVAL_S: u64 = 30;
-/// Apart from the ports of `up`, which may run.
+/// Different from the ports of `up`, which may be running.
 const PORT: u16 = 5400;
 
-/// What one daemon costs.
+/// The figures of one daemon.
 #[derive(Serialize)]
 pub(super) struct Cost {
     daemon: &'static str,
     resident_kib: u64,
     resident_budget_kib: Option<u64>,
-    /// Of one core.
+    /// Percent of one core.
     cpu_percent: f64,
     cpu_budget_percent: Option<f64>,
 }
@@ -44,7 +43,7 @@ pub(super) fn measure(duration: Duration) -> Result<Vec<Cost>> {
         running.0.push((part, stage.start(part)?));
     }
     let warm = Duration::from_secs(INTERVAL_S + 5);
-    eprintln!("warming up {} s, then counting {} s …", warm.as_secs(), duration.as_secs());
+    eprintln!("warming up for {} s, then measuring for {} s …", warm.as_secs(), duration.as_secs());
     thread::sleep(warm);
     let daemons: Vec<_> = running
         .0
@@ -71,7 +70,7 @@ pub(super) fn measure(duration: Duration) -> Result<Vec<Cost>> {
     Ok(costs)
 }
 
-/// The design's budgets: resident KiB and percent of a core.
+/// Budgets: resident KiB and percent of a core.
 fn budget(part: Part) -> (Option<u64>, Option<f64>) {
     match part {
         Part::Agent => (Some(12 * 1024), Some(0.1)),
@@ -96,7 +95,7 @@ fn checks(stage: &Stage) -> String {
     text
 }
 
-/// CPU time of a process so far, of all its threads: the scheduler's own count, in nanoseconds.
+/// CPU time of all threads of a process, as the scheduler counts it.
 fn cpu(pid: u32) -> Result<Duration> {
     let mut sum = Duration::ZERO;
     let tasks =
@@ -138,7 +137,7 @@ pub(super) fn print_table(costs: &[Cost]) {
     }
 }
 
-/// The same beside the budgets.
+/// The figures with their budgets.
 #[expect(clippy::cast_precision_loss, reason = "memory in MiB for people")]
 pub(super) fn budgets(costs: &[Cost]) -> Vec<Budget> {
     let mut budgets = Vec::new();
@@ -159,7 +158,7 @@ pub(super) fn budgets(costs: &[Cost]) -> Vec<Budget> {
     budgets
 }
 
-/// The processes of the measurement; stopped whatever happens.
+/// The processes of the measurement; stopped when dropped.
 struct Running(Vec<(Part, std::process::Child)>);
 
 impl Drop for Running {

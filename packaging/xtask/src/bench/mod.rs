@@ -1,16 +1,16 @@
-//! `cargo xtask bench`: the numbers that have a budget, from release builds of the real programs.
+//! `cargo xtask bench`: measures what has a budget, with release builds.
 //!
 //! | part | what it measures |
 //! | --- | --- |
-//! | `dns` | what an answer costs, beside a bare echo, Unbound, dnsmasq, Knot Resolver, PowerDNS Recursor and dnsdist |
-//! | `outage` | what clients live through while the upstream is ill, beside the same peers at their best |
-//! | `snapshot` | what a restart with a full cache takes, what a name costs in memory and on disk |
-//! | `alertd` | what an alert costs, beside Alertmanager |
-//! | [`footprint`] | what the three daemons cost a host |
+//! | `dns` | cost of an answer, beside an echo server, Unbound, dnsmasq, Knot Resolver, PowerDNS Recursor and dnsdist |
+//! | `outage` | what clients see while the upstream fails, beside the same servers |
+//! | `snapshot` | time of a restart with a full cache; memory and disk space per name |
+//! | `alertd` | cost of an alert, beside Alertmanager |
+//! | [`footprint`] | memory and CPU time of the three daemons |
 //!
-//! The DNS parts are the `bench` binary of `dogwatch-tests`. Without a part all of them run, and
-//! one table of budgets ends it. The figures are this machine's; nothing fails on them here, a miss
-//! is printed as one.
+//! All but the last are in the program `bench` of `dogwatch-tests`. Without a part all of them run,
+//! followed by one table of budgets. The figures depend on the machine, so a missed budget is
+//! printed but does not fail the command.
 
 mod footprint;
 
@@ -27,51 +27,48 @@ use crate::{apt, clock, sh};
 pub(crate) struct Options {
     #[command(subcommand)]
     part: Option<Part>,
-    /// One JSON document instead of tables
+    /// Print one JSON document instead of tables
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand, Clone)]
 enum Part {
-    /// What a DNS answer costs beside the peers: CPU, q/s, latency, memory
+    /// DNS answers beside other servers: CPU, queries per second, latency, memory
     Dns {
         /// For example `--only echo,dogwatch,unbound --rounds 3 --seconds 1 --million`; `--help`
         /// lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What clients live through while the upstream is ill: right answers, latency, upstream load,
-    /// the way back
+    /// Outages beside other servers: correct answers, latency, upstream load, recovery
     Outage {
         /// For example `--quick --modes blackhole,restart --only dogwatch,unbound,no-cache`;
         /// `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What a restart with 100,000 and 1,000,000 names takes, and what a name costs in memory and
-    /// on disk
+    /// Restart with 100,000 and 1,000,000 names; memory and disk space per name
     Snapshot {
         /// For example `--names 100000 --rounds 5`; `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What an alert costs beside Alertmanager: ingest, lists, memory, restart, the way to the
-    /// receiver
+    /// Alerts beside Alertmanager: ingest, lists, memory, restart, delivery
     Alertd {
         /// For example `--alerts 20000 --groups 1000`; `--help` lists all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What the daemons cost a host with 50 checks
+    /// Memory and CPU time of the daemons with 50 checks
     Footprint {
-        /// How long CPU time is counted
+        /// How long CPU time is measured
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
 }
 
-/// One figure beside what it may be. `met` is `None` where it was not measured.
+/// A figure and its budget. `met` is `None` if it was not measured.
 #[derive(Serialize, Deserialize)]
 struct Budget {
     what: String,
@@ -119,12 +116,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Installs the peers and builds what ships, as it ships.
+/// Installs the other servers and builds the release profile.
 fn build(parts: &[Part]) -> Result<()> {
     if parts.iter().any(|part| !matches!(part, Part::Footprint { .. }))
         && let Some(line) = apt::install_peers()?
     {
-        eprintln!("peers will be missing; to have them: {line}");
+        eprintln!("some servers are missing; to install them: {line}");
     }
     eprintln!("building the release profile …");
     let packages = ["-p", "dogwatch", "-p", "dogwatch-alertd", "-p", "dogwatch-tests"];
@@ -143,8 +140,7 @@ impl Part {
         }
     }
 
-    /// Runs it and prints its tables, unless all is to be one JSON document. Returns the report and
-    /// its budgets.
+    /// Runs it and prints its tables unless `json`. Returns the report and its budgets.
     fn run(&self, json: bool) -> Result<(Value, Vec<Budget>)> {
         match self {
             Self::Footprint { seconds } => {

@@ -78,9 +78,9 @@ struct Allowed {
     because: String,
 }
 
-/// Where a file belongs.
+/// The layer of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Rank {
     /// From the lowest.
     layer: usize,
     core: bool,
@@ -109,12 +109,12 @@ impl Table {
 
     /// Holds the graph against the table: findings by crate, in the order of the workspace.
     pub(super) fn judge(&self, graph: &Graph) -> Vec<Findings> {
-        let mut places = BTreeMap::new();
+        let mut ranks = BTreeMap::new();
         let mut findings = Vec::new();
         for package in &graph.packages {
             let mut own = Findings::default();
             match self.crates.iter().find(|layers| layers.name == package.name) {
-                Some(layers) => places.extend(layers.place(package, &mut own.faults)),
+                Some(layers) => ranks.extend(layers.ranks(package, &mut own.faults)),
                 None => own.faults.push(format!("{TABLE}: no [[crate]] for {}", package.name)),
             }
             let inside = graph.imports.iter().filter(|one| package.files.contains(&one.from));
@@ -123,8 +123,8 @@ impl Table {
         }
         for (package, own) in graph.packages.iter().zip(&mut findings) {
             if let Some(layers) = self.crates.iter().find(|layers| layers.name == package.name) {
-                layers.judge(package, graph, &places, own);
-                self.keep_outside_out(package, graph, &places, own);
+                layers.judge(package, graph, &ranks, own);
+                self.keep_outside_out(package, graph, &ranks, own);
             }
         }
         findings
@@ -153,10 +153,10 @@ impl Table {
         &self,
         package: &Package,
         graph: &Graph,
-        places: &BTreeMap<String, Place>,
+        ranks: &BTreeMap<String, Rank>,
         own: &mut Findings,
     ) {
-        let is_core = |file: &str| places.get(file).is_some_and(|place| place.core);
+        let is_core = |file: &str| ranks.get(file).is_some_and(|rank| rank.core);
         for outside in graph.outside.iter().filter(|one| package.files.contains(&one.from)) {
             let path = outside.path.join("::");
             let forbidden = self.not_in_core.iter().find(|start| starts_with(&path, start));
@@ -189,18 +189,18 @@ impl Findings {
 }
 
 impl Layers {
-    /// Every file of the crate with its place. Files without one and entries without a file are
+    /// The rank of every file of the crate. Files without one and entries without a file are
     /// faults.
-    fn place(&self, package: &Package, faults: &mut Vec<String>) -> BTreeMap<String, Place> {
+    fn ranks(&self, package: &Package, faults: &mut Vec<String>) -> BTreeMap<String, Rank> {
         let layers =
             self.core.iter().map(|layer| (layer, true)).chain(self.shell.iter().map(|layer| (layer, false)));
-        let entries: Vec<(&str, Place)> = layers
+        let entries: Vec<(&str, Rank)> = layers
             .enumerate()
             .flat_map(|(layer, (entries, core))| {
-                entries.iter().map(move |entry| (entry.as_str(), Place { layer, core }))
+                entries.iter().map(move |entry| (entry.as_str(), Rank { layer, core }))
             })
             .collect();
-        let mut places = BTreeMap::new();
+        let mut ranks = BTreeMap::new();
         let mut matched = BTreeSet::new();
         for file in &package.files {
             let own = file.strip_prefix(&package.folder).and_then(|rest| rest.strip_prefix("/src/"));
@@ -208,9 +208,9 @@ impl Layers {
             let fits = |entry: &str| entry == own || (entry.ends_with('/') && own.starts_with(entry));
             let best = entries.iter().filter(|(entry, _)| fits(entry)).max_by_key(|(entry, _)| entry.len());
             match best {
-                Some((entry, place)) => {
+                Some((entry, rank)) => {
                     matched.insert(*entry);
-                    places.insert(file.clone(), *place);
+                    ranks.insert(file.clone(), *rank);
                 }
                 None => faults.push(format!("{file}: no layer lists it; put it into {TABLE}")),
             }
@@ -218,10 +218,10 @@ impl Layers {
         for (entry, _) in entries.iter().filter(|(entry, _)| !matched.contains(entry)) {
             faults.push(format!("{TABLE}: {}: {entry} matches no file", self.name));
         }
-        places
+        ranks
     }
 
-    fn judge(&self, package: &Package, graph: &Graph, places: &BTreeMap<String, Place>, own: &mut Findings) {
+    fn judge(&self, package: &Package, graph: &Graph, ranks: &BTreeMap<String, Rank>, own: &mut Findings) {
         let mut used = vec![false; self.allowed.len()];
         for import in graph.imports.iter().filter(|import| package.files.contains(&import.from)) {
             let at = format!("{}:{}", import.from, import.line);
@@ -232,7 +232,7 @@ impl Layers {
             {
                 own.faults.push(format!("{at}: {} may not use {}", self.name, target.name));
             }
-            let (Some(from), Some(to)) = (places.get(&import.from), places.get(&import.to)) else { continue };
+            let (Some(from), Some(to)) = (ranks.get(&import.from), ranks.get(&import.to)) else { continue };
             let to_shell = from.core && !to.core;
             let upward = same && from.layer < to.layer;
             if to_shell {

@@ -1,13 +1,13 @@
-//! One Debian host with a real systemd as PID 1, in namespaces of its own: systemd-nspawn on an
-//! overlay over one base image.
+//! A Debian host with systemd as PID 1 in its own namespaces: systemd-nspawn on an overlay over one
+//! base image.
 //!
-//! The base is made once by mmdebstrap from this machine's own apt sources and kept under
-//! `target/lab`. A host has its own process, mount, network (loopback only), UTS, IPC and cgroup
-//! namespaces, and the machine's kernel. What it cannot show: memory limits of cgroup v2 on a
-//! machine that has v1, negative OOM scores where root lacks `CAP_SYS_RESOURCE`.
+//! mmdebstrap makes the base image once, from this machine's apt sources, in `target/lab`. A host
+//! has its own process, mount, network (loopback only), UTS, IPC and cgroup namespaces and the
+//! machine's kernel. It cannot test memory limits of cgroup v2 on a machine with v1, nor negative
+//! OOM scores if root lacks `CAP_SYS_RESOURCE`.
 //!
-//! Everything a host leaves on the machine (processes, mount, cgroups) is noted in its folder
-//! before it is made, so that [`clean`] takes it away even after a crash of the run that made it.
+//! Everything that a host adds to the machine (processes, mount, cgroups) is recorded in its
+//! directory first, so that [`clean`] removes it even after xtask has crashed.
 
 use std::{
     collections::BTreeSet,
@@ -22,18 +22,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sh;
 
-/// In every host, beside what `minbase` has.
+/// Installed in every host, in addition to `minbase`.
 const BASE_PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,libnss-systemd,procps";
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// What each cgroup controller of version 1 is called; nspawn mounts them read-only.
+/// Cgroup controllers of version 1, which nspawn mounts read-only.
 const CONTROLLERS: &str = "memory cpu cpuacct pids blkio cpuset devices freezer";
 
 pub(crate) fn folder() -> PathBuf {
     sh::target().join("lab")
 }
 
-/// Makes the base image unless it is there. Returns how it came.
+/// Makes the base image if it is missing. Returns whether it was made or kept.
 pub(crate) fn base() -> Result<&'static str> {
     let (base, done) = (folder().join("base"), folder().join("base.done"));
     let suite = codename()?;
@@ -44,11 +44,11 @@ pub(crate) fn base() -> Result<&'static str> {
     let _ = fs::remove_file(&done);
     sh::output(sh::command(&["rm", "-rf"]).arg(&base))?;
     fs::create_dir_all(folder())?;
-    println!("making the base image once, 20 s …");
+    println!("making the base image, which takes 20 s once …");
     let mut make = sh::command(&["mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io"]);
     make.arg(format!("--include={BASE_PACKAGES}")).arg(&suite).arg(&base).args(sources());
     sh::output(&mut make)?;
-    // Each host gets an id of its own, and no way to a resolver that it cannot reach.
+    // Each host gets its own id, and no resolver that it cannot reach.
     fs::write(base.join("etc/machine-id"), "")?;
     let _ = fs::remove_file(base.join("etc/hostname"));
     let _ = fs::remove_file(base.join("etc/resolv.conf"));
@@ -56,8 +56,8 @@ pub(crate) fn base() -> Result<&'static str> {
     Ok("made")
 }
 
-/// Packages on top of the base image, installed once by apt and kept; a host with such a layer has
-/// them from its first boot.
+/// Packages on top of the base image. apt installs them once; a host with the layer has them from
+/// its first boot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer {
     pub(crate) name: &'static str,
@@ -69,7 +69,7 @@ impl Layer {
         folder().join("layers").join(self.name)
     }
 
-    /// Makes the layer unless it is there.
+    /// Makes the layer if it is missing.
     pub(crate) fn make(self) -> Result<()> {
         let (layer, done) = (self.folder(), self.folder().join("done"));
         let want = format!("{} {}\n", fs::read_to_string(folder().join("base.done"))?.trim(), self.packages);
@@ -81,8 +81,7 @@ impl Layer {
             fs::create_dir_all(layer.join(part))?;
         }
         mount(&layer, &[folder().join("base")])?;
-        // No systemd runs there, so nothing starts. The resolver configuration is the machine's
-        // own, for apt.
+        // No systemd runs there, so nothing starts. apt needs the machine's resolver configuration.
         let root = layer.join("root");
         let resolv_conf = root.join("etc/resolv.conf");
         fs::copy("/etc/resolv.conf", &resolv_conf)?;
@@ -120,7 +119,7 @@ fn sources() -> Vec<PathBuf> {
     sources
 }
 
-/// A booted host. Dropped, it is switched off and everything it had on this machine is taken away.
+/// A booted host. Dropping it stops it and removes everything that it added to this machine.
 pub(crate) struct Host {
     folder: PathBuf,
     layer: Option<Layer>,
@@ -133,7 +132,7 @@ impl Host {
         Self::boot_on(name, None, |root| Ok(fs::write(root.join("etc/resolv.conf"), resolv_conf)?))
     }
 
-    /// Boots a host with a layer of packages; `prepare` writes to its disk before.
+    /// Boots a host with a layer of packages. `prepare` writes to its disk first.
     pub(crate) fn boot_on(
         name: &str,
         layer: Option<Layer>,
@@ -164,7 +163,7 @@ impl Host {
         fs::write(self.folder.join("cgroups"), cgroups.join("\n"))?;
         for cgroup in &cgroups {
             fs::create_dir_all(cgroup)?;
-            // A new cpuset is empty, and takes no process before it has processors and memory.
+            // A new cpuset accepts no process until it has processors and memory.
             for set in ["cpuset.cpus", "cpuset.mems"] {
                 let above = Path::new(cgroup).with_file_name(set);
                 if let (Ok(value), true) = (fs::read(above), Path::new(cgroup).join(set).exists()) {
@@ -172,7 +171,8 @@ impl Host {
                 }
             }
         }
-        // The shell moves itself into the cgroups, then becomes systemd-nspawn, which dies with us.
+        // The shell moves itself into the cgroups, then becomes systemd-nspawn, which dies with
+        // xtask.
         let script = r#"for c in $CGROUPS; do echo $$ > "$c/cgroup.procs" || exit 1; done
 exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
         let console = fs::File::create(self.folder.join("console.log"))?;
@@ -201,7 +201,7 @@ exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
         self.settled()
     }
 
-    /// Waits until systemd has started all it wants to start.
+    /// Waits until systemd has finished starting units.
     fn settled(&self) -> Result<()> {
         let mut state = String::new();
         let up = sh::wait_until(BOOT_LIMIT, || {
@@ -216,19 +216,19 @@ exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
         Ok(())
     }
 
-    /// Every process dies at once, as in a power cut; then the host boots again from its disk.
+    /// Kills every process at once, like a power cut, and boots the host again from its disk.
     pub(crate) fn power_cut(&mut self) -> Result<()> {
         stop(&self.folder);
         self.mount()?;
         self.start()
     }
 
-    /// A path of the host, seen from here.
+    /// A path of the host as a path of this machine.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.folder.join("root").join(inside.trim_start_matches('/'))
     }
 
-    /// A command that runs inside, as root, in all of the host's namespaces.
+    /// A command that runs as root in all namespaces of the host.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = sh::command(&[
             "nsenter", "-t", &self.pid1, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "env", "-i",
@@ -241,7 +241,7 @@ exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
         sh::output(&mut self.command(words))
     }
 
-    /// A command of this machine that runs in the host's network.
+    /// A program of this machine that runs in the network namespace of the host.
     pub(crate) fn in_network(&self, words: &[&str]) -> Command {
         let mut command = sh::command(&["nsenter", "-t", &self.pid1, "-n"]);
         command.args(words);
@@ -261,7 +261,7 @@ impl Drop for Host {
     }
 }
 
-/// Takes away what earlier hosts left on this machine.
+/// Removes what earlier hosts left on this machine.
 pub(crate) fn clean() {
     for host in fs::read_dir(folder().join("hosts")).into_iter().flatten().flatten() {
         remove(&host.path());
@@ -276,10 +276,9 @@ fn remove(host: &Path) {
     let _ = fs::remove_dir_all(host);
 }
 
-/// Ends the host's processes, takes its mount and cgroups away. What is on its disk stays.
+/// Kills the processes of the host and removes its mount and cgroups. Its disk stays.
 ///
-/// Its processes are those in its cgroups: killing systemd-nspawn alone would leave the host
-/// running without it.
+/// Its processes are those in its cgroups: the host would outlive systemd-nspawn.
 fn stop(host: &Path) {
     let cgroups = fs::read_to_string(host.join("cgroups")).unwrap_or_default();
     sh::wait_until(STOP_LIMIT, || {
@@ -296,7 +295,7 @@ fn stop(host: &Path) {
     }
 }
 
-/// An overlay at `folder/root`; the first of the lower layers is the uppermost.
+/// Mounts an overlay at `folder/root`. The first of the lower layers is the topmost.
 fn mount(folder: &Path, lower: &[PathBuf]) -> Result<()> {
     let at = |part: &str| folder.join(part).display().to_string();
     let lower: Vec<_> = lower.iter().map(|path| path.display().to_string()).collect();
@@ -339,7 +338,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The cgroup for the host in every hierarchy: below our own, so that limits set on us hold for it.
+/// The cgroup of the host in every hierarchy. It is below ours, so our limits apply to it.
 fn cgroups() -> Vec<String> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let name = format!("dogwatch-lab-{}", std::process::id());
@@ -375,7 +374,7 @@ fn child_named(parent: &str, name: &str) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
-/// Whether a process is gone, or a zombie that nobody fetched yet.
+/// Whether a process has exited; a zombie counts.
 fn exited(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))

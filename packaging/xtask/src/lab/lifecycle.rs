@@ -1,4 +1,4 @@
-//! The life of the package on one host. Every line printed is an observation of the running system.
+//! The life cycle of the package on one host. Every line is an observation of the running system.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ const RESTART_LIMIT: Duration = Duration::from_secs(10);
 const READY_LIMIT: Duration = Duration::from_secs(20);
 /// Every check runs within its first interval of a minute.
 const CHECK_LIMIT: Duration = Duration::from_secs(75);
-/// What dpkg, systemd and the shadow tools write on their own, whatever is installed.
+/// Paths that dpkg, systemd and the shadow tools write, whatever is installed.
 const NOT_OURS: &[&str] = &[
     "/etc/.pwd.lock",
     "/etc/group-",
@@ -52,7 +52,7 @@ struct Life<'a> {
     count: &'a mut Count,
 }
 
-/// Installs `first`, lives with it, upgrades to `second`, removes, purges.
+/// Installs `first`, uses it, upgrades to `second`, removes it and purges it.
 pub(crate) fn run(first: &Path, second: &Path, count: &mut Count) -> Result<()> {
     let from = clock::now();
     let mut life = Life { host: Host::boot("lab", RESOLV_CONF)?, upstream: None, count };
@@ -72,7 +72,7 @@ pub(crate) fn run(first: &Path, second: &Path, count: &mut Count) -> Result<()> 
         life.admin_decides(second)?;
         life.power_cut();
     } else {
-        println!("     the rest needs running services: only remove and purge are looked at");
+        println!("     the other steps need running services; only remove and purge are tested");
     }
     life.leave(&before);
     if life.count.failed > 0 {
@@ -120,15 +120,15 @@ impl Life<'_> {
 
     fn install(&mut self, package: &Path) -> Result<()> {
         let file = format!("/root/{}", file_name(package)?);
-        self.see("install on a clean Debian asks nothing", |host| {
+        self.see("installing on a clean Debian asks no question", |host| {
             host.output(&["dpkg", "-i", &file]).map(|_| String::new())
         });
-        self.see("the resolver configuration is untouched", |host| {
+        self.see("the resolver configuration is unchanged", |host| {
             let now = fs::read_to_string(host.path("etc/resolv.conf"))?;
             ensure!(now == RESOLV_CONF, "resolv.conf is now {now:?}");
             Ok(String::new())
         });
-        self.see("systemd finds nothing wrong in the units", |host| {
+        self.see("systemd-analyze verify finds no problem in the units", |host| {
             let mut verify = vec!["systemd-analyze", "verify", "--man=no", "--recursive-errors=one"];
             verify.extend(UNITS);
             host.output(&verify).map(|_| String::new())
@@ -143,14 +143,14 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Asks the kernel, not systemd, what the processes may do.
+    /// Checks what the kernel, not systemd, lets the processes do.
     fn sandbox(&mut self) {
         for (service, user) in [
             ("dogwatch.service", "dogwatch"),
             ("dogwatch-dns.service", "dogwatch-dns"),
             ("alertd.service", "alertd"),
         ] {
-            self.see(&format!("{service} runs as {user} without a right to lose"), |host| {
+            self.see(&format!("{service} runs as {user} without capabilities"), |host| {
                 let pid = main_pid(host, service)?;
                 let uid = host.output(&["id", "-u", user])?;
                 let status = host.output(&["cat", &format!("/proc/{pid}/status")])?;
@@ -180,17 +180,13 @@ impl Life<'_> {
     }
 
     fn first_results(&mut self) {
-        self.see("the first check has run, and finds a writable disk with room", |host| {
-            wait_service(host, "disk", "OK")
-        });
-        self.see("systemd's own state can be asked from inside the sandbox", |host| {
+        self.see("the first check has run and is OK", |host| wait_service(host, "disk", "OK"));
+        self.see("the sandbox permits reading the state of systemd", |host| {
             wait_service(host, "systemd", "OK")
         });
-        self.see("the first answer comes through 127.0.0.153, over UDP", |host| {
-            ask_until_answered(host, NAME)
-        });
+        self.see("the cache answers on 127.0.0.153 over UDP", |host| ask_until_answered(host, NAME));
         if sh::has("dig") {
-            self.see("and over TCP, to a client that is not ours", |host| {
+            self.see("the cache answers dig over TCP", |host| {
                 let mut dig = host.in_network(&["dig", "+tcp", "+short", "+time=3", "@127.0.0.153", NAME]);
                 let said = sh::output(&mut dig)?;
                 ensure!(said.starts_with("192.0.2."), "dig says {said:?}");
@@ -199,9 +195,9 @@ impl Life<'_> {
         }
     }
 
-    /// From a broken check to a mail in the receiver that is there without any config, and back.
+    /// From a failing check to an email from the built-in receiver, and back to OK.
     fn first_alert(&mut self) {
-        self.see("a drop-in takes effect by reload", |host| {
+        self.see("a drop-in takes effect after a reload", |host| {
             let drop_in = host.path("etc/dogwatch/agent.d");
             fs::create_dir_all(&drop_in)?;
             fs::write(drop_in.join("lab.toml"), "[check.lab]\nkind = \"passive\"\n")?;
@@ -211,7 +207,7 @@ impl Life<'_> {
             })?;
             Ok(String::new())
         });
-        self.see("a broken check becomes a mail", |host| {
+        self.see("a failing check becomes an email", |host| {
             host.output(&["dogwatch", "submit", "lab", "CRITICAL", "somebody pulled the plug"])?;
             let mut mails = String::new();
             wait_for("a mail that says so", || {
@@ -221,12 +217,12 @@ impl Life<'_> {
             })?;
             Ok(mails.lines().find(|path| path.contains("/new/")).unwrap_or_default().to_owned())
         });
-        self.see("root acknowledges it, and alertd knows who that was", |host| {
+        self.see("root acknowledges it, and alertd records the name", |host| {
             let incidents = incidents(host)?;
             let number = incidents.first().context("no incident is open")?["number"].to_string();
             host.output(&["alertctl", "ack", &number, "on my way"])?;
             let why = host.output(&["alertctl", "why", &number])?;
-            ensure!(why.contains("root"), "alertctl why says nothing of root: {why}");
+            ensure!(why.contains("root"), "alertctl why does not mention root: {why}");
             Ok(format!("incident {number}"))
         });
         self.see("the recovery closes the incident", |host| {
@@ -241,19 +237,19 @@ impl Life<'_> {
 
     fn crashes(&mut self) {
         for service in SERVICES {
-            self.see(&format!("kill -9 of {service}: back by itself"), |host| {
+            self.see(&format!("kill -9 of {service}: systemd restarts it"), |host| {
                 let old = main_pid(host, service)?;
                 host.output(&["kill", "-KILL", &old])?;
                 let back = sh::wait_until(RESTART_LIMIT, || {
                     main_pid(host, service).is_ok_and(|pid| pid != old) && is_active(host, service)
                 });
-                ensure!(back, "not back after {} s", RESTART_LIMIT.as_secs());
+                ensure!(back, "not restarted after {} s", RESTART_LIMIT.as_secs());
                 Ok(String::new())
             });
         }
         self.see("the cache still answers", |host| ask(host, CACHE, NAME));
         self.stop_upstream();
-        self.see("kill -9 of the cache while the upstream is dead: the name goes on", |host| {
+        self.see("kill -9 of the cache while the upstream is down: the name resolves", |host| {
             let old = main_pid(host, "dogwatch-dns.service")?;
             host.output(&["kill", "-KILL", &old])?;
             ask_until_answered(host, NAME)
@@ -278,13 +274,13 @@ impl Life<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        self.see("upgrade over an edited conffile asks nothing", |host| {
+        self.see("an upgrade over an edited conffile asks no question", |host| {
             let mut dpkg = host.command(&["dpkg", "-i", &file]);
             sh::output(&mut dpkg)?;
             ensure!(fs::read_to_string(&config)? == edited, "the admin's edit is gone");
             Ok("the edit is kept".into())
         });
-        self.see("0 of the queries asked meanwhile are lost", |_| {
+        self.see("no query is lost during the upgrade", |_| {
             let output = flood.wait_with_output()?;
             let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             ensure!(output.status.success(), "{said}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -302,14 +298,14 @@ impl Life<'_> {
 
     fn admin_decides(&mut self, package: &Path) -> Result<()> {
         let file = format!("/root/{}", file_name(package)?);
-        self.see("what the admin disabled stays disabled and stopped", |host| {
+        self.see("a disabled service stays disabled and stopped", |host| {
             host.output(&["systemctl", "disable", "--quiet", "--now", "alertd.service"])?;
             host.output(&["dpkg", "-i", &file])?;
             let enabled = host.output(&["systemctl", "show", "-P", "UnitFileState", "alertd.service"])?;
             ensure!(enabled == "disabled" && !is_active(host, "alertd.service"), "alertd is {enabled}");
             Ok(String::new())
         });
-        self.see("what the admin masked is not started", |host| {
+        self.see("a masked service is not started", |host| {
             host.output(&["systemctl", "mask", "--quiet", "alertd.service"])?;
             host.output(&["dpkg", "-i", &file])?;
             ensure!(!is_active(host, "alertd.service"), "alertd runs");
@@ -327,19 +323,19 @@ impl Life<'_> {
             self.see("power cut", |_| Err(error));
             return;
         }
-        println!("     power cut and boot, {}", clock::took(from));
+        println!("     power cut and boot: {}", clock::took(from));
         for unit in UNITS {
-            self.see(&format!("after the boot {unit} is active"), |host| {
+            self.see(&format!("{unit} is active after the boot"), |host| {
                 wait_active(host, unit).map(|()| String::new())
             });
         }
-        self.see("and the name is known, with the upstream still dead", |host| {
+        self.see("the name resolves after the boot with the upstream down", |host| {
             ask_until_answered(host, NAME)
         });
     }
 
     fn leave(&mut self, before: &BTreeSet<String>) {
-        self.see("remove stops everything and keeps conffiles and state", |host| {
+        self.see("remove stops the services and keeps conffiles and state", |host| {
             host.output(&["dpkg", "-r", "dogwatch"])?;
             for unit in UNITS {
                 ensure!(!is_active(host, unit), "{unit} still runs");
@@ -349,7 +345,7 @@ impl Life<'_> {
             Ok(String::new())
         });
         let after = self.host.output(&["dpkg", "-P", "dogwatch"]).and_then(|_| self.files());
-        self.see("purge leaves nothing", |host| {
+        self.see("purge leaves no file and no user", |host| {
             let after = after?;
             let left: Vec<_> = after
                 .difference(before)
@@ -362,7 +358,7 @@ impl Life<'_> {
             }
             Ok("no file, user or group".into())
         });
-        self.see("the resolver configuration is as it was", |host| {
+        self.see("the resolver configuration is unchanged at the end", |host| {
             ensure!(fs::read_to_string(host.path("etc/resolv.conf"))? == RESOLV_CONF, "it changed");
             Ok(String::new())
         });
@@ -384,7 +380,7 @@ impl Drop for Life<'_> {
     }
 }
 
-/// This program, as it was when the lab began: cargo may put a newer one in its place meanwhile.
+/// A copy of this program from the start of the lab: cargo may replace the file meanwhile.
 pub(super) fn program() -> Result<String> {
     let copy = super::host::folder().join("xtask");
     if !copy.exists() {
@@ -393,8 +389,7 @@ pub(super) fn program() -> Result<String> {
     Ok(copy.display().to_string())
 }
 
-/// Whatever folder it is in, a path with one of our names is ours (but for dpkg's own log and list
-/// of what was here).
+/// A path with one of our names belongs to the package, except in dpkg's log and lists.
 fn is_ours(path: &str) -> bool {
     let exempt = ["/root/", "/var/log/journal", "/var/lib/dpkg/"].iter().any(|start| path.starts_with(start));
     !exempt && (path.contains("dogwatch") || path.contains("alertd"))
@@ -421,7 +416,7 @@ fn ask_until_answered(host: &Host, name: &str) -> Result<String> {
     said
 }
 
-/// Waits until the agent holds `service` to be in `state`; returns the check's output.
+/// Waits until the agent reports `state` for `service`. Returns the output of the check.
 fn wait_service(host: &Host, service: &str, state: &str) -> Result<String> {
     let mut seen = String::from("the agent does not know it");
     let found = sh::wait_until(CHECK_LIMIT, || {
@@ -438,14 +433,18 @@ fn wait_service(host: &Host, service: &str, state: &str) -> Result<String> {
     Ok(seen)
 }
 
-/// What alertd holds open.
+/// alertd's open incidents.
 fn incidents(host: &Host) -> Result<Vec<serde_json::Value>> {
     let status: serde_json::Value = serde_json::from_str(&host.output(&["alertctl", "status", "--json"])?)?;
     Ok(status["incidents"].as_array().cloned().unwrap_or_default())
 }
 
 fn wait_for(what: &str, condition: impl FnMut() -> bool) -> Result<()> {
-    ensure!(sh::wait_until(READY_LIMIT, condition), "waited {} s in vain for {what}", READY_LIMIT.as_secs());
+    ensure!(
+        sh::wait_until(READY_LIMIT, condition),
+        "{what} did not happen within {} s",
+        READY_LIMIT.as_secs()
+    );
     Ok(())
 }
 

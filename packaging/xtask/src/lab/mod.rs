@@ -1,4 +1,4 @@
-//! `cargo xtask lab`: the package on a real systemd, from install to purge.
+//! `cargo xtask lab`: the package on a booted Debian host, from install to purge.
 
 mod host;
 mod lifecycle;
@@ -18,16 +18,15 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Use the dev profile's programs: quick to build, good enough while working on the package
-    /// itself
+    /// Use the programs of the dev profile, which are quick to build
     #[arg(long)]
     dev: bool,
-    /// Look at `dogwatch dns enable` only, on this kind of host (or `every` kind)
+    /// Test only `dogwatch dns enable` on this kind of host, or on `every` kind
     #[arg(long, value_name = "KIND")]
     resolver: Option<String>,
 }
 
-/// A version above the workspace's, for the upgrade.
+/// A higher version than the workspace's, for the upgrade.
 const NEXT: &str = concat!(env!("CARGO_PKG_VERSION"), "+next");
 const TOOLS: &[&str] = &["mmdebstrap", "systemd-nspawn", "nsenter", "setpriv", "dpkg-deb"];
 
@@ -56,9 +55,9 @@ pub(crate) fn step(package: PathBuf, count: &mut Count) -> Result<Outcome> {
     Ok(if count.failed > 0 { Outcome::Failed(DIFFERS.into()) } else { Outcome::Passed })
 }
 
-const DIFFERS: &str = "what was observed differs from what is promised: see the FAIL lines above";
+const DIFFERS: &str = "some observations differ from what is promised: see the FAIL lines above";
 
-/// Which programs the lab looks at.
+/// Which programs to test.
 enum Made {
     Dev,
     /// The package that was built from the release profile.
@@ -68,7 +67,8 @@ enum Made {
 fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
     fs::create_dir_all(host::folder())?;
     let lock = fs::File::create(host::folder().join("lock"))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another lab runs in this checkout")?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .context("another lab is running in this checkout")?;
     host::clean();
     let _ = fs::remove_file(host::folder().join("xtask"));
     clean_when_interrupted()?;
@@ -85,7 +85,7 @@ fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
     done
 }
 
-/// Makes one observation and prints it with the time it took.
+/// Makes one observation and prints it with its duration.
 fn observe(count: &mut Count, what: &str, look: impl FnOnce() -> Result<String>) {
     let from = clock::now();
     let seen = look();
@@ -102,16 +102,16 @@ fn observe(count: &mut Count, what: &str, look: impl FnOnce() -> Result<String>)
     }
 }
 
-/// Why this machine cannot be a lab, if it cannot.
+/// Why the lab cannot run on this machine, if it cannot.
 fn unfit() -> Option<String> {
     if !sh::is_root() {
-        return Some("not root: no namespaces, no systemd to test on".into());
+        return Some("it needs root for namespaces".into());
     }
     let tool = TOOLS.iter().find(|tool| !sh::has(tool))?;
     Some(format!("{tool} is missing: `cargo xtask setup` installs it"))
 }
 
-/// The package, and the same with a higher version.
+/// The package, and the same package with a higher version.
 fn packages(made: Made) -> Result<(PathBuf, PathBuf)> {
     let pack = |version, profile| deb::pack(version, &sh::target().join(profile), deb::Packing::Quick);
     match made {
@@ -126,7 +126,7 @@ fn packages(made: Made) -> Result<(PathBuf, PathBuf)> {
     }
 }
 
-/// Ctrl-C in mid-run must leave neither mounts nor processes.
+/// Ctrl-C must leave no mounts and no processes.
 fn clean_when_interrupted() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {

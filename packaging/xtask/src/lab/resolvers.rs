@@ -1,8 +1,7 @@
-//! `dogwatch dns enable` on hosts whose resolv.conf is managed by everyone there is. Real programs,
-//! one host after another.
+//! `dogwatch dns enable` on hosts with every common manager of resolv.conf, one host after another.
 //!
-//! The upstream is at the far end of a veth pair, where a link's DHCP or profile names it; there
-//! are two, for a lease that changes its mind.
+//! The upstream is at the far end of a veth pair, as the DHCP lease or the profile of the link
+//! says. There are two upstreams, because a renewed lease may name another one.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +25,7 @@ const FIRST: &str = "10.9.0.1";
 const SECOND: &str = "10.9.0.3";
 const OURS: &str = "127.0.0.153";
 const LIMIT: Duration = Duration::from_secs(10);
-/// What a program waits at most for a name that the next server knows.
+/// The longest that a program may wait if the first server does not answer.
 const QUICK: Duration = Duration::from_millis(2_500);
 /// How often `enable` is killed.
 const MOMENTS: u32 = 25;
@@ -38,17 +37,17 @@ struct Kind {
     layer: Option<Layer>,
     /// Writes to its disk before it boots.
     prepare: fn(&Path) -> Result<()>,
-    /// After each boot: brings the link and its server up.
+    /// Brings up the link and its server after each boot.
     wire: fn(&Host) -> Result<()>,
-    /// The link's server becomes [`SECOND`].
+    /// Changes the server of the link to [`SECOND`].
     renew: Option<fn(&Host) -> Result<()>>,
-    /// How `enable` calls who manages it.
+    /// The name that `enable` prints for the manager.
     manager: &'static str,
 }
 
-/// What `cargo xtask test` looks at; `cargo xtask lab --resolver every` looks at all. Without
-/// systemd-resolved: just after the cache is back it may still ask its link's server alone, so that
-/// step fails now and then (once of two runs on 2026-11-21).
+/// The hosts of `cargo xtask test`; `cargo xtask lab --resolver every` tests all. systemd-resolved
+/// is left out because it may query only the server of the link for a while after the cache is
+/// back, so that one step fails now and then.
 const USUAL: &[&str] = &["plain", "resolvconf", "network-manager"];
 
 const KINDS: &[Kind] = &[
@@ -117,14 +116,14 @@ const KINDS: &[Kind] = &[
         },
         renew: Some(|host| {
             network_file(&host.path(""), SECOND)?;
-            // Not networkctl: it needs a bus name that networkd sometimes has not got yet.
+            // Not networkctl: it needs a bus name that networkd may not have yet.
             host.output(&["systemctl", "restart", "systemd-networkd"]).map(drop)
         }),
         manager: "systemd-resolved",
     },
 ];
 
-/// Looks at `kind`, at the `usual` ones, or at `every` kind.
+/// Tests `kind`, the `usual` ones, or `every` kind.
 pub(crate) fn run(package: &Path, kind: &str, count: &mut Count) -> Result<()> {
     let chosen: Vec<_> = KINDS
         .iter()
@@ -182,7 +181,7 @@ impl Life<'_> {
         observe(self.count, &format!("{}: {what}", self.kind.name), || look(&self.host));
     }
 
-    /// The link, its far end with the upstreams, and whoever tells the host of them.
+    /// The link, its far end with the upstreams, and the program that configures them.
     fn wire(&mut self) -> Result<()> {
         for line in [
             "link add d0 type veth peer name d1",
@@ -198,7 +197,7 @@ impl Life<'_> {
         self.start_upstreams()?;
         (self.kind.wire)(&self.host)?;
         let up = sh::wait_until(LIMIT, || look_up(&self.host, "www.demo.test").is_ok());
-        ensure!(up, "{}: the lab's host resolves no names by itself", self.kind.name);
+        ensure!(up, "{}: the host resolves no names before the test", self.kind.name);
         Ok(())
     }
 
@@ -229,7 +228,7 @@ impl Life<'_> {
 
     fn refusals(&mut self) {
         let before = self.before.clone();
-        self.see("enable --dry-run says what it would do and does nothing", |host| {
+        self.see("enable --dry-run prints its plan and changes nothing", |host| {
             let said = host.output(&["dogwatch", "dns", "enable", "--dry-run"])?;
             ensure!(said.contains("would write") && said.contains(OURS), "it says {said}");
             unchanged(host, &before)?;
@@ -254,26 +253,26 @@ impl Life<'_> {
     fn refuses_a_cold_cache(&mut self) {
         let before = self.before.clone();
         self.stop_upstreams();
-        self.see("enable refuses while the upstream is dead and the cache empty", |host| {
+        self.see("enable refuses while the upstream is down and the cache empty", |host| {
             let said = refused(host)?;
             unchanged(host, &before)?;
             Ok(said)
         });
         let back = self.start_upstreams();
-        self.see("the upstream is back, and the cache notices", |host| {
+        self.see("the cache notices that the upstream is back", |host| {
             back?;
             let program = program()?;
             let ask = || host.in_network(&[&program, "ask", "--server", "127.0.0.153:53", "demo.test"]);
             let answered = || sh::output(&mut ask()).is_ok_and(|said| said.contains("192.0.2."));
-            ensure!(sh::wait_until(2 * LIMIT, answered), "it does not within {} s", 2 * LIMIT.as_secs());
+            ensure!(sh::wait_until(2 * LIMIT, answered), "it has not within {} s", 2 * LIMIT.as_secs());
             Ok(String::new())
         });
     }
 
-    /// resolvconf does not write what it should: a real failure after the switch.
+    /// resolvconf fails to write resolv.conf: a failure after the switch.
     fn takes_back(&mut self) {
         let before = self.before.clone();
-        self.see("a switch that does not work is taken back by itself", |host| {
+        self.see("a switch that does not work is reverted", |host| {
             host.output(&["chmod", "-x", "/etc/resolvconf/update.d/libc"])?;
             let said = refused(host)?;
             host.output(&["chmod", "+x", "/etc/resolvconf/update.d/libc"])?;
@@ -288,10 +287,10 @@ impl Life<'_> {
         self.see("enable: names go through the cache", |host| {
             let said = host.output(&["dogwatch", "dns", "enable", "--json"])?;
             let done: serde_json::Value = serde_json::from_str(&said)?;
-            ensure!(done["manager"] == manager, "it takes the manager for {}", done["manager"]);
+            ensure!(done["manager"] == manager, "it calls the manager {}", done["manager"]);
             through_the_cache(host, "first.demo.test")
         });
-        self.see("status says so, and enable again changes nothing", |host| {
+        self.see("status is enabled, and a second enable changes nothing", |host| {
             let now = etc(host)?;
             host.output(&["dogwatch", "dns", "enable"])?;
             ensure!(etc(host)? == now, "it changed something");
@@ -323,15 +322,16 @@ impl Life<'_> {
             host.output(&["kill", "-CONT", &pid])?;
             took
         });
-        self.see("and with the cache back names go through it again", |host| {
+        self.see("with the cache back, names go through it again", |host| {
             through_the_cache(host, "back.demo.test")
         });
     }
 
     fn upstream_dies(&mut self) -> Result<()> {
-        self.see("a name is asked for, and the cache has it", |host| {
+        self.see("a name that was looked up is in the cache", |host| {
             let mut why = String::new();
-            // Beside systemd-resolved the cache may still be asking when the lookup is done.
+            // With systemd-resolved the cache may still wait for its upstream when the lookup is
+            // done.
             let kept = sh::wait_until(LIMIT, || {
                 let _ = look_up(host, "kept.demo.test");
                 why = host.output(&["dogwatch", "dns", "why", "kept.demo.test"]).unwrap_or_default();
@@ -341,7 +341,7 @@ impl Life<'_> {
             Ok(String::new())
         });
         self.stop_upstreams();
-        self.see("the upstream dies, the name expires: it resolves on", |host| {
+        self.see("the upstream goes down, the name expires: it still resolves", |host| {
             let mut why = String::new();
             let stale = sh::wait_until(LIMIT, || {
                 let _ = look_up(host, "kept.demo.test");
@@ -356,7 +356,7 @@ impl Life<'_> {
 
     fn lease_changes(&mut self) {
         let Some(renew) = self.kind.renew else { return };
-        self.see("the link gets another server: still ours first, and the new one behind it", |host| {
+        self.see("the link gets another server: the cache stays first, the new one follows", |host| {
             renew(host)?;
             let mut status = serde_json::Value::Null;
             let followed = sh::wait_until(LIMIT, || {
@@ -387,7 +387,7 @@ impl Life<'_> {
             said
         });
         let before = self.before.clone();
-        self.see("disable restores everything to the byte", |host| {
+        self.see("disable restores every byte", |host| {
             host.output(&["dogwatch", "dns", "disable"])?;
             unchanged(host, &before)?;
             quick(host, "disabled.demo.test")
@@ -395,7 +395,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Kills `enable` at many moments.
+    /// Kills `enable` after different times.
     fn interrupted(&mut self) {
         if self.kind.name != "plain" {
             return;
@@ -418,7 +418,7 @@ impl Life<'_> {
 
     fn leave(&mut self) {
         let before = self.before.clone();
-        self.see("purge while enabled: everything as it was, names resolve", |host| {
+        self.see("purge while enabled: every file is restored, names resolve", |host| {
             host.output(&["dogwatch", "dns", "enable"])?;
             host.output(&["dpkg", "-P", "dogwatch"])?;
             let took = quick(host, "purged.demo.test")?;
@@ -451,7 +451,7 @@ fn resolv_conf(root: &Path, text: &str) -> Result<()> {
     Ok(fs::write(root.join("etc/resolv.conf"), text)?)
 }
 
-/// As ifupdown or a DHCP client would for both resolvconfs.
+/// Does what ifupdown or a DHCP client does, for both resolvconfs.
 fn record(host: &Host, server: &str) -> Result<()> {
     let line = format!("printf 'search demo.test\\nnameserver {server}\\n' | resolvconf -a d0.dhclient");
     host.output(&["sh", "-c", &line]).map(drop)
@@ -481,7 +481,7 @@ fn lease_second(host: &Host) -> Result<()> {
     lease_of(host, SECOND)
 }
 
-/// A real lease of a real DHCP server at the far end of the link.
+/// Gets a lease from a DHCP server at the far end of the link.
 fn lease_of(host: &Host, server: &str) -> Result<()> {
     let option = format!("--dhcp-option=6,{server}");
     let mut serve = host.in_network(&[
@@ -492,7 +492,7 @@ fn lease_of(host: &Host, server: &str) -> Result<()> {
         "--interface=d1",
         "--bind-interfaces",
         "--leasefile-ro",
-        // Another server gave the lease that the client remembers.
+        // The lease that the client remembers is from another server.
         "--dhcp-authoritative",
         "--dhcp-range=10.9.0.50,10.9.0.60,2m",
         "--dhcp-option=15,demo.test",
@@ -506,8 +506,7 @@ fn lease_of(host: &Host, server: &str) -> Result<()> {
     leased.map(drop)
 }
 
-/// Which servers are asked, in order: what resolv.conf says, or with systemd-resolved what it says
-/// it asks.
+/// The servers in use, in order: from resolv.conf, or from systemd-resolved.
 fn servers(host: &Host) -> Result<Vec<String>> {
     let path = host.output(&["readlink", "-f", "/etc/resolv.conf"])?;
     let stub = path.contains("systemd/resolve");
@@ -515,7 +514,7 @@ fn servers(host: &Host) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_prefix("nameserver ")).map(str::to_owned).collect())
 }
 
-/// Looks a name up as programs in the host do.
+/// Looks up a name like a program in the host.
 fn look_up(host: &Host, name: &str) -> Result<String> {
     let said = host.output(&["getent", "ahostsv4", name])?;
     let address = said.split_whitespace().next().unwrap_or_default().to_owned();
@@ -536,14 +535,14 @@ fn through_the_cache(host: &Host, name: &str) -> Result<String> {
     look_up(host, name)?;
     let took = clock::now().duration_since(from);
     let why = host.output(&["dogwatch", "dns", "why", name])?;
-    ensure!(!why.contains("not cached"), "the cache was not asked: {why}");
+    ensure!(!why.contains("not cached"), "the cache was not used: {why}");
     Ok(format!("in {} ms", took.as_millis()))
 }
 
-/// `enable` fails; returns what it says.
+/// Expects `enable` to fail. Returns its message.
 fn refused(host: &Host) -> Result<String> {
     match host.output(&["dogwatch", "dns", "enable"]) {
-        Ok(said) => bail!("it was done: {said}"),
+        Ok(said) => bail!("it succeeded: {said}"),
         Err(error) => {
             let said = error.to_string();
             ensure!(said.contains("not enabled"), "{said}");
@@ -552,7 +551,7 @@ fn refused(host: &Host) -> Result<String> {
     }
 }
 
-/// Everything in `/etc`, and what its resolv.conf leads to: kind, mode, owner, content.
+/// Everything in `/etc` and the target of resolv.conf: kind, mode, owner, content.
 fn etc(host: &Host) -> Result<BTreeMap<String, String>> {
     let mut tree = BTreeMap::new();
     walk(&host.path("etc"), "/etc", &mut tree)?;
@@ -563,7 +562,7 @@ fn etc(host: &Host) -> Result<BTreeMap<String, String>> {
 fn walk(folder: &Path, name: &str, tree: &mut BTreeMap<String, String>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // NetworkManager keeps the time of the last use in it.
+        // NetworkManager stores the time of the last use in it.
         if path.ends_with("NetworkManager/system-connections") {
             continue;
         }
@@ -599,7 +598,7 @@ fn unchanged(host: &Host, before: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
-/// What comes and goes with the package itself.
+/// Paths that the package itself adds and removes.
 fn package_file(path: &str) -> bool {
     let ours =
         ["dogwatch", "alertd", "alertctl", "sockets.target.wants"].iter().any(|word| path.contains(word));

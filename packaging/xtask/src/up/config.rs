@@ -1,5 +1,4 @@
-//! The configs that `up` and `bench` write: what the defaults cannot know on a host where we are
-//! nobody.
+//! The config files that `up` and `bench` write.
 
 use std::{fs, path::Path};
 
@@ -11,7 +10,7 @@ use crate::{files, sh};
 /// A unix socket's path has at most 107 bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
 
-/// Makes the folders and writes the configs.
+/// Creates the directories and writes the config files.
 pub(crate) fn prepare(stage: &Stage, checks: &Checks) -> Result<()> {
     let longest = sh::root().join(stage.socket(Part::Alertd));
     let length = longest.as_os_str().len();
@@ -61,7 +60,7 @@ fn dns(stage: &Stage) -> String {
 fn alertd(stage: &Stage) -> String {
     format!(
         "[alertd]\nsocket = {}\nstate_dir = {}\nmetrics = \"{}\"\n\n\
-         # One incident for each service, so that the demo's is not mixed with what this host really has.\n\
+         # One incident per service, so that the demo's is separate from real problems of this host.\n\
          [[route]]\nreceiver = \"local\"\ngroup_by = [\"host\", \"service\"]\n\n[receiver.local.maildir]\npath = {}\n",
         quoted(&stage.socket(Part::Alertd)),
         quoted(&stage.state(Part::Alertd)),
@@ -83,12 +82,12 @@ fn agent(stage: &Stage, auto_checks: bool) -> String {
 
 /// What the agent watches.
 pub(crate) struct Checks {
-    /// The built-in ones of this host too.
+    /// With the built-in checks of this host.
     pub(crate) auto: bool,
     pub(crate) text: String,
 }
 
-/// The checks of a newcomer's first minutes: this host, quickly, and one that is easy to break.
+/// Checks for a first try: this host at short intervals, and one check that you can break.
 pub(crate) fn demo_checks() -> Checks {
     let text = "\
 [defaults]
@@ -97,12 +96,12 @@ retry_interval = \"5s\"
 
 [check.demo]
 kind = \"passive\"
-note = \"you broke it yourself; `dogwatch submit demo OK` mends it\"
+note = \"you broke it yourself; `dogwatch submit demo OK` repairs it\"
 ";
     Checks { auto: true, text: text.into() }
 }
 
-/// A script that saves typing the paths: `var/bin/dogwatch submit …`, `var/bin/alertctl ack …`.
+/// A wrapper that adds the paths: `var/bin/dogwatch submit …`, `var/bin/alertctl ack …`.
 fn wrapper(stage: &Stage, program: &str) -> String {
     let (path, top) = (quoted(&stage.binaries.join(program)), quoted(sh::root()));
     let [alertd, agent] = [Part::Alertd, Part::Agent].map(|part| quoted(&stage.socket(part)));
@@ -125,7 +124,7 @@ exec {path} \"$@\"
     )
 }
 
-/// The path as a TOML string, which is a shell word too unless the path has a `$` or a backtick.
+/// The path as a TOML string. It is a shell word too, unless the path contains `$` or a backtick.
 fn quoted(path: &Path) -> String {
     format!("{:?}", path.display().to_string())
 }

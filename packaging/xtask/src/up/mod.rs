@@ -1,4 +1,4 @@
-//! `cargo xtask up`: the whole of dogwatch in the foreground, as an ordinary user, under `./var`.
+//! `cargo xtask up`: all daemons in the foreground, as an ordinary user, under `./var`.
 
 pub(crate) mod config;
 pub(crate) mod part;
@@ -25,19 +25,18 @@ use crate::{clock, sh, upstream};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The DNS server to forward to, IP or IP:PORT; by default the first of /etc/resolv.conf
+    /// DNS server to forward to, IP or IP:PORT; the default is the first in /etc/resolv.conf
     #[arg(long)]
     upstream: Option<String>,
-    /// Where configs, sockets, state, logs and mail go
+    /// Directory for configs, sockets, state, logs and mail
     #[arg(long, default_value = "var")]
     dir: PathBuf,
-    /// The cache's port; the upstream gets the next one, the metrics pages those 47 to 49 above
+    /// Port of the cache; the upstream uses PORT+1, the metrics pages PORT+47 to PORT+49
     #[arg(long, default_value_t = 5300)]
     port: u16,
 }
 
-/// How long a part that died is left down before it is started again, as systemd does with it on a
-/// server.
+/// Pause before a daemon that died is started again, like systemd's RestartSec.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -55,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&top).with_context(|| format!("cannot make {}", top.display()))?;
     let lock = fs::File::create(top.join("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another `cargo xtask up` runs under {}", stage.dir.display()))?;
+        .with_context(|| format!("another `cargo xtask up` is running in {}", stage.dir.display()))?;
 
     println!("building …");
     sh::run(
@@ -90,14 +89,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })
 }
 
-/// The running processes. `None` is one that is kept down (the upstream, on request).
+/// The running processes. `None` for one that is stopped on request (the upstream).
 struct Troupe<'a> {
     stage: &'a Stage,
     children: Vec<(Part, Option<Child>)>,
 }
 
 impl Troupe<'_> {
-    /// Starts again what died, and says so. The upstream stays down until it is asked back.
+    /// Restarts processes that died and prints it. The upstream stays down until it is started.
     async fn look(&mut self) -> Result<()> {
         let off = upstream::off_file(&sh::root().join(&self.stage.dir));
         for (part, child) in &mut self.children {
@@ -107,7 +106,7 @@ impl Troupe<'_> {
                     let _ = running.kill();
                     let _ = running.wait();
                     *child = None;
-                    println!("upstream: killed; `cargo xtask upstream start` brings it back");
+                    println!("upstream: stopped; start it with `cargo xtask upstream start`");
                 }
                 Some(running) => {
                     let Some(status) = running.try_wait()? else { continue };
@@ -115,12 +114,12 @@ impl Troupe<'_> {
                     println!("{} died ({status}):\n{}", part.name(), self.stage.last_lines(*part));
                     if *part == Part::Upstream {
                         fs::write(&off, "")?;
-                        println!("upstream: left dead; `cargo xtask upstream start` brings it back");
+                        println!("upstream: stays down; start it with `cargo xtask upstream start`");
                         continue;
                     }
                     tokio::time::sleep(RESTART_PAUSE).await;
                     *child = Some(self.stage.start(*part)?);
-                    println!("{}: started again", part.name());
+                    println!("{}: restarted", part.name());
                 }
                 None if wanted => {
                     *child = Some(self.stage.start(*part)?);
@@ -132,7 +131,7 @@ impl Troupe<'_> {
         Ok(())
     }
 
-    /// Asks all to stop, the agent first, and waits for each.
+    /// Sends SIGTERM to all, the agent first, and waits for each.
     fn stop(&mut self) {
         let from = clock::now();
         let mut all_obeyed = true;

@@ -1,6 +1,6 @@
 //! The processes of `up`.
 
-/// The processes, in the order in which they start.
+/// A process; in the order in which they start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Upstream,
@@ -12,7 +12,7 @@ pub(crate) enum Part {
 pub(crate) const PARTS: [Part; 4] = [Part::Upstream, Part::Dns, Part::Alertd, Part::Agent];
 
 impl Part {
-    /// What people call it; also its log's name.
+    /// Its name in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Upstream => "upstream",

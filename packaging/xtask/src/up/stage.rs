@@ -1,5 +1,5 @@
-//! Where the three daemons live when they do not live in `/run`, `/var/lib` and `/etc`: one folder,
-//! loopback ports above 1024, unix sockets, generated configs. Used by `up` and by `bench`.
+//! One directory with everything that the daemons need: loopback ports above 1024, unix sockets,
+//! generated configs. Used by `up` and `bench`.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ use crate::{clock, sh};
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// One folder with all that the daemons need.
+/// One directory with everything that the daemons need.
 pub(crate) struct Stage {
     /// As given: relative to the checkout, so that paths in configs and messages are short.
     pub(crate) dir: PathBuf,
     pub(crate) port: u16,
-    /// The upstream behind ours; `None` if this host has none.
+    /// The upstream to which our relay forwards; `None` if this host has none.
     pub(crate) upstream: Option<SocketAddr>,
-    /// Where the programs are.
+    /// The directory of the programs.
     pub(crate) binaries: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Stage {
         (Ipv4Addr::LOCALHOST, self.port + 1).into()
     }
 
-    /// Where a part's metrics page is.
+    /// The address of a daemon's metrics page.
     pub(crate) fn metrics(&self, part: Part) -> SocketAddr {
         let offset = match part {
             Part::Upstream | Part::Agent => 47,
@@ -68,22 +68,25 @@ impl Stage {
         self.dir.join(format!("{}.pid", part.file()))
     }
 
-    /// Where the maildir receiver delivers.
+    /// The directory of the maildir receiver.
     pub(crate) fn mail(&self) -> PathBuf {
         self.dir.join("mail")
     }
 
-    /// Says which port or socket somebody else has, before anything starts.
+    /// Fails if a port or socket is in use, before anything starts.
     pub(crate) fn is_free(&self) -> Result<()> {
         for part in PARTS {
             if let Ok(pid) = fs::read_to_string(sh::root().join(self.pid_file(part)))
                 && is_ours(&pid)
             {
-                bail!("{} still runs from an earlier start: kill {pid}", part.name());
+                bail!("{} is still running from an earlier start: kill {pid}", part.name());
             }
             let socket = sh::root().join(self.socket(part));
             if UnixStream::connect(&socket).is_ok() {
-                bail!("somebody listens on {}: stop it, or give another --dir", socket.display());
+                bail!(
+                    "{} is in use: stop the process that listens on it, or use another --dir",
+                    socket.display()
+                );
             }
         }
         for address in [self.dns(), self.relay()] {
@@ -100,18 +103,16 @@ impl Stage {
     fn in_use(&self, address: SocketAddr) -> String {
         let other = if self.port < 60000 { self.port + 100 } else { 5300 };
         format!(
-            "port {} is in use: stop what listens there, or give another --port, such as {other}",
+            "port {} is in use: stop the process that listens on it, or use another --port, for example {other}",
             address.port()
         )
     }
 
-    /// Starts a part in a process group of its own, so that Ctrl-C reaches only us, and waits until
-    /// it serves.
+    /// Starts a daemon in its own process group, so that Ctrl-C reaches only xtask, and waits until
+    /// it answers.
     pub(crate) fn start(&self, part: Part) -> Result<Child> {
         let log = fs::OpenOptions::new().create(true).append(true).open(sh::root().join(self.log(part)))?;
         let mut command = self.command(part);
-        // The mode of sockets and files is the daemons' business, not the umask's of whoever
-        // started us.
         let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -125,12 +126,12 @@ impl Stage {
             ended.is_some() || self.serves(part)
         });
         if let Some(status) = ended {
-            bail!("{} ended at once ({status}):\n{}", part.name(), self.last_lines(part));
+            bail!("{} exited at once ({status}):\n{}", part.name(), self.last_lines(part));
         }
         if !ready {
             stop(&mut child);
             bail!(
-                "{} does not serve after {} s:\n{}",
+                "{} does not answer after {} s:\n{}",
                 part.name(),
                 READY_LIMIT.as_secs(),
                 self.last_lines(part)
@@ -141,7 +142,7 @@ impl Stage {
 
     fn command(&self, part: Part) -> Command {
         if part == Part::Upstream {
-            // This very program, even if cargo has put a newer one in its place meanwhile.
+            // This program, even if cargo has replaced the file meanwhile.
             let mut command = sh::command(&["/proc/self/exe"]);
             command.arg("relay").arg("--listen").arg(self.relay().to_string());
             if let Some(to) = self.upstream {
@@ -171,7 +172,7 @@ impl Stage {
         }
     }
 
-    /// The end of a part's log.
+    /// The last lines of a daemon's log.
     pub(crate) fn last_lines(&self, part: Part) -> String {
         let text = fs::read_to_string(sh::root().join(self.log(part))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
@@ -180,20 +181,20 @@ impl Stage {
     }
 }
 
-/// Asks a process to stop, waits, and ends it if it does not.
+/// Sends SIGTERM, waits, and kills the process if it does not exit.
 pub(crate) fn stop(child: &mut Child) {
     terminate(child);
     wait_or_kill(child);
 }
 
-/// Asks a process to stop.
+/// Sends SIGTERM.
 pub(crate) fn terminate(child: &Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
 }
 
-/// Waits for a process that was asked to stop. Returns whether it obeyed.
+/// Waits for a process after SIGTERM and kills it if it does not exit. Returns whether it exited.
 pub(crate) fn wait_or_kill(child: &mut Child) -> bool {
     let from = clock::now();
     let obeyed = sh::wait_until(STOP_LIMIT, || !matches!(child.try_wait(), Ok(None)));
@@ -205,7 +206,7 @@ pub(crate) fn wait_or_kill(child: &mut Child) -> bool {
     obeyed
 }
 
-/// Whether a process of that number is one of ours (numbers are used again).
+/// Whether this pid is one of our processes and not a reused number.
 fn is_ours(pid: &str) -> bool {
     let name = fs::read_to_string(Path::new("/proc").join(pid).join("comm")).unwrap_or_default();
     !pid.is_empty() && ["dogwatch", "alertd", "exe"].contains(&name.trim())
