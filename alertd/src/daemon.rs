@@ -3,6 +3,10 @@
 use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
+use dogwatch_alertd_core::{
+    Core,
+    rules::notification::{Accepted, DeliveryError, Notification},
+};
 use dogwatch_daemon::{
     identity::Identity,
     metrics_page::Metrics,
@@ -21,10 +25,6 @@ use crate::{
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
-};
-use dogwatch_alertd_core::{
-    Core,
-    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 /// Owner and group may talk to us; the unit sets the group.

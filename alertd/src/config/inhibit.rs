@@ -1,10 +1,10 @@
 //! `[[inhibit]]` and `[[dependency]]`: what makes other alerts worthless, and what depends on what.
 
+use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
 use super::Parts;
-use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 
 /// While something that matches `source` fires, what matches `target` is told to nobody.
 #[derive(Debug, Deserialize)]

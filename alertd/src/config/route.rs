@@ -1,5 +1,13 @@
 //! `[[route]]`: who takes care of what, tried in order; a child says only what differs from its parent.
 
+use dogwatch_alertd_core::{
+    DEFAULT_POLICY,
+    rules::{
+        escalation::Policy,
+        matcher::Matcher,
+        route::{GroupBy, Hours, Route, Timing},
+    },
+};
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
@@ -9,14 +17,6 @@ use serde::Deserialize;
 use super::{
     Parts,
     names::{Names, check_known},
-};
-use dogwatch_alertd_core::{
-    DEFAULT_POLICY,
-    rules::{
-        escalation::Policy,
-        matcher::Matcher,
-        route::{GroupBy, Hours, Route, Timing},
-    },
 };
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,8 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::Config;
 use dogwatch_alertd_core::{LOCAL_RECEIVER, rules::route::Timing};
+
+use super::Config;
 
 fn said(text: &str) -> Vec<String> {
     let problems = Config::from_text(text).err();

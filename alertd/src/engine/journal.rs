@@ -2,11 +2,11 @@
 
 use std::{future, pin::Pin};
 
+use dogwatch_alertd_core::{Change, Lease};
 use jiff::Timestamp;
 
 use super::input::Answer;
 use crate::{clock::Stopwatch, metrics, store::writer::Writer};
-use dogwatch_alertd_core::{Change, Lease};
 
 /// Answers somebody, told what is wrong with the store, if anything is.
 pub(super) type Owed = Box<dyn FnOnce(Option<&str>) + Send>;

@@ -1,10 +1,11 @@
 //! What is known of an alert and how to go on, as rows that every receiver shows under the headline. Pure.
 
-use super::{held, perfdata, receiver::Sender, words};
 use dogwatch_alertd_core::rules::{
     notification::{Kind, Notification, NotifiedAlert},
     text,
 };
+
+use super::{held, perfdata, receiver::Sender, words};
 
 /// Annotations of one alert that are shown.
 const ANNOTATIONS_MAX: usize = 20;

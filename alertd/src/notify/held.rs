@@ -1,13 +1,12 @@
 //! What a digest says: a sentence for each group that it speaks for, the first single ones, how many more there are. Pure.
 
-use dogwatch_wire::State;
-use jiff::{Timestamp, Unit, tz::TimeZone};
-
 use dogwatch_alertd_core::rules::{
     notification::Notification,
     storm::Group,
     text::{line, plural},
 };
+use dogwatch_wire::State;
+use jiff::{Timestamp, Unit, tz::TimeZone};
 
 /// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1`.
 pub(super) fn sentence(group: &Group, told_at: Timestamp, zone: &TimeZone) -> String {
@@ -80,13 +79,14 @@ pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> V
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::words::{self, tests::problem},
-        *,
-    };
     use dogwatch_alertd_core::rules::{
         notification::{Digest, DigestLine, Kind},
         storm::Shared,
+    };
+
+    use super::{
+        super::words::{self, tests::problem},
+        *,
     };
 
     fn storm() -> Group {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -26,7 +27,6 @@ use hyper_util::{
 };
 
 use super::tls;
-use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes of an answer that are read: a short JSON or an error page's beginning.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -20,7 +21,6 @@ use super::{
     webhook, words,
 };
 use crate::{config::RateFile, engine::Input, web::Links};
-use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -3,15 +3,15 @@
 //! Stricter than the standard in one thing: a field that the schema does not name is an error, so that nothing is sent
 //! that is not documented.
 
+use dogwatch_alertd_core::rules::{
+    notification::{Digest, DigestLine, Kind, Notification},
+    storm::{Group, Shared},
+};
 use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
 use super::{receiver::Sender, webhook::body, words::tests::problem};
-use dogwatch_alertd_core::rules::{
-    notification::{Digest, DigestLine, Kind, Notification},
-    storm::{Group, Shared},
-};
 
 #[test]
 fn what_is_sent_is_what_the_schema_says() {

@@ -14,6 +14,10 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::State;
 use serde::{Deserialize, Serialize};
@@ -24,10 +28,6 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     words,
-};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
-    text,
 };
 
 /// `[receiver.NAME.slack]` as written.

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 use lettre::{
     Address,
     transport::smtp::{
@@ -35,7 +36,6 @@ use super::{
     email::{Email, Tls},
     receiver::Sender,
 };
-use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes a server may say in one session, certificates included. Ours says a few hundred.
 const SAID_BYTES_MAX: usize = 1024 * 1024;

@@ -3,15 +3,15 @@
 //! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
 //! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
 
-use dogwatch_wire::State;
-use jiff::tz::TimeZone;
-
-use super::held;
 use dogwatch_alertd_core::rules::{
     lately::Happened,
     notification::{Kind, Notification, NotifiedAlert},
     text::{line, name_of, plural},
 };
+use dogwatch_wire::State;
+use jiff::tz::TimeZone;
+
+use super::held;
 
 /// Alerts of one incident that are written out; the rest is counted.
 pub const ALERTS_MAX: usize = 25;
@@ -172,8 +172,9 @@ pub fn lately(told: &Notification, zone: &TimeZone) -> String {
 pub(super) mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
     use dogwatch_alertd_core::rules::notification::DigestLine;
+
+    use super::*;
 
     #[test]
     fn the_title_says_number_state_where_and_what() {

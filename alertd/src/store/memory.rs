@@ -1,9 +1,9 @@
 //! The store in memory of the tests behind the trait, held to the same tests as the real one.
 
+use dogwatch_alertd_core::{Change, Loaded, testing::Memory};
 use jiff::Timestamp;
 
 use super::{Store, StoreError};
-use dogwatch_alertd_core::{Change, Loaded, testing::Memory};
 
 impl Store for Memory {
     fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {

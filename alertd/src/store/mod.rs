@@ -3,11 +3,11 @@
 //! The core's memory is the truth while the process lives; the store is its journal. So a store that fails stops no alert:
 //! [`writer::Writer`] keeps what could not be written and writes it later.
 
+use dogwatch_alertd_core::{Change, Loaded};
 use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Silence};
 use jiff::Timestamp;
 
 use self::backup::{Copy, Stop};
-use dogwatch_alertd_core::{Change, Loaded};
 
 pub mod backup;
 mod check;

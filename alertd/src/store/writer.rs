@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::Change;
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
-use dogwatch_alertd_core::Change;
 
 /// Waiting longer than this for the disk, the loop goes on without it.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dogwatch_alertd_core::rules::text;
 use dogwatch_wire::ctl;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -18,7 +19,6 @@ use super::{
     line,
 };
 use crate::{clock, engine::Input, notify::tls};
-use dogwatch_alertd_core::rules::text;
 
 /// A notification to say, and who wants to know what came of it.
 pub(super) struct Job {

@@ -1,9 +1,8 @@
 //! What people may say to the bot, and what it answers. Pure.
 
+use dogwatch_alertd_core::rules::text;
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
-
-use dogwatch_alertd_core::rules::text;
 
 /// `!…` as understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
