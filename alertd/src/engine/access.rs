@@ -1,5 +1,6 @@
 //! The loop's part that knows who may ask over TCP, and who was refused.
 
+use dogwatch_alertd_core::{Refused, rules::token::Hash};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
@@ -8,7 +9,6 @@ use super::{
     input::Answer,
     journal::{Owed, owed},
 };
-use dogwatch_alertd_core::{Refused, rules::token::Hash};
 
 /// About tokens, and those who hold them.
 pub enum Access {
@@ -17,8 +17,8 @@ pub enum Access {
     Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
     /// The first use for a while.
     Used(String),
-    /// Who was refused what.
-    Refused(String, String),
+    /// Who was refused what; answered once it is in the audit log.
+    Refused(String, String, Answer<()>),
     /// Who took a copy of all there is, and how large; answered with what is wrong with the store.
     BackedUp(String, String, Answer<Option<String>>),
 }
@@ -38,7 +38,10 @@ impl<D: Deliver> Engine<D> {
                 self.core.on_backed_up(&author, &what, now);
                 return Some(Box::new(|trouble| drop(answer.send(trouble.map(str::to_owned)))));
             }
-            Access::Refused(author, asked) => self.core.on_refused(&author, &asked, now),
+            Access::Refused(author, asked, answer) => {
+                self.core.on_refused(&author, &asked, now);
+                return Some(owed(answer, ()));
+            }
         }
         None
     }

@@ -19,6 +19,16 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use dogwatch_alertd_core::{
+    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
+    rules::{
+        external::Posted,
+        health::{Outside, Process, health},
+        moment::{between, later},
+        notification::{Accepted, DeliveryError, Notification},
+        outbox::LEASE,
+    },
+};
 use dogwatch_daemon::systemd;
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
@@ -31,16 +41,6 @@ use crate::{
     clock::{Clock, Stopwatch},
     crash, metrics,
     store::writer::Writer,
-};
-use dogwatch_alertd_core::{
-    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
-    rules::{
-        external::Posted,
-        health::{Outside, Process, health},
-        moment::{between, later},
-        notification::{Accepted, DeliveryError, Notification},
-        outbox::LEASE,
-    },
 };
 
 pub use access::Access;
@@ -387,15 +387,13 @@ impl<D: Deliver> Engine<D> {
                 let until = until.unwrap_or_else(|| later(at, LOOK_AHEAD)).min(later(at, ON_CALL_MAX));
                 tell(answer, self.core.on_call(at, until))
             }
-            Input::Test(receiver, author, answer) => {
-                match self.core.on_test(&receiver, &author, now) {
-                    Ok(seq) => {
-                        self.testers.insert(seq, answer);
-                    }
-                    Err(refused) => drop(answer.send(Err(refused))),
+            Input::Test(receiver, author, answer) => match self.core.on_test(&receiver, &author, now) {
+                Ok(seq) => {
+                    self.testers.insert(seq, answer);
+                    None
                 }
-                None
-            }
+                Err(refused) => Some(owed(answer, Err(refused))),
+            },
             Input::Status(answer) => {
                 tell(answer, self.core.status(env!("CARGO_PKG_VERSION"), self.warnings(), now))
             }
