@@ -1,6 +1,6 @@
 //! `[[inhibit]]` and `[[dependency]]`: what makes other alerts worthless, and what depends on what.
 
-use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
+use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, suppression::SuppressedBy};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
@@ -33,7 +33,7 @@ impl Parts {
         for (at, file) in std::mem::take(&mut self.dependencies) {
             let source = &self.sources[at];
             rules.push(Rule {
-                why: Why::Dependency,
+                why: SuppressedBy::Dependency,
                 source: matchers("on", &file.on, source, problems),
                 target: matchers("of", &file.of, source, problems),
                 equal: file.equal,
@@ -42,7 +42,7 @@ impl Parts {
         for (at, file) in std::mem::take(&mut self.inhibits) {
             let source = &self.sources[at];
             rules.push(Rule {
-                why: Why::Inhibited,
+                why: SuppressedBy::Inhibited,
                 source: matchers("source", &file.source, source, problems),
                 target: matchers("target", &file.target, source, problems),
                 equal: file.equal,

@@ -17,7 +17,7 @@ pub(super) fn owed<T: Send + 'static>(answer: Answer<T>, value: T) -> Owed {
 }
 
 /// What waits for a commit.
-pub(super) struct Held {
+pub(super) struct Waiting {
     /// Of the store, in this commit.
     pub(super) rows: usize,
     /// The outcome of a sending is among them.
@@ -33,7 +33,7 @@ type Commit = Pin<Box<dyn Future<Output = (Writer, bool)> + Send>>;
 pub(super) struct Journal {
     /// Lent to the commit that is under way.
     writer: Option<Writer>,
-    under_way: Option<(Commit, Stopwatch, Held)>,
+    under_way: Option<(Commit, Stopwatch, Waiting)>,
     /// As the last commit left them.
     trouble: Option<String>,
     behind: usize,
@@ -59,7 +59,7 @@ impl Journal {
     }
 
     /// Begins a commit. There must be none under way.
-    pub(super) fn begin(&mut self, changes: Vec<Change>, held: Held) {
+    pub(super) fn begin(&mut self, changes: Vec<Change>, held: Waiting) {
         debug_assert!(self.is_idle(), "two commits at once");
         let Some(mut writer) = self.writer.take() else { return };
         let commit = async move {
@@ -70,7 +70,7 @@ impl Journal {
     }
 
     /// What waited for the commit that is under way, once it is through; never, if there is none. May be dropped and asked again.
-    pub(super) async fn written(&mut self) -> Held {
+    pub(super) async fn written(&mut self) -> Waiting {
         let Some((commit, ..)) = &mut self.under_way else { return future::pending().await };
         let (writer, durable) = commit.await;
         self.trouble = writer.trouble().map(str::to_owned);
@@ -80,11 +80,11 @@ impl Journal {
         if held.rows > 0 && durable {
             metrics::commit(held.rows, watch.seconds());
         }
-        Held { durable, ..held }
+        Waiting { durable, ..held }
     }
 
     /// What waits, if anything does.
-    pub(super) async fn rest(&mut self) -> Option<Held> {
+    pub(super) async fn rest(&mut self) -> Option<Waiting> {
         if self.is_idle() { None } else { Some(self.written().await) }
     }
 

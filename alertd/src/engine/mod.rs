@@ -47,7 +47,7 @@ pub use access::Access;
 pub use input::{BatchError, Input, Order, PostError};
 
 use input::Answer;
-use journal::{Held, Journal, Owed, owed};
+use journal::{Journal, Owed, Waiting, owed};
 use keyring::Keyring;
 
 /// Hands one notification to a receiver, once. The real one is [`crate::notify::Receivers`].
@@ -233,7 +233,7 @@ impl<D: Deliver> Engine<D> {
         let changes = self.core.take_changes();
         let settled = self.look_at(&changes);
         let rows = changes.len();
-        let held = Held { rows, settled, owed: std::mem::take(&mut self.owed), leases, durable: true };
+        let held = Waiting { rows, settled, owed: std::mem::take(&mut self.owed), leases, durable: true };
         let tries_again = self.journal.behind() > 0 && (pressing || !held.owed.is_empty());
         if rows == 0 && !tries_again {
             return self.release(held);
@@ -245,7 +245,7 @@ impl<D: Deliver> Engine<D> {
     }
 
     /// Answers and sends what waited for a commit.
-    fn release(&mut self, held: Held) {
+    fn release(&mut self, held: Waiting) {
         if held.rows > 0 && held.durable {
             crash::point("committed");
             if held.settled {

@@ -41,7 +41,7 @@ impl Whose {
 
 /// Not now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct OverBudget {
     pub until: Timestamp,
     /// By the one that lasts longest.
     pub by: Whose,
@@ -71,10 +71,10 @@ impl Budgets {
     }
 
     /// Spends one of each budget that a word to `receiver` weighs on, or none.
-    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), Held> {
+    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), OverBudget> {
         let holds = self.of(receiver).filter_map(|whose| {
             let until = self.buckets.get(&whose)?.look(urgent, now).err()?;
-            Some(Held { until, by: whose })
+            Some(OverBudget { until, by: whose })
         });
         if let Some(held) = holds.max_by_key(|held| held.until) {
             return Err(held);
@@ -153,7 +153,7 @@ mod tests {
             .set_rate(Rate { every: Duration::from_mins(1), ..rate(1) });
         assert_eq!(held_by(&mut budgets, "pager"), None);
         let held = budgets.try_spend("pager", true, at(5)).unwrap_err();
-        assert_eq!(held, Held { until: at(60), by: Whose::All });
+        assert_eq!(held, OverBudget { until: at(60), by: Whose::All });
         assert_eq!(budgets.try_spend("pager", true, at(60)), Ok(()));
     }
 

@@ -18,7 +18,7 @@ use crate::rules::{
 /// In the order in which they are looked for: the first that holds is the one that is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum SuppressedBy {
     /// Announced work.
     Downtime,
     /// Its agent is silent: what we know of the host is old, and one page says so.
@@ -34,7 +34,7 @@ pub enum Why {
     Settling,
 }
 
-impl Why {
+impl SuppressedBy {
     pub const ALL: [Self; 7] = [
         Self::Downtime,
         Self::HostDown,
@@ -77,8 +77,8 @@ impl Why {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withheld {
-    pub why: Why,
+pub struct Suppression {
+    pub why: SuppressedBy,
     /// By what, for people: `web1/agent`, `silence 3`.
     pub by: String,
     /// `None` if nobody knows: until that is over.
@@ -88,8 +88,8 @@ pub struct Withheld {
     pub released: bool,
 }
 
-impl Withheld {
-    pub fn new(why: Why, by: impl Into<String>, until: Option<Timestamp>) -> Self {
+impl Suppression {
+    pub fn new(why: SuppressedBy, by: impl Into<String>, until: Option<Timestamp>) -> Self {
         Self { why, by: by.into(), until, released: false }
     }
 
@@ -106,9 +106,9 @@ impl Withheld {
 }
 
 /// By alert. In the store a list, for JSON knows no structs as keys.
-pub type AllWithheld = BTreeMap<AlertKey, Withheld>;
+pub type Suppressions = BTreeMap<AlertKey, Suppression>;
 
-pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn to_rows<S: Serializer>(all: &Suppressions, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(all)
 }
 
@@ -116,15 +116,15 @@ pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok,
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
-    Now(AlertKey, Withheld),
+    Now(AlertKey, Suppression),
     First(AlertKey),
 }
 
-pub fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AllWithheld, D::Error> {
+pub fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Suppressions, D::Error> {
     let entries = Vec::<Entry>::deserialize(deserializer)?;
     let pair = |entry| match entry {
         Entry::Now(key, withheld) => (key, withheld),
-        Entry::First(key) => (key, Withheld::new(Why::Silenced, "", None)),
+        Entry::First(key) => (key, Suppression::new(SuppressedBy::Silenced, "", None)),
     };
     Ok(entries.into_iter().map(pair).collect())
 }
@@ -136,12 +136,12 @@ mod tests {
     #[derive(Serialize, Deserialize)]
     struct Holder {
         #[serde(serialize_with = "to_rows", deserialize_with = "from_rows")]
-        withheld: AllWithheld,
+        withheld: Suppressions,
     }
 
     #[test]
     fn each_reason_stands_at_its_own_number() {
-        assert!(Why::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
+        assert!(SuppressedBy::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         let old = r#"{"withheld":[{"agent":"a1","service":"disk"}]}"#;
         let read: Holder = serde_json::from_str(old).unwrap();
         let key = AlertKey::new("a1", "disk");
-        assert_eq!(read.withheld[&key].why, Why::Silenced);
+        assert_eq!(read.withheld[&key].why, SuppressedBy::Silenced);
         let again: Holder = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again.withheld, read.withheld);
     }
@@ -158,7 +158,7 @@ mod tests {
     fn what_a_cause_withheld_waits_a_moment_and_a_silence_none() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let settle = Duration::from_secs(30);
-        let inhibited = Withheld::new(Why::Inhibited, "web1/agent", None);
+        let inhibited = Suppression::new(SuppressedBy::Inhibited, "web1/agent", None);
         let waits = inhibited.after_its_reason(settle, at(100)).unwrap();
         assert_eq!(waits.until, Some(at(130)));
         assert_eq!(
@@ -168,7 +168,7 @@ mod tests {
         );
         assert_eq!(waits.after_its_reason(settle, at(130)), None);
         assert_eq!(inhibited.after_its_reason(Duration::ZERO, at(100)), None);
-        let silenced = Withheld::new(Why::Silenced, "silence 1", Some(at(100)));
+        let silenced = Suppression::new(SuppressedBy::Silenced, "silence 1", Some(at(100)));
         assert_eq!(silenced.after_its_reason(settle, at(100)), None);
     }
 }
