@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     moment::Moment,
-    origin::Origin,
     resolver::{Accepting, SensorResult, TcpCheck, TryError},
+    zones::origin::Origin,
 };
 use jiff::Timestamp;
 

@@ -43,7 +43,7 @@ impl Whose {
 
 /// A limit that is exceeded now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct OverBudget {
     pub until: Timestamp,
     /// The limit that lasts longest.
     pub by: Whose,
@@ -73,10 +73,10 @@ impl Budgets {
     }
 
     /// Uses one of every limit that applies to `receiver`, or none at all.
-    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), Held> {
+    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), OverBudget> {
         let holds = self.of(receiver).filter_map(|whose| {
             let until = self.buckets.get(&whose)?.look(urgent, now).err()?;
-            Some(Held { until, by: whose })
+            Some(OverBudget { until, by: whose })
         });
         if let Some(held) = holds.max_by_key(|held| held.until) {
             return Err(held);
@@ -155,7 +155,7 @@ mod tests {
             .set_rate(Rate { every: Duration::from_mins(1), ..rate(1) });
         assert_eq!(held_by(&mut budgets, "pager"), None);
         let held = budgets.try_spend("pager", true, at(5)).unwrap_err();
-        assert_eq!(held, Held { until: at(60), by: Whose::All });
+        assert_eq!(held, OverBudget { until: at(60), by: Whose::All });
         assert_eq!(budgets.try_spend("pager", true, at(60)), Ok(()));
     }
 
