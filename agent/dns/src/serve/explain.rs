@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use dogwatch_daemon::duration::Span;
 
 use crate::serve::control::Acceptance;
-use dogwatch_dns_core::resolver::{Listed, Status, Why};
+use dogwatch_dns_core::resolver::{Explanation, Listed, Status};
 
 /// The cache on one screen.
 pub fn status(status: &Status) -> String {
@@ -39,7 +39,7 @@ pub fn status(status: &Status) -> String {
 }
 
 /// Everything about one name.
-pub fn why(why: &Why) -> String {
+pub fn why(why: &Explanation) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{} {}: {}", why.name, why.kind, why.held);
     for record in &why.records {

@@ -21,10 +21,10 @@ mod tests;
 use std::{hash::RandomState, sync::Arc, time::Duration};
 
 pub(crate) use self::fill::Draft;
-use self::queues::{Place, Queues};
+use self::queues::{QueueKind, Queues};
 pub use self::{
     entry::{Entry, Facts},
-    table::{Busy, Held, Slot, Table},
+    table::{Busy, EntryRef, Slot, Table},
 };
 use crate::{message::wire::Answer, moment::Moment};
 
@@ -92,16 +92,16 @@ impl Cache {
     }
 
     /// The entry, held: let go of it before the cache is changed (the borrow checker sees to that).
-    pub fn get(&self, slot: Slot) -> Option<Held<'_>> {
+    pub fn get(&self, slot: Slot) -> Option<EntryRef<'_>> {
         self.table.get(slot)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         self.iter_from(0)
     }
 
     /// From this place on: for who lists the cache in parts. Changes between the parts may be missed or seen.
-    pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         self.table.iter_from(from)
     }
 
@@ -178,7 +178,7 @@ impl Cache {
             slot
         } else {
             let slot = self.table.add(hash, facts, block, |shard| self.queues.take_free(shard));
-            self.queues.link_newest(slot, Place::Probation, cost);
+            self.queues.link_newest(slot, QueueKind::Probation, cost);
             self.len += 1;
             self.bytes += cost;
             slot
@@ -235,7 +235,7 @@ impl Cache {
             self.queues.unlink(slot, cost);
             self.pinned_bytes += cost;
         } else {
-            self.queues.link_newest(slot, Place::Probation, cost);
+            self.queues.link_newest(slot, QueueKind::Probation, cost);
             self.pinned_bytes -= cost;
         }
         if let Some(entry) = self.get(slot) {
@@ -272,17 +272,17 @@ impl Cache {
         let mut rounds = 5 * self.len + 2;
         loop {
             rounds = rounds.checked_sub(1)?;
-            let crowded = self.queues.bytes(Place::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
-            let main_is_empty = self.queues.oldest(Place::Main).is_none();
+            let crowded = self.queues.bytes(QueueKind::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
+            let main_is_empty = self.queues.oldest(QueueKind::Main).is_none();
             let on_probation =
-                self.queues.oldest_but(spare, Place::Probation).filter(|_| crowded || main_is_empty);
+                self.queues.oldest_but(spare, QueueKind::Probation).filter(|_| crowded || main_is_empty);
             if let Some(slot) = on_probation {
                 let (asked_again, cost) = self.get(slot).map(|entry| (entry.asked_again(), entry.cost()))?;
                 if !asked_again {
                     return Some(slot);
                 }
                 self.queues.unlink(slot, cost);
-                self.queues.link_newest(slot, Place::Main, cost);
+                self.queues.link_newest(slot, QueueKind::Main, cost);
             } else if let Some(slot) = self.queues.turn() {
                 if Some(slot) != spare && !self.get(slot)?.take_visit() {
                     return Some(slot);

@@ -32,12 +32,12 @@ pub(super) const SHARDS: usize = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
 /// An entry, held so that it stays.
-pub struct Held<'a> {
+pub struct EntryRef<'a> {
     shard: RwLockReadGuard<'a, Shard>,
     place: u32,
 }
 
-impl<'a> Held<'a> {
+impl<'a> EntryRef<'a> {
     fn new(shard: RwLockReadGuard<'a, Shard>, place: u32) -> Option<Self> {
         shard.entry(place).is_some().then_some(Self { shard, place })
     }
@@ -56,7 +56,7 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Deref for Held<'_> {
+impl Deref for EntryRef<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
@@ -133,19 +133,23 @@ impl Table {
     }
 
     /// For any thread. Do not wait for anything while holding what it returns.
-    pub fn try_find(&self, key: &[u8]) -> Result<Option<Held<'_>>, Busy> {
+    pub fn try_find(&self, key: &[u8]) -> Result<Option<EntryRef<'_>>, Busy> {
         self.try_find_where(self.hash_key(key), |entry| entry.is_for(key))
     }
 
     /// The same for a query whose [`Self::hash_query`] is known.
-    pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<Held<'_>>, Busy> {
+    pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<EntryRef<'_>>, Busy> {
         self.try_find_where(hash, |entry| entry.is_for_query(query))
     }
 
-    fn try_find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Result<Option<Held<'_>>, Busy> {
+    fn try_find_where(
+        &self,
+        hash: u64,
+        is_it: impl Fn(Entry<'_>) -> bool,
+    ) -> Result<Option<EntryRef<'_>>, Busy> {
         let shard = self.shards[shard_of(hash)].try_read().ok_or(Busy)?;
         let Some(place) = shard.find_where(hash, is_it) else { return Ok(None) };
-        Ok(Held::new(shard, place))
+        Ok(EntryRef::new(shard, place))
     }
 
     /// Has what these hashes lead to come from memory: first all entries, then all their messages. Leads to nothing more
@@ -167,13 +171,13 @@ impl Table {
         Some(slot(shard, self.shards[shard].read().find(hash, key)?))
     }
 
-    pub(super) fn get(&self, at: Slot) -> Option<Held<'_>> {
+    pub(super) fn get(&self, at: Slot) -> Option<EntryRef<'_>> {
         let (shard, place) = parts(at);
-        Held::new(self.shards[shard].read(), place)
+        EntryRef::new(self.shards[shard].read(), place)
     }
 
     /// From this place on, in an order that lasts as long as the places.
-    pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         let (first, start) = parts(from);
         (first..SHARDS).flat_map(move |shard| {
             let places = self.shards[shard].read().entries.len();

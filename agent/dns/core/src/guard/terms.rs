@@ -18,14 +18,14 @@ pub struct Known {
 /// How a query for a held-back name is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stance {
-    pub why: Why,
+    pub why: HeldBy,
     /// It is time to ask upstream again; nobody waits for it.
     pub ask: bool,
 }
 
 /// Why a client gets the old answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum HeldBy {
     Hold(Reason),
     /// Many names are gone; this one, though its turn to be asked has not come, is among them or near them.
     Trip,

@@ -144,7 +144,7 @@ fn upstream_is_asked_again_ever_more_seldom_and_the_first_good_answer_ends_the_h
     for _ in 0..200 {
         now = now + SECOND;
         let stance = guard.stance(&name, 1, now).unwrap();
-        assert_eq!(stance.why, Why::Hold(Reason::Gone));
+        assert_eq!(stance.why, HeldBy::Hold(Reason::Gone));
         if stance.ask {
             asks.push(now.since(Moment::START).as_secs());
             guard.on_ask(&name, 1, now);
@@ -166,7 +166,7 @@ fn five_names_of_one_domain_trip_that_domain_only() {
     };
     assert_eq!((&*scope, examples.len()), (&*suffix("corp.example"), 5));
     // Names of the domain whose turn has not come are held too, its neighbours are not.
-    assert_eq!(guard.stance(&key("other.corp.example"), 1, now).map(|stance| stance.why), Some(Why::Trip));
+    assert_eq!(guard.stance(&key("other.corp.example"), 1, now).map(|stance| stance.why), Some(HeldBy::Trip));
     assert_eq!(guard.stance(&key("www.example"), 1, now), None);
     assert!(guard.distrusts_new(&key("new.corp.example"), &[]));
     assert!(!guard.distrusts_new(&key("new.example"), &[]));
@@ -427,7 +427,7 @@ fn many_names_that_move_to_one_new_address_go_back_and_are_held() {
     let address = ip("203.0.113.66");
     assert_eq!(
         guard.stance(&key("n0.corp.example"), 1, now).map(|stance| stance.why),
-        Some(Why::Hold(Reason::Converged(address)))
+        Some(HeldBy::Hold(Reason::Converged(address)))
     );
     // Any other name that would move there is held too, whatever its domain; cold ones are passed on, and not kept long.
     assert!(move_one(&mut guard, "www.other.test", ("198.51.100.7", "203.0.113.66"), ALONE, now));
@@ -617,7 +617,7 @@ proptest! {
                     if let Some(stance) = guard.stance(&key, 1, now) {
                         let rules = guard.rules().clone();
                         prop_assert!(rules.vanish || rules.mass_vanish || rules.convergence);
-                        if stance.why == Why::Trip {
+                        if stance.why == HeldBy::Trip {
                             let trip = guard.trip_of(&key).unwrap();
                             prop_assert!(now < trip.until(&rules) && trip.until(&rules) <= trip.since + rules.bound());
                         } else {

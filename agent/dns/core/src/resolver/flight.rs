@@ -30,7 +30,7 @@ pub(super) struct Waiter {
 /// The letters of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letters {
-    /// As [`letters::mix`] takes them; zero is lower case.
+    /// As [`crate::message::wire::letters::mix`] takes them; zero is lower case.
     pub(super) chosen: u64,
     /// An answer in others is not believed.
     pub(super) matter: bool,

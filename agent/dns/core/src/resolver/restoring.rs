@@ -94,7 +94,7 @@ impl Sorted {
 }
 
 /// Reads what a snapshot remembers.
-struct Reader<'a> {
+struct AnswerReader<'a> {
     local: &'a LocalNames,
     now: Moment,
 }
@@ -107,7 +107,7 @@ struct Read<'a> {
     remembered: &'a Remembered<'a>,
 }
 
-impl Reader<'_> {
+impl AnswerReader<'_> {
     /// `None` if it is no answer, or a name that is answered here by now.
     fn read<'a>(&self, remembered: &'a Remembered<'a>) -> Option<Read<'a>> {
         let (question, answer) = wire::read_kept_answer(remembered.message).ok()?;
@@ -205,7 +205,7 @@ impl Resolver {
     /// Puts back one answer. Older news of the same question does not replace newer.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
         let local = Arc::clone(&self.settings.local);
-        let Some(read) = (Reader { local: &local, now }).read(answer) else { return false };
+        let Some(read) = (AnswerReader { local: &local, now }).read(answer) else { return false };
         self.note_start(read.learned, now);
         let change = |facts: &mut Facts| read.resume(facts, now);
         let Some(slot) = self.cache.insert_draft(&read.draft(), change) else { return false };
@@ -225,7 +225,7 @@ impl Resolver {
         workers: &impl Workers,
         now: Moment,
     ) {
-        let reader = Reader { local: &self.settings.local, now };
+        let reader = AnswerReader { local: &self.settings.local, now };
         let zones = &self.zones;
         let noticed = self.cache.fill(answers.len(), count, workers, |filler| {
             let mut noticed = Noticed { learned: Moment::START, canaries: Canaries::default() };

@@ -26,7 +26,7 @@ use crate::{
         wire::{Question, Verdict},
     },
     moment::Moment,
-    policy::{self, Held, Upstreams},
+    policy::{self, Cached, Upstreams},
     zones::{warm, zone::Zone},
 };
 
@@ -98,7 +98,7 @@ pub struct Masking {
 
 /// Everything about one name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Why {
+pub struct Explanation {
     pub name: String,
     pub kind: String,
     /// `fresh`, `stale`, `held`, `too old`, `failed` or `not cached`.
@@ -168,15 +168,15 @@ impl Resolver {
 
     /// What is masked, and what each zone holds, in the zones' order. All else waits for it, so it looks at what lies side by
     /// side in the entries and at nothing behind them.
-    fn walk(&mut self, now: Moment) -> (Masking, Vec<Holding>) {
+    fn walk(&mut self, now: Moment) -> (Masking, Vec<ZoneRunway>) {
         let (answers, stale) = self.last_minute.totals(now);
         let mut masking = Masking { answers, stale, ..Masking::default() };
-        let mut held: Vec<Holding> = self
+        let mut held: Vec<ZoneRunway> = self
             .zones
             .iter()
             .map(|zone| {
                 let (max_stale, ill) = (zone.max_stale(), zone.health_number() >= ILL);
-                Holding { names: 0, ends: now + max_stale, max_stale, ill }
+                ZoneRunway { names: 0, ends: now + max_stale, max_stale, ill }
             })
             .collect();
         let stale_used_since = now - STALE_USED_WITHIN;
@@ -246,7 +246,14 @@ impl Resolver {
     }
 
     /// Explains one name (as people write it) and type.
-    pub fn why(&mut self, name: &[u8], kind: u16, records: RecordsText, now: Moment, wall: Timestamp) -> Why {
+    pub fn why(
+        &mut self,
+        name: &[u8],
+        kind: u16,
+        records: RecordsText,
+        now: Moment,
+        wall: Timestamp,
+    ) -> Explanation {
         let question = Question { name, kind, class: 1 };
         // Asked without DO and CD first, as programs on the host do; then the other ways.
         let keys = [(false, false), (true, false), (false, true), (true, true)]
@@ -257,12 +264,12 @@ impl Resolver {
         let found_key = keys.iter().find(|key| self.cache.find(key.as_bytes()).is_some());
         let found_key = found_key.map_or(key, Key::as_bytes);
         let zone_id = self.zones.of_key(key);
-        let held = self.held(found, key, self.zones.get(zone_id), now);
-        let held = self.guarded(held, found_key, zone_id, now);
-        let guard = self.why_held(found_key, now, wall).filter(|_| matches!(held, Held::Withheld { .. }));
+        let cached = self.cached(found, key, self.zones.get(zone_id), now);
+        let cached = self.guarded(cached, found_key, zone_id, now);
+        let guard = self.why_held(found_key, now, wall).filter(|_| matches!(cached, Cached::Held { .. }));
         let zone = self.zones.get(zone_id);
         let patience = zone.group.patience(self.settings.client_timer);
-        let plan = policy::plan(held, zone.upstreams(), patience, now);
+        let plan = policy::plan(cached, zone.upstreams(), patience, now);
         let found_entry = found.and_then(|slot| self.cache.get(slot));
         let records = found_entry.as_ref().map(|entry| records(entry.kept().message));
         let entry = found_entry.as_deref();
@@ -276,7 +283,7 @@ impl Resolver {
             (Some(_), Some(_)) => "too old",
         };
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-        Why {
+        Explanation {
             name: name::to_text(name),
             kind: name::type_to_text(kind),
             held: held.into(),
@@ -310,7 +317,7 @@ impl Resolver {
     fn upstream_sensor(
         &self,
         masking: &Masking,
-        held: &[Holding],
+        held: &[ZoneRunway],
         now: Moment,
         wall: Timestamp,
     ) -> SensorResult {
@@ -418,7 +425,7 @@ impl Resolver {
 const RUNWAY_SHORT: u32 = 4;
 
 /// What a zone would lose.
-struct Holding {
+struct ZoneRunway {
     names: usize,
     /// When the first of them becomes too old to serve.
     ends: Moment,
@@ -427,7 +434,7 @@ struct Holding {
     ill: bool,
 }
 
-impl Holding {
+impl ZoneRunway {
     fn runway(&self, now: Moment) -> Duration {
         now.until(self.ends)
     }
@@ -443,7 +450,7 @@ struct Report {
     short: String,
 }
 
-fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Report {
+fn report(zone: &Zone, holding: &ZoneRunway, now: Moment, wall: Timestamp) -> Report {
     let all = zone.group.all();
     let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
     let sound = all.iter().filter(|upstream| upstream.breaker.sound()).count();
