@@ -27,8 +27,8 @@
 //! append. A file that cannot be read, or was written by another version, is put aside as `NAME.unread`. In no case does
 //! the cache refuse to start.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from ([`dogwatch_dns_core::zones::origin`]); without it they are taken to be
-//! of those that are configured now.
+//! A third file, `cache.origin`, says which upstreams the answers came from ([`dogwatch_dns_core::zones::origin`]);
+//! without it they are taken to be of those that are configured now.
 //!
 //! Disk budget: at most four writes a second and one `fdatasync` each five seconds, none while nothing is learned; the
 //! snapshot is no longer than the cache's own byte cap, the log no longer than the snapshot or 4 MiB.
@@ -40,6 +40,7 @@
 //! | [`load`] | shell | both files into answers |
 //! | [`inbox`] | shell | records on their way to that thread |
 //! | [`into_cache`] | shell | answers into the resolver's cache, by a few threads |
+//! | [`side_by_side`] | shell | a few threads for a burst of work |
 //! | [`writer`] | shell | a thread of its own: append, sync, merge |
 
 pub mod age;
