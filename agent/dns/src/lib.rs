@@ -1,26 +1,17 @@
-//! A caching DNS forwarder that keeps names resolving while its upstreams are dead, slow, refusing
-//! queries or recovering, and reports the trouble at once.
+//! A caching DNS forwarder that keeps names resolving while its upstreams are down, slow, refusing or just back, and
+//! reports it at once.
 //!
-//! | module | | what it does |
-//! | --- | --- | --- |
-//! | [`resolver`] | pure | the core: queries, replies and time in; answers, upstream queries, next wake-up out |
-//! | [`policy`] | pure | reply, refresh, serve stale or forward |
-//! | [`guard`] | pure | whether to believe an answer that says a known name is gone or moved |
-//! | [`cache`] | pure | entries, TTL bounds, eviction by use, prefetching; one writer, many readers |
-//! | [`health`] | pure | breakers, upstream groups, packet loss, letter case (0x20), pacing, recovery |
-//! | [`zones`] | pure | forward zones, local and pinned names, keep-warm, where the cache on disk came from |
-//! | [`message`] | pure | reading and patching DNS messages, names, replies, stale alias chains |
-//! | [`fire_drill`] | pure | treats upstreams as failing, for a rehearsal on a live host |
-//! | [`moment`] | pure | the time that the core takes as `now` |
-//! | [`serve`] | shell | sockets, the loop that owns the resolver, answering threads, control socket, metrics |
-//! | [`transport`] | shell | queries to upstreams, with hickory |
-//! | [`snapshot`] | shell | the cache on disk |
-//! | [`config`], [`clock`] | shell | `dns.toml`; the clocks |
-//! | [`host_resolver`] | shell | `dogwatch dns enable` and `disable`: the host's resolver configuration |
-//! | `side_by_side` | shell | a few threads for a burst of work |
+//! This crate is the shell: sockets, files, threads and clocks. What to answer and what to ask is decided in
+//! `dogwatch-dns-core`, which has no I/O.
 //!
-//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target on its
-//! own, and never re-encodes a record, except that `chain` writes names out uncompressed.
+//! | module | what it does |
+//! | --- | --- |
+//! | [`serve`] | the daemon: client sockets, answering threads, the loop that owns the resolver, the control socket, metrics |
+//! | [`transport`] | sends queries to upstreams over UDP, TCP, TLS, HTTPS and QUIC, and returns the replies |
+//! | [`snapshot`] | keeps the cache on disk, and loads it at start |
+//! | [`config`] | reads dns.toml and resolv.conf, and reports every error at once |
+//! | [`host_resolver`] | `dogwatch dns enable` and `disable`: edits the host's resolver configuration |
+//! | [`clock`] | reads the clocks: time since boot and wall time |
 
 pub mod clock;
 pub mod config;

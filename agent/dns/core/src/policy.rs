@@ -23,7 +23,7 @@ use crate::moment::Moment;
 
 /// What the cache holds for a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum Cached {
     Nothing,
     /// Every upstream failed for it a moment ago (RFC 9520).
     Failed,
@@ -35,7 +35,7 @@ pub enum Held {
         recheck_at: Moment,
     },
     /// Expired, and the guard does not believe the upstreams' current answer.
-    Withheld {
+    Held {
         reason: StaleReason,
         ask: bool,
     },
@@ -175,28 +175,32 @@ impl fmt::Display for Plan {
 }
 
 /// Decides what to do. `patience` is the adaptive client timer.
-pub fn plan(held: Held, upstreams: Upstreams, patience: Duration, now: Moment) -> Plan {
-    match (held, upstreams) {
-        (Held::Fresh { left, ttl }, Upstreams::Healthy) if near_expiry(left, ttl) => Plan::ReplyThenRefresh,
-        (Held::Fresh { .. }, _) => Plan::Reply,
-        (Held::Expired { .. }, Upstreams::Down) => Plan::ReplyStale(StaleReason::UpstreamDown),
-        (Held::Expired { recheck_at }, _) if now < recheck_at => Plan::ReplyStale(StaleReason::RefreshFailed),
-        (Held::Expired { .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(StaleReason::Recovering),
-        (Held::Expired { .. }, Upstreams::Slow) => Plan::ReplyStaleThenRefresh(StaleReason::UpstreamSlow),
-        (Held::Expired { .. }, Upstreams::Healthy) => Plan::ForwardOrReplyStale { patience },
-        (Held::Withheld { reason, ask: false }, _) | (Held::Withheld { reason, .. }, Upstreams::Down) => {
+pub fn plan(cached: Cached, upstreams: Upstreams, patience: Duration, now: Moment) -> Plan {
+    match (cached, upstreams) {
+        (Cached::Fresh { left, ttl }, Upstreams::Healthy) if near_expiry(left, ttl) => Plan::ReplyThenRefresh,
+        (Cached::Fresh { .. }, _) => Plan::Reply,
+        (Cached::Expired { .. }, Upstreams::Down) => Plan::ReplyStale(StaleReason::UpstreamDown),
+        (Cached::Expired { recheck_at }, _) if now < recheck_at => {
+            Plan::ReplyStale(StaleReason::RefreshFailed)
+        }
+        (Cached::Expired { .. }, Upstreams::Recovering) => {
+            Plan::ReplyStaleThenRefresh(StaleReason::Recovering)
+        }
+        (Cached::Expired { .. }, Upstreams::Slow) => Plan::ReplyStaleThenRefresh(StaleReason::UpstreamSlow),
+        (Cached::Expired { .. }, Upstreams::Healthy) => Plan::ForwardOrReplyStale { patience },
+        (Cached::Held { reason, ask: false }, _) | (Cached::Held { reason, .. }, Upstreams::Down) => {
             Plan::ReplyStale(reason)
         }
         // The recovery does not refresh names covered by a trip; the trip asks for them at its own
         // pace.
-        (Held::Withheld { reason: StaleReason::HeldTrip, .. }, Upstreams::Recovering) => {
+        (Cached::Held { reason: StaleReason::HeldTrip, .. }, Upstreams::Recovering) => {
             Plan::ReplyStaleThenAsk(StaleReason::HeldTrip)
         }
-        (Held::Withheld { reason, .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(reason),
-        (Held::Withheld { reason, .. }, _) => Plan::ReplyStaleThenAsk(reason),
-        (Held::Failed, _) => Plan::ReplyFailure,
-        (Held::Nothing, Upstreams::Down) => Plan::ForwardPaced,
-        (Held::Nothing, _) => Plan::Forward,
+        (Cached::Held { reason, .. }, Upstreams::Recovering) => Plan::ReplyStaleThenRefresh(reason),
+        (Cached::Held { reason, .. }, _) => Plan::ReplyStaleThenAsk(reason),
+        (Cached::Failed, _) => Plan::ReplyFailure,
+        (Cached::Nothing, Upstreams::Down) => Plan::ForwardPaced,
+        (Cached::Nothing, _) => Plan::Forward,
     }
 }
 
@@ -218,7 +222,7 @@ mod tests {
     #[test]
     fn stale_answers_are_immediate_only_while_upstreams_have_trouble() {
         let now = Moment::START;
-        let expired = Held::Expired { recheck_at: now };
+        let expired = Cached::Expired { recheck_at: now };
         let planned = |upstreams| plan(expired, upstreams, PATIENCE, now);
         assert_eq!(planned(Upstreams::Healthy), Plan::ForwardOrReplyStale { patience: PATIENCE });
         assert_eq!(planned(Upstreams::Recovering), Plan::ReplyStaleThenRefresh(StaleReason::Recovering));
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn a_failed_refresh_is_not_tried_again_before_its_recheck_time() {
         let now = Moment::START;
-        let held = |recheck_at| plan(Held::Expired { recheck_at }, Upstreams::Healthy, PATIENCE, now);
+        let held = |recheck_at| plan(Cached::Expired { recheck_at }, Upstreams::Healthy, PATIENCE, now);
         assert_eq!(held(now + PATIENCE), Plan::ReplyStale(StaleReason::RefreshFailed));
         assert_eq!(held(now), Plan::ForwardOrReplyStale { patience: PATIENCE });
     }
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn the_last_tenth_of_a_ttl_is_prefetched_only_while_upstreams_are_healthy() {
         let fresh =
-            |left, ttl| Held::Fresh { left: Duration::from_secs(left), ttl: Duration::from_secs(ttl) };
+            |left, ttl| Cached::Fresh { left: Duration::from_secs(left), ttl: Duration::from_secs(ttl) };
         let planned = |held, upstreams| plan(held, upstreams, PATIENCE, Moment::START);
         assert_eq!(planned(fresh(29, 300), Upstreams::Healthy), Plan::ReplyThenRefresh);
         assert_eq!(planned(fresh(31, 300), Upstreams::Healthy), Plan::Reply);

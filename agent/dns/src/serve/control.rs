@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `GET /v1/sensors` | the check results `dns-upstream`, `dns-stale` and `dns-guard`, for the agent |
 //! | `GET /v1/status` | [`Status`] |
-//! | `GET /v1/why?name=NAME&type=TYPE` | [`Why`] |
-//! | `POST /v1/accept` `{"name": NAME}` | accepts the upstream's answers for that name and all names below it: [`Acceptance`] |
+//! | `GET /v1/why?name=NAME&type=TYPE` | [`Explanation`] |
+//! | `POST /v1/accept` `{"name": NAME}` | takes upstream's word for that name and all below it: [`Acceptance`] |
 //! | `GET /v1/top?order=uses\|stale\|risk&limit=N` | `Vec<`[`Listed`]`>` |
 //! | `GET /v1/dump?zone=ZONE&from=PLACE` | [`Page`] |
 //! | `POST /v1/flush` [`Flush`] | [`Flushed`] |
@@ -38,7 +38,7 @@ use crate::serve::event::{Event, NewDrill, Question};
 use dogwatch_dns_core::{
     fire_drill, guard,
     message::name,
-    resolver::{DrillStatus, Flushed, Listed, Order, Page, Selection, SensorResult, Status, Why},
+    resolver::{DrillStatus, Explanation, Flushed, Listed, Order, Page, Selection, SensorResult, Status},
 };
 
 /// The loop normally answers within milliseconds.
@@ -320,7 +320,7 @@ impl Control {
         self.0.post("/v1/accept", &AcceptBody { name: name.into() }).await
     }
 
-    pub async fn why(&self, name: &str, kind: &str) -> Result<Why, CallError> {
+    pub async fn why(&self, name: &str, kind: &str) -> Result<Explanation, CallError> {
         self.0.get(&format!("/v1/why?name={}&type={}", encoded(name), encoded(kind))).await
     }
 

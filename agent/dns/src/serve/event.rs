@@ -12,8 +12,8 @@ use dogwatch_dns_core::{
     message::name,
     moment::Moment,
     resolver::{
-        Accepting, Client, DrillStatus, Flushed, Listed, Order, Page, Resolver, Selection, SensorResult,
-        Status, TcpCheck, Why,
+        Accepting, Client, DrillStatus, Explanation, Flushed, Listed, Order, Page, Resolver, Selection,
+        SensorResult, Status, TcpCheck,
     },
 };
 
@@ -45,7 +45,7 @@ pub(crate) enum Question {
     Why {
         name: Vec<u8>,
         kind: u16,
-        answer: oneshot::Sender<Why>,
+        answer: oneshot::Sender<Explanation>,
     },
     Top {
         order: Order,

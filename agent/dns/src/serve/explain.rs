@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use dogwatch_daemon::duration::Span;
 
 use crate::serve::control::Acceptance;
-use dogwatch_dns_core::resolver::{Listed, Status, Why};
+use dogwatch_dns_core::resolver::{Explanation, Listed, Status};
 
 /// The status on one screen.
 pub fn status(status: &Status) -> String {
@@ -38,8 +38,8 @@ pub fn status(status: &Status) -> String {
     text
 }
 
-/// All about one name.
-pub fn why(why: &Why) -> String {
+/// All about one name, for `dogwatch dns why`.
+pub fn why(why: &Explanation) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{} {}: {}", why.name, why.kind, why.held);
     for record in &why.records {

@@ -26,8 +26,8 @@
 //! - flush: the question (name, type, class) was flushed at `at`.
 //! - flags: 1 is DO, 2 is CD.
 //!
-//! The salt is random, so a TXT record crafted to look like a record of this file fails the CRC,
-//! even if damage before it makes the reader search inside it.
+//! A third file, `cache.origin`, says which upstreams the answers came from ([`dogwatch_dns_core::zones::origin`]);
+//! without it they are taken to be of those that are configured now.
 //!
 //! Recovery: after a record with a wrong CRC or length, the reader skips to the next "REC!" that
 //! starts a valid record, and logs the position and the reason. Both files are then merged at once,
@@ -44,11 +44,13 @@
 //!
 //! | module | | |
 //! | --- | --- | --- |
-//! | [`age`] | pure | the age of an answer, across reboots and clock changes |
-//! | [`record`] | pure | the file format |
-//! | [`load`] | shell | reads both files |
-//! | [`inbox`] | shell | the queue of records to the writer thread |
-//! | [`writer`] | shell | the writer thread: append, sync, merge |
+//! | [`age`] | pure | how old an answer is, whatever the clocks did since |
+//! | [`record`] | pure | the bytes |
+//! | [`load`] | shell | both files into answers |
+//! | [`inbox`] | shell | records on their way to that thread |
+//! | [`into_cache`] | shell | answers into the resolver's cache, by a few threads |
+//! | [`side_by_side`] | shell | a few threads for a burst of work |
+//! | [`writer`] | shell | a thread of its own: append, sync, merge |
 
 pub mod age;
 mod inbox;

@@ -7,7 +7,7 @@ use parking_lot::RwLockWriteGuard;
 use super::{
     Bounds, Cache, Facts,
     entry::{Entry, cost_of},
-    queues::Place,
+    queues::QueueKind,
     table::{SHARDS, Shard, Slot, Table, shard_of, slot},
 };
 use crate::{
@@ -150,7 +150,7 @@ impl Cache {
         {
             let (before, after) = (before as usize, after as usize);
             if before == 0 {
-                self.queues.link_newest(slot, Place::Probation, after);
+                self.queues.link_newest(slot, QueueKind::Probation, after);
                 self.len += 1;
             } else {
                 self.queues.resize(slot, before, after);

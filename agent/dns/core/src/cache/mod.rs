@@ -26,10 +26,10 @@ mod tests;
 use std::{hash::RandomState, sync::Arc, time::Duration};
 
 pub(crate) use self::fill::Draft;
-use self::queues::{Place, Queues};
+use self::queues::{QueueKind, Queues};
 pub use self::{
     entry::{Entry, Facts},
-    table::{Busy, Held, Slot, Table},
+    table::{Busy, EntryRef, Slot, Table},
 };
 use crate::{message::wire::Answer, moment::Moment};
 
@@ -99,17 +99,17 @@ impl Cache {
 
     /// Returns the entry and locks its shard: drop it before changing the cache (the borrow checker
     /// enforces this).
-    pub fn get(&self, slot: Slot) -> Option<Held<'_>> {
+    pub fn get(&self, slot: Slot) -> Option<EntryRef<'_>> {
         self.table.get(slot)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         self.iter_from(0)
     }
 
     /// From this slot on, for listing the cache in parts. Changes made between the parts may be
     /// missed.
-    pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         self.table.iter_from(from)
     }
 
@@ -187,7 +187,7 @@ impl Cache {
             slot
         } else {
             let slot = self.table.add(hash, facts, block, |shard| self.queues.take_free(shard));
-            self.queues.link_newest(slot, Place::Probation, cost);
+            self.queues.link_newest(slot, QueueKind::Probation, cost);
             self.len += 1;
             self.bytes += cost;
             slot
@@ -244,7 +244,7 @@ impl Cache {
             self.queues.unlink(slot, cost);
             self.pinned_bytes += cost;
         } else {
-            self.queues.link_newest(slot, Place::Probation, cost);
+            self.queues.link_newest(slot, QueueKind::Probation, cost);
             self.pinned_bytes -= cost;
         }
         if let Some(entry) = self.get(slot) {
@@ -282,17 +282,17 @@ impl Cache {
         let mut rounds = 5 * self.len + 2;
         loop {
             rounds = rounds.checked_sub(1)?;
-            let crowded = self.queues.bytes(Place::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
-            let main_is_empty = self.queues.oldest(Place::Main).is_none();
+            let crowded = self.queues.bytes(QueueKind::Probation) > self.bounds.bytes_max / PROBATION_SHARE;
+            let main_is_empty = self.queues.oldest(QueueKind::Main).is_none();
             let on_probation =
-                self.queues.oldest_but(spare, Place::Probation).filter(|_| crowded || main_is_empty);
+                self.queues.oldest_but(spare, QueueKind::Probation).filter(|_| crowded || main_is_empty);
             if let Some(slot) = on_probation {
                 let (asked_again, cost) = self.get(slot).map(|entry| (entry.asked_again(), entry.cost()))?;
                 if !asked_again {
                     return Some(slot);
                 }
                 self.queues.unlink(slot, cost);
-                self.queues.link_newest(slot, Place::Main, cost);
+                self.queues.link_newest(slot, QueueKind::Main, cost);
             } else if let Some(slot) = self.queues.turn() {
                 if Some(slot) != spare && !self.get(slot)?.take_visit() {
                     return Some(slot);

@@ -14,7 +14,7 @@ use super::{
 
 /// The queue that an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum QueueKind {
     Probation,
     Main,
 }
@@ -63,33 +63,33 @@ impl Queues {
         }
     }
 
-    pub(super) fn bytes(&self, place: Place) -> usize {
-        self.both[place as usize].bytes
+    pub(super) fn bytes(&self, queue: QueueKind) -> usize {
+        self.both[queue as usize].bytes
     }
 
-    pub(super) fn oldest(&self, place: Place) -> Option<Slot> {
-        Some(self.both[place as usize].oldest).filter(|&slot| slot != END)
+    pub(super) fn oldest(&self, queue: QueueKind) -> Option<Slot> {
+        Some(self.both[queue as usize].oldest).filter(|&slot| slot != END)
     }
 
     /// The oldest entry other than `spare`. A refreshed entry keeps its place, so `spare` may be
     /// the oldest.
-    pub(super) fn oldest_but(&self, spare: Option<Slot>, place: Place) -> Option<Slot> {
-        let oldest = self.oldest(place)?;
+    pub(super) fn oldest_but(&self, spare: Option<Slot>, queue: QueueKind) -> Option<Slot> {
+        let oldest = self.oldest(queue)?;
         if Some(oldest) != spare {
             return Some(oldest);
         }
         Some(self.link(oldest)?.newer).filter(|&slot| slot != END)
     }
 
-    pub(super) fn place(&self, at: Slot) -> Place {
-        self.link(at).map_or(Place::Probation, |link| {
-            if link.older & MAIN != 0 { Place::Main } else { Place::Probation }
+    pub(super) fn queue_of(&self, at: Slot) -> QueueKind {
+        self.link(at).map_or(QueueKind::Probation, |link| {
+            if link.older & MAIN != 0 { QueueKind::Main } else { QueueKind::Probation }
         })
     }
 
     /// Returns the entry under the hand and moves the hand on.
     pub(super) fn turn(&mut self) -> Option<Slot> {
-        let at = if self.hand == END { self.both[Place::Main as usize].oldest } else { self.hand };
+        let at = if self.hand == END { self.both[QueueKind::Main as usize].oldest } else { self.hand };
         self.hand = self.link(at)?.newer;
         Some(at)
     }
@@ -112,13 +112,13 @@ impl Queues {
     }
 
     /// Adds an entry as the newest of a queue.
-    pub(super) fn link_newest(&mut self, at: Slot, place: Place, bytes: usize) {
+    pub(super) fn link_newest(&mut self, at: Slot, queue: QueueKind, bytes: usize) {
         let (shard, number) = parts(at);
         while self.links[shard].len() <= number {
             self.links[shard].grow();
         }
-        let mark = if place == Place::Main { MAIN } else { 0 };
-        let queue = &mut self.both[place as usize];
+        let mark = if queue == QueueKind::Main { MAIN } else { 0 };
+        let queue = &mut self.both[queue as usize];
         queue.bytes += bytes;
         let older = std::mem::replace(&mut queue.newest, at);
         if queue.oldest == END {
@@ -133,7 +133,7 @@ impl Queues {
     }
 
     pub(super) fn unlink(&mut self, at: Slot, bytes: usize) {
-        let place = self.place(at);
+        let kind = self.queue_of(at);
         let Some(link) = self.link(at) else { return };
         let (older, newer) = (link.older & !MAIN, link.newer);
         if self.hand == at {
@@ -145,7 +145,7 @@ impl Queues {
         if let Some(link) = self.link_mut(newer) {
             link.older = link.older & MAIN | older;
         }
-        let queue = &mut self.both[place as usize];
+        let queue = &mut self.both[kind as usize];
         queue.bytes -= bytes;
         if queue.oldest == at {
             queue.oldest = newer;
@@ -157,7 +157,7 @@ impl Queues {
 
     /// Updates the byte count after an entry changed size.
     pub(super) fn resize(&mut self, at: Slot, before: usize, after: usize) {
-        let queue = &mut self.both[self.place(at) as usize];
+        let queue = &mut self.both[self.queue_of(at) as usize];
         queue.bytes = queue.bytes - before + after;
     }
 

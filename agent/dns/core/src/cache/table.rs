@@ -33,12 +33,12 @@ pub(super) const SHARDS: usize = 64;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
 /// An entry, with its shard locked for reading.
-pub struct Held<'a> {
+pub struct EntryRef<'a> {
     shard: RwLockReadGuard<'a, Shard>,
     place: u32,
 }
 
-impl<'a> Held<'a> {
+impl<'a> EntryRef<'a> {
     fn new(shard: RwLockReadGuard<'a, Shard>, place: u32) -> Option<Self> {
         shard.entry(place).is_some().then_some(Self { shard, place })
     }
@@ -57,7 +57,7 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Deref for Held<'_> {
+impl Deref for EntryRef<'_> {
     type Target = Facts;
 
     fn deref(&self) -> &Facts {
@@ -134,19 +134,23 @@ impl Table {
     }
 
     /// Callable from any thread. Do not block while holding the result.
-    pub fn try_find(&self, key: &[u8]) -> Result<Option<Held<'_>>, Busy> {
+    pub fn try_find(&self, key: &[u8]) -> Result<Option<EntryRef<'_>>, Busy> {
         self.try_find_where(self.hash_key(key), |entry| entry.is_for(key))
     }
 
     /// The same for a query with a known [`Self::hash_query`].
-    pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<Held<'_>>, Busy> {
+    pub(crate) fn try_find_for(&self, query: &Query<'_>, hash: u64) -> Result<Option<EntryRef<'_>>, Busy> {
         self.try_find_where(hash, |entry| entry.is_for_query(query))
     }
 
-    fn try_find_where(&self, hash: u64, is_it: impl Fn(Entry<'_>) -> bool) -> Result<Option<Held<'_>>, Busy> {
+    fn try_find_where(
+        &self,
+        hash: u64,
+        is_it: impl Fn(Entry<'_>) -> bool,
+    ) -> Result<Option<EntryRef<'_>>, Busy> {
         let shard = self.shards[shard_of(hash)].try_read().ok_or(Busy)?;
         let Some(place) = shard.find_where(hash, is_it) else { return Ok(None) };
-        Ok(Held::new(shard, place))
+        Ok(EntryRef::new(shard, place))
     }
 
     /// Prefetches the entries for these hashes into the CPU cache: first all entries, then all
@@ -168,13 +172,13 @@ impl Table {
         Some(slot(shard, self.shards[shard].read().find(hash, key)?))
     }
 
-    pub(super) fn get(&self, at: Slot) -> Option<Held<'_>> {
+    pub(super) fn get(&self, at: Slot) -> Option<EntryRef<'_>> {
         let (shard, place) = parts(at);
-        Held::new(self.shards[shard].read(), place)
+        EntryRef::new(self.shards[shard].read(), place)
     }
 
     /// From this slot on, in an order that is stable as long as no entry is added or removed.
-    pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, Held<'_>)> {
+    pub(super) fn iter_from(&self, from: Slot) -> impl Iterator<Item = (Slot, EntryRef<'_>)> {
         let (first, start) = parts(from);
         (first..SHARDS).flat_map(move |shard| {
             let places = self.shards[shard].read().entries.len();

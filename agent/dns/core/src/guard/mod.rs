@@ -47,7 +47,7 @@ pub use self::{
     convergence::{Displaced, leads_nowhere, shrunk},
     hold::{Hold, Reason, Witnesses},
     rules::Rules,
-    terms::{Accepted, Counts, Event, Known, Stance, Why},
+    terms::{Accepted, Counts, Event, HeldBy, Known, Stance},
     trip::{Cause, End, Trip},
 };
 use self::{
@@ -168,10 +168,10 @@ impl Guard {
         }
         if !self.paced(key) {
             let hold = hold?;
-            return Some(Stance { why: Why::Hold(hold.reason), ask: now >= hold.recheck_at });
+            return Some(Stance { why: HeldBy::Hold(hold.reason), ask: now >= hold.recheck_at });
         }
         self.credit = (self.credit + ASKS_PER_QUERY).min(CREDIT_MAX);
-        let why = hold.map_or(Why::Trip, |hold| Why::Hold(hold.reason));
+        let why = hold.map_or(HeldBy::Trip, |hold| HeldBy::Hold(hold.reason));
         // Canaries cover the denied names; only client queries tell how their neighbours are.
         let wanted = if hold.is_some() { DENIED_WAITS } else { 1.0 };
         Some(Stance { why, ask: self.credit >= cost(upstreams) * wanted })

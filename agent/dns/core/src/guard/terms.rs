@@ -18,14 +18,14 @@ pub struct Known {
 /// How to answer a query for a held name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stance {
-    pub why: Why,
+    pub why: HeldBy,
     /// It is time to ask upstreams again, in the background.
     pub ask: bool,
 }
 
 /// Why a client gets the old answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum HeldBy {
     Hold(Reason),
     /// A mass event covers this name, although upstreams have not been asked about it yet.
     Trip,

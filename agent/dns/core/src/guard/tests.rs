@@ -147,7 +147,7 @@ fn upstreams_are_asked_at_growing_intervals_and_the_first_good_answer_ends_the_h
     for _ in 0..200 {
         now = now + SECOND;
         let stance = guard.stance(&name, 1, now).unwrap();
-        assert_eq!(stance.why, Why::Hold(Reason::Gone));
+        assert_eq!(stance.why, HeldBy::Hold(Reason::Gone));
         if stance.ask {
             asks.push(now.since(Moment::START).as_secs());
             guard.on_ask(&name, 1, now);
@@ -169,7 +169,7 @@ fn five_names_of_one_domain_trip_that_domain_only() {
     };
     assert_eq!((&*scope, examples.len()), (&*suffix("corp.example"), 5));
     // Names of the domain that were not asked for yet are held too; names of other domains are not.
-    assert_eq!(guard.stance(&key("other.corp.example"), 1, now).map(|stance| stance.why), Some(Why::Trip));
+    assert_eq!(guard.stance(&key("other.corp.example"), 1, now).map(|stance| stance.why), Some(HeldBy::Trip));
     assert_eq!(guard.stance(&key("www.example"), 1, now), None);
     assert!(guard.distrusts_new(&key("new.corp.example"), &[]));
     assert!(!guard.distrusts_new(&key("new.example"), &[]));
@@ -430,7 +430,7 @@ fn many_names_that_move_to_one_new_address_are_restored_and_held() {
     let address = ip("203.0.113.66");
     assert_eq!(
         guard.stance(&key("n0.corp.example"), 1, now).map(|stance| stance.why),
-        Some(Why::Hold(Reason::Converged(address)))
+        Some(HeldBy::Hold(Reason::Converged(address)))
     );
     // Any other known name that moves there is held too, in any domain; answers for unknown names
     // are passed on but cached only briefly.
@@ -622,7 +622,7 @@ proptest! {
                     if let Some(stance) = guard.stance(&key, 1, now) {
                         let rules = guard.rules().clone();
                         prop_assert!(rules.vanish || rules.mass_vanish || rules.convergence);
-                        if stance.why == Why::Trip {
+                        if stance.why == HeldBy::Trip {
                             let trip = guard.trip_of(&key).unwrap();
                             prop_assert!(now < trip.until(&rules) && trip.until(&rules) <= trip.since + rules.bound());
                         } else {

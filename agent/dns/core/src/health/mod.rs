@@ -1,4 +1,15 @@
-//! Upstream health: breakers, groups of upstreams, packet loss, letter case, pacing and recovery.
+//! Whether upstreams work, and how hard they may be asked.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`breaker`] | decides whether one upstream works; probes it while in doubt or down |
+//! | [`loss`] | counts the unanswered questions of an upstream |
+//! | [`letter_case`] | finds out whether an upstream repeats the case of our letters (0x20) |
+//! | [`endpoint`] | an upstream's address and transport |
+//! | [`group`] | the upstreams of one zone: which to ask, and how long to wait |
+//! | `failures` | remembers questions that no upstream could answer just now |
+//! | [`pace`] | limits how fast upstreams are asked |
+//! | [`recovery`] | orders and paces the refreshes after an outage |
 
 pub mod breaker;
 pub mod endpoint;

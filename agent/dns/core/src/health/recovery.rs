@@ -106,9 +106,9 @@ const TURNS: u8 = 3;
 /// Of four turns one goes to a refresh, however much clients ask.
 const TURNS_FOR_CLIENTS: u32 = 3;
 
-/// The refresh state of a name.
+/// How far the refresh of a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RefreshState {
     /// Waiting for its first refresh since the outage.
     Waiting {
         hot: bool,
@@ -162,7 +162,7 @@ struct Running {
     first: BinaryHeap<Waiting>,
     again: BinaryHeap<Waiting>,
     turn: u8,
-    places: BTreeMap<Arc<[u8]>, Place>,
+    states: BTreeMap<Arc<[u8]>, RefreshState>,
     arrivals: u64,
     /// Client queries sent in the meantime, which refreshes must make room for.
     owed: u32,
@@ -216,7 +216,7 @@ impl Recovery {
             first: BinaryHeap::new(),
             again: BinaryHeap::new(),
             turn: 0,
-            places: BTreeMap::new(),
+            states: BTreeMap::new(),
             arrivals: 0,
             owed: 0,
             turns_given: 0,
@@ -230,7 +230,7 @@ impl Recovery {
             so_far += u64::from(name.uses);
             running.progress.hot += usize::from(hot);
             let key: Arc<[u8]> = name.key.into();
-            running.places.insert(Arc::clone(&key), Place::Waiting { hot });
+            running.states.insert(Arc::clone(&key), RefreshState::Waiting { hot });
             let waiting = running.waiting(name.uses, name.pinned, key);
             running.first.push(waiting);
         }
@@ -247,7 +247,7 @@ impl Recovery {
                 next_at: now.max(old.paused_until),
                 first: new.first,
                 again: new.again,
-                places: new.places,
+                states: new.states,
                 arrivals: new.arrivals,
                 progress: new.progress,
                 ..old
@@ -279,12 +279,12 @@ impl Recovery {
     /// A client asked for this stale name, and was answered.
     pub fn push(&mut self, key: &[u8], uses: u32) {
         let Some(running) = &mut self.running else { return };
-        let full = running.places.len() >= WAITING_MAX;
-        match running.places.get_mut(key) {
-            Some(place @ Place::Settled) => *place = Place::WaitingAgain,
+        let full = running.states.len() >= WAITING_MAX;
+        match running.states.get_mut(key) {
+            Some(state @ RefreshState::Settled) => *state = RefreshState::WaitingAgain,
             Some(_) => return,
             None if full => return,
-            None => drop(running.places.insert(key.into(), Place::WaitingAgain)),
+            None => drop(running.states.insert(key.into(), RefreshState::WaitingAgain)),
         }
         if running.first.is_empty() && running.again.is_empty() {
             // Checks again soon; the rate limit still applies.
@@ -345,14 +345,14 @@ impl Recovery {
         if verified {
             running.failed_in_a_row = 0;
         }
-        let Some(place) = running.places.get_mut(key) else { return };
-        match std::mem::replace(place, Place::Settled) {
-            Place::Asked { hot } | Place::Waiting { hot } => {
+        let Some(state) = running.states.get_mut(key) else { return };
+        match std::mem::replace(state, RefreshState::Settled) {
+            RefreshState::Asked { hot } | RefreshState::Waiting { hot } => {
                 running.progress.verified += usize::from(hot && verified);
             }
             // Still queued; that refresh will find it fresh.
-            again @ Place::WaitingAgain => *place = again,
-            Place::Settled | Place::AskedAgain => {}
+            again @ RefreshState::WaitingAgain => *state = again,
+            RefreshState::Settled | RefreshState::AskedAgain => {}
         }
     }
 
@@ -386,8 +386,8 @@ impl Recovery {
     pub fn poll_all_clear(&mut self, now: Moment) -> bool {
         let Some(running) = &self.running else { return false };
         let Progress { hot, verified, .. } = running.progress;
-        // Called after every input, so it scans all names only once the last one was sent.
-        let asked = || running.places.values().any(|place| matches!(place, Place::Asked { .. }));
+        // Asked after each input: no walk over all names before the last one was tried.
+        let asked = || running.states.values().any(|state| matches!(state, RefreshState::Asked { .. }));
         let tried = running.first.is_empty() && !asked();
         let clear = now.since(running.since) >= LASTS_LEAST
             && (tried || (hot > 0 && verified * 100 >= hot * CLEAR_PERCENT));
@@ -412,12 +412,13 @@ impl Running {
             (&mut self.first, &mut self.again)
         };
         let key = one.pop().or_else(|| other.pop())?.key;
-        let place = self.places.get_mut(&key)?;
-        *place = match *place {
-            Place::Waiting { hot } => Place::Asked { hot },
-            Place::WaitingAgain | Place::Settled | Place::Asked { .. } | Place::AskedAgain => {
-                Place::AskedAgain
-            }
+        let state = self.states.get_mut(&key)?;
+        *state = match *state {
+            RefreshState::Waiting { hot } => RefreshState::Asked { hot },
+            RefreshState::WaitingAgain
+            | RefreshState::Settled
+            | RefreshState::Asked { .. }
+            | RefreshState::AskedAgain => RefreshState::AskedAgain,
         };
         Some(key)
     }

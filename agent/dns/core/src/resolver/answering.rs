@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A query and its transport.
-pub(super) struct Asked<'a> {
+pub(super) struct ClientQuery<'a> {
     pub(super) query: Query<'a>,
     pub(super) transport: Transport,
 }
@@ -41,7 +41,7 @@ impl Resolver {
 
     pub(super) fn reply_fresh(
         &mut self,
-        asked: &Asked<'_>,
+        asked: &ClientQuery<'_>,
         slot: Slot,
         now: Moment,
         out: &mut Vec<u8>,
@@ -56,7 +56,7 @@ impl Resolver {
 
     pub(super) fn reply_stale(
         &mut self,
-        asked: &Asked<'_>,
+        asked: &ClientQuery<'_>,
         slot: Slot,
         reason: StaleReason,
         now: Moment,
@@ -72,7 +72,7 @@ impl Resolver {
 
     pub(super) fn reply_failure(
         &mut self,
-        asked: &Asked<'_>,
+        asked: &ClientQuery<'_>,
         why: Failure,
         now: Moment,
         out: &mut Vec<u8>,
@@ -106,7 +106,7 @@ impl Resolver {
 
     pub(super) fn answer(&mut self, key: &[u8], waiter: &Waiter, how: Settled, now: Moment) {
         let Ok(query) = wire::read_query(&waiter.packet) else { return };
-        let asked = Asked { query, transport: waiter.transport };
+        let asked = ClientQuery { query, transport: waiter.transport };
         let slot = self.cache.find(key);
         let zone = self.zones.get(self.zones.of_key(key));
         // An answer with a TTL of zero is stale at once, yet it is the current one.

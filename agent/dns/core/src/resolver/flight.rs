@@ -30,7 +30,7 @@ pub(super) struct Waiter {
 /// The letter case of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letters {
-    /// As taken by [`letters::mix`]; zero is lower case.
+    /// As [`crate::message::wire::letters::mix`] takes them; zero is lower case.
     pub(super) chosen: u64,
     /// An answer in different case is rejected.
     pub(super) matter: bool,

@@ -21,7 +21,7 @@ use crate::{
         wire::{self, Answer, Verdict},
     },
     moment::Moment,
-    policy::{self, Held, Plan, StaleReason},
+    policy::{self, Cached, Plan, StaleReason},
     zones::zone::ZoneId,
 };
 
@@ -289,10 +289,10 @@ impl Resolver {
     }
 
     /// Adds the guard's verdict to what the cache has for a question.
-    pub(super) fn guarded(&mut self, held: Held, key: &[u8], zone: ZoneId, now: Moment) -> Held {
+    pub(super) fn guarded(&mut self, cached: Cached, key: &[u8], zone: ZoneId, now: Moment) -> Cached {
         let zone = self.zones.get_mut(zone);
-        if !matches!(held, Held::Expired { .. }) || zone.guard.is_idle() {
-            return held;
+        if !matches!(cached, Cached::Expired { .. }) || zone.guard.is_idle() {
+            return cached;
         }
         let positive = self
             .cache
@@ -301,7 +301,7 @@ impl Resolver {
             .is_some_and(|entry| entry.verdict == Verdict::Positive);
         let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
         let stance = positive.then(|| zone.guard.stance(key, usable, now)).flatten();
-        stance.map_or(held, |Stance { why, ask }| Held::Withheld { reason: stale_reason(why), ask })
+        stance.map_or(cached, |Stance { why, ask }| Cached::Held { reason: stale_reason(why), ask })
     }
 
     /// Counts queries answered from names held by a trip, of which `key` is the last; asks
@@ -311,9 +311,9 @@ impl Resolver {
         let zone_id = self.zones.of_key(key);
         // The call below counts the last one.
         self.zones.get_mut(zone_id).guard.on_frozen(queries.saturating_sub(1));
-        let held = self.held(Some(slot), key, self.zones.get(zone_id), now);
-        let held = self.guarded(held, key, zone_id, now);
-        match policy::plan(held, self.zones.get(zone_id).upstreams(), Duration::ZERO, now) {
+        let cached = self.cached(Some(slot), key, self.zones.get(zone_id), now);
+        let cached = self.guarded(cached, key, zone_id, now);
+        match policy::plan(cached, self.zones.get(zone_id).upstreams(), Duration::ZERO, now) {
             Plan::ReplyStaleThenAsk(_) => self.ask_again(key, zone_id, now),
             Plan::ReplyStaleThenRefresh(_) => self.queue_refresh(slot, zone_id),
             _ => {}
@@ -393,7 +393,7 @@ impl Resolver {
         self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, false);
         self.pins.on_failed(&flight.key, now);
         self.put_back();
-        self.answer_all(flight, Settled::Held(stale_reason(guard::Why::Hold(reason))), now);
+        self.answer_all(flight, Settled::Held(stale_reason(guard::HeldBy::Hold(reason))), now);
     }
 }
 
@@ -419,13 +419,13 @@ fn lies(state: State) -> bool {
     matches!(state, State::Down { why: Failure::Lies, .. } | State::Recovering { why: Failure::Lies, .. })
 }
 
-pub(super) fn stale_reason(why: guard::Why) -> StaleReason {
+pub(super) fn stale_reason(why: guard::HeldBy) -> StaleReason {
     match why {
-        guard::Why::Hold(Reason::Gone | Reason::Empty) => StaleReason::HeldGone,
-        guard::Why::Hold(Reason::Nowhere) => StaleReason::HeldNowhere,
-        guard::Why::Hold(Reason::Converged(_)) => StaleReason::HeldConverged,
-        guard::Why::Hold(Reason::Refused) => StaleReason::HeldRefused,
-        guard::Why::Trip => StaleReason::HeldTrip,
+        guard::HeldBy::Hold(Reason::Gone | Reason::Empty) => StaleReason::HeldGone,
+        guard::HeldBy::Hold(Reason::Nowhere) => StaleReason::HeldNowhere,
+        guard::HeldBy::Hold(Reason::Converged(_)) => StaleReason::HeldConverged,
+        guard::HeldBy::Hold(Reason::Refused) => StaleReason::HeldRefused,
+        guard::HeldBy::Trip => StaleReason::HeldTrip,
     }
 }
 

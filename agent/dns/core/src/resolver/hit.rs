@@ -18,7 +18,7 @@ use crate::{
         wire::{self, Query, Question, Verdict},
     },
     moment::Moment,
-    policy::{self, Held, Plan, StaleReason},
+    policy::{self, Cached, Plan, StaleReason},
     zones::zone::{Suffixes, Zone, ZoneId, ZoneState, Zones},
 };
 
@@ -84,16 +84,16 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         let now = self.now;
         let Ok(Some(entry)) = self.table.try_find_for(self.query, hash) else { return Hit::Miss };
         let past = entry.stale_for(now);
-        let held = match past {
+        let cached = match past {
             None => {
                 let left = now.until(entry.expires());
                 if !policy::near_expiry(left, entry.ttl()) {
                     self.write_fresh(out, entry.entry());
                     return Hit::Fresh { refresh: None };
                 }
-                Held::Fresh { left, ttl: entry.ttl() }
+                Cached::Fresh { left, ttl: entry.ttl() }
             }
-            Some(_) => Held::Expired { recheck_at: entry.recheck_at() },
+            Some(_) => Cached::Expired { recheck_at: entry.recheck_at() },
         };
         let key = Key::of(self.query);
         let Some((_, state)) = (self.state_of)(name::name_of(&key)) else { return Hit::Miss };
@@ -106,7 +106,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
         }
         let refresh = || entry.ask_refresh().then(|| key.as_bytes().into());
         // Queries that would wait go to the core, so the patience does not matter here.
-        match policy::plan(held, state.upstreams, Duration::ZERO, now) {
+        match policy::plan(cached, state.upstreams, Duration::ZERO, now) {
             Plan::Reply => {
                 self.write_fresh(out, entry.entry());
                 Hit::Fresh { refresh: None }
@@ -208,7 +208,7 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
 }
 
 /// A newer answer to a chain's target, locked while it is read.
-struct Younger<'a>(cache::Held<'a>);
+struct Younger<'a>(cache::EntryRef<'a>);
 
 impl AsRef<[u8]> for Younger<'_> {
     fn as_ref(&self) -> &[u8] {
@@ -232,7 +232,7 @@ struct Published {
 
 struct PublishedZone {
     state: ZoneState,
-    /// [`guard::Guard::frozen_domains`].
+    /// [`crate::guard::Guard::frozen_domains`].
     frozen: Vec<(Box<[u8]>, Moment)>,
 }
 

@@ -8,9 +8,23 @@
 //! - No failure removes an answer, and a late answer still refreshes it.
 //! - After an outage, known names are refreshed no faster than the upstreams were asked before it.
 //!
-//! The shell calls [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and
-//! [`Resolver::on_wakeup`], then drains [`Resolver::poll_send`], [`Resolver::poll_reply`],
-//! [`Resolver::poll_check`] and [`Resolver::poll_learned`].
+//! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and [`Resolver::on_wakeup`], then
+//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`], [`Resolver::poll_check`] and [`Resolver::poll_learned`].
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`hit`] | answers a packet from the cache alone; the answering threads use it too |
+//! | `client` | where an answer goes |
+//! | `answering` | answers clients at once or when a flight ends |
+//! | `flight` | one question on its way: waiting clients, tries, deadlines |
+//! | `asking` | sends tries and probes, and learns from the replies |
+//! | `casing` | chooses the case of a question's letters, and checks it in the answer (0x20) |
+//! | `guarding` | asks the guard before an answer replaces a good one |
+//! | `checking` | delays a pinned name's new addresses until one accepts a TCP connection |
+//! | `refreshing` | refreshes after an outage, keep-warm, pinned names |
+//! | `restoring` | puts back saved answers; time that the clock did not count |
+//! | `report` | check results, status, listings, counters |
+//! | `audit` | checks that the tables agree, for property tests and the fuzzer |
 
 mod answering;
 mod asking;
@@ -42,7 +56,7 @@ pub use self::{
         counts::{Counts, Tally},
         guard_sensor::Holding,
         inspect::{Flushed, Listed, Order, PAGE_MAX, Page, Selection},
-        sensors::{Masking, Status, UpstreamStatus, Why},
+        sensors::{Explanation, Masking, Status, UpstreamStatus},
         words::{DrillStatus, RecordsText, SensorResult, WhyHeld},
     },
     restoring::{Remembered, RememberedAnswers, Restored},
@@ -58,7 +72,7 @@ use crate::{
         wire,
     },
     moment::Moment,
-    policy::{self, Held, Plan, StaleReason, Upstreams},
+    policy::{self, Cached, Plan, StaleReason, Upstreams},
     resolver::hit::{Hit, Odd, Reader, ZoneStates},
     settings::Settings,
     zones::{
@@ -368,15 +382,15 @@ impl Resolver {
         let slot = self.cache.find(key.as_bytes());
         let zone_id = self.zones.of_key(key.as_bytes());
         let zone = self.zones.get(zone_id);
-        let held = self.held(slot, key.as_bytes(), zone, now);
-        let held = self.guarded(held, key.as_bytes(), zone_id, now);
+        let cached = self.cached(slot, key.as_bytes(), zone, now);
+        let cached = self.guarded(cached, key.as_bytes(), zone_id, now);
         let zone = self.zones.get(zone_id);
-        let patience = match held {
-            Held::Expired { .. } => zone.group.patience(self.settings.client_timer),
-            Held::Nothing | Held::Failed | Held::Fresh { .. } | Held::Withheld { .. } => FAIL_AFTER,
+        let patience = match cached {
+            Cached::Expired { .. } => zone.group.patience(self.settings.client_timer),
+            Cached::Nothing | Cached::Failed | Cached::Fresh { .. } | Cached::Held { .. } => FAIL_AFTER,
         };
-        let asked = answering::Asked { query, transport };
-        match (policy::plan(held, zone.upstreams(), patience, now), slot) {
+        let asked = answering::ClientQuery { query, transport };
+        match (policy::plan(cached, zone.upstreams(), patience, now), slot) {
             (Plan::Reply, Some(slot)) => self.reply_fresh(&asked, slot, now, out),
             (Plan::ReplyThenRefresh, Some(slot)) => {
                 self.reply_fresh(&asked, slot, now, out);
@@ -454,7 +468,7 @@ impl Resolver {
     }
 
     /// An answer received since the last call, to be written to disk.
-    pub fn poll_learned(&mut self) -> Option<cache::Held<'_>> {
+    pub fn poll_learned(&mut self) -> Option<cache::EntryRef<'_>> {
         loop {
             let key = self.learned.pop_front()?;
             if let Some(slot) = self.cache.find(&key) {
@@ -463,17 +477,17 @@ impl Resolver {
         }
     }
 
-    fn held(&self, slot: Option<Slot>, key: &[u8], zone: &Zone, now: Moment) -> Held {
+    fn cached(&self, slot: Option<Slot>, key: &[u8], zone: &Zone, now: Moment) -> Cached {
         match slot.and_then(|slot| self.cache.get(slot)) {
-            None if self.failures.get(key, now).is_some() => Held::Failed,
-            None => Held::Nothing,
+            None if self.failures.get(key, now).is_some() => Cached::Failed,
+            None => Cached::Nothing,
             Some(entry) => match entry.stale_for(now) {
-                None => Held::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
+                None => Cached::Fresh { left: now.until(entry.expires()), ttl: entry.ttl() },
                 Some(_) if refreshing::may_serve(&entry, zone, now) => {
-                    Held::Expired { recheck_at: entry.recheck_at() }
+                    Cached::Expired { recheck_at: entry.recheck_at() }
                 }
-                Some(_) if self.failures.get(key, now).is_some() => Held::Failed,
-                Some(_) => Held::Nothing,
+                Some(_) if self.failures.get(key, now).is_some() => Cached::Failed,
+                Some(_) => Cached::Nothing,
             },
         }
     }

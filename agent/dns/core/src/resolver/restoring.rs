@@ -95,7 +95,7 @@ impl Sorted {
 }
 
 /// Parses answers from a snapshot.
-struct Reader<'a> {
+struct AnswerReader<'a> {
     local: &'a LocalNames,
     now: Moment,
 }
@@ -108,7 +108,7 @@ struct Read<'a> {
     remembered: &'a Remembered<'a>,
 }
 
-impl Reader<'_> {
+impl AnswerReader<'_> {
     /// `None` if it is not an answer, or if the name is local now.
     fn read<'a>(&self, remembered: &'a Remembered<'a>) -> Option<Read<'a>> {
         let (question, answer) = wire::read_kept_answer(remembered.message).ok()?;
@@ -206,7 +206,7 @@ impl Resolver {
     /// Restores one answer. An older answer does not replace a newer one.
     pub fn restore(&mut self, answer: &Remembered<'_>, now: Moment) -> bool {
         let local = Arc::clone(&self.settings.local);
-        let Some(read) = (Reader { local: &local, now }).read(answer) else { return false };
+        let Some(read) = (AnswerReader { local: &local, now }).read(answer) else { return false };
         self.note_start(read.learned, now);
         let change = |facts: &mut Facts| read.resume(facts, now);
         let Some(slot) = self.cache.insert_draft(&read.draft(), change) else { return false };
@@ -226,7 +226,7 @@ impl Resolver {
         workers: &impl Workers,
         now: Moment,
     ) {
-        let reader = Reader { local: &self.settings.local, now };
+        let reader = AnswerReader { local: &self.settings.local, now };
         let zones = &self.zones;
         let noticed = self.cache.fill(answers.len(), count, workers, |filler| {
             let mut noticed = Noticed { learned: Moment::START, canaries: Canaries::default() };

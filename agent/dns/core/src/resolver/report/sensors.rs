@@ -28,7 +28,7 @@ use crate::{
         wire::{Question, Verdict},
     },
     moment::Moment,
-    policy::{self, Held, Upstreams},
+    policy::{self, Cached, Upstreams},
     zones::{warm, zone::Zone},
 };
 
@@ -102,7 +102,7 @@ pub struct Masking {
 
 /// All about one name, for `dogwatch dns why`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Why {
+pub struct Explanation {
     pub name: String,
     pub kind: String,
     /// `fresh`, `stale`, `held`, `too old`, `failed` or `not cached`.
@@ -173,15 +173,15 @@ impl Resolver {
 
     /// Counts stale answers, and the names of each zone in the order of the zones. It blocks the
     /// loop, so it reads only the fields stored in the entry itself and follows no pointers.
-    fn walk(&mut self, now: Moment) -> (Masking, Vec<Holding>) {
+    fn walk(&mut self, now: Moment) -> (Masking, Vec<ZoneRunway>) {
         let (answers, stale) = self.last_minute.totals(now);
         let mut masking = Masking { answers, stale, ..Masking::default() };
-        let mut held: Vec<Holding> = self
+        let mut held: Vec<ZoneRunway> = self
             .zones
             .iter()
             .map(|zone| {
                 let (max_stale, ill) = (zone.max_stale(), zone.health_number() >= ILL);
-                Holding { names: 0, ends: now + max_stale, max_stale, ill }
+                ZoneRunway { names: 0, ends: now + max_stale, max_stale, ill }
             })
             .collect();
         let stale_used_since = now - STALE_USED_WITHIN;
@@ -251,7 +251,14 @@ impl Resolver {
     }
 
     /// Explains one name (in wire format, any letter case) and type.
-    pub fn why(&mut self, name: &[u8], kind: u16, records: RecordsText, now: Moment, wall: Timestamp) -> Why {
+    pub fn why(
+        &mut self,
+        name: &[u8],
+        kind: u16,
+        records: RecordsText,
+        now: Moment,
+        wall: Timestamp,
+    ) -> Explanation {
         let question = Question { name, kind, class: 1 };
         // Without DO and CD first, as most programs ask; then the other combinations.
         let keys = [(false, false), (true, false), (false, true), (true, true)]
@@ -262,12 +269,12 @@ impl Resolver {
         let found_key = keys.iter().find(|key| self.cache.find(key.as_bytes()).is_some());
         let found_key = found_key.map_or(key, Key::as_bytes);
         let zone_id = self.zones.of_key(key);
-        let held = self.held(found, key, self.zones.get(zone_id), now);
-        let held = self.guarded(held, found_key, zone_id, now);
-        let guard = self.why_held(found_key, now, wall).filter(|_| matches!(held, Held::Withheld { .. }));
+        let cached = self.cached(found, key, self.zones.get(zone_id), now);
+        let cached = self.guarded(cached, found_key, zone_id, now);
+        let guard = self.why_held(found_key, now, wall).filter(|_| matches!(cached, Cached::Held { .. }));
         let zone = self.zones.get(zone_id);
         let patience = zone.group.patience(self.settings.client_timer);
-        let plan = policy::plan(held, zone.upstreams(), patience, now);
+        let plan = policy::plan(cached, zone.upstreams(), patience, now);
         let found_entry = found.and_then(|slot| self.cache.get(slot));
         let records = found_entry.as_ref().map(|entry| records(entry.kept().message));
         let entry = found_entry.as_deref();
@@ -281,7 +288,7 @@ impl Resolver {
             (Some(_), Some(_)) => "too old",
         };
         let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-        Why {
+        Explanation {
             name: name::to_text(name),
             kind: name::type_to_text(kind),
             held: held.into(),
@@ -316,7 +323,7 @@ impl Resolver {
     fn upstream_sensor(
         &self,
         masking: &Masking,
-        held: &[Holding],
+        held: &[ZoneRunway],
         now: Moment,
         wall: Timestamp,
     ) -> SensorResult {
@@ -431,7 +438,7 @@ impl Resolver {
 const RUNWAY_SHORT: u32 = 4;
 
 /// The cached names of one zone.
-struct Holding {
+struct ZoneRunway {
     names: usize,
     /// When the first one becomes too old to serve.
     ends: Moment,
@@ -440,7 +447,7 @@ struct Holding {
     ill: bool,
 }
 
-impl Holding {
+impl ZoneRunway {
     fn runway(&self, now: Moment) -> Duration {
         now.until(self.ends)
     }
@@ -456,7 +463,7 @@ struct Report {
     short: String,
 }
 
-fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Report {
+fn report(zone: &Zone, holding: &ZoneRunway, now: Moment, wall: Timestamp) -> Report {
     let all = zone.group.all();
     let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
     let sound = all.iter().filter(|upstream| upstream.breaker.sound()).count();
