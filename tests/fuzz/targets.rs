@@ -3,19 +3,22 @@
 //! Used twice: by `main.rs` under libFuzzer (`cargo xtask fuzz`), and by `tests/tests/fuzz.rs`, which replays the corpus and
 //! a bounded number of mutations in every test run.
 
-use std::{fs, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{fs, hash::RandomState, path::PathBuf, sync::OnceLock, time::Duration};
 
 use dogwatch_checks::{output, perfdata, result::State};
 use dogwatch_dns::{
     config::Config,
+    snapshot::{self, Anchor},
+};
+use dogwatch_dns_core::{
     message::{
         name::{self, read_key},
         reply::Transport,
         wire,
     },
     moment::Moment,
-    resolver::{Client, Outcome, Remembered, Resolver, Settings},
-    snapshot::{self, Anchor},
+    resolver::{Client, Outcome, Remembered, Resolver, Seeds},
+    settings::Settings,
 };
 
 use crate::{irc_line, policy_model};
@@ -41,7 +44,8 @@ const CLIENT: Client = Client::Stream(7);
 
 fn resolver() -> Resolver {
     let upstreams = vec![std::net::SocketAddr::from(([192, 0, 2, 1], 53)).into()];
-    Resolver::new(Settings { upstreams, ..Settings::default() }, 1, Moment::START)
+    let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+    Resolver::new(Settings { upstreams, ..Settings::default() }, seeds, Moment::START)
 }
 
 /// A client's packet: first byte even for UDP. Whatever it is, the answer is well formed, fits, and is to this packet.

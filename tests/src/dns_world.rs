@@ -6,11 +6,12 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
+    hash::RandomState,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     cache::Bounds,
     health::endpoint::Endpoint,
     message::{
@@ -19,7 +20,8 @@ use dogwatch_dns::{
         wire::Question,
     },
     moment::Moment,
-    resolver::{self, Accepting, Client, Outcome, Resolver, SensorResult, Settings, TcpCheck, TryError},
+    resolver::{self, Accepting, Client, Outcome, Resolver, Seeds, SensorResult, TcpCheck, TryError},
+    settings::Settings,
     zones::{origin::Origin, pinned::Pinned},
 };
 use jiff::Timestamp;
@@ -115,7 +117,8 @@ impl Ours {
             |(name, check_tcp): &(String, Option<u16>)| Pinned { key: key_of(name), check_tcp: *check_tcp };
         settings.pinned = scenario.pinned.iter().map(pin).collect();
         settings.bounds = Bounds { bytes_max, ..settings.bounds };
-        let mut core = Resolver::new(settings.clone(), seed, now);
+        let seeds = Seeds { ids: seed, hash_keys: RandomState::new() };
+        let mut core = Resolver::new(settings.clone(), seeds, now);
         // In the order in which they were learned, as from a file.
         let mut kept: Vec<_> = disk.kept.iter().collect();
         kept.sort_by_key(|(key, (_, learned))| (*learned, *key));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     moment::Moment,
     resolver::{SensorResult, TryError},
     zones::origin::Origin,

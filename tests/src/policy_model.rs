@@ -19,11 +19,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::RandomState,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     cache::Bounds,
     guard::Rules,
     health::endpoint::Endpoint,
@@ -33,8 +34,8 @@ use dogwatch_dns::{
         wire::Question,
     },
     moment::Moment,
-    resolver::{Client, Outcome, Remembered, Resolver, Settings, TryError},
-    zones::zone::ZoneSettings,
+    resolver::{Client, Outcome, Remembered, Resolver, Seeds, TryError},
+    settings::{Settings, ZoneSettings},
 };
 
 use crate::dns_message::{NOERROR, NXDOMAIN, Reply, SERVFAIL, SOA, push_name, read_name};
@@ -339,7 +340,7 @@ impl World {
         let (now, settings) = (Moment::START, settings(u8::try_from(seed % 32).unwrap_or(0)));
         Self {
             now,
-            resolver: Resolver::new(settings.clone(), seed, now),
+            resolver: Resolver::new(settings.clone(), seeds(seed), now),
             settings,
             next_client: 1,
             waiting: BTreeMap::new(),
@@ -782,8 +783,8 @@ impl World {
         (self.waiting, self.open, self.settled) = Default::default();
         self.known.values_mut().for_each(|given| given.unseen = Duration::ZERO);
         self.seen.outages += self.resolver.counts.transitions;
-        self.resolver =
-            Resolver::new(self.settings.clone(), self.now.since(Moment::START).as_secs(), self.now);
+        let seeds = seeds(self.now.since(Moment::START).as_secs());
+        self.resolver = Resolver::new(self.settings.clone(), seeds, self.now);
         self.evicted = 0;
         self.disk.sort_by_key(|(_, _, learned, _)| *learned);
         for (question, message, learned, uses) in &self.disk {
@@ -801,6 +802,10 @@ impl World {
 
 fn pick(which: u8, len: usize) -> Option<usize> {
     (len > 0).then(|| usize::from(which) % len)
+}
+
+fn seeds(ids: u64) -> Seeds {
+    Seeds { ids, hash_keys: RandomState::new() }
 }
 
 fn settings(number: u8) -> Settings {

@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns::transport::{Reply as TryReply, Upstreams};
+use dogwatch_dns_core::{
     health::endpoint::Endpoint,
     message::reply::Transport,
     resolver::{Send, TryError},
-    transport::{Reply as TryReply, Upstreams},
 };
 use dogwatch_tests::{
     certificates::Certificates,

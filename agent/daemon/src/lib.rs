@@ -14,11 +14,12 @@
 //! | [`tcp_http`] | HTTP over TCP or TLS for strangers, each bounded in number and time |
 //! | [`unix_http`] | HTTP over a unix socket, both ends, with the caller's name from the peer credentials |
 //!
+//! [`duration`] is a crate of its own, so that pure cores can print durations without depending on a runtime.
+//!
 //! It knows nothing of checks, DNS or alerts, and holds no state between calls.
 
 pub mod bounded;
 pub mod config;
-pub mod duration;
 pub mod http_client;
 pub mod identity;
 pub mod logging;
@@ -28,3 +29,5 @@ pub mod signals;
 pub mod systemd;
 pub mod tcp_http;
 pub mod unix_http;
+
+pub use dogwatch_duration as duration;

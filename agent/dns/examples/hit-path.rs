@@ -7,16 +7,17 @@
 //! A second argument sets the number of answers per repetition instead of four million. For the
 //! instructions per answer, take the difference of two runs under `valgrind --tool=callgrind`.
 
-use std::{env, fs, time::Duration};
+use std::{env, fs, hash::RandomState, time::Duration};
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     message::{
         name::from_text,
         reply::Transport,
         wire::{Question, write_query},
     },
     moment::Moment,
-    resolver::{Client, Outcome, Remembered, Resolver, Settings},
+    resolver::{Client, Outcome, Remembered, Resolver, Seeds},
+    settings::Settings,
 };
 
 const TYPE_A: u16 = 1;
@@ -26,7 +27,8 @@ const ANSWERS: &str = "4000000";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let names: u32 = env::args().nth(1).unwrap_or_else(|| "10000".into()).parse()?;
     let answers: u32 = env::args().nth(2).unwrap_or_else(|| ANSWERS.into()).parse()?;
-    let mut resolver = Resolver::new(Settings::default(), 1, Moment::START);
+    let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+    let mut resolver = Resolver::new(Settings::default(), seeds, Moment::START);
     let queries: Vec<Vec<u8>> = (0..names).map(query).collect();
     for query in &queries {
         let mut message = query.clone();

@@ -4,14 +4,17 @@
 //!
 //! `cargo run --release -p dogwatch-dns --example snapshot-load -- 100000 1000000`
 
-use std::{env, error::Error, fs, path::Path, thread, time::Duration};
+use std::{env, error::Error, fs, hash::RandomState, path::Path, thread, time::Duration};
 
 use dogwatch_dns::{
-    cache::Bounds,
     clock,
+    snapshot::{self, Anchor, Learned, Limits, Restoring, Writer},
+};
+use dogwatch_dns_core::{
+    cache::Bounds,
     moment::Moment,
-    resolver::{Remembered, Resolver, Settings},
-    snapshot::{self, Anchor, Learned, Limits, Writer},
+    resolver::{Remembered, Resolver, Seeds},
+    settings::Settings,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -77,10 +80,11 @@ impl Load {
     #[expect(clippy::cast_precision_loss, reason = "figures for people need no 53rd bit")]
     fn of(dir: &Path, names: u32) -> Result<Self, Box<dyn Error>> {
         let bounds = Bounds { bytes_max: 1 << 30, ..Bounds::default() };
-        let mut resolver = Resolver::new(Settings { bounds, ..Settings::default() }, 1, Moment::START);
+        let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+        let mut resolver = Resolver::new(Settings { bounds, ..Settings::default() }, seeds, Moment::START);
         let before = resident_bytes()?;
         let began = cpu_time();
-        snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(Moment::START));
+        snapshot::load(dir, &Anchor::now(), &mut Restoring::new(&mut resolver, Moment::START));
         let took = cpu_time().saturating_sub(began);
         let grown = resident_bytes()?.saturating_sub(before);
         assert_eq!(resolver.cache().len(), usize::try_from(names)?, "all are loaded");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::moment::Moment;
+use dogwatch_dns_core::moment::Moment;
 
 /// CLOCK_BOOTTIME: includes time spent suspended and never jumps (clock_gettime(2)).
 #[derive(Debug, Clone, Copy)]

@@ -13,9 +13,9 @@ use dogwatch_daemon::logging;
 use dogwatch_dns::{
     Control,
     config::Config,
-    resolver::Flushed,
     serve::{control::Flush, explain},
 };
+use dogwatch_dns_core::resolver::Flushed;
 use serde::Serialize;
 
 use super::{dns_host, fail};

@@ -10,9 +10,9 @@ use dogwatch_dns::{
     Control,
     config::Config,
     host_resolver::{self, HostStatus, Real, Switch, SwitchError, report},
-    resolver::Status,
     serve::explain,
 };
+use dogwatch_dns_core::resolver::Status;
 use serde::Serialize;
 
 use super::{

@@ -1,14 +1,16 @@
 //! The real core.
 
 use std::{
+    hash::RandomState,
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
-use dogwatch_dns::{
+use dogwatch_dns_core::{
     message::{reply::Transport, wire::read_question},
     moment::Moment,
-    resolver::{Client, Remembered, Resolver, Settings, TryError},
+    resolver::{Client, Remembered, Resolver, Seeds, TryError},
+    settings::Settings,
 };
 
 use super::{
@@ -31,7 +33,8 @@ impl Dogwatch {
         };
         let seed = plan.seed << 32 | u64::from(host);
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut resolver = Resolver::new(settings, seed, Moment::START);
+        let seeds = Seeds { ids: seed, hash_keys: RandomState::new() };
+        let mut resolver = Resolver::new(settings, seeds, Moment::START);
         // It has been up for long: every name is known.
         for packet in &world.packets {
             if let Some(message) = reply(packet, Mood::Right) {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_dns::{message::name::from_text, moment::Moment};
+use dogwatch_dns_core::{message::name::from_text, moment::Moment};
 
 use super::Plan;
 use crate::{

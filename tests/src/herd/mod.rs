@@ -22,7 +22,7 @@ mod upstream;
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use dogwatch_dns::moment::Moment;
+use dogwatch_dns_core::moment::Moment;
 use serde::Serialize;
 
 pub use self::report::{Report, svg};

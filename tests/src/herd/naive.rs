@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use dogwatch_dns::moment::Moment;
+use dogwatch_dns_core::moment::Moment;
 
 use super::host::{Ask, Cache, World};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dogwatch_dns::moment::Moment;
+use dogwatch_dns_core::moment::Moment;
 
 pub(super) struct Weak {
     /// Queries a second, with an empty queue.

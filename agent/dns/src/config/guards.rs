@@ -7,7 +7,7 @@ use dogwatch_daemon::{
     duration::Span,
 };
 
-use crate::guard;
+use dogwatch_dns_core::guard;
 
 /// Applies `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace` and `mass_grace` to `rules`.
 pub(super) fn apply(

@@ -22,12 +22,12 @@ use serde::Deserialize;
 
 pub use self::prefix::Prefix;
 use self::upstreams::{Written, ZoneTable};
-use crate::{
+use dogwatch_dns_core::{
     cache::Bounds,
     guard,
     health::{endpoint::Endpoint, group::CLIENT_TIMER_MAX},
-    resolver::Settings,
-    zones::{local::LocalNames, pinned::Pinned, zone::ZoneSettings},
+    settings::{Settings, ZoneSettings},
+    zones::{local::LocalNames, pinned::Pinned},
 };
 
 /// One file as written. Later files override earlier ones, key by key.
@@ -357,8 +357,9 @@ mod tests {
         let config = load(
             "[dns]\npin_own = false\npinned = [\"db.example.org\", { name = \"_sip._tcp.example.org\", types = [\"SRV\"] }]\n",
         );
-        let kinds =
-            |pinned: &Pinned| crate::message::name::read_key(&pinned.key).map(|(question, ..)| question.kind);
+        let kinds = |pinned: &Pinned| {
+            dogwatch_dns_core::message::name::read_key(&pinned.key).map(|(question, ..)| question.kind)
+        };
         let kinds: Vec<_> = config.unwrap().pinned.iter().filter_map(kinds).collect();
         assert_eq!(kinds, [1, 28, 33]);
         let many: Vec<String> = (0..200).map(|number| format!("\"n{number}.example\"")).collect();

@@ -9,7 +9,7 @@ use serde::{
 };
 use toml::Value;
 
-use crate::{
+use dogwatch_dns_core::{
     message::{
         name::{self, Key},
         wire::Question,

@@ -13,7 +13,8 @@ use dogwatch_daemon::{
 use serde::Deserialize;
 
 use super::{Config, ConfigFile, UpstreamSource, check_max_stale, guards};
-use crate::{health::endpoint::Endpoint, message::name, transport, zones::zone::ZoneSettings};
+use crate::transport;
+use dogwatch_dns_core::{health::endpoint::Endpoint, message::name, settings::ZoneSettings};
 
 /// `[zone."corp.example"]` as written.
 #[derive(Debug, Default, Deserialize)]

@@ -429,7 +429,7 @@ fn resolved_stage(resolved: &Resolved, ours: IpAddr) -> Result<Stage, Refusal> {
     config += format!("DNS={ours} {}", global.join(" ")).trim_end();
     config += "\n";
     for domain in domains {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(config, "Domains=~{domain}");
     }
     Ok(Stage {

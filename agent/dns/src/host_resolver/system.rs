@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
-use crate::{clock, message::name, serve::control::Control};
+use crate::{clock, serve::control::Control};
+use dogwatch_dns_core::message::name;
 
 /// The result of a DNS query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -34,11 +34,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
+use crate::serve::event::{Event, NewDrill, Question};
+use dogwatch_dns_core::{
     fire_drill, guard,
     message::name,
     resolver::{DrillStatus, Flushed, Listed, Order, Page, Selection, SensorResult, Status, Why},
-    serve::event::{Event, NewDrill, Question},
 };
 
 /// The loop normally answers within milliseconds.
@@ -351,7 +351,7 @@ fn encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(out, "%{byte:02X}");
         }
     }

@@ -24,16 +24,18 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     config::Prefix,
+    serve::{
+        batch::{BATCH, Batch},
+        event::Event,
+    },
+};
+use dogwatch_dns_core::{
     message::name::Key,
     moment::Moment,
     policy::StaleReason,
     resolver::{
         Client, Tally,
         hit::{Asked, Hit, Odd, Reader},
-    },
-    serve::{
-        batch::{BATCH, Batch},
-        event::Event,
     },
 };
 
@@ -323,15 +325,18 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::RandomState;
+
     use super::*;
-    use crate::{
-        guard::{Known, Reason, Witnesses},
+    use dogwatch_dns_core::{
         message::{
             name::from_text,
+            reply::Transport,
             wire::{Question, rcode, write_query},
         },
         moment::Moment,
-        resolver::{Remembered, Resolver, Settings},
+        resolver::{Remembered, Resolver, Seeds},
+        settings::Settings,
     };
 
     fn query(name: &str) -> Vec<u8> {
@@ -341,15 +346,32 @@ mod tests {
         packet
     }
 
+    /// An address for a minute.
+    fn answer(name: &str) -> Vec<u8> {
+        let packet = query(name);
+        let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+        message.extend(&packet[12..packet.len() - 11]);
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        message
+    }
+
+    /// NXDOMAIN to an upstream query, with a SOA record of the root.
+    fn denial(query: &[u8]) -> Vec<u8> {
+        let mut message = query[..query.len() - 11].to_vec();
+        (message[2], message[3]) = (0x81, 0x83);
+        message[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+        message.extend([0, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
+        message.extend([0; 16]);
+        message.extend([0, 0, 0, 60]);
+        message
+    }
+
     /// Answers `known.example`, cached at `learned`; passes on the rest.
     fn start(learned: Moment, threads: usize) -> (Datagrams, Resolver, mpsc::Receiver<Event>, UdpSocket) {
         let clock = Clock::start();
-        let mut resolver = Resolver::new(Settings::default(), 1, clock.now());
-        let packet = query("known.example");
-        let question = &packet[12..packet.len() - 11];
-        let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
-        message.extend(question);
-        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+        let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+        let mut resolver = Resolver::new(Settings::default(), seeds, clock.now());
+        let message = answer("known.example");
         let now = clock.now();
         let remembered = Remembered { age: now.since(learned), ..Remembered::new(&message) };
         assert!(resolver.restore(&remembered, now));
@@ -418,16 +440,16 @@ mod tests {
         let (mut datagrams, mut resolver, mut inbox, client) =
             start(Moment::START - Duration::from_secs(61), 1);
         let now = Moment::START;
-        let zone = resolver.zones().ids().next().unwrap();
-        let guard = &mut resolver.zone_mut(zone).guard;
-        let known = Known { good_for: Duration::from_hours(1), hot: false, uses: 0 };
+        let upstreams = vec![SocketAddr::from(([192, 0, 2, 53], 53)).into()];
+        resolver.set(Settings { upstreams, ..Settings::default() }, now);
         for name in ["a.one.test", "b.two.test", "c.three.test", "d.four.test", "e.five.test"] {
-            let name = from_text(name).unwrap();
-            let key = Key::new(&Question { name: &name, kind: 1, class: 1 }, false, false);
-            let witnesses = Witnesses { asked: 1, agreed: 1 };
-            guard.on_gone(key.as_bytes(), known, Reason::Gone, witnesses, now);
+            let (age, good_for) = (Duration::from_secs(61), Duration::from_hours(1));
+            resolver.restore(&Remembered { age, good_for, ..Remembered::new(&answer(name)) }, now);
+            resolver.on_query(&query(name), Client::Stream(0), Transport::Udp, now, &mut Vec::new());
+            let send = resolver.poll_send().expect("upstream is asked first");
+            resolver.on_reply(send.try_id, &denial(&send.message), now);
         }
-        assert!(guard.tripped());
+        assert_eq!(resolver.guard_holding(now).trips, 1);
         resolver.publish_zones();
         for _ in 0..20 {
             let answer = ask(&client, &query("known.example"));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
+use crate::serve::present;
+use dogwatch_dns_core::{
     fire_drill::{self, FireDrill, Mode},
     guard,
     message::name,
@@ -84,9 +85,15 @@ impl Question {
             Self::Sensors(answer) => drop(answer.send(resolver.sensors(now, wall))),
             Self::Status(answer) => drop(answer.send(resolver.status(now, wall))),
             Self::Accept { name, answer } => drop(answer.send(resolver.accept(&name, now))),
-            Self::Why { name, kind, answer } => drop(answer.send(resolver.why(&name, kind, now, wall))),
-            Self::Top { order, limit, answer } => drop(answer.send(resolver.top(order, limit, now, wall))),
-            Self::Dump { zone, from, answer } => drop(answer.send(resolver.dump(&zone, from, now, wall))),
+            Self::Why { name, kind, answer } => {
+                drop(answer.send(resolver.why(&name, kind, present::records, now, wall)));
+            }
+            Self::Top { order, limit, answer } => {
+                drop(answer.send(resolver.top(order, limit, present::records, now, wall)));
+            }
+            Self::Dump { zone, from, answer } => {
+                drop(answer.send(resolver.dump(&zone, from, present::records, now, wall)));
+            }
             Self::Flush { selection, force, by, answer } => {
                 let flushed = resolver.flush(&selection, force);
                 if flushed.answers > 0 {

@@ -4,10 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use dogwatch_daemon::duration::Span;
 
-use crate::{
-    resolver::{Listed, Status, Why},
-    serve::control::Acceptance,
-};
+use crate::serve::control::Acceptance;
+use dogwatch_dns_core::resolver::{Listed, Status, Why};
 
 /// The status on one screen.
 pub fn status(status: &Status) -> String {

@@ -2,13 +2,13 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-use crate::{
+use crate::snapshot;
+use dogwatch_dns_core::{
     guard,
     health::breaker::Failure,
     moment::Moment,
     policy::StaleReason,
     resolver::{Masking, Resolver, Restored},
-    snapshot,
 };
 
 const QUERIES: &str = "dogwatch_dns_queries_total";

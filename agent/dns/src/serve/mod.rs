@@ -7,6 +7,7 @@ mod event;
 pub mod explain;
 mod memory;
 pub mod metrics;
+mod present;
 pub mod server;
 mod stream;
 mod tcp_check;

@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    hash::RandomState,
     io, iter,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
@@ -31,13 +32,15 @@ use tokio::{
 use crate::{
     clock::{self, Clock},
     config::{Config, Prefix, UpstreamSource},
+    serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
+    snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
+    transport::{Reply, Upstreams},
+};
+use dogwatch_dns_core::{
     guard,
     message::{name, reply::Transport},
     moment::Moment,
-    resolver::{Client, Outcome, Resolver, Restored},
-    serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
-    snapshot::{self, Anchor, GapWatch, Learned, Limits, Writer},
-    transport::{Reply, Upstreams},
+    resolver::{Client, Outcome, Resolver, Restored, Seeds},
     zones::{origin, zone::Zone},
 };
 
@@ -79,7 +82,8 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     // Listen first, so that no query is lost while the snapshot loads; read later.
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
-    let mut resolver = Resolver::new(config.settings(), fastrand::u64(..), clock.now());
+    let seeds = Seeds { ids: fastrand::u64(..), hash_keys: RandomState::new() };
+    let mut resolver = Resolver::new(config.settings(), seeds, clock.now());
     let writer = restore(&config, &mut resolver, clock.now());
 
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
@@ -160,7 +164,7 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
 /// Loads the snapshot into the resolver and starts the writer.
 fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     let (dir, began) = (&config.state_dir, clock::since_boot());
-    let loaded = snapshot::load(dir, &Anchor::now(), &mut resolver.restoring(now));
+    let loaded = snapshot::load(dir, &Anchor::now(), &mut Restoring::new(resolver, now));
     let mut troubles = 0;
     match snapshot::load_origin(dir) {
         Ok(Some(origin)) => resolver.restore_origin(&origin, now),

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-use crate::resolver::{Accepting, TcpCheck};
+use dogwatch_dns_core::resolver::{Accepting, TcpCheck};
 
 /// For old and new addresses together: clients wait for the result.
 const PATIENCE: Duration = Duration::from_secs(1);

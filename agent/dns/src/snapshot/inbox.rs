@@ -29,7 +29,7 @@ pub(super) struct Left {
     /// In file format.
     pub(super) records: Vec<u8>,
     pub(super) count: u64,
-    /// [`crate::zones::origin`], in file format.
+    /// [`dogwatch_dns_core::zones::origin`], in file format.
     pub(super) origin: Option<Box<[u8]>>,
 }
 

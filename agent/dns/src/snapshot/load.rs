@@ -14,8 +14,12 @@ use super::{
     LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
+    side_by_side,
 };
-use crate::{resolver::Remembered, side_by_side, zones::origin::Origin};
+use dogwatch_dns_core::{
+    resolver::{Remembered, RememberedAnswers},
+    zones::origin::Origin,
+};
 
 /// The result of loading.
 #[derive(Debug, Default)]
@@ -127,16 +131,12 @@ impl<F: FnMut(&Remembered<'_>)> Take for F {
 #[derive(Clone, Copy)]
 pub struct Answers<'a>(&'a [Dated<'a, 'a>]);
 
-impl Answers<'_> {
-    pub fn len(&self) -> usize {
+impl RememberedAnswers for Answers<'_> {
+    fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn get(&self, place: usize) -> Option<Remembered<'_>> {
+    fn get(&self, place: usize) -> Option<Remembered<'_>> {
         self.0.get(place).map(|Dated { lapse, answer, .. }| Remembered {
             message: answer.message,
             dnssec_ok: answer.flags & FLAG_DO != 0,

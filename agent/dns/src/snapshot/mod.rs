@@ -29,7 +29,8 @@
 //! or was written by another version, is renamed to `NAME.unread`. The cache starts in every case.
 //!
 //! A third file, `cache.origin`, says which upstreams the answers came from
-//! ([`crate::zones::origin`]). Without it, they are attributed to the configured upstreams.
+//! ([`dogwatch_dns_core::zones::origin`]). Without it, they are attributed to the configured
+//! upstreams.
 //!
 //! Disk budget: at most four writes a second and one `fdatasync` every five seconds, and none while
 //! there are no new answers. The snapshot is at most as large as the cache's byte limit, and the
@@ -40,19 +41,23 @@
 //! | [`age`] | pure | the age of an answer, across reboots and clock changes |
 //! | [`record`] | pure | the file format |
 //! | [`load`] | shell | reads both files |
+//! | [`into_cache`] | shell | restores answers into the resolver's cache, with several threads |
 //! | [`inbox`] | shell | the queue of records to the writer thread |
 //! | [`writer`] | shell | the writer thread: append, sync, merge |
 
 pub mod age;
 mod inbox;
+mod into_cache;
 mod load;
 mod record;
+mod side_by_side;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use self::{
     age::{Anchor, GapWatch},
+    into_cache::Restoring,
     load::{Answers, FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
     writer::{Counts, Learned, Limits, Writer},
@@ -60,7 +65,7 @@ pub use self::{
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
-/// [`crate::zones::origin`] as JSON: small, and rewritten as a whole.
+/// [`dogwatch_dns_core::zones::origin`], as JSON: small, and rewritten as a whole.
 const ORIGIN: &str = "cache.origin";
 
 /// A file with these payloads and valid checksums, for the fuzzer.

@@ -4,7 +4,7 @@
 use std::{fmt, ops::Range, time::Duration};
 
 use super::age::Anchor;
-use crate::message::wire;
+use dogwatch_dns_core::message::wire;
 
 const MAGIC: &[u8; 8] = b"DWDNS002";
 const MAGIC_STEM: &[u8] = b"DWDNS";

@@ -1,7 +1,7 @@
 //! Truncated, damaged, locked and oversized files: intact records are loaded, damage is reported,
 //! and the cache continues.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, hash::RandomState, path::Path, time::Duration};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -11,7 +11,13 @@ use super::{
     record::{Answer, FILE_HEAD, file_head, push_anchor, push_answer},
     *,
 };
-use crate::{clock, message::wire, resolver::Remembered};
+use crate::clock;
+use dogwatch_dns_core::{
+    message::{name, wire},
+    moment::Moment,
+    resolver::{Remembered, Resolver, Seeds},
+    settings::Settings,
+};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SALT: u32 = 0x1234_5678;
@@ -368,4 +374,66 @@ proptest! {
         read_both(&snapshot, &log);
         read_both(&[file_head(SALT).to_vec(), snapshot].concat(), &[file_head(SALT).to_vec(), log].concat());
     }
+}
+
+/// An answer for `n<number>` that says how often it was renewed.
+fn restorable(number: u32, renewed: u8) -> Vec<u8> {
+    let name = name::from_text(&format!("n{number}.z{}.example", number % 11)).unwrap();
+    let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    message.extend(name);
+    message.extend([0, 1, 0, 1, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 192, 0, 2, renewed]);
+    message
+}
+
+/// Several threads, each with a share of the cache. The core has a test without threads that
+/// everything else is the same too.
+#[test]
+fn many_answers_put_back_by_threads_are_those_put_back_one_by_one() {
+    let dir = TempDir::new().unwrap();
+    let nothing = load(dir.path(), &Anchor::now(), &mut |_: &Remembered<'_>| {});
+    let writer = Writer::start(dir.path(), &nothing, Limits { bytes_max: 1 << 30 });
+    let at = clock::since_boot().saturating_sub(Duration::from_secs(30));
+    for (renewed, numbers) in [(0, 0..9_000), (1, 500..900), (2, 600..700)] {
+        for number in numbers {
+            writer.remember(&Learned {
+                at: at + Duration::from_millis(u64::from(number) + 10_000 * u64::from(renewed)),
+                dnssec_ok: number % 3 == 0,
+                checking_disabled: false,
+                uses: u16::try_from(number % 4).unwrap(),
+                good_for: Duration::from_secs(number.into()),
+                message: &restorable(number, renewed),
+            });
+        }
+    }
+    // Not an answer.
+    let empty = [0, 0, 0x81, 0x80, 0, 0, 0, 0, 0, 0, 0, 0];
+    for broken in [&[1, 2, 3][..], &empty, &restorable(9_500, 0)[..40]] {
+        let (uses, good_for) = (1, Duration::ZERO);
+        let (dnssec_ok, checking_disabled) = (false, false);
+        writer.remember(&Learned { at, dnssec_ok, checking_disabled, uses, good_for, message: broken });
+    }
+    writer.finish();
+    let now = Moment::START;
+    let new = || Resolver::new(Settings::default(), Seeds { ids: 1, hash_keys: RandomState::new() }, now);
+    let (mut at_once, mut one_by_one) = (new(), new());
+    let anchor = Anchor::now();
+    load(dir.path(), &anchor, &mut Restoring::new(&mut at_once, now));
+    load(dir.path(), &anchor, &mut |answer: &Remembered<'_>| {
+        one_by_one.restore(answer, now);
+    });
+    let known = |resolver: &Resolver| {
+        let mut known: Vec<_> = resolver
+            .cache()
+            .iter()
+            .map(|(_, entry)| {
+                let facts = (entry.learned(), entry.past_uses(), entry.good_since(), entry.ttl());
+                (entry.key().as_bytes().to_vec(), entry.kept().message.to_vec(), facts)
+            })
+            .collect();
+        known.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        known
+    };
+    assert_eq!(at_once.cache().len(), 9_000);
+    assert!(known(&at_once) == known(&one_by_one));
+    assert_eq!(at_once.cache().bytes(), one_by_one.cache().bytes());
 }

@@ -24,7 +24,8 @@ use super::{
         record_len, salt_of,
     },
 };
-use crate::{clock, zones::origin::Origin};
+use crate::clock;
+use dogwatch_dns_core::zones::origin::Origin;
 
 /// How long new answers may be in memory only, where `kill -9` loses them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
-use crate::{
+use dogwatch_dns_core::{
     message::wire::{self, HEADER_LEN, rcode},
     resolver::{Send, TryError},
 };
@@ -103,7 +103,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::message::{name, reply::Transport, wire::Question};
+    use dogwatch_dns_core::message::{name, reply::Transport, wire::Question};
 
     fn query(id: u16, text: &str) -> Vec<u8> {
         let mut out = Vec::new();

@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use self::session::Sessions;
 pub(crate) use self::trust::check_authorities;
-use crate::{
+use dogwatch_dns_core::{
     health::endpoint::Endpoint,
     message::reply::Transport,
     resolver::{Send, TryError},

@@ -42,7 +42,7 @@ use tokio::{
 };
 
 use super::trust;
-use crate::{
+use dogwatch_dns_core::{
     health::endpoint::{Endpoint, Protocol, Tls},
     resolver::{Send, TryError},
 };

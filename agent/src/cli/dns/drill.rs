@@ -1,8 +1,8 @@
 //! `dogwatch dns drill`: rehearses an outage of the upstreams on a live host and reports the
 //! result.
 //!
-//! The cache simulates the outage (see `dogwatch_dns::fire_drill`). This program only watches, as a
-//! client of the cache, the agent and alertd: whether names resolve, whether the outage is
+//! The cache simulates the outage (see `dogwatch_dns_core::fire_drill`). This program only watches,
+//! as a client of the cache, the agent and alertd: whether names resolve, whether the outage is
 //! detected, and whether somebody is notified. The report lists what it could not check.
 
 use std::{
@@ -18,12 +18,10 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{
-    Control,
-    config::Config,
+use dogwatch_dns::{Control, config::Config, serve::control::Drill};
+use dogwatch_dns_core::{
     fire_drill::Mode,
     message::{name, wire},
-    serve::control::Drill,
 };
 use dogwatch_wire::ctl;
 use jiff::Timestamp;

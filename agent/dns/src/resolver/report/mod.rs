@@ -1,7 +1,0 @@
-//! What the resolver reports: check results, counters, listings.
-
-pub(super) mod counts;
-pub(super) mod guard_sensor;
-pub(super) mod inspect;
-pub(super) mod present;
-pub(super) mod sensors;
