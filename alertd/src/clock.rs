@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::core::rules::moment::{between, later};
+use dogwatch_alertd_core::rules::moment::{between, later};
 
 pub struct Clock {
     last: Timestamp,

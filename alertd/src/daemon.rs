@@ -1,7 +1,7 @@
 //! `alertd` as a process: reads the config, opens the store, starts the engine, servers and
 //! metrics, and handles signals.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_daemon::{
@@ -16,16 +16,16 @@ use crate::{
     api::{self, Gate},
     clock::Clock,
     config::{Config, Listen},
-    core::{
-        Core,
-        rules::notification::{Accepted, DeliveryError, Notification},
-    },
     engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
+};
+use dogwatch_alertd_core::{
+    Core,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 /// Owner and group may use the API; the systemd unit sets the group.
@@ -64,7 +64,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
     let keyring = Arc::new(Keyring::new(&loaded.tokens));
-    let core = Core::new(config.rules, random_name(), loaded, now);
+    let core = Core::new(config.rules, random_name(), RandomState::new(), loaded, now);
     let writer = Writer::start(store);
     let mut receivers = config.receivers;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);

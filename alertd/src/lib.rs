@@ -11,7 +11,6 @@ pub mod api;
 pub mod arguments;
 pub mod clock;
 pub mod config;
-pub mod core;
 pub mod crash;
 pub mod ctl;
 pub mod daemon;

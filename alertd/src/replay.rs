@@ -4,7 +4,10 @@
 //! The replay assumes that every receiver accepts everything immediately. Texts, times, people and rate
 //! limits are as alertd would decide them; the effects of failing receivers are not replayed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::RandomState,
+};
 
 use dogwatch_wire::{
     Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
@@ -12,7 +15,7 @@ use dogwatch_wire::{
 };
 use jiff::Timestamp;
 
-use crate::core::{
+use dogwatch_alertd_core::{
     Core, Loaded, OverrideByHand, Rules,
     rules::{
         downtime::Downtime,
@@ -49,7 +52,7 @@ pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
         instance: EPOCH.into(),
         ..Loaded::default()
     };
-    let core = Core::new(rules, EPOCH.into(), loaded, story.from);
+    let core = Core::new(rules, EPOCH.into(), RandomState::new(), loaded, story.from);
     let mut world =
         World { core, now: story.from, seqs: BTreeMap::new(), sent: Vec::new(), members: BTreeMap::new() };
     world.begin(story);
@@ -211,7 +214,7 @@ impl World {
                         receiver: told.receiver.clone(),
                         kind: told.kind.name().into(),
                         reason: told.reason.clone(),
-                        title: crate::core::title_of(&told.firing, &told.resolved),
+                        title: dogwatch_alertd_core::title_of(&told.firing, &told.resolved),
                     });
                 }
                 self.core.on_delivery(lease.seq, Ok(Accepted::default()), 0, self.now);
@@ -230,10 +233,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        config::Config,
-        core::{Change, rules::moment::later, tests::world::World as Real},
-    };
+    use crate::config::Config;
+    use dogwatch_alertd_core::{Change, rules::moment::later, testing::World as Real};
 
     const OLD: &str = r#"
         [[route]]
@@ -250,7 +251,7 @@ mod tests {
     /// A problem from before the start; one that starts, is acknowledged and ends; a silenced one; and
     /// one in a flexible downtime.
     fn story() -> (Story, Vec<(String, String)>) {
-        let mut real = Real::new(OLD, 1);
+        let mut real = Real::with_rules(Config::rules_of(OLD), 1);
         real.report("web1", "disk", 'W');
         real.report("db2", "load", 'O');
         real.agents_send(None);
@@ -310,7 +311,7 @@ mod tests {
     }
 
     fn sent(config: &str, story: &Story) -> Vec<(String, String)> {
-        let rules = Config::from_text(config).map_err(|problems| problems.to_string()).unwrap().rules;
+        let rules = Config::rules_of(config);
         replay(rules, story).into_iter().map(|sent| (sent.receiver, sent.kind)).collect()
     }
 
@@ -331,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_repeat_without_change_records_nothing() {
-        let mut real = Real::new(OLD, 1);
+        let mut real = Real::with_rules(Config::rules_of(OLD), 1);
         real.report("web1", "disk", 'C');
         real.agents_send(None);
         real.report("web1", "disk", 'C');

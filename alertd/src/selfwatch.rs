@@ -11,12 +11,8 @@ use dogwatch_wire::ctl::Health;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    clock,
-    core::rules::health::{Disk, Outside, PingState, stops_ping},
-    engine::Input,
-    notify::DeadMan,
-};
+use crate::{clock, engine::Input, notify::DeadMan};
+use dogwatch_alertd_core::rules::health::{Disk, Outside, PingState, stops_ping};
 
 /// A loop that takes longer to answer is unhealthy.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

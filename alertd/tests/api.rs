@@ -1,4 +1,4 @@
-//! The real alertd behind its socket: what strangers send, what agents repeat, a reload, an end.
+//! The real alertd behind its socket: invalid requests, repeated batches, a reload and a shutdown.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use dogwatch_wire::{BatchReply, ctl, limits};
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// Ended and reaped when dropped.
+/// Killed and reaped on drop.
 struct Alertd {
     process: Child,
     client: Client,
@@ -24,7 +24,7 @@ struct Alertd {
 
 impl Alertd {
     async fn start(rest: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = tempfile::tempdir().expect("cannot create a temporary directory");
         let socket = folder.path().join("alertd.sock");
         let (process, client) = Self::launch(&folder, &socket, rest).await;
         Self { process, client, socket, folder }
@@ -60,7 +60,7 @@ impl Alertd {
         }
     }
 
-    /// Sends a body with a promise that nothing follows; returns what comes back.
+    /// Sends a body with `Connection: close` and returns the response.
     fn post_raw(&self, body: &[u8]) -> String {
         let head = format!(
             "POST /v1/agent/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -69,11 +69,11 @@ impl Alertd {
         self.raw(&[head.as_bytes(), body].concat(), false)
     }
 
-    /// Sends bytes; returns what comes back until the end.
+    /// Sends bytes and returns everything that comes back.
     fn raw(&self, bytes: &[u8], hang_up: bool) -> String {
         let mut stream = UnixStream::connect(&self.socket).expect("alertd listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has a timeout");
-        // It may hang up on us; that is an answer too.
+        // alertd may close the connection, which is also a valid response.
         let _ = stream.write_all(bytes);
         if hang_up {
             let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -165,7 +165,7 @@ async fn a_batch_that_comes_twice_changes_nothing_and_a_gap_is_asked_about() {
     };
     assert_eq!(send(1, "CRITICAL").await.acked_seq, 1);
     assert_eq!(send(1, "OK").await, BatchReply { protocol: 1, acked_seq: 1, want_states: false });
-    assert_eq!(alertd.status().await.incidents.len(), 1, "number 1 was taken before");
+    assert_eq!(alertd.status().await.incidents.len(), 1, "event 1 was accepted before");
     assert_eq!(send(5, "CRITICAL").await, BatchReply { protocol: 1, acked_seq: 5, want_states: true });
 }
 
@@ -222,7 +222,7 @@ async fn a_wrong_config_is_refused_at_a_reload_loudly_and_a_right_one_is_used() 
     assert_eq!(alertd.status().await.incidents[0].next_step.as_ref().expect("it waits").targets, ["new"]);
 }
 
-/// As Prometheus posts, `amtool` asks and a script sends.
+/// Alerts posted as Prometheus does, read as `amtool` does, and sent from a script.
 #[tokio::test]
 async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
     let alertd = Alertd::start("[[route]]\nreceiver = \"local\"\ngroup_wait = \"0s\"\n").await;
@@ -251,7 +251,7 @@ async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
     );
     let firing: Vec<Value> =
         alertd.client.get("/api/v2/alerts?filter=alertname%3DDisk&active=true").await.expect("it answers");
-    assert_eq!(firing.len(), 1, "what is right of a post is taken: {firing:?}");
+    assert_eq!(firing.len(), 1, "the valid alerts of a post are accepted: {firing:?}");
     let labels = json!({ "alertname": "Disk", "instance": "web1:9100", "severity": "warning" });
     assert_eq!((&firing[0]["labels"], &firing[0]["status"]["state"]), (&labels, &json!("active")));
     assert_eq!(firing[0]["receivers"], json!([{ "name": "local" }]));

@@ -1,4 +1,5 @@
-//! The binaries' exit codes and first words. Also makes cargo build them for the end-to-end tests.
+//! Exit codes and error messages of the binaries. This test also makes cargo build them for the end-to-end
+//! tests.
 
 use std::{
     fs,

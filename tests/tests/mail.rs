@@ -5,10 +5,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use dogwatch_alertd::{
-    core::rules::notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
-    notify::{ReceiverFile, Receivers, Sender, template::Rendered},
-};
+use dogwatch_alertd::notify::{ReceiverFile, Receivers, Sender, template::Rendered};
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert};
 use dogwatch_daemon::config::{Problems, Source, parse};
 use dogwatch_tests::{
     certificates::Certificates,

@@ -9,10 +9,8 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_alertd::{
-    api::{Needs, endpoints},
-    core::rules::token::Scope,
-};
+use dogwatch_alertd::api::{Needs, endpoints};
+use dogwatch_alertd_core::rules::token::Scope;
 use dogwatch_daemon::http_client::{CallError, Client, Remote};
 use dogwatch_tests::{
     certificates::Certificates,

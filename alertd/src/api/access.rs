@@ -28,11 +28,11 @@ use tokio::sync::mpsc;
 use super::{Failure, rate::Rates};
 use crate::{
     clock,
-    core::rules::{
-        text::line,
-        token::{Scope, Token, looks_like_one},
-    },
     engine::{Access, Input, keyring::Keyring},
+};
+use dogwatch_alertd_core::rules::{
+    text::line,
+    token::{Scope, Token, looks_like_one},
 };
 
 /// What a caller needs to use a route.
@@ -212,7 +212,8 @@ pub(super) async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::rules::token::{Hash, text_of};
+    use crate::engine::keyring::hash_of;
+    use dogwatch_alertd_core::rules::token::text_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -221,7 +222,7 @@ mod tests {
     fn gate() -> Gate {
         let token = Token {
             name: "prom".into(),
-            hash: Hash::of(&text_of(&[1; 32])),
+            hash: hash_of(&text_of(&[1; 32])),
             scopes: [Scope::Ingest].into(),
             host: None,
             created_at: at(0),

@@ -7,9 +7,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use dogwatch_daemon::config::closest;
 use dogwatch_wire::{ErrorReply, limits};
 
-use crate::{core::Refused, metrics, store::StoreError};
+use crate::{metrics, store::StoreError};
+use dogwatch_alertd_core::Refused;
 
 /// How long an agent should wait before it sends again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -111,6 +113,12 @@ impl From<Refused> for Failure {
             | Refused::BadDowntime(_)
             | Refused::BadOverride(_)
             | Refused::BadToken(_) => Self::Bad(refused.to_string()),
+            Refused::NoHost(ref host, ref known) => {
+                Self::Bad(match closest(host, known.iter().map(String::as_str)) {
+                    Some(meant) => format!("unknown host {host:?}; did you mean {meant:?}?"),
+                    None => refused.to_string(),
+                })
+            }
             Refused::NoIncident(_)
             | Refused::LinkUsed(_)
             | Refused::NotAcked(_)

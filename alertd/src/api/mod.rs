@@ -42,15 +42,15 @@ pub use self::{
     routes::Endpoint,
 };
 use crate::{
-    core::{
-        BadBatch,
-        rules::{
-            external::Posted,
-            token::Scope::{Ack, Admin, Ingest, Read, Silence},
-        },
-    },
     engine::{BatchError, Input, PostError},
     store::{Archive, StoreError},
+};
+use dogwatch_alertd_core::{
+    BadBatch,
+    rules::{
+        external::Posted,
+        token::Scope::{Ack, Admin, Ingest, Read, Silence},
+    },
 };
 
 /// How long to wait for the engine. It usually answers within one commit.

@@ -7,12 +7,10 @@ use dogwatch_wire::ctl;
 use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
-use crate::{
-    core::{
-        rules::token::{Hash, Scope},
-        tests::world::World,
-    },
-    notify::schema::check,
+use crate::{config::Config, notify::schema::check};
+use dogwatch_alertd_core::{
+    rules::token::{Hash, Scope},
+    testing::World,
 };
 
 fn document() -> Value {
@@ -76,7 +74,7 @@ fn answers_match_their_schemas() {
     let config = "[[route]]\nreceiver = \"mail\"\ngroup_wait = \"0s\"\n[receiver.mail.maildir]\npath = \"/m\"\n\
                   [user.ann]\nrules = [{ notify = [\"mail\"] }]\n[schedule.primary]\ntime_zone = \"UTC\"\n\
                   [[schedule.primary.layer]]\nusers = [\"ann\"]\n";
-    let mut world = World::new(config, 1);
+    let mut world = World::with_rules(Config::rules_of(config), 1);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -106,20 +104,20 @@ fn answers_match_their_schemas() {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::core::rules::moment::later(now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     holds("Override", shown(&core.on_override(&by_hand, "eva", now).unwrap()));
     each("Override", shown(&core.overrides(now)));
-    let on_call =
-        core.on_call(now, crate::core::rules::moment::later(now, std::time::Duration::from_hours(48)));
+    let on_call = core
+        .on_call(now, dogwatch_alertd_core::rules::moment::later(now, std::time::Duration::from_hours(48)));
     holds("OnCall", shown(&on_call));
     let ack = ctl::Ack { comment: "looking".into(), sticky: true, expire_s: Some(600) };
     holds("Incident", shown(&core.on_ack(1, &ack, "eva", now).unwrap()));
     holds("Status", shown(&core.status("0.1.0", vec!["a warning".into()], now)));
-    let health = crate::core::rules::health::health(
+    let health = dogwatch_alertd_core::rules::health::health(
         &core.vitals(now),
-        &crate::core::rules::health::Process::default(),
+        &dogwatch_alertd_core::rules::health::Process::default(),
         "0.1.0",
         now,
     );
@@ -134,7 +132,7 @@ fn answers_match_their_schemas() {
         host: Some("web1".into()),
     };
     holds("NewToken", shown(&token));
-    let token = core.on_token(&token, Hash::of("x"), "eva", now).unwrap();
+    let token = core.on_token(&token, Hash::new([1; 32]), "eva", now).unwrap();
     holds("Token", shown(&token));
     let backup = ctl::Backup {
         taken_at: now,
@@ -155,7 +153,7 @@ fn answers_match_their_schemas() {
         .take_changes()
         .into_iter()
         .filter_map(|change| match change {
-            crate::core::Change::History(entry) => Some(entry),
+            dogwatch_alertd_core::Change::History(entry) => Some(entry),
             _ => None,
         })
         .collect();

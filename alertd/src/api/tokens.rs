@@ -9,10 +9,8 @@ use dogwatch_wire::ctl;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
-use crate::{
-    core::rules::token::{Hash, text_of},
-    engine::{Access, Input},
-};
+use crate::engine::{Access, Input, keyring::hash_of};
+use dogwatch_alertd_core::rules::token::text_of;
 
 pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
     Ok(Json(api.ask(PATIENCE, |answer| Input::Access(Access::List(answer))).await?))
@@ -24,7 +22,7 @@ pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -
     let no_bits = |_| Failure::Unavailable("cannot get random bytes from the system".into());
     SystemRandom::new().fill(&mut random).map_err(no_bits)?;
     let secret = text_of(&random);
-    let hash = Hash::of(&secret);
+    let hash = hash_of(&secret);
     let token = api
         .ask_by(&caller, PATIENCE, |answer| Input::Access(Access::Create(ask, hash, caller.name(), answer)))
         .await??;

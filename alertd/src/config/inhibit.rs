@@ -4,7 +4,7 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
 use super::Parts;
-use crate::core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
+use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 
 /// While an alert that matches `source` fires, alerts that match `target` are suppressed.
 #[derive(Debug, Deserialize)]

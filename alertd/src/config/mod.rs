@@ -58,7 +58,7 @@ use self::{
     listen::ListenFile,
     names::{Names, Section, TARGET, check_known, take_named},
     period::PeriodFile,
-    policy::{PolicyFile, direct, first_of_default, only},
+    policy::PolicyFile,
     receiver::ReceiverPart,
     route::RouteFile,
     schedule::ScheduleFile,
@@ -69,15 +69,12 @@ pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
 };
-pub use crate::core::rules::schedule::NOBODY;
 use crate::{
-    core::{DEFAULT_POLICY, Rules, rules::ratelimit::Rate},
     notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
     web::Web,
 };
-
-/// The receiver that exists without any config: a maildir in the state directory.
-const LOCAL_RECEIVER: &str = "local";
+pub use dogwatch_alertd_core::rules::schedule::NOBODY;
+use dogwatch_alertd_core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate};
 
 /// One file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -148,10 +145,6 @@ pub struct Config {
 
 /// Three months, so that last month's incidents can still be read.
 const KEEP_HISTORY_DEFAULT: Duration = Duration::from_hours(90 * 24);
-/// Agents send a heartbeat at least every 30 s. A longer wait after an outage would delay pages.
-const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
-/// As in Alertmanager.
-const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 const RESOLVE_TIMEOUT_MIN: Duration = Duration::from_secs(10);
 /// Agents use the same default.
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
@@ -176,6 +169,12 @@ impl Config {
         Self::resolve(Path::new("alertd.toml"), files, problems)
     }
 
+    /// The rules of one text.
+    #[cfg(test)]
+    pub(crate) fn rules_of(text: &str) -> Rules {
+        Self::from_text(text).map_err(|problems| problems.to_string()).unwrap().rules
+    }
+
     fn resolve(
         path: &Path,
         files: Vec<(Source, ConfigFile)>,
@@ -197,19 +196,15 @@ impl Config {
             inhibit: parts.inhibit_rules(&mut problems),
             periods: parts.periods(&mut problems),
             resolve_timeout: parts.resolve_timeout(&mut problems),
-            settle: parts.alertd.settle.map_or(SETTLE_DEFAULT, |span| span.0),
+            settle: parts.alertd.settle.map_or(Rules::SETTLE_DEFAULT, |span| span.0),
             users: BTreeMap::new(),
             schedules: parts.schedules(&names, &mut problems),
-            catch_all: String::new(),
+            catch_all: parts.catch_all(&names, &mut problems).unwrap_or_default(),
             rate: parts.rate(&mut problems),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.users = parts.users(&names, &mut rules.receivers, &mut problems);
-        rules.policies.entry(DEFAULT_POLICY.into()).or_insert_with(|| only(DEFAULT_POLICY, LOCAL_RECEIVER));
-        rules.catch_all = parts.catch_all(&names, &rules, &mut problems);
-        for receiver in rules.receivers.keys() {
-            rules.policies.entry(direct(receiver)).or_insert_with(|| only(&direct(receiver), receiver));
-        }
+        rules.complete();
         let metrics = parts.metrics(&mut problems);
         let web = parts.alertd.web.take();
         let web =
@@ -352,28 +347,25 @@ impl Parts {
         }
     }
 
-    /// Returns whom to notify when nobody is on call. There is always somebody, because the receiver
-    /// `local` needs no config.
-    fn catch_all(&self, names: &Names, rules: &Rules, problems: &mut Problems) -> String {
-        if let Some(written) = &self.alertd.catch_all {
-            let source = &self.sources[self.catch_all_source];
-            let name = written.get_ref();
-            let is_schedule = names.targets.contains(name)
-                && !names.receivers.contains(name)
-                && !names.users.contains(name);
-            if is_schedule {
-                let words = "catch_all cannot be a schedule, which may have nobody on call; name a receiver or a user";
-                problems.add(source, written.span(), words);
-            } else {
-                check_known(written, TARGET, &names.targets, source, problems);
-            }
-            return written.get_ref().clone();
+    /// The receiver or user to notify when nobody is on call, if the config names one.
+    fn catch_all(&self, names: &Names, problems: &mut Problems) -> Option<String> {
+        let written = self.alertd.catch_all.as_ref()?;
+        let source = &self.sources[self.catch_all_source];
+        let name = written.get_ref();
+        let is_schedule =
+            names.targets.contains(name) && !names.receivers.contains(name) && !names.users.contains(name);
+        if is_schedule {
+            let words =
+                "catch_all cannot be a schedule, which may have nobody on call; name a receiver or a user";
+            problems.add(source, written.span(), words);
+        } else {
+            check_known(written, TARGET, &names.targets, source, problems);
         }
-        first_of_default(&rules.policies, &rules.schedules).unwrap_or_else(|| LOCAL_RECEIVER.into())
+        Some(name.clone())
     }
 
     fn resolve_timeout(&self, problems: &mut Problems) -> Duration {
-        let Some(written) = &self.alertd.resolve_timeout else { return RESOLVE_TIMEOUT_DEFAULT };
+        let Some(written) = &self.alertd.resolve_timeout else { return Rules::RESOLVE_TIMEOUT_DEFAULT };
         let span = written.get_ref().0;
         if span < RESOLVE_TIMEOUT_MIN {
             let words = "resolve_timeout must be at least 10s, or alerts end between two posts; Prometheus posts every minute";

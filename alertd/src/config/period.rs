@@ -24,7 +24,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Parts, names::Entry};
-use crate::core::rules::period::{DAY, Period, When};
+use dogwatch_alertd_core::rules::period::{DAY, Period, When};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -235,5 +235,61 @@ fn years(text: &str) -> Result<Vec<RangeInclusive<i16>>, String> {
     match (year(from), year(until)) {
         (Some(from), Some(until)) if from <= until => Ok(vec![from..=until]),
         _ => Err(format!("{text:?} is not a year; write it like \"2026\" or \"2026-2028\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde::Deserialize;
+
+    use crate::config::Config;
+    use dogwatch_alertd_core::rules::period::Period;
+
+    #[derive(Deserialize)]
+    struct File {
+        vectors: Vec<Vector>,
+    }
+
+    #[derive(Deserialize)]
+    struct Vector {
+        about: String,
+        period: String,
+        #[serde(default)]
+        inside: Vec<Timestamp>,
+        #[serde(default)]
+        outside: Vec<Timestamp>,
+        changes_after: Timestamp,
+        changes: Vec<Timestamp>,
+    }
+
+    fn period(text: &str) -> Period {
+        let config =
+            Config::from_text(&format!("[period.p]\n{text}")).map_err(|all| all.to_string()).unwrap();
+        config.rules.periods["p"].clone()
+    }
+
+    #[test]
+    fn the_published_vectors_hold() {
+        let text = include_str!("../../tests/vectors/periods.json");
+        let File { vectors } = serde_json::from_str(text).unwrap();
+        assert!(vectors.len() > 10, "{}", vectors.len());
+        for vector in vectors {
+            let (about, period) = (&vector.about, period(&vector.period));
+            for at in vector.inside {
+                assert!(period.contains(at), "{about}: {at} is inside");
+            }
+            for at in vector.outside {
+                assert!(!period.contains(at), "{about}: {at} is outside");
+            }
+            let mut at = vector.changes_after;
+            let mut changes = Vec::new();
+            while changes.len() < vector.changes.len() {
+                let Some(next) = period.next_change(at) else { break };
+                changes.push(next);
+                at = next;
+            }
+            assert_eq!(changes, vector.changes, "{about}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `[policy.NAME]`: whom to notify, step by step.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range};
 
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
@@ -12,13 +12,7 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use crate::core::{
-    DEFAULT_POLICY,
-    rules::{
-        escalation::{Policy, Step},
-        schedule::Schedule,
-    },
-};
+use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,36 +32,8 @@ pub(super) struct StepFile {
     notify: Vec<Spanned<String>>,
 }
 
-/// The default pause after the last step before the policy repeats.
-const REPEAT_PAUSE_DEFAULT: Duration = Duration::from_mins(30);
-
 fn no_time() -> Span {
     Span::secs(0)
-}
-
-/// The name of the policy for a route with `receiver = …`. The space keeps it from colliding with
-/// names in the config.
-pub(super) fn direct(receiver: &str) -> String {
-    format!("receiver {receiver}")
-}
-
-pub(super) fn only(name: &str, receiver: &str) -> Policy {
-    Policy {
-        name: name.into(),
-        steps: vec![Step { after: Duration::ZERO, notify: vec![receiver.into()] }],
-        repeat: 0,
-        repeat_every: REPEAT_PAUSE_DEFAULT,
-    }
-}
-
-/// The first target of policy `default` that is not a schedule. It is notified when nobody is on call.
-pub(super) fn first_of_default(
-    policies: &BTreeMap<String, Policy>,
-    schedules: &BTreeMap<String, Schedule>,
-) -> Option<String> {
-    let steps = &policies.get(DEFAULT_POLICY)?.steps;
-    let mut targets = steps.iter().flat_map(|step| &step.notify);
-    targets.find(|target| !schedules.contains_key(*target)).cloned()
 }
 
 impl Parts {
@@ -99,7 +65,7 @@ fn resolve_policy(
     let steps = resolve_steps(file.step, source, &check, problems);
     let last = steps.iter().map(|step| step.after).max().unwrap_or_default();
     let repeat_every = match file.repeat_every {
-        None => last + REPEAT_PAUSE_DEFAULT,
+        None => last + Policy::REPEAT_PAUSE_DEFAULT,
         Some(every) => {
             if every.get_ref().0 <= last {
                 let words = format!("repeat_every must be longer than the last step's after, {}", Span(last));

@@ -10,7 +10,7 @@ use dogwatch_daemon::{
 };
 use serde::Deserialize;
 
-use crate::core::rules::ratelimit::Rate;
+use dogwatch_alertd_core::rules::ratelimit::Rate;
 
 /// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,13 +20,6 @@ pub struct RateFile {
     every: Spanned<Span>,
     reserve: Option<Spanned<u32>>,
 }
-
-/// High enough for every notification of a normal incident, low enough to keep a phone usable.
-pub(super) const OF_RECEIVER: Rate =
-    Rate::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
-/// For all receivers of one person: more than one receiver alone, much less than their sum.
-pub(super) const OF_USER: Rate =
-    Rate::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
 
 impl RateFile {
     pub(super) fn resolve(&self, source: &Source, problems: &mut Problems) -> Rate {

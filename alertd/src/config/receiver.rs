@@ -5,14 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 use dogwatch_daemon::config::{Problems, Source, Spanned, parse};
 
 use super::{
-    ConfigFile, LOCAL_RECEIVER, Parts,
+    ConfigFile, Parts,
     names::{Names, check_known, usable},
-    rate,
 };
-use crate::{
-    core::{ReceiverRules, rules::ratelimit::Rate},
-    notify::{Receiver, ReceiverFile},
-};
+use crate::notify::{Receiver, ReceiverFile};
+use dogwatch_alertd_core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate};
 
 pub(super) struct ReceiverPart {
     source: usize,
@@ -31,7 +28,7 @@ impl Parts {
     ) {
         let span = name.span();
         let Some(name) = usable(name, "receiver", source, problems) else { return };
-        let rate = file.rate.take().map_or(rate::OF_RECEIVER, |rate| rate.resolve(source, problems));
+        let rate = file.rate.take().map_or(Rate::OF_RECEIVER, |rate| rate.resolve(source, problems));
         let part = ReceiverPart { source: at, fallback: file.fallback.take(), rate };
         if self.receivers.insert(name.clone(), part).is_some() {
             problems.add(source, span.clone(), format!("receiver {name:?} is defined twice; keep one"));

@@ -1,8 +1,6 @@
 //! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route inherits
 //! every setting that it does not set itself.
 
-use std::time::Duration;
-
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
@@ -12,11 +10,11 @@ use serde::Deserialize;
 use super::{
     Parts,
     names::{Names, check_known},
-    policy::direct,
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     DEFAULT_POLICY,
     rules::{
+        escalation::Policy,
         matcher::Matcher,
         route::{GroupBy, Hours, Route, Timing},
     },
@@ -43,30 +41,10 @@ pub(super) struct RouteFile {
     route: Vec<RouteFile>,
 }
 
-/// A page must be sent within a second of the state change. Alerts that an agent reports together
-/// arrive together, so a short wait is enough.
-const GROUP_WAIT_DEFAULT: Duration = Duration::from_millis(500);
-/// Worse states do not wait for this.
-pub(super) const GROUP_INTERVAL_DEFAULT: Duration = Duration::from_mins(1);
-/// As in Alertmanager.
-const REPEAT_INTERVAL_DEFAULT: Duration = Duration::from_hours(4);
-
 impl Parts {
     /// Returns the tree of routes under a root that matches every alert.
     pub(super) fn routes(&mut self, names: &Names, problems: &mut Problems) -> Route {
-        let mut root = Route {
-            matchers: Vec::new(),
-            goes_on: false,
-            group_by: GroupBy::Labels(vec!["host".into()]),
-            timing: Timing {
-                group_wait: GROUP_WAIT_DEFAULT,
-                group_interval: GROUP_INTERVAL_DEFAULT,
-                repeat_interval: REPEAT_INTERVAL_DEFAULT,
-            },
-            hours: Hours::default(),
-            policy: DEFAULT_POLICY.into(),
-            children: Vec::new(),
-        };
+        let mut root = Route::root(DEFAULT_POLICY);
         for (at, file) in std::mem::take(&mut self.routes) {
             let route = resolve_route(file, &root, &self.sources[at], names, problems);
             root.children.push(route);
@@ -102,7 +80,7 @@ fn resolve_route(
             check_known(policy, "policy", &names.policies, source, problems).then(|| policy.get_ref().clone())
         }
         (None, Some(receiver)) => check_known(receiver, "receiver", &names.receivers, source, problems)
-            .then(|| direct(receiver.get_ref())),
+            .then(|| Policy::name_of_receiver(receiver.get_ref())),
         (None, None) => None,
     };
     let group_by = match file.group_by {

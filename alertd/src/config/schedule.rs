@@ -31,7 +31,7 @@ use super::{
     Parts,
     names::{Entry, Names, check_known},
 };
-use crate::core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
+use dogwatch_alertd_core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::{Config, LOCAL_RECEIVER, route::GROUP_INTERVAL_DEFAULT};
+use super::Config;
+use dogwatch_alertd_core::{LOCAL_RECEIVER, rules::route::Timing};
 
 fn said(text: &str) -> Vec<String> {
     let problems = Config::from_text(text).err();
@@ -88,8 +89,9 @@ path = "/p"
 path = "/c"
 "#;
     let rules = Config::from_text(text).unwrap().rules;
-    let shown =
-        |rate: crate::core::rules::ratelimit::Rate| (rate.burst.get(), rate.every.as_millis(), rate.reserve);
+    let shown = |rate: dogwatch_alertd_core::rules::ratelimit::Rate| {
+        (rate.burst.get(), rate.every.as_millis(), rate.reserve)
+    };
     assert_eq!(rules.rate.map(shown), Some((100, 1_000, 25)));
     assert_eq!(shown(rules.users["ann"].rate), (8, 60_000, 5));
     assert_eq!(shown(rules.users["ben"].rate), (15, 20_000, 4));
@@ -209,7 +211,7 @@ fn a_route_inherits_what_it_does_not_say() {
     let way = &config.rules.routes.ways(&[("host".into(), "db1".into())].into())[0];
     assert_eq!((way.policy.as_str(), way.timing.group_wait), ("receiver local", Duration::from_secs(9)));
     assert_eq!(way.timing.repeat_interval, Duration::from_hours(24));
-    assert_eq!(way.timing.group_interval, GROUP_INTERVAL_DEFAULT);
+    assert_eq!(way.timing.group_interval, Timing::DEFAULT.group_interval);
     assert_eq!(way.group, [("team".to_owned(), String::new())].into());
 }
 

@@ -17,11 +17,11 @@ use super::{
     Parts,
     names::{Names, check_known},
     policy::{StepFile, resolve_steps},
-    rate::{self, RateFile},
+    rate::RateFile,
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     ReceiverRules,
-    rules::{escalation::Step, schedule::NOBODY, user::User},
+    rules::{escalation::Step, ratelimit::Rate, schedule::NOBODY, user::User},
 };
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +66,7 @@ impl Parts {
                 let steps = rules.iter_mut().chain(&mut critical);
                 self.address(&name, &email, steps, receivers, &source, problems);
             }
-            let rate = entry.file.rate.map_or(rate::OF_USER, |rate| rate.resolve(&source, problems));
+            let rate = entry.file.rate.map_or(Rate::OF_USER, |rate| rate.resolve(&source, problems));
             users.insert(name.clone(), User { name, rules, critical, rate });
         }
         users

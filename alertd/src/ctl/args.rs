@@ -28,9 +28,13 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub url: Option<String>,
     /// File with the token for --url
+    ///
+    /// Create a token with `alertctl token create`.
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub token_file: Option<PathBuf>,
     /// PEM file with the CA certificates to trust for --url
+    ///
+    /// Default: the CA certificates of the system.
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub ca_file: Option<PathBuf>,
     /// Print the response as JSON
@@ -87,7 +91,7 @@ const SILENCE_EXAMPLES: &str = "\
 Examples:
   alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap'
   alertctl silence dc=fra1 service=ping --for 1h --preview
-  alertctl silence host=web1 --from '2026-12-24 22:00' --until '2026-12-25 02:00' \
+  alertctl silence host=web1 --from '2026-12-24 22:00' --until '2026-12-25 02:00' \\
     --comment 'new kernel'
   alertctl silence service=backup --during nights --for 30d --comment 'slow tape'
   alertctl silence list
@@ -98,7 +102,7 @@ const DOWNTIME_EXAMPLES: &str = "\
 Examples:
   alertctl downtime web1 --for 2h --comment 'new kernel'
   alertctl downtime web1 disk --from 22:00 --until 02:00 --comment 'disk swap'
-  alertctl downtime web1 --from 22:00 --until 06:00 --duration 30m \
+  alertctl downtime web1 --from 22:00 --until 06:00 --duration 30m \\
     --comment 'one reboot tonight'
   alertctl downtime db1 --during nights --for 90d --comment 'nightly dump'
   alertctl downtime list
@@ -117,7 +121,8 @@ Examples:
 const OVERRIDE_EXAMPLES: &str = "\
 Examples:
   alertctl override primary ben --until 18:00 --comment 'ann is on a plane'
-  alertctl override primary ben --from '2026-12-24 12:00' --until '2026-12-27 09:00'
+  alertctl override primary ben --from '2026-12-24 12:00' \\
+    --until '2026-12-27 09:00'
   alertctl override list
   alertctl override end 2";
 
@@ -167,8 +172,9 @@ pub enum Command {
     /// People who already know of a problem get a reminder 15 minutes before the
     /// end, if the silence lasts at least 30 minutes.
     ///
-    /// alertd refuses a silence that matches more than 10 hosts, more than 50
-    /// firing alerts, all hosts, or all firing alerts, unless you give --broad.
+    /// Without --broad, alertd refuses a silence that matches more than 10 hosts,
+    /// more than 50 firing alerts, all hosts, or all firing alerts if there are at
+    /// least 5.
     ///
     /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
     /// next one), +2h or now.
@@ -189,7 +195,7 @@ pub enum Command {
     ///   fixed      in effect from --from to --until
     ///   flexible   with --duration: starts at the first problem between --from
     ///              and --until, and lasts for the given duration
-    ///   recurring  with --during: in effect only while that period is
+    ///   recurring  with --during: in effect only during that period
     ///
     /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
     /// next one), +2h or now.
@@ -303,10 +309,10 @@ pub struct Send {
     /// What is wrong, in one line
     #[arg(long, short = 'm', value_name = "TEXT")]
     pub summary: Option<String>,
-    /// How bad it is
+    /// State of the alert
     #[arg(long, value_enum, default_value_t = Severity::Critical)]
     pub severity: Severity,
-    /// Link to instructions
+    /// Link to a runbook
     #[arg(long, value_name = "URL")]
     pub runbook: Option<String>,
     /// End the alert after this time unless it is sent again, such as 26h
@@ -615,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_words() {
+    fn invalid_requests_are_refused_with_a_reason() {
         for (line, words) in [
             ("ack", "N"),
             ("ack web1", "is not a number"),

@@ -12,10 +12,8 @@ use hyper::Method;
 use ring::digest::{Context, SHA256};
 
 use super::{Alertd, Answer, Exit, Failure, args, failure, pretty, show::View, whole_file::WholeFile};
-use crate::{
-    core::rules::text::{clock_time, plural},
-    store::backup::hex,
-};
+use crate::store::backup::hex;
+use dogwatch_alertd_core::rules::text::{clock_time, plural};
 
 /// Slightly longer than alertd allows itself for the copy (`api/backup.rs`).
 const PATIENCE: Duration = Duration::from_mins(31);
@@ -42,7 +40,7 @@ pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View
     }
     if (bytes, hex(context.finish().as_ref())) != (about.bytes, about.sha256.clone()) {
         let words = format!(
-            "the backup is damaged: received {bytes} bytes of {}, or the SHA-256 differs; {}",
+            "the backup is damaged (received {bytes} of {} bytes, or the SHA-256 differs); {}",
             about.bytes,
             to.is_left()
         );

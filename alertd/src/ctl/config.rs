@@ -6,7 +6,8 @@ use dogwatch_daemon::config::Problems;
 use serde_json::json;
 
 use super::{Answer, Exit, pretty};
-use crate::{config::Config, core::Rules};
+use crate::config::Config;
+use dogwatch_alertd_core::Rules;
 
 /// The default of `alertd --config`.
 const DEFAULT: &str = "/etc/dogwatch/alertd.toml";

@@ -11,7 +11,7 @@ use super::{
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
     when::When,
 };
-use crate::core::rules::text::{self, line, plural};
+use dogwatch_alertd_core::rules::text::{self, line, plural};
 
 pub(super) async fn downtime(
     alertd: &Alertd<'_>,

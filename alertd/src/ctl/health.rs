@@ -9,7 +9,7 @@ use super::{
     paint::{Colour, Table},
     show::{TEXT_CHARS_MAX, View},
 };
-use crate::core::rules::text::line;
+use dogwatch_alertd_core::rules::text::line;
 
 pub(super) async fn ask(alertd: &Alertd<'_>, view: &View) -> Result<Answer, Failure> {
     let mut state = State::Critical;

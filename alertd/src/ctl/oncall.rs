@@ -11,7 +11,7 @@ use super::{
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     LOOK_AHEAD,
     rules::{
         moment::later,

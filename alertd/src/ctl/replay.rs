@@ -17,10 +17,8 @@ use super::{
     pretty,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::{
-    core::rules::text::line,
-    replay::{self, Story},
-};
+use crate::replay::{self, Story};
+use dogwatch_alertd_core::rules::text::line;
 
 #[derive(Debug, Serialize)]
 struct Compared {

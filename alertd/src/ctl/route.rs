@@ -3,7 +3,7 @@
 //!
 //! A new config is evaluated by the same core that runs in alertd, with the current overrides.
 
-use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, hash::RandomState, path::Path, time::Duration};
 
 use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{
@@ -19,7 +19,7 @@ use super::{
     pretty,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     Core, Loaded, OverrideByHand, Rules,
     rules::text::{self, line, plural},
 };
@@ -60,7 +60,7 @@ pub(super) fn core_of(rules: Rules, overrides: &[ctl::Override], view: &View) ->
         })
     });
     let loaded = Loaded { overrides: by_hand.collect(), ..Loaded::default() };
-    Core::new(rules, String::new(), loaded, view.now)
+    Core::new(rules, String::new(), RandomState::new(), loaded, view.now)
 }
 
 fn shown(all: &[Routed], view: &View) -> String {
@@ -282,7 +282,7 @@ policy db, grouped by service=disk
     fn said(now: &str, labels: &[(&str, &str)]) -> String {
         let view = View { now: now.parse::<Timestamp>().unwrap(), zone: TimeZone::UTC, paint: Paint::Plain };
         let labels = labels.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-        let rules = Config::from_text(CONFIG).map_err(|problems| problems.to_string()).unwrap().rules;
+        let rules = Config::rules_of(CONFIG);
         let routed = core_of(rules, &[], &view).routed(&AskedAlert { labels, critical: true }, view.now);
         shown(&[routed], &view)
     }

@@ -8,10 +8,8 @@ use super::{
     args::{Send, Severity},
     show::View,
 };
-use crate::{
-    core::rules::{external::Posted, matcher::Labels},
-    notify::Sender,
-};
+use crate::notify::Sender;
+use dogwatch_alertd_core::rules::{external::Posted, matcher::Labels};
 
 pub(super) async fn send(alertd: &Alertd<'_>, ask: Send, view: &View) -> Result<Answer, Failure> {
     let ok = ask.ok;

@@ -11,7 +11,7 @@ use dogwatch_wire::ctl::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::paint::{Colour, Paint, Table};
-use crate::core::rules::text::{self, line, plural};
+use dogwatch_alertd_core::rules::text::{self, line, plural};
 
 /// The settings for formatting: the time, the time zone and whether to use colours.
 #[derive(Clone)]

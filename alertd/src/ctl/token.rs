@@ -12,7 +12,7 @@ use super::{
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, View},
 };
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     text::{clock_time, line},
     token::{Scope, check_name},
 };

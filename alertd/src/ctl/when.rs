@@ -9,7 +9,7 @@ use jiff::{
     tz::TimeZone,
 };
 
-use crate::core::rules::{moment::later, schedule::on_the_wall};
+use dogwatch_alertd_core::rules::{moment::later, schedule::on_the_wall};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {

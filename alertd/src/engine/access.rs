@@ -8,7 +8,7 @@ use super::{
     input::Answer,
     journal::{Owed, owed},
 };
-use crate::core::{Refused, rules::token::Hash};
+use dogwatch_alertd_core::{Refused, rules::token::Hash};
 
 /// Inputs about tokens and their users.
 pub enum Access {

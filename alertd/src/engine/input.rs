@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Access;
-use crate::core::{
+use dogwatch_alertd_core::{
     BadBatch, Refused, Rules, ToldOpen,
     alertmanager_view::AlertsPage,
     rules::{alert::AlertKey, external::Posted, matcher::Matcher},

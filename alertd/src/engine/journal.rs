@@ -5,12 +5,8 @@ use std::{future, pin::Pin};
 use jiff::Timestamp;
 
 use super::input::Answer;
-use crate::{
-    clock::Stopwatch,
-    core::{Change, Lease},
-    metrics,
-    store::writer::Writer,
-};
+use crate::{clock::Stopwatch, metrics, store::writer::Writer};
+use dogwatch_alertd_core::{Change, Lease};
 
 /// Sends an answer; the argument is the store's error, if it has one.
 pub(super) type Owed = Box<dyn FnOnce(Option<&str>) + Send>;

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crate::core::rules::token::{Hash, Token};
+use ring::digest::{SHA256, digest};
+
+use dogwatch_alertd_core::rules::token::{Hash, Token};
 
 #[derive(Default)]
 pub struct Keyring(RwLock<Keys>);
@@ -45,8 +47,28 @@ impl Keyring {
 
     /// The token with this text.
     pub(crate) fn find(&self, text: &str) -> Option<Arc<Token>> {
-        let hash = Hash::of(text);
+        let hash = hash_of(text);
         let keys = self.0.read().unwrap_or_else(PoisonError::into_inner);
         keys.by_slot.get(&hash.slot())?.iter().find(|token| token.hash == hash).cloned()
+    }
+}
+
+/// The hash under which a token with this text is kept.
+pub fn hash_of(text: &str) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    Hash::new(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dogwatch_alertd_core::rules::token::text_of;
+
+    #[test]
+    fn a_token_is_kept_by_the_sha256_of_its_text() {
+        // printf dogwatch_0707…07 | sha256sum
+        let known = "ec4158daf6508286f5e13cf1dbd51a53422ee8af3f73a58b8f191332c44e2cd7";
+        assert!(hash_of(&text_of(&[7; 32])) == Hash::try_from(known.to_owned()).unwrap());
     }
 }

@@ -30,18 +30,18 @@ use tokio::{
 
 use crate::{
     clock::{Clock, Stopwatch},
-    core::{
-        Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
-        rules::{
-            external::Posted,
-            health::{Outside, Process, health},
-            moment::{between, later},
-            notification::{Accepted, DeliveryError, Notification},
-            outbox::LEASE,
-        },
-    },
     crash, metrics,
     store::writer::Writer,
+};
+use dogwatch_alertd_core::{
+    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
+    rules::{
+        external::Posted,
+        health::{Outside, Process, health},
+        moment::{between, later},
+        notification::{Accepted, DeliveryError, Notification},
+        outbox::LEASE,
+    },
 };
 
 pub use access::Access;

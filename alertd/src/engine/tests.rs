@@ -1,6 +1,7 @@
 //! The engine with a disk that finishes writes when the test allows it.
 
 use std::{
+    hash::RandomState,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, channel},
@@ -18,11 +19,11 @@ use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyr
 use crate::{
     clock::{Clock, wall},
     config::Config,
-    core::{
-        Change, Core, Loaded,
-        rules::notification::{Accepted, DeliveryError, Notification},
-    },
     store::{Store, StoreError, writer::Writer},
+};
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 const CONFIG: &str = r#"
@@ -84,12 +85,12 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let rules = Config::from_text(CONFIG).map_err(|problems| problems.to_string()).unwrap().rules;
+        let rules = Config::rules_of(CONFIG);
         let (begun_at, begun) = mpsc::unbounded_channel();
         let (let_go, go) = channel();
         let (ear, heard) = mpsc::unbounded_channel();
         let mut clock = Clock::start();
-        let core = Core::new(rules, "life".into(), Loaded::default(), clock.now().0);
+        let core = Core::new(rules, "life".into(), RandomState::new(), Loaded::default(), clock.now().0);
         let writer = Writer::start(SlowDisk { begun: begun_at, let_go: go });
         let keyring = Arc::new(Keyring::new(&[]));
         let engine = Engine::new(core, writer, keyring, Ear(ear), clock, LONG, None);

@@ -34,7 +34,7 @@ use super::{
     secret::SecretFile,
     smtp::{Refusal, Session},
 };
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Accepted, DeliveryError, Notification},
     text,
 };

@@ -38,7 +38,7 @@ use tokio::{
 };
 
 use super::{receiver::Sender, webhook, words};
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Accepted, DeliveryError, Notification},
     text,
 };

@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::{held, perfdata, receiver::Sender, words};
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Kind, Notification, NotifiedAlert},
     text,
 };

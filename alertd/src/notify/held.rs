@@ -4,7 +4,7 @@
 use dogwatch_wire::State;
 use jiff::{Timestamp, Unit, tz::TimeZone};
 
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::Notification,
     storm::Group,
     text::{line, plural},
@@ -86,7 +86,7 @@ mod tests {
         super::words::{self, tests::problem},
         *,
     };
-    use crate::core::rules::{
+    use dogwatch_alertd_core::rules::{
         notification::{Digest, DigestLine, Kind},
         storm::Shared,
     };

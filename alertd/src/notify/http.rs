@@ -30,7 +30,7 @@ use hyper_util::{
 };
 
 use super::tls;
-use crate::core::rules::{notification::DeliveryError, text};
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes read of an answer: enough for a short JSON or the beginning of an error page.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

@@ -29,12 +29,10 @@ use super::{
     receiver::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
-use crate::{
-    core::rules::{
-        notification::{DeliveryError, Kind, Notification, NotifiedAlert},
-        text::{self, escaped},
-    },
-    web::MailLink,
+use crate::web::MailLink;
+use dogwatch_alertd_core::rules::{
+    notification::{DeliveryError, Kind, Notification, NotifiedAlert},
+    text::{self, escaped},
 };
 
 /// Styles that every mail program shows as a button.

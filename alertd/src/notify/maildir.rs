@@ -20,7 +20,7 @@ use lettre::message::Mailbox;
 use serde::Deserialize;
 
 use super::{mail, receiver::Sender};
-use crate::core::rules::notification::{Accepted, DeliveryError, Notification};
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// `[receiver.NAME.maildir]` as written.
 #[derive(Debug, Clone, Deserialize)]

@@ -31,7 +31,7 @@ use super::{
     secret::SecretFile,
     words,
 };
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Accepted, DeliveryError, Kind, Notification},
     text,
 };

@@ -42,7 +42,7 @@ use super::{
     secret::SecretFile,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
     text,
 };

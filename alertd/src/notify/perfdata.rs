@@ -4,7 +4,7 @@
 //! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance
 //! data" and "Threshold and ranges"). Text that does not follow it is shown unchanged.
 
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// One value as the plugin printed it.
 struct Sample<'a> {

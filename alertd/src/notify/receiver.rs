@@ -19,12 +19,8 @@ use super::{
     template::{self, Rendered, Templates},
     webhook, words,
 };
-use crate::{
-    config::RateFile,
-    core::rules::notification::{Accepted, DeliveryError, Notification},
-    engine::Input,
-    web::Links,
-};
+use crate::{config::RateFile, engine::Input, web::Links};
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

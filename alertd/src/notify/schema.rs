@@ -9,7 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
 use super::{receiver::Sender, webhook::body, words::tests::problem};
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Digest, DigestLine, Kind, Notification},
     storm::{Group, Shared},
 };

@@ -27,7 +27,7 @@ use super::{
     secret::SecretFile,
     words,
 };
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
     text,
 };

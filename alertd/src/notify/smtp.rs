@@ -37,7 +37,7 @@ use super::{
     email::{Email, Tls},
     receiver::Sender,
 };
-use crate::core::rules::{notification::DeliveryError, text};
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes that a server may send in one session, TLS certificates included. Usually a few thousand.
 const SAID_BYTES_MAX: usize = 1024 * 1024;

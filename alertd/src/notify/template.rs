@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{perfdata, receiver::Sender, webhook, words};
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     lately::Happened,
     notification::{DigestLine, Kind, Notification, NotifiedAlert},
     text,

@@ -33,12 +33,10 @@ use super::{
     secret::SecretFile,
     words,
 };
-use crate::{
-    clock,
-    core::rules::{
-        lately::Happened,
-        notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
-    },
+use crate::clock;
+use dogwatch_alertd_core::rules::{
+    lately::Happened,
+    notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
 };
 
 /// `[receiver.NAME.webhook]` as written.

@@ -7,7 +7,7 @@ use dogwatch_wire::State;
 use jiff::tz::TimeZone;
 
 use super::held;
-use crate::core::rules::{
+use dogwatch_alertd_core::rules::{
     lately::Happened,
     notification::{Kind, Notification, NotifiedAlert},
     text::{line, name_of, plural},
@@ -178,7 +178,7 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::core::rules::notification::DigestLine;
+    use dogwatch_alertd_core::rules::notification::DigestLine;
 
     #[test]
     fn the_title_has_number_state_place_and_summary() {

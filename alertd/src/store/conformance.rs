@@ -1,12 +1,16 @@
 //! Tests for every implementation of the store.
 
-use std::sync::Arc;
+use std::{hash::RandomState, sync::Arc};
 
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
-use super::{Archive as _, Store, StoreError, memory::Memory, sqlite::Sqlite};
-use crate::core::{Change, Core, Loaded, tests::world::World};
+use super::{Archive as _, Store, StoreError, sqlite::Sqlite};
+use crate::config::Config;
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    testing::{Memory, World},
+};
 
 const CONFIG: &str = r#"
     [[route]]
@@ -24,8 +28,8 @@ const CONFIG: &str = r#"
 
 /// Data of every kind, in every state.
 fn story() -> (World, Vec<Change>) {
-    let mut world = World::new(CONFIG, 1);
-    world.moods.insert("mail".into(), crate::core::tests::world::Mood::Busy);
+    let mut world = World::with_rules(Config::rules_of(CONFIG), 1);
+    world.moods.insert("mail".into(), dogwatch_alertd_core::testing::Mood::Busy);
     world.report("web1", "disk", 'C');
     world.report("web2", "disk", 'W');
     world.agents_send(None);
@@ -40,7 +44,7 @@ fn story() -> (World, Vec<Change>) {
         schedule: "primary".into(),
         user: "ann".into(),
         from: None,
-        until: crate::core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
+        until: dogwatch_alertd_core::rules::moment::later(world.now, std::time::Duration::from_hours(1)),
         comment: "swapped".into(),
     };
     world.core.on_override(&ask, "eva", world.now).unwrap();
@@ -57,10 +61,13 @@ fn story() -> (World, Vec<Change>) {
         expires_s: Some(3_600),
         ..dogwatch_wire::ctl::NewToken::default()
     };
-    world.core.on_token(&ask, crate::core::rules::token::Hash::of("x"), "eva", world.now).unwrap();
+    world
+        .core
+        .on_token(&ask, dogwatch_alertd_core::rules::token::Hash::new([1; 32]), "eva", world.now)
+        .unwrap();
     let changes = world.core.take_changes();
-    world.store.commit(&changes).unwrap();
-    let everything = as_changes(world.store.load(world.now).unwrap());
+    world.store.commit(&changes);
+    let everything = as_changes(world.store.load(world.now));
     (world, everything)
 }
 
@@ -268,8 +275,9 @@ fn the_archive_answers_beside_the_writer() {
     store.prune(world.now).unwrap();
     assert_eq!(texts(archive.history(None, 9).unwrap()), ["3", "1"], "an open incident keeps its history");
     let core = Core::new(
-        crate::config::Config::from_text(CONFIG).unwrap().rules,
+        Config::rules_of(CONFIG),
         "x".into(),
+        RandomState::new(),
         store.load(world.now).unwrap(),
         world.now,
     );

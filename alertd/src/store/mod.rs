@@ -7,7 +7,7 @@ use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Sil
 use jiff::Timestamp;
 
 use self::backup::{Copy, Stop};
-use crate::core::{Change, Loaded};
+use dogwatch_alertd_core::{Change, Loaded};
 
 pub mod backup;
 mod check;
@@ -17,7 +17,7 @@ pub mod writer;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-pub(crate) mod memory;
+mod memory;
 
 /// Store errors, by how to handle them.
 #[derive(Debug, thiserror::Error)]

@@ -33,7 +33,7 @@ use super::{
     backup::{self, Copy, Stop},
     check,
 };
-use crate::core::{
+use dogwatch_alertd_core::{
     Change, Counters, Loaded, notification_info,
     rules::{
         alert::{Alert, AlertKey},

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
-use crate::core::Change;
+use dogwatch_alertd_core::Change;
 
 /// How long the main loop waits for the disk before it continues without.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);

@@ -3,12 +3,10 @@
 use std::{io, path::Path, time::Duration};
 
 use super::link;
-use crate::{
-    core::rules::{
-        moment::later,
-        notification::{Kind, Notification},
-    },
-    notify::SecretFile,
+use crate::notify::SecretFile;
+use dogwatch_alertd_core::rules::{
+    moment::later,
+    notification::{Kind, Notification},
 };
 
 #[derive(Debug, Clone)]

@@ -44,7 +44,8 @@ use self::{
     link::{BadLink, OpenLink},
     links::make_key,
 };
-use crate::{clock, core::Refused, engine::Input, notify::SecretFile};
+use crate::{clock, engine::Input, notify::SecretFile};
+use dogwatch_alertd_core::Refused;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use dogwatch_wire::ctl;
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::core::{
+use dogwatch_alertd_core::{
     ToldOpen,
     rules::text::{self, escaped},
 };

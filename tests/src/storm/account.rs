@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dogwatch_alertd::core::rules::{
+use dogwatch_alertd_core::rules::{
     alert::AlertKey,
     outbox::{Row, RowState},
 };

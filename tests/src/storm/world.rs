@@ -2,21 +2,19 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::RandomState,
     time::Duration,
 };
 
 use anyhow::Context as _;
-use dogwatch_alertd::{
-    config::Config,
-    core::{
-        Change, Core, Lease, Loaded,
-        rules::{
-            alert::AlertKey,
-            moment::{between, later},
-            notification::{Accepted, DeliveryError},
-        },
+use dogwatch_alertd::{config::Config, notify::words};
+use dogwatch_alertd_core::{
+    Change, Core, Lease, Loaded,
+    rules::{
+        alert::AlertKey,
+        moment::{between, later},
+        notification::{Accepted, DeliveryError},
     },
-    notify::words,
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
 use jiff::{Timestamp, tz::TimeZone};
@@ -95,7 +93,7 @@ impl World {
         let loaded = Loaded { instance: "drill".into(), ..Loaded::default() };
         let mut world = Self {
             plan,
-            core: Core::new(rules, "drill".into(), loaded, now),
+            core: Core::new(rules, "drill".into(), RandomState::new(), loaded, now),
             now,
             random: fastrand::Rng::with_seed(plan.seed),
             coming: BTreeMap::new(),

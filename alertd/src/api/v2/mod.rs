@@ -20,15 +20,15 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
-    core::{
-        alertmanager_view::{GettableAlert, Named},
-        rules::{
-            external::Posted,
-            matcher::{Labels, Matcher},
-            token::Scope::{Ingest, Read, Silence},
-        },
-    },
     engine::{Input, PostError},
+};
+use dogwatch_alertd_core::{
+    alertmanager_view::{GettableAlert, Named},
+    rules::{
+        external::Posted,
+        matcher::{Labels, Matcher},
+        token::Scope::{Ingest, Read, Silence},
+    },
 };
 
 pub(crate) fn add(routes: Routes) -> Routes {

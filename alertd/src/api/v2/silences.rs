@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::{Problem, bad, pairs};
 use crate::{
     api::{Api, Body, Caller, Failure, PATIENCE},
-    core::rules::matcher::{Labels, Matcher, all_match},
     engine::Input,
 };
+use dogwatch_alertd_core::rules::matcher::{Labels, Matcher, all_match};
 
 type Reply<T> = Result<Json<T>, Problem>;
 
@@ -208,7 +208,7 @@ pub(super) async fn end(
 const HEARSAY_CHARS_MAX: usize = 64;
 
 fn author(caller: &str, said: &str) -> String {
-    let said = crate::core::rules::text::line(said, HEARSAY_CHARS_MAX);
+    let said = dogwatch_alertd_core::rules::text::line(said, HEARSAY_CHARS_MAX);
     if said.is_empty() || said == caller { caller.to_owned() } else { format!("{caller} ({said})") }
 }
 

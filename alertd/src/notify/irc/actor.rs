@@ -18,7 +18,8 @@ use super::{
     commands::{self, Command},
     line,
 };
-use crate::{clock, core::rules::text, engine::Input, notify::tls};
+use crate::{clock, engine::Input, notify::tls};
+use dogwatch_alertd_core::rules::text;
 
 /// A notification to send, and the channel for its outcome.
 pub(super) struct Job {
@@ -258,7 +259,7 @@ fn origin(nick: &str, account: Option<&str>, server: &str) -> String {
 
 const ORIGIN_CHARS_MAX: usize = 120;
 
-fn said<T>(outcome: Result<Result<T, crate::core::Refused>, String>, good: &str) -> String {
+fn said<T>(outcome: Result<Result<T, dogwatch_alertd_core::Refused>, String>, good: &str) -> String {
     match outcome {
         Ok(Ok(_)) => good.to_owned(),
         Ok(Err(refused)) => refused.to_string().replace("`alertctl status`", "!status"),

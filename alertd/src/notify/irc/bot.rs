@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::line::{Message, base64, line, pieces, same_name};
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// How to register with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
 
-use crate::core::rules::text;
+use dogwatch_alertd_core::rules::text;
 
 /// A command that starts with `!`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,12 +45,10 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{receiver::Sender, secret::SecretFile};
-use crate::{
-    core::rules::{
-        notification::{Accepted, DeliveryError, Kind, Notification},
-        text,
-    },
-    engine::Input,
+use crate::engine::Input;
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification},
+    text,
 };
 
 /// `[receiver.NAME.irc]` as written.

@@ -1,0 +1,319 @@
+//! External alerts: accepted, repeated, resolved, no longer reported.
+
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+
+use super::Core;
+use crate::{
+    alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
+    rules::{
+        alert::{Alert, AlertKey, Ending, External, Move},
+        external::{EXTERNAL, Posted, Reading, fingerprint},
+        matcher::{Labels, Matcher, all_match},
+        moment::later,
+        reason::Reason,
+        withheld::Why,
+    },
+};
+
+/// Alerts examined for one page: one or two milliseconds.
+const LOOKED_AT_MAX: usize = 2_000;
+
+/// The labels as the sender knows them.
+fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
+    match &alert.external {
+        Some(external) if !external.added.is_empty() => {
+            let mut labels = alert.labels.clone();
+            labels.retain(|name, _| !external.added.contains(name));
+            Cow::Owned(labels)
+        }
+        _ => Cow::Borrowed(&alert.labels),
+    }
+}
+
+/// The result of a post.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Open incidents of the alerts.
+    pub incidents: BTreeSet<u64>,
+    /// Alerts that were refused, each with its position in the list.
+    pub problems: Vec<String>,
+}
+
+impl Core {
+    /// Accepts all valid alerts of a post.
+    pub fn on_posted(&mut self, posted: Vec<Posted>, now: Timestamp) -> Taken {
+        let mut taken = Taken::default();
+        for (number, posted) in (1..).zip(posted) {
+            match posted.read(self.rules.resolve_timeout, now) {
+                Ok(reading) => {
+                    let key = reading.key.clone();
+                    self.on_reading(reading, now);
+                    taken
+                        .incidents
+                        .extend(self.alerts.get(&key).into_iter().flat_map(|alert| &alert.incidents));
+                }
+                Err(why) if taken.problems.len() < PROBLEMS_MAX => {
+                    taken.problems.push(format!("alert {number}: {why}"));
+                }
+                Err(_) => {}
+            }
+        }
+        taken
+    }
+
+    fn on_reading(&mut self, reading: Reading, now: Timestamp) {
+        let Reading { key, host, mut report, external } = reading;
+        let old = self.alerts.get(&key).filter(|alert| alert.resolved_at.is_none());
+        if external.ends_at <= now {
+            if old.is_some() {
+                let change = self.alerts.resolve(&key, Ending::Well("resolved by its sender"), now);
+                self.on_move(&key, change, Reason::Reported, now);
+            }
+            return;
+        }
+        if let Some(old) = old {
+            report.since = report.since.min(old.since);
+        }
+        let change = self.alerts.apply(&key, &host, report, now);
+        self.expect_again(&key, external);
+        self.on_move(&key, change, Reason::Reported, now);
+    }
+
+    /// A page of the firing alerts that match, in the form of Alertmanager's API; includes agents'
+    /// alerts and internal ones.
+    pub fn alerts_v2(&self, matchers: &[Matcher], after: Option<&AlertKey>, now: Timestamp) -> AlertsPage {
+        let (mut alerts, mut last) = (Vec::new(), None);
+        for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
+            last = Some(key);
+            // Labels that we added are not shown, so they do not match either.
+            if alert.resolved_at.is_none() && all_match(matchers, &shown_labels(alert)) {
+                alerts.push(self.view_v2(key, alert, now));
+            }
+        }
+        let more_after = last.filter(|last| self.alerts.after(Some(*last)).next().is_some()).cloned();
+        AlertsPage { alerts, more_after }
+    }
+
+    pub fn receiver_names(&self) -> Vec<String> {
+        self.rules.receivers.keys().cloned().collect()
+    }
+
+    fn view_v2(&self, key: &AlertKey, alert: &Alert, now: Timestamp) -> GettableAlert {
+        let mut status = AlertStatus {
+            state: "active",
+            silenced_by: Vec::new(),
+            inhibited_by: Vec::new(),
+            muted_by: Vec::new(),
+        };
+        let mut receivers = BTreeSet::new();
+        for incident in alert.incidents.iter().filter_map(|number| self.incidents.get(number)) {
+            let steps = &incident.escalation.policy.steps;
+            receivers.extend(steps.iter().flat_map(|step| step.notify.iter().cloned()));
+            let Some(withheld) = self.withheld(incident, key, alert, now) else { continue };
+            status.state = "suppressed";
+            match withheld.why {
+                Why::Silenced => {
+                    status.silenced_by = self
+                        .silences
+                        .muting(&alert.labels, &self.periods, now)
+                        .iter()
+                        .map(u64::to_string)
+                        .collect();
+                }
+                Why::Muted => status.muted_by.push(withheld.by),
+                _ => status.inhibited_by.push(withheld.by),
+            }
+        }
+        let external = alert.external.as_ref();
+        let labels = shown_labels(alert).into_owned();
+        let mut annotations = alert.annotations.clone();
+        // Agents report this text in a separate field; clients of this API look for it here.
+        if external.is_none() {
+            annotations.entry("summary".into()).or_insert_with(|| alert.summary.clone());
+        }
+        GettableAlert {
+            fingerprint: format!("{:016x}", fingerprint(&labels)),
+            labels,
+            annotations,
+            starts_at: alert.since,
+            ends_at: external.map_or(later(now, self.rules.resolve_timeout), |external| external.ends_at),
+            updated_at: now,
+            generator_url: external.map(|external| external.generator_url.clone()).unwrap_or_default(),
+            receivers: receivers.into_iter().map(|name| Named { name }).collect(),
+            status,
+        }
+    }
+
+    /// Extends how long it fires. That alone is not worth a write; it is stored with the next
+    /// change.
+    fn expect_again(&mut self, key: &AlertKey, external: External) {
+        let Some(alert) = self.alerts.get_mut(key) else { return };
+        if let Some(before) = &alert.external {
+            self.expiries.remove(&(before.ends_at, alert.row));
+        }
+        self.expiries.insert((external.ends_at, alert.row), key.clone());
+        alert.external = Some(external);
+    }
+
+    /// Ends alerts that their senders have not repeated in time.
+    pub(super) fn end_unreported(&mut self, now: Timestamp) {
+        while let Some(next) = self.expiries.first_entry()
+            && next.key().0 <= now
+        {
+            let key = next.remove();
+            // It may have ended and fired again, with a later end.
+            let over = |alert: &Alert| {
+                let until = alert.external.as_ref().map(|external| external.ends_at);
+                alert.resolved_at.is_none() && until.is_none_or(|until| until <= now)
+            };
+            if self.alerts.get(&key).is_some_and(over) {
+                let change = self.alerts.resolve(&key, Ending::Unwatched, now);
+                debug_assert_eq!(change, Move::Resolved);
+                self.on_move(&key, change, Reason::Unreported, now);
+            }
+        }
+    }
+
+    /// Senders may have tried while alertd was down: after a start each gets a full term.
+    pub(super) fn restore_expiries(&mut self, now: Timestamp) {
+        let grace = later(now, self.rules.resolve_timeout);
+        self.set_expiries(|ends_at| ends_at.max(grace));
+    }
+
+    /// No sender could repeat anything in the skipped time.
+    pub(super) fn put_off_expiries(&mut self, leap: Duration) {
+        self.set_expiries(|ends_at| later(ends_at, leap));
+    }
+
+    fn set_expiries(&mut self, set: impl Fn(Timestamp) -> Timestamp) {
+        self.expiries.clear();
+        let keys: Vec<_> = self
+            .alerts
+            .of_agent(EXTERNAL)
+            .filter(|(_, alert)| alert.resolved_at.is_none())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            let external = self.alerts.get(&key).and_then(|alert| alert.external.clone());
+            if let Some(external) = external {
+                let ends_at = set(external.ends_at);
+                self.expect_again(&key, External { ends_at, ..external });
+            }
+        }
+    }
+}
+
+/// Most problems listed in the answer; more would not help the sender.
+const PROBLEMS_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rules::{matcher::Labels, notification::Kind},
+        testing::World,
+    };
+
+    const MINUTE: Duration = Duration::from_mins(1);
+    const CONFIG: &str =
+        "[alertd]\nresolve_timeout = \"5m\"\n[[route]]\nreceiver = \"local\"\ngroup_wait = \"0s\"\n";
+
+    fn posted(name: &str) -> Posted {
+        let labels = [("alertname", name), ("instance", "web1:9100"), ("severity", "critical")];
+        let labels: Labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let annotations = [("summary".into(), format!("{name} is on fire"))].into();
+        Posted { labels, annotations, ..Posted::default() }
+    }
+
+    fn post(world: &mut World, alerts: &[Posted]) {
+        assert_eq!(world.core.on_posted(alerts.to_vec(), world.now).problems, Vec::<String>::new());
+        world.turn(None);
+    }
+
+    fn heard(world: &World) -> Vec<(Kind, String)> {
+        let title = |heard: &crate::testing::Heard| {
+            let says = heard.notification.firing.iter().chain(&heard.notification.resolved);
+            says.map(|alert| alert.summary.clone()).collect::<Vec<_>>().join(", ")
+        };
+        world.heard.iter().map(|heard| (heard.notification.kind, title(heard))).collect()
+    }
+
+    #[test]
+    fn it_fires_once_however_often_it_is_posted_and_recovers_when_its_sender_resolves_it() {
+        let mut world = World::new(CONFIG, 1);
+        for _ in 0..20 {
+            post(&mut world, &[posted("Disk")]);
+            world.pass(MINUTE);
+        }
+        assert_eq!(heard(&world), [(Kind::Problem, "Disk is on fire".into())]);
+        let incident = world.open_incidents().remove(0);
+        assert_eq!(incident.title, "CRITICAL web1/Disk: Disk is on fire");
+        let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..posted("Disk") };
+        post(&mut world, &[over]);
+        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved by its sender".into())]);
+    }
+
+    #[test]
+    fn a_repeat_is_not_written() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        world.now = later(world.now, MINUTE);
+        world.core.on_posted(vec![posted("Disk")], world.now);
+        world.core.settle(world.now);
+        assert_eq!(world.core.take_changes().len(), 0);
+    }
+
+    #[test]
+    fn a_silent_sender_does_not_mean_recovery() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        world.pass(4 * MINUTE);
+        assert_eq!(heard(&world).len(), 1);
+        world.pass(2 * MINUTE);
+        let said = heard(&world);
+        assert_eq!(said.len(), 2);
+        assert!(said[1].1.starts_with("no longer reported by its sender"), "{said:?}");
+        assert!(world.core.next_wakeup().is_none(), "nothing is left to wait for");
+    }
+
+    #[test]
+    fn an_alert_that_fires_again_gets_a_full_term() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        world.pass(MINUTE);
+        let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..posted("Disk") };
+        post(&mut world, &[over]);
+        world.pass(2 * MINUTE);
+        post(&mut world, &[posted("Disk")]);
+        world.pass(4 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 1, "the first post's end is not the second's");
+        world.pass(2 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 0);
+    }
+
+    #[test]
+    fn a_restart_gives_every_sender_a_full_term() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        world.now = later(world.now, 60 * MINUTE);
+        world.restart();
+        world.pass(4 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 1);
+        world.pass(2 * MINUTE);
+        assert_eq!(world.open_incidents().len(), 0);
+    }
+
+    #[test]
+    fn invalid_alerts_are_named_and_the_rest_is_accepted() {
+        let mut world = World::new(CONFIG, 1);
+        let Taken { problems, incidents } =
+            world.core.on_posted(vec![Posted::default(), posted("Disk")], world.now);
+        assert_eq!(incidents, [1].into());
+        world.turn(None);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].starts_with("alert 1: "), "{problems:?}");
+        assert_eq!(world.open_incidents().len(), 1);
+    }
+}

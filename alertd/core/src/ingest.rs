@@ -1,0 +1,417 @@
+//! Takes what agents report, and notices when they fall silent.
+
+use std::time::Duration;
+
+use dogwatch_wire::{
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
+};
+use jiff::Timestamp;
+
+use super::{
+    Core,
+    own_alerts::{OWN, OwnAlert, SILENT},
+    view::view_alert,
+};
+use crate::rules::{
+    agent::{Agent, Place},
+    alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
+    incident::{GroupKey, Incident},
+    matcher::Labels,
+    moment::{between, later},
+    reason::{Cause, Reason},
+    route::Way,
+};
+
+/// Why a batch is refused. Sending it again does not help.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadBatch {
+    #[error(
+        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+    )]
+    Version { theirs: u32 },
+    #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
+    TooMany { what: &'static str, count: usize, most: usize },
+    #[error("{what} {value:?} is not valid: {why}")]
+    Name { what: &'static str, value: String, why: &'static str },
+}
+
+impl Core {
+    /// Handles a batch. The reply may be sent once the changes are committed.
+    pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
+        check(batch)?;
+        let id = &batch.agent;
+        let known = self.agents.contains_key(id);
+        let agent =
+            self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
+        let mut news = !known || agent.host != batch.host;
+        batch.host.clone_into(&mut agent.host);
+        // A known agent has a new spool: events still in the old one are lost.
+        let new_epoch = agent.begin_epoch(&batch.epoch);
+        news |= new_epoch;
+        let mut want_states = new_epoch;
+
+        for event in &batch.events {
+            let place = self.agents.get_mut(id).map_or(Place::Old, |agent| agent.take(event.seq));
+            if place == Place::Old {
+                continue;
+            }
+            want_states |= place == Place::AfterGap;
+            news = true;
+            self.on_event(id, &batch.host, event, now);
+        }
+        if let Some(states) = &batch.states {
+            self.on_states(id, &batch.host, states, now);
+            want_states = false;
+        }
+        if let Some(heartbeat) = &batch.heartbeat {
+            news |= self.on_heartbeat(id, heartbeat);
+            want_states |= batch.states.is_none() && heartbeat.digest != self.alerts.digest(id);
+        }
+        self.on_heard(id, now);
+        if !want_states {
+            self.on_spoken(id);
+        }
+        if news {
+            self.dirty.agents.insert(id.clone());
+        }
+        let acked_seq = self.agents.get(id).map_or(0, |agent| agent.last_seq);
+        Ok(BatchReply { protocol: PROTOCOL, acked_seq, want_states })
+    }
+
+    fn on_event(&mut self, agent: &str, host: &str, event: &Event, now: Timestamp) {
+        match &event.kind {
+            EventKind::Transition(transition) => self.on_report(agent, host, &transition.now, now),
+            EventKind::Removed { service } => self.on_removed(agent, service, now),
+        }
+    }
+
+    /// Replaces everything known about the agent's services with this complete list.
+    fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
+        let unsaid: Vec<_> = self
+            .alerts
+            .of_agent(agent)
+            .filter(|(key, alert)| alert.resolved_at.is_none() && !key.service.starts_with('@'))
+            .map(|(key, _)| key.service.clone())
+            .filter(|service| !states.iter().any(|state| state.service == *service))
+            .collect();
+        for state in states {
+            self.on_report(agent, host, state, now);
+        }
+        for service in unsaid {
+            self.on_removed(agent, &service, now);
+        }
+    }
+
+    fn on_report(&mut self, agent: &str, host: &str, report: &ServiceState, now: Timestamp) {
+        let key = AlertKey::new(agent, report.service.clone());
+        let was = self.firing_state(&key);
+        let change = self.alerts.apply(&key, host, report.clone(), now);
+        self.on_move_from(&key, was, change, Reason::Reported, now);
+    }
+
+    fn firing_state(&self, key: &AlertKey) -> Option<State> {
+        self.alerts.get(key).and_then(Alert::claim).map(Claim::as_state)
+    }
+
+    fn on_removed(&mut self, agent: &str, service: &str, now: Timestamp) {
+        let key = AlertKey::new(agent, service);
+        let was = self.firing_state(&key);
+        let change = self.alerts.resolve(&key, Ending::Unwatched, now);
+        self.on_move_from(&key, was, change, Reason::Removed, now);
+    }
+
+    fn on_heartbeat(&mut self, id: &str, heartbeat: &Heartbeat) -> bool {
+        let Some(agent) = self.agents.get_mut(id) else { return false };
+        let before = (agent.version.clone(), agent.services, agent.next_within_s);
+        heartbeat.version.clone_into(&mut agent.version);
+        agent.services = heartbeat.services;
+        let quiet = (agent.silent_at(), id.to_owned());
+        agent.next_within_s = heartbeat.next_within_s;
+        if self.quiet.remove(&quiet) {
+            self.quiet.insert((agent.silent_at(), id.to_owned()));
+        }
+        let changes = heartbeat.changes.iter().take(limits::CHANGES_MAX);
+        let cut = |change: &HostChange| HostChange {
+            what: cut(change.what.clone(), limits::CHANGE_BYTES_MAX),
+            ..*change
+        };
+        let changes: Vec<_> = changes.map(cut).collect();
+        let done_to_host = agent.changes != changes;
+        agent.changes = changes;
+        done_to_host || before != (agent.version.clone(), agent.services, agent.next_within_s)
+    }
+
+    fn on_heard(&mut self, id: &str, now: Timestamp) {
+        let Some(agent) = self.agents.get_mut(id) else { return };
+        self.quiet.remove(&(agent.silent_at(), id.to_owned()));
+        agent.last_heard_at = now;
+        self.quiet.insert((agent.silent_at(), id.to_owned()));
+        if std::mem::take(&mut agent.silent) {
+            agent.back_at = Some(now);
+            self.dirty.agents.insert(id.to_owned());
+            self.touch_services_of(id);
+            let key = AlertKey::new(id, SILENT);
+            let change = self.alerts.resolve(&key, Ending::Well("the agent sends heartbeats again"), now);
+            self.on_move(&key, change, Reason::AgentBack, now);
+        }
+    }
+
+    /// For a replay: agents do not become silent by themselves.
+    pub fn expect_no_heartbeats(&mut self) {
+        self.quiet.clear();
+    }
+
+    /// For a replay: the heartbeat of this agent is overdue now.
+    pub fn pretend_silent(&mut self, id: &str, now: Timestamp) {
+        self.quiet.insert((now, id.to_owned()));
+    }
+
+    /// The clock jumped forward. No agent could send heartbeats in the skipped time.
+    pub fn on_leap(&mut self, leap: Duration) {
+        self.put_off_expiries(leap);
+        let quiet = std::mem::take(&mut self.quiet);
+        for (_, id) in quiet {
+            if let Some(agent) = self.agents.get_mut(&id) {
+                agent.last_heard_at = later(agent.last_heard_at, leap);
+                self.quiet.insert((agent.silent_at(), id));
+            }
+        }
+    }
+
+    pub(super) fn find_silent_agents(&mut self, now: Timestamp) {
+        while let Some((at, id)) = self.quiet.first().cloned()
+            && at <= now
+        {
+            self.quiet.pop_first();
+            let Some(agent) = self.agents.get_mut(&id) else { continue };
+            agent.silent = true;
+            let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
+            let since = agent.last_heard_at;
+            self.dirty.agents.insert(id.clone());
+            self.touch_services_of(&id);
+            let key = AlertKey::new(id, SILENT);
+            let own = OwnAlert {
+                key: key.clone(),
+                summary: format!("no heartbeat from the agent on {host} for {quiet_for}s"),
+                host,
+                service: "agent",
+                labels: Labels::new(),
+                since,
+                reason: Reason::AgentSilent,
+            };
+            self.raise(own, now);
+            // It is worse than anything its services reported before, so it does not wait for
+            // `group_interval`.
+            for number in self.numbers_of(&key) {
+                if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
+                    self.dirty.incidents.insert(number);
+                }
+            }
+        }
+    }
+
+    /// Fires an internal alert.
+    pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
+        let report = ServiceState {
+            service: own.service.into(),
+            state: State::Critical,
+            since: own.since,
+            flapping: false,
+            summary: own.summary,
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: own.labels,
+            annotations: Labels::new(),
+        };
+        let change = self.alerts.apply(&own.key, &own.host, report, now);
+        self.on_move(&own.key, change, own.reason, now);
+    }
+
+    /// Applies one alert's change to the incidents it belongs to.
+    pub(super) fn on_move(&mut self, key: &AlertKey, change: Move, reason: Reason, now: Timestamp) {
+        self.on_move_from(key, None, change, reason, now);
+    }
+
+    /// `was` is its state before, if it was firing.
+    fn on_move_from(
+        &mut self,
+        key: &AlertKey,
+        was: Option<State>,
+        change: Move,
+        reason: Reason,
+        now: Timestamp,
+    ) {
+        if change == Move::Unchanged {
+            return;
+        }
+        self.dirty_alerts.insert(key.clone());
+        if change != Move::Reworded {
+            self.remember(key, now);
+        }
+        self.update_inhibitor(key);
+        self.begin_flexible(key, now);
+        let numbers = if change == Move::Fired { self.join(key, now) } else { self.numbers_of(key) };
+        let text = self.alerts.get(key).map(Alert::line).unwrap_or_default();
+        for &number in &numbers {
+            if change != Move::Reworded {
+                self.note(now, Some(number), "transition", reason, &text);
+                if let Some(alert) = self.alerts.get(key).filter(|_| key.agent != OWN) {
+                    // Long output does not affect decisions and would fill the history.
+                    let (detail, perfdata) = (String::new(), String::new());
+                    let alert = ctl::Alert { detail, perfdata, ..view_alert(alert) };
+                    self.detail(ctl::Detail { alert: Some(alert), was, ack: None });
+                }
+            }
+            self.on_member_moved(number, key, change, now);
+        }
+        if numbers.is_empty() {
+            self.forget(key);
+        }
+    }
+
+    /// Removes an alert that no incident needs any more.
+    pub(super) fn forget(&mut self, key: &AlertKey) {
+        self.dirty_alerts.remove(key);
+        self.dirty.gone_alerts.extend(self.alerts.forget(key));
+    }
+
+    /// Records the change for messages about other services of the same host.
+    fn remember(&mut self, key: &AlertKey, now: Timestamp) {
+        let Some(agent) = self.agents.get_mut(&key.agent) else { return };
+        let Some(alert) = self.alerts.get(key) else { return };
+        agent.lately.note(alert.to_happened(now));
+        self.dirty.agents.insert(key.agent.clone());
+    }
+
+    fn on_member_moved(&mut self, number: u64, key: &AlertKey, change: Move, now: Timestamp) {
+        if change == Move::Fired && self.is_told_later(number, key, now) {
+            return;
+        }
+        let Some(incident) = self.incidents.get_mut(&number) else { return };
+        self.touched.insert(number);
+        let planned = match change {
+            Move::Reworded | Move::Unchanged => return,
+            Move::Fired | Move::Eased | Move::Resolved => incident.plan_flush(false, now),
+            Move::Worsened => incident.plan_flush(true, now),
+        };
+        if planned {
+            self.dirty.incidents.insert(number);
+        }
+        let ended = incident.ack.as_ref().and_then(|ack| ack.ended_by(change));
+        if ended.is_some()
+            && let Some(ack) = incident.end_ack(Cause::AckOutdated, now)
+        {
+            self.dirty.incidents.insert(number);
+            let text = format!("the ack of {} ended because a state changed", ack.author);
+            self.note(now, Some(number), "unacked", Reason::AckOutdated, &text);
+        }
+    }
+
+    /// Whether one more alert changes nothing, because its incident is still gathering for its
+    /// first notification, which will include it. In an alert storm groups grow fast, and a review
+    /// looks at each member.
+    fn is_told_later(&self, number: u64, key: &AlertKey, now: Timestamp) -> bool {
+        let Some(incident) = self.incidents.get(&number).filter(|one| one.is_gathering(now)) else {
+            return false;
+        };
+        let may_be_told =
+            |alert: &Alert| alert.claim().is_some() && self.withheld(incident, key, alert, now).is_none();
+        let later = self.woken_at.contains_key(&number) && self.alerts.get(key).is_some_and(may_be_told);
+        #[cfg(test)]
+        if later && !self.touched.contains(&number) {
+            self.assert_a_review_says_the_same(incident, key, now);
+        }
+        later
+    }
+
+    #[cfg(test)]
+    fn assert_a_review_says_the_same(&self, incident: &Incident, key: &AlertKey, now: Timestamp) {
+        let truth = self.truth(incident, now);
+        assert!(truth.visible.contains_key(key) && truth.withheld == incident.withheld);
+    }
+
+    fn numbers_of(&self, key: &AlertKey) -> Vec<u64> {
+        self.alerts.get(key).map(|alert| alert.incidents.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// Finds or opens the incidents for a firing alert.
+    fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
+        let Some(alert) = self.alerts.get(key) else { return Vec::new() };
+        let still_open: Vec<_> = alert.incidents.iter().copied().filter(|n| self.is_open(*n)).collect();
+        if !still_open.is_empty() {
+            return still_open;
+        }
+        let mut ways = self.rules.routes.ways(&alert.labels);
+        if key.agent == OWN {
+            // A failing receiver gets its own incident, not one shared with others that someone may
+            // have acknowledged.
+            for way in &mut ways {
+                way.group.extend(alert.labels.clone());
+            }
+        }
+        let numbers: Vec<_> = ways.iter().map(|way| self.find_or_open(way, now)).collect();
+        for number in &numbers {
+            if let Some(incident) = self.incidents.get_mut(number) {
+                incident.members.insert(key.clone());
+            }
+        }
+        if let Some(alert) = self.alerts.get_mut(key) {
+            alert.incidents.extend(&numbers);
+        }
+        numbers
+    }
+
+    pub(super) fn is_open(&self, number: u64) -> bool {
+        self.incidents.get(&number).is_some_and(|incident| incident.resolved_at.is_none())
+    }
+
+    fn find_or_open(&mut self, way: &Way, now: Timestamp) -> u64 {
+        let group = GroupKey { route: way.path.clone(), labels: way.group.clone() };
+        if let Some(&number) = self.groups.get(&group) {
+            return number;
+        }
+        let number = self.counters.incident;
+        self.counters.incident += 1;
+        self.dirty.counters = true;
+        let policy = self.policy(&way.policy);
+        self.incidents.insert(number, Incident::open(number, way, policy, now));
+        self.groups.insert(group, number);
+        self.dirty.incidents.insert(number);
+        let text = format!("by route {}", way.path.join(" > "));
+        self.note(now, Some(number), "opened", Reason::Reported, &text);
+        number
+    }
+}
+
+fn check(batch: &Batch) -> Result<(), BadBatch> {
+    if batch.protocol > PROTOCOL {
+        return Err(BadBatch::Version { theirs: batch.protocol });
+    }
+    let too_many =
+        |what, count, most| if count > most { Err(BadBatch::TooMany { what, count, most }) } else { Ok(()) };
+    too_many("events", batch.events.len(), limits::EVENTS_MAX)?;
+    too_many("states", batch.states.as_ref().map_or(0, Vec::len), limits::STATES_MAX)?;
+    check_name("agent", &batch.agent)?;
+    check_name("host", &batch.host)?;
+    check_name("epoch", &batch.epoch)?;
+    let events = batch.events.iter().map(|event| match &event.kind {
+        EventKind::Transition(transition) => &transition.now.service,
+        EventKind::Removed { service } => service,
+    });
+    let states = batch.states.iter().flatten().map(|state| &state.service);
+    events.chain(states).try_for_each(|service| check_name("service", service))
+}
+
+fn check_name(what: &'static str, value: &str) -> Result<(), BadBatch> {
+    let wrong = |why| {
+        let shown = value.chars().take(64).collect();
+        Err(BadBatch::Name { what, value: shown, why })
+    };
+    match value {
+        "" => wrong("it is empty"),
+        _ if value.len() > NAME_BYTES_MAX => wrong("it is longer than 256 bytes"),
+        _ if value.starts_with('@') => wrong("names that start with @ are reserved for alertd"),
+        _ if value.contains(char::is_control) => wrong("it has control characters"),
+        _ => Ok(()),
+    }
+}

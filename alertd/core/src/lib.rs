@@ -1,0 +1,494 @@
+//! All decisions of alertd, as one value: inputs say what happened, outputs say what to do. No
+//! clock, no I/O, no task.
+//!
+//! The shell (`engine.rs`) feeds inputs through the `on_…` methods, calls [`Core::settle`] once for
+//! all of them, then [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and
+//! only then answers and sends. An input marks the incidents it touches; `settle` reviews each
+//! once, so ten inputs in one commit lead to one decision.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `ingest.rs` | agents' batches; which incidents an alert belongs to; silent agents |
+//! | `external.rs` | alerts posted by Prometheus and other senders |
+//! | `review.rs` | one incident: who is notified of what now, and when to look again |
+//! | `suppress.rs` | which firing alerts are suppressed now, by what, until when |
+//! | `delivery.rs` | the outcome of each delivery attempt: the ledger, retries, fallbacks |
+//! | `digest.rs` | the digest that replaces notifications delayed by a rate limit |
+//! | `oncall.rs` | which receivers a step means: receivers, users by their own rules, who is on call |
+//! | `rota.rs` | who is on call now and later, overrides, gaps |
+//! | `silences.rs` | silences: created, extended, ended, announced |
+//! | `downtimes.rs` | downtimes: announced, started, over, notified |
+//! | `people.rs` | ack, unack, test |
+//! | `audit.rs` | the audit log: who did what, from where |
+//! | `tokens.rs` | API tokens: who may use the API over TCP |
+//! | `auditor.rs` | self-monitoring: states that must not occur |
+//! | `own_alerts.rs` | internal alerts and their keys |
+//! | `refused.rs` | why a person's request is refused |
+//! | `explain.rs` | where an alert would be routed |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
+//! | `view.rs` | the views that people get |
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::RandomState,
+    sync::Arc,
+    time::Duration,
+};
+
+use dogwatch_wire::ctl::{self, HistoryEntry};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{
+    agent::Agent,
+    alert::{Alert, AlertKey, AlertTable, Keys},
+    downtime::{Downtime, Downtimes},
+    escalation::Policy,
+    incident::{GroupKey, Incident},
+    inhibit::Inhibitor,
+    outbox::{Outbox, Row},
+    period::Periods,
+    reason::Reason,
+    schedule::Schedule,
+    silence::{Silence, Silences},
+    token::Token,
+    told::Told,
+};
+
+pub mod alertmanager_view;
+mod audit;
+mod auditor;
+mod delivery;
+mod digest;
+mod downtimes;
+mod explain;
+mod external;
+mod ingest;
+mod oncall;
+mod own_alerts;
+mod people;
+mod refused;
+mod review;
+mod rota;
+pub mod rules;
+mod settings;
+mod silences;
+mod suppress;
+mod tokens;
+mod view;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use auditor::{Finding, What};
+pub use delivery::Lease;
+pub use external::Taken;
+pub use ingest::BadBatch;
+pub use refused::Refused;
+pub use rota::{LOOK_AHEAD, OverrideByHand};
+pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
+pub use view::{Sizes, ToldOpen, notification_info, title_of};
+
+use auditor::Auditor;
+use suppress::Unheard;
+
+/// The new content of one row of the store.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Agent(String, Agent),
+    Alert(AlertKey, Arc<Alert>),
+    /// Identified by its row.
+    AlertGone(u64),
+    Incident(Box<Incident>),
+    Told {
+        incident: u64,
+        receiver: String,
+        told: Option<Told>,
+    },
+    Silence(Silence),
+    Override(OverrideByHand),
+    Downtime(Downtime),
+    /// `None` if it was revoked.
+    Token(String, Option<Box<Token>>),
+    Outbox(Box<Row>),
+    History(HistoryEntry),
+    Counters(Counters),
+}
+
+/// The next numbers to assign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    pub incident: u64,
+    pub outbox: u64,
+    pub silence: u64,
+    #[serde(default = "first")]
+    pub overrides: u64,
+    #[serde(default = "first")]
+    pub downtime: u64,
+}
+
+fn first() -> u64 {
+    1
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { incident: 1, outbox: 1, silence: 1, overrides: 1, downtime: 1 }
+    }
+}
+
+/// Everything in the store that is not over.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub agents: Vec<(String, Agent)>,
+    pub alerts: Vec<(AlertKey, Alert)>,
+    pub incidents: Vec<Incident>,
+    pub told: Vec<(u64, String, Told)>,
+    pub silences: Vec<Silence>,
+    pub overrides: Vec<OverrideByHand>,
+    pub downtimes: Vec<Downtime>,
+    pub tokens: Vec<Token>,
+    /// Unsettled rows.
+    pub outbox: Vec<Row>,
+    /// Permanently identifies this store; part of the key by which providers know an incident.
+    pub instance: String,
+    /// Receivers and times of recent first attempts, ascending, for the rate limits.
+    pub spent: Vec<(String, Timestamp)>,
+    pub counters: Counters,
+    /// Number of notifications in the store that were given up.
+    pub failed: u64,
+}
+
+pub struct Core {
+    rules: Rules,
+    instance: String,
+    /// Part of every notification id, so that ids never repeat across restarts, even if a write was
+    /// lost.
+    life: String,
+    started_at: Timestamp,
+    counters: Counters,
+    agents: BTreeMap<String, Agent>,
+    quiet: BTreeSet<(Timestamp, String)>,
+    alerts: AlertTable,
+    /// When external alerts end unless posted again, by time and row.
+    expiries: BTreeMap<(Timestamp, u64), AlertKey>,
+    /// Open incidents, and resolved ones whose receivers were not all notified yet.
+    incidents: BTreeMap<u64, Incident>,
+    groups: BTreeMap<GroupKey, u64>,
+    wakeups: BTreeSet<(Timestamp, u64)>,
+    woken_at: BTreeMap<u64, Timestamp>,
+    silences: Silences,
+    downtimes: Downtimes,
+    periods: Periods,
+    inhibitor: Inhibitor,
+    unheard: Unheard,
+    outbox: Outbox,
+    failing: BTreeMap<String, Failing>,
+    failed: u64,
+    overrides: BTreeMap<u64, OverrideByHand>,
+    /// The config's schedules combined with overrides made at run time.
+    schedules: BTreeMap<String, Schedule>,
+    /// Schedules without anyone on call when a step needed it, and when to check again.
+    uncovered: BTreeMap<String, Timestamp>,
+    /// Schedule, begin and end of its next gap, and how many more there are.
+    gaps: Vec<(String, Timestamp, Timestamp, usize)>,
+    gaps_looked_at: Option<Timestamp>,
+    tokens: BTreeMap<String, Token>,
+    /// Where the current input comes from.
+    origin: Option<String>,
+    /// Incidents for `settle` to review.
+    touched: BTreeSet<u64>,
+    auditor: Auditor,
+    /// When a receiver last accepted a notification.
+    last_accepted_at: Option<Timestamp>,
+    /// Alerts that the next commit has to write.
+    dirty_alerts: Keys,
+    dirty: Dirty,
+}
+
+/// A receiver that has accepted nothing since `since`.
+#[derive(Debug, Clone)]
+struct Failing {
+    since: Timestamp,
+    error: String,
+    raised: bool,
+}
+
+/// The changes for the next commit, except alerts.
+#[derive(Default)]
+struct Dirty {
+    agents: BTreeSet<String>,
+    /// Rows of alerts to delete.
+    gone_alerts: Vec<u64>,
+    incidents: BTreeSet<u64>,
+    told: BTreeSet<(u64, String)>,
+    silences: Vec<Silence>,
+    overrides: Vec<OverrideByHand>,
+    downtimes: Vec<Downtime>,
+    tokens: BTreeSet<String>,
+    outbox: BTreeSet<u64>,
+    /// Incidents that are over and removed from memory.
+    closed: Vec<Incident>,
+    settled: Vec<Row>,
+    history: Vec<HistoryEntry>,
+    counters: bool,
+}
+
+impl Core {
+    /// Continues where the previous run stopped, according to the store. `life` is unique to this
+    /// process; `hash_key` is random.
+    pub fn new(rules: Rules, life: String, hash_key: RandomState, loaded: Loaded, now: Timestamp) -> Self {
+        let mut core = Self {
+            rules,
+            life,
+            instance: loaded.instance.clone(),
+            started_at: now,
+            counters: loaded.counters,
+            agents: BTreeMap::new(),
+            quiet: BTreeSet::new(),
+            alerts: AlertTable::new(hash_key.clone()),
+            expiries: BTreeMap::new(),
+            incidents: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            wakeups: BTreeSet::new(),
+            woken_at: BTreeMap::new(),
+            silences: Silences::default(),
+            downtimes: Downtimes::default(),
+            periods: Periods::default(),
+            inhibitor: Inhibitor::default(),
+            unheard: Unheard::default(),
+            outbox: Outbox::default(),
+            failing: BTreeMap::new(),
+            failed: loaded.failed,
+            overrides: loaded.overrides.iter().map(|one| (one.number, one.clone())).collect(),
+            schedules: BTreeMap::new(),
+            uncovered: BTreeMap::new(),
+            gaps: Vec::new(),
+            gaps_looked_at: None,
+            tokens: BTreeMap::new(),
+            origin: None,
+            touched: BTreeSet::new(),
+            auditor: Auditor::default(),
+            last_accepted_at: None,
+            dirty_alerts: Keys::with_hasher(hash_key),
+            dirty: Dirty::default(),
+        };
+        core.restore(loaded, now);
+        core
+    }
+
+    fn restore(&mut self, loaded: Loaded, now: Timestamp) {
+        for incident in loaded.incidents {
+            if incident.resolved_at.is_none() {
+                self.groups.insert(incident.group.clone(), incident.number);
+            }
+            self.touched.insert(incident.number);
+            self.incidents.insert(incident.number, incident);
+        }
+        for (number, receiver, told) in loaded.told {
+            if let Some(incident) = self.incidents.get_mut(&number) {
+                incident.told.insert(receiver, told);
+            }
+        }
+        for (key, alert) in loaded.alerts {
+            for number in &alert.incidents {
+                if let Some(incident) = self.incidents.get_mut(number) {
+                    incident.members.insert(key.clone());
+                }
+            }
+            self.alerts.restore(key, alert);
+        }
+        for (id, mut agent) in loaded.agents {
+            // It may have tried to report while alertd was down.
+            agent.last_heard_at = now;
+            if !agent.silent {
+                self.quiet.insert((agent.silent_at(), id.clone()));
+            }
+            self.agents.insert(id, agent);
+        }
+        self.periods = Periods::new(self.rules.periods.clone());
+        self.rebuild_inhibitor();
+        self.begin_settling();
+        self.restore_expiries(now);
+        self.restore_failing(now);
+        self.restore_uncovered();
+        self.apply_schedules(Some(now));
+        loaded.silences.into_iter().for_each(|silence| self.silences.add(silence));
+        loaded.downtimes.into_iter().for_each(|downtime| self.downtimes.add(downtime));
+        self.tokens.extend(loaded.tokens.into_iter().map(|token| (token.name.clone(), token)));
+        self.outbox.set_limits(&self.rules.limits());
+        self.outbox.replay_spending(&loaded.spent);
+        loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
+    }
+
+    /// Applies a new config. Groups, timers and escalations continue.
+    pub fn on_reload(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.outbox.set_limits(&self.rules.limits());
+        self.periods.replace(self.rules.periods.clone());
+        self.rebuild_inhibitor();
+        // Incidents affected by changed suppression rules are reviewed again.
+        self.touched.extend(self.groups.values());
+        self.apply_schedules(None);
+    }
+
+    /// Reviews everything that was touched or is due.
+    pub fn settle(&mut self, now: Timestamp) {
+        self.turn_periods(now);
+        self.find_silent_agents(now);
+        self.end_unreported(now);
+        self.end_settling(now);
+        self.find_covered(now);
+        self.turn_silences(now);
+        self.turn_downtimes(now);
+        while let Some(&(at, number)) = self.wakeups.first()
+            && at <= now
+        {
+            self.wakeups.pop_first();
+            self.woken_at.remove(&number);
+            self.touched.insert(number);
+        }
+        self.review_touched(now);
+        self.sweep(now);
+        self.review_touched(now);
+        self.outbox.wake(now);
+    }
+
+    fn review_touched(&mut self, now: Timestamp) {
+        // Reviewing one incident may touch another: a receiver's internal alert.
+        while let Some(number) = self.touched.pop_first() {
+            self.review(number, now);
+            self.plan_wakeup(number);
+        }
+    }
+
+    fn plan_wakeup(&mut self, number: u64) {
+        if let Some(at) = self.woken_at.remove(&number) {
+            self.wakeups.remove(&(at, number));
+        }
+        if let Some(at) = self.incidents.get(&number).and_then(|incident| {
+            let on_their_way: Vec<_> = self.outbox.receivers_of(number).collect();
+            incident.next_wakeup(&on_their_way)
+        }) {
+            self.wakeups.insert((at, number));
+            self.woken_at.insert(number, at);
+        }
+    }
+
+    /// When to call [`Core::settle`] and [`Core::poll_send`] again if no input arrives before.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        let incident = self.wakeups.first().map(|(at, _)| *at);
+        let agent = self.quiet.first().map(|(at, _)| *at);
+        let settled = self.unheard.ends_at();
+        let unreported = self.expiries.first_key_value().map(|((at, _), _)| *at);
+        let people = [
+            self.silences.next_wakeup(),
+            self.downtimes.next_wakeup(),
+            self.periods.next_wakeup(),
+            self.next_covered(),
+        ];
+        let others = people.into_iter().chain([self.outbox.next_wakeup(), settled, unreported]);
+        [incident, agent].into_iter().chain(others).flatten().min()
+    }
+
+    /// Takes the pending writes, each row once, in its current state.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changes = Vec::new();
+        if dirty.counters {
+            changes.push(Change::Counters(self.counters));
+        }
+        for id in dirty.agents {
+            if let Some(agent) = self.agents.get(&id) {
+                changes.push(Change::Agent(id, agent.clone()));
+            }
+        }
+        changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
+        let alerts = self.dirty_alerts.drain().filter_map(|key| Some((self.alerts.share(&key)?, key)));
+        let mut alerts: Vec<_> = alerts.collect();
+        // Neighbouring rows share pages of the store.
+        alerts.sort_unstable_by_key(|(alert, _)| alert.row);
+        changes.extend(alerts.into_iter().map(|(alert, key)| Change::Alert(key, alert)));
+        for number in dirty.incidents {
+            if let Some(incident) = self.incidents.get(&number) {
+                changes.push(Change::Incident(Box::new(incident.to_row())));
+            }
+        }
+        for (incident, receiver) in dirty.told {
+            let told = self.incidents.get(&incident).and_then(|open| open.told.get(&receiver)).cloned();
+            changes.push(Change::Told { incident, receiver, told });
+        }
+        changes.extend(dirty.silences.into_iter().map(Change::Silence));
+        changes.extend(dirty.downtimes.into_iter().map(Change::Downtime));
+        changes.extend(dirty.overrides.into_iter().map(Change::Override));
+        for name in dirty.tokens {
+            let token = self.tokens.get(&name).cloned().map(Box::new);
+            changes.push(Change::Token(name, token));
+        }
+        changes.extend(dirty.closed.into_iter().map(Box::new).map(Change::Incident));
+        for seq in dirty.outbox {
+            if let Some(row) = self.outbox.get(seq) {
+                changes.push(Change::Outbox(Box::new(row.clone())));
+            }
+        }
+        changes.extend(dirty.settled.into_iter().map(Box::new).map(Change::Outbox));
+        changes.extend(dirty.history.into_iter().map(Change::History));
+        changes
+    }
+
+    fn note(&mut self, at: Timestamp, incident: Option<u64>, kind: &str, reason: Reason, text: &str) {
+        self.note_by(at, incident, kind, reason, None, text);
+    }
+
+    fn note_by(
+        &mut self,
+        at: Timestamp,
+        incident: Option<u64>,
+        kind: &str,
+        reason: Reason,
+        author: Option<&str>,
+        text: &str,
+    ) {
+        self.dirty.history.push(HistoryEntry {
+            at,
+            incident,
+            kind: kind.into(),
+            reason: reason.name().into(),
+            author: author.map(str::to_owned),
+            from: author.and(self.origin.clone()),
+            text: text.into(),
+            detail: None,
+        });
+    }
+
+    /// Adds details to the last history entry.
+    fn detail(&mut self, detail: ctl::Detail) {
+        if let Some(last) = self.dirty.history.last_mut() {
+            last.detail = Some(Box::new(detail));
+        }
+    }
+
+    fn next_outbox_seq(&mut self) -> u64 {
+        let seq = self.counters.outbox;
+        self.counters.outbox += 1;
+        self.dirty.counters = true;
+        seq
+    }
+
+    fn notification_id(&self, seq: u64) -> String {
+        format!("{}-{seq}", self.life)
+    }
+
+    /// The policy with this name, or the default policy if a reload removed it.
+    fn policy(&self, name: &str) -> Policy {
+        let found = self.rules.policies.get(name).or_else(|| self.rules.policies.get(DEFAULT_POLICY));
+        found.cloned().unwrap_or_else(|| Policy {
+            name: name.into(),
+            steps: Vec::new(),
+            repeat: 0,
+            repeat_every: Duration::ZERO,
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! What is known about one agent: which of its events were processed, and when it last reported.
+//!
+//! Events count once: those up to `last_seq` of the current epoch are old. A gap in the numbers
+//! means that the agent's spool had to drop events; the agent is then asked for all its states. A
+//! heartbeat without changes is not written to the store, so after a restart every agent gets a
+//! full grace period.
+
+use std::time::Duration;
+
+use dogwatch_wire::HostChange;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{lately::Lately, moment::later};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    pub host: String,
+    pub version: String,
+    pub services: u32,
+    pub epoch: String,
+    /// Every event up to this one has been processed.
+    pub last_seq: u64,
+    pub next_within_s: u32,
+    /// In the store this is the value at the last write, not the last heartbeat.
+    pub last_heard_at: Timestamp,
+    pub silent: bool,
+    /// When it reported again after it had been silent.
+    #[serde(default)]
+    pub back_at: Option<Timestamp>,
+    /// Recent state changes on its host.
+    #[serde(default, skip_serializing_if = "Lately::is_empty")]
+    pub lately: Lately,
+    /// Changes made to the host itself, as last reported.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<HostChange>,
+}
+
+/// How to treat an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Processed before.
+    Old,
+    Next,
+    /// Earlier events are lost.
+    AfterGap,
+}
+
+impl Agent {
+    pub fn new(host: &str, epoch: &str, now: Timestamp) -> Self {
+        Self {
+            host: host.into(),
+            version: String::new(),
+            services: 0,
+            epoch: epoch.into(),
+            last_seq: 0,
+            next_within_s: HEARTBEAT_DEFAULT_S,
+            last_heard_at: now,
+            silent: false,
+            back_at: None,
+            lately: Lately::default(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Starts the numbering of a new spool; true if the epoch is new.
+    pub fn begin_epoch(&mut self, epoch: &str) -> bool {
+        if self.epoch == epoch {
+            return false;
+        }
+        epoch.clone_into(&mut self.epoch);
+        self.last_seq = 0;
+        true
+    }
+
+    /// Processes an event number.
+    pub fn take(&mut self, seq: u64) -> Place {
+        if seq <= self.last_seq {
+            return Place::Old;
+        }
+        let next = seq == self.last_seq + 1;
+        self.last_seq = seq;
+        if next { Place::Next } else { Place::AfterGap }
+    }
+
+    /// When it counts as silent: after two announced intervals, plus some seconds for a busy host.
+    pub fn silent_at(&self) -> Timestamp {
+        let interval = self.next_within_s.clamp(HEARTBEAT_MIN_S, HEARTBEAT_MAX_S);
+        later(self.last_heard_at, 2 * Duration::from_secs(interval.into()) + GRACE)
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(5);
+/// Used until the first heartbeat gives the interval.
+const HEARTBEAT_DEFAULT_S: u32 = 60;
+/// Limits, so that an agent can neither avoid being monitored nor keep alertd busy.
+const HEARTBEAT_MIN_S: u32 = 1;
+const HEARTBEAT_MAX_S: u32 = 3_600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_counts_once_and_a_gap_is_noticed() {
+        let mut agent = Agent::new("web1", "e1", Timestamp::UNIX_EPOCH);
+        let seqs = [1, 2, 2, 1, 3, 5, 4, 6];
+        let took = seqs.map(|seq| match agent.take(seq) {
+            Place::Old => '-',
+            Place::Next => 'n',
+            Place::AfterGap => 'g',
+        });
+        assert_eq!(String::from_iter(took), "nn--ng-n");
+        assert!(!agent.begin_epoch("e1"));
+        assert!(agent.begin_epoch("e2"));
+        assert_eq!(agent.take(1), Place::Next);
+    }
+}

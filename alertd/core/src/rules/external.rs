@@ -1,0 +1,221 @@
+//! External alerts: posted by Prometheus, scripts, or any client of Alertmanager's API v2 (`POST
+//! /api/v2/alerts`).
+//!
+//! An alert is identified by its labels. It fires from `startsAt` until `endsAt`, and the sender
+//! repeats it before that; a repeat that only changes `endsAt` is not written to the store. An
+//! alert posted with an `endsAt` in the past was resolved by its sender. If `endsAt` passes without
+//! such a post, the sender was lost, not the problem: the alert ends as *no longer reported*,
+//! without claiming a recovery (Alertmanager reports one).
+//!
+//! Labels are kept unchanged. `host` and `service`, which people search for and routes group by,
+//! are added if missing: from `instance` without its port, and from `alertname`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use dogwatch_wire::{ServiceState, State, limits};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{
+    alert::{AlertKey, External, NAME_BYTES_MAX},
+    matcher::Labels,
+    moment::later,
+};
+
+/// Used in place of an agent id.
+pub const EXTERNAL: &str = "@external";
+
+/// An alert as posted (`postableAlert` in openapi.yaml of Alertmanager 0.28).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Posted {
+    pub labels: Labels,
+    #[serde(default)]
+    pub annotations: Labels,
+    #[serde(default)]
+    pub starts_at: Option<Timestamp>,
+    #[serde(default)]
+    pub ends_at: Option<Timestamp>,
+    #[serde(default, rename = "generatorURL")]
+    pub generator_url: String,
+}
+
+/// A posted alert, checked and completed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub key: AlertKey,
+    pub host: String,
+    pub report: ServiceState,
+    pub external: External,
+}
+
+impl Posted {
+    /// Validates and completes it. The error is for the sender.
+    pub fn read(self, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
+        let Self { mut labels, mut annotations, starts_at, ends_at, generator_url } = self;
+        labels.retain(|_, value| !value.is_empty());
+        if labels.is_empty() {
+            return Err("an alert needs at least one label with a value".into());
+        }
+        if labels.len() > limits::LABELS_MAX {
+            return Err(format!("{} labels, but the maximum is {}", labels.len(), limits::LABELS_MAX));
+        }
+        if let Some((name, value)) = labels
+            .iter()
+            .find(|(name, value)| name.is_empty() || name.len().max(value.len()) > NAME_BYTES_MAX)
+        {
+            let shown: String = name.chars().take(64).collect();
+            let bytes = value.len();
+            return Err(format!(
+                "label {shown:?} with a value of {bytes} bytes: the name must not be empty, and neither name nor value \
+                 may be longer than {NAME_BYTES_MAX} bytes"
+            ));
+        }
+        let since = starts_at.or(ends_at).unwrap_or(now).min(now);
+        let ends_at = ends_at.unwrap_or_else(|| later(now, resolve_timeout));
+        if ends_at < since {
+            return Err("endsAt is before startsAt".into());
+        }
+        let host = labels.get("host").cloned().or_else(|| labels.get("instance").map(|it| host_of(it)));
+        let service = labels.get("service").or_else(|| labels.get("alertname")).cloned();
+        let added = ["host", "service"].iter().filter(|name| !labels.contains_key(**name));
+        let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
+        let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
+        let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
+        // As an annotation it can change without creating a new alert.
+        let severity = labels.get("severity").or_else(|| annotations.get("severity"));
+        let state = state_of(severity.map_or("", String::as_str));
+        // The name used by Prometheus mixins.
+        if let Some(runbook) = annotations.remove("runbook_url") {
+            annotations.entry("runbook".into()).or_insert(runbook);
+        }
+        Ok(Reading {
+            key: AlertKey::new(EXTERNAL, format!("{:016x}", fingerprint(&labels))),
+            host: host.unwrap_or_else(|| "external".into()),
+            external: External {
+                ends_at,
+                generator_url: generator_url.chars().take(URL_CHARS_MAX).collect(),
+                added: added.map(|name| (*name).to_owned()).collect(),
+            },
+            report: ServiceState {
+                service: service.unwrap_or_else(|| "alert".into()),
+                state,
+                since,
+                flapping: false,
+                summary: first.to_owned(),
+                detail: rest.to_owned(),
+                perfdata: String::new(),
+                labels,
+                annotations,
+            },
+        })
+    }
+}
+
+const URL_CHARS_MAX: usize = 2_000;
+
+/// `web1:9100` is an exporter on `web1`.
+fn host_of(instance: &str) -> String {
+    if let Ok(address) = instance.parse::<SocketAddr>() {
+        return address.ip().to_string();
+    }
+    match instance.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            host.into()
+        }
+        _ => instance.into(),
+    }
+}
+
+/// Maps common severity names. An alert without one is CRITICAL.
+fn state_of(severity: &str) -> State {
+    match severity.to_ascii_lowercase().as_str() {
+        "warning" | "warn" | "info" | "notice" | "low" | "minor" | "none" | "ticket" => State::Warning,
+        "unknown" => State::Unknown,
+        _ => State::Critical,
+    }
+}
+
+/// FNV-1a over the sorted labels, as in `prometheus/common/model`: the id that other tools show for
+/// this alert.
+pub fn fingerprint(labels: &Labels) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    const SEPARATOR: u8 = 0xff;
+    let bytes = labels
+        .iter()
+        .flat_map(|(name, value)| name.bytes().chain([SEPARATOR]).chain(value.bytes()).chain([SEPARATOR]));
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Reading, String> {
+        Posted { labels: labels(pairs), ..Posted::default() }.read(Duration::from_mins(5), at(1_000))
+    }
+
+    #[test]
+    fn host_service_and_state_come_from_the_labels() {
+        let table = [
+            ("alertname=Disk instance=web1:9100 severity=warning", ("web1", "Disk", State::Warning)),
+            ("alertname=Disk instance=[2001:db8::1]:9100", ("2001:db8::1", "Disk", State::Critical)),
+            ("alertname=Disk instance=https://x.test/a", ("https://x.test/a", "Disk", State::Critical)),
+            ("alertname=Up host=db1 service=db severity=page", ("db1", "db", State::Critical)),
+            ("alertname=Watchdog severity=none", ("external", "Watchdog", State::Warning)),
+            ("a=1 empty=", ("external", "alert", State::Critical)),
+        ];
+        for (pairs, (host, service, state)) in table {
+            let pairs: Vec<_> = pairs.split(' ').filter_map(|pair| pair.split_once('=')).collect();
+            let Reading { host: found, report, .. } = read(&pairs).unwrap();
+            assert_eq!((&*found, &*report.service, report.state), (host, service, state), "{pairs:?}");
+        }
+        assert_eq!(read(&[("alertname", "x")]).unwrap().external.added, ["host", "service"]);
+    }
+
+    #[test]
+    fn invalid_alerts_are_refused_with_a_reason() {
+        let long = "x".repeat(300);
+        for (pairs, word) in [
+            (vec![], "at least one label"),
+            (vec![("a", "")], "at least one label"),
+            (vec![("a", long.as_str())], "256 bytes"),
+            (vec![("", "b")], "must not be empty"),
+        ] {
+            let error = read(&pairs).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        let posted = Posted {
+            labels: labels(&[("a", "b")]),
+            starts_at: Some(at(900)),
+            ends_at: Some(at(800)),
+            ..Posted::default()
+        };
+        assert!(posted.read(Duration::from_mins(5), at(1_000)).unwrap_err().contains("before startsAt"));
+    }
+
+    #[test]
+    fn an_alert_without_an_end_ends_after_the_resolve_timeout() {
+        assert_eq!(read(&[("a", "b")]).unwrap().external.ends_at, at(1_300));
+    }
+
+    /// From prometheus/common: the empty set, and one that any Prometheus shows.
+    #[test]
+    fn the_fingerprint_equals_that_of_prometheus() {
+        assert_eq!(fingerprint(&Labels::new()), 14_695_981_039_346_656_037);
+        // Computed by hand from the definition of FNV-1a: a 0xff b 0xff.
+        let by_hand = [b'a', 0xff, b'b', 0xff].iter().fold(14_695_981_039_346_656_037_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
+        });
+        assert_eq!(fingerprint(&labels(&[("a", "b")])), by_hand);
+    }
+}

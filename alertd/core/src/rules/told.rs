@@ -1,0 +1,126 @@
+//! The ledger: what each receiver last got about an incident, and what would be new to it.
+//!
+//! Only notifications that a receiver accepted are entered. A recovery goes to exactly the
+//! receivers in the ledger, whatever was silenced, acknowledged or routed elsewhere since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{
+    alert::{AlertKey, Claim},
+    reason::Reason,
+};
+
+/// What is firing, as known to a receiver or as it really is.
+pub type Claims = BTreeMap<AlertKey, Claim>;
+
+/// What one receiver knows about one incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// The alerts that it believes to be firing.
+    pub knows: Vec<(AlertKey, Claim)>,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+    /// At least partly from a notification of its own, not only from digests.
+    #[serde(default)]
+    pub alone: bool,
+}
+
+/// The content of one notification, entered in the ledger once it is accepted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Says {
+    pub firing: Vec<(AlertKey, Claim)>,
+    pub resolved: BTreeSet<AlertKey>,
+}
+
+impl Says {
+    /// Updates `knows` with the content of this notification.
+    pub fn add_to(&self, knows: &mut Claims) {
+        knows.extend(self.firing.iter().cloned());
+        knows.retain(|key, _| !self.resolved.contains(key));
+    }
+}
+
+/// How the current state differs from what a receiver knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The most important difference.
+    pub reason: Reason,
+    /// Known as firing, and resolved since.
+    pub resolved: BTreeSet<AlertKey>,
+}
+
+/// Compares what a receiver knows with the current state; `None` if nothing is new.
+///
+/// `firing` are the firing alerts, `visible` those of them that are not suppressed. A suppressed
+/// alert is neither new nor resolved.
+pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
+    let resolved: BTreeSet<_> = knows.keys().filter(|key| !firing.contains_key(key)).cloned().collect();
+    let (mut new, mut worse, mut eased) = (false, false, false);
+    for (key, claim) in visible {
+        match knows.get(key) {
+            None => new = true,
+            Some(old) if claim > old => worse = true,
+            Some(old) if claim < old => eased = true,
+            Some(_) => {}
+        }
+    }
+    let reason = if new {
+        Reason::NewAlerts
+    } else if worse {
+        Reason::Worsened
+    } else if eased {
+        Reason::Eased
+    } else if !resolved.is_empty() {
+        Reason::SomeResolved
+    } else {
+        return None;
+    };
+    Some(News { reason, resolved })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a` is a warning, `A` is critical.
+    fn claims(letters: &str) -> Claims {
+        let one = |letter: char| {
+            let key = AlertKey::new("x", letter.to_ascii_lowercase());
+            (key, if letter.is_ascii_uppercase() { Claim::Critical } else { Claim::Warning })
+        };
+        letters.chars().map(one).collect()
+    }
+
+    #[test]
+    fn only_differences_are_news_and_the_most_important_is_the_reason() {
+        for (knows, visible, firing, reason, resolved) in [
+            ("", "", "", None, ""),
+            ("ab", "ab", "ab", None, ""),
+            ("a", "ab", "ab", Some(Reason::NewAlerts), ""),
+            ("ac", "AB", "AB", Some(Reason::NewAlerts), "c"),
+            ("ac", "A", "A", Some(Reason::Worsened), "c"),
+            ("Ac", "a", "a", Some(Reason::Eased), "c"),
+            ("ac", "a", "a", Some(Reason::SomeResolved), "c"),
+            ("ac", "a", "ac", None, ""), // c is suppressed: neither new nor resolved
+            ("a", "", "A", None, ""),
+            ("a", "", "", Some(Reason::SomeResolved), "a"),
+        ] {
+            let expected =
+                reason.map(|reason| News { reason, resolved: claims(resolved).into_keys().collect() });
+            let case = format!("knows {knows:?}, sees {visible:?}, true {firing:?}");
+            assert_eq!(news(&claims(knows), &claims(visible), &claims(firing)), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn notifications_add_up() {
+        let mut knows = claims("ab");
+        let says =
+            Says { firing: claims("Ac").into_iter().collect(), resolved: claims("b").into_keys().collect() };
+        says.add_to(&mut knows);
+        assert_eq!(knows, claims("Ac"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Which firing alerts are suppressed now: by a downtime, a host that is down, dependencies,
+//! inhibition, silences or time periods.
+//!
+//! Each rule is a module of its own. Here they are applied in one order ([`Why`]), and incidents
+//! are reviewed again when the result of a rule changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Core, own_alerts::SILENT, silences::silence_name};
+use crate::rules::{
+    alert::{Alert, AlertKey},
+    downtime::{Downtime, Shape},
+    incident::Incident,
+    inhibit::Inhibitor,
+    moment::later,
+    route::Hours,
+    text,
+    withheld::{Why, Withheld},
+};
+
+/// Agents known at the start that have not reported completely since. Until they have, or the
+/// settle time is over, an alert whose cause they could report waits.
+#[derive(Debug, Default)]
+pub(super) struct Unheard {
+    /// Agent id and host.
+    agents: BTreeMap<String, String>,
+    /// `None` once the wait is over.
+    until: Option<Timestamp>,
+    /// Incidents with a waiting alert.
+    waiting: BTreeSet<u64>,
+}
+
+impl Unheard {
+    /// Marks this incident as waiting.
+    pub(super) fn is_awaited_by(&mut self, number: u64) {
+        self.waiting.insert(number);
+    }
+
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        self.until
+    }
+}
+
+impl Core {
+    /// Why this firing alert is suppressed now; `None` if it is not.
+    pub(super) fn withheld(
+        &self,
+        incident: &Incident,
+        key: &AlertKey,
+        alert: &Alert,
+        now: Timestamp,
+    ) -> Option<Withheld> {
+        let caused = self.in_downtime(alert, now).or_else(|| self.host_down(key, now));
+        let caused = caused.or_else(|| self.inhibited(key));
+        let caused = caused.or_else(|| self.silenced(alert, now)).or_else(|| self.muted(incident));
+        let caused = caused.or_else(|| {
+            let before = incident.withheld.get(key)?;
+            before.after_its_reason(self.rules.settle, now)
+        });
+        caused.or_else(|| self.settling(incident, key, alert))
+    }
+
+    fn in_downtime(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+        let (downtime, until) = self.downtimes.covering(&alert.labels, &self.periods, now)?;
+        Some(Withheld::new(Why::Downtime, downtime.name(), Some(until)))
+    }
+
+    fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
+        let agent = self.agents.get(&key.agent).filter(|_| key.service != SILENT)?;
+        let by = || format!("silent agent on {}", agent.host);
+        if agent.silent {
+            return Some(Withheld::new(Why::HostDown, by(), None));
+        }
+        // Its first reports may be short-lived effects of the reboot.
+        let until = later(agent.back_at?, self.rules.settle);
+        (until > now).then(|| Withheld { released: true, ..Withheld::new(Why::HostDown, by(), Some(until)) })
+    }
+
+    fn inhibited(&self, key: &AlertKey) -> Option<Withheld> {
+        let (why, source) = self.inhibitor.muting(key)?;
+        let by = self.alerts.get(source).map(|alert| text::name_of(&alert.labels)).unwrap_or_default();
+        Some(Withheld::new(why, by, None))
+    }
+
+    fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+        let silence = self.silences.muting_last(&alert.labels, &self.periods, now)?;
+        let until = silence.until(&self.periods);
+        Some(Withheld::new(Why::Silenced, silence_name(silence), Some(until)))
+    }
+
+    /// Suppression by the time periods of the incident's route.
+    fn muted(&self, incident: &Incident) -> Option<Withheld> {
+        let Hours { mute_during, active_during } = &incident.hours;
+        let muting = mute_during.iter().filter(|name| self.periods.is_inside(name));
+        if let Some(longest) = muting.max_by_key(|name| self.periods.until(name).unwrap_or(Timestamp::MAX)) {
+            let by = format!("period {longest}");
+            return Some(Withheld::new(Why::Muted, by, self.periods.until(longest)));
+        }
+        // A period that a reload removed suppresses nothing.
+        let may_speak = |name: &String| self.periods.is_inside(name) || !self.periods.knows(name);
+        if active_during.is_empty() || active_during.iter().any(may_speak) {
+            return None;
+        }
+        let by = format!("outside period {}", active_during.join(", "));
+        let until = active_during.iter().filter_map(|name| self.periods.until(name)).min();
+        Some(Withheld::new(Why::Muted, by, until))
+    }
+
+    /// Touches incidents whose time periods begin or end.
+    pub(super) fn turn_periods(&mut self, now: Timestamp) {
+        if self.periods.turn(now) {
+            let timed =
+                |incident: &&Incident| incident.resolved_at.is_none() && incident.hours != Hours::default();
+            self.touched.extend(self.incidents.values().filter(timed).map(|incident| incident.number));
+            let comes_again = |downtime: &Downtime| matches!(downtime.shape, Shape::Recurring { .. });
+            if self.silences.iter().any(|silence| silence.period.is_some())
+                || self.downtimes.iter().any(comes_again)
+            {
+                self.touched.extend(self.groups.values());
+            }
+        }
+    }
+
+    /// Waiting does not apply to an incident that receivers already know; its escalation continues.
+    fn settling(&self, incident: &Incident, key: &AlertKey, alert: &Alert) -> Option<Withheld> {
+        let until = self.unheard.until?;
+        let is_known = incident.told.values().any(|told| told.knows.iter().any(|(known, _)| known == key));
+        let hosts = self.unheard.agents.values().map(String::as_str);
+        let waits = !is_known && self.inhibitor.awaits(key, &alert.labels, &hosts);
+        waits.then(|| {
+            Withheld::new(Why::Settling, "agents that have not reported since the start", Some(until))
+        })
+    }
+
+    /// Rebuilds the index from the firing alerts, after a start or a reload.
+    pub(super) fn rebuild_inhibitor(&mut self) {
+        self.inhibitor = Inhibitor::new(self.rules.inhibit.clone());
+        for (key, alert) in self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none()) {
+            self.inhibitor.update(key, Some(&alert.labels));
+        }
+    }
+
+    /// An alert changed: touches the alerts that it releases or inhibits.
+    pub(super) fn update_inhibitor(&mut self, key: &AlertKey) {
+        let labels =
+            self.alerts.get(key).filter(|alert| alert.resolved_at.is_none()).map(|alert| &alert.labels);
+        for affected in self.inhibitor.update(key, labels) {
+            self.touch_alert(&affected);
+        }
+    }
+
+    fn touch_alert(&mut self, key: &AlertKey) {
+        if let Some(alert) = self.alerts.get(key) {
+            self.touched.extend(&alert.incidents);
+        }
+    }
+
+    /// The agent fell silent or reports again.
+    pub(super) fn touch_services_of(&mut self, agent: &str) {
+        let numbers = self.alerts.of_agent(agent).flat_map(|(_, alert)| &alert.incidents);
+        self.touched.extend(numbers);
+    }
+
+    pub(super) fn begin_settling(&mut self) {
+        let expected = self.agents.iter().filter(|(_, agent)| !agent.silent);
+        let agents = expected.map(|(id, agent)| (id.clone(), agent.host.clone())).collect();
+        let ends_at = later(self.started_at, self.rules.settle);
+        let matters = !self.rules.inhibit.is_empty() && ends_at > self.started_at;
+        self.unheard = Unheard { agents, until: matters.then_some(ends_at), waiting: BTreeSet::new() };
+    }
+
+    /// The agent has reported everything since the start.
+    pub(super) fn on_spoken(&mut self, agent: &str) {
+        if self.unheard.until.is_some() && self.unheard.agents.remove(agent).is_some() {
+            self.touched.append(&mut self.unheard.waiting);
+        }
+    }
+
+    pub(super) fn end_settling(&mut self, now: Timestamp) {
+        if self.unheard.until.is_some_and(|until| until <= now) {
+            let mut over = std::mem::take(&mut self.unheard);
+            self.touched.append(&mut over.waiting);
+        }
+    }
+}
