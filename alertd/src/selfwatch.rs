@@ -131,7 +131,7 @@ fn tell_of_change(dead_man: &DeadMan, before: &PingState, after: &PingState) {
     match (&before.error, &after.error) {
         (None, Some(error)) => tracing::error!(error, "cannot ping the dead man's switch"),
         (Some(_), None) if after.stopped.is_none() => {
-            tracing::warn!("the dead man's switch accepts pings again")
+            tracing::warn!("the dead man's switch accepts pings again");
         }
         _ => {}
     }
