@@ -144,7 +144,7 @@ fn a_drill_can_be_ended_by_hand_and_mistakes_are_said() {
         (&["drill", "--mode", "flood"][..], "blackhole"),
         (&["drill", "--for", "9h"], "4h"),
         (&["drill", "--zone", "a..b"], "not a domain name"),
-        (&["drill", "--zone", "nothing.example"], "no name that resolved lately"),
+        (&["drill", "--zone", "nothing.example"], "no recently used name"),
         (&["flush", "a..b"], "not a domain name"),
         (&["flush"], "--zone"),
         (&["flush", "a.example", "NOTYPE"], "not a record type"),

@@ -41,7 +41,7 @@ enum Ask {
         /// Name, with or without the final dot
         name: String,
         /// Record type, such as A, AAAA or TYPE65
-        #[arg(default_value = "A")]
+        #[arg(value_name = "TYPE", default_value = "A")]
         kind: String,
         #[command(flatten)]
         how: How,
@@ -82,7 +82,7 @@ enum Ask {
         /// Name to remove
         name: Option<String>,
         /// Only this record type of the name
-        #[arg(requires = "name")]
+        #[arg(value_name = "TYPE", requires = "name")]
         kind: Option<String>,
         /// Remove a name and all names below it; `.` for all
         #[arg(long, conflicts_with = "name")]

@@ -95,7 +95,7 @@ struct AcceptBody {
 pub struct Acceptance {
     /// The name as given by the caller.
     pub accepted: String,
-    /// Names and types such as `www.example A`; at most [`ACCEPTED_NAMED`] of them.
+    /// Names and types such as `www.example A`; at most 20 of them.
     pub names: Vec<String>,
     pub more: usize,
     /// Groups of names that were held together.
@@ -192,7 +192,8 @@ impl Flush {
             (Some(name), None, Some(kind)) => Ok(Selection::Name(domain(name)?, Some(record_type(kind)?))),
             (None, Some(zone), None) => Ok(Selection::Zone(domain(zone)?)),
             _ => {
-                Err("what to flush? Give a name, with or without a type, or --zone ZONE (`.` for all)".into())
+                Err("nothing to flush: give a name, with or without a type, or --zone ZONE (`.` for all)"
+                    .into())
             }
         }
     }

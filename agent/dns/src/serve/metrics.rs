@@ -152,7 +152,7 @@ pub fn describe() {
         Unit::Seconds,
         "Time to load the answers from disk at the last start, before the first query was answered."
     );
-    describe_gauge!(RESTORE_DAMAGE, "Snapshot files that were damaged or unreadable at the last start.");
+    describe_gauge!(RESTORE_DAMAGE, "Problems with the snapshot files at the last start.");
     describe_gauge!(BUILD, "Always 1; the version is in the label.");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -9,12 +9,12 @@
 //! answers, or keeps an answer fresh forever.
 //!
 //! ```text
-//! same boot, wall clock agrees               passed: boot clock difference
-//! same boot, wall clock ahead by > 1 min     passed: boot clock difference  unseen: the extra wall time
-//! same boot, wall clock went back, or unset  passed: boot clock difference
-//! other boot, wall clock ahead, <= 30 days   passed: wall clock difference, at least this boot's uptime
-//! other boot, wall clock ahead by more       passed: this boot's uptime     unseen: a day
-//! other boot, wall clock went back, or unset passed: this boot's uptime     unseen: a day
+//! same boot, wall clock agrees             passed: boot clock difference
+//! same boot, wall clock > 1 min ahead      passed: boot clock difference  unseen: extra wall time
+//! same boot, wall clock back, or unset     passed: boot clock difference
+//! other boot, wall clock <= 30 days ahead  passed: wall clock difference, but at least the uptime
+//! other boot, wall clock ahead by more     passed: this boot's uptime     unseen: a day
+//! other boot, wall clock back, or unset    passed: this boot's uptime     unseen: a day
 //! ```
 //!
 //! "Unset" is a wall clock before 2025: a machine without a battery, before NTP has set its clock.

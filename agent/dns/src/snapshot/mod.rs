@@ -8,16 +8,23 @@
 //! restart of the log leaves records in both files; reading them twice is harmless.
 //!
 //! ```text
-//! file    = head head record*                          two copies of the head, each with its CRC; one is enough
-//! head    = "DWDNS002" salt:u32 crc:u32                crc = CRC-32 (IEEE) of the 12 bytes before it; integers little-endian
-//! record  = "REC!" length:u32 crc:u32 payload          crc = CRC-32 of payload, begun with the file's salt
-//! payload = 1 boot:[16] at:u64 wall:i64                anchor: this boot's clock was `at` ms when the wall clock was `wall` ms
-//!         | 2 boot:u32 at:u64 uses:u16 good:u32 flags:u8 message
-//!                                                      answer cached at `at` ms on the clock of the boot whose ID begins
-//!                                                      with `boot`, used `uses` times recently, positive answers for
-//!                                                      `good` seconds by then; flags: 1 DO, 2 CD
-//!         | 3 boot:u32 at:u64 flags:u8 question        the question (name, type, class) was flushed at `at`
+//! file    = head head record*
+//! head    = "DWDNS002" salt:u32 crc:u32
+//! record  = "REC!" length:u32 crc:u32 payload
+//! payload = 1 boot:[16] at:u64 wall:i64                              anchor
+//!         | 2 boot:u32 at:u64 uses:u16 good:u32 flags:u8 message     answer
+//!         | 3 boot:u32 at:u64 flags:u8 question                      flush
 //! ```
+//!
+//! Integers are little-endian; checksums are CRC-32 (IEEE).
+//!
+//! - head: written twice, so that one copy may be damaged; `crc` covers the 12 bytes before it.
+//! - record: `crc` covers the payload and starts from the file's salt.
+//! - anchor: the clock of boot `boot` was at `at` ms when the wall clock was at `wall` ms.
+//! - answer: cached at `at` ms on the clock of the boot whose ID begins with `boot`. It was used
+//!   `uses` times recently, and the question had positive answers for `good` seconds by then.
+//! - flush: the question (name, type, class) was flushed at `at`.
+//! - flags: 1 is DO, 2 is CD.
 //!
 //! The salt is random, so a TXT record crafted to look like a record of this file fails the CRC,
 //! even if damage before it makes the reader search inside it.

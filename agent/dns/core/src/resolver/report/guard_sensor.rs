@@ -106,8 +106,8 @@ fn trip_text(zone: &Zone, trip: &Trip, trips: usize, now: Moment, wall: Timestam
     examples.sort_unstable();
     examples.dedup();
     examples.truncate(3);
-    let since = clock_time(at(trip.since, now, wall));
-    let until = clock_time(at(trip.until(zone.guard.rules()), now, wall));
+    let since = clock_time(at(trip.since, now, wall), wall);
+    let until = clock_time(at(trip.until(zone.guard.rules()), now, wall), wall);
     let others = if trips > 1 { format!("; more groups held: {}", trips - 1) } else { String::new() };
     format!(
         "{what} ({} so far: {}, …) since {since}; serving the last known good answers until {until} at the \
@@ -120,9 +120,9 @@ fn trip_text(zone: &Zone, trip: &Trip, trips: usize, now: Moment, wall: Timestam
 
 fn hold_text(zone: &Zone, key: &[u8], hold: &Hold, names: usize, now: Moment, wall: Timestamp) -> String {
     let text = name::to_text(name::name_of(key));
-    let since = clock_time(at(hold.since, now, wall));
+    let since = clock_time(at(hold.since, now, wall), wall);
     let until = zone.guard.hold(key, now).map_or(hold.since, |(_, until)| until);
-    let until = clock_time(at(until, now, wall));
+    let until = clock_time(at(until, now, wall), wall);
     let others = if names > 1 { format!("; more names held: {}", names - 1) } else { String::new() };
     format!(
         "{text}: {} since {since} (confirmed by {} of {} upstreams), after {} of good answers; serving the last \
@@ -140,7 +140,7 @@ fn says(reason: Reason) -> String {
         Reason::Empty => "the upstream's answer is empty (no record of this type)".into(),
         Reason::Gone => "the upstream says the name or its records are gone".into(),
         Reason::Nowhere => {
-            "the upstream gives an unusable address (0.0.0.0/8, loopback or link-local)".into()
+            "the upstream gives an unusable address (unspecified, loopback or link-local)".into()
         }
         Reason::Refused => {
             "the upstream gives new addresses that accept no TCP connection, but an old address does".into()

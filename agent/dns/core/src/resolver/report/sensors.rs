@@ -159,7 +159,7 @@ impl Resolver {
         if let Some(drill) = self.drill_status(now, wall) {
             // Whoever gets the alert should read this first.
             for sensor in sensors.iter_mut().filter(|sensor| sensor.state != OK) {
-                let until = clock_time(drill.until);
+                let until = clock_time(drill.until, wall);
                 sensor.text = format!("FIRE DRILL by {} until {until}: {}", drill.by, sensor.text);
             }
         }
@@ -308,7 +308,7 @@ impl Resolver {
             pinned: keys.iter().any(|key| self.pins.contains(key.as_bytes())),
             kept_warm: entry.is_some_and(|entry| stale_for.is_none() && is_kept_warm(entry, now)),
             zone: zone.name(),
-            upstreams: upstreams_text(zone, now, wall),
+            upstreams: upstreams_text(zone, None, now, wall),
         }
     }
 
@@ -362,7 +362,7 @@ impl Resolver {
                 .min_by_key(|down| down.0);
             let outage = down.map_or_else(String::new, |(since, zone)| {
                 let of = if zone.is_root() { String::new() } else { format!(" of zone {}", zone.name()) };
-                format!("; upstreams{of} down since {}", clock_time(at(since, now, wall)))
+                format!("; upstreams{of} down since {}", clock_time(at(since, now, wall), wall))
             });
             let oldest = coarse(Duration::from_secs(oldest_stale_s));
             let runway = coarse(Duration::from_secs(runway_s));
@@ -419,7 +419,7 @@ impl Resolver {
             state = CRITICAL;
         }
         if let (true, Some(left)) = (masking.pinned_stale > 0, masking.pinned_runway_s) {
-            let until = clock_time(at(now + Duration::from_secs(left), now, wall));
+            let until = clock_time(at(now + Duration::from_secs(left), now, wall), wall);
             let _ =
                 write!(text, "; pinned names that are stale: {}, served until {until}", masking.pinned_stale);
         }
@@ -460,8 +460,9 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     let all = zone.group.all();
     let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
     let sound = all.iter().filter(|upstream| upstream.breaker.sound()).count();
-    let ill = upstreams_text(zone, now, wall);
-    let since = zone.group.down_since().map(|since| clock_time(at(since, now, wall))).unwrap_or_default();
+    let ill = upstreams_text(zone, zone.group.down_since(), now, wall);
+    let since =
+        zone.group.down_since().map(|since| clock_time(at(since, now, wall), wall)).unwrap_or_default();
     let lasts = if zone.settings().serve_stale {
         format!("serving cached answers for up to {} ({} names)", coarse(holding.runway(now)), holding.names)
     } else {
@@ -477,7 +478,7 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
                 // A guard let go; no upstream was down.
                 || "upstream answers are accepted again".to_owned(),
                 |since| {
-                    let since = clock_time(at(since, now, wall));
+                    let since = clock_time(at(since, now, wall), wall);
                     format!("upstreams are up again after an outage since {since}")
                 },
             );
@@ -499,7 +500,7 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
             (WARNING, format!("upstreams recovering from an outage since {since} ({ill}); {lasts}"))
         }
         Upstreams::Slow if let Some(since) = zone.group.lossy_since() => {
-            let since = clock_time(at(since, now, wall));
+            let since = clock_time(at(since, now, wall), wall);
             (WARNING, format!("packet loss on all upstreams since {since} ({ill}); {lasts}"))
         }
         Upstreams::Slow => (CRITICAL, format!("all upstreams too slow since {since} ({ill}); {lasts}")),
@@ -515,11 +516,15 @@ fn report(zone: &Zone, holding: &Holding, now: Moment, wall: Timestamp) -> Repor
     Report { state, health: zone.health_number(), usable, text, short }
 }
 
-fn upstreams_text(zone: &Zone, now: Moment, wall: Timestamp) -> String {
+/// The state of each upstream. Leaves out the time if it is the minute of `outage`.
+fn upstreams_text(zone: &Zone, outage: Option<Moment>, now: Moment, wall: Timestamp) -> String {
+    let outage = outage.map(|since| clock_time(at(since, now, wall), wall));
     let describe = |upstream: &Upstream| {
         let status = upstream_status(zone, upstream, now, wall);
-        match (status.why, status.since) {
-            (Some(why), Some(since)) => format!("{} {why} since {}", status.address, clock_time(since)),
+        let since = status.since.map(|since| clock_time(since, wall));
+        match (status.why, since) {
+            (Some(why), since) if since == outage => format!("{} {why}", status.address),
+            (Some(why), Some(since)) => format!("{} {why} since {since}", status.address),
             _ => format!("{} {}", status.address, status.state),
         }
     };

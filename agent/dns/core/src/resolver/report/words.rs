@@ -65,9 +65,11 @@ pub(in crate::resolver) fn at(moment: Moment, now: Moment, wall: Timestamp) -> T
     there.unwrap_or(wall)
 }
 
-/// `2026-11-21 04:12:33 UTC`.
-pub(in crate::resolver) fn clock_time(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+/// `04:12 UTC`, or `2026-11-21 04:12 UTC` if that is not today.
+pub(in crate::resolver) fn clock_time(time: Timestamp, wall: Timestamp) -> String {
+    let day = |time: Timestamp| time.as_second().div_euclid(86_400);
+    let format = if day(time) == day(wall) { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    time.strftime(format).to_string()
 }
 
 /// Rounded down to the minute, below one minute to the second: `71h59m` instead of `71h59m58s`.
