@@ -8,9 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use dogwatch_alertd_core::rules::moment::{between, later};
+use jiff::Timestamp;
 
 pub struct Clock {
     last: Timestamp,

@@ -4,6 +4,10 @@
 use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
+use dogwatch_alertd_core::{
+    Core,
+    rules::notification::{Accepted, DeliveryError, Notification},
+};
 use dogwatch_daemon::{
     identity::Identity,
     metrics_page::Metrics,
@@ -22,10 +26,6 @@ use crate::{
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
     web::{Served, Web},
-};
-use dogwatch_alertd_core::{
-    Core,
-    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 /// Owner and group may use the API; the systemd unit sets the group.

@@ -1,10 +1,9 @@
 //! Every metric of alertd: name, help, labels. Label values are enum variants or receiver names.
 
+use dogwatch_alertd_core::{Finding, Sizes, What};
 use dogwatch_daemon::tcp_http::Turned;
 use dogwatch_wire::ctl::{HistoryEntry, OutboxStatus};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-
-use dogwatch_alertd_core::{Finding, Sizes, What};
 
 const BATCHES: &str = "alertd_batches_total";
 const DECISIONS: &str = "alertd_decisions_total";

@@ -9,12 +9,6 @@ use std::{
     hash::RandomState,
 };
 
-use dogwatch_wire::{
-    Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
-    ctl::{self, HistoryEntry},
-};
-use jiff::Timestamp;
-
 use dogwatch_alertd_core::{
     Core, Loaded, OverrideByHand, Rules,
     rules::{
@@ -24,6 +18,11 @@ use dogwatch_alertd_core::{
         silence::Silence,
     },
 };
+use dogwatch_wire::{
+    Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
+    ctl::{self, HistoryEntry},
+};
+use jiff::Timestamp;
 
 /// The recorded data of a period.
 #[derive(Debug, Default)]
@@ -232,9 +231,10 @@ fn name_of(alert: &ctl::Alert) -> Name {
 mod tests {
     use std::time::Duration;
 
+    use dogwatch_alertd_core::{Change, rules::moment::later, testing::World as Real};
+
     use super::*;
     use crate::config::Config;
-    use dogwatch_alertd_core::{Change, rules::moment::later, testing::World as Real};
 
     const OLD: &str = r#"
         [[route]]

@@ -7,12 +7,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use dogwatch_alertd_core::rules::health::{Disk, Outside, PingState, stops_ping};
 use dogwatch_wire::ctl::Health;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{clock, engine::Input, notify::DeadMan};
-use dogwatch_alertd_core::rules::health::{Disk, Outside, PingState, stops_ping};
 
 /// A loop that takes longer to answer is unhealthy.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

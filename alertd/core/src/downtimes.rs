@@ -19,8 +19,8 @@ use crate::rules::{
     moment::later,
     notification::Kind,
     reason::Reason,
+    suppression::{SuppressedBy, Suppressions},
     told::{self, Says},
-    withheld::{AllWithheld, Why},
 };
 
 /// Maximum duration of a flexible downtime.
@@ -145,15 +145,17 @@ impl Core {
     pub(super) fn tell_of_downtimes(
         &mut self,
         incident: &Incident,
-        old: &AllWithheld,
+        old: &Suppressions,
         truth: &Truth,
         now: Timestamp,
     ) {
         if incident.ack.is_some() {
             return;
         }
-        let by = |all: &AllWithheld, key: &AlertKey| {
-            all.get(key).filter(|withheld| withheld.why == Why::Downtime).map(|withheld| withheld.by.clone())
+        let by = |all: &Suppressions, key: &AlertKey| {
+            all.get(key)
+                .filter(|withheld| withheld.why == SuppressedBy::Downtime)
+                .map(|withheld| withheld.by.clone())
         };
         let mut started: BTreeMap<String, BTreeSet<AlertKey>> = BTreeMap::new();
         let mut ended = started.clone();

@@ -6,7 +6,7 @@ use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{Core, oncall::Who};
-use crate::rules::{escalation::Step, route::Way};
+use crate::rules::{escalation::Step, route::RouteMatch};
 
 impl Core {
     pub fn routed(&self, ask: &ctl::AskedAlert, now: Timestamp) -> ctl::Routed {
@@ -16,7 +16,7 @@ impl Core {
             matched: visit.matched,
             takes: visit.takes,
         });
-        let ways = self.rules.routes.ways(&ask.labels);
+        let ways = self.rules.routes.matches_for(&ask.labels);
         let muting =
             self.silences.iter().filter(|one| one.is_active(&self.periods, now) && one.matches(&ask.labels));
         ctl::Routed {
@@ -27,7 +27,7 @@ impl Core {
         }
     }
 
-    fn view_way(&self, way: Way, critical: bool, now: Timestamp) -> ctl::RouteWay {
+    fn view_way(&self, way: RouteMatch, critical: bool, now: Timestamp) -> ctl::RouteWay {
         let policy = self.policy(&way.policy);
         let step = |step: &Step| ctl::RouteStep {
             after_ms: millis(step.after),

@@ -13,7 +13,7 @@ use crate::{
         matcher::{Labels, Matcher, all_match},
         moment::later,
         reason::Reason,
-        withheld::Why,
+        suppression::SuppressedBy,
     },
 };
 
@@ -111,10 +111,10 @@ impl Core {
         for incident in alert.incidents.iter().filter_map(|number| self.incidents.get(number)) {
             let steps = &incident.escalation.policy.steps;
             receivers.extend(steps.iter().flat_map(|step| step.notify.iter().cloned()));
-            let Some(withheld) = self.withheld(incident, key, alert, now) else { continue };
+            let Some(withheld) = self.suppression(incident, key, alert, now) else { continue };
             status.state = "suppressed";
             match withheld.why {
-                Why::Silenced => {
+                SuppressedBy::Silenced => {
                     status.silenced_by = self
                         .silences
                         .muting(&alert.labels, &self.periods, now)
@@ -122,7 +122,7 @@ impl Core {
                         .map(u64::to_string)
                         .collect();
                 }
-                Why::Muted => status.muted_by.push(withheld.by),
+                SuppressedBy::Muted => status.muted_by.push(withheld.by),
                 _ => status.inhibited_by.push(withheld.by),
             }
         }

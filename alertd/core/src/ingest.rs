@@ -13,13 +13,13 @@ use super::{
     view::view_alert,
 };
 use crate::rules::{
-    agent::{Agent, Place},
+    agent::{Agent, EventOrder},
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
     reason::{Cause, Reason},
-    route::Way,
+    route::RouteMatch,
 };
 
 /// Why a batch is refused. Sending it again does not help.
@@ -51,11 +51,11 @@ impl Core {
         let mut want_states = new_epoch;
 
         for event in &batch.events {
-            let place = self.agents.get_mut(id).map_or(Place::Old, |agent| agent.take(event.seq));
-            if place == Place::Old {
+            let place = self.agents.get_mut(id).map_or(EventOrder::Old, |agent| agent.take(event.seq));
+            if place == EventOrder::Old {
                 continue;
             }
-            want_states |= place == Place::AfterGap;
+            want_states |= place == EventOrder::AfterGap;
             news = true;
             self.on_event(id, &batch.host, event, now);
         }
@@ -315,7 +315,7 @@ impl Core {
             return false;
         };
         let may_be_told =
-            |alert: &Alert| alert.claim().is_some() && self.withheld(incident, key, alert, now).is_none();
+            |alert: &Alert| alert.claim().is_some() && self.suppression(incident, key, alert, now).is_none();
         let later = self.woken_at.contains_key(&number) && self.alerts.get(key).is_some_and(may_be_told);
         #[cfg(test)]
         if later && !self.touched.contains(&number) {
@@ -341,7 +341,7 @@ impl Core {
         if !still_open.is_empty() {
             return still_open;
         }
-        let mut ways = self.rules.routes.ways(&alert.labels);
+        let mut ways = self.rules.routes.matches_for(&alert.labels);
         if key.agent == OWN {
             // A failing receiver gets its own incident, not one shared with others that someone may
             // have acknowledged.
@@ -365,7 +365,7 @@ impl Core {
         self.incidents.get(&number).is_some_and(|incident| incident.resolved_at.is_none())
     }
 
-    fn find_or_open(&mut self, way: &Way, now: Timestamp) -> u64 {
+    fn find_or_open(&mut self, way: &RouteMatch, now: Timestamp) -> u64 {
         let group = GroupKey { route: way.path.clone(), labels: way.group.clone() };
         if let Some(&number) = self.groups.get(&group) {
             return number;

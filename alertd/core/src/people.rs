@@ -40,7 +40,7 @@ impl Core {
         self.note_by(now, Some(number), "acked", Reason::Acked, Some(author), &ack.comment);
         self.detail(ctl::Detail { ack: Some(ack.to_info()), ..ctl::Detail::default() });
         incident.ack = Some(ack);
-        incident.hold(now);
+        incident.pause(now);
         for receiver in self.audience(&incident) {
             self.supersede_untried(number, &receiver, Reason::Acked, now);
             // Only receivers that were notified of the problem are notified of the ack.

@@ -22,8 +22,8 @@ use crate::rules::{
     notification::{Kind, Notification, NotifiedAlert},
     outbox::{Row, RowState},
     reason::{Cause, Reason},
+    suppression::{SuppressedBy, Suppressions},
     told::{self, Claims, Says},
-    withheld::{AllWithheld, Why},
 };
 
 /// The current state of an incident.
@@ -31,7 +31,7 @@ pub(super) struct Truth {
     pub(super) firing: Claims,
     /// Firing and not suppressed.
     pub(super) visible: Claims,
-    pub(super) withheld: AllWithheld,
+    pub(super) withheld: Suppressions,
 }
 
 impl Core {
@@ -69,7 +69,7 @@ impl Core {
         }
         if incident.ack.is_some() || truth.visible.is_empty() {
             let flush_at = self.tell_parts_that_are_over(incident, &truth, now);
-            self.hold(incident, flush_at, now);
+            self.pause(incident, flush_at, now);
             return;
         }
         if std::mem::take(&mut incident.quiet) {
@@ -100,7 +100,7 @@ impl Core {
             .iter()
             .filter_map(|key| {
                 let alert = self.alerts.get(key)?;
-                Some((key, alert.claim()?, self.withheld(incident, key, alert, now)))
+                Some((key, alert.claim()?, self.suppression(incident, key, alert, now)))
             })
             .collect();
         // Already sorted, so building a map from them compares neighbours only.
@@ -117,9 +117,14 @@ impl Core {
 
     /// Records what is suppressed. Returns why a still-firing alert was suppressed that no longer
     /// is.
-    fn note_withheld(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) -> Option<Why> {
+    fn note_withheld(
+        &mut self,
+        incident: &mut Incident,
+        truth: &Truth,
+        now: Timestamp,
+    ) -> Option<SuppressedBy> {
         incident.look_at = truth.withheld.values().filter_map(|withheld| withheld.until).min();
-        if truth.withheld.values().any(|withheld| withheld.why == Why::Settling) {
+        if truth.withheld.values().any(|withheld| withheld.why == SuppressedBy::Settling) {
             self.unheard.is_awaited_by(incident.number);
         }
         if truth.withheld == incident.withheld {
@@ -151,9 +156,9 @@ impl Core {
         Some(why)
     }
 
-    fn hold(&mut self, incident: &mut Incident, flush_at: Option<Timestamp>, now: Timestamp) {
+    fn pause(&mut self, incident: &mut Incident, flush_at: Option<Timestamp>, now: Timestamp) {
         if !incident.quiet || incident.flush_at != flush_at {
-            incident.hold(now);
+            incident.pause(now);
             incident.flush_at = flush_at;
             incident.quiet = true;
             self.dirty.incidents.insert(incident.number);
@@ -181,12 +186,18 @@ impl Core {
         }
     }
 
-    fn tell_news(&mut self, incident: &mut Incident, truth: &Truth, released: Option<Why>, now: Timestamp) {
+    fn tell_news(
+        &mut self,
+        incident: &mut Incident,
+        truth: &Truth,
+        released: Option<SuppressedBy>,
+        now: Timestamp,
+    ) {
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
             let Some(news) = told::news(&knows, &truth.visible, &truth.firing) else { continue };
             let reason = match (news.reason, released) {
-                (Reason::NewAlerts, Some(why)) if why != Why::Settling => why.ended().reason(),
+                (Reason::NewAlerts, Some(why)) if why != SuppressedBy::Settling => why.ended().reason(),
                 (reason, _) => reason,
             };
             self.tell(incident, &receiver, reason, truth, now);

@@ -12,9 +12,9 @@ use crate::rules::{
     notification::Kind,
     reason::Reason,
     silence::{Reach, Silence, parse_matchers},
+    suppression::SuppressedBy,
     text::{self, utc_time},
     told::Says,
-    withheld::Why,
 };
 
 /// A silence for longer than a year should be a change of the config.
@@ -132,7 +132,9 @@ impl Core {
             .incidents
             .values()
             .filter(|incident| incident.resolved_at.is_none() && incident.ack.is_none())
-            .filter(|incident| incident.withheld.values().any(|w| w.why == Why::Silenced && w.by == by))
+            .filter(|incident| {
+                incident.withheld.values().any(|w| w.why == SuppressedBy::Silenced && w.by == by)
+            })
             .map(|incident| incident.number)
             .collect();
         for number in numbers {
@@ -148,7 +150,7 @@ impl Core {
         let held: BTreeSet<_> = truth
             .withheld
             .iter()
-            .filter(|(_, w)| w.why == Why::Silenced && w.by == by)
+            .filter(|(_, w)| w.why == SuppressedBy::Silenced && w.by == by)
             .map(|(k, _)| k)
             .collect();
         if held.is_empty() {

@@ -16,8 +16,8 @@ use crate::rules::{
     inhibit::Inhibitor,
     moment::later,
     route::Hours,
+    suppression::{SuppressedBy, Suppression},
     text,
-    withheld::{Why, Withheld},
 };
 
 /// Agents known at the start that have not reported completely since. Until they have, or the
@@ -45,13 +45,13 @@ impl Unheard {
 
 impl Core {
     /// Why this firing alert is suppressed now; `None` if it is not.
-    pub(super) fn withheld(
+    pub(super) fn suppression(
         &self,
         incident: &Incident,
         key: &AlertKey,
         alert: &Alert,
         now: Timestamp,
-    ) -> Option<Withheld> {
+    ) -> Option<Suppression> {
         let caused = self.in_downtime(alert, now).or_else(|| self.host_down(key, now));
         let caused = caused.or_else(|| self.inhibited(key));
         let caused = caused.or_else(|| self.silenced(alert, now)).or_else(|| self.muted(incident));
@@ -62,41 +62,44 @@ impl Core {
         caused.or_else(|| self.settling(incident, key, alert))
     }
 
-    fn in_downtime(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+    fn in_downtime(&self, alert: &Alert, now: Timestamp) -> Option<Suppression> {
         let (downtime, until) = self.downtimes.covering(&alert.labels, &self.periods, now)?;
-        Some(Withheld::new(Why::Downtime, downtime.name(), Some(until)))
+        Some(Suppression::new(SuppressedBy::Downtime, downtime.name(), Some(until)))
     }
 
-    fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Withheld> {
+    fn host_down(&self, key: &AlertKey, now: Timestamp) -> Option<Suppression> {
         let agent = self.agents.get(&key.agent).filter(|_| key.service != SILENT)?;
         let by = || format!("silent agent on {}", agent.host);
         if agent.silent {
-            return Some(Withheld::new(Why::HostDown, by(), None));
+            return Some(Suppression::new(SuppressedBy::HostDown, by(), None));
         }
         // Its first reports may be short-lived effects of the reboot.
         let until = later(agent.back_at?, self.rules.settle);
-        (until > now).then(|| Withheld { released: true, ..Withheld::new(Why::HostDown, by(), Some(until)) })
+        (until > now).then(|| Suppression {
+            released: true,
+            ..Suppression::new(SuppressedBy::HostDown, by(), Some(until))
+        })
     }
 
-    fn inhibited(&self, key: &AlertKey) -> Option<Withheld> {
+    fn inhibited(&self, key: &AlertKey) -> Option<Suppression> {
         let (why, source) = self.inhibitor.muting(key)?;
         let by = self.alerts.get(source).map(|alert| text::name_of(&alert.labels)).unwrap_or_default();
-        Some(Withheld::new(why, by, None))
+        Some(Suppression::new(why, by, None))
     }
 
-    fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Withheld> {
+    fn silenced(&self, alert: &Alert, now: Timestamp) -> Option<Suppression> {
         let silence = self.silences.muting_last(&alert.labels, &self.periods, now)?;
         let until = silence.until(&self.periods);
-        Some(Withheld::new(Why::Silenced, silence_name(silence), Some(until)))
+        Some(Suppression::new(SuppressedBy::Silenced, silence_name(silence), Some(until)))
     }
 
     /// Suppression by the time periods of the incident's route.
-    fn muted(&self, incident: &Incident) -> Option<Withheld> {
+    fn muted(&self, incident: &Incident) -> Option<Suppression> {
         let Hours { mute_during, active_during } = &incident.hours;
         let muting = mute_during.iter().filter(|name| self.periods.is_inside(name));
         if let Some(longest) = muting.max_by_key(|name| self.periods.until(name).unwrap_or(Timestamp::MAX)) {
             let by = format!("period {longest}");
-            return Some(Withheld::new(Why::Muted, by, self.periods.until(longest)));
+            return Some(Suppression::new(SuppressedBy::Muted, by, self.periods.until(longest)));
         }
         // A period that a reload removed suppresses nothing.
         let may_speak = |name: &String| self.periods.is_inside(name) || !self.periods.knows(name);
@@ -105,7 +108,7 @@ impl Core {
         }
         let by = format!("outside period {}", active_during.join(", "));
         let until = active_during.iter().filter_map(|name| self.periods.until(name)).min();
-        Some(Withheld::new(Why::Muted, by, until))
+        Some(Suppression::new(SuppressedBy::Muted, by, until))
     }
 
     /// Touches incidents whose time periods begin or end.
@@ -124,13 +127,17 @@ impl Core {
     }
 
     /// Waiting does not apply to an incident that receivers already know; its escalation continues.
-    fn settling(&self, incident: &Incident, key: &AlertKey, alert: &Alert) -> Option<Withheld> {
+    fn settling(&self, incident: &Incident, key: &AlertKey, alert: &Alert) -> Option<Suppression> {
         let until = self.unheard.until?;
         let is_known = incident.told.values().any(|told| told.knows.iter().any(|(known, _)| known == key));
         let hosts = self.unheard.agents.values().map(String::as_str);
         let waits = !is_known && self.inhibitor.awaits(key, &alert.labels, &hosts);
         waits.then(|| {
-            Withheld::new(Why::Settling, "agents that have not reported since the start", Some(until))
+            Suppression::new(
+                SuppressedBy::Settling,
+                "agents that have not spoken since the start",
+                Some(until),
+            )
         })
     }
 

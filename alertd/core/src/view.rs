@@ -19,8 +19,8 @@ use crate::rules::{
     moment::between,
     notification::NotifiedAlert,
     outbox::{Row, RowState},
+    suppression::{SuppressedBy, Suppression},
     text::{name_of, plural},
-    withheld::{Why, Withheld},
 };
 
 impl Core {
@@ -113,7 +113,7 @@ impl Core {
 
     /// The numbers for the metrics endpoint.
     pub fn sizes(&self, now: Timestamp) -> Sizes {
-        let (mut incidents, mut acked, mut withheld) = (0, 0, Why::ALL.map(|why| (why, 0)));
+        let (mut incidents, mut acked, mut withheld) = (0, 0, SuppressedBy::ALL.map(|why| (why, 0)));
         for incident in self.incidents.values().filter(|incident| incident.resolved_at.is_none()) {
             incidents += 1;
             acked += usize::from(incident.ack.is_some());
@@ -182,13 +182,13 @@ impl Core {
             told: incident.heard.clone(),
             next_step: self.next_step(incident, now),
             silenced_by: self.silenced_by(&members, now),
-            withheld: self.view_withheld(incident, now),
+            withheld: self.view_suppressed(incident, now),
         }
     }
 
-    fn view_withheld(&self, incident: &Incident, now: Timestamp) -> Vec<ctl::Withheld> {
+    fn view_suppressed(&self, incident: &Incident, now: Timestamp) -> Vec<ctl::Withheld> {
         let withheld = self.truth(incident, now).withheld.into_iter();
-        let view = |(key, withheld): (AlertKey, Withheld)| ctl::Withheld {
+        let view = |(key, withheld): (AlertKey, Suppression)| ctl::Withheld {
             alert: self.alerts.get(&key).map(|alert| name_of(&alert.labels)).unwrap_or_default(),
             reason: withheld.why.reason().name().into(),
             by: withheld.by,
@@ -237,7 +237,7 @@ pub struct Sizes {
     /// Downtimes in effect.
     pub downtimes: usize,
     /// Suppressed alerts by reason. An alert in two incidents counts twice.
-    pub withheld: [(Why, usize); Why::ALL.len()],
+    pub withheld: [(SuppressedBy, usize); SuppressedBy::ALL.len()],
 }
 
 pub fn notification_info(row: &Row) -> ctl::NotificationInfo {

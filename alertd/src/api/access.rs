@@ -20,19 +20,19 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use dogwatch_daemon::{tcp_http::network, unix_http::Peer};
-use governor::Quota;
-use jiff::Timestamp;
-use tokio::sync::mpsc;
-
-use super::{Failure, rate::Rates};
-use crate::{
-    clock,
-    engine::{Access, Input, keyring::Keyring},
-};
 use dogwatch_alertd_core::rules::{
     text::line,
     token::{Scope, Token, looks_like_one},
+};
+use dogwatch_daemon::{tcp_http::network, unix_http::Peer};
+use governor::Quota;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Failure, PATIENCE, rate::Rates};
+use crate::{
+    clock,
+    engine::{Access, Input, keyring::Keyring},
 };
 
 /// What a caller needs to use a route.
@@ -114,12 +114,12 @@ impl Gate {
         }
     }
 
-    fn admit(&self, request: &Request, needs: Needs, now: Timestamp) -> Result<Option<Caller>, Failure> {
+    fn admit(&self, request: &Request, needs: Needs, now: Timestamp) -> Result<Option<Caller>, Denied> {
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
             return Ok(Some(Caller::User(peer.clone())));
         }
         let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
-            return Err(Failure::Unknown("the origin of the request is unknown".into()));
+            return Err(Failure::Unknown("nobody knows where this comes from".into()).into());
         };
         let from = network(address.ip());
         let Needs::Scope(scope) = needs else {
@@ -136,14 +136,12 @@ impl Gate {
         self.calls.take(&(token.name.clone(), from)).map_err(Failure::TooMany)?;
         if !token.may(scope) {
             let has: Vec<_> = token.scopes.iter().map(|scope| scope.name()).collect();
-            let asked = format!("{} {}", request.method(), request.uri().path());
-            let caller = Caller::Token(Arc::clone(&token), address.ip());
-            self.note_refused(&caller, &asked, StatusCode::FORBIDDEN);
-            return Err(Failure::Forbidden(format!(
+            let failure = Failure::Forbidden(format!(
                 "this requires the scope {scope}; token {} has {}",
                 token.name,
                 has.join(", ")
-            )));
+            ));
+            return Err(Denied { failure, caller: Some(Caller::Token(token, address.ip())) });
         }
         if token.use_is_news(now) {
             // If the engine is too busy, the next use is recorded.
@@ -152,13 +150,26 @@ impl Gate {
         Ok(Some(Caller::Token(token, address.ip())))
     }
 
-    /// Writes to the audit log. If the engine is too busy, it goes to the process's log instead.
-    fn note_refused(&self, caller: &Caller, asked: &str, status: StatusCode) {
+    /// Writes to the audit log; the refusal is answered after the commit, like every recorded
+    /// request. If the engine is too busy, it goes to the process's log instead.
+    async fn note_refused(&self, caller: &Caller, asked: &str, status: StatusCode) {
         let asked = line(&format!("{asked}: {status}"), ASKED_CHARS_MAX);
-        let refused = Input::Access(Access::Refused(caller.name(), asked));
-        if let Err(error) = self.inputs.try_send(Input::From(caller.origin(), Box::new(refused))) {
-            tracing::warn!(by = caller.name(), from = caller.origin(), %error, "refused; cannot record this in the audit log");
-        }
+        let (answer, answered) = oneshot::channel();
+        let refused = Input::Access(Access::Refused(caller.name(), asked, answer));
+        let error = match self.inputs.try_send(Input::From(caller.origin(), Box::new(refused))) {
+            Ok(()) => match tokio::time::timeout(PATIENCE, answered).await {
+                Ok(Ok(())) => return,
+                Ok(Err(_)) => "alertd is stopping".to_owned(),
+                Err(_) => format!("no answer within {PATIENCE:?}"),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            by = caller.name(),
+            from = caller.origin(),
+            error,
+            "refused, and not in the audit log"
+        );
     }
 
     fn token(&self, headers: &HeaderMap, now: Timestamp) -> Result<Arc<Token>, &'static str> {
@@ -169,6 +180,19 @@ impl Gate {
             return Err("this token has expired; create a new one with `alertctl token create`");
         }
         Ok(token)
+    }
+}
+
+/// A refused request.
+struct Denied {
+    failure: Failure,
+    /// The caller, if known; the refusal is recorded.
+    caller: Option<Caller>,
+}
+
+impl From<Failure> for Denied {
+    fn from(failure: Failure) -> Self {
+        Self { failure, caller: None }
     }
 }
 
@@ -191,29 +215,36 @@ pub(super) async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let asked = format!("{} {}", request.method(), request.uri().path());
     let caller = match gate.admit(&request, needs, clock::wall()) {
         Ok(Some(caller)) => caller,
         Ok(None) => return next.run(request).await,
-        Err(failure) => return failure.answer(request.uri().path()),
+        Err(Denied { failure, caller }) => {
+            let response = failure.answer(request.uri().path());
+            if let Some(caller) = caller {
+                gate.note_refused(&caller, &asked, response.status()).await;
+            }
+            return response;
+        }
     };
     request.extensions_mut().insert(caller.clone());
     let changes = matches!(needs, Needs::Scope(Scope::Ack | Scope::Silence | Scope::Admin));
     if !changes || request.method().is_safe() {
         return next.run(request).await;
     }
-    let asked = format!("{} {}", request.method(), request.uri().path());
     let response = next.run(request).await;
     if response.status().is_client_error() {
-        gate.note_refused(&caller, &asked, response.status());
+        gate.note_refused(&caller, &asked, response.status()).await;
     }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use dogwatch_alertd_core::rules::token::text_of;
+
     use super::*;
     use crate::engine::keyring::hash_of;
-    use dogwatch_alertd_core::rules::token::text_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -251,7 +282,7 @@ mod tests {
                 assert_eq!(caller.unwrap().name(), "token:prom");
                 200
             }
-            Err(failure) => failure.into_parts().0.as_u16(),
+            Err(denied) => denied.failure.into_parts().0.as_u16(),
         }
     }
 

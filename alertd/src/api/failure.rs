@@ -7,11 +7,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use dogwatch_alertd_core::Refused;
 use dogwatch_daemon::config::closest;
 use dogwatch_wire::{ErrorReply, limits};
 
 use crate::{metrics, store::StoreError};
-use dogwatch_alertd_core::Refused;
 
 /// How long an agent should wait before it sends again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -20,6 +20,13 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use dogwatch_alertd_core::{
+    BadBatch,
+    rules::{
+        external::Posted,
+        token::Scope::{Ack, Admin, Ingest, Read, Silence},
+    },
+};
 use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -41,16 +48,10 @@ pub use self::{
     access::{Gate, Needs},
     routes::Endpoint,
 };
+
 use crate::{
     engine::{BatchError, Input, PostError},
     store::{Archive, StoreError},
-};
-use dogwatch_alertd_core::{
-    BadBatch,
-    rules::{
-        external::Posted,
-        token::Scope::{Ack, Admin, Ingest, Read, Silence},
-    },
 };
 
 /// How long to wait for the engine. It usually answers within one commit.

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use dogwatch_alertd_core::{
+    rules::token::{Hash, Scope},
+    testing::World,
+};
 use dogwatch_wire::ctl;
 use serde_json::{Value, json};
 
 use super::{Needs, endpoints};
 use crate::{config::Config, notify::schema::check};
-use dogwatch_alertd_core::{
-    rules::token::{Hash, Scope},
-    testing::World,
-};
 
 fn document() -> Value {
     serde_json::from_str(super::OPENAPI).unwrap()

@@ -5,12 +5,12 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use dogwatch_alertd_core::rules::token::text_of;
 use dogwatch_wire::ctl;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{Api, Failure, PATIENCE, Reply, access::Caller, body::Body};
 use crate::engine::{Access, Input, keyring::hash_of};
-use dogwatch_alertd_core::rules::token::text_of;
 
 pub(super) async fn list(State(api): State<Api>) -> Reply<Vec<ctl::Token>> {
     Ok(Json(api.ask(PATIENCE, |answer| Input::Access(Access::List(answer))).await?))

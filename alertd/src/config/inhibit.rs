@@ -1,10 +1,10 @@
 //! `[[inhibit]]` and `[[dependency]]`: which alerts suppress other alerts while they fire.
 
+use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, suppression::SuppressedBy};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
 use super::Parts;
-use dogwatch_alertd_core::rules::{inhibit::Rule, matcher::Matcher, withheld::Why};
 
 /// While an alert that matches `source` fires, alerts that match `target` are suppressed.
 #[derive(Debug, Deserialize)]
@@ -33,7 +33,7 @@ impl Parts {
         for (at, file) in std::mem::take(&mut self.dependencies) {
             let source = &self.sources[at];
             rules.push(Rule {
-                why: Why::Dependency,
+                why: SuppressedBy::Dependency,
                 source: matchers("on", &file.on, source, problems),
                 target: matchers("of", &file.of, source, problems),
                 equal: file.equal,
@@ -42,7 +42,7 @@ impl Parts {
         for (at, file) in std::mem::take(&mut self.inhibits) {
             let source = &self.sources[at];
             rules.push(Rule {
-                why: Why::Inhibited,
+                why: SuppressedBy::Inhibited,
                 source: matchers("source", &file.source, source, problems),
                 target: matchers("target", &file.target, source, problems),
                 equal: file.equal,

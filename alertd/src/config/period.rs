@@ -19,12 +19,12 @@ use std::{
     ops::{Range, RangeInclusive},
 };
 
+use dogwatch_alertd_core::rules::period::{DAY, Period, When};
 use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::{Parts, names::Entry};
-use dogwatch_alertd_core::rules::period::{DAY, Period, When};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,11 +240,11 @@ fn years(text: &str) -> Result<Vec<RangeInclusive<i16>>, String> {
 
 #[cfg(test)]
 mod tests {
+    use dogwatch_alertd_core::rules::period::Period;
     use jiff::Timestamp;
     use serde::Deserialize;
 
     use crate::config::Config;
-    use dogwatch_alertd_core::rules::period::Period;
 
     #[derive(Deserialize)]
     struct File {

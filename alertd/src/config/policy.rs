@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
@@ -12,7 +13,6 @@ use super::{
     Parts,
     names::{Names, TARGET, check_known},
 };
-use dogwatch_alertd_core::rules::escalation::{Policy, Step};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

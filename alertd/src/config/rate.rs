@@ -4,13 +4,12 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use dogwatch_alertd_core::rules::ratelimit::Rate;
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
 };
 use serde::Deserialize;
-
-use dogwatch_alertd_core::rules::ratelimit::Rate;
 
 /// As written in `[receiver.NAME]`, `[user.NAME]` and `[alertd]`.
 #[derive(Debug, Clone, Deserialize)]

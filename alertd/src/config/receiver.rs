@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use dogwatch_alertd_core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate};
 use dogwatch_daemon::config::{Problems, Source, Spanned, parse};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     names::{Names, check_known, usable},
 };
 use crate::notify::{Receiver, ReceiverFile};
-use dogwatch_alertd_core::{LOCAL_RECEIVER, ReceiverRules, rules::ratelimit::Rate};
 
 pub(super) struct ReceiverPart {
     source: usize,

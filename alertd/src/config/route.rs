@@ -1,6 +1,14 @@
 //! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route inherits
 //! every setting that it does not set itself.
 
+use dogwatch_alertd_core::{
+    DEFAULT_POLICY,
+    rules::{
+        escalation::Policy,
+        matcher::Matcher,
+        route::{GroupBy, Hours, Route, Timing},
+    },
+};
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
@@ -10,14 +18,6 @@ use serde::Deserialize;
 use super::{
     Parts,
     names::{Names, check_known},
-};
-use dogwatch_alertd_core::{
-    DEFAULT_POLICY,
-    rules::{
-        escalation::Policy,
-        matcher::Matcher,
-        route::{GroupBy, Hours, Route, Timing},
-    },
 };
 
 #[derive(Debug, Deserialize)]

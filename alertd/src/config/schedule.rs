@@ -19,6 +19,7 @@ use std::{
     ops::Range,
 };
 
+use dogwatch_alertd_core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
 use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
 use jiff::{
     Timestamp,
@@ -31,7 +32,6 @@ use super::{
     Parts,
     names::{Entry, Names, check_known},
 };
-use dogwatch_alertd_core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,7 +1,8 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::Config;
 use dogwatch_alertd_core::{LOCAL_RECEIVER, rules::route::Timing};
+
+use super::Config;
 
 fn said(text: &str) -> Vec<String> {
     let problems = Config::from_text(text).err();
@@ -11,7 +12,7 @@ fn said(text: &str) -> Vec<String> {
 #[test]
 fn without_a_config_everything_reaches_a_local_maildir() {
     let config = Config::from_text("").unwrap();
-    let ways = config.rules.routes.ways(&[("host".into(), "web1".into())].into());
+    let ways = config.rules.routes.matches_for(&[("host".into(), "web1".into())].into());
     assert_eq!(ways.len(), 1);
     let policy = &config.rules.policies[&ways[0].policy];
     assert_eq!(policy.steps[0].notify, [LOCAL_RECEIVER]);
@@ -208,7 +209,7 @@ fn a_route_inherits_what_it_does_not_say() {
             "#,
     )
     .unwrap();
-    let way = &config.rules.routes.ways(&[("host".into(), "db1".into())].into())[0];
+    let way = &config.rules.routes.matches_for(&[("host".into(), "db1".into())].into())[0];
     assert_eq!((way.policy.as_str(), way.timing.group_wait), ("receiver local", Duration::from_secs(9)));
     assert_eq!(way.timing.repeat_interval, Duration::from_hours(24));
     assert_eq!(way.timing.group_interval, Timing::DEFAULT.group_interval);

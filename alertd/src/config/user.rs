@@ -10,6 +10,10 @@
 
 use std::collections::BTreeMap;
 
+use dogwatch_alertd_core::{
+    ReceiverRules,
+    rules::{escalation::Step, ratelimit::Rate, schedule::NOBODY, user::User},
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 
@@ -18,10 +22,6 @@ use super::{
     names::{Names, check_known},
     policy::{StepFile, resolve_steps},
     rate::RateFile,
-};
-use dogwatch_alertd_core::{
-    ReceiverRules,
-    rules::{escalation::Step, ratelimit::Rate, schedule::NOBODY, user::User},
 };
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use dogwatch_alertd_core::rules::text::line;
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,7 +12,6 @@ use super::{
     paint::Colour,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
-use dogwatch_alertd_core::rules::text::line;
 
 pub(super) async fn audit(alertd: &Alertd<'_>, ask: History, view: &View) -> Result<Answer, Failure> {
     let back = SignedDuration::try_from(ask.since.0).unwrap_or(SignedDuration::MAX);

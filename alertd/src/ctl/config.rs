@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use dogwatch_alertd_core::Rules;
 use dogwatch_daemon::config::Problems;
 use serde_json::json;
 
 use super::{Answer, Exit, pretty};
 use crate::config::Config;
-use dogwatch_alertd_core::Rules;
 
 /// The default of `alertd --config`.
 const DEFAULT: &str = "/etc/dogwatch/alertd.toml";

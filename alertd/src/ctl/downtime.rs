@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use dogwatch_alertd_core::rules::text::{self, line, plural};
 use dogwatch_wire::ctl::{Downtime, NewDowntime};
 use hyper::Method;
 
@@ -11,7 +12,6 @@ use super::{
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
     when::When,
 };
-use dogwatch_alertd_core::rules::text::{self, line, plural};
 
 pub(super) async fn downtime(
     alertd: &Alertd<'_>,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use dogwatch_alertd_core::rules::text::line;
 use dogwatch_wire::{State, ctl::Health};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     paint::{Colour, Table},
     show::{TEXT_CHARS_MAX, View},
 };
-use dogwatch_alertd_core::rules::text::line;
 
 pub(super) async fn ask(alertd: &Alertd<'_>, view: &View) -> Result<Answer, Failure> {
     let mut state = State::Critical;

@@ -40,6 +40,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use nix::unistd::{Gid, Group};
 use serde::{Serialize, de::DeserializeOwned};
 
+mod address;
 pub mod args;
 mod audit;
 mod backup;
@@ -53,14 +54,13 @@ mod route;
 mod send;
 mod show;
 mod token;
-mod way;
 mod when;
 mod whole_file;
 
+use address::{Address, Said};
 use args::{Cli, Command, ConfigCommand, RouteCommand, Silence, SilenceCommand};
 use paint::Paint;
 use show::View;
-use way::{Said, Way};
 
 /// Slightly longer than alertd's own time limit, so that its error message arrives.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -140,7 +140,7 @@ struct Failure {
 async fn run(cli: Cli) -> Result<Answer, Failure> {
     let said = Said { socket: cli.socket, url: cli.url, token_file: cli.token_file, ca_file: cli.ca_file };
     let wrong = |words| Failure { words, exit: Exit::Refused };
-    let way = Way::find(said).map_err(wrong)?;
+    let way = Address::find(said).map_err(wrong)?;
     let alertd = Alertd { client: way.client(DEADLINE).map_err(wrong)?, way: &way, json: cli.json };
     let view = View { now: now(), zone: TimeZone::system(), paint: paint() };
     match cli.command {
@@ -244,7 +244,7 @@ async fn test_notify(mut alertd: Alertd<'_>, receiver: String, view: &View) -> R
 /// The alertd to ask.
 struct Alertd<'a> {
     client: Client,
-    way: &'a Way,
+    way: &'a Address,
     json: bool,
 }
 
@@ -304,16 +304,16 @@ fn pretty(value: &impl Serialize) -> String {
 }
 
 /// Adds advice to a failed request.
-fn failure(error: &CallError, way: &Way) -> Failure {
+fn failure(error: &CallError, way: &Address) -> Failure {
     let (exit, words) = match (error, way) {
         (CallError::Refused { message, .. }, _) => (Exit::Refused, message.clone()),
-        (CallError::NoAnswer { .. } | CallError::Unreachable { .. }, Way::Url { .. }) => {
+        (CallError::NoAnswer { .. } | CallError::Unreachable { .. }, Address::Url { .. }) => {
             (Exit::Unreachable, error.to_string())
         }
-        (CallError::NoAnswer { .. }, Way::Socket(_)) => {
+        (CallError::NoAnswer { .. }, Address::Socket(_)) => {
             (Exit::Unreachable, format!("{error}; see `journalctl -u alertd`"))
         }
-        (CallError::Unreachable { source, .. }, Way::Socket(socket)) => (
+        (CallError::Unreachable { source, .. }, Address::Socket(socket)) => (
             Exit::Unreachable,
             match (source.kind(), socket.display()) {
                 (io::ErrorKind::PermissionDenied, path) => format!(
@@ -363,7 +363,7 @@ mod tests {
     fn a_failure_says_what_to_do() {
         let words = |kind: io::ErrorKind| {
             let error = CallError::Unreachable { path: "/x".into(), source: io::Error::from(kind) };
-            failure(&error, &Way::Socket("/nonexistent/alertd.sock".into()))
+            failure(&error, &Address::Socket("/nonexistent/alertd.sock".into()))
         };
         let missing = words(io::ErrorKind::NotFound);
         assert!(missing.words.contains("systemctl status alertd") && missing.words.contains("--socket"));
@@ -371,7 +371,7 @@ mod tests {
         let forbidden = words(io::ErrorKind::PermissionDenied).words;
         assert!(forbidden.contains("join the group \"dogwatch\""), "{forbidden}");
         let refused = CallError::Refused { status: 404, retry_after: None, message: "no incident 5".into() };
-        let refused = failure(&refused, &Way::Socket("/x".into()));
+        let refused = failure(&refused, &Address::Socket("/x".into()));
         assert_eq!((refused.words.as_str(), refused.exit), ("no incident 5", Exit::Refused));
     }
 }

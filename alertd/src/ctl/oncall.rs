@@ -2,6 +2,14 @@
 
 use std::fmt::Write;
 
+use dogwatch_alertd_core::{
+    LOOK_AHEAD,
+    rules::{
+        moment::later,
+        schedule::NOBODY,
+        text::{self, line},
+    },
+};
 use dogwatch_wire::ctl::{NewOverride, OnCall, OnCallSchedule, Override, Shift};
 use hyper::Method;
 use jiff::Timestamp;
@@ -10,14 +18,6 @@ use super::{
     Alertd, Answer, Failure, args,
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
-};
-use dogwatch_alertd_core::{
-    LOOK_AHEAD,
-    rules::{
-        moment::later,
-        schedule::NOBODY,
-        text::{self, line},
-    },
 };
 
 pub(super) async fn ask(alertd: &Alertd<'_>, ask: &args::OnCall, view: &View) -> Result<Answer, Failure> {

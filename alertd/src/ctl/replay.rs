@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::text::line;
 use dogwatch_wire::ctl::{Alert, Recorded, Sent, Status};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::{
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 use crate::replay::{self, Story};
-use dogwatch_alertd_core::rules::text::line;
 
 #[derive(Debug, Serialize)]
 struct Compared {

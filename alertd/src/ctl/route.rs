@@ -5,6 +5,10 @@
 
 use std::{collections::BTreeMap, fmt::Write, hash::RandomState, path::Path, time::Duration};
 
+use dogwatch_alertd_core::{
+    Core, Loaded, OverrideByHand, Rules,
+    rules::text::{self, line, plural},
+};
 use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{
     State,
@@ -18,10 +22,6 @@ use super::{
     paint::Colour,
     pretty,
     show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
-};
-use dogwatch_alertd_core::{
-    Core, Loaded, OverrideByHand, Rules,
-    rules::text::{self, line, plural},
 };
 
 /// Asks the running alertd, or evaluates the named config without alertd.

@@ -1,5 +1,6 @@
 //! `alertctl send`: raises or resolves an alert.
 
+use dogwatch_alertd_core::rules::{external::Posted, matcher::Labels};
 use dogwatch_wire::ctl;
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +10,6 @@ use super::{
     show::View,
 };
 use crate::notify::Sender;
-use dogwatch_alertd_core::rules::{external::Posted, matcher::Labels};
 
 pub(super) async fn send(alertd: &Alertd<'_>, ask: Send, view: &View) -> Result<Answer, Failure> {
     let ok = ask.ok;

@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use dogwatch_alertd_core::rules::text::{self, line, plural};
 use dogwatch_wire::ctl::{
     AckInfo, Alert, HistoryEntry, Incident, NextStep, NotificationInfo, Silence, Status, Why, Withheld,
 };
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::paint::{Colour, Paint, Table};
-use dogwatch_alertd_core::rules::text::{self, line, plural};
 
 /// The settings for formatting: the time, the time zone and whether to use colours.
 #[derive(Clone)]

@@ -3,6 +3,10 @@
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
+use dogwatch_alertd_core::rules::{
+    text::{clock_time, line},
+    token::{Scope, check_name},
+};
 use dogwatch_daemon::duration::Span;
 use dogwatch_wire::ctl::{NewToken, Token, TokenMade};
 use hyper::Method;
@@ -11,10 +15,6 @@ use super::{
     Alertd, Answer, Failure,
     paint::{Colour, Table},
     show::{NAME_CHARS_MAX, View},
-};
-use dogwatch_alertd_core::rules::{
-    text::{clock_time, line},
-    token::{Scope, check_name},
 };
 
 #[derive(Debug, Subcommand)]

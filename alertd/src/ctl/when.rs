@@ -2,14 +2,13 @@
 
 use std::{str::FromStr, time::Duration};
 
+use dogwatch_alertd_core::rules::{moment::later, schedule::on_the_wall};
 use dogwatch_daemon::duration::Span;
 use jiff::{
     Timestamp,
     civil::{DateTime, Time},
     tz::TimeZone,
 };
-
-use dogwatch_alertd_core::rules::{moment::later, schedule::on_the_wall};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {

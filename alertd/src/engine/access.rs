@@ -1,5 +1,6 @@
 //! The part of the engine that handles tokens, refused requests and backups.
 
+use dogwatch_alertd_core::{Refused, rules::token::Hash};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
@@ -8,7 +9,6 @@ use super::{
     input::Answer,
     journal::{Owed, owed},
 };
-use dogwatch_alertd_core::{Refused, rules::token::Hash};
 
 /// Inputs about tokens and their users.
 pub enum Access {
@@ -17,8 +17,8 @@ pub enum Access {
     Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
     /// A token was used for the first time in a while.
     Used(String),
-    /// A refused request: caller and request, for the audit log.
-    Refused(String, String),
+    /// A refused request, for the audit log; answered once it is recorded.
+    Refused(String, String, Answer<()>),
     /// Somebody made a backup: caller and description. Answered with the store's error, if it has
     /// one.
     BackedUp(String, String, Answer<Option<String>>),
@@ -39,7 +39,10 @@ impl<D: Deliver> Engine<D> {
                 self.core.on_backed_up(&author, &what, now);
                 return Some(Box::new(|trouble| drop(answer.send(trouble.map(str::to_owned)))));
             }
-            Access::Refused(author, asked) => self.core.on_refused(&author, &asked, now),
+            Access::Refused(author, asked, answer) => {
+                self.core.on_refused(&author, &asked, now);
+                return Some(owed(answer, ()));
+            }
         }
         None
     }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use dogwatch_wire::{Batch, BatchReply, ctl};
-use jiff::Timestamp;
-use tokio::sync::oneshot;
-
-use super::Access;
 use dogwatch_alertd_core::{
     BadBatch, Refused, Rules, ToldOpen,
     alertmanager_view::AlertsPage,
     rules::{alert::AlertKey, external::Posted, matcher::Matcher},
 };
+use dogwatch_wire::{Batch, BatchReply, ctl};
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::Access;
 
 pub(super) type Answer<T> = oneshot::Sender<T>;
 

@@ -2,11 +2,11 @@
 
 use std::{future, pin::Pin};
 
+use dogwatch_alertd_core::{Change, Lease};
 use jiff::Timestamp;
 
 use super::input::Answer;
 use crate::{clock::Stopwatch, metrics, store::writer::Writer};
-use dogwatch_alertd_core::{Change, Lease};
 
 /// Sends an answer; the argument is the store's error, if it has one.
 pub(super) type Owed = Box<dyn FnOnce(Option<&str>) + Send>;
@@ -17,7 +17,7 @@ pub(super) fn owed<T: Send + 'static>(answer: Answer<T>, value: T) -> Owed {
 }
 
 /// Everything that waits for a commit.
-pub(super) struct Held {
+pub(super) struct Waiting {
     /// Number of rows in the commit.
     pub(super) rows: usize,
     /// The rows contain the outcome of a delivery.
@@ -33,7 +33,7 @@ type Commit = Pin<Box<dyn Future<Output = (Writer, bool)> + Send>>;
 pub(super) struct Journal {
     /// `None` while a commit is running, which owns the writer.
     writer: Option<Writer>,
-    under_way: Option<(Commit, Stopwatch, Held)>,
+    under_way: Option<(Commit, Stopwatch, Waiting)>,
     /// The store's error after the last commit.
     trouble: Option<String>,
     behind: usize,
@@ -59,7 +59,7 @@ impl Journal {
     }
 
     /// Starts a commit. No other may be running.
-    pub(super) fn begin(&mut self, changes: Vec<Change>, held: Held) {
+    pub(super) fn begin(&mut self, changes: Vec<Change>, held: Waiting) {
         debug_assert!(self.is_idle(), "two commits at once");
         let Some(mut writer) = self.writer.take() else { return };
         let commit = async move {
@@ -71,7 +71,7 @@ impl Journal {
 
     /// Waits for the running commit and returns what waited for it; waits forever if none is
     /// running. Cancel-safe.
-    pub(super) async fn written(&mut self) -> Held {
+    pub(super) async fn written(&mut self) -> Waiting {
         let Some((commit, ..)) = &mut self.under_way else { return future::pending().await };
         let (writer, durable) = commit.await;
         self.trouble = writer.trouble().map(str::to_owned);
@@ -81,11 +81,11 @@ impl Journal {
         if held.rows > 0 && durable {
             metrics::commit(held.rows, watch.seconds());
         }
-        Held { durable, ..held }
+        Waiting { durable, ..held }
     }
 
     /// The same, but returns `None` if no commit is running.
-    pub(super) async fn rest(&mut self) -> Option<Held> {
+    pub(super) async fn rest(&mut self) -> Option<Waiting> {
         if self.is_idle() { None } else { Some(self.written().await) }
     }
 

@@ -6,9 +6,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use ring::digest::{SHA256, digest};
-
 use dogwatch_alertd_core::rules::token::{Hash, Token};
+use ring::digest::{SHA256, digest};
 
 #[derive(Default)]
 pub struct Keyring(RwLock<Keys>);
@@ -62,8 +61,9 @@ pub fn hash_of(text: &str) -> Hash {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use dogwatch_alertd_core::rules::token::text_of;
+
+    use super::*;
 
     #[test]
     fn a_token_is_kept_by_the_sha256_of_its_text() {

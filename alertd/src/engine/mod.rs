@@ -20,6 +20,16 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use dogwatch_alertd_core::{
+    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
+    rules::{
+        external::Posted,
+        health::{Outside, Process, health},
+        moment::{between, later},
+        notification::{Accepted, DeliveryError, Notification},
+        outbox::LEASE,
+    },
+};
 use dogwatch_daemon::systemd;
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
@@ -33,22 +43,12 @@ use crate::{
     crash, metrics,
     store::writer::Writer,
 };
-use dogwatch_alertd_core::{
-    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
-    rules::{
-        external::Posted,
-        health::{Outside, Process, health},
-        moment::{between, later},
-        notification::{Accepted, DeliveryError, Notification},
-        outbox::LEASE,
-    },
-};
 
 pub use access::Access;
 pub use input::{BatchError, Input, Order, PostError};
 
 use input::Answer;
-use journal::{Held, Journal, Owed, owed};
+use journal::{Journal, Owed, Waiting, owed};
 use keyring::Keyring;
 
 /// Tries once to deliver a notification. Implemented by [`crate::notify::Receivers`].
@@ -234,7 +234,7 @@ impl<D: Deliver> Engine<D> {
         let changes = self.core.take_changes();
         let settled = self.look_at(&changes);
         let rows = changes.len();
-        let held = Held { rows, settled, owed: std::mem::take(&mut self.owed), leases, durable: true };
+        let held = Waiting { rows, settled, owed: std::mem::take(&mut self.owed), leases, durable: true };
         let tries_again = self.journal.behind() > 0 && (pressing || !held.owed.is_empty());
         if rows == 0 && !tries_again {
             return self.release(held);
@@ -246,7 +246,7 @@ impl<D: Deliver> Engine<D> {
     }
 
     /// Sends the answers and notifications that waited for a commit.
-    fn release(&mut self, held: Held) {
+    fn release(&mut self, held: Waiting) {
         if held.rows > 0 && held.durable {
             crash::point("committed");
             if held.settled {
@@ -389,15 +389,13 @@ impl<D: Deliver> Engine<D> {
                 let until = until.unwrap_or_else(|| later(at, LOOK_AHEAD)).min(later(at, ON_CALL_MAX));
                 tell(answer, self.core.on_call(at, until))
             }
-            Input::Test(receiver, author, answer) => {
-                match self.core.on_test(&receiver, &author, now) {
-                    Ok(seq) => {
-                        self.testers.insert(seq, answer);
-                    }
-                    Err(refused) => drop(answer.send(Err(refused))),
+            Input::Test(receiver, author, answer) => match self.core.on_test(&receiver, &author, now) {
+                Ok(seq) => {
+                    self.testers.insert(seq, answer);
+                    None
                 }
-                None
-            }
+                Err(refused) => Some(owed(answer, Err(refused))),
+            },
             Input::Status(answer) => {
                 tell(answer, self.core.status(env!("CARGO_PKG_VERSION"), self.warnings(), now))
             }

@@ -9,21 +9,21 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    rules::notification::{Accepted, DeliveryError, Notification},
+};
 use dogwatch_wire::{
     Batch, BatchReply, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyring};
+use super::{Access, BatchError, Deliver, Engine, INPUTS_MAX, Input, Order, keyring::Keyring};
 use crate::{
     clock::{Clock, wall},
     config::Config,
     store::{Store, StoreError, writer::Writer},
-};
-use dogwatch_alertd_core::{
-    Change, Core, Loaded,
-    rules::notification::{Accepted, DeliveryError, Notification},
 };
 
 const CONFIG: &str = r#"
@@ -204,4 +204,16 @@ async fn if_a_commit_fails_people_are_notified_and_it_is_written_later() {
         running.let_go.send(Ok(())).unwrap();
     }
     within(again).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_answered_once_it_is_on_the_disk() {
+    let mut running = Running::start();
+    let (answer, mut answered) = oneshot::channel();
+    let refused = Access::Refused("token:eva".into(), "POST /v1/silences: 403 Forbidden".into(), answer);
+    running.inputs.send(Input::Access(refused)).await.unwrap();
+    running.commit_begins().await;
+    assert!(not_yet(&mut answered).await);
+    running.let_go.send(Ok(())).unwrap();
+    within(answered).await.unwrap();
 }

@@ -23,6 +23,10 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Notification},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use lettre::message::Mailbox;
 use serde::Deserialize;
@@ -33,10 +37,6 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     smtp::{Refusal, Session},
-};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Notification},
-    text,
 };
 
 /// `[receiver.NAME.email]` as written.

@@ -28,6 +28,10 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Notification},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -38,10 +42,6 @@ use tokio::{
 };
 
 use super::{receiver::Sender, webhook, words};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Notification},
-    text,
-};
 
 /// `[receiver.NAME.exec]` as written.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,11 +1,12 @@
 //! The rows below the headline, the same for every receiver: facts about an alert, and what to do.
 //! Pure.
 
-use super::{held, perfdata, receiver::Sender, words};
 use dogwatch_alertd_core::rules::{
     notification::{Kind, Notification, NotifiedAlert},
     text,
 };
+
+use super::{held, perfdata, receiver::Sender, words};
 
 /// Annotations shown for one alert.
 const ANNOTATIONS_MAX: usize = 20;

@@ -1,14 +1,13 @@
 //! The text of a digest: a sentence for each group, the first single notifications, and how many
 //! more there are. Pure.
 
-use dogwatch_wire::State;
-use jiff::{Timestamp, Unit, tz::TimeZone};
-
 use dogwatch_alertd_core::rules::{
     notification::Notification,
     storm::Group,
     text::{line, plural},
 };
+use dogwatch_wire::State;
+use jiff::{Timestamp, Unit, tz::TimeZone};
 
 /// `412 hosts: disk CRITICAL, since 14:02, most in dc=fra1`.
 pub(super) fn sentence(group: &Group, told_at: Timestamp, zone: &TimeZone) -> String {
@@ -82,13 +81,14 @@ pub(super) fn lines(told: &Notification, zone: &TimeZone, lines_max: usize) -> V
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::words::{self, tests::problem},
-        *,
-    };
     use dogwatch_alertd_core::rules::{
         notification::{Digest, DigestLine, Kind},
         storm::Shared,
+    };
+
+    use super::{
+        super::words::{self, tests::problem},
+        *,
     };
 
     fn storm() -> Group {

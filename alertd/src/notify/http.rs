@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -30,7 +31,6 @@ use hyper_util::{
 };
 
 use super::tls;
-use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes read of an answer: enough for a short JSON or the beginning of an error page.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;

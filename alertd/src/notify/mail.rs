@@ -15,6 +15,10 @@
 
 use std::{fmt::Write, time::SystemTime};
 
+use dogwatch_alertd_core::rules::{
+    notification::{DeliveryError, Kind, Notification, NotifiedAlert},
+    text::{self, escaped},
+};
 use lettre::{
     Address, Message,
     message::{
@@ -30,10 +34,6 @@ use super::{
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
 use crate::web::MailLink;
-use dogwatch_alertd_core::rules::{
-    notification::{DeliveryError, Kind, Notification, NotifiedAlert},
-    text::{self, escaped},
-};
 
 /// Styles that every mail program shows as a button.
 const BUTTON: &str = "display:inline-block;padding:12px 24px;border-radius:6px;background:#1a7f37;color:#ffffff;\

@@ -15,12 +15,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use lettre::message::Mailbox;
 use serde::Deserialize;
 
 use super::{mail, receiver::Sender};
-use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// `[receiver.NAME.maildir]` as written.
 #[derive(Debug, Clone, Deserialize)]

@@ -19,6 +19,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::State;
 use hyper::{Uri, header::AUTHORIZATION};
@@ -30,10 +34,6 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     words,
-};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Kind, Notification},
-    text,
 };
 
 /// `[receiver.NAME.ntfy]` as written.

@@ -27,6 +27,10 @@
 
 use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::State;
 use hyper::Uri;
@@ -41,10 +45,6 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
-};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
-    text,
 };
 
 /// `[receiver.NAME.pagerduty]` as written.

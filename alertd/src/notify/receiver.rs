@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -20,7 +21,6 @@ use super::{
     webhook, words,
 };
 use crate::{config::RateFile, engine::Input, web::Links};
-use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -44,13 +44,13 @@ pub struct ReceiverFile {
 /// A receiver, checked.
 #[derive(Debug, Clone)]
 pub struct Receiver {
-    way: Way,
+    way: Medium,
     templates: Option<Templates>,
 }
 
 /// How to reach it.
 #[derive(Debug, Clone)]
-enum Way {
+enum Medium {
     Email(email::Email),
     Exec(exec::Exec),
     Irc(irc::Irc),
@@ -73,28 +73,28 @@ impl ReceiverFile {
         let before = problems.0.len();
         let mut found = Vec::new();
         if let Some(file) = self.email {
-            found.push(file.resolve(source, problems).map(Way::Email));
+            found.push(file.resolve(source, problems).map(Medium::Email));
         }
         if let Some(file) = self.exec {
-            found.push(file.resolve(source, problems).map(Way::Exec));
+            found.push(file.resolve(source, problems).map(Medium::Exec));
         }
         if let Some(file) = self.irc {
-            found.push(file.resolve(source, problems).map(Way::Irc));
+            found.push(file.resolve(source, problems).map(Medium::Irc));
         }
         if let Some(file) = self.maildir {
-            found.push(file.resolve(source, problems).map(Way::Maildir));
+            found.push(file.resolve(source, problems).map(Medium::Maildir));
         }
         if let Some(file) = self.ntfy {
-            found.push(file.resolve(source, problems).map(Way::Ntfy));
+            found.push(file.resolve(source, problems).map(Medium::Ntfy));
         }
         if let Some(file) = self.pagerduty {
-            found.push(file.resolve(source, problems).map(Way::PagerDuty));
+            found.push(file.resolve(source, problems).map(Medium::PagerDuty));
         }
         if let Some(file) = self.slack {
-            found.push(file.resolve(at.clone(), source, problems).map(Way::Slack));
+            found.push(file.resolve(at.clone(), source, problems).map(Medium::Slack));
         }
         if let Some(file) = self.webhook {
-            found.push(file.resolve(source, problems).map(Way::Webhook));
+            found.push(file.resolve(source, problems).map(Medium::Webhook));
         }
         if found.len() != 1 {
             let count = if found.is_empty() { "no" } else { "more than one" };
@@ -119,18 +119,18 @@ const KINDS: [&str; 8] = ["email", "exec", "irc", "maildir", "ntfy", "pagerduty"
 impl Receiver {
     /// Does it keep an incident open until it gets the recovery with the incident's own key?
     pub fn keeps_state(&self) -> bool {
-        matches!(self.way, Way::PagerDuty(_))
+        matches!(self.way, Medium::PagerDuty(_))
     }
 
     /// The same receiver for one user's address, if it sends email; the error is about the address.
     pub fn to_address(&self, address: &str) -> Option<Result<Self, String>> {
-        let Way::Email(mail) = &self.way else { return None };
+        let Medium::Email(mail) = &self.way else { return None };
         let own = mail.to_address(address);
-        Some(own.map(|own| Self { way: Way::Email(own), templates: self.templates.clone() }))
+        Some(own.map(|own| Self { way: Medium::Email(own), templates: self.templates.clone() }))
     }
 }
 
-impl Way {
+impl Medium {
     /// The parts of a notification that templates can replace.
     fn template_parts(&self) -> &'static [&'static str] {
         match self {
@@ -205,9 +205,9 @@ impl Receivers {
     pub fn start(&self, engine: &mpsc::Sender<Input>, before: Option<&Self>) {
         for (name, receiver) in &self.by_name {
             let before = before.and_then(|before| before.by_name.get(name));
-            if let Way::Irc(irc) = &receiver.way {
-                let before =
-                    before.and_then(|before| if let Way::Irc(irc) = &before.way { Some(irc) } else { None });
+            if let Medium::Irc(irc) = &receiver.way {
+                let before = before
+                    .and_then(|before| if let Medium::Irc(irc) = &before.way { Some(irc) } else { None });
                 irc.start(name, engine, before);
             }
         }
@@ -231,14 +231,14 @@ impl Receivers {
         let (sender, http) = (&Sender { own_words, ..self.sender.clone() }, &self.http);
         let try_once = async {
             match &found.way {
-                Way::Email(email) => email.send(notification, sender, deadline).await,
-                Way::Exec(exec) => exec.send(notification, sender, deadline).await,
-                Way::Irc(irc) => irc.send(notification, sender, deadline).await,
-                Way::Maildir(maildir) => maildir.send(notification, sender).await,
-                Way::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
-                Way::Slack(slack) => slack.send(notification, sender, http, deadline).await,
-                Way::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
-                Way::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
+                Medium::Email(email) => email.send(notification, sender, deadline).await,
+                Medium::Exec(exec) => exec.send(notification, sender, deadline).await,
+                Medium::Irc(irc) => irc.send(notification, sender, deadline).await,
+                Medium::Maildir(maildir) => maildir.send(notification, sender).await,
+                Medium::Ntfy(ntfy) => ntfy.send(notification, sender, http, deadline).await,
+                Medium::Slack(slack) => slack.send(notification, sender, http, deadline).await,
+                Medium::PagerDuty(pager) => pager.send(notification, sender, http, deadline).await,
+                Medium::Webhook(hook) => hook.send(notification, sender, http, deadline).await,
             }
         };
         // A receiver that can say what it waited for enforces the deadline itself; this is the

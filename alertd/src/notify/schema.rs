@@ -4,15 +4,15 @@
 //! Stricter than the standard: a field that the schema does not name is an error, so that every
 //! field is documented.
 
+use dogwatch_alertd_core::rules::{
+    notification::{Digest, DigestLine, Kind, Notification},
+    storm::{Group, Shared},
+};
 use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
 use super::{receiver::Sender, webhook::body, words::tests::problem};
-use dogwatch_alertd_core::rules::{
-    notification::{Digest, DigestLine, Kind, Notification},
-    storm::{Group, Shared},
-};
 
 #[test]
 fn the_webhooks_body_matches_its_schema() {

@@ -16,6 +16,10 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::State;
 use serde::{Deserialize, Serialize};
@@ -26,10 +30,6 @@ use super::{
     receiver::Sender,
     secret::SecretFile,
     words,
-};
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert},
-    text,
 };
 
 /// `[receiver.NAME.slack]` as written.

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 use lettre::{
     Address,
     transport::smtp::{
@@ -37,7 +38,6 @@ use super::{
     email::{Email, Tls},
     receiver::Sender,
 };
-use dogwatch_alertd_core::rules::{notification::DeliveryError, text};
 
 /// Bytes that a server may send in one session, TLS certificates included. Usually a few thousand.
 const SAID_BYTES_MAX: usize = 1024 * 1024;

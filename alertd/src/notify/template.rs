@@ -16,6 +16,11 @@
 
 use std::{io, sync::Arc};
 
+use dogwatch_alertd_core::rules::{
+    lately::Happened,
+    notification::{DigestLine, Kind, Notification, NotifiedAlert},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::Timestamp;
@@ -24,11 +29,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{perfdata, receiver::Sender, webhook, words};
-use dogwatch_alertd_core::rules::{
-    lately::Happened,
-    notification::{DigestLine, Kind, Notification, NotifiedAlert},
-    text,
-};
 
 /// `[receiver.NAME.template]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -16,6 +16,10 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
 
+use dogwatch_alertd_core::rules::{
+    lately::Happened,
+    notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use dogwatch_wire::{State, ctl::AckInfo};
 use hyper::{
@@ -34,10 +38,6 @@ use super::{
     words,
 };
 use crate::clock;
-use dogwatch_alertd_core::rules::{
-    lately::Happened,
-    notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
-};
 
 /// `[receiver.NAME.webhook]` as written.
 #[derive(Debug, Clone, Deserialize)]

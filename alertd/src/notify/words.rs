@@ -3,15 +3,15 @@
 //! Plugin output and labels are untrusted; [`line`] makes them safe. Escaping for HTML or JSON is
 //! left to the receivers.
 
-use dogwatch_wire::State;
-use jiff::tz::TimeZone;
-
-use super::held;
 use dogwatch_alertd_core::rules::{
     lately::Happened,
     notification::{Kind, Notification, NotifiedAlert},
     text::{line, name_of, plural},
 };
+use dogwatch_wire::State;
+use jiff::tz::TimeZone;
+
+use super::held;
 
 /// Alerts of one incident that a notification lists; the rest are counted.
 pub const ALERTS_MAX: usize = 25;
@@ -177,8 +177,9 @@ pub fn lately(told: &Notification, zone: &TimeZone) -> String {
 pub(super) mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
     use dogwatch_alertd_core::rules::notification::DigestLine;
+
+    use super::*;
 
     #[test]
     fn the_title_has_number_state_place_and_summary() {

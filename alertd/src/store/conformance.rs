@@ -2,15 +2,15 @@
 
 use std::{hash::RandomState, sync::Arc};
 
+use dogwatch_alertd_core::{
+    Change, Core, Loaded,
+    testing::{Memory, World},
+};
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 
 use super::{Archive as _, Store, StoreError, sqlite::Sqlite};
 use crate::config::Config;
-use dogwatch_alertd_core::{
-    Change, Core, Loaded,
-    testing::{Memory, World},
-};
 
 const CONFIG: &str = r#"
     [[route]]

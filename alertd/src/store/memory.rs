@@ -1,9 +1,9 @@
 //! The in-memory store of the tests as a `Store`, which must pass the same tests as the real one.
 
+use dogwatch_alertd_core::{Change, Loaded, testing::Memory};
 use jiff::Timestamp;
 
 use super::{Store, StoreError};
-use dogwatch_alertd_core::{Change, Loaded, testing::Memory};
 
 impl Store for Memory {
     fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {

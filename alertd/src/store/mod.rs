@@ -3,11 +3,11 @@
 //! While the process runs, the core's memory is authoritative and the store is its journal. A failing
 //! store therefore stops no alert: [`writer::Writer`] keeps unwritten changes and writes them later.
 
+use dogwatch_alertd_core::{Change, Loaded};
 use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Silence};
 use jiff::Timestamp;
 
 use self::backup::{Copy, Stop};
-use dogwatch_alertd_core::{Change, Loaded};
 
 pub mod backup;
 mod check;

@@ -18,6 +18,16 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::{
+    Change, Counters, Loaded, notification_info,
+    rules::{
+        alert::{Alert, AlertKey},
+        incident::Incident,
+        outbox::Row,
+        silence::Silence,
+    },
+    title_of,
+};
 use dogwatch_wire::ctl::{
     HistoryEntry, Incident as IncidentView, NotificationInfo, Recorded, Sent, Silence as SilenceView,
 };
@@ -32,16 +42,6 @@ use super::{
     Archive, Store, StoreError,
     backup::{self, Copy, Stop},
     check,
-};
-use dogwatch_alertd_core::{
-    Change, Counters, Loaded, notification_info,
-    rules::{
-        alert::{Alert, AlertKey},
-        incident::Incident,
-        outbox::Row,
-        silence::Silence,
-    },
-    title_of,
 };
 
 /// The steps of the schema. A released step never changes.

@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::Change;
 use dogwatch_wire::ctl::HistoryEntry;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Store, StoreError};
-use dogwatch_alertd_core::Change;
 
 /// How long the main loop waits for the disk before it continues without.
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);

@@ -2,12 +2,13 @@
 
 use std::{io, path::Path, time::Duration};
 
-use super::link;
-use crate::notify::SecretFile;
 use dogwatch_alertd_core::rules::{
     moment::later,
     notification::{Kind, Notification},
 };
+
+use super::link;
+use crate::notify::SecretFile;
 
 #[derive(Debug, Clone)]
 pub struct Links {

@@ -40,12 +40,13 @@ use tokio::{
 };
 
 pub use self::links::{Links, MailLink};
+use dogwatch_alertd_core::Refused;
+
 use self::{
     link::{BadLink, OpenLink},
     links::make_key,
 };
 use crate::{clock, engine::Input, notify::SecretFile};
-use dogwatch_alertd_core::Refused;
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;

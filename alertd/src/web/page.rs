@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 
-use dogwatch_wire::ctl;
-use jiff::{Timestamp, tz::TimeZone};
-
 use dogwatch_alertd_core::{
     ToldOpen,
     rules::text::{self, escaped},
 };
+use dogwatch_wire::ctl;
+use jiff::{Timestamp, tz::TimeZone};
 
 /// Shows an incident and asks whether to acknowledge it.
 pub(super) fn confirm(incident: &ctl::Incident, who: &str, zone: &TimeZone, now: Timestamp) -> String {

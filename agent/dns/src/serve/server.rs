@@ -508,7 +508,7 @@ impl Server {
                 tracing::info!("config reloaded; the cache is unchanged");
             }
             Err(problems) => {
-                tracing::error!("config not reloaded, the running config is unchanged:\n{problems}")
+                tracing::error!("config not reloaded, the running config is unchanged:\n{problems}");
             }
         }
     }

@@ -38,7 +38,7 @@ pub struct Agent {
 
 /// How to treat an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum EventOrder {
     /// Processed before.
     Old,
     Next,
@@ -74,13 +74,13 @@ impl Agent {
     }
 
     /// Processes an event number.
-    pub fn take(&mut self, seq: u64) -> Place {
+    pub fn take(&mut self, seq: u64) -> EventOrder {
         if seq <= self.last_seq {
-            return Place::Old;
+            return EventOrder::Old;
         }
         let next = seq == self.last_seq + 1;
         self.last_seq = seq;
-        if next { Place::Next } else { Place::AfterGap }
+        if next { EventOrder::Next } else { EventOrder::AfterGap }
     }
 
     /// When it counts as silent: after two announced intervals, plus some seconds for a busy host.
@@ -106,13 +106,13 @@ mod tests {
         let mut agent = Agent::new("web1", "e1", Timestamp::UNIX_EPOCH);
         let seqs = [1, 2, 2, 1, 3, 5, 4, 6];
         let took = seqs.map(|seq| match agent.take(seq) {
-            Place::Old => '-',
-            Place::Next => 'n',
-            Place::AfterGap => 'g',
+            EventOrder::Old => '-',
+            EventOrder::Next => 'n',
+            EventOrder::AfterGap => 'g',
         });
         assert_eq!(String::from_iter(took), "nn--ng-n");
         assert!(!agent.begin_epoch("e1"));
         assert!(agent.begin_epoch("e2"));
-        assert_eq!(agent.take(1), Place::Next);
+        assert_eq!(agent.take(1), EventOrder::Next);
     }
 }

@@ -43,7 +43,7 @@ impl Whose {
 
 /// The notification must wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct OverBudget {
     pub until: Timestamp,
     /// The budget that makes it wait longest.
     pub by: Whose,
@@ -73,10 +73,10 @@ impl Budgets {
     }
 
     /// Charges every budget that applies to `receiver`, or none of them.
-    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), Held> {
+    pub fn try_spend(&mut self, receiver: &str, urgent: bool, now: Timestamp) -> Result<(), OverBudget> {
         let holds = self.of(receiver).filter_map(|whose| {
             let until = self.buckets.get(&whose)?.look(urgent, now).err()?;
-            Some(Held { until, by: whose })
+            Some(OverBudget { until, by: whose })
         });
         if let Some(held) = holds.max_by_key(|held| held.until) {
             return Err(held);
@@ -155,7 +155,7 @@ mod tests {
             .set_rate(Rate { every: Duration::from_mins(1), ..rate(1) });
         assert_eq!(held_by(&mut budgets, "pager"), None);
         let held = budgets.try_spend("pager", true, at(5)).unwrap_err();
-        assert_eq!(held, Held { until: at(60), by: Whose::All });
+        assert_eq!(held, OverBudget { until: at(60), by: Whose::All });
         assert_eq!(budgets.try_spend("pager", true, at(60)), Ok(()));
     }
 

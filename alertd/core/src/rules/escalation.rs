@@ -4,9 +4,9 @@
 //!            start                  poll (last step of the last round)
 //!   Idle ───────────▶ Running ─────────────────────────────▶ Done
 //!                      │   ▲                                  │
-//!                 hold │   │ resume (the clock stopped)       │ hold
+//!                pause │   │ resume (the clock stood still)   │ pause
 //!                      ▼   │                                  ▼
-//!                     Held ◀──────────────────────────────────┘ (resumes as Done)
+//!                     Paused ◀────────────────────────────────┘ (resumes as Done)
 //! ```
 //!
 //! A run has its own copy of the policy, so that editing the config neither skips nor repeats steps
@@ -75,7 +75,8 @@ enum Phase {
     Idle,
     Running(Position),
     /// Acknowledged or suppressed since a time; the remaining steps wait.
-    Held {
+    #[serde(rename = "held")]
+    Paused {
         position: Position,
         since: Timestamp,
     },
@@ -112,14 +113,14 @@ impl Escalation {
     }
 
     /// Stops the clock of the steps.
-    pub fn hold(&mut self, now: Timestamp) {
+    pub fn pause(&mut self, now: Timestamp) {
         if let Phase::Running(position) = self.phase {
-            self.phase = Phase::Held { position, since: now };
+            self.phase = Phase::Paused { position, since: now };
         }
     }
 
     pub fn resume(&mut self, now: Timestamp) {
-        if let Phase::Held { mut position, since } = self.phase {
+        if let Phase::Paused { mut position, since } = self.phase {
             position.round_began = later(position.round_began, between(since, now));
             self.phase = Phase::Running(position);
         }
@@ -155,11 +156,11 @@ impl Escalation {
                 self.phase = Phase::Running(early(position, now));
                 true
             }
-            Phase::Held { position, since } if position.step > 0 => {
-                self.phase = Phase::Held { position: early(position, since), since };
+            Phase::Paused { position, since } if position.step > 0 => {
+                self.phase = Phase::Paused { position: early(position, since), since };
                 true
             }
-            Phase::Idle | Phase::Running(_) | Phase::Held { .. } | Phase::Done => false,
+            Phase::Idle | Phase::Running(_) | Phase::Paused { .. } | Phase::Done => false,
         }
     }
 
@@ -167,7 +168,7 @@ impl Escalation {
     pub fn next(&self) -> Option<(Position, Timestamp)> {
         match self.phase {
             Phase::Running(position) => Some((position, self.due_at(position))),
-            Phase::Idle | Phase::Held { .. } | Phase::Done => None,
+            Phase::Idle | Phase::Paused { .. } | Phase::Done => None,
         }
     }
 
@@ -195,14 +196,14 @@ mod tests {
         })
     }
 
-    /// One character per minute: `s` start, `h` hold, `r` resume, `f` a receiver failed. Digits are
+    /// One character per minute: `s` start, `h` pause, `r` resume, `f` a receiver failed. Digits are
     /// the steps that ran.
     fn run(mut escalation: Escalation, events: &str) -> String {
         let step_at = |(minute, event)| {
             let now = at(minute);
             match event {
                 's' => escalation.restart(now),
-                'h' => escalation.hold(now),
+                'h' => escalation.pause(now),
                 'r' => escalation.resume(now),
                 'f' => drop(escalation.hasten(now)),
                 _ => {}

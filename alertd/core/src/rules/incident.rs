@@ -16,10 +16,10 @@ use crate::rules::{
     escalation::{Escalation, Policy},
     moment::later,
     reason::Cause,
-    route::{Hours, Timing, Way},
+    route::{Hours, RouteMatch, Timing},
+    suppression::{self, Suppressions},
     told::Told,
     user::Page,
-    withheld::{self, AllWithheld},
 };
 
 /// Alerts with the same group key belong to the same incident.
@@ -44,8 +44,8 @@ pub struct Incident {
     /// Why the escalation starts.
     pub cause: Cause,
     /// Alerts that were suppressed at the last check.
-    #[serde(serialize_with = "withheld::to_rows", deserialize_with = "withheld::from_rows")]
-    pub withheld: AllWithheld,
+    #[serde(serialize_with = "suppression::to_rows", deserialize_with = "suppression::from_rows")]
+    pub withheld: Suppressions,
     pub escalation: Escalation,
     /// Acknowledged or completely suppressed: only a person, a timer set by a person, or a change
     /// can cause a notification.
@@ -82,7 +82,7 @@ pub struct Incident {
 }
 
 impl Incident {
-    pub fn open(number: u64, way: &Way, policy: Policy, now: Timestamp) -> Self {
+    pub fn open(number: u64, way: &RouteMatch, policy: Policy, now: Timestamp) -> Self {
         Self {
             number,
             group: GroupKey { route: way.path.clone(), labels: way.group.clone() },
@@ -93,7 +93,7 @@ impl Incident {
             flush_at: Some(later(now, way.timing.group_wait)),
             last_flush: None,
             cause: Cause::Opened,
-            withheld: AllWithheld::new(),
+            withheld: Suppressions::new(),
             escalation: Escalation::new(policy),
             quiet: false,
             hastened: false,
@@ -166,9 +166,9 @@ impl Incident {
     }
 
     /// Stops the clocks of the policy and of the users' rules.
-    pub fn hold(&mut self, now: Timestamp) {
-        self.escalation.hold(now);
-        self.pages.iter_mut().for_each(|page| page.run.hold(now));
+    pub fn pause(&mut self, now: Timestamp) {
+        self.escalation.pause(now);
+        self.pages.iter_mut().for_each(|page| page.run.pause(now));
     }
 
     pub fn resume(&mut self, now: Timestamp) {

@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::rules::{
     alert::AlertKey,
     matcher::{Labels, Matcher, all_match},
-    withheld::Why,
+    suppression::SuppressedBy,
 };
 
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// [`Why::Inhibited`] or [`Why::Dependency`].
-    pub why: Why,
+    pub why: SuppressedBy,
     pub source: Vec<Matcher>,
     pub target: Vec<Matcher>,
     pub equal: Vec<String>,
@@ -48,7 +48,7 @@ const HOST: &str = "host";
 pub struct Inhibitor {
     rules: Vec<Rule>,
     groups: BTreeMap<(usize, Vec<String>), Group>,
-    places: BTreeMap<AlertKey, Vec<Place>>,
+    places: BTreeMap<AlertKey, Vec<RuleRole>>,
 }
 
 /// The alerts of one rule that share the values of `equal`.
@@ -68,7 +68,7 @@ impl Group {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct RuleRole {
     rule: usize,
     values: Vec<String>,
     source: bool,
@@ -125,16 +125,16 @@ impl Inhibitor {
         affected
     }
 
-    fn places_of(&self, labels: &Labels) -> Vec<Place> {
+    fn places_of(&self, labels: &Labels) -> Vec<RuleRole> {
         let place = |(at, rule): (usize, &Rule)| {
             let (source, target) = (all_match(&rule.source, labels), all_match(&rule.target, labels));
-            (source || target).then(|| Place { rule: at, values: rule.values(labels), source, target })
+            (source || target).then(|| RuleRole { rule: at, values: rule.values(labels), source, target })
         };
         self.rules.iter().enumerate().filter_map(place).collect()
     }
 
     /// The first rule that suppresses this firing alert, and the alert that causes it.
-    pub fn muting(&self, key: &AlertKey) -> Option<(Why, &AlertKey)> {
+    pub fn muting(&self, key: &AlertKey) -> Option<(SuppressedBy, &AlertKey)> {
         self.places.get(key)?.iter().filter(|place| place.target).find_map(|place| {
             let group = self.groups.get(&(place.rule, place.values.clone()))?;
             let mutes = |(source, both): &(&AlertKey, &bool)| *source != key && !(place.source && **both);
@@ -163,7 +163,7 @@ mod tests {
     fn rule(source: &[&str], target: &[&str], equal: &[&str]) -> Rule {
         let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Rule {
-            why: Why::Inhibited,
+            why: SuppressedBy::Inhibited,
             source: parse(source),
             target: parse(target),
             equal: equal.iter().map(ToString::to_string).collect(),
@@ -244,7 +244,7 @@ mod tests {
         let mut inhibitor = Inhibitor::new(vec![rule(&["s=1"], &["t=1"], &[])]);
         inhibitor.update(&key("a"), Some(&labels("s=1")));
         inhibitor.update(&key("b"), Some(&labels("t=1")));
-        assert_eq!(inhibitor.muting(&key("b")), Some((Why::Inhibited, &key("a"))));
+        assert_eq!(inhibitor.muting(&key("b")), Some((SuppressedBy::Inhibited, &key("a"))));
         let affected = inhibitor.update(&key("a"), Some(&labels("t=1")));
         assert_eq!(affected, [key("a"), key("b")].into(), "the released one and the new target");
         assert_eq!(inhibitor.muting(&key("b")), None);

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::{
     alert::Claim,
-    budgets::{Budgets, Held, Limits, Whose},
+    budgets::{Budgets, Limits, OverBudget, Whose},
     moment::later,
     notification::{Kind, Notification},
     told::{Claims, Says},
@@ -406,7 +406,7 @@ impl Outbox {
             return None;
         }
         let first = self.sendable(receiver, urgent).next()?;
-        if let Err(Held { until, by }) = self.budgets.try_spend(receiver, urgent, now) {
+        if let Err(OverBudget { until, by }) = self.budgets.try_spend(receiver, urgent, now) {
             let since = hold.map_or(now, |hold| hold.since);
             self.queues.get_mut(receiver)?.fresh(urgent).hold = Some(Hold { since, until, by });
             self.wakeups.insert((until, receiver.to_owned()));

@@ -62,7 +62,7 @@ impl Timing {
 
 /// One way of an alert through the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub struct RouteMatch {
     /// Matchers of the routes from the root down, outermost first.
     pub path: Vec<String>,
     /// Values of the labels that the alert is grouped by.
@@ -97,13 +97,13 @@ impl Route {
         }
     }
 
-    pub fn ways(&self, labels: &Labels) -> Vec<Way> {
+    pub fn matches_for(&self, labels: &Labels) -> Vec<RouteMatch> {
         let mut ways = Vec::new();
         self.descend(labels, &mut Vec::new(), &mut ways);
         ways
     }
 
-    fn descend(&self, labels: &Labels, path: &mut Vec<String>, ways: &mut Vec<Way>) -> bool {
+    fn descend(&self, labels: &Labels, path: &mut Vec<String>, ways: &mut Vec<RouteMatch>) -> bool {
         if !all_match(&self.matchers, labels) {
             return false;
         }
@@ -118,7 +118,7 @@ impl Route {
             }
         }
         if !taken {
-            ways.push(Way {
+            ways.push(RouteMatch {
                 path: path.clone(),
                 group: self.group_by.of(labels),
                 timing: self.timing,
@@ -222,7 +222,7 @@ mod tests {
 
     fn policies(pairs: &[(&str, &str)]) -> Vec<String> {
         let labels = pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-        tree().ways(&labels).into_iter().map(|way| way.policy).collect()
+        tree().matches_for(&labels).into_iter().map(|way| way.policy).collect()
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
             let visits = tree().visits(&labels);
             let ends: Vec<_> =
                 visits.iter().filter(|visit| visit.takes).map(|visit| &visit.matchers).collect();
-            let ways = tree().ways(&labels);
+            let ways = tree().matches_for(&labels);
             let last: Vec<_> = ways.iter().filter_map(|way| way.path.last()).collect();
             assert_eq!(ends, last, "{pairs:?}");
         }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_way_names_its_matchers_and_its_group() {
         let labels = [("host".into(), "db1".into()), ("service".into(), "disk".into())].into();
-        let ways = tree().ways(&labels);
+        let ways = tree().matches_for(&labels);
         assert_eq!(ways[0].path, ["everything", "{host=~\"db.*\"}", "{service=\"disk\"}"]);
         assert_eq!(ways[0].group, [("host".to_owned(), "db1".to_owned())].into());
         assert_eq!(GroupBy::All.of(&labels), labels);

@@ -18,8 +18,8 @@ use crate::{
         ratelimit::Rate,
         route::{self, GroupBy, Route, Timing},
         schedule::{self, Every, Layer, Schedule},
+        suppression::SuppressedBy,
         user::User,
-        withheld::Why,
     },
     testing::World,
 };
@@ -306,9 +306,10 @@ fn inhibit(dependencies: Vec<DependencyFile>, inhibits: Vec<InhibitFile>) -> Vec
         equal,
     };
     let dependencies =
-        dependencies.into_iter().map(|file| rule(Why::Dependency, &file.on, &file.of, file.equal));
-    let inhibits =
-        inhibits.into_iter().map(|file| rule(Why::Inhibited, &file.source, &file.target, file.equal));
+        dependencies.into_iter().map(|file| rule(SuppressedBy::Dependency, &file.on, &file.of, file.equal));
+    let inhibits = inhibits
+        .into_iter()
+        .map(|file| rule(SuppressedBy::Inhibited, &file.source, &file.target, file.equal));
     dependencies.chain(inhibits).collect()
 }
 

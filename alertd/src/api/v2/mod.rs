@@ -14,14 +14,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use dogwatch_wire::ctl;
-use serde::Serialize;
-use serde_json::{Value, json};
-
-use crate::{
-    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
-    engine::{Input, PostError},
-};
 use dogwatch_alertd_core::{
     alertmanager_view::{GettableAlert, Named},
     rules::{
@@ -29,6 +21,14 @@ use dogwatch_alertd_core::{
         matcher::{Labels, Matcher},
         token::Scope::{Ingest, Read, Silence},
     },
+};
+use dogwatch_wire::ctl;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
+    engine::{Input, PostError},
 };
 
 pub(crate) fn add(routes: Routes) -> Routes {

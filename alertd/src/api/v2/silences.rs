@@ -13,6 +13,7 @@ use axum::{
     extract::{Path, RawQuery, State},
     http::StatusCode,
 };
+use dogwatch_alertd_core::rules::matcher::{Labels, Matcher, all_match};
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,6 @@ use crate::{
     api::{Api, Body, Caller, Failure, PATIENCE},
     engine::Input,
 };
-use dogwatch_alertd_core::rules::matcher::{Labels, Matcher, all_match};
 
 type Reply<T> = Result<Json<T>, Problem>;
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dogwatch_alertd_core::rules::text;
 use dogwatch_wire::ctl;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -19,7 +20,6 @@ use super::{
     line,
 };
 use crate::{clock, engine::Input, notify::tls};
-use dogwatch_alertd_core::rules::text;
 
 /// A notification to send, and the channel for its outcome.
 pub(super) struct Job {

@@ -19,8 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::line::{Message, base64, line, pieces, same_name};
 use dogwatch_alertd_core::rules::text;
+
+use super::line::{Message, base64, line, pieces, same_name};
 
 /// How to register with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]

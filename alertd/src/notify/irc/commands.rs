@@ -1,9 +1,8 @@
 //! The bot's commands and answers. Pure.
 
+use dogwatch_alertd_core::rules::text;
 use dogwatch_wire::ctl;
 use jiff::tz::TimeZone;
-
-use dogwatch_alertd_core::rules::text;
 
 /// A command that starts with `!`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,16 +40,16 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_alertd_core::rules::{
+    notification::{Accepted, DeliveryError, Kind, Notification},
+    text,
+};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{receiver::Sender, secret::SecretFile};
 use crate::engine::Input;
-use dogwatch_alertd_core::rules::{
-    notification::{Accepted, DeliveryError, Kind, Notification},
-    text,
-};
 
 /// `[receiver.NAME.irc]` as written.
 #[derive(Debug, Clone, Deserialize)]

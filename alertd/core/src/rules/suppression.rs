@@ -19,7 +19,7 @@ use crate::rules::{
 /// In order of precedence: if several apply, the first one is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum SuppressedBy {
     /// A downtime of its host or service is in effect.
     Downtime,
     /// Its agent is silent: the reports are old, and one alert for the agent covers them.
@@ -35,7 +35,7 @@ pub enum Why {
     Settling,
 }
 
-impl Why {
+impl SuppressedBy {
     pub const ALL: [Self; 7] = [
         Self::Downtime,
         Self::HostDown,
@@ -79,8 +79,8 @@ impl Why {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withheld {
-    pub why: Why,
+pub struct Suppression {
+    pub why: SuppressedBy,
     /// What suppresses it, for people: `web1/agent`, `silence 3`.
     pub by: String,
     /// When the reason ends, or `None` if that is not known.
@@ -90,8 +90,8 @@ pub struct Withheld {
     pub released: bool,
 }
 
-impl Withheld {
-    pub fn new(why: Why, by: impl Into<String>, until: Option<Timestamp>) -> Self {
+impl Suppression {
+    pub fn new(why: SuppressedBy, by: impl Into<String>, until: Option<Timestamp>) -> Self {
         Self { why, by: by.into(), until, released: false }
     }
 
@@ -108,9 +108,9 @@ impl Withheld {
 }
 
 /// By alert. The store contains a list, because JSON keys cannot be structs.
-pub type AllWithheld = BTreeMap<AlertKey, Withheld>;
+pub type Suppressions = BTreeMap<AlertKey, Suppression>;
 
-pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn to_rows<S: Serializer>(all: &Suppressions, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(all)
 }
 
@@ -118,15 +118,15 @@ pub fn to_rows<S: Serializer>(all: &AllWithheld, serializer: S) -> Result<S::Ok,
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Entry {
-    Now(AlertKey, Withheld),
+    Now(AlertKey, Suppression),
     First(AlertKey),
 }
 
-pub fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AllWithheld, D::Error> {
+pub fn from_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Suppressions, D::Error> {
     let entries = Vec::<Entry>::deserialize(deserializer)?;
     let pair = |entry| match entry {
         Entry::Now(key, withheld) => (key, withheld),
-        Entry::First(key) => (key, Withheld::new(Why::Silenced, "", None)),
+        Entry::First(key) => (key, Suppression::new(SuppressedBy::Silenced, "", None)),
     };
     Ok(entries.into_iter().map(pair).collect())
 }
@@ -138,12 +138,12 @@ mod tests {
     #[derive(Serialize, Deserialize)]
     struct Holder {
         #[serde(serialize_with = "to_rows", deserialize_with = "from_rows")]
-        withheld: AllWithheld,
+        withheld: Suppressions,
     }
 
     #[test]
     fn each_reason_stands_at_its_own_number() {
-        assert!(Why::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
+        assert!(SuppressedBy::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
         let old = r#"{"withheld":[{"agent":"a1","service":"disk"}]}"#;
         let read: Holder = serde_json::from_str(old).unwrap();
         let key = AlertKey::new("a1", "disk");
-        assert_eq!(read.withheld[&key].why, Why::Silenced);
+        assert_eq!(read.withheld[&key].why, SuppressedBy::Silenced);
         let again: Holder = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again.withheld, read.withheld);
     }
@@ -160,7 +160,7 @@ mod tests {
     fn what_a_cause_withheld_waits_a_moment_and_a_silence_none() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let settle = Duration::from_secs(30);
-        let inhibited = Withheld::new(Why::Inhibited, "web1/agent", None);
+        let inhibited = Suppression::new(SuppressedBy::Inhibited, "web1/agent", None);
         let waits = inhibited.after_its_reason(settle, at(100)).unwrap();
         assert_eq!(waits.until, Some(at(130)));
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
         );
         assert_eq!(waits.after_its_reason(settle, at(130)), None);
         assert_eq!(inhibited.after_its_reason(Duration::ZERO, at(100)), None);
-        let silenced = Withheld::new(Why::Silenced, "silence 1", Some(at(100)));
+        let silenced = Suppression::new(SuppressedBy::Silenced, "silence 1", Some(at(100)));
         assert_eq!(silenced.after_its_reason(settle, at(100)), None);
     }
 }

@@ -31,14 +31,14 @@ pub(super) struct Said {
 
 /// How to reach alertd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Address {
     Socket(PathBuf),
     Url { url: String, token_file: PathBuf, ca_file: Option<PathBuf> },
 }
 
 const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 
-impl Way {
+impl Address {
     /// Combines all sources. The error is shown to the user.
     pub(super) fn find(line: Said) -> Result<Self, String> {
         Self::choose([line, Said::of_environment(), Said::of_file()?])
@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn what_is_typed_counts_before_the_environment_and_that_before_the_file() {
         let none = Said::default;
-        let choose = |line, environment, file| match Way::choose([line, environment, file]) {
-            Ok(Way::Socket(path)) => path.display().to_string(),
-            Ok(Way::Url { url, token_file, .. }) => format!("{url} {}", token_file.display()),
+        let choose = |line, environment, file| match Address::choose([line, environment, file]) {
+            Ok(Address::Socket(path)) => path.display().to_string(),
+            Ok(Address::Url { url, token_file, .. }) => format!("{url} {}", token_file.display()),
             Err(words) => words,
         };
         assert_eq!(choose(none(), none(), none()), SOCKET_DEFAULT);
