@@ -1,4 +1,5 @@
-//! Requests for downtimes, and notifications for people who know of a problem that a downtime covers.
+//! Requests for downtimes, and notifications for people who know of a problem that a downtime
+//! covers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

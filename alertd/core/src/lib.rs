@@ -236,8 +236,8 @@ struct Dirty {
 }
 
 impl Core {
-    /// Continues where the previous run stopped, according to the store. `life` is unique to this process;
-    /// `hash_key` is random.
+    /// Continues where the previous run stopped, according to the store. `life` is unique to this
+    /// process; `hash_key` is random.
     pub fn new(rules: Rules, life: String, hash_key: RandomState, loaded: Loaded, now: Timestamp) -> Self {
         let mut core = Self {
             rules,

@@ -1,9 +1,9 @@
-//! Resolves the targets of a step to receivers, users or whoever is on call, and handles the case that
-//! nobody is.
+//! Resolves the targets of a step to receivers, users or whoever is on call, and handles the case
+//! that nobody is.
 //!
-//! A target is resolved when its step runs. If nobody is on call, or a reload removed the target, the
-//! catch-all is notified instead. alertd also raises an internal alert if nobody is on call. When
-//! somebody is on call again, they are notified of the incidents they missed, unless somebody
+//! A target is resolved when its step runs. If nobody is on call, or a reload removed the target,
+//! the catch-all is notified instead. alertd also raises an internal alert if nobody is on call.
+//! When somebody is on call again, they are notified of the incidents they missed, unless somebody
 //! acknowledged meanwhile.
 
 use dogwatch_wire::ctl;

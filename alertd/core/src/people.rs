@@ -60,8 +60,8 @@ impl Core {
         Ok(view)
     }
 
-    /// Acknowledges through a link in an email, once for each `nonce`. Used nonces are stored with the
-    /// incident; no link can acknowledge a resolved incident.
+    /// Acknowledges through a link in an email, once for each `nonce`. Used nonces are stored with
+    /// the incident; no link can acknowledge a resolved incident.
     pub fn on_ack_by_link(
         &mut self,
         number: u64,
@@ -86,8 +86,8 @@ impl Core {
         Ok(self.view_incident(incident, now))
     }
 
-    /// Sends a reminder that an ack ends soon: to its author if the config has that user, otherwise to
-    /// everybody who was notified of the problem.
+    /// Sends a reminder that an ack ends soon: to its author if the config has that user, otherwise
+    /// to everybody who was notified of the problem.
     pub(super) fn remind_of_ack(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         let Some(ack) = &mut incident.ack else { return };
         ack.reminded = true;
@@ -144,8 +144,8 @@ impl Core {
         self.incidents.insert(incident.number, incident);
     }
 
-    /// Queues a test notification regardless of routes, limits and silences. Returns its number in the
-    /// outbox.
+    /// Queues a test notification regardless of routes, limits and silences. Returns its number in
+    /// the outbox.
     pub fn on_test(&mut self, receiver: &str, author: &str, now: Timestamp) -> Result<u64, Refused> {
         if !self.rules.receivers.contains_key(receiver) {
             let names: Vec<_> = self.rules.receivers.keys().map(String::as_str).collect();

@@ -1,6 +1,7 @@
 //! What the core needs of the config, checked by whoever builds it.
 //!
-//! The shell resolves `alertd.toml` into [`Rules`]; the core sees neither the file nor how a receiver is reached.
+//! The shell resolves `alertd.toml` into [`Rules`]; the core sees neither the file nor how a
+//! receiver is reached.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +29,8 @@ pub struct Rules {
     pub periods: BTreeMap<String, Period>,
     /// How long an external alert fires after its last post, if the post had no end time.
     pub resolve_timeout: Duration,
-    /// How long a problem waits for reports of its cause after a start, and for its own recovery after the
-    /// cause is resolved.
+    /// How long a problem waits for reports of its cause after a start, and for its own recovery
+    /// after the cause is resolved.
     pub settle: Duration,
     /// Receivers, users and schedules share one namespace.
     pub users: BTreeMap<String, User>,
@@ -43,13 +44,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Agents send a heartbeat at least every 30 s. A longer wait after an outage would delay pages.
+    /// Agents send a heartbeat at least every 30 s. A longer wait after an outage would delay
+    /// pages.
     pub const SETTLE_DEFAULT: Duration = Duration::from_secs(30);
     /// As in Alertmanager.
     pub const RESOLVE_TIMEOUT_DEFAULT: Duration = Duration::from_mins(5);
 
-    /// Adds what no config has to say: policy `default`, one policy for each receiver, and somebody to notify when
-    /// nobody is on call if `catch_all` is empty.
+    /// Adds what no config has to say: policy `default`, one policy for each receiver, and somebody
+    /// to notify when nobody is on call if `catch_all` is empty.
     pub fn complete(&mut self) {
         let default = || Policy::only(DEFAULT_POLICY, LOCAL_RECEIVER);
         self.policies.entry(DEFAULT_POLICY.into()).or_insert_with(default);
@@ -92,7 +94,7 @@ impl Rules {
 pub struct ReceiverRules {
     pub fallback: Option<String>,
     pub rate: Rate,
-    /// The receiver keeps an incident open until it gets the end under the same key, which a digest does
-    /// not have.
+    /// The receiver keeps an incident open until it gets the end under the same key, which a digest
+    /// does not have.
     pub keeps_state: bool,
 }

@@ -124,7 +124,8 @@ impl Core {
         }
     }
 
-    /// Reminds people who know of a suppressed problem early enough to fix it or extend the silence.
+    /// Reminds people who know of a suppressed problem early enough to fix it or extend the
+    /// silence.
     fn announce_end(&mut self, silence: &Silence, now: Timestamp) {
         let by = silence_name(silence);
         let numbers: Vec<_> = self
@@ -180,8 +181,8 @@ impl Core {
         self.silences.iter().map(|silence| self.view_silence(silence, now)).collect()
     }
 
-    /// How much a silence would match now. A silence that selects only hosts also counts hosts without
-    /// firing alerts.
+    /// How much a silence would match now. A silence that selects only hosts also counts hosts
+    /// without firing alerts.
     fn reach(&self, silence: &Silence) -> Reach {
         let firing = self.alerts.iter().filter(|(_, alert)| alert.resolved_at.is_none());
         let (mut reach, mut hosts) = (Reach::default(), BTreeSet::new());

@@ -1,5 +1,5 @@
-//! Creation, revocation and use of tokens. `token.rs` decides what a token allows, and `api/access.rs`
-//! enforces it.
+//! Creation, revocation and use of tokens. `token.rs` decides what a token allows, and
+//! `api/access.rs` enforces it.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_words() {
+    fn invalid_requests_are_refused_with_a_reason() {
         let mut world = World::new("", 1);
         let host =
             |scopes: &[&str], host: &str| ctl::NewToken { host: Some(host.into()), ..ask("a", scopes) };

@@ -135,7 +135,8 @@ impl Core {
         }
     }
 
-    /// Open incidents that `receiver` was notified of: unacknowledged first, then worst, then oldest.
+    /// Open incidents that `receiver` was notified of: unacknowledged first, then worst, then
+    /// oldest.
     pub fn told_open(&self, receiver: &str, now: Timestamp) -> ToldOpen {
         let worst_of = |incident: &Incident| {
             let members = incident.members.iter().filter_map(|key| self.alerts.get(key));

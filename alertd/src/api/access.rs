@@ -186,7 +186,7 @@ impl Gate {
 /// A request that is not let in.
 struct Denied {
     failure: Failure,
-    /// If it is known; its refusal is recorded.
+    /// The caller, if known; the refusal is recorded.
     caller: Option<Caller>,
 }
 

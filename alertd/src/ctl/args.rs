@@ -621,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_words() {
+    fn invalid_requests_are_refused_with_a_reason() {
         for (line, words) in [
             ("ack", "N"),
             ("ack web1", "is not a number"),

@@ -1,4 +1,4 @@
-//! What an operator may choose, as the resolver takes it. `config` makes it from dns.toml.
+//! The settings of the resolver and of zones. `config` makes them from dns.toml.
 
 use std::{sync::Arc, time::Duration};
 

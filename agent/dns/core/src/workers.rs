@@ -1,10 +1,10 @@
-//! Work in pieces, done side by side by whatever the shell provides: the core starts no threads.
+//! Parallel work. The shell provides the threads, because the core starts none.
 
-/// Runs pieces of work.
+/// Runs pieces of work in parallel.
 pub trait Workers {
-    /// How many pieces are worked on at once, at most.
+    /// The most pieces that run at once.
     fn count(&self) -> usize;
 
-    /// Calls `work` once for each piece, on at most `count` threads at once. Returns when all are done.
+    /// Calls `work` once for each piece, on at most `count` threads. Returns when all are done.
     fn each<T: Send>(&self, count: usize, pieces: &mut [T], work: impl Fn(&mut T) + Sync);
 }

@@ -1,4 +1,4 @@
-//! A snapshot's answers, put back into the resolver's cache by a few threads.
+//! Restores a snapshot's answers into the resolver's cache, with several threads.
 
 use super::{
     load::{Answers, Take},
@@ -24,7 +24,7 @@ impl Take for Restoring<'_> {
     }
 }
 
-/// Threads that end with the piece of work.
+/// Threads that end when the work is done.
 struct Threads;
 
 impl Workers for Threads {

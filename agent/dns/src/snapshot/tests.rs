@@ -385,7 +385,8 @@ fn restorable(number: u32, renewed: u8) -> Vec<u8> {
     message
 }
 
-/// By several threads, each with a share of the cache. That all else is the same too, the core proves without threads.
+/// Several threads, each with a share of the cache. The core has a test without threads that
+/// everything else is the same too.
 #[test]
 fn many_answers_put_back_by_threads_are_those_put_back_one_by_one() {
     let dir = TempDir::new().unwrap();

@@ -1,8 +1,8 @@
 //! Incidents: the alerts of one group, with a number for people.
 //!
-//! An incident opens with the first alert of its group and is resolved when none of its alerts fires. A
-//! later problem opens a new incident with a new number. Timing and policy are copied when it opens, so
-//! a new config only applies to new incidents.
+//! An incident opens with the first alert of its group and is resolved when none of its alerts
+//! fires. A later problem opens a new incident with a new number. Timing and policy are copied when
+//! it opens, so a new config only applies to new incidents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,8 +47,8 @@ pub struct Incident {
     #[serde(serialize_with = "suppression::to_rows", deserialize_with = "suppression::from_rows")]
     pub withheld: Suppressions,
     pub escalation: Escalation,
-    /// Acknowledged or completely suppressed: only a person, a timer set by a person, or a change can
-    /// cause a notification.
+    /// Acknowledged or completely suppressed: only a person, a timer set by a person, or a change
+    /// can cause a notification.
     #[serde(default)]
     pub quiet: bool,
     /// Users whose own rules are running.
@@ -116,8 +116,8 @@ impl Incident {
         Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
     }
 
-    /// Whether it waits for its first notification: open, policy not started, not acknowledged, and not
-    /// completely suppressed.
+    /// Whether it waits for its first notification: open, policy not started, not acknowledged, and
+    /// not completely suppressed.
     pub fn is_gathering(&self, now: Timestamp) -> bool {
         // A check planned for later than that was planned before the clock was set back.
         let soon = later(now, self.timing.group_wait);
@@ -125,8 +125,8 @@ impl Incident {
         waits && !self.escalation.has_begun() && self.flush_at.is_some_and(|at| now < at && at <= soon)
     }
 
-    /// Plans the next check for changes: soon if urgent, otherwise not before `group_interval` has passed.
-    /// Returns true if that is earlier than planned.
+    /// Plans the next check for changes: soon if urgent, otherwise not before `group_interval` has
+    /// passed. Returns true if that is earlier than planned.
     pub fn plan_flush(&mut self, urgent: bool, now: Timestamp) -> bool {
         let soon = later(now, self.timing.group_wait);
         let at = match self.last_flush {
@@ -157,8 +157,8 @@ impl Incident {
         self.flush_at = Some(now);
     }
 
-    /// Resets the policy, because nobody knows of any problem any more. The next notification starts at
-    /// the first step.
+    /// Resets the policy, because nobody knows of any problem any more. The next notification
+    /// starts at the first step.
     pub fn forget_run(&mut self) {
         self.pages.clear();
         self.missed.clear();
@@ -176,8 +176,8 @@ impl Incident {
         self.pages.iter_mut().for_each(|page| page.run.resume(now));
     }
 
-    /// When the incident must be checked again, if nothing happens before. Receivers in `on_their_way`
-    /// have pending notifications; their reminders count from the delivery.
+    /// When the incident must be checked again, if nothing happens before. Receivers in
+    /// `on_their_way` have pending notifications; their reminders count from the delivery.
     pub fn next_wakeup(&self, on_their_way: &[&str]) -> Option<Timestamp> {
         if self.resolved_at.is_some() {
             return None;

@@ -28,7 +28,7 @@ pub struct Notification {
     /// Why it is sent: the name used in logs, metrics and `alertctl why`.
     pub reason: String,
     pub created_at: Timestamp,
-    /// Labels the alerts were grouped by.
+    /// Labels that the alerts are grouped by.
     pub group: BTreeMap<String, String>,
     pub firing: Vec<NotifiedAlert>,
     /// Resolved since the last notification to this receiver.

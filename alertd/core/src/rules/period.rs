@@ -3,8 +3,9 @@
 //!
 //! The meaning is Alertmanager's: a period is in effect if the local time matches.
 //!
-//! - In the night that skips 02:00–03:00, `02:30-04:00` starts at 03:00 and `02:00-03:00` does not happen.
-//!   In the night that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and `02:30-02:45` happens twice.
+//! - In the night that skips 02:00–03:00, `02:30-04:00` starts at 03:00 and `02:00-03:00` does not
+//!   happen. In the night that has 02:00–03:00 twice, `02:00-03:00` lasts two hours and
+//!   `02:30-02:45` happens twice.
 //! - All given fields must match; within a field, one entry is enough.
 //! - The end of an hour range is excluded.
 //! - Days of the month can count from the end (`-1` is the last day). A day that the month does not have

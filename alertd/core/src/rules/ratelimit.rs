@@ -26,7 +26,8 @@ impl Rate {
     /// keep a phone usable.
     pub const OF_RECEIVER: Self =
         Self::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
-    /// The default of a user, for all receivers: more than one receiver alone, much less than their sum.
+    /// The default of a user, for all receivers: more than one receiver alone, much less than their
+    /// sum.
     pub const OF_USER: Self =
         Self::with_default_reserve(NonZeroU32::new(15).unwrap(), Duration::from_secs(20));
 

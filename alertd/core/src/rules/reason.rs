@@ -1,4 +1,5 @@
-//! The reasons for decisions. Logs, metrics, the history, `alertctl why` and tests use the same names.
+//! The reasons for decisions. Logs, metrics, the history, `alertctl why` and tests use the same
+//! names.
 
 use serde::{Deserialize, Serialize};
 

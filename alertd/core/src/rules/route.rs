@@ -52,8 +52,8 @@ pub struct Timing {
 
 impl Timing {
     pub const DEFAULT: Self = Self {
-        // A page must be sent within a second of the state change. Alerts that an agent reports together arrive
-        // together, so a short wait is enough.
+        // A page must be sent within a second of the state change. Alerts that an agent reports
+        // together arrive together, so a short wait is enough.
         group_wait: Duration::from_millis(500),
         group_interval: Duration::from_mins(1),
         // As in Alertmanager.

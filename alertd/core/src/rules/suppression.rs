@@ -1,9 +1,9 @@
 //! Why a firing alert is suppressed now, and until when.
 //!
-//! A suppressed alert still fires, is visible, and keeps its incident open. When the last reason ends,
-//! the current state is compared with the last notification (`review.rs`), and only a difference
-//! is sent. When the cause of a problem is resolved, dependent alerts get some time to recover too
-//! (`settle`), so that the end of one outage does not page once per service.
+//! A suppressed alert still fires, is visible, and keeps its incident open. When the last reason
+//! ends, the current state is compared with the last notification (`review.rs`), and only a
+//! difference is sent. When the cause of a problem is resolved, dependent alerts get some time to
+//! recover too (`settle`), so that the end of one outage does not page once per service.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -71,8 +71,8 @@ impl SuppressedBy {
         }
     }
 
-    /// Whether dependent alerts get time to recover when this ends. A silent host has its own timer,
-    /// because its new reports wait too.
+    /// Whether dependent alerts get time to recover when this ends. A silent host has its own
+    /// timer, because its new reports wait too.
     fn settles(self) -> bool {
         matches!(self, Self::Dependency | Self::Inhibited)
     }

@@ -1,7 +1,7 @@
 //! Reads the part of `alertd.toml` that these tests use into rules.
 //!
-//! The shell reads the real file, with all checks and error messages. Here, an unknown key is a panic, so
-//! that a test cannot rely on a key that this reader ignores.
+//! The shell reads the real file, with all checks and error messages. Here, an unknown key is a
+//! panic, so that a test cannot rely on a key that this reader ignores.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -103,8 +103,8 @@ struct StepFile {
     notify: Vec<String>,
 }
 
-/// How to send to a receiver does not matter to the core, but whether the receiver keeps incidents open
-/// does. PagerDuty does.
+/// How to send to a receiver does not matter to the core, but whether the receiver keeps incidents
+/// open does. PagerDuty does.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReceiverFile {

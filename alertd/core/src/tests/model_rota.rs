@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 
 use super::model::{
-    Chaos, SECOND, a_recovery_goes_only_to_those_who_may_know_of_the_problem,
-    every_duplicate_has_the_same_id_and_words, every_problem_is_told_within, run, seeds,
+    Chaos, SECOND, a_recovery_goes_only_to_receivers_that_may_know_the_problem,
+    every_duplicate_has_the_same_id_and_content, every_problem_is_told_within, run, seeds,
     what_people_believe_is_true,
 };
 use crate::testing::World;

@@ -9,8 +9,8 @@ use crate::{
     testing::{Mood, World},
 };
 
-/// Plays `inputs` step by step and compares the notifications of each receiver with `expected`. Both are
-/// lines of cells separated by spaces, one cell per step; `.` is nothing.
+/// Plays `inputs` step by step and compares the notifications of each receiver with `expected`.
+/// Both are lines of cells separated by spaces, one cell per step; `.` is nothing.
 ///
 /// | row | cells |
 /// | --- | --- |

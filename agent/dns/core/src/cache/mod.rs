@@ -69,7 +69,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache. Nobody may guess the hash keys, or clients could choose names that collide.
+    /// Creates an empty cache. The hash keys must be secret, or clients could choose names that
+    /// collide.
     pub fn new(bounds: Bounds, hash_keys: RandomState) -> Self {
         Self {
             bounds,

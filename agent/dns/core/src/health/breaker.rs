@@ -218,8 +218,8 @@ impl Breaker {
         self.loss.since().filter(|_| self.usable())
     }
 
-    /// How many of the last [`crate::health::loss::WINDOW`] queries for names that resolved before got no
-    /// answer.
+    /// How many of the last [`crate::health::loss::WINDOW`] queries for names that resolved before
+    /// got no answer.
     pub fn unanswered(&self) -> u32 {
         self.loss.unanswered()
     }

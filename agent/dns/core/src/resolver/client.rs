@@ -1,4 +1,4 @@
-//! Where an answer goes.
+//! The address to which an answer goes.
 
 use std::net::SocketAddr;
 

@@ -86,9 +86,10 @@ use crate::{
 /// The randomness a resolver runs on. The shell draws it; the core has no source of its own.
 #[derive(Debug, Clone)]
 pub struct Seeds {
-    /// Decides ids, jitter and the case of letters.
+    /// Determines ids, jitter and letter case.
     pub ids: u64,
-    /// Keys of the cache's hash. Nobody may guess them, or clients could choose names that collide.
+    /// Keys of the cache's hash function. They must be secret, or clients could choose names that
+    /// collide.
     pub hash_keys: RandomState,
 }
 

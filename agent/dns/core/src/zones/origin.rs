@@ -76,7 +76,7 @@ impl Origin {
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }
 
-    /// Each zone and its upstreams then.
+    /// Each zone and its upstreams at that time.
     pub(crate) fn views(&self) -> Option<Views> {
         let view = |zone: &Zone| {
             Some(View { suffix: name::from_text(&zone.suffix)?.into(), upstreams: zone.upstreams.clone() })
@@ -84,7 +84,7 @@ impl Origin {
         Views::new(self.0.iter().map(view).collect::<Option<_>>()?)
     }
 
-    /// How much the upstreams of each zone were asked a second in normal times; zones as names in wire format.
+    /// Queries per second to the upstreams of each zone in normal times; zone names in wire format.
     pub(crate) fn rates(&self) -> impl Iterator<Item = (Vec<u8>, f64)> {
         self.0.iter().filter_map(|zone| Some((name::from_text(&zone.suffix)?, zone.per_second?)))
     }

@@ -10,8 +10,8 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can use them.
-/// A key is in many tables, so its text is stored once.
+/// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can
+/// use them. A key is in many tables, so its text is stored once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AlertKey(Arc<KeyParts>);
 
@@ -21,8 +21,8 @@ pub struct KeyParts {
     pub service: String,
 }
 
-/// A map by alert key. Hashed, because the keys of one sender differ late and are slow to compare. The
-/// hash key is random and comes from the shell, because senders choose these names.
+/// A map by alert key. Hashed, because the keys of one sender differ late and are slow to compare.
+/// The hash key is random and comes from the shell, because senders choose these names.
 pub(super) type ByKey<T> = HashMap<AlertKey, T, RandomState>;
 
 /// A set of keys, hashed like [`ByKey`].

@@ -1,4 +1,4 @@
-//! Words and forms that all reports share: check results, times, verdicts.
+//! Types and texts shared by all reports: check results, times, verdicts.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub(in crate::resolver) const OK: u8 = 0;
 pub(in crate::resolver) const WARNING: u8 = 1;
 pub(in crate::resolver) const CRITICAL: u8 = 2;
 
-/// Spells out the records of a message, as in a zone file, without owner and TTL. Listings show them; the shell has the
-/// parser.
+/// Formats the records of a message as in a zone file, without owner and TTL, for listings. The
+/// shell provides it because the core has no parser for record data.
 pub type RecordsText = fn(&[u8]) -> Vec<String>;
 
 /// The running fire drill.

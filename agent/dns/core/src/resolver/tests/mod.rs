@@ -57,7 +57,7 @@ struct Heard {
     stale: bool,
 }
 
-/// The hash keys differ from run to run, as in production: nothing that a test can see depends on them.
+/// The hash keys differ on each run, as in production; no test depends on them.
 fn seeds() -> Seeds {
     #[expect(clippy::disallowed_methods, reason = "a test is its own shell")]
     let hash_keys = RandomState::new();

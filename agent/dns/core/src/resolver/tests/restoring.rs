@@ -1,4 +1,4 @@
-//! What was known before the start, put back.
+//! Restoring a snapshot.
 
 use super::*;
 use crate::{cache::Bounds, workers::Workers, zones::origin::Origin};
@@ -31,7 +31,7 @@ impl RememberedAnswers for Answers {
     }
 }
 
-/// Takes the pieces in turn, the last first.
+/// Runs the pieces one by one, last first.
 struct LastFirst(usize);
 
 impl Workers for LastFirst {
@@ -44,9 +44,9 @@ impl Workers for LastFirst {
     }
 }
 
-/// A long snapshot is put back in several shares of the cache, each by itself.
+/// A large snapshot is restored share by share.
 #[test]
-fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
+fn restoring_many_answers_at_once_equals_restoring_them_one_by_one() {
     let mut answers = Vec::new();
     for (renewed, numbers) in [(0, 0..9_000), (1, 500..900), (2, 600..700)] {
         for number in numbers {
@@ -103,7 +103,7 @@ fn many_answers_put_back_at_once_are_those_put_back_one_by_one() {
 }
 
 #[test]
-fn a_restart_knows_the_rate_of_normal_times_zone_by_zone() {
+fn a_restart_knows_each_zones_normal_query_rate() {
     let now = Moment::START;
     let corp = ZoneSettings {
         suffix: name::from_text("corp.example").unwrap().into(),
