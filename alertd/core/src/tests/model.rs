@@ -209,7 +209,7 @@ pub(super) fn name(labels: &BTreeMap<String, String>) -> String {
     format!("{}/{}", labels["host"], labels["service"])
 }
 
-pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64) {
+pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u64) {
     let mut by_id: BTreeMap<&str, &Notification> = BTreeMap::new();
     for notification in &world.attempted {
         let first = by_id.entry(&notification.id).or_insert(notification);
@@ -239,7 +239,7 @@ pub(super) fn every_duplicate_has_the_same_id_and_words(world: &World, seed: u64
     }
 }
 
-pub(super) fn a_recovery_goes_only_to_those_who_may_know_of_the_problem(world: &World, seed: u64) {
+pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
         // Uses the lines of a digest, because rows of a failed digest are no longer marked as digested.
@@ -339,8 +339,8 @@ fn whatever_happens_the_right_receivers_know_the_truth_and_ids_are_unique() {
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
@@ -380,14 +380,14 @@ fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
             slow: true,
         };
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
     }
 }
 
 #[test]
-fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
+fn killed_at_any_instruction_every_problem_is_notified_within_the_policys_time() {
     // group_wait, group_interval, the longest delay by the rate limit, the next attempt of the agent.
     let bound = 60 * SECOND;
     let chaos = Chaos {
@@ -402,12 +402,12 @@ fn killed_at_any_instruction_every_problem_is_told_within_the_policys_time() {
     };
     for seed in seeds(40) {
         let mut world = World::new(CONFIG, seed);
-        every_problem_is_told_within(bound, &mut world, &chaos, seed, &|_, _| false);
+        every_problem_is_notified_within(bound, &mut world, &chaos, seed, &|_, _| false);
     }
 }
 
 /// `excused` alerts fire, but nobody has to know of them yet; their time starts when that ends.
-pub(super) fn every_problem_is_told_within(
+pub(super) fn every_problem_is_notified_within(
     bound: Duration,
     world: &mut World,
     chaos: &Chaos,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::model::{
     Chaos, SECOND, a_recovery_goes_only_to_receivers_that_may_know_the_problem,
-    every_duplicate_has_the_same_id_and_content, every_problem_is_told_within, run, seeds,
+    every_duplicate_has_the_same_id_and_content, every_problem_is_notified_within, run, seeds,
     what_people_believe_is_true,
 };
 use crate::{
@@ -133,8 +133,8 @@ fn the_limits_of_receivers_users_and_all_survive_crashes_and_nothing_is_lost() {
     let (mut at_the_limit, mut digests) = (0, 0);
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         at_the_limit += limits_are_held(&world, seed);
         digests += world.heard.iter().filter(|heard| heard.notification.kind == Kind::Digest).count();
@@ -156,7 +156,7 @@ fn however_tight_the_limits_every_problem_is_notified_within_the_policys_time() 
     };
     for seed in seeds(30) {
         let mut world = World::new(LIMITS, seed);
-        every_problem_is_told_within(60 * SECOND, &mut world, &chaos, seed, &|_, _| false);
+        every_problem_is_notified_within(60 * SECOND, &mut world, &chaos, seed, &|_, _| false);
         limits_are_held(&world, seed);
     }
 }

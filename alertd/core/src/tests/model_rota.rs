@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::model::{
     Chaos, SECOND, a_recovery_goes_only_to_receivers_that_may_know_the_problem,
-    every_duplicate_has_the_same_id_and_content, every_problem_is_told_within, run, seeds,
+    every_duplicate_has_the_same_id_and_content, every_problem_is_notified_within, run, seeds,
     what_people_believe_is_true,
 };
 use crate::testing::World;
@@ -96,8 +96,8 @@ fn whoever_is_on_call_is_paged_and_knows_the_truth() {
     let mut pages = 0;
     for seed in seeds(40) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         pages += whoever_is_on_call_is_paged(&world, seed);
     }
@@ -119,6 +119,6 @@ fn even_with_nobody_on_call_every_problem_is_notified_within_the_policys_time() 
     };
     for seed in seeds(30) {
         let mut world = World::new(ROTA, seed);
-        every_problem_is_told_within(bound, &mut world, &chaos, seed, &|_, _| false);
+        every_problem_is_notified_within(bound, &mut world, &chaos, seed, &|_, _| false);
     }
 }

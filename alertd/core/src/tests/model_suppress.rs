@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::model::{
     Chaos, SECOND, a_recovery_goes_only_to_receivers_that_may_know_the_problem,
-    every_duplicate_has_the_same_id_and_content, every_problem_is_told_within, name, run, seeds,
+    every_duplicate_has_the_same_id_and_content, every_problem_is_notified_within, name, run, seeds,
     what_people_believe_is_true, with_rules,
 };
 use crate::{rules::notification::Kind, testing::World};
@@ -84,9 +84,9 @@ fn after_any_suppression_the_truth_is_notified_and_only_what_the_rules_say_is_su
     };
     for seed in seeds(60) {
         let world = run(seed, &chaos);
-        every_duplicate_has_the_same_id_and_words(&world, seed);
+        every_duplicate_has_the_same_id_and_content(&world, seed);
         notices_reach_only_receivers_that_may_know_the_problem(&world, seed);
-        a_recovery_goes_only_to_those_who_may_know_of_the_problem(&world, seed);
+        a_recovery_goes_only_to_receivers_that_may_know_the_problem(&world, seed);
         what_people_believe_is_true(&world, seed);
         exactly_what_the_rules_say_is_suppressed(&world, seed);
     }
@@ -110,6 +110,6 @@ fn every_problem_is_notified_within_a_bound_after_its_suppression_ends() {
         let excused = |world: &World, alert: &str| {
             in_downtime(world, alert) || is_muted(alert, &firing(world), world.now)
         };
-        every_problem_is_told_within(bound, &mut world, &chaos, seed, &excused);
+        every_problem_is_notified_within(bound, &mut world, &chaos, seed, &excused);
     }
 }
