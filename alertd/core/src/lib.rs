@@ -1,29 +1,33 @@
-//! All decisions of alertd, as one value that is told what happened and says what to do. No clock, no I/O, no task.
+//! Every decision of alertd, as one value: [`Core`]. It has no clock, no I/O, no threads and no randomness of its own.
 //!
-//! The shell (`engine.rs`) feeds inputs with the `on_…` verbs, then calls [`Core::settle`] once for all of them, then
-//! [`Core::poll_send`], commits [`Core::take_changes`] in one transaction, and only then answers and sends. An input marks the
-//! incidents that it touches; `settle` looks at each of them once, so that ten inputs in one commit are one decision.
+//! The shell passes inputs in with the `on_…` methods, each with `now`. Then it calls [`Core::settle`] once for all of
+//! them and [`Core::poll_send`] for what is due, commits [`Core::take_changes`] in one transaction, and only then
+//! answers and sends. [`Core::next_wakeup`] says when to call `settle` again. An input marks the incidents that it
+//! touches, and `settle` reviews each of them once, so ten inputs in one commit are one decision.
 //!
-//! | file | what it decides |
+//! | module | what it decides |
 //! | --- | --- |
-//! | `ingest.rs` | what agents say; which incidents an alert belongs to; agents that fall silent |
-//! | `review.rs` | one incident: who is told what now, and when to look again |
-//! | `suppress.rs` | which alerts that fire are told to nobody now, by what, until when |
-//! | `delivery.rs` | what came of a sending: the ledger, retries, fallbacks |
-//! | `digest.rs` | what is said for all that was held by a rate |
-//! | `oncall.rs` | whom a step means: receivers, users by their own rules, who is on call |
-//! | `rota.rs` | who is on call and will be, overrides, times at which nobody is |
-//! | `silences.rs` | silences: made, extended, ended, announced |
-//! | `downtimes.rs` | downtimes: announced, begun, over, told of |
-//! | `people.rs` | ack, unack, test |
-//! | `audit.rs` | who did what, from where |
-//! | `tokens.rs` | who may ask over TCP |
-//! | `auditor.rs` | what should not be, however it came about |
-//! | `own_alerts.rs` | internal alerts and their keys |
-//! | `refused.rs` | the requests of people that are refused |
-//! | `explain.rs` | where an alert would go |
-//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
-//! | `view.rs` | what people see |
+//! | [`rules`] | one rule per file; the modules below combine them |
+//! | `ingest` | batches of agents; which incidents an alert belongs to; silent agents |
+//! | `external` | alerts that other tools post: taken, repeated, expired |
+//! | `own_alerts` | internal alerts and their keys |
+//! | `review` | one incident: who is notified of what now, and when to look again |
+//! | `suppress` | which firing alerts are suppressed, by what, until when |
+//! | `silences`, `downtimes` | silences and downtimes: created, changed, started, ended |
+//! | `oncall` | the receivers that a step of a policy means: users by their own rules, whoever is on call |
+//! | `rota` | who is on call now and later, overrides, gaps in schedules |
+//! | `people` | acknowledgements and test notifications |
+//! | `tokens` | API tokens: created, revoked, used |
+//! | `delivery` | the outcome of an attempt: ledger, retries, fallbacks |
+//! | `digest` | one notification for everything that a rate limit delayed |
+//! | `audit` | who did what, from where |
+//! | `auditor` | finds states that no sequence of inputs should lead to |
+//! | `refused` | why a request of a person is refused |
+//! | `explain` | where an alert would go |
+//! | `view` | what people see of all this |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API v2 shows them |
+//! | `settings` | what the core needs of the config: [`Rules`] |
+//! | `testing` | for tests: a world in virtual time and a store in memory (feature `testing`) |
 
 use std::{
     collections::{BTreeMap, BTreeSet},

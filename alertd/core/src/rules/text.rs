@@ -1,6 +1,6 @@
 //! Text for people: hostile text made harmless, names, times and counts.
 //!
-//! Plugins and labels carry text of strangers. [`line`] and [`block`] remove control and direction-changing characters
+//! Plugins and labels carry text of strangers. [`line()`] and [`block`] remove control and direction-changing characters
 //! and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -53,7 +53,7 @@ fn is_harmless(c: char) -> bool {
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// [`alert_name`] from the labels alone.
+/// `web1/disk` for a service, else what identifies a posted alert.
 pub fn name_of(labels: &BTreeMap<String, String>) -> String {
     let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
     let name = match (label("host"), label("service"), label("alertname")) {
