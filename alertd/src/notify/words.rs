@@ -1,7 +1,6 @@
 //! The sentences a person reads at three in the morning, the same in every receiver. Pure.
 //!
-//! What a plugin or a label says is text of a stranger: [`line`] and [`block`] take control and direction-changing
-//! characters out and cut it to a length. Escaping for HTML or JSON is left to whoever writes HTML or JSON.
+//! Text of plugins and labels passes through [`text`](dogwatch_alertd_core::rules::text), which makes it harmless.
 
 use dogwatch_alertd_core::rules::{
     lately::Happened,
@@ -73,7 +72,7 @@ fn digest_counts(told: &Notification) -> String {
 fn subject(told: &Notification) -> String {
     let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
     // The worst first: it is what the title has room for.
-    let first = alerts.iter().max_by_key(|alert| severity(alert.state));
+    let first = alerts.iter().max_by_key(|alert| alert.state);
     match (first, alerts.len()) {
         (None, _) => group(told),
         (Some(only), 1) => named(only),
@@ -105,20 +104,11 @@ pub fn group(told: &Notification) -> String {
     line(&pairs.join(", "), 120)
 }
 
-/// Worst state of what fires; OK if nothing does. CRITICAL is worse than UNKNOWN: a known evil wakes first.
+/// Worst state of what fires; OK if nothing does.
 pub fn worst(told: &Notification) -> State {
     let groups = told.summary.iter().flat_map(|summary| &summary.groups).map(|group| group.state);
     let states = told.firing.iter().map(|alert| alert.state).chain(groups);
-    states.max_by_key(|&state| severity(state)).unwrap_or(State::Ok)
-}
-
-fn severity(state: State) -> u8 {
-    match state {
-        State::Ok => 0,
-        State::Warning => 1,
-        State::Unknown => 2,
-        State::Critical => 3,
-    }
+    states.max().unwrap_or(State::Ok)
 }
 
 /// Why the reader is told, in words; the reason's own name stands behind it for `grep`.

@@ -9,14 +9,18 @@ use crate::State;
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();
-    problems.sort_unstable();
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut eat = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    for (name, state, flapping) in problems {
-        name.bytes().for_each(&mut eat);
-        [0x1f, b'0' + state as u8, b'0' + u8::from(flapping), 0x1e].into_iter().for_each(&mut eat);
-    }
-    format!("{hash:016x}")
+    problems.sort_unstable_by_key(|&(name, state, flapping)| (name, state as u8, flapping));
+    let bytes = problems.into_iter().flat_map(|(name, state, flapping)| {
+        name.bytes().chain([0x1f, b'0' + state as u8, b'0' + u8::from(flapping), 0x1e])
+    });
+    format!("{:016x}", fnv1a(bytes))
+}
+
+/// FNV-1a (64 bit): for ids and digests that other programs compute too, not against anybody who wants a collision.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    bytes.into_iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

@@ -23,13 +23,13 @@ mod backup;
 pub mod ctl;
 mod digest;
 pub mod limits;
+mod state;
 mod token;
 
-pub use agent::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, State, Transition,
-};
-pub use digest::digest;
+pub use agent::{Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, Transition};
+pub use digest::{digest, fnv1a};
 use serde::{Deserialize, Serialize};
+pub use state::State;
 
 /// The newest protocol version this build speaks.
 pub const PROTOCOL: u32 = 1;
