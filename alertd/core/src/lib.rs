@@ -1,31 +1,33 @@
-//! All decisions of alertd, as one value: inputs say what happened, outputs say what to do. No clock,
-//! no I/O, no task.
+//! Every decision of alertd, as one value: [`Core`]. It has no clock, no I/O, no threads and no randomness of its own.
 //!
-//! The shell (`engine` in dogwatch-alertd) feeds inputs through the `on_…` methods, calls
-//! [`Core::settle`] once for all of them, then [`Core::poll_send`], commits [`Core::take_changes`] in one
-//! transaction, and only then responds and sends. An input marks the incidents that it affects; `settle`
-//! reviews each of them once, so that ten inputs in one commit cause one decision.
+//! The shell passes inputs in with the `on_…` methods, each with `now`. Then it calls [`Core::settle`] once for all of
+//! them and [`Core::poll_send`] for what is due, commits [`Core::take_changes`] in one transaction, and only then
+//! answers and sends. [`Core::next_wakeup`] says when to call `settle` again. An input marks the incidents that it
+//! touches, and `settle` reviews each of them once, so ten inputs in one commit are one decision.
 //!
-//! | file | content |
+//! | module | what it decides |
 //! | --- | --- |
-//! | `ingest.rs` | reports from agents; which incidents an alert belongs to; silent agents |
-//! | `review.rs` | one incident: who is notified of what now, and when to check again |
-//! | `suppress.rs` | which firing alerts are suppressed, by what, until when |
-//! | `delivery.rs` | results of sending: what receivers know, retries, fallbacks |
-//! | `digest.rs` | digests of notifications that a rate limit delayed |
-//! | `oncall.rs` | targets of a step: receivers, users with their rules, who is on call |
-//! | `rota.rs` | who is and will be on call, overrides, gaps |
-//! | `silences.rs` | silences: create, extend, end, remind |
-//! | `downtimes.rs` | downtimes: schedule, start, end, notify |
-//! | `people.rs` | ack, unack, test notification |
-//! | `audit.rs` | the audit log |
-//! | `tokens.rs` | API tokens |
-//! | `auditor.rs` | search for impossible states |
-//! | `own_alerts.rs` | internal alerts and their keys |
-//! | `refused.rs` | why requests from people are refused |
-//! | `explain.rs` | how an alert would be routed |
-//! | [`alertmanager_view`] | alerts as Alertmanager's API shows them |
-//! | `view.rs` | the state as the API shows it |
+//! | [`rules`] | one rule per file; the modules below combine them |
+//! | `ingest` | batches of agents; which incidents an alert belongs to; silent agents |
+//! | `external` | alerts that other tools post: taken, repeated, expired |
+//! | `own_alerts` | internal alerts and their keys |
+//! | `review` | one incident: who is notified of what now, and when to look again |
+//! | `suppress` | which firing alerts are suppressed, by what, until when |
+//! | `silences`, `downtimes` | silences and downtimes: created, changed, started, ended |
+//! | `oncall` | the receivers that a step of a policy means: users by their own rules, whoever is on call |
+//! | `rota` | who is on call now and later, overrides, gaps in schedules |
+//! | `people` | acknowledgements and test notifications |
+//! | `tokens` | API tokens: created, revoked, used |
+//! | `delivery` | the outcome of an attempt: ledger, retries, fallbacks |
+//! | `digest` | one notification for everything that a rate limit delayed |
+//! | `audit` | who did what, from where |
+//! | `auditor` | finds states that no sequence of inputs should lead to |
+//! | `refused` | why a request of a person is refused |
+//! | `explain` | where an alert would go |
+//! | `view` | what people see of all this |
+//! | [`alertmanager_view`] | alerts as Alertmanager's API v2 shows them |
+//! | `settings` | what the core needs of the config: [`Rules`] |
+//! | `testing` | for tests: a world in virtual time and a store in memory (feature `testing`) |
 
 use std::{
     collections::{BTreeMap, BTreeSet},

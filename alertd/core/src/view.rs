@@ -28,7 +28,7 @@ impl Core {
     pub fn status(&self, version: &str, mut warnings: Vec<String>, now: Timestamp) -> ctl::Status {
         let open = self.incidents.values().filter(|incident| incident.resolved_at.is_none());
         let mut incidents: Vec<_> = open.map(|incident| self.view_incident(incident, now)).collect();
-        incidents.sort_by_key(|incident| (Reverse(severity(incident.state)), incident.opened_at));
+        incidents.sort_by_key(|incident| (Reverse(incident.state), incident.opened_at));
         let agents = self.agents.iter().map(|(id, agent)| ctl::AgentStatus {
             agent: id.clone(),
             host: agent.host.clone(),
@@ -275,15 +275,6 @@ pub(super) fn view_alert(alert: &Alert) -> ctl::Alert {
 
 fn worst(claims: impl IntoIterator<Item = Claim>) -> State {
     claims.into_iter().max().map_or(State::Ok, Claim::as_state)
-}
-
-fn severity(state: State) -> u8 {
-    match state {
-        State::Ok => 0,
-        State::Warning => 1,
-        State::Unknown => 2,
-        State::Critical => 3,
-    }
 }
 
 /// The title of an incident: its only alert, or how many alerts of which state and where.

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::HEXLOWER;
 use dogwatch_alertd_core::rules::text::{clock_time, plural};
 use dogwatch_wire::ctl::{BACKUP_HEADER, Backup, NewBackup};
 use hyper::Method;
 use ring::digest::{Context, SHA256};
 
 use super::{Alertd, Answer, Exit, Failure, args, failure, pretty, show::View, whole_file::WholeFile};
-use crate::store::backup::hex;
 
 /// Slightly longer than alertd allows itself for the copy (`api/backup.rs`).
 const PATIENCE: Duration = Duration::from_mins(31);
@@ -38,7 +38,7 @@ pub(super) async fn back_up(alertd: &Alertd<'_>, ask: &args::Backup, view: &View
         context.update(&piece);
         bytes += piece.len() as u64;
     }
-    if (bytes, hex(context.finish().as_ref())) != (about.bytes, about.sha256.clone()) {
+    if (bytes, HEXLOWER.encode(context.finish().as_ref())) != (about.bytes, about.sha256.clone()) {
         let words = format!(
             "the backup is damaged (received {bytes} of {} bytes, or the SHA-256 differs); {}",
             about.bytes,

@@ -15,6 +15,7 @@
 
 use std::{fmt::Write, time::SystemTime};
 
+use data_encoding::HEXLOWER;
 use dogwatch_alertd_core::rules::{
     notification::{DeliveryError, Kind, Notification, NotifiedAlert},
     text::{self, escaped},
@@ -109,10 +110,7 @@ pub(super) fn token(text: &str) -> String {
 
 /// 32 hex digits of SHA-256.
 pub(super) fn hex_of(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    HEXLOWER.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..16])
 }
 
 /// The contents of an email, before they become plain text or HTML.

@@ -14,8 +14,9 @@
 //! docs/webhook.schema.json. Fields may be added, never changed. `exec` gets the same body on its
 //! stdin.
 
-use std::{collections::BTreeMap, fmt::Write, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use data_encoding::HEXLOWER;
 use dogwatch_alertd_core::rules::{
     lately::Happened,
     notification::{Accepted, DeliveryError, Digest, DigestLine, Kind, Notification, NotifiedAlert},
@@ -197,10 +198,7 @@ fn signatures(secrets: &[String], at: i64, body: &[u8]) -> String {
         let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
         context.update(format!("{at}.").as_bytes());
         context.update(body);
-        context.sign().as_ref().iter().fold(String::from("v1="), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        format!("v1={}", HEXLOWER.encode(context.sign().as_ref()))
     };
     secrets.iter().map(sign).collect::<Vec<_>>().join(",")
 }

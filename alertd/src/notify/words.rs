@@ -77,7 +77,7 @@ fn digest_counts(told: &Notification) -> String {
 fn subject(told: &Notification) -> String {
     let alerts = if told.firing.is_empty() { &told.resolved } else { &told.firing };
     // A title has room for one alert: the worst.
-    let first = alerts.iter().max_by_key(|alert| severity(alert.state));
+    let first = alerts.iter().max_by_key(|alert| alert.state);
     match (first, alerts.len()) {
         (None, _) => group(told),
         (Some(only), 1) => named(only),
@@ -113,16 +113,7 @@ pub fn group(told: &Notification) -> String {
 pub fn worst(told: &Notification) -> State {
     let groups = told.summary.iter().flat_map(|summary| &summary.groups).map(|group| group.state);
     let states = told.firing.iter().map(|alert| alert.state).chain(groups);
-    states.max_by_key(|&state| severity(state)).unwrap_or(State::Ok)
-}
-
-fn severity(state: State) -> u8 {
-    match state {
-        State::Ok => 0,
-        State::Warning => 1,
-        State::Unknown => 2,
-        State::Critical => 3,
-    }
+    states.max().unwrap_or(State::Ok)
 }
 
 /// Why the reader was notified, as a sentence, followed by the reason's name for `grep`.

@@ -5,7 +5,6 @@
 //! known to be large enough. It is deleted when its [`Copy`] is dropped, or at the next start.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt as _,
@@ -16,6 +15,7 @@ use std::{
     },
 };
 
+use data_encoding::HEXLOWER;
 use dogwatch_wire::ctl;
 use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
@@ -180,7 +180,7 @@ fn digest(path: &Path, stop: &Stop) -> io::Result<(u64, String)> {
     loop {
         let read = file.read(&mut piece)?;
         if read == 0 {
-            return Ok((bytes, hex(context.finish().as_ref())));
+            return Ok((bytes, HEXLOWER.encode(context.finish().as_ref())));
         }
         if stop.0.asked.load(Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
@@ -188,14 +188,6 @@ fn digest(path: &Path, stop: &Stop) -> io::Result<(u64, String)> {
         context.update(&piece[..read]);
         bytes += read as u64;
     }
-}
-
-/// Formats bytes as `sha256sum` does.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]
@@ -223,7 +215,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let bytes = fs::read(&path).unwrap();
         assert_eq!(copy.about.bytes, bytes.len() as u64);
-        assert_eq!(copy.about.sha256, hex(ring::digest::digest(&SHA256, &bytes).as_ref()));
+        assert_eq!(copy.about.sha256, HEXLOWER.encode(ring::digest::digest(&SHA256, &bytes).as_ref()));
 
         let elsewhere = tempfile::tempdir().unwrap();
         fs::copy(&path, elsewhere.path().join("alertd.db")).unwrap();

@@ -14,8 +14,7 @@
 //! once. The incident remembers used nonces. If there are several keys, the first signs and all are
 //! accepted, so that keys can be changed.
 
-use std::fmt::Write as _;
-
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use ring::hmac;
 
@@ -54,14 +53,19 @@ const NONCE_BYTES: usize = 8;
 /// Makes the token to acknowledge an incident, for one email.
 pub fn sign(key: &str, incident: u64, expires_at: Timestamp, notification: &str, who: &str) -> String {
     let nonce = tag(key, &format!("dogwatch-nonce-1\n{notification}\n{who}"));
-    let link = Link { incident, expires_at, nonce: hex(&nonce.as_ref()[..NONCE_BYTES]), who: who.to_owned() };
+    let link = Link {
+        incident,
+        expires_at,
+        nonce: HEXLOWER.encode(&nonce.as_ref()[..NONCE_BYTES]),
+        who: who.to_owned(),
+    };
     let mac = tag(key, &link.signed_text());
     format!(
         "{incident}.{}.{}.{}.{}",
         expires_at.as_second(),
         link.nonce,
-        hex(who.as_bytes()),
-        hex(mac.as_ref())
+        HEXLOWER.encode(who.as_bytes()),
+        HEXLOWER.encode(mac.as_ref())
     )
 }
 
@@ -71,10 +75,10 @@ pub fn sign_open(key: &str, receiver: &str, expires_at: Timestamp, who: &str) ->
     let mac = tag(key, &link.signed_text());
     format!(
         "{}.{}.{}.{}",
-        hex(receiver.as_bytes()),
+        HEXLOWER.encode(receiver.as_bytes()),
         expires_at.as_second(),
-        hex(who.as_bytes()),
-        hex(mac.as_ref())
+        HEXLOWER.encode(who.as_bytes()),
+        HEXLOWER.encode(mac.as_ref())
     )
 }
 
@@ -113,7 +117,11 @@ fn check(
 impl Link {
     fn signed_text(&self) -> String {
         let Self { incident, expires_at, nonce, who } = self;
-        format!("dogwatch-ack-1\n{incident}\n{}\n{nonce}\n{}", expires_at.as_second(), hex(who.as_bytes()))
+        format!(
+            "dogwatch-ack-1\n{incident}\n{}\n{nonce}\n{}",
+            expires_at.as_second(),
+            HEXLOWER.encode(who.as_bytes())
+        )
     }
 }
 
@@ -125,14 +133,14 @@ fn parse(token: &str) -> Option<(Link, Vec<u8>)> {
     let [incident, expiry, nonce, who, mac] = parts[..] else { return None };
     let expires_at = Timestamp::from_second(expiry.parse().ok()?).ok()?;
     let who = String::from_utf8(unhex(who)?).ok()?;
-    let nonce = hex(&unhex(nonce)?);
+    let nonce = HEXLOWER.encode(&unhex(nonce)?);
     Some((Link { incident: incident.parse().ok()?, expires_at, nonce, who }, unhex(mac)?))
 }
 
 impl OpenLink {
     fn signed_text(&self) -> String {
         let Self { receiver, expires_at, who } = self;
-        let (receiver, who) = (hex(receiver.as_bytes()), hex(who.as_bytes()));
+        let (receiver, who) = (HEXLOWER.encode(receiver.as_bytes()), HEXLOWER.encode(who.as_bytes()));
         format!("dogwatch-open-1\n{receiver}\n{}\n{who}", expires_at.as_second())
     }
 }
@@ -152,20 +160,9 @@ fn tag(key: &str, text: &str) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), text.as_bytes())
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
+/// Digits in either case.
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect()
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 
 #[cfg(test)]

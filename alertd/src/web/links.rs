@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, time::Duration};
 
+use data_encoding::HEXLOWER;
 use dogwatch_alertd_core::rules::{
     moment::later,
     notification::{Kind, Notification},
@@ -38,7 +39,7 @@ pub(super) fn make_key(path: &Path) -> io::Result<()> {
         .fill(&mut key)
         .map_err(|_| io::Error::other("cannot get random bytes from the system"))?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{}", link::hex(&key))?;
+    writeln!(file, "{}", HEXLOWER.encode(&key))?;
     file.sync_all()
 }
 

@@ -23,6 +23,14 @@ pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> S
     format!("{:016x}", hash.finish())
 }
 
+/// FNV-1a (64 bit): for IDs and digests that other programs compute too. It does not resist anybody
+/// who wants a collision.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    let mut hash = FnvHasher::default();
+    bytes.into_iter().for_each(|byte| hash.write_u8(byte));
+    hash.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ mod state;
 mod token;
 
 pub use agent::{Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, ServiceState, Transition};
-pub use digest::digest;
+pub use digest::{digest, fnv1a};
 use serde::{Deserialize, Serialize};
 pub use state::State;
 

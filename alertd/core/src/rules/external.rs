@@ -12,7 +12,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use dogwatch_wire::{ServiceState, State, limits};
+use dogwatch_wire::{ServiceState, State, fnv1a, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -138,13 +138,11 @@ fn state_of(severity: &str) -> State {
 
 /// FNV-1a over the sorted labels, as in `prometheus/common/model`: the id that other tools show.
 pub fn fingerprint(labels: &Labels) -> u64 {
-    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
     const SEPARATOR: u8 = 0xff;
     let bytes = labels
         .iter()
         .flat_map(|(name, value)| name.bytes().chain([SEPARATOR]).chain(value.bytes()).chain([SEPARATOR]));
-    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    fnv1a(bytes)
 }
 
 #[cfg(test)]

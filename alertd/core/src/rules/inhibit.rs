@@ -19,7 +19,7 @@ use crate::rules::{
 
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// [`Why::Inhibited`] or [`Why::Dependency`].
+    /// [`SuppressedBy::Inhibited`] or [`SuppressedBy::Dependency`].
     pub why: SuppressedBy,
     pub source: Vec<Matcher>,
     pub target: Vec<Matcher>,

@@ -1,4 +1,32 @@
-//! The rules, one per file. Pure; the core combines them.
+//! One rule per file: plain values, and functions from what is known and `now` to a decision. The modules of the core
+//! combine them; no rule knows the core.
+//!
+//! | module | rule |
+//! | --- | --- |
+//! | [`alert`] | which alerts fire; the key and the table of alerts |
+//! | [`external`] | what an alert that another tool posts means |
+//! | [`agent`] | which events of an agent are new, and when the agent is silent |
+//! | [`matcher`] | label matchers, as in Alertmanager |
+//! | [`route`] | the route tree: from labels to group, timing and policy |
+//! | [`incident`] | an incident from its first alert to its end |
+//! | [`escalation`] | the steps of a policy, one run of it |
+//! | [`user`] | a user's personal rules |
+//! | [`schedule`] | rotations, overrides, who is on call when |
+//! | [`period`] | time periods that repeat |
+//! | [`ack`] | acknowledgements: normal, sticky, expiring |
+//! | [`silence`], [`downtime`], [`inhibit`] | what suppresses alerts |
+//! | [`suppression`] | why an alert is suppressed, and what remains when the reason ends |
+//! | [`told`] | what each receiver knows of an incident, and what is news to it |
+//! | [`notification`] | one attempt to tell one receiver: its content and its outcome |
+//! | [`outbox`] | notifications that are decided and not settled, and their order |
+//! | [`ratelimit`], [`budgets`] | how often one receiver, one user, and all together are notified |
+//! | [`storm`] | what many alerts have in common |
+//! | [`health`] | whether alertd is well |
+//! | [`token`] | API tokens and their scopes |
+//! | [`reason`] | the names of reasons, for log, metric, audit log and tests |
+//! | [`lately`] | what changed on a host in the last day |
+//! | [`moment`] | sums of times that do not overflow |
+//! | [`text`] | text for people, with hostile text made harmless |
 
 pub mod ack;
 pub mod agent;

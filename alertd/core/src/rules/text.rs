@@ -1,6 +1,6 @@
 //! Text for people: safe versions of untrusted text, names, times and counts. Pure.
 //!
-//! Plugin output and labels are untrusted: [`line`] and [`block`] remove control and bidirectional
+//! Plugin output and labels are untrusted: [`line()`] and [`block`] remove control and bidirectional
 //! characters and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -55,7 +55,7 @@ fn is_harmless(c: char) -> bool {
         && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// [`alert_name`] from the labels alone.
+/// `web1/disk` for a service, else what identifies a posted alert.
 pub fn name_of(labels: &BTreeMap<String, String>) -> String {
     let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
     let name = match (label("host"), label("service"), label("alertname")) {

@@ -19,9 +19,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::BASE64;
 use dogwatch_alertd_core::rules::text;
 
-use super::line::{Message, base64, line, pieces, same_name};
+use super::line::{Message, line, pieces, same_name};
 
 /// How to register with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -449,7 +450,7 @@ impl Bot {
     /// SASL PLAIN (RFC 4616), in pieces of 400 bytes (IRCv3 sasl-3.1).
     fn authenticate(&mut self) {
         let Some((account, password)) = self.identity.login.clone() else { return };
-        let text = base64(format!("\0{account}\0{password}").as_bytes());
+        let text = BASE64.encode(format!("\0{account}\0{password}").as_bytes());
         let chunks: Vec<&str> =
             (0..text.len()).step_by(400).map(|at| &text[at..text.len().min(at + 400)]).collect();
         for chunk in &chunks {

@@ -25,7 +25,7 @@ pub struct KeyParts {
 /// The hash key is random and comes from the shell, because senders choose these names.
 pub(super) type ByKey<T> = HashMap<AlertKey, T, RandomState>;
 
-/// A set of keys, hashed like [`ByKey`].
+/// A set of keys, hashed like the table of alerts.
 pub type Keys = HashSet<AlertKey, RandomState>;
 
 impl AlertKey {
