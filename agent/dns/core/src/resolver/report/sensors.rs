@@ -14,8 +14,8 @@ use super::{
         refreshing::{may_serve, stale_max, use_of},
     },
     words::{
-        CRITICAL, DrillStatus, OK, RecordsText, SensorResult, WARNING, WhyHeld, at, clock_time, coarse,
-        verdict_name,
+        CRITICAL, DrillStatus, OK, RUNWAY_USED_WITHIN, RecordsText, SensorResult, WARNING, WhyHeld, at,
+        clock_time, coarse, verdict_name,
     },
 };
 use crate::{
@@ -129,8 +129,6 @@ pub struct Explanation {
     pub upstreams: String,
 }
 
-/// A name counts for the runway while it was used this lately.
-pub(in crate::resolver) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
 /// A shift's time to do something about it.
 const AT_RISK_WITHIN: Duration = Duration::from_hours(6);
 /// [`Zone::health_number`] from which on upstreams are no help.

@@ -21,6 +21,9 @@ pub(in crate::resolver) const OK: u8 = 0;
 pub(in crate::resolver) const WARNING: u8 = 1;
 pub(in crate::resolver) const CRITICAL: u8 = 2;
 
+/// A name counts for the runway while it was used this lately.
+pub(in crate::resolver) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
+
 /// Spells out the records of a message, as in a zone file, without owner and TTL. Listings show them; the shell has the
 /// parser.
 pub type RecordsText = fn(&[u8]) -> Vec<String>;
