@@ -108,8 +108,8 @@ impl Shipped {
         for example in &self.examples {
             for rest in example.toml.split("\"/etc/dogwatch/").skip(1) {
                 let name = rest.split('"').next().unwrap();
-                let is_pem =
-                    name.ends_with(".pem") || name.ends_with(".key") && example.toml.contains(".pem");
+                let is = |extension| Path::new(name).extension().is_some_and(|its| its == extension);
+                let is_pem = is("pem") || is("key") && example.toml.contains(".pem");
                 fs::write(self.dir.path().join(name), if is_pem { &pem } else { "# line\n" }).unwrap();
             }
         }
@@ -194,7 +194,7 @@ fn examples(text: &str) -> Vec<Example> {
 fn example<'a>(lines: impl Iterator<Item = &'a str>, line: usize, whole: bool) -> Example {
     let comments = lines.filter_map(|line| line.strip_prefix('#')).map(str::trim);
     let (toml, prose): (Vec<_>, Vec<_>) = comments.partition(|comment| is_toml(comment));
-    let toml = toml.iter().map(|line| format!("{line}\n")).collect();
+    let toml = toml.iter().flat_map(|line| [line, "\n"]).collect();
     Example { line, toml, needs: needs(&prose.join(" ")), whole }
 }
 

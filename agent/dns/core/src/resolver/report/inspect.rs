@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     super::{Resolver, Send, refreshing::stale_max},
-    sensors::RUNWAY_USED_WITHIN,
-    words::{DrillStatus, RecordsText, at, verdict_name},
+    words::{DrillStatus, RUNWAY_USED_WITHIN, RecordsText, at, verdict_name},
 };
 use crate::{
     cache::Entry,

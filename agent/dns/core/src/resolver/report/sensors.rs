@@ -16,8 +16,8 @@ use super::{
         refreshing::{may_serve, stale_max, use_of},
     },
     words::{
-        CRITICAL, DrillStatus, OK, RecordsText, SensorResult, WARNING, WhyHeld, at, clock_time, coarse,
-        verdict_name,
+        CRITICAL, DrillStatus, OK, RUNWAY_USED_WITHIN, RecordsText, SensorResult, WARNING, WhyHeld, at,
+        clock_time, coarse, verdict_name,
     },
 };
 use crate::{
@@ -133,8 +133,6 @@ pub struct Explanation {
     pub upstreams: String,
 }
 
-/// Only names used within this time count for the runway.
-pub(in crate::resolver) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
 /// Enough time for one shift to react.
 const AT_RISK_WITHIN: Duration = Duration::from_hours(6);
 /// From this [`Zone::health_number`] on, the upstreams cannot refresh names.

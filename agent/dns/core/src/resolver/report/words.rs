@@ -21,6 +21,9 @@ pub(in crate::resolver) const OK: u8 = 0;
 pub(in crate::resolver) const WARNING: u8 = 1;
 pub(in crate::resolver) const CRITICAL: u8 = 2;
 
+/// Only names used within this time count for the runway.
+pub(in crate::resolver) const RUNWAY_USED_WITHIN: Duration = Duration::from_hours(24);
+
 /// Formats the records of a message as in a zone file, without owner and TTL, for listings. The
 /// shell provides it because the core has no parser for record data.
 pub type RecordsText = fn(&[u8]) -> Vec<String>;
