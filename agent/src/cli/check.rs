@@ -9,7 +9,7 @@ use dogwatch_daemon::{config::closest, duration::Span};
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(super) struct Arguments {
-    /// Kind of check and its options, --timeout SPAN, --json. `dogwatch check --help` lists the
+    /// Kind of check and its options, --timeout DURATION, --json. `dogwatch check --help` lists the
     /// kinds.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "KIND [OPTIONS]")]
     words: Vec<String>,
@@ -155,7 +155,7 @@ fn unknown(message: &str) -> ExitCode {
 }
 
 fn print_kinds() {
-    println!("Usage: dogwatch check KIND [--OPTION VALUE]... [--timeout SPAN] [--json]\n\nKinds:");
+    println!("Usage: dogwatch check KIND [--OPTION VALUE]... [--timeout DURATION] [--json]\n\nKinds:");
     for kind in dogwatch_checks::KINDS {
         println!("  {:<10} {}", kind.name, kind.about);
     }
@@ -163,11 +163,11 @@ fn print_kinds() {
 }
 
 fn print_options(kind: &Kind) {
-    println!("{}: {}\n\nOptions:", kind.name, kind.about);
+    println!("{}: {}\n\nOptions (repeat an option to give a list):", kind.name, kind.about);
     for option in kind.options {
         println!("  --{:<28} {}", format!("{} {}", dashed(option.name), option.value), option.help);
     }
-    println!("  --{:<28} time limit for the check [10s]", "timeout SPAN");
+    println!("  --{:<28} time limit for the check [10s]", "timeout DURATION");
     println!("  --{:<28} print JSON", "json");
 }
 

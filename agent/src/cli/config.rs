@@ -11,7 +11,7 @@ use crate::config::{self, Work};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check the config and list every problem in it. Exits with 1 if there is one.
+    /// Check the config and list all errors. Exits with 1 if there are any.
     Check(ConfigArgument),
 }
 

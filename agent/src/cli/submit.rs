@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     text: String,
     /// How long this result is valid; then the service is UNKNOWN [default: `freshness` of the
     /// check].
-    #[arg(long, value_name = "SPAN")]
+    #[arg(long, value_name = "DURATION")]
     ttl: Option<Span>,
     #[command(flatten)]
     socket: SocketArgument,

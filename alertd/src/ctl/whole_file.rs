@@ -8,10 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
-    io::Errno,
-};
+use dogwatch_daemon::replace::{Existing, install};
+use rustix::fs::{FlockOperation, flock};
 
 /// A file being written. If it is dropped before [`WholeFile::keep`], the partial file is removed.
 pub(super) struct WholeFile {
@@ -48,7 +46,8 @@ impl WholeFile {
 
     /// Syncs the file to disk and renames it.
     pub(super) fn keep(self) -> Result<(), String> {
-        let kept = self.file.sync_all().and_then(|()| self.name()).and_then(|()| self.sync_folder());
+        let existing = if self.force { Existing::Replace } else { Existing::Keep };
+        let kept = install(&self.file, &self.part, &self.path, existing).map_err(io::Error::from);
         kept.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => format!(
                 "{}: file was created meanwhile; try again with another name or --force",
@@ -56,25 +55,6 @@ impl WholeFile {
             ),
             _ => format!("{}: {error}", self.path.display()),
         })
-    }
-
-    fn name(&self) -> io::Result<()> {
-        if self.force {
-            return fs::rename(&self.part, &self.path);
-        }
-        match renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // Not every filesystem supports that flag (renameat2(2)).
-            Err(Errno::INVAL | Errno::NOSYS) if self.path.symlink_metadata().is_err() => {
-                fs::rename(&self.part, &self.path)
-            }
-            Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
-            renamed => Ok(renamed?),
-        }
-    }
-
-    fn sync_folder(&self) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 

@@ -9,14 +9,17 @@
 //! too.)
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
-use dogwatch_daemon::config::{Problems, Source, Spanned};
+use dogwatch_daemon::{
+    config::{Problems, Source, Spanned},
+    replace::{NewFile, replace_file},
+};
 use lettre::message::Mailbox;
 use serde::Deserialize;
 
@@ -77,12 +80,9 @@ fn deliver(maildir: &Path, name: &str, mail: &[u8]) -> io::Result<()> {
     if was_read(&maildir.join("cur"), name)? {
         return Ok(());
     }
-    let tmp = maildir.join("tmp").join(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
-    file.write_all(mail)?;
-    file.sync_all()?;
-    fs::rename(&tmp, maildir.join("new").join(name))?;
-    fs::File::open(maildir.join("new"))?.sync_all()
+    let new = NewFile { temporary: Some(maildir.join("tmp").join(name)), ..NewFile::with_mode(0o600) };
+    replace_file(&maildir.join("new").join(name), &new, |file| file.write_all(mail))?;
+    Ok(())
 }
 
 /// A reader moves `new/NAME` to `cur/NAME:2,FLAGS`.

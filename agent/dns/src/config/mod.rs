@@ -21,7 +21,7 @@ use hickory_resolver::system_conf::parse_resolv_conf;
 use serde::Deserialize;
 
 pub use self::prefix::Prefix;
-use self::upstreams::{Written, ZoneTable};
+
 use dogwatch_dns_core::{
     cache::Bounds,
     guard,
@@ -29,6 +29,8 @@ use dogwatch_dns_core::{
     settings::{Settings, ZoneSettings},
     zones::{local::LocalNames, pinned::Pinned},
 };
+
+use self::upstreams::{Written, ZoneTable};
 
 /// One file as written. Later files override earlier ones, key by key.
 #[derive(Debug, Default, Deserialize)]

@@ -10,11 +10,11 @@ use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
 };
+use dogwatch_dns_core::{health::endpoint::Endpoint, message::name, settings::ZoneSettings};
 use serde::Deserialize;
 
 use super::{Config, ConfigFile, UpstreamSource, check_max_stale, guards};
 use crate::transport;
-use dogwatch_dns_core::{health::endpoint::Endpoint, message::name, settings::ZoneSettings};
 
 /// `[zone."corp.example"]` as written.
 #[derive(Debug, Default, Deserialize)]

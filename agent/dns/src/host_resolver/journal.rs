@@ -18,10 +18,11 @@ use std::{
     fs::{self, Permissions},
     io::{self, Write},
     net::IpAddr,
-    os::unix::fs::{PermissionsExt, fchown, symlink},
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
+use dogwatch_daemon::replace::{NewFile, ReplaceError, replace_file, sync_directory_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +140,7 @@ impl Store {
     pub fn clear(&self) -> io::Result<()> {
         match fs::remove_file(self.dir.join("journal.json")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => sync_folder(&self.dir)?,
+            _ => sync_directory_of(&self.dir.join("journal.json"))?,
         }
         fs::remove_dir_all(&self.dir)
     }
@@ -161,7 +162,7 @@ pub(super) fn restore(root: &Path, path: &Path, before: &Before, store: &Store) 
         Before::Absent => match fs::remove_file(&place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => sync_parent(&place),
+            Ok(()) => sync_directory_of(&place),
         },
         Before::File { saved, mode, uid, gid } => {
             replace(&place, &store.kept(saved)?, *mode, Some((*uid, *gid)))
@@ -171,7 +172,7 @@ pub(super) fn restore(root: &Path, path: &Path, before: &Before, store: &Store) 
             let _ = fs::remove_file(&new);
             symlink(target, &new)?;
             fs::rename(&new, &place)?;
-            sync_parent(&place)
+            sync_directory_of(&place)
         }
     }
 }
@@ -189,7 +190,7 @@ pub(super) fn make_folders(root: &Path, folders: &[PathBuf]) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => fs::set_permissions(&place, Permissions::from_mode(0o755))?,
         }
-        sync_parent(&place)?;
+        sync_directory_of(&place)?;
     }
     Ok(())
 }
@@ -209,38 +210,15 @@ pub(super) fn remove_torn(root: &Path, path: &Path) {
 }
 
 fn replace(place: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
-    let new = beside(place);
-    let _ = fs::remove_file(&new);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&new)?;
-    let written = (|| {
-        file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        if let Some((uid, gid)) = owner {
-            // Without root (in tests), only our own files can be changed.
-            let own = fs::metadata(&new).map(|meta| {
-                use std::os::unix::fs::MetadataExt;
-                (meta.uid(), meta.gid()) == (uid, gid)
-            })?;
-            if !own {
-                fchown(&file, Some(uid), Some(gid))?;
-            }
-        }
-        file.sync_all()?;
-        fs::rename(&new, place)
-    })();
-    match written {
-        Ok(()) => sync_parent(place),
+    let new = NewFile { mode, ignore_umask: true, owner, temporary: Some(beside(place)) };
+    match replace_file(place, &new, |file| file.write_all(bytes)) {
         // The file is a bind mount, as in containers: it can be written but not replaced.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let _ = fs::remove_file(&new);
+        Err(ReplaceError::NotReplaced(error)) if error.kind() == io::ErrorKind::ResourceBusy => {
             let mut file = fs::OpenOptions::new().write(true).truncate(true).open(place)?;
             file.write_all(bytes)?;
             file.sync_all()
         }
-        Err(error) => {
-            let _ = fs::remove_file(&new);
-            Err(error)
-        }
+        replaced => Ok(replaced.map(drop)?),
     }
 }
 
@@ -248,12 +226,4 @@ fn beside(place: &Path) -> PathBuf {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     // The leading dot and the unusual suffix keep other programs from reading it as a drop-in.
     place.with_file_name(format!(".{name}.dogwatch-new"))
-}
-
-fn sync_parent(place: &Path) -> io::Result<()> {
-    place.parent().map_or(Ok(()), sync_folder)
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
 }

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_dns_core::message::name;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
 use crate::{clock, serve::control::Control};
-use dogwatch_dns_core::message::name;
 
 /// The result of a DNS query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

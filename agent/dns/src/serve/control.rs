@@ -15,7 +15,7 @@
 //! Anyone who can connect (root and members of the socket's group) may use every target. Changes
 //! are logged with the caller's login name, which comes from the kernel.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use axum::{
     Json, Router,
@@ -28,6 +28,12 @@ use dogwatch_daemon::{
     duration::Span,
     unix_http::{CallError, Client, Peer},
 };
+use dogwatch_dns_core::{
+    fire_drill, guard,
+    message::name,
+    resolver::{DrillStatus, Explanation, Flushed, Listed, Order, Page, Selection, SensorResult, Status},
+};
+use form_urlencoded::byte_serialize;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -35,11 +41,6 @@ use tokio::{
 };
 
 use crate::serve::event::{Event, NewDrill, Question};
-use dogwatch_dns_core::{
-    fire_drill, guard,
-    message::name,
-    resolver::{DrillStatus, Explanation, Flushed, Listed, Order, Page, Selection, SensorResult, Status},
-};
 
 /// The loop normally answers within milliseconds.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -345,16 +346,7 @@ impl Control {
     }
 }
 
-/// Percent-encodes a query parameter (RFC 3986 §2.1).
+/// Encodes a query parameter.
 fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    byte_serialize(text.as_bytes()).collect()
 }

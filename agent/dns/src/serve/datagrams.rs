@@ -17,6 +17,15 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_dns_core::{
+    message::name::Key,
+    moment::Moment,
+    policy::StaleReason,
+    resolver::{
+        Client, Tally,
+        hit::{Asked, Hit, Odd, Reader},
+    },
+};
 use parking_lot::RwLock;
 use rustix::net::{SendFlags, sendto};
 use tokio::sync::mpsc;
@@ -27,15 +36,6 @@ use crate::{
     serve::{
         batch::{BATCH, Batch},
         event::Event,
-    },
-};
-use dogwatch_dns_core::{
-    message::name::Key,
-    moment::Moment,
-    policy::StaleReason,
-    resolver::{
-        Client, Tally,
-        hit::{Asked, Hit, Odd, Reader},
     },
 };
 

@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
-
-use crate::serve::present;
 use dogwatch_dns_core::{
     fire_drill::{self, FireDrill, Mode},
     guard,
@@ -16,6 +12,10 @@ use dogwatch_dns_core::{
         SensorResult, Status, TcpCheck,
     },
 };
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::serve::present;
 
 pub(crate) enum Event {
     /// A datagram that an answering thread could not answer from the cache.

@@ -3,9 +3,9 @@
 use std::{fmt::Write as _, time::Duration};
 
 use dogwatch_daemon::duration::Span;
+use dogwatch_dns_core::resolver::{Explanation, Listed, Status};
 
 use crate::serve::control::Acceptance;
-use dogwatch_dns_core::resolver::{Explanation, Listed, Status};
 
 /// The status on one screen.
 pub fn status(status: &Status) -> String {

@@ -1,8 +1,5 @@
 //! All metrics of the cache. The core counts in plain integers, which are published once a second.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
-
-use crate::snapshot;
 use dogwatch_dns_core::{
     guard,
     health::breaker::Failure,
@@ -10,6 +7,9 @@ use dogwatch_dns_core::{
     policy::StaleReason,
     resolver::{Masking, Resolver, Restored},
 };
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::snapshot;
 
 const QUERIES: &str = "dogwatch_dns_queries_total";
 const UNREADABLE: &str = "dogwatch_dns_unreadable_queries_total";

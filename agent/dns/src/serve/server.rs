@@ -21,6 +21,13 @@ use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd, unix_http,
 };
+use dogwatch_dns_core::{
+    guard,
+    message::{name, reply::Transport},
+    moment::Moment,
+    resolver::{Client, Outcome, Resolver, Restored, Seeds},
+    zones::{origin, zone::Zone},
+};
 use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
@@ -35,13 +42,6 @@ use crate::{
     serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
     transport::{Reply, Upstreams},
-};
-use dogwatch_dns_core::{
-    guard,
-    message::{name, reply::Transport},
-    moment::Moment,
-    resolver::{Client, Outcome, Resolver, Restored, Seeds},
-    zones::{origin, zone::Zone},
 };
 
 /// Why the daemon cannot run.

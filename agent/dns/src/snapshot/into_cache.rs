@@ -1,10 +1,11 @@
 //! Restores a snapshot's answers into the resolver's cache, with several threads.
 
+use dogwatch_dns_core::{moment::Moment, resolver::Resolver, workers::Workers};
+
 use super::{
     load::{Answers, Take},
     side_by_side,
 };
-use dogwatch_dns_core::{moment::Moment, resolver::Resolver, workers::Workers};
 
 /// Restores answers from a snapshot.
 pub struct Restoring<'a> {

@@ -10,15 +10,16 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_dns_core::{
+    resolver::{Remembered, RememberedAnswers},
+    zones::origin::Origin,
+};
+
 use super::{
     LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor, Lapse, Stretches},
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
     side_by_side,
-};
-use dogwatch_dns_core::{
-    resolver::{Remembered, RememberedAnswers},
-    zones::origin::Origin,
 };
 
 /// The result of loading.

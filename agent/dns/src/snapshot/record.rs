@@ -3,8 +3,9 @@
 
 use std::{fmt, ops::Range, time::Duration};
 
-use super::age::Anchor;
 use dogwatch_dns_core::message::wire;
+
+use super::age::Anchor;
 
 const MAGIC: &[u8; 8] = b"DWDNS002";
 const MAGIC_STEM: &[u8] = b"DWDNS";

@@ -3,6 +3,12 @@
 
 use std::{fs, hash::RandomState, path::Path, time::Duration};
 
+use dogwatch_dns_core::{
+    message::{name, wire},
+    moment::Moment,
+    resolver::{Remembered, Resolver, Seeds},
+    settings::Settings,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -12,12 +18,6 @@ use super::{
     *,
 };
 use crate::clock;
-use dogwatch_dns_core::{
-    message::{name, wire},
-    moment::Moment,
-    resolver::{Remembered, Resolver, Seeds},
-    settings::Settings,
-};
 
 const HOUR: Duration = Duration::from_hours(1);
 const SALT: u32 = 0x1234_5678;

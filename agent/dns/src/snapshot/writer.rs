@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write},
+    io::{self, ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_daemon::replace::{NewFile, replace_file};
+use dogwatch_dns_core::zones::origin::Origin;
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
@@ -25,8 +27,9 @@ use super::{
     },
 };
 use crate::clock;
-use dogwatch_dns_core::zones::origin::Origin;
 
+/// The cache's data is for its owner and group.
+const NEW_FILE: NewFile = NewFile::with_mode(0o640);
 /// How long new answers may be in memory only, where `kill -9` loses them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// How long they may be in the page cache only, where power loss loses them.
@@ -302,12 +305,8 @@ impl Files {
         fs::create_dir_all(&self.dir)?;
         self.lock()?;
         let Some(origin) = &self.origin else { return Ok(()) };
-        let new = self.dir.join("cache.origin.new");
-        let mut file = File::create(&new)?;
-        file.write_all(origin)?;
         self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-        file.sync_all()?;
-        fs::rename(&new, self.dir.join(ORIGIN))?;
+        replace_file(&self.dir.join(ORIGIN), &NEW_FILE, |file| file.write_all(origin))?;
         self.origin = None;
         Ok(())
     }
@@ -413,30 +412,28 @@ impl Files {
         let ages = book.stretches.until(now);
         let chosen = choose(&book.answers, &book.forgotten, ages, self.limits.bytes_max);
 
-        let (new, old) = (self.dir.join("cache.snapshot.new"), self.dir.join(SNAPSHOT));
-        let mut file = BufWriter::with_capacity(1 << 16, File::create(&new)?);
-        let mut out = file_head(self.salt).to_vec();
-        for anchor in &anchors {
-            push_anchor(&mut out, self.salt, anchor);
-        }
-        for answer in chosen {
-            push_answer(&mut out, self.salt, answer);
-            if out.len() >= 1 << 16 {
-                file.write_all(&out)?;
-                out.clear();
-            }
-        }
-        file.write_all(&out)?;
         self.counts.syncs.fetch_add(1, Ordering::Relaxed);
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        for file in &self.damaged {
-            let kept = self.dir.join(format!("{file}.damaged"));
-            let _ = fs::remove_file(&kept);
-            // Best effort, for later analysis.
-            let _ = fs::hard_link(self.dir.join(file), kept);
-        }
-        fs::rename(&new, &old)?;
-        File::open(&self.dir)?.sync_all()?;
+        replace_file(&self.dir.join(SNAPSHOT), &NEW_FILE, |file| {
+            let mut out = file_head(self.salt).to_vec();
+            for anchor in &anchors {
+                push_anchor(&mut out, self.salt, anchor);
+            }
+            for answer in chosen {
+                push_answer(&mut out, self.salt, answer);
+                if out.len() >= 1 << 16 {
+                    file.write_all(&out)?;
+                    out.clear();
+                }
+            }
+            file.write_all(&out)?;
+            for file in &self.damaged {
+                let kept = self.dir.join(format!("{file}.damaged"));
+                let _ = fs::remove_file(&kept);
+                // Best effort, for later analysis.
+                let _ = fs::hard_link(self.dir.join(file), kept);
+            }
+            Ok(())
+        })?;
         self.damaged.clear();
         self.log = None;
         self.log_len = 0;

@@ -16,15 +16,15 @@ mod trust;
 
 use std::sync::Arc;
 
-use tokio::{sync::mpsc, time::timeout};
-
-use self::session::Sessions;
-pub(crate) use self::trust::check_authorities;
 use dogwatch_dns_core::{
     health::endpoint::Endpoint,
     message::reply::Transport,
     resolver::{Send, TryError},
 };
+use tokio::{sync::mpsc, time::timeout};
+
+use self::session::Sessions;
+pub(crate) use self::trust::check_authorities;
 
 /// The result of a try. After [`TryError::OtherCase`], another result follows.
 #[derive(Debug)]

@@ -24,6 +24,10 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_dns_core::{
+    health::endpoint::{Endpoint, Protocol, Tls},
+    resolver::{Send, TryError},
+};
 use hickory_resolver::{
     ConnectionProvider, PoolContext, TlsConfig,
     config::{ConnectionConfig, ProtocolConfig, ResolverOpts},
@@ -42,10 +46,6 @@ use tokio::{
 };
 
 use super::trust;
-use dogwatch_dns_core::{
-    health::endpoint::{Endpoint, Protocol, Tls},
-    resolver::{Send, TryError},
-};
 
 type Connection = DnsExchange<TokioRuntimeProvider>;
 

@@ -33,13 +33,13 @@ use crate::{api, cli::fail, clock, config::AlertdsAt};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Simulated failure: blackhole, servfail, refused, nxdomain or empty
+    /// Simulated failure: blackhole (no answers), servfail, refused, nxdomain or empty
     #[arg(long, default_value = "blackhole", value_name = "MODE")]
     mode: Mode,
-    /// Duration, at most 4h
-    #[arg(long = "for", default_value = "5m", value_name = "TIME")]
+    /// Length of the drill, at most 4h
+    #[arg(long = "for", default_value = "5m", value_name = "DURATION")]
     lasts: Span,
-    /// Only names at and below this one
+    /// Fail only for this name and the names below it
     #[arg(long, default_value = ".", value_name = "ZONE")]
     zone: String,
     /// End the running drill

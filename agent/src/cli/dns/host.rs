@@ -23,8 +23,8 @@ pub(super) struct Enable {
     /// Show the changes without making them
     #[arg(long)]
     dry_run: bool,
-    /// A name that must resolve before and after (default: search domains and package mirrors of
-    /// this host)
+    /// Name that must resolve before and after the change [default: search domains and package
+    /// mirrors of this host]
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
     /// If enabled, only adopt changed servers (for the hooks of DHCP clients)

@@ -24,8 +24,7 @@ use options::{DEFAULT_PATH, How};
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
-    /// Config file; drop-ins `*.toml` in the directory with the same name and `.d` are read after
-    /// it
+    /// Config file; drop-ins (dns.d/*.toml beside dns.toml) are read after it
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// Check the config, print all errors, and exit (1 if there are any)
@@ -39,7 +38,7 @@ pub(super) struct Arguments {
 enum Ask {
     /// Explain one name: its answer and age, why it is stale or held, and what happens next
     Why {
-        /// Name, with or without the final dot
+        /// Name, with or without the trailing dot
         name: String,
         /// Record type, such as A, AAAA or TYPE65
         #[arg(value_name = "TYPE", default_value = "A")]
@@ -57,9 +56,9 @@ enum Ask {
         #[command(flatten)]
         how: How,
     },
-    /// List the most used names, the stalest ones, or those that stop resolving first
+    /// List the names that are used most, are the most stale, or stop resolving first
     Top {
-        /// uses: most used; stale: furthest past their TTL; risk: first to become too old to serve
+        /// uses: used most; stale: furthest past their TTL; risk: first to become too old to serve
         #[arg(long, default_value = "uses", value_parser = ["uses", "stale", "risk"])]
         by: String,
         /// Number of names
@@ -102,9 +101,9 @@ enum Ask {
     Drill(drill::Arguments),
     /// Show the upstreams, the stale answers being served, and whether this host uses the cache
     ///
-    /// With --json, `letter_case` shows whether a UDP upstream copies the random letter case of our
-    /// queries: `kept` (answers in other case are rejected and counted in `other_case`),
-    /// `learning`, or `not_kept` (queries to it are in lower case).
+    /// With --json, `letter_case` shows whether a UDP upstream repeats the random letter case of our
+    /// queries in its answers: `kept` (it does; answers in a different case are rejected and counted
+    /// in `other_case`), `learning`, or `not_kept` (it does not; queries to it are in lower case).
     Status {
         #[command(flatten)]
         how: How,

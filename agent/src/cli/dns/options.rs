@@ -15,7 +15,7 @@ pub(super) struct How {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// Control socket of the cache (default: from the config file)
+    /// Control socket of the cache [default: the socket in the config]
     #[arg(long, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
     /// Config file of the cache

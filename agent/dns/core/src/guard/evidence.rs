@@ -4,7 +4,9 @@
 //! rates, so it works on a host that makes one query a minute and on one that makes a thousand a
 //! second, and one real deletion long ago does not blur it.
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{collections::VecDeque, hash::Hasher as _, net::IpAddr, time::Duration};
+
+use fnv::FnvHasher;
 
 use crate::{
     message::name::{self, name_of},
@@ -86,7 +88,7 @@ impl Evidence {
 
 /// FNV-1a. An attacker who makes two names collide only makes one of them count less.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    let mut hash = FnvHasher::default();
+    hash.write(bytes);
+    hash.finish()
 }
