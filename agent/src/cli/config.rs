@@ -19,7 +19,7 @@ pub(super) enum Command {
 pub(super) struct ListArguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -10,7 +10,7 @@ use super::{
     Alertd, Answer, Failure,
     args::History,
     paint::Colour,
-    show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
+    paint::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 
 pub(super) async fn audit(alertd: &Alertd<'_>, ask: History, view: &View) -> Result<Answer, Failure> {

@@ -13,7 +13,7 @@ use dogwatch_wire::ctl::{BACKUP_HEADER, Backup, NewBackup};
 use hyper::Method;
 use ring::digest::{Context, SHA256};
 
-use super::{Alertd, Answer, Exit, Failure, args, failure, pretty, show::View, whole_file::WholeFile};
+use super::{Alertd, Answer, Exit, Failure, args, failure, paint::View, pretty, whole_file::WholeFile};
 
 /// Slightly longer than alertd allows itself for the copy (`api/backup.rs`).
 const PATIENCE: Duration = Duration::from_mins(31);

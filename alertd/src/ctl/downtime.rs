@@ -9,7 +9,7 @@ use hyper::Method;
 use super::{
     Alertd, Answer, Failure, args,
     paint::{Colour, Table},
-    show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
+    paint::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
     when::When,
 };
 

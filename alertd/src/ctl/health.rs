@@ -8,7 +8,7 @@ use dogwatch_wire::{State, ctl::Health};
 use super::{
     Alertd, Answer, Exit, Failure,
     paint::{Colour, Table},
-    show::{TEXT_CHARS_MAX, View},
+    paint::{TEXT_CHARS_MAX, View},
 };
 
 pub(super) async fn ask(alertd: &Alertd<'_>, view: &View) -> Result<Answer, Failure> {

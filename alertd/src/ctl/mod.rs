@@ -59,8 +59,7 @@ mod whole_file;
 
 use address::{Address, Said};
 use args::{Cli, Command, ConfigCommand, RouteCommand, Silence, SilenceCommand};
-use paint::Paint;
-use show::View;
+use paint::{Paint, View};
 
 /// Slightly longer than alertd's own time limit, so that its error message arrives.
 const DEADLINE: Duration = Duration::from_secs(20);

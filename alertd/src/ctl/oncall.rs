@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::{
     Alertd, Answer, Failure, args,
     paint::{Colour, Table},
-    show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
+    paint::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 
 pub(super) async fn ask(alertd: &Alertd<'_>, ask: &args::OnCall, view: &View) -> Result<Answer, Failure> {

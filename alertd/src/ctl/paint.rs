@@ -2,7 +2,43 @@
 
 use std::fmt::Write;
 
+use dogwatch_alertd_core::rules::text;
 use dogwatch_wire::State;
+use jiff::{Timestamp, tz::TimeZone};
+
+/// The time, the time zone and the colours to show things in.
+#[derive(Clone)]
+pub(super) struct View {
+    pub(super) now: Timestamp,
+    pub(super) zone: TimeZone,
+    pub(super) paint: Paint,
+}
+
+/// Characters of a summary or comment.
+pub(super) const TEXT_CHARS_MAX: usize = 300;
+/// Characters of a name.
+pub(super) const NAME_CHARS_MAX: usize = 60;
+
+impl View {
+    pub(super) fn age(&self, at: Timestamp) -> String {
+        text::age(at, self.now)
+    }
+
+    pub(super) fn until(&self, at: Timestamp) -> String {
+        if at <= self.now { "now".into() } else { format!("in {}", text::age(self.now, at)) }
+    }
+
+    /// The time of day, with the date unless it is today.
+    pub(super) fn clock(&self, at: Timestamp) -> String {
+        let (at, now) = (at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
+        let format = if at.date() == now.date() { "%H:%M:%S" } else { "%d %b %H:%M:%S" };
+        at.strftime(format).to_string()
+    }
+
+    pub(super) fn bold(&self, text: &str) -> String {
+        self.paint.text(text, Colour::Bold)
+    }
+}
 
 /// Whether to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,8 @@ use serde::Serialize;
 
 use super::{
     Alertd, Answer, Exit, Failure, config,
-    paint::{Colour, Table},
+    paint::{Colour, NAME_CHARS_MAX, TEXT_CHARS_MAX, Table, View},
     pretty,
-    show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 use crate::replay::{self, Story};
 

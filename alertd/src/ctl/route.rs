@@ -20,8 +20,8 @@ use serde::Serialize;
 use super::{
     Alertd, Answer, Exit, Failure, config,
     paint::Colour,
+    paint::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
     pretty,
-    show::{NAME_CHARS_MAX, TEXT_CHARS_MAX, View},
 };
 
 /// Asks the running alertd, or evaluates the named config without alertd.

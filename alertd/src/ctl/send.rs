@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Alertd, Answer, Failure,
     args::{Send, Severity},
-    show::View,
+    paint::View,
 };
 use crate::notify::Sender;
 

@@ -9,41 +9,8 @@ use dogwatch_alertd_core::rules::text::{self, line, plural};
 use dogwatch_wire::ctl::{
     AckInfo, Alert, HistoryEntry, Incident, NextStep, NotificationInfo, Silence, Status, Why, Withheld,
 };
-use jiff::{Timestamp, tz::TimeZone};
 
-use super::paint::{Colour, Paint, Table};
-
-/// The settings for formatting: the time, the time zone and whether to use colours.
-#[derive(Clone)]
-pub(super) struct View {
-    pub(super) now: Timestamp,
-    pub(super) zone: TimeZone,
-    pub(super) paint: Paint,
-}
-
-pub(super) const TEXT_CHARS_MAX: usize = 300;
-pub(super) const NAME_CHARS_MAX: usize = 60;
-
-impl View {
-    pub(super) fn age(&self, at: Timestamp) -> String {
-        text::age(at, self.now)
-    }
-
-    pub(super) fn until(&self, at: Timestamp) -> String {
-        if at <= self.now { "now".into() } else { format!("in {}", text::age(self.now, at)) }
-    }
-
-    /// The time of day, with the date unless it is today.
-    pub(super) fn clock(&self, at: Timestamp) -> String {
-        let (at, now) = (at.to_zoned(self.zone.clone()), self.now.to_zoned(self.zone.clone()));
-        let format = if at.date() == now.date() { "%H:%M:%S" } else { "%d %b %H:%M:%S" };
-        at.strftime(format).to_string()
-    }
-
-    pub(super) fn bold(&self, text: &str) -> String {
-        self.paint.text(text, Colour::Bold)
-    }
-}
+use super::paint::{Colour, NAME_CHARS_MAX, TEXT_CHARS_MAX, Table, View};
 
 pub(super) fn status(status: &Status, view: &View) -> String {
     let mut out = String::new();
@@ -457,8 +424,9 @@ mod tests {
         State,
         ctl::{AgentStatus, OutboxStatus},
     };
+    use jiff::{Timestamp, tz::TimeZone};
 
-    use super::*;
+    use super::{super::paint::Paint, *};
 
     #[test]
     fn the_status_says_what_is_wrong_who_knows_and_what_comes_next() {

@@ -14,7 +14,7 @@ use hyper::Method;
 use super::{
     Alertd, Answer, Failure,
     paint::{Colour, Table},
-    show::{NAME_CHARS_MAX, View},
+    paint::{NAME_CHARS_MAX, View},
 };
 
 #[derive(Debug, Subcommand)]

@@ -34,8 +34,8 @@ use serde::Deserialize;
 use super::{
     delivered::Delivered,
     mail,
-    receiver::Sender,
     secret::SecretFile,
+    sender::Sender,
     smtp::{Refusal, Session},
 };
 
@@ -442,7 +442,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

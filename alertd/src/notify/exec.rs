@@ -41,7 +41,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{receiver::Sender, webhook, words};
+use super::{sender::Sender, webhook, words};
 
 /// `[receiver.NAME.exec]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -325,7 +325,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

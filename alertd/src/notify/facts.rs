@@ -6,7 +6,7 @@ use dogwatch_alertd_core::rules::{
     text,
 };
 
-use super::{held, perfdata, receiver::Sender, words};
+use super::{held, perfdata, sender::Sender, words};
 
 /// Annotations shown for one alert.
 const ANNOTATIONS_MAX: usize = 20;

@@ -31,7 +31,7 @@ use ring::digest::{SHA256, digest};
 
 use super::{
     facts, held,
-    receiver::Sender,
+    sender::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
 use crate::web::MailLink;
@@ -361,7 +361,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use dogwatch_daemon::{
 use lettre::message::Mailbox;
 use serde::Deserialize;
 
-use super::{mail, receiver::Sender};
+use super::{mail, sender::Sender};
 
 /// `[receiver.NAME.maildir]` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -143,7 +143,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`receiver`] | `[receiver.NAME]` in the config; [`Receivers::send`] |
+//! | [`Sender`] | this alertd as the sender: host, time zone, links, template output |
 //! | [`words`] | titles and reasons, the same for every receiver |
 //! | `facts` | the rows below the title: facts about an alert, and what to do |
 //! | `held` | the text of a digest |
@@ -36,6 +37,7 @@ mod ping;
 pub mod receiver;
 #[cfg(test)]
 pub(crate) mod schema;
+mod sender;
 pub mod slack;
 mod smtp;
 pub mod template;
@@ -47,4 +49,5 @@ use dogwatch_daemon::secret;
 pub use dogwatch_daemon::secret::SecretFile;
 pub use http::safe_url;
 pub use ping::{DeadMan, DeadManFile};
-pub use receiver::{Receiver, ReceiverFile, Receivers, Sender};
+pub use receiver::{Receiver, ReceiverFile, Receivers};
+pub use sender::{Rendered, Sender};

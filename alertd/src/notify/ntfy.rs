@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     facts,
     http::{self, Endpoint},
-    receiver::Sender,
     secret::SecretFile,
+    sender::Sender,
     words,
 };
 
@@ -233,7 +233,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

@@ -42,8 +42,8 @@ use super::{
     held,
     http::{self, Endpoint},
     mail,
-    receiver::Sender,
     secret::SecretFile,
+    sender::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
 };
 
@@ -485,7 +485,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

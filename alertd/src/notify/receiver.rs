@@ -9,18 +9,19 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Notification};
 use dogwatch_daemon::config::{Problems, Source, Spanned};
-use jiff::tz::TimeZone;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
     email, exec,
     http::Http,
-    irc, maildir, ntfy, pagerduty, slack,
-    template::{self, Rendered, Templates},
-    webhook, words,
+    irc, maildir, ntfy, pagerduty,
+    sender::Sender,
+    slack,
+    template::{self, Templates},
+    webhook,
 };
-use crate::{config::RateFile, engine::Input, web::Links};
+use crate::{config::RateFile, engine::Input};
 
 /// One `[receiver.NAME]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -160,32 +161,6 @@ impl Medium {
 
 /// Extra time for a receiver to report what it was waiting for.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// What texts need beside the notification: this host's name and time zone, links, and templates.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    pub host: String,
-    pub zone: TimeZone,
-    /// Makes the links in emails, if the web server is on.
-    pub links: Option<Links>,
-    /// The texts from the receiver's templates for this notification.
-    pub own_words: Rendered,
-}
-
-impl Sender {
-    /// The title: from the template, or built in.
-    pub(super) fn title(&self, told: &Notification) -> String {
-        self.own_words.subject.clone().unwrap_or_else(|| words::title(told, &self.zone))
-    }
-
-    /// Reads this host's name and time zone.
-    pub fn of_this_host() -> Self {
-        let uname = rustix::system::uname();
-        let host = uname.nodename().to_string_lossy();
-        let host = if host.is_empty() { "localhost".into() } else { host.into_owned() };
-        Self { host, zone: TimeZone::system(), links: None, own_words: Rendered::default() }
-    }
-}
 
 /// All receivers by name.
 #[derive(Debug, Clone)]

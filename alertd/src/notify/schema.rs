@@ -12,7 +12,7 @@ use dogwatch_wire::{State, ctl::AckInfo};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
-use super::{receiver::Sender, webhook::body, words::tests::problem};
+use super::{sender::Sender, webhook::body, words::tests::problem};
 
 #[test]
 fn the_webhooks_body_matches_its_schema() {
@@ -21,7 +21,7 @@ fn the_webhooks_body_matches_its_schema() {
         host: "mon1".into(),
         zone: TimeZone::UTC,
         links: None,
-        own_words: crate::notify::template::Rendered::default(),
+        own_words: crate::notify::sender::Rendered::default(),
     };
     for told in one_of_each_kind() {
         let sent: Value = serde_json::from_slice(&body(&told, &sender).unwrap()).unwrap();

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     facts, held,
     http::{self, Endpoint},
-    receiver::Sender,
     secret::SecretFile,
+    sender::Sender,
     words,
 };
 
@@ -355,7 +355,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

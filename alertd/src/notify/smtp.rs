@@ -36,7 +36,7 @@ use tokio::{
 
 use super::{
     email::{Email, Tls},
-    receiver::Sender,
+    sender::Sender,
 };
 
 /// Bytes that a server may send in one session, TLS certificates included. Usually a few thousand.

@@ -28,7 +28,11 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, value::Serde};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{perfdata, receiver::Sender, webhook, words};
+use super::{
+    perfdata,
+    sender::{Rendered, Sender},
+    webhook, words,
+};
 
 /// `[receiver.NAME.template]` as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -43,15 +47,6 @@ pub struct File {
 /// Compiled and tried.
 #[derive(Clone)]
 pub struct Templates(Arc<Environment<'static>>);
-
-/// The output of a receiver's templates for one notification; `None` means the built-in text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rendered {
-    pub subject: Option<String>,
-    pub text: Option<String>,
-    pub html: Option<String>,
-    pub json: Option<String>,
-}
 
 /// Instructions per rendering: enough for a loop over some thousand alerts, a few milliseconds.
 const FUEL: u64 = 200_000;

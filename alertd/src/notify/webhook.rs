@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     http::{self, Endpoint},
     mail,
-    receiver::Sender,
     secret::SecretFile,
+    sender::Sender,
     words,
 };
 use crate::clock;
@@ -296,7 +296,7 @@ mod tests {
             host: "mon1".into(),
             zone: TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         }
     }
 }

@@ -21,10 +21,7 @@ use jiff::Timestamp;
 use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
-use super::{
-    StoreError,
-    sqlite::{BUSY_TIMEOUT, cannot},
-};
+use super::{StoreError, cannot, sqlite::BUSY_TIMEOUT};
 
 /// The file name, next to the store. Only one copy is made at a time.
 const NAME: &str = "alertd.backup";

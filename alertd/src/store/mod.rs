@@ -30,6 +30,10 @@ pub enum StoreError {
     Unusable(String),
 }
 
+fn cannot(path: &std::path::Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
+
 /// The writing side, used by one thread.
 pub trait Store: Send + 'static {
     /// Loads everything current. `now` limits which notifications the rate limits have to remember.

@@ -41,7 +41,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Archive, Store, StoreError,
     backup::{self, Copy, Stop},
-    check,
+    cannot, check,
 };
 
 /// The steps of the schema. A released step never changes.
@@ -128,10 +128,6 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.to_string())
     }
-}
-
-pub(super) fn cannot(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
 fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {

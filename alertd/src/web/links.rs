@@ -7,9 +7,9 @@ use dogwatch_alertd_core::rules::{
     moment::later,
     notification::{Kind, Notification},
 };
+use dogwatch_daemon::secret::SecretFile;
 
 use super::link;
-use crate::notify::SecretFile;
 
 #[derive(Debug, Clone)]
 pub struct Links {

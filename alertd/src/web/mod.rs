@@ -29,7 +29,8 @@ use axum::{
     routing::get,
     serve::IncomingStream,
 };
-use dogwatch_daemon::bounded::Bounded;
+use dogwatch_alertd_core::Refused;
+use dogwatch_daemon::{bounded::Bounded, secret::SecretFile};
 use dogwatch_wire::ctl;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::tz::TimeZone;
@@ -40,13 +41,12 @@ use tokio::{
 };
 
 pub use self::links::{Links, MailLink};
-use dogwatch_alertd_core::Refused;
 
 use self::{
     link::{BadLink, OpenLink},
     links::make_key,
 };
-use crate::{clock, engine::Input, notify::SecretFile};
+use crate::{clock, engine::Input};
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! The only reader of clocks here.
+//! The only module of this crate that reads clocks.
 
 use std::time::Instant;
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use dogwatch_alertd::notify::{ReceiverFile, Receivers, Sender, template::Rendered};
+use dogwatch_alertd::notify::{ReceiverFile, Receivers, Rendered, Sender};
 use dogwatch_alertd_core::rules::notification::{Accepted, DeliveryError, Kind, Notification, NotifiedAlert};
 use dogwatch_daemon::config::{Problems, Source, parse};
 use dogwatch_tests::{

@@ -48,7 +48,7 @@ use dogwatch_daemon::config::{Problems, Source, Spanned};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{receiver::Sender, secret::SecretFile};
+use super::{secret::SecretFile, sender::Sender};
 use crate::engine::Input;
 
 /// `[receiver.NAME.irc]` as written.
@@ -292,7 +292,7 @@ mod tests {
             host: "mon1".into(),
             zone: jiff::tz::TimeZone::UTC,
             links: None,
-            own_words: crate::notify::template::Rendered::default(),
+            own_words: crate::notify::sender::Rendered::default(),
         };
         assert_eq!(
             texts(&problem(), &sender),
