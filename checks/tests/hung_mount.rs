@@ -24,7 +24,7 @@ fn a_dead_mount_is_critical_costs_one_thread_and_hides_nobody() {
         None
     };
     if let Some(why) = missing {
-        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none(), "{why}");
+        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none_or(|strict| strict != "1"), "{why}");
         eprintln!("SKIPPED: {why}");
         return;
     }
