@@ -104,7 +104,7 @@ fn labels(result: &CheckResult) -> Vec<&str> {
 fn plugins() -> Option<impl AsyncFn(&[&str]) -> CheckResult> {
     if !Path::new("/usr/lib/nagios/plugins/check_dummy").exists() {
         let why = "monitoring-plugins-basic is not installed";
-        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none(), "{why}");
+        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none_or(|strict| strict != "1"), "{why}");
         eprintln!("SKIPPED: {why}");
         return None;
     }

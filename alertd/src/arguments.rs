@@ -11,7 +11,7 @@ pub struct Arguments {
     /// Config file; alertd.d/*.toml next to it is read too
     #[arg(long, default_value = "/etc/dogwatch/alertd.toml")]
     pub config: PathBuf,
-    /// Check the config, print all errors, and exit with 0 or 2
+    /// Check the config, print all errors, and exit (2 if there are any)
     #[arg(long)]
     pub check: bool,
 }

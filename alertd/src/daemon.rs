@@ -19,13 +19,13 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     api::{self, Gate},
     clock::Clock,
-    config::{Config, Listen},
+    config::{Config, Listen, Web},
     engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
     store::{Store as _, sqlite::Sqlite, writer::Writer},
-    web::{Served, Web},
+    web::Served,
 };
 
 /// Owner and group may use the API; the systemd unit sets the group.

@@ -1,8 +1,8 @@
-//! The alert router. Agents and other tools report alerts; alertd decides who is notified and when, and delivers each
-//! notification once.
+//! The alert router. Agents and other tools report alerts; alertd decides who is notified and when,
+//! and delivers each notification once.
 //!
-//! All decisions are made in the crate [`dogwatch_alertd_core`], which has no clock and does no I/O. The modules here
-//! are the shells around it.
+//! All decisions are made in the crate [`dogwatch_alertd_core`], which has no clock and does no
+//! I/O. The modules here are the shells around it.
 //!
 //! | module | what it does |
 //! | --- | --- |

@@ -1,8 +1,8 @@
-//! Computes what another config would have sent: recorded transitions, acks, silences, downtimes and
-//! overrides run through a separate core in virtual time. Pure.
+//! Computes what another config would have sent: recorded transitions, acks, silences, downtimes
+//! and overrides run through a separate core in virtual time. Pure.
 //!
-//! The replay assumes that every receiver accepts everything immediately. Texts, times, people and rate
-//! limits are as alertd would decide them; the effects of failing receivers are not replayed.
+//! The replay assumes that every receiver accepts everything immediately. Texts, times, people and
+//! rate limits are as alertd would decide them; the effects of failing receivers are not replayed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -248,8 +248,8 @@ mod tests {
     "#;
     const MINUTE: Duration = Duration::from_mins(1);
 
-    /// A problem from before the start; one that starts, is acknowledged and ends; a silenced one; and
-    /// one in a flexible downtime.
+    /// A problem from before the start; one that starts, is acknowledged and ends; a silenced one;
+    /// and one in a flexible downtime.
     fn story() -> (Story, Vec<(String, String)>) {
         let mut real = Real::with_rules(Config::rules_of(OLD), 1);
         real.report("web1", "disk", 'W');

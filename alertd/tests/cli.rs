@@ -1,5 +1,5 @@
-//! Exit codes and error messages of the binaries. This test also makes cargo build them for the end-to-end
-//! tests.
+//! Exit codes and error messages of the binaries. This test also makes cargo build them for the
+//! end-to-end tests.
 
 use std::{
     fs,

@@ -25,7 +25,7 @@ fn a_dead_mount_is_critical_and_costs_one_thread_and_the_others_are_still_checke
         None
     };
     if let Some(why) = missing {
-        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none(), "{why}");
+        assert!(std::env::var_os("DOGWATCH_TEST_STRICT").is_none_or(|strict| strict != "1"), "{why}");
         eprintln!("SKIPPED: {why}");
         return;
     }

@@ -1,9 +1,11 @@
-//! Every commented example in the shipped config files is valid when it is pasted: one at a time and all together.
+//! Every commented example in the shipped config files is valid when it is pasted: one at a time
+//! and all together.
 //!
-//! An example is a paragraph of comment lines with at least one TOML table in it; lines of prose beside it stay comments.
-//! A part of an example that is set off by an empty comment line belongs to the paragraph's first table and is tried alone
-//! too. An example may use what another one defines if its prose says so: `needs [receiver.ops]`. Files below
-//! `/etc/dogwatch` that an example names exist here.
+//! An example is a paragraph of comment lines with at least one TOML table in it; lines of prose
+//! beside it stay comments. A part of an example that is set off by an empty comment line belongs
+//! to the paragraph's first table and is tried alone too. An example may use what another one
+//! defines if its prose says so: `needs [receiver.ops]`. Files below `/etc/dogwatch` that an
+//! example names exist here.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -100,8 +102,8 @@ impl Shipped {
         shipped
     }
 
-    /// Makes each `"/etc/dogwatch/NAME"` of the examples in the test's directory: `*.pem` with a certificate and its key, the
-    /// others with one line.
+    /// Makes each `"/etc/dogwatch/NAME"` of the examples in the test's directory: `*.pem` with a
+    /// certificate and its key, the others with one line.
     fn make_named_files(&self) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let pem = made.cert.pem() + &made.signing_key.serialize_pem();

@@ -54,7 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Of this process, which has one thread. Not clock_gettime(2): rustix looks for it in the vDSO, which valgrind hides.
+/// Of this process, which has one thread. Not clock_gettime(2): rustix looks for it in the vDSO,
+/// which valgrind hides.
 fn cpu_time() -> Result<Duration, Box<dyn std::error::Error>> {
     let text = fs::read_to_string("/proc/self/schedstat")?;
     Ok(Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse()?))

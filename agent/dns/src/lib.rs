@@ -1,8 +1,8 @@
-//! A caching DNS forwarder that keeps names resolving while its upstreams are down, slow, refusing or just back, and
-//! reports it at once.
+//! A caching DNS forwarder that keeps names resolving while its upstreams are down, slow, refusing
+//! or just back, and reports it at once.
 //!
-//! This crate is the shell: sockets, files, threads and clocks. What to answer and what to ask is decided in
-//! `dogwatch-dns-core`, which has no I/O.
+//! This crate is the shell: sockets, files, threads and clocks. What to answer and what to ask is
+//! decided in `dogwatch-dns-core`, which has no I/O.
 //!
 //! | module | what it does |
 //! | --- | --- |

@@ -1,8 +1,8 @@
 //! Results of sending notifications.
 //!
 //! - Accepted: the receiver now knows the content.
-//! - Temporary failure: retry later, with jitter. If that takes too long, the policy continues and the
-//!   fallback takes over.
+//! - Temporary failure: retry later, with jitter. If that takes too long, the policy continues and
+//!   the fallback takes over.
 //! - Rejected: the policy continues and the fallback takes over immediately.
 //!
 //! A failing receiver raises an internal alert, which is sent through another receiver.
@@ -26,8 +26,8 @@ use crate::rules::{
     told::{Claims, Told},
 };
 
-/// How long to retry before the fallback takes over; without a fallback, before the policy continues and
-/// alertd raises an internal alert.
+/// How long to retry before the fallback takes over; without a fallback, before the policy
+/// continues and alertd raises an internal alert.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// The age after which a notification is no longer useful.
 const AGE_MAX: Duration = Duration::from_hours(24);
@@ -159,8 +159,8 @@ impl Core {
         self.outbox.iter().filter(|row| row.state == into).map(|row| row.notification.incident).collect()
     }
 
-    /// `receiver` cannot be reached: runs the next rule of the user it belongs to, or the next step of the
-    /// policy.
+    /// `receiver` cannot be reached: runs the next rule of the user it belongs to, or the next step
+    /// of the policy.
     fn hasten(&mut self, number: u64, receiver: &str, now: Timestamp) {
         if let Some(incident) = self.incidents.get_mut(&number)
             && incident.resolved_at.is_none()
@@ -189,7 +189,8 @@ impl Core {
         let text = format!("{} to {receiver}: {error}", row.notification.id);
         self.note(now, number_of(&row), "failed", why, &text);
         self.on_receiver_fails(&receiver, error, true, now);
-        // An earlier attempt may have been accepted without a response, so a recovery will be needed.
+        // An earlier attempt may have been accepted without a response, so a recovery will be
+        // needed.
         let may_know = why == Reason::TooOld || row.attempts > 1;
         for said in self.outbox.take_digested(seq) {
             if let Some(mut said) = self.outbox.settle(said, RowState::Failed, now) {
@@ -235,7 +236,8 @@ impl Core {
         }
     }
 
-    /// Sends a recovery to the fallback if its receiver cannot be reached, unless the fallback gets it anyway.
+    /// Sends a recovery to the fallback if its receiver cannot be reached, unless the fallback gets
+    /// it anyway.
     fn recover_through(&mut self, fallback: Option<&str>, incident: &Incident, row: &Row, now: Timestamp) {
         let Some(fallback) = fallback else { return };
         let hears_anyway = incident.heard.iter().any(|name| name == fallback)
@@ -336,8 +338,8 @@ impl Core {
         self.failing = failing.collect();
     }
 
-    /// A receiver to notify that `receiver` fails: its fallback, another target of the policy, or any
-    /// working receiver.
+    /// A receiver to notify that `receiver` fails: its fallback, another target of the policy, or
+    /// any working receiver.
     pub(super) fn other_than(&self, receiver: &str, policy: &Policy, now: Timestamp) -> Option<String> {
         let works = |name: &String| name != receiver && !self.failing.contains_key(name);
         let fallback = self.rules.receivers.get(receiver).and_then(|rules| rules.fallback.as_ref());

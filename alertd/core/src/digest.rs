@@ -1,9 +1,9 @@
-//! Digests: one message for all notifications that a rate limit delayed, with numbers, common labels and
-//! the first lines.
+//! Digests: one message for all notifications that a rate limit delayed, with numbers, common
+//! labels and the first lines.
 //!
-//! Nothing is dropped: each replaced notification stays a row with state `digested`. When the digest is
-//! accepted, the receiver knows their content. So recoveries are sent for problems in a digest, and
-//! `alertctl why` shows the digest.
+//! Nothing is dropped: each replaced notification stays a row with state `digested`. When the
+//! digest is accepted, the receiver knows their content. So recoveries are sent for problems in a
+//! digest, and `alertctl why` shows the digest.
 
 use std::collections::BTreeSet;
 
@@ -85,8 +85,8 @@ impl Core {
         seq
     }
 
-    /// Groups the alerts of a digest, including alerts of the same storm in other notifications to this
-    /// receiver.
+    /// Groups the alerts of a digest, including alerts of the same storm in other notifications to
+    /// this receiver.
     fn groups_of<'a>(
         &'a self,
         receiver: &str,

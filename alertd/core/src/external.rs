@@ -81,8 +81,8 @@ impl Core {
         self.on_move(&key, change, Reason::Reported, now);
     }
 
-    /// One page of firing alerts that match, as Alertmanager's API shows them, including alerts from agents
-    /// and internal alerts.
+    /// One page of firing alerts that match, as Alertmanager's API shows them, including alerts
+    /// from agents and internal alerts.
     pub fn alerts_v2(&self, matchers: &[Matcher], after: Option<&AlertKey>, now: Timestamp) -> AlertsPage {
         let (mut alerts, mut last) = (Vec::new(), None);
         for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
@@ -175,7 +175,8 @@ impl Core {
         }
     }
 
-    /// Gives every sender a full term after a start, because posts may have failed while alertd was down.
+    /// Gives every sender a full term after a start, because posts may have failed while alertd was
+    /// down.
     pub(super) fn restore_expiries(&mut self, now: Timestamp) {
         let grace = later(now, self.rules.resolve_timeout);
         self.set_expiries(|ends_at| ends_at.max(grace));

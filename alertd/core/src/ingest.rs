@@ -200,7 +200,8 @@ impl Core {
                 reason: Reason::AgentSilent,
             };
             self.raise(own, now);
-            // A silent agent is worse than its services' states and does not wait for `group_interval`.
+            // A silent agent is worse than its services' states and does not wait for
+            // `group_interval`.
             for number in self.numbers_of(&key) {
                 if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
                     self.dirty.incidents.insert(number);
@@ -306,9 +307,9 @@ impl Core {
         }
     }
 
-    /// Whether one more alert needs no review: its incident waits for its first notification, which will
-    /// include the alert. In an alert storm, groups grow by many alerts in that time, and a review checks
-    /// each of them.
+    /// Whether one more alert needs no review: its incident waits for its first notification, which
+    /// will include the alert. In an alert storm, groups grow by many alerts in that time, and a
+    /// review checks each of them.
     fn is_told_later(&self, number: u64, key: &AlertKey, now: Timestamp) -> bool {
         let Some(incident) = self.incidents.get(&number).filter(|one| one.is_gathering(now)) else {
             return false;

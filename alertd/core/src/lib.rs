@@ -1,8 +1,10 @@
-//! Every decision of alertd, as one value: [`Core`]. It has no clock, no I/O, no threads and no randomness of its own.
+//! Every decision of alertd, as one value: [`Core`]. It has no clock, no I/O, no threads and no
+//! randomness of its own.
 //!
-//! The shell passes inputs in with the `on_…` methods, each with `now`. Then it calls [`Core::settle`] once for all of
-//! them and [`Core::poll_send`] for what is due, commits [`Core::take_changes`] in one transaction, and only then
-//! answers and sends. [`Core::next_wakeup`] says when to call `settle` again. An input marks the incidents that it
+//! The shell passes inputs in with the `on_…` methods, each with `now`. Then it calls
+//! [`Core::settle`] once for all of them and [`Core::poll_send`] for what is due, commits
+//! [`Core::take_changes`] in one transaction, and only then answers and sends.
+//! [`Core::next_wakeup`] says when to call `settle` again. An input marks the incidents that it
 //! touches, and `settle` reviews each of them once, so ten inputs in one commit are one decision.
 //!
 //! | module | what it decides |
@@ -165,8 +167,8 @@ pub struct Loaded {
 pub struct Core {
     rules: Rules,
     instance: String,
-    /// Part of every notification id, so that ids differ between two runs of the process, even if the
-    /// first could not write to the store.
+    /// Part of every notification id, so that ids differ between two runs of the process, even if
+    /// the first could not write to the store.
     life: String,
     started_at: Timestamp,
     counters: Counters,

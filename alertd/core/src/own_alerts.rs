@@ -1,5 +1,5 @@
-//! Internal alerts: alerts that alertd raises itself, and their keys. Their keys start with `@`, which no
-//! agent can use.
+//! Internal alerts: alerts that alertd raises itself, and their keys. Their keys start with `@`,
+//! which no agent can use.
 
 use jiff::Timestamp;
 

@@ -1,13 +1,13 @@
-//! The review of one incident: the actual state, what each receiver knows, who is notified now, and when
-//! to review again.
+//! The review of one incident: the actual state, what each receiver knows, who is notified now, and
+//! when to review again.
 //!
 //! In this order, each with its own reason:
 //!
 //! 1. All alerts resolved: everybody who was notified gets the recovery, whatever else applies.
 //! 2. Acknowledged: nobody is notified.
 //! 3. All alerts suppressed (`suppress.rs`): nobody is notified, and the clock of the policy stops.
-//! 4. Otherwise: due steps of the policy, updates for receivers that know of the incident, and reminders
-//!    for those without a notification for `repeat_interval`.
+//! 4. Otherwise: due steps of the policy, updates for receivers that know of the incident, and
+//!    reminders for those without a notification for `repeat_interval`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -268,8 +268,8 @@ impl Core {
         self.push(incident, receiver, kind, &reason, says, now);
     }
 
-    /// Settles queued notifications to a receiver that were never tried. Returns the kind and reason of the
-    /// first.
+    /// Settles queued notifications to a receiver that were never tried. Returns the kind and
+    /// reason of the first.
     pub(super) fn supersede_untried(
         &mut self,
         number: u64,
@@ -391,8 +391,9 @@ impl Core {
         format!("dogwatch-{}-{number}", self.instance)
     }
 
-    /// All firing alerts are suppressed, but some receivers know of resolved ones. When nobody knows of any
-    /// problem any more, the suppressed alerts start at the first step of the policy later.
+    /// All firing alerts are suppressed, but some receivers know of resolved ones. When nobody
+    /// knows of any problem any more, the suppressed alerts start at the first step of the policy
+    /// later.
     fn tell_recoveries_of_the_visible(&mut self, incident: &mut Incident, truth: &Truth, now: Timestamp) {
         for receiver in self.audience(incident) {
             let knows = self.expected(incident, &receiver);
@@ -407,8 +408,8 @@ impl Core {
         }
     }
 
-    /// All firing alerts are suppressed. Receivers that know of several problems are notified which are
-    /// resolved, with the current state of the others. Returns when to check for more.
+    /// All firing alerts are suppressed. Receivers that know of several problems are notified which
+    /// are resolved, with the current state of the others. Returns when to check for more.
     fn tell_parts_that_are_over(
         &mut self,
         incident: &mut Incident,
@@ -461,7 +462,8 @@ impl Core {
         }
     }
 
-    /// Nothing fires any more: exactly the receivers that were notified of the problem get the recovery.
+    /// Nothing fires any more: exactly the receivers that were notified of the problem get the
+    /// recovery.
     fn resolve(&mut self, incident: &mut Incident, now: Timestamp) {
         let unwatched = |key| self.alerts.get(key).is_some_and(Alert::is_unwatched);
         let reason =

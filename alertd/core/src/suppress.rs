@@ -1,8 +1,8 @@
-//! Which firing alerts are suppressed now: downtimes, silent agents, dependencies, inhibition, silences and
-//! time periods.
+//! Which firing alerts are suppressed now: downtimes, silent agents, dependencies, inhibition,
+//! silences and time periods.
 //!
-//! Each rule has its own module. This file applies them in order ([`Why`]), and finds the incidents to
-//! review when the result of a rule changes.
+//! Each rule has its own module. This file applies them in order ([`Why`]), and finds the incidents
+//! to review when the result of a rule changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ use crate::rules::{
     text,
 };
 
-/// Agents that were known at the start and have not reported all states since. Until they have, or the
-/// settle time is over, alerts wait if such an agent could report their cause.
+/// Agents that were known at the start and have not reported all states since. Until they have, or
+/// the settle time is over, alerts wait if such an agent could report their cause.
 #[derive(Debug, Default)]
 pub(super) struct Unheard {
     /// Agent id and host.

@@ -150,8 +150,8 @@ impl Gate {
         Ok(Some(Caller::Token(token, address.ip())))
     }
 
-    /// Writes a line of the audit log; the refusal is answered after it, like everything that is recorded. If the loop
-    /// is too busy for it, the log of the process has it.
+    /// Writes a line of the audit log; the refusal is answered after it, like everything that is
+    /// recorded. If the loop is too busy for it, the log of the process has it.
     async fn note_refused(&self, caller: &Caller, asked: &str, status: StatusCode) {
         let asked = line(&format!("{asked}: {status}"), ASKED_CHARS_MAX);
         let (answer, answered) = oneshot::channel();

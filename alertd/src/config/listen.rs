@@ -1,4 +1,5 @@
-//! `[alertd.listen]`: the API over TCP, for agents on other hosts, Prometheus, `amtool` and `alertctl`.
+//! `[alertd.listen]`: the API over TCP, for agents on other hosts, Prometheus, `amtool` and
+//! `alertctl`.
 //!
 //! ```toml
 //! [alertd.listen]
@@ -7,8 +8,8 @@
 //! key = "/etc/dogwatch/alertd.key"
 //! ```
 //!
-//! Off without this section. Without TLS, alertd listens on loopback only unless `plaintext = true`,
-//! because every request carries a token.
+//! Off without this section. Without TLS, alertd listens on loopback only unless `plaintext =
+//! true`, because every request carries a token.
 
 use std::{net::SocketAddr, path::PathBuf};
 

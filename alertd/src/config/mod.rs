@@ -68,11 +68,9 @@ use self::{
 pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
-};
-use crate::{
-    notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender},
     web::Web,
 };
+use crate::notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender};
 pub use dogwatch_alertd_core::rules::schedule::NOBODY;
 use dogwatch_alertd_core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate};
 

@@ -1,5 +1,5 @@
-//! Names in the config: which names are valid, where entries are defined, and did-you-mean hints for
-//! unknown names.
+//! Names in the config: which names are valid, where entries are defined, and did-you-mean hints
+//! for unknown names.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,8 @@ pub(super) struct Entry<T> {
 /// All entries of one kind from all files.
 pub(super) type Section<T> = BTreeMap<String, Entry<T>>;
 
-/// Adds the entries of one kind from one file. `at` is the index of the file, `what` names the kind.
+/// Adds the entries of one kind from one file. `at` is the index of the file, `what` names the
+/// kind.
 pub(super) fn take_named<T>(
     section: &mut Section<T>,
     entries: BTreeMap<Spanned<String>, T>,

@@ -1,5 +1,5 @@
-//! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route inherits
-//! every setting that it does not set itself.
+//! `[[route]]`: which policy handles which alerts. Routes are tried in order; a child route
+//! inherits every setting that it does not set itself.
 
 use dogwatch_alertd_core::{
     DEFAULT_POLICY,

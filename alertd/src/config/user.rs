@@ -72,8 +72,8 @@ impl Parts {
         users
     }
 
-    /// Replaces each email receiver by `receiver/user`, with its own record of notifications and its
-    /// own rate limit.
+    /// Replaces each email receiver by `receiver/user`, with its own record of notifications and
+    /// its own rate limit.
     fn address<'a>(
         &mut self,
         user: &str,

@@ -6,15 +6,36 @@
 //! url = "https://alerts.example.org"      # the URL that phones can reach
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
+    secret::SecretFile,
 };
 use serde::Deserialize;
 
-use crate::{notify::safe_url, web::Web};
+use crate::{notify::safe_url, web::links::Links};
+
+/// `[alertd.web]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    pub listen: SocketAddr,
+    /// The URL that phones can reach, without a slash at the end.
+    pub url: String,
+    pub key_file: PathBuf,
+    pub link_lifetime: Duration,
+}
+
+impl Web {
+    pub fn links(&self) -> Links {
+        Links::new(self.url.clone(), SecretFile::new(self.key_file.clone()), self.link_lifetime)
+    }
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,8 +43,8 @@ pub(super) struct WebFile {
     #[serde(default = "listen_default")]
     listen: Spanned<String>,
     url: Spanned<String>,
-    /// One key per line; the first one signs. Created at the first start. Default: `ack-link.key` in
-    /// the state directory.
+    /// One key per line; the first one signs. Created at the first start. Default: `ack-link.key`
+    /// in the state directory.
     key_file: Option<PathBuf>,
     /// How long a link works.
     link_lifetime: Option<Span>,

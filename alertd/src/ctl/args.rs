@@ -173,8 +173,8 @@ pub enum Command {
     /// end, if the silence lasts at least 30 minutes.
     ///
     /// Without --broad, alertd refuses a silence that matches more than 10 hosts,
-    /// more than 50 firing alerts, all hosts, or all firing alerts if there are at
-    /// least 5.
+    /// all hosts (if there are at least two), more than 50 firing alerts, or all
+    /// firing alerts (if there are at least five).
     ///
     /// A TIME is in the time zone of this host: "2026-12-24 12:00", 18:00 (the
     /// next one), +2h or now.
@@ -191,7 +191,7 @@ pub enum Command {
     /// People who already know of a problem are notified when the downtime starts
     /// and ends. A downtime of a host covers all its services and its agent.
     ///
-    /// A downtime is one of:
+    /// There are three types of downtime:
     ///   fixed      in effect from --from to --until
     ///   flexible   with --duration: starts at the first problem between --from
     ///              and --until, and lasts for the given duration
@@ -208,10 +208,10 @@ pub enum Command {
     Downtime(Downtime),
     /// Raise or resolve an alert, for example from a script
     ///
-    /// NAME and labels together identify the alert: run the command again with
-    /// the same ones to report that it still fires. --ok resolves it. If it is
-    /// neither repeated nor resolved within --for, alertd ends it as no longer
-    /// reported, and does not say that the problem is solved.
+    /// NAME and labels together identify the alert. To report that it still fires,
+    /// run the command again with the same name and labels. --ok resolves it. If
+    /// neither happens within --for, the alert ends as "no longer reported", which
+    /// does not mean that the problem is solved.
     #[command(verbatim_doc_comment, after_long_help = SEND_EXAMPLES)]
     Send(Send),
     /// Show what happened, newest first
@@ -268,7 +268,7 @@ pub enum Command {
     },
     /// Compare what was sent with what another config would have sent
     ///
-    /// Repeats the recorded state changes, acks, silences, downtimes and overrides
+    /// Replays the recorded state changes, acks, silences, downtimes and overrides
     /// with the other config, and assumes that every receiver accepts everything
     /// immediately.
     #[command(verbatim_doc_comment)]
@@ -315,7 +315,7 @@ pub struct Send {
     /// Link to a runbook
     #[arg(long, value_name = "URL")]
     pub runbook: Option<String>,
-    /// End the alert after this time unless it is sent again, such as 26h
+    /// End the alert after this time (such as 26h) unless it is sent again
     ///
     /// Default: resolve_timeout of the config, which is 5m unless set.
     #[arg(long = "for", value_name = "DURATION", conflicts_with = "ok")]
@@ -447,7 +447,7 @@ pub enum SilenceCommand {
 
 #[derive(Debug, Args)]
 pub struct OnCall {
-    /// Show this time, such as "2026-12-24 12:00", 18:00 or +2h [default: now]
+    /// Time to show, such as "2026-12-24 12:00", 18:00 or +2h [default: now]
     #[arg(long, value_name = "TIME")]
     pub at: Option<When>,
     /// Show every shift of the seven days from that time
@@ -537,7 +537,7 @@ pub struct RouteTest {
     /// Labels of the alert, such as host=web1 service=disk
     #[arg(value_name = "LABEL=VALUE", required = true, value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// State of the alert; users can have other rules for CRITICAL
+    /// State of the alert; users can have different rules for CRITICAL
     #[arg(long, value_enum, default_value = "critical")]
     pub state: AskedState,
     /// Use this config instead of the running one

@@ -293,7 +293,8 @@ pub(super) fn kind_words(kind: &str) -> String {
     }
 }
 
-/// `03:12:31  oncall: problem accepted at 03:12:32 after 2 attempts, "queued as 17" [escalation_step]`.
+/// `03:12:31  oncall: problem accepted at 03:12:32 after 2 attempts, "queued as 17"
+/// [escalation_step]`.
 fn told_line(told: &NotificationInfo, view: &View) -> String {
     let colour = match told.state.as_str() {
         "accepted" | "delivered" => Colour::Green,

@@ -55,7 +55,7 @@ pub struct Create {
     /// Expire the token after this time, such as 90d [default: never]
     #[arg(long, value_name = "DURATION")]
     expires: Option<Span>,
-    /// Count everything sent with the token as reports of this host
+    /// Treat everything that is reported with the token as reports of this host
     #[arg(long)]
     host: Option<String>,
 }

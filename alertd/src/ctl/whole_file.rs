@@ -1,5 +1,5 @@
-//! Writes a file completely or not at all. The data goes to `NAME.part`, readable only by its owner,
-//! which is renamed to `NAME` when all of it is on disk.
+//! Writes a file completely or not at all. The data goes to `NAME.part`, readable only by its
+//! owner, which is renamed to `NAME` when all of it is on disk.
 
 use std::{
     fs::{self, File, OpenOptions},

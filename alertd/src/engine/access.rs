@@ -1,28 +1,12 @@
 //! The part of the engine that handles tokens, refused requests and backups.
 
-use dogwatch_alertd_core::{Refused, rules::token::Hash};
-use dogwatch_wire::ctl;
 use jiff::Timestamp;
 
 use super::{
     Deliver, Engine,
-    input::Answer,
+    input::Access,
     journal::{Owed, owed},
 };
-
-/// Inputs about tokens and their users.
-pub enum Access {
-    List(Answer<Vec<ctl::Token>>),
-    Create(ctl::NewToken, Hash, String, Answer<Result<ctl::Token, Refused>>),
-    Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
-    /// A token was used for the first time in a while.
-    Used(String),
-    /// Who was refused what; answered once it is in the audit log.
-    Refused(String, String, Answer<()>),
-    /// Somebody made a backup: caller and description. Answered with the store's error, if it has
-    /// one.
-    BackedUp(String, String, Answer<Option<String>>),
-}
 
 impl<D: Deliver> Engine<D> {
     pub(super) fn on_access(&mut self, input: Access, now: Timestamp) -> Option<Owed> {

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use dogwatch_alertd_core::{
     BadBatch, Refused, Rules, ToldOpen,
     alertmanager_view::AlertsPage,
-    rules::{alert::AlertKey, external::Posted, matcher::Matcher},
+    rules::{alert::AlertKey, external::Posted, matcher::Matcher, token::Hash},
 };
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
-
-use super::Access;
 
 pub(super) type Answer<T> = oneshot::Sender<T>;
 
@@ -83,4 +81,18 @@ pub enum Order<D> {
     /// A message to show in the status until the next start.
     Notice(String),
     Stop,
+}
+
+/// Inputs about tokens and their users.
+pub enum Access {
+    List(Answer<Vec<ctl::Token>>),
+    Create(ctl::NewToken, Hash, String, Answer<Result<ctl::Token, Refused>>),
+    Revoke(String, String, Answer<Result<ctl::Token, Refused>>),
+    /// A token was used for the first time in a while.
+    Used(String),
+    /// Who was refused what; answered once it is in the audit log.
+    Refused(String, String, Answer<()>),
+    /// Somebody made a backup: caller and description. Answered with the store's error, if it has
+    /// one.
+    BackedUp(String, String, Answer<Option<String>>),
 }

@@ -44,8 +44,7 @@ use crate::{
     store::writer::Writer,
 };
 
-pub use access::Access;
-pub use input::{BatchError, Input, Order, PostError};
+pub use input::{Access, BatchError, Input, Order, PostError};
 
 use input::Answer;
 use journal::{Journal, Owed, Waiting, owed};

@@ -1,4 +1,5 @@
-//! The sender of a notification: this alertd, with the links and template output that go into a message.
+//! The sender of a notification: this alertd, with the links and template output that go into a
+//! message.
 
 use dogwatch_alertd_core::rules::notification::Notification;
 use jiff::tz::TimeZone;

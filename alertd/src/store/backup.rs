@@ -1,8 +1,9 @@
-//! Copies the store as of one moment, without blocking the writer. WAL makes that possible; it cannot
-//! be checkpointed meanwhile and grows by everything that is written.
+//! Copies the store as of one moment, without blocking the writer. WAL makes that possible; it
+//! cannot be checkpointed meanwhile and grows by everything that is written.
 //!
-//! The copy is one file with mode 0600 in the state directory: the data is private, and no other disk is
-//! known to be large enough. It is deleted when its [`Copy`] is dropped, or at the next start.
+//! The copy is one file with mode 0600 in the state directory: the data is private, and no other
+//! disk is known to be large enough. It is deleted when its [`Copy`] is dropped, or at the next
+//! start.
 
 use std::{
     fs::{self, File, OpenOptions},

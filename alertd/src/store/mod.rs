@@ -1,7 +1,9 @@
-//! The database: everything that survives a restart. Decisions made together are committed together.
+//! The database: everything that survives a restart. Decisions made together are committed
+//! together.
 //!
-//! While the process runs, the core's memory is authoritative and the store is its journal. A failing
-//! store therefore stops no alert: [`writer::Writer`] keeps unwritten changes and writes them later.
+//! While the process runs, the core's memory is authoritative and the store is its journal. A
+//! failing store therefore stops no alert: [`writer::Writer`] keeps unwritten changes and writes
+//! them later.
 
 use dogwatch_alertd_core::{Change, Loaded};
 use dogwatch_wire::ctl::{HistoryEntry, Incident, NotificationInfo, Recorded, Silence};

@@ -1,14 +1,15 @@
-//! The store in one SQLite file, in WAL mode with `synchronous = FULL`: a finished commit survives a
-//! power cut.
+//! The store in one SQLite file, in WAL mode with `synchronous = FULL`: a finished commit survives
+//! a power cut.
 //!
-//! - `NORMAL` would be faster, but could lose the last commits in a power cut, including accepted alerts.
+//! - `NORMAL` would be faster, but could lose the last commits in a power cut, including accepted
+//!   alerts.
 //! - One connection writes, under an exclusive lock on `alertd.lock` next to the file, so that two
 //!   alertds never share a store. Readers have their own connections.
 //! - `PRAGMA user_version` contains the version of the schema. Each of the [`MIGRATIONS`] runs in a
 //!   transaction. A file of a newer version is rejected and not changed.
-//! - The file is checked at the start (`check.rs`). A damaged file is moved aside with a warning and
-//!   alertd starts with a new one: an alertd that does not run notifies nobody, and agents send their
-//!   states again.
+//! - The file is checked at the start (`check.rs`). A damaged file is moved aside with a warning
+//!   and alertd starts with a new one: an alertd that does not run notifies nobody, and agents send
+//!   their states again.
 //! - Placeholders are `?N`, because rusqlite binds `$N` by order, not by number.
 
 use std::{
@@ -68,8 +69,8 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store in `state_dir`, and creates it if it does not exist. `instance` is the id of a new
-    /// store.
+    /// Opens the store in `state_dir`, and creates it if it does not exist. `instance` is the id of
+    /// a new store.
     pub fn open(state_dir: &Path, instance: &str) -> Result<Self, StoreError> {
         fs::create_dir_all(state_dir).map_err(|error| cannot(state_dir, &error))?;
         let lock_path = state_dir.join("alertd.lock");
@@ -392,7 +393,8 @@ pub struct SqliteArchive {
 }
 
 impl SqliteArchive {
-    /// Checks the parts of a large file that the start did not read. Returns the damage, for people.
+    /// Checks the parts of a large file that the start did not read. Returns the damage, for
+    /// people.
     pub fn check_rest(&self) -> Option<String> {
         check::rest(&self.path)
     }

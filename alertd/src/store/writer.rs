@@ -1,9 +1,9 @@
 //! The writer: one thread that owns the store, and the handling of store failures.
 //!
-//! While the store fails, the newest change of each row is kept in memory, so the amount is bounded by
-//! the core's own data. History entries are bounded too: the oldest are dropped and counted. Every
-//! commit tries again with all kept changes. Nothing is reported as durable before it is, but people
-//! are still notified of alerts.
+//! While the store fails, the newest change of each row is kept in memory, so the amount is bounded
+//! by the core's own data. History entries are bounded too: the oldest are dropped and counted.
+//! Every commit tries again with all kept changes. Nothing is reported as durable before it is, but
+//! people are still notified of alerts.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -69,8 +69,8 @@ impl Writer {
         Self { jobs, pending: Pending::default(), stuck: None, trouble: None }
     }
 
-    /// Makes `changes` durable, together with earlier unwritten changes. Returns true if everything is
-    /// durable now.
+    /// Makes `changes` durable, together with earlier unwritten changes. Returns true if everything
+    /// is durable now.
     pub async fn commit(&mut self, changes: Vec<Change>) -> bool {
         let (mut waiting, patience) = match self.stuck.take() {
             Some(stuck) => {

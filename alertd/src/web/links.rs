@@ -44,7 +44,7 @@ pub(super) fn make_key(path: &Path) -> io::Result<()> {
 }
 
 impl Links {
-    pub(super) fn new(url: String, keys: SecretFile, lifetime: Duration) -> Self {
+    pub(crate) fn new(url: String, keys: SecretFile, lifetime: Duration) -> Self {
         Self { url, keys, lifetime }
     }
 

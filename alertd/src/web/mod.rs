@@ -16,10 +16,10 @@
 //! second. TLS is left to the reverse proxy.
 
 pub mod link;
-mod links;
+pub(crate) mod links;
 mod page;
 
-use std::{io, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -46,7 +46,7 @@ use self::{
     link::{BadLink, OpenLink},
     links::make_key,
 };
-use crate::{clock, engine::Input};
+use crate::{clock, config::Web, engine::Input};
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -56,22 +56,6 @@ const GUESSES_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// A list must go through all incidents.
 const LISTS_A_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// `[alertd.web]`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Web {
-    pub listen: SocketAddr,
-    /// The URL that phones can reach, without a slash at the end.
-    pub url: String,
-    pub key_file: PathBuf,
-    pub link_lifetime: Duration,
-}
-
-impl Web {
-    pub fn links(&self) -> Links {
-        Links::new(self.url.clone(), SecretFile::new(self.key_file.clone()), self.link_lifetime)
-    }
-}
 
 /// The running web server.
 pub struct Served {

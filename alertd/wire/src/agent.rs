@@ -25,7 +25,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
-    /// All hard states, sent when alertd asked for them. They replace what alertd knew of this agent.
+    /// All hard states, sent when alertd asked for them. They replace what alertd knew of this
+    /// agent.
     #[serde(default)]
     pub states: Option<Vec<ServiceState>>,
 }
@@ -56,8 +57,8 @@ pub struct Event {
 pub enum EventKind {
     /// A service changed its hard state, or started or stopped flapping.
     Transition(Transition),
-    /// A service is no longer monitored, because it was removed from the config. Its alert ends, but
-    /// nobody claims that the service is OK.
+    /// A service is no longer monitored, because it was removed from the config. Its alert ends,
+    /// but nobody claims that the service is OK.
     Removed { service: String },
 }
 
@@ -102,8 +103,8 @@ pub struct ServiceState {
 pub struct Heartbeat {
     /// [`crate::digest`] of all hard states after the last event of this batch.
     pub digest: String,
-    /// The next heartbeat comes within this many seconds. If it is well overdue, alertd raises an alert
-    /// for the silent agent.
+    /// The next heartbeat comes within this many seconds. If it is well overdue, alertd raises an
+    /// alert for the silent agent.
     pub next_within_s: u32,
     /// Version of `dogwatch`.
     pub version: String,

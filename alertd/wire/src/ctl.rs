@@ -208,7 +208,8 @@ pub struct Unack {
     pub comment: String,
 }
 
-/// Everything that explains an incident: decisions with their reasons, notifications with their states.
+/// Everything that explains an incident: decisions with their reasons, notifications with their
+/// states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     pub incident: Incident,
@@ -371,8 +372,8 @@ pub struct Downtime {
     pub covers: u64,
 }
 
-/// Sends a test notification to a receiver, regardless of routes, limits and silences, and waits for
-/// the result.
+/// Sends a test notification to a receiver, regardless of routes, limits and silences, and waits
+/// for the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestNotify {
     pub receiver: String,
@@ -550,8 +551,8 @@ pub struct Recorded {
     pub more_after: Option<u64>,
     /// Notifications that were sent and accepted, oldest first; only on the first page.
     pub sent: Vec<Sent>,
-    /// The stored JSON of silences, downtimes and overrides (not from the config) that had not ended at
-    /// the start; only on the first page.
+    /// The stored JSON of silences, downtimes and overrides (not from the config) that had not
+    /// ended at the start; only on the first page.
     pub silences: Vec<String>,
     #[serde(default)]
     pub downtimes: Vec<String>,

@@ -6,11 +6,12 @@ use fnv::FnvHasher;
 
 use crate::State;
 
-/// Returns 16 hex digits computed from all services that are not OK or are flapping. The order of the
-/// input does not matter.
+/// Returns 16 hex digits computed from all services that are not OK or are flapping. The order of
+/// the input does not matter.
 ///
-/// The hash is FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each service, sorted by
-/// the bytes of its name. Other services are left out, so that a new OK service makes no difference.
+/// The hash is FNV-1a (64 bit) over `name 0x1f state-digit flap-digit 0x1e` of each service, sorted
+/// by the bytes of its name. Other services are left out, so that a new OK service makes no
+/// difference.
 pub fn digest<'a>(states: impl IntoIterator<Item = (&'a str, State, bool)>) -> String {
     let mut problems: Vec<_> =
         states.into_iter().filter(|&(_, state, flapping)| state != State::Ok || flapping).collect();

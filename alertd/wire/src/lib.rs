@@ -1,25 +1,27 @@
-//! The protocol between agents, `alertctl` and `alertd`: HTTP/1.1 with JSON bodies, on a unix socket or
-//! over TLS.
+//! The protocol between agents, `alertctl` and `alertd`: HTTP/1.1 with JSON bodies, on a unix
+//! socket or over TLS.
 //!
-//! **Delivery.** An agent sends each [`Batch`] at least once. Each [`Event`] has a sequence number that
-//! increases by one within an *epoch* (the lifetime of one spool). alertd commits its decisions together
-//! with the last number it accepted, so a batch that arrives twice changes nothing.
+//! **Delivery.** An agent sends each [`Batch`] at least once. Each [`Event`] has a sequence number
+//! that increases by one within an *epoch* (the lifetime of one spool). alertd commits its
+//! decisions together with the last number it accepted, so a batch that arrives twice changes
+//! nothing.
 //!
-//! **Order.** Events of one agent arrive in sequence. A gap means that the agent's spool was full and
-//! dropped its oldest events; alertd then asks for the full state ([`BatchReply::want_states`]).
+//! **Order.** Events of one agent arrive in sequence. A gap means that the agent's spool was full
+//! and dropped its oldest events; alertd then asks for the full state
+//! ([`BatchReply::want_states`]).
 //!
 //! **Consistency.** A [`Heartbeat`] carries a [`digest`] of all hard states. If alertd's own digest
 //! differs, it asks for the states and replaces its own. After data loss on either side, both agree
 //! again within one heartbeat.
 //!
-//! **Versions.** [`PROTOCOL`] is the newest version that this build supports. Readers ignore unknown
-//! fields. alertd answers a batch of a newer protocol with `400` and an [`ErrorReply`] that names both
-//! versions. Files in `tests/golden/` pin every released message; old ones never change.
+//! **Versions.** [`PROTOCOL`] is the newest version that this build supports. Readers ignore
+//! unknown fields. alertd answers a batch of a newer protocol with `400` and an [`ErrorReply`] that
+//! names both versions. Files in `tests/golden/` pin every released message; old ones never change.
 //!
 //! **Limits.** See [`limits`]. alertd answers a larger body with `413` and never truncates it.
 //!
-//! This crate contains only serde types: no I/O, no clock, and no defaults that could differ between
-//! the two sides.
+//! This crate contains only serde types: no I/O, no clock, and no defaults that could differ
+//! between the two sides.
 
 pub mod agent;
 mod backup;

@@ -1,8 +1,9 @@
 //! The decisions of the DNS cache, and the table of answers behind them, without I/O.
 //!
-//! Nothing here reads a clock, opens a socket or a file, starts a thread or a task, or draws a random number: time, bytes,
-//! keys and seeds come in as arguments, and what to send comes out as values. `Cargo.toml` keeps runtimes, HTTP, TLS and
-//! databases out; `clippy.toml` keeps out what the standard library offers. `dogwatch-dns` is the shell around it.
+//! Nothing here reads a clock, opens a socket or a file, starts a thread or a task, or draws a
+//! random number: time, bytes, keys and seeds come in as arguments, and what to send comes out as
+//! values. `Cargo.toml` keeps runtimes, HTTP, TLS and databases out; `clippy.toml` keeps out what
+//! the standard library offers. `dogwatch-dns` is the shell around it.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -19,8 +20,9 @@
 //! | [`moment`] | a point in time that counts suspended time too |
 //! | [`workers`] | the trait through which the shell runs pieces of work side by side |
 //!
-//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by itself, and never
-//! re-encodes a record, except that [`message`] spells out the names of an alias chain.
+//! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by
+//! itself, and never re-encodes a record, except that [`message`] spells out the names of an alias
+//! chain.
 //!
 //! `unsafe` is limited to one hint to the CPU (`cache/prefetch.rs`).
 

@@ -26,8 +26,9 @@
 //! - flush: the question (name, type, class) was flushed at `at`.
 //! - flags: 1 is DO, 2 is CD.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from ([`dogwatch_dns_core::zones::origin`]);
-//! without it they are taken to be of those that are configured now.
+//! A third file, `cache.origin`, says which upstreams the answers came from
+//! ([`dogwatch_dns_core::zones::origin`]); without it they are taken to be of those that are
+//! configured now.
 //!
 //! Recovery: after a record with a wrong CRC or length, the reader skips to the next "REC!" that
 //! starts a valid record, and logs the position and the reason. Both files are then merged at once,

@@ -101,9 +101,10 @@ enum Ask {
     Drill(drill::Arguments),
     /// Show the upstreams, the stale answers being served, and whether this host uses the cache
     ///
-    /// With --json, `letter_case` shows whether a UDP upstream repeats the random letter case of our
-    /// queries in its answers: `kept` (it does; answers in a different case are rejected and counted
-    /// in `other_case`), `learning`, or `not_kept` (it does not; queries to it are in lower case).
+    /// With --json, `letter_case` shows whether a UDP upstream repeats the random letter case of
+    /// our queries in its answers: `kept` (it does; answers in a different case are rejected and
+    /// counted in `other_case`), `learning`, or `not_kept` (it does not; queries to it are in lower
+    /// case).
     Status {
         #[command(flatten)]
         how: How,

@@ -1,10 +1,11 @@
 //! Acknowledgements (acks). An ack stops escalation and reminders of an incident. It never hides a
 //! recovery, and it is not a silence.
 //!
-//! The rules are Nagios': a *normal* ack ends with any change of state, a *sticky* ack only when the
-//! incident is resolved; both may expire. The author is reminded before an ack expires, so that a
-//! forgotten ack does not wake somebody else. In a group, a change of state is a new or different
-//! problem. If one of several problems is resolved, the ack stays, because nobody needs to be woken.
+//! The rules are Nagios': a *normal* ack ends with any change of state, a *sticky* ack only when
+//! the incident is resolved; both may expire. The author is reminded before an ack expires, so that
+//! a forgotten ack does not wake somebody else. In a group, a change of state is a new or different
+//! problem. If one of several problems is resolved, the ack stays, because nobody needs to be
+//! woken.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! The state of one agent: its last accepted event and its last heartbeat.
 //!
-//! Each event counts once: events up to `last_seq` of the current epoch are old. A gap in the numbers
-//! means that the agent's spool dropped events; alertd then asks for all its states. A heartbeat without
-//! events is not written to the store, so every agent gets a full grace period after a restart.
+//! Each event counts once: events up to `last_seq` of the current epoch are old. A gap in the
+//! numbers means that the agent's spool dropped events; alertd then asks for all its states. A
+//! heartbeat without events is not written to the store, so every agent gets a full grace period
+//! after a restart.
 
 use std::time::Duration;
 
@@ -92,8 +93,8 @@ impl Agent {
 const GRACE: Duration = Duration::from_secs(5);
 /// Used until the first heartbeat announces an interval.
 const HEARTBEAT_DEFAULT_S: u32 = 60;
-/// Bounds for the announced interval, so that an agent can neither avoid being monitored nor overload
-/// alertd.
+/// Bounds for the announced interval, so that an agent can neither avoid being monitored nor
+/// overload alertd.
 const HEARTBEAT_MIN_S: u32 = 1;
 const HEARTBEAT_MAX_S: u32 = 3_600;
 

@@ -1,10 +1,11 @@
-//! The rate limits that a notification must fit into: the receiver's, its user's, and the one for all
-//! receivers together.
+//! The rate limits that a notification must fit into: the receiver's, its user's, and the one for
+//! all receivers together.
 //!
-//! A receiver belongs to a user if only that user's rules name it. A receiver shared by several people
-//! counts for none of them, so that notifications for one person never delay another's. All limits are
-//! checked before any is used, so a notification delayed by one limit costs nothing from the others.
-//! The limits are not stored: after a restart the outbox replays what was sent ([`Budgets::spend`]).
+//! A receiver belongs to a user if only that user's rules name it. A receiver shared by several
+//! people counts for none of them, so that notifications for one person never delay another's. All
+//! limits are checked before any is used, so a notification delayed by one limit costs nothing from
+//! the others. The limits are not stored: after a restart the outbox replays what was sent
+//! ([`Budgets::spend`]).
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,12 @@
-//! Downtimes: scheduled maintenance. While a downtime is in effect, problems of its host or service are
-//! suppressed. People who already know of such a problem are notified when the downtime starts and ends.
+//! Downtimes: scheduled maintenance. While a downtime is in effect, problems of its host or service
+//! are suppressed. People who already know of such a problem are notified when the downtime starts
+//! and ends.
 //!
 //! The types are Nagios':
 //!
 //! - *Fixed*: in effect from its start to its end.
-//! - *Flexible*: the first hard problem within its window puts it in effect for its duration, even past
-//!   the end of the window. A problem that already exists when the window opens counts.
+//! - *Flexible*: the first hard problem within its window puts it in effect for its duration, even
+//!   past the end of the window. A problem that already exists when the window opens counts.
 //! - *Recurring*: in effect between start and end, but only while its period is.
 //!
 //! A downtime of a host covers its services and the alert for its silent agent.
@@ -203,8 +204,8 @@ mod tests {
         }
     }
 
-    /// One character per second. Input: `p` problem. Output: `d` in effect, `w` waiting, `.` pending,
-    /// `-` over.
+    /// One character per second. Input: `p` problem. Output: `d` in effect, `w` waiting, `.`
+    /// pending, `-` over.
     fn run(shape: Shape, events: &str) -> String {
         let mut all = Downtimes::default();
         all.add(downtime(None, shape));

@@ -9,8 +9,8 @@
 //!                     Paused ◀────────────────────────────────┘ (resumes as Done)
 //! ```
 //!
-//! A run has its own copy of the policy, so that a change of the config neither skips nor repeats a step
-//! of an open incident. The times of steps count from the start of their round.
+//! A run has its own copy of the policy, so that a change of the config neither skips nor repeats a
+//! step of an open incident. The times of steps count from the start of their round.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub struct Policy {
     pub steps: Vec<Step>,
     /// How many times to repeat all steps.
     pub repeat: u32,
-    /// Time from the start of one round to the start of the next; not shorter than the last `after`.
+    /// Time from the start of one round to the start of the next; not shorter than the last
+    /// `after`.
     pub repeat_every: Duration,
 }
 
@@ -143,9 +144,9 @@ impl Escalation {
         Some(due)
     }
 
-    /// A receiver could not be reached: makes the next step of this round due now, and returns true if
-    /// there is one. Later steps keep their distance to it. A round never starts early, because that would
-    /// notify people again who were reached.
+    /// A receiver could not be reached: makes the next step of this round due now, and returns true
+    /// if there is one. Later steps keep their distance to it. A round never starts early, because
+    /// that would notify people again who were reached.
     pub fn hasten(&mut self, now: Timestamp) -> bool {
         let early = |position: Position, at: Timestamp| Position {
             round_began: at.saturating_sub(self.policy.steps[position.step].after).unwrap_or(Timestamp::MIN),
@@ -196,7 +197,8 @@ mod tests {
         })
     }
 
-    /// One character a minute: `s` starts, `h` pauses, `r` resumes, `f` a receiver failed. Digits are the steps that ran.
+    /// One character a minute: `s` starts, `h` pauses, `r` resumes, `f` a receiver failed. Digits
+    /// are the steps that ran.
     fn run(mut escalation: Escalation, events: &str) -> String {
         let step_at = |(minute, event)| {
             let now = at(minute);

@@ -1,14 +1,14 @@
-//! External alerts, posted through Alertmanager's API v2 (`POST /api/v2/alerts`) by Prometheus, scripts
-//! and others.
+//! External alerts, posted through Alertmanager's API v2 (`POST /api/v2/alerts`) by Prometheus,
+//! scripts and others.
 //!
 //! The labels identify an alert. It fires from `startsAt` until `endsAt`, and its sender repeats it
-//! before that; a repeat that changes only `endsAt` is not written to the store. An alert posted with an
-//! `endsAt` in the past is resolved by its sender. If `endsAt` passes without another post, the alert
-//! ends as *no longer reported*, and alertd does not claim that the problem is solved, unlike
-//! Alertmanager.
+//! before that; a repeat that changes only `endsAt` is not written to the store. An alert posted
+//! with an `endsAt` in the past is resolved by its sender. If `endsAt` passes without another post,
+//! the alert ends as *no longer reported*, and alertd does not claim that the problem is solved,
+//! unlike Alertmanager.
 //!
-//! Labels are kept as posted. `host` and `service`, which routes group by, are added if missing: from
-//! `instance` without its port, and from `alertname`.
+//! Labels are kept as posted. `host` and `service`, which routes group by, are added if missing:
+//! from `instance` without its port, and from `alertname`.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,13 +1,14 @@
 //! Inhibition and dependencies: while a source fires, its targets are suppressed.
 //!
-//! The rules are Alertmanager's: a target is suppressed while a firing alert matches `source` and has
-//! the same values for the labels in `equal`; a missing label equals an empty one. An alert that matches
-//! both sides is not suppressed by another alert that does, so no alert inhibits itself. A suppressed
-//! source still suppresses its targets. A *dependency* is the same rule written from the other side
-//! (`of` depends `on`), with its own reason. Chains work, because suppressed alerts still fire.
+//! The rules are Alertmanager's: a target is suppressed while a firing alert matches `source` and
+//! has the same values for the labels in `equal`; a missing label equals an empty one. An alert
+//! that matches both sides is not suppressed by another alert that does, so no alert inhibits
+//! itself. A suppressed source still suppresses its targets. A *dependency* is the same rule
+//! written from the other side (`of` depends `on`), with its own reason. Chains work, because
+//! suppressed alerts still fire.
 //!
-//! Alerts are indexed by rule and the values of `equal`, so that an alert storm does not compare every
-//! pair of alerts.
+//! Alerts are indexed by rule and the values of `equal`, so that an alert storm does not compare
+//! every pair of alerts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,8 @@ impl Rule {
         self.equal.iter().map(|name| labels.get(name).cloned().unwrap_or_default()).collect()
     }
 
-    /// Whether an agent on `host` could report a source for this target, as far as the host decides.
+    /// Whether an agent on `host` could report a source for this target, as far as the host
+    /// decides.
     fn may_come_from(&self, host: &str, target: &Labels) -> bool {
         let there = Labels::from([(HOST.to_owned(), host.to_owned())]);
         let elsewhere =
@@ -59,8 +61,8 @@ struct Group {
 }
 
 impl Group {
-    /// Whether it suppresses anything, and whether even alerts that match both sides. Only a change of
-    /// these two matters.
+    /// Whether it suppresses anything, and whether even alerts that match both sides. Only a change
+    /// of these two matters.
     fn power(&self) -> (bool, bool) {
         (!self.sources.is_empty(), self.sources.values().any(|both| !both))
     }
@@ -79,8 +81,8 @@ impl Inhibitor {
         Self { rules, ..Self::default() }
     }
 
-    /// Updates an alert that fires with these labels, or no longer fires (`None`). Returns the targets to
-    /// check again.
+    /// Updates an alert that fires with these labels, or no longer fires (`None`). Returns the
+    /// targets to check again.
     pub fn update(&mut self, key: &AlertKey, labels: Option<&Labels>) -> BTreeSet<AlertKey> {
         let new = labels.map_or(Vec::new(), |labels| self.places_of(labels));
         let old = self.places.get(key).cloned().unwrap_or_default();
@@ -186,8 +188,8 @@ mod tests {
         firing.iter().copied().filter(|text| inhibitor.muting(&key(text)).is_some()).collect()
     }
 
-    /// The cases of Alertmanager's tests for `inhibit.go` 0.34: equal labels, missing labels, alerts that
-    /// match both sides.
+    /// The cases of Alertmanager's tests for `inhibit.go` 0.34: equal labels, missing labels,
+    /// alerts that match both sides.
     #[test]
     fn a_target_is_suppressed_by_a_source_with_equal_labels() {
         let one = [rule(&["s=1"], &["t=1"], &["e"])];
@@ -199,8 +201,8 @@ mod tests {
             (vec!["s=1", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=", "t=1"], vec!["t=1"]),
             (vec!["s=1 e=1", "t=1"], vec![]),
-            // An alert on both sides is not suppressed by itself or another such alert, but by a plain source. It
-            // still suppresses a plain target.
+            // An alert on both sides is not suppressed by itself or another such alert, but by a
+            // plain source. It still suppresses a plain target.
             (vec!["s=1 t=1 e=1"], vec![]),
             (vec!["s=1 t=1 e=1 n=1", "s=1 t=1 e=1 n=2"], vec![]),
             (vec!["s=1 t=1 e=1", "s=1 e=1"], vec!["s=1 t=1 e=1"]),

@@ -14,8 +14,8 @@ pub struct Happened {
     pub at: Timestamp,
     /// `None` for a change to the host itself.
     pub service: Option<String>,
-    /// For a service: `CRITICAL`, `OK`, `flapping`, `no longer watched`. For the host: what its agent
-    /// reports, such as `booted`.
+    /// For a service: `CRITICAL`, `OK`, `flapping`, `no longer watched`. For the host: what its
+    /// agent reports, such as `booted`.
     pub what: String,
 }
 
@@ -53,8 +53,8 @@ impl Lately {
         self.0.push_back(happened);
     }
 
-    /// The newest changes that the notification is not about, and the newest changes to the host, newest
-    /// first.
+    /// The newest changes that the notification is not about, and the newest changes to the host,
+    /// newest first.
     pub fn beside(
         &self,
         speaks_of: impl Fn(&str) -> bool,

@@ -51,7 +51,8 @@ impl Matcher {
         self.accepts(labels.get(&self.name).map_or("", String::as_str))
     }
 
-    /// Whether an alert without this label matches. A silence with only such matchers silences everything.
+    /// Whether an alert without this label matches. A silence with only such matchers silences
+    /// everything.
     pub fn matches_missing(&self) -> bool {
         self.accepts("")
     }

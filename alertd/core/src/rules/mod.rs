@@ -1,5 +1,5 @@
-//! One rule per file: plain values, and functions from what is known and `now` to a decision. The modules of the core
-//! combine them; no rule knows the core.
+//! One rule per file: plain values, and functions from what is known and `now` to a decision. The
+//! modules of the core combine them; no rule knows the core.
 //!
 //! | module | rule |
 //! | --- | --- |

@@ -1,7 +1,7 @@
 //! Arithmetic with times and durations that neither overflows nor becomes negative.
 //!
-//! Timers outlive the process, so the core uses UTC ([`Timestamp`]). `clock.rs` guarantees that it never
-//! goes backwards while the process runs.
+//! Timers outlive the process, so the core uses UTC ([`Timestamp`]). `clock.rs` guarantees that it
+//! never goes backwards while the process runs.
 
 use std::time::Duration;
 

@@ -11,12 +11,14 @@
 //! Promises:
 //!
 //! - The notifications of one incident to one receiver (a *lane*) are sent in order, one at a time.
-//! - A notification that was tried once is retried under the same id until it is settled, because the
-//!   receiver may have accepted it although no response arrived. One that was never tried may be replaced.
-//! - Rate limits delay notifications and combine them into digests, but drop nothing. The first ones are
-//!   sent immediately; when the limit allows it again, one digest replaces all that waited.
-//! - Urgent notifications (CRITICAL) have a reserve in every limit and never wait behind others. The
-//!   receiver that has waited longest is first, so that receivers share a common limit fairly.
+//! - A notification that was tried once is retried under the same id until it is settled, because
+//!   the receiver may have accepted it although no response arrived. One that was never tried may
+//!   be replaced.
+//! - Rate limits delay notifications and combine them into digests, but drop nothing. The first
+//!   ones are sent immediately; when the limit allows it again, one digest replaces all that
+//!   waited.
+//! - Urgent notifications (CRITICAL) have a reserve in every limit and never wait behind others.
+//!   The receiver that has waited longest is first, so that receivers share a common limit fairly.
 //! - A restart makes leased rows queued again.
 //!
 //! Not here: what to send (`review.rs`), what a result means for the incident (`delivery.rs`),
@@ -200,7 +202,8 @@ pub struct Outbox {
 pub enum Send {
     /// A leased row to hand over.
     One(u64),
-    /// Rows that exceeded that limit and can be sent now: put them into a digest ([`Outbox::digest`]).
+    /// Rows that exceeded that limit and can be sent now: put them into a digest
+    /// ([`Outbox::digest`]).
     Digest(String, Vec<u64>, Whose),
 }
 
@@ -232,7 +235,8 @@ impl Outbox {
         self.ready.insert((held_since, receiver.to_owned()));
     }
 
-    /// Restores a row from the store. A leased row is due immediately, because it may not have been sent.
+    /// Restores a row from the store. A leased row is due immediately, because it may not have been
+    /// sent.
     pub fn restore(&mut self, mut row: Row) {
         if let RowState::Leased { .. } = row.state {
             row.state = RowState::Queued { not_before: row.notification.created_at };
@@ -353,7 +357,8 @@ impl Outbox {
         self.mark_ready(receiver);
     }
 
-    /// Leases and returns the next thing to send, or `None` if nothing can be sent now. Call until `None`.
+    /// Leases and returns the next thing to send, or `None` if nothing can be sent now. Call until
+    /// `None`.
     pub fn poll_send(&mut self, now: Timestamp) -> Option<Send> {
         self.wake(now);
         while let Some(ready) = self.ready.first().cloned() {
@@ -515,8 +520,9 @@ pub const LEASE: Duration = Duration::from_secs(30);
 /// Notifications per digest: as many as one commit can settle quickly.
 pub const DIGEST_ROWS_MAX: usize = 5_000;
 
-/// The delay before attempt `attempts + 1`, with full jitter: a random fraction (`random` of `u64::MAX`)
-/// of an interval that doubles. Without jitter, notifications that failed together would retry together.
+/// The delay before attempt `attempts + 1`, with full jitter: a random fraction (`random` of
+/// `u64::MAX`) of an interval that doubles. Without jitter, notifications that failed together
+/// would retry together.
 pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration {
     let most = BACKOFF_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(BACKOFF_MAX);
     let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,5 @@
-//! Recurring time periods in local time, for example "weekdays 9 to 17" or "the last three days of a
-//! month".
+//! Recurring time periods in local time, for example "weekdays 9 to 17" or "the last three days of
+//! a month".
 //!
 //! The meaning is Alertmanager's: a period is in effect if the local time matches.
 //!
@@ -8,8 +8,8 @@
 //!   `02:30-02:45` happens twice.
 //! - All given fields must match; within a field, one entry is enough.
 //! - The end of an hour range is excluded.
-//! - Days of the month can count from the end (`-1` is the last day). A day that the month does not have
-//!   never matches; a range that ends beyond the month ends on its last day.
+//! - Days of the month can count from the end (`-1` is the last day). A day that the month does not
+//!   have never matches; a range that ends beyond the month ends on its last day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,8 @@ impl Period {
         self.any.iter().any(|when| when.contains(wall))
     }
 
-    /// The next start or end of the period after `now`; `None` if there is none in the next 400 days.
+    /// The next start or end of the period after `now`; `None` if there is none in the next 400
+    /// days.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let inside = self.contains(now);
         let mut date = self.zone.to_datetime(now).date();
@@ -67,8 +68,8 @@ impl Period {
         None
     }
 
-    /// All moments of a day at which the period may start or end, ascending: midnight, ends of hour ranges,
-    /// clock changes.
+    /// All moments of a day at which the period may start or end, ascending: midnight, ends of hour
+    /// ranges, clock changes.
     fn edges(&self, date: Date) -> BTreeSet<Timestamp> {
         let hours = self.any.iter().flat_map(|when| &when.hours);
         let minutes: BTreeSet<u16> =
@@ -109,8 +110,8 @@ fn given<T>(entries: &[T], matches: impl Fn(&T) -> bool) -> bool {
 fn is_day(range: &RangeInclusive<i8>, date: Date) -> bool {
     let last = date.days_in_month();
     let counted = |day: i8| if day < 0 { last + day + 1 } else { day };
-    // A range that starts before the month (`-31` in April) starts with it; one that starts after it never
-    // matches.
+    // A range that starts before the month (`-31` in April) starts with it; one that starts after
+    // it never matches.
     let (first, until) = (counted(*range.start()), counted(*range.end()));
     first <= last && (first..=until).contains(&date.day())
 }
@@ -135,7 +136,8 @@ impl Periods {
         Self { all, now: BTreeMap::new() }
     }
 
-    /// Applies a new config. The old states stay until the next check, so that nothing is sent in between.
+    /// Applies a new config. The old states stay until the next check, so that nothing is sent in
+    /// between.
     pub fn replace(&mut self, all: BTreeMap<String, Period>) {
         self.now.retain(|name, _| all.contains_key(name));
         self.now.values_mut().for_each(|standing| standing.until = Some(Timestamp::MIN));

@@ -1,8 +1,8 @@
-//! A rate limit: a burst at once, then one per interval (GCRA, ITU-T I.371). The last few of the burst
-//! are reserved for urgent notifications.
+//! A rate limit: a burst at once, then one per interval (GCRA, ITU-T I.371). The last few of the
+//! burst are reserved for urgent notifications.
 //!
-//! A notification must fit into several limits (`budgets.rs`), so all are checked before any is used.
-//! The crate `governor`, used elsewhere, can neither check without using nor keep a reserve.
+//! A notification must fit into several limits (`budgets.rs`), so all are checked before any is
+//! used. The crate `governor`, used elsewhere, can neither check without using nor keep a reserve.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -22,8 +22,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The default of a receiver: high enough for every notification of a normal incident, low enough to
-    /// keep a phone usable.
+    /// The default of a receiver: high enough for every notification of a normal incident, low
+    /// enough to keep a phone usable.
     pub const OF_RECEIVER: Self =
         Self::with_default_reserve(NonZeroU32::new(10).unwrap(), Duration::from_secs(30));
     /// The default of a user, for all receivers: more than one receiver alone, much less than their
@@ -67,7 +67,8 @@ impl Bucket {
         self.rate
     }
 
-    /// Applies a different rate. What was used stays used, so that repeated reloads allow nothing extra.
+    /// Applies a different rate. What was used stays used, so that repeated reloads allow nothing
+    /// extra.
     pub fn set_rate(&mut self, rate: Rate) {
         let spent = between(self.spent_at, self.whole_at).div_duration_f64(self.rate.every);
         let spent = spent.min(rate.burst.get().into());

@@ -1,9 +1,9 @@
 //! The route tree: which policies handle an alert, depending on its labels.
 //!
-//! As in Alertmanager, routes are tried depth first in order. A matching child takes the alert, and its
-//! siblings are not tried unless it has `continue`. If no child matches, the route itself takes the
-//! alert. Inheritance is resolved once, in `config/route.rs`. The root matches everything, so that every
-//! alert has a route.
+//! As in Alertmanager, routes are tried depth first in order. A matching child takes the alert, and
+//! its siblings are not tried unless it has `continue`. If no child matches, the route itself takes
+//! the alert. Inheritance is resolved once, in `config/route.rs`. The root matches everything, so
+//! that every alert has a route.
 
 use std::{collections::BTreeMap, time::Duration};
 

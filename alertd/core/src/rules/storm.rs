@@ -1,9 +1,9 @@
 //! Summarizes many alerts: "412 hosts: disk CRITICAL, since 14:02, most in dc=fra1". Pure.
 //!
-//! Alerts of one check in one state form a group. A group is described by the label that explains most:
-//! nearly all alerts of the group have the same value, although the label has many values elsewhere.
-//! `rack=r12` of thirty racks explains more than `env=prod` of two. A value that all alerts everywhere
-//! share explains nothing and is only used if there is nothing better.
+//! Alerts of one check in one state form a group. A group is described by the label that explains
+//! most: nearly all alerts of the group have the same value, although the label has many values
+//! elsewhere. `rack=r12` of thirty racks explains more than `env=prod` of two. A value that all
+//! alerts everywhere share explains nothing and is only used if there is nothing better.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,8 @@ pub struct Item<'a> {
     /// Whether it is resolved.
     pub over: bool,
     pub since: Timestamp,
-    /// The reader knows it from another notification. It belongs to the storm, but not to the digest.
+    /// The reader knows it from another notification. It belongs to the storm, but not to the
+    /// digest.
     pub known: bool,
 }
 
@@ -34,7 +35,8 @@ pub struct Group {
     pub check: String,
     /// Number of alerts that are new to the reader.
     pub alerts: u64,
-    /// All hosts with this problem, including those the reader knows or will know from other notifications.
+    /// All hosts with this problem, including those the reader knows or will know from other
+    /// notifications.
     pub hosts: u64,
     /// When the first one started.
     pub since: Timestamp,
@@ -157,9 +159,9 @@ fn shared(members: &[&Item<'_>], values: &BTreeMap<&str, BTreeSet<&str>>) -> Vec
         .collect()
 }
 
-/// How surprising it is, in bits, that `n` of `all` alerts have the same value of a label with `values`
-/// values, compared with hosts picked at random. Adds one to the number of values, because values of
-/// hosts without alerts are not visible here.
+/// How surprising it is, in bits, that `n` of `all` alerts have the same value of a label with
+/// `values` values, compared with hosts picked at random. Adds one to the number of values, because
+/// values of hosts without alerts are not visible here.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 fn explains(n: usize, all: usize, values: usize) -> f64 {
     let share = n as f64 / all as f64;

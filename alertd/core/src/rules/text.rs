@@ -1,7 +1,8 @@
 //! Text for people: safe versions of untrusted text, names, times and counts. Pure.
 //!
-//! Plugin output and labels are untrusted: [`line()`] and [`block`] remove control and bidirectional
-//! characters and limit the length. [`escaped`] is for HTML; JSON is escaped by its writer.
+//! Plugin output and labels are untrusted: [`line()`] and [`block`] remove control and
+//! bidirectional characters and limit the length. [`escaped`] is for HTML; JSON is escaped by its
+//! writer.
 
 use std::{collections::BTreeMap, fmt::Write};
 

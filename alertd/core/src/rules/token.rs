@@ -4,8 +4,8 @@
 //! dogwatch_ 64 hex digits        256 random bits, shown once; alertd stores only the SHA-256
 //! ```
 //!
-//! A plain hash is enough: 256 random bits cannot be guessed, so a slow hash would only slow down every
-//! request. A leaked database contains no usable token.
+//! A plain hash is enough: 256 random bits cannot be guessed, so a slow hash would only slow down
+//! every request. A leaked database contains no usable token.
 //!
 //! | scope | allows |
 //! | --- | --- |
@@ -48,7 +48,8 @@ impl Scope {
         }
     }
 
-    /// Scopes that allow changes include reading. `ingest` does not, because these tokens are on every host.
+    /// Scopes that allow changes include reading. `ingest` does not, because these tokens are on
+    /// every host.
     fn includes(self, other: Self) -> bool {
         self == other
             || self == Self::Admin
@@ -123,8 +124,8 @@ impl Hash {
         Self(sha256)
     }
 
-    /// A part of the hash for lookups. The time of a lookup may reveal this part, which reveals nothing
-    /// about the token.
+    /// A part of the hash for lookups. The time of a lookup may reveal this part, which reveals
+    /// nothing about the token.
     pub fn slot(&self) -> u64 {
         self.0.first_chunk().map_or(0, |part| u64::from_be_bytes(*part))
     }

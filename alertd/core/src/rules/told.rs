@@ -1,7 +1,7 @@
 //! What each receiver knows about an incident, and what is new to it.
 //!
-//! Only accepted notifications count. A recovery goes to exactly the receivers that know of the problem,
-//! whatever was silenced, acknowledged or routed differently since.
+//! Only accepted notifications count. A recovery goes to exactly the receivers that know of the
+//! problem, whatever was silenced, acknowledged or routed differently since.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,8 +54,8 @@ pub struct News {
 
 /// Compares what a receiver knows with the actual state; `None` if nothing is new.
 ///
-/// `firing` contains all firing alerts, `visible` those that are not suppressed. A suppressed alert is
-/// neither new nor resolved.
+/// `firing` contains all firing alerts, `visible` those that are not suppressed. A suppressed alert
+/// is neither new nor resolved.
 pub fn news(knows: &Claims, visible: &Claims, firing: &Claims) -> Option<News> {
     let resolved: BTreeSet<_> = knows.keys().filter(|key| !firing.contains_key(key)).cloned().collect();
     let (mut new, mut worse, mut eased) = (false, false, false);

@@ -1,8 +1,9 @@
 //! Users: people with their own notification rules.
 //!
-//! When a step of a policy reaches a user, directly or through a schedule, it starts a *page*: a run of
-//! that user's rules beside the steps of the policy. It continues until somebody acknowledges. Like the
-//! run of the policy ([`crate::rules::escalation`]), it has its own copy of the rules.
+//! When a step of a policy reaches a user, directly or through a schedule, it starts a *page*: a
+//! run of that user's rules beside the steps of the policy. It continues until somebody
+//! acknowledges. Like the run of the policy ([`crate::rules::escalation`]), it has its own copy of
+//! the rules.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Test support, also for other crates (feature `testing`): a world around a [`Core`](crate::Core) in virtual
-//! time.
+//! Test support, also for other crates (feature `testing`): a world around a [`Core`](crate::Core)
+//! in virtual time.
 
 mod memory;
 mod world;

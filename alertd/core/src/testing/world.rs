@@ -1,5 +1,5 @@
-//! A world around a core in virtual time: agents that send until they get a reply, receivers that work or
-//! fail, and a process that can crash at any instruction. Records what every receiver got.
+//! A world around a core in virtual time: agents that send until they get a reply, receivers that
+//! work or fail, and a process that can crash at any instruction. Records what every receiver got.
 
 use std::{collections::BTreeMap, hash::RandomState, time::Duration};
 
@@ -110,8 +110,8 @@ impl World {
         }
     }
 
-    /// Sets the state of a service by its letter: Ok, Warning, Critical, Unknown, Flapping (`F` critical, `f`
-    /// OK), X removed.
+    /// Sets the state of a service by its letter: Ok, Warning, Critical, Unknown, Flapping (`F`
+    /// critical, `f` OK), X removed.
     pub fn report(&mut self, host: &str, service: &str, letter: char) {
         let (state, flapping) = match letter {
             'W' => (State::Warning, false),
@@ -189,8 +189,8 @@ impl World {
         true
     }
 
-    /// Decides, commits, sends and records until nothing is left to do now. Returns false if the process
-    /// crashed and restarted.
+    /// Decides, commits, sends and records until nothing is left to do now. Returns false if the
+    /// process crashed and restarted.
     pub fn turn(&mut self, crash: Option<Crash>) -> bool {
         loop {
             if !self.arrive(crash) {

@@ -1,5 +1,5 @@
-//! The core in random worlds in virtual time: problems, acks, silences, failing receivers, and SIGKILL at
-//! every instruction that matters. A failure prints the seed that repeats it.
+//! The core in random worlds in virtual time: problems, acks, silences, failing receivers, and
+//! SIGKILL at every instruction that matters. A failure prints the seed that repeats it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -215,8 +215,8 @@ pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u
         let first = by_id.entry(&notification.id).or_insert(notification);
         assert_eq!(*first, notification, "seed {seed}: same id, different text");
     }
-    // Between two different problem notifications for one incident to one receiver, there is a recovery, accepted
-    // or rejected.
+    // Between two different problem notifications for one incident to one receiver, there is a
+    // recovery, accepted or rejected.
     let mut open: BTreeMap<(u64, &str), &str> = BTreeMap::new();
     let mut heard = world.heard.iter().peekable();
     for attempted in &world.attempted {
@@ -242,7 +242,8 @@ pub(super) fn every_duplicate_has_the_same_id_and_content(world: &World, seed: u
 pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world: &World, seed: u64) {
     let mut may_know: BTreeSet<(u64, &str)> = BTreeSet::new();
     for attempted in &world.attempted {
-        // Uses the lines of a digest, because rows of a failed digest are no longer marked as digested.
+        // Uses the lines of a digest, because rows of a failed digest are no longer marked as
+        // digested.
         let lines = attempted.digest.iter().map(|line| (line.incident, line.kind));
         for (incident, kind) in lines.chain([(attempted.incident, attempted.kind)]) {
             let who = (incident, attempted.receiver.as_str());
@@ -260,7 +261,8 @@ pub(super) fn a_recovery_goes_only_to_receivers_that_may_know_the_problem(world:
     }
 }
 
-/// At the end, nobody knows of a problem that does not exist, and somebody knows of every problem that does.
+/// At the end, nobody knows of a problem that does not exist, and somebody knows of every problem
+/// that does.
 pub(super) fn what_people_believe_is_true(world: &World, seed: u64) {
     let knows = knowledge(world);
     let open: BTreeMap<u64, ctl::Incident> =
@@ -388,7 +390,8 @@ fn decisions_made_during_slow_deliveries_mislead_no_receiver() {
 
 #[test]
 fn killed_at_any_instruction_every_problem_is_notified_within_the_policys_time() {
-    // group_wait, group_interval, the longest delay by the rate limit, the next attempt of the agent.
+    // group_wait, group_interval, the longest delay by the rate limit, the next attempt of the
+    // agent.
     let bound = 60 * SECOND;
     let chaos = Chaos {
         acks: false,

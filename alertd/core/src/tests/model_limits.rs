@@ -1,6 +1,6 @@
-//! The random worlds of `model.rs` with three kinds of rate limits: per receiver, per user, and for all
-//! together. The reference counts: in any time range, at most the burst plus one per interval, less the
-//! reserve for notifications that are not urgent.
+//! The random worlds of `model.rs` with three kinds of rate limits: per receiver, per user, and for
+//! all together. The reference counts: in any time range, at most the burst plus one per interval,
+//! less the reserve for notifications that are not urgent.
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
@@ -68,8 +68,8 @@ const BUDGETS: [(u32, u64, u32, &[&str]); 6] = [
     (5, 4, 2, &["mail", "pager", "desk", "chat"]),
 ];
 
-/// A digest is urgent if any of its notifications is. This uses its lines, because the rows it replaces may
-/// change later.
+/// A digest is urgent if any of its notifications is. This uses its lines, because the rows it
+/// replaces may change later.
 fn is_urgent(told: &Notification) -> bool {
     let is_word = |kind| matches!(kind, Kind::Problem | Kind::Update | Kind::Reminder);
     let is_critical = |alert: &NotifiedAlert| alert.state == State::Critical && !alert.flapping;
@@ -88,8 +88,8 @@ fn first_tries(world: &World, receivers: &[&str]) -> Vec<(Timestamp, bool)> {
         .collect()
 }
 
-/// Returns how many notifications were sent exactly at the limit, because a test that never reaches it
-/// proves nothing.
+/// Returns how many notifications were sent exactly at the limit, because a test that never reaches
+/// it proves nothing.
 pub(super) fn no_more_than(rate: Rate, tries: &[(Timestamp, bool)], case: &str) -> usize {
     let mut at_the_limit = 0;
     for (last, (now, urgent)) in tries.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The random worlds of `model.rs` with people: a rota with gaps, personal rules, and random overrides,
-//! compared with a reference that computes from [`ROTA`] who is on call in each second.
+//! The random worlds of `model.rs` with people: a rota with gaps, personal rules, and random
+//! overrides, compared with a reference that computes from [`ROTA`] who is on call in each second.
 
 use jiff::Timestamp;
 

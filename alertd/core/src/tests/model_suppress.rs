@@ -1,5 +1,5 @@
-//! The random worlds of `model.rs` with silent agents, downtimes, inhibition, dependencies and muted
-//! periods, compared with a reference that checks every pair of alerts.
+//! The random worlds of `model.rs` with silent agents, downtimes, inhibition, dependencies and
+//! muted periods, compared with a reference that checks every pair of alerts.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,5 +1,5 @@
-//! On-call timelines: who is notified when, and by whose rules. The world starts on Sunday, 9 September
-//! 2001 at 01:46:40 UTC.
+//! On-call timelines: who is notified when, and by whose rules. The world starts on Sunday, 9
+//! September 2001 at 01:46:40 UTC.
 
 use std::time::Duration;
 
@@ -170,7 +170,8 @@ fn with_nobody_on_call_the_catch_all_is_notified_an_alert_fires_and_the_next_on_
         heard.iter().any(|(receiver, what)| *receiver == "desk" && what.ends_with("/oncall")),
         "{heard:?}"
     );
-    // A restart in between changes nothing. At midnight, ann is on call and notified, and the alert ends.
+    // A restart in between changes nothing. At midnight, ann is on call and notified, and the alert
+    // ends.
     world.restart();
     let before = world.heard.len();
     world.report("web1", "swap", 'W'); // counts as a heartbeat of the agent

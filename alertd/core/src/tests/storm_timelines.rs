@@ -1,5 +1,5 @@
-//! Alert storms: digests, urgent notifications that pass the limits, and a process that crashes again and
-//! again without causing a storm.
+//! Alert storms: digests, urgent notifications that pass the limits, and a process that crashes
+//! again and again without causing a storm.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -150,8 +150,8 @@ const PEOPLE: &str = r#"
     path = "/c"
 "#;
 
-/// Half a minute of crashes, each after a few more hosts. Returns how many notifications were started to
-/// mail, to ann, and to all.
+/// Half a minute of crashes, each after a few more hosts. Returns how many notifications were
+/// started to mail, to ann, and to all.
 fn crash_again_and_again(all: &str) -> [usize; 3] {
     let mut world = World::new(&PEOPLE.replace("ALL", all), 1);
     let crashes = [Crash::Committed, Crash::Sent, Crash::Decided];

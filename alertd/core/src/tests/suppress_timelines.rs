@@ -70,7 +70,8 @@ fn withheld(world: &World) -> Vec<String> {
 
 #[test]
 fn a_silent_host_is_one_page_and_its_services_go_on_where_they_were_once_it_is_back() {
-    // Silent in the third minute. The escalation for disk stops until half a minute after the return.
+    // Silent in the third minute. The escalation for disk stops until half a minute after the
+    // return.
     let web1 = "h q . . . . . . . h . . .";
     let disk = "C . . . . . . . . . . . .";
     let mail = "P . P . . . . . . R . . .";
@@ -101,7 +102,8 @@ fn services_of_a_silent_host_cause_no_reminders_and_recover_at_once_when_it_is_b
 
 #[test]
 fn what_a_host_reports_when_it_is_back_waits_a_moment_for_its_own_recovery() {
-    // Cut off, not down: both problems started while the agent was silent. One ends 20 s after the return.
+    // Cut off, not down: both problems started while the agent was silent. One ends 20 s after the
+    // return.
     let mut web1 = vec!["."; 60];
     (web1[0], web1[1], web1[40]) = ("h", "q", "h");
     let (mut disk, mut swap) = (vec!["."; 60], vec!["."; 60]);
@@ -303,7 +305,8 @@ fn after_a_restart_nothing_waits_for_a_host_that_was_silent_before() {
 
 #[test]
 fn what_is_withheld_alone_in_an_incident_that_recovered_begins_at_the_first_step() {
-    // One incident for the host. Notifications for the silent agent and its recovery; then disk still fails.
+    // One incident for the host. Notifications for the silent agent and its recovery; then disk
+    // still fails.
     let config = TWO_STEPS.replace("group_by = [\"host\", \"service\"]", "group_by = [\"host\"]");
     let web1 = "h q . . . . . . . h . . . . . . .";
     let disk = ". . . . . C . . . . . . . . . . .";

@@ -149,7 +149,8 @@ impl Filter {
     }
 }
 
-/// Decoded pairs of a query string, in order; `filter` may come several times. What is not encoded right stays as it is.
+/// Decoded pairs of a query string, in order; `filter` may come several times. What is not encoded
+/// right stays as it is.
 fn pairs(query: &str) -> Vec<(String, String)> {
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }

@@ -8,8 +8,9 @@
 //! - No failure removes an answer, and a late answer still refreshes it.
 //! - After an outage, known names are refreshed no faster than the upstreams were asked before it.
 //!
-//! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and [`Resolver::on_wakeup`], then
-//! drains [`Resolver::poll_send`], [`Resolver::poll_reply`], [`Resolver::poll_check`] and [`Resolver::poll_learned`].
+//! The shell feeds [`Resolver::on_query`], [`Resolver::on_reply`], [`Resolver::on_error`] and
+//! [`Resolver::on_wakeup`], then drains [`Resolver::poll_send`], [`Resolver::poll_reply`],
+//! [`Resolver::poll_check`] and [`Resolver::poll_learned`].
 //!
 //! | module | what it does |
 //! | --- | --- |

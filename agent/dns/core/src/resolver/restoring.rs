@@ -190,7 +190,8 @@ impl Resolver {
         entry.popularity() > 0 && now.since(last_used) <= within + unheard
     }
 
-    /// Puts back all answers: side by side into an empty cache that has room for them all, else one by one.
+    /// Puts back all answers: side by side into an empty cache that has room for them all, else one
+    /// by one.
     pub fn restore_all(&mut self, answers: &impl RememberedAnswers, workers: &impl Workers, now: Moment) {
         let count = if answers.len() < WORTH_THREADS { 1 } else { workers.count() };
         let Sorted { hashes, bytes } = Sorted::of(answers, &self.cache, count, workers);

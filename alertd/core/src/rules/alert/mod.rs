@@ -1,8 +1,8 @@
 //! The alert table: what is firing, by agent and service.
 //!
-//! An alert fires while its service has a hard problem or is flapping. Applying the same state twice
-//! changes nothing. A resolved alert stays until its incidents are resolved, because their recovery
-//! notifications name it.
+//! An alert fires while its service has a hard problem or is flapping. Applying the same state
+//! twice changes nothing. A resolved alert stays until its incidents are resolved, because their
+//! recovery notifications name it.
 
 mod key;
 

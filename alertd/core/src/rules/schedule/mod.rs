@@ -1,14 +1,15 @@
 //! On-call schedules: layers of rotations in local time, and overrides.
 //!
-//! - Handovers are at a local time in the schedule's time zone and stay there when clocks change; the
-//!   shift of that night is an hour longer or shorter.
-//! - If that local time does not exist, the handover is when the clock jumps past it. If it occurs twice,
-//!   the first one counts (RFC 5545 §3.3.5; "compatible" in jiff).
-//! - A day that a time zone skips (Samoa, 30 December 2011) has no shift. Its handover coincides with that
-//!   of the next day, which counts.
+//! - Handovers are at a local time in the schedule's time zone and stay there when clocks change;
+//!   the shift of that night is an hour longer or shorter.
+//! - If that local time does not exist, the handover is when the clock jumps past it. If it occurs
+//!   twice, the first one counts (RFC 5545 §3.3.5; "compatible" in jiff).
+//! - A day that a time zone skips (Samoa, 30 December 2011) has no shift. Its handover coincides
+//!   with that of the next day, which counts.
 //! - A rotation in hours counts real hours.
-//! - The last layer that has somebody on call wins. An override wins over all layers, and the later of two
-//!   overrides wins. A gap is a time without anybody, which alertd reports ([`Schedule::gaps`]).
+//! - The last layer that has somebody on call wins. An override wins over all layers, and the later
+//!   of two overrides wins. A gap is a time without anybody, which alertd reports
+//!   ([`Schedule::gaps`]).
 //!
 //! Test vectors for all of this are in `tests/vectors/schedules.json`.
 
@@ -102,8 +103,8 @@ impl Schedule {
         self.overrides.iter().rev().find(|one| one.from <= now && now < one.until)
     }
 
-    /// The shifts between `from` and `until`, in order and without holes, clipped to this range. The list
-    /// ends early if there are too many.
+    /// The shifts between `from` and `until`, in order and without holes, clipped to this range.
+    /// The list ends early if there are too many.
     pub fn shifts(&self, from: Timestamp, until: Timestamp) -> Vec<Shift> {
         let mut shifts: Vec<Shift> = Vec::new();
         let mut at = from;
@@ -145,7 +146,8 @@ impl Schedule {
         gaps
     }
 
-    /// The first moment after `now` at which the result may change, or the latest representable time.
+    /// The first moment after `now` at which the result may change, or the latest representable
+    /// time.
     pub fn next_change(&self, now: Timestamp) -> Timestamp {
         let edges = self.overrides.iter().flat_map(|one| [one.from, one.until]);
         let of_layers = self.layers.iter().map(|layer| layer.next_change(now, &self.zone));
@@ -174,8 +176,9 @@ impl Layer {
             Every::Days(days) => {
                 let local = zone.to_datetime(now).date();
                 let passed = self.since.date().until(local).ok()?.get_days();
-                // The date alone may be off by one: today's handover may still be ahead, a clock set back at midnight
-                // repeats yesterday, and a skipped day has no handover of its own.
+                // The date alone may be off by one: today's handover may still be ahead, a clock
+                // set back at midnight repeats yesterday, and a skipped day has no handover of its
+                // own.
                 let latest = i64::from(passed) / i64::from(days.max(1)) + 1;
                 let begun = |turn: &i64| self.begins(*turn, zone).is_some_and(|at| at <= now);
                 (0..=latest).rev().find(begun)

@@ -113,7 +113,8 @@ fn every_published_vector_holds() {
     }
 }
 
-/// `shifts` and `at` agree at every moment, in every time zone, in years with and without leap days.
+/// `shifts` and `at` agree at every moment, in every time zone, in years with and without leap
+/// days.
 #[test]
 fn shifts_and_at_agree_at_every_moment() {
     let zones =
