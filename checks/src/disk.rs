@@ -42,7 +42,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "LIMIT",
-        help: "WARNING below this free space: \"10%\", \"5GiB\", \"90% used\"; two: below both [10%,50GiB]",
+        help: "WARNING below this free space: \"10%\", \"5GiB\", \"90% used\"; with two, WARNING below both [10%,50GiB]",
     },
     OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this free space [5%,5GiB]" },
     OptionSpec {

@@ -48,8 +48,8 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         help: "expected status, for example 200,401 or 200-299 [200-299]",
     },
     OptionSpec { name: "expect", value: "TEXT", help: "text that the page must contain" },
-    OptionSpec { name: "warn", value: "TIME", help: "WARNING if the page takes longer [1s]" },
-    OptionSpec { name: "crit", value: "TIME", help: "CRITICAL if the page takes longer [5s]" },
+    OptionSpec { name: "warn", value: "DURATION", help: "WARNING if the page takes longer [1s]" },
+    OptionSpec { name: "crit", value: "DURATION", help: "CRITICAL if the page takes longer [5s]" },
     OptionSpec {
         name: "warn_days",
         value: "DAYS",

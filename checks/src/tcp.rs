@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "host", value: "HOST", help: "name or address (required)" },
-    OptionSpec { name: "port", value: "PORT", help: "port (needed)" },
+    OptionSpec { name: "port", value: "PORT", help: "port (required)" },
     OptionSpec { name: "send", value: "TEXT", help: "text to send; may contain \\r \\n \\t \\\\" },
     OptionSpec {
         name: "expect",
@@ -30,10 +30,10 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "warn",
-        value: "TIME",
+        value: "DURATION",
         help: "WARNING if connection and answer take longer, for example 250ms or 1s",
     },
-    OptionSpec { name: "crit", value: "TIME", help: "CRITICAL if they take longer" },
+    OptionSpec { name: "crit", value: "DURATION", help: "CRITICAL if they take longer" },
 ];
 
 pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {

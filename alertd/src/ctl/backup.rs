@@ -161,7 +161,7 @@ mod tests {
             alerts: 5,
             silences: 1,
             store: "/var/lib/alertd/alertd.db".into(),
-            warning: Some("the store fails".into()),
+            warning: Some("cannot write to the store".into()),
         };
         let said = words(&about, Path::new("/b/a.db"), &view);
         let lines: Vec<_> = said.lines().collect();
@@ -169,7 +169,7 @@ mod tests {
             lines[0],
             "/b/a.db: 3 MiB, taken 02:20 Sun 22 Nov 2026 UTC: 412 incidents, 3 open, 5 alerts, 1 silence; complete, SHA-256 ab"
         );
-        assert_eq!(lines[1], "WARNING: the store fails");
+        assert_eq!(lines[1], "WARNING: cannot write to the store");
         for step in [
             "rm -f /var/lib/alertd/alertd.db-wal /var/lib/alertd/alertd.db-shm",
             "/b/a.db /var/lib/alertd/alertd.db",

@@ -1,9 +1,9 @@
 //! The writer: one thread that owns the store, and the handling of store failures.
 //!
-//! While the store fails, the newest change of each row is kept in memory, so the amount is bounded
-//! by the core's own data. History entries are bounded too: the oldest are dropped and counted.
-//! Every commit tries again with all kept changes. Nothing is reported as durable before it is, but
-//! people are still notified of alerts.
+//! While the store cannot be written, the newest change of each row is kept in memory, so the
+//! amount is bounded by the core's own data. History entries are bounded too: the oldest are
+//! dropped and counted. Every commit tries again with all kept changes. Nothing is reported as
+//! durable before it is, but people are still notified of alerts.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,7 +23,7 @@ use super::{Store, StoreError};
 pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits if the disk already hangs.
 const STUCK_PATIENCE: Duration = Duration::from_millis(20);
-/// History entries kept in memory while the store fails.
+/// History entries kept in memory while the store cannot be written.
 const HISTORY_PENDING_MAX: usize = 50_000;
 
 /// The changes that could not be written, with the reason.
@@ -137,7 +137,7 @@ impl Writer {
 
     fn complain(&mut self, error: String) {
         if self.trouble.is_none() {
-            tracing::error!(%error, "the store fails; alerts continue from memory, but a crash now may repeat or lose some");
+            tracing::error!(%error, "cannot write to the store; alerts continue from memory, but a crash now may repeat or lose some");
         }
         self.trouble = Some(error);
     }

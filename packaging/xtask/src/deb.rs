@@ -138,11 +138,14 @@ fn documents(root: &Path, packaging: &Path, version: &str) -> Result<()> {
     let indented = terms.iter().map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") });
     let copyright = copyright.replace("@MIT@", &indented.collect::<Vec<_>>().join("\n"));
     write(&doc.join("copyright"), copyright.as_bytes(), 0o644)?;
-    for page in fs::read_dir(sh::root().join("docs"))? {
-        let page = page?.path();
-        if page.extension().is_some_and(|extension| extension == "md" || extension == "json") {
-            let name = page.file_name().context("a file has a name")?;
-            write(&doc.join(name), &fs::read(&page)?, 0o644)?;
+    for folder in ["", "plots"] {
+        for page in fs::read_dir(sh::root().join("docs").join(folder))? {
+            let page = page?.path();
+            let shipped = ["md", "json", "svg"];
+            if shipped.iter().any(|kind| page.extension().is_some_and(|extension| extension == *kind)) {
+                let name = page.file_name().context("a file has a name")?;
+                write(&doc.join(folder).join(name), &fs::read(&page)?, 0o644)?;
+            }
         }
     }
     let changes = fs::read(sh::root().join("CHANGELOG.md"))?;

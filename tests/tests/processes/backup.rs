@@ -134,10 +134,11 @@ fn one_backup_at_a_time_and_who_hangs_up_leaves_nothing_behind() {
     let mut host = Host::new();
     host.start_alertd(&config(&Heard::default()));
     host.alertd.as_mut().unwrap().stop();
-    // More than what lies in sockets and queues, so that a reader who stops is waited for.
+    // More than sockets and queues can take, so that alertd has to wait for a reader that stops.
+    // The rows are recent: alertd deletes old history.
     let connection = rusqlite::Connection::open(host.path("alertd/alertd.db")).unwrap();
     let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)
-                INSERT INTO history (at_us, kind, reason, text) SELECT i, 'x', 'y', hex(zeroblob(2000)) FROM n;";
+                INSERT INTO history (at_us, kind, reason, text) SELECT unixepoch() * 1000000 + i, 'x', 'y', hex(zeroblob(2000)) FROM n;";
     connection.execute_batch(long).unwrap();
     drop(connection);
     host.restart_alertd();

@@ -338,7 +338,8 @@ mod tests {
             ..well()
         };
         let disk = Some(Disk { free: 90 << 20, size: 1_000 << 20 });
-        let stopped = Some(PingState { stopped: Some("the store fails".into()), ..PingState::default() });
+        let stopped =
+            Some(PingState { stopped: Some("cannot write to the store".into()), ..PingState::default() });
         let process =
             Process { disk, ping: stopped, notices: vec!["reload failed".into()], ..Process::default() };
         let said = |name| said(&vitals, &process, name);
@@ -350,7 +351,7 @@ mod tests {
         assert_eq!(said("agents").2, "7 of 9 agents silent: web1, web2, web3, web4, web5 and 2 more");
         assert_eq!(said("on call").0, State::Warning);
         assert_eq!(said("disk"), (State::Warning, false, "90 MiB free of 1000 MiB (9 %)".into()));
-        assert_eq!(said("dead-man").2, "pings have stopped: the store fails; none has arrived yet");
+        assert_eq!(said("dead-man").2, "pings have stopped: cannot write to the store; none has arrived yet");
         assert_eq!(said("notice").2, "reload failed");
     }
 
