@@ -261,7 +261,7 @@ pub struct Behaviour {
 }
 
 impl Behaviour {
-    /// For all names; what was said of single ones is forgotten.
+    /// For all names; moods of single names are dropped.
     pub fn set(&mut self, mood: Mood) {
         self.only.clear();
         self.mood = mood;

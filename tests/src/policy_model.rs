@@ -717,7 +717,7 @@ impl World {
         let Some(&(given_to, given)) = self.given.get(&serial) else {
             self.broken("upstream never said that")
         };
-        self.check(given_to == question, || format!("{question:?} got what was said to {given_to:?}"));
+        self.check(given_to == question, || format!("{question:?} got the answer to {given_to:?}"));
         // What is held has aged as the clock could not see.
         let given = known.filter(|known| known.serial == serial).unwrap_or(given);
         let told = self.told.insert(question, serial);

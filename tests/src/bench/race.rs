@@ -299,7 +299,7 @@ fn rows(runners: &[Runner]) -> Vec<Row> {
     runners.iter().map(row).collect()
 }
 
-/// DESIGN §9's, for our row.
+/// The budget for our row.
 fn budgets(rows: &[Row], plan: &Plan) -> Vec<Budget> {
     let Some(ours) = rows.iter().find(|row| row.server == Peer::Dogwatch.name()) else { return Vec::new() };
     let mut budgets = Vec::new();

@@ -5,48 +5,49 @@
 //! [`log::Log`], which [`judge`] holds against the file.
 //!
 //! ```text
-//! M1 Blackhole: the upstream drops everything      the first line is the title
-//! upstreams 2                                      how many there are, the cache uses all …
-//! upstreams 2, used 1                              … or some, by number
-//! names 60 ttl 2..8                                n0 … n59, each with a TTL of its own
-//! name db.test ttl 60 192.0.2.1 192.0.2.2          a name of its own
+//! M1 Blackhole: the upstream drops everything      title, the first line
+//! upstreams 2                                      number of upstreams; the cache uses all …
+//! upstreams 2, used 1                              … or only these
+//! names 60 ttl 2..8                                n0 … n59, each with a random TTL from this range
+//! name db.test ttl 60 192.0.2.1 192.0.2.2          one more name with these addresses
 //! name www.test ttl 300 -> db.test                 an alias
-//! clients 30/s                                     ask for all names, evenly …
-//! clients 30/s favour db.test 20%                  … or with a favourite; `zipf`: the first names most
-//! sweep                                            they ask for each name once before that
+//! clients 30/s                                     query all names at this rate, evenly …
+//! clients 30/s favour db.test 20%                  … or one more often; `zipf`: the first names most
+//! sweep                                            first they query each name once
 //! max_stale 2h
-//! pin db.test www.test                             never to be missing
-//! pin db.test:5432                                 nor to move to where nobody takes a TCP connection
-//! seeds 5                                          runs in virtual time
+//! pin db.test www.test                             pinned names
+//! pin db.test:5432                                 pinned, with a TCP check of new addresses
+//! seeds 5                                          number of runs in virtual time
 //! end 2m
-//! outage 20s..1m                                   for the score of a drill
-//! real 20s=6s 22s=8s 2m=14s                        also for real, with these times; between them in proportion
-//! pending guards: why                              known to fail until that part lands
+//! outage 20s..1m                                   the part that a drill scores
+//! real 20s=6s 22s=8s 2m=14s                        run it for real too; other times are interpolated
+//! pending guards: why                              expected to fail until that feature exists
 //!
-//! 20s upstream 1,2 silent                          what an upstream does, see [`Mood`]
-//! 20s upstream * nxdomain of db.test               only for names that end so
-//! 20s truth db.test gone                           what is true of a name: `gone`, addresses, `-> target`
-//! 20s closed 192.0.2.1                             nobody takes a TCP connection there; elsewhere somebody does
+//! 20s upstream 1,2 silent                          how an upstream behaves, see [`Mood`]
+//! 20s upstream * nxdomain of db.test               only for names that end in this
+//! 20s truth db.test gone                           the true answer: `gone`, addresses, `-> target`
+//! 20s closed 192.0.2.1                             this address accepts no TCP connections; others do
 //! 20s clients 1000/s
-//! 20s flood 500/s                                  names that nobody ever asked for, besides
-//! 20s noise 20/s                                   each known name again with search domains appended (ndots)
+//! 20s flood 500/s                                  extra queries for random names
+//! 20s noise 20/s                                   known names with search domains appended (ndots)
 //! 20s use 2                                        the cache is given other upstreams
 //! 20s sleep 8h                                     the machine is suspended
-//! 20s wall +40d                                    somebody sets the wall clock
-//! 20s crash 2s                                     kill -9, and so long until the next start; `stop`: orderly
-//! 20s steal 2s                                     kill -9, and its port is somebody else's for so long
+//! 20s wall +40d                                    the wall clock is set
+//! 20s crash 2s                                     kill -9, restart after this time; `stop`: clean stop
+//! 20s steal 2s                                     kill -9, another process has the port for this time
 //!
 //! 20s ask db.test: right stale ede 3 within 5ms ttl 30
-//! 20s alert dns-upstream critical within 5s        the check result; ok, warning, critical, ill (not ok)
-//! 20s..2m right 100%                               of the answers for names seen before; also `usable` (right, or once was), `fresh`
+//! 20s alert dns-upstream critical within 5s        a check result: ok, warning, critical, ill (not ok)
+//! 20s..2m right 100%                               right answers for names seen before
+//! 20s..2m usable 100%                              … answers that are right, or were once; also `fresh`
 //! 20s..2m wrong 0                                  answers that were never true; also `failed`
-//! 20s..2m wait 1800ms                              the longest for a name seen before
-//! 20s..2m waited 3                                 how many of those waited
-//! 20s..2m upstream 0.05 a query                    asked at most so often; also `upstream 20`
-//! 20s..2m changes dns-upstream 0                   of the check result
-//! 20s..2m memory 2MiB                              of the cache, by its own reckoning
-//! 20s..2m sent 2 5%                                at most so many of the upstream queries go to upstream 2
-//! virtual 20s alert dns-guard ill within 5s        not wanted of the real run, which is too short for it
+//! 20s..2m wait 1800ms                              longest wait for a name seen before
+//! 20s..2m waited 3                                 number of queries that waited at all
+//! 20s..2m upstream 0.05 a query                    most upstream queries per query; also `upstream 20`
+//! 20s..2m changes dns-upstream 0                   most changes of this check result
+//! 20s..2m memory 2MiB                              most memory of the cache, as it reports it
+//! 20s..2m sent 2 5%                                most of the upstream queries that go to upstream 2
+//! virtual 20s alert dns-guard ill within 5s        only in virtual time; the real run is too short
 //! ```
 
 pub mod judge;

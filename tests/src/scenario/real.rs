@@ -71,10 +71,10 @@ struct World {
     log: Log,
 }
 
-/// Plays the scenario; its times are those of the real run already ([`Scenario::mapped`]).
+/// Plays the scenario, whose times must be those of the real run ([`Scenario::mapped`]).
 ///
 /// # Panics
-/// If a process or a socket is not to be had.
+/// If a process cannot be started or a socket cannot be opened.
 #[expect(clippy::disallowed_methods, reason = "real processes run in real time")]
 pub fn run(scenario: &Scenario, seed: u64) -> Log {
     let mut random = fastrand::Rng::with_seed(seed);
