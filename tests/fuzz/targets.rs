@@ -171,7 +171,7 @@ fn upstream(bytes: &[u8]) {
     };
     assert!(restarted.restore(&remembered, now), "what was learned can be restored");
     for mut resolver in [resolver, restarted] {
-        // Nobody answers any more: stale, at the latest when the client timer runs out.
+        // No upstream answers any more: stale, at the latest when the client timer runs out.
         let outcome = resolver.on_query(&query, CLIENT, Transport::Tcp, now, &mut out);
         let mut answer = (outcome == Outcome::Reply).then(|| out.clone());
         resolver.on_wakeup(now + Duration::from_secs(2));

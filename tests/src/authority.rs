@@ -15,9 +15,9 @@ use crate::dns_message::{A, NOERROR, NXDOMAIN, REFUSED, Reply, SERVFAIL, push_na
 pub enum Mood {
     #[default]
     Right,
-    /// Hears and says nothing.
+    /// Receives and does not answer.
     Silent,
-    /// Nobody listens on the port: ICMP says so at once.
+    /// The port is closed: ICMP reports it at once.
     Unreachable,
     Servfail,
     Refused,
@@ -184,7 +184,7 @@ impl Data {
         all.collect()
     }
 
-    /// Judges what a client was told of `name`.
+    /// Judges the answer that a client got for `name`.
     pub fn judge(&self, name: &str, reply: &Reply) -> Judgement {
         self.judge_told(name, (reply.rcode, reply.truncated), &sorted(reply.addresses()))
     }

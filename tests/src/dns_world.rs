@@ -388,7 +388,7 @@ impl<'a> World<'a> {
         self.wall.checked_add(passed).unwrap_or(self.wall)
     }
 
-    /// When somebody who asks so often asks next: arrivals are random.
+    /// The time of the next question at this rate: arrivals are random.
     fn arrival(&mut self, per_second: f64) -> Duration {
         if per_second <= 0.0 {
             return NEVER;

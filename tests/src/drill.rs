@@ -135,7 +135,7 @@ impl Score {
     /// What a drill promises beyond that.
     fn kept_by_name(&self) -> bool {
         match self.drill {
-            // Nothing changes while nobody answers: every answer is what is true, not what once
+            // Nothing changes during the outage: every answer is what is true, not what once
             // was.
             "openai" => {
                 self.right_percent >= 100.0 && self.names_seen >= 4_900 && self.upstream_alert_ms.is_some()
@@ -416,7 +416,7 @@ fn per_second(log: &Log, from: Duration, until: Duration) -> f64 {
     log.sent_in(from, until) as f64 / until.saturating_sub(from).as_secs_f64()
 }
 
-/// When a program was last told what is not true (any more), of questions since `from`.
+/// When a program last got an answer that is not true (any more), of questions since `from`.
 fn untrue_until(log: &Log, from: Duration) -> Duration {
     let untrue = log.asked_in(from, Duration::MAX).filter(|answer| {
         matches!(answer.worth, Judgement::Wrong | Judgement::Old) && answer.why == Asker::Program

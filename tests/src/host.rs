@@ -125,7 +125,7 @@ impl Host {
         });
     }
 
-    /// Writes `agent.toml` (places, no checks of its own, then `checks`) and starts the agent;
+    /// Writes `agent.toml` (paths, no built-in checks, then `checks`) and starts the agent;
     /// waits until it answers.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-/// Status and body; `None` while nobody answers.
+/// Status and body; `None` while there is no answer.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;

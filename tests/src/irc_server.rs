@@ -47,7 +47,7 @@ impl IrcServer {
         if let (Some(certificates), Some(port)) = (certificates, tls_port) {
             let (certificate, key) = (certificates.certificate.display(), certificates.key.display());
             let _ = write!(config, "[SSL]\nPorts = {port}\nCertFile = {certificate}\nKeyFile = {key}\n");
-            // The server reads them as `nobody`; it is a test's key.
+            // The server reads them as the user `nobody`; it is a test key.
             for path in [&certificates.certificate, &certificates.key] {
                 fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("it is ours");
             }
@@ -91,7 +91,7 @@ impl IrcServer {
     }
 }
 
-/// Somebody in a channel who remembers all lines.
+/// A person in a channel. Keeps all lines.
 pub struct Person {
     stream: TcpStream,
     heard: Arc<Mutex<Vec<String>>>,
@@ -145,7 +145,7 @@ impl Person {
     }
 
     /// # Panics
-    /// If nobody says it in time.
+    /// If it is not said in time.
     pub fn wait_to_hear(&self, part: &str) {
         let heard = holds_within(PATIENCE, || !self.heard(part).is_empty());
         assert!(heard, "{part:?} is not said in the channel; heard {:#?}", self.heard(""));

@@ -86,7 +86,7 @@ impl MailServer {
         let maildir = dir.join("maildir");
         fs::create_dir_all(&maildir).expect("the test folder is writable");
         for folder in [dir, &maildir] {
-            // The mail is written by `nobody`.
+            // The user `nobody` writes the email.
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
         }
         chown(&maildir, Some(NOBODY), Some(NOBODY)).expect("root may");

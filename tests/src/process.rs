@@ -45,7 +45,7 @@ impl Process {
 
     /// Writes one line to its standard input.
     pub fn say(&mut self, line: &str) {
-        // It may have ended; whoever reads its answer finds out.
+        // It may have exited; the test notices when it reads the answer.
         let _ = self.child.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}"));
     }
 
@@ -154,7 +154,7 @@ fn tail(path: &Path, bytes: u64) -> String {
     read().unwrap_or_else(|error| format!("(unreadable: {error})"))
 }
 
-/// Path of a binary of this workspace, as built beside the running test.
+/// Path of a program of this workspace, from the build of the running test.
 ///
 /// # Panics
 /// If it is not built, with the command that builds it.
@@ -196,7 +196,7 @@ pub fn root_or_skip(what: &str) -> bool {
     root
 }
 
-/// Says that a test is skipped, so that nobody takes its silence for success.
+/// Prints that a test is skipped, so that it is not taken for a success.
 ///
 /// # Panics
 /// If `DOGWATCH_TEST_STRICT=1` says that nothing may be skipped.

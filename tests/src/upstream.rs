@@ -61,7 +61,7 @@ impl Upstream {
         self.behaviour().set_only(suffix, mood);
     }
 
-    /// Queries heard since the start, whatever came of them.
+    /// Queries received since the start, answered or not.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl Upstream {
         while self.behaviour().closed() {
             thread::sleep(TICK);
         }
-        // Somebody may have been given the port for a moment.
+        // Another process may have the port for a moment.
         (0..1_000).find_map(|_| {
             let bound = UdpSocket::bind(self.address).ok();
             if bound.is_none() {

@@ -42,7 +42,7 @@ pub struct Plan {
     pub connections: u32,
     /// Alerts whose way to the receiver is timed.
     pub timed: u32,
-    /// Groups of one alert each that are all told at once.
+    /// Groups of one alert each, all notified at once.
     pub told: u32,
 }
 
@@ -81,7 +81,7 @@ pub struct Ingest {
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub router: Router,
-    /// Alerts that it had not heard of.
+    /// Alerts that it did not know.
     pub new: Ingest,
     /// The same again: nothing has changed.
     pub repeated: Ingest,
@@ -94,7 +94,7 @@ pub struct Row {
     pub listed: usize,
     /// From the start of the process after a `kill -9` to its first answer, with all alerts.
     pub restart_ms: Option<f64>,
-    /// What that start told receivers.
+    /// Notifications after that start.
     pub told_after_restart: usize,
     /// From the post to the receiver.
     pub handed_p50_ms: f64,
@@ -284,7 +284,7 @@ struct Server {
 }
 
 impl Server {
-    /// Its groups wait for `group_wait` before anybody is told.
+    /// Its groups wait for `group_wait` before they notify.
     fn start(router: Router, folder: &Path, counter: &Counter, group_wait: &str) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -435,7 +435,7 @@ impl Connection {
     }
 }
 
-/// The receiver's far end: notes when it first heard of each host.
+/// The receiver's server: records when it first got each host.
 #[derive(Clone)]
 struct Counter {
     address: SocketAddr,

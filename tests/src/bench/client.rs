@@ -5,7 +5,7 @@
 //! | [`walk`] | each name once, again what is not answered | warming, misses, a million names |
 //! | [`flood`] | as much as is answered, a window of questions under way | CPU per answer at saturation, most q/s |
 //! | [`paced`] | so many questions a second, one by one | latency at a modest rate |
-//! | [`watch`] | 5 questions each 10 ms over minutes | what clients live through in an outage |
+//! | [`watch`] | 5 questions each 10 ms over minutes | what clients see in an outage |
 
 use std::{
     collections::VecDeque,

@@ -11,14 +11,14 @@
 //! | [`batch`] | datagrams received and sent many at a time, with the kernel's receive time |
 //! | [`names`] | the names, and whether an answer is right |
 //! | [`sockets`] | UDP sockets with large buffers |
-//! | [`upstream`] | the fake upstream: ill in eight ways, counts what it hears in tenths of a second |
+//! | [`upstream`] | the fake upstream: fails in eight ways, counts queries in tenths of a second |
 //! | [`client`] | the loads: walk all names, flood, a fixed rate, and the watcher of an outage |
-//! | [`echo`] | the bare limit: a batched UDP echo |
+//! | [`echo`] | the lower bound: a batched UDP echo |
 //! | [`peers`] | how each server is configured and started |
-//! | [`race`] | what an answer costs |
-//! | [`snapshot`] | what a restart with a full cache takes |
-//! | [`outage`] | what clients live through while the upstream is ill |
-//! | [`alertd`] | what an alert costs, beside Alertmanager |
+//! | [`race`] | cost of an answer |
+//! | [`snapshot`] | time of a restart with a full cache |
+//! | [`outage`] | what clients see while the upstream fails |
+//! | [`alertd`] | cost of an alert, beside Alertmanager |
 //! | [`table`] | tables, and budgets met or missed |
 
 pub mod alertd;

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::process::free_port;
 
-/// How the upstream is ill, and what else happens.
+/// How the upstream fails, and what else happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Illness {
@@ -93,7 +93,7 @@ pub struct Outage {
     pub budgets: Vec<Budget>,
 }
 
-/// One server in one illness.
+/// One server in one failure.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub illness: Illness,
@@ -123,12 +123,12 @@ pub struct Row {
     /// After the upstream is well, until a second has at least 9 in 10 of the fresh answers of the
     /// healthy time.
     pub fresh_again_s: Option<f64>,
-    /// The way back, second by second.
+    /// The recovery, second by second.
     pub seconds_after: Vec<Second>,
     pub cpu_us_per_query: f64,
 }
 
-/// One second of the way back.
+/// One second of the recovery.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Second {
     pub right_percent: f64,
@@ -215,7 +215,7 @@ impl Times {
     }
 }
 
-/// One server in one illness, running.
+/// One server in one failure, running.
 struct Column {
     illness: Illness,
     server: Server,
@@ -307,7 +307,7 @@ fn finish(mut column: Column, times: &Times, machine_busy_percent: f64) -> Resul
 
 /// Healthy, without the warming.
 const HEALTHY_FROM: Duration = Duration::from_secs(3);
-/// After the illness began: fresh entries are gone, breakers are open.
+/// After the start of the failure: fresh entries are gone, breakers are open.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// What a killed server may take to answer again.

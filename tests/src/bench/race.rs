@@ -176,7 +176,7 @@ fn start(
     let mut runners = Vec::new();
     for &peer in &plan.servers {
         let started = peer.program().map_err(anyhow::Error::msg).and_then(|_| {
-            // Each its own upstream, so that nobody's probes disturb another.
+            // Each has its own upstream, so that probes of one do not disturb another.
             let upstream = Upstream::start(free_port(), 0)?;
             let server =
                 Server::start(peer, folder, false, upstream.address, 4 * plan.names.max(10_000), Some(core))?;

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-/// One figure beside what it may be.
+/// A figure and its budget.
 #[derive(Debug, Clone, Serialize)]
 pub struct Budget {
     pub what: String,

@@ -36,7 +36,7 @@ use crate::{
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     Well,
-    /// Hears and says nothing.
+    /// Receives and does not answer.
     Blackhole,
     Servfail,
     Refused,
@@ -46,7 +46,7 @@ pub enum Mode {
     Empty,
     /// Right, 5 s late.
     Delay,
-    /// Every other query, at random, is not heard.
+    /// Every other query is lost, at random.
     Loss,
 }
 
@@ -79,7 +79,7 @@ struct Shared {
     mode: AtomicU8,
     /// The counters' time 0.
     start: Instant,
-    /// Queries heard in each tenth of a second.
+    /// Queries in each tenth of a second.
     heard: Vec<AtomicU32>,
     /// When each of the first names was last answered right, and the time before that: µs since the
     /// epoch.
@@ -112,12 +112,12 @@ impl Upstream {
         self.shared.mode.store(mode as u8, Relaxed);
     }
 
-    /// Queries heard since the start.
+    /// Queries since the start.
     pub fn heard(&self) -> u64 {
         self.shared.heard.iter().map(|tenth| u64::from(tenth.load(Relaxed))).sum()
     }
 
-    /// Queries heard in each tenth of a second from `from` to `to`.
+    /// Queries in each tenth of a second from `from` to `to`.
     pub fn tenths(&self, from: Instant, to: Instant) -> Vec<u32> {
         let tenth = |at: Instant| self.shared.tenth(at);
         self.shared.heard[tenth(from)..tenth(to)].iter().map(|count| count.load(Relaxed)).collect()

@@ -12,7 +12,7 @@ use dogwatch_tests::bench::{
 };
 use serde::Serialize;
 
-/// Dogwatch's DNS cache beside its peers, in one run, over loopback.
+/// Benchmarks beside other servers, in one run, over loopback.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -21,7 +21,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Part {
-    /// What an answer costs: CPU, q/s, latency, memory
+    /// Answers: CPU, queries per second, latency, memory
     Dns {
         #[command(flatten)]
         output: Output,
@@ -40,25 +40,24 @@ enum Part {
         #[arg(long)]
         million: bool,
     },
-    /// What clients live through while the upstream is ill: right answers, latency, upstream load,
-    /// the way back
+    /// Outages: correct answers, latency, upstream load, recovery
     Outage {
         #[command(flatten)]
         output: Output,
         /// Only these servers, for example `dogwatch,unbound,no-cache`
         #[arg(long, value_delimiter = ',', value_parser = Peer::from_name)]
         only: Vec<Peer>,
-        /// Only these illnesses
+        /// Only these failures
         #[arg(long, value_delimiter = ',')]
         modes: Vec<Illness>,
-        /// For trying: 20 s of illness instead of 120 s
+        /// A short run: failures of 20 s instead of 120 s
         #[arg(long)]
         quick: bool,
-        /// Illnesses at the same time, each with servers of its own; more spoil the latencies
+        /// Failures at the same time, each with its own servers; more than one affects latencies
         #[arg(long, default_value_t = 2)]
         at_once: usize,
     },
-    /// What a restart with a full cache takes, and what a name costs in memory and on disk
+    /// Restart with a full cache; memory and disk space per name
     Snapshot {
         #[command(flatten)]
         output: Output,
@@ -69,8 +68,7 @@ enum Part {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
     },
-    /// What an alert costs, beside Alertmanager: ingest, lists, memory, restart, the way to the
-    /// receiver
+    /// Alerts beside Alertmanager: ingest, lists, memory, restart, delivery
     Alertd {
         #[command(flatten)]
         output: Output,
@@ -78,10 +76,10 @@ enum Part {
         alerts: u32,
         #[arg(long, default_value_t = 5_000)]
         groups: u32,
-        /// Alerts whose way to the receiver is timed
+        /// Alerts whose delivery is timed
         #[arg(long, default_value_t = 300)]
         timed: u32,
-        /// Groups of one alert each that are all told at once
+        /// Groups of one alert each, all notified at once
         #[arg(long, default_value_t = 20_000)]
         told: u32,
     },
@@ -92,10 +90,10 @@ enum Part {
 
 #[derive(Args)]
 struct Output {
-    /// One JSON document instead of tables
+    /// Print one JSON document instead of tables
     #[arg(long)]
     json: bool,
-    /// Write the JSON document to this file too
+    /// Also write the JSON document to this file
     #[arg(long)]
     report: Option<PathBuf>,
 }

@@ -12,7 +12,7 @@ use dogwatch_tests::{
     herd, storm,
 };
 
-/// Outage drills in virtual time: the real DNS core, an upstream that dies, hours in a second.
+/// Outage drills in virtual time, with the real cores
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -21,66 +21,66 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Which {
-    /// Every drill
+    /// All drills of the DNS cache
     All(Options),
-    /// OpenAI, 11 December 2024: 5,000 names, and no upstream answers for four and a half hours
+    /// OpenAI, 11 December 2024: 5,000 names, no upstream answers for four and a half hours
     Openai(Options),
-    /// The same, with the short TTLs of a cluster and an upstream that fails bit by bit
+    /// The same with the short TTLs of a cluster and an upstream that fails gradually
     D1(Options),
-    /// AWS, 20 October 2025: a hot name's answer is empty for two and a half hours
+    /// AWS, 20 October 2025: the answer for a popular name is empty for two and a half hours
     D2(Options),
-    /// As D1, and the host restarts an hour into it
+    /// Like D1, with a restart of the host after an hour
     D3(Options),
     /// One of three upstreams is lame, the others flap
     D4(Options),
     /// Every name is 0.0.0.0 for ten minutes
     D5(Options),
-    /// Every name is NXDOMAIN for half a minute; some are really gone
+    /// Every name is NXDOMAIN for half a minute; some are really deleted
     D6(Options),
-    /// Hosts with 5,000 names each come back to one weak upstream after half an hour, with our
-    /// cache and with caches that refresh on demand. `--hosts 1000` takes some minutes and 2 GB.
+    /// Hosts with 5,000 names each return to one weak upstream after half an hour, with our cache
+    /// and with caches that refresh on demand. `--hosts 1000` takes minutes and 2 GB of memory
     Herd {
         #[arg(long, default_value_t = 200)]
         hosts: u32,
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Write the curves here as SVG.
+        /// Write the curves to this SVG file
         #[arg(long)]
         svg: Option<PathBuf>,
-        /// Print one JSON document.
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// A real alertd killed (SIGKILL) at random while alerts flow to real HTTP and SMTP receivers;
-    /// a thousand kills take about fifteen minutes
+    /// Kill a real alertd at random while alerts flow to HTTP and SMTP receivers; a thousand kills
+    /// take about fifteen minutes
     Crash {
         #[arg(long, default_value_t = 1_000)]
         kills: u32,
         #[arg(long, default_value_t = 400)]
         hosts: u32,
-        /// Changes of state a second, over all hosts.
+        /// Changes of state a second, over all hosts
         #[arg(long, default_value_t = 200)]
         rate: u32,
-        /// The longest time between two kills, ms.
+        /// The longest time between two kills, ms
         #[arg(long, default_value_t = 1_500)]
         life_ms: u64,
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// No mail server: by webhook only.
+        /// Notify only by webhook, without a mail server
         #[arg(long)]
         no_mail: bool,
-        /// Print one JSON document.
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
-    /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call hears, and
+    /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call gets, and
     /// what became of each alert
     Storm {
         #[arg(long, default_value_t = 10_000)]
         hosts: u32,
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Print one JSON document.
+        /// Print one JSON document
         #[arg(long)]
         json: bool,
     },
@@ -89,25 +89,25 @@ enum Which {
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Options {
-    /// Runs of each kind, each with its own seed
+    /// Runs of each drill, each with its own seed
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// A hundred seeds
+    /// Run a hundred seeds
     #[arg(long)]
     long: bool,
-    /// The first seed, to repeat a run
+    /// The first seed, to reproduce a run
     #[arg(long, default_value_t = 0)]
     first_seed: u64,
-    /// No plain cache beside the first run
+    /// Leave out the plain cache, which runs with the first seed for comparison
     #[arg(long)]
     alone: bool,
-    /// Print what the check results said in each drill's first run, and when
+    /// Print the check results of the first run of each drill, with times
     #[arg(long)]
     texts: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Write a plot of each drill's first run there
+    /// Write a plot of the first run of each drill to this directory
     #[arg(long)]
     svg: Option<PathBuf>,
 }

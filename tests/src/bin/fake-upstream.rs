@@ -20,7 +20,7 @@ fn main() -> Result<()> {
             },
         }
     }
-    // Standard input at its end means that nobody steers any more, not that nobody asks.
+    // The end of standard input ends the commands, not the service.
     loop {
         std::thread::park();
     }

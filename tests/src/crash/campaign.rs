@@ -32,7 +32,7 @@ pub struct Plan {
     /// The longest life between two kills, ms; the shortest is 10.
     pub life_ms: u64,
     pub seed: u64,
-    /// Half of the hosts are told of by mail.
+    /// Notify about half of the hosts by email.
     pub mail: bool,
 }
 
@@ -47,7 +47,7 @@ impl Default for Plan {
 pub struct Report {
     pub kills: u32,
     pub seconds: f64,
-    /// Changes that somebody was told of.
+    /// Changes that were notified.
     pub changes: usize,
     pub changes_per_second: f64,
     /// Arrived, repeats included.
@@ -55,9 +55,9 @@ pub struct Report {
     pub by_mail: usize,
     /// Came again under their ids with the same words.
     pub repeated: usize,
-    /// The longest time from a change until somebody was told, s.
+    /// The longest time from a change to its notification, s.
     pub longest_s: f64,
-    /// Changes that nobody was told of although alertd was left in peace for [`LOST_AFTER`].
+    /// Changes without a notification although alertd was not killed for [`LOST_AFTER`].
     pub lost: Vec<String>,
     /// One change under two ids, or one id with two texts.
     pub told_twice: Vec<String>,
@@ -115,7 +115,7 @@ async fn run_here(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
     }
     let seconds = start.elapsed().as_secs_f64();
     stop.send(true)?;
-    // Whoever waits for a change to be handed out may have it.
+    // Hosts that wait for permission may change now.
     changes.add_permits(2 * plan.hosts as usize);
     pace.await?;
     while let Some(host) = hosts.join_next().await {
@@ -153,10 +153,10 @@ struct Life {
     longest: Duration,
 }
 
-/// Breaks and mends whenever it may, until stopped; ends well.
+/// Fails and recovers whenever it may, until stopped; ends in OK.
 ///
 /// # Errors
-/// If nobody was told of a change within [`LOST_AFTER`] of the stop.
+/// If a change was not notified within [`LOST_AFTER`] of the stop.
 async fn live(
     mut agent: Agent,
     heard: Heard,
@@ -185,14 +185,14 @@ async fn live(
 
 /// Ends [`LOST_AFTER`] after the last kill.
 async fn peace(mut stopped: watch::Receiver<bool>) {
-    // Whoever would say so lives as long as the hosts.
+    // The sender exists as long as the hosts.
     let _ = stopped.wait_for(|stopped| *stopped).await;
     sleep(LOST_AFTER).await;
 }
 
 const FAULTS_SHOWN: usize = 20;
 
-/// `rate` changes a second; what nobody took within a second is not made up for.
+/// `rate` changes a second; what is not used within a second is lost.
 async fn hand_out(changes: Arc<Semaphore>, rate: u32, stopped: watch::Receiver<bool>) {
     const TICKS: u32 = 50;
     let mut tick = interval(Duration::from_secs(1) / TICKS);

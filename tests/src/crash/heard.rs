@@ -16,24 +16,24 @@ use serde_json::Value;
 
 use crate::mail_server::Mail;
 
-/// Shared by all far ends.
+/// Shared by all servers.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// Hash of its words, by id.
+    /// Hash of its text, by id.
     words: HashMap<String, u64>,
-    /// The id under which an incident's problem or recovery was told, by incident and kind.
+    /// The id of each incident's problem or recovery notification, by incident and kind.
     meanings: HashMap<(u64, String), String>,
-    /// How many different notifications, by host and kind.
+    /// Number of different notifications, by host and kind.
     told: HashMap<(String, String), usize>,
     arrived: usize,
     repeated: usize,
     faults: Vec<String>,
 }
 
-/// One notification as a receiver sees it.
+/// One notification as a receiver gets it.
 struct Arrival {
     id: String,
     incident: u64,
@@ -71,22 +71,22 @@ impl Heard {
         self.inner().faults.push(fault);
     }
 
-    /// How many different notifications of this kind came for this host.
+    /// Number of different notifications of this kind for this host.
     pub fn count(&self, host: &str, kind: &str) -> usize {
         self.inner().told.get(&(host.to_owned(), kind.to_owned())).copied().unwrap_or(0)
     }
 
-    /// All that came, repeats included.
+    /// All notifications, with repeats.
     pub fn arrived(&self) -> usize {
         self.inner().arrived
     }
 
-    /// What came again under an id that was known.
+    /// Notifications repeated under the same id.
     pub fn repeated(&self) -> usize {
         self.inner().repeated
     }
 
-    /// One meaning under two ids, one id with two meanings.
+    /// One meaning under two ids, or one id with two meanings.
     pub fn faults(&self) -> Vec<String> {
         self.inner().faults.clone()
     }
@@ -129,7 +129,7 @@ impl Heard {
                 }
             }
             let mut bytes = vec![0; length];
-            // Half a body is half a request: whoever sent it was killed, and nothing was taken.
+            // Half a body: the sender was killed, and the request was not accepted.
             reader.read_exact(&mut bytes).ok()?;
             match serde_json::from_slice(&bytes).ok().and_then(|body| posted(&body)) {
                 Some(arrival) if arrival.id == id => self.take(arrival),
@@ -143,11 +143,11 @@ impl Heard {
         }
     }
 
-    /// Looks for mails in a maildir until the folder is gone, and takes them out.
+    /// Reads and removes emails in a maildir until the directory is gone.
     pub fn watch(&self, maildir: &Path) {
         let (heard, new) = (self.clone(), maildir.join("new"));
         thread::spawn(move || {
-            // The server makes the folder with the first mail.
+            // The server creates the directory with the first email.
             while new.parent().is_some_and(Path::exists) || !new.exists() {
                 let mails = fs::read_dir(&new).into_iter().flatten().filter_map(Result::ok);
                 for path in mails.map(|entry| entry.path()) {
@@ -178,7 +178,7 @@ fn posted(body: &Value) -> Option<Arrival> {
     })
 }
 
-/// `[#12] CRITICAL web1/disk: …`, with what the server adds left out of the words.
+/// `[#12] CRITICAL web1/disk: …`, without what the server adds to the text.
 fn mailed(mail: &Mail) -> Option<Arrival> {
     let subject = mail.header("Subject");
     let host = subject.split_whitespace().nth(2)?.split_once('/')?.0.to_owned();

@@ -3,7 +3,7 @@
 //!
 //! | module | what it gives |
 //! | --- | --- |
-//! | [`heard`] | the receivers' far ends: HTTP, and a real mail server's maildir; each notification counted by its id |
+//! | [`heard`] | the receivers' servers: HTTP, and a real mail server's maildir; each notification counted by its id |
 //! | [`victim`] | alertd with its files, and agents as far as alertd can see |
 //! | [`campaign`] | both together, with a rate and a number of kills |
 

@@ -163,10 +163,10 @@ impl Agent {
         }
     }
 
-    /// Breaks and mends, and each time waits until somebody was told.
+    /// Fails and recovers, and waits for the notification each time.
     ///
     /// # Errors
-    /// If nobody was within [`LOST_AFTER`].
+    /// If there is none within [`LOST_AFTER`].
     pub async fn one_episode(&mut self, heard: &Heard, episode: usize) -> Result<()> {
         for state in [State::Critical, State::Ok] {
             let change = self.change(state, heard, episode);
@@ -178,7 +178,7 @@ impl Agent {
     }
 }
 
-/// What people are told of a change.
+/// The notification of a change.
 pub fn kind_of(state: State) -> &'static str {
     if state == State::Ok { "recovery" } else { "problem" }
 }

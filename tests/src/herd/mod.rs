@@ -70,11 +70,11 @@ impl Default for Plan {
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
     pub cache: &'static str,
-    /// Queries a second that the upstream hears in normal times.
+    /// Queries a second that the upstream gets in normal times.
     pub normal: f64,
     /// Queries a second that it can answer.
     pub capacity: f64,
-    /// What it heard in each second since its return.
+    /// Queries in each second since its return.
     pub heard: Vec<u32>,
     /// Of these: lost because its queue was full.
     pub lost: Vec<u32>,
@@ -105,12 +105,12 @@ impl Run {
         self.queue_ms.iter().copied().max().unwrap_or(0)
     }
 
-    /// Nothing was lost, and it never heard more than it can answer.
+    /// Nothing was lost, and it never got more than it can answer.
     pub fn kept_upright(&self) -> bool {
         self.lost_total() == 0 && self.peak_of_capacity() <= 1.0
     }
 
-    /// Seconds in which it heard more than it can answer.
+    /// Seconds in which it got more than it can answer.
     pub fn seconds_over(&self) -> usize {
         self.heard.iter().filter(|&&heard| f64::from(heard) > self.capacity).count()
     }

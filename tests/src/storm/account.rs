@@ -15,16 +15,16 @@ pub struct Account {
     /// In a message about it or its host.
     pub alone: usize,
     pub digested: usize,
-    /// By the digest's number: how many were first heard of there.
+    /// By number of the digest: alerts first notified in it.
     pub by_digest: BTreeMap<u64, usize>,
-    /// Told to nobody, by reason: its parent or another alert explains it.
+    /// Not notified, by reason: its parent or another alert explains it.
     pub withheld: BTreeMap<String, usize>,
     /// Over before anybody was tried, or replaced by newer words.
     pub superseded: usize,
     pub lost: usize,
     /// The first few.
     pub lost_names: Vec<String>,
-    /// Receivers that were told of a problem and not of its end.
+    /// Receivers that got a problem and not its recovery.
     pub recoveries_owed: usize,
 }
 

@@ -6,7 +6,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`world`] | hosts, core, pager and mailbox in virtual time |
-//! | [`account`] | every alert: told alone, in digest N, withheld and by what, over before anybody was told |
+//! | [`account`] | every alert: notified alone, in digest N, suppressed and by what, over before it was notified |
 //! | [`report`] | the table and the verdict |
 
 mod account;
@@ -81,7 +81,7 @@ pub struct Run {
     pub refused: usize,
     /// Of notifications that were never settled.
     pub left_waiting: u64,
-    /// Alerts of which somebody believes at the end that they fire.
+    /// Alerts that a receiver still believes to fire at the end.
     pub believed: usize,
     pub broken: Vec<String>,
 }
@@ -139,7 +139,7 @@ impl Run {
     }
 }
 
-/// Lives through it.
+/// Runs it.
 ///
 /// # Errors
 /// If the drill's own config cannot be read.

@@ -47,7 +47,7 @@ fn a_mistake_is_refused_with_words_and_an_exit_code_and_changes_nothing() {
     let said: Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(said["exit"], 1, "{said}");
     assert_eq!(host.ask(&["silence", "list"]), json!([]));
-    // The receiver that refuses is told of by another, and that is all there is.
+    // Another receiver reports the one that refuses; there is nothing else.
     wait_for("word of the broken receiver", || host.maildir("alertd/mail").len() == 1);
     let incidents = host.ask(&["status"])["incidents"].clone();
     assert_eq!(incidents.as_array().unwrap().len(), 1, "{incidents}");

@@ -125,7 +125,7 @@ async fn from_a_backup_taken_under_load_a_killed_alertd_knows_all_of_then_and_te
     for name in ["db1", "db2"] {
         assert_eq!((heard.count(name, "problem"), heard.count(name, "recovery")), (1, 1), "{name}");
     }
-    // Told in both lives: under one id, with the same words.
+    // Notified in both lives under one id, with the same text.
     assert_eq!(heard.faults(), Vec::<String>::new());
 }
 
@@ -215,7 +215,7 @@ fn what_is_cut_short_or_changed_on_the_way_is_no_backup() {
     }
 }
 
-/// `alertctl backup` from somebody who announces 15 bytes and sends `body`.
+/// `alertctl backup` from a server that announces 15 bytes and sends `body`.
 fn fetch(folder: &Path, name: &str, body: &'static str) -> std::process::Output {
     let socket = folder.join(name);
     let listener = UnixListener::bind(&socket).unwrap();

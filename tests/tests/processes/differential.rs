@@ -152,7 +152,7 @@ fn compare(questions: &[Question], unbound: SocketAddr, ours: SocketAddr) -> Tal
     let (mut theirs, mut mine) = (Asker::new(unbound), Asker::new(ours));
     for (number, question) in questions.iter().enumerate() {
         for form in FORMS {
-            // Whoever is asked first has the miss; the second round is a hit for both.
+            // The first round is a miss, the second a hit for both.
             for round in ["miss", "hit"] {
                 let packet = packet(question, form, u16::try_from(number & 0xffff).unwrap_or(0));
                 let whole = (theirs.tcp(&packet), mine.tcp(&packet));

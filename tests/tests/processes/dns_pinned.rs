@@ -60,7 +60,7 @@ fn pinned_names_are_known_before_anybody_asks_and_outlive_max_stale() {
     assert_eq!(why(OTHER).unwrap()["held"], "not cached");
     assert_eq!(ask_udp(address, &name(OTHER, TTL_S), A).unwrap().rcode, NOERROR);
 
-    // Nobody has asked for them, and the upstream dies.
+    // No client has asked for them, and the upstream fails.
     upstream.set(Mood::Silent);
     let sensor = |wanted: &str| -> Option<Value> {
         get("/v1/sensors")?.as_array()?.iter().find(|sensor| sensor["name"] == wanted).cloned()
@@ -151,7 +151,7 @@ fn m18_a_pinned_name_does_not_move_to_where_nobody_listens() {
     wait_for("the name to be known", || told() == Some(vec![old]));
     truth(new);
     wait_for("the hold to be said", || {
-        // Somebody asks all the time, and never gets the address where nobody is.
+        // A client asks all the time and never gets the address where no server listens.
         assert!(told().is_none_or(|told| told == [old]), "{}", cache.log());
         guard().is_some_and(|guard| guard["state"] == 1)
     });
@@ -160,7 +160,7 @@ fn m18_a_pinned_name_does_not_move_to_where_nobody_listens() {
     wait_for("the hold in the log", || {
         cache.log().contains("pinned db.test had 127.0.0.2 and has 127.0.0.3, where nobody")
     });
-    // Somebody listens there after all.
+    // A server listens there now.
     let there = TcpListener::bind((Ipv4Addr::from(new), port)).expect("nobody else has that address");
     wait_for("the new address to be believed", || told() == Some(vec![new]));
     wait_for("the guard's all clear", || guard().is_some_and(|guard| guard["state"] == 0));

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const OK: u64 = 0;
 const CRITICAL: u64 = 2;
 
-/// A cache and its one upstream, each a process of its own.
+/// A cache and its only upstream, each a process.
 struct Pair {
     folder: TempDir,
     cache: Process,
@@ -115,9 +115,9 @@ fn names_outlive_a_stopped_a_killed_and_a_restarted_upstream_and_a_killed_cache(
     let mut pair = Pair::start();
     pair.all_right(NAMES);
 
-    // The upstream hangs: nobody refuses, nobody answers.
+    // The upstream hangs: no refusal, no answer.
     pair.upstream.signal(Signal::STOP);
-    // Somebody has to ask for it to be found at once; without clients it takes half a minute.
+    // With a client asking, the cache notices at once; without clients it takes half a minute.
     wait_for("the outage to be noticed", || {
         let _ = ask_udp(pair.address, &name(0, TTL_S), A);
         pair.sensor("dns-upstream").is_some_and(|(state, _)| state == CRITICAL)
@@ -137,7 +137,7 @@ fn names_outlive_a_stopped_a_killed_and_a_restarted_upstream_and_a_killed_cache(
     pair.all_right(NAMES);
     pair.wait_for_sensor("dns-upstream", CRITICAL);
 
-    // A name that nobody ever asked for cannot be known: an honest failure, soon.
+    // A name that was never asked for is not cached: a failure, soon.
     assert_eq!(ask_udp(pair.address, &name(999, TTL_S), A).unwrap().rcode, SERVFAIL);
 
     // The hanging upstream dies, and a new one takes its place.
@@ -192,7 +192,7 @@ fn garbage_from_clients_and_callers_changes_nothing() {
         socket.send_to(&packet, pair.address).unwrap();
         let mut stream = TcpStream::connect(pair.address).unwrap();
         if length % 50 == 0 {
-            // Whoever hangs up first, both are content.
+            // Either side may close first.
             let _ = stream.write_all(&packet);
         }
     }

@@ -42,7 +42,7 @@ fn at(last: u8) -> Fact {
 }
 
 impl Host {
-    /// `dns`: lines of `[dns]` beside those of the test's own; `rest`: what follows.
+    /// `dns`: further lines of `[dns]`; `rest`: what follows.
     fn start(dns: &str, rest: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let address = ([127, 0, 0, 1], free_port()).into();
@@ -195,7 +195,7 @@ fn a_zone_that_is_added_while_the_cache_is_stopped_is_asked_for_its_names_too() 
     assert_eq!(host.addresses("www.test."), [[10, 0, 0, 3]]);
     assert_eq!(outside.queries(), heard, "the zone's names are none of its business");
 
-    // A file that nobody can read is said, and costs no name.
+    // A damaged file is reported, and no name is lost.
     wait_for("the snapshot", || snapshot_has(&host, &[10, 0, 0, 101]));
     host.cache.kill();
     fs::write(&origin, "[{").expect("the test folder is writable");

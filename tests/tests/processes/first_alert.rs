@@ -52,7 +52,7 @@ fn a_filling_disk_wakes_the_right_people_once_until_one_says_i_am_on_it() {
     assert!(mail.text.contains("https://wiki.example/disk"), "the runbook: {}", mail.text);
     let number = mail.header("X-Dogwatch-Incident");
 
-    // Nobody acks.
+    // No one acknowledges.
     wait_for("the page", || !pager.accepted().is_empty());
     let page = pager.accepted().remove(0);
     assert_eq!(

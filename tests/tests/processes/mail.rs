@@ -24,7 +24,7 @@ async fn a_real_server_takes_the_mail_and_a_retry_is_the_same_mail() {
     let config = format!("server = \"127.0.0.1\"\nport = {}\n", server.port);
     let accepted = send(&config, &notification()).await.unwrap();
     assert!(accepted.provider_id.unwrap().contains("Message accepted for delivery"));
-    // After a crash nobody remembers that it was sent.
+    // After a crash alertd does not know that it was sent.
     send(&config, &notification()).await.unwrap();
     wait_for("both mails", || server.mails().len() == 2);
     let mails = server.mails();

@@ -234,7 +234,7 @@ async fn a_reload_opens_the_page_moves_it_and_closes_it() {
     wait_for("the page at its new place", || answers(other) && !answers(web));
     assert_eq!(request(other, "GET", path).status, 200, "links outlive a move");
 
-    // Taken by somebody else: the page stays where it is, and the log says why.
+    // A port in use: the page stays at its address, and the log says why.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     host.reload_alertd(&config(mails.port, taken.local_addr().unwrap().port()));
     wait_for("the reason", || host.log("alertd").contains("set [alertd.web] listen"));

@@ -16,7 +16,7 @@ use dogwatch_tests::{
     },
 };
 
-/// Those that the project promises for real, and M23.
+/// The modes that must pass with real processes.
 const MODES: [&str; 17] = [
     "m01", "m02", "m03", "m04", "m05", "m06", "m08", "m09", "m11", "m12", "m13", "m14", "m15", "m16", "m19",
     "m22", "m23",

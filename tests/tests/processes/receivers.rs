@@ -22,7 +22,7 @@ use dogwatch_tests::{
 use dogwatch_wire::State;
 use serde_json::{Value, json};
 
-/// One incident a host, told at once; `receivers` below it.
+/// One incident per host, notified at once, followed by `receivers`.
 fn routed(to: &str, receivers: &str) -> String {
     format!("[[route]]\nreceiver = \"{to}\"\ngroup_wait = \"0s\"\ngroup_interval = \"0s\"\n\n{receivers}")
 }
@@ -148,7 +148,7 @@ async fn pagerduty_429_and_5xx_are_tried_again_under_one_key_and_400_is_not() {
     host.report("web3", "disk", State::Critical, 1).await;
     wait_for("the refusal", || host.ask(&["why", "3"])["notifications"][0]["state"] == "failed");
     assert_eq!(pager.answered(), [500, 503, 202, 429, 400]);
-    // Nobody but the local mailbox is left to say that the pager refuses.
+    // Only the local mailbox is left to report that the pager refuses.
     wait_for("word of the pager", || {
         host.maildir("alertd/mail")
             .iter()
@@ -285,7 +285,7 @@ async fn a_template_that_fails_in_the_night_keeps_nothing_back_and_says_so_until
     assert!(said.contains("wrong.toml:") && said.contains("line 1 column 4 at \"sumary\""), "{said}");
 }
 
-/// A mail server that answers RCPT as told, and 250 when nothing is told.
+/// A mail server that answers RCPT as set, and 250 by default.
 struct Smtp {
     port: u16,
     answers: Arc<Mutex<VecDeque<&'static str>>>,

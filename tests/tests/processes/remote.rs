@@ -53,7 +53,7 @@ fn wait_for_refusals(host: &Host, reason: &str) {
     });
 }
 
-/// `[alertd.listen]` with a certificate of its own authority.
+/// `[alertd.listen]` with a certificate of a private CA.
 fn listen(port: u16, certificates: &Certificates) -> String {
     format!(
         "[alertd.listen]\naddress = \"127.0.0.1:{port}\"\ncertificate = \"{}\"\nkey = \"{}\"\n\n",
@@ -94,7 +94,7 @@ fn every_route_asks_for_a_token_and_for_its_scope() {
             assert!(may || status == 403, "{endpoint:?} with {scope}: {status}");
         }
     }
-    // Last, for who comes without a token is soon told to wait.
+    // Last, because requests without a token are soon rate-limited.
     let mut refused = 0;
     for endpoint in all.iter().filter(|endpoint| endpoint.needs != Needs::Nothing) {
         let path = endpoint.path.replace("{number}", "77").replace("{name}", "none").replace("{id}", "77");
@@ -163,7 +163,7 @@ fn too_much_too_slow_and_too_often_is_answered_and_counted() {
     );
     assert!(status == 413 && body.starts_with('"'), "{status} {body}");
 
-    // A body that never comes whole holds up nobody, and is answered.
+    // A body that never arrives completely is answered and delays no other request.
     let mut slow = TcpStream::connect(("127.0.0.1", port)).unwrap();
     slow.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let head = format!(
@@ -326,7 +326,7 @@ fn an_agent_and_alertctl_work_from_another_host() {
         words(&elsewhere)
     );
 
-    // Its token is taken away: it keeps what it has to say, and says it once it may again.
+    // Its token is revoked: it keeps its events and sends them with a new token.
     assert!(host.alertctl(&["token", "revoke", "db7"]).status.success());
     wait_for("the agent to notice", || host.log("dogwatch").contains("unknown token"));
     let again = token(&host, "db7-b", "ingest", &["--host", "db7"]);

@@ -55,7 +55,7 @@ impl DeadMan {
     }
 }
 
-/// What systemd would hear on NOTIFY_SOCKET.
+/// What systemd would get on NOTIFY_SOCKET.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -109,7 +109,7 @@ async fn a_loop_that_hangs_feeds_no_watchdog_and_pings_nobody_though_the_process
         assert_eq!(health(&host, check), "OK", "{check}: {well}");
     }
 
-    // The first thing to commit is where it hangs; nobody is answered any more.
+    // It hangs at the first commit and answers no more.
     let socket = host.alertd_socket();
     let report = tokio::spawn(async move {
         let client = dogwatch_daemon::unix_http::Client::new(socket, Duration::from_secs(2));
