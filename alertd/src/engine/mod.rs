@@ -404,7 +404,12 @@ impl<D: Deliver> Engine<D> {
                 tell(answer, self.core.alerts_v2(&matchers, after.as_ref(), now))
             }
             Input::Receivers(answer) => tell(answer, self.core.receiver_names()),
-            Input::Incident(number, answer) => tell(answer, self.core.incident(number, now)),
+            // For an incident that is not open the caller reads the store next; what closed it must
+            // be there by then.
+            Input::Incident(number, answer) => {
+                let open = self.core.incident(number, now);
+                if open.is_some() { tell(answer, open) } else { Some(owed(answer, open)) }
+            }
             Input::Link(number, nonce, Some(author), answer) => {
                 Some(owed(answer, self.core.on_ack_by_link(number, &nonce, &author, now)))
             }

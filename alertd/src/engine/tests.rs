@@ -217,3 +217,16 @@ async fn a_refusal_is_answered_once_it_is_on_the_disk() {
     running.let_go.send(Ok(())).unwrap();
     within(answered).await.unwrap();
 }
+
+#[tokio::test]
+async fn that_an_incident_is_not_open_is_answered_after_the_running_commit() {
+    let mut running = Running::start();
+    let report = running.report("web1").await;
+    running.commit_begins().await;
+    let (answer, mut answered) = oneshot::channel();
+    running.inputs.send(Input::Incident(99, answer)).await.unwrap();
+    assert!(not_yet(&mut answered).await);
+    running.let_go.send(Ok(())).unwrap();
+    assert_eq!(within(answered).await.unwrap(), None);
+    within(report).await.unwrap().unwrap();
+}
