@@ -181,7 +181,7 @@ fn too_much_too_slow_and_too_often_is_answered_and_counted() {
         threads.into_iter().filter_map(|thread| thread.join().expect("it does not panic")).collect()
     });
     let (status, words) = refusals.into_iter().next().expect("more than 50 a second");
-    assert!(status == 429 && words.contains("ask again in 1 s"), "{status} {words}");
+    assert!(status == 429 && words.contains("try again in 1 s"), "{status} {words}");
     assert!(host.alertctl(&["status"]).status.success(), "the socket has no such limit");
 
     let mut answer = [0; 12];
