@@ -239,7 +239,7 @@ async fn over_tls_a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     host.write("alertd.toml", &config.replace(&port.to_string(), &free_port().to_string()));
     host.alertd.as_ref().unwrap().signal(Signal::HUP);
     wait_for("alertd to say that it takes a restart", || {
-        host.ask(&["status"])["warnings"].to_string().contains("at a restart only")
+        host.ask(&["status"])["warnings"].to_string().contains("needs a restart")
     });
 }
 
