@@ -158,7 +158,7 @@ fn m18_a_pinned_name_does_not_move_to_where_nobody_listens() {
     let text = guard().unwrap()["text"].to_string();
     assert!(text.contains("accept no TCP connection") && text.contains("accept db.test"), "{text}");
     wait_for("the hold in the log", || {
-        cache.log().contains("pinned db.test had 127.0.0.2 and has 127.0.0.3, where nobody")
+        cache.log().contains("pinned db.test had 127.0.0.2 and has 127.0.0.3, which accept no TCP connection")
     });
     // A server listens there now.
     let there = TcpListener::bind((Ipv4Addr::from(new), port)).expect("nobody else has that address");

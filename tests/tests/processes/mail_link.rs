@@ -184,7 +184,7 @@ async fn a_new_key_leaves_old_links_good_until_it_is_taken_out_and_a_link_ends()
     assert_eq!(request(web, "GET", path).status, 200, "the old key is still believed");
     wait_for("the link's end", || request(web, "GET", path).status == 410);
     let page = request(web, "POST", path);
-    assert!(page.status == 410 && page.body.contains("too old"), "{}", page.body);
+    assert!(page.status == 410 && page.body.contains("has expired"), "{}", page.body);
     std::fs::write(&key, "another-key\n").unwrap();
     assert_eq!(request(web, "GET", path).status, 404, "nobody knows the old key any more");
 }
@@ -237,7 +237,7 @@ async fn a_reload_opens_the_page_moves_it_and_closes_it() {
     // A port in use: the page stays at its address, and the log says why.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     host.reload_alertd(&config(mails.port, taken.local_addr().unwrap().port()));
-    wait_for("the reason", || host.log("alertd").contains("set [alertd.web] listen"));
+    wait_for("the reason", || host.log("alertd").contains("change [alertd.web] listen"));
     assert_eq!(request(other, "GET", path).status, 200);
 
     host.reload_alertd(&without);

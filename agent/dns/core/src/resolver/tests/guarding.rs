@@ -138,7 +138,7 @@ fn m6_a_hot_name_that_is_empty_for_two_and_a_half_hours_is_held_and_fresh_half_a
     assert!(world.sent - sent <= 157 * 8, "{}", world.sent - sent);
     let said = sensor(&mut world);
     assert_eq!(said.state, 1, "{}", said.text);
-    assert!(said.text.contains("2 of 2 upstreams say so"), "{}", said.text);
+    assert!(said.text.contains("confirmed by 2 of 2 upstreams"), "{}", said.text);
     let why =
         world.resolver.why(&name::from_text("dynamodb.example").unwrap(), 1, |_| Vec::new(), world.now, WALL);
     assert_eq!(why.held, "held");
