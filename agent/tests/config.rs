@@ -202,6 +202,11 @@ fn a_check_with_a_built_in_name_changes_that_check_and_keeps_its_other_settings(
     assert_eq!(names(&files), built_in, "another kind takes the place of the built-in check");
     let count = built_in.len();
     assert_eq!(files.check(), format!("{count} checks: {} built in, 1 from files", count - 1));
+    assert_eq!(
+        files.warnings(),
+        "warning: agent.toml: [check.disk] at agent.d/mine.toml:1 has kind \"plugin\" and replaces the built-in \
+         check of that name; use another name to keep both\n"
+    );
 }
 
 #[test]

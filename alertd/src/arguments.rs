@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 #[derive(Debug, Parser)]
 #[command(name = "alertd", version)]
 pub struct Arguments {
-    /// Config file; alertd.d/*.toml next to it is read too
+    /// Config file; drop-ins are read from the directory with its name and .d (alertd.d/*.toml)
     #[arg(long, default_value = "/etc/dogwatch/alertd.toml")]
     pub config: PathBuf,
     /// Check the config, print all errors, and exit (2 if there are any)

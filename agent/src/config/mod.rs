@@ -32,6 +32,8 @@ pub struct Config {
     /// The checks include the built-in ones, so the agent looks from time to time for new things to
     /// check.
     pub auto_checks: bool,
+    /// Built-in checks that are gone because a check of another kind has their name.
+    pub replaced: Vec<Arc<str>>,
 }
 
 impl Config {
@@ -53,7 +55,16 @@ impl Config {
     /// What is valid but most likely a mistake.
     pub fn warnings(&self) -> Vec<String> {
         let nothing = "this host is not monitored: auto_checks is false and no [check.NAME] is configured";
-        self.checks.is_empty().then(|| nothing.to_owned()).into_iter().collect()
+        let nothing = self.checks.is_empty().then(|| nothing.to_owned());
+        let replaced = self.replaced.iter().filter_map(|name| {
+            let check = self.checks.get(name)?;
+            Some(format!(
+                "[check.{name}] at {} has kind {:?} and replaces the built-in check of that name; \
+                 use another name to keep both",
+                check.origin, check.kind
+            ))
+        });
+        nothing.into_iter().chain(replaced).collect()
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn resolve(
     let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(true);
     let mut checks: BTreeMap<_, _> =
         if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };
+    let mut replaced = Vec::new();
     let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, file) in files {
         for (name, entry) in &file.check {
@@ -48,12 +49,15 @@ pub(super) fn resolve(
             }
             if let Some(mut check) = check::resolve(name, entry, source, &context, problems) {
                 let built_in = checks.get(name.get_ref().as_str());
-                if let (Some(built_in), Origin::File { path, line }) = (built_in, &check.origin)
-                    && built_in.kind == check.kind
-                {
-                    check.origin = Origin::Changed { path: path.clone(), line: *line };
+                let name: Arc<str> = Arc::from(name.get_ref().as_str());
+                if let (Some(built_in), Origin::File { path, line }) = (built_in, &check.origin) {
+                    if built_in.kind == check.kind {
+                        check.origin = Origin::Changed { path: path.clone(), line: *line };
+                    } else {
+                        replaced.push(Arc::clone(&name));
+                    }
                 }
-                checks.insert(Arc::from(name.get_ref().as_str()), check);
+                checks.insert(name, check);
             }
         }
     }
@@ -63,7 +67,7 @@ pub(super) fn resolve(
         let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::STATES_MAX);
         problems.add_whole(&source.path, message);
     }
-    Config { agent, alertd, dns_control, checks, auto_checks }
+    Config { agent, alertd, dns_control, checks, auto_checks, replaced }
 }
 
 fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut Problems) -> Agent {

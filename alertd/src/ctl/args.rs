@@ -510,7 +510,7 @@ pub struct Backup {
 
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// Config to try, including the drop-ins next to it
+    /// Config to try; drop-ins are read from the directory with its name and .d
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// How far to go back
@@ -555,7 +555,7 @@ pub enum AskedState {
 pub enum ConfigCommand {
     /// Show what a new config would change for the alerts firing now
     Diff {
-        /// New config, including the drop-ins next to it
+        /// New config; drop-ins are read from the directory with its name and .d
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -563,7 +563,8 @@ pub enum ConfigCommand {
     Check {
         /// Config file [default: /etc/dogwatch/alertd.toml]
         ///
-        /// The drop-ins next to it are read too: alertd.d/*.toml.
+        /// Drop-ins are read from the directory with its name and .d: alertd.d/*.toml
+        /// for alertd.toml, new.d/*.toml for new.toml.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },

@@ -117,7 +117,10 @@ pub async fn main() -> ExitCode {
 }
 
 fn say_failure(failure: &Failure, json: bool) {
-    if json {
+    if let (Exit::Health(_), false) = (failure.exit, json) {
+        // The output of a plugin is what it prints on stdout. A closed pipe is not a failure.
+        let _ = writeln!(io::stdout(), "{}", failure.words);
+    } else if json {
         eprintln!("{}", serde_json::json!({ "error": failure.words, "exit": failure.exit.code() }));
     } else {
         eprintln!("alertctl: {}", failure.words);

@@ -76,7 +76,7 @@ pub(crate) fn bounded() -> Result<()> {
 }
 
 fn plain(options: &Options, seconds: u64) -> Result<()> {
-    let mut cargo = sh::cargo_nice(&["test", "-q", "-p", "dogwatch-tests", "--test", "in_process"]);
+    let mut cargo = sh::cargo_nice(&["test", "-q", "--workspace", "--test", "in_process"]);
     cargo.args(["fuzz::", "--", "--nocapture"]);
     cargo.env("DOGWATCH_FUZZ_SECONDS", seconds.to_string());
     if let Some(target) = &options.target {

@@ -175,6 +175,9 @@ impl Beside {
 
 /// Runs the drill of `dogwatch-tests`, with a low priority: it only computes.
 pub(crate) fn drill(arguments: &[String]) -> Result<()> {
-    let mut command = sh::cargo_nice(&["run", "-q", "-p", "dogwatch-tests", "--bin", "drill", "--"]);
-    sh::run(command.args(arguments))
+    // For the whole workspace dependencies have the features that they have in the build of the
+    // tests. With `-p dogwatch-tests` cargo would compile many of them again.
+    sh::run(&mut sh::cargo(&["build", "-q", "--workspace", "--bin", "drill"]))?;
+    let mut command = sh::command(&["nice", "-n", "19"]);
+    sh::run(command.arg(sh::target().join("debug/drill")).args(arguments))
 }
