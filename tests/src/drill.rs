@@ -493,7 +493,7 @@ impl fmt::Display for Table<'_> {
                 writeln!(
                     f,
                     "{:<22} {:>5} {:>9} {:>8.4}% {:>8.4}% {:>4} ms {:>8} {:>7.3}x {:>7.2}x {:>8} {:>8} {:>5} s",
-                    "  without us",
+                    "  plain cache",
                     1,
                     "",
                     plain.usable_percent,
@@ -510,11 +510,11 @@ impl fmt::Display for Table<'_> {
         }
         writeln!(
             f,
-            "(worst of all seeds. usable: share of the answers for names seen before that were true once, in the outage and\n \
-             after it; right: that are true now, in the outage. load: upstream queries as a multiple of normal, in the outage\n \
-             and in the first minute after it. alert: from its beginning to the first check that is not OK (dns-upstream where\n \
-             no upstream answers); clear: from its end to the last OK. wrong: seconds in which a name was answered with what\n \
-             is not true any more, summed over names. runway: error of the runway that is announced)"
+            "(Worst value of all seeds. usable: share of answers for known names that are true or were, during and after the\n \
+             outage; right: that are true now, during the outage. load: upstream queries as a multiple of normal, during the\n \
+             outage and in the first minute after it. alert: time until a check is not OK (dns-upstream if no upstream\n \
+             answers); clear: time from the end of the outage until all are OK. wrong: seconds with an outdated answer, summed\n \
+             over names. runway: error of the announced runway.)"
         )
     }
 }

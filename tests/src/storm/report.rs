@@ -32,18 +32,18 @@ impl fmt::Display for Report<'_> {
             }
         }
         let account = &run.account;
-        writeln!(f, "\nwhat became of {} alerts", account.alerts)?;
-        writeln!(f, "  {:>6}  told in a message of their own", account.alone)?;
-        writeln!(f, "  {:>6}  told in one of {} digests", account.digested, account.by_digest.len())?;
+        writeln!(f, "\noutcome of {} alerts", account.alerts)?;
+        writeln!(f, "  {:>6}  in a notification of their own", account.alone)?;
+        writeln!(f, "  {:>6}  in one of {} digests", account.digested, account.by_digest.len())?;
         for (digest, alerts) in &account.by_digest {
             writeln!(f, "          {alerts} in digest {digest}")?;
         }
         for (why, alerts) in &account.withheld {
-            writeln!(f, "  {alerts:>6}  withheld: {}", why.replace('_', " "))?;
+            writeln!(f, "  {alerts:>6}  suppressed: {}", why.replace('_', " "))?;
         }
-        writeln!(f, "  {:>6}  over, or said anew, before anybody was tried", account.superseded)?;
+        writeln!(f, "  {:>6}  resolved or updated before the first attempt", account.superseded)?;
         writeln!(f, "  {:>6}  lost", account.lost)?;
-        writeln!(f, "  {:>6}  in all", account.sum())?;
+        writeln!(f, "  {:>6}  in total", account.sum())?;
         writeln!(
             f,
             "\nthe pager: {} calls in its busiest minute (it takes {PAGER_CALLS_A_MINUTE}), {} refused; recoveries owed: {}",
@@ -52,7 +52,7 @@ impl fmt::Display for Report<'_> {
         for words in &run.broken {
             writeln!(f, "BROKEN: {words}")?;
         }
-        writeln!(f, "{}", if run.kept() { "kept" } else { "BROKEN" })
+        writeln!(f, "{}", if run.kept() { "all promises kept" } else { "BROKEN" })
     }
 }
 
