@@ -109,7 +109,10 @@ fn who_is_on_call_is_paged_by_their_own_rules_and_an_override_survives_a_kill() 
 
     // What really was sent, and what the other config would have sent: ben, and not cem.
     let other = new.display().to_string();
-    let replayed = host.ask(&["replay", "--since", "1h", "--config", &other]);
+    let replay = || host.ask(&["replay", "--since", "1h", "--config", &other]);
+    // A file in the maildir is there before its delivery is recorded.
+    wait_for("all four to be recorded", || replay()["sent"].as_array().is_some_and(|sent| sent.len() == 4));
+    let replayed = replay();
     let receivers = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|sent| format!("{} {}", sent["kind"], sent["receiver"])).collect()
     };
