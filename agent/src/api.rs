@@ -52,12 +52,20 @@ pub struct Status {
     /// Problems of the agent itself, one sentence each.
     pub warnings: Vec<String>,
     pub services: Vec<ServiceStatus>,
+    /// What the checks cannot watch, and why.
+    #[serde(default)]
+    pub blind: Vec<BlindStatus>,
     pub spool: SpoolStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub service: String,
+    /// The check that it belongs to.
+    pub check: String,
+    /// Which of the things that the check finds.
+    #[serde(default)]
+    pub thing: Option<String>,
     pub kind: String,
     /// `auto` for a built-in check, else file and line.
     pub origin: String,
@@ -77,6 +85,14 @@ pub struct ServiceStatus {
     pub output: String,
     pub detail: String,
     pub perfdata: String,
+}
+
+/// Something that is not watched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlindStatus {
+    pub check: String,
+    pub thing: String,
+    pub why: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -69,6 +69,11 @@ pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
+/// Time since boot, including suspend.
+pub fn since_boot() -> Duration {
+    moment().0
+}
+
 fn moment() -> Moment {
     Moment(duration(clock_gettime(ClockId::Boottime)))
 }

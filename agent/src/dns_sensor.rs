@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Async, Check, CheckResult, State, perfdata};
+use dogwatch_checks::{Async, Check, CheckResult, Judgement, State, perfdata};
 use dogwatch_daemon::unix_http::Client;
 use serde::Deserialize;
 
@@ -66,10 +66,10 @@ impl DnsSensor {
 }
 
 impl Async for DnsSensor {
-    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let reading = tokio::time::timeout(timeout, self.read());
-            reading.await.unwrap_or_else(|_| self.unreachable("no answer in time"))
+            reading.await.unwrap_or_else(|_| self.unreachable("no answer in time")).into()
         })
     }
 }

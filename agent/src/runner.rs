@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_checks::{Blocking, Check, CheckResult};
+use dogwatch_checks::{Blocking, Check, CheckResult, Judgement};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -32,11 +32,19 @@ use crate::config::Work;
 #[derive(Debug)]
 pub(crate) enum Report {
     /// It ended. `cpu` is the CPU time it took, as far as known.
-    Finished { name: Arc<str>, result: CheckResult, cpu: Duration },
+    Finished { started: Started, outcome: Judgement, cpu: Duration },
     /// It is past its deadline and cannot be stopped.
-    Stuck { name: Arc<str>, result: CheckResult },
+    Stuck { started: Started, result: CheckResult },
     /// A stuck check has ended after all.
     Released { name: Arc<str> },
+}
+
+/// Which run a report is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) name: Arc<str>,
+    /// Of the check when it was started; a reload may have changed it since.
+    pub(crate) definition: u64,
 }
 
 /// Starts checks; their reports arrive on the channel.
@@ -51,52 +59,53 @@ impl Runner {
     }
 
     /// Starts a check. The caller must not start a check that is still running.
-    pub(crate) fn start(&self, name: Arc<str>, work: &Work, deadline: Duration) {
+    pub(crate) fn start(&self, started: Started, work: &Work, deadline: Duration) {
         let reports = self.reports.clone();
         match work {
             Work::Native(Check::Blocking(check)) => {
-                tokio::spawn(run_blocking(name, Arc::clone(check), deadline, reports));
+                tokio::spawn(run_blocking(started, Arc::clone(check), deadline, reports));
             }
             Work::Native(Check::Async(check)) => {
                 let check = Arc::clone(check);
-                tokio::spawn(run_async(name, async move { check.run(deadline).await }, deadline, reports));
+                tokio::spawn(run_async(started, async move { check.run(deadline).await }, deadline, reports));
             }
             Work::Plugin(plugin) => {
                 let plugin = plugin.clone();
-                tokio::spawn(run_async(name, async move { plugin.run(deadline).await }, deadline, reports));
+                let run = async move { plugin.run(deadline).await.into() };
+                tokio::spawn(run_async(started, run, deadline, reports));
             }
             // Never scheduled.
-            Work::Passive(_) => {}
+            Work::Passive(_) | Work::Own => {}
         }
     }
 }
 
 async fn run_async(
-    name: Arc<str>,
-    run: impl Future<Output = CheckResult> + Send + 'static,
+    started: Started,
+    run: impl Future<Output = Judgement> + Send + 'static,
     deadline: Duration,
     reports: mpsc::Sender<Report>,
 ) {
     let before = children_cpu();
     // In a separate task, so that a panic ends only that task.
     let mut task = tokio::spawn(run);
-    let result = match timeout(deadline + OWN_DEADLINE_GRACE, &mut task).await {
-        Ok(Ok(result)) => result,
+    let outcome = match timeout(deadline + OWN_DEADLINE_GRACE, &mut task).await {
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => match error.try_into_panic() {
-            Ok(panic) => panicked(&*panic),
-            Err(error) => CheckResult::unknown(format!("check was aborted: {error}")),
+            Ok(panic) => panicked(&*panic).into(),
+            Err(error) => CheckResult::unknown(format!("check was aborted: {error}")).into(),
         },
         Err(_) => {
             task.abort();
-            CheckResult::unknown(format!("check timed out after {deadline:?}"))
+            CheckResult::unknown(format!("check timed out after {deadline:?}")).into()
         }
     };
     let cpu = children_cpu().saturating_sub(before);
-    let _ = reports.send(Report::Finished { name, result, cpu }).await;
+    let _ = reports.send(Report::Finished { started, outcome, cpu }).await;
 }
 
 async fn run_blocking(
-    name: Arc<str>,
+    started: Started,
     check: Arc<dyn Blocking>,
     deadline: Duration,
     reports: mpsc::Sender<Report>,
@@ -104,25 +113,25 @@ async fn run_blocking(
     let (answer, mut answered) = oneshot::channel();
     let work = move || {
         let result = catch_unwind(AssertUnwindSafe(|| check.run()));
-        let _ = answer.send(result.unwrap_or_else(|panic| panicked(&*panic)));
+        let _ = answer.send(result.unwrap_or_else(|panic| panicked(&*panic).into()));
     };
-    let started = thread::Builder::new().name("check".into()).stack_size(STACK_BYTES).spawn(work);
-    if let Err(error) = started {
-        let result = CheckResult::unknown(format!("cannot start a thread for the check: {error}"));
-        let _ = reports.send(Report::Finished { name, result, cpu: Duration::ZERO }).await;
+    let thread = thread::Builder::new().name("check".into()).stack_size(STACK_BYTES).spawn(work);
+    if let Err(error) = thread {
+        let outcome = CheckResult::unknown(format!("cannot start a thread for the check: {error}")).into();
+        let _ = reports.send(Report::Finished { started, outcome, cpu: Duration::ZERO }).await;
         return;
     }
     if let Ok(answer) = timeout(deadline, &mut answered).await {
-        let result = answer.unwrap_or_else(|_| CheckResult::unknown("check ended without a result"));
-        let _ = reports.send(Report::Finished { name, result, cpu: Duration::ZERO }).await;
+        let outcome = answer.unwrap_or_else(|_| CheckResult::unknown("check ended without a result").into());
+        let _ = reports.send(Report::Finished { started, outcome, cpu: Duration::ZERO }).await;
         return;
     }
     let result = CheckResult::unknown(format!(
         "check has been hanging in the kernel for {deadline:?}; it will not be started again until it ends"
     ));
-    let _ = reports.send(Report::Stuck { name: Arc::clone(&name), result }).await;
+    let _ = reports.send(Report::Stuck { started: started.clone(), result }).await;
     let _ = answered.await;
-    let _ = reports.send(Report::Released { name }).await;
+    let _ = reports.send(Report::Released { name: started.name }).await;
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> CheckResult {
@@ -166,8 +175,9 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_check_is_an_unknown_result() {
         let (runner, mut reports) = runner();
-        runner.start("bad".into(), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
-        let Some(Report::Finished { result, .. }) = reports.recv().await else { panic!("a result") };
+        runner.start(started("bad"), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
+        let Some(Report::Finished { outcome, .. }) = reports.recv().await else { panic!("a result") };
+        let result = outcome.once();
         assert_eq!(result.state, State::Unknown);
         assert!(result.summary.contains("on purpose"), "{}", result.summary);
     }
@@ -177,11 +187,11 @@ mod tests {
         let (runner, mut reports) = runner();
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let work = Work::Native(Check::Blocking(Arc::new(Hangs(Arc::clone(&gate)))));
-        runner.start("hung".into(), &work, Duration::from_millis(20));
+        runner.start(started("hung"), &work, Duration::from_millis(20));
         let Some(Report::Stuck { result, .. }) = reports.recv().await else { panic!("stuck") };
         assert_eq!(result.state, State::Unknown);
         // Other checks go on running.
-        runner.start("bad".into(), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
+        runner.start(started("bad"), &Work::Native(Check::Blocking(Arc::new(Panics))), DEADLINE);
         assert!(matches!(reports.recv().await, Some(Report::Finished { .. })));
         *gate.0.lock().unwrap() = true;
         gate.1.notify_all();
@@ -194,28 +204,33 @@ mod tests {
         let burn = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done; echo burnt";
         let argv = ["/bin/sh", "-c", burn].map(str::to_owned).to_vec();
         let plugin = Plugin::new(argv, [].into(), State::Unknown).unwrap();
-        runner.start("burn".into(), &Work::Plugin(plugin), DEADLINE);
-        let Some(Report::Finished { result, cpu, .. }) = reports.recv().await else { panic!("a result") };
+        runner.start(started("burn"), &Work::Plugin(plugin), DEADLINE);
+        let Some(Report::Finished { outcome, cpu, .. }) = reports.recv().await else { panic!("a result") };
+        let result = outcome.once();
         assert_eq!((result.state, result.summary.as_str()), (State::Ok, "burnt"));
         assert!(cpu > Duration::ZERO);
     }
 
     struct Panics;
     impl Blocking for Panics {
-        fn run(&self) -> CheckResult {
+        fn run(&self) -> Judgement {
             panic!("on purpose");
         }
     }
 
     struct Hangs(Arc<(Mutex<bool>, Condvar)>);
     impl Blocking for Hangs {
-        fn run(&self) -> CheckResult {
+        fn run(&self) -> Judgement {
             let mut open = self.0.0.lock().unwrap();
             while !*open {
                 open = self.0.1.wait(open).unwrap();
             }
-            CheckResult::new(State::Ok, "late")
+            CheckResult::new(State::Ok, "late").into()
         }
+    }
+
+    fn started(name: &str) -> Started {
+        Started { name: name.into(), definition: 0 }
     }
 
     fn runner() -> (Runner, mpsc::Receiver<Report>) {

@@ -4,15 +4,23 @@
 //! id, name) mod interval`. So the phase survives restarts and reloads, and it differs from host to
 //! host: the hosts of a fleet do not run a check at the same time.
 //!
-//! - A check runs at most once at a time, and at most `limit` checks run at once.
+//! - A check runs at most once at a time. Of each lane, at most so many checks run at once; a check
+//!   never waits for one of another lane.
 //! - A late check runs once and is back on its grid. Missed slots are counted and not made up for.
 //! - A stuck check is not started again, but each of its slots still yields a result.
 //! - While the status is soft, the next run follows after the retry interval, off the grid.
 //!
-//! Deadlines are up to [`crate::runner`].
+//! All steps take logarithmic time, so that ten thousand checks cost little. Deadlines are up to
+//! [`crate::runner`].
 
-use std::{collections::BTreeMap, hash::Hasher as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::Hasher as _,
+    sync::Arc,
+    time::Duration,
+};
 
+use dogwatch_checks::Lane;
 use fnv::FnvHasher;
 
 use crate::moment::Moment;
@@ -23,6 +31,14 @@ pub struct Timing {
     pub interval: Duration,
     /// Between runs while the status is soft.
     pub retry_interval: Duration,
+}
+
+/// How many checks of each lane may run at once. Stuck checks do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLimits {
+    pub local: usize,
+    pub network: usize,
+    pub plugin: usize,
 }
 
 /// What to do now.
@@ -39,15 +55,20 @@ pub enum Due {
 pub struct Schedule {
     /// Seed of all phases, from the id of this host.
     host: u64,
-    /// How many may run at once. Stuck checks do not count.
-    limit: usize,
-    running: usize,
+    limits: LaneLimits,
     entries: BTreeMap<Arc<str>, Entry>,
+    /// How many run, by lane.
+    running: BTreeMap<Lane, usize>,
+    /// The idle checks of each lane, the next one first.
+    idle: BTreeMap<Lane, BTreeSet<(Moment, Arc<str>)>>,
+    /// The stuck checks, by their next slot.
+    stuck: BTreeSet<(Moment, Arc<str>)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     timing: Timing,
+    lane: Lane,
     phase: Duration,
     due: Moment,
     run: Run,
@@ -61,53 +82,74 @@ enum Run {
     Stuck { since: Moment },
 }
 
+impl LaneLimits {
+    fn of(self, lane: Lane) -> usize {
+        match lane {
+            Lane::Local => self.local,
+            Lane::Network => self.network,
+            Lane::Plugin => self.plugin,
+        }
+    }
+}
+
 impl Schedule {
-    pub fn new(machine_id: &str, limit: usize) -> Self {
-        Self { host: hash(0, machine_id), limit, running: 0, entries: BTreeMap::new() }
+    pub fn new(machine_id: &str, limits: LaneLimits) -> Self {
+        Self {
+            host: hash(0, machine_id),
+            limits,
+            entries: BTreeMap::new(),
+            running: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            stuck: BTreeSet::new(),
+        }
     }
 
     /// Replaces the set of checks. A check with the same timing keeps its next slot; a new check
     /// runs soon.
-    pub fn apply<'a>(&mut self, checks: impl IntoIterator<Item = (&'a Arc<str>, Timing)>, now: Moment) {
+    pub fn apply<'a>(&mut self, checks: impl IntoIterator<Item = (&'a Arc<str>, Lane, Timing)>, now: Moment) {
         let mut before = std::mem::take(&mut self.entries);
-        for (name, timing) in checks {
+        self.running.clear();
+        self.idle.clear();
+        self.stuck.clear();
+        for (name, lane, timing) in checks {
             let hash = hash(self.host, name);
             let entry = match before.remove(name) {
-                Some(entry) if entry.timing == timing => entry,
+                Some(entry) if entry.timing == timing => Entry { lane, ..entry },
                 Some(mut entry) => {
                     entry.timing = timing;
+                    entry.lane = lane;
                     entry.phase = phase(hash, timing.interval);
                     entry.due = entry.due.min(entry.next_slot(now));
                     entry
                 }
                 None => Entry {
                     timing,
+                    lane,
                     phase: phase(hash, timing.interval),
                     due: now + phase(hash.rotate_left(32), timing.interval.min(FIRST_RUN_WITHIN)),
                     run: Run::Idle,
                     skipped: 0,
                 },
             };
-            self.entries.insert(Arc::clone(name), entry);
+            self.put(name, entry);
         }
-        self.running = self.entries.values().filter(|entry| matches!(entry.run, Run::Running { .. })).count();
     }
 
     /// The check that is due, the longest waiting first. It counts as started.
     pub fn poll_due(&mut self, now: Moment) -> Option<Due> {
-        let full = self.running >= self.limit;
-        let (name, entry) = self
-            .entries
-            .iter_mut()
-            .filter(|(_, entry)| entry.due <= now && entry.waits(full))
-            .min_by_key(|(_, entry)| entry.due)?;
-        let name = Arc::clone(name);
-        if let Run::Stuck { since } = entry.run {
+        if let Some((_, name)) = self.stuck.first().filter(|(due, _)| *due <= now) {
+            let name = Arc::clone(name);
+            let (name, mut entry) = self.take(&name)?;
+            let Run::Stuck { since } = entry.run else { return None };
             entry.skip_to_after(now);
+            self.put(&name, entry);
             return Some(Due::StillStuck { name, stuck_for: now.since(since) });
         }
+        let (_, name) = self.next_idle().filter(|(due, _)| *due <= now)?;
+        let name = Arc::clone(name);
+        let (name, mut entry) = self.take(&name)?;
         entry.run = Run::Running { since: now };
-        self.running += 1;
+        self.put(&name, entry);
         Some(Due::Run { name, late: now.since(entry.due) })
     }
 
@@ -115,62 +157,114 @@ impl Schedule {
     /// is the CPU time of the run: an expensive check is retried less often, so that monitoring
     /// does not become the load.
     pub fn on_finished(&mut self, name: &str, soft: bool, cpu: Duration, now: Moment) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Run::Running { since } = entry.run else { return };
-        self.running -= 1;
+        let Some(Run::Running { since }) = self.entries.get(name).map(|entry| entry.run) else { return };
+        let Some((name, mut entry)) = self.take(name) else { return };
         entry.run = Run::Idle;
         entry.skip_to_after(now);
         if soft {
             let retry = entry.timing.retry_interval.max(cpu.saturating_mul(RETRY_PER_COST));
             entry.due = entry.due.min((since + retry).max(now));
         }
+        self.put(&name, entry);
     }
 
     /// The run is past its deadline and cannot be stopped. The check is not started again until
     /// [`Self::on_released`].
     pub fn on_stuck(&mut self, name: &str, now: Moment) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        let Run::Running { since } = entry.run else { return };
-        self.running -= 1;
+        let Some(Run::Running { since }) = self.entries.get(name).map(|entry| entry.run) else { return };
+        let Some((name, mut entry)) = self.take(name) else { return };
         entry.run = Run::Stuck { since };
         entry.skip_to_after(now);
+        self.put(&name, entry);
     }
 
     /// The stuck run has ended. The check is started again at its next slot.
     pub fn on_released(&mut self, name: &str) {
-        if let Some(entry) = self.entries.get_mut(name)
-            && matches!(entry.run, Run::Stuck { .. })
+        if self.entries.get(name).is_some_and(|entry| matches!(entry.run, Run::Stuck { .. }))
+            && let Some((name, mut entry)) = self.take(name)
         {
             entry.run = Run::Idle;
+            self.put(&name, entry);
+        }
+    }
+
+    /// Runs an idle check now.
+    pub fn run_now(&mut self, name: &str, now: Moment) {
+        if self.entries.get(name).is_some_and(|entry| entry.run == Run::Idle)
+            && let Some((name, entry)) = self.take(name)
+        {
+            self.put(&name, Entry { due: now, ..entry });
         }
     }
 
     /// When to call [`Self::poll_due`] next; `None` until a run ends or a check is added.
     pub fn next_wakeup(&self) -> Option<Moment> {
-        let full = self.running >= self.limit;
-        self.entries.values().filter(|entry| entry.waits(full)).map(|entry| entry.due).min()
+        let stuck = self.stuck.first().map(|(due, _)| *due);
+        let idle = self.next_idle().map(|(due, _)| *due);
+        stuck.into_iter().chain(idle).min()
+    }
+
+    /// The check that waits longest, and for how long it has been due.
+    pub fn longest_waiting(&self, now: Moment) -> Option<(&Arc<str>, Lane, Duration)> {
+        let first =
+            self.idle.iter().filter_map(|(lane, queue)| queue.first().map(|(due, name)| (due, name, *lane)));
+        first.min().map(|(due, name, lane)| (name, lane, now.since(*due)))
     }
 
     /// When this check runs next; `None` while it runs, and for checks without a schedule.
     pub fn next_run(&self, name: &str) -> Option<Moment> {
-        self.entries.get(name).filter(|entry| entry.waits(false)).map(|entry| entry.due)
+        let waits = |entry: &&Entry| !matches!(entry.run, Run::Running { .. });
+        self.entries.get(name).filter(waits).map(|entry| entry.due)
     }
 
     /// How many slots of this check passed without a run.
     pub fn skipped(&self, name: &str) -> u64 {
         self.entries.get(name).map_or(0, |entry| entry.skipped)
     }
+
+    /// The next idle check of all lanes that are not full.
+    fn next_idle(&self) -> Option<&(Moment, Arc<str>)> {
+        let free = |lane: Lane| self.running.get(&lane).copied().unwrap_or(0) < self.limits.of(lane);
+        self.idle.iter().filter(|(lane, _)| free(**lane)).filter_map(|(_, queue)| queue.first()).min()
+    }
+
+    /// Adds an entry and what follows from it.
+    fn put(&mut self, name: &Arc<str>, entry: Entry) {
+        match entry.run {
+            Run::Idle => {
+                self.idle.entry(entry.lane).or_default().insert((entry.due, Arc::clone(name)));
+            }
+            Run::Running { .. } => *self.running.entry(entry.lane).or_default() += 1,
+            Run::Stuck { .. } => {
+                self.stuck.insert((entry.due, Arc::clone(name)));
+            }
+        }
+        self.entries.insert(Arc::clone(name), entry);
+    }
+
+    /// Removes an entry and what followed from it.
+    fn take(&mut self, name: &str) -> Option<(Arc<str>, Entry)> {
+        let (name, entry) = self.entries.remove_entry(name)?;
+        match entry.run {
+            Run::Idle => {
+                if let Some(queue) = self.idle.get_mut(&entry.lane) {
+                    queue.remove(&(entry.due, Arc::clone(&name)));
+                }
+            }
+            Run::Running { .. } => {
+                if let Some(count) = self.running.get_mut(&entry.lane) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            Run::Stuck { .. } => {
+                self.stuck.remove(&(entry.due, Arc::clone(&name)));
+            }
+        }
+        Some((name, entry))
+    }
 }
 
 impl Entry {
-    fn waits(&self, full: bool) -> bool {
-        match self.run {
-            Run::Idle => !full,
-            Run::Running { .. } => false,
-            Run::Stuck { .. } => true,
-        }
-    }
-
     /// The first slot after `now`.
     fn next_slot(&self, now: Moment) -> Moment {
         let interval = self.timing.interval.as_nanos().max(1);
@@ -313,9 +407,9 @@ mod tests {
 
     #[test]
     fn the_number_of_running_checks_is_limited_and_the_longest_waiting_runs_next() {
-        let mut schedule = Schedule::new("host-a", 2);
+        let mut schedule = Schedule::new("host-a", limits(2));
         let names: Vec<Arc<str>> = ["a", "b", "c", "d"].map(Arc::from).to_vec();
-        schedule.apply(names.iter().map(|name| (name, TIMING)), at(100));
+        schedule.apply(names.iter().map(|name| (name, Lane::Local, TIMING)), at(100));
         let order: Vec<Moment> = names.iter().map(|name| schedule.next_run(name).unwrap()).collect();
         let now = at(200);
         assert!(schedule.poll_due(now).is_some());
@@ -330,9 +424,9 @@ mod tests {
 
     #[test]
     fn a_stuck_check_is_not_restarted_does_not_count_and_still_yields_results() {
-        let mut schedule = Schedule::new("host-a", 1);
+        let mut schedule = Schedule::new("host-a", limits(1));
         let names: Vec<Arc<str>> = ["hung", "fine"].map(Arc::from).to_vec();
-        schedule.apply(names.iter().map(|name| (name, TIMING)), at(0));
+        schedule.apply(names.iter().map(|name| (name, Lane::Local, TIMING)), at(0));
         let (mut hung, mut fine, mut said) = (0, 0, 0);
         while let Some(now) = schedule.next_wakeup().filter(|&next| next < at(600)) {
             match schedule.poll_due(now) {
@@ -368,6 +462,30 @@ mod tests {
 
     const TIMING: Timing = Timing { interval: MINUTE, retry_interval: Duration::from_secs(15) };
 
+    fn limits(each: usize) -> LaneLimits {
+        LaneLimits { local: each, network: each, plugin: each }
+    }
+
+    #[test]
+    fn a_lane_that_is_full_does_not_delay_another_lane() {
+        let mut schedule = Schedule::new("host-a", limits(2));
+        let checks: Vec<(Arc<str>, Lane)> = (0..40)
+            .map(|n| (format!("tcp{n}").into(), Lane::Network))
+            .chain([("disk".into(), Lane::Local)])
+            .collect();
+        schedule.apply(checks.iter().map(|(name, lane)| (name, *lane, TIMING)), at(0));
+        let now = at(20);
+        let mut started = Vec::new();
+        while let Some(Due::Run { name, .. }) = schedule.poll_due(now) {
+            started.push(name);
+        }
+        assert_eq!(started.len(), 3, "two of 40 that wait for the network, and the one that does not");
+        assert!(started.iter().any(|name| &**name == "disk"));
+        assert_eq!(schedule.next_wakeup(), None);
+        let (waiting, lane, waits) = schedule.longest_waiting(now).unwrap();
+        assert!(waiting.starts_with("tcp") && lane == Lane::Network && waits > Duration::from_secs(10));
+    }
+
     fn at(seconds: u64) -> Moment {
         Moment(Duration::from_secs(seconds))
     }
@@ -379,14 +497,14 @@ mod tests {
 
     impl World {
         fn new(host: &str, names: &[&str]) -> Self {
-            let mut world = Self { schedule: Schedule::new(host, 4), now: at(1_000) };
+            let mut world = Self { schedule: Schedule::new(host, limits(4)), now: at(1_000) };
             world.apply(names);
             world
         }
 
         fn apply(&mut self, names: &[&str]) {
             let names: Vec<Arc<str>> = names.iter().map(|&name| name.into()).collect();
-            self.schedule.apply(names.iter().map(|name| (name, TIMING)), self.now);
+            self.schedule.apply(names.iter().map(|name| (name, Lane::Local, TIMING)), self.now);
         }
 
         /// Runs all checks for this time. Each run takes no time and `cpu`. Returns all starts.

@@ -117,6 +117,18 @@ impl Service {
         self.announced = Some(announced);
     }
 
+    /// What the service is about has changed: a soft problem is forgotten. A hard one stays until
+    /// a result says otherwise.
+    pub fn redefined(&mut self) {
+        if self.status.is_soft() {
+            self.status = self
+                .announced
+                .as_ref()
+                .and_then(|announced| announced.problem)
+                .map_or(Status::Ok, Status::Hard);
+        }
+    }
+
     pub fn status(&self) -> Status {
         self.status
     }

@@ -27,6 +27,7 @@ use std::{
     path::Path,
 };
 
+use dogwatch_checks::Past;
 use dogwatch_daemon::replace::{NewFile, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct Saved {
     /// All events up to this number are included.
     pub through: u64,
     pub services: BTreeMap<String, SavedService>,
+    /// What checks have learnt, by name of the check.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pasts: BTreeMap<String, Past>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -153,6 +157,6 @@ mod tests {
         let rules = Rules { confirm: Confirm::After(1), flapping: None };
         service.on_result(&CheckResult::new(State::Critical, "full"), rules, Timestamp::UNIX_EPOCH);
         let disk = SavedService { service, fresh_until: Some(Timestamp::UNIX_EPOCH) };
-        Saved { epoch: 7, through: 3, services: [("disk".to_owned(), disk)].into() }
+        Saved { epoch: 7, through: 3, services: [("disk".to_owned(), disk)].into(), pasts: BTreeMap::new() }
     }
 }

@@ -63,8 +63,11 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
     After(u8),
-    /// The host has just booted or resumed: results are recorded, but no problem becomes hard.
+    /// The host has just booted or resumed, or the problem has not lasted long enough: results are
+    /// recorded, but no problem becomes hard.
     NotYet,
+    /// A problem has lasted as long as it must ([`crate::lasting`]), in this state.
+    Lasted(Problem),
 }
 
 /// What a result did to the status.
@@ -101,6 +104,7 @@ impl Status {
                 Self::Hard(_) => (Self::Ok, Move::HardRecovery),
             };
         };
+        let problem = if let Confirm::Lasted(lasted) = confirm { lasted } else { problem };
         let attempt = match self {
             Self::Ok => 1,
             Self::Soft { attempt, .. } => attempt.saturating_add(1),
@@ -110,6 +114,7 @@ impl Status {
         };
         match confirm {
             Confirm::After(max) if attempt >= max => (Self::Hard(problem), Move::HardProblem),
+            Confirm::Lasted(_) => (Self::Hard(problem), Move::HardProblem),
             Confirm::After(_) | Confirm::NotYet => (Self::Soft { problem, attempt }, Move::SoftProblem),
         }
     }

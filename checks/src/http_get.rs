@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{tcp::connect, tls};
+use crate::{kinds::tcp::connect, tls};
 
 /// A request.
 #[derive(Debug, Clone)]

@@ -1,36 +1,28 @@
 //! The checks of dogwatch, and what all checks and plugins have in common: results, thresholds,
 //! performance data, plugin output.
 //!
-//! A check always returns a [`CheckResult`]: if it cannot read something, the result is UNKNOWN
-//! with the reason. A filesystem that hangs costs one thread, once. Schedules, soft and hard
-//! states, alerts and external plugins are not part of this crate. A check keeps no state between
-//! runs, except what is in [`Host`].
+//! A run reads the host and returns a [`Judgement`], which turns what was read and the check's
+//! [`Past`] into [`Findings`]: one result for the check as a whole, or one for each thing. If
+//! something cannot be read, the result is UNKNOWN with the reason. A filesystem that hangs costs
+//! one thread, once. Schedules, soft and hard states, alerts and external plugins are not part of
+//! this crate. A check keeps no state between runs, except its past and what is in [`Host`].
 //!
-//! | kind | checks | reads |
-//! | --- | --- | --- |
-//! | `load` | load average per processor | `/proc/loadavg` |
-//! | `memory`, `swap` | available memory, free swap | `/proc/meminfo` |
-//! | `disk` | space and inodes; filesystems that hang, are missing, or became read-only | `mountinfo`, `statvfs` |
-//! | `systemd` | failed units | `systemctl` |
-//! | `tcp` | a port: connection, response time, expected text | the network |
-//! | `http` | a page: status, content, response time, certificate | the network |
+//! [`KINDS`] has all kinds of checks; `read/` has one reader for each file of the kernel.
 
 mod clock;
-mod disk;
-mod http;
+mod finding;
 mod http_get;
-mod load;
-mod memory;
-mod mountinfo;
+mod kinds;
 pub mod options;
 pub mod output;
+mod past;
+pub mod pattern;
 pub mod perfdata;
+mod read;
 pub mod result;
 pub mod root;
 mod space;
 mod statvfs;
-mod systemd;
-mod tcp;
 pub mod threshold;
 mod tls;
 pub mod unit;
@@ -38,7 +30,11 @@ pub mod unit;
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 pub use dogwatch_wire::State;
+pub use finding::{Blind, Finding, Findings, Judgement};
+pub use kinds::KINDS;
 pub use options::{OptionError, OptionSpec, Options, Value};
+pub use past::Past;
+pub use pattern::Pattern;
 pub use perfdata::Perf;
 pub use result::CheckResult;
 use root::Root;
@@ -54,13 +50,14 @@ pub enum Check {
 /// A check that reads files and `statvfs`. It usually takes microseconds, but can hang in the
 /// kernel.
 pub trait Blocking: Send + Sync {
-    fn run(&self) -> CheckResult;
+    /// Reads the host. The judgement reads nothing.
+    fn run(&self) -> Judgement;
 }
 
 /// A check that waits for the network or for a process.
 pub trait Async: Send + Sync {
     /// Returns within `timeout`. Dropping the future stops the check.
-    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>>;
+    fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>>;
 }
 
 impl Check {
@@ -87,9 +84,10 @@ impl fmt::Debug for Check {
 #[derive(Debug, Clone)]
 pub struct Host {
     root: Root,
+    readings: Arc<read::Readings>,
     asker: Arc<statvfs::Asker>,
-    seen_writable: Arc<disk::SeenWritable>,
-    tls: Arc<http::SystemTls>,
+    seen_writable: Arc<kinds::disk::SeenWritable>,
+    tls: Arc<kinds::http::SystemTls>,
 }
 
 impl Host {
@@ -99,7 +97,8 @@ impl Host {
 
     pub fn new(root: Root) -> Self {
         let asker = Arc::new(statvfs::Asker::new(root.clone()));
-        Self { root, asker, seen_writable: Arc::default(), tls: Arc::default() }
+        let readings = Arc::new(read::Readings::new(root.clone()));
+        Self { root, readings, asker, seen_writable: Arc::default(), tls: Arc::default() }
     }
 }
 
@@ -110,45 +109,28 @@ pub struct Kind {
     /// For `dogwatch check --help`.
     pub about: &'static str,
     pub options: &'static [OptionSpec],
+    /// Whose turn it takes when it runs.
+    pub lane: Lane,
+    /// Whether the agent runs it without any configuration, on this host.
+    built_in: fn(&Host) -> bool,
+    /// How often it runs, if not as often as most.
+    pub interval: Option<Duration>,
+    /// It has a service for each thing that it finds.
+    pub has_things: bool,
     /// `None` only with an error in the reader.
     make: fn(&mut options::Reader<'_>, &Host) -> Option<Check>,
 }
 
-/// All kinds of checks.
-pub const KINDS: &[Kind] = &[
-    Kind { name: "load", about: "load average per processor", options: load::OPTIONS, make: load::make },
-    Kind {
-        name: "memory",
-        about: "memory available without swapping",
-        options: memory::MEMORY_OPTIONS,
-        make: memory::make_memory,
-    },
-    Kind {
-        name: "swap",
-        about: "free swap, if the host has swap",
-        options: memory::SWAP_OPTIONS,
-        make: memory::make_swap,
-    },
-    Kind {
-        name: "disk",
-        about: "space and inodes of all real filesystems; also hanging, missing and read-only ones",
-        options: disk::OPTIONS,
-        make: disk::make,
-    },
-    Kind { name: "systemd", about: "failed systemd units", options: systemd::OPTIONS, make: systemd::make },
-    Kind {
-        name: "tcp",
-        about: "connection to a port, response time, expected text",
-        options: tcp::OPTIONS,
-        make: tcp::make,
-    },
-    Kind {
-        name: "http",
-        about: "status, content, response time and certificate of a page",
-        options: http::OPTIONS,
-        make: http::make,
-    },
-];
+/// What a check waits for. Checks of one lane never wait for those of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// The kernel of this host, or a program of it.
+    Local,
+    /// Another host.
+    Network,
+    /// A plugin, of which nobody knows what it does.
+    Plugin,
+}
 
 /// The kind with this name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -169,15 +151,18 @@ impl Kind {
 }
 
 /// The kinds of the built-in checks for this host. They run with their default options.
-pub fn defaults(host: &Host) -> Vec<&'static str> {
-    let mut kinds = vec!["load", "memory", "disk"];
-    if host.root.swap().is_ok_and(|swap| swap.total > 0) {
-        kinds.push("swap");
-    }
-    if root::runs_systemd(&host.root) {
-        kinds.push("systemd");
-    }
-    kinds
+pub fn built_in(host: &Host) -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| (kind.built_in)(host))
+}
+
+/// For kinds that every host has.
+fn always(_: &Host) -> bool {
+    true
+}
+
+/// For kinds that must be configured.
+fn never(_: &Host) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -194,18 +179,38 @@ mod testing {
     }
 
     pub(crate) fn run_with(name: &str, options: &[(&str, &str)], host: &Host) -> CheckResult {
+        findings(name, options, host, &mut Past::default(), Duration::from_hours(1)).summed_up()
+    }
+
+    /// One run of a check with a past, `now` after boot.
+    pub(crate) fn findings(
+        name: &str,
+        options: &[(&str, &str)],
+        host: &Host,
+        past: &mut Past,
+        now: Duration,
+    ) -> Findings {
         let options = options.iter().copied().collect();
         match kind(name).unwrap().build(&options, host).unwrap() {
-            Check::Blocking(check) => check.run(),
+            Check::Blocking(check) => check.run().judge(past, now),
             Check::Async(_) => panic!("{name} does not block"),
         }
+    }
+
+    /// State and summary of each thing, for comparison with a list.
+    pub(crate) fn lines(findings: &Findings) -> Vec<String> {
+        let line = |finding: &Finding| {
+            let thing = finding.thing.as_deref().unwrap_or("-");
+            format!("{thing} {} {}", finding.result.state, finding.result.summary)
+        };
+        findings.list.iter().map(line).collect()
     }
 
     pub(crate) async fn run_async(name: &str, options: &[(&str, &str)]) -> CheckResult {
         let options = options.iter().copied().collect();
         match kind(name).unwrap().build(&options, &Host::live()).unwrap() {
             Check::Blocking(_) => panic!("{name} blocks"),
-            Check::Async(check) => check.run(Duration::from_secs(10)).await,
+            Check::Async(check) => check.run(Duration::from_secs(10)).await.once(),
         }
     }
 }

@@ -10,7 +10,10 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::threshold::Range;
+use crate::{
+    pattern::{self, Pattern},
+    threshold::Range,
+};
 
 /// A value as written. Values from a command line are always [`Value::Text`], which is accepted for
 /// every type.
@@ -65,9 +68,10 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Names and values, in their original order.
+/// Names and values, in their original order, and options that only count for some things
+/// (`[check.disk."/data"]`).
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Options(Vec<(String, Value)>);
+pub struct Options(Vec<(String, Value)>, Vec<(String, Options)>);
 
 impl Options {
     /// Adds an option from a command line. The name may have `-` instead of `_`. If an option is
@@ -92,6 +96,17 @@ impl Options {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Adds options for the things that match a pattern.
+    pub fn set_for(&mut self, pattern: impl Into<String>, options: Self) {
+        self.1.push((pattern.into(), options));
+    }
+
+    /// These options, with those of `other` instead where both have one.
+    fn with(&self, other: &Self) -> Self {
+        let own = self.0.iter().filter(|(name, _)| other.get(name).is_none());
+        Self(own.chain(&other.0).cloned().collect(), Vec::new())
     }
 }
 
@@ -118,7 +133,7 @@ impl<'de> Deserialize<'de> for Options {
                 while let Some(entry) = entries.next_entry()? {
                     options.push(entry);
                 }
-                Ok(Options(options))
+                Ok(Options(options, Vec::new()))
             }
         }
         from.deserialize_map(Visitor)
@@ -139,9 +154,30 @@ pub struct OptionSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {message}")]
 pub struct OptionError {
+    /// The pattern of the things that the option is for, if not for all.
+    pub things: Option<String>,
     /// Name of the option.
     pub option: String,
     pub message: String,
+}
+
+/// A setting that may differ from thing to thing.
+#[derive(Debug, Clone)]
+pub(crate) struct PerThing<T> {
+    all: T,
+    some: Vec<(Pattern, T)>,
+}
+
+impl<T> From<T> for PerThing<T> {
+    fn from(all: T) -> Self {
+        Self { all, some: Vec::new() }
+    }
+}
+
+impl<T> PerThing<T> {
+    pub(crate) fn of(&self, thing: &str) -> &T {
+        pattern::best(&self.some, thing).unwrap_or(&self.all)
+    }
 }
 
 /// Reads options by type and collects the errors.
@@ -168,8 +204,23 @@ impl<'a> Reader<'a> {
         self.errors
     }
 
+    /// Reads options that may differ from thing to thing.
+    pub(crate) fn per_thing<T>(&mut self, take: impl Fn(&mut Reader<'_>) -> T) -> PerThing<T> {
+        let all = take(self);
+        let mut some = Vec::new();
+        for (pattern, options) in &self.options.1 {
+            let merged = self.options.with(options);
+            let mut reader = Reader::new(&merged, self.specs);
+            some.push((Pattern::new(pattern), take(&mut reader)));
+            let errors =
+                reader.into_errors().into_iter().filter(|error| options.get(&error.option).is_some());
+            self.errors.extend(errors.map(|error| OptionError { things: Some(pattern.clone()), ..error }));
+        }
+        PerThing { all, some }
+    }
+
     pub(crate) fn error(&mut self, option: &str, message: impl Into<String>) {
-        self.errors.push(OptionError { option: option.to_owned(), message: message.into() });
+        self.errors.push(OptionError { things: None, option: option.to_owned(), message: message.into() });
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {

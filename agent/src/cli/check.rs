@@ -2,8 +2,10 @@
 
 use std::{process::ExitCode, thread, time::Duration};
 
-use dogwatch_checks::{Check, CheckResult, Host, Kind, Options};
+use dogwatch_checks::{Check, CheckResult, Host, Judgement, Kind, Options, Past};
 use dogwatch_daemon::{config::closest, duration::Span};
+
+use crate::clock;
 
 /// The options depend on the kind, so clap cannot parse them.
 #[derive(Debug, clap::Args)]
@@ -65,24 +67,44 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     ExitCode::from(result.state.exit_code())
 }
 
+/// Runs a check. A check that needs two readings (for rates) reads again after a second.
 async fn run_once(check: Check, timeout: Duration) -> CheckResult {
+    let mut past = Past::default();
+    let findings = match read_once(check.clone(), timeout).await {
+        Ok(judgement) => judgement.judge(&mut past, clock::since_boot()),
+        Err(late) => return late,
+    };
+    if !past.is_incomplete() || timeout <= BETWEEN_READINGS {
+        return findings.summed_up();
+    }
+    tokio::time::sleep(BETWEEN_READINGS).await;
+    match read_once(check, timeout.saturating_sub(BETWEEN_READINGS)).await {
+        Ok(judgement) => judgement.judge(&mut past, clock::since_boot()).summed_up(),
+        Err(late) => late,
+    }
+}
+
+async fn read_once(check: Check, timeout: Duration) -> Result<Judgement, CheckResult> {
     let late = || CheckResult::unknown(format!("check timed out after {}", Span(timeout)));
     match check {
-        Check::Async(check) => {
-            tokio::time::timeout(timeout, check.run(timeout)).await.unwrap_or_else(|_| late())
-        }
+        Check::Async(check) => tokio::time::timeout(timeout, check.run(timeout)).await.map_err(|_| late()),
         Check::Blocking(check) => {
             let (answer, answered) = tokio::sync::oneshot::channel();
             // The check may hang in the kernel. The exit does not wait for this thread.
             thread::spawn(move || answer.send(check.run()));
             match tokio::time::timeout(timeout, answered).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => CheckResult::unknown("check panicked (a bug in dogwatch; please report it)"),
-                Err(_) => late(),
+                Ok(Ok(judgement)) => Ok(judgement),
+                Ok(Err(_)) => {
+                    Err(CheckResult::unknown("check panicked (a bug in dogwatch; please report it)"))
+                }
+                Err(_) => Err(late()),
             }
         }
     }
 }
+
+/// Enough for rates of what a server does all the time.
+const BETWEEN_READINGS: Duration = Duration::from_secs(1);
 
 fn parse(words: &[String]) -> Result<Asked, String> {
     let mut asked = Asked {

@@ -59,12 +59,12 @@ pub(super) fn list(arguments: &ListArguments) -> ExitCode {
     );
     for (name, check) in &loaded.checks {
         let (interval, retry) = match check.work {
-            Work::Passive(_) => ("-".to_owned(), "-".to_owned()),
+            Work::Passive(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
             Work::Native(_) | Work::Plugin(_) => {
                 (Span(check.timing.interval).to_string(), Span(check.timing.retry_interval).to_string())
             }
         };
-        let (kind, max) = (&check.kind, check.max_attempts);
+        let (kind, max) = (&check.kind, check.settings.max_attempts);
         println!("{name:<widest$}  {kind:<8}  {interval:<8}  {retry:<8}  {max:<3}  {}", check.origin);
     }
     ExitCode::SUCCESS
@@ -76,10 +76,10 @@ fn json(name: &str, check: &config::Check) -> serde_json::Value {
         "kind": check.kind,
         "interval_s": check.timing.interval.as_secs_f64(),
         "retry_interval_s": check.timing.retry_interval.as_secs_f64(),
-        "max_attempts": check.max_attempts,
+        "max_attempts": check.settings.max_attempts,
         "timeout_s": check.timeout.as_secs_f64(),
-        "labels": check.labels,
-        "annotations": check.annotations,
+        "labels": check.settings.labels,
+        "annotations": check.settings.annotations,
         "origin": check.origin.to_string(),
     })
 }

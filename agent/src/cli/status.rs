@@ -108,6 +108,8 @@ mod tests {
         let at = |second| Some(Timestamp::from_second(second).unwrap());
         let service = |service: &str, state: &str, state_type: &str, output: &str| ServiceStatus {
             service: service.into(),
+            check: service.into(),
+            thing: None,
             kind: "plugin".into(),
             origin: "auto".into(),
             state: state.into(),
@@ -144,6 +146,7 @@ mod tests {
                 service("web", "UNKNOWN", "HARD", "timed out"),
                 service("disk", "CRITICAL", "SOFT", "/ is 97 % full"),
             ],
+            blind: Vec::new(),
             spool: SpoolStatus::default(),
         };
         let expected = "\

@@ -1,8 +1,15 @@
 //! One `[check.NAME]`: the settings of every check, and those of its kind.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::Hasher as _,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use dogwatch_checks::{Host, OptionError, Options, State, Value};
+use dogwatch_checks::{Host, Lane, OptionError, Options, Pattern, State, Value};
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned, closest},
     duration::Span,
@@ -10,7 +17,7 @@ use dogwatch_daemon::{
 use dogwatch_wire::limits;
 
 use super::{
-    Check, Origin, Passive, Work,
+    Check, Origin, Passive, Settings, Work,
     file::{CheckFile, FlappingFile, Labels},
 };
 use crate::{
@@ -38,7 +45,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The kinds that the agent adds to those of dogwatch-checks.
-const KINDS: [&str; 3] = ["plugin", "passive", "dns"];
+const KINDS: [&str; 4] = ["plugin", "passive", "dns", "agent"];
 
 /// The built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
@@ -48,11 +55,13 @@ pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
 pub(super) const LONGEST: Span = Span::secs(7 * 86_400);
 
 /// The keys of every kind.
-const COMMON: [&str; 9] = [
+const COMMON: [&str; 11] = [
     "kind",
+    "enabled",
     "interval",
     "retry_interval",
     "max_attempts",
+    "for",
     "timeout",
     "labels",
     "runbook",
@@ -60,8 +69,19 @@ const COMMON: [&str; 9] = [
     "flapping",
 ];
 
+/// The keys that a table for some things may have besides those of the kind.
+const OF_THINGS: [&str; 7] = ["enabled", "max_attempts", "for", "labels", "runbook", "note", "flapping"];
+
 fn kinds() -> impl Iterator<Item = &'static str> {
     dogwatch_checks::KINDS.iter().map(|kind| kind.name).chain(KINDS)
+}
+
+/// Whether a table switches its check off.
+pub(super) fn is_off(file: &CheckFile) -> bool {
+    let off = |(key, value): &(Spanned<String>, Spanned<Value>)| {
+        key.get_ref() == "enabled" && *value.get_ref() == Value::Bool(false)
+    };
+    file.entries.iter().any(off)
 }
 
 /// `None` only with at least one new problem.
@@ -76,68 +96,133 @@ pub(super) fn resolve(
     let mut reader = Reader { name: name.get_ref(), at: name.span(), file, source, problems };
     reader.check_name();
     let kind = reader.kind()?;
-    let labels = reader.labels(&context.labels);
-    let mut annotations = BTreeMap::new();
-    for key in ["runbook", "note"] {
-        if let Some(text) = reader.text(key) {
-            annotations.insert(key.to_owned(), text.to_owned());
-        }
-    }
+    let defaults = Settings {
+        max_attempts: default_attempts(&kind, context.defaults),
+        lasting: None,
+        counts: false,
+        flapping: Some(Thresholds::default()),
+        labels: context.labels.clone(),
+        annotations: BTreeMap::new(),
+    };
+    let settings = reader.settings(&defaults);
     let Timings { timing, timeout } = reader.timings(&kind, context.defaults);
-    let max_attempts = reader.max_attempts().unwrap_or(default_attempts(&kind, context.defaults));
-    let flapping = reader.flapping();
     let work = reader.work(&kind, context);
+    let has_things = has_things(&kind);
     if let (Some(env), true) = (&file.env, kind != "plugin") {
         reader.problem(env.span(), "only plugins have an env");
+    }
+    let mut things = Vec::new();
+    for (pattern, table) in &file.things {
+        if !has_things {
+            let message = format!("a check of kind {kind:?} has no things of its own; remove this table");
+            problems.add(source, pattern.span(), message);
+            continue;
+        }
+        let mut part = Reader { name: name.get_ref(), at: pattern.span(), file: table, source, problems };
+        let settings = part.settings(&settings);
+        let enabled = part.enabled();
+        part.refuse_more_tables();
+        things.push((Pattern::new(pattern.get_ref()), enabled.then_some(settings)));
     }
     let line = source.text[..name.span().start].matches('\n').count() + 1;
     let origin = Origin::File { path: source.path.clone(), line };
     if problems.0.len() > before {
         return None;
     }
-    Some(Check { kind, work: work?, timing, max_attempts, timeout, flapping, labels, annotations, origin })
+    let lane = lane(&kind);
+    let definition = definition(&kind, file);
+    Some(Check { kind, work: work?, lane, has_things, timing, timeout, settings, things, origin, definition })
+}
+
+/// Whether a check of this kind has a service for each thing that it finds.
+fn has_things(kind: &str) -> bool {
+    dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
+}
+
+fn lane(kind: &str) -> Lane {
+    match dogwatch_checks::kind(kind) {
+        Some(kind) => kind.lane,
+        None if kind == "plugin" => Lane::Plugin,
+        None => Lane::Local,
+    }
+}
+
+/// A hash of everything that decides what the results of a check are about.
+fn definition(kind: &str, file: &CheckFile) -> u64 {
+    let mut hasher = fnv::FnvHasher::default();
+    hasher.write(kind.as_bytes());
+    let own = |(key, _): &&(Spanned<String>, Spanned<Value>)| !COMMON.contains(&key.get_ref().as_str());
+    for (key, value) in file.entries.iter().filter(own) {
+        hasher.write(format!("\0{}={:?}", key.get_ref(), value.get_ref()).as_bytes());
+    }
+    if let Some(env) = &file.env {
+        hasher.write(format!("\0{:?}", env.get_ref()).as_bytes());
+    }
+    hasher.finish()
 }
 
 /// The built-in checks for what this host has.
 pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
-    let native = dogwatch_checks::defaults(context.host).into_iter().filter_map(|name| {
-        let check = dogwatch_checks::kind(name)?.build(&Options::default(), context.host).ok()?;
-        Some((name, name, Work::Native(check)))
+    let native = dogwatch_checks::built_in(context.host).filter_map(|kind| {
+        let check = kind.build(&Options::default(), context.host).ok()?;
+        Some((kind.name, kind.name, Work::Native(check)))
     });
-    let dns = BUILT_IN_DNS.into_iter().filter(|_| context.dns_control.exists()).map(|name| {
+    let has_cache = context.dns_control.exists() || cache_is_enabled();
+    let dns = BUILT_IN_DNS.into_iter().filter(|_| has_cache).map(|name| {
         let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
         (name, "dns", Work::Native(sensor.into_check()))
     });
     native
         .chain(dns)
+        .chain([("agent", "agent", Work::Own)])
         .map(|(name, kind, work)| {
             let check = Check {
                 kind: kind.to_owned(),
                 work,
+                lane: lane(kind),
+                has_things: has_things(kind),
                 timing: default_timing(kind, context.defaults),
-                max_attempts: default_attempts(kind, context.defaults),
                 timeout: context.defaults.timeout,
-                flapping: Some(Thresholds::default()),
-                labels: context.labels.clone(),
-                annotations: BTreeMap::new(),
+                settings: Settings {
+                    max_attempts: default_attempts(kind, context.defaults),
+                    lasting: None,
+                    counts: false,
+                    flapping: Some(Thresholds::default()),
+                    labels: context.labels.clone(),
+                    annotations: BTreeMap::new(),
+                },
+                things: Vec::new(),
                 origin: Origin::Auto,
+                definition: definition(kind, &CheckFile::default()),
             };
             (Arc::from(name), check)
         })
         .collect()
 }
 
+/// Whether systemd starts the DNS cache of the package. Then its checks do not go away with its
+/// socket: a cache that is stopped is what they are for.
+fn cache_is_enabled() -> bool {
+    ["sockets.target.wants/dogwatch-dns.socket", "multi-user.target.wants/dogwatch-dns.service"]
+        .iter()
+        .any(|link| std::fs::symlink_metadata(Path::new("/etc/systemd/system").join(link)).is_ok())
+}
+
 fn default_timing(kind: &str, defaults: Defaults) -> Timing {
     match kind {
         "dns" => Timing { interval: dns_sensor::INTERVAL, retry_interval: dns_sensor::INTERVAL },
-        _ => Timing { interval: defaults.interval, retry_interval: defaults.retry_interval },
+        _ => {
+            let own = dogwatch_checks::kind(kind).and_then(|kind| kind.interval);
+            let interval = own.unwrap_or(defaults.interval);
+            Timing { interval, retry_interval: defaults.retry_interval.min(interval) }
+        }
     }
 }
 
 /// The DNS cache and passive jobs report only what they are sure of.
 fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     match kind {
-        "dns" | "passive" => 1,
+        "dns" | "passive" | "agent" => 1,
         _ => defaults.max_attempts,
     }
 }
@@ -154,8 +239,12 @@ pub(super) fn labels(written: &Labels, source: &Source, problems: &mut Problems)
                 name.span(),
                 format!("{text:?} is not a label name; use letters, digits and _"),
             );
-        } else if matches!(text.as_str(), "host" | "service") {
-            problems.add(source, name.span(), format!("the label {text} is set by alertd; use another name"));
+        } else if matches!(text.as_str(), "host" | "service" | "check" | "thing") {
+            problems.add(
+                source,
+                name.span(),
+                format!("dogwatch sets the label {text} itself; use another name"),
+            );
         } else if value.get_ref().len() > 256 {
             problems.add(source, value.span(), "a label's value must have at most 256 bytes");
         } else {
@@ -291,11 +380,11 @@ impl<'a> Reader<'a> {
     fn labels(&mut self, shared: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let mut all = shared.clone();
         all.extend(labels(&self.file.labels, self.source, self.problems));
-        // alertd adds host and service.
-        if all.len() > limits::LABELS_MAX - 2 {
+        // alertd adds host and service, and the agent check and thing.
+        if all.len() > limits::LABELS_MAX - 4 {
             self.problem(
                 self.at.clone(),
-                format!("{} labels; at most {}", all.len(), limits::LABELS_MAX - 2),
+                format!("{} labels; at most {}", all.len(), limits::LABELS_MAX - 4),
             );
         }
         all
@@ -317,11 +406,82 @@ impl<'a> Reader<'a> {
         (detect != Some(false)).then_some(thresholds)
     }
 
+    /// The settings of this table, or else of `base`.
+    fn settings(&mut self, base: &Settings) -> Settings {
+        let labels = self.labels(&base.labels);
+        let mut annotations = base.annotations.clone();
+        for key in ["runbook", "note"] {
+            if let Some(text) = self.text(key) {
+                annotations.insert(key.to_owned(), text.to_owned());
+            }
+        }
+        let attempts = self.max_attempts();
+        let lasting = self.lasting();
+        if let (Some(_), Some(_), Some((key, _))) = (attempts, lasting, self.entry("for")) {
+            self.problem(key.span(), "use either `for` or max_attempts, not both");
+        }
+        Settings {
+            max_attempts: attempts.unwrap_or(base.max_attempts),
+            lasting: if attempts.is_some() { None } else { lasting.or(base.lasting) },
+            counts: attempts.is_some() || (base.counts && lasting.is_none()),
+            flapping: if self.file.flapping.is_some() { self.flapping() } else { base.flapping },
+            labels,
+            annotations,
+        }
+    }
+
+    /// `for`; zero is allowed.
+    fn lasting(&mut self) -> Option<Duration> {
+        let (_, value) = self.entry("for")?;
+        if let Value::Text(text) = value.get_ref()
+            && text.parse::<Span>().is_ok_and(|span| span.0.is_zero())
+        {
+            return Some(Duration::ZERO);
+        }
+        self.span("for")
+    }
+
+    /// `enabled = false`.
+    fn enabled(&mut self) -> bool {
+        match self.entry("enabled") {
+            None => true,
+            Some((_, value)) => match value.get_ref() {
+                Value::Bool(enabled) => *enabled,
+                _ => {
+                    self.problem(value.span(), "enabled must be true or false");
+                    true
+                }
+            },
+        }
+    }
+
+    fn refuse_more_tables(&mut self) {
+        for (key, _) in &self.file.things {
+            self.problem(key.span(), format!("unknown table `{}`", key.get_ref()));
+        }
+        if let Some(env) = &self.file.env {
+            self.problem(env.span(), "only plugins have an env");
+        }
+        let common = COMMON.iter().filter(|key| !OF_THINGS.contains(key));
+        for key in common {
+            if let Some((at, _)) = self.entry(key) {
+                self.problem(
+                    at.span(),
+                    format!("{key} is for the whole check; write it in [check.{}]", self.name),
+                );
+            }
+        }
+    }
+
     fn work(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
         match kind {
             "passive" => self.passive(),
             "dns" => Some(self.dns(context)),
             "plugin" => self.plugin(),
+            "agent" => {
+                self.refuse_unknown(&kind_options("agent"));
+                Some(Work::Own)
+            }
             _ => self.native(kind, context),
         }
     }
@@ -390,13 +550,32 @@ impl<'a> Reader<'a> {
         let known: Vec<_> = kind.options.iter().map(|option| option.name).collect();
         self.refuse_unknown(&known.iter().copied());
         let options = self.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));
-        let options: Options =
+        let mut options: Options =
             options.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
+        for (pattern, table) in &self.file.things {
+            let mut part = Reader {
+                name: self.name,
+                at: pattern.span(),
+                file: table,
+                source: self.source,
+                problems: self.problems,
+            };
+            part.refuse_unknown(&known.iter().copied());
+            let own = part.own_entries().filter(|(key, _)| known.contains(&key.get_ref().as_str()));
+            let own: Options =
+                own.map(|(key, value)| (key.get_ref().clone(), value.get_ref().clone())).collect();
+            options.set_for(pattern.get_ref(), own);
+        }
         match kind.build(&options, context.host) {
             Ok(check) => Some(Work::Native(check)),
             Err(errors) => {
-                for OptionError { option, message } in errors {
-                    let at = self.entry(&option).map_or(self.at.clone(), |(_, value)| value.span());
+                for OptionError { things, option, message } in errors {
+                    let table = things.and_then(|things| {
+                        self.file.things.iter().find(|(pattern, _)| *pattern.get_ref() == things)
+                    });
+                    let entries = table.map_or(&self.file.entries, |(_, table)| &table.entries);
+                    let entry = entries.iter().find(|(key, _)| *key.get_ref() == option);
+                    let at = entry.map_or(self.at.clone(), |(_, value)| value.span());
                     self.problem(at, format!("{option}: {message}"));
                 }
                 None

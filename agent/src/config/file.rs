@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use dogwatch_checks::Value;
 use dogwatch_daemon::{config::Spanned, duration::Span};
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        self, IntoDeserializer,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,14 +72,22 @@ pub(super) struct DefaultsFile {
 
 pub(super) type Labels = BTreeMap<Spanned<String>, Spanned<String>>;
 
-/// One `[check.NAME]`. Its keys depend on its `kind`, so all are kept with their positions for
-/// [`super::check`]. Only tables have a type here.
+/// One `[check.NAME]`, or one `[check.NAME."THING"]` in it. Its keys depend on its `kind`, so all
+/// are kept with their positions for [`super::check`]. Only tables have a type here: a table with
+/// another name is about the things that match it.
 #[derive(Debug, Default)]
 pub(super) struct CheckFile {
     pub(super) labels: Labels,
     pub(super) flapping: Option<Spanned<FlappingFile>>,
     pub(super) env: Option<Spanned<BTreeMap<String, String>>>,
     pub(super) entries: Vec<(Spanned<String>, Spanned<Value>)>,
+    pub(super) things: Vec<(Spanned<String>, CheckFile)>,
+}
+
+/// What a key of a check can have.
+enum Entry {
+    Value(Value),
+    Table(CheckFile),
 }
 
 /// `flapping = { detect = true, start = 30, stop = 20 }`
@@ -100,12 +114,57 @@ impl<'de> Deserialize<'de> for CheckFile {
                         "labels" => check.labels = map.next_value()?,
                         "flapping" => check.flapping = Some(map.next_value()?),
                         "env" => check.env = Some(map.next_value()?),
-                        _ => check.entries.push((key, map.next_value()?)),
+                        _ => {
+                            let value = map.next_value::<Spanned<Entry>>()?;
+                            let span = value.span();
+                            match value.into_inner() {
+                                Entry::Value(value) => check.entries.push((key, Spanned::new(span, value))),
+                                Entry::Table(table) => check.things.push((key, table)),
+                            }
+                        }
                     }
                 }
                 Ok(check)
             }
         }
         from.deserialize_map(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        /// One kind of value, read like all values of checks.
+        fn value<'de, E: de::Error>(from: impl IntoDeserializer<'de, E>) -> Result<Entry, E> {
+            Value::deserialize(from.into_deserializer()).map(Entry::Value)
+        }
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Entry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a number, true, false, a list of strings, or a table")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Entry, E> {
+                value(text)
+            }
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Entry, E> {
+                value(flag)
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Entry, E> {
+                value(number)
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Entry, E> {
+                value(number)
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Entry, E> {
+                value(number)
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Entry, A::Error> {
+                Value::deserialize(SeqAccessDeserializer::new(items)).map(Entry::Value)
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, entries: A) -> Result<Entry, A::Error> {
+                CheckFile::deserialize(MapAccessDeserializer::new(entries)).map(Entry::Table)
+            }
+        }
+        from.deserialize_any(Visitor)
     }
 }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_checks::Host;
+use dogwatch_checks::{Host, Lane, Pattern, pattern};
 use dogwatch_daemon::config::{self, Problems};
 
 use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
@@ -34,6 +34,8 @@ pub struct Config {
     pub auto_checks: bool,
     /// Built-in checks that are gone because a check of another kind has their name.
     pub replaced: Vec<Arc<str>>,
+    /// Built-in checks that a file switches off, and where.
+    pub off: BTreeMap<Arc<str>, Origin>,
 }
 
 impl Config {
@@ -79,7 +81,7 @@ pub struct Agent {
     pub machine_id_file: PathBuf,
     /// For this long after a boot or a suspend, no problem becomes hard.
     pub boot_grace: Duration,
-    /// How many checks run at once.
+    /// How many plugins run at once.
     pub max_concurrent: usize,
     /// JSON size of the events to keep while alertd does not answer.
     pub spool_bytes_max: usize,
@@ -104,18 +106,50 @@ pub struct RemoteAlertd {
     pub ca_file: Option<PathBuf>,
 }
 
-/// One service of this host.
+/// One check of this host. It has one service, or one for each thing that it finds.
 #[derive(Debug, Clone)]
 pub struct Check {
     pub kind: String,
     pub work: Work,
+    pub lane: Lane,
+    /// It has a service for each thing, and none of its own as long as it can read the host.
+    pub has_things: bool,
     pub timing: Timing,
-    pub max_attempts: u8,
     pub timeout: Duration,
+    pub settings: Settings,
+    /// Other settings for the things that match a pattern; `None`: they are not watched.
+    pub things: Vec<(Pattern, Option<Settings>)>,
+    pub origin: Origin,
+    /// Hash of what the check does. When it changes, what is known of the check no longer counts.
+    pub definition: u64,
+}
+
+/// What follows from the results of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How many problem results in a row make a problem hard.
+    pub max_attempts: u8,
+    /// How long a problem must last to become hard. `None`: as the check says, which may be
+    /// `max_attempts` results.
+    pub lasting: Option<Duration>,
+    /// The config says how many results make a problem hard, whatever the check says.
+    pub counts: bool,
     pub flapping: Option<Thresholds>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    pub origin: Origin,
+}
+
+impl Check {
+    /// The settings for a thing; `None` if it is switched off.
+    pub fn settings(&self, thing: Option<&str>) -> Option<&Settings> {
+        match thing {
+            None => Some(&self.settings),
+            Some(thing) => match pattern::best(&self.things, thing) {
+                Some(settings) => settings.as_ref(),
+                None => Some(&self.settings),
+            },
+        }
+    }
 }
 
 /// Where the results come from.
@@ -127,6 +161,8 @@ pub enum Work {
     Plugin(Plugin),
     /// `dogwatch submit`.
     Passive(Passive),
+    /// The agent checks itself.
+    Own,
 }
 
 /// A service whose results are submitted.

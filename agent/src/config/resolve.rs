@@ -38,6 +38,7 @@ pub(super) fn resolve(
     let mut checks: BTreeMap<_, _> =
         if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };
     let mut replaced = Vec::new();
+    let mut off = BTreeMap::new();
     let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, file) in files {
         for (name, entry) in &file.check {
@@ -48,6 +49,12 @@ pub(super) fn resolve(
                 continue;
             }
             if let Some(mut check) = check::resolve(name, entry, source, &context, problems) {
+                if check::is_off(entry) {
+                    let name: Arc<str> = Arc::from(name.get_ref().as_str());
+                    checks.remove(&name);
+                    off.insert(name, check.origin);
+                    continue;
+                }
                 let built_in = checks.get(name.get_ref().as_str());
                 let name: Arc<str> = Arc::from(name.get_ref().as_str());
                 if let (Some(built_in), Origin::File { path, line }) = (built_in, &check.origin) {
@@ -67,7 +74,7 @@ pub(super) fn resolve(
         let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::STATES_MAX);
         problems.add_whole(&source.path, message);
     }
-    Config { agent, alertd, dns_control, checks, auto_checks, replaced }
+    Config { agent, alertd, dns_control, checks, auto_checks, replaced, off }
 }
 
 fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut Problems) -> Agent {

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use dogwatch_checks::{State, output};
 use dogwatch_daemon::{config::closest, unix_http::Peer};
 
-use super::{Engine, watch::SOFT_WITHIN};
+use super::{Engine, Watched, watch::SOFT_WITHIN};
 use crate::{
-    api::{Ask, Refused, ServiceStatus, SpoolStatus, Status, Submit},
-    config::{Check, Work},
+    api::{Ask, BlindStatus, Refused, ServiceStatus, SpoolStatus, Status, Submit},
+    config::{Check, Settings, Work},
     metrics,
     moment::Now,
     status::Status as Belief,
@@ -64,14 +64,33 @@ impl Engine {
 
     fn status(&self) -> Status {
         let now = self.clock.now();
-        let services = self.config.checks.iter().map(|(name, check)| self.service_status(name, check, now));
+        let services =
+            self.services.iter().filter_map(|(name, watched)| self.service_status(name, watched, now));
+        let mut services: Vec<_> = services.collect();
+        // A check that has not found its things yet.
+        let silent = self.config.checks.iter().filter(|(name, check)| {
+            check.has_things && !self.services.values().any(|watched| watched.check == **name)
+        });
+        services.extend(silent.filter_map(|(name, check)| {
+            let done = self.running.get(name).is_some_and(|running| !running.took.is_zero());
+            let nothing = Watched::new(Arc::clone(name), None);
+            (!done).then(|| self.status_of(name, check, &check.settings, &nothing, now))
+        }));
+        let blind = self.running.iter().flat_map(|(name, running)| {
+            running.blind.iter().map(|blind| BlindStatus {
+                check: name.to_string(),
+                thing: blind.thing.clone(),
+                why: blind.why.clone(),
+            })
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: self.config.agent.host.clone(),
             agent: self.agent_id.clone(),
             started_at: self.started_at,
             warnings: self.warnings(now),
-            services: services.collect(),
+            services,
+            blind: blind.collect(),
             spool: SpoolStatus {
                 events: self.outbox.depth(),
                 dropped: self.outbox.dropped(),
@@ -102,36 +121,51 @@ impl Engine {
         warnings
     }
 
-    fn service_status(&self, name: &Arc<str>, check: &Check, now: Now) -> ServiceStatus {
-        let watched = self.services.get(name);
-        let service = watched.map(|watched| watched.service.clone()).unwrap_or_default();
-        let last = watched.and_then(|watched| watched.last.as_ref());
+    fn service_status(&self, name: &Arc<str>, watched: &Watched, now: Now) -> Option<ServiceStatus> {
+        let check = self.config.checks.get(&watched.check)?;
+        let settings = check.settings(watched.thing.as_deref())?;
+        Some(self.status_of(name, check, settings, watched, now))
+    }
+
+    fn status_of(
+        &self,
+        name: &Arc<str>,
+        check: &Check,
+        settings: &Settings,
+        watched: &Watched,
+        now: Now,
+    ) -> ServiceStatus {
+        let service = &watched.service;
+        let last = watched.last.as_ref();
         let announced = service.announced();
         let believed = match service.status() {
             Belief::Ok => State::Ok,
             Belief::Soft { problem, .. } | Belief::Hard(problem) => problem.into(),
         };
         let pending = last.is_none() && believed == State::Ok;
-        let next = self.schedule.next_run(name).or_else(|| watched?.freshness.until());
+        let next = self.schedule.next_run(&watched.check).or_else(|| watched.freshness.until());
         let output = match (last, announced) {
             (Some(last), _) => last.result.summary.clone(),
             (None, Some(announced)) => announced.said.summary.clone(),
             (None, None) => String::new(),
         };
+        let took = self.running.get(&watched.check).map(|running| running.took.as_secs_f64());
         ServiceStatus {
             service: name.to_string(),
+            check: watched.check.to_string(),
+            thing: watched.thing.clone(),
             kind: check.kind.clone(),
             origin: check.origin.to_string(),
             state: if pending { "PENDING".to_owned() } else { believed.name().to_owned() },
             state_type: if service.status().is_soft() { "SOFT" } else { "HARD" }.to_owned(),
-            attempt: service.status().attempt(check.max_attempts),
-            max_attempts: check.max_attempts,
+            attempt: service.status().attempt(settings.max_attempts),
+            max_attempts: settings.max_attempts,
             flapping: service.flapping(),
             flapping_percent: service.flapping_percent(),
             since: announced.map(|announced| announced.since),
             last_run: last.map(|last| last.at),
             next_run: next.and_then(|next| now.wall.checked_add(next.since(now.moment)).ok()),
-            duration_s: last.map(|last| last.took.as_secs_f64()),
+            duration_s: last.and(took),
             output,
             detail: last.map(|last| last.result.detail.clone()).unwrap_or_default(),
             perfdata: last.map(|last| last.result.perfdata_text()).unwrap_or_default(),
@@ -139,11 +173,9 @@ impl Engine {
     }
 
     pub(super) fn measure(&self, name: &Arc<str>, now: Now) {
-        let (Some(check), Some(watched)) = (self.config.checks.get(name), self.services.get(name)) else {
-            return;
-        };
-        let status = self.service_status(name, check, now);
+        let Some(watched) = self.services.get(name) else { return };
+        let Some(status) = self.service_status(name, watched, now) else { return };
         let perfdata = watched.last.as_ref().map_or(&[][..], |last| &last.result.perfdata);
-        metrics::on_service(&status, perfdata, self.schedule.skipped(name));
+        metrics::on_service(&status, perfdata, self.schedule.skipped(&watched.check));
     }
 }

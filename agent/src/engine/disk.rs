@@ -151,7 +151,13 @@ impl Engine {
             let fresh_until = until.and_then(|until| now.wall.checked_add(until.since(now.moment)).ok());
             (name.to_string(), SavedService { service: watched.service.clone(), fresh_until })
         });
-        Saved { epoch: self.epoch, through: self.outbox.next_seq() - 1, services: services.collect() }
+        let pasts = self.running.iter().filter(|(_, running)| running.past.has_facts());
+        Saved {
+            epoch: self.epoch,
+            through: self.outbox.next_seq() - 1,
+            services: services.collect(),
+            pasts: pasts.map(|(name, running)| (name.to_string(), running.past.facts_only())).collect(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use dogwatch_checks::{CheckResult, Host};
+use dogwatch_checks::{Blind, CheckResult, Host, Past};
 use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd,
@@ -27,7 +27,8 @@ use crate::{
     api::Ask,
     changes::Changes,
     clock::Clock,
-    config::Config,
+    config::{Config, Work},
+    lasting::Lasting,
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
@@ -36,7 +37,8 @@ use crate::{
         outbox::{Limits, Outbox},
     },
     runner::{Report, Runner},
-    schedule::Schedule,
+    schedule::{LaneLimits, Schedule},
+    self_check::Lag,
     service::Service,
     state::{Saved, SavedService},
     store::{Done, Found, Store},
@@ -55,6 +57,8 @@ pub(crate) struct Engine {
     started_at: Timestamp,
     schedule: Schedule,
     services: BTreeMap<Arc<str>, Watched>,
+    running: BTreeMap<Arc<str>, Running>,
+    lag: Lag,
     outbox: Outbox,
     epoch: u64,
     disk: DiskState,
@@ -78,18 +82,33 @@ pub(crate) struct Inputs {
 }
 
 /// A service and what belongs to it besides its status.
-#[derive(Default)]
 struct Watched {
+    /// The check that it belongs to.
+    check: Arc<str>,
+    /// Which of the things that the check finds; `None`: the check as a whole.
+    thing: Option<String>,
     service: Service,
     freshness: Freshness,
+    lasting: Lasting,
     last: Option<Last>,
-    running_since: Option<Moment>,
+    /// In how many runs in a row its thing was missing.
+    missing: u8,
+}
+
+/// What belongs to a check, whatever services it has.
+#[derive(Default)]
+struct Running {
+    past: Past,
+    since: Option<Moment>,
+    took: Duration,
+    /// What it cannot watch, and why, in its last run.
+    blind: Vec<Blind>,
+    definition: u64,
 }
 
 struct Last {
     result: CheckResult,
     at: Timestamp,
-    took: Duration,
 }
 
 /// What `run` passes to the loop.
@@ -115,8 +134,10 @@ impl Engine {
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
         let outbox = Outbox::new(outbox_limits(&config), waiting, spool.next_seq, now.moment);
         let mut engine = Self {
-            schedule: Schedule::new(&agent_id, config.agent.max_concurrent),
+            schedule: Schedule::new(&agent_id, lanes(&config)),
             services: BTreeMap::new(),
+            running: BTreeMap::new(),
+            lag: Lag::default(),
             outbox,
             epoch: spool.epoch,
             disk: DiskState::new(store, spool.acked, now.moment),
@@ -139,18 +160,43 @@ impl Engine {
         engine
     }
 
-    /// Restores the saved state. A service that is no longer in the config is removed, as by a
-    /// reload.
+    /// Restores the saved state. A service whose check is no longer in the config is removed, as
+    /// by a reload.
     fn restore(&mut self, saved: Saved, now: Now) {
+        for (name, past) in saved.pasts {
+            self.running.insert(name.into(), Running { past, ..Running::default() });
+        }
         for (name, SavedService { service, fresh_until }) in saved.services {
-            let mut freshness = Freshness::default();
+            let (check, thing) = self.belongs_to(&name);
+            let mut watched = Watched { service, ..Watched::new(check, thing) };
             if let Some(until) = fresh_until {
                 let left = Duration::try_from(until.duration_since(now.wall)).unwrap_or_default();
-                freshness.on_result(Some(left), now.moment);
+                // If the wall clock was wrong when this was saved, the config says what is possible.
+                let most = self.config.checks.get(&watched.check).and_then(|check| match &check.work {
+                    Work::Passive(passive) => passive.freshness,
+                    _ => None,
+                });
+                watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
             }
-            self.services.insert(name.into(), Watched { service, freshness, ..Watched::default() });
+            self.services.insert(name.into(), watched);
         }
         self.watch(now);
+    }
+
+    /// The check and the thing that a service was named after.
+    fn belongs_to(&self, service: &str) -> (Arc<str>, Option<String>) {
+        if let Some((name, _)) = self.config.checks.get_key_value(service) {
+            return (Arc::clone(name), None);
+        }
+        let spaces = service.match_indices(' ').map(|(at, _)| at).rev();
+        for at in spaces {
+            if let Some((name, check)) = self.config.checks.get_key_value(&service[..at])
+                && check.has_things
+            {
+                return (Arc::clone(name), Some(service[at + 1..].to_owned()));
+            }
+        }
+        (service.into(), None)
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -217,10 +263,33 @@ impl Engine {
     }
 }
 
+impl Watched {
+    fn new(check: Arc<str>, thing: Option<String>) -> Self {
+        Self {
+            check,
+            thing,
+            service: Service::default(),
+            freshness: Freshness::default(),
+            lasting: Lasting::default(),
+            last: None,
+            missing: 0,
+        }
+    }
+}
+
+/// Reads of the kernel take microseconds; those that hang do not count. Network checks only wait.
+fn lanes(config: &Config) -> LaneLimits {
+    LaneLimits { local: LOCAL_MAX, network: NETWORK_MAX, plugin: config.agent.max_concurrent }
+}
+
 fn outbox_limits(config: &Config) -> Limits {
     Limits { bytes_max: config.agent.spool_bytes_max, heartbeat: config.alertd.heartbeat }
 }
 
+const LOCAL_MAX: usize = 8;
+const NETWORK_MAX: usize = 256;
+/// The longest time for which a submitted result can be valid.
+const TTL_MAX: Duration = Duration::from_hours(24 * 366);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How often to look for new things to check, and to set all gauges.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);

@@ -4,7 +4,10 @@ use dogwatch_daemon::systemd;
 use tracing::{error, info, warn};
 
 use super::{Engine, outbox_limits};
-use crate::{config, report::client::Alertds};
+use crate::{
+    config::{self, Check, Settings},
+    report::client::Alertds,
+};
 
 impl Engine {
     /// Applies the config on disk, or changes nothing if it is invalid.
@@ -34,9 +37,14 @@ impl Engine {
                 warn!("agent.{what} has changed; restart the agent to apply it");
             }
         }
+        let said = |settings: &Settings| (settings.labels.clone(), settings.annotations.clone());
         let relabelled = self.config.checks.iter().any(|(name, old)| {
-            let new = config.checks.get(name);
-            new.is_some_and(|new| (&new.labels, &new.annotations) != (&old.labels, &old.annotations))
+            config.checks.get(name).is_some_and(|new| {
+                let of_things = |check: &Check| {
+                    check.things.iter().map(|(_, part)| part.as_ref().map(said)).collect::<Vec<_>>()
+                };
+                said(&new.settings) != said(&old.settings) || of_things(new) != of_things(old)
+            })
         });
         self.alertds = Alertds::new(&config.alertd);
         self.outbox.set_limits(outbox_limits(&config));

@@ -1,6 +1,6 @@
 //! The part of the loop that reports to alertd.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use dogwatch_checks::State;
 use dogwatch_wire::{Batch, BatchReply, Heartbeat, PROTOCOL, ServiceState, digest};
@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::{
+    config::Settings,
     metrics,
     moment::Now,
     report::{
@@ -58,16 +59,14 @@ impl Engine {
     }
 
     fn states(&self) -> Vec<ServiceState> {
-        let mut states: Vec<_> = self
-            .config
-            .checks
-            .iter()
-            .map(|(name, check)| {
-                let about = About { name, labels: &check.labels, annotations: &check.annotations };
-                let announced = self.services.get(name).and_then(|watched| watched.service.announced());
-                report::service_state(about, announced, self.started_at)
-            })
-            .collect();
+        let mut states = Vec::with_capacity(self.services.len());
+        for (name, watched) in &self.services {
+            let Some(check) = self.config.checks.get(&watched.check) else { continue };
+            let Some(settings) = check.settings(watched.thing.as_deref()) else { continue };
+            let labels = labels(&watched.check, watched.thing.as_deref(), settings);
+            let about = About { name, labels: &labels, annotations: &settings.annotations };
+            states.push(report::service_state(about, watched.service.announced(), self.started_at));
+        }
         report::fit(&mut states);
         states
     }
@@ -102,3 +101,17 @@ impl Engine {
         }
     }
 }
+
+/// The labels of a service: those of the config, and for a thing the check and the thing, so that
+/// routes and silences need not take names apart.
+pub(super) fn labels(check: &str, thing: Option<&str>, settings: &Settings) -> BTreeMap<String, String> {
+    let mut labels = settings.labels.clone();
+    if let Some(thing) = thing {
+        labels.insert("check".to_owned(), check.to_owned());
+        labels.insert("thing".to_owned(), report::cut(thing.to_owned(), LABEL_BYTES_MAX));
+    }
+    labels
+}
+
+/// As for labels in the config.
+const LABEL_BYTES_MAX: usize = 256;

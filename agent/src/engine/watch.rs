@@ -1,19 +1,22 @@
 //! The part of the loop that runs checks and turns their results into announcements.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use dogwatch_checks::CheckResult;
-use dogwatch_wire::EventKind;
+use dogwatch_checks::{Blind, CheckResult, Judgement};
+use dogwatch_wire::{EventKind, limits};
 use tracing::{error, info};
 
-use super::{Engine, LOOK_INTERVAL, Last};
+use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
+    lasting::Lasting,
     metrics,
     moment::Now,
+    passive::Freshness,
     report::{self, About},
-    runner::Report,
+    runner::{Report, Started},
     schedule::Due,
+    self_check::Seen,
     service::Rules,
     status::Confirm,
 };
@@ -22,27 +25,61 @@ impl Engine {
     /// Updates the schedule and the services from the config.
     pub(super) fn watch(&mut self, now: Now) {
         let timings = self.config.checks.iter().filter_map(|(name, check)| match check.work {
-            Work::Passive(_) => None,
-            Work::Native(_) | Work::Plugin(_) => Some((name, check.timing)),
+            Work::Passive(_) | Work::Own => None,
+            Work::Native(_) | Work::Plugin(_) => Some((name, check.lane, check.timing)),
         });
         self.schedule.apply(timings, now.moment);
-        let gone: Vec<_> =
-            self.services.keys().filter(|name| !self.config.checks.contains_key(*name)).cloned().collect();
-        for name in gone {
-            info!(check = &*name, "check removed");
-            self.services.remove(&name);
-            self.outbox.push(now.wall, EventKind::Removed { service: name.to_string() });
-            self.write_within(Duration::ZERO, now.moment);
+        let gone = self.services.iter().filter(|(_, watched)| {
+            let check = self.config.checks.get(&watched.check);
+            // A thing of a check that no longer has things, or the other way round, is gone too.
+            check.is_none_or(|check| {
+                check.settings(watched.thing.as_deref()).is_none()
+                    || (watched.thing.is_some() && !check.has_things)
+            })
+        });
+        for name in gone.map(|(name, _)| Arc::clone(name)).collect::<Vec<_>>() {
+            info!(service = &*name, "no longer checked");
+            self.remove(&name, now);
         }
+        self.running.retain(|name, _| self.config.checks.contains_key(name));
         for (name, check) in &self.config.checks {
-            let watched = self.services.entry(Arc::clone(name)).or_default();
-            if let Work::Passive(passive) = &check.work
-                && watched.freshness.until().is_none()
-                && watched.last.is_none()
-            {
-                watched.freshness.on_result(passive.freshness, now.moment);
+            let running = self.running.entry(Arc::clone(name)).or_default();
+            let is_new = running.definition == 0;
+            let redefined = !is_new && running.definition != check.definition;
+            running.definition = check.definition;
+            if !check.has_things && !self.services.contains_key(name) {
+                self.services.insert(Arc::clone(name), Watched::new(Arc::clone(name), None));
+            }
+            if redefined {
+                // What the old definition has found out does not count for the new one. What was
+                // announced stays, so that its end is announced too.
+                running.since = None;
+                for watched in self.services.values_mut().filter(|watched| watched.check == *name) {
+                    watched.last = None;
+                    watched.freshness = Freshness::default();
+                    watched.lasting = Lasting::default();
+                    watched.service.redefined();
+                }
+                self.schedule.run_now(name, now.moment);
+            }
+            let Some(watched) = self.services.get_mut(name) else { continue };
+            match &check.work {
+                Work::Passive(passive) => {
+                    let armed = watched.freshness.until().is_some() || watched.last.is_some();
+                    if !armed || redefined {
+                        watched.freshness.on_result(passive.freshness, now.moment);
+                    }
+                }
+                Work::Native(_) | Work::Plugin(_) | Work::Own => watched.freshness = Freshness::default(),
             }
         }
+    }
+
+    /// Ends a service. If alertd knows of it, alertd hears of that.
+    fn remove(&mut self, name: &Arc<str>, now: Now) {
+        self.services.remove(name);
+        self.outbox.push(now.wall, EventKind::Removed { service: name.to_string() });
+        self.write_within(Duration::ZERO, now.moment);
     }
 
     pub(super) fn run_due(&mut self, now: Now) {
@@ -50,16 +87,18 @@ impl Engine {
             match due {
                 Due::Run { name, late } => {
                     let Some(check) = self.config.checks.get(&name) else { continue };
-                    if let Some(watched) = self.services.get_mut(&name) {
-                        watched.running_since = Some(now.moment);
+                    if let Some(running) = self.running.get_mut(&name) {
+                        running.since = Some(now.moment);
                     }
                     metrics::on_start(late);
-                    self.runner.start(name, &check.work, check.timeout);
+                    self.lag.on_start(&name, late);
+                    let started = Started { name, definition: check.definition };
+                    self.runner.start(started, &check.work, check.timeout);
                 }
                 Due::StillStuck { name, stuck_for } => {
                     let text = format!("check has been hanging in the kernel for {} s", stuck_for.as_secs());
                     metrics::on_overrun(&name);
-                    self.on_result(&name, CheckResult::unknown(text), now);
+                    self.on_whole(&name, CheckResult::unknown(text), now);
                 }
             }
         }
@@ -68,15 +107,21 @@ impl Engine {
     pub(super) fn on_report(&mut self, report: Report) {
         let now = self.clock.now();
         match report {
-            Report::Finished { name, result, cpu } => {
-                self.on_result(&name, result, now);
-                let soft = self.services.get(&name).is_some_and(|watched| watched.service.status().is_soft());
+            Report::Finished { started: Started { name, definition }, outcome, cpu } => {
+                let current = self.config.checks.get(&name).map(|check| check.definition);
+                if current != Some(definition) {
+                    // The check was changed or removed while it ran.
+                    self.schedule.on_finished(&name, false, Duration::ZERO, now.moment);
+                    self.schedule.run_now(&name, now.moment);
+                    return;
+                }
+                let soft = self.judge(&name, outcome, now);
                 self.schedule.on_finished(&name, soft, cpu, now.moment);
             }
-            Report::Stuck { name, result } => {
+            Report::Stuck { started: Started { name, .. }, result } => {
                 error!(check = &*name, "check hangs; it will not be started again until it ends");
                 metrics::on_overrun(&name);
-                self.on_result(&name, result, now);
+                self.on_whole(&name, result, now);
                 self.schedule.on_stuck(&name, now.moment);
             }
             Report::Released { name } => {
@@ -86,29 +131,117 @@ impl Engine {
         }
     }
 
-    pub(super) fn on_result(&mut self, name: &Arc<str>, result: CheckResult, now: Now) {
-        let (Some(check), Some(watched)) = (self.config.checks.get(name), self.services.get_mut(name)) else {
-            // The check was removed while it ran.
-            return;
-        };
+    /// Judges what a run has read, with what is known from earlier runs. Returns whether a result
+    /// must be confirmed soon.
+    fn judge(&mut self, name: &Arc<str>, outcome: Judgement, now: Now) -> bool {
+        let Some(running) = self.running.get_mut(name) else { return false };
+        running.took = running.since.take().map_or(Duration::ZERO, |since| now.moment.since(since));
+        let findings = outcome.judge(&mut running.past, now.moment.0);
+        let learnt = running.past.take_news();
+        if learnt {
+            self.write_within(SOFT_WITHIN, now.moment);
+        }
+        let mut blind = findings.blind;
+        let mut found = BTreeSet::new();
+        let mut soft = false;
+        for finding in findings.list {
+            let service = service_name(name, finding.thing.as_deref());
+            let Some(check) = self.config.checks.get(name) else { return false };
+            if check.settings(finding.thing.as_deref()).is_none() {
+                blind.push(Blind {
+                    thing: finding.thing.unwrap_or_default(),
+                    why: "switched off in the config".to_owned(),
+                });
+                continue;
+            }
+            if !self.services.contains_key(&service) {
+                if self.services.len() >= limits::STATES_MAX {
+                    blind.push(Blind {
+                        thing: finding.thing.unwrap_or_default(),
+                        why: format!("the agent already watches {} services", limits::STATES_MAX),
+                    });
+                    continue;
+                }
+                let watched = Watched::new(Arc::clone(name), finding.thing.clone());
+                self.services.insert(Arc::clone(&service), watched);
+            }
+            soft |= self.on_finding(&service, finding.result, finding.lasting, now);
+            found.insert(service);
+        }
+        blind.sort();
+        if findings.all {
+            self.miss(name, &found, now);
+        }
+        if let Some(running) = self.running.get_mut(name) {
+            running.blind = blind;
+        }
+        soft
+    }
+
+    /// Ends the services of a check whose things are gone. One run that misses a thing may be a
+    /// race with whoever removes it and puts it back.
+    fn miss(&mut self, check: &Arc<str>, found: &BTreeSet<Arc<str>>, now: Now) {
+        let mut gone = Vec::new();
+        for (name, watched) in self.services.iter_mut().filter(|(_, watched)| watched.check == *check) {
+            watched.missing = if found.contains(name) { 0 } else { watched.missing.saturating_add(1) };
+            if watched.missing >= MISSING_MAX {
+                gone.push(Arc::clone(name));
+            }
+        }
+        for name in gone {
+            info!(service = &*name, "no longer exists; no longer checked");
+            self.remove(&name, now);
+        }
+    }
+
+    /// A result of the check as a whole, which may have no service of its own as long as it works.
+    fn on_whole(&mut self, name: &Arc<str>, result: CheckResult, now: Now) {
+        if !self.services.contains_key(name) {
+            self.services.insert(Arc::clone(name), Watched::new(Arc::clone(name), None));
+        }
+        self.on_finding(name, result, None, now);
+    }
+
+    pub(super) fn on_result(&mut self, service: &Arc<str>, result: CheckResult, now: Now) {
+        self.on_finding(service, result, None, now);
+    }
+
+    /// Applies a result to a service and announces what follows. Returns whether the result must
+    /// be confirmed soon.
+    fn on_finding(
+        &mut self,
+        service: &Arc<str>,
+        result: CheckResult,
+        lasting: Option<Duration>,
+        now: Now,
+    ) -> bool {
+        let Some(watched) = self.services.get_mut(service) else { return false };
+        let Some(check) = self.config.checks.get(&watched.check) else { return false };
+        let Some(settings) = check.settings(watched.thing.as_deref()) else { return false };
         let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_));
-        let confirm = if grace { Confirm::NotYet } else { Confirm::After(check.max_attempts) };
+        let lasting = settings.lasting.or(if settings.counts { None } else { lasting });
+        let (confirm, counts) = match lasting {
+            Some(span) => (watched.lasting.on_result(result.state, span, now.moment), false),
+            None => (Confirm::After(settings.max_attempts), true),
+        };
+        let confirm = if grace { Confirm::NotYet } else { confirm };
         let before = (watched.service.status(), watched.service.flapping());
-        let transition =
-            watched.service.on_result(&result, Rules { confirm, flapping: check.flapping }, now.wall);
-        let took = watched.running_since.take().map_or(Duration::ZERO, |since| now.moment.since(since));
-        watched.last = Some(Last { result, at: now.wall, took });
+        let rules = Rules { confirm, flapping: settings.flapping };
+        let transition = watched.service.on_result(&result, rules, now.wall);
+        watched.last = Some(Last { result, at: now.wall });
+        let soft = watched.service.status().is_soft();
         let changed = before != (watched.service.status(), watched.service.flapping());
         if let Some(transition) = transition {
             info!(
-                check = &**name,
+                service = &**service,
                 from = transition.from.name(),
                 to = transition.now.state().name(),
                 flapping = transition.now.flapping,
                 "{}",
                 transition.now.said.summary
             );
-            let about = About { name, labels: &check.labels, annotations: &check.annotations };
+            let labels = labels(&watched.check, watched.thing.as_deref(), settings);
+            let about = About { name: service, labels: &labels, annotations: &settings.annotations };
             let dropped = self.outbox.dropped();
             self.outbox.push(now.wall, report::transition(about, &transition));
             if self.outbox.dropped() > dropped {
@@ -118,7 +251,38 @@ impl Engine {
         } else if changed || before.1 {
             self.write_within(SOFT_WITHIN, now.moment);
         }
-        self.measure(name, now);
+        self.measure(service, now);
+        soft && counts
+    }
+
+    /// The agent's own service.
+    fn check_self(&mut self, now: Now) {
+        let own: Vec<_> = self
+            .config
+            .checks
+            .iter()
+            .filter(|(_, check)| matches!(check.work, Work::Own))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        let waiting = self.schedule.longest_waiting(now.moment);
+        let seen = Seen {
+            checks: self.config.checks.len(),
+            services: self.services.len(),
+            waiting: waiting.map(|(name, _, waits)| (&**name, waits)),
+            config_problem: self.config_problem.as_deref(),
+            disk_problem: self.disk.problem(),
+            dropped: self.outbox.dropped(),
+            spooled: self.outbox.depth(),
+        };
+        let result = self.lag.judge(seen);
+        for name in own {
+            self.on_result(&name, result.clone(), now);
+        }
+    }
+
+    /// The check of a service.
+    pub(super) fn check_of(&self, service: &str) -> Option<&config::Check> {
+        self.config.checks.get(&self.services.get(service)?.check)
     }
 
     /// Makes passive services UNKNOWN whose last result has become stale.
@@ -135,7 +299,7 @@ impl Engine {
                 None => "stale: no result was submitted in time".to_owned(),
             };
             self.on_result(&name, CheckResult::unknown(text), now);
-            let retry = self.config.checks.get(&name).map(|check| check.timing.retry_interval);
+            let retry = self.check_of(&name).map(|check| check.timing.retry_interval);
             if let (Some(retry), Some(watched)) = (retry, self.services.get_mut(&name))
                 && watched.service.status().is_soft()
             {
@@ -161,9 +325,10 @@ impl Engine {
             return;
         }
         self.next_look = now.moment + LOOK_INTERVAL;
-        for name in self.config.checks.keys().cloned().collect::<Vec<_>>() {
+        for name in self.services.keys().cloned().collect::<Vec<_>>() {
             self.measure(&name, now);
         }
+        self.check_self(now);
         if !self.config.auto_checks || self.config_problem.is_some() {
             return;
         }
@@ -184,6 +349,17 @@ impl Engine {
         }
     }
 }
+
+/// The service of a thing, or of the check as a whole.
+pub(super) fn service_name(check: &str, thing: Option<&str>) -> Arc<str> {
+    match thing {
+        Some(thing) => format!("{check} {thing}").into(),
+        None => check.into(),
+    }
+}
+
+/// In how many runs in a row a thing must be missing to be gone.
+const MISSING_MAX: u8 = 2;
 
 /// When a soft attempt is on disk. A kill may cost one attempt, but never a transition.
 pub(super) const SOFT_WITHIN: Duration = Duration::from_secs(1);

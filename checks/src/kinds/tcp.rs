@@ -12,14 +12,25 @@ use tokio::{
 };
 
 use crate::{
-    Async, Check, Host, State, clock,
+    Async, Check, Host, Judgement, Kind, Lane, State, clock, never,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
     threshold::{Range, Thresholds},
 };
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
+pub(crate) const KIND: Kind = Kind {
+    name: "tcp",
+    about: "connection to a port, response time, expected text",
+    options: OPTIONS,
+    lane: Lane::Network,
+    built_in: never,
+    interval: None,
+    has_things: false,
+    make,
+};
+
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "host", value: "HOST", help: "name or address (required)" },
     OptionSpec { name: "port", value: "PORT", help: "port (required)" },
     OptionSpec { name: "send", value: "TEXT", help: "text to send; may contain \\r \\n \\t \\\\" },
@@ -36,7 +47,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "crit", value: "DURATION", help: "CRITICAL if they take longer" },
 ];
 
-pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
+fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
     let host = reader.text("host");
     let host = reader.required("host", host);
     let port = reader.parsed("port", port);
@@ -87,13 +98,13 @@ struct Tcp {
 }
 
 impl Async for Tcp {
-    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let started = clock::now();
             let outcome = timeout(limit, self.talk()).await;
             let outcome =
                 outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())));
-            judge(&self.target(), outcome, started.elapsed(), self.thresholds)
+            judge(&self.target(), outcome, started.elapsed(), self.thresholds).into()
         })
     }
 }
@@ -257,7 +268,7 @@ mod tests {
         let options =
             [("host", "127.0.0.1"), ("port", port.as_str()), ("expect", "220")].into_iter().collect();
         let Ok(Check::Async(check)) = kind("tcp").unwrap().build(&options, &Host::live()) else { panic!() };
-        let result = check.run(Duration::from_millis(50)).await;
+        let result = check.run(Duration::from_millis(50)).await.once();
         assert_eq!(result.summary, format!("127.0.0.1:{port}: no answer within 0.05 s"));
     }
 

@@ -4,8 +4,10 @@
 //! average, and the 15-minute average is late. node-mixin and awesome-prometheus-alerts also warn
 //! above 2 tasks per processor.
 
+use std::time::Duration;
+
 use crate::{
-    Blocking, Check, Host, State,
+    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, always,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -13,7 +15,18 @@ use crate::{
     threshold::{Range, Thresholds},
 };
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
+pub(crate) const KIND: Kind = Kind {
+    name: "load",
+    about: "load average per processor",
+    options: OPTIONS,
+    lane: Lane::Local,
+    built_in: always,
+    interval: None,
+    has_things: false,
+    make,
+};
+
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "RANGE[,RANGE,RANGE]",
@@ -32,7 +45,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
-pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let default = |limit| [None, Some(Range::above(limit)), None];
     let warn = reader.parsed("warn", three).unwrap_or(default(2.0));
     let crit = reader.parsed("crit", three).unwrap_or(default(4.0));
@@ -60,10 +73,13 @@ struct Load {
 }
 
 impl Blocking for Load {
-    fn run(&self) -> CheckResult {
+    fn run(&self) -> Judgement {
         match self.read() {
-            Ok((load, cores)) => judge(load, cores, self.total, self.thresholds),
-            Err(error) => CheckResult::unknown(error.to_string()),
+            Ok((load, cores)) => {
+                let result = judge(load, cores, self.total, self.thresholds);
+                Findings::all(vec![Finding::whole(result).lasting(BUSY)]).into()
+            }
+            Err(error) => error.into(),
         }
     }
 }
@@ -73,6 +89,10 @@ impl Load {
         Ok((self.root.load_average()?, self.root.cores()?))
     }
 }
+
+/// A build or a backup makes a host busy for minutes, and nobody has to get up for that
+/// (node-mixin: 15 minutes, awesome-prometheus-alerts: 10).
+const BUSY: Duration = Duration::from_mins(10);
 
 fn judge(load: LoadAverage, cores: usize, total: bool, thresholds: [Thresholds; 3]) -> CheckResult {
     #[expect(clippy::cast_precision_loss, reason = "a number of processors")]

@@ -7,14 +7,40 @@
 //! the host.
 
 use crate::{
-    Blocking, Check, Host, State,
+    Blocking, Check, Host, Judgement, Kind, Lane, State, always,
     options::{OptionSpec, Reader},
     result::CheckResult,
     root::{ReadError, Root, Space},
     space::{Limit, Limits, human, percent},
 };
 
-pub(crate) const MEMORY_OPTIONS: &[OptionSpec] = &[
+pub(crate) const MEMORY: Kind = Kind {
+    name: "memory",
+    about: "memory available without swapping",
+    options: MEMORY_OPTIONS,
+    lane: Lane::Local,
+    built_in: always,
+    interval: None,
+    has_things: false,
+    make: make_memory,
+};
+
+pub(crate) const SWAP: Kind = Kind {
+    name: "swap",
+    about: "free swap, if the host has swap",
+    options: SWAP_OPTIONS,
+    lane: Lane::Local,
+    built_in: has_swap,
+    interval: None,
+    has_things: false,
+    make: make_swap,
+};
+
+fn has_swap(host: &Host) -> bool {
+    host.root.swap().is_ok_and(|swap| swap.total > 0)
+}
+
+const MEMORY_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "LIMIT",
@@ -23,7 +49,7 @@ pub(crate) const MEMORY_OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this available memory [5%]" },
 ];
 
-pub(crate) const SWAP_OPTIONS: &[OptionSpec] = &[
+const SWAP_OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "LIMIT",
@@ -33,14 +59,14 @@ pub(crate) const SWAP_OPTIONS: &[OptionSpec] = &[
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
-pub(crate) fn make_memory(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+fn make_memory(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let defaults = Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) };
     let limits = Limits::take(reader, "warn", "crit", defaults);
     Some(Check::blocking(Memory { root: host.root.clone(), limits, read: Root::memory, judge: judge_memory }))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
-pub(crate) fn make_swap(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+fn make_swap(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let defaults = Limits { warn: Limit::percent(20.0), crit: Limit::percent(5.0) };
     let limits = Limits::take(reader, "warn", "crit", defaults);
     Some(Check::blocking(Memory { root: host.root.clone(), limits, read: Root::swap, judge: judge_swap }))
@@ -54,10 +80,10 @@ struct Memory {
 }
 
 impl Blocking for Memory {
-    fn run(&self) -> CheckResult {
+    fn run(&self) -> Judgement {
         match (self.read)(&self.root) {
-            Ok(space) => (self.judge)(space, self.limits),
-            Err(error) => CheckResult::unknown(error.to_string()),
+            Ok(space) => (self.judge)(space, self.limits).into(),
+            Err(error) => error.into(),
         }
     }
 }

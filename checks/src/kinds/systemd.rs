@@ -20,15 +20,31 @@ use serde::Deserialize;
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
 
 use crate::{
-    Async, Check, Host,
+    Async, Check, Host, Judgement, Kind, Lane,
     options::{OptionSpec, Reader},
     output::clean,
     perfdata::Perf,
     result::CheckResult,
+    root::runs_systemd,
     threshold::{Range, Thresholds},
 };
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
+pub(crate) const KIND: Kind = Kind {
+    name: "systemd",
+    about: "failed systemd units",
+    options: OPTIONS,
+    lane: Lane::Local,
+    built_in: booted,
+    interval: None,
+    has_things: false,
+    make,
+};
+
+fn booted(host: &Host) -> bool {
+    runs_systemd(&host.root)
+}
+
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "ignore", value: "UNIT", help: "ignore this unit; * matches any text; can be a list" },
     OptionSpec { name: "warn", value: "RANGE", help: "WARNING range for the number of failed units [0]" },
     OptionSpec {
@@ -39,7 +55,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
-pub(crate) fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
+fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
     let warn = reader.range("warn").or(Some(Range::above(0.0)));
     Some(Check::asynchronous(Systemd {
         ignore: reader.list("ignore").unwrap_or_default(),
@@ -61,14 +77,14 @@ struct Unit {
 }
 
 impl Async for Systemd {
-    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let asked = timeout(limit, ask("systemctl")).await;
             let asked =
                 asked.unwrap_or_else(|_| Err(format!("systemctl timed out after {} s", limit.as_secs_f64())));
             match asked.and_then(|printed| parse(&printed)) {
-                Ok(failed) => judge(failed, &self.ignore, self.thresholds),
-                Err(problem) => CheckResult::unknown(problem),
+                Ok(failed) => judge(failed, &self.ignore, self.thresholds).into(),
+                Err(problem) => CheckResult::unknown(problem).into(),
             }
         })
     }

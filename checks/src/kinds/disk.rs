@@ -8,7 +8,6 @@
 //! purpose cannot fill up, so it is checked only if its path is configured.
 
 use std::{
-    cmp::Reverse,
     collections::BTreeSet,
     fmt::Write as _,
     io::ErrorKind,
@@ -17,17 +16,28 @@ use std::{
 };
 
 use crate::{
-    Blocking, Check, Host, State,
-    mountinfo::{self, Access, Mount},
-    options::{OptionSpec, Reader},
+    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, always,
+    options::{OptionSpec, PerThing, Reader},
     perfdata::Perf,
+    read::mountinfo::{self, Access, Mount},
     result::CheckResult,
     root::{FsUsage, ReadError, Root},
     space::{Limit, Limits, human, percent},
     statvfs::{Answer, Asker, PATIENCE},
 };
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
+pub(crate) const KIND: Kind = Kind {
+    name: "disk",
+    about: "space and inodes of all real filesystems; also hanging, missing and read-only ones",
+    options: OPTIONS,
+    lane: Lane::Local,
+    built_in: always,
+    interval: None,
+    has_things: true,
+    make,
+};
+
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "path",
         value: "PATH",
@@ -58,7 +68,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
-pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let space = Limits { warn: Limit::percent_and_gib(10.0, 50.0), crit: Limit::percent_and_gib(5.0, 5.0) };
     let inodes = Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) };
     Some(Check::blocking(Disk {
@@ -68,10 +78,10 @@ pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         only: absolute(reader, "path"),
         exclude: absolute(reader, "exclude"),
         exclude_types: reader.list("exclude_type").unwrap_or_default(),
-        limits: DiskLimits {
+        limits: Arc::new(reader.per_thing(|reader| DiskLimits {
             space: Limits::take(reader, "warn", "crit", space),
             inodes: Limits::take(reader, "warn_inodes", "crit_inodes", inodes),
-        },
+        })),
     }))
 }
 
@@ -90,7 +100,7 @@ struct Disk {
     only: Vec<PathBuf>,
     exclude: Vec<PathBuf>,
     exclude_types: Vec<String>,
-    limits: DiskLimits,
+    limits: Arc<PerThing<DiskLimits>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,10 +120,13 @@ struct Filesystem {
 }
 
 impl Blocking for Disk {
-    fn run(&self) -> CheckResult {
+    fn run(&self) -> Judgement {
         match self.read() {
-            Ok(filesystems) => judge(&filesystems, self.limits),
-            Err(error) => CheckResult::unknown(error.to_string()),
+            Ok(filesystems) => {
+                let limits = Arc::clone(&self.limits);
+                Judgement::new(move |_| judge(&filesystems, &limits))
+            }
+            Err(error) => error.into(),
         }
     }
 }
@@ -184,39 +197,29 @@ impl SeenWritable {
     }
 }
 
-fn judge(filesystems: &[Filesystem], limits: DiskLimits) -> CheckResult {
-    let mut state = State::Ok;
-    let mut problems = Vec::new();
-    let mut lines = Vec::new();
-    let mut perfdata = Vec::new();
-    let mut fullest: Option<(f64, String)> = None;
+fn judge(filesystems: &[Filesystem], limits: &PerThing<DiskLimits>) -> Findings {
+    let mut list = Vec::new();
+    let mut blind = Vec::new();
     for filesystem in filesystems {
         let point = shown(&filesystem.point);
-        let Some((verdict, said)) = judge_one(filesystem, limits) else { continue };
-        if verdict != State::Ok {
-            problems.push((verdict, format!("{point} {said}")));
-        }
-        state = state.max(verdict);
-        lines.push(format!("{point}: {said}"));
-        if let Answer::Usage(usage) = filesystem.answer {
-            let free = percent(bytes(usage.free), bytes(usage.free + usage.used));
-            if fullest.as_ref().is_none_or(|(least, _)| free < *least) {
-                fullest = Some((free, format!("{point} {said}")));
-            }
-            perfdata.extend(perf(&point, usage, limits));
-        }
+        let limits = *limits.of(&point);
+        let Some((verdict, said)) = judge_one(filesystem, limits) else {
+            blind.push(Blind { thing: point, why: "no space that could run out, or no permission".into() });
+            continue;
+        };
+        let perfdata = match filesystem.answer {
+            Answer::Usage(usage) => perf(&point, usage, limits),
+            Answer::Failed(_) | Answer::Hung(_) => Vec::new(),
+        };
+        // A check of one path has one service, named like the check.
+        let finding = if filesystem.named && filesystems.len() == 1 {
+            Finding::whole(CheckResult::new(verdict, format!("{point} {said}")).with_perfdata(perfdata))
+        } else {
+            Finding::of(point, CheckResult::new(verdict, said).with_perfdata(perfdata))
+        };
+        list.push(finding);
     }
-    problems.sort_by_key(|&(verdict, _)| Reverse(verdict));
-    let summary = match (problems.is_empty(), fullest) {
-        (false, _) => problems.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "),
-        (true, Some((_, fullest))) if lines.len() > 1 => {
-            format!("{} filesystems, fullest: {fullest}", lines.len())
-        }
-        (true, Some((_, only))) => only,
-        (true, None) => return CheckResult::unknown("no filesystems to check"),
-    };
-    let detail = if lines.len() > 1 { lines.join("\n") } else { String::new() };
-    CheckResult::new(state, summary).with_perfdata(perfdata).with_detail(detail)
+    Findings::all(list).with_blind(blind)
 }
 
 /// The state of one filesystem and its text; `None` if it does not count.
@@ -290,8 +293,8 @@ mod tests {
     fn all_real_filesystems_are_checked_and_the_fullest_is_named() {
         let result = run("disk", &fixture("debian12-vm"));
         assert_eq!(result.state, State::Ok);
-        assert_eq!(result.summary, "2 filesystems, fullest: / 88% free (195.9 GiB)");
-        assert_eq!(result.detail, "/: 88% free (195.9 GiB)\n/run: 100% free (2.4 GiB)");
+        assert_eq!(result.summary, "2 checked: /, /run");
+        assert_eq!(result.detail, "/ 88% free (195.9 GiB)\n/run 100% free (2.4 GiB)");
         let labels: Vec<_> = result.perfdata.iter().map(|perf| perf.label.as_str()).collect();
         assert_eq!(labels, ["/", "/ inodes", "/run", "/run inodes"]);
     }
@@ -305,7 +308,7 @@ mod tests {
             "/var 2% free (400.0 MiB); /srv/mail 60% free (60.0 GiB), 3% of inodes free; / 8% free (1.6 GiB)"
         );
         // A tenth of /archive is far more than 50 GiB.
-        assert!(result.detail.contains("/archive: 8% free (800.0 GiB)"), "{}", result.detail);
+        assert!(result.detail.contains("/archive 8% free (800.0 GiB)"), "{}", result.detail);
     }
 
     #[test]
@@ -395,7 +398,8 @@ mod tests {
         let usage = |free| Answer::Usage(FsUsage { used: 100 - free, free, inodes: 0, inodes_free: 0 });
         let unreadable = found("/a", Answer::Failed(ErrorKind::PermissionDenied.into()));
         let mut filesystems = vec![found("/b", usage(8)), unreadable];
-        let result = judge(&filesystems, limits);
+        let limits = PerThing::from(limits);
+        let result = judge(&filesystems, &limits).summed_up();
         assert_eq!(result.state, State::Unknown);
         assert!(
             result.summary.starts_with("/a cannot be read: no permission; /b 8% free"),
@@ -403,7 +407,7 @@ mod tests {
             result.summary
         );
         filesystems.push(found("/c", usage(2)));
-        let result = judge(&filesystems, limits);
+        let result = judge(&filesystems, &limits).summed_up();
         assert_eq!(result.state, State::Critical);
         assert!(result.summary.starts_with("/c 2% free"), "{}", result.summary);
     }

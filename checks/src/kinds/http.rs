@@ -23,17 +23,29 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::{
-    Async, Check, Host, State, clock,
+    Async, Check, Host, Judgement, Kind, Lane, State, clock,
     http_get::{self, Answer, BODY_MAX, Get},
+    kinds::tcp::{in_ms, time_perf, times},
+    never,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
-    tcp::{in_ms, time_perf, times},
     threshold::{Range, Thresholds},
     tls::{self, Trust},
 };
 
-pub(crate) const OPTIONS: &[OptionSpec] = &[
+pub(crate) const KIND: Kind = Kind {
+    name: "http",
+    about: "status, content, response time and certificate of a page",
+    options: OPTIONS,
+    lane: Lane::Network,
+    built_in: never,
+    interval: None,
+    has_things: false,
+    make,
+};
+
+const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "url", value: "URL", help: "URL to fetch (required)" },
     OptionSpec {
         name: "address",
@@ -72,7 +84,7 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     },
 ];
 
-pub(crate) fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let url = reader.parsed("url", http_get::parse_url);
     let url = reader.required("url", url);
     let headers =
@@ -179,21 +191,24 @@ struct Judge {
 }
 
 impl Async for Http {
-    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = CheckResult> + Send>> {
+    fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let tls = || self.tls.config().as_ref().map(Arc::clone);
             if http_get::is_tls(&self.get.url)
                 && let Err(error) = tls()
             {
-                return CheckResult::unknown(format!("cannot verify certificates on this host: {error}"));
+                return CheckResult::unknown(format!("cannot verify certificates on this host: {error}"))
+                    .into();
             }
             let started = clock::now();
             let outcome = timeout(limit, http_get::get(&self.get, &tls)).await;
             let outcome =
                 outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())));
             match outcome {
-                Ok(answer) => self.judge.judge(&answer, started.elapsed(), clock::unix_seconds()),
-                Err(problem) => CheckResult::new(State::Critical, format!("{}: {problem}", self.get.url)),
+                Ok(answer) => self.judge.judge(&answer, started.elapsed(), clock::unix_seconds()).into(),
+                Err(problem) => {
+                    CheckResult::new(State::Critical, format!("{}: {problem}", self.get.url)).into()
+                }
             }
         })
     }

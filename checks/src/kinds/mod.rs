@@ -1,0 +1,14 @@
+//! The kinds of checks, one file each.
+
+pub(crate) mod disk;
+pub(crate) mod http;
+mod load;
+mod memory;
+mod systemd;
+pub(crate) mod tcp;
+
+use crate::Kind;
+
+/// All kinds of checks.
+pub const KINDS: &[Kind] =
+    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, tcp::KIND, http::KIND];

@@ -1,0 +1,70 @@
+//! Readers of the kernel's files: one for each source, with a pure parser that turns its text into a
+//! typed reading.
+//!
+//! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
+
+pub(crate) mod mountinfo;
+
+use std::{
+    any::{Any, TypeId},
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    clock,
+    root::{ReadError, Root},
+};
+
+/// A file of the kernel that is read as a whole.
+pub(crate) trait Source: Sized + Send + Sync + 'static {
+    /// `/proc/stat`.
+    const PATH: &'static str;
+
+    /// The reading in a text, or why there is none.
+    fn parse(text: &str) -> Result<Self, &'static str>;
+}
+
+/// The latest readings of a host.
+pub(crate) struct Readings {
+    root: Root,
+    kept: Mutex<BTreeMap<TypeId, (Instant, Arc<dyn Any + Send + Sync>)>>,
+}
+
+impl Readings {
+    pub(crate) fn new(root: Root) -> Self {
+        Self { root, kept: Mutex::default() }
+    }
+
+    /// A reading that is at most [`KEPT`] old.
+    pub(crate) fn get<T: Source>(&self) -> Result<Arc<T>, ReadError> {
+        let now = clock::now();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&TypeId::of::<T>()).cloned();
+        if let Some((at, reading)) = kept
+            && self.root.is_live()
+            && now.saturating_duration_since(at) < KEPT
+            && let Ok(reading) = reading.downcast()
+        {
+            return Ok(reading);
+        }
+        // Not under the lock: a file may hang.
+        let text = self.root.read(T::PATH)?;
+        let reading = T::parse(&text)
+            .map_err(|why| ReadError::Format { path: self.root.path(T::PATH), why })
+            .map(Arc::new)?;
+        let any: Arc<dyn Any + Send + Sync> = reading.clone();
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(TypeId::of::<T>(), (now, any));
+        Ok(reading)
+    }
+}
+
+impl fmt::Debug for Readings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readings").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// Shorter than any usual interval, and long enough for checks that run together.
+pub(crate) const KEPT: Duration = Duration::from_secs(5);
