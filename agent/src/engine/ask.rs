@@ -76,6 +76,7 @@ impl Engine {
             let nothing = Watched::new(Arc::clone(name), None);
             (!done).then(|| self.status_of(name, check, &check.settings, &nothing, now))
         }));
+        services.sort_by(|a, b| a.service.cmp(&b.service));
         let blind = self.running.iter().flat_map(|(name, running)| {
             running.blind.iter().map(|blind| BlindStatus {
                 check: name.to_string(),
