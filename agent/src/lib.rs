@@ -54,13 +54,15 @@ use tracing::{error, info, warn};
 
 pub use cli::command;
 
-/// Why the agent could not start.
+/// Why the agent could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{0}")]
     Config(#[from] Problems),
     #[error("{what}: {source}")]
     Start { what: String, source: io::Error },
+    #[error("{0} has ended unexpectedly (a bug in dogwatch; please report it)")]
+    Ended(&'static str),
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -88,12 +90,18 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         warn!(bytes = damage.bytes, "removed an incomplete record at the end of the spool");
     }
 
+    let mut metrics_problem = None;
     let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
     metrics::declare();
     if let Some(address) = agent.metrics {
-        let bound = page.serve(address, page.router()).await;
-        let bound = bound.map_err(start(format!("cannot serve metrics on {address}")))?;
-        info!("metrics on http://{bound}/metrics");
+        match page.serve(address, page.router()).await {
+            Ok(bound) => info!("metrics on http://{bound}/metrics"),
+            // Watching the host matters more than being scraped.
+            Err(error) => {
+                error!("cannot serve metrics on {address}: {error}; starting without them");
+                metrics_problem = Some(format!("cannot serve metrics on {address}: {error}"));
+            }
+        }
     }
     let listener = unix_http::bind(&agent.socket, SOCKET_MODE)
         .map_err(start(format!("cannot serve {}", agent.socket.display())))?;
@@ -119,12 +127,12 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         found,
         runner: runner::Runner::new(reports_to),
         answers: answers_to,
+        metrics_problem,
     };
     let engine = engine::Engine::new(parts);
     info!("started; {summary}");
     systemd::ready(&format!("{checks} checks"));
-    engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;
-    Ok(())
+    engine.run(engine::Inputs { reports, done, answers, asks, signals }).await.map_err(RunError::Ended)
 }
 
 /// From the machine id. A container without one gets a random id, which is kept in the state

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use dogwatch_checks::Host;
 use dogwatch_daemon::duration::Span;
 
-use super::{ConfigArgument, fail};
+use super::{ConfigArgument, discover, fail};
 use crate::config::{self, Work};
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,9 @@ pub(super) enum Command {
 pub(super) struct ListArguments {
     #[command(flatten)]
     config: ConfigArgument,
+    /// List what is not watched, and why, instead
+    #[arg(long)]
+    blind: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,11 +44,14 @@ pub(super) fn run(command: &Command) -> ExitCode {
     }
 }
 
-pub(super) fn list(arguments: &ListArguments) -> ExitCode {
+pub(super) async fn list(arguments: ListArguments) -> ExitCode {
     let loaded = match config::load(&arguments.config.config, &Host::live()) {
         Ok(loaded) => loaded,
         Err(problems) => return fail(&format!("invalid config:\n{problems}")),
     };
+    if arguments.blind {
+        return discover::blind(&loaded, arguments.json).await;
+    }
     if arguments.json {
         let rows: Vec<_> = loaded.checks.iter().map(|(name, check)| json(name, check)).collect();
         println!("{}", serde_json::Value::from(rows));

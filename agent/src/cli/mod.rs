@@ -1,7 +1,8 @@
-//! The command line: `dogwatch run|dns|check|submit|status|list|config`.
+//! The command line: `dogwatch run|dns|check|submit|status|list|discover|config`.
 
 mod check;
 mod config;
+mod discover;
 mod dns;
 mod status;
 mod submit;
@@ -35,6 +36,8 @@ enum Command {
     Status(status::Arguments),
     /// List the configured and built-in checks and where each comes from.
     List(config::ListArguments),
+    /// Look at this host: show what is checked and why, and what is not.
+    Discover(discover::Arguments),
     /// Check the config.
     #[command(subcommand)]
     Config(config::Command),
@@ -89,7 +92,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Submit(arguments) => block_on(submit::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
-        Command::List(arguments) => config::list(&arguments),
+        Command::List(arguments) => block_on(config::list(arguments)),
+        Command::Discover(arguments) => block_on(discover::run(arguments)),
         Command::Config(command) => config::run(&command),
     }
 }

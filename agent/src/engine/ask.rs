@@ -106,6 +106,7 @@ impl Engine {
             warnings.push(format!("invalid config; the running config is unchanged: {problem}"));
         }
         warnings.extend(self.config.warnings());
+        warnings.extend(self.metrics_problem.clone());
         if let Some(problem) = self.disk.problem() {
             warnings.push(format!("cannot write the spool: {problem}; events are only in memory"));
         }

@@ -67,6 +67,7 @@ pub(crate) struct Engine {
     answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
     /// Why the last reload failed.
     config_problem: Option<String>,
+    metrics_problem: Option<String>,
     grace_until: Moment,
     asleep: Duration,
     next_look: Moment,
@@ -123,12 +124,25 @@ pub(crate) struct Parts {
     pub(crate) found: Found,
     pub(crate) runner: Runner,
     pub(crate) answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
+    /// Why there is no metrics page, although one is configured.
+    pub(crate) metrics_problem: Option<String>,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { clock, config_path, host, config, agent_id, changes, store, found, runner, answers } =
-            parts;
+        let Parts {
+            clock,
+            config_path,
+            host,
+            config,
+            agent_id,
+            changes,
+            store,
+            found,
+            runner,
+            answers,
+            metrics_problem,
+        } = parts;
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
@@ -145,6 +159,7 @@ impl Engine {
             runner,
             answers,
             config_problem: None,
+            metrics_problem,
             grace_until: Moment::BOOT + config.agent.boot_grace,
             asleep: clock.asleep(),
             next_look: now.moment + LOOK_INTERVAL,
@@ -199,8 +214,9 @@ impl Engine {
         (service.into(), None)
     }
 
-    /// Runs until SIGTERM or SIGINT.
-    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until SIGTERM or SIGINT, or until one of its threads or tasks has ended, which is an
+    /// error: an agent that is deaf or mute must be restarted.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), &'static str> {
         loop {
             let now = self.clock.now();
             self.notice_sleep(now);
@@ -213,10 +229,10 @@ impl Engine {
             systemd::alive();
             let wake = self.next_wakeup(now);
             tokio::select! {
-                Some(report) = inputs.reports.recv() => self.on_report(report),
-                Some(done) = inputs.done.recv() => self.on_disk_done(done),
-                Some(answer) = inputs.answers.recv() => self.on_answer(answer),
-                Some(ask) = inputs.asks.recv() => self.on_ask(ask),
+                report = inputs.reports.recv() => self.on_report(report.ok_or("the runner of checks")?),
+                done = inputs.done.recv() => self.on_disk_done(done.ok_or("the thread that writes to the disk")?),
+                answer = inputs.answers.recv() => self.on_answer(answer.ok_or("the client of alertd")?),
+                ask = inputs.asks.recv() => self.on_ask(ask.ok_or("the server of the agent's socket")?),
                 asked = inputs.signals.next() => match asked {
                     Asked::Stop => break,
                     Asked::Reload => self.reload(),
@@ -225,6 +241,7 @@ impl Engine {
             }
         }
         self.stop(inputs.done).await;
+        Ok(())
     }
 
     /// Writes what was going to be written anyway. A stop loses no more than a kill.
