@@ -61,7 +61,10 @@ pub(super) async fn blind(config: &Config, as_json: bool) -> ExitCode {
         println!("nothing that the checks find is left out");
         return ExitCode::SUCCESS;
     }
-    print!("{}", table(&rows.iter().map(|(check, blind)| [check, &blind.thing, &blind.why]).collect::<Vec<_>>()));
+    print!(
+        "{}",
+        table(&rows.iter().map(|(check, blind)| [check, &blind.thing, &blind.why]).collect::<Vec<_>>())
+    );
     ExitCode::SUCCESS
 }
 
@@ -70,12 +73,16 @@ async fn look(config: &Config) -> Vec<Found> {
     let mut runs = Vec::new();
     for (name, check) in &config.checks {
         let (work, timeout) = (check.work.clone(), check.timeout);
-        runs.push((name, check, tokio::spawn(async move {
-            match work {
-                Work::Native(native) => findings(native, timeout).await,
-                Work::Plugin(_) | Work::Passive(_) | Work::Own => Findings::default(),
-            }
-        })));
+        runs.push((
+            name,
+            check,
+            tokio::spawn(async move {
+                match work {
+                    Work::Native(native) => findings(native, timeout).await,
+                    Work::Plugin(_) | Work::Passive(_) | Work::Own => Findings::default(),
+                }
+            }),
+        ));
     }
     let mut all = Vec::new();
     for (name, check, run) in runs {
@@ -115,7 +122,11 @@ fn render(found: &[Found], config: &Config) -> String {
         let _ = writeln!(text, "\n{} ({})", found.check, found.origin);
         let rows: Vec<_> = found.things.iter().map(|(thing, state, said)| [thing, state, said]).collect();
         if found.things.is_empty() {
-            let _ = writeln!(text, "  {}", if runs_here(&found.kind) { "nothing found" } else { "runs in the agent" });
+            let _ = writeln!(
+                text,
+                "  {}",
+                if runs_here(&found.kind) { "nothing found" } else { "runs in the agent" }
+            );
         }
         for line in table(&rows).lines() {
             let _ = writeln!(text, "  {line}");
@@ -160,9 +171,8 @@ fn others(config: &Config) -> (Vec<&'static str>, Vec<&'static str>) {
 }
 
 fn table<S: AsRef<str>>(rows: &[[S; 3]]) -> String {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].as_ref().chars().count()).max().unwrap_or_default()
-    };
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].as_ref().chars().count()).max().unwrap_or_default();
     let (first, second) = (width(0), width(1));
     let mut text = String::new();
     for [a, b, c] in rows {
