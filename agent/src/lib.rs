@@ -27,7 +27,10 @@ pub mod lasting;
 mod metrics;
 pub mod moment;
 pub mod passive;
+pub mod plot;
 pub mod plugin;
+pub mod recent;
+pub mod replay;
 pub mod report;
 mod runner;
 pub mod schedule;
@@ -54,6 +57,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 pub use cli::command;
+use history::writer::Writer;
 
 /// Why the agent could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +113,10 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let (asks_to, asks) = mpsc::channel(ASKS_MAX);
     tokio::spawn(unix_http::serve(listener, api::router(asks_to)));
 
+    let history = agent.history.then(|| Writer::start(&agent.state_dir, clock::wall().as_second()));
+    let history =
+        history.and_then(|started| started.inspect_err(|error| warn!("cannot keep a history: {error}")).ok());
+
     let (reports_to, reports) = mpsc::channel(REPORTS_MAX);
     let (answers_to, answers) = mpsc::channel(1);
     let clock = clock::Clock::new().map_err(start("cannot create a timer"))?;
@@ -129,6 +137,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         runner: runner::Runner::new(reports_to),
         answers: answers_to,
         metrics_problem,
+        history,
     };
     let engine = engine::Engine::new(parts);
     info!("started; {summary}");

@@ -1,9 +1,11 @@
-//! The command line: `dogwatch run|dns|check|submit|status|list|discover|config`.
+//! The command line: `dogwatch run|dns|check|submit|status|list|discover|graph|replay|config`.
 
 mod check;
 mod config;
 mod discover;
 mod dns;
+mod graph;
+mod replay;
 mod status;
 mod submit;
 
@@ -38,6 +40,10 @@ enum Command {
     List(config::ListArguments),
     /// Look at this host: show what is checked and why, and what is not.
     Discover(discover::Arguments),
+    /// Draw the values of a service over time.
+    Graph(graph::Arguments),
+    /// Show which problems other limits would have announced.
+    Replay(replay::Arguments),
     /// Check the config.
     #[command(subcommand)]
     Config(config::Command),
@@ -93,6 +99,8 @@ pub fn main() -> ExitCode {
         Command::Submit(arguments) => block_on(submit::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
         Command::List(arguments) => block_on(config::list(arguments)),
+        Command::Graph(arguments) => graph::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Discover(arguments) => block_on(discover::run(arguments)),
         Command::Config(command) => config::run(&command),
     }

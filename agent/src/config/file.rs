@@ -41,6 +41,7 @@ pub(super) struct AgentFile {
     pub(super) max_concurrent: Option<Spanned<usize>>,
     pub(super) spool_bytes_max: Option<Spanned<usize>>,
     pub(super) auto_checks: Option<bool>,
+    pub(super) history: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

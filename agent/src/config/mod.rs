@@ -85,6 +85,8 @@ pub struct Agent {
     pub max_concurrent: usize,
     /// JSON size of the events to keep while alertd does not answer.
     pub spool_bytes_max: usize,
+    /// Keep the values of the services in [`crate::history`].
+    pub history: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,10 +28,12 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::{Config, Work},
+    history::{Sample, writer::Writer},
     lasting::Lasting,
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
+    recent::Recent,
     report::{
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
@@ -68,6 +70,9 @@ pub(crate) struct Engine {
     /// Why the last reload failed.
     config_problem: Option<String>,
     metrics_problem: Option<String>,
+    history: Option<Writer>,
+    /// Values for the history since the last turn.
+    samples: Vec<Sample>,
     grace_until: Moment,
     asleep: Duration,
     next_look: Moment,
@@ -92,6 +97,8 @@ struct Watched {
     freshness: Freshness,
     lasting: Lasting,
     last: Option<Last>,
+    /// The first value of its performance data.
+    recent: Recent,
     /// In how many runs in a row its thing was missing.
     missing: u8,
 }
@@ -126,6 +133,7 @@ pub(crate) struct Parts {
     pub(crate) answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
     /// Why there is no metrics page, although one is configured.
     pub(crate) metrics_problem: Option<String>,
+    pub(crate) history: Option<Writer>,
 }
 
 impl Engine {
@@ -142,6 +150,7 @@ impl Engine {
             runner,
             answers,
             metrics_problem,
+            history,
         } = parts;
         let now = clock.now();
         let spool = found.spool;
@@ -160,6 +169,8 @@ impl Engine {
             answers,
             config_problem: None,
             metrics_problem,
+            history,
+            samples: Vec::new(),
             grace_until: Moment::BOOT + config.agent.boot_grace,
             asleep: clock.asleep(),
             next_look: now.moment + LOOK_INTERVAL,
@@ -225,6 +236,7 @@ impl Engine {
             self.expire(now);
             self.write(now);
             self.send(now);
+            self.remember();
             metrics::on_turn(&self.outbox, self.disk.spool_bytes(), self.config_problem.is_none());
             systemd::alive();
             let wake = self.next_wakeup(now);
@@ -255,6 +267,10 @@ impl Engine {
             self.write_now();
             if let Some(answer) = done.recv().await {
                 self.on_disk_done(answer);
+            }
+            self.remember();
+            if let Some(history) = self.history.take() {
+                let _ = tokio::task::spawn_blocking(|| history.stop()).await;
             }
         };
         if tokio::time::timeout(STOP_WITHIN, last).await.is_err() {
@@ -289,6 +305,7 @@ impl Watched {
             freshness: Freshness::default(),
             lasting: Lasting::default(),
             last: None,
+            recent: Recent::default(),
             missing: 0,
         }
     }

@@ -1,14 +1,16 @@
 //! The part of the loop that runs checks and turns their results into announcements.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
 use dogwatch_checks::{Blind, CheckResult, Judgement};
+use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{EventKind, limits};
 use tracing::{error, info};
 
 use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
+    history::{Key, Sample},
     lasting::Lasting,
     metrics,
     moment::Now,
@@ -225,13 +227,31 @@ impl Engine {
             None => (Confirm::After(settings.max_attempts), true),
         };
         let confirm = if grace { Confirm::NotYet } else { confirm };
+        for (at, perf) in result.perfdata.iter().enumerate() {
+            let Some(value) = perf.value.filter(|value| value.is_finite()) else { continue };
+            if at == 0 {
+                watched.recent.record(value, now.moment);
+            }
+            self.samples.push(Sample {
+                key: Key { service: service.to_string(), label: perf.label.clone() },
+                unit: perf.unit.clone(),
+                value,
+                max: perf.max,
+                at: now.wall,
+            });
+        }
         let before = (watched.service.status(), watched.service.flapping());
         let rules = Rules { confirm, flapping: settings.flapping };
         let transition = watched.service.on_result(&result, rules, now.wall);
         watched.last = Some(Last { result, at: now.wall });
         let soft = watched.service.status().is_soft();
         let changed = before != (watched.service.status(), watched.service.flapping());
-        if let Some(transition) = transition {
+        if let Some(mut transition) = transition {
+            if let Some((line, span)) = watched.recent.sparkline() {
+                let said = &mut transition.now.said.detail;
+                let separator = if said.is_empty() { "" } else { "\n" };
+                let _ = write!(said, "{separator}last {}: {line}", Span(span));
+            }
             info!(
                 service = &**service,
                 from = transition.from.name(),
@@ -253,6 +273,18 @@ impl Engine {
         }
         self.measure(service, now);
         soft && counts
+    }
+
+    /// Hands the values of this turn to the history.
+    pub(super) fn remember(&mut self) {
+        if self.samples.is_empty() {
+            return;
+        }
+        let samples = std::mem::take(&mut self.samples);
+        if let Some(history) = &self.history {
+            history.record(samples);
+            metrics::on_history(history.dropped());
+        }
     }
 
     /// The agent's own service.
