@@ -75,7 +75,7 @@ impl Runner {
                 tokio::spawn(run_async(started, run, deadline, reports));
             }
             // Never scheduled.
-            Work::Passive(_) | Work::Own => {}
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => {}
         }
     }
 }

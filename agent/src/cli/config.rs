@@ -65,7 +65,7 @@ pub(super) async fn list(arguments: ListArguments) -> ExitCode {
     );
     for (name, check) in &loaded.checks {
         let (interval, retry) = match check.work {
-            Work::Passive(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
             Work::Native(_) | Work::Plugin(_) => {
                 (Span(check.timing.interval).to_string(), Span(check.timing.retry_interval).to_string())
             }

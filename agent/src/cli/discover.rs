@@ -79,7 +79,7 @@ async fn look(config: &Config) -> Vec<Found> {
             tokio::spawn(async move {
                 match work {
                     Work::Native(native) => findings(native, timeout).await,
-                    Work::Plugin(_) | Work::Passive(_) | Work::Own => Findings::default(),
+                    Work::Plugin(_) | Work::Passive(_) | Work::Jobs(_) | Work::Own => Findings::default(),
                 }
             }),
         ));
@@ -154,7 +154,7 @@ fn render(found: &[Found], config: &Config) -> String {
 
 /// Plugins and passive checks give no result here.
 fn runs_here(kind: &str) -> bool {
-    !matches!(kind, "plugin" | "passive" | "agent")
+    !matches!(kind, "plugin" | "passive" | "job" | "agent")
 }
 
 /// The kinds without a check: those that this host has nothing for, and those that need settings.

@@ -45,7 +45,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The kinds that the agent adds to those of dogwatch-checks.
-const KINDS: [&str; 4] = ["plugin", "passive", "dns", "agent"];
+const KINDS: [&str; 5] = ["plugin", "passive", "dns", "job", "agent"];
 
 /// The built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
@@ -136,7 +136,7 @@ pub(super) fn resolve(
 
 /// Whether a check of this kind has a service for each thing that it finds.
 fn has_things(kind: &str) -> bool {
-    dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
+    kind == "job" || dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
 }
 
 fn lane(kind: &str) -> Lane {
@@ -174,7 +174,10 @@ pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     });
     native
         .chain(dns)
-        .chain([("agent", "agent", Work::Own)])
+        .chain([
+            ("agent", "agent", Work::Own),
+            ("job", "job", Work::Jobs(Passive { freshness: None, submitters: Vec::new() })),
+        ])
         .map(|(name, kind, work)| {
             let check = Check {
                 kind: kind.to_owned(),
@@ -222,7 +225,7 @@ fn default_timing(kind: &str, defaults: Defaults) -> Timing {
 /// The DNS cache and passive jobs report only what they are sure of.
 fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     match kind {
-        "dns" | "passive" | "agent" => 1,
+        "dns" | "passive" | "job" | "agent" => 1,
         _ => defaults.max_attempts,
     }
 }
@@ -475,7 +478,8 @@ impl<'a> Reader<'a> {
 
     fn work(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
         match kind {
-            "passive" => self.passive(),
+            "passive" => self.passive().map(Work::Passive),
+            "job" => self.passive().map(Work::Jobs),
             "dns" => Some(self.dns(context)),
             "plugin" => self.plugin(),
             "agent" => {
@@ -486,7 +490,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn passive(&mut self) -> Option<Work> {
+    fn passive(&mut self) -> Option<Passive> {
         self.refuse_unknown(&kind_options("passive"));
         let freshness = self.span("freshness");
         let submitters = match self.entry("submitters") {
@@ -500,7 +504,7 @@ impl<'a> Reader<'a> {
                 }
             },
         };
-        Some(Work::Passive(Passive { freshness, submitters }))
+        Some(Passive { freshness, submitters })
     }
 
     fn dns(&mut self, context: &Context<'_>) -> Work {

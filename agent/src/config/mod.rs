@@ -163,6 +163,8 @@ pub enum Work {
     Plugin(Plugin),
     /// `dogwatch submit`.
     Passive(Passive),
+    /// `dogwatch job`: a service for each job that has reported.
+    Jobs(Passive),
     /// The agent checks itself.
     Own,
 }

@@ -199,7 +199,7 @@ impl Engine {
                 let left = Duration::try_from(until.duration_since(now.wall)).unwrap_or_default();
                 // If the wall clock was wrong when this was saved, the config says what is possible.
                 let most = self.config.checks.get(&watched.check).and_then(|check| match &check.work {
-                    Work::Passive(passive) => passive.freshness,
+                    Work::Passive(passive) | Work::Jobs(passive) => passive.freshness,
                     _ => None,
                 });
                 watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
@@ -210,7 +210,7 @@ impl Engine {
     }
 
     /// The check and the thing that a service was named after.
-    fn belongs_to(&self, service: &str) -> (Arc<str>, Option<String>) {
+    pub(super) fn belongs_to(&self, service: &str) -> (Arc<str>, Option<String>) {
         if let Some((name, _)) = self.config.checks.get_key_value(service) {
             return (Arc::clone(name), None);
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Blind, CheckResult, Judgement};
+use dogwatch_checks::{Blind, CheckResult, Judgement, State};
 use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{EventKind, limits};
 use tracing::{error, info};
@@ -27,7 +27,7 @@ impl Engine {
     /// Updates the schedule and the services from the config.
     pub(super) fn watch(&mut self, now: Now) {
         let timings = self.config.checks.iter().filter_map(|(name, check)| match check.work {
-            Work::Passive(_) | Work::Own => None,
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => None,
             Work::Native(_) | Work::Plugin(_) => Some((name, check.lane, check.timing)),
         });
         self.schedule.apply(timings, now.moment);
@@ -72,13 +72,15 @@ impl Engine {
                         watched.freshness.on_result(passive.freshness, now.moment);
                     }
                 }
-                Work::Native(_) | Work::Plugin(_) | Work::Own => watched.freshness = Freshness::default(),
+                Work::Native(_) | Work::Plugin(_) | Work::Jobs(_) | Work::Own => {
+                    watched.freshness = Freshness::default();
+                }
             }
         }
     }
 
     /// Ends a service. If alertd knows of it, alertd hears of that.
-    fn remove(&mut self, name: &Arc<str>, now: Now) {
+    pub(super) fn remove(&mut self, name: &Arc<str>, now: Now) {
         self.services.remove(name);
         self.outbox.push(now.wall, EventKind::Removed { service: name.to_string() });
         self.write_within(Duration::ZERO, now.moment);
@@ -220,7 +222,7 @@ impl Engine {
         let Some(watched) = self.services.get_mut(service) else { return false };
         let Some(check) = self.config.checks.get(&watched.check) else { return false };
         let Some(settings) = check.settings(watched.thing.as_deref()) else { return false };
-        let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_));
+        let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_) | Work::Jobs(_));
         let lasting = settings.lasting.or(if settings.counts { None } else { lasting });
         let (confirm, counts) = match lasting {
             Some(span) => (watched.lasting.on_result(result.state, span, now.moment), false),
@@ -325,7 +327,14 @@ impl Engine {
             .filter_map(|(name, watched)| watched.freshness.poll_stale(now.moment).then(|| Arc::clone(name)))
             .collect();
         for name in stale {
+            let is_job = self.check_of(&name).is_some_and(|check| matches!(check.work, Work::Jobs(_)));
             let last = self.services.get(&name).and_then(|watched| watched.last.as_ref());
+            if is_job {
+                let since = last.map_or_else(String::new, |last| format!(" since {:.0}", last.at));
+                let text = format!("is late: it has not run{since}");
+                self.on_result(&name, CheckResult::new(State::Critical, text), now);
+                continue;
+            }
             let text = match last {
                 Some(last) => format!("stale: the last result is from {:.0}", last.at),
                 None => "stale: no result was submitted in time".to_owned(),
