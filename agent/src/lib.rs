@@ -22,6 +22,7 @@ pub mod config;
 mod dns_sensor;
 mod engine;
 pub mod flapping;
+pub mod handler;
 pub mod history;
 pub mod lasting;
 mod metrics;

@@ -136,6 +136,42 @@ async fn the_state_of_a_check_belongs_to_its_definition() {
     });
 }
 
+#[tokio::test]
+async fn a_handler_mends_a_problem_and_the_incident_says_so() {
+    let agent_dir = AgentDir::new("");
+    let dir = agent_dir.dir.path().display();
+    fs::write(agent_dir.path("switch"), "2").unwrap();
+    agent_dir.write_config(&format!(
+        "[check.web]\nkind = \"plugin\"\ninterval = \"200ms\"\nmax_attempts = 1\n\
+         command = [\"/bin/sh\", \"-c\", \"exit $(cat {dir}/switch)\"]\n\
+         handler = {{ command = [\"/bin/sh\", \"-c\", \"echo 0 > {dir}/switch\"], per_day = 1 }}\n"
+    ));
+    let alertd = Alertd::new();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let _agent = agent_dir.start();
+    let states = alertd.states_of("web", 3).await;
+    assert_eq!(states, [State::Critical, State::Critical, State::Ok], "announced all the same");
+    let said = alertd
+        .wait_for("what the handler did", |memory| {
+            let details: Vec<String> = memory
+                .events
+                .iter()
+                .filter_map(|event| match &event.kind {
+                    EventKind::Transition(transition) => Some(transition.now.detail.clone()),
+                    EventKind::Removed { .. } => None,
+                })
+                .collect();
+            (details.len() >= 3).then_some(details)
+        })
+        .await;
+    assert!(said[0].contains("handler running: /bin/sh -c echo 0"), "{said:?}");
+    assert!(said[1].contains("handler ran at "), "{said:?}");
+    assert!(said[2].contains("; well again after "), "{said:?}");
+    // A second problem on the same day is only announced.
+    fs::write(agent_dir.path("switch"), "2").unwrap();
+    assert_eq!(alertd.states_of("web", 4).await.last(), Some(&State::Critical));
+}
+
 #[test]
 fn two_agents_do_not_share_a_state_directory() {
     let agent_dir = AgentDir::new("[check.job]\n");

@@ -154,7 +154,7 @@ fn render(found: &[Found], config: &Config) -> String {
 
 /// Plugins and passive checks give no result here.
 fn runs_here(kind: &str) -> bool {
-    !matches!(kind, "plugin" | "passive" | "job" | "agent")
+    !matches!(kind, "plugin" | "passive" | "job" | "self-check")
 }
 
 /// The kinds without a check: those that this host has nothing for, and those that need settings.

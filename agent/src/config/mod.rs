@@ -19,7 +19,7 @@ use std::{
 use dogwatch_checks::{Host, Lane, Pattern, pattern};
 use dogwatch_daemon::config::{self, Problems};
 
-use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
+use crate::{flapping::Thresholds, handler::Handler, plugin::Plugin, schedule::Timing};
 
 /// The valid config of `dogwatch run`.
 #[derive(Debug, Clone)]
@@ -127,7 +127,7 @@ pub struct Check {
 }
 
 /// What follows from the results of a service.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// How many problem results in a row make a problem hard.
     pub max_attempts: u8,
@@ -139,6 +139,8 @@ pub struct Settings {
     pub flapping: Option<Thresholds>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// What to run when it becomes a problem.
+    pub handler: Option<Arc<Handler>>,
 }
 
 impl Check {

@@ -28,6 +28,7 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::{Config, Work},
+    handler::Runs,
     history::{Sample, writer::Writer},
     lasting::Lasting,
     metrics,
@@ -99,6 +100,9 @@ struct Watched {
     last: Option<Last>,
     /// The first value of its performance data.
     recent: Recent,
+    handler: Runs,
+    /// What the handler did about the present problem, and when.
+    handled: Option<(Moment, String)>,
     /// In how many runs in a row its thing was missing.
     missing: u8,
 }
@@ -306,6 +310,8 @@ impl Watched {
             lasting: Lasting::default(),
             last: None,
             recent: Recent::default(),
+            handler: Runs::default(),
+            handled: None,
             missing: 0,
         }
     }

@@ -5,11 +5,13 @@ use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 use dogwatch_checks::{Blind, CheckResult, Judgement, State};
 use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{EventKind, limits};
-use tracing::{error, info};
+use jiff::tz::TimeZone;
+use tracing::{error, info, warn};
 
 use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
+    handler::Decision,
     history::{Key, Sample},
     lasting::Lasting,
     metrics,
@@ -19,7 +21,7 @@ use crate::{
     runner::{Report, Started},
     schedule::Due,
     self_check::Seen,
-    service::Rules,
+    service::{Rules, Transition},
     status::Confirm,
 };
 
@@ -128,6 +130,7 @@ impl Engine {
                 self.on_whole(&name, result, now);
                 self.schedule.on_stuck(&name, now.moment);
             }
+            Report::Handled { service, result, took } => self.on_handled(&service, &result, took, now),
             Report::Released { name } => {
                 info!(check = &*name, "the check that was hanging has ended");
                 self.schedule.on_released(&name);
@@ -247,12 +250,37 @@ impl Engine {
         let transition = watched.service.on_result(&result, rules, now.wall);
         watched.last = Some(Last { result, at: now.wall });
         let soft = watched.service.status().is_soft();
+        if let Some(handler) = &settings.handler
+            && !grace
+        {
+            match watched.handler.decide(handler, before.0, watched.service.status(), now.moment) {
+                Decision::Run => {
+                    info!(service = &**service, "running the handler: {}", handler.words);
+                    watched.handled = Some((now.moment, format!("handler running: {}", handler.words)));
+                    self.runner.handle(Arc::clone(service), handler);
+                }
+                Decision::Skip(why) => {
+                    info!(service = &**service, "the handler does not run: {why}");
+                    watched.handled = Some((now.moment, format!("handler not run: {why}")));
+                }
+                Decision::Nothing => {}
+            }
+        }
         let changed = before != (watched.service.status(), watched.service.flapping());
         if let Some(mut transition) = transition {
+            if let Some((at, did)) = &watched.handled {
+                let mut line = did.clone();
+                if transition.now.problem.is_none() {
+                    let _ =
+                        write!(line, "; well again after {}", Span::secs(now.moment.since(*at).as_secs()));
+                }
+                append(&mut transition.now.said.detail, &line);
+            }
+            if transition.now.problem.is_none() {
+                watched.handled = None;
+            }
             if let Some((line, span)) = watched.recent.sparkline() {
-                let said = &mut transition.now.said.detail;
-                let separator = if said.is_empty() { "" } else { "\n" };
-                let _ = write!(said, "{separator}last {}: {line}", Span(span));
+                append(&mut transition.now.said.detail, &format!("last {}: {line}", Span(span)));
             }
             info!(
                 service = &**service,
@@ -275,6 +303,42 @@ impl Engine {
         }
         self.measure(service, now);
         soft && counts
+    }
+
+    /// A handler has ended: what it did goes into the incident, and the service is checked again.
+    fn on_handled(&mut self, service: &Arc<str>, result: &CheckResult, took: Duration, now: Now) {
+        let Some(watched) = self.services.get_mut(service) else { return };
+        watched.handler.on_ended();
+        let name = Arc::clone(&watched.check);
+        let Some(check) = self.config.checks.get(&name) else { return };
+        let Some(settings) = check.settings(watched.thing.as_deref()) else { return };
+        let words = settings.handler.as_ref().map_or("", |handler| handler.words.as_str());
+        let at = now.wall.to_zoned(TimeZone::system()).strftime("%H:%M").to_string();
+        let after = Span::secs(took.as_secs());
+        let did = if result.state == State::Ok {
+            format!("handler ran at {at}: {words} (done after {after})")
+        } else {
+            format!("handler failed at {at}: {words} ({} after {after})", result.summary)
+        };
+        let worked = result.state == State::Ok;
+        metrics::on_handler(service, worked);
+        if worked {
+            info!(service = &**service, "{did}");
+        } else {
+            warn!(service = &**service, "{did}");
+        }
+        watched.handled = Some((now.moment, did.clone()));
+        if let Some(announced) = watched.service.announced().filter(|announced| announced.problem.is_some()) {
+            // The same state again, with what was done about it.
+            let mut announced = announced.clone();
+            append(&mut announced.said.detail, &did);
+            let labels = labels(&watched.check, watched.thing.as_deref(), settings);
+            let about = About { name: service, labels: &labels, annotations: &settings.annotations };
+            let again = Transition { from: announced.state(), now: announced };
+            self.outbox.push(now.wall, report::transition(about, &again));
+            self.write_within(Duration::ZERO, now.moment);
+        }
+        self.schedule.run_now(&name, now.moment);
     }
 
     /// Hands the values of this turn to the history.
@@ -389,6 +453,13 @@ impl Engine {
             }
         }
     }
+}
+
+fn append(detail: &mut String, line: &str) {
+    if !detail.is_empty() {
+        detail.push('\n');
+    }
+    detail.push_str(line);
 }
 
 /// The service of a thing, or of the check as a whole.
