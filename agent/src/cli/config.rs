@@ -1,6 +1,6 @@
 //! `dogwatch config check` and `dogwatch list`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Subcommand;
 use dogwatch_checks::Host;
@@ -29,6 +29,13 @@ pub(super) struct ListArguments {
 
 pub(super) fn run(command: &Command) -> ExitCode {
     let Command::Check(ConfigArgument { config }) = command;
+    if !config.exists() {
+        let text = format!("{} does not exist", config.display());
+        if config != Path::new(config::DEFAULT_PATH) {
+            return fail(&text);
+        }
+        eprintln!("warning: {text}; the agent runs with its defaults");
+    }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
             for warning in loaded.warnings() {
