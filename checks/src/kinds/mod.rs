@@ -1,5 +1,6 @@
 //! The kinds of checks, one file each.
 
+mod cpu;
 pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
@@ -11,4 +12,4 @@ use crate::Kind;
 
 /// All kinds of checks.
 pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, tcp::KIND, http::KIND];
+    &[cpu::KIND, disk::KIND, http::KIND, load::KIND, memory::MEMORY, memory::SWAP, systemd::KIND, tcp::KIND];
