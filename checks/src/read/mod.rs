@@ -3,8 +3,12 @@
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
+pub(crate) mod arcstats;
+pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
+pub(crate) mod pressure;
 pub(crate) mod stat;
+pub(crate) mod vmstat;
 
 use std::{
     any::{Any, TypeId},
