@@ -2,7 +2,9 @@
 
 mod cpu;
 pub(crate) mod disk;
+mod fd;
 pub(crate) mod http;
+mod kernel;
 mod load;
 mod memory;
 mod oom;
@@ -17,11 +19,14 @@ use crate::Kind;
 pub const KINDS: &[Kind] = &[
     cpu::KIND,
     disk::KIND,
+    fd::KIND,
     http::KIND,
+    kernel::KIND,
     load::KIND,
     memory::KIND,
     oom::KIND,
     pressure::KIND,
+   
     swap::KIND,
     systemd::KIND,
     tcp::KIND,

@@ -4,6 +4,7 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod arcstats;
+pub(crate) mod limits;
 pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
 pub(crate) mod pressure;
