@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod oom;
 mod pressure;
+mod procs;
 mod swap;
 mod systemd;
 pub(crate) mod tcp;
@@ -26,7 +27,7 @@ pub const KINDS: &[Kind] = &[
     memory::KIND,
     oom::KIND,
     pressure::KIND,
-   
+    procs::KIND,
     swap::KIND,
     systemd::KIND,
     tcp::KIND,

@@ -8,6 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
 pub(crate) mod pressure;
+pub(crate) mod processes;
 pub(crate) mod stat;
 pub(crate) mod vmstat;
 
