@@ -54,6 +54,11 @@ impl Range {
         if eased.start < eased.end { eased } else { self }
     }
 
+    /// The limit of a range that only alerts above it.
+    pub(crate) fn upper(self) -> Option<f64> {
+        (!self.alert_inside && self.start <= 0.0 && self.end.is_finite()).then_some(self.end)
+    }
+
     /// The same range in a unit that is smaller by `factor`.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {

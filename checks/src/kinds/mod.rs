@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod oom;
 mod pressure;
+mod process;
 mod procs;
 mod swap;
 mod systemd;
@@ -27,6 +28,7 @@ pub const KINDS: &[Kind] = &[
     memory::KIND,
     oom::KIND,
     pressure::KIND,
+    process::KIND,
     procs::KIND,
     swap::KIND,
     systemd::KIND,

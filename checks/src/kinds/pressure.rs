@@ -112,13 +112,13 @@ fn judge(
     let mut perfdata = Vec::new();
     for (name, stalled) in [("some", Some(pressure.some)), ("full", pressure.full)] {
         let Some(stalled) = stalled else { continue };
-        let over_60_s = Perf::new(format!("{name}60"), stalled.over_60_s, "%").bounds(0.0, 100.0);
+        let over_60_s = Perf::new(format!("{thing}_{name}60"), stalled.over_60_s, "%").bounds(0.0, 100.0);
         perfdata.push(if (name == "some") == judges_some {
             over_60_s.thresholds(limits.warn, limits.crit)
         } else {
             over_60_s
         });
-        perfdata.push(Perf::new(format!("{name}300"), stalled.over_300_s, "%").bounds(0.0, 100.0));
+        perfdata.push(Perf::new(format!("{thing}_{name}300"), stalled.over_300_s, "%").bounds(0.0, 100.0));
     }
     let (minute, minutes) = (judged.over_60_s, judged.over_300_s);
     let summary = format!("{minute:.0}% of the last minute {said} ({minutes:.0}% of the last 5 min)");
@@ -172,7 +172,7 @@ mod tests {
         assert!(found.list.iter().all(|finding| finding.lasting == Some(SUSTAINED)));
         assert_eq!(
             found.list[1].result.perfdata_text(),
-            "some60=30%;;;0;100 some300=1%;;;0;100 full60=7.2%;5;20;0;100 full300=0.5%;;;0;100"
+            "memory_some60=30%;;;0;100 memory_some300=1%;;;0;100 memory_full60=7.2%;5;20;0;100 memory_full300=0.5%;;;0;100"
         );
     }
 

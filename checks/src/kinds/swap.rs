@@ -12,7 +12,7 @@ use crate::{
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, meminfo::Meminfo, pressure::MemoryPressure, vmstat::Vmstat},
-    space::{Limit, Limits, human, percent},
+    space::{Limit, Limits, human, percent, size},
     threshold::{Range, Thresholds},
 };
 
@@ -36,7 +36,7 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec { name: "crit", value: "LIMIT", help: "CRITICAL below this free swap [none]" },
     OptionSpec {
         name: "warn_in",
-        value: "LIMIT",
+        value: "SIZE",
         help: "WARNING if more than this is read from swap per second while tasks wait for memory [1MiB]",
     },
 ];
@@ -45,12 +45,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let crit = reader.value("crit").unwrap_or(Limit::percent(0.0));
     let limits = Limits::take(reader, "warn", "crit", Limits { warn: crit, crit });
-    let read_in = reader.parsed("warn_in", |text| {
-        let limit: Limit = text.parse()?;
-        let bytes = limit.floor(f64::INFINITY);
-        if bytes.is_finite() { Ok(bytes) } else { Err(format!("{text:?} is not a size like \"1MiB\"")) }
-    });
-    let read_in = Range::above(read_in.unwrap_or(MIB));
+    let read_in = Range::above(reader.parsed("warn_in", size).unwrap_or(MIB));
     Some(Check::blocking(Swap { readings: host.readings.clone(), limits, read_in }))
 }
 
