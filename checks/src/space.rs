@@ -129,6 +129,11 @@ pub(crate) fn percent(part: f64, total: f64) -> f64 {
 
 const GIB: f64 = 1_073_741_824.0;
 
+/// A size as an option.
+pub(crate) fn size(text: &str) -> Result<f64, String> {
+    bytes(text).ok_or_else(|| format!("{text:?} is not a size; write for example \"500MiB\" or \"2GiB\""))
+}
+
 /// `5GiB`, `500 MB`, `1024`.
 fn bytes(text: &str) -> Option<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

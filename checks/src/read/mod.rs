@@ -3,7 +3,14 @@
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
+pub(crate) mod arcstats;
+pub(crate) mod limits;
+pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
+pub(crate) mod pressure;
+pub(crate) mod processes;
+pub(crate) mod stat;
+pub(crate) mod vmstat;
 
 use std::{
     any::{Any, TypeId},
@@ -66,5 +73,6 @@ impl fmt::Debug for Readings {
     }
 }
 
-/// Shorter than any usual interval, and long enough for checks that run together.
-pub(crate) const KEPT: Duration = Duration::from_secs(5);
+/// Long enough for checks that run together. Shorter than the second between the two readings of
+/// `dogwatch check`, which would else see the same counters twice and report rates of 0.
+pub(crate) const KEPT: Duration = Duration::from_millis(500);
