@@ -138,6 +138,17 @@ impl Thresholds {
             State::Ok
         }
     }
+
+    /// Like [`Self::judge`], for upper limits, but a problem ends only when the value is a tenth
+    /// below its limit, so that a value near the limit does not alert over and over.
+    pub(crate) fn judge_after(self, was: State, value: f64) -> State {
+        let now = self.judge(value);
+        if now.severity() >= was.severity() {
+            return now;
+        }
+        let eased = self.judge(value / 0.9);
+        if eased.severity() > was.severity() { was } else { eased }
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +199,24 @@ mod tests {
             assert!(text.parse::<Range>().is_err(), "{text:?}");
         }
         assert_eq!("2:1".parse::<Range>(), Err(RangeError::StartAfterEnd("2:1".into())));
+    }
+
+    #[test]
+    fn a_problem_ends_a_tenth_below_its_limit() {
+        let limits = Thresholds { warn: Some(Range::above(75.0)), crit: Some(Range::above(90.0)) };
+        let mut was = State::Ok;
+        let mut after = |value| {
+            was = limits.judge_after(was, value);
+            was
+        };
+        assert_eq!(after(70.0), State::Ok);
+        assert_eq!(after(76.0), State::Warning);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(91.0), State::Critical);
+        assert_eq!(after(85.0), State::Critical);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(67.0), State::Ok);
+        assert_eq!(after(70.0), State::Ok);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod mountinfo;
+pub(crate) mod net;
+pub(crate) mod portable;
 
 use std::{
     any::{Any, TypeId},
