@@ -1,5 +1,6 @@
 //! The kinds of checks, one file each.
 
+mod bond;
 pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
@@ -11,5 +12,14 @@ pub(crate) mod tcp;
 use crate::Kind;
 
 /// All kinds of checks.
-pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, nic::KIND, systemd::KIND, tcp::KIND, http::KIND];
+pub const KINDS: &[Kind] = &[
+    bond::KIND,
+    disk::KIND,
+    http::KIND,
+    load::KIND,
+    memory::MEMORY,
+    memory::SWAP,
+    nic::KIND,
+    systemd::KIND,
+    tcp::KIND,
+];

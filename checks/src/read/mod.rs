@@ -3,6 +3,7 @@
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
+pub(crate) mod bond;
 pub(crate) mod mountinfo;
 pub(crate) mod net;
 pub(crate) mod portable;

@@ -70,7 +70,7 @@ impl World {
             let name = name.file_name().into_string().unwrap();
             let bytes = packets * 600;
             let _ =
-                write!(table, "{name}: {bytes} {packets} {errors} {drops} 0 0 0 0 0 {packets} 0 0 0 0 0 0\n");
+                writeln!(table, "{name}: {bytes} {packets} {errors} {drops} 0 0 0 0 0 {packets} 0 0 0 0 0 0");
         }
         self.write("proc/net/dev", &table);
         findings("nic", &[], &self.host(), &mut self.past, self.now)
