@@ -2,12 +2,15 @@
 
 mod bond;
 pub(crate) mod disk;
+mod fan;
 pub(crate) mod http;
 mod load;
 mod memory;
 mod nic;
 mod systemd;
 pub(crate) mod tcp;
+mod temperature;
+mod voltage;
 
 use crate::Kind;
 
@@ -15,6 +18,7 @@ use crate::Kind;
 pub const KINDS: &[Kind] = &[
     bond::KIND,
     disk::KIND,
+    fan::KIND,
     http::KIND,
     load::KIND,
     memory::MEMORY,
@@ -22,4 +26,6 @@ pub const KINDS: &[Kind] = &[
     nic::KIND,
     systemd::KIND,
     tcp::KIND,
+    temperature::KIND,
+    voltage::KIND,
 ];

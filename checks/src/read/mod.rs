@@ -4,9 +4,11 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod bond;
+pub(crate) mod hwmon;
 pub(crate) mod mountinfo;
 pub(crate) mod net;
 pub(crate) mod portable;
+pub(crate) mod thermal;
 
 use std::{
     any::{Any, TypeId},
