@@ -2,11 +2,13 @@
 
 mod bond;
 pub(crate) mod disk;
+mod ecc;
 mod fan;
 pub(crate) mod http;
 mod load;
 mod memory;
 mod nic;
+mod power;
 mod systemd;
 pub(crate) mod tcp;
 mod temperature;
@@ -18,12 +20,14 @@ use crate::Kind;
 pub const KINDS: &[Kind] = &[
     bond::KIND,
     disk::KIND,
+    ecc::KIND,
     fan::KIND,
     http::KIND,
     load::KIND,
     memory::MEMORY,
     memory::SWAP,
     nic::KIND,
+    power::KIND,
     systemd::KIND,
     tcp::KIND,
     temperature::KIND,

@@ -156,7 +156,7 @@ fn judge(
             match crossed {
                 Some(range) => format!("{value:.0} °C, {} °C", range.crossed(value)),
                 // Just below the limit that it has crossed.
-                None => format!("{value:.0} °C"),
+                None => format!("{value:.0} °C, still near its limit"),
             }
         }
     };

@@ -7,8 +7,9 @@ use crate::root::Root;
 /// By the chassis type of the SMBIOS tables; without one (ARM boards), by its battery.
 pub(crate) fn is_portable(root: &Root) -> bool {
     match root.read("/sys/class/dmi/id/chassis_type").ok().and_then(|text| text.trim().parse().ok()) {
-        Some(chassis) => PORTABLE.contains(&chassis),
-        None => has_battery(root),
+        // 1 and 2 are "other" and "unknown".
+        Some(chassis @ 3_u8..) => PORTABLE.contains(&chassis),
+        _ => has_battery(root),
     }
 }
 
@@ -43,6 +44,8 @@ mod tests {
         write("/sys/class/power_supply/hidpp_battery_0/scope", "Device\n");
         assert!(!is_portable(&root), "a mouse");
         write("/sys/class/power_supply/BAT0/type", "Battery\n");
+        assert!(is_portable(&root));
+        write("/sys/class/dmi/id/chassis_type", "1\n");
         assert!(is_portable(&root));
         write("/sys/class/dmi/id/chassis_type", "23\n");
         assert!(!is_portable(&root), "a rack server whose RAID battery is a power supply");
