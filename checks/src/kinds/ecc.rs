@@ -5,6 +5,7 @@
 //! program could read, but marks itself as tainted by one.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -131,22 +132,23 @@ fn judge(past: &mut Past, controller: &Controller, limits: Thresholds) -> Findin
     let name = &controller.name;
     let recent = past.increase_within(name, controller.corrected, HOUR);
     let mut state = limits.judge(recent);
-    let mut summary = if recent > 0.0 {
-        format!("{recent} memory errors corrected in the last hour")
-    } else {
-        format!("{} memory errors corrected since boot", controller.corrected)
-    };
     if controller.uncorrected > 0 {
         state = State::Critical;
-        summary = format!("{} memory errors not corrected since boot, {summary}", controller.uncorrected);
+    }
+    let mut summary = format!(
+        "memory errors since boot: {} uncorrected, {} corrected",
+        controller.uncorrected, controller.corrected
+    );
+    if recent > 0.0 {
+        let _ = write!(summary, " ({recent} in the last hour)");
     }
     let worst =
         controller.modules.iter().max_by_key(|(_, corrected, uncorrected)| (*uncorrected, *corrected));
     if let Some((module, ..)) = worst.filter(|_| state != State::Ok) {
-        summary = format!("{summary}, most in {module}");
+        let _ = write!(summary, ", most in {module}");
     }
     let line = |(module, corrected, uncorrected): &(String, u64, u64)| {
-        format!("{module}: {corrected} corrected, {uncorrected} not corrected since boot")
+        format!("{module}: {uncorrected} uncorrected, {corrected} corrected")
     };
     let detail = controller.modules.iter().map(line).collect::<Vec<_>>().join("\n");
     #[expect(clippy::cast_precision_loss, reason = "a count of errors")]
@@ -197,15 +199,16 @@ mod tests {
             let found = findings("ecc", &[], &host, &mut past, Duration::from_mins(minute));
             lines(&found).join("\n")
         };
-        assert_eq!(line(60, 500, 0), "mc0 OK 500 memory errors corrected since boot");
-        assert_eq!(line(61, 509, 0), "mc0 OK 9 memory errors corrected in the last hour");
-        let many = "mc0 WARNING 10 memory errors corrected in the last hour, most in dimm3";
-        assert_eq!(line(62, 510, 0), many);
-        assert_eq!(line(200, 510, 0), "mc0 OK 510 memory errors corrected since boot");
-        let lost = "mc0 CRITICAL 1 memory errors not corrected since boot, 510 memory errors corrected since \
-                    boot, most in dimm3";
-        assert_eq!(line(201, 510, 1), lost);
-        assert_eq!(line(202, 0, 0), "mc0 OK 0 memory errors corrected since boot", "rebooted");
+        let since_boot = "memory errors since boot:";
+        assert_eq!(line(60, 500, 0), format!("mc0 OK {since_boot} 0 uncorrected, 500 corrected"));
+        let few = format!("mc0 OK {since_boot} 0 uncorrected, 509 corrected (9 in the last hour)");
+        assert_eq!(line(61, 509, 0), few);
+        let many = "0 uncorrected, 510 corrected (10 in the last hour), most in dimm3";
+        assert_eq!(line(62, 510, 0), format!("mc0 WARNING {since_boot} {many}"));
+        assert_eq!(line(200, 510, 0), format!("mc0 OK {since_boot} 0 uncorrected, 510 corrected"));
+        let lost = "1 uncorrected, 510 corrected, most in dimm3";
+        assert_eq!(line(201, 510, 1), format!("mc0 CRITICAL {since_boot} {lost}"));
+        assert_eq!(line(202, 0, 0), format!("mc0 OK {since_boot} 0 uncorrected, 0 corrected"), "rebooted");
     }
 
     #[test]
@@ -215,9 +218,9 @@ mod tests {
         assert_eq!(
             lines(&found),
             [
-                "mc0 CRITICAL 2 memory errors not corrected since boot, 57 memory errors corrected since boot, \
+                "mc0 CRITICAL memory errors since boot: 2 uncorrected, 57 corrected, \
                  most in CPU_SrcID#0_MC#0_Chan#1_DIMM#0",
-                "mc1 OK 0 memory errors corrected since boot",
+                "mc1 OK memory errors since boot: 0 uncorrected, 0 corrected",
                 "machine checks WARNING the processor reported a machine check since boot (see the kernel log)",
             ]
         );

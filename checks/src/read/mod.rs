@@ -8,6 +8,7 @@ pub(crate) mod hwmon;
 pub(crate) mod mountinfo;
 pub(crate) mod net;
 pub(crate) mod portable;
+pub(crate) mod sockets;
 pub(crate) mod thermal;
 
 use std::{
