@@ -39,6 +39,21 @@ impl Range {
         Self { start: limit, end: f64::INFINITY, alert_inside: false }
     }
 
+    /// Alerts below `low` and above `high`, written `low:high`.
+    pub(crate) const fn between(low: f64, high: f64) -> Self {
+        Self { start: low, end: high, alert_inside: false }
+    }
+
+    /// How a value that alerts crosses this range, in words: `above 90`.
+    pub(crate) fn crossed(self, value: f64) -> String {
+        let Self { start, end, alert_inside } = self;
+        match (alert_inside, value > end) {
+            (true, _) => format!("between {} and {}", Number(start), Number(end)),
+            (false, true) => format!("above {}", Number(end)),
+            (false, false) => format!("below {}", Number(start)),
+        }
+    }
+
     /// Whether `value` alerts. NaN is outside of every range, so it alerts unless the range has an
     /// `@`.
     pub fn alerts(self, value: f64) -> bool {
@@ -216,6 +231,32 @@ mod tests {
             assert!(text.parse::<Range>().is_err(), "{text:?}");
         }
         assert_eq!("2:1".parse::<Range>(), Err(RangeError::StartAfterEnd("2:1".into())));
+    }
+
+    #[test]
+    fn a_crossed_range_is_told_in_words() {
+        assert_eq!(range("10").crossed(11.5), "above 10");
+        assert_eq!(range("10:").crossed(9.0), "below 10");
+        assert_eq!(Range::between(11.4, 12.6).crossed(11.0), "below 11.4");
+        assert_eq!(range("@0:5").crossed(3.0), "between 0 and 5");
+    }
+
+    #[test]
+    fn a_problem_ends_a_tenth_below_its_limit() {
+        let limits = Thresholds { warn: Some(Range::above(75.0)), crit: Some(Range::above(90.0)) };
+        let mut was = State::Ok;
+        let mut after = |value| {
+            was = limits.judge_after(value, was);
+            was
+        };
+        assert_eq!(after(70.0), State::Ok);
+        assert_eq!(after(76.0), State::Warning);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(91.0), State::Critical);
+        assert_eq!(after(85.0), State::Critical);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(67.0), State::Ok);
+        assert_eq!(after(70.0), State::Ok);
     }
 
     #[test]

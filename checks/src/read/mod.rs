@@ -4,12 +4,18 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod arcstats;
+pub(crate) mod bond;
+pub(crate) mod hwmon;
 pub(crate) mod limits;
 pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
+pub(crate) mod net;
+pub(crate) mod portable;
 pub(crate) mod pressure;
 pub(crate) mod processes;
+pub(crate) mod sockets;
 pub(crate) mod stat;
+pub(crate) mod thermal;
 pub(crate) mod vmstat;
 
 use std::{
