@@ -3,6 +3,7 @@
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
+pub(crate) mod fstab;
 pub(crate) mod mountinfo;
 
 use std::{
