@@ -1,6 +1,7 @@
 //! The kinds of checks, one file each.
 
 pub(crate) mod disk;
+mod diskio;
 pub(crate) mod http;
 mod load;
 mod memory;
@@ -10,5 +11,13 @@ pub(crate) mod tcp;
 use crate::Kind;
 
 /// All kinds of checks.
-pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, tcp::KIND, http::KIND];
+pub const KINDS: &[Kind] = &[
+    disk::KIND,
+    diskio::KIND,
+    http::KIND,
+    load::KIND,
+    memory::MEMORY,
+    memory::SWAP,
+    systemd::KIND,
+    tcp::KIND,
+];
