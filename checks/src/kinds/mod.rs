@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 mod diskio;
 pub(crate) mod http;
+mod ioerrors;
 mod load;
 mod memory;
 mod systemd;
@@ -15,6 +16,7 @@ pub const KINDS: &[Kind] = &[
     disk::KIND,
     diskio::KIND,
     http::KIND,
+    ioerrors::KIND,
     load::KIND,
     memory::MEMORY,
     memory::SWAP,

@@ -4,6 +4,7 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod block;
+pub(crate) mod btrfs;
 pub(crate) mod diskstats;
 pub(crate) mod fstab;
 pub(crate) mod mountinfo;
