@@ -91,7 +91,12 @@ impl Findings {
             return CheckResult { summary, ..only.result };
         }
         if self.list.is_empty() {
-            return CheckResult::new(State::Unknown, "nothing to check on this host");
+            let blind = self.blind.iter().map(|blind| format!("{}: {}", blind.thing, blind.why));
+            let blind = blind.take(NAMES_MAX).collect::<Vec<_>>().join("; ");
+            return CheckResult::unknown(match blind.as_str() {
+                "" => "nothing to check on this host".to_owned(),
+                blind => format!("nothing can be checked: {blind}"),
+            });
         }
         self.list.sort_by_key(|finding| std::cmp::Reverse(finding.result.state.severity()));
         let worst = self.list.first().map_or(State::Ok, |finding| finding.result.state);

@@ -7,6 +7,7 @@ pub(crate) mod block;
 pub(crate) mod btrfs;
 pub(crate) mod diskstats;
 pub(crate) mod fstab;
+pub(crate) mod md;
 pub(crate) mod mountinfo;
 
 use std::{
