@@ -77,8 +77,9 @@ impl Findings {
         self
     }
 
-    /// One result for all findings: the worst state, the problems first. For a check that runs as
-    /// a plugin.
+    /// One result for all findings: the worst state, the problems first. Without a problem, the
+    /// first finding speaks for all, so a kind puts the most interesting one first. For a check
+    /// that runs as a plugin.
     pub fn summed_up(mut self) -> CheckResult {
         if self.list.len() == 1
             && let Some(only) = self.list.pop()
@@ -90,7 +91,12 @@ impl Findings {
             return CheckResult { summary, ..only.result };
         }
         if self.list.is_empty() {
-            return CheckResult::new(State::Unknown, "nothing to check on this host");
+            let blind = self.blind.iter().map(|blind| format!("{}: {}", blind.thing, blind.why));
+            let blind = blind.take(NAMES_MAX).collect::<Vec<_>>().join("; ");
+            return CheckResult::unknown(match blind.as_str() {
+                "" => "nothing to check on this host".to_owned(),
+                blind => format!("nothing can be checked: {blind}"),
+            });
         }
         self.list.sort_by_key(|finding| std::cmp::Reverse(finding.result.state.severity()));
         let worst = self.list.first().map_or(State::Ok, |finding| finding.result.state);
@@ -100,8 +106,14 @@ impl Findings {
         let problems: Vec<_> =
             self.list.iter().filter(|finding| finding.result.state != State::Ok).map(line).collect();
         let summary = if problems.is_empty() {
-            let names: Vec<_> = self.list.iter().filter_map(|finding| finding.thing.as_deref()).collect();
-            format!("{} checked: {}", names.len(), names.join(", "))
+            let rest = self.list.iter().skip(1).filter_map(|finding| finding.thing.as_deref());
+            let names: Vec<_> = rest.clone().take(NAMES_MAX).collect();
+            let more = match rest.count().saturating_sub(NAMES_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let first = self.list.first().map(line).unwrap_or_default();
+            format!("{first}; also OK: {}{more}", names.join(", "))
         } else {
             problems.join("; ")
         };
@@ -114,6 +126,9 @@ impl Findings {
         CheckResult::new(worst, summary).with_detail(detail).with_perfdata(perfdata)
     }
 }
+
+/// How many names of things without a problem fit in a summary.
+const NAMES_MAX: usize = 8;
 
 impl Judgement {
     pub fn new(judge: impl FnOnce(&mut Past) -> Findings + Send + 'static) -> Self {

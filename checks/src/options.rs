@@ -286,6 +286,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A list of patterns. A pattern that matches nothing is no error.
+    pub(crate) fn patterns(&mut self, name: &str) -> Vec<Pattern> {
+        let mut patterns = Vec::new();
+        for text in self.list(name).unwrap_or_default() {
+            match text.parse() {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => self.error(name, format!("{text:?}: {error}")),
+            }
+        }
+        patterns
+    }
+
     pub(crate) fn required<T>(&mut self, name: &str, value: Option<T>) -> Option<T> {
         if self.options.get(name).is_none() {
             self.error(name, "is required");

@@ -80,7 +80,8 @@ impl Past {
         window.0.front().map_or(0.0, |&(_, first)| value - first)
     }
 
-    fn advance(&mut self, key: &str, value: u64) -> Option<(u64, f64)> {
+    /// Increase of a counter and the seconds since the run before. `None` like [`Self::rate`].
+    pub(crate) fn advance(&mut self, key: &str, value: u64) -> Option<(u64, f64)> {
         let now = self.now;
         let missing = !self.counters.contains_key(key);
         if missing && self.counters.len() >= KEYS_MAX {

@@ -6,6 +6,30 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
+/// Why a text is not a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("must not be empty")]
+    Empty,
+    #[error("only `*` and `?` have a meaning in a pattern, `[`, `]`, `{{` and `}}` do not")]
+    Class,
+}
+
+impl std::str::FromStr for Pattern {
+    type Err = PatternError;
+
+    /// Refuses the syntax of shells that [`Pattern::matches`] would take literally.
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        if text.is_empty() {
+            Err(PatternError::Empty)
+        } else if text.contains(['[', ']', '{', '}']) {
+            Err(PatternError::Class)
+        } else {
+            Ok(Self::new(text))
+        }
+    }
+}
+
 impl Pattern {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -82,6 +106,20 @@ mod tests {
         assert!(matches("", "") && matches("**", "") && !matches("?", ""));
         assert!(matches("/mnt/*", "/mnt/a/b"), "a star also matches slashes");
         assert!(!matches(&"*a".repeat(40), &"b".repeat(4_000)));
+    }
+
+    #[test]
+    fn a_pattern_that_would_be_misunderstood_is_an_error() {
+        let parsed = ["", "/mnt/[ab]", "/mnt/{a,b}", "/mnt/*"].map(str::parse::<Pattern>);
+        assert_eq!(
+            parsed,
+            [
+                Err(PatternError::Empty),
+                Err(PatternError::Class),
+                Err(PatternError::Class),
+                Ok(Pattern::new("/mnt/*"))
+            ]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 use sysinfo::System;
 
 /// The root directory for the checks.
@@ -43,9 +44,22 @@ pub struct FsUsage {
     pub used: u64,
     /// `Avail` of `df`: free for users other than root.
     pub free: u64,
+    /// Free for root only.
+    pub reserved: u64,
     /// 0 if the filesystem has no fixed number of inodes (btrfs, vfat).
     pub inodes: u64,
     pub inodes_free: u64,
+    /// The mount that these numbers are of. `None` before Linux 5.8.
+    pub mount: Option<MountedAs>,
+}
+
+/// The mount that a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountedAs {
+    /// The first field of a line of `mountinfo`.
+    pub id: u64,
+    /// The path is the mount point itself, not a directory below it.
+    pub is_root: bool,
 }
 
 impl Root {
@@ -98,25 +112,23 @@ impl Root {
 
     /// Can hang as long as the filesystem does, so call it through [`crate::statvfs`]. A captured
     /// tree has a file `statvfs` instead, with one line per path: `path block_size blocks free
-    /// available inodes inodes_free`.
+    /// available inodes inodes_free [mount_id]`, or `path EACCES`.
     pub(crate) fn statvfs(&self, path: &Path) -> io::Result<FsUsage> {
         let Some(tree) = &self.tree else {
             let fs = rustix::fs::statvfs(path)?;
-            return Ok(FsUsage::new([
-                fs.f_frsize,
-                fs.f_blocks,
-                fs.f_bfree,
-                fs.f_bavail,
-                fs.f_files,
-                fs.f_ffree,
-            ]));
+            let numbers = [fs.f_frsize, fs.f_blocks, fs.f_bfree, fs.f_bavail, fs.f_files, fs.f_ffree];
+            return Ok(FsUsage { mount: mounted_as(path), ..FsUsage::new(numbers) });
         };
         let table = fs::read_to_string(tree.join("statvfs"))?;
         let line = table.lines().find_map(|line| line.strip_prefix(path.to_str()?)?.strip_prefix(' '));
+        if line == Some("EACCES") {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let numbers: Vec<u64> =
             line.unwrap_or_default().split(' ').map_while(|field| field.parse().ok()).collect();
-        let numbers: [u64; 6] = numbers.try_into().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(FsUsage::new(numbers))
+        let mount = numbers.get(6).map(|&id| MountedAs { id, is_root: true });
+        let usage = numbers.first_chunk().map(|&numbers| FsUsage { mount, ..FsUsage::new(numbers) });
+        usage.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn format(&self, absolute: &str, why: &'static str) -> ReadError {
@@ -129,10 +141,22 @@ impl FsUsage {
         Self {
             used: blocks.saturating_sub(free).saturating_mul(block),
             free: available.saturating_mul(block),
+            reserved: free.saturating_sub(available).saturating_mul(block),
             inodes,
             inodes_free,
+            mount: None,
         }
     }
+}
+
+/// A second mount at the same path, or one above it, hides a mount: only its id tells.
+fn mounted_as(path: &Path) -> Option<MountedAs> {
+    let flags = AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::MNT_ID).ok()?;
+    let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID)
+        && stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    known.then_some(MountedAs { id: stat.stx_mnt_id, is_root })
 }
 
 /// Whether systemd is the init of this host; the same test as in `sd_booted(3)`.

@@ -116,6 +116,29 @@ impl Limits {
         }
     }
 
+    /// Like [`Self::judge`], but a limit that was broken counts until a tenth more is free, so that
+    /// a value that hovers around it does not alert each time.
+    pub(crate) fn judge_after(self, was: State, free: f64, total: f64) -> State {
+        let eased = |limit: Limit, broken: bool| limit.floor(total) * if broken { 1.1 } else { 1.0 };
+        if free < eased(self.crit, was == State::Critical) {
+            State::Critical
+        } else if free < eased(self.warn, matches!(was, State::Warning | State::Critical)) {
+            State::Warning
+        } else {
+            State::Ok
+        }
+    }
+
+    /// The limit that a state stands for, `limit 10% and 50.0 GiB`.
+    pub(crate) fn said(self, state: State) -> Option<String> {
+        let limit = match state {
+            State::Critical => self.crit,
+            State::Warning => self.warn,
+            State::Ok | State::Unknown => return None,
+        };
+        Some(format!("limit {}", limit.to_string().replace(',', " and ")))
+    }
+
     /// Performance data for *used* space, as in `check_disk` 2.x.
     pub(crate) fn perf(self, label: impl Into<String>, unit: &str, free: f64, total: f64) -> Perf {
         let range = |limit: Limit| Some(Range::above((total - limit.floor(total)).max(0.0).floor()));
@@ -200,6 +223,21 @@ mod tests {
         assert_eq!(limits.judge(1.5 * GIB, 20.0 * GIB), State::Warning);
         assert_eq!(limits.judge(0.5 * GIB, 20.0 * GIB), State::Critical);
         assert_eq!(limits.judge(4.0 * GIB, 20_000.0 * GIB), State::Critical);
+    }
+
+    #[test]
+    fn a_broken_limit_is_cleared_by_a_tenth_more() {
+        let limits = Limits { warn: Limit::percent(10.0), crit: Limit::percent(5.0) };
+        let states = |frees: &[f64]| {
+            let mut was = State::Ok;
+            let mut next = |free: &f64| {
+                was = limits.judge_after(was, *free, 100.0);
+                was
+            };
+            frees.iter().map(|free| next(free).to_string()[..1].to_owned()).collect::<String>()
+        };
+        assert_eq!(states(&[10.1, 9.9, 10.1, 9.9, 10.9, 11.1, 10.1]), "OWWWWOO");
+        assert_eq!(states(&[4.9, 5.1, 5.4, 5.6, 5.1, 12.0]), "CCCWWO");
     }
 
     #[test]

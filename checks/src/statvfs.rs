@@ -162,7 +162,7 @@ mod tests {
 
     /// Long enough for a thread on a busy machine to get its turn within an eighth of it.
     const SOON: Duration = Duration::from_secs(2);
-    const USAGE: FsUsage = FsUsage { used: 1, free: 2, inodes: 3, inodes_free: 4 };
+    const USAGE: FsUsage = FsUsage { used: 1, free: 2, reserved: 0, inodes: 3, inodes_free: 4, mount: None };
 
     /// Mounts that hang on request.
     #[derive(Default)]

@@ -1,16 +1,20 @@
 //! The kinds of checks, one file each.
 
 mod bond;
+mod btrfs;
 mod conntrack;
 mod cpu;
 pub(crate) mod disk;
+mod diskio;
 mod ecc;
 mod fan;
 mod fd;
 pub(crate) mod http;
+mod ioerrors;
 mod kernel;
 mod listen;
 mod load;
+mod lvm;
 mod memory;
 mod nic;
 mod oom;
@@ -18,28 +22,34 @@ mod power;
 mod pressure;
 mod process;
 mod procs;
+mod raid;
 mod sockets;
 mod swap;
 mod systemd;
 pub(crate) mod tcp;
 mod temperature;
 mod voltage;
+mod zfs;
 
 use crate::Kind;
 
 /// All kinds of checks.
 pub const KINDS: &[Kind] = &[
     bond::KIND,
+    btrfs::KIND,
     conntrack::KIND,
     cpu::KIND,
     disk::KIND,
+    diskio::KIND,
     ecc::KIND,
     fan::KIND,
     fd::KIND,
     http::KIND,
+    ioerrors::KIND,
     kernel::KIND,
     listen::KIND,
     load::KIND,
+    lvm::KIND,
     memory::KIND,
     nic::KIND,
     oom::KIND,
@@ -47,10 +57,12 @@ pub const KINDS: &[Kind] = &[
     pressure::KIND,
     process::KIND,
     procs::KIND,
+    raid::KIND,
     sockets::KIND,
     swap::KIND,
     systemd::KIND,
     tcp::KIND,
     temperature::KIND,
     voltage::KIND,
+    zfs::KIND,
 ];

@@ -4,9 +4,14 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod arcstats;
+pub(crate) mod block;
 pub(crate) mod bond;
+pub(crate) mod btrfs;
+pub(crate) mod diskstats;
+pub(crate) mod fstab;
 pub(crate) mod hwmon;
 pub(crate) mod limits;
+pub(crate) mod md;
 pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
 pub(crate) mod net;
