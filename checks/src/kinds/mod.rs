@@ -4,11 +4,11 @@ pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
 mod memory;
-mod systemd;
 pub(crate) mod tcp;
+mod unit;
 
 use crate::Kind;
 
 /// All kinds of checks.
 pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, tcp::KIND, http::KIND];
+    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, tcp::KIND, unit::KIND, http::KIND];
