@@ -4,6 +4,7 @@ pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
 mod memory;
+mod reboot;
 pub(crate) mod tcp;
 mod unit;
 
@@ -11,4 +12,4 @@ use crate::Kind;
 
 /// All kinds of checks.
 pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, tcp::KIND, unit::KIND, http::KIND];
+    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, reboot::KIND, tcp::KIND, unit::KIND, http::KIND];

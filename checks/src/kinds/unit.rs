@@ -224,8 +224,6 @@ fn enabled(root: &Root) -> Vec<(String, &'static str)> {
             );
         }
     }
-    enabled.sort();
-    enabled.dedup_by(|one, other| one.0 == other.0);
     enabled
 }
 

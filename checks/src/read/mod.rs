@@ -5,6 +5,7 @@
 
 pub(crate) mod mountinfo;
 pub(crate) mod systemctl;
+pub(crate) mod wtmp;
 
 use std::{
     any::{Any, TypeId},

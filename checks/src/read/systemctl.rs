@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(utc("Mon 2026-11-30 22:12:58 UTC"), Some(1_796_076_778));
         assert_eq!(utc("Thu 2024-02-29 12:00:00 UTC"), Some(1_709_208_000));
         assert_eq!(["", "n/a", "Mon 2026-11-30 22:12:58 CET"].map(utc), [None; 3]);
-        assert_eq!(span("1d 2h 3min"), Some(Duration::from_secs(93_780)));
+        assert_eq!(span("1d 2h 3min"), Some(Duration::from_mins(1_563)));
         assert_eq!(span("100ms"), Some(Duration::from_millis(100)));
         assert_eq!(["infinity", "", "5"].map(span), [None; 3]);
     }

@@ -151,9 +151,9 @@ fn restarts(unit: &Unit, past: &mut Past) -> f64 {
 
 /// An enabled service that is meant to run all the time.
 fn keeps_running(unit: &Unit, reading: &Reading) -> bool {
-    let target = reading.enabled.iter().find(|(name, _)| *name == unit.id).map(|&(_, target)| target);
     let is_up = |target: &str| reading.units.iter().any(|unit| unit.id == target && unit.active == "active");
-    target.is_some_and(is_up)
+    let mut targets = reading.enabled.iter().filter(|(name, _)| *name == unit.id).map(|&(_, target)| target);
+    targets.any(is_up)
         && unit.id.ends_with(".service")
         && unit.load == "loaded"
         && !unit.oneshot
