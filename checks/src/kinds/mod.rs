@@ -7,9 +7,19 @@ mod memory;
 mod reboot;
 pub(crate) mod tcp;
 mod unit;
+mod updates;
 
 use crate::Kind;
 
 /// All kinds of checks.
-pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, reboot::KIND, tcp::KIND, unit::KIND, http::KIND];
+pub const KINDS: &[Kind] = &[
+    load::KIND,
+    memory::MEMORY,
+    memory::SWAP,
+    disk::KIND,
+    reboot::KIND,
+    tcp::KIND,
+    unit::KIND,
+    updates::KIND,
+    http::KIND,
+];
