@@ -22,6 +22,7 @@ mod read;
 pub mod result;
 pub mod root;
 mod space;
+mod span;
 mod statvfs;
 pub mod threshold;
 mod tls;

@@ -145,6 +145,12 @@ impl Past {
         self.states.get(&thing.map(str::to_owned)).copied().unwrap_or(State::Ok)
     }
 
+    /// The things that had a problem in the run before, each with its state.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, State)> {
+        let named = self.states.iter().filter_map(|(thing, state)| Some((thing.as_deref()?, *state)));
+        named.filter(|(_, state)| *state != State::Ok)
+    }
+
     /// A fact that an earlier run has learnt.
     pub fn fact(&self, key: &str) -> Option<f64> {
         self.facts.get(key).copied()
@@ -347,6 +353,15 @@ mod tests {
         past.keep_only("process ", |pid| pid == "2");
         assert_eq!(past.conditions.keys().collect::<Vec<_>>(), ["other 1", "process 2"]);
         assert_eq!(past.counters.keys().collect::<Vec<_>>(), ["other 1", "process 2"]);
+    }
+
+    #[test]
+    fn problems_are_those_of_the_run_before() {
+        let mut past = Past::default();
+        past.end([(Some("a".to_owned()), State::Ok), (Some("b".to_owned()), State::Warning)].into_iter());
+        assert_eq!(past.problems().collect::<Vec<_>>(), [("b", State::Warning)]);
+        past.end([(None, State::Critical)].into_iter());
+        assert_eq!(past.problems().count(), 0);
     }
 
     #[test]

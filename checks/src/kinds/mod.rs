@@ -23,11 +23,13 @@ mod pressure;
 mod process;
 mod procs;
 mod raid;
+mod reboot;
 mod sockets;
 mod swap;
-mod systemd;
 pub(crate) mod tcp;
 mod temperature;
+mod unit;
+mod updates;
 mod voltage;
 mod zfs;
 
@@ -58,11 +60,13 @@ pub const KINDS: &[Kind] = &[
     process::KIND,
     procs::KIND,
     raid::KIND,
+    reboot::KIND,
     sockets::KIND,
     swap::KIND,
-    systemd::KIND,
     tcp::KIND,
     temperature::KIND,
+    unit::KIND,
+    updates::KIND,
     voltage::KIND,
     zfs::KIND,
 ];

@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod bond;
 pub(crate) mod btrfs;
 pub(crate) mod diskstats;
+pub(crate) mod dpkg;
 pub(crate) mod fstab;
 pub(crate) mod hwmon;
 pub(crate) mod limits;
@@ -20,8 +21,10 @@ pub(crate) mod pressure;
 pub(crate) mod processes;
 pub(crate) mod sockets;
 pub(crate) mod stat;
+pub(crate) mod systemctl;
 pub(crate) mod thermal;
 pub(crate) mod vmstat;
+pub(crate) mod wtmp;
 
 use std::{
     any::{Any, TypeId},
