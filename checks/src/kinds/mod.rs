@@ -4,6 +4,7 @@ pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
 mod memory;
+mod ping;
 mod systemd;
 pub(crate) mod tcp;
 
@@ -11,4 +12,4 @@ use crate::Kind;
 
 /// All kinds of checks.
 pub const KINDS: &[Kind] =
-    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, tcp::KIND, http::KIND];
+    &[load::KIND, memory::MEMORY, memory::SWAP, disk::KIND, systemd::KIND, ping::KIND, tcp::KIND, http::KIND];
