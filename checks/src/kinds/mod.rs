@@ -6,6 +6,7 @@ mod conntrack;
 mod cpu;
 pub(crate) mod disk;
 mod diskio;
+mod dnsquery;
 mod ecc;
 mod fan;
 mod fd;
@@ -18,6 +19,7 @@ mod lvm;
 mod memory;
 mod nic;
 mod oom;
+mod ping;
 mod power;
 mod pressure;
 mod process;
@@ -43,6 +45,7 @@ pub const KINDS: &[Kind] = &[
     cpu::KIND,
     disk::KIND,
     diskio::KIND,
+    dnsquery::KIND,
     ecc::KIND,
     fan::KIND,
     fd::KIND,
@@ -55,6 +58,7 @@ pub const KINDS: &[Kind] = &[
     memory::KIND,
     nic::KIND,
     oom::KIND,
+    ping::KIND,
     power::KIND,
     pressure::KIND,
     process::KIND,
