@@ -1,7 +1,9 @@
 //! `cpu`: how busy the processors are, how long they wait for disks, and how much time the
 //! hypervisor takes away.
 //!
-//! Busy is all time but idle, iowait and nice: work with a low priority gives way to the rest
+//! A busy host is no problem in itself: builds, renderers and databases use what there is, and what
+//! suffers from it shows in `load` and `pressure`. So there is no limit unless one is set
+//! (node-mixin: for information only). Busy is all time but idle, iowait and nice: work with a low priority gives way to the rest
 //! (netdata#1833). All shares are averages over ten minutes, so a short job raises no alert. The
 //! kernel's counters are not exact: iowait can go back (nomad#18804), and steal did so on kernels
 //! 4.4 to 4.11, or jumped (node_exporter#742, psutil#1210). A counter that goes back counts as no
@@ -35,9 +37,9 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn",
         value: "RANGE",
-        help: "WARNING range for the busy time in %, over 10 minutes, without nice [85]",
+        help: "WARNING range for the busy time in %, over 10 minutes, without nice [none: a host may be busy]",
     },
-    OptionSpec { name: "crit", value: "RANGE", help: "CRITICAL range for the busy time [95]" },
+    OptionSpec { name: "crit", value: "RANGE", help: "CRITICAL range for the busy time [none]" },
     OptionSpec {
         name: "warn_iowait",
         value: "RANGE",
@@ -54,14 +56,14 @@ const OPTIONS: &[OptionSpec] = &[
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
-    let mut limits = |warn, default_warn, crit, default_crit: Option<f64>| Thresholds {
-        warn: Some(reader.range(warn).unwrap_or(Range::above(default_warn))),
-        crit: reader.range(crit).or(default_crit.map(Range::above)),
+    let mut limits = |warn, default: Option<f64>, crit| Thresholds {
+        warn: reader.range(warn).or(default.map(Range::above)),
+        crit: reader.range(crit),
     };
     let limits = Limits {
-        busy: limits("warn", 85.0, "crit", Some(95.0)),
-        iowait: limits("warn_iowait", 40.0, "crit_iowait", None),
-        steal: limits("warn_steal", 10.0, "crit_steal", None),
+        busy: limits("warn", None, "crit"),
+        iowait: limits("warn_iowait", Some(40.0), "crit_iowait"),
+        steal: limits("warn_steal", Some(10.0), "crit_steal"),
     };
     Some(Check::blocking(Cpu { readings: host.readings.clone(), limits }))
 }
@@ -223,7 +225,8 @@ mod tests {
             let forks = 100 + self.minute * 120;
             let text = format!("cpu  {ticks} 0 0\ncpu0 0\ncpu1 0\nctxt 5\nprocesses {forks}\n");
             fs::write(self.tree.path().join("proc/stat"), text).unwrap();
-            findings("cpu", &[], &self.host, &mut self.past, Duration::from_mins(self.minute))
+            let limits = [("warn", "85"), ("crit", "95")];
+            findings("cpu", &limits, &self.host, &mut self.past, Duration::from_mins(self.minute))
         }
 
         /// Spends minutes with these shares of user, nice, iowait and steal, in percent.

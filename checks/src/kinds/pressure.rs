@@ -34,7 +34,7 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "warn_cpu",
         value: "RANGE",
-        help: "WARNING range for the time in % that some task waited for a processor [60]",
+        help: "WARNING range for the time in % that some task waited for a processor [none: a host may be busy]",
     },
     OptionSpec { name: "crit_cpu", value: "RANGE", help: "CRITICAL range for this time [none]" },
     OptionSpec {
@@ -53,14 +53,14 @@ const OPTIONS: &[OptionSpec] = &[
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
-    let mut limits = |warn, default_warn, crit, default_crit: Option<f64>| Thresholds {
-        warn: Some(reader.range(warn).unwrap_or(Range::above(default_warn))),
+    let mut limits = |warn, default_warn: Option<f64>, crit, default_crit: Option<f64>| Thresholds {
+        warn: reader.range(warn).or(default_warn.map(Range::above)),
         crit: reader.range(crit).or(default_crit.map(Range::above)),
     };
     let limits = [
-        limits("warn_cpu", 60.0, "crit_cpu", None),
-        limits("warn_memory", 5.0, "crit_memory", Some(20.0)),
-        limits("warn_io", 20.0, "crit_io", Some(50.0)),
+        limits("warn_cpu", None, "crit_cpu", None),
+        limits("warn_memory", Some(5.0), "crit_memory", Some(20.0)),
+        limits("warn_io", Some(20.0), "crit_io", Some(50.0)),
     ];
     Some(Check::blocking(Waiting { readings: host.readings.clone(), limits }))
 }
@@ -181,7 +181,8 @@ mod tests {
         let mut past = Past::default();
         let mut cpu = |some: &str| {
             let (_tree, host) = host(some, "0.00 0.00", "0.00 0.00");
-            run(&host, &mut past).list[0].result.state
+            let limits = [("warn_cpu", "60")];
+            findings("pressure", &limits, &host, &mut past, Duration::from_hours(1)).list[0].result.state
         };
         assert_eq!(
             ["61.0 0", "59.0 0", "55.0 0", "53.9 0", "59.0 0"].map(&mut cpu),
