@@ -15,6 +15,7 @@ mod sockets;
 mod systemd;
 pub(crate) mod tcp;
 mod temperature;
+mod time;
 mod voltage;
 
 use crate::Kind;
@@ -37,5 +38,6 @@ pub const KINDS: &[Kind] = &[
     systemd::KIND,
     tcp::KIND,
     temperature::KIND,
+    time::KIND,
     voltage::KIND,
 ];
