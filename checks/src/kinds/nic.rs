@@ -160,7 +160,7 @@ impl Nic {
 
     fn wants(&self, interface: &Interface) -> Result<(), Option<Blind>> {
         let blind = |why: String| Err(Some(Blind { thing: interface.name.clone(), why }));
-        if !self.only.is_empty() {
+        if !self.only.is_empty() || interface.name == "lo" {
             return Err(None);
         }
         if let Some(pattern) = self.exclude.iter().find(|pattern| pattern.matches(&interface.name)) {
