@@ -3,14 +3,15 @@
 //! A service for each card, bond, VLAN and bridge to the outside. Interfaces of containers, virtual
 //! machines and tunnels are not watched, nor those that an administrator has taken down.
 //!
-//! Only a card that has had a link can lose it: most servers have ports without a cable. A card that
-//! disappears, for example into a container or a virtual machine, is no longer watched. A laptop
-//! loses its link whenever someone unplugs it, so its links are not judged, nor are those of Wi-Fi,
-//! modems and the USB cards of a BMC. The link of a port of a bond is judged by `bond`.
+//! Only a card that has had a link can lose it: most servers have ports without a cable. A card
+//! that disappears, for example into a container or a virtual machine, is no longer watched. A
+//! laptop loses its link whenever someone unplugs it, so its links are not judged, nor are those of
+//! Wi-Fi, modems and the USB cards of a BMC. The link of a port of a bond is judged by `bond`.
 //!
 //! Drops have a floor besides their percentage: the kernel also counts packets of protocols that it
 //! does not speak as dropped, such as the loop detection of switches (netdata#5158), and on a quiet
-//! host these are a large part of all packets. Ports of bridges and bonds drop what is not for them.
+//! host these are a large part of all packets. Ports of bridges and bonds drop what is not for
+//! them.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
