@@ -144,6 +144,14 @@ fn an_alarm_alone_is_a_warning_if_the_chip_has_limits() {
 }
 
 #[test]
+fn the_alarm_of_a_battery_is_a_temperature() {
+    let mut one = One::new("BAT0");
+    one.set("temp1_max", "60000");
+    one.set("temp1_max_alarm", "60000");
+    assert_eq!(one.line(30_000), "BAT0/temp1 OK 30 °C");
+}
+
+#[test]
 fn odd_files_are_survived() {
     let mut one = One::new("odd");
     let at = one.0.path().join("sys/class/hwmon/hwmon0");
