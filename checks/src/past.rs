@@ -80,6 +80,14 @@ impl Past {
         window.0.front().map_or(0.0, |&(_, first)| value - first)
     }
 
+    /// Change of a value, up or down, within about `span`. At its first reading it is 0.
+    pub fn change_within(&mut self, key: &str, value: f64, span: Duration) -> f64 {
+        let now = self.now;
+        let Some(window) = bounded(&mut self.windows, key) else { return 0.0 };
+        window.push(now, value, span);
+        window.0.front().map_or(0.0, |&(_, first)| value - first)
+    }
+
     /// Increase of a counter and the seconds since the run before. `None` like [`Self::rate`].
     pub(crate) fn advance(&mut self, key: &str, value: u64) -> Option<(u64, f64)> {
         let now = self.now;
@@ -329,6 +337,18 @@ mod tests {
         assert!(within(60, 9) < 0.5);
         assert!(within(61, 0) < 0.5, "after a reboot");
         assert!((within(62, 1) - 1.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn a_change_is_remembered_for_a_span() {
+        let mut past = Past::default();
+        let mut within = |minute, value| {
+            minutes(&mut past, minute);
+            past.change_within("offset", value, Duration::from_mins(10))
+        };
+        let changes = [within(0, 5.0), within(1, 3.0), within(9, 3.0), within(30, 3.0), within(31, 4.0)];
+        let wanted = [0.0, -2.0, -2.0, 0.0, 1.0];
+        assert!(changes.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-9), "{changes:?}");
     }
 
     #[test]

@@ -39,6 +39,11 @@ impl Range {
         Self { start: limit, end: f64::INFINITY, alert_inside: false }
     }
 
+    /// Alerts above `limit`, but not below 0, written `~:limit`.
+    pub(crate) const fn only_above(limit: f64) -> Self {
+        Self { start: f64::NEG_INFINITY, end: limit, alert_inside: false }
+    }
+
     /// Alerts below `low` and above `high`, written `low:high`.
     pub(crate) const fn between(low: f64, high: f64) -> Self {
         Self { start: low, end: high, alert_inside: false }

@@ -30,6 +30,7 @@ mod sockets;
 mod swap;
 pub(crate) mod tcp;
 mod temperature;
+mod time;
 mod unit;
 mod updates;
 mod voltage;
@@ -69,6 +70,7 @@ pub const KINDS: &[Kind] = &[
     swap::KIND,
     tcp::KIND,
     temperature::KIND,
+    time::KIND,
     unit::KIND,
     updates::KIND,
     voltage::KIND,

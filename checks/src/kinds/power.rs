@@ -6,6 +6,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use super::temperature::excluded;
 use crate::{
     Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
     options::{OptionSpec, Reader},
@@ -96,11 +97,15 @@ fn supply(at: &Path) -> Option<Supply> {
 
 impl Blocking for Power {
     fn run(&self) -> Judgement {
-        let mut supplies = supplies(&self.root);
-        supplies.retain(|supply| !self.exclude.iter().any(|pattern| pattern.matches(&supply.name)));
-        let charge = self.charge;
+        let supplies = supplies(&self.root);
+        let (charge, exclude) = (self.charge, self.exclude.clone());
         let portable = is_portable(&self.root);
-        Judgement::new(move |past| judge(past, &supplies, charge, portable))
+        Judgement::new(move |past| {
+            let mut findings = judge(past, &supplies, charge, portable);
+            let is_excluded = |thing: &str| exclude.iter().any(|pattern| pattern.matches(thing));
+            findings.list.retain(|finding| !finding.thing.as_deref().is_some_and(is_excluded));
+            findings.with_blind(exclude.iter().map(excluded).collect())
+        })
     }
 }
 
@@ -195,8 +200,12 @@ mod tests {
         }
 
         fn lines(&mut self) -> Vec<String> {
+            self.lines_with(&[])
+        }
+
+        fn lines_with(&mut self, options: &[(&str, &str)]) -> Vec<String> {
             let host = self.host();
-            lines(&findings("power", &[], &host, &mut self.1, Duration::from_hours(1)))
+            lines(&findings("power", options, &host, &mut self.1, Duration::from_hours(1)))
         }
 
         fn is_built_in(&self) -> bool {
@@ -214,6 +223,7 @@ mod tests {
         assert_eq!(world.lines(), ["PSU1 OK online", lost]);
         fs::remove_dir_all(world.0.path().join("sys/class/power_supply/PSU2")).unwrap();
         assert_eq!(world.lines(), ["PSU1 OK online", "PSU2 CRITICAL was there before and is missing"]);
+        assert_eq!(world.lines_with(&[("exclude", "PSU2")]), ["PSU1 OK online"]);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! The limits are those of the chip. Boards come with limits that nobody has set (lm-sensors#260:
 //! min = max = 0 ALARM), so a pair of limits must be plausible (0 < min < max), and a board's chip
-//! counts only after it has been within them. Sensors without limits are not shown.
+//! counts only after it has been within them. Batteries and USB chargers are left to `power`.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{fmt::Write as _, fs, sync::Arc, time::Duration};
 
 use super::temperature::{excluded, is_board_chip};
 use crate::{
@@ -34,7 +34,17 @@ const QUANTITIES: [(Quantity, &str); 3] =
 
 fn has_sensors(host: &Host) -> bool {
     let sensors = |(quantity, _)| hwmon::sensors(&host.root, quantity, |_| true);
-    QUANTITIES.into_iter().flat_map(sensors).any(|sensor| own_limits(&sensor).is_some())
+    QUANTITIES
+        .into_iter()
+        .flat_map(sensors)
+        .any(|sensor| own_limits(&sensor).is_some() && !is_supply(&host.root, &sensor))
+}
+
+/// Whether the kernel made this chip of a battery or a charger: a charger that is unplugged is
+/// below its minimum.
+fn is_supply(root: &Root, sensor: &Sensor) -> bool {
+    let Ok(supplies) = fs::read_dir(root.path("/sys/class/power_supply")) else { return false };
+    supplies.flatten().any(|supply| supply.file_name().to_string_lossy().replace('-', "_") == sensor.chip)
 }
 
 const OPTIONS: &[OptionSpec] = &[
@@ -75,7 +85,11 @@ impl Blocking for Voltage {
             let sensors = hwmon::sensors(&self.root, quantity, wanted);
             sensors.into_iter().map(move |sensor| (sensor, unit))
         };
-        let sensors: Vec<_> = QUANTITIES.into_iter().flat_map(read).collect();
+        let sensors: Vec<_> = QUANTITIES
+            .into_iter()
+            .flat_map(read)
+            .filter(|(sensor, _)| !is_supply(&self.root, sensor))
+            .collect();
         let mut blind: Vec<_> = self.exclude.iter().map(excluded).collect();
         let limits = Arc::clone(&self.limits);
         Judgement::new(move |past| {
@@ -126,7 +140,7 @@ fn own_limits(sensor: &Sensor) -> Option<Thresholds> {
         match (set(low), set(high)) {
             (Some(low), Some(high)) if low < high => Some(Range::between(low, high)),
             // A lower limit of 0 is none: a power supply limits what it gives.
-            (None, Some(high)) if low.is_none() || low == Some(0.0) => Some(Range::above(high)),
+            (None, Some(high)) if low.is_none() || low == Some(0.0) => Some(Range::only_above(high)),
             (Some(low), None) if high.is_none() => Some(Range::below(low)),
             _ => None,
         }
@@ -197,6 +211,25 @@ mod tests {
         let mut supply = sensor("dps920ab", 12.1, [10.8, 11.4, 12.6, 13.2]);
         supply.alarm = true;
         assert_eq!(line(past, &supply), "WARNING 12.10 V, but the chip reports an alarm");
+    }
+
+    #[test]
+    fn an_unplugged_usb_charger_is_no_voltage() {
+        let tree = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = tree.path().join("sys/class").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("power_supply/ucsi-source-psy-USBC000:001/type", "USB\n");
+        write("hwmon/hwmon3/name", "ucsi_source_psy_USBC000:001\n");
+        for (file, text) in [("in0_input", "0"), ("in0_min", "5000"), ("in0_max", "20000")] {
+            write(&format!("hwmon/hwmon3/{file}"), text);
+        }
+        let host = Host::new(Root::captured(tree.path()));
+        assert!(!built_in(&host).any(|kind| kind.name == "voltage"));
+        let found = findings("voltage", &[], &host, &mut Past::default(), Duration::from_hours(1));
+        assert!(found.list.is_empty() && found.blind.is_empty());
     }
 
     #[test]

@@ -148,11 +148,11 @@ fn indices(at: &Path, quantity: Quantity) -> Vec<u32> {
 }
 
 fn sensor(at: &Path, quantity: Quantity, index: u32) -> Sensor {
-    let raw = |what: &str| -> Option<f64> {
-        text(&at.join(format!("{}{index}_{what}", quantity.prefix())))?.parse().ok()
-    };
-    let scaled = |what: &str| raw(what).map(|value| value / quantity.divisor());
-    let set = |what: &str| raw(what).is_some_and(|bit| bit != 0.0);
+    let file = |what: &str| at.join(format!("{}{index}_{what}", quantity.prefix()));
+    let scaled =
+        |what: &str| -> Option<f64> { Some(text(&file(what))?.parse::<f64>().ok()? / quantity.divisor()) };
+    // Not just any number: the `max_alarm` of a battery is a temperature (power_supply_hwmon.c).
+    let set = |what: &str| text(&file(what)).as_deref() == Some("1");
     Sensor {
         value: scaled("input").or_else(|| scaled("average")),
         min: scaled("min"),

@@ -62,13 +62,16 @@ fn interface(class: &Path, name: String) -> Interface {
     let read = |file: &str| fs::read_to_string(at.join(file)).map(|text| text.trim().to_owned()).ok();
     let flags = read("flags").and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
     let flags = flags.unwrap_or(0);
+    let sort = sort(class, &at);
+    // These take a lock of the kernel that a host with many containers needs all the time.
+    let setting = |file: &str| if sort == Sort::Virtual { None } else { read(file) };
     Interface {
-        sort: sort(class, &at),
+        sort,
         up: flags & IFF_UP != 0,
         promiscuous: flags & IFF_PROMISC != 0,
         carrier: read("carrier").map(|carrier| carrier == "1"),
-        speed: read("speed").and_then(|speed| speed.parse().ok()).filter(|speed| SPEEDS.contains(speed)),
-        half_duplex: read("duplex").is_some_and(|duplex| duplex == "half"),
+        speed: setting("speed").and_then(|speed| speed.parse().ok()).filter(|speed| SPEEDS.contains(speed)),
+        half_duplex: setting("duplex").is_some_and(|duplex| duplex == "half"),
         driver: variable(&at.join("device/uevent"), "DRIVER").unwrap_or_default(),
         bonded: at.join("bonding_slave").exists(),
         port: at.join("brport").exists() || fs::symlink_metadata(at.join("master")).is_ok(),
@@ -100,9 +103,12 @@ fn sort(class: &Path, at: &Path) -> Sort {
     }
 }
 
-/// The host's end of a function of the card that belongs to a virtual machine or a container:
-/// `pf0vf3`, `pf0sf88`.
+/// A function of the card that a virtual machine or a container may get, or the host's end of it
+/// (`pf0vf3`, `pf0sf88`).
 fn is_lent(at: &Path) -> bool {
+    if at.join("device/physfn").exists() {
+        return true;
+    }
     let port = fs::read_to_string(at.join("phys_port_name")).unwrap_or_default();
     port.split_once("pf").is_some_and(|(_, function)| function.contains("vf") || function.contains("sf"))
 }

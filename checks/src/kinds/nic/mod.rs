@@ -3,13 +3,15 @@
 //! A service for each card, bond, VLAN and bridge to the outside. Interfaces of containers, virtual
 //! machines and tunnels are not watched, nor those that an administrator has taken down.
 //!
-//! Only a card that has had a link can lose it: most servers have ports without a cable. A laptop
-//! loses its link whenever someone unplugs it, so its links are not judged, nor are those of Wi-Fi,
-//! modems and the USB cards of a BMC. The link of a port of a bond is judged by `bond`.
+//! Only a card that has had a link can lose it: most servers have ports without a cable. A card
+//! that disappears, for example into a container or a virtual machine, is no longer watched. A
+//! laptop loses its link whenever someone unplugs it, so its links are not judged, nor are those of
+//! Wi-Fi, modems and the USB cards of a BMC. The link of a port of a bond is judged by `bond`.
 //!
 //! Drops have a floor besides their percentage: the kernel also counts packets of protocols that it
 //! does not speak as dropped, such as the loop detection of switches (netdata#5158), and on a quiet
-//! host these are a large part of all packets. Ports of bridges and bonds drop what is not for them.
+//! host these are a large part of all packets. Ports of bridges and bonds drop what is not for
+//! them.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -160,7 +162,7 @@ impl Nic {
 
     fn wants(&self, interface: &Interface) -> Result<(), Option<Blind>> {
         let blind = |why: String| Err(Some(Blind { thing: interface.name.clone(), why }));
-        if !self.only.is_empty() {
+        if !self.only.is_empty() || interface.name == "lo" {
             return Err(None);
         }
         if let Some(pattern) = self.exclude.iter().find(|pattern| pattern.matches(&interface.name)) {
@@ -206,37 +208,22 @@ fn judge(
 
 /// The finding for one interface; `None` for a card that never had a link.
 fn judge_one(past: &mut Past, seen: &Seen, limits: Limits) -> Option<Finding> {
-    let interface = &seen.interface;
-    let name = interface.name.as_str();
+    let name = seen.interface.name.as_str();
     let was = past.was(Some(name));
     let (rates, mut perfdata) = rates(past, seen);
     let losses = losses(past, seen, limits);
-
     let link = format!("link {name}");
-    if interface.carrier == Some(true) {
-        past.learn(&link, 1.0);
-    } else if interface.carrier == Some(false) || seen.named {
-        if past.fact(&link).is_none() && !seen.named {
-            return None;
+    match seen.interface.carrier {
+        Some(true) => {
+            past.learn(&link, 1.0);
         }
-        let expected = seen.steady && !limits.no_link_ok;
-        let span = past.holds_for(&link, true).filter(|span| span.as_secs() >= 60);
-        let span = span.map(|span| format!(" for {} min", span.as_secs() / 60)).unwrap_or_default();
-        let said = match interface.sort {
-            _ if !interface.up => "taken down by an administrator".to_owned(),
-            Sort::Wireless => "not connected".to_owned(),
-            _ if interface.bonded => format!("no link{span}; its bond is checked by bond"),
-            _ => format!("no link{span}"),
-        };
-        let result = if expected {
-            CheckResult::new(State::Critical, said).with_detail(format!(
-                "Check the cable, the switch port and the transceiver. If the port is no longer used: \
-                 `ip link set {name} down`, or exclude = \"{name}\"."
-            ))
-        } else {
-            CheckResult::new(State::Ok, said)
-        };
-        return Some(Finding::of(name, result.with_perfdata(perfdata)).lasting(LINK_PATIENCE));
+        None if !seen.named => {}
+        _ if past.fact(&link).is_none() && !seen.named => return None,
+        _ => {
+            let without = past.holds_for(&link, true).unwrap_or_default();
+            let result = no_link(seen, limits, without).with_perfdata(perfdata);
+            return Some(Finding::of(name, result).lasting(LINK_PATIENCE));
+        }
     }
     past.holds_for(&link, false);
 
@@ -262,22 +249,43 @@ fn judge_one(past: &mut Past, seen: &Seen, limits: Limits) -> Option<Finding> {
     Some(Finding::of(name, CheckResult::new(state, problems.join(", ")).with_perfdata(perfdata)))
 }
 
+fn no_link(seen: &Seen, limits: Limits, without: Duration) -> CheckResult {
+    let Interface { name, sort, up, bonded, .. } = &seen.interface;
+    let span = match without.as_secs() / 60 {
+        0 => String::new(),
+        minutes => format!(" for {minutes} min"),
+    };
+    let said = match sort {
+        _ if !up => "taken down by an administrator".to_owned(),
+        Sort::Wireless => "not connected".to_owned(),
+        _ if *bonded => format!("no link{span}; its bond is checked by bond"),
+        _ => format!("no link{span}"),
+    };
+    if !seen.steady || limits.no_link_ok {
+        return CheckResult::new(State::Ok, said);
+    }
+    CheckResult::new(State::Critical, said).with_detail(format!(
+        "Check the cable, the switch port and the transceiver. If the port is no longer used: \
+         `ip link set {name} down`, or exclude = \"{name}\"."
+    ))
+}
+
 /// A renegotiation or a reboot of the switch is not an outage.
 const LINK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the link is worse than it was, if it is.
 fn slower(past: &mut Past, seen: &Seen, limits: Limits) -> Option<String> {
     let interface = &seen.interface;
-    let best = format!("speed {}", interface.name);
-    let before = past.fact(&best);
-    if let Some(now) = interface.speed
-        && before.is_none_or(|before| before < f64::from(now))
-    {
-        past.learn(&best, f64::from(now));
-    }
     let wire = interface.sort == Sort::Card && (seen.steady || interface.bonded);
     if !wire || PARAVIRTUAL.contains(&interface.driver.as_str()) {
         return None;
+    }
+    let best = format!("speed {}", interface.name);
+    let before = past.fact(&best);
+    if let Some(now) = interface.speed.map(f64::from)
+        && before.is_none_or(|before| before < now)
+    {
+        past.learn(&best, now);
     }
     match (interface.speed, limits.min_speed.map(f64::from).or(before)) {
         (_, Some(0.0)) => None,

@@ -176,8 +176,6 @@ fn a_card_in_a_bridge_or_in_promiscuous_mode_drops_what_is_not_for_it() {
 #[test]
 fn only_interfaces_that_lead_outside_are_watched_on_a_kubernetes_node() {
     let mut world = World::server();
-    world.card("bonding_masters_of_eth9", "igb");
-    fs::remove_dir_all(world.tree.path().join("sys/class/net/bonding_masters_of_eth9")).unwrap();
     world.write("sys/class/net/bonding_masters", "bond0");
     for (name, kind) in [
         ("cali0123456789a", ""),
@@ -197,7 +195,9 @@ fn only_interfaces_that_lead_outside_are_watched_on_a_kubernetes_node() {
     world.other("eth0.10", "vlan");
     world.other("vmbr0", "bridge");
     world.set("vmbr0", "brif/eth0.10/state", "3");
-    // The host's end of a function that belongs to a container.
+    // A function of the card that a container may get, and the host's end of one.
+    world.card("eth0v1", "mlx5_core");
+    world.set("eth0v1", "device/physfn/uevent", "DRIVER=mlx5_core");
     world.card("eth0_0", "mlx5_core");
     world.set("eth0_0", "phys_port_name", "pf0vf0");
     let found = world.minute(0);

@@ -132,8 +132,8 @@ fn judge(
     let alarm = sensor.alarm && has_own_limits(sensor) && limits == Thresholds::default();
     let own = own_limits(sensor);
     let limits = Thresholds {
-        warn: limits.warn.or(Some(Range::above(own.0))),
-        crit: limits.crit.or(Some(Range::above(own.1))),
+        warn: limits.warn.or(Some(Range::only_above(own.0))),
+        crit: limits.crit.or(Some(Range::only_above(own.1))),
     };
     let mut state = limits.judge_after(value, past.was(Some(&sensor.name)));
     if state == State::Ok {
@@ -173,8 +173,9 @@ const HOT: Duration = Duration::from_mins(10);
 fn own_limits(sensor: &Sensor) -> (f64, f64) {
     let plausible = |limit: Option<f64>| limit.filter(|limit| (30.0..=125.0).contains(limit));
     let crit = plausible(sensor.crit);
-    // k10temp always says 70 °C, whatever the processor (the kernel's k10temp.rst).
-    let max = plausible(sensor.max).filter(|_| sensor.chip != "k10temp");
+    // The same for every processor (k10temp: 70 °C) or memory module (spd5118: 55 °C), and lower
+    // than what they reach at work.
+    let max = plausible(sensor.max).filter(|_| !matches!(sensor.chip.as_str(), "k10temp" | "spd5118"));
     match (max, crit) {
         (Some(max), Some(crit)) if max < crit => (max, crit),
         (_, Some(crit)) => (crit - 5.0, crit),

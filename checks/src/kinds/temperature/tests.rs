@@ -97,6 +97,21 @@ fn a_warning_ends_a_tenth_below_the_limit() {
 }
 
 #[test]
+fn a_host_in_the_cold_is_fine() {
+    let mut one = One::new("cpu_thermal");
+    assert_eq!(one.line(-12_000), "cpu_thermal/temp1 OK -12 °C");
+}
+
+#[test]
+fn the_low_default_limit_of_memory_modules_does_not_count() {
+    let mut one = One::new("spd5118");
+    one.set("temp1_max", "55000");
+    one.set("temp1_crit", "85000");
+    assert_eq!(one.line(62_000), "spd5118/temp1 OK 62 °C");
+    assert_eq!(one.line(81_000), "spd5118/temp1 WARNING 81 °C, above 80 °C");
+}
+
+#[test]
 fn a_board_sensor_counts_once_it_has_been_within_its_limits() {
     let mut one = One::new("nct6798");
     assert_eq!(one.line(95_000), "not watched");
@@ -126,6 +141,14 @@ fn an_alarm_alone_is_a_warning_if_the_chip_has_limits() {
     // lm-sensors#260: min = max = 0 ALARM.
     one.set("temp1_crit", "0");
     assert_eq!(one.line(40_000), "jc42/temp1 OK 40 °C");
+}
+
+#[test]
+fn the_alarm_of_a_battery_is_a_temperature() {
+    let mut one = One::new("BAT0");
+    one.set("temp1_max", "60000");
+    one.set("temp1_max_alarm", "60000");
+    assert_eq!(one.line(30_000), "BAT0/temp1 OK 30 °C");
 }
 
 #[test]
