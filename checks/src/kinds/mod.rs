@@ -3,6 +3,7 @@
 mod btrfs;
 pub(crate) mod disk;
 mod diskio;
+mod file;
 pub(crate) mod http;
 mod ioerrors;
 mod load;
@@ -20,6 +21,7 @@ pub const KINDS: &[Kind] = &[
     btrfs::KIND,
     disk::KIND,
     diskio::KIND,
+    file::KIND,
     http::KIND,
     ioerrors::KIND,
     load::KIND,
