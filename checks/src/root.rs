@@ -93,7 +93,11 @@ impl Root {
 
     pub fn read(&self, absolute: &str) -> Result<String, ReadError> {
         let path = self.path(absolute);
-        fs::read_to_string(&path).map_err(|source| ReadError::Io { path, source })
+        match fs::read(&path) {
+            // One odd name of a mount point must not hide all others.
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(source) => Err(ReadError::Io { path, source }),
+        }
     }
 
     pub fn load_average(&self) -> Result<LoadAverage, ReadError> {
@@ -180,6 +184,11 @@ impl Root {
 }
 
 impl FsUsage {
+    /// Used or free for users other than root.
+    pub(crate) fn total(&self) -> u64 {
+        self.used.saturating_add(self.free)
+    }
+
     fn new([block, blocks, free, available, inodes, inodes_free]: [u64; 6]) -> Self {
         Self {
             used: blocks.saturating_sub(free).saturating_mul(block),

@@ -69,6 +69,19 @@ fn is_news(past: &mut Past, point: &str, percent: f64, hour: i64) -> bool {
     hour - first >= KNOWN_HOURS && known.is_none_or(|known| percent < known - SLACK)
 }
 
+/// Forgets the filesystems that no longer exist.
+pub(super) fn forget_others(past: &mut Past, exists: impl Fn(&str) -> bool) {
+    let gone = past.facts(FACTS[0]).map(|(point, _)| point).filter(|point| !exists(point));
+    for point in gone.map(str::to_owned).collect::<Vec<_>>() {
+        for name in FACTS {
+            past.forget(&format!("{name}{point}"));
+        }
+    }
+}
+
+/// Hour of the first run; percentages at the bottom of the current dip and of an earlier one, and
+/// the hour in which that ended.
+const FACTS: [&str; 4] = ["since ", "dip ", "low ", "low-at "];
 /// A nightly job has run at least once.
 const KNOWN_HOURS: f64 = 26.0;
 /// Percentage points: no two backups have the same size.
@@ -162,6 +175,16 @@ mod tests {
         assert!(longest_alert(&apt) <= 16);
         let boot = states(600, |hour| 30.0 - (hour * 20.0).min(10.0));
         assert_eq!(longest_alert(&boot), 0);
+    }
+
+    #[test]
+    fn a_filesystem_that_is_gone_is_forgotten() {
+        let mut past = Past::default();
+        for point in ["/", "/mnt/stick"] {
+            forecast(&mut past, point, 1.0, 2.0, 480_000);
+        }
+        forget_others(&mut past, |point| point == "/");
+        assert_eq!(past.facts("").map(|(key, _)| key).collect::<Vec<_>>(), ["dip /", "since /"]);
     }
 
     #[test]
