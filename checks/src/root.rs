@@ -216,6 +216,12 @@ pub fn runs_systemd(root: &Root) -> bool {
     Path::is_dir(&root.path("/run/systemd/system"))
 }
 
+/// Whether this host is a container, which sees the hardware of its host and must leave it to that.
+pub(crate) fn in_container(root: &Root) -> bool {
+    let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
+    marks.iter().any(|mark| root.path(mark).exists())
+}
+
 /// `0-3,8` → 5.
 fn count_cpu_list(list: &str) -> Option<usize> {
     let mut count = 0_usize;

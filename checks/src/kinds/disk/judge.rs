@@ -239,5 +239,5 @@ fn bytes(count: u64) -> f64 {
 const ABSENT: Duration = Duration::from_mins(1);
 /// A server that was restarted answers again by then.
 const HUNG: Duration = Duration::from_secs(30);
-/// A file that is copied looks like this for a quarter of an hour.
+/// A file that was copied looks like this for 20 minutes.
 const FILLING: Duration = Duration::from_mins(30);
