@@ -86,7 +86,11 @@ impl Root {
 
     pub fn read(&self, absolute: &str) -> Result<String, ReadError> {
         let path = self.path(absolute);
-        fs::read_to_string(&path).map_err(|source| ReadError::Io { path, source })
+        match fs::read(&path) {
+            // One odd name of a mount point must not hide all others.
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(source) => Err(ReadError::Io { path, source }),
+        }
     }
 
     pub fn load_average(&self) -> Result<LoadAverage, ReadError> {
@@ -137,6 +141,11 @@ impl Root {
 }
 
 impl FsUsage {
+    /// Used or free for users other than root.
+    pub(crate) fn total(&self) -> u64 {
+        self.used.saturating_add(self.free)
+    }
+
     fn new([block, blocks, free, available, inodes, inodes_free]: [u64; 6]) -> Self {
         Self {
             used: blocks.saturating_sub(free).saturating_mul(block),
@@ -162,6 +171,12 @@ fn mounted_as(path: &Path) -> Option<MountedAs> {
 /// Whether systemd is the init of this host; the same test as in `sd_booted(3)`.
 pub fn runs_systemd(root: &Root) -> bool {
     Path::is_dir(&root.path("/run/systemd/system"))
+}
+
+/// Whether this host is a container, which sees the hardware of its host and must leave it to that.
+pub(crate) fn in_container(root: &Root) -> bool {
+    let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
+    marks.iter().any(|mark| root.path(mark).exists())
 }
 
 /// `0-3,8` → 5.

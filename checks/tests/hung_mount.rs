@@ -17,6 +17,16 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 #[test]
 fn a_dead_mount_is_critical_and_costs_one_thread_and_the_others_are_still_checked() {
+    in_a_namespace("inside_a_new_mount_namespace");
+}
+
+#[test]
+fn a_mount_below_another_one_never_has_its_numbers() {
+    in_a_namespace("inside_with_a_hidden_mount");
+}
+
+/// Runs an ignored test of this file with mounts of its own.
+fn in_a_namespace(test: &str) {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("not root")
     } else if !Path::new("/dev/fuse").exists() {
@@ -29,7 +39,7 @@ fn a_dead_mount_is_critical_and_costs_one_thread_and_the_others_are_still_checke
         eprintln!("SKIPPED: {why}");
         return;
     }
-    let inner = ["--ignored", "--exact", "inside_a_new_mount_namespace", "--nocapture"];
+    let inner = ["--ignored", "--exact", test, "--nocapture"];
     let program = std::env::current_exe().unwrap();
     let status = Command::new("unshare").arg("--mount").arg(program).args(inner).status().unwrap();
     assert!(status.success(), "{status}");
@@ -68,6 +78,33 @@ fn inside_a_new_mount_namespace() {
     assert!(error.summary.contains("cannot be read"), "{}", error.summary);
     unmount(point, UnmountFlags::DETACH).unwrap();
     assert!(!run(&host, &[]).detail.contains(point.to_str().unwrap()));
+}
+
+#[test]
+#[ignore = "started by the test above"]
+fn inside_with_a_hidden_mount() {
+    let top = tempfile::tempdir().unwrap();
+    let below = top.path().join("a");
+    let tmpfs = |point: &Path, size: &str| {
+        let data = std::ffi::CString::new(format!("size={size}")).unwrap();
+        mount("tmpfs", point, "tmpfs", MountFlags::empty(), data.as_c_str()).unwrap();
+    };
+    fs::create_dir(&below).unwrap();
+    tmpfs(&below, "1M");
+    let seen = run(&Host::live(), &[]);
+    assert!(seen.detail.contains(&format!("{} 100% free (1.0 MiB)", below.display())), "{}", seen.detail);
+    tmpfs(top.path(), "2M");
+    fs::create_dir(&below).unwrap();
+    let seen = run(&Host::live(), &[]);
+    assert!(
+        seen.detail.contains(&format!("{} 100% free (2.0 MiB)", top.path().display())),
+        "{}",
+        seen.detail
+    );
+    assert!(!seen.detail.contains(&below.display().to_string()), "{}", seen.detail);
+    let named = run(&Host::live(), &[("path", below.to_str().unwrap())]);
+    let wanted = format!("{} (on {}) 100% free (2.0 MiB)", below.display(), top.path().display());
+    assert_eq!(named.summary, wanted);
 }
 
 fn run(host: &Host, options: &[(&str, &str)]) -> CheckResult {

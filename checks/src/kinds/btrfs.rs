@@ -10,7 +10,7 @@ use crate::{
     perfdata::Perf,
     read::btrfs::{self, Btrfs},
     result::CheckResult,
-    root::Root,
+    root::{Root, in_container},
     space::{human, percent},
     threshold::Range,
 };
@@ -20,7 +20,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "btrfs: missing devices, metadata that cannot grow",
     options: &[],
     lane: Lane::Local,
-    built_in: |host| !btrfs::read(&host.root).is_empty(),
+    built_in: |host| !in_container(&host.root) && !btrfs::read(&host.root).is_empty(),
     interval: None,
     has_things: true,
     make,

@@ -19,6 +19,7 @@ use crate::{
         diskstats::{Counters, Diskstats},
     },
     result::CheckResult,
+    root::in_container,
     space::human,
     threshold::Range,
 };
@@ -28,7 +29,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "how long reads and writes take, for each disk",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.root.path("/proc/diskstats").exists() && !block::disks(&host.root).is_empty(),
+    built_in: |host| {
+        !in_container(&host.root)
+            && host.root.path("/proc/diskstats").exists()
+            && !block::disks(&host.root).is_empty()
+    },
     interval: None,
     has_things: true,
     make,
@@ -210,6 +215,9 @@ fn time(seconds: f64) -> String {
 fn perf(name: &str, activity: Activity, warn: Duration, crit: Option<Duration>) -> Vec<Perf> {
     let limit = |limit: Duration| Range::above(limit.as_secs_f64());
     let one = |label: &str, value: f64, unit: &str| {
+        // More digits say nothing.
+        let digits = if unit == "B" { 1.0 } else { 1e6 };
+        let value = (value * digits).round() / digits;
         Perf::new(format!("{name} {label}"), value, unit).bounds(0.0, None)
     };
     // Without a request, there is no time: `U`.

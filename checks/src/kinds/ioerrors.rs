@@ -19,7 +19,7 @@ use crate::{
         btrfs,
     },
     result::CheckResult,
-    root::Root,
+    root::{Root, in_container},
 };
 
 pub(crate) const KIND: Kind = Kind {
@@ -27,7 +27,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "errors of disks, ext4 and btrfs that the kernel counts",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !read(&host.root).0.is_empty(),
+    built_in: |host| !in_container(&host.root) && !read(&host.root).0.is_empty(),
     interval: None,
     has_things: true,
     make,

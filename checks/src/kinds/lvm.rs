@@ -13,7 +13,7 @@ use crate::{
     perfdata::Perf,
     read::block::{names, text},
     result::CheckResult,
-    root::Root,
+    root::{Root, in_container},
     space::percent,
     threshold::{Number, Range},
 };
@@ -23,7 +23,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "data and metadata of LVM thin pools",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !pools(&host.root).is_empty(),
+    built_in: |host| !in_container(&host.root) && !pools(&host.root).is_empty(),
     interval: None,
     has_things: true,
     make,

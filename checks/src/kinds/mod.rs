@@ -10,6 +10,7 @@ mod dnsquery;
 mod ecc;
 mod fan;
 mod fd;
+mod file;
 pub(crate) mod http;
 mod ioerrors;
 mod kernel;
@@ -50,6 +51,7 @@ pub const KINDS: &[Kind] = &[
     ecc::KIND,
     fan::KIND,
     fd::KIND,
+    file::KIND,
     http::KIND,
     ioerrors::KIND,
     kernel::KIND,

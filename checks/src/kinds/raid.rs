@@ -12,7 +12,7 @@ use crate::{
     perfdata::Perf,
     read::md::{self, Array},
     result::CheckResult,
-    root::Root,
+    root::{Root, in_container},
 };
 
 pub(crate) const KIND: Kind = Kind {
@@ -20,7 +20,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "the arrays of md: missing and failed disks, rebuilds, mismatches",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !md::read(&host.root).is_empty(),
+    built_in: |host| !in_container(&host.root) && !md::read(&host.root).is_empty(),
     interval: None,
     has_things: true,
     make,

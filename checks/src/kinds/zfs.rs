@@ -7,7 +7,7 @@ use crate::{
     options::Reader,
     read::block::{names, text},
     result::CheckResult,
-    root::Root,
+    root::{Root, in_container},
 };
 
 pub(crate) const KIND: Kind = Kind {
@@ -15,7 +15,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "the state of ZFS pools",
     options: &[],
     lane: Lane::Local,
-    built_in: |host| !pools(&host.root).is_empty(),
+    built_in: |host| !in_container(&host.root) && !pools(&host.root).is_empty(),
     interval: None,
     has_things: true,
     make,
@@ -81,6 +81,8 @@ mod tests {
         fs::write(stats.join("arcstats"), "9 1 0x01\n").unwrap();
         let host = Host::new(Root::captured(dir.path()));
         assert!((KIND.built_in)(&host));
+        fs::write(dir.path().join(".dockerenv"), "").unwrap();
+        assert!(!(KIND.built_in)(&host), "the pools of another host");
         let found = findings("zfs", &[], &host, &mut Past::default(), Duration::ZERO);
         assert_eq!(
             lines(&found),

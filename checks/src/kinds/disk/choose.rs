@@ -57,7 +57,9 @@ pub(super) fn choose(mounts: &[Mount], fstab: &[Line], filter: &Filter) -> Choic
         }
     }
     let absent = fstab.iter().filter(|line| {
+        // The unit of the agent may have a `/dev` of its own.
         line.must_be_mounted()
+            && !is_system(&line.point)
             && !mounts.iter().any(|mount| mount.point == line.point)
             && filter.excludes(&line.point, &line.fs_type).is_none()
     });
@@ -112,7 +114,8 @@ pub(super) const IMAGE: &str = "an image, always full";
 /// which its type does not tell.
 pub(super) fn is_image(mount: &Mount, usage: FsUsage) -> bool {
     mount.fs_type.starts_with("fuse")
-        && usage.free + usage.reserved == 0
+        && usage.free == 0
+        && usage.reserved == 0
         && usage.inodes_free == 0
         && mount.fs_type != "fuseblk"
 }
@@ -382,6 +385,7 @@ mod tests {
             nas:/a /auto nfs x-systemd.automount\n\
             UUID=3 none swap sw\n\
             nas:/b /mnt/b nfs _netdev\n\
+            nodev /dev/hugepages1G hugetlbfs pagesize=1G\n\
             /dev/sdz /srv ext4 defaults\n";
         let absent = |exclude: &[&str], types: &[&str]| {
             let choice = chosen(&mounts("8:1 / / ext4\n8:2 / /srv ext4"), fstab, exclude, types);

@@ -1,7 +1,7 @@
 //! When a filesystem will be full.
 //!
 //! A straight line through the last hour and one through the last six hours must agree, and the
-//! last quarter of an hour must still go down. netdata had such an alarm and removed it (#10688),
+//! last 20 minutes must still go down. netdata had such an alarm and removed it (#10688),
 //! because nightly jobs and unpacked archives triggered it (#859, #9802). So a forecast alerts only
 //! when a filesystem has been known for more than a day, and when less is free than at the bottom
 //! of earlier dips: a backup that is written and deleted every night leaves a dip that is known.
@@ -23,7 +23,7 @@ pub(super) struct Forecast {
 pub(super) fn forecast(past: &mut Past, point: &str, free: f64, total: f64, hour: i64) -> Option<Forecast> {
     let mut trend =
         |minutes| past.trend(&format!("free {minutes} {point}"), free, Duration::from_mins(minutes));
-    let trends = (trend(15), trend(60), trend(360));
+    let trends = (trend(20), trend(60), trend(360));
     let percent = crate::space::percent(free, total);
     let is_news = is_news(past, point, percent, hour);
     let (Some(now), Some(hour), Some(day)) = trends else { return None };
@@ -69,6 +69,19 @@ fn is_news(past: &mut Past, point: &str, percent: f64, hour: i64) -> bool {
     hour - first >= KNOWN_HOURS && known.is_none_or(|known| percent < known - SLACK)
 }
 
+/// Forgets the filesystems that no longer exist.
+pub(super) fn forget_others(past: &mut Past, exists: impl Fn(&str) -> bool) {
+    let gone = past.facts(FACTS[0]).map(|(point, _)| point).filter(|point| !exists(point));
+    for point in gone.map(str::to_owned).collect::<Vec<_>>() {
+        for name in FACTS {
+            past.forget(&format!("{name}{point}"));
+        }
+    }
+}
+
+/// Hour of the first run; percentages at the bottom of the current dip and of an earlier one, and
+/// the hour in which that ended.
+const FACTS: [&str; 4] = ["since ", "dip ", "low ", "low-at "];
 /// A nightly job has run at least once.
 const KNOWN_HOURS: f64 = 26.0;
 /// Percentage points: no two backups have the same size.
@@ -92,10 +105,11 @@ pub(super) fn said(left: Duration) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The states, run by run, of a filesystem with a free percentage for each minute.
+    /// The states of a filesystem with a free percentage for each hour, one for [`STEP`] minutes.
     fn states(minutes: u32, percent: impl Fn(f64) -> f64) -> Vec<(f64, Option<Forecast>)> {
         let mut past = Past::default();
         (0..minutes)
+            .step_by(STEP)
             .map(|minute| {
                 let now = Duration::from_mins(u64::from(minute));
                 past.begin(now + Duration::from_hours(1));
@@ -106,10 +120,13 @@ mod tests {
             .collect()
     }
 
+    const STEP: usize = 4;
+
+    /// In minutes.
     fn longest_alert(states: &[(f64, Option<Forecast>)]) -> usize {
         let alerts =
             |(_, forecast): &(f64, Option<Forecast>)| forecast.is_some_and(|it| it.state != State::Ok);
-        states.split(|state| !alerts(state)).map(<[_]>::len).max().unwrap_or_default()
+        states.split(|state| !alerts(state)).map(|alert| alert.len() * STEP).max().unwrap_or_default()
     }
 
     /// 60 % free, and 2 % less every hour since hour 48.
@@ -157,11 +174,21 @@ mod tests {
     #[test]
     fn a_single_step_is_not_a_trend() {
         let file = states(60 * 60, |hour| if hour < 50.0 { 60.0 } else { 30.0 });
-        assert!(longest_alert(&file) <= 16, "shorter than it must last: {}", longest_alert(&file));
+        assert!(longest_alert(&file) < 30, "shorter than it must last: {}", longest_alert(&file));
         let apt = states(60 * 60, |hour| if hour < 50.0 { 30.0 } else { 28.8 });
-        assert!(longest_alert(&apt) <= 16);
+        assert!(longest_alert(&apt) < 30);
         let boot = states(600, |hour| 30.0 - (hour * 20.0).min(10.0));
         assert_eq!(longest_alert(&boot), 0);
+    }
+
+    #[test]
+    fn a_filesystem_that_is_gone_is_forgotten() {
+        let mut past = Past::default();
+        for point in ["/", "/mnt/stick"] {
+            forecast(&mut past, point, 1.0, 2.0, 480_000);
+        }
+        forget_others(&mut past, |point| point == "/");
+        assert_eq!(past.facts("").map(|(key, _)| key).collect::<Vec<_>>(), ["dip /", "since /"]);
     }
 
     #[test]

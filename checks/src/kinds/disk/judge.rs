@@ -52,6 +52,7 @@ pub(super) fn judge(
     // A check of one path has one service, named like the check.
     let is_whole = matches!(filesystems, [only] if only.named);
     let mut list = Vec::new();
+    forecast::forget_others(past, |point| filesystems.iter().any(|known| shown(&known.point) == point));
     for filesystem in filesystems {
         let point = shown(&filesystem.point);
         let limits = *limits.of(&point);
@@ -59,7 +60,7 @@ pub(super) fn judge(
         let finding = match reach(filesystem) {
             Reached::Usage(usage) => {
                 let mut finding = usage_of(filesystem, usage, limits, was, hour, past);
-                finding.fullness = 100.0 - percent(bytes(usage.free), bytes(usage.free + usage.used));
+                finding.fullness = 100.0 - percent(bytes(usage.free), bytes(usage.total()));
                 finding
             }
             Reached::Problem(state, text, lasting) => {
@@ -152,7 +153,7 @@ fn blind(filesystem: &Filesystem, usage: FsUsage) -> Option<&'static str> {
         // Never the numbers of another filesystem.
         Some(seen) if seen.device != expected.device => Some("hidden by another mount"),
         None => Some("hidden by another mount"),
-        Some(_) if usage.used + usage.free == 0 => Some("has no size"),
+        Some(_) if usage.total() == 0 => Some("has no size"),
         Some(_) if choose::is_image(expected, usage) => Some(IMAGE),
         Some(_) if filesystem.access == Access::ReadOnly => Some("read-only"),
         Some(_) => None,
@@ -168,7 +169,7 @@ fn usage_of(
     past: &mut Past,
 ) -> Said {
     let point = shown(&filesystem.point);
-    let (free, total) = (bytes(usage.free), bytes(usage.used + usage.free));
+    let (free, total) = (bytes(usage.free), bytes(usage.total()));
     let mut parts = Vec::new();
     let of = match &filesystem.seen {
         Some(seen) if filesystem.named && seen.point != filesystem.point => {
@@ -220,7 +221,7 @@ fn short(percent: f64) -> String {
 }
 
 fn perf(point: &str, usage: FsUsage, limits: DiskLimits) -> Vec<Perf> {
-    let (free, total) = (bytes(usage.free), bytes(usage.free + usage.used));
+    let (free, total) = (bytes(usage.free), bytes(usage.total()));
     let mut perfdata = vec![limits.space.perf(point, "B", free, total)];
     if usage.inodes > 0 {
         let (free, total) = (bytes(usage.inodes_free), bytes(usage.inodes));
@@ -238,5 +239,5 @@ fn bytes(count: u64) -> f64 {
 const ABSENT: Duration = Duration::from_mins(1);
 /// A server that was restarted answers again by then.
 const HUNG: Duration = Duration::from_secs(30);
-/// A file that is copied looks like this for a quarter of an hour.
+/// A file that was copied looks like this for 20 minutes.
 const FILLING: Duration = Duration::from_mins(30);

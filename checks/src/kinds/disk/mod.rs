@@ -33,7 +33,7 @@ use crate::{
         fstab,
         mountinfo::{self, Access, Mount},
     },
-    root::{ReadError, Root},
+    root::{ReadError, Root, in_container},
     space::{Limit, Limits},
     statvfs::{Answer, Asker, PATIENCE},
 };
@@ -175,8 +175,7 @@ impl Disk {
 
     /// Empty in a container, whose image may have any fstab that nobody mounts.
     fn fstab(&self) -> Vec<fstab::Line> {
-        let marks = ["/run/systemd/container", "/run/.containerenv", "/.dockerenv"];
-        if marks.iter().any(|mark| self.root.path(mark).exists()) {
+        if in_container(&self.root) {
             return Vec::new();
         }
         fstab::parse(&self.root.read("/etc/fstab").unwrap_or_default())
