@@ -4,6 +4,7 @@ pub(crate) mod disk;
 pub(crate) mod http;
 mod load;
 mod memory;
+mod oldcode;
 mod reboot;
 pub(crate) mod tcp;
 mod unit;
@@ -17,6 +18,7 @@ pub const KINDS: &[Kind] = &[
     memory::MEMORY,
     memory::SWAP,
     disk::KIND,
+    oldcode::KIND,
     reboot::KIND,
     tcp::KIND,
     unit::KIND,
