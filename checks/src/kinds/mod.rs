@@ -2,6 +2,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod http;
+mod kmsg;
 mod load;
 mod memory;
 mod oldcode;
@@ -18,6 +19,7 @@ pub const KINDS: &[Kind] = &[
     memory::MEMORY,
     memory::SWAP,
     disk::KIND,
+    kmsg::KIND,
     oldcode::KIND,
     reboot::KIND,
     tcp::KIND,

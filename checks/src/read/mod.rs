@@ -4,6 +4,7 @@
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
 pub(crate) mod dpkg;
+pub(crate) mod kmsg;
 pub(crate) mod maps;
 pub(crate) mod mountinfo;
 pub(crate) mod systemctl;
