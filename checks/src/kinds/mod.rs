@@ -1,5 +1,6 @@
 //! The kinds of checks, one file each.
 
+mod certificate;
 pub(crate) mod disk;
 pub(crate) mod http;
 mod kmsg;
@@ -18,6 +19,7 @@ pub const KINDS: &[Kind] = &[
     load::KIND,
     memory::MEMORY,
     memory::SWAP,
+    certificate::KIND,
     disk::KIND,
     kmsg::KIND,
     oldcode::KIND,
