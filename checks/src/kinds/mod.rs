@@ -2,6 +2,7 @@
 
 mod bond;
 mod btrfs;
+mod certificate;
 mod conntrack;
 mod cpu;
 pub(crate) mod disk;
@@ -14,11 +15,13 @@ mod file;
 pub(crate) mod http;
 mod ioerrors;
 mod kernel;
+mod kmsg;
 mod listen;
 mod load;
 mod lvm;
 mod memory;
 mod nic;
+mod oldcode;
 mod oom;
 mod ping;
 mod power;
@@ -43,6 +46,7 @@ use crate::Kind;
 pub const KINDS: &[Kind] = &[
     bond::KIND,
     btrfs::KIND,
+    certificate::KIND,
     conntrack::KIND,
     cpu::KIND,
     disk::KIND,
@@ -55,11 +59,13 @@ pub const KINDS: &[Kind] = &[
     http::KIND,
     ioerrors::KIND,
     kernel::KIND,
+    kmsg::KIND,
     listen::KIND,
     load::KIND,
     lvm::KIND,
     memory::KIND,
     nic::KIND,
+    oldcode::KIND,
     oom::KIND,
     ping::KIND,
     power::KIND,
