@@ -55,7 +55,7 @@ pub(crate) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, Stri
 /// The error of a handshake for people.
 pub(crate) fn explained(error: &std::io::Error) -> String {
     let text = error.to_string();
-    // webpki checks this first, so nothing is known about the issuer.
+    // webpki says this before it has looked for the issuer.
     if text.contains("CaUsedAsEndEntity") {
         return "the server's certificate is that of a CA, for example a self-signed one; \
                 to trust it, set ca_file to this certificate"
