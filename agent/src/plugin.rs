@@ -2,10 +2,11 @@
 //! result.
 //!
 //! Whatever the plugin does:
-//! - It runs without a shell, with an empty environment (`LC_ALL=C`, a fixed `PATH`, and what the
-//!   config sets), in `/`, with nothing on stdin.
-//! - At most [`OUTPUT_MAX`] bytes of stdout are kept. The rest is read and discarded, so that a
-//!   flood of output blocks nothing. stderr is discarded.
+//! - It runs without a shell, with an empty environment (`LC_ALL=C`, a fixed `PATH`, its state
+//!   directory, and what the config sets), in `/`, with nothing on stdin.
+//! - At most the first [`OUTPUT_MAX`] bytes of stdout and the last [`STDERR_MAX`] of stderr are
+//!   kept. The rest is read and discarded, so that a flood of output blocks nothing.
+//! - What it says on stderr is only shown with a problem, or if it says nothing on stdout.
 //! - It has its own process group, and whatever is left in the group when the plugin ends is
 //!   killed. At the deadline the group gets SIGTERM, and SIGKILL [`TERM_GRACE`] later. A grandchild
 //!   that keeps the pipe open is not waited for.
@@ -13,23 +14,31 @@
 //!
 //! Exit codes 0 to 3 are the state. Everything else (other codes, a signal, a missing program, the
 //! deadline) means that the plugin could not check: UNKNOWN with the reason as the first line and
-//! the output as the detail. A process that leaves the group (`setsid`) is not killed. One that the
+//! the output as the detail. Times and sizes in perfdata become seconds and bytes. A process that leaves the group (`setsid`) is not killed. One that the
 //! kernel cannot kill (state D) is left behind and reaped when it ends.
+
+mod kept;
+mod reason;
+mod state_directory;
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    io::{self, ErrorKind},
-    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
+    fmt, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
-use dogwatch_checks::{CheckResult, State, output};
+use dogwatch_checks::{CheckResult, State};
+use kept::{Complaints, Printed};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
-    io::{AsyncReadExt as _, Interest, unix::AsyncFd},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncRead, AsyncReadExt as _, Interest, unix::AsyncFd},
+    process::{Child, ChildStderr, ChildStdout, Command},
     time::timeout,
 };
 
@@ -43,10 +52,14 @@ pub struct Plugin {
     env: BTreeMap<String, String>,
     /// The state if the plugin times out; UNKNOWN by default.
     timeout_state: State,
+    /// For files that it keeps between its runs; created when it runs.
+    state_directory: Option<PathBuf>,
 }
 
 /// How much output is kept: as much as NRPE can carry.
 pub const OUTPUT_MAX: usize = 64 * 1_024;
+/// How much of the end of stderr is kept: enough for its last lines.
+pub const STDERR_MAX: usize = 4 * 1_024;
 /// Between SIGTERM and SIGKILL.
 pub const TERM_GRACE: Duration = Duration::from_secs(2);
 /// The directory of the plugins, then the path of a Debian service.
@@ -80,57 +93,63 @@ impl Plugin {
         if argv.iter().chain(env.keys()).chain(env.values()).any(|text| text.contains('\0')) {
             return Err(PluginError::Nul);
         }
-        Ok(Self { argv, env, timeout_state })
+        Ok(Self { argv, env, timeout_state, state_directory: None })
+    }
+
+    /// Gives the plugin a private directory below the state directory of the agent, for the files
+    /// that it keeps between its runs and for temporary files. `check` is the name of the check.
+    #[must_use]
+    pub fn with_state_directory(mut self, agent: &Path, check: &str) -> Self {
+        self.state_directory = Some(state_directory::of(agent, check));
+        self
     }
 
     /// Runs the plugin once. Returns at the latest [`TERM_GRACE`] and a second after `deadline`.
     pub async fn run(&self, deadline: Duration) -> CheckResult {
         let mut running = match self.start() {
             Ok(running) => running,
-            Err(error) => return CheckResult::unknown(self.could_not_start(&error)),
+            Err(error) => return CheckResult::unknown(reason::not_started(self.program(), &error)),
         };
         let end = running.finish(deadline).await;
-        self.verdict(end, &running.printed.kept)
+        self.verdict(end, &running.printed, &running.complaints)
+    }
+
+    fn program(&self) -> reason::Program<'_> {
+        reason::Program { name: &self.argv[0], path: self.env.get("PATH").map_or(PATH, String::as_str) }
     }
 
     fn start(&self) -> io::Result<Running> {
+        let directory = self.state_directory.as_deref().map(state_directory::environment);
         let mut child = Command::new(&self.argv[0])
             .args(&self.argv[1..])
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
+            .envs(directory.into_iter().flatten())
             .envs(&self.env)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         // An error from here on drops the child, which kills and reaps it.
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("no process id"))?;
         let ended = watch(pidfd_open(pid, PidfdFlags::empty())?)?;
         let group = Group(Some(pid));
-        Ok(Running { group, child, ended, stdout: Some(stdout), printed: Printed::default() })
+        let (printed, complaints) = (Printed::default(), Complaints::default());
+        Ok(Running { group, child, ended, stdout, stderr, printed, complaints })
     }
 
-    fn could_not_start(&self, error: &io::Error) -> String {
-        let program = &self.argv[0];
-        match error.kind() {
-            ErrorKind::NotFound => format!("plugin {program:?} does not exist"),
-            ErrorKind::PermissionDenied => format!("no permission to execute plugin {program:?}"),
-            _ => format!("cannot start plugin {program:?}: {error}"),
-        }
-    }
-
-    fn verdict(&self, end: End, printed: &[u8]) -> CheckResult {
+    fn verdict(&self, end: End, printed: &Printed, complaints: &Complaints) -> CheckResult {
         let (state, reason) = match end {
             End::Exited(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => match State::from_exit_code(code) {
-                    Some(state) => return output::parse(state, printed),
-                    None => (State::Unknown, out_of_contract(code)),
+                    Some(state) => return complaints.added_to(printed.parse(state)),
+                    None => (State::Unknown, reason::exit_code(code, self.program())),
                 },
                 (None, Some(signal)) => (State::Unknown, format!("plugin was killed by signal {signal}")),
                 (None, None) => (State::Unknown, "plugin ended without an exit code".to_owned()),
@@ -147,12 +166,12 @@ impl Plugin {
             ),
             End::Lost(error) => (State::Unknown, format!("cannot wait for the plugin: {error}")),
         };
-        let result = CheckResult::new(state, reason);
-        if printed.is_empty() {
-            return result;
+        let mut result = CheckResult::new(state, reason);
+        if !printed.is_empty() {
+            let said = printed.parse(state);
+            format!("output: {}\n{}", said.summary, said.detail).trim_end().clone_into(&mut result.detail);
         }
-        let said = output::parse(state, printed);
-        result.with_detail(format!("output: {}\n{}", said.summary, said.detail).trim_end())
+        complaints.added_to(result)
     }
 }
 
@@ -162,16 +181,6 @@ impl fmt::Debug for Plugin {
         let env: Vec<_> = self.env.keys().collect();
         f.debug_struct("Plugin").field("argv", &self.argv).field("env", &env).finish_non_exhaustive()
     }
-}
-
-fn out_of_contract(code: i32) -> String {
-    let meaning = match code {
-        126 => " (in a shell script: a command cannot be executed)".to_owned(),
-        127 => " (in a shell script: a command does not exist)".to_owned(),
-        129..=192 => format!(" (in a shell script: a command was killed by signal {})", code - 128),
-        _ => String::new(),
-    };
-    format!("plugin exited with code {code}, expected 0 to 3{meaning}")
 }
 
 fn seconds(duration: Duration) -> String {
@@ -196,9 +205,11 @@ struct Running {
     /// Readable when the plugin has ended. Unlike `Child::wait` this does not reap, so the kernel
     /// cannot reuse the id of the group before the rest of the group is killed.
     ended: AsyncFd<OwnedFd>,
-    /// `None` after the other side has closed it.
+    /// The pipes; `None` after the other side has closed it.
     stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
     printed: Printed,
+    complaints: Complaints,
 }
 
 impl Running {
@@ -240,37 +251,55 @@ impl Running {
 
     /// Reads until the plugin itself has ended, even if another process still holds the pipe.
     async fn wait_and_read(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4_096];
+        let (mut out, mut err) = ([0; 4_096], [0; 1_024]);
         loop {
-            let Some(stdout) = self.stdout.as_mut() else {
-                return self.ended.readable().await.map(drop);
-            };
             tokio::select! {
                 ended = self.ended.readable() => return ended.map(drop),
-                read = stdout.read(&mut buffer) => match read {
-                    Ok(0) => self.stdout = None,
-                    Ok(length) => self.printed.push(&buffer[..length]),
-                    Err(error) => return Err(error),
-                },
+                length = read(&mut self.stdout, &mut out) => self.printed.push(&out[..length?]),
+                length = read(&mut self.stderr, &mut err) => self.complaints.push(&err[..length?]),
             }
         }
     }
 
-    /// Reads what is left in the pipe, without waiting for more. Bounded, because a grandchild may
-    /// go on printing.
+    /// Reads what is left in the pipes, without waiting for more.
     fn drain(&mut self) {
-        let Some(stdout) = self.stdout.take() else { return };
-        let mut buffer = [0; 4_096];
-        while !self.printed.is_full() {
-            match rustix::io::read(&stdout, &mut buffer) {
-                Ok(0) => break,
-                Ok(length) => self.printed.push(&buffer[..length]),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => break,
-            }
+        drain(self.stdout.take(), |bytes| {
+            self.printed.push(bytes);
+            !self.printed.cut
+        });
+        drain(self.stderr.take(), |bytes| {
+            self.complaints.push(bytes);
+            true
+        });
+    }
+}
+
+/// Reads once. A closed pipe becomes `None`, which is never ready.
+async fn read(pipe: &mut Option<impl AsyncRead + Unpin>, buffer: &mut [u8]) -> io::Result<usize> {
+    let Some(open) = pipe else { return std::future::pending().await };
+    let length = open.read(buffer).await?;
+    if length == 0 {
+        *pipe = None;
+    }
+    Ok(length)
+}
+
+/// Passes on what is in a pipe. Bounded, because a grandchild may go on printing.
+fn drain(pipe: Option<impl AsFd>, mut push: impl FnMut(&[u8]) -> bool) {
+    let Some(pipe) = pipe else { return };
+    let mut buffer = [0; 4_096];
+    for _ in 0..=PIPE_BYTES_MAX / buffer.len() {
+        match rustix::io::read(&pipe, &mut buffer) {
+            Ok(0) => break,
+            Ok(length) if !push(&buffer[..length]) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => break,
         }
     }
 }
+
+/// The capacity of a pipe on Linux, unless someone has changed it.
+const PIPE_BYTES_MAX: usize = 64 * 1_024;
 
 #[expect(
     deprecated,
@@ -278,23 +307,6 @@ impl Running {
 )]
 fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
-}
-
-/// The first [`OUTPUT_MAX`] bytes.
-#[derive(Default)]
-struct Printed {
-    kept: Vec<u8>,
-}
-
-impl Printed {
-    fn push(&mut self, bytes: &[u8]) {
-        let room = OUTPUT_MAX - self.kept.len();
-        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn is_full(&self) -> bool {
-        self.kept.len() >= OUTPUT_MAX
-    }
 }
 
 /// The process group of a plugin. Valid until its leader is reaped: then the id may be reused.

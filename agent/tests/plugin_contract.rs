@@ -47,7 +47,7 @@ async fn other_exit_codes_are_unknown_with_the_reason_first() {
     ] {
         let result = home.run(&format!("echo hm; {script}")).await;
         assert_eq!((result.state, result.summary.as_str()), (State::Unknown, reason));
-        assert_eq!(result.detail, "output: hm");
+        assert!(result.detail.starts_with("output: hm"), "{}", result.detail);
     }
 }
 

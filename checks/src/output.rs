@@ -16,6 +16,9 @@ pub const SUMMARY_MAX: usize = 1_024;
 /// The longest detail, in bytes: as much as Nagios keeps of a result.
 pub const DETAIL_MAX: usize = 8_192;
 
+/// The summary of a plugin that printed none.
+pub const NO_OUTPUT: &str = "(no output)";
+
 /// Parses the output of a plugin. The state comes from its exit code.
 pub fn parse(state: State, printed: &[u8]) -> CheckResult {
     let text = clean(&String::from_utf8_lossy(printed));
@@ -36,15 +39,16 @@ pub fn parse(state: State, printed: &[u8]) -> CheckResult {
 }
 
 fn assemble(state: State, summary: &str, detail: &str, perfdata: &str) -> CheckResult {
-    let perfdata::Parsed { items, unparsable } = perfdata::parse(perfdata);
-    let summary = if summary.is_empty() { "(no output)" } else { cut(summary, SUMMARY_MAX) };
-    CheckResult {
-        state,
-        summary: summary.to_owned(),
-        detail: cut(detail, DETAIL_MAX).trim_end().to_owned(),
-        perfdata: items,
-        unparsable,
+    let perfdata::Parsed { items, unparsable, dropped } = perfdata::parse(perfdata);
+    let summary = if summary.is_empty() { NO_OUTPUT } else { cut(summary, SUMMARY_MAX) };
+    let mut detail = cut(detail, DETAIL_MAX).trim_end().to_owned();
+    if dropped > 0 {
+        let all = perfdata::ITEMS_MAX + dropped;
+        let note = format!("perfdata: only the first {} of {all} values are kept", perfdata::ITEMS_MAX);
+        detail.truncate(cut(&detail, DETAIL_MAX - note.len() - 1).len());
+        detail = if detail.is_empty() { note } else { format!("{detail}\n{note}") };
     }
+    CheckResult { state, summary: summary.to_owned(), detail, perfdata: items, unparsable }
 }
 
 /// Text and performance data of one line.
@@ -183,6 +187,19 @@ mod tests {
         assert_eq!(result.summary.len(), SUMMARY_MAX);
         assert!(result.detail.len() <= DETAIL_MAX);
         assert!(result.detail.ends_with('x'));
+    }
+
+    #[test]
+    fn every_value_is_kept_and_the_result_says_when_there_are_too_many() {
+        let many = |count: usize| {
+            let values = (0..count).map(|at| format!("v{at}={at}ms")).collect::<Vec<_>>().join("\n");
+            parse(State::Ok, format!("ok\ntext | {values}").as_bytes())
+        };
+        let hundred = many(100);
+        assert_eq!((hundred.perfdata.len(), hundred.detail.as_str()), (100, "text"));
+        let flood = many(perfdata::ITEMS_MAX + 1);
+        assert_eq!(flood.perfdata.len(), perfdata::ITEMS_MAX);
+        assert_eq!(flood.detail, "text\nperfdata: only the first 1000 of 1001 values are kept");
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct Parsed {
     pub items: Vec<Perf>,
     /// Invalid items, as they were.
     pub unparsable: Vec<String>,
+    /// How many more items there were after the first [`ITEMS_MAX`].
+    pub dropped: usize,
 }
 
 /// Parses the text after the `|`. Never fails as a whole. At most [`ITEMS_MAX`] items are kept.
@@ -90,9 +92,10 @@ pub fn parse(text: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut prefix = String::new();
     let mut rest = text.trim_start();
-    while !rest.is_empty() && parsed.items.len() + parsed.unparsable.len() < ITEMS_MAX {
+    while !rest.is_empty() {
         let (item, tail) = next_item(rest);
         match item {
+            _ if parsed.items.len() + parsed.unparsable.len() >= ITEMS_MAX => parsed.dropped += 1,
             Item::Readable { label, values } => match parse_item(&label, values) {
                 Some(perf) => parsed.items.push(with_prefix(perf, &mut prefix)),
                 None => parsed.unparsable.push(rest[..rest.len() - tail.len()].to_owned()),
@@ -104,7 +107,8 @@ pub fn parse(text: &str) -> Parsed {
     parsed
 }
 
-/// The limit of values per plugin. More must be a mistake; the rest is dropped.
+/// The limit of values per plugin. More must be a mistake; the rest is dropped, and the result says
+/// so.
 pub const ITEMS_MAX: usize = 1_000;
 
 enum Item<'a> {
@@ -291,7 +295,9 @@ mod tests {
 
     #[test]
     fn the_number_of_items_is_limited() {
-        assert_eq!(parse(&"a=1 ".repeat(ITEMS_MAX + 5)).items.len(), ITEMS_MAX);
+        let parsed = parse(&"a=1 b ".repeat(ITEMS_MAX));
+        assert_eq!(parsed.items.len() + parsed.unparsable.len(), ITEMS_MAX);
+        assert_eq!(parsed.dropped, ITEMS_MAX);
     }
 
     prop_compose! {
@@ -319,7 +325,7 @@ mod tests {
     proptest! {
         #[test]
         fn printed_items_parse_to_the_same_items(items in proptest::collection::vec(any_perf(), 0..5)) {
-            prop_assert_eq!(parse(&print(&items)), Parsed { items, unparsable: vec![] });
+            prop_assert_eq!(parse(&print(&items)), Parsed { items, ..Parsed::default() });
         }
 
         #[test]

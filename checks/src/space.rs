@@ -176,11 +176,6 @@ fn bytes(text: &str) -> Option<f64> {
     Some(number(amount)? * factor)
 }
 
-/// A size of an option, `5GiB`.
-pub(crate) fn size(text: &str) -> Result<f64, String> {
-    bytes(text).ok_or_else(|| format!("{text:?} is not a size; write for example \"5GiB\""))
-}
-
 /// `12.3 GiB`.
 pub(crate) fn human(bytes: f64) -> String {
     let mut amount = bytes;

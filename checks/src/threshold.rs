@@ -82,7 +82,18 @@ impl Range {
     /// The same range in a unit that is smaller by `factor`.
     #[must_use]
     pub fn scaled(self, factor: f64) -> Self {
-        Self { start: self.start * factor, end: self.end * factor, ..self }
+        Self { start: scaled(self.start, factor), end: scaled(self.end, factor), ..self }
+    }
+}
+
+/// The product. If the factor is 0.001 or another small power of ten, it is the number with a
+/// shifted point: 36 ms are 0.036 s and not 0.036000000000000004 s.
+pub(crate) fn scaled(value: f64, factor: f64) -> f64 {
+    let exponent = factor.log10();
+    if factor < 1.0 && exponent.fract().abs() < f64::EPSILON {
+        format!("{value}e{exponent}").parse().unwrap_or(value * factor)
+    } else {
+        value * factor
     }
 }
 

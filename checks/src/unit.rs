@@ -1,9 +1,10 @@
 //! Converts performance data into base units (seconds, bytes, ratios, …), so that values of
 //! different plugins can be compared.
 //!
-//! An unknown unit is ignored. Everywhere else performance data stays as the plugin printed it.
+//! An unknown unit is ignored. The results of plugins have times in seconds and sizes in bytes or
+//! bits ([`Perf::with_base_unit`]), like those of our own checks. Other units stay as printed.
 
-use crate::perfdata::Perf;
+use crate::{perfdata::Perf, threshold::scaled};
 
 /// A base unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +49,27 @@ impl Perf {
     /// The value in its base unit.
     pub fn in_base_units(&self) -> Option<(f64, BaseUnit)> {
         let (factor, unit) = self.base_unit();
-        Some((self.value? * factor, unit))
+        Some((scaled(self.value?, factor), unit))
+    }
+
+    /// The same value, limits and bounds in seconds, bytes or bits, if the unit is a multiple of
+    /// one of these.
+    #[must_use]
+    pub fn with_base_unit(mut self) -> Self {
+        let (factor, unit) = match self.base_unit() {
+            (factor, BaseUnit::Seconds) => (factor, "s"),
+            (factor, BaseUnit::Bytes) => (factor, "B"),
+            (factor, BaseUnit::Bits) => (factor, "b"),
+            _ => return self,
+        };
+        unit.clone_into(&mut self.unit);
+        for range in [&mut self.warn, &mut self.crit].into_iter().flatten() {
+            *range = range.scaled(factor);
+        }
+        for number in [&mut self.value, &mut self.min, &mut self.max].into_iter().flatten() {
+            *number = scaled(*number, factor);
+        }
+        self
     }
 }
 
@@ -149,6 +170,28 @@ mod tests {
         let bound = |bound: Option<f64>| bound.map(|bound| (bound * factor).to_string());
         let rest = [range(perf.warn), range(perf.crit), bound(perf.min), bound(perf.max)];
         (perf.value.unwrap() * factor, unit, rest.map(Option::unwrap_or_default).join(";"))
+    }
+
+    #[test]
+    fn times_and_sizes_are_printed_in_seconds_and_bytes_and_the_rest_stays() {
+        for (printed, based) in [
+            ("time=1200ms;2000;5000;0", "time=1.2s;2;5;0"),
+            ("rta=0.036ms;100;500;0;", "rta=0.000036s;0.1;0.5;0"),
+            ("t=36ms;@10:20;~:40", "t=0.036s;@0.01:0.02;~:0.04"),
+            ("t=7us", "t=7e-6s"),
+            ("/=2643MB;5948;5958;0;5968", "/=2643000000B;5948000000;5958000000;0;5968000000"),
+            ("in=2KiB;1:", "in=2048B;1024:"),
+            ("t=U;1;2", "t=U;1;2"),
+            ("pl=20%;20;60;0;100", "pl=20%;20;60;0;100"),
+            ("n=3;1;2", "n=3;1;2"),
+            ("n=3c", "n=3c"),
+            ("v=12mV;1;2", "v=12mV;1;2"),
+            ("x=2foobar", "x=2foobar"),
+        ] {
+            let perf = one(printed).with_base_unit();
+            assert_eq!(perf.to_string(), based);
+            assert_eq!(perf.clone().with_base_unit(), perf, "once is enough");
+        }
     }
 
     /// From Icinga's tests (`test/icinga-perfdata.cpp`).

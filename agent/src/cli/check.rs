@@ -1,10 +1,11 @@
 //! `dogwatch check KIND [--option VALUE]…`: runs a check as a Nagios plugin.
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{fmt::Write as _, process::ExitCode, thread, time::Duration};
 
 use dogwatch_checks::{Check, CheckResult, Findings, Host, Judgement, Kind, Options, Past};
 use dogwatch_daemon::{config::closest, duration::Span};
 
+use super::print;
 use crate::clock;
 
 /// The options depend on the kind, so clap cannot parse them.
@@ -61,9 +62,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     let findings = run_once(check, asked.timeout).await;
     let result = findings.map_or_else(|late| late, Findings::summed_up);
     if asked.json {
-        println!("{}", json(&result));
+        print(format_args!("{}\n", json(&result)));
     } else {
-        println!("{}", result.to_nagios(kind.name));
+        print(format_args!("{}\n", result.to_nagios(kind.name)));
     }
     ExitCode::from(result.state.exit_code())
 }
@@ -169,25 +170,32 @@ fn is_switch(kind: &str, option: &str) -> bool {
 
 /// For a plugin, wrong arguments are UNKNOWN, with the error on stdout.
 fn unknown(message: &str) -> ExitCode {
-    println!("UNKNOWN - {message}");
+    print(format_args!("UNKNOWN - {message}\n"));
     ExitCode::from(3)
 }
 
 fn print_kinds() {
-    println!("Usage: dogwatch check KIND [--OPTION VALUE]... [--timeout DURATION] [--json]\n\nKinds:");
+    let mut text = String::from(
+        "Usage: dogwatch check KIND [--OPTION VALUE]... [--timeout DURATION] [--json]\n\nKinds:\n",
+    );
     for kind in dogwatch_checks::KINDS {
-        println!("  {:<10} {}", kind.name, kind.about);
+        let _ = writeln!(text, "  {:<10} {}", kind.name, kind.about);
     }
-    println!("\n`dogwatch check KIND --help` lists the options of a kind.");
+    text.push_str("\n`dogwatch check KIND --help` lists the options of a kind.\n");
+    print(text);
 }
 
 fn print_options(kind: &Kind) {
-    println!("{}: {}\n\nOptions (repeat an option to give a list):", kind.name, kind.about);
-    for option in kind.options {
-        println!("  --{:<28} {}", format!("{} {}", dashed(option.name), option.value), option.help);
+    let mut text = format!("{}: {}\n\nOptions (repeat an option to give a list):\n", kind.name, kind.about);
+    let own = kind.options.iter().map(|option| (dashed(option.name), option.value, option.help));
+    let common = [
+        ("timeout".to_owned(), "DURATION", "time limit for the check [10s]"),
+        ("json".to_owned(), "", "print JSON"),
+    ];
+    for (name, value, help) in own.chain(common) {
+        let _ = writeln!(text, "  --{:<28} {help}", format!("{name} {value}"));
     }
-    println!("  --{:<28} time limit for the check [10s]", "timeout DURATION");
-    println!("  --{:<28} print JSON", "json");
+    print(text);
 }
 
 fn json(result: &CheckResult) -> serde_json::Value {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use dogwatch_checks::Host;
 use dogwatch_daemon::duration::Span;
 
-use super::{ConfigArgument, discover, fail};
+use super::{ConfigArgument, complain, discover, fail, print};
 use crate::config::{self, Work};
 
 #[derive(Debug, Subcommand)]
@@ -34,18 +34,18 @@ pub(super) fn run(command: &Command) -> ExitCode {
         if config != Path::new(config::DEFAULT_PATH) {
             return fail(&text);
         }
-        eprintln!("warning: {text}; the agent runs with its defaults");
+        complain(format_args!("warning: {text}; the agent runs with its defaults\n"));
     }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
             for warning in loaded.warnings() {
-                eprintln!("warning: {}: {warning}", config.display());
+                complain(format_args!("warning: {}: {warning}\n", config.display()));
             }
-            println!("{}: valid, {}", config.display(), loaded.summary());
+            print(format_args!("{}: valid, {}\n", config.display(), loaded.summary()));
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(format_args!("{problems}\n"));
             ExitCode::FAILURE
         }
     }
@@ -61,15 +61,15 @@ pub(super) async fn list(arguments: ListArguments) -> ExitCode {
     }
     if arguments.json {
         let rows: Vec<_> = loaded.checks.iter().map(|(name, check)| json(name, check)).collect();
-        println!("{}", serde_json::Value::from(rows));
+        print(format_args!("{}\n", serde_json::Value::from(rows)));
         return ExitCode::SUCCESS;
     }
     let widest =
         loaded.checks.keys().map(|name| name.chars().count()).max().unwrap_or(0).max("SERVICE".len());
-    println!(
-        "{:<widest$}  {:<8}  {:<8}  {:<8}  {:<3}  ORIGIN",
+    print(format_args!(
+        "{:<widest$}  {:<8}  {:<8}  {:<8}  {:<3}  ORIGIN\n",
         "SERVICE", "KIND", "INTERVAL", "RETRY", "MAX"
-    );
+    ));
     for (name, check) in &loaded.checks {
         let (interval, retry) = match check.work {
             Work::Passive(_) | Work::Jobs(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
@@ -78,7 +78,8 @@ pub(super) async fn list(arguments: ListArguments) -> ExitCode {
             }
         };
         let (kind, max) = (&check.kind, check.settings.max_attempts);
-        println!("{name:<widest$}  {kind:<8}  {interval:<8}  {retry:<8}  {max:<3}  {}", check.origin);
+        let origin = &check.origin;
+        print(format_args!("{name:<widest$}  {kind:<8}  {interval:<8}  {retry:<8}  {max:<3}  {origin}\n"));
     }
     ExitCode::SUCCESS
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, process::ExitCode, time::Duration};
 
 use dogwatch_checks::{Blind, Findings, Host, Options};
 
-use super::{ConfigArgument, check::run_once, fail};
+use super::{ConfigArgument, check::run_once, fail, print};
 use crate::config::{self, Config, Work};
 
 #[derive(Debug, clap::Args)]
@@ -33,9 +33,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     };
     let found = look(&config).await;
     if arguments.json {
-        println!("{}", json(&found, &config));
+        print(format_args!("{}\n", json(&found, &config)));
     } else {
-        print!("{}", render(&found, &config));
+        print(render(&found, &config));
     }
     ExitCode::SUCCESS
 }
@@ -54,17 +54,14 @@ pub(super) async fn blind(config: &Config, as_json: bool) -> ExitCode {
             .iter()
             .map(|(check, blind)| serde_json::json!({"check": check, "thing": blind.thing, "why": blind.why}))
             .collect();
-        println!("{}", serde_json::Value::from(rows));
+        print(format_args!("{}\n", serde_json::Value::from(rows)));
         return ExitCode::SUCCESS;
     }
     if rows.is_empty() {
-        println!("nothing that the checks find is left out");
+        print(format_args!("nothing that the checks find is left out\n"));
         return ExitCode::SUCCESS;
     }
-    print!(
-        "{}",
-        table(&rows.iter().map(|(check, blind)| [check, &blind.thing, &blind.why]).collect::<Vec<_>>())
-    );
+    print(table(&rows.iter().map(|(check, blind)| [check, &blind.thing, &blind.why]).collect::<Vec<_>>()));
     ExitCode::SUCCESS
 }
 

@@ -6,7 +6,7 @@ use dogwatch_checks::Host;
 use dogwatch_daemon::{config::closest, duration::Span};
 use jiff::tz::TimeZone;
 
-use super::{ConfigArgument, fail};
+use super::{ConfigArgument, fail, print};
 use crate::{
     clock, config,
     history::{Point, file::Reader, layout::Entry},
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let from = to - i64::try_from(arguments.since.0.as_secs()).unwrap_or(i64::MAX / 2);
     let series: Vec<_> = chosen.iter().map(|entry| (*entry, reader.points(&entry.key, from, to))).collect();
     if arguments.json {
-        println!("{}", json(&series));
+        print(format_args!("{}\n", json(&series)));
         return ExitCode::SUCCESS;
     }
     let zone = TimeZone::system();
@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     });
     let Some(path) = &arguments.svg else {
         for plot in plots {
-            println!("{}", plot.braille(columns(), 8, &zone));
+            print(format_args!("{}\n", plot.braille(columns(), 8, &zone)));
         }
         return ExitCode::SUCCESS;
     };
@@ -140,13 +140,13 @@ fn list(reader: &Reader, as_json: bool) -> ExitCode {
                 })
             })
             .collect();
-        println!("{}", serde_json::Value::from(rows));
+        print(format_args!("{}\n", serde_json::Value::from(rows)));
         return ExitCode::SUCCESS;
     }
     let widest = all.iter().map(|entry| entry.key.service.chars().count()).max().unwrap_or(0).max(7);
-    println!("{:<widest$}  VALUE", "SERVICE");
+    print(format_args!("{:<widest$}  VALUE\n", "SERVICE"));
     for entry in all {
-        println!("{:<widest$}  {}", entry.key.service, entry.key.label);
+        print(format_args!("{:<widest$}  {}\n", entry.key.service, entry.key.label));
     }
     ExitCode::SUCCESS
 }

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{SocketArgument, fail};
+use super::{SocketArgument, complain, fail};
 use crate::{
     api::{Forget, Submit},
     clock,
@@ -82,7 +82,10 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         ttl_s: ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1)),
     };
     if let Err(error) = arguments.socket.client().post::<()>("/v1/submit", &submit).await {
-        eprintln!("dogwatch: job {}: the agent does not know how it ended: {error}", arguments.name);
+        complain(format_args!(
+            "dogwatch: job {}: the agent does not know how it ended: {error}\n",
+            arguments.name
+        ));
     }
     match end {
         End::Exit(status) => exit_code(status),

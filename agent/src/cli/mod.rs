@@ -6,6 +6,7 @@ mod discover;
 mod dns;
 mod graph;
 mod job;
+mod print;
 mod replay;
 mod status;
 mod submit;
@@ -16,6 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dogwatch_daemon::{logging, unix_http::Client};
 
 use crate::config::DEFAULT_PATH;
+use print::{complain, print};
 
 /// Monitor this host and report changes to alertd, or run the DNS cache.
 #[derive(Debug, Parser)]
@@ -84,7 +86,15 @@ pub fn command() -> clap::Command {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    // For a plugin, 1 would mean WARNING.
+    let lost = if matches!(command, Command::Check(_)) { 3 } else { 1 };
+    let code = run(command);
+    if print::failed() { ExitCode::from(lost) } else { code }
+}
+
+fn run(command: Command) -> ExitCode {
+    match command {
         Command::Run(ConfigArgument { config }) => {
             logging::init(tracing::Level::INFO);
             block_on(async move {
@@ -127,6 +137,6 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("dogwatch: {message}");
+    complain(format_args!("dogwatch: {message}\n"));
     ExitCode::FAILURE
 }

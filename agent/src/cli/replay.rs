@@ -7,7 +7,7 @@ use dogwatch_checks::threshold::{Range, Thresholds};
 use dogwatch_daemon::duration::Span;
 use jiff::tz::TimeZone;
 
-use super::{ConfigArgument, fail, graph};
+use super::{ConfigArgument, fail, graph, print};
 use crate::{
     clock,
     history::layout::Entry,
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match replayed(arguments) {
         Ok(text) => {
-            print!("{text}");
+            print(&text);
             ExitCode::SUCCESS
         }
         Err(message) => fail(&message),

@@ -6,7 +6,7 @@ use dogwatch_checks::State;
 use dogwatch_daemon::duration::Span;
 use jiff::Timestamp;
 
-use super::{SocketArgument, fail};
+use super::{SocketArgument, fail, print};
 use crate::{
     api::{ServiceStatus, Status},
     clock,
@@ -28,11 +28,13 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     };
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => {
+                print(format_args!("{json}\n"));
+            }
             Err(error) => return fail(&error.to_string()),
         }
     } else {
-        print!("{}", render(status, clock::wall()));
+        print(render(status, clock::wall()));
     }
     ExitCode::SUCCESS
 }

@@ -173,8 +173,7 @@ mod tests {
         let build = per_processor(4.5);
         assert_eq!(build.result.state, State::Warning);
         assert_eq!(build.lasting, Some(Duration::from_mins(10)), "longer than a build");
-        let states =
-            [3.9, 4.1, 3.7, 3.5, 3.9, 8.2, 7.4, 7.0].map(|load| per_processor(load).result.state);
+        let states = [3.9, 4.1, 3.7, 3.5, 3.9, 8.2, 7.4, 7.0].map(|load| per_processor(load).result.state);
         assert_eq!(states.map(|state| &state.name()[..1]).join(" "), "W W W O O C C W");
     }
 

@@ -152,7 +152,7 @@ fn judge_offset(past: &Past, sync: &Sync, limits: Thresholds) -> CheckResult {
     let Some(offset) = sync.offset else {
         return CheckResult::new(State::Ok, format!("synchronised by {}", sync.service));
     };
-    let state = limits.judge_after(past.was(Some(SYNC)), offset.abs());
+    let state = limits.judge_after(offset.abs(), past.was(Some(SYNC)));
     let summary = format!("synchronised by {}, {:.3} ms off", sync.service, offset.abs() * 1e3);
     let perf = Perf::new("offset", offset.abs(), "s").thresholds(limits.warn, limits.crit).bounds(0.0, None);
     CheckResult::new(state, summary).with_perfdata(vec![perf])

@@ -29,7 +29,12 @@ use serde::Serialize;
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::options::DEFAULT_PATH;
-use crate::{api, cli::fail, clock, config::AlertdsAt};
+use crate::{
+    api,
+    cli::{fail, print},
+    clock,
+    config::AlertdsAt,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -102,7 +107,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     if arguments.stop {
         return match control.end_drill().await {
             Ok(_) => {
-                println!("no drill is running");
+                print("no drill is running\n");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error.to_string()),
@@ -111,13 +116,13 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     match rehearse(&arguments, &config, &control).await {
         Ok(report) if arguments.json => match serde_json::to_string_pretty(&report) {
             Ok(json) => {
-                println!("{json}");
+                print(format_args!("{json}\n"));
                 exit_code(&report)
             }
             Err(error) => fail(&error.to_string()),
         },
         Ok(report) => {
-            print!("{}", text(&report));
+            print(text(&report));
             exit_code(&report)
         }
         Err(message) => fail(&message),
@@ -413,7 +418,8 @@ impl Watch {
 
     fn say(&self, line: &str) {
         if !self.quiet {
-            println!("{} {:>6.1} s  {line}", clock::wall().strftime("%H:%M:%S"), self.elapsed());
+            let at = clock::wall().strftime("%H:%M:%S");
+            print(format_args!("{at} {:>6.1} s  {line}\n", self.elapsed()));
         }
     }
 }

@@ -16,7 +16,7 @@ use dogwatch_dns_core::resolver::Status;
 use serde::Serialize;
 
 use super::options::{DEFAULT_PATH, How};
-use crate::cli::fail;
+use crate::cli::{fail, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Enable {
@@ -58,14 +58,18 @@ pub(super) async fn enable(arguments: Enable) -> ExitCode {
     with.switch(move |switch, json| {
         if dry_run {
             let preview = switch.preview()?;
-            print!("{}", report::preview(&preview));
+            print(report::preview(&preview));
         } else if refresh {
             for path in switch.refresh()?.unwrap_or_default() {
-                println!("updated {}", path.display());
+                print(format_args!("updated {}\n", path.display()));
             }
         } else {
             let done = switch.enable(&name)?;
-            if json { print_json(&done) } else { print!("{}", report::enabled(&done)) }
+            if json {
+                print_json(&done);
+            } else {
+                print(report::enabled(&done));
+            }
         }
         Ok(())
     })
@@ -82,7 +86,9 @@ pub(super) async fn disable(arguments: Disable) -> ExitCode {
     let undo = blocking(config, loaded, None, |switch| switch.disable().map_err(|error| error.to_string()));
     match undo.await {
         Ok(done) if json => print_json(&done),
-        Ok(done) => print!("{}", report::disabled(done.as_ref())),
+        Ok(done) => {
+            print(report::disabled(done.as_ref()));
+        }
         Err(message) => return fail(&message),
     }
     ExitCode::SUCCESS
@@ -132,7 +138,7 @@ pub(super) async fn status(how: How) -> ExitCode {
     let host = match looked.await {
         Ok(host) => Some(host),
         Err(error) => {
-            eprintln!("dogwatch: cannot read the host's resolver configuration: {error}");
+            fail(&format!("cannot read the host's resolver configuration: {error}"));
             None
         }
     };
@@ -140,8 +146,12 @@ pub(super) async fn status(how: How) -> ExitCode {
     if how.json {
         print_json(&both);
     } else {
-        both.cache.iter().for_each(|cache| print!("{}", explain::status(cache)));
-        both.host.iter().for_each(|host| print!("{}", report::text(host)));
+        if let Some(cache) = &both.cache {
+            print(explain::status(cache));
+        }
+        if let Some(host) = &both.host {
+            print(report::text(host));
+        }
     }
     match both.error {
         None => ExitCode::SUCCESS,
@@ -167,7 +177,9 @@ async fn blocking<T: Send + 'static>(
 
 fn print_json<T: Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
-        Ok(json) => println!("{json}"),
+        Ok(json) => {
+            print(format_args!("{json}\n"));
+        }
         Err(error) => drop(fail(&error.to_string())),
     }
 }

@@ -5,7 +5,6 @@ mod host;
 mod options;
 
 use std::{
-    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -18,7 +17,7 @@ use dogwatch_dns::{
 };
 use dogwatch_dns_core::resolver::Flushed;
 
-use super::fail;
+use super::{complain, fail, print};
 use options::{DEFAULT_PATH, How};
 
 #[derive(Debug, clap::Args)]
@@ -180,7 +179,7 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
             explain::dump(&page.answers)
         };
         // The reader, such as `head`, has closed the pipe.
-        if io::stdout().write_all(text.as_bytes()).is_err() {
+        if !print(text) {
             break;
         }
         from = page.next;
@@ -191,11 +190,11 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
 fn check(config: &Path) -> ExitCode {
     match Config::load(config) {
         Ok(_) => {
-            println!("{}: OK", config.display());
+            print(format_args!("{}: OK\n", config.display()));
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(format_args!("{problems}\n"));
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use dogwatch_dns::{Control, config::Config};
 use serde::Serialize;
 
-use crate::cli::fail;
+use crate::cli::{fail, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct How {
@@ -45,11 +45,13 @@ impl How {
 
     pub(super) fn print<T: Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) -> ExitCode {
         if !self.json {
-            print!("{}", text(answer));
+            print(text(answer));
             return ExitCode::SUCCESS;
         }
         match serde_json::to_string_pretty(answer) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => {
+                print(format_args!("{json}\n"));
+            }
             Err(error) => return fail(&error.to_string()),
         }
         ExitCode::SUCCESS
