@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `POST /v1/submit` | [`Submit`] | `null` |
+//! | `POST /v1/forget` | [`Forget`] | `null` |
 //!
 //! Every user on the host may read the status. Results may be submitted by root, by the agent's own
 //! user and by the `submitters` of the check; the caller is known from the socket's peer
@@ -108,6 +109,14 @@ pub struct SpoolStatus {
 pub enum Ask {
     Status(oneshot::Sender<Status>),
     Submit { submit: Submit, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+    Forget { forget: Forget, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+}
+
+/// A job that no longer runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forget {
+    pub service: String,
 }
 
 /// Why a submitted result was rejected, and what to do.
@@ -126,6 +135,7 @@ pub fn router(asks: mpsc::Sender<Ask>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/submit", post(submit))
+        .route("/v1/forget", post(forget))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(asks)
 }
@@ -146,8 +156,23 @@ async fn submit(
         Ok(Json(submit)) => submit,
         Err(rejection) => return error(rejection.status(), rejection.body_text()),
     };
-    let question = |answer| Ask::Submit { submit, peer, answer };
-    match ask(&asks, question).await {
+    done(ask(&asks, |answer| Ask::Submit { submit, peer, answer }).await)
+}
+
+async fn forget(
+    State(asks): State<mpsc::Sender<Ask>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Forget>, JsonRejection>,
+) -> Response {
+    let forget = match body {
+        Ok(Json(forget)) => forget,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    done(ask(&asks, |answer| Ask::Forget { forget, peer, answer }).await)
+}
+
+fn done(outcome: Option<Result<(), Refused>>) -> Response {
+    match outcome {
         Some(Ok(())) => Json(()).into_response(),
         Some(Err(refused)) => {
             let status = match refused {

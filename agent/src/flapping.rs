@@ -4,8 +4,15 @@
 //! for the oldest to 1.25 for the newest, so that recent changes count more. A service starts to
 //! flap when the weighted share reaches `start` and stops when it falls to `stop`. Hard states and
 //! soft recoveries are recorded, soft problems are not.
+//!
+//! That rule alone misses a service that is checked much more often than it changes, so there is a
+//! second one: a service also flaps if its hard state changed six times in 15 minutes, and until
+//! it has changed less than three times in 15 minutes.
+
+use std::{collections::VecDeque, time::Duration};
 
 use dogwatch_checks::State;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// There are up to 20 changes between 21 states.
@@ -67,6 +74,30 @@ impl History {
         }
     }
 }
+
+/// When the hard state last changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes(VecDeque<Timestamp>);
+
+impl Changes {
+    pub fn record(&mut self, at: Timestamp) {
+        self.0.push_back(at);
+        while self.0.len() > MANY {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether there were so many recently that the service flaps.
+    pub fn are_many(&self, now: Timestamp, before: bool) -> bool {
+        let recent = self.0.iter().filter(|at| now.duration_since(**at).unsigned_abs() < RECENT).count();
+        recent >= if before { FEW } else { MANY }
+    }
+}
+
+/// Three problems and their recoveries.
+const MANY: usize = 6;
+const FEW: usize = 3;
+const RECENT: Duration = Duration::from_mins(15);
 
 impl From<History> for String {
     fn from(history: History) -> Self {

@@ -22,11 +22,16 @@ pub mod config;
 mod dns_sensor;
 mod engine;
 pub mod flapping;
+pub mod handler;
+pub mod history;
 pub mod lasting;
 mod metrics;
 pub mod moment;
 pub mod passive;
+pub mod plot;
 pub mod plugin;
+pub mod recent;
+pub mod replay;
 pub mod report;
 mod runner;
 pub mod schedule;
@@ -53,14 +58,17 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 pub use cli::command;
+use history::writer::Writer;
 
-/// Why the agent could not start.
+/// Why the agent could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{0}")]
     Config(#[from] Problems),
     #[error("{what}: {source}")]
     Start { what: String, source: io::Error },
+    #[error("{0} has ended unexpectedly (a bug in dogwatch; please report it)")]
+    Ended(&'static str),
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -88,17 +96,27 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         warn!(bytes = damage.bytes, "removed an incomplete record at the end of the spool");
     }
 
+    let mut metrics_problem = None;
     let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
     metrics::declare();
     if let Some(address) = agent.metrics {
-        let bound = page.serve(address, page.router()).await;
-        let bound = bound.map_err(start(format!("cannot serve metrics on {address}")))?;
-        info!("metrics on http://{bound}/metrics");
+        match page.serve(address, page.router()).await {
+            Ok(bound) => info!("metrics on http://{bound}/metrics"),
+            // Watching the host matters more than being scraped.
+            Err(error) => {
+                error!("cannot serve metrics on {address}: {error}; starting without them");
+                metrics_problem = Some(format!("cannot serve metrics on {address}: {error}"));
+            }
+        }
     }
     let listener = unix_http::bind(&agent.socket, SOCKET_MODE)
         .map_err(start(format!("cannot serve {}", agent.socket.display())))?;
     let (asks_to, asks) = mpsc::channel(ASKS_MAX);
     tokio::spawn(unix_http::serve(listener, api::router(asks_to)));
+
+    let history = agent.history.then(|| Writer::start(&agent.state_dir, clock::wall().as_second()));
+    let history =
+        history.and_then(|started| started.inspect_err(|error| warn!("cannot keep a history: {error}")).ok());
 
     let (reports_to, reports) = mpsc::channel(REPORTS_MAX);
     let (answers_to, answers) = mpsc::channel(1);
@@ -119,12 +137,13 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         found,
         runner: runner::Runner::new(reports_to),
         answers: answers_to,
+        metrics_problem,
+        history,
     };
     let engine = engine::Engine::new(parts);
     info!("started; {summary}");
     systemd::ready(&format!("{checks} checks"));
-    engine.run(engine::Inputs { reports, done, answers, asks, signals }).await;
-    Ok(())
+    engine.run(engine::Inputs { reports, done, answers, asks, signals }).await.map_err(RunError::Ended)
 }
 
 /// From the machine id. A container without one gets a random id, which is kept in the state

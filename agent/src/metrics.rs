@@ -61,6 +61,15 @@ pub(crate) fn on_spool_error() {
     counter!("dogwatch_spool_errors_total").increment(1);
 }
 
+pub(crate) fn on_handler(service: &str, worked: bool) {
+    let outcome = if worked { "ok" } else { "failed" };
+    counter!("dogwatch_handler_runs_total", "check" => service.to_owned(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn on_history(dropped: u64) {
+    counter!("dogwatch_history_dropped_values_total").absolute(dropped);
+}
+
 /// Sets the metrics of one service.
 pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64) {
     let check = &status.service;
@@ -125,6 +134,12 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
         "Scheduled runs of a check at which it was hanging, including the one that hangs.",
     ),
     ("dogwatch_check_skipped_runs_total", Unit::Count, "Scheduled runs that were skipped."),
+    ("dogwatch_handler_runs_total", Unit::Count, "Runs of handlers, by outcome."),
+    (
+        "dogwatch_history_dropped_values_total",
+        Unit::Count,
+        "Values that were not kept: too many series, or the disk was too slow.",
+    ),
     ("dogwatch_spool_dropped_events_total", Unit::Count, "Events lost because the spool was full."),
     ("dogwatch_spool_errors_total", Unit::Count, "How often writing the spool began to fail."),
 ];

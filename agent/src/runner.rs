@@ -26,7 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::config::Work;
+use crate::{clock, config::Work, handler::Handler};
 
 /// The outcome of a started check.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) enum Report {
     Stuck { started: Started, result: CheckResult },
     /// A stuck check has ended after all.
     Released { name: Arc<str> },
+    /// A handler of a service ended, with a result as of a plugin, after this time.
+    Handled { service: Arc<str>, result: CheckResult, took: Duration },
 }
 
 /// Which run a report is about.
@@ -75,8 +77,23 @@ impl Runner {
                 tokio::spawn(run_async(started, run, deadline, reports));
             }
             // Never scheduled.
-            Work::Passive(_) | Work::Own => {}
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => {}
         }
+    }
+}
+
+impl Runner {
+    /// Starts the handler of a service.
+    pub(crate) fn handle(&self, service: Arc<str>, handler: &Handler) {
+        let (command, timeout) = (handler.command.clone(), handler.timeout);
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            let began = clock::since_boot();
+            let result = tokio::spawn(async move { command.run(timeout).await }).await;
+            let result = result.unwrap_or_else(|error| CheckResult::unknown(format!("aborted: {error}")));
+            let took = clock::since_boot().saturating_sub(began);
+            let _ = reports.send(Report::Handled { service, result, took }).await;
+        });
     }
 }
 

@@ -1,4 +1,4 @@
-//! The service `agent`: whether the agent itself keeps up. Pure: the loop says what it sees.
+//! The service `self-check`: whether the agent itself keeps up. Pure: the loop says what it sees.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 

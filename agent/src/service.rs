@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    flapping::{History, Thresholds},
+    flapping::{Changes, History, Thresholds},
     status::{Confirm, Problem, Status},
 };
 
@@ -34,6 +34,8 @@ pub struct Service {
     status: Status,
     flapping: bool,
     history: History,
+    #[serde(default)]
+    changes: Changes,
     announced: Option<Announced>,
 }
 
@@ -68,21 +70,31 @@ pub struct Transition {
 
 impl Default for Service {
     fn default() -> Self {
-        Self { status: Status::Ok, flapping: false, history: History::default(), announced: None }
+        Self {
+            status: Status::Ok,
+            flapping: false,
+            history: History::default(),
+            changes: Changes::default(),
+            announced: None,
+        }
     }
 }
 
 impl Service {
     /// Applies a result. Returns what to announce.
     pub fn on_result(&mut self, result: &CheckResult, rules: Rules, at: Timestamp) -> Option<Transition> {
-        let (status, _) = self.status.after(result.state, rules.confirm);
+        let (status, did) = self.status.after(result.state, rules.confirm);
         self.status = status;
+        if did.is_hard() {
+            self.changes.record(at);
+        }
         // Like Nagios: hard states and soft recoveries are recorded, soft problems are not.
         if !status.is_soft() {
             self.history.record(status.hard());
         }
-        self.flapping =
-            rules.flapping.is_some_and(|thresholds| self.history.is_flapping(self.flapping, thresholds));
+        self.flapping = rules.flapping.is_some_and(|thresholds| {
+            self.changes.are_many(at, self.flapping) || self.history.is_flapping(self.flapping, thresholds)
+        });
         self.announce(result, at)
     }
 
@@ -193,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_changes_often_flaps_however_often_it_is_checked() {
+        // Checked every 5 s, changes every 20 s: a quarter of the results, which is below 30 %.
+        let mut world = World::new(3);
+        world.step = 5;
+        let notices = world.play(&"C C C C . . . . ".repeat(27 * 8).trim_end().to_owned());
+        let count = notices.split(' ').filter(|&notice| notice != "-").count();
+        assert!(count <= 6, "{count} announcements in 36 minutes: {notices}");
+        let after = world.play(". ".repeat(400).trim_end());
+        assert_eq!(after.matches('E').count(), 1, "{after}");
+        assert!(!after.contains('P'));
+    }
+
+    #[test]
     fn a_restart_repeats_and_loses_no_announcement() {
         let mut world = World::new(3);
         assert_eq!(world.play(". C C C C"), "- - - P -");
@@ -249,17 +274,19 @@ mod tests {
         service: Service,
         rules: Rules,
         now: i64,
+        /// Seconds between results.
+        step: i64,
     }
 
     impl World {
         fn new(max_attempts: u8) -> Self {
             let rules =
                 Rules { confirm: Confirm::After(max_attempts), flapping: Some(Thresholds::default()) };
-            Self { service: Service::default(), rules, now: 0 }
+            Self { service: Service::default(), rules, now: 0, step: 60 }
         }
 
         fn result(&mut self, letter: &str) -> Option<Transition> {
-            self.now += 60;
+            self.now += self.step;
             let state = match letter {
                 "W" => State::Warning,
                 "C" => State::Critical,

@@ -6,12 +6,17 @@
 //! caller keeps everything in memory and repeats the order with what has been added since.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     thread,
 };
 
 use dogwatch_wire::Event;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -62,6 +67,7 @@ pub struct Found {
 /// Opens the files in `dir`. The outcome of each order is sent to `done`.
 pub fn open(dir: &Path, fresh_epoch: u64, done: mpsc::Sender<Done>) -> io::Result<(Store, Found)> {
     std::fs::create_dir_all(dir)?;
+    let lock = lock(dir)?;
     let (mut state, state_damaged) = Saved::load(dir)?;
     let (spool, mut recovered) = Spool::open(dir, fresh_epoch)?;
     if state.epoch == recovered.epoch {
@@ -70,7 +76,7 @@ pub fn open(dir: &Path, fresh_epoch: u64, done: mpsc::Sender<Done>) -> io::Resul
     }
     state.replay(recovered.epoch, &recovered.events);
     let (orders, inbox) = std::sync::mpsc::channel();
-    let mut disk = Disk { dir: dir.to_owned(), spool, written: None };
+    let mut disk = Disk { dir: dir.to_owned(), spool, written: None, _lock: lock };
     thread::Builder::new().name("store".into()).stack_size(STACK_BYTES).spawn(move || {
         while let Ok(order) = inbox.recv() {
             if done.blocking_send(disk.obey(order)).is_err() {
@@ -80,6 +86,21 @@ pub fn open(dir: &Path, fresh_epoch: u64, done: mpsc::Sender<Done>) -> io::Resul
     })?;
     Ok((Store { orders }, Found { spool: recovered, state, state_damaged }))
 }
+
+/// Takes the directory for this process. The kernel gives it back when the process ends.
+fn lock(dir: &Path) -> io::Result<File> {
+    let file = File::create(dir.join(LOCK_NAME))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another agent is running with this directory; give each agent a state_dir of its own",
+        )),
+        Err(error) => Err(error.into()),
+    }
+}
+
+const LOCK_NAME: &str = "lock";
 
 impl Store {
     /// Sends an order. The caller must wait for [`Done`] before it sends the next one.
@@ -93,6 +114,8 @@ struct Disk {
     spool: Spool,
     /// The state as last written, so that it is not written again without a change.
     written: Option<Saved>,
+    /// Held as long as the thread runs.
+    _lock: File,
 }
 
 impl Disk {

@@ -56,10 +56,10 @@ fn all_problems_of_a_file_are_reported_at_once() {
     let said = problems(&[("agent.toml", BROKEN)]);
     let expected = "\
 agent.toml:2:1: unknown field `hots`, expected one of `host`, `labels`, `state_dir`, `socket`, `metrics`, \
-`machine_id_file`, `boot_grace`, `max_concurrent`, `spool_bytes_max`, `auto_checks`; did you mean `host`?
+`machine_id_file`, `boot_grace`, `max_concurrent`, `spool_bytes_max`, `auto_checks`, `history`; did you mean `host`?
 agent.toml:3:11: \"9847\" is not an address and port; write \"127.0.0.1:9847\" or \"off\"
 agent.toml:4:12: \"my-env\" is not a label name; use letters, digits and _
-agent.toml:4:31: the label service is set by alertd; use another name
+agent.toml:4:31: dogwatch sets the label service itself; use another name
 agent.toml:7:11: must name the socket of at least one alertd
 agent.toml:8:13: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
 agent.toml:11:18: retry_interval 5m must not be longer than interval 1m

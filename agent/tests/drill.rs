@@ -293,7 +293,12 @@ impl Agent {
 
     fn snapshot(&self) -> Saved {
         let db = SavedService { service: self.service.clone(), fresh_until: None };
-        Saved { epoch: EPOCH, through: self.outbox.next_seq() - 1, services: [("db".to_owned(), db)].into() }
+        Saved {
+            epoch: EPOCH,
+            through: self.outbox.next_seq() - 1,
+            services: [("db".to_owned(), db)].into(),
+            pasts: Default::default(),
+        }
     }
 
     fn batch(&self, next: NextBatch, now: u64) -> Batch {

@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{collections::BTreeMap, net::TcpListener, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    os::fd::OwnedFd,
+    path::Path,
+    time::Duration,
+};
 
 use dogwatch::plugin::Plugin;
 use dogwatch_checks::{CheckResult, Perf, State, threshold::Thresholds, unit::BaseUnit};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 
 #[tokio::test]
 async fn check_dummy_returns_the_given_state_and_text() {
@@ -57,10 +64,18 @@ async fn check_tcp_reports_seconds_and_a_refused_connection_is_critical() {
     let result = run(&["check_tcp", "-H", "127.0.0.1", "-p", &port]).await;
     assert_eq!((result.state, labels(&result)), (State::Ok, vec!["time"]));
     assert_eq!(result.perfdata[0].in_base_units().unwrap().1, BaseUnit::Seconds);
-    drop(listener);
+    // Bound and not listening: connections are refused, and nobody else can take the port.
+    let (_closed, port) = closed_port();
     let refused = run(&["check_tcp", "-H", "127.0.0.1", "-p", &port]).await;
     assert_eq!(refused.state, State::Critical);
     assert!(refused.summary.contains("refused"), "{}", refused.summary);
+}
+
+fn closed_port() -> (OwnedFd, String) {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address.port().to_string())
 }
 
 /// `check_procs` accepts every form of range, so it can be compared with ours for each.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{fs, io::Write as _, process::Command};
+use std::{collections::BTreeSet, fs, io::Write as _, process::Command};
 
 use axum::{Json, Router, routing::get};
 use common::{Agent, AgentDir, Alertd, stderr, stdout, wait_for};
@@ -107,11 +107,12 @@ async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart(
         let output = agent_dir.ask(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let services = status["services"].as_array().unwrap();
-        services.iter().map(|service| service["service"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        services.iter().map(|service| service["check"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
     let built_in = services();
     assert!(built_in.len() >= 3, "{built_in:?}");
-    let with_web = [&built_in[..], &["web".to_owned()]].concat();
+    let mut with_web = built_in.clone();
+    with_web.insert("web".to_owned());
 
     agent_dir.write_config(&switch(&agent_dir, "web"));
     agent.signal(Signal::HUP);

@@ -2,16 +2,19 @@
 //! and the number of redirects are limited.
 //!
 //! There is no keep-alive, no cache, no decompression, and no authentication other than a given
-//! header.
+//! header. Broken servers are accepted and redirects followed as by curl, except from https to
+//! http, which is an error.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request, Response, StatusCode, Uri,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT},
+    header::{
+        ACCEPT, AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    },
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -28,6 +31,7 @@ use crate::{kinds::tcp::connect, tls};
 pub(crate) struct Get {
     pub(crate) url: Uri,
     /// Connect to this address instead of the host of the URL, which is still used in the request.
+    /// Redirects to the same host use it too, redirects to other hosts do not.
     pub(crate) address: Option<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// Number of redirects to follow.
@@ -40,6 +44,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// The URL after redirects.
     pub(crate) url: Uri,
+    /// How many redirects led there.
+    pub(crate) redirects: u32,
     /// At most [`BODY_MAX`] bytes.
     pub(crate) body: Vec<u8>,
     /// When the server's certificate expires (Unix time); `None` without TLS.
@@ -52,38 +58,37 @@ pub(crate) const BODY_MAX: usize = 1_024 * 1_024;
 /// Returns the TLS settings.
 type TlsConfig<'a> = &'a (dyn Fn() -> Result<Arc<ClientConfig>, &'a rustls::Error> + Send + Sync);
 
-/// Fetches a page. The error is for people. The caller sets the deadline; dropping the future
-/// closes the connection. `tls` is called only for https.
-pub(crate) async fn get(get: &Get, tls: TlsConfig<'_>) -> Result<Answer, String> {
+/// Fetches a page. An answer with a `wanted` status is not followed, even if it is a redirect. The
+/// error is for people. The caller sets the deadline; dropping the future closes the connection.
+/// `tls` is called only for https.
+pub(crate) async fn get(
+    get: &Get,
+    wanted: &(dyn Fn(StatusCode) -> bool + Send + Sync),
+    tls: TlsConfig<'_>,
+) -> Result<Answer, String> {
     let mut url = get.url.clone();
-    let mut address = get.address.as_deref();
-    for _ in 0..=get.redirects {
-        let (response, answer) = fetch(get, &url, address, tls).await?;
-        if !response.is_redirection() {
-            return Ok(answer.0);
+    for redirects in 0..=get.redirects {
+        let (answer, location) = fetch(get, &url, tls).await?;
+        let answer = Answer { redirects, ..answer };
+        if !answer.status.is_redirection() || wanted(answer.status) || get.redirects == 0 {
+            return Ok(answer);
         }
-        let Some(location) = answer.1.filter(|_| get.redirects > 0) else { return Ok(answer.0) };
+        let Some(location) = location else { return Ok(answer) };
         let next =
             resolve(&url, &location).ok_or_else(|| format!("redirects to an invalid URL: {location:?}"))?;
         if is_tls(&url) && !is_tls(&next) {
             return Err(format!("redirects from https to {next}"));
         }
         url = next;
-        address = None;
     }
     Err(format!("redirects more than {} times, last to {url}", get.redirects))
 }
 
 /// One request: the answer, and the target if it is a redirect.
-async fn fetch(
-    get: &Get,
-    url: &Uri,
-    address: Option<&str>,
-    tls: TlsConfig<'_>,
-) -> Result<(StatusCode, (Answer, Option<String>)), String> {
+async fn fetch(get: &Get, url: &Uri, tls: TlsConfig<'_>) -> Result<(Answer, Option<String>), String> {
     let host = host(url);
-    let port = url.port_u16().unwrap_or(if is_tls(url) { 443 } else { 80 });
-    let stream = connect(address.unwrap_or(host), port).await?;
+    let address = get.address.as_deref().filter(|_| is_host_of(&get.url, url));
+    let stream = connect(address.unwrap_or(host), port(url)).await?;
     let request = request(get, url)?;
     let mut valid_until = None;
     let mut connection = JoinSet::new(); // aborts the connection when this function ends
@@ -100,10 +105,10 @@ async fn fetch(
         exchange(stream, request, &mut connection).await?
     };
     let status = response.status();
-    let location =
-        response.headers().get(LOCATION).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let location = response.headers().get(LOCATION).map(|value| encoded(value.as_bytes()));
+    let location = location.filter(|location| !location.is_empty());
     let body = read(response.into_body()).await?;
-    Ok((status, (Answer { status, url: url.clone(), body, valid_until }, location)))
+    Ok((Answer { status, url: url.clone(), redirects: 0, body, valid_until }, location))
 }
 
 fn request(get: &Get, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
@@ -116,8 +121,12 @@ fn request(get: &Get, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
         .header(CONNECTION, "close")
         .body(Empty::new())
         .map_err(|error| format!("cannot request {url}: {error}"))?;
+    let same_origin =
+        is_host_of(&get.url, url) && port(&get.url) == port(url) && is_tls(&get.url) == is_tls(url);
     for (name, value) in &get.headers {
-        request.headers_mut().insert(name, value.clone());
+        if same_origin || ![AUTHORIZATION, COOKIE, HOST].contains(name) {
+            request.headers_mut().insert(name, value.clone());
+        }
     }
     Ok(request)
 }
@@ -128,7 +137,13 @@ async fn exchange(
     connection: &mut JoinSet<hyper::Result<()>>,
 ) -> Result<Response<Incoming>, String> {
     let wrong = |error: hyper::Error| format!("no HTTP answer: {}", whole(&error));
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(wrong)?;
+    let (mut sender, driver) = http1::Builder::new()
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(wrong)?;
     connection.spawn(driver);
     sender.send_request(request).await.map_err(wrong)
 }
@@ -167,26 +182,83 @@ pub(crate) fn is_tls(url: &Uri) -> bool {
     url.scheme_str() == Some("https")
 }
 
+fn port(url: &Uri) -> u16 {
+    url.port_u16().unwrap_or(if is_tls(url) { 443 } else { 80 })
+}
+
 /// Without the brackets around an IPv6 address.
 fn host(url: &Uri) -> &str {
     url.host().unwrap_or_default().trim_matches(['[', ']'])
 }
 
-/// Resolves `location` relative to `base` (RFC 3986 §5, without `..`).
+fn is_host_of(one: &Uri, other: &Uri) -> bool {
+    host(one).eq_ignore_ascii_case(host(other))
+}
+
+/// A `Location` as servers send it, with what a URL must not contain percent-encoded.
+fn encoded(location: &[u8]) -> String {
+    location.trim_ascii().iter().fold(String::new(), |mut text, &byte| {
+        if byte.is_ascii_graphic() {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+/// Resolves `location` relative to `base` (RFC 3986 §5.2).
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;
-    let absolute = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{}{location}", base.authority()?)
+    if has_scheme(location) {
+        return parse_url(location).ok();
+    }
+    if location.starts_with("//") {
+        return parse_url(&format!("{scheme}:{location}")).ok();
+    }
+    let (path, query) = match location.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (location, None),
+    };
+    let (path, query) = if path.is_empty() {
+        (base.path().to_owned(), query.or(base.query()))
+    } else if path.starts_with('/') {
+        (without_dots(path), query)
     } else {
         let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{scheme}://{}{folder}/{location}", base.authority()?)
+        (without_dots(&format!("{folder}/{path}")), query)
     };
-    parse_url(&absolute).ok()
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    parse_url(&format!("{scheme}://{}{path}{query}", base.authority()?)).ok()
+}
+
+fn has_scheme(location: &str) -> bool {
+    let scheme_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    location.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(scheme_char)
+    })
+}
+
+/// Resolves `.` and `..` in a path that starts with a slash.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]
@@ -201,15 +273,28 @@ mod tests {
             ("//b.example/p", "https://b.example/p"),
             ("/login?to=1#top", "https://a.example:8443/login?to=1"),
             ("next", "https://a.example:8443/x/next"),
+            ("?lang=en", "https://a.example:8443/x/y?lang=en"),
+            ("#top", "https://a.example:8443/x/y?z"),
+            ("../up?a=../b", "https://a.example:8443/up?a=../b"),
+            ("./../../..", "https://a.example:8443/"),
+            ("/a/./b/../c/.", "https://a.example:8443/a/c/"),
+            ("HTTPS://B.example/p", "https://B.example/p"),
+            ("to:1", ""),
+            ("./to:1", "https://a.example:8443/x/to:1"),
         ] {
             assert_eq!(
-                resolve(&base, location).map(|url| url.to_string()).as_deref(),
-                Some(url),
+                resolve(&base, location).map(|url| url.to_string()).unwrap_or_default(),
+                url,
                 "{location}"
             );
         }
         assert_eq!(resolve(&base, "http://"), None);
         assert_eq!(resolve(&base, "//user@b.example/"), None);
+    }
+
+    #[test]
+    fn a_location_may_contain_spaces_and_umlauts() {
+        assert_eq!(encoded(" /größe der page\t".as_bytes()), "/gr%C3%B6%C3%9Fe%20der%20page");
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! [`KINDS`] has all kinds of checks; `read/` has one reader for each file of the kernel.
 
 mod clock;
+mod dns_client;
 mod finding;
 mod http_get;
+mod icmp;
 mod kinds;
 pub mod options;
 pub mod output;
@@ -22,6 +24,7 @@ mod read;
 pub mod result;
 pub mod root;
 mod space;
+mod span;
 mod statvfs;
 pub mod threshold;
 mod tls;

@@ -131,9 +131,24 @@ impl Past {
         Some(now.saturating_sub(since))
     }
 
+    /// Forgets what was recorded under keys that start with `prefix`, except for facts and for the
+    /// keys whose rest `exists`. For things that come and go, such as processes.
+    pub fn keep_only(&mut self, prefix: &str, exists: impl Fn(&str) -> bool) {
+        let stays = |key: &str| key.strip_prefix(prefix).is_none_or(&exists);
+        self.counters.retain(|key, _| stays(key));
+        self.windows.retain(|key, _| stays(key));
+        self.conditions.retain(|key, _| stays(key));
+    }
+
     /// The state that this check last reported for a thing; OK before the first run.
     pub fn was(&self, thing: Option<&str>) -> State {
         self.states.get(&thing.map(str::to_owned)).copied().unwrap_or(State::Ok)
+    }
+
+    /// The things that had a problem in the run before, each with its state.
+    pub fn problems(&self) -> impl Iterator<Item = (&str, State)> {
+        let named = self.states.iter().filter_map(|(thing, state)| Some((thing.as_deref()?, *state)));
+        named.filter(|(_, state)| *state != State::Ok)
     }
 
     /// A fact that an earlier run has learnt.
@@ -325,6 +340,28 @@ mod tests {
         assert_eq!(past.holds_for("d", true), Some(Duration::from_mins(5)));
         assert_eq!(past.holds_for("d", false), None);
         assert_eq!(past.holds_for("d", true), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn things_that_no_longer_exist_are_forgotten() {
+        let mut past = Past::default();
+        minutes(&mut past, 1);
+        for key in ["process 1", "process 2", "other 1"] {
+            past.holds_for(key, true);
+            past.rate(key, 1);
+        }
+        past.keep_only("process ", |pid| pid == "2");
+        assert_eq!(past.conditions.keys().collect::<Vec<_>>(), ["other 1", "process 2"]);
+        assert_eq!(past.counters.keys().collect::<Vec<_>>(), ["other 1", "process 2"]);
+    }
+
+    #[test]
+    fn problems_are_those_of_the_run_before() {
+        let mut past = Past::default();
+        past.end([(Some("a".to_owned()), State::Ok), (Some("b".to_owned()), State::Warning)].into_iter());
+        assert_eq!(past.problems().collect::<Vec<_>>(), [("b", State::Warning)]);
+        past.end([(None, State::Critical)].into_iter());
+        assert_eq!(past.problems().count(), 0);
     }
 
     #[test]

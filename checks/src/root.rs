@@ -1,10 +1,11 @@
 //! Reads `/proc`, `/sys` and `/run` of this host, or of a captured tree in a test.
 //!
-//! On the live host, load, memory and swap come from the `sysinfo` crate. Its paths are fixed, so
-//! this file reads captured trees itself, and a test checks that both return the same numbers on
-//! the host of the test. `sysinfo` is not used for disks: it has no inodes, does not notice a
-//! read-only remount (`is_read_only` is read only once), and hangs on a dead mount (0.40.1). Its
-//! API changes with every minor version, so it is used only in this file.
+//! On the live host, the load comes from the `sysinfo` crate. Its paths are fixed, so this file
+//! reads captured trees itself, and a test checks that both return the same numbers on the host of
+//! the test. `sysinfo` is not used for memory and swap: it has no huge pages, so
+//! [`crate::read::meminfo`] reads both. It is not used for disks either: it has no inodes, does not
+//! notice a read-only remount (`is_read_only` is read only once), and hangs on a dead mount
+//! (0.40.1). Its API changes with every minor version, so it is used only in this file.
 
 use std::{
     fs, io,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
-use sysinfo::{MemoryRefreshKind, System};
+use sysinfo::System;
 
 /// The root directory for the checks.
 #[derive(Debug, Clone)]
@@ -35,14 +36,6 @@ pub enum ReadError {
 /// Load averages over 1, 5 and 15 minutes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoadAverage(pub [f64; 3]);
-
-/// Bytes of memory or swap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
-    pub total: u64,
-    /// For memory: available without swapping (`MemAvailable`). For swap: free.
-    pub available: u64,
-}
 
 /// The usage of a filesystem from `statvfs(3)`, in bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,42 +112,6 @@ impl Root {
         let text = self.read("/sys/devices/system/cpu/online")?;
         count_cpu_list(text.trim())
             .ok_or_else(|| self.format("/sys/devices/system/cpu/online", "expected a list like 0-3,8"))
-    }
-
-    pub fn memory(&self) -> Result<Space, ReadError> {
-        self.space("MemTotal", "MemAvailable", |system| Space {
-            total: system.total_memory(),
-            available: system.available_memory(),
-        })
-    }
-
-    /// A host without swap has a total of 0.
-    pub fn swap(&self) -> Result<Space, ReadError> {
-        self.space("SwapTotal", "SwapFree", |system| Space {
-            total: system.total_swap(),
-            available: system.free_swap(),
-        })
-    }
-
-    fn space(&self, total: &str, available: &str, live: fn(&System) -> Space) -> Result<Space, ReadError> {
-        if self.is_live() {
-            let mut system = System::new().map_err(|source| ReadError::Sysinfo { what: "memory", source })?;
-            system.refresh_memory_specifics(MemoryRefreshKind::everything());
-            return Ok(live(&system));
-        }
-        self.meminfo(total, available)
-    }
-
-    fn meminfo(&self, total: &str, available: &str) -> Result<Space, ReadError> {
-        let text = self.read("/proc/meminfo")?;
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1_024)
-        };
-        match (field(total), field(available)) {
-            (Some(total), Some(available)) => Ok(Space { total, available }),
-            _ => Err(self.format("/proc/meminfo", "a line that all kernels since 3.14 have is missing")),
-        }
     }
 
     /// Can hang as long as the filesystem does, so call it through [`crate::statvfs`]. A captured
@@ -241,14 +198,9 @@ mod tests {
     fn both_ways_of_reading_return_the_same_numbers_on_this_host() {
         let by_hand = Root::captured("/");
         let live = Root::live();
-        assert_eq!(by_hand.memory().unwrap().total, live.memory().unwrap().total);
-        assert_eq!(by_hand.swap().unwrap().total, live.swap().unwrap().total);
         // Other work on the host changes these between the two readings. A wrong unit would be off
         // by a factor of a thousand.
         let close = |a: f64, b: f64, slack: f64| (a - b).abs() <= slack;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let available = |root: &Root| root.memory().unwrap().available as f64;
-        assert!(close(available(&by_hand), available(&live), available(&live) * 0.2));
         let one = |root: &Root| root.load_average().unwrap().0[0];
         assert!(close(one(&by_hand), one(&live), 1.0));
     }

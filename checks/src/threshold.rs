@@ -39,10 +39,39 @@ impl Range {
         Self { start: limit, end: f64::INFINITY, alert_inside: false }
     }
 
+    /// Alerts below `low` and above `high`, written `low:high`.
+    pub(crate) const fn between(low: f64, high: f64) -> Self {
+        Self { start: low, end: high, alert_inside: false }
+    }
+
+    /// How a value that alerts crosses this range, in words: `above 90`.
+    pub(crate) fn crossed(self, value: f64) -> String {
+        let Self { start, end, alert_inside } = self;
+        match (alert_inside, value > end) {
+            (true, _) => format!("between {} and {}", Number(start), Number(end)),
+            (false, true) => format!("above {}", Number(end)),
+            (false, false) => format!("below {}", Number(start)),
+        }
+    }
+
     /// Whether `value` alerts. NaN is outside of every range, so it alerts unless the range has an
     /// `@`.
     pub fn alerts(self, value: f64) -> bool {
         (self.start <= value && value <= self.end) == self.alert_inside
+    }
+
+    /// The range that a value must reach to clear an alert of this range: each bound is a tenth
+    /// harder to reach. A range too narrow for that stays as it is.
+    fn to_clear(self) -> Self {
+        let outwards = if self.alert_inside { -EASE } else { EASE };
+        let margin = |bound: f64| if bound.is_finite() { bound.abs() * outwards } else { 0.0 };
+        let eased = Self { start: self.start + margin(self.start), end: self.end - margin(self.end), ..self };
+        if eased.start < eased.end { eased } else { self }
+    }
+
+    /// The limit of a range that only alerts above it.
+    pub(crate) fn upper(self) -> Option<f64> {
+        (!self.alert_inside && self.start <= 0.0 && self.end.is_finite()).then_some(self.end)
     }
 
     /// The same range in a unit that is smaller by `factor`.
@@ -138,7 +167,21 @@ impl Thresholds {
             State::Ok
         }
     }
+
+    /// Like [`Self::judge`] for a value that hovers: a limit that was crossed at the last result
+    /// clears when the value is a tenth back.
+    pub fn judge_after(self, value: f64, before: State) -> State {
+        let eased = |range: Option<Range>| range.map(Range::to_clear);
+        let limits = match before {
+            State::Critical => Self { warn: eased(self.warn), crit: eased(self.crit) },
+            State::Warning => Self { warn: eased(self.warn), ..self },
+            State::Ok | State::Unknown => self,
+        };
+        limits.judge(value)
+    }
 }
+
+const EASE: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +234,32 @@ mod tests {
     }
 
     #[test]
+    fn a_crossed_range_is_told_in_words() {
+        assert_eq!(range("10").crossed(11.5), "above 10");
+        assert_eq!(range("10:").crossed(9.0), "below 10");
+        assert_eq!(Range::between(11.4, 12.6).crossed(11.0), "below 11.4");
+        assert_eq!(range("@0:5").crossed(3.0), "between 0 and 5");
+    }
+
+    #[test]
+    fn a_problem_ends_a_tenth_below_its_limit() {
+        let limits = Thresholds { warn: Some(Range::above(75.0)), crit: Some(Range::above(90.0)) };
+        let mut was = State::Ok;
+        let mut after = |value| {
+            was = limits.judge_after(value, was);
+            was
+        };
+        assert_eq!(after(70.0), State::Ok);
+        assert_eq!(after(76.0), State::Warning);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(91.0), State::Critical);
+        assert_eq!(after(85.0), State::Critical);
+        assert_eq!(after(70.0), State::Warning);
+        assert_eq!(after(67.0), State::Ok);
+        assert_eq!(after(70.0), State::Ok);
+    }
+
+    #[test]
     fn a_value_that_is_not_a_number_alerts() {
         assert!(range("10").alerts(f64::NAN));
         assert!(!range("@10").alerts(f64::NAN));
@@ -206,6 +275,29 @@ mod tests {
         let swapped = Thresholds { warn: Some(range("10")), crit: Some(range("5")) };
         assert_eq!(swapped.judge(7.0), State::Critical);
         assert_eq!(Thresholds::default().judge(7.0), State::Ok);
+    }
+
+    #[test]
+    fn a_limit_clears_when_the_value_is_a_tenth_back() {
+        let states = |limits: Thresholds, values: &[f64]| {
+            let mut state = State::Ok;
+            let mut step = |&value| {
+                state = limits.judge_after(value, state);
+                state.name().chars().next().unwrap()
+            };
+            values.iter().map(&mut step).collect::<String>()
+        };
+        let above = Thresholds { warn: Some(range("80")), crit: Some(range("90")) };
+        assert_eq!(states(above, &[79.0, 81.0, 79.0, 73.0, 71.0, 79.0]), "OWWWOO");
+        assert_eq!(states(above, &[91.0, 89.0, 82.0, 80.5, 79.0, 71.0]), "CCCWWO");
+        let below = Thresholds { warn: Some(range("10:")), crit: None };
+        assert_eq!(states(below, &[10.0, 9.0, 10.5, 11.5]), "OWWO");
+        let inside = Thresholds { warn: Some(range("@10:20")), crit: None };
+        assert_eq!(states(inside, &[9.5, 10.0, 9.5, 8.9]), "OWWO");
+        let exactly_one = Thresholds { warn: Some(range("1:1")), crit: None };
+        assert_eq!(states(exactly_one, &[1.0, 2.0, 1.0]), "OWO");
+        let none = Thresholds { warn: Some(range("0")), crit: None };
+        assert_eq!(states(none, &[0.0, 1.0, 0.0]), "OWO");
     }
 
     #[test]

@@ -5,7 +5,10 @@
 use std::{sync::Arc, time::Duration};
 
 use dogwatch_checks::{Check, CheckResult, Host, Options, State, kind};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa,
+    KeyPair, date_time_ymd,
+};
 use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use tempfile::NamedTempFile;
 use tokio::{
@@ -107,6 +110,76 @@ async fn redirects_are_followed_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn a_redirect_may_be_relative_to_the_page() {
+    for (location, page) in
+        [("?lang=en", "/shop/start?lang=en"), ("../up", "/up"), ("de/gr\u{fc}n", "/shop/de/gr%C3%BCn")]
+    {
+        let port = routes(&[("/shop/start", redirect(location)), (page, answer("200 OK", "here"))]).await;
+        let result = run(&[("url", &format!("http://127.0.0.1:{port}/shop/start"))]).await;
+        assert_eq!(result.state, State::Ok, "{}", result.summary);
+        assert!(result.summary.starts_with(&format!("http://127.0.0.1:{port}{page}: 200 OK")), "{location}");
+    }
+}
+
+#[tokio::test]
+async fn the_address_is_used_for_the_host_of_the_url_and_for_no_other() {
+    let other = plain("HTTP/1.1 200 OK\r\n\r\n{host}").await;
+    let to_other = redirect(&format!("http://127.0.0.1:{other}/"));
+    let port = routes(&[
+        ("/to-self", redirect("/end")),
+        ("/to-name", redirect("http://WWW.example.invalid:{port}/end")),
+        ("/to-other", to_other),
+        ("/end", answer("200 OK", "here")),
+    ])
+    .await;
+    for (path, text) in [("/to-self", "here"), ("/to-name", "here"), ("/to-other", "127.0")] {
+        let url = format!("http://www.example.invalid:{port}{path}");
+        let result = run(&[("url", &url), ("address", "localhost"), ("expect", text)]).await;
+        assert_eq!(result.state, State::Ok, "{path}: {}", result.summary);
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_not_sent_to_another_host() {
+    let other = plain("HTTP/1.1 200 OK\r\n\r\n{request}").await;
+    let port = plain(redirect(&format!("http://127.0.0.1:{other}/")).leak()).await;
+    let url = format!("http://127.0.0.1:{port}/");
+    let sent = async |header, text| {
+        run(&[("url", &url), ("header", header), ("expect", text)]).await.state == State::Ok
+    };
+    assert!(sent("X-Probe: dogwatch", "x-probe: dogwatch").await);
+    assert!(!sent("Authorization: Bearer abc", "bearer").await);
+    assert!(!sent("Cookie: a=b", "cookie").await);
+    assert!(sent("Host: elsewhere", &format!("host: 127.0.0.1:{other}")).await);
+}
+
+#[tokio::test]
+async fn an_expected_redirect_is_not_followed() {
+    let port = routes(&[("/", redirect("/login")), ("/login", answer("200 OK", "log in"))]).await;
+    let url = format!("http://127.0.0.1:{port}/");
+    let with_status = async |status| run(&[("url", &url), ("status", status)]).await;
+    for status in ["302", "200-399", "301,302"] {
+        let result = with_status(status).await;
+        assert_eq!(result.state, State::Ok, "{}", result.summary);
+        assert!(result.summary.contains("302 Found"), "{}", result.summary);
+    }
+    let followed = with_status("301").await;
+    assert_eq!(followed.state, State::Critical);
+    assert!(followed.summary.contains("/login: 200 OK in "), "{}", followed.summary);
+    assert!(followed.summary.ends_with("expected status 301 (after 1 redirect)"), "{}", followed.summary);
+}
+
+#[tokio::test]
+async fn headers_that_curl_accepts_are_accepted() {
+    for header in ["x-folded: one\r\n  two", "x-space : one", "x (odd): one"] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{header}\r\ncontent-length: 2\r\n\r\nok");
+        let port = plain(answer.leak()).await;
+        let result = run(&[("url", &format!("http://127.0.0.1:{port}/")), ("expect", "ok")]).await;
+        assert_eq!(result.state, State::Ok, "{header:?}: {}", result.summary);
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_is_verified_and_its_remaining_days_are_checked() {
     let authority = Authority::new();
     let server = authority.serve("localhost", 2_000, 4_000).await;
@@ -146,6 +219,29 @@ async fn an_expired_certificate_is_critical_even_with_insecure() {
     let insecure = run(&[("url", &url), ("insecure", "true")]).await;
     assert_eq!(insecure.state, State::Critical);
     assert!(insecure.summary.ends_with("certificate has expired"), "{}", insecure.summary);
+}
+
+/// `openssl req -x509` makes a certificate that is a CA and whose only name is in its subject.
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_as_its_own_ca_like_in_curl() {
+    for (names, is_ca, years, state, said) in [
+        (Names::Common("localhost"), true, [2_000, 4_000], State::Ok, "200 OK"),
+        (Names::Alternative("localhost"), true, [2_000, 4_000], State::Ok, "200 OK"),
+        (Names::Alternative("localhost"), false, [2_000, 4_000], State::Ok, "200 OK"),
+        (Names::Common("elsewhere"), true, [2_000, 4_000], State::Critical, "not valid for"),
+        (Names::Alternative("elsewhere"), true, [2_000, 4_000], State::Critical, "not valid for"),
+        (Names::Common("localhost"), true, [2_000, 2_001], State::Critical, "certificate expired"),
+        (Names::Common("localhost"), true, [3_000, 3_001], State::Critical, "not valid yet"),
+    ] {
+        let (port, file) = self_signed(names, is_ca, years).await;
+        let url = format!("https://localhost:{port}/");
+        let result = run(&[("url", &url), ("ca_file", file.path().to_str().unwrap())]).await;
+        assert_eq!(result.state, state, "{}", result.summary);
+        assert!(result.summary.contains(said), "{}", result.summary);
+        let (_, other) = self_signed(names, is_ca, years).await;
+        let result = run(&[("url", &url), ("ca_file", other.path().to_str().unwrap())]).await;
+        assert_eq!(result.state, State::Critical, "a certificate with the same names but another key");
+    }
 }
 
 #[tokio::test]
@@ -193,23 +289,40 @@ async fn run_for(options: &[(&str, &str)], timeout: Duration) -> CheckResult {
 }
 
 fn page(status: &str, body: &str) -> &'static str {
-    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).leak()
+    answer(status, body).leak()
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn redirect(location: &str) -> String {
+    format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
 }
 
 /// Answers every request with the same text. `{host}` in it is replaced by the start of the host
-/// header, `{endless}` by a page without end.
+/// header, `{request}` by the request, `{endless}` by a page without end.
 async fn plain(answer: &'static str) -> u16 {
+    routes(&[("", answer.to_owned())]).await
+}
+
+/// Answers by path; an empty path is for all. `{port}` in an answer is replaced by the port.
+async fn routes(routes: &[(&str, String)]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    let with_port =
+        |(path, answer): &(&str, String)| (path.to_lowercase(), answer.replace("{port}", &port.to_string()));
+    let routes: Arc<[_]> = routes.iter().map(with_port).collect();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(respond(stream, answer));
+            let routes = routes.clone();
+            tokio::spawn(async move { respond(stream, &routes).await });
         }
     });
     port
 }
 
-async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
+async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, routes: &[(String, String)]) {
     let mut request = Vec::new();
     let mut buffer = [0; 1_024];
     while !request.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -222,8 +335,13 @@ async fn respond(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) 
     }
     let request = String::from_utf8_lossy(&request).to_lowercase();
     let host = request.split_once("host: ").map_or("", |(_, rest)| rest.get(..5).unwrap_or_default());
-    let (head, endless) = answer.split_once("{endless}").map_or((answer, false), |(head, _)| (head, true));
-    let _ = stream.write_all(head.replace("{host}", host).as_bytes()).await;
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let Some((_, answer)) = routes.iter().find(|(known, _)| known.is_empty() || known == path) else {
+        return;
+    };
+    let answer = answer.replace("{host}", host).replace("{request}", &request);
+    let (head, endless) = answer.split_once("{endless}").map_or((&*answer, false), |(head, _)| (head, true));
+    let _ = stream.write_all(head.as_bytes()).await;
     while endless && stream.write_all(&[b'x'; 4_096]).await.is_ok() {}
     let _ = stream.shutdown().await;
 }
@@ -251,29 +369,60 @@ impl Authority {
         params.not_after = date_time_ymd(until_year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        respond(stream, page("200 OK", "secret")).await;
-                    }
-                });
-            }
-        });
-        port
+        tls(&certificate, &key).await
     }
+}
+
+#[derive(Clone, Copy)]
+enum Names {
+    /// Only in the subject.
+    Common(&'static str),
+    Alternative(&'static str),
+}
+
+/// A TLS server with its own certificate, and the file with it.
+async fn self_signed(names: Names, is_ca: bool, [from_year, until_year]: [i32; 2]) -> (u16, NamedTempFile) {
+    let (common, alternative) = match names {
+        Names::Common(name) => (name, vec![]),
+        Names::Alternative(name) => ("dogwatch test", vec![name.to_owned()]),
+    };
+    let mut params = CertificateParams::new(alternative).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common);
+    params.not_before = date_time_ymd(from_year, 1, 1);
+    params.not_after = date_time_ymd(until_year, 1, 1);
+    params.is_ca = if is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), certificate.pem()).unwrap();
+    (tls(&certificate, &key).await, file)
+}
+
+/// A TLS server that answers every request with a page. Returns its port.
+async fn tls(certificate: &Certificate, key: &KeyPair) -> u16 {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    respond(stream, &[(String::new(), answer("200 OK", "secret"))]).await;
+                }
+            });
+        }
+    });
+    port
 }

@@ -16,9 +16,10 @@ pub fn init(default: Level) {
         tracing_subscriber::fmt().with_max_level(LevelFilter::from_level(level)).with_writer(stderr);
     // A second start (tests) keeps the first.
     let _ = if env::var_os("JOURNAL_STREAM").is_some() {
-        tracing::subscriber::set_global_default(builder.event_format(ForJournal).finish())
+        tracing::subscriber::set_global_default(builder.with_ansi(false).event_format(ForJournal).finish())
     } else {
-        let builder = builder.with_ansi(stderr().is_terminal()).with_target(false).with_timer(WallTime);
+        let colour = stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let builder = builder.with_ansi(colour).with_target(false).with_timer(WallTime);
         tracing::subscriber::set_global_default(builder.finish())
     };
 }

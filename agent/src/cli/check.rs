@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, thread, time::Duration};
 
-use dogwatch_checks::{Check, CheckResult, Host, Judgement, Kind, Options, Past};
+use dogwatch_checks::{Check, CheckResult, Findings, Host, Judgement, Kind, Options, Past};
 use dogwatch_daemon::{config::closest, duration::Span};
 
 use crate::clock;
@@ -58,7 +58,8 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             return unknown(&errors.join("; "));
         }
     };
-    let result = run_once(check, asked.timeout).await;
+    let findings = run_once(check, asked.timeout).await;
+    let result = findings.map_or_else(|late| late, Findings::summed_up);
     if asked.json {
         println!("{}", json(&result));
     } else {
@@ -67,21 +68,17 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     ExitCode::from(result.state.exit_code())
 }
 
-/// Runs a check. A check that needs two readings (for rates) reads again after a second.
-async fn run_once(check: Check, timeout: Duration) -> CheckResult {
+/// Runs a check. A check that needs two readings (for rates) reads again after a second. Returns
+/// a result in place of findings if it does not end in time.
+pub(super) async fn run_once(check: Check, timeout: Duration) -> Result<Findings, CheckResult> {
     let mut past = Past::default();
-    let findings = match read_once(check.clone(), timeout).await {
-        Ok(judgement) => judgement.judge(&mut past, clock::since_boot()),
-        Err(late) => return late,
-    };
+    let findings = read_once(check.clone(), timeout).await?.judge(&mut past, clock::since_boot());
     if !past.is_incomplete() || timeout <= BETWEEN_READINGS {
-        return findings.summed_up();
+        return Ok(findings);
     }
     tokio::time::sleep(BETWEEN_READINGS).await;
-    match read_once(check, timeout.saturating_sub(BETWEEN_READINGS)).await {
-        Ok(judgement) => judgement.judge(&mut past, clock::since_boot()).summed_up(),
-        Err(late) => late,
-    }
+    let rest = timeout.saturating_sub(BETWEEN_READINGS);
+    Ok(read_once(check, rest).await?.judge(&mut past, clock::since_boot()))
 }
 
 async fn read_once(check: Check, timeout: Duration) -> Result<Judgement, CheckResult> {

@@ -1,12 +1,12 @@
 //! `dogwatch config check` and `dogwatch list`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Subcommand;
 use dogwatch_checks::Host;
 use dogwatch_daemon::duration::Span;
 
-use super::{ConfigArgument, fail};
+use super::{ConfigArgument, discover, fail};
 use crate::config::{self, Work};
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +19,9 @@ pub(super) enum Command {
 pub(super) struct ListArguments {
     #[command(flatten)]
     config: ConfigArgument,
+    /// List what is not watched, and why, instead
+    #[arg(long)]
+    blind: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -26,6 +29,13 @@ pub(super) struct ListArguments {
 
 pub(super) fn run(command: &Command) -> ExitCode {
     let Command::Check(ConfigArgument { config }) = command;
+    if !config.exists() {
+        let text = format!("{} does not exist", config.display());
+        if config != Path::new(config::DEFAULT_PATH) {
+            return fail(&text);
+        }
+        eprintln!("warning: {text}; the agent runs with its defaults");
+    }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
             for warning in loaded.warnings() {
@@ -41,11 +51,14 @@ pub(super) fn run(command: &Command) -> ExitCode {
     }
 }
 
-pub(super) fn list(arguments: &ListArguments) -> ExitCode {
+pub(super) async fn list(arguments: ListArguments) -> ExitCode {
     let loaded = match config::load(&arguments.config.config, &Host::live()) {
         Ok(loaded) => loaded,
         Err(problems) => return fail(&format!("invalid config:\n{problems}")),
     };
+    if arguments.blind {
+        return discover::blind(&loaded, arguments.json).await;
+    }
     if arguments.json {
         let rows: Vec<_> = loaded.checks.iter().map(|(name, check)| json(name, check)).collect();
         println!("{}", serde_json::Value::from(rows));
@@ -59,7 +72,7 @@ pub(super) fn list(arguments: &ListArguments) -> ExitCode {
     );
     for (name, check) in &loaded.checks {
         let (interval, retry) = match check.work {
-            Work::Passive(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => ("-".to_owned(), "-".to_owned()),
             Work::Native(_) | Work::Plugin(_) => {
                 (Span(check.timing.interval).to_string(), Span(check.timing.retry_interval).to_string())
             }

@@ -1,8 +1,12 @@
-//! The command line: `dogwatch run|dns|check|submit|status|list|config`.
+//! The command line: `dogwatch run|dns|check|submit|job|status|list|discover|graph|replay|config`.
 
 mod check;
 mod config;
+mod discover;
 mod dns;
+mod graph;
+mod job;
+mod replay;
 mod status;
 mod submit;
 
@@ -31,10 +35,18 @@ enum Command {
     Check(check::Arguments),
     /// Submit the result of a passive check to the running agent.
     Submit(submit::Arguments),
+    /// Run a job of cron or of a timer and make it a service.
+    Job(job::Arguments),
     /// Show the status of all services.
     Status(status::Arguments),
     /// List the configured and built-in checks and where each comes from.
     List(config::ListArguments),
+    /// Look at this host: show what is checked and why, and what is not.
+    Discover(discover::Arguments),
+    /// Draw the values of a service over time.
+    Graph(graph::Arguments),
+    /// Show which problems other limits would have announced.
+    Replay(replay::Arguments),
     /// Check the config.
     #[command(subcommand)]
     Config(config::Command),
@@ -88,8 +100,12 @@ pub fn main() -> ExitCode {
         Command::Dns(arguments) => block_on(dns::run(arguments)),
         Command::Check(arguments) => block_on(check::run(arguments)),
         Command::Submit(arguments) => block_on(submit::run(arguments)),
+        Command::Job(arguments) => block_on(job::run(arguments)),
         Command::Status(arguments) => block_on(status::run(arguments)),
-        Command::List(arguments) => config::list(&arguments),
+        Command::List(arguments) => block_on(config::list(arguments)),
+        Command::Graph(arguments) => graph::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Discover(arguments) => block_on(discover::run(arguments)),
         Command::Config(command) => config::run(&command),
     }
 }

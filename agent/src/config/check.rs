@@ -23,6 +23,7 @@ use super::{
 use crate::{
     dns_sensor::{self, DnsSensor},
     flapping::Thresholds,
+    handler::Handler,
     plugin::{Plugin, PluginError},
     schedule::Timing,
 };
@@ -45,7 +46,7 @@ pub(super) struct Context<'a> {
 }
 
 /// The kinds that the agent adds to those of dogwatch-checks.
-const KINDS: [&str; 4] = ["plugin", "passive", "dns", "agent"];
+const KINDS: [&str; 5] = ["plugin", "passive", "dns", "job", "self-check"];
 
 /// The built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
@@ -103,6 +104,7 @@ pub(super) fn resolve(
         flapping: Some(Thresholds::default()),
         labels: context.labels.clone(),
         annotations: BTreeMap::new(),
+        handler: None,
     };
     let settings = reader.settings(&defaults);
     let Timings { timing, timeout } = reader.timings(&kind, context.defaults);
@@ -136,7 +138,7 @@ pub(super) fn resolve(
 
 /// Whether a check of this kind has a service for each thing that it finds.
 fn has_things(kind: &str) -> bool {
-    dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
+    kind == "job" || dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
 }
 
 fn lane(kind: &str) -> Lane {
@@ -174,7 +176,10 @@ pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
     });
     native
         .chain(dns)
-        .chain([("agent", "agent", Work::Own)])
+        .chain([
+            ("self-check", "self-check", Work::Own),
+            ("job", "job", Work::Jobs(Passive { freshness: None, submitters: Vec::new() })),
+        ])
         .map(|(name, kind, work)| {
             let check = Check {
                 kind: kind.to_owned(),
@@ -190,6 +195,7 @@ pub(super) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check)> {
                     flapping: Some(Thresholds::default()),
                     labels: context.labels.clone(),
                     annotations: BTreeMap::new(),
+                    handler: None,
                 },
                 things: Vec::new(),
                 origin: Origin::Auto,
@@ -222,7 +228,7 @@ fn default_timing(kind: &str, defaults: Defaults) -> Timing {
 /// The DNS cache and passive jobs report only what they are sure of.
 fn default_attempts(kind: &str, defaults: Defaults) -> u8 {
     match kind {
-        "dns" | "passive" | "agent" => 1,
+        "dns" | "passive" | "job" | "self-check" => 1,
         _ => defaults.max_attempts,
     }
 }
@@ -427,6 +433,61 @@ impl<'a> Reader<'a> {
             flapping: if self.file.flapping.is_some() { self.flapping() } else { base.flapping },
             labels,
             annotations,
+            handler: if self.file.handler.is_some() { self.handler() } else { base.handler.clone() },
+        }
+    }
+
+    fn handler(&mut self) -> Option<Arc<Handler>> {
+        let written = self.file.handler.as_ref()?.get_ref();
+        let mut on = Vec::new();
+        for name in written.on.iter().flat_map(|on| on.get_ref()) {
+            match name.parse() {
+                Ok(state) if state != State::Ok => on.push(state),
+                _ => {
+                    let at = written.on.as_ref().map_or(self.at.clone(), Spanned::span);
+                    self.problem(at, format!("handler.on: {name:?} must be WARNING, CRITICAL or UNKNOWN"));
+                }
+            }
+        }
+        if on.is_empty() {
+            on.push(State::Critical);
+        }
+        let soft = match written.when.as_ref().map(|when| (when.get_ref().as_str(), when.span())) {
+            None | Some(("hard", _)) => false,
+            Some(("soft", _)) => true,
+            Some((other, at)) => {
+                self.problem(at, format!("handler.when: {other:?} must be \"soft\" or \"hard\""));
+                false
+            }
+        };
+        let spans = [
+            (&written.timeout, Duration::from_secs(30), Span::secs(1), Span::secs(600)),
+            (&written.cooldown, Duration::from_mins(10), Span::secs(1), LONGEST),
+        ];
+        let [timeout, cooldown] = spans.map(|(written, default, least, most)| match written {
+            None => default,
+            Some(span) if (least..=most).contains(span.get_ref()) => span.get_ref().0,
+            Some(span) => {
+                self.problem(span.span(), format!("handler: must be {least} to {most}"));
+                default
+            }
+        });
+        let per_day = match &written.per_day {
+            None => 3,
+            Some(count) if (1..=100).contains(count.get_ref()) => *count.get_ref(),
+            Some(count) => {
+                self.problem(count.span(), "handler.per_day must be 1 to 100");
+                3
+            }
+        };
+        let argv = written.command.get_ref().clone();
+        let words = argv.join(" ");
+        match Plugin::new(argv, written.env.clone(), State::Unknown) {
+            Ok(command) => Some(Arc::new(Handler { command, words, on, soft, timeout, cooldown, per_day })),
+            Err(error) => {
+                self.problem(written.command.span(), format!("handler.command {error}"));
+                None
+            }
         }
     }
 
@@ -475,18 +536,19 @@ impl<'a> Reader<'a> {
 
     fn work(&mut self, kind: &str, context: &Context<'_>) -> Option<Work> {
         match kind {
-            "passive" => self.passive(),
+            "passive" => self.passive().map(Work::Passive),
+            "job" => self.passive().map(Work::Jobs),
             "dns" => Some(self.dns(context)),
             "plugin" => self.plugin(),
-            "agent" => {
-                self.refuse_unknown(&kind_options("agent"));
+            "self-check" => {
+                self.refuse_unknown(&kind_options("self-check"));
                 Some(Work::Own)
             }
             _ => self.native(kind, context),
         }
     }
 
-    fn passive(&mut self) -> Option<Work> {
+    fn passive(&mut self) -> Option<Passive> {
         self.refuse_unknown(&kind_options("passive"));
         let freshness = self.span("freshness");
         let submitters = match self.entry("submitters") {
@@ -500,7 +562,7 @@ impl<'a> Reader<'a> {
                 }
             },
         };
-        Some(Work::Passive(Passive { freshness, submitters }))
+        Some(Passive { freshness, submitters })
     }
 
     fn dns(&mut self, context: &Context<'_>) -> Work {

@@ -41,6 +41,7 @@ pub(super) struct AgentFile {
     pub(super) max_concurrent: Option<Spanned<usize>>,
     pub(super) spool_bytes_max: Option<Spanned<usize>>,
     pub(super) auto_checks: Option<bool>,
+    pub(super) history: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,6 +81,7 @@ pub(super) struct CheckFile {
     pub(super) labels: Labels,
     pub(super) flapping: Option<Spanned<FlappingFile>>,
     pub(super) env: Option<Spanned<BTreeMap<String, String>>>,
+    pub(super) handler: Option<Spanned<HandlerFile>>,
     pub(super) entries: Vec<(Spanned<String>, Spanned<Value>)>,
     pub(super) things: Vec<(Spanned<String>, CheckFile)>,
 }
@@ -99,6 +101,21 @@ pub(super) struct FlappingFile {
     pub(super) stop: Option<f64>,
 }
 
+/// `handler = { command = ["systemctl", "restart", "nginx"], per_day = 3 }`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HandlerFile {
+    pub(super) command: Spanned<Vec<String>>,
+    pub(super) on: Option<Spanned<Vec<String>>>,
+    /// `soft` or `hard`.
+    pub(super) when: Option<Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Span>>,
+    pub(super) cooldown: Option<Spanned<Span>>,
+    pub(super) per_day: Option<Spanned<usize>>,
+    #[serde(default)]
+    pub(super) env: BTreeMap<String, String>,
+}
+
 impl<'de> Deserialize<'de> for CheckFile {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -113,6 +130,7 @@ impl<'de> Deserialize<'de> for CheckFile {
                     match key.get_ref().as_str() {
                         "labels" => check.labels = map.next_value()?,
                         "flapping" => check.flapping = Some(map.next_value()?),
+                        "handler" => check.handler = Some(map.next_value()?),
                         "env" => check.env = Some(map.next_value()?),
                         _ => {
                             let value = map.next_value::<Spanned<Entry>>()?;

@@ -19,7 +19,7 @@ use std::{
 use dogwatch_checks::{Host, Lane, Pattern, pattern};
 use dogwatch_daemon::config::{self, Problems};
 
-use crate::{flapping::Thresholds, plugin::Plugin, schedule::Timing};
+use crate::{flapping::Thresholds, handler::Handler, plugin::Plugin, schedule::Timing};
 
 /// The valid config of `dogwatch run`.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ pub struct Agent {
     pub max_concurrent: usize,
     /// JSON size of the events to keep while alertd does not answer.
     pub spool_bytes_max: usize,
+    /// Keep the values of the services in [`crate::history`].
+    pub history: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +127,7 @@ pub struct Check {
 }
 
 /// What follows from the results of a service.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// How many problem results in a row make a problem hard.
     pub max_attempts: u8,
@@ -137,6 +139,8 @@ pub struct Settings {
     pub flapping: Option<Thresholds>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// What to run when it becomes a problem.
+    pub handler: Option<Arc<Handler>>,
 }
 
 impl Check {
@@ -161,6 +165,8 @@ pub enum Work {
     Plugin(Plugin),
     /// `dogwatch submit`.
     Passive(Passive),
+    /// `dogwatch job`: a service for each job that has reported.
+    Jobs(Passive),
     /// The agent checks itself.
     Own,
 }

@@ -134,6 +134,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
         boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_mins(2), |span| span.0),
         max_concurrent,
         spool_bytes_max,
+        history: last(files, |file| file.agent.history).unwrap_or(true),
     }
 }
 

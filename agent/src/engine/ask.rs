@@ -4,28 +4,42 @@ use std::{sync::Arc, time::Duration};
 
 use dogwatch_checks::{State, output};
 use dogwatch_daemon::{config::closest, unix_http::Peer};
+use dogwatch_wire::limits;
 
 use super::{Engine, Watched, watch::SOFT_WITHIN};
 use crate::{
-    api::{Ask, BlindStatus, Refused, ServiceStatus, SpoolStatus, Status, Submit},
-    config::{Check, Settings, Work},
+    api::{Ask, BlindStatus, Forget, Refused, ServiceStatus, SpoolStatus, Status, Submit},
+    config::{Check, Passive, Settings, Work},
     metrics,
     moment::Now,
     status::Status as Belief,
 };
+
+/// Root, the agent's own user, and those that the config names.
+fn may_submit(passive: &Passive, peer: &Peer) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    peer.uid == 0 || peer.uid == own || passive.submitters.contains(&peer.name())
+}
+
+/// How many jobs can report without being in the config.
+const JOBS_MAX: usize = 200;
+/// As for the names of checks, and `job `.
+const NAME_BYTES_MAX: usize = 104;
 
 impl Engine {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         match ask {
             // If the caller is gone, it does not need the answer.
             Ask::Status(answer) => drop(answer.send(self.status())),
+            Ask::Forget { forget, peer, answer } => drop(answer.send(self.forget(&forget, &peer))),
             Ask::Submit { submit, peer, answer } => drop(answer.send(self.submit(&submit, &peer))),
         }
     }
 
     fn submit(&mut self, submit: &Submit, peer: &Peer) -> Result<(), Refused> {
         let now = self.clock.now();
-        let Some((name, check)) = self.config.checks.get_key_value(submit.service.as_str()) else {
+        let (check_name, thing) = self.belongs_to(&submit.service);
+        let Some(check) = self.config.checks.get(&check_name) else {
             let passive =
                 self.config.checks.iter().filter(|(_, check)| matches!(check.work, Work::Passive(_)));
             let hint = closest(&submit.service, passive.map(|(name, _)| &**name))
@@ -37,28 +51,73 @@ impl Engine {
             );
             return Err(Refused::NoSuchService(message));
         };
-        let Work::Passive(passive) = &check.work else {
-            let message =
-                format!("check {name:?} is of kind {:?}; only passive checks accept results", check.kind);
-            return Err(Refused::Invalid(message));
+        let passive = match (&check.work, &thing) {
+            (Work::Passive(passive), None) | (Work::Jobs(passive), Some(_)) => passive,
+            (Work::Jobs(_), None) => {
+                return Err(Refused::Invalid("a job needs a name".to_owned()));
+            }
+            _ => {
+                let message = format!(
+                    "check {check_name:?} is of kind {:?}; only passive checks accept results",
+                    check.kind
+                );
+                return Err(Refused::Invalid(message));
+            }
         };
-        let own = rustix::process::geteuid().as_raw();
-        if peer.uid != 0 && peer.uid != own && !passive.submitters.contains(&peer.name()) {
+        if !may_submit(passive, peer) {
             let message = format!(
-                "{} may not submit results for {name:?}; add the user to the submitters of the check",
-                peer.name()
+                "{} may not submit results for {:?}; add the user to the submitters of [check.{check_name}]",
+                peer.name(),
+                submit.service
             );
             return Err(Refused::Forbidden(message));
         }
         let state: State = submit.state.parse().map_err(Refused::Invalid)?;
         let ttl = submit.ttl_s.map(Duration::from_secs).or(passive.freshness);
-        let name = Arc::clone(name);
+        let name: Arc<str> = submit.service.as_str().into();
+        if !self.services.contains_key(&name) {
+            let valid = name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
+            if !valid || check.settings(thing.as_deref()).is_none() {
+                let message = format!(
+                    "a name must have at most {NAME_BYTES_MAX} bytes, and no control \
+                                       characters, and must not be switched off in the config"
+                );
+                return Err(Refused::Invalid(message));
+            }
+            let jobs = self.services.values().filter(|watched| watched.check == check_name).count();
+            if jobs >= JOBS_MAX || self.services.len() >= limits::STATES_MAX {
+                return Err(Refused::Invalid(format!(
+                    "there are already {jobs} jobs; `dogwatch job --forget` ends one"
+                )));
+            }
+            self.services.insert(Arc::clone(&name), Watched::new(check_name, thing));
+        }
         if let Some(watched) = self.services.get_mut(&name) {
             watched.freshness.on_result(ttl, now.moment);
         }
         let result = output::parse(state, submit.text.as_bytes());
         self.write_within(SOFT_WITHIN, now.moment);
         self.on_result(&name, result, now);
+        Ok(())
+    }
+
+    /// Ends the service of a job that no longer runs.
+    fn forget(&mut self, forget: &Forget, peer: &Peer) -> Result<(), Refused> {
+        let now = self.clock.now();
+        let name: Arc<str> = forget.service.as_str().into();
+        let passive = self.check_of(&name).and_then(|check| match &check.work {
+            Work::Jobs(passive) => Some(passive),
+            _ => None,
+        });
+        let Some(passive) = passive else {
+            let message =
+                format!("no job has reported as {:?}; `dogwatch status` lists the services", forget.service);
+            return Err(Refused::NoSuchService(message));
+        };
+        if !may_submit(passive, peer) {
+            return Err(Refused::Forbidden(format!("{} may not end {:?}", peer.name(), forget.service)));
+        }
+        self.remove(&name, now);
         Ok(())
     }
 
@@ -76,6 +135,7 @@ impl Engine {
             let nothing = Watched::new(Arc::clone(name), None);
             (!done).then(|| self.status_of(name, check, &check.settings, &nothing, now))
         }));
+        services.sort_by(|a, b| a.service.cmp(&b.service));
         let blind = self.running.iter().flat_map(|(name, running)| {
             running.blind.iter().map(|blind| BlindStatus {
                 check: name.to_string(),
@@ -105,6 +165,7 @@ impl Engine {
             warnings.push(format!("invalid config; the running config is unchanged: {problem}"));
         }
         warnings.extend(self.config.warnings());
+        warnings.extend(self.metrics_problem.clone());
         if let Some(problem) = self.disk.problem() {
             warnings.push(format!("cannot write the spool: {problem}; events are only in memory"));
         }

@@ -28,10 +28,13 @@ use crate::{
     changes::Changes,
     clock::Clock,
     config::{Config, Work},
+    handler::Runs,
+    history::{Sample, writer::Writer},
     lasting::Lasting,
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
+    recent::Recent,
     report::{
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
@@ -67,6 +70,10 @@ pub(crate) struct Engine {
     answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
     /// Why the last reload failed.
     config_problem: Option<String>,
+    metrics_problem: Option<String>,
+    history: Option<Writer>,
+    /// Values for the history since the last turn.
+    samples: Vec<Sample>,
     grace_until: Moment,
     asleep: Duration,
     next_look: Moment,
@@ -91,6 +98,11 @@ struct Watched {
     freshness: Freshness,
     lasting: Lasting,
     last: Option<Last>,
+    /// The first value of its performance data.
+    recent: Recent,
+    handler: Runs,
+    /// What the handler did about the present problem, and when.
+    handled: Option<(Moment, String)>,
     /// In how many runs in a row its thing was missing.
     missing: u8,
 }
@@ -123,12 +135,27 @@ pub(crate) struct Parts {
     pub(crate) found: Found,
     pub(crate) runner: Runner,
     pub(crate) answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
+    /// Why there is no metrics page, although one is configured.
+    pub(crate) metrics_problem: Option<String>,
+    pub(crate) history: Option<Writer>,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { clock, config_path, host, config, agent_id, changes, store, found, runner, answers } =
-            parts;
+        let Parts {
+            clock,
+            config_path,
+            host,
+            config,
+            agent_id,
+            changes,
+            store,
+            found,
+            runner,
+            answers,
+            metrics_problem,
+            history,
+        } = parts;
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
@@ -145,6 +172,9 @@ impl Engine {
             runner,
             answers,
             config_problem: None,
+            metrics_problem,
+            history,
+            samples: Vec::new(),
             grace_until: Moment::BOOT + config.agent.boot_grace,
             asleep: clock.asleep(),
             next_look: now.moment + LOOK_INTERVAL,
@@ -173,7 +203,7 @@ impl Engine {
                 let left = Duration::try_from(until.duration_since(now.wall)).unwrap_or_default();
                 // If the wall clock was wrong when this was saved, the config says what is possible.
                 let most = self.config.checks.get(&watched.check).and_then(|check| match &check.work {
-                    Work::Passive(passive) => passive.freshness,
+                    Work::Passive(passive) | Work::Jobs(passive) => passive.freshness,
                     _ => None,
                 });
                 watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
@@ -184,7 +214,7 @@ impl Engine {
     }
 
     /// The check and the thing that a service was named after.
-    fn belongs_to(&self, service: &str) -> (Arc<str>, Option<String>) {
+    pub(super) fn belongs_to(&self, service: &str) -> (Arc<str>, Option<String>) {
         if let Some((name, _)) = self.config.checks.get_key_value(service) {
             return (Arc::clone(name), None);
         }
@@ -199,8 +229,9 @@ impl Engine {
         (service.into(), None)
     }
 
-    /// Runs until SIGTERM or SIGINT.
-    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until SIGTERM or SIGINT, or until one of its threads or tasks has ended, which is an
+    /// error: an agent that is deaf or mute must be restarted.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), &'static str> {
         loop {
             let now = self.clock.now();
             self.notice_sleep(now);
@@ -209,14 +240,15 @@ impl Engine {
             self.expire(now);
             self.write(now);
             self.send(now);
+            self.remember();
             metrics::on_turn(&self.outbox, self.disk.spool_bytes(), self.config_problem.is_none());
             systemd::alive();
             let wake = self.next_wakeup(now);
             tokio::select! {
-                Some(report) = inputs.reports.recv() => self.on_report(report),
-                Some(done) = inputs.done.recv() => self.on_disk_done(done),
-                Some(answer) = inputs.answers.recv() => self.on_answer(answer),
-                Some(ask) = inputs.asks.recv() => self.on_ask(ask),
+                report = inputs.reports.recv() => self.on_report(report.ok_or("the runner of checks")?),
+                done = inputs.done.recv() => self.on_disk_done(done.ok_or("the thread that writes to the disk")?),
+                answer = inputs.answers.recv() => self.on_answer(answer.ok_or("the client of alertd")?),
+                ask = inputs.asks.recv() => self.on_ask(ask.ok_or("the server of the agent's socket")?),
                 asked = inputs.signals.next() => match asked {
                     Asked::Stop => break,
                     Asked::Reload => self.reload(),
@@ -225,6 +257,7 @@ impl Engine {
             }
         }
         self.stop(inputs.done).await;
+        Ok(())
     }
 
     /// Writes what was going to be written anyway. A stop loses no more than a kill.
@@ -238,6 +271,10 @@ impl Engine {
             self.write_now();
             if let Some(answer) = done.recv().await {
                 self.on_disk_done(answer);
+            }
+            self.remember();
+            if let Some(history) = self.history.take() {
+                let _ = tokio::task::spawn_blocking(|| history.stop()).await;
             }
         };
         if tokio::time::timeout(STOP_WITHIN, last).await.is_err() {
@@ -272,6 +309,9 @@ impl Watched {
             freshness: Freshness::default(),
             lasting: Lasting::default(),
             last: None,
+            recent: Recent::default(),
+            handler: Runs::default(),
+            handled: None,
             missing: 0,
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     report::{
         self, About,
         client::NotTaken,
-        outbox::{NextBatch, Verdict},
+        outbox::{Failure, NextBatch, Verdict},
     },
     service::Announced,
 };
@@ -25,7 +25,12 @@ impl Engine {
         let batch = self.batch(next, now);
         let (alertds, answers) = (self.alertds.clone(), self.answers.clone());
         tokio::spawn(async move {
-            let answer = alertds.send(&batch).await;
+            // In a task of its own, so that a panic in it counts as a failed batch.
+            let sent = tokio::spawn(async move { alertds.send(&batch).await }).await;
+            let answer = sent.unwrap_or_else(|error| {
+                let reason = format!("the client panicked (a bug in dogwatch; please report it): {error}");
+                Err(NotTaken { failure: Failure::Later { retry_after: None }, reason })
+            });
             let _ = answers.send(answer).await;
         });
     }

@@ -1,14 +1,18 @@
 //! The part of the loop that runs checks and turns their results into announcements.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Blind, CheckResult, Judgement};
+use dogwatch_checks::{Blind, CheckResult, Judgement, State};
+use dogwatch_daemon::duration::Span;
 use dogwatch_wire::{EventKind, limits};
-use tracing::{error, info};
+use jiff::tz::TimeZone;
+use tracing::{error, info, warn};
 
 use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
+    handler::Decision,
+    history::{Key, Sample},
     lasting::Lasting,
     metrics,
     moment::Now,
@@ -17,7 +21,7 @@ use crate::{
     runner::{Report, Started},
     schedule::Due,
     self_check::Seen,
-    service::Rules,
+    service::{Rules, Transition},
     status::Confirm,
 };
 
@@ -25,7 +29,7 @@ impl Engine {
     /// Updates the schedule and the services from the config.
     pub(super) fn watch(&mut self, now: Now) {
         let timings = self.config.checks.iter().filter_map(|(name, check)| match check.work {
-            Work::Passive(_) | Work::Own => None,
+            Work::Passive(_) | Work::Jobs(_) | Work::Own => None,
             Work::Native(_) | Work::Plugin(_) => Some((name, check.lane, check.timing)),
         });
         self.schedule.apply(timings, now.moment);
@@ -70,13 +74,15 @@ impl Engine {
                         watched.freshness.on_result(passive.freshness, now.moment);
                     }
                 }
-                Work::Native(_) | Work::Plugin(_) | Work::Own => watched.freshness = Freshness::default(),
+                Work::Native(_) | Work::Plugin(_) | Work::Jobs(_) | Work::Own => {
+                    watched.freshness = Freshness::default();
+                }
             }
         }
     }
 
     /// Ends a service. If alertd knows of it, alertd hears of that.
-    fn remove(&mut self, name: &Arc<str>, now: Now) {
+    pub(super) fn remove(&mut self, name: &Arc<str>, now: Now) {
         self.services.remove(name);
         self.outbox.push(now.wall, EventKind::Removed { service: name.to_string() });
         self.write_within(Duration::ZERO, now.moment);
@@ -124,6 +130,7 @@ impl Engine {
                 self.on_whole(&name, result, now);
                 self.schedule.on_stuck(&name, now.moment);
             }
+            Report::Handled { service, result, took } => self.on_handled(&service, &result, took, now),
             Report::Released { name } => {
                 info!(check = &*name, "the check that was hanging has ended");
                 self.schedule.on_released(&name);
@@ -218,20 +225,63 @@ impl Engine {
         let Some(watched) = self.services.get_mut(service) else { return false };
         let Some(check) = self.config.checks.get(&watched.check) else { return false };
         let Some(settings) = check.settings(watched.thing.as_deref()) else { return false };
-        let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_));
+        let grace = now.moment < self.grace_until && !matches!(check.work, Work::Passive(_) | Work::Jobs(_));
         let lasting = settings.lasting.or(if settings.counts { None } else { lasting });
         let (confirm, counts) = match lasting {
             Some(span) => (watched.lasting.on_result(result.state, span, now.moment), false),
             None => (Confirm::After(settings.max_attempts), true),
         };
         let confirm = if grace { Confirm::NotYet } else { confirm };
+        for (at, perf) in result.perfdata.iter().enumerate() {
+            let Some(value) = perf.value.filter(|value| value.is_finite()) else { continue };
+            if at == 0 {
+                watched.recent.record(value, now.moment);
+            }
+            self.samples.push(Sample {
+                key: Key { service: service.to_string(), label: perf.label.clone() },
+                unit: perf.unit.clone(),
+                value,
+                max: perf.max,
+                at: now.wall,
+            });
+        }
         let before = (watched.service.status(), watched.service.flapping());
         let rules = Rules { confirm, flapping: settings.flapping };
         let transition = watched.service.on_result(&result, rules, now.wall);
         watched.last = Some(Last { result, at: now.wall });
         let soft = watched.service.status().is_soft();
+        if let Some(handler) = &settings.handler
+            && !grace
+        {
+            match watched.handler.decide(handler, before.0, watched.service.status(), now.moment) {
+                Decision::Run => {
+                    info!(service = &**service, "running the handler: {}", handler.words);
+                    watched.handled = Some((now.moment, format!("handler running: {}", handler.words)));
+                    self.runner.handle(Arc::clone(service), handler);
+                }
+                Decision::Skip(why) => {
+                    info!(service = &**service, "the handler does not run: {why}");
+                    watched.handled = Some((now.moment, format!("handler not run: {why}")));
+                }
+                Decision::Nothing => {}
+            }
+        }
         let changed = before != (watched.service.status(), watched.service.flapping());
-        if let Some(transition) = transition {
+        if let Some(mut transition) = transition {
+            if let Some((at, did)) = &watched.handled {
+                let mut line = did.clone();
+                if transition.now.problem.is_none() {
+                    let _ =
+                        write!(line, "; well again after {}", Span::secs(now.moment.since(*at).as_secs()));
+                }
+                append(&mut transition.now.said.detail, &line);
+            }
+            if transition.now.problem.is_none() {
+                watched.handled = None;
+            }
+            if let Some((line, span)) = watched.recent.sparkline() {
+                append(&mut transition.now.said.detail, &format!("last {}: {line}", Span(span)));
+            }
             info!(
                 service = &**service,
                 from = transition.from.name(),
@@ -253,6 +303,54 @@ impl Engine {
         }
         self.measure(service, now);
         soft && counts
+    }
+
+    /// A handler has ended: what it did goes into the incident, and the service is checked again.
+    fn on_handled(&mut self, service: &Arc<str>, result: &CheckResult, took: Duration, now: Now) {
+        let Some(watched) = self.services.get_mut(service) else { return };
+        watched.handler.on_ended();
+        let name = Arc::clone(&watched.check);
+        let Some(check) = self.config.checks.get(&name) else { return };
+        let Some(settings) = check.settings(watched.thing.as_deref()) else { return };
+        let words = settings.handler.as_ref().map_or("", |handler| handler.words.as_str());
+        let at = now.wall.to_zoned(TimeZone::system()).strftime("%H:%M").to_string();
+        let after = Span::secs(took.as_secs());
+        let did = if result.state == State::Ok {
+            format!("handler ran at {at}: {words} (done after {after})")
+        } else {
+            format!("handler failed at {at}: {words} ({} after {after})", result.summary)
+        };
+        let worked = result.state == State::Ok;
+        metrics::on_handler(service, worked);
+        if worked {
+            info!(service = &**service, "{did}");
+        } else {
+            warn!(service = &**service, "{did}");
+        }
+        watched.handled = Some((now.moment, did.clone()));
+        if let Some(announced) = watched.service.announced().filter(|announced| announced.problem.is_some()) {
+            // The same state again, with what was done about it.
+            let mut announced = announced.clone();
+            append(&mut announced.said.detail, &did);
+            let labels = labels(&watched.check, watched.thing.as_deref(), settings);
+            let about = About { name: service, labels: &labels, annotations: &settings.annotations };
+            let again = Transition { from: announced.state(), now: announced };
+            self.outbox.push(now.wall, report::transition(about, &again));
+            self.write_within(Duration::ZERO, now.moment);
+        }
+        self.schedule.run_now(&name, now.moment);
+    }
+
+    /// Hands the values of this turn to the history.
+    pub(super) fn remember(&mut self) {
+        if self.samples.is_empty() {
+            return;
+        }
+        let samples = std::mem::take(&mut self.samples);
+        if let Some(history) = &self.history {
+            history.record(samples);
+            metrics::on_history(history.dropped());
+        }
     }
 
     /// The agent's own service.
@@ -293,7 +391,14 @@ impl Engine {
             .filter_map(|(name, watched)| watched.freshness.poll_stale(now.moment).then(|| Arc::clone(name)))
             .collect();
         for name in stale {
+            let is_job = self.check_of(&name).is_some_and(|check| matches!(check.work, Work::Jobs(_)));
             let last = self.services.get(&name).and_then(|watched| watched.last.as_ref());
+            if is_job {
+                let since = last.map_or_else(String::new, |last| format!(" since {:.0}", last.at));
+                let text = format!("is late: it has not run{since}");
+                self.on_result(&name, CheckResult::new(State::Critical, text), now);
+                continue;
+            }
             let text = match last {
                 Some(last) => format!("stale: the last result is from {:.0}", last.at),
                 None => "stale: no result was submitted in time".to_owned(),
@@ -348,6 +453,13 @@ impl Engine {
             }
         }
     }
+}
+
+fn append(detail: &mut String, line: &str) {
+    if !detail.is_empty() {
+        detail.push('\n');
+    }
+    detail.push_str(line);
 }
 
 /// The service of a thing, or of the check as a whole.

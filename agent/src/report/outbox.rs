@@ -288,13 +288,18 @@ impl Outbox {
         self.states_not_before = self.states_not_before.max(now);
     }
 
-    /// When to call [`Self::poll_send`] next; `None` while a batch is in flight.
+    /// When to call [`Self::poll_send`] next; `None` while a batch is in flight, and while events
+    /// wait for the disk.
     pub fn next_wakeup(&self) -> Option<Moment> {
         if self.in_flight.is_some() {
             return None;
         }
         if self.phase == Phase::Asking || self.sendable().next().is_some() {
             return Some(self.not_before);
+        }
+        if !self.queue.is_empty() {
+            // A heartbeat goes after the last event, and that waits for the disk.
+            return None;
         }
         let states = self.want_states.then_some(self.states_not_before);
         let next = states.map_or(self.next_heartbeat, |states| states.min(self.next_heartbeat));
@@ -516,6 +521,18 @@ mod tests {
     }
 
     const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
+
+    #[test]
+    fn a_heartbeat_that_is_due_while_the_disk_stalls_does_not_keep_the_loop_awake() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        let later = at(3_600);
+        assert_eq!(outbox.poll_send(later), None, "the event is not on disk yet");
+        assert_eq!(outbox.next_wakeup(), None, "the disk's answer or its deadline wakes the loop");
+        outbox.on_spool_failed();
+        assert!(outbox.next_wakeup().is_some_and(|at| at <= later));
+        assert!(outbox.poll_send(later).is_some_and(|batch| batch.heartbeat));
+    }
 
     fn outbox() -> Outbox {
         Outbox::new(LIMITS, Vec::new(), 1, at(0))

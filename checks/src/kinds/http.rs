@@ -6,8 +6,11 @@
 //! first needed) and `ca_file`; with `insecure` they are not verified, but their remaining days are
 //! still checked. Only the server's own certificate is checked for that, because others renew the
 //! intermediates. UNKNOWN means that this host has no certificate store.
+//!
+//! Redirects are followed, but not those with an expected status (`status = 302`).
 
 use std::{
+    fmt,
     path::Path,
     pin::Pin,
     str::FromStr,
@@ -50,14 +53,16 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "address",
         value: "HOST",
-        help: "connect to this address; the host of the URL is still used in the request",
+        help: "connect to this address, also after redirects to the same host; \
+               the host of the URL is still used in the request",
     },
     OptionSpec { name: "header", value: "NAME: VALUE", help: "header to send; can be a list" },
     OptionSpec { name: "redirects", value: "N", help: "number of redirects to follow [5]" },
     OptionSpec {
         name: "status",
         value: "CODES",
-        help: "expected status, for example 200,401 or 200-299 [200-299]",
+        help: "expected status, for example 200,401 or 200-299; an expected redirect is not followed \
+               [200-299]",
     },
     OptionSpec { name: "expect", value: "TEXT", help: "text that the page must contain" },
     OptionSpec { name: "warn", value: "DURATION", help: "WARNING if the page takes longer [1s]" },
@@ -75,7 +80,7 @@ const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "ca_file",
         value: "FILE",
-        help: "PEM file with CA certificates to trust in addition to the system's",
+        help: "PEM file with CA certificates, or the server's own, to trust in addition to the system's",
     },
     OptionSpec {
         name: "insecure",
@@ -155,6 +160,24 @@ impl FromStr for Statuses {
     }
 }
 
+impl Statuses {
+    fn contain(&self, status: StatusCode) -> bool {
+        self.0.iter().any(|(from, to)| (*from..=*to).contains(&status.as_u16()))
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (from, to)) in self.0.iter().enumerate() {
+            write!(f, "{}{from}", if at == 0 { "" } else { "," })?;
+            if from != to {
+                write!(f, "-{to}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Http {
     get: Get,
     tls: Tls,
@@ -201,7 +224,8 @@ impl Async for Http {
                     .into();
             }
             let started = clock::now();
-            let outcome = timeout(limit, http_get::get(&self.get, &tls)).await;
+            let wanted = |status| self.judge.status.contain(status);
+            let outcome = timeout(limit, http_get::get(&self.get, &wanted, &tls)).await;
             let outcome =
                 outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())));
             match outcome {
@@ -221,8 +245,9 @@ impl Judge {
         let mut said =
             vec![format!("{} in {}, {}", shown(answer.status), in_ms(took), size(answer.body.len()))];
         let mut perfdata = vec![time_perf(seconds, self.time), body_perf(answer.body.len())];
-        if !self.status.0.iter().any(|(from, to)| (*from..=*to).contains(&answer.status.as_u16())) {
+        if !self.status.contain(answer.status) {
             state = State::Critical;
+            said.push(format!("expected status {}{}", self.status, redirected(answer.redirects)));
         }
         if let Some(wanted) = &self.expect
             && !answer.body.windows(wanted.len()).any(|window| window == wanted.as_bytes())
@@ -243,6 +268,14 @@ impl Judge {
             perfdata.push(Perf::new("certificate_days", days, "").thresholds(self.days.warn, self.days.crit));
         }
         CheckResult::new(state, format!("{}: {}", answer.url, said.join(", "))).with_perfdata(perfdata)
+    }
+}
+
+fn redirected(times: u32) -> String {
+    match times {
+        0 => String::new(),
+        1 => " (after 1 redirect)".to_owned(),
+        times => format!(" (after {times} redirects)"),
     }
 }
 
@@ -284,6 +317,7 @@ mod tests {
         Answer {
             status: StatusCode::from_u16(status).unwrap(),
             url: "https://a.example/".parse().unwrap(),
+            redirects: 0,
             body: body.into(),
             valid_until,
         }
@@ -318,7 +352,7 @@ mod tests {
             judge().judge(&answer(503, "sorry", Some(1_010 * DAY)), Duration::from_millis(12), 1_000 * DAY);
         assert_eq!(
             result.to_nagios("http"),
-            "HTTP CRITICAL - https://a.example/: 503 Service Unavailable in 12.0 ms, 5 bytes, page does not contain \"fine\", \
+            "HTTP CRITICAL - https://a.example/: 503 Service Unavailable in 12.0 ms, 5 bytes, expected status 200-299,401, page does not contain \"fine\", \
              certificate has 10 days left | time=0.012s;1;5;0 size=5B;;;0 certificate_days=10;14:;7:"
         );
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, always,
+    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -76,8 +76,11 @@ impl Blocking for Load {
     fn run(&self) -> Judgement {
         match self.read() {
             Ok((load, cores)) => {
-                let result = judge(load, cores, self.total, self.thresholds);
-                Findings::all(vec![Finding::whole(result).lasting(BUSY)]).into()
+                let (total, thresholds) = (self.total, self.thresholds);
+                Judgement::new(move |past| {
+                    let result = judge(load, cores, total, thresholds, past);
+                    Findings::all(vec![Finding::whole(result).lasting(BUSY)])
+                })
             }
             Err(error) => error.into(),
         }
@@ -94,14 +97,21 @@ impl Load {
 /// (node-mixin: 15 minutes, awesome-prometheus-alerts: 10).
 const BUSY: Duration = Duration::from_mins(10);
 
-fn judge(load: LoadAverage, cores: usize, total: bool, thresholds: [Thresholds; 3]) -> CheckResult {
+fn judge(
+    load: LoadAverage,
+    cores: usize,
+    total: bool,
+    thresholds: [Thresholds; 3],
+    past: &mut Past,
+) -> CheckResult {
+    let before = past.was(None);
     #[expect(clippy::cast_precision_loss, reason = "a number of processors")]
     let divisor = if total { 1.0 } else { cores.max(1) as f64 };
     let judged = load.0.map(|average| average / divisor);
     let state = judged
         .iter()
         .zip(thresholds)
-        .map(|(&value, thresholds)| thresholds.judge(value))
+        .map(|(&value, thresholds)| thresholds.judge_after(value, before))
         .fold(State::Ok, State::max);
     let perfdata = [("load1", 0), ("load5", 1), ("load15", 2)].map(|(label, i)| {
         let scaled = |range: Option<Range>| range.map(|range| range.scaled(divisor));
@@ -117,8 +127,10 @@ fn judge(load: LoadAverage, cores: usize, total: bool, thresholds: [Thresholds; 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::testing::{fixture, run, run_with};
+    use crate::testing::{findings, fixture, run, run_with};
 
     #[test]
     fn the_load_per_processor_counts() {
@@ -140,6 +152,29 @@ mod tests {
             run_with("load", &[("warn", "9,8,0.5"), ("crit", "10,10,10")], &host).state,
             State::Warning
         );
+    }
+
+    #[test]
+    fn a_build_is_quiet_and_a_load_that_hovers_does_not_alert_again_and_again() {
+        let tree = tempfile::tempdir().unwrap();
+        for (path, text) in [("proc/loadavg", ""), ("sys/devices/system/cpu/online", "0-1\n")] {
+            let path = tree.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let host = Host::new(Root::captured(tree.path()));
+        let mut past = Past::default();
+        let mut per_processor = |five_minutes: f64| {
+            let load = format!("0.10 {:.2} 0.10 1/100 4711\n", five_minutes * 2.0);
+            fs::write(tree.path().join("proc/loadavg"), load).unwrap();
+            findings("load", &[], &host, &mut past, Duration::from_hours(1)).list.remove(0)
+        };
+        let build = per_processor(2.5);
+        assert_eq!(build.result.state, State::Warning);
+        assert_eq!(build.lasting, Some(Duration::from_mins(10)), "longer than a build");
+        let states =
+            [1.95, 2.05, 1.85, 1.75, 1.95, 4.1, 3.7, 3.5].map(|load| per_processor(load).result.state);
+        assert_eq!(states.map(|state| &state.name()[..1]).join(" "), "W W W O O C C W");
     }
 
     #[test]

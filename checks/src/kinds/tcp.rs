@@ -101,9 +101,9 @@ impl Async for Tcp {
     fn run(self: Arc<Self>, limit: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let started = clock::now();
-            let outcome = timeout(limit, self.talk()).await;
-            let outcome =
-                outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs_f64())));
+            let mut said = Vec::new();
+            let outcome = timeout(limit, self.talk(&mut said)).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(self.late(&said, limit)));
             judge(&self.target(), outcome, started.elapsed(), self.thresholds).into()
         })
     }
@@ -118,15 +118,26 @@ impl Tcp {
         }
     }
 
-    /// Returns the expected text of the server, if there is one, or an error for people.
-    async fn talk(&self) -> Result<(), String> {
+    /// Waits for the expected text of the server, if there is one. What it sends is added to `said`.
+    /// The error is for people.
+    async fn talk(&self, said: &mut Vec<u8>) -> Result<(), String> {
         let mut stream = connect(&self.host, self.port).await?;
         if let Some(text) = &self.send {
             stream.write_all(text.as_bytes()).await.map_err(|error| format!("cannot send: {error}"))?;
         }
         match &self.expect {
-            Some(wanted) => expect(&mut stream, wanted).await,
+            Some(wanted) => expect(&mut stream, wanted, said).await,
             None => Ok(()),
+        }
+    }
+
+    fn late(&self, said: &[u8], limit: Duration) -> String {
+        let limit = limit.as_secs_f64();
+        match &self.expect {
+            Some(wanted) if !said.is_empty() => {
+                format!("expected {wanted:?} within {limit} s, got {}", quoted(said))
+            }
+            _ => format!("no answer within {limit} s"),
         }
     }
 }
@@ -160,8 +171,7 @@ fn refused(error: &io::Error) -> String {
 }
 
 /// Reads until the text arrives, up to [`ANSWER_MAX`] bytes.
-async fn expect(stream: &mut TcpStream, wanted: &str) -> Result<(), String> {
-    let mut said = Vec::new();
+async fn expect(stream: &mut TcpStream, wanted: &str, said: &mut Vec<u8>) -> Result<(), String> {
     let mut buffer = [0; 1_024];
     loop {
         let length = stream.read(&mut buffer).await.map_err(|error| format!("cannot read: {error}"))?;
@@ -169,13 +179,25 @@ async fn expect(stream: &mut TcpStream, wanted: &str) -> Result<(), String> {
         if said.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
             return Ok(());
         }
+        if length == 0 && said.is_empty() {
+            return Err(format!(
+                "expected {wanted:?}, but the server closed the connection without sending anything"
+            ));
+        }
         if length == 0 || said.len() >= ANSWER_MAX {
-            let said = String::from_utf8_lossy(&said);
-            let start: String =
-                crate::output::clean(&said).lines().next().unwrap_or_default().chars().take(80).collect();
-            return Err(format!("expected {wanted:?}, got {start:?}"));
+            return Err(format!("expected {wanted:?}, got {}", quoted(said)));
         }
     }
+}
+
+/// The first line of what the server said, or its first bytes if that is not text.
+fn quoted(said: &[u8]) -> String {
+    let text = crate::output::clean(&String::from_utf8_lossy(said));
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    if line.is_empty() || line.contains(char::REPLACEMENT_CHARACTER) {
+        return format!("\"{}\"", said[..said.len().min(20)].escape_ascii());
+    }
+    format!("{:?}", line.chars().take(80).collect::<String>())
 }
 
 /// No greeting is longer than this.
@@ -270,6 +292,43 @@ mod tests {
         let Ok(Check::Async(check)) = kind("tcp").unwrap().build(&options, &Host::live()) else { panic!() };
         let result = check.run(Duration::from_millis(50)).await.once();
         assert_eq!(result.summary, format!("127.0.0.1:{port}: no answer within 0.05 s"));
+    }
+
+    #[tokio::test]
+    async fn another_banner_is_shown_with_the_expected_one_even_if_the_server_goes_on_waiting() {
+        let said = async |greeting, wanted| {
+            let options = [("host", "127.0.0.1"), ("port", &server(greeting, "").await), ("expect", wanted)]
+                .into_iter()
+                .collect();
+            let Ok(Check::Async(check)) = kind("tcp").unwrap().build(&options, &Host::live()) else {
+                panic!()
+            };
+            let summary = check.run(Duration::from_millis(100)).await.once().summary;
+            summary.split_once(": ").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            said("SSH-2.0-OpenSSH_9.2\r\n", "220").await,
+            "expected \"220\" within 0.1 s, got \"SSH-2.0-OpenSSH_9.2\""
+        );
+        // A prefix of what is wanted, and a server of another protocol.
+        assert_eq!(said("22", "220").await, "expected \"220\" within 0.1 s, got \"22\"");
+        assert_eq!(
+            said("\x05\0\0\x01\u{0}", "+PONG").await,
+            "expected \"+PONG\" within 0.1 s, got \"\\x05\\x00\\x00\\x01\\x00\""
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_at_once_is_not_said_to_have_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let result = run_async("tcp", &[("host", "127.0.0.1"), ("port", &port), ("expect", "220")]).await;
+        assert!(
+            result.summary.ends_with("the server closed the connection without sending anything"),
+            "{}",
+            result.summary
+        );
     }
 
     #[test]

@@ -3,12 +3,28 @@
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 
+pub(crate) mod arcstats;
 pub(crate) mod block;
+pub(crate) mod bond;
 pub(crate) mod btrfs;
 pub(crate) mod diskstats;
+pub(crate) mod dpkg;
 pub(crate) mod fstab;
+pub(crate) mod hwmon;
+pub(crate) mod limits;
 pub(crate) mod md;
+pub(crate) mod meminfo;
 pub(crate) mod mountinfo;
+pub(crate) mod net;
+pub(crate) mod portable;
+pub(crate) mod pressure;
+pub(crate) mod processes;
+pub(crate) mod sockets;
+pub(crate) mod stat;
+pub(crate) mod systemctl;
+pub(crate) mod thermal;
+pub(crate) mod vmstat;
+pub(crate) mod wtmp;
 
 use std::{
     any::{Any, TypeId},
@@ -32,10 +48,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
     fn parse(text: &str) -> Result<Self, &'static str>;
 }
 
+type AnyReading = Arc<dyn Any + Send + Sync>;
+
 /// The latest readings of a host.
 pub(crate) struct Readings {
     root: Root,
-    kept: Mutex<BTreeMap<TypeId, (Instant, Arc<dyn Any + Send + Sync>)>>,
+    kept: Mutex<BTreeMap<TypeId, (Instant, AnyReading)>>,
 }
 
 impl Readings {
@@ -59,7 +77,7 @@ impl Readings {
         let reading = T::parse(&text)
             .map_err(|why| ReadError::Format { path: self.root.path(T::PATH), why })
             .map(Arc::new)?;
-        let any: Arc<dyn Any + Send + Sync> = reading.clone();
+        let any: AnyReading = reading.clone();
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(TypeId::of::<T>(), (now, any));
         Ok(reading)
     }
@@ -71,5 +89,6 @@ impl fmt::Debug for Readings {
     }
 }
 
-/// Shorter than any usual interval, and long enough for checks that run together.
-pub(crate) const KEPT: Duration = Duration::from_secs(5);
+/// Long enough for checks that run together. Shorter than the second between the two readings of
+/// `dogwatch check`, which would else see the same counters twice and report rates of 0.
+pub(crate) const KEPT: Duration = Duration::from_millis(500);

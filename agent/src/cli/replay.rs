@@ -1,0 +1,136 @@
+//! `dogwatch replay SERVICE --warn 90%`: what other limits would have announced, from the history
+//! on this host.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use dogwatch_checks::threshold::{Range, Thresholds};
+use dogwatch_daemon::duration::Span;
+use jiff::tz::TimeZone;
+
+use super::{ConfigArgument, fail, graph};
+use crate::{
+    clock,
+    history::layout::Entry,
+    plot,
+    replay::{self, Problem},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Service, for example "disk /var"
+    service: String,
+    /// Value to judge, if the service has several
+    label: Option<String>,
+    /// WARNING range ("90", "10:", "@5:7"); with % it is of the greatest possible value
+    #[arg(long, value_name = "RANGE")]
+    warn: Option<String>,
+    /// CRITICAL range
+    #[arg(long, value_name = "RANGE")]
+    crit: Option<String>,
+    /// How long a problem must last to be announced
+    #[arg(long = "for", value_name = "DURATION", default_value = "0s")]
+    lasting: Span,
+    /// How far back, up to 400d
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    since: Span,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match replayed(arguments) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => fail(&message),
+    }
+}
+
+fn replayed(arguments: &Arguments) -> Result<String, String> {
+    if arguments.warn.is_none() && arguments.crit.is_none() {
+        return Err("give a limit to try: --warn RANGE, --crit RANGE, or both".to_owned());
+    }
+    let reader = graph::open(&arguments.config)?;
+    let entry = match graph::choose(&reader, &arguments.service, arguments.label.as_deref())?[..] {
+        [entry] => entry,
+        ref several => {
+            let labels: Vec<_> = several.iter().map(|entry| entry.key.label.as_str()).collect();
+            return Err(format!(
+                "{} has several values; name one of {}",
+                arguments.service,
+                labels.join(", ")
+            ));
+        }
+    };
+    let limit = |text: &Option<String>| text.as_deref().map(|text| range(text, entry)).transpose();
+    let limits = Thresholds { warn: limit(&arguments.warn)?, crit: limit(&arguments.crit)? };
+    let to = clock::wall().as_second();
+    let from = to - i64::try_from(arguments.since.0.as_secs()).unwrap_or(i64::MAX / 2);
+    let points = reader.points(&entry.key, from, to);
+    let Some((first, last)) = points.first().zip(points.last()) else {
+        return Err(format!("no values of {} in the last {}", arguments.service, arguments.since));
+    };
+    let problems = replay::replay(&points, limits, arguments.lasting.0);
+    let known = Span::secs((last.at + last.step - first.at).max(0).unsigned_abs());
+    let now = last.at + last.step;
+    if arguments.json {
+        let rows: Vec<_> = problems
+            .iter()
+            .map(|problem| {
+                serde_json::json!({
+                    "state": problem.state.name(), "from": problem.from, "until": problem.until,
+                    "duration_s": problem.duration(now).as_secs(), "peak": problem.peak,
+                })
+            })
+            .collect();
+        let step = first.step;
+        return Ok(format!("{}\n", serde_json::json!({"problems": rows, "resolution_s": step})));
+    }
+    Ok(render(&problems, entry, now, known, first.step))
+}
+
+/// A range in the unit of the series. `90%` of a value that is not a percentage is 90 % of its
+/// greatest possible value.
+fn range(text: &str, entry: &Entry) -> Result<Range, String> {
+    let number = text.replace('%', "");
+    let range: Range = number.parse().map_err(|error| format!("{error}"))?;
+    if !text.contains('%') || entry.unit == "%" {
+        return Ok(range);
+    }
+    match entry.max {
+        Some(max) => Ok(range.scaled(max / 100.0)),
+        None => Err(format!("{} has no greatest value, so {text:?} of it means nothing", entry.key.service)),
+    }
+}
+
+fn render(problems: &[Problem], entry: &Entry, now: i64, known: Span, step: i64) -> String {
+    let zone = TimeZone::system();
+    let count = |short: u64| problems.iter().filter(|p| p.duration(now).as_secs() <= short).count();
+    let resolution = step.unsigned_abs();
+    let mut text = match problems.len() {
+        0 => format!("no problem in {known} of values\n"),
+        1 => format!("1 problem in {known} of values"),
+        n => format!("{n} problems in {known} of values"),
+    };
+    if !problems.is_empty() {
+        let short = resolution.max(300);
+        let _ = writeln!(text, ", {} of them of at most {}", count(short), Span::secs(short));
+    }
+    for problem in problems {
+        let end = if problem.until.is_some() { "" } else { ", still" };
+        let _ = writeln!(
+            text,
+            "  {}  {:<8}  for {}{end}, up to {}",
+            plot::clock(problem.from, 2 * 86_400, &zone),
+            problem.state.name(),
+            Span::secs(problem.duration(now).as_secs()),
+            plot::value(f64::from(problem.peak), &entry.unit),
+        );
+    }
+    let _ = writeln!(text, "(one value every {}; shorter problems look that long)", Span::secs(resolution));
+    text
+}

@@ -1,0 +1,290 @@
+//! Reads and writes `history.ring`. Only this file knows the disk.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use super::{
+    Key, Point, Sample,
+    fold::{Fold, Row},
+    layout::{
+        self, ENTRY_BYTES, Entry, FILE_BYTES, FINE, HEAD, ROW_BYTES, SERIES_MAX, TIERS, Tier, encode_entry,
+        encode_row,
+    },
+};
+
+/// The name of the file in the state directory.
+pub const NAME: &str = "history.ring";
+const DAMAGED_NAME: &str = "history.damaged";
+
+/// The open file, for the one process that writes it.
+#[derive(Debug)]
+pub struct History {
+    file: File,
+    entries: Vec<Option<Entry>>,
+    fold: Fold,
+    refused: u64,
+}
+
+impl History {
+    /// Opens the file in `dir`, or creates it. A file that is not one of ours is kept as
+    /// `history.damaged`. `now` is in seconds since 1970.
+    pub fn open(dir: &Path, now: i64) -> io::Result<Self> {
+        let path = dir.join(NAME);
+        if let Ok(file) = File::open(&path)
+            && !has_head(&file)
+        {
+            std::fs::rename(&path, dir.join(DAMAGED_NAME))?;
+        }
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path)?;
+        if !has_head(&file) {
+            file.write_all_at(HEAD, 0)?;
+        }
+        // Sparse: it takes space as it is used.
+        file.set_len(FILE_BYTES)?;
+        let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        let mut history = Self { file, entries, fold: Fold::default(), refused: 0 };
+        history.resume(now);
+        Ok(history)
+    }
+
+    /// The rows in progress when the agent stopped.
+    fn resume(&mut self, now: i64) {
+        let hour = now - now.rem_euclid(3_600);
+        for slot in FINE.slot(hour)..=FINE.slot(now) {
+            let Some(cells) = read_row(&self.file, FINE, slot) else { continue };
+            for (column, cell) in cells.into_iter().enumerate() {
+                let known = self.entries.get(column).is_some_and(Option::is_some);
+                if known && cell.is_some() {
+                    self.fold.resume(now, slot * FINE.step, column, cell);
+                }
+            }
+        }
+    }
+
+    /// Records a value, and writes the rows that end with it. Returns whether there was room for
+    /// its series.
+    pub fn record(&mut self, sample: &Sample) -> io::Result<bool> {
+        let unix = sample.at.as_second();
+        let Some(column) = self.column(sample, unix)? else {
+            self.refused += 1;
+            return Ok(false);
+        };
+        for row in self.fold.add(column, sample.value, unix) {
+            self.write(&row)?;
+        }
+        Ok(true)
+    }
+
+    /// Writes the rows in progress, before the agent stops.
+    pub fn finish(&mut self) -> io::Result<()> {
+        for row in self.fold.unfinished() {
+            self.write(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Values that were not recorded, because all columns are taken.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    fn write(&self, row: &Row) -> io::Result<()> {
+        self.file.write_all_at(&encode_row(row.slot, &row.cells), row.tier.row_offset(row.slot))
+    }
+
+    /// The column of a series; a new one, or that of a series which has had no value for a week.
+    fn column(&mut self, sample: &Sample, unix: i64) -> io::Result<Option<usize>> {
+        let is_it = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.key == sample.key);
+        if let Some(column) = self.entries.iter().position(is_it) {
+            if let Some(Some(entry)) = self.entries.get_mut(column)
+                && (entry.used / DAY != unix / DAY || entry.max != sample.max)
+            {
+                entry.used = unix;
+                entry.max = sample.max;
+                let entry = entry.clone();
+                self.write_entry(column, &entry)?;
+            }
+            return Ok(Some(column));
+        }
+        let free = self.entries.iter().position(Option::is_none).or_else(|| {
+            let used = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.used);
+            let (column, oldest) = self.entries.iter().enumerate().min_by_key(|(_, entry)| used(entry))?;
+            (unix - used(oldest) > UNUSED_AFTER).then_some(column)
+        });
+        let Some(column) = free else { return Ok(None) };
+        let entry = Entry {
+            key: sample.key.clone(),
+            unit: sample.unit.clone(),
+            max: sample.max,
+            since: unix,
+            used: unix,
+        };
+        if !self.write_entry(column, &entry)? {
+            return Ok(None);
+        }
+        self.fold.clear(column);
+        if let Some(slot) = self.entries.get_mut(column) {
+            *slot = Some(entry);
+        }
+        Ok(Some(column))
+    }
+
+    fn write_entry(&self, column: usize, entry: &Entry) -> io::Result<bool> {
+        let Some(bytes) = encode_entry(entry) else { return Ok(false) };
+        self.file.write_all_at(&bytes, layout::entry_offset(column))?;
+        Ok(true)
+    }
+}
+
+const DAY: i64 = 86_400;
+const UNUSED_AFTER: i64 = 7 * DAY;
+
+/// Reads what an agent has written, also while it runs.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    entries: Vec<Option<Entry>>,
+}
+
+impl Reader {
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let file = File::open(dir.join(NAME))?;
+        if !has_head(&file) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "this is not a history of dogwatch"));
+        }
+        let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        Ok(Self { file, entries })
+    }
+
+    /// All series, by name.
+    pub fn series(&self) -> Vec<&Entry> {
+        let mut all: Vec<_> = self.entries.iter().flatten().collect();
+        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+
+    /// The points of a series from `from` to `to` (seconds since 1970), from the finest tier that
+    /// goes back that far, and how long each stands for.
+    pub fn points(&self, key: &Key, from: i64, to: i64) -> Vec<Point> {
+        let Some(column) =
+            self.entries.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.key == *key))
+        else {
+            return Vec::new();
+        };
+        let since = self.entries.get(column).and_then(Option::as_ref).map_or(from, |entry| entry.since);
+        let tier = layout::tier_for(to - from);
+        let first = tier.slot(from.max(since).max(to - tier.span() + tier.step));
+        (first..=tier.slot(to))
+            .filter_map(|slot| {
+                let cell = read_row(&self.file, tier, slot)?.get(column).copied()?;
+                cell.point(tier, slot)
+            })
+            .collect()
+    }
+}
+
+fn has_head(file: &File) -> bool {
+    let mut head = [0_u8; HEAD.len()];
+    file.read_exact_at(&mut head, 0).is_ok() && head == *HEAD
+}
+
+fn read_entry(file: &File, column: usize) -> Option<Entry> {
+    let mut bytes = [0_u8; ENTRY_BYTES];
+    file.read_exact_at(&mut bytes, layout::entry_offset(column)).ok()?;
+    layout::decode_entry(&bytes)
+}
+
+fn read_row(file: &File, tier: Tier, slot: i64) -> Option<Vec<layout::Cell>> {
+    debug_assert!(TIERS.contains(&tier), "a tier of this file");
+    let mut bytes = [0_u8; ROW_BYTES];
+    file.read_exact_at(&mut bytes, tier.row_offset(slot)).ok()?;
+    layout::decode_row(&bytes, slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    const START: i64 = 1_700_000_000 - 1_700_000_000 % 3_600;
+
+    fn sample(service: &str, value: f64, unix: i64) -> Sample {
+        Sample {
+            key: Key { service: service.into(), label: "used".into() },
+            unit: "B".into(),
+            value,
+            max: Some(100.0),
+            at: Timestamp::from_second(unix).unwrap(),
+        }
+    }
+
+    fn key(service: &str) -> Key {
+        Key { service: service.into(), label: "used".into() }
+    }
+
+    #[test]
+    fn what_was_recorded_is_read_back_at_every_resolution_and_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), START).unwrap();
+        for minute in 0..3 * 60 {
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let value = minute as f64;
+            assert!(history.record(&sample("disk /", value, START + minute * 60)).unwrap());
+            if minute % 50 == 7 {
+                // Killed and started again: nothing but the row in progress may be missing.
+                drop(history);
+                history = History::open(dir.path(), START + minute * 60 + 60).unwrap();
+            }
+        }
+        history.finish().unwrap();
+        let reader = Reader::open(dir.path()).unwrap();
+        assert_eq!(
+            reader.series().iter().map(|entry| entry.key.clone()).collect::<Vec<_>>(),
+            [key("disk /")]
+        );
+        let now = START + 3 * 3_600;
+        let fine = reader.points(&key("disk /"), START, now);
+        assert!(fine.len() >= 175, "{}", fine.len());
+        assert!((fine[100].avg - 101.0).abs() < 3.0, "{:?}", fine[100]);
+        let hours = reader.points(&key("disk /"), now - 300 * 86_400, now);
+        assert_eq!(hours.len(), 3);
+        assert!(hours[1].min <= 61.0 && hours[1].max >= 118.0, "{:?}", hours[1]);
+        assert!(reader.points(&key("disk /var"), START, now).is_empty());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_kept_and_a_hole_is_no_value() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME), "my notes").unwrap();
+        let mut history = History::open(dir.path(), START).unwrap();
+        assert_eq!(std::fs::read(dir.path().join(DAMAGED_NAME)).unwrap(), b"my notes");
+        history.record(&sample("load", 1.0, START)).unwrap();
+        history.record(&sample("load", 1.0, START + 600)).unwrap();
+        history.finish().unwrap();
+        let points = Reader::open(dir.path()).unwrap().points(&key("load"), START, START + 900);
+        assert_eq!(points.iter().map(|point| point.at - START).collect::<Vec<_>>(), [0, 600]);
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded_and_an_old_one_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), START).unwrap();
+        for n in 0..SERIES_MAX {
+            assert!(history.record(&sample(&format!("disk /{n}"), 5.0, START)).unwrap());
+        }
+        assert!(!history.record(&sample("new", 1.0, START + 60)).unwrap());
+        assert_eq!(history.refused(), 1);
+        let later = START + UNUSED_AFTER + DAY;
+        assert!(history.record(&sample("new", 1.0, later)).unwrap());
+        history.finish().unwrap();
+        let reader = Reader::open(dir.path()).unwrap();
+        let points = reader.points(&key("new"), START - 60, later);
+        assert!(points.iter().all(|point| point.avg < 2.0), "no value of the series before: {points:?}");
+    }
+}

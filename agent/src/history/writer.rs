@@ -1,0 +1,104 @@
+//! The thread that writes the history. A disk that hangs must not stop the loop: what does not fit
+//! into the queue is dropped and counted.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use tracing::warn;
+
+use super::{Sample, file::History};
+
+/// Sends samples to the thread.
+#[derive(Debug)]
+pub struct Writer {
+    samples: Option<SyncSender<Vec<Sample>>>,
+    dropped: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread, which opens the file in `dir`. `now` is in seconds since 1970.
+    pub fn start(dir: &Path, now: i64) -> io::Result<Self> {
+        let (samples, inbox) = sync_channel(QUEUE_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let (dir, counter) = (dir.to_owned(), Arc::clone(&dropped));
+        let thread = thread::Builder::new()
+            .name("history".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || write(&dir, now, &inbox, &counter))?;
+        Ok(Self { samples: Some(samples), dropped, thread: Some(thread) })
+    }
+
+    /// Records samples, or drops them if the disk cannot keep up.
+    pub fn record(&self, samples: Vec<Sample>) {
+        let count = u64::try_from(samples.len()).unwrap_or(0);
+        let full = self.samples.as_ref().is_none_or(|queue| queue.try_send(samples).is_err());
+        if full {
+            self.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Values that were not recorded: the disk was too slow or failed, or there were too many
+    /// series.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes the rows in progress and ends the thread. May hang with the disk.
+    pub fn stop(mut self) {
+        self.samples = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write(dir: &PathBuf, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
+    let mut history = match History::open(dir, now) {
+        Ok(history) => history,
+        Err(error) => {
+            warn!("cannot keep a history in {}: {error}; going on without", dir.display());
+            return;
+        }
+    };
+    let (mut failing, mut full) = (false, false);
+    while let Ok(samples) = inbox.recv() {
+        for sample in &samples {
+            match history.record(sample) {
+                Ok(true) => failing = false,
+                Ok(false) => {
+                    dropped.fetch_add(1, Ordering::Relaxed);
+                    if !full {
+                        warn!(
+                            service = sample.key.service,
+                            "the history is full; further values are not kept"
+                        );
+                    }
+                    full = true;
+                }
+                Err(error) => {
+                    dropped.fetch_add(1, Ordering::Relaxed);
+                    if !failing {
+                        warn!("cannot write the history: {error}");
+                    }
+                    failing = true;
+                }
+            }
+        }
+    }
+    if let Err(error) = history.finish() {
+        warn!("cannot write the end of the history: {error}");
+    }
+}
+
+/// Results of a few seconds.
+const QUEUE_MAX: usize = 1_024;
+const STACK_BYTES: usize = 256 * 1_024;

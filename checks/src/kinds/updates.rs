@@ -1,0 +1,433 @@
+//! `updates`: security updates of Debian and Ubuntu that wait to be installed.
+//!
+//! Compares `/var/lib/dpkg/status` with the package lists of security archives that apt keeps, and
+//! does not run apt. The files are read only when one of them has changed. Measured on Debian 12 with
+//! 903 packages: 8 ms and 0.5 MiB, while check_apt needs 3.7 s of CPU. An update waits since
+//! this check first saw it, or since the list with it was published, if that is longer ago.
+//!
+//! Whether the lists are fresh is judged by when apt last ran: their own mtime is that of the server.
+//! Lists that apt keeps compressed (`Acquire::GzipIndexes`, usual in container images) are not read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::{self, BufReader},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, clock,
+    options::{OptionSpec, Reader},
+    output::clean,
+    perfdata::Perf,
+    read::dpkg,
+    result::CheckResult,
+    root::{ReadError, Root},
+    span,
+    threshold::Range,
+};
+
+pub(crate) const KIND: Kind = Kind {
+    name: "updates",
+    about: "security updates that wait to be installed (Debian, Ubuntu)",
+    options: OPTIONS,
+    lane: Lane::Local,
+    built_in,
+    interval: Some(Duration::from_hours(1)),
+    has_things: false,
+    make,
+};
+
+/// An image without package lists is not meant to be updated.
+fn built_in(host: &Host) -> bool {
+    host.root.path(STATUS).exists() && !lists(&host.root).is_empty()
+}
+
+const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "warn_after",
+        value: "TIME",
+        help: "WARNING when a security update has waited for this long [3d]",
+    },
+    OptionSpec {
+        name: "crit_after",
+        value: "TIME",
+        help: "CRITICAL when a security update has waited for this long [14d]",
+    },
+    OptionSpec {
+        name: "warn_lists",
+        value: "TIME",
+        help: "WARNING when apt has not fetched package lists for this long [7d]",
+    },
+    OptionSpec { name: "held", value: "", help: "also count packages that are on hold" },
+];
+
+const STATUS: &str = "/var/lib/dpkg/status";
+const LISTS: &str = "/var/lib/apt/lists";
+const DAY: Duration = Duration::from_hours(24);
+
+fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let limits = Limits {
+        warn: reader.seconds("warn_after").unwrap_or(3 * DAY),
+        crit: reader.seconds("crit_after").unwrap_or(14 * DAY),
+        lists: reader.seconds("warn_lists").unwrap_or(7 * DAY),
+        held: reader.flag("held"),
+    };
+    if limits.warn > limits.crit {
+        reader.error("warn_after", "must not be longer than crit_after");
+        return None;
+    }
+    Some(Check::blocking(Updates { root: host.root.clone(), limits, kept: Mutex::default() }))
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    warn: Duration,
+    crit: Duration,
+    lists: Duration,
+    held: bool,
+}
+
+struct Updates {
+    root: Root,
+    limits: Limits,
+    /// The updates that were found in files of this state.
+    kept: Mutex<Option<(Stamp, Arc<Waiting>)>>,
+}
+
+/// Path, size and ctime of each file.
+type Stamp = Vec<(PathBuf, u64, i64)>;
+
+/// Updates by package, each with the Unix time at which its list was published.
+#[derive(Debug, Default, PartialEq)]
+struct Waiting {
+    updates: BTreeMap<String, i64>,
+    held: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    waiting: Arc<Waiting>,
+    /// When apt last fetched lists.
+    fetched: i64,
+    /// How many lists of security archives were read, and how many cannot be read.
+    read: usize,
+    compressed: usize,
+    now: i64,
+}
+
+impl Blocking for Updates {
+    fn run(&self) -> Judgement {
+        match self.read() {
+            Ok(reading) => {
+                let limits = self.limits;
+                Judgement::new(move |past| judge(&reading, limits, past))
+            }
+            Err(error) => error.into(),
+        }
+    }
+}
+
+impl Updates {
+    fn read(&self) -> Result<Reading, ReadError> {
+        let security = |list: &PathBuf| name(list).contains("security");
+        let (plain, compressed): (Vec<_>, Vec<_>) =
+            lists(&self.root).into_iter().filter(security).partition(|list| name(list).ends_with(LIST));
+        let waiting = self.waiting(&plain)?;
+        Ok(Reading {
+            waiting,
+            fetched: fetched(&self.root),
+            read: plain.len(),
+            compressed: compressed.len(),
+            now: clock::unix_seconds(),
+        })
+    }
+
+    fn waiting(&self, lists: &[PathBuf]) -> Result<Arc<Waiting>, ReadError> {
+        let status = self.root.path(STATUS);
+        let failed = |path: &PathBuf, source| ReadError::Io { path: path.clone(), source };
+        let stamp: Stamp = std::iter::once(&status)
+            .chain(lists)
+            .map(|path| {
+                let metadata = fs::metadata(path).map_err(|source| failed(path, source))?;
+                Ok((path.clone(), metadata.len(), metadata.ctime()))
+            })
+            .collect::<Result<_, ReadError>>()?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((before, waiting)) = kept
+            && before == stamp
+        {
+            return Ok(waiting);
+        }
+        let open = |path: &PathBuf| File::open(path).map(|file| BufReader::with_capacity(BUFFER, file));
+        let installed = open(&status).and_then(dpkg::installed).map_err(|source| failed(&status, source))?;
+        let mut waiting = Waiting::default();
+        for list in lists {
+            let published = fs::metadata(list).map_or(i64::MAX, |metadata| metadata.mtime());
+            let read = open(list).and_then(|from| find(from, published, &installed, &mut waiting));
+            read.map_err(|source| failed(list, source))?;
+        }
+        waiting.held.sort();
+        waiting.held.dedup();
+        let waiting = Arc::new(waiting);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((stamp, Arc::clone(&waiting)));
+        Ok(waiting)
+    }
+}
+
+const BUFFER: usize = 64 * 1_024;
+
+fn find(
+    list: impl io::BufRead,
+    published: i64,
+    installed: &HashMap<String, dpkg::Installed>,
+    waiting: &mut Waiting,
+) -> io::Result<()> {
+    dpkg::stanzas(list, |package| {
+        let Some(present) = installed.get(&dpkg::key(package)) else { return };
+        if dpkg::compare(&present.version, &package.version).is_ge() {
+            return;
+        }
+        if present.held {
+            waiting.held.push(package.name.clone());
+        }
+        let since = waiting.updates.entry(package.name.clone()).or_insert(published);
+        *since = published.min(*since);
+    })
+}
+
+/// All package lists of apt, compressed or not.
+fn lists(root: &Root) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.path(LISTS)).into_iter().flatten().flatten();
+    let paths = entries.take(LISTS_MAX).map(|entry| entry.path());
+    let mut lists: Vec<_> = paths.filter(|path| name(path).contains(LIST)).collect();
+    lists.sort();
+    lists
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// `…_Packages`, or `…_Packages.lz4`.
+const LIST: &str = "_Packages";
+const LISTS_MAX: usize = 10_000;
+
+/// When apt last fetched lists. It writes to `partial` each time, and the timer of Debian and
+/// Ubuntu leaves stamps.
+fn fetched(root: &Root) -> i64 {
+    ["lists", "lists/partial", "periodic/update-stamp", "periodic/update-success-stamp"]
+        .iter()
+        .filter_map(|path| fs::metadata(root.path(&format!("/var/lib/apt/{path}"))).ok())
+        .map(|metadata| metadata.mtime())
+        .max()
+        .unwrap_or(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time in seconds, a number of packages")]
+fn judge(reading: &Reading, limits: Limits, past: &mut Past) -> Findings {
+    let blind = (reading.compressed > 0).then(|| Blind {
+        thing: "security updates".into(),
+        why: "apt keeps its package lists compressed (Acquire::GzipIndexes)".into(),
+    });
+    let waiting = &reading.waiting;
+    let counted = |name: &&String| limits.held || !waiting.held.contains(name);
+    let mut updates: Vec<(&str, Duration)> = waiting
+        .updates
+        .iter()
+        .filter(|(name, _)| counted(name))
+        .map(|(name, &published)| {
+            (name.as_str(), age(reading.now, since(name, published, reading.now, past)))
+        })
+        .collect();
+    updates.sort_by_key(|&(_, age)| std::cmp::Reverse(age));
+    forget_others(past, &updates);
+    let oldest = updates.first().map_or(Duration::ZERO, |&(_, age)| age);
+    let lists_age = age(reading.now, reading.fetched);
+
+    let mut state = match oldest {
+        age if age > limits.crit => State::Critical,
+        age if age > limits.warn => State::Warning,
+        _ => State::Ok,
+    };
+    let mut said = vec![match updates.len() {
+        _ if reading.read == 0 => "no readable list of a security archive".to_owned(),
+        0 => "no security updates waiting".to_owned(),
+        count => {
+            let (noun, names) = (if count == 1 { "update" } else { "updates" }, shown(&updates));
+            format!("{count} security {noun} waiting, the oldest for {}: {names}", span::human(oldest))
+        }
+    }];
+    if !limits.held && !waiting.held.is_empty() {
+        said.push(format!("{} on hold", waiting.held.len()));
+    }
+    if lists_age > limits.lists {
+        state = state.max(State::Warning);
+        said.push(format!("package lists are {} old, so newer updates are unknown", span::human(lists_age)));
+    }
+    let above = |limit: Duration| Some(Range::above(limit.as_secs_f64()));
+    let perfdata = vec![
+        Perf::new("waiting", updates.len() as f64, "").bounds(0.0, None),
+        Perf::new("oldest", oldest.as_secs_f64(), "s")
+            .thresholds(above(limits.warn), above(limits.crit))
+            .bounds(0.0, None),
+        Perf::new("lists", lists_age.as_secs_f64(), "s")
+            .thresholds(above(limits.lists), None)
+            .bounds(0.0, None),
+    ];
+    let detail = updates.iter().map(|(name, age)| format!("{}: {}", clean(name), span::human(*age)));
+    let result = CheckResult::new(state, said.join("; "))
+        .with_detail(detail.collect::<Vec<_>>().join("\n"))
+        .with_perfdata(perfdata);
+    Findings::all(vec![Finding::whole(result).at_once()]).with_blind(blind.into_iter().collect())
+}
+
+/// Since when an update waits. Facts survive a restart of the agent.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a Unix time")]
+fn since(name: &str, published: i64, now: i64, past: &mut Past) -> i64 {
+    let key = format!("{WAITS}{name}");
+    let first = past.fact(&key).map_or(now, |first| first as i64);
+    past.learn(&key, first as f64);
+    first.min(published)
+}
+
+fn forget_others(past: &mut Past, updates: &[(&str, Duration)]) {
+    let is_old = |name: &str| !updates.iter().any(|&(known, _)| known == name);
+    let old: Vec<_> =
+        past.facts(WAITS).map(|(name, _)| name.to_owned()).filter(|name| is_old(name)).collect();
+    for name in old {
+        past.forget(&format!("{WAITS}{name}"));
+    }
+}
+
+const WAITS: &str = "waits ";
+
+fn age(now: i64, since: i64) -> Duration {
+    Duration::from_secs(u64::try_from(now.saturating_sub(since)).unwrap_or(0))
+}
+
+fn shown(updates: &[(&str, Duration)]) -> String {
+    let names: Vec<_> = updates.iter().take(NAMED_MAX).map(|(name, _)| clean(name)).collect();
+    let more = updates.len().saturating_sub(NAMED_MAX);
+    if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+}
+
+const NAMED_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn waiting(updates: &[(&str, Duration)], held: &[&str]) -> Arc<Waiting> {
+        let since = |age: &Duration| NOW - i64::try_from(age.as_secs()).unwrap();
+        Arc::new(Waiting {
+            updates: updates.iter().map(|(name, age)| ((*name).to_owned(), since(age))).collect(),
+            held: held.iter().map(|&name| name.to_owned()).collect(),
+        })
+    }
+
+    const LIMITS: Limits = Limits {
+        warn: DAY.saturating_mul(3),
+        crit: DAY.saturating_mul(14),
+        lists: DAY.saturating_mul(7),
+        held: false,
+    };
+
+    fn judged(reading: &Reading, past: &mut Past) -> (State, String) {
+        let result = judge(reading, LIMITS, past).summed_up();
+        (result.state, result.summary)
+    }
+
+    fn reading(waiting: Arc<Waiting>) -> Reading {
+        Reading { waiting, fetched: NOW - 3_600, read: 1, compressed: 0, now: NOW }
+    }
+
+    #[test]
+    fn an_update_may_wait_for_three_days() {
+        let mut past = Past::default();
+        let said = judged(&reading(waiting(&[], &[])), &mut past);
+        assert_eq!(said, (State::Ok, "no security updates waiting".into()));
+        let hours = Duration::from_hours;
+        let said = judged(&reading(waiting(&[("openssl", hours(70))], &[])), &mut past);
+        assert_eq!(said, (State::Ok, "1 security update waiting, the oldest for 2 days: openssl".into()));
+        let said = judged(&reading(waiting(&[("openssl", 5 * DAY), ("bash", 4 * DAY)], &[])), &mut past);
+        let text = "2 security updates waiting, the oldest for 5 days: openssl, bash";
+        assert_eq!(said, (State::Warning, text.into()));
+        assert_eq!(judged(&reading(waiting(&[("openssl", 15 * DAY)], &[])), &mut past).0, State::Critical);
+    }
+
+    #[test]
+    fn a_list_that_is_published_anew_does_not_make_an_update_younger() {
+        let mut past = Past::default();
+        let mut days = |day: i64| {
+            let now = NOW + day * 86_400;
+            let updates = [("openssl".to_owned(), now - 3_600)].into_iter().collect();
+            let waiting = Arc::new(Waiting { updates, held: Vec::new() });
+            let reading = Reading { now, fetched: now, ..reading(waiting) };
+            let state = judged(&reading, &mut past).0;
+            past = past.facts_only();
+            state
+        };
+        assert_eq!([0, 2, 4, 15].map(&mut days), [State::Ok, State::Ok, State::Warning, State::Critical]);
+        judged(&reading(waiting(&[], &[])), &mut past);
+        assert!(!past.has_facts(), "installed");
+    }
+
+    #[test]
+    fn packages_on_hold_do_not_count_and_old_lists_do() {
+        let mut old = reading(waiting(&[("linux-image-amd64", 20 * DAY)], &["linux-image-amd64"]));
+        let said = judged(&old, &mut Past::default());
+        assert_eq!(said, (State::Ok, "no security updates waiting; 1 on hold".into()));
+        old.fetched = NOW - 9 * 86_400;
+        let said = judged(&old, &mut Past::default());
+        assert_eq!(said.0, State::Warning);
+        assert!(said.1.ends_with("package lists are 9 days old, so newer updates are unknown"), "{}", said.1);
+    }
+
+    #[test]
+    fn compressed_lists_are_blind() {
+        let compressed = Reading { read: 0, compressed: 1, ..reading(waiting(&[], &[])) };
+        let found = judge(&compressed, LIMITS, &mut Past::default());
+        assert_eq!(found.list[0].result.state, State::Ok);
+        assert!(found.blind[0].why.contains("GzipIndexes"));
+    }
+
+    #[test]
+    fn the_files_of_a_host_are_compared() {
+        let tree = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = tree.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let status = |version| {
+            format!(
+                "Package: openssl\nStatus: install ok installed\nArchitecture: amd64\nVersion: {version}\n\n\
+                 Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2.15-2\n"
+            )
+        };
+        write("var/lib/dpkg/status", &status("3.0.16-1~deb12u1"));
+        let prefix = "var/lib/apt/lists/deb.debian.org_debian-security_dists_bookworm-security";
+        write(
+            &format!("{prefix}_main_binary-amd64_Packages"),
+            "Package: openssl\nArchitecture: amd64\nVersion: 3.0.17-1~deb12u2\n\n\
+             Package: nginx\nArchitecture: amd64\nVersion: 9\n",
+        );
+        write(
+            "var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages",
+            "Package: bash\nArchitecture: amd64\nVersion: 9\n",
+        );
+        let host = Host::new(Root::captured(tree.path()));
+        assert!(built_in(&host));
+        let check = Updates { root: host.root, limits: LIMITS, kept: Mutex::default() };
+        let names = || check.read().unwrap().waiting.updates.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(), ["openssl"]);
+        write("var/lib/dpkg/status", &status("3.0.17-1~deb12u2+local"));
+        assert_eq!(names(), [""; 0]);
+    }
+}
