@@ -106,18 +106,8 @@ impl Limits {
         limits
     }
 
-    pub(crate) fn judge(self, free: f64, total: f64) -> State {
-        if free < self.crit.floor(total) {
-            State::Critical
-        } else if free < self.warn.floor(total) {
-            State::Warning
-        } else {
-            State::Ok
-        }
-    }
-
-    /// Like [`Self::judge`], but a limit that was broken counts until a tenth more is free, so that
-    /// a value that hovers around it does not alert each time.
+    /// The state after `was`. A limit that was broken counts until a tenth more is free, so that a
+    /// value that hovers around it does not alert each time.
     pub(crate) fn judge_after(self, was: State, free: f64, total: f64) -> State {
         let eased = |limit: Limit, broken: bool| limit.floor(total) * if broken { 1.1 } else { 1.0 };
         if free < eased(self.crit, was == State::Critical) {
@@ -218,11 +208,11 @@ mod tests {
     fn a_tenth_of_a_huge_disk_does_not_alert() {
         let limits =
             Limits { warn: Limit::percent_and_gib(10.0, 50.0), crit: Limit::percent_and_gib(5.0, 5.0) };
-        assert_eq!(limits.judge(600.0 * GIB, 20_000.0 * GIB), State::Ok);
-        assert_eq!(limits.judge(40.0 * GIB, 20_000.0 * GIB), State::Warning);
-        assert_eq!(limits.judge(1.5 * GIB, 20.0 * GIB), State::Warning);
-        assert_eq!(limits.judge(0.5 * GIB, 20.0 * GIB), State::Critical);
-        assert_eq!(limits.judge(4.0 * GIB, 20_000.0 * GIB), State::Critical);
+        assert_eq!(limits.judge_after(State::Ok, 600.0 * GIB, 20_000.0 * GIB), State::Ok);
+        assert_eq!(limits.judge_after(State::Ok, 40.0 * GIB, 20_000.0 * GIB), State::Warning);
+        assert_eq!(limits.judge_after(State::Ok, 1.5 * GIB, 20.0 * GIB), State::Warning);
+        assert_eq!(limits.judge_after(State::Ok, 0.5 * GIB, 20.0 * GIB), State::Critical);
+        assert_eq!(limits.judge_after(State::Ok, 4.0 * GIB, 20_000.0 * GIB), State::Critical);
     }
 
     #[test]

@@ -50,10 +50,12 @@ pub(crate) trait Source: Sized + Send + Sync + 'static {
     fn parse(text: &str) -> Result<Self, &'static str>;
 }
 
+type AnyReading = Arc<dyn Any + Send + Sync>;
+
 /// The latest readings of a host.
 pub(crate) struct Readings {
     root: Root,
-    kept: Mutex<BTreeMap<TypeId, (Instant, Arc<dyn Any + Send + Sync>)>>,
+    kept: Mutex<BTreeMap<TypeId, (Instant, AnyReading)>>,
 }
 
 impl Readings {
@@ -77,7 +79,7 @@ impl Readings {
         let reading = T::parse(&text)
             .map_err(|why| ReadError::Format { path: self.root.path(T::PATH), why })
             .map(Arc::new)?;
-        let any: Arc<dyn Any + Send + Sync> = reading.clone();
+        let any: AnyReading = reading.clone();
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(TypeId::of::<T>(), (now, any));
         Ok(reading)
     }
