@@ -41,9 +41,21 @@ pub(crate) const KIND: Kind = Kind {
     make,
 };
 
-/// An image without package lists is not meant to be updated.
+/// The image of an application container is not updated but replaced.
 fn built_in(host: &Host) -> bool {
-    host.root.path(STATUS).exists() && !lists(&host.root).is_empty()
+    let exists = |path| host.root.path(path).exists();
+    exists(STATUS)
+        && !exists("/.dockerenv")
+        && !exists("/run/.containerenv")
+        && lists(&host.root).iter().any(|list| is_security(list) && is_plain(list))
+}
+
+fn is_security(list: &Path) -> bool {
+    name(list).contains("security")
+}
+
+fn is_plain(list: &Path) -> bool {
+    name(list).ends_with(LIST)
 }
 
 const OPTIONS: &[OptionSpec] = &[
@@ -133,9 +145,8 @@ impl Blocking for Updates {
 
 impl Updates {
     fn read(&self) -> Result<Reading, ReadError> {
-        let security = |list: &PathBuf| name(list).contains("security");
         let (plain, compressed): (Vec<_>, Vec<_>) =
-            lists(&self.root).into_iter().filter(security).partition(|list| name(list).ends_with(LIST));
+            lists(&self.root).into_iter().filter(|list| is_security(list)).partition(|list| is_plain(list));
         let waiting = self.waiting(&plain)?;
         Ok(Reading {
             waiting,
@@ -233,6 +244,10 @@ fn judge(reading: &Reading, limits: Limits, past: &mut Past) -> Findings {
         thing: "security updates".into(),
         why: "apt keeps its package lists compressed (Acquire::GzipIndexes)".into(),
     });
+    if reading.read == 0 {
+        let result = CheckResult::unknown("no readable package list of a security archive");
+        return Findings::all(vec![Finding::whole(result)]).with_blind(blind.into_iter().collect());
+    }
     let waiting = &reading.waiting;
     let counted = |name: &&String| limits.held || !waiting.held.contains(name);
     let mut updates: Vec<(&str, Duration)> = waiting
@@ -254,7 +269,6 @@ fn judge(reading: &Reading, limits: Limits, past: &mut Past) -> Findings {
         _ => State::Ok,
     };
     let mut said = vec![match updates.len() {
-        _ if reading.read == 0 => "no readable list of a security archive".to_owned(),
         0 => "no security updates waiting".to_owned(),
         count => {
             let (noun, names) = (if count == 1 { "update" } else { "updates" }, shown(&updates));
@@ -390,10 +404,10 @@ mod tests {
     }
 
     #[test]
-    fn compressed_lists_are_blind() {
+    fn compressed_lists_are_not_taken_for_good_news() {
         let compressed = Reading { read: 0, compressed: 1, ..reading(waiting(&[], &[])) };
         let found = judge(&compressed, LIMITS, &mut Past::default());
-        assert_eq!(found.list[0].result.state, State::Ok);
+        assert_eq!(found.list[0].result.state, State::Unknown);
         assert!(found.blind[0].why.contains("GzipIndexes"));
     }
 
