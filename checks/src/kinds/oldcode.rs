@@ -1,11 +1,11 @@
 //! `oldcode`: processes that still run a program or a library that was replaced, for example by an
 //! update of OpenSSL. An update only helps after a restart of what uses it.
 //!
-//! Only files from packages count (`/usr`, `/lib`, …; programs also in `/opt`), and of libraries only
-//! mapped code: not memfd, shared memory, JIT, temporary files, or a browser that updates itself in a
-//! home directory. Processes with another root directory (containers, snaps) do not count, because
-//! their files are not those of this host. Processes of logins and desktops are counted, but are not a
-//! problem unless `sessions` is set: nobody restarts a tmux for a new libc.
+//! Only files from packages count (`/usr`, `/lib`, …; programs also in `/opt`), and of libraries
+//! only mapped code: not memfd, shared memory, JIT, temporary files, or a browser that updates
+//! itself in a home directory. Processes with another root directory (containers, snaps) do not
+//! count, because their files are not those of this host. Processes of logins and desktops are
+//! counted, but are not a problem unless `sessions` is set: nobody restarts a tmux for a new libc.
 //!
 //! A file that still exists with the same inode was not replaced (overlayfs after a copy-up).
 
