@@ -1,8 +1,8 @@
 //! `certificate`: how long the certificates in files are still valid.
 //!
-//! Each file is a service. Of a chain, the certificate that expires first counts, and the order must
-//! be that of TLS: each certificate is followed by that of its issuer. Whether a server has loaded the
-//! file is not checked here (see `http`), nor whether anybody trusts it.
+//! Each file is a service. Of a chain, the certificate that expires first counts, and the order
+//! must be that of TLS: each certificate is followed by that of its issuer. Whether a server has
+//! loaded the file is not checked here (see `http`), nor whether anybody trusts it.
 
 mod chain;
 

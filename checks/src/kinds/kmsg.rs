@@ -1,10 +1,11 @@
-//! `kmsg`: what the kernel has logged about broken hardware, disks, filesystems, lockups and lack of
-//! memory.
+//! `kmsg`: what the kernel has logged about broken hardware, disks, filesystems, lockups and lack
+//! of memory.
 //!
-//! Reads `/dev/kmsg` from its end at the first run, so what was logged before is not news. Each topic
-//! is a service from its first message until an hour without one. A flood is skipped and counted:
-//! one run reads at most 2 MiB. Reading needs `CAP_SYSLOG`, unless `kernel.dmesg_restrict` is 0;
-//! without it, nothing is watched, and the list of what is not watched says so.
+//! Reads `/dev/kmsg` from its end at the first run, so what was logged before is not news. Each
+//! topic is a service from its first message until an hour without one. One run reads at most
+//! 2 MiB; the summary says when a flood was skipped. Reading needs `CAP_SYSLOG`, unless
+//! `kernel.dmesg_restrict` is 0; without it, nothing is watched, and the list of what is not
+//! watched says so.
 
 use std::{
     collections::BTreeMap,
@@ -149,7 +150,8 @@ impl KernelLog {
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    // In some containers this is the console, which must not become our terminal.
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 

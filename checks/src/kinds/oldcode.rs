@@ -1,11 +1,11 @@
 //! `oldcode`: processes that still run a program or a library that was replaced, for example by an
 //! update of OpenSSL. An update only helps after a restart of what uses it.
 //!
-//! Only files from packages count (`/usr`, `/lib`, …; programs also in `/opt`), and of libraries only
-//! mapped code: not memfd, shared memory, JIT, temporary files, or a browser that updates itself in a
-//! home directory. Processes with another root directory (containers, snaps) do not count, because
-//! their files are not those of this host. Processes of logins and desktops are counted, but are not a
-//! problem unless `sessions` is set: nobody restarts a tmux for a new libc.
+//! Only files from packages count (`/usr`, `/lib`, …; programs also in `/opt`), and of libraries
+//! only mapped code: not memfd, shared memory, JIT, temporary files, or a browser that updates
+//! itself in a home directory. Processes with another root directory (containers, snaps) do not
+//! count, because their files are not those of this host. Processes of logins and desktops are
+//! counted, but are not a problem unless `sessions` is set: nobody restarts a tmux for a new libc.
 //!
 //! A file that still exists with the same inode was not replaced (overlayfs after a copy-up).
 
@@ -189,8 +189,8 @@ fn judge(reading: Reading, warn_after: Duration, past: &mut Past) -> Findings {
     let mut blind = reading.excluded;
     if reading.forbidden > 0 {
         blind.push(Blind {
-            thing: format!("{} processes of other users", reading.forbidden),
-            why: "no permission to see what they run (CAP_SYS_PTRACE)".into(),
+            thing: "processes of other users".into(),
+            why: format!("no permission to see what {} of them run (CAP_SYS_PTRACE)", reading.forbidden),
         });
         // The agent itself says nothing about the host.
         if reading.examined <= 1 {
@@ -210,7 +210,7 @@ fn judge(reading: Reading, warn_after: Duration, past: &mut Past) -> Findings {
     let names: Vec<_> = shown.iter().take(NAMED_MAX).map(|(owner, old, _)| named(owner, old)).collect();
     let more = shown.len().saturating_sub(NAMED_MAX);
     let mut summary = match shown.first() {
-        None => format!("{} processes run current code", reading.examined),
+        None => format!("no process runs old code ({} examined)", reading.examined),
         Some((.., age)) => {
             format!("restart needed for up to {}: {}", span::human(*age), names.join(", "))
         }
@@ -219,7 +219,7 @@ fn judge(reading: Reading, warn_after: Duration, past: &mut Past) -> Findings {
         let _ = write!(summary, " and {more} more");
     }
     if reading.sessions > 0 {
-        let _ = write!(summary, "; also {} processes of logins", reading.sessions);
+        let _ = write!(summary, "; logins, which do not count: {}", reading.sessions);
     }
     let line = |&(owner, old, age): &(&str, &Old, Duration)| {
         format!("{}: {} processes, for {}", named(owner, old), old.processes, span::human(age))
@@ -310,7 +310,7 @@ mod tests {
             past = past.facts_only();
             lines(&found).join("")
         };
-        assert_eq!(said(0, None), "- OK 90 processes run current code");
+        assert_eq!(said(0, None), "- OK no process runs old code (90 examined)");
         assert_eq!(
             said(1, Some(old(None))),
             "- OK restart needed for up to 0 s: nginx.service (libssl.so.3)"
@@ -319,7 +319,7 @@ mod tests {
             said(26, Some(old(None))),
             "- WARNING restart needed for up to 25 h: nginx.service (libssl.so.3)"
         );
-        assert_eq!(said(27, None), "- OK 90 processes run current code");
+        assert_eq!(said(27, None), "- OK no process runs old code (90 examined)");
         assert!(said(28, Some(old(None))).starts_with("- OK"), "another update");
         assert!(said(29, Some(old(Some(1_000_000 - 86_400)))).starts_with("- WARNING"), "replaced long ago");
     }
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(
             lines(&found),
             ["- OK restart needed for up to 0 s: nginx.service (libssl.so.3), program (tool); \
-              also 1 processes of logins"]
+              logins, which do not count: 1"]
         );
         assert!(found.list[0].result.detail.contains("nginx.service (libssl.so.3): 2 processes"));
         assert_eq!(found.blind[0].thing, "cron.service");
@@ -360,7 +360,7 @@ mod tests {
         let maps = SSL.replace(" 131 ", &format!(" {inode} "));
         tree.process(10, "/usr/sbin/nginx", &maps, "0::/system.slice/nginx.service");
         let found = findings("oldcode", &[], &tree.host(), &mut Past::default(), HOUR);
-        assert_eq!(lines(&found), ["- OK 1 processes run current code"]);
+        assert_eq!(lines(&found), ["- OK no process runs old code (1 examined)"]);
     }
 
     #[test]
@@ -368,7 +368,7 @@ mod tests {
         let reading = Reading { forbidden: 88, examined: 1, ..Reading::default() };
         let found = judge(reading, 24 * HOUR, &mut Past::default());
         assert!(found.list.is_empty());
-        assert_eq!(found.blind[0].thing, "88 processes of other users");
+        assert_eq!(found.blind[0].why, "no permission to see what 88 of them run (CAP_SYS_PTRACE)");
     }
 
     #[test]

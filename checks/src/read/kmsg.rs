@@ -1,5 +1,5 @@
-//! Records of `/dev/kmsg`, `priority,sequence,microseconds,flags[,…];text`, and what they tell about
-//! the host.
+//! Records of `/dev/kmsg`, `priority,sequence,microseconds,flags[,…];text`, and what they tell
+//! about the host.
 //!
 //! Only messages of the kernel itself count. What programs write to `/dev/kmsg` has another
 //! facility, so nobody can forge a message.

@@ -5,8 +5,8 @@
 //!
 //! `reboot required` is a WARNING when `/run/reboot-required`, or a kernel that is newer than the
 //! running one, is older than a week. The age of a kernel is the time at which its file was created
-//! here (ctime): packages keep the time of the build as mtime. A container has no kernel of its own,
-//! so the check is not built in there.
+//! here (ctime): packages keep the time of the build as mtime. A container has no kernel of its
+//! own, so the check is not built in there.
 
 mod kernel;
 

@@ -208,8 +208,8 @@ impl Units {
     }
 }
 
-/// Enabling a unit creates a link in one of these directories, so no process is needed to find it. They
-/// are on the root filesystem and small.
+/// Enabling a unit creates a link in one of these directories, so no process is needed to find it.
+/// They are on the root filesystem and small.
 fn enabled(root: &Root) -> Vec<(String, &'static str)> {
     let mut enabled = Vec::new();
     for &target in TARGETS {
