@@ -97,7 +97,7 @@ async fn fetch(get: &Get, url: &Uri, tls: TlsConfig<'_>) -> Result<(Answer, Opti
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host} is not a valid TLS server name"))?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
-        let stream = stream.map_err(|error| format!("TLS handshake failed: {error}"))?;
+        let stream = stream.map_err(|error| format!("TLS handshake failed: {}", tls::explained(&error)))?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         valid_until = certificates.first().and_then(|certificate| tls::valid_until(certificate));
         exchange(stream, request, &mut connection).await?

@@ -52,6 +52,18 @@ pub(crate) fn read_pem(path: &Path) -> Result<Vec<CertificateDer<'static>>, Stri
     }
 }
 
+/// The error of a handshake for people.
+pub(crate) fn explained(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    // webpki says this before it has looked for the issuer.
+    if text.contains("CaUsedAsEndEntity") {
+        return "the server's certificate is that of a CA, for example a self-signed one; \
+                to trust it, set ca_file to this certificate"
+            .to_owned();
+    }
+    text
+}
+
 /// When a certificate expires (Unix time).
 pub(crate) fn valid_until(certificate: &[u8]) -> Option<i64> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;

@@ -241,6 +241,10 @@ async fn a_self_signed_certificate_is_trusted_as_its_own_ca_like_in_curl() {
         let (_, other) = self_signed(names, is_ca, years).await;
         let result = run(&[("url", &url), ("ca_file", other.path().to_str().unwrap())]).await;
         assert_eq!(result.state, State::Critical, "a certificate with the same names but another key");
+        if state == State::Ok {
+            let hint = "to trust it, set ca_file to this certificate";
+            assert_eq!(result.summary.ends_with(hint), is_ca, "{}", result.summary);
+        }
     }
 }
 

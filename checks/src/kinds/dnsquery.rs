@@ -329,9 +329,14 @@ mod tests {
 
     /// A server that knows a few names and refuses the rest. Returns its address.
     async fn stub() -> String {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
+        let (udp, tcp, address) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = udp.local_addr().unwrap();
+            // Another test may listen on this port.
+            if let Ok(tcp) = TcpListener::bind(address).await {
+                break (udp, tcp, address);
+            }
+        };
         tokio::spawn(async move {
             let mut buffer = [0; 512];
             while let Ok((length, client)) = udp.recv_from(&mut buffer).await {

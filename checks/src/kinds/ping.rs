@@ -250,8 +250,8 @@ fn forbidden(root: &Root) -> String {
     let range = range.split_whitespace().collect::<Vec<_>>().join(" ");
     format!(
         "not allowed to ping: net.ipv4.ping_group_range is \"{range}\", which does not include group {group}; \
-         run sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" and add that line to \
-         /etc/sysctl.d/60-ping.conf"
+         run sysctl -w net.ipv4.ping_group_range=\"0 2147483647\", and for the next boot write \
+         net.ipv4.ping_group_range=0 2147483647 to /etc/sysctl.d/60-ping.conf"
     )
 }
 
