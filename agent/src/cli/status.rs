@@ -1,19 +1,30 @@
-//! `dogwatch status`: the status of all services, worst first.
+//! `dogwatch status`: all services, problems first; `dogwatch status SERVICE`: everything about one.
+//!
+//! On a terminal, lines fit its width and states have colours, unless `NO_COLOR` is set. A program
+//! that reads the output gets each service on one line, with nothing cut.
 
-use std::{cmp::Reverse, fmt::Write as _, process::ExitCode};
+mod layout;
+mod one;
+mod table;
 
-use dogwatch_checks::State;
-use dogwatch_daemon::duration::Span;
+use std::{collections::BTreeMap, process::ExitCode};
+
+use dogwatch_checks::{Host, Pattern};
+use dogwatch_daemon::{config::closest, duration::Span};
 use jiff::Timestamp;
 
 use super::{SocketArgument, fail, print};
 use crate::{
     api::{ServiceStatus, Status},
-    clock,
+    clock, config,
 };
+use layout::Layout;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Show everything about this service, or about all services of this check. `*` matches any
+    /// text
+    service: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -22,10 +33,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
-    let status = match arguments.socket.client().get::<Status>("/v1/status").await {
+    let mut status = match arguments.socket.client().get::<Status>("/v1/status").await {
         Ok(status) => status,
         Err(error) => return fail(&format!("{error}; is the agent running (systemctl status dogwatch)?")),
     };
+    if let Some(wanted) = &arguments.service {
+        match select(&status.services, wanted) {
+            Ok(selected) => status.services = selected,
+            Err(message) => return fail(&message),
+        }
+    }
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
             Ok(json) => {
@@ -33,52 +50,48 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             }
             Err(error) => return fail(&error.to_string()),
         }
+    } else if arguments.service.is_some() {
+        let labels = |service: &ServiceStatus| labels(&arguments.socket, service);
+        print(one::render(&status.services, labels, clock::wall(), Layout::of_stdout()));
     } else {
-        print(render(status, clock::wall()));
+        print(table::render(&status, clock::wall(), Layout::of_stdout()));
     }
     ExitCode::SUCCESS
 }
 
-/// The table. Columns are as wide as their content. The output is the last one, because it is the
-/// longest.
-fn render(mut status: Status, now: Timestamp) -> String {
-    let mut text = String::new();
-    for warning in &status.warnings {
-        let _ = writeln!(text, "WARNING: {warning}");
+/// The services with this name, or of the check with this name, or that match the pattern.
+fn select(services: &[ServiceStatus], wanted: &str) -> Result<Vec<ServiceStatus>, String> {
+    let pattern = Pattern::new(wanted);
+    let by_name = |service: &&ServiceStatus| pattern.matches(&service.service);
+    let by_check = |service: &&ServiceStatus| service.check == wanted;
+    let mut selected: Vec<_> = services.iter().filter(by_name).cloned().collect();
+    if selected.is_empty() {
+        selected = services.iter().filter(by_check).cloned().collect();
     }
-    status.services.sort_by_key(|service| (sort_key(service), service.service.clone()));
-    let head = ["SERVICE", "STATE", "TYPE", "SINCE", "LAST", "NEXT", "OUTPUT"].map(str::to_owned);
-    let rows: Vec<[String; 7]> =
-        std::iter::once(head).chain(status.services.iter().map(|service| row(service, now))).collect();
-    let widths: [usize; 7] = std::array::from_fn(|column| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    });
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
+    if !selected.is_empty() {
+        return Ok(selected);
     }
-    text
+    let names = services.iter().map(|service| service.service.as_str());
+    Err(match closest(wanted, names) {
+        Some(meant) => format!("no service {wanted:?}; did you mean {meant:?}?"),
+        None => format!("no service {wanted:?}; `dogwatch status` lists all services"),
+    })
 }
 
-fn row(service: &ServiceStatus, now: Timestamp) -> [String; 7] {
-    let mut state = service.state.clone();
-    if service.flapping {
-        state.push_str(" flapping");
+/// The labels in the config; none if this user may not read it.
+fn labels(socket: &SocketArgument, service: &ServiceStatus) -> BTreeMap<String, String> {
+    let loaded = config::load(&socket.config.config, &Host::live()).ok();
+    let check = loaded.as_ref().and_then(|loaded| loaded.checks.get(service.check.as_str()));
+    let settings = check.and_then(|check| check.settings(service.thing.as_deref()));
+    settings.map(|settings| settings.labels.clone()).unwrap_or_default()
+}
+
+/// `soft 1/3`. Nothing for OK, which needs no confirmation.
+fn confirmed(service: &ServiceStatus) -> String {
+    match service.state.as_str() {
+        "OK" | "PENDING" => String::new(),
+        _ => format!("{} {}/{}", service.state_type.to_lowercase(), service.attempt, service.max_attempts),
     }
-    let attempt =
-        format!("{} {}/{}", service.state_type.to_lowercase(), service.attempt, service.max_attempts);
-    [
-        service.service.clone(),
-        state,
-        attempt,
-        service.since.map_or_else(|| "-".to_owned(), |at| distance(now, at)),
-        service.last_run.map_or_else(|| "-".to_owned(), |at| format!("{} ago", distance(now, at))),
-        service.next_run.map_or_else(|| "-".to_owned(), |at| format!("in {}", distance(at, now))),
-        service.output.clone(),
-    ]
 }
 
 /// In the two largest units.
@@ -92,74 +105,54 @@ fn distance(later: Timestamp, earlier: Timestamp) -> String {
     Span::secs(rounded).to_string()
 }
 
-/// Sorts problems by severity, then what is still pending, then what is OK.
-fn sort_key(service: &ServiceStatus) -> Reverse<(u8, bool)> {
-    match service.state.parse::<State>() {
-        Ok(state) => Reverse((state.severity(), false)),
-        Err(_) => Reverse((State::Ok.severity(), true)),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+mod testing {
     use super::*;
-    use crate::api::SpoolStatus;
 
-    #[test]
-    fn the_worst_comes_first_and_every_column_is_aligned() {
-        let at = |second| Some(Timestamp::from_second(second).unwrap());
-        let service = |service: &str, state: &str, state_type: &str, output: &str| ServiceStatus {
-            service: service.into(),
-            check: service.into(),
-            thing: None,
+    pub(super) const NOW: i64 = 1_000_000;
+
+    pub(super) fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    pub(super) fn service(check: &str, thing: &str, state: &str, output: &str) -> ServiceStatus {
+        ServiceStatus {
+            service: format!("{check} {thing}").trim_end().into(),
+            check: check.into(),
+            thing: (!thing.is_empty()).then(|| thing.into()),
             kind: "plugin".into(),
             origin: "auto".into(),
             state: state.into(),
-            state_type: state_type.into(),
-            attempt: 2,
+            state_type: "HARD".into(),
+            attempt: 3,
             max_attempts: 3,
             flapping: false,
             flapping_percent: 0.0,
-            since: at(1_000_000 - 90_061),
-            last_run: at(1_000_000 - 12),
-            next_run: at(1_000_000 + 48),
+            since: Some(at(NOW - 90_061)),
+            last_run: Some(at(NOW - 12)),
+            next_run: Some(at(NOW + 48)),
             duration_s: Some(0.1),
             output: output.into(),
             detail: String::new(),
             perfdata: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_service_is_found_by_its_name_its_check_or_a_pattern() {
+        let services = [
+            service("disk", "/", "OK", ""),
+            service("disk", "/var", "OK", ""),
+            service("diskstats", "", "OK", ""),
+        ];
+        let found = |wanted: &str| {
+            select(&services, wanted)
+                .map(|found| found.into_iter().map(|one| one.service).collect::<Vec<_>>().join(", "))
         };
-        let pending = ServiceStatus {
-            since: None,
-            last_run: None,
-            next_run: None,
-            attempt: 1,
-            ..service("backup", "PENDING", "HARD", "")
-        };
-        let status = Status {
-            version: "0".into(),
-            host: "web1".into(),
-            agent: "a".into(),
-            started_at: Timestamp::UNIX_EPOCH,
-            warnings: vec!["cannot report to alertd; 2 events are waiting".into()],
-            services: vec![
-                service("load", "OK", "HARD", "load 0.1"),
-                pending,
-                service("swap", "WARNING", "HARD", "4% free"),
-                service("web", "UNKNOWN", "HARD", "timed out"),
-                service("disk", "CRITICAL", "SOFT", "/ is 97 % full"),
-            ],
-            blind: Vec::new(),
-            spool: SpoolStatus::default(),
-        };
-        let expected = "\
-WARNING: cannot report to alertd; 2 events are waiting
-SERVICE  STATE     TYPE      SINCE  LAST     NEXT    OUTPUT
-disk     CRITICAL  soft 2/3  1d1h   12s ago  in 48s  / is 97 % full
-web      UNKNOWN   hard 2/3  1d1h   12s ago  in 48s  timed out
-swap     WARNING   hard 2/3  1d1h   12s ago  in 48s  4% free
-backup   PENDING   hard 1/3  -      -        -
-load     OK        hard 2/3  1d1h   12s ago  in 48s  load 0.1
-";
-        assert_eq!(render(status, at(1_000_000).unwrap()), expected);
+        assert_eq!(found("disk /"), Ok("disk /".into()));
+        assert_eq!(found("disk"), Ok("disk /, disk /var".into()));
+        assert_eq!(found("disk*"), Ok("disk /, disk /var, diskstats".into()));
+        assert_eq!(found("disk /vra"), Err("no service \"disk /vra\"; did you mean \"disk /var\"?".into()));
+        assert_eq!(found("x"), Err("no service \"x\"; `dogwatch status` lists all services".into()));
     }
 }
