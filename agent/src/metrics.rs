@@ -101,7 +101,7 @@ pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64
 }
 
 /// Series per check. A plugin that reports a thousand disks must not fill the recorder.
-const PERFDATA_MAX: usize = 64;
+const PERFDATA_MAX: usize = 1_000;
 
 const GAUGES: &[(&str, Unit, &str)] = &[
     ("dogwatch_build_info", Unit::Count, "Version of the agent; always 1."),

@@ -76,7 +76,7 @@ agent.toml:19:16: check \"load\": max_attempts must be a whole number from 1 to 
         "agent.toml:29:8: check \"mail\": command is missing; write an array like [\"check_ping\", \"-H\", \"db1\"]\n",
         "agent.toml:34:1: check \"backup\": unknown key `freshnes`; did you mean `freshness`?\n",
         "agent.toml:35:12: check \"backup\": flapping: stop 30 and start 10 must be percentages with 0 < stop <= start <= 100\n",
-        "agent.toml:37:8: check \"cache\": kind is missing; use one of load, ",
+        "agent.toml:37:8: check \"cache\": kind is missing; use one of bond, ",
     ] {
         assert!(rest.contains(line), "{line}\nis not in\n{rest}");
     }

@@ -144,6 +144,7 @@ impl Kind {
     /// Returns a check with these options, or all errors in them.
     pub fn build(&self, options: &Options, host: &Host) -> Result<Check, Vec<OptionError>> {
         let mut reader = options::Reader::new(options, self.options);
+        reader.refuse_inverted_limits();
         let check = (self.make)(&mut reader, host);
         let errors = reader.into_errors();
         match check {
@@ -235,6 +236,19 @@ mod tests {
             }
         }
         assert!(kind("laod").is_none());
+    }
+
+    #[test]
+    fn a_critical_limit_before_the_warning_limit_is_an_error() {
+        let build = |warn: &str, crit: &str| {
+            let options = Options::from_iter([("warn", warn), ("crit", crit)]);
+            kind("cpu").unwrap().build(&options, &Host::live()).map(drop)
+        };
+        assert_eq!(build("90", "80").unwrap_err()[0].option, "crit");
+        for (warn, crit) in [("80", "90"), ("80", "80"), ("10:", "5:"), ("@1:2", "5")] {
+            assert_eq!(build(warn, crit), Ok(()), "{warn} {crit}");
+        }
+        assert!(build("5:", "10:").is_err());
     }
 
     #[test]

@@ -200,6 +200,25 @@ impl<'a> Reader<'a> {
         reader
     }
 
+    /// A warning range that only alerts where the critical one does so already is a mistake: the
+    /// other way round, or of another unit. Looks at each pair of `warn…` and `crit…`.
+    pub(crate) fn refuse_inverted_limits(&mut self) {
+        let value = |name: &str| match self.options.get(name)? {
+            Value::Text(text) => text.trim().parse::<Range>().ok(),
+            Value::Number(number) => number.to_string().parse().ok(),
+            Value::Bool(_) | Value::List(_) => None,
+        };
+        let pairs = self.specs.iter().filter(|spec| spec.value == "RANGE").filter_map(|spec| {
+            let crit = spec.name.replacen("warn", "crit", 1);
+            let (warn, limit) = (value(spec.name)?, value(&crit)?);
+            (spec.name.starts_with("warn") && limit.is_inside(warn)).then_some((crit, warn, limit))
+        });
+        for (crit, warn, limit) in pairs.collect::<Vec<_>>() {
+            let message = format!("the range {limit} already alerts where the warning range {warn} does not");
+            self.error(&crit, message);
+        }
+    }
+
     pub(crate) fn into_errors(self) -> Vec<OptionError> {
         self.errors
     }

@@ -62,6 +62,9 @@ impl FromStr for Limit {
                     _ => return Err(wrong()),
                 });
             } else {
+                if number(part).is_some() {
+                    return Err(format!("{part:?} has no unit; write \"{part}%\" or \"{part}GiB\""));
+                }
                 limit.bytes = Some(bytes(part).ok_or_else(wrong)?);
             }
         }
@@ -194,12 +197,12 @@ mod tests {
             ("80% used", 200.0),
             ("50 B", 50.0),
             ("1KB", 1_000.0),
-            ("10%, 50", 50.0),
+            ("10%, 50B", 50.0),
         ] {
             assert!((limit(text).floor(1_000.0) - floor_of_1000).abs() < 1e-9, "{text}");
         }
         assert!((limit("2GiB").floor(1e12) - 2.0 * GIB).abs() < 1.0);
-        for wrong in ["", "ten", "110%", "-1%", "10% full", "5 parsecs", "10%,,"] {
+        for wrong in ["", "ten", "110%", "-1%", "10% full", "15", "5 parsecs", "10%,,"] {
             assert!(wrong.parse::<Limit>().is_err(), "{wrong:?}");
         }
     }

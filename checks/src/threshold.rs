@@ -74,6 +74,16 @@ impl Range {
         if eased.start < eased.end { eased } else { self }
     }
 
+    /// Whether this range is strictly within another one, and alerts outside as that one does: a
+    /// value between the two alerts here and not there.
+    pub(crate) fn is_inside(self, other: Self) -> bool {
+        !self.alert_inside
+            && !other.alert_inside
+            && other.start <= self.start
+            && self.end <= other.end
+            && (other.start, other.end) != (self.start, self.end)
+    }
+
     /// The limit of a range that only alerts above it.
     pub(crate) fn upper(self) -> Option<f64> {
         (!self.alert_inside && self.start <= 0.0 && self.end.is_finite()).then_some(self.end)

@@ -42,11 +42,16 @@ pub(super) struct Context<'a> {
     pub(super) defaults: Defaults,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) dns_control: PathBuf,
+    pub(super) state_dir: PathBuf,
     pub(super) host: &'a Host,
 }
 
 /// The kinds that the agent adds to those of dogwatch-checks.
 const KINDS: [&str; 5] = ["plugin", "passive", "dns", "job", "self-check"];
+
+/// For whoever knows the units as one service.
+const SYSTEMD: &str =
+    "units are checked one by one; use [check.unit], with `exclude` for units that may fail";
 
 /// The built-in checks of the DNS cache, all of kind `dns`.
 const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
@@ -299,6 +304,10 @@ impl<'a> Reader<'a> {
             if BUILT_IN_DNS.contains(&self.name) {
                 return Some("dns".to_owned());
             }
+            if self.name == "systemd" {
+                self.problem(self.at.clone(), SYSTEMD);
+                return None;
+            }
             let known = kinds().collect::<Vec<_>>().join(", ");
             self.problem(self.at.clone(), format!("kind is missing; use one of {known}"));
             return None;
@@ -309,6 +318,10 @@ impl<'a> Reader<'a> {
         };
         if kinds().any(|known| known == kind) {
             return Some(kind.clone());
+        }
+        if kind == "systemd" {
+            self.problem(value.span(), SYSTEMD);
+            return None;
         }
         let hint = closest(kind, kinds()).map_or_else(
             || format!("use one of {}", kinds().collect::<Vec<_>>().join(", ")),
@@ -539,7 +552,7 @@ impl<'a> Reader<'a> {
             "passive" => self.passive().map(Work::Passive),
             "job" => self.passive().map(Work::Jobs),
             "dns" => Some(self.dns(context)),
-            "plugin" => self.plugin(),
+            "plugin" => self.plugin(context),
             "self-check" => {
                 self.refuse_unknown(&kind_options("self-check"));
                 Some(Work::Own)
@@ -571,7 +584,7 @@ impl<'a> Reader<'a> {
         Work::Native(DnsSensor { control: context.dns_control.clone(), sensor }.into_check())
     }
 
-    fn plugin(&mut self) -> Option<Work> {
+    fn plugin(&mut self, context: &Context<'_>) -> Option<Work> {
         self.refuse_unknown(&kind_options("plugin"));
         let timeout_state = match self.text("timeout_state").map(str::parse) {
             None => Some(State::Unknown),
@@ -595,7 +608,7 @@ impl<'a> Reader<'a> {
         };
         let env = self.file.env.as_ref().map(|env| env.get_ref().clone()).unwrap_or_default();
         match Plugin::new(argv.clone(), env, timeout_state?) {
-            Ok(plugin) => Some(Work::Plugin(plugin)),
+            Ok(plugin) => Some(Work::Plugin(plugin.with_state_directory(&context.state_dir, self.name))),
             Err(error) => {
                 let at = match error {
                     PluginError::EnvName(_) => self.file.env.as_ref().map_or(value.span(), Spanned::span),

@@ -66,7 +66,22 @@ impl Config {
                 check.origin, check.kind
             ))
         });
-        nothing.into_iter().chain(replaced).collect()
+        let programs = self.checks.iter().flat_map(|(name, check)| {
+            let plugin = match &check.work {
+                Work::Plugin(plugin) => plugin.missing(),
+                _ => None,
+            };
+            let handler = check.settings.handler.as_ref().and_then(|handler| handler.command.missing());
+            let place = move |why: String| format!("[check.{name}] at {}: {why}", check.origin);
+            plugin.into_iter().chain(handler).map(place)
+        });
+        let token = self.alertd.remote.iter().filter(|remote| !remote.token_file.exists()).map(|remote| {
+            format!(
+                "token_file {} does not exist; nothing can be reported without it",
+                remote.token_file.display()
+            )
+        });
+        nothing.into_iter().chain(replaced).chain(programs).chain(token).collect()
     }
 }
 

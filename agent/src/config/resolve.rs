@@ -33,7 +33,13 @@ pub(super) fn resolve(
     let dns_control = last(files, |file| file.dns.control.clone())
         .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
 
-    let context = check::Context { defaults, labels, dns_control: dns_control.clone(), host };
+    let context = check::Context {
+        defaults,
+        labels,
+        dns_control: dns_control.clone(),
+        state_dir: agent.state_dir.clone(),
+        host,
+    };
     let auto_checks = last(files, |file| file.agent.auto_checks).unwrap_or(true);
     let mut checks: BTreeMap<_, _> =
         if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };

@@ -50,6 +50,8 @@ pub struct Outbox {
     not_before: Moment,
     next_heartbeat: Moment,
     want_states: bool,
+    /// The states are to be sent although alertd did not ask, and have not been since.
+    offered: bool,
     states_not_before: Moment,
 }
 
@@ -120,6 +122,7 @@ impl Outbox {
             not_before: now,
             next_heartbeat: now,
             want_states: false,
+            offered: false,
             states_not_before: now,
         };
         for event in events {
@@ -187,6 +190,7 @@ impl Outbox {
             Phase::Asking => NextBatch { events: Vec::new(), heartbeat: false, states: false },
             Phase::Open => self.next_batch(now)?,
         };
+        self.offered &= !next.states;
         self.in_flight = Some(InFlight {
             through: next.events.last().map(|event| event.seq),
             heartbeat: next.heartbeat,
@@ -208,7 +212,7 @@ impl Outbox {
             .collect();
         // Digest and states are those after the last event, so they are sent only with that event.
         let all = events.len() == self.queue.len();
-        let states = all && self.want_states && now >= self.states_not_before;
+        let states = all && (self.want_states || self.offered) && now >= self.states_not_before;
         let heartbeat = all && (now >= self.next_heartbeat || states || !events.is_empty());
         let nothing = events.is_empty() && !heartbeat;
         (!nothing).then_some(NextBatch { events, heartbeat, states })
@@ -249,7 +253,7 @@ impl Outbox {
 
     /// The batch was not accepted. `random` is in 0..1.
     pub fn on_failure(&mut self, failure: Failure, now: Moment, random: f64) {
-        self.in_flight = None;
+        self.offered |= self.in_flight.take().is_some_and(|sent| sent.states);
         match failure {
             Failure::Later { retry_after } => self.back_off(retry_after, now, random),
             Failure::TooLarge => {
@@ -284,7 +288,7 @@ impl Outbox {
     /// Sends the states with the next batch, although alertd did not ask: labels have changed, and
     /// no transition reports that.
     pub fn offer_states(&mut self, now: Moment) {
-        self.want_states = true;
+        self.offered = true;
         self.states_not_before = self.states_not_before.max(now);
     }
 
@@ -301,7 +305,7 @@ impl Outbox {
             // A heartbeat goes after the last event, and that waits for the disk.
             return None;
         }
-        let states = self.want_states.then_some(self.states_not_before);
+        let states = (self.want_states || self.offered).then_some(self.states_not_before);
         let next = states.map_or(self.next_heartbeat, |states| states.min(self.next_heartbeat));
         Some(next.max(self.not_before))
     }
@@ -521,6 +525,21 @@ mod tests {
     }
 
     const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
+
+    #[test]
+    fn states_that_are_offered_while_a_batch_is_on_its_way_are_not_forgotten() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert!(outbox.poll_send(at(0)).is_some_and(|batch| !batch.states));
+        outbox.offer_states(at(0));
+        outbox.on_reply(&acked(1), at(0), 0.5);
+        assert!(outbox.poll_send(at(1)).is_some_and(|batch| batch.states));
+        outbox.on_failure(Failure::Later { retry_after: None }, at(1), 0.0);
+        assert!(outbox.poll_send(at(2)).is_some_and(|batch| batch.states), "the first try failed");
+        outbox.on_reply(&acked(1), at(2), 0.5);
+        assert!(outbox.poll_send(at(3)).is_none());
+    }
 
     #[test]
     fn a_heartbeat_that_is_due_while_the_disk_stalls_does_not_keep_the_loop_awake() {

@@ -47,8 +47,16 @@ const OPTIONS: &[OptionSpec] = &[
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let default = |limit| [None, Some(Range::above(limit)), None];
-    let warn = reader.parsed("warn", three).unwrap_or(default(4.0));
-    let crit = reader.parsed("crit", three).unwrap_or(default(8.0));
+    let (warn, crit) = (reader.parsed("warn", three), reader.parsed("crit", three));
+    if let (Some(warn), Some(crit)) = (warn, crit) {
+        let inverted = |(warn, crit): (Option<Range>, Option<Range>)| {
+            warn.zip(crit).is_some_and(|(warn, crit)| crit.is_inside(warn))
+        };
+        if warn.into_iter().zip(crit).any(inverted) {
+            reader.error("crit", "the critical limit must not alert where the warning limit does not");
+        }
+    }
+    let (warn, crit) = (warn.unwrap_or(default(4.0)), crit.unwrap_or(default(8.0)));
     let thresholds = [0, 1, 2].map(|i| Thresholds { warn: warn[i], crit: crit[i] });
     Some(Check::blocking(Load { root: host.root.clone(), thresholds, total: reader.flag("total") }))
 }

@@ -24,7 +24,7 @@ use crate::{
     output::clean,
     read::wtmp,
     result::CheckResult,
-    root::{ReadError, Root},
+    root::{ReadError, Root, in_container},
     span,
 };
 
@@ -44,13 +44,6 @@ fn built_in(host: &Host) -> bool {
     !in_container(&host.root)
         && exists("/proc/sys/kernel/osrelease")
         && (exists("/var/log/wtmp") || exists("/var/lib/dpkg/status") || !kernels(&host.root).is_empty())
-}
-
-/// A container shares the kernel of its host.
-fn in_container(root: &Root) -> bool {
-    ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"]
-        .iter()
-        .any(|mark| Path::exists(&root.path(mark)))
 }
 
 const OPTIONS: &[OptionSpec] = &[

@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
-    hash::RandomState,
+    hash::{DefaultHasher, Hash, Hasher, RandomState},
     ops::Deref,
     sync::Arc,
 };
@@ -11,18 +11,23 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The key of an alert: agent, then service. Keys that start with `@` are internal; no agent can
-/// use them. A key is in many tables, so its text is stored once.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// use them. A key is in many tables, so its text is stored once and hashed once: the keys of one
+/// sender are long and differ late.
+#[derive(Debug, Clone)]
 pub struct AlertKey(Arc<KeyParts>);
 
-#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct KeyParts {
     pub agent: String,
     pub service: String,
+    /// SipHash of both with a fixed key. The tables hash it again with a random one.
+    #[serde(skip)]
+    digest: u64,
 }
 
-/// A map by alert key. Hashed, because the keys of one sender differ late and are slow to compare.
-/// The hash key is random and comes from the shell, because senders choose these names.
+/// A map by alert key. The hash key is random and comes from the shell, because senders choose
+/// these names. What is hashed with it is the key's digest: to fill one bucket, a sender would need
+/// many names with the same 64 bits.
 pub(super) type ByKey<T> = HashMap<AlertKey, T, RandomState>;
 
 /// A set of keys, hashed like the table of alerts.
@@ -30,7 +35,25 @@ pub type Keys = HashSet<AlertKey, RandomState>;
 
 impl AlertKey {
     pub fn new(agent: impl Into<String>, service: impl Into<String>) -> Self {
-        Self(Arc::new(KeyParts { agent: agent.into(), service: service.into() }))
+        let (agent, service) = (agent.into(), service.into());
+        let mut hasher = DefaultHasher::new();
+        (&agent, &service).hash(&mut hasher);
+        Self(Arc::new(KeyParts { agent, service, digest: hasher.finish() }))
+    }
+}
+
+impl PartialEq for AlertKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.digest == other.digest && self.agent == other.agent && self.service == other.service)
+    }
+}
+
+impl Eq for AlertKey {}
+
+impl Hash for AlertKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
     }
 }
 
@@ -47,7 +70,7 @@ impl Ord for AlertKey {
         if Arc::ptr_eq(&self.0, &other.0) {
             return Ordering::Equal;
         }
-        self.0.cmp(&other.0)
+        self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
     }
 }
 

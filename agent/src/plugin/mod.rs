@@ -104,6 +104,18 @@ impl Plugin {
         self
     }
 
+    /// Why the program cannot be run, as far as can be told without running it.
+    pub fn missing(&self) -> Option<String> {
+        let program = self.argv.first()?;
+        let found = if program.contains('/') {
+            Path::new(program).exists()
+        } else {
+            PATH.split(':').any(|folder| Path::new(folder).join(program).exists())
+        };
+        let place = if program.contains('/') { String::new() } else { format!(" in {PATH}") };
+        (!found).then(|| format!("there is no program {program}{place}"))
+    }
+
     /// Runs the plugin once. Returns at the latest [`TERM_GRACE`] and a second after `deadline`.
     pub async fn run(&self, deadline: Duration) -> CheckResult {
         let mut running = match self.start() {
