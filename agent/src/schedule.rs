@@ -343,7 +343,7 @@ mod tests {
         }
         // 600 checks over 60 seconds: 10 in each on average; three times that would be a cluster.
         assert!(per_second.iter().all(|&count| count < 30), "{per_second:?}");
-        let phases: std::collections::BTreeSet<u64> = (0..100)
+        let phases: BTreeSet<u64> = (0..100)
             .map(|n| {
                 let starts = World::new(&format!("host{n}"), &["disk"]).run(2 * MINUTE, NO_COST);
                 starts.last().unwrap().0.0.as_secs() % 60

@@ -86,7 +86,7 @@ fn above(limit: Duration) -> Range {
 
 /// A plugin that waits for a free place is normal for a moment. Half of the usual interval is not.
 const LATE_WARNING: Duration = Duration::from_secs(30);
-const LATE_CRITICAL: Duration = Duration::from_secs(120);
+const LATE_CRITICAL: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {

@@ -209,7 +209,7 @@ mod tests {
         // Checked every 5 s, changes every 20 s: a quarter of the results, which is below 30 %.
         let mut world = World::new(3);
         world.step = 5;
-        let notices = world.play(&"C C C C . . . . ".repeat(27 * 8).trim_end().to_owned());
+        let notices = world.play("C C C C . . . . ".repeat(27 * 8).trim_end());
         let count = notices.split(' ').filter(|&notice| notice != "-").count();
         assert!(count <= 6, "{count} announcements in 36 minutes: {notices}");
         let after = world.play(". ".repeat(400).trim_end());

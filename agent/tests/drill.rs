@@ -297,7 +297,7 @@ impl Agent {
             epoch: EPOCH,
             through: self.outbox.next_seq() - 1,
             services: [("db".to_owned(), db)].into(),
-            pasts: Default::default(),
+            pasts: BTreeMap::default(),
         }
     }
 

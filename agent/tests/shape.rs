@@ -1,8 +1,6 @@
 //! A service per thing, jobs, and what belongs to a check's definition: the real agent, and a fake
 //! alertd that records everything.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 mod common;
 
 use std::{fs, net::TcpListener};

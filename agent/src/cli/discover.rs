@@ -205,7 +205,7 @@ fn json(found: &[Found], config: &Config) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "checks": checks,
-        "off": config.off.keys().map(|name| name.to_string()).collect::<Vec<_>>(),
+        "off": config.off.keys().map(ToString::to_string).collect::<Vec<_>>(),
         "not_on_this_host": absent,
         "need_configuration": unconfigured,
     })

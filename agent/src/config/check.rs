@@ -136,9 +136,18 @@ pub(super) fn resolve(
     if problems.0.len() > before {
         return None;
     }
-    let lane = lane(&kind);
-    let definition = definition(&kind, file);
-    Some(Check { kind, work: work?, lane, has_things, timing, timeout, settings, things, origin, definition })
+    Some(Check {
+        work: work?,
+        lane: lane(&kind),
+        definition: definition(&kind, file),
+        kind,
+        has_things,
+        timing,
+        timeout,
+        settings,
+        things,
+        origin,
+    })
 }
 
 /// Whether a check of this kind has a service for each thing that it finds.
@@ -220,14 +229,12 @@ fn cache_is_enabled() -> bool {
 }
 
 fn default_timing(kind: &str, defaults: Defaults) -> Timing {
-    match kind {
-        "dns" => Timing { interval: dns_sensor::INTERVAL, retry_interval: dns_sensor::INTERVAL },
-        _ => {
-            let own = dogwatch_checks::kind(kind).and_then(|kind| kind.interval);
-            let interval = own.unwrap_or(defaults.interval);
-            Timing { interval, retry_interval: defaults.retry_interval.min(interval) }
-        }
+    if kind == "dns" {
+        return Timing { interval: dns_sensor::INTERVAL, retry_interval: dns_sensor::INTERVAL };
     }
+    let own = dogwatch_checks::kind(kind).and_then(|kind| kind.interval);
+    let interval = own.unwrap_or(defaults.interval);
+    Timing { interval, retry_interval: defaults.retry_interval.min(interval) }
 }
 
 /// The DNS cache and passive jobs report only what they are sure of.
@@ -453,7 +460,7 @@ impl<'a> Reader<'a> {
     fn handler(&mut self) -> Option<Arc<Handler>> {
         let written = self.file.handler.as_ref()?.get_ref();
         let mut on = Vec::new();
-        for name in written.on.iter().flat_map(|on| on.get_ref()) {
+        for name in written.on.iter().flat_map(Spanned::get_ref) {
             match name.parse() {
                 Ok(state) if state != State::Ok => on.push(state),
                 _ => {
@@ -519,13 +526,13 @@ impl<'a> Reader<'a> {
     fn enabled(&mut self) -> bool {
         match self.entry("enabled") {
             None => true,
-            Some((_, value)) => match value.get_ref() {
-                Value::Bool(enabled) => *enabled,
-                _ => {
-                    self.problem(value.span(), "enabled must be true or false");
-                    true
+            Some((_, value)) => {
+                if let Value::Bool(enabled) = value.get_ref() {
+                    return *enabled;
                 }
-            },
+                self.problem(value.span(), "enabled must be true or false");
+                true
+            }
         }
     }
 

@@ -89,7 +89,7 @@ pub(super) struct CheckFile {
 /// What a key of a check can have.
 enum Entry {
     Value(Value),
-    Table(CheckFile),
+    Table(Box<CheckFile>),
 }
 
 /// `flapping = { detect = true, start = 30, stop = 20 }`
@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for CheckFile {
                             let span = value.span();
                             match value.into_inner() {
                                 Entry::Value(value) => check.entries.push((key, Spanned::new(span, value))),
-                                Entry::Table(table) => check.things.push((key, table)),
+                                Entry::Table(table) => check.things.push((key, *table)),
                             }
                         }
                     }
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Entry {
                 Value::deserialize(SeqAccessDeserializer::new(items)).map(Entry::Value)
             }
             fn visit_map<A: de::MapAccess<'de>>(self, entries: A) -> Result<Entry, A::Error> {
-                CheckFile::deserialize(MapAccessDeserializer::new(entries)).map(Entry::Table)
+                CheckFile::deserialize(MapAccessDeserializer::new(entries)).map(Box::new).map(Entry::Table)
             }
         }
         from.deserialize_any(Visitor)

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,7 +61,7 @@ impl Writer {
     }
 }
 
-fn write(dir: &PathBuf, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
+fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
     let mut history = match History::open(dir, now) {
         Ok(history) => history,
         Err(error) => {
