@@ -338,6 +338,14 @@ impl Core {
         let named = known.unwrap_or_else(|| says.firing.iter().cloned().collect());
         let mut firing: Vec<(_, NotifiedAlert)> =
             named.iter().filter_map(|(key, claim)| Some((*claim, words(key)?))).collect();
+        if kind == Kind::Update {
+            let knows = self.expected(incident, receiver);
+            let news = named.keys().filter(|key| !knows.contains_key(*key)).filter_map(|key| words(key));
+            let news: Vec<_> = news.map(|alert| alert.labels).collect();
+            for (_, alert) in &mut firing {
+                alert.joined = news.contains(&alert.labels);
+            }
+        }
         firing.sort_by_key(|(claim, alert)| (std::cmp::Reverse(*claim), alert.since));
         let firing = firing.into_iter().map(|(_, alert)| alert).collect();
         let resolved = says.resolved.iter().filter_map(words).collect();

@@ -229,6 +229,7 @@ pub(super) fn samples() -> Vec<Notification> {
         perfdata: perfdata.into(),
         since: at,
         resolved_at: None,
+        joined: false,
     };
     let full = alert("web1", &[("runbook", "https://wiki.example/disk")], "/var=96%;80;90");
     let bare = alert("web2", &[], "");

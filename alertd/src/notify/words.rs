@@ -35,7 +35,10 @@ fn title_after_tag(told: &Notification, zone: &TimeZone) -> String {
         Kind::Test => format!("dogwatch test message to {}", told.receiver),
         Kind::Digest => held::headline(told, zone).unwrap_or_else(|| digest_counts(told)),
         Kind::Problem => format!("{} {}", bad(told), subject(told)),
-        Kind::Update => format!("{} (update) {}", bad(told), subject(told)),
+        Kind::Update => match joined(told) {
+            Some(news) => format!("{} {news}", bad(told)),
+            None => format!("{} (update) {}", bad(told), subject(told)),
+        },
         Kind::Reminder => format!("still {} {}", bad(told), subject(told)),
         Kind::Recovery => format!("OK {}", subject(told)),
         Kind::Acknowledged => match &told.ack {
@@ -83,6 +86,20 @@ fn subject(told: &Notification) -> String {
         (Some(only), 1) => named(only),
         (Some(first), n) => format!("{n} alerts ({}): {}", group(told), named(first)),
     }
+}
+
+/// `web1/disk /srv joined web1/disk /var: 2% free`: what is new in an incident that the receiver
+/// knows.
+fn joined(told: &Notification) -> Option<String> {
+    let (new, known): (Vec<_>, Vec<_>) = told.firing.iter().partition(|alert| alert.joined);
+    let first = new.iter().max_by_key(|alert| alert.state)?;
+    let more = |count: usize| if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+    let joins = alert_name(first) + &more(new.len());
+    let joins = match known.first() {
+        Some(other) => format!("{joins} joined {}{}", alert_name(other), more(known.len())),
+        None => format!("{joins} (update)"),
+    };
+    Some(if first.summary.is_empty() { joins } else { format!("{joins}: {}", first.summary) })
 }
 
 fn named(alert: &NotifiedAlert) -> String {
@@ -185,6 +202,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_title_of_an_update_says_what_joined_what() {
+        let mut told = problem();
+        let mut second = told.firing[0].clone();
+        second.labels.insert("service".into(), "disk /srv".into());
+        second.summary = "2% free".into();
+        second.joined = true;
+        told.kind = Kind::Update;
+        told.firing.push(second.clone());
+        let title = |told: &Notification| title(told, &TimeZone::UTC);
+        assert_eq!(title(&told), "[#4711] CRITICAL web1/disk /srv joined web1/disk: 2% free");
+        told.firing.insert(0, second);
+        assert_eq!(title(&told), "[#4711] CRITICAL web1/disk /srv and 1 more joined web1/disk: 2% free");
+    }
+
+    #[test]
     fn the_title_of_a_recovery_says_ok_and_names_the_alert() {
         let mut told = problem();
         told.resolved = std::mem::take(&mut told.firing);
@@ -245,6 +277,7 @@ pub(super) mod tests {
                 perfdata: "/var=96%;80;90".into(),
                 since: "2026-11-21T02:12:00Z".parse().unwrap(),
                 resolved_at: None,
+                joined: false,
             }],
             resolved: Vec::new(),
             digest: Vec::new(),

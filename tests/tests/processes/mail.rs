@@ -125,6 +125,7 @@ fn notification() -> Notification {
             perfdata: String::new(),
             since: "2026-11-21T02:12:00Z".parse().unwrap(),
             resolved_at: None,
+            joined: false,
         }],
         resolved: Vec::new(),
         digest: Vec::new(),

@@ -95,6 +95,9 @@ pub struct NotifiedAlert {
     pub perfdata: String,
     pub since: Timestamp,
     pub resolved_at: Option<Timestamp>,
+    /// In an update: the receiver hears of this alert for the first time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
 }
 
 /// The notifications that a digest summarizes, in numbers.

@@ -122,6 +122,7 @@ impl Alert {
             perfdata: self.perfdata.clone(),
             since: self.since,
             resolved_at: self.resolved_at,
+            joined: false,
         }
     }
 }
