@@ -1,5 +1,5 @@
-//! Problems that count only after some time: what spikes by nature (load, pressure) is soft until it
-//! has lasted. The state that becomes hard is the mildest one that the service had all the time.
+//! Problems that count only after some time: what spikes by nature (load, pressure) is soft until
+//! it has lasted. The state that becomes hard is the mildest one that the service had all the time.
 //!
 //! ```text
 //! for = 10m      0    2    4    6    8    10   12

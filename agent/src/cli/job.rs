@@ -1,8 +1,9 @@
 //! `dogwatch job NAME --every 1d -- COMMAND`: runs a job of cron or of a timer, and makes its exit,
 //! its duration, its last lines and its absence a service, `job NAME`.
 //!
-//! The job behaves as without the wrapper: it gets the same standard input, its output goes where it
-//! would have gone, and the exit code is its own. If the agent does not answer, the job runs anyway.
+//! The job behaves as without the wrapper: it gets the same standard input, its output goes where
+//! it would have gone, and the exit code is its own. If the agent does not answer, the job runs
+//! anyway.
 
 use std::{
     collections::VecDeque,

@@ -201,7 +201,8 @@ impl Engine {
             let mut watched = Watched { service, ..Watched::new(check, thing) };
             if let Some(until) = fresh_until {
                 let left = Duration::try_from(until.duration_since(now.wall)).unwrap_or_default();
-                // If the wall clock was wrong when this was saved, the config says what is possible.
+                // If the wall clock was wrong when this was saved, the config says what is
+                // possible.
                 let most = self.config.checks.get(&watched.check).and_then(|check| match &check.work {
                     Work::Passive(passive) | Work::Jobs(passive) => passive.freshness,
                     _ => None,

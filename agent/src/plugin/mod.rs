@@ -14,8 +14,9 @@
 //!
 //! Exit codes 0 to 3 are the state. Everything else (other codes, a signal, a missing program, the
 //! deadline) means that the plugin could not check: UNKNOWN with the reason as the first line and
-//! the output as the detail. Times and sizes in perfdata become seconds and bytes. A process that leaves the group (`setsid`) is not killed. One that the
-//! kernel cannot kill (state D) is left behind and reaped when it ends.
+//! the output as the detail. Times and sizes in perfdata become seconds and bytes. A process that
+//! leaves the group (`setsid`) is not killed. One that the kernel cannot kill (state D) is left
+//! behind and reaped when it ends.
 
 mod kept;
 mod reason;

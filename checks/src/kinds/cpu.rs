@@ -3,11 +3,12 @@
 //!
 //! A busy host is no problem in itself: builds, renderers and databases use what there is, and what
 //! suffers from it shows in `load` and `pressure`. So there is no limit unless one is set
-//! (node-mixin: for information only). Busy is all time but idle, iowait and nice: work with a low priority gives way to the rest
-//! (netdata#1833). All shares are averages over ten minutes, so a short job raises no alert. The
-//! kernel's counters are not exact: iowait can go back (nomad#18804), and steal did so on kernels
-//! 4.4 to 4.11, or jumped (node_exporter#742, psutil#1210). A counter that goes back counts as no
-//! time; time that cannot have passed does not count as stolen.
+//! (node-mixin: for information only). Busy is all time but idle, iowait and nice: work with a low
+//! priority gives way to the rest (netdata#1833). All shares are averages over ten minutes, so a
+//! short job raises no alert. The kernel's counters are not exact: iowait can go back
+//! (nomad#18804), and steal did so on kernels 4.4 to 4.11, or jumped (node_exporter#742,
+//! psutil#1210). A counter that goes back counts as no time; time that cannot have passed does not
+//! count as stolen.
 
 use std::time::Duration;
 

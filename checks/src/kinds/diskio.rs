@@ -1,8 +1,8 @@
 //! `diskio`: how long reads and writes take, for each disk.
 //!
 //! Only slowness is judged. `busy` is not: an SSD serves many requests at once, so it may be busy
-//! all the time and have room. (Since Linux 4.17 it is also too high for fast disks: sysstat#187. It
-//! is capped by the length of the queue, as in sysstat#405.)
+//! all the time and have room. (Since Linux 4.17 it is also too high for fast disks: sysstat#187.
+//! It is capped by the length of the queue, as in sysstat#405.)
 //!
 //! Nobody waits for a backup that streams: its writes queue up in the page cache and take long. So
 //! the time of writes does not count while a disk writes at [`STREAM`]. A disk that spins may be

@@ -1,8 +1,8 @@
 //! `load`: the load average, by default per processor.
 //!
 //! The default thresholds are for the 5-minute average: a cron job is enough to raise the 1-minute
-//! average, and the 15-minute average is late. node-mixin and awesome-prometheus-alerts warn above 2
-//! tasks per processor, but that is what `make -j` with twice the processors does all day.
+//! average, and the 15-minute average is late. node-mixin and awesome-prometheus-alerts warn above
+//! 2 tasks per processor, but that is what `make -j` with twice the processors does all day.
 
 use std::time::Duration;
 

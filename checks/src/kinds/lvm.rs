@@ -144,8 +144,8 @@ enum Pool {
     Used { data: f64, metadata: f64, mode: String, needs_check: bool },
 }
 
-/// `vg-pool-tpool: 0 2097152 thin-pool 1 400/4096 1000/3200 - rw no_discard_passdown queue_if_no_space - 1024`
-/// (Documentation/admin-guide/device-mapper/thin-provisioning.rst).
+/// `vg-pool-tpool: 0 2097152 thin-pool 1 400/4096 1000/3200 - rw no_discard_passdown
+/// queue_if_no_space - 1024` (Documentation/admin-guide/device-mapper/thin-provisioning.rst).
 fn parse(line: &str) -> Option<(String, Pool)> {
     let (name, fields) = line.split_once(": ")?;
     let fields: Vec<_> = fields.split_whitespace().skip(2).collect();

@@ -1,8 +1,8 @@
 //! `raid`: the arrays of md (mdadm).
 //!
 //! A check of the array, a resync after a crash and a reshape are no problem; the summary says how
-//! far they are. Mismatches count for RAID 4, 5 and 6 only: RAID 1 and 10 have them with swap on the
-//! array, and they are harmless there (md(4), netdata#10247).
+//! far they are. Mismatches count for RAID 4, 5 and 6 only: RAID 1 and 10 have them with swap on
+//! the array, and they are harmless there (md(4), netdata#10247).
 
 use std::{sync::Arc, time::Duration};
 

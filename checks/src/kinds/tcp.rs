@@ -118,8 +118,8 @@ impl Tcp {
         }
     }
 
-    /// Waits for the expected text of the server, if there is one. What it sends is added to `said`.
-    /// The error is for people.
+    /// Waits for the expected text of the server, if there is one. What it sends is added to
+    /// `said`. The error is for people.
     async fn talk(&self, said: &mut Vec<u8>) -> Result<(), String> {
         let mut stream = connect(&self.host, self.port).await?;
         if let Some(text) = &self.send {

@@ -1,5 +1,5 @@
-//! Readers of the kernel's files: one for each source, with a pure parser that turns its text into a
-//! typed reading.
+//! Readers of the kernel's files: one for each source, with a pure parser that turns its text into
+//! a typed reading.
 //!
 //! Checks that judge the same source share a reading: [`Readings`] keeps it for [`KEPT`].
 

@@ -1,7 +1,7 @@
 //! `file`: whether files exist, and how old, how large, how many and how open they are.
 //!
-//! A path may be a pattern: `*` and `?` match within one directory. Ages count from the last
-//! change of the content. Without a pattern, the file must exist; with one, at least one must match,
+//! A path may be a pattern: `*` and `?` match within one directory. Ages count from the last change
+//! of the content. Without a pattern, the file must exist; with one, at least one must match,
 //! unless `count` says otherwise.
 
 mod find;

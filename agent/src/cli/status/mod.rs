@@ -1,4 +1,5 @@
-//! `dogwatch status`: all services, problems first; `dogwatch status SERVICE`: everything about one.
+//! `dogwatch status`: all services, problems first; `dogwatch status SERVICE`: everything about
+//! one.
 //!
 //! On a terminal, lines fit its width and states have colours, unless `NO_COLOR` is set. A program
 //! that reads the output gets each service on one line, with nothing cut.
