@@ -9,10 +9,12 @@
 //!        24  8  last number acknowledged by alertd, as of the start of this file
 //!        32  4  CRC-32 (IEEE) of bytes 0..32
 //!
-//! record  0  4  F7 'd' 'w' 0A; UTF-8 has no F7, so a search for the next record cannot stop in a
-//! payload 4  4  n: length of the payload, at most 1 MiB 8  8  number of the event, or the
-//! acknowledged number 16  1  1 event, 2 acknowledgement 17  n  event: JSON of
-//! `dogwatch_wire::Event`; acknowledgement: nothing 17+n  4  CRC-32 (IEEE) of bytes 4..17+n
+//! record  0  4  F7 'd' 'w' 0A; UTF-8 has no F7, so a search for the next record cannot stop in a payload
+//!         4  4  n: length of the payload, at most 1 MiB
+//!         8  8  number of the event, or the acknowledged number
+//!        16  1  1 event, 2 acknowledgement
+//!        17  n  event: JSON of `dogwatch_wire::Event`; acknowledgement: nothing
+//!      17+n  4  CRC-32 (IEEE) of bytes 4..17+n
 //! ```
 //!
 //! An event counts as spooled after fdatasync(2). Acknowledgements are not synced: a lost one costs
