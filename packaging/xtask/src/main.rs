@@ -67,7 +67,7 @@ enum Command {
     },
     /// Install, upgrade and purge the package on a booted Debian host (needs root)
     Lab(lab::Options),
-    /// Run benchmarks against their budgets: DNS, outages, snapshot, alertd, footprint
+    /// Run benchmarks against their budgets: DNS, outages, snapshot, alertd, agent
     Bench(bench::Options),
     /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
