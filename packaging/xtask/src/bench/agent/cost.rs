@@ -9,12 +9,11 @@ use std::{net::SocketAddr, path::Path, thread, time::Duration};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{
-    checks::{self, Kind},
-    own::Agent,
-    usage,
+use super::checks::{self, Kind};
+use crate::{
+    process::{agent::Agent, usage},
+    up::stage::Stage,
 };
-use crate::up::stage::Stage;
 
 const KINDS: [Kind; 4] = [Kind::Load, Kind::Disk, Kind::Procs, Kind::Tcp];
 const NATIVE_CHECKS: usize = 100;

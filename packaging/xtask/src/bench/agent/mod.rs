@@ -7,10 +7,7 @@
 
 mod checks;
 mod cost;
-mod daemon;
-mod own;
 mod peers;
-mod usage;
 
 use std::{
     fs,
@@ -26,14 +23,17 @@ use serde::Serialize;
 use self::{
     checks::Kind,
     cost::Cost,
-    daemon::Daemon,
-    own::Agent,
     peers::{NODE_EXPORTER, PEERS, Place},
-    usage::{Table, Usage},
 };
 use super::Budget;
 use crate::{
-    clock, sh,
+    clock,
+    process::{
+        agent::{self, Agent},
+        daemon::Daemon,
+        usage::{self, Table, Usage},
+    },
+    sh,
     up::{
         config::{self, Checks},
         part::Part,
@@ -154,7 +154,7 @@ fn beside_peers(
     parts: &Parts,
     span: Duration,
 ) -> Result<(Vec<Row>, Vec<String>)> {
-    let dogwatch_kib = own::installed_kib(stage, "dogwatch").ok();
+    let dogwatch_kib = agent::installed_kib(stage, "dogwatch").ok();
     let mut subjects = Vec::new();
     let every = format!("{}s", checks::EVERY_S);
     let mixed = |count, plugins| checks::config(count, &every, plugins, target, Kind::mixed);
@@ -176,7 +176,7 @@ fn beside_peers(
     }
     let own = [
         (Part::Dns, DNS, "idle", dogwatch_kib),
-        (Part::Alertd, "alertd", "hears from 4 agents", own::installed_kib(stage, "alertd").ok()),
+        (Part::Alertd, "alertd", "hears from 4 agents", agent::installed_kib(stage, "alertd").ok()),
     ];
     for (part, name, does, installed_kib) in own {
         let pid = parts.pid(part).context("it was started")?;
@@ -189,7 +189,7 @@ fn beside_peers(
     }
 
     let dir = sh::root().join(&stage.dir);
-    let scraped = own::free_address()?;
+    let scraped = agent::free_address()?;
     let place = Place { dir: &dir, target, port: scraped.port() };
     let mut missing = Vec::new();
     for peer in PEERS {
@@ -219,7 +219,7 @@ fn beside_peers(
     let mut left = span;
     while !left.is_zero() {
         let step = left.min(SCRAPE_EVERY);
-        if scrapes && let Err(error) = own::page(scraped) {
+        if scrapes && let Err(error) = agent::page(scraped) {
             missing.push(format!("a scrape of {NODE_EXPORTER}: {error:#}"));
         }
         thread::sleep(step);

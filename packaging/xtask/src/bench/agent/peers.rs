@@ -5,11 +5,8 @@ use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{
-    checks::{self, Kind},
-    daemon::Daemon,
-};
-use crate::{files, sh};
+use super::checks::{self, Kind};
+use crate::{files, process::daemon::Daemon, sh};
 
 /// Where a peer finds what it needs.
 pub(super) struct Place<'a> {

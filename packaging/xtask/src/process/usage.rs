@@ -8,17 +8,17 @@ use std::{
 
 /// Memory, threads and CPU time of a process and its descendants.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Usage {
-    pub(super) processes: usize,
-    pub(super) threads: u64,
-    pub(super) rss_kib: u64,
-    pub(super) pss_kib: u64,
+pub(crate) struct Usage {
+    pub(crate) processes: usize,
+    pub(crate) threads: u64,
+    pub(crate) rss_kib: u64,
+    pub(crate) pss_kib: u64,
     /// User and system time, also of threads that have ended and of children that were reaped.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 /// The processes of this host, as `/proc/PID/stat` describes them.
-pub(super) struct Table(BTreeMap<u32, Process>);
+pub(crate) struct Table(BTreeMap<u32, Process>);
 
 #[derive(Clone, Copy)]
 struct Process {
@@ -26,24 +26,26 @@ struct Process {
     threads: u64,
     cpu: Duration,
     started: u64,
+    /// Ended, but its parent has not waited for it.
+    zombie: bool,
 }
 
 /// A process that cannot be mistaken for a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) pid: u32,
+pub(crate) struct Identity {
+    pub(crate) pid: u32,
     started: u64,
 }
 
 impl Table {
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let folders = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = folders.filter_map(|folder| folder.file_name().to_str()?.parse().ok());
         Self(pids.filter_map(|pid| Some((pid, process(pid)?))).collect())
     }
 
     /// A process and its descendants.
-    pub(super) fn tree(&self, root: u32) -> Vec<Identity> {
+    pub(crate) fn tree(&self, root: u32) -> Vec<Identity> {
         let mut found = BTreeSet::from([root]);
         loop {
             let children = self.0.iter().filter(|(_, one)| found.contains(&one.parent)).map(|(pid, _)| *pid);
@@ -57,12 +59,18 @@ impl Table {
         known.map(|(pid, started)| Identity { pid, started }).collect()
     }
 
-    pub(super) fn holds(&self, identity: Identity) -> bool {
+    pub(crate) fn holds(&self, identity: Identity) -> bool {
         self.0.get(&identity.pid).is_some_and(|process| process.started == identity.started)
     }
 
+    /// Descendants that have ended and wait for their parent.
+    pub(crate) fn zombies(&self, root: u32) -> Vec<Identity> {
+        let zombie = |one: &Identity| self.0.get(&one.pid).is_some_and(|process| process.zombie);
+        self.tree(root).into_iter().filter(zombie).collect()
+    }
+
     /// What a process and its descendants use now.
-    pub(super) fn usage(&self, root: u32) -> Usage {
+    pub(crate) fn usage(&self, root: u32) -> Usage {
         let mut sum = Usage::default();
         for Identity { pid, .. } in self.tree(root) {
             let Some(process) = self.0.get(&pid) else { continue };
@@ -78,7 +86,7 @@ impl Table {
 }
 
 /// CPU time of a process, of its ended threads and of the children that it reaped.
-pub(super) fn cpu(pid: u32) -> Option<Duration> {
+pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     process(pid).map(|process| process.cpu)
 }
 
@@ -93,6 +101,7 @@ fn process(pid: u32) -> Option<Process> {
         threads: number(20)?,
         cpu: Duration::from_millis(ticks * 1_000 / ticks_per_second()),
         started: number(22)?,
+        zombie: fields.first() == Some(&"Z"),
     })
 }
 

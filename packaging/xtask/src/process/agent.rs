@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 
 use super::daemon::Daemon;
 use crate::{sh, up::part::Part, up::stage::Stage};
@@ -18,23 +19,24 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running agent.
-pub(super) struct Agent {
-    pub(super) daemon: Daemon,
+pub(crate) struct Agent {
+    pub(crate) daemon: Daemon,
     metrics: SocketAddr,
+    socket: PathBuf,
 }
 
 /// A histogram of the metrics page.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     /// Upper bound in seconds and cumulative count.
     buckets: Vec<(f64, u64)>,
-    pub(super) count: u64,
+    pub(crate) count: u64,
 }
 
 impl Agent {
     /// Starts an agent that reports to the alertd of `stage`. `checks` follows its paths in the
     /// config.
-    pub(super) fn start(stage: &Stage, name: &str, auto_checks: bool, checks: &str) -> Result<Self> {
+    pub(crate) fn start(stage: &Stage, name: &str, auto_checks: bool, checks: &str) -> Result<Self> {
         let dir = sh::root().join(&stage.dir).join(name);
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let metrics = free_address()?;
@@ -63,12 +65,35 @@ impl Agent {
         if !sh::wait_until(READY_LIMIT, answers) || !daemon.is_running() {
             bail!("the agent {name} does not start: {}", daemon.last_lines());
         }
-        Ok(Self { daemon, metrics })
+        Ok(Self { daemon, metrics, socket })
+    }
+
+    /// The text of its metrics page.
+    pub(crate) fn page(&self) -> Result<String> {
+        page(self.metrics)
+    }
+
+    /// Submits a result of a passive check, like `dogwatch submit`.
+    pub(crate) fn submit(&self, service: &str, state: &str, text: &str) -> Result<()> {
+        let body = json!({ "service": service, "state": state, "text": text }).to_string();
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PAGE_LIMIT))?;
+        write!(
+            stream,
+            "POST /v1/submit HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let first = answer.lines().next().unwrap_or_default();
+        ensure!(first.contains(" 20"), "{service}: the agent answers {answer}");
+        Ok(())
     }
 
     /// How late checks started, since the agent's start.
-    pub(super) fn lag(&self) -> Result<Histogram> {
-        Ok(Histogram::parse(&page(self.metrics)?, "dogwatch_check_start_lag_seconds"))
+    pub(crate) fn lag(&self) -> Result<Histogram> {
+        Ok(Histogram::parse(&self.page()?, "dogwatch_check_start_lag_seconds"))
     }
 }
 
@@ -91,7 +116,7 @@ impl Histogram {
     }
 
     /// What was recorded after `before`.
-    pub(super) fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         let earlier = |bound: f64| {
             let same = before.buckets.iter().find(|(other, _)| other.total_cmp(&bound).is_eq());
             same.map_or(0, |(_, count)| *count)
@@ -101,10 +126,20 @@ impl Histogram {
     }
 
     /// The bound of the bucket in which this share of the values ends.
-    pub(super) fn at_most(&self, percent: u64) -> Option<f64> {
+    pub(crate) fn at_most(&self, percent: u64) -> Option<f64> {
         let enough = (self.count * percent).div_ceil(100).max(1);
         self.buckets.iter().find(|(_, count)| *count >= enough).map(|(bound, _)| *bound)
     }
+}
+
+/// The sum of all series of a metric.
+pub(crate) fn total(page: &str, name: &str) -> f64 {
+    let of = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let value = rest.rsplit_once(' ')?.1;
+        if rest.starts_with([' ', '{']) { value.parse::<f64>().ok() } else { None }
+    };
+    page.lines().filter_map(of).sum()
 }
 
 /// Different for different names.
@@ -113,12 +148,12 @@ fn number(name: &str) -> u128 {
 }
 
 /// A port that nothing uses at this moment.
-pub(super) fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Reads `/metrics`.
-pub(super) fn page(address: SocketAddr) -> Result<String> {
+pub(crate) fn page(address: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PAGE_LIMIT)?;
     stream.set_read_timeout(Some(PAGE_LIMIT))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
@@ -128,7 +163,7 @@ pub(super) fn page(address: SocketAddr) -> Result<String> {
 }
 
 /// The stripped program, as the package contains it.
-pub(super) fn installed_kib(stage: &Stage, program: &str) -> Result<u64> {
+pub(crate) fn installed_kib(stage: &Stage, program: &str) -> Result<u64> {
     let to: PathBuf = sh::root().join(&stage.dir).join(Path::new("stripped"));
     let mut command = sh::command(&["strip", "--strip-unneeded", "-o"]);
     sh::run(command.arg(&to).arg(stage.binaries.join(program)))?;

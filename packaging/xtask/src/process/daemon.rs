@@ -17,14 +17,14 @@ use crate::sh;
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running daemon. When dropped, it and its descendants are stopped.
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
 impl Daemon {
     /// Starts it in a process group of its own, so that Ctrl-C reaches only xtask.
-    pub(super) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let out = fs::File::create(log)?;
         let child = command
             .process_group(0)
@@ -36,16 +36,16 @@ impl Daemon {
         Ok(Self { child, log: log.to_owned() })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The end of its log.
-    pub(super) fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let text = text.unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
