@@ -83,6 +83,7 @@ struct Sample {
     zombies: i64,
     spooled: i64,
     skipped: i64,
+    /// Looks at which alertd missed the agent, and batches that it did not take.
     missed_beats: i64,
     runs: u64,
 }
@@ -139,7 +140,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         totals.seconds += sample.second - before.second;
         totals.check_runs += sample.runs - before.runs;
         totals.skipped += sample.skipped - before.skipped;
-        totals.missed_beats += sample.missed_beats;
+        totals.missed_beats += sample.missed_beats - before.missed_beats;
         totals.zombies += sample.zombies;
         totals.faults += std::mem::take(&mut world.faults);
         counted = Some(sample.clone());
@@ -170,6 +171,8 @@ struct World {
     dir: PathBuf,
     /// Faults that began or ended since they were last counted.
     faults: u64,
+    /// Looks at which alertd missed the agent.
+    silent: i64,
 }
 
 impl World {
@@ -198,7 +201,7 @@ impl World {
                 return Err(error);
             }
         };
-        Ok(Self { stage, agent, alertd, target, listener: Some(listener), dir, faults: 0 })
+        Ok(Self { stage, agent, alertd, target, listener: Some(listener), dir, faults: 0, silent: 0 })
     }
 
     /// Lets faults begin and end. Which ones depends only on the step.
@@ -254,6 +257,8 @@ impl World {
         }
         let page = self.agent.page()?;
         let alertd = agent::page(self.stage.metrics(Part::Alertd))?;
+        let refused = whole(agent::total(&page, "dogwatch_batches_total{taken=\"false\"}"));
+        self.silent += whole(agent::total(&alertd, "alertd_agents_silent"));
         let before = std::mem::take(stale);
         *stale = Table::read().zombies(pid);
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -269,7 +274,7 @@ impl World {
             zombies: count(stale.iter().filter(|zombie| before.contains(zombie)).count()),
             spooled: whole(agent::total(&page, "dogwatch_spool_events")),
             skipped: whole(agent::total(&page, "dogwatch_check_skipped_runs_total")),
-            missed_beats: whole(agent::total(&alertd, "alertd_agents_silent")),
+            missed_beats: self.silent + refused,
             runs: self.agent.lag()?.count,
         })
     }
@@ -402,7 +407,7 @@ impl Verdict {
             zombies: samples.iter().map(|sample| sample.zombies).sum(),
             spooled_last: ends(|sample| sample.spooled, least).1,
             skipped: last.skipped - first.skipped,
-            missed_beats: samples.iter().map(|sample| sample.missed_beats).sum(),
+            missed_beats: last.missed_beats - first.missed_beats,
         })
     }
 

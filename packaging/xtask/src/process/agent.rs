@@ -132,12 +132,12 @@ impl Histogram {
     }
 }
 
-/// The sum of all series of a metric.
+/// The sum of all series of a metric, or one series with its labels.
 pub(crate) fn total(page: &str, name: &str) -> f64 {
     let of = |line: &str| {
         let rest = line.strip_prefix(name)?;
         let value = rest.rsplit_once(' ')?.1;
-        if rest.starts_with([' ', '{']) { value.parse::<f64>().ok() } else { None }
+        rest.starts_with([' ', '{']).then(|| value.parse::<f64>().ok())?
     };
     page.lines().filter_map(of).sum()
 }
