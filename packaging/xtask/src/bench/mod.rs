@@ -136,9 +136,11 @@ fn build(parts: &[Part]) -> Result<()> {
         }
     }
     eprintln!("building the release profile …");
-    let packages = ["-p", "dogwatch", "-p", "dogwatch-alertd", "-p", "dogwatch-tests"];
-    let bins = ["--bin", "dogwatch", "--bin", "alertd", "--bin", "alertctl", "--bin", "bench"];
-    sh::run(sh::cargo(&["build", "-q", "--release"]).args(packages).args(bins))
+    let mut words = vec!["-p", "dogwatch", "-p", "dogwatch-alertd", "--bin", "dogwatch", "--bin", "alertd"];
+    if servers {
+        words.extend(["-p", "dogwatch-tests", "--bin", "alertctl", "--bin", "bench"]);
+    }
+    sh::run(sh::cargo(&["build", "-q", "--release"]).args(words))
 }
 
 impl Part {
