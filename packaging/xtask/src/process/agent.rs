@@ -144,7 +144,7 @@ pub(crate) fn total(page: &str, name: &str) -> f64 {
 
 /// Different for different names.
 fn number(name: &str) -> u128 {
-    name.bytes().fold(1, |sum, byte| sum * 257 + u128::from(byte)) & (u128::MAX >> 1)
+    name.bytes().fold(1, |sum: u128, byte| sum.wrapping_mul(257).wrapping_add(byte.into()))
 }
 
 /// A port that nothing uses at this moment.
