@@ -206,7 +206,7 @@ impl World {
 
     /// Lets faults begin and end. Which ones depends only on the step.
     fn faults(&mut self, step: usize) -> Result<()> {
-        let ill = |number: usize, of: usize| (number + step) % of == 0;
+        let ill = |number: usize, of: usize| (number + step).is_multiple_of(of);
         for number in 0..FILES {
             let path = self.dir.join(format!("file-{number}"));
             self.faults += u64::from(set(&path, !ill(number, 20))?);
@@ -217,7 +217,7 @@ impl World {
         }
         for number in 0..HANGING {
             let path = self.dir.join(format!("hang-{number}"));
-            self.faults += u64::from(set(&path, step % 2 == 0 && number % 3 == 0)?);
+            self.faults += u64::from(set(&path, step.is_multiple_of(2) && number.is_multiple_of(3))?);
         }
         for number in 0..PASSIVE {
             // One in ten is late: its last result becomes too old.
@@ -330,12 +330,8 @@ fn set(path: &Path, exists: bool) -> Result<bool> {
     if path.exists() == exists {
         return Ok(false);
     }
-    if exists {
-        fs::write(path, "")?
-    } else {
-        fs::remove_file(path)?
-    }
-    Ok(true)
+    let done = if exists { fs::write(path, "") } else { fs::remove_file(path) };
+    done.map(|()| true).with_context(|| format!("cannot change {}", path.display()))
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -398,14 +394,14 @@ impl Verdict {
             values.sort_unstable();
             values[values.len() / 2]
         };
-        let least = |values: Vec<i64>| values.into_iter().min().unwrap_or(0);
+        let smallest = |values: Vec<i64>| values.into_iter().min().unwrap_or(0);
         Some(Self {
             rss_kib: ends(|sample| sample.rss_kib, median),
             slope_kib_per_hour: slope(samples) * 3_600.0,
-            descriptors: ends(|sample| sample.descriptors, least),
-            threads: ends(|sample| sample.threads, least),
+            descriptors: ends(|sample| sample.descriptors, smallest),
+            threads: ends(|sample| sample.threads, smallest),
             zombies: samples.iter().map(|sample| sample.zombies).sum(),
-            spooled_last: ends(|sample| sample.spooled, least).1,
+            spooled_last: ends(|sample| sample.spooled, smallest).1,
             skipped: last.skipped - first.skipped,
             missed_beats: last.missed_beats - first.missed_beats,
         })

@@ -215,11 +215,11 @@ fn beside_peers(
     });
 
     let before = usages(&subjects);
-    let scrapes = subjects.iter().any(|subject| subject.name == NODE_EXPORTER);
+    let exporter_runs = subjects.iter().any(|subject| subject.name == NODE_EXPORTER);
     let mut left = span;
     while !left.is_zero() {
         let step = left.min(SCRAPE_EVERY);
-        if scrapes && let Err(error) = agent::page(scraped) {
+        if exporter_runs && let Err(error) = agent::page(scraped) {
             missing.push(format!("a scrape of {NODE_EXPORTER}: {error:#}"));
         }
         thread::sleep(step);
