@@ -108,8 +108,8 @@ pub(super) const PEERS: &[Peer] = &[
             let plugins: String =
                 plugins.split(' ').map(|plugin| ["LoadPlugin ", plugin, "\n"].concat()).collect();
             format!(
-                "Hostname bench\nFQDNLookup false\nPIDFile /run/collectd.pid\nInterval 10\n{plugins}\
-                 <Plugin csv>\n  DataDir /var/lib/collectd\n</Plugin>\n"
+                "Hostname bench\nFQDNLookup false\nPIDFile \"/run/collectd.pid\"\nInterval 10\n{plugins}\
+                 <Plugin csv>\n  DataDir \"/var/lib/collectd\"\n</Plugin>\n"
             )
         },
     },
