@@ -39,6 +39,20 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("unbound", "a peer in the bench"),
 ];
 
+/// Monitoring agents that only `bench agent` runs.
+pub(crate) const AGENTS: &[(&str, &str)] = &[
+    ("binutils", "strip, for the size of our programs"),
+    ("collectd-core", "a peer in the bench"),
+    ("icinga2", "a peer in the bench"),
+    ("iproute2", "loopback in the namespaces of the peers"),
+    ("monit", "a peer in the bench"),
+    ("monitoring-plugins-basic", "plugins beside native checks"),
+    ("nagios-nrpe-server", "a peer in the bench"),
+    ("netdata", "a peer in the bench"),
+    ("prometheus-node-exporter", "a peer in the bench"),
+    ("zabbix-agent2", "a peer in the bench"),
+];
+
 /// The packages of `list` that are not installed.
 fn missing(list: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
     let names: Vec<_> = list.iter().map(|(name, _)| *name).collect();
@@ -60,9 +74,9 @@ pub(crate) fn install(insist: bool) -> Result<Option<String>> {
     install_list(APT_PACKAGES, insist)
 }
 
-/// Does the same for [`PEERS`].
-pub(crate) fn install_peers() -> Result<Option<String>> {
-    install_list(PEERS, false)
+/// Does the same for the peers of a benchmark: [`PEERS`] or [`AGENTS`].
+pub(crate) fn install_peers(list: &[(&'static str, &str)]) -> Result<Option<String>> {
+    install_list(list, false)
 }
 
 /// Does the same for stress-ng.

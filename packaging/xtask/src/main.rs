@@ -10,6 +10,7 @@
 //! | [`house`] | `house`: which module may import which, and other house rules |
 //! | [`fuzz`] | `fuzz`: untrusted input, by mutation or guided by coverage |
 //! | [`bench`] | `bench`: measurements and their budgets |
+//! | [`soak`] | `drill soak`: an agent with 1,000 checks while faults come and go |
 //!
 //! Only the output of [`docs`] is shipped.
 
@@ -28,7 +29,9 @@ mod fuzz;
 mod house;
 mod lab;
 mod outcome;
+mod process;
 mod sh;
+mod soak;
 mod test;
 mod up;
 mod upstream;
@@ -67,11 +70,11 @@ enum Command {
     },
     /// Install, upgrade and purge the package on a booted Debian host (needs root)
     Lab(lab::Options),
-    /// Run benchmarks against their budgets: DNS, outages, snapshot, alertd, footprint
+    /// Run benchmarks against their budgets: DNS, outages, snapshot, alertd, agent
     Bench(bench::Options),
     /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
-    /// Run the outage drills in virtual time
+    /// Run the outage drills in virtual time; `soak`: an agent with 1,000 checks in real time
     Drill {
         /// For example `all`, `openai --seeds 100`, or `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -105,6 +108,9 @@ fn main() -> ExitCode {
         Command::Lab(options) => lab::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::House(options) => house::run(&options),
+        Command::Drill { arguments } if arguments.first().is_some_and(|drill| drill == "soak") => {
+            soak::run(&soak::Options::parse_from(arguments))
+        }
         Command::Drill { arguments } => test::drill(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Docs { dir } => docs::write(&dir),

@@ -6,13 +6,13 @@
 //! | `outage` | what clients see while the upstream fails, beside the same servers |
 //! | `snapshot` | time of a restart with a full cache; memory and disk space per name |
 //! | `alertd` | cost of an alert, beside Alertmanager |
-//! | [`footprint`] | memory and CPU time of the three daemons |
+//! | [`agent`] | memory and CPU time of the daemons and of one check, beside other monitoring agents |
 //!
 //! All but the last are in the program `bench` of `dogwatch-tests`. Without a part all of them run,
 //! followed by one table of budgets. The figures depend on the machine, so a missed budget is
 //! printed but does not fail the command.
 
-mod footprint;
+mod agent;
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -60,10 +60,10 @@ enum Part {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Memory and CPU time of the daemons with 50 checks
-    Footprint {
-        /// How long CPU time is measured
-        #[arg(long, default_value_t = 60)]
+    /// Memory and CPU time of the daemons and of one check, beside seven monitoring agents
+    Agent {
+        /// How long each of the three parts is measured
+        #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..))]
         seconds: u64,
     },
 }
@@ -86,6 +86,15 @@ impl Budget {
             met: Some(measured <= most),
         }
     }
+
+    fn at_least(what: &str, measured: f64, least: f64, unit: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            limit: format!("≥ {least} {unit}"),
+            measured: format!("{measured:.1} {unit}"),
+            met: Some(measured >= least),
+        }
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -95,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Part::Outage { arguments: Vec::new() },
         Part::Snapshot { arguments: Vec::new() },
         Part::Alertd { arguments: Vec::new() },
-        Part::Footprint { seconds: 60 },
+        Part::Agent { seconds: 120 },
     ];
     let parts = options.part.as_ref().map_or(all.to_vec(), |part| vec![part.clone()]);
     build(&parts)?;
@@ -116,17 +125,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Installs the other servers and builds the release profile.
+/// Installs the peers and builds the release profile.
 fn build(parts: &[Part]) -> Result<()> {
-    if parts.iter().any(|part| !matches!(part, Part::Footprint { .. }))
-        && let Some(line) = apt::install_peers()?
-    {
-        eprintln!("some servers are missing; to install them: {line}");
+    let agents = parts.iter().any(|part| matches!(part, Part::Agent { .. }));
+    let servers = parts.iter().any(|part| !matches!(part, Part::Agent { .. }));
+    let lists = [(agents, apt::AGENTS), (servers, apt::PEERS)];
+    for (_, list) in lists.into_iter().filter(|(wanted, _)| *wanted) {
+        if let Some(line) = apt::install_peers(list)? {
+            eprintln!("some peers are missing; to install them: {line}");
+        }
     }
     eprintln!("building the release profile …");
-    let packages = ["-p", "dogwatch", "-p", "dogwatch-alertd", "-p", "dogwatch-tests"];
-    let bins = ["--bin", "dogwatch", "--bin", "alertd", "--bin", "alertctl", "--bin", "bench"];
-    sh::run(sh::cargo(&["build", "-q", "--release"]).args(packages).args(bins))
+    let mut words = vec!["-p", "dogwatch", "-p", "dogwatch-alertd", "--bin", "dogwatch", "--bin", "alertd"];
+    if servers {
+        words.extend(["-p", "dogwatch-tests", "--bin", "alertctl", "--bin", "bench"]);
+    }
+    sh::run(sh::cargo(&["build", "-q", "--release"]).args(words))
 }
 
 impl Part {
@@ -136,19 +150,19 @@ impl Part {
             Self::Outage { .. } => "outage",
             Self::Snapshot { .. } => "snapshot",
             Self::Alertd { .. } => "alertd",
-            Self::Footprint { .. } => "footprint",
+            Self::Agent { .. } => "agent",
         }
     }
 
     /// Runs it and prints its tables unless `json`. Returns the report and its budgets.
     fn run(&self, json: bool) -> Result<(Value, Vec<Budget>)> {
         match self {
-            Self::Footprint { seconds } => {
-                let costs = footprint::measure(Duration::from_secs(*seconds))?;
+            Self::Agent { seconds } => {
+                let report = agent::measure(Duration::from_secs(*seconds))?;
                 if !json {
-                    footprint::print_table(&costs);
+                    agent::print_table(&report);
                 }
-                Ok((serde_json::to_value(&costs)?, footprint::budgets(&costs)))
+                Ok((serde_json::to_value(&report)?, agent::budgets(&report)))
             }
             Self::Dns { arguments }
             | Self::Outage { arguments }
