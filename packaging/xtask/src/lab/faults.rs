@@ -27,7 +27,7 @@ use super::{
     lifecycle::file_name,
     lock, packages, unfit,
 };
-use crate::{clock, deb, sh};
+use crate::{clock, deb};
 
 #[derive(Parser)]
 #[command(
