@@ -94,7 +94,7 @@ pub(super) const FAULTS: &[Fault] = &[
     fault(
         "filesystem without free inodes",
         &[("disk /srv/inodes", CRITICAL)],
-        "for n in $(seq 200); do : > /srv/inodes/$n || break; done 2>/dev/null; true",
+        "cd /srv/inodes; touch $(seq 250) 2>/dev/null || true",
         "rm /srv/inodes/*",
     ),
     fault(
@@ -111,11 +111,14 @@ pub(super) const FAULTS: &[Fault] = &[
     ),
     Fault {
         inject: Outside(
-            r#"exec 9<>/dev/fuse
-            nsenter -t $PID1 -m mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 lab /srv/hung
-            nohup sleep 600 >/dev/null 2>&1 & echo $! > $FOLDER/fuse.pid"#,
+            "set -e
+            exec 9<>/dev/fuse
+            nsenter -t $PID1 -m -r -w mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 lab /srv/hung
+            nohup sleep 600 > /dev/null 2>&1 &
+            echo $! > $FOLDER/fuse.pid
+            grep -q ' /srv/hung ' /proc/$PID1/mountinfo",
         ),
-        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m umount -l /srv/hung"),
+        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m -r -w umount -l /srv/hung"),
         ..fault("filesystem hangs (FUSE without a server)", &[("disk /srv/hung", CRITICAL)], "", "")
     },
     Fault {
@@ -123,7 +126,7 @@ pub(super) const FAULTS: &[Fault] = &[
         mend: Outside("nsenter -t $PID1 -m umount /srv/ext4"),
         ..fault(
             "ext4 on a loop device has an error and becomes read-only",
-            &[("disk /srv/ext4", CRITICAL), ("ioerrors ext4 loop*", CRITICAL)],
+            &[("disk /srv/ext4", CRITICAL)],
             "",
             "",
         )
@@ -420,7 +423,7 @@ pub(super) const FAULTS: &[Fault] = &[
         ..fault(
             "process killed for lack of memory",
             &[("oom", WARNING)],
-            "systemd-run -q --wait --unit=lab-oom -p MemoryMax=20M perl -e '$x = \"a\" x 200_000_000; sleep 5' || true",
+            "systemd-run -q --wait --unit=lab-oom -p MemoryMax=20M perl /usr/local/lib/lab/peer.pl eat eat || true",
             "systemctl reset-failed lab-oom; true",
         )
         .also(&["unit lab-oom.service"])
@@ -438,10 +441,11 @@ pub(super) const FAULTS: &[Fault] = &[
     fault(
         "state directory of the agent full",
         &[("disk /var/lib/dogwatch", CRITICAL), ("self-check", WARNING)],
-        "systemctl stop alertd; dd if=/dev/zero of=/var/lib/dogwatch/data bs=64k 2>/dev/null; dogwatch submit sent CRITICAL 'an event for the spool'",
+        "systemctl stop alertd; dd if=/dev/zero of=/var/lib/dogwatch/data bs=64k 2>/dev/null; for n in $(seq 20); do dogwatch submit sent CRITICAL \"$(seq -s ' ' 250)\"; dogwatch submit sent OK fine; done",
         "rm /var/lib/dogwatch/data; systemctl start alertd; dogwatch submit sent OK mended",
     )
     .also(&["sent"])
+    .limit(100)
     .group(2),
     fault(
         "config on disk is invalid at a reload",
@@ -449,6 +453,7 @@ pub(super) const FAULTS: &[Fault] = &[
         "echo '[check.broken' > /etc/dogwatch/agent.d/zz.toml; systemctl kill -s HUP --kill-who=main dogwatch",
         "rm /etc/dogwatch/agent.d/zz.toml; systemctl reload dogwatch",
     )
+    .limit(75)
     .group(3),
     fault(
         "DNS cache stopped",
@@ -472,6 +477,7 @@ pub(super) const NOT_HERE: &[(&str, &str)] = &[
         "message of the kernel about a broken disk",
         "the packaged unit has no CAP_SYSLOG: kmsg is listed as blind",
     ),
+    ("errors that ext4 counts", "a container does not see /sys/fs/ext4; the read-only mount is found"),
     ("slow disk, packet loss, delay", "this kernel has no dm-delay and no netem"),
     ("pressure, swap and load of the host", "they are the machine's, which others use"),
     ("enabled service that ended by itself", "a problem only after 5 minutes of running and 5 of absence"),

@@ -111,7 +111,15 @@ sub many {
     }
 }
 
+# Memory, all of it used.
+sub eat {
+    my @eaten;
+    my $size = 1024 * 1024;
+    push @eaten, 'x' x $size for 1 .. 200;
+}
+
 my %roles = (
+    eat => \&eat,
     http => sub { serve(\&http) },
     banner => sub { serve(\&banner) },
     dns => \&dns,
