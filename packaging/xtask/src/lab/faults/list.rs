@@ -113,12 +113,12 @@ pub(super) const FAULTS: &[Fault] = &[
         inject: Outside(
             "set -e
             exec 9<>/dev/fuse
-            nsenter -t $PID1 -m -r -w mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 lab /srv/hung
+            nsenter -t $PID1 -m -r -w mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0,allow_other lab /srv/hung
             nohup sleep 600 > /dev/null 2>&1 &
             echo $! > $FOLDER/fuse.pid
             grep -q ' /srv/hung ' /proc/$PID1/mountinfo",
         ),
-        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m -r -w umount -l /srv/hung"),
+        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m -r -w umount -i -c -l /srv/hung"),
         ..fault("filesystem hangs (FUSE without a server)", &[("disk /srv/hung", CRITICAL)], "", "")
     },
     Fault {
@@ -351,10 +351,10 @@ pub(super) const FAULTS: &[Fault] = &[
     fault(
         "table of tracked connections nearly full",
         &[("conntrack", WARNING)],
-        "nft add table inet lab; nft add chain inet lab out '{ type filter hook output priority 0; }'; nft add rule inet lab out ct state new accept; perl /usr/local/lib/lab/peer.pl many many",
-        "nft delete table inet lab",
+        "nft add table inet lab; nft add chain inet lab out '{ type filter hook output priority 0; }'; nft add rule inet lab out ct state new accept; systemd-run -q --unit=lab-many perl /usr/local/lib/lab/peer.pl many many",
+        "systemctl stop lab-many; nft delete table inet lab",
     )
-    .limit(40),
+    .limit(60),
     // Sensors and arrays that this kernel does not have
     fault(
         "hot processor (fixture in /sys)",

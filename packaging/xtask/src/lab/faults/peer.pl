@@ -105,9 +105,12 @@ sub flood {
 # One datagram to each of many ports and addresses, so that the firewall tracks each.
 sub many {
     my $socket = IO::Socket::INET->new(Proto => 'udp', LocalAddr => '127.0.0.1');
-    for my $host (10 .. 13) {
-        my $address = inet_aton("127.0.1.$host");
-        for my $port (1024 .. 61_000) { send($socket, 'x', 0, pack_sockaddr_in($port, $address)) }
+    while (1) {
+        for my $host (10 .. 13) {
+            my $address = inet_aton("127.0.1.$host");
+            for my $port (1024 .. 56_000) { send($socket, 'x', 0, pack_sockaddr_in($port, $address)) }
+        }
+        sleep 5;
     }
 }
 
