@@ -53,7 +53,7 @@ const BASELINE: Duration = Duration::from_secs(20);
 const MEND_LIMIT: Duration = Duration::from_secs(75);
 const LOOK: Duration = Duration::from_millis(300);
 const SHORTENED: &str = "shortened for this drill: interval 2s, retry_interval 1s; interval of \
-    certificate 2s; `for` of listen, zombies, fans, lost filesystems, links, and units of the lab 2s \
+    certificate 2s; `for` of listen, zombies, fans, lost and hung filesystems, links, and units of the lab 2s \
     to 4s instead of 0s to 10m";
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {

@@ -118,7 +118,7 @@ pub(super) const FAULTS: &[Fault] = &[
             echo $! > $FOLDER/fuse.pid
             grep -q ' /srv/hung ' /proc/$PID1/mountinfo",
         ),
-        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m -r -w umount -i -c -l /srv/hung"),
+        mend: Outside("kill $(cat $FOLDER/fuse.pid); nsenter -t $PID1 -m -p -r -w umount -l /srv/hung"),
         ..fault("filesystem hangs (FUSE without a server)", &[("disk /srv/hung", CRITICAL)], "", "")
     },
     Fault {
