@@ -90,10 +90,10 @@ fn on_a_host(options: &Options) -> Result<Report> {
         fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.2\noptions timeout:1\n")?;
         let config = root.join("etc/dogwatch/agent.d");
         fs::create_dir_all(&config)?;
-        fs::write(config.join("drill.toml"), include_str!("faults/host.toml"))?;
+        fs::write(config.join("drill.toml"), include_str!("host.toml"))?;
         let lab = root.join("usr/local/lib/lab");
         fs::create_dir_all(&lab)?;
-        Ok(fs::write(lab.join("peer.pl"), include_str!("faults/peer.pl"))?)
+        Ok(fs::write(lab.join("peer.pl"), include_str!("peer.pl"))?)
     })?;
     eprintln!("host booted, {}", clock::took(from));
     prepare(&host, &package).context("cannot prepare the host")?;
@@ -111,8 +111,8 @@ fn prepare(host: &Host, package: &std::path::Path) -> Result<()> {
     let name = file_name(package)?;
     fs::copy(package, host.path("root").join(name))?;
     host.outside(LOOP)?;
-    host.output(&["sh", "-c", include_str!("faults/prepare.sh")])?;
-    host.output(&["sh", "-c", include_str!("faults/network.sh")])?;
+    host.output(&["sh", "-c", include_str!("prepare.sh")])?;
+    host.output(&["sh", "-c", include_str!("network.sh")])?;
     // The loop device goes away with its mount.
     host.outside("nsenter -t $PID1 -m mount /dev/lab-loop /srv/ext4 && losetup -d /dev/$(cat $FOLDER/loop)")?;
     host.output(&["dpkg", "-i", &format!("/root/{name}")])?;
