@@ -7,6 +7,7 @@
 //! | [`test`] | `test`: everything that CI runs, with one table at the end |
 //! | [`deb`], [`docs`] | `deb`: the Debian package with man pages and completions |
 //! | [`lab`] | `lab`: the package on a booted Debian host, from install to purge |
+//! | [`lab::faults`] | `drill faults`: real faults on such a host, and which of them the agent finds |
 //! | [`house`] | `house`: which module may import which, and other house rules |
 //! | [`fuzz`] | `fuzz`: untrusted input, by mutation or guided by coverage |
 //! | [`bench`] | `bench`: measurements and their budgets |
@@ -74,9 +75,10 @@ enum Command {
     Bench(bench::Options),
     /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
-    /// Run the outage drills in virtual time; `soak`: an agent with 1,000 checks in real time
+    /// Run the outage drills in virtual time; `faults`: real faults on a lab host (needs root);
+    /// `soak`: an agent with 1,000 checks in real time
     Drill {
-        /// For example `all`, `openai --seeds 100`, or `--help`
+        /// For example `all`, `openai --seeds 100`, `faults`, `faults --help`, or `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -108,10 +110,11 @@ fn main() -> ExitCode {
         Command::Lab(options) => lab::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::House(options) => house::run(&options),
-        Command::Drill { arguments } if arguments.first().is_some_and(|drill| drill == "soak") => {
-            soak::run(&soak::Options::parse_from(arguments))
-        }
-        Command::Drill { arguments } => test::drill(&arguments),
+        Command::Drill { arguments } => match arguments.split_first() {
+            Some((first, rest)) if first == "faults" => lab::faults::run(rest),
+            Some((first, _)) if first == "soak" => soak::run(&soak::Options::parse_from(&arguments)),
+            _ => test::drill(&arguments),
+        },
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Docs { dir } => docs::write(&dir),
         Command::Deny => deny::run(),

@@ -14,6 +14,7 @@ use dogwatch_tests::{
 
 /// Outage drills in virtual time, with the real cores
 #[derive(Parser)]
+#[command(after_help = "`cargo xtask drill faults` injects real faults on a lab host (needs root).")]
 struct Arguments {
     #[command(subcommand)]
     drill: Which,

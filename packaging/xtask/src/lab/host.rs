@@ -248,6 +248,13 @@ exec setsid setpriv --pdeathsig KILL systemd-nspawn "$@""#;
         command
     }
 
+    /// A shell script on this machine, with the host's `$PID1` and `$FOLDER`, which goes away with
+    /// the host.
+    pub(crate) fn outside(&self, script: &str) -> Result<String> {
+        let mut command = sh::command(&["sh", "-c", script]);
+        sh::output(command.env("PID1", &self.pid1).env("FOLDER", &self.folder))
+    }
+
     fn console(&self, what: &str) -> String {
         let console = fs::read_to_string(self.folder.join("console.log")).unwrap_or_default();
         let last: Vec<_> = console.lines().rev().take(5).collect();

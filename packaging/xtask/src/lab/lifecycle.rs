@@ -180,9 +180,9 @@ impl Life<'_> {
     }
 
     fn first_results(&mut self) {
-        self.see("the first check has run and is OK", |host| wait_service(host, "disk", "OK"));
+        self.see("the first check has run and is OK", |host| wait_service(host, "disk /", "OK"));
         self.see("the sandbox permits reading the state of systemd", |host| {
-            wait_service(host, "systemd", "OK")
+            wait_service(host, "unit alertd.service", "OK")
         });
         self.see("the cache answers on 127.0.0.153 over UDP", |host| ask_until_answered(host, NAME));
         if sh::has("dig") {

@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: the package on a booted Debian host, from install to purge.
 
+pub(crate) mod faults;
 mod host;
 mod lifecycle;
 mod resolvers;
@@ -65,12 +66,7 @@ enum Made {
 }
 
 fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
-    fs::create_dir_all(host::folder())?;
-    let lock = fs::File::create(host::folder().join("lock"))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .context("another lab is running in this checkout")?;
-    host::clean();
-    let _ = fs::remove_file(host::folder().join("xtask"));
+    let _lock = lock()?;
     clean_when_interrupted()?;
 
     let (first, second) = packages(made)?;
@@ -83,6 +79,17 @@ fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
     };
     host::clean();
     done
+}
+
+/// Makes sure that only one lab runs, and removes what earlier ones left.
+fn lock() -> Result<fs::File> {
+    fs::create_dir_all(host::folder())?;
+    let lock = fs::File::create(host::folder().join("lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .context("another lab is running in this checkout")?;
+    host::clean();
+    let _ = fs::remove_file(host::folder().join("xtask"));
+    Ok(lock)
 }
 
 /// Makes one observation and prints it with its duration.
