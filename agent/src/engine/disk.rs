@@ -117,6 +117,7 @@ impl Engine {
             Ok(()) => {
                 if let Some(problem) = self.disk.problem.take() {
                     info!(was = problem, "the spool can be written again");
+                    self.check_self(now);
                 }
                 if self.outbox.unspooled().next().is_some() {
                     self.write_within(Duration::ZERO, now.moment);
@@ -142,7 +143,11 @@ impl Engine {
             );
             metrics::on_spool_error();
         }
-        self.disk.problem = Some(why.to_owned());
+        let is_new = self.disk.problem.replace(why.to_owned()).is_none();
+        if is_new {
+            let now = self.clock.now();
+            self.check_self(now);
+        }
     }
 
     fn snapshot(&self, now: Now) -> Saved {

@@ -21,6 +21,7 @@ impl Engine {
                 }
                 error!("reload failed: invalid config; the running config is unchanged");
                 self.config_problem = problems.0.first().map(ToString::to_string);
+                self.check_self(now);
                 return;
             }
         };
@@ -50,6 +51,7 @@ impl Engine {
         self.outbox.set_limits(outbox_limits(&config));
         self.config = config;
         self.watch(now);
+        self.check_self(now);
         if relabelled {
             self.outbox.offer_states(now.moment);
         }

@@ -354,7 +354,7 @@ impl Engine {
     }
 
     /// The agent's own service.
-    fn check_self(&mut self, now: Now) {
+    pub(super) fn check_self(&mut self, now: Now) {
         let own: Vec<_> = self
             .config
             .checks

@@ -339,8 +339,8 @@ impl Core {
         let mut firing: Vec<(_, NotifiedAlert)> =
             named.iter().filter_map(|(key, claim)| Some((*claim, words(key)?))).collect();
         if kind == Kind::Update {
-            let knows = self.expected(incident, receiver);
-            let news = named.keys().filter(|key| !knows.contains_key(*key)).filter_map(|key| words(key));
+            let heard = self.expected(incident, receiver);
+            let news = named.keys().filter(|key| !heard.contains_key(*key)).filter_map(words);
             let news: Vec<_> = news.map(|alert| alert.labels).collect();
             for (_, alert) in &mut firing {
                 alert.joined = news.contains(&alert.labels);
