@@ -78,6 +78,45 @@ async fn a_job_is_a_service_from_its_first_run_until_it_is_forgotten() {
     assert!(!agent_dir.ask(&["job", "backup", "--forget"]).status.success());
 }
 
+#[test]
+fn what_a_job_leaves_running_can_still_write() {
+    let agent_dir = AgentDir::new("[check.job]\n");
+    let socket = agent_dir.path("agent.sock");
+    let script = "(sleep 1; echo late) & echo started";
+    let words = ["job", "bg", "--socket", socket.to_str().unwrap(), "--", "/bin/sh", "-c", script];
+    assert_eq!(stdout(&dogwatch(words)), "started\nlate\n");
+}
+
+#[test]
+fn a_config_that_cannot_mean_what_it_says_is_refused() {
+    let agent_dir = AgentDir::new("");
+    for (config, words) in [
+        ("[check.load]\nenabled = 0\n", "enabled must be true or false"),
+        ("[check.disk]\nwarn = {}\n", "warn must be a value, not a table"),
+        ("[check.disk]\n[check.\"disk /\"]\nkind = \"passive\"\n", "is the name of a service of the check"),
+    ] {
+        agent_dir.write_config(config);
+        let output = dogwatch(["config", "check", "--config", agent_dir.config().to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{config}");
+        assert!(stderr(&output).contains(words), "{config}: {}", stderr(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_reload_without_the_config_file_changes_nothing() {
+    let agent_dir = AgentDir::new("[check.backup]\nkind = \"passive\"\n[check.self-check]\n");
+    let agent = agent_dir.start();
+    agent_dir.wait_until_up();
+    fs::remove_file(agent_dir.config()).unwrap();
+    agent.signal(Signal::HUP);
+    let socket = agent_dir.path("agent.sock");
+    wait_for("the warning", || {
+        let status = stdout(&dogwatch(["status", "--socket", socket.to_str().unwrap()]));
+        assert!(status.contains("backup"), "{status}");
+        status.contains("agent.toml is gone").then_some(())
+    });
+}
+
 #[tokio::test]
 async fn a_job_that_does_not_run_again_is_late_and_runs_without_an_agent_too() {
     let agent_dir = AgentDir::new("[check.job]\n");

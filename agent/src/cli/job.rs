@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::Command,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -68,7 +69,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     }
     let start = clock::since_boot();
     let lines = Arc::new(Lines::new(arguments.quiet));
-    let end = execute(&arguments, &lines).await;
+    let (end, copies) = execute(&arguments, &lines).await;
     let took = clock::since_boot().saturating_sub(start);
     let report = report(&end, took, arguments.warn.map(|span| span.0), &lines.last());
     let failed = !matches!(&end, End::Exit(status) if status.success());
@@ -88,6 +89,10 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             arguments.name
         ));
     }
+    // What the job has left running still writes to it, and would die of a closed pipe.
+    for copy in copies {
+        let _ = copy.await;
+    }
     match end {
         End::Exit(status) => exit_code(status),
         End::TimedOut => ExitCode::from(124), // as timeout(1)
@@ -105,7 +110,9 @@ enum End {
     NotStarted(std::io::Error),
 }
 
-async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> End {
+/// Runs the job. Also returns what still copies the output of processes that the job has left
+/// running.
+async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHandle<()>>) {
     let spawned = Command::new(&arguments.command[0])
         .args(&arguments.command[1..])
         .stdout(Stdio::piped())
@@ -115,7 +122,7 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> End {
         .spawn();
     let mut child = match spawned {
         Ok(child) => child,
-        Err(error) => return End::NotStarted(error),
+        Err(error) => return (End::NotStarted(error), Vec::new()),
     };
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let copies = [
@@ -145,11 +152,14 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> End {
             let _ = timeout(TERM_GRACE, child.wait()).await;
         }
     }
-    // A grandchild may keep the pipes open; what it prints is not the job's.
-    for copy in copies.into_iter().flatten() {
-        let _ = timeout(OUTPUT_GRACE, copy).await;
+    // A grandchild may keep the pipes open; the report does not wait for it.
+    let mut open = Vec::new();
+    for mut copy in copies.into_iter().flatten() {
+        if timeout(OUTPUT_GRACE, &mut copy).await.is_err() {
+            open.push(copy);
+        }
     }
-    end
+    (end, open)
 }
 
 async fn asked_to_stop() -> Signal {

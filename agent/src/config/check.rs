@@ -112,6 +112,8 @@ pub(super) fn resolve(
         handler: None,
     };
     let settings = reader.settings(&defaults);
+    reader.enabled();
+    reader.refuse_tables_for_options(&kind);
     let Timings { timing, timeout } = reader.timings(&kind, context.defaults);
     let work = reader.work(&kind, context);
     let has_things = has_things(&kind);
@@ -532,6 +534,17 @@ impl<'a> Reader<'a> {
                 }
                 self.problem(value.span(), "enabled must be true or false");
                 true
+            }
+        }
+    }
+
+    /// `warn = {}` is no table about a thing called `warn`.
+    fn refuse_tables_for_options(&mut self, kind: &str) {
+        let options = dogwatch_checks::kind(kind).map_or(&[][..], |kind| kind.options);
+        for (key, _) in &self.file.things {
+            let name = key.get_ref().as_str();
+            if COMMON.contains(&name) || options.iter().any(|option| option.name == name) {
+                self.problem(key.span(), format!("{name} must be a value, not a table"));
             }
         }
     }

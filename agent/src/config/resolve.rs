@@ -74,6 +74,23 @@ pub(super) fn resolve(
             }
         }
     }
+    for (source, file) in files {
+        for name in file.check.keys() {
+            let text = name.get_ref().as_str();
+            let owner = text.match_indices(' ').find_map(|(at, _)| {
+                let (owner, check) = checks.get_key_value(&text[..at])?;
+                check.has_things.then_some(owner)
+            });
+            if let Some(owner) = owner {
+                let message = format!(
+                    "{text:?} is the name of a service of the check {owner:?}; use another name, \
+                     or [check.{owner}.{:?}] to change that service",
+                    &text[owner.len() + 1..]
+                );
+                problems.add(source, name.span(), message);
+            }
+        }
+    }
     if checks.len() > limits::STATES_MAX
         && let Some((source, _)) = files.first()
     {

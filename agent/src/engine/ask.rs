@@ -6,7 +6,10 @@ use dogwatch_checks::{State, output};
 use dogwatch_daemon::{config::closest, unix_http::Peer};
 use dogwatch_wire::limits;
 
-use super::{Engine, Watched, watch::SOFT_WITHIN};
+use super::{
+    Engine, Watched,
+    watch::{SOFT_WITHIN, append},
+};
 use crate::{
     api::{Ask, BlindStatus, Forget, Refused, ServiceStatus, SpoolStatus, Status, Submit},
     config::{Check, Passive, Settings, Work},
@@ -14,6 +17,15 @@ use crate::{
     moment::Now,
     status::Status as Belief,
 };
+
+/// The detail of the last result, and what the handler did about the problem.
+fn detail(watched: &Watched) -> String {
+    let mut detail = watched.last.as_ref().map(|last| last.result.detail.clone()).unwrap_or_default();
+    if let Some((_, did)) = &watched.handled {
+        append(&mut detail, did);
+    }
+    detail
+}
 
 /// Root, the agent's own user, and those that the config names.
 fn may_submit(passive: &Passive, peer: &Peer) -> bool {
@@ -228,7 +240,7 @@ impl Engine {
             next_run: next.and_then(|next| now.wall.checked_add(next.since(now.moment)).ok()),
             duration_s: last.and(took),
             output,
-            detail: last.map(|last| last.result.detail.clone()).unwrap_or_default(),
+            detail: detail(watched),
             perfdata: last.map(|last| last.result.perfdata_text()).unwrap_or_default(),
         }
     }

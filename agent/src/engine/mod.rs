@@ -52,6 +52,8 @@ use disk::DiskState;
 pub(crate) struct Engine {
     clock: Clock,
     config_path: PathBuf,
+    /// There was a file at that path when the config was last read.
+    had_config_file: bool,
     host: Host,
     config: Config,
     agent_id: String,
@@ -180,6 +182,7 @@ impl Engine {
             next_look: now.moment + LOOK_INTERVAL,
             started_at: now.wall,
             clock,
+            had_config_file: config_path.exists(),
             config_path,
             host,
             agent_id,

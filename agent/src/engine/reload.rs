@@ -13,6 +13,13 @@ impl Engine {
     /// Applies the config on disk, or changes nothing if it is invalid.
     pub(super) fn reload(&mut self) {
         let now = self.clock.now();
+        if self.had_config_file && !self.config_path.exists() {
+            let problem = format!("{} is gone", self.config_path.display());
+            error!("reload failed: {problem}; the running config is unchanged");
+            self.config_problem = Some(problem);
+            self.check_self(now);
+            return;
+        }
         let config = match config::load(&self.config_path, &self.host) {
             Ok(config) => config,
             Err(problems) => {
@@ -26,6 +33,7 @@ impl Engine {
             }
         };
         self.config_problem = None;
+        self.had_config_file = self.config_path.exists();
         let (old, new) = (&self.config.agent, &config.agent);
         for (what, differs) in [
             ("state_dir", old.state_dir != new.state_dir),

@@ -455,7 +455,7 @@ impl Engine {
     }
 }
 
-fn append(detail: &mut String, line: &str) {
+pub(super) fn append(detail: &mut String, line: &str) {
     if !detail.is_empty() {
         detail.push('\n');
     }
