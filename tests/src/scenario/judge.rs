@@ -80,8 +80,8 @@ fn happened_instead(want: &Want, log: &Log, measure: Measure) -> Option<String> 
             let changes = log.alerts.iter().filter(|alert| alert.sensor == *sensor && alert.at >= from);
             let met = is(log.state_at(sensor, from))
                 || changes.into_iter().any(|alert| alert.at <= deadline && is(alert.state));
-            // A busy machine may still be refreshing names when the run ends. Then the sensor must at
-            // least no longer be critical.
+            // A busy machine may still be refreshing names when the run ends. Then the sensor must
+            // at least no longer be critical.
             let last = log.alerts.iter().rfind(|alert| alert.sensor == *sensor);
             let eased = measure == Measure::Generous
                 && matches!(state, StateWant::Exactly(0))
