@@ -140,7 +140,8 @@ impl Engine {
         let mut services: Vec<_> = services.collect();
         // A check that has not found its things yet.
         let silent = self.config.checks.iter().filter(|(name, check)| {
-            check.has_things && !self.services.values().any(|watched| watched.check == **name)
+            let runs = matches!(check.work, Work::Native(_));
+            runs && check.has_things && !self.services.values().any(|watched| watched.check == **name)
         });
         services.extend(silent.filter_map(|(name, check)| {
             let done = self.running.get(name).is_some_and(|running| !running.took.is_zero());
