@@ -1,5 +1,5 @@
-//! `/var/lib/dpkg/status` and the package lists of apt: stanzas of `Name: value` lines
-//! (deb-control(5)), read as a stream. And the order of versions (deb-version(7)).
+//! The packages that dpkg-query prints and the package lists of apt: stanzas of `Name: value`
+//! lines (deb-control(5)), read as a stream. And the order of versions (deb-version(7)).
 
 use std::{
     cmp::Ordering,
@@ -79,6 +79,10 @@ pub(crate) struct Installed {
     pub(crate) version: String,
     pub(crate) held: bool,
 }
+
+/// Makes dpkg-query(1) print stanzas.
+pub(crate) const FORMAT: &str = "Package: ${Package}\\nStatus: ${Status}\\n\
+    Architecture: ${Architecture}\\nVersion: ${Version}\\n\\n";
 
 /// The installed packages by `name:architecture`.
 pub(crate) fn installed(status: impl BufRead) -> io::Result<HashMap<String, Installed>> {

@@ -43,7 +43,7 @@ fn built_in(host: &Host) -> bool {
     let exists = |path| host.root.path(path).exists();
     !in_container(&host.root)
         && exists("/proc/sys/kernel/osrelease")
-        && (exists("/var/log/wtmp") || exists("/var/lib/dpkg/status") || !kernels(&host.root).is_empty())
+        && (exists("/var/log/wtmp") || exists("/usr/bin/dpkg") || !kernels(&host.root).is_empty())
 }
 
 const OPTIONS: &[OptionSpec] = &[

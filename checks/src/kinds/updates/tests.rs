@@ -2,12 +2,12 @@ use super::*;
 
 const NOW: i64 = 1_800_000_000;
 
-fn waiting(updates: &[(&str, Duration)], held: &[&str]) -> Arc<Waiting> {
+fn waiting(updates: &[(&str, Duration)], held: &[&str]) -> Waiting {
     let since = |age: &Duration| NOW - i64::try_from(age.as_secs()).unwrap();
-    Arc::new(Waiting {
+    Waiting {
         updates: updates.iter().map(|(name, age)| ((*name).to_owned(), since(age))).collect(),
         held: held.iter().map(|&name| name.to_owned()).collect(),
-    })
+    }
 }
 
 const LIMITS: Limits = Limits {
@@ -22,7 +22,7 @@ fn judged(reading: &Reading, past: &mut Past) -> (State, String) {
     (result.state, result.summary)
 }
 
-fn reading(waiting: Arc<Waiting>) -> Reading {
+fn reading(waiting: Waiting) -> Reading {
     Reading { waiting, fetched: NOW - 3_600, read: 1, compressed: 0, now: NOW }
 }
 
@@ -46,7 +46,7 @@ fn a_list_that_is_published_anew_does_not_make_an_update_younger() {
     let mut days = |day: i64| {
         let now = NOW + day * 86_400;
         let updates = [("openssl".to_owned(), now - 3_600)].into_iter().collect();
-        let waiting = Arc::new(Waiting { updates, held: Vec::new() });
+        let waiting = Waiting { updates, held: Vec::new() };
         let reading = Reading { now, fetched: now, ..reading(waiting) };
         let state = judged(&reading, &mut past).0;
         past = past.facts_only();
@@ -90,6 +90,7 @@ fn the_files_of_a_host_are_compared() {
              Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2.15-2\n"
         )
     };
+    write("usr/bin/dpkg-query", "");
     write("var/lib/dpkg/status", &status("3.0.16-1~deb12u1"));
     let prefix = "var/lib/apt/lists/deb.debian.org_debian-security_dists_bookworm-security";
     write(
@@ -103,7 +104,7 @@ fn the_files_of_a_host_are_compared() {
     );
     let host = Host::new(Root::captured(tree.path()));
     assert!(built_in(&host));
-    let check = Updates { root: host.root, limits: LIMITS, kept: Mutex::default() };
+    let check = Updates { root: host.root, limits: LIMITS };
     let names = || check.read().unwrap().waiting.updates.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(), ["openssl"]);
     write("var/lib/dpkg/status", &status("3.0.17-1~deb12u2+local"));
