@@ -21,6 +21,7 @@ use axum::{
     response::Response,
 };
 use dogwatch_alertd_core::rules::{
+    sender::Sender,
     text::line,
     token::{Scope, Token, looks_like_one},
 };
@@ -65,6 +66,10 @@ impl Caller {
             Self::User(peer) => format!("uid {}", peer.uid),
             Self::Token(_, address) => address.to_string(),
         }
+    }
+
+    pub(crate) fn sender(&self) -> Sender {
+        Sender { name: self.name(), host: self.host().map(str::to_owned) }
     }
 
     /// The only host whose alerts the caller may report; `None`: any host.

@@ -203,20 +203,11 @@ fn bind(batch: &mut Batch, host: &str) {
 }
 
 async fn post_alerts(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Posted> {
-    let mut posted: Vec<Posted> = body.json()?;
-    bind_posted(&mut posted, &caller);
-    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+    let posted: Vec<Posted> = body.json()?;
+    match api.ask(PATIENCE, |answer| Input::Posted(posted, caller.sender(), answer)).await? {
         Ok(incidents) => Ok(Json(ctl::Posted { incidents })),
         Err(PostError::Bad(problems)) => Err(Failure::Bad(problems.join("; "))),
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
-    }
-}
-
-/// Alerts posted with a token for one host belong to this host.
-pub(crate) fn bind_posted(posted: &mut [Posted], caller: &Caller) {
-    let Some(host) = caller.host() else { return };
-    for alert in posted {
-        alert.labels.insert("host".into(), host.into());
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dogwatch_alertd_core::{
     BadBatch, Refused, Rules, ToldOpen,
     alertmanager_view::AlertsPage,
-    rules::{alert::AlertKey, external::Posted, matcher::Matcher, token::Hash},
+    rules::{alert::AlertKey, external::Posted, matcher::Matcher, sender::Sender, token::Hash},
 };
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ pub enum Input {
     /// The health of alertd itself.
     Health(Answer<ctl::Health>),
     /// External alerts; answered with the numbers of their incidents.
-    Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
+    Posted(Vec<Posted>, Sender, Answer<Result<Vec<u64>, PostError>>),
     /// A page of the firing alerts that match, for Alertmanager's API, starting after a key.
     Alerts(Arc<[Matcher]>, Option<AlertKey>, Answer<AlertsPage>),
     Receivers(Answer<Vec<String>>),

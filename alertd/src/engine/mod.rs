@@ -28,6 +28,7 @@ use dogwatch_alertd_core::{
         moment::{between, later},
         notification::{Accepted, DeliveryError, Notification},
         outbox::LEASE,
+        sender::Sender,
     },
 };
 use dogwatch_daemon::systemd;
@@ -322,10 +323,11 @@ impl<D: Deliver> Engine<D> {
     fn on_posted(
         &mut self,
         posted: Vec<Posted>,
+        sender: &Sender,
         answer: Answer<Result<Vec<u64>, PostError>>,
         now: Timestamp,
     ) -> Owed {
-        let Taken { incidents, problems } = self.core.on_posted(posted, now);
+        let Taken { incidents, problems } = self.core.on_posted(posted, sender, now);
         Box::new(move |trouble| {
             let outcome = match trouble {
                 Some(trouble) => Err(PostError::NotDurable(trouble.into())),
@@ -399,7 +401,7 @@ impl<D: Deliver> Engine<D> {
                 tell(answer, self.core.status(env!("CARGO_PKG_VERSION"), self.warnings(), now))
             }
             Input::Health(answer) => tell(answer, self.health(now)),
-            Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),
+            Input::Posted(posted, sender, answer) => Some(self.on_posted(posted, &sender, answer, now)),
             Input::Alerts(matchers, after, answer) => {
                 tell(answer, self.core.alerts_v2(&matchers, after.as_ref(), now))
             }

@@ -23,6 +23,7 @@
 //! | [`storm`] | what many alerts have in common |
 //! | [`health`] | whether alertd is well |
 //! | [`token`] | API tokens and their scopes |
+//! | [`sender`] | who sent an alert or a batch |
 //! | [`reason`] | the names of reasons, for log, metric, audit log and tests |
 //! | [`lately`] | what changed on a host in the last day |
 //! | [`moment`] | sums of times that do not overflow |
@@ -48,6 +49,7 @@ pub mod ratelimit;
 pub mod reason;
 pub mod route;
 pub mod schedule;
+pub mod sender;
 pub mod silence;
 pub mod storm;
 pub mod suppression;

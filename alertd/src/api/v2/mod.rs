@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
+    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes},
     engine::{Input, PostError},
 };
 
@@ -75,10 +75,9 @@ async fn post_alerts(
     caller: Caller,
     Body(body): Body,
 ) -> Result<StatusCode, Problem> {
-    let mut posted: Vec<Posted> = serde_json::from_slice(&body)
+    let posted: Vec<Posted> = serde_json::from_slice(&body)
         .map_err(|error| bad(format!("the body is not a list of alerts: {error}")))?;
-    bind_posted(&mut posted, &caller);
-    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+    match api.ask(PATIENCE, |answer| Input::Posted(posted, caller.sender(), answer)).await? {
         Ok(_) => Ok(StatusCode::OK),
         Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
         // Prometheus retries after any 5xx.

@@ -17,7 +17,7 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{lately::Happened, matcher::Labels, notification::NotifiedAlert};
+use crate::rules::{lately::Happened, matcher::Labels, notification::NotifiedAlert, sender::Sender};
 
 use key::ByKey;
 pub use key::{AlertKey, Keys};
@@ -135,6 +135,9 @@ pub struct External {
     pub generator_url: String,
     /// Labels that alertd added.
     pub added: Vec<String>,
+    /// Who posted it first. `None`: an alert from an old store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
 }
 
 /// What a report changed.
