@@ -48,6 +48,7 @@ use std::{
 
 use dogwatch_checks::Host;
 use dogwatch_daemon::{
+    bounds,
     config::Problems,
     metrics_page::Metrics,
     replace::{NewFile, replace_file},
@@ -100,7 +101,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
     metrics::declare();
     if let Some(address) = agent.metrics {
-        match page.serve(address, page.router()).await {
+        match page.serve(address, page.router(), bounds::AGENT_METRICS) {
             Ok(bound) => info!("metrics on http://{bound}/metrics"),
             // Watching the host matters more than being scraped.
             Err(error) => {
@@ -112,7 +113,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let listener = unix_http::bind(&agent.socket, SOCKET_MODE)
         .map_err(start(format!("cannot serve {}", agent.socket.display())))?;
     let (asks_to, asks) = mpsc::channel(ASKS_MAX);
-    tokio::spawn(unix_http::serve(listener, api::router(asks_to)));
+    tokio::spawn(unix_http::serve(listener, api::router(asks_to), bounds::AGENT_SOCKET));
 
     let history = agent.history.then(|| Writer::start(&agent.state_dir, clock::wall().as_second()));
     let history =

@@ -190,7 +190,7 @@ async fn the_dns_sensors_are_read_and_a_dead_cache_is_noticed() {
     ]);
     let router = Router::new().route("/v1/sensors", get(move || async move { Json(sensors) }));
     let listener = unix_http::bind(&agent_dir.path("dns.sock"), 0o600).unwrap();
-    let cache = tokio::spawn(unix_http::serve(listener, router));
+    let cache = tokio::spawn(unix_http::serve(listener, router, dogwatch_daemon::bounds::DNS_CONTROL));
     let _agent = agent_dir.start();
     assert_eq!(alertd.states_of("dns-upstream", 1).await, [State::Critical]);
     let said = alertd.memory(|memory| match &memory.events[0].kind {

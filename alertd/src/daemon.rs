@@ -9,6 +9,7 @@ use dogwatch_alertd_core::{
     rules::notification::{Accepted, DeliveryError, Notification},
 };
 use dogwatch_daemon::{
+    bounds,
     identity::Identity,
     metrics_page::Metrics,
     signals::{Asked, Signals},
@@ -17,7 +18,7 @@ use dogwatch_daemon::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{self, Gate},
+    api::{self, Gate, UserRights},
     clock::Clock,
     config::{Config, Listen, Web},
     engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
@@ -49,7 +50,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
     if let Some(address) = config.metrics {
-        let served = page.serve(address, page.router()).await;
+        let served = page.serve(address, page.router(), bounds::ALERTD_METRICS);
         served.with_context(|| format!("cannot serve metrics on {address}; set [alertd] metrics"))?;
     }
 
@@ -93,12 +94,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     };
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
-    let router = api::router(inputs.clone(), archive, Gate::new(keyring, inputs.clone()));
+    let rights = Arc::new(UserRights::new(&config.rights));
+    let gate = Gate::new(keyring, Arc::clone(&rights), inputs.clone());
+    let router = api::router(inputs.clone(), archive, gate);
     let door = match config.listen {
-        Some(listen) => Some(Door::open(listen, router.clone()).await?),
+        Some(listen) => Some(Door::open(listen, router.clone())?),
         None => None,
     };
-    let serving = tokio::spawn(unix_http::serve(listener, router));
+    let serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -110,7 +113,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let (mut order, web, new_dead_man) = reload(&config_path, door.as_ref());
+                    let (mut order, web, new_dead_man) = reload(&config_path, door.as_ref(), &rights);
                     if let Order::Reload(_, new, trouble) = &mut order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
@@ -144,7 +147,7 @@ struct Door {
 }
 
 impl Door {
-    async fn open(listen: Listen, router: axum::Router) -> anyhow::Result<Self> {
+    fn open(listen: Listen, router: axum::Router) -> anyhow::Result<Self> {
         let address = listen.address;
         let identity = match &listen.tls {
             Some(pair) => Some(Arc::new(
@@ -153,12 +156,12 @@ impl Door {
             )),
             None => None,
         };
-        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = tcp_http::bind(address);
         let listener =
             listener.with_context(|| format!("cannot listen on {address}; set [alertd.listen] address"))?;
         tracing::info!(%address, tls = identity.is_some(), "serving the API over TCP");
-        let limits = tcp_http::Limits::default();
-        tokio::spawn(tcp_http::serve(listener, identity.clone(), router, limits, metrics::turned));
+        let bounds = bounds::ALERTD_API;
+        tokio::spawn(tcp_http::serve(listener, identity.clone(), router, bounds, metrics::turned));
         Ok(Self { listen, identity })
     }
 
@@ -179,11 +182,16 @@ impl Door {
 
 const RESTART: &str = "[alertd.listen]: changing the address, or turning TLS on or off, needs a restart";
 
-/// A reload changes routes, policies, receivers, certificates, the web server for email links, and
-/// the dead man's switch. Sockets, state directory and metrics need a restart.
-fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
+/// A reload changes routes, policies, receivers, rights, certificates, the web server for email
+/// links, and the dead man's switch. Sockets, state directory and metrics need a restart.
+fn reload(
+    path: &std::path::Path,
+    door: Option<&Door>,
+    rights: &UserRights,
+) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
     match Config::read(path) {
         Ok(config) => {
+            rights.replace(&config.rights);
             let opened = match door {
                 Some(door) => door.reload(config.listen.as_ref()),
                 None if config.listen.is_some() => Err(RESTART.into()),

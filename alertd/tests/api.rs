@@ -270,3 +270,41 @@ async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
     let (_, error) = alertd.refused(Method::GET, "/api/v2/alerts?active=maybe", None).await;
     assert!(error.contains("true or false"), "{error}");
 }
+
+/// S7, with real processes of real users. uid 1 is `daemon`, uid 2 `bin`, on every Debian system.
+#[tokio::test]
+async fn the_kernel_says_who_calls_and_rights_follow_the_uid() {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can start processes of other users");
+        return;
+    }
+    let alertd = Alertd::start("[alertd.rights]\ndaemon = [\"ingest\"]\nbin = []\n").await;
+    fs::set_permissions(alertd.folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(&alertd.socket, fs::Permissions::from_mode(0o666)).expect("it is ours");
+    // The build may be below a directory that only root can enter.
+    let alertctl = alertd.folder.path().join("alertctl");
+    fs::copy(env!("CARGO_BIN_EXE_alertctl"), &alertctl).expect("alertctl is built");
+    let run = |uid: u32, arguments: &[&str]| {
+        let mut command = Command::new(&alertctl);
+        command.uid(uid).gid(uid).env_clear().arg("--socket").arg(&alertd.socket).args(arguments);
+        let output = command.output().expect("alertctl starts");
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&words).into_owned())
+    };
+    let token = ["token", "create", "mine", "--scope", "admin"];
+    for (uid, what) in [(1, "daemon has ingest"), (2, "bin has nothing"), (54_321, "ack, silence")] {
+        let (done, words) = run(uid, &token);
+        assert!(!done && words.contains("requires the right admin") && words.contains(what), "{words}");
+    }
+    assert!(run(1, &["send", "Backup", "job=nightly"]).0);
+    let health = run(1, &["health"]).1;
+    assert!(health.contains("all changes are on disk"), "{health}");
+    assert!(!run(1, &["status"]).0);
+    assert!(!run(2, &["send", "Backup", "job=nightly"]).0 && run(2, &["health"]).1.contains("requires"));
+    assert!(run(54_321, &["status"]).0);
+    let silence = run(54_321, &["silence", "job=nightly", "--for", "1h", "--comment", "tape"]);
+    assert!(silence.0, "{}", silence.1);
+    assert!(!run(54_321, &["test-notify", "local"]).0);
+    assert!(run(0, &token).0);
+}

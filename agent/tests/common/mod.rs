@@ -191,7 +191,7 @@ impl Alertd {
     pub(crate) fn serve(&self, path: &Path) -> tokio::task::JoinHandle<()> {
         let router = Router::new().route("/v1/agent/batch", post(take)).with_state(self.clone());
         let listener = unix_http::bind(path, 0o600).unwrap();
-        tokio::spawn(async move { unix_http::serve(listener, router).await.unwrap() })
+        tokio::spawn(unix_http::serve(listener, router, dogwatch_daemon::bounds::ALERTD_SOCKET))
     }
 
     pub(crate) fn memory<T>(&self, read: impl FnOnce(&mut Memory) -> T) -> T {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, quotas};
 use crate::{
     alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
     rules::{
@@ -12,6 +12,7 @@ use crate::{
         external::{EXTERNAL, Posted, Reading, fingerprint, key_of, old_key_of},
         matcher::{Labels, Matcher, all_match},
         moment::later,
+        quota::{Holder, Over},
         reason::Reason,
         sender::Sender,
         suppression::SuppressedBy,
@@ -40,6 +41,15 @@ pub struct Taken {
     pub incidents: BTreeSet<u64>,
     /// Alerts that were not accepted, each with its position in the list.
     pub problems: Vec<String>,
+    /// Some were not accepted because the sender is over its quota.
+    pub over: Option<String>,
+}
+
+/// Why an alert was not accepted.
+enum NotTaken {
+    /// The text is for the sender.
+    Bad(String),
+    Over(Over),
 }
 
 impl Core {
@@ -48,28 +58,36 @@ impl Core {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
             let read = posted.read(sender, self.rules.resolve_timeout, now);
-            match read.and_then(|reading| self.on_reading(reading, sender, now)) {
+            match read.map_err(NotTaken::Bad).and_then(|reading| self.on_reading(reading, sender, now)) {
                 Ok(key) => {
                     taken
                         .incidents
                         .extend(self.alerts.get(&key).into_iter().flat_map(|alert| &alert.incidents));
                 }
-                Err(why) if taken.problems.len() < PROBLEMS_MAX => {
+                Err(NotTaken::Over(over)) => {
+                    taken.over.get_or_insert_with(|| quotas::words(over, &self.rules.quotas));
+                }
+                Err(NotTaken::Bad(why)) if taken.problems.len() < PROBLEMS_MAX => {
                     taken.problems.push(format!("alert {number}: {why}"));
                 }
-                Err(_) => {}
+                Err(NotTaken::Bad(_)) => {}
             }
         }
         taken
     }
 
-    /// Returns the key of the alert. The error is for the sender.
-    fn on_reading(&mut self, reading: Reading, sender: &Sender, now: Timestamp) -> Result<AlertKey, String> {
+    /// Returns the key of the alert.
+    fn on_reading(
+        &mut self,
+        reading: Reading,
+        sender: &Sender,
+        now: Timestamp,
+    ) -> Result<AlertKey, NotTaken> {
         let Reading { key, host, mut report, external } = reading;
         let key = self.key_in_use(key, &report.labels, sender, external.ends_at <= now);
         let old = self.alerts.get(&key);
         if old.is_some_and(|alert| *shown_labels(alert) != report.labels) {
-            return Err("its key belongs to an alert with other labels".into());
+            return Err(NotTaken::Bad("its key belongs to an alert with other labels".into()));
         }
         let old = old.filter(|alert| alert.resolved_at.is_none());
         if external.ends_at <= now {
@@ -82,7 +100,8 @@ impl Core {
         if let Some(old) = old {
             report.since = report.since.min(old.since);
         }
-        let change = self.alerts.apply(&key, &host, report, now);
+        let holder = Holder::of_post(sender);
+        let change = self.apply_charged(&key, &host, report, &holder, now).map_err(NotTaken::Over)?;
         self.expect_again(&key, external);
         self.on_move(&key, change, Reason::Reported, now);
         Ok(key)
@@ -435,7 +454,7 @@ mod tests {
     #[test]
     fn invalid_alerts_are_named_and_the_rest_is_accepted() {
         let mut world = World::new(CONFIG, 1);
-        let Taken { problems, incidents } =
+        let Taken { problems, incidents, .. } =
             world.core.on_posted(vec![Posted::default(), posted("Disk")], &anyone(), world.now);
         assert_eq!(incidents, [1].into());
         world.turn(None);

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{
     Core,
     own_alerts::{OWN, OwnAlert, SILENT},
+    quotas,
     view::view_alert,
 };
 use crate::rules::{
@@ -18,8 +19,10 @@ use crate::rules::{
     incident::{GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
+    quota::{Holder, Over},
     reason::{Cause, Reason},
     route::RouteMatch,
+    sender::Sender,
 };
 
 /// Why a batch is rejected. Sending it again will not help.
@@ -33,16 +36,32 @@ pub enum BadBatch {
     TooMany { what: &'static str, count: usize, most: usize },
     #[error("{what} {value:?} is not valid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
+    /// The rest of the batch was applied; the agent's next full report has what is missing.
+    #[error("{0}")]
+    OverQuota(String),
 }
 
 impl Core {
     /// Applies a batch. The reply may be sent after the changes are committed.
-    pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
+    pub fn on_batch(
+        &mut self,
+        batch: &Batch,
+        sender: &Sender,
+        now: Timestamp,
+    ) -> Result<BatchReply, BadBatch> {
         check(batch)?;
         let id = &batch.agent;
         let known = self.agents.contains_key(id);
-        let agent =
-            self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
+        if !known {
+            let added = self.may_add_agent(sender, id, now);
+            added.map_err(|over| BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)))?;
+        }
+        let agent = self
+            .agents
+            .entry(id.clone())
+            .or_insert_with(|| Agent::new(&batch.host, &batch.epoch, sender.clone(), now));
+        let holder = Holder::of_agent(&agent.sender, id);
+        let mut over = None;
         let mut news = !known || agent.host != batch.host;
         batch.host.clone_into(&mut agent.host);
         // A known agent has a new spool, so unsent events of the old one are lost.
@@ -57,10 +76,10 @@ impl Core {
             }
             want_states |= place == EventOrder::AfterGap;
             news = true;
-            self.on_event(id, &batch.host, event, now);
+            over = self.on_event(id, &batch.host, event, &holder, now).err().or(over);
         }
         if let Some(states) = &batch.states {
-            self.on_states(id, &batch.host, states, now);
+            over = self.on_states(id, &batch.host, states, &holder, now).err().or(over);
             want_states = false;
         }
         if let Some(heartbeat) = &batch.heartbeat {
@@ -74,19 +93,39 @@ impl Core {
         if news {
             self.dirty.agents.insert(id.clone());
         }
+        if let Some(over) = over {
+            return Err(BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)));
+        }
         let acked_seq = self.agents.get(id).map_or(0, |agent| agent.last_seq);
         Ok(BatchReply { protocol: PROTOCOL, acked_seq, want_states })
     }
 
-    fn on_event(&mut self, agent: &str, host: &str, event: &Event, now: Timestamp) {
+    fn on_event(
+        &mut self,
+        agent: &str,
+        host: &str,
+        event: &Event,
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         match &event.kind {
-            EventKind::Transition(transition) => self.on_report(agent, host, &transition.now, now),
-            EventKind::Removed { service } => self.on_removed(agent, service, now),
+            EventKind::Transition(transition) => self.on_report(agent, host, &transition.now, holder, now),
+            EventKind::Removed { service } => {
+                self.on_removed(agent, service, now);
+                Ok(())
+            }
         }
     }
 
     /// The full state report of the agent replaces what is known.
-    fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
+    fn on_states(
+        &mut self,
+        agent: &str,
+        host: &str,
+        states: &[ServiceState],
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         let unsaid: Vec<_> = self
             .alerts
             .of_agent(agent)
@@ -94,19 +133,29 @@ impl Core {
             .map(|(key, _)| key.service.clone())
             .filter(|service| !states.iter().any(|state| state.service == *service))
             .collect();
-        for state in states {
-            self.on_report(agent, host, state, now);
-        }
+        // First what ends, which makes room.
         for service in unsaid {
             self.on_removed(agent, &service, now);
         }
+        let ends = |state: &&ServiceState| state.state == State::Ok && !state.flapping;
+        let (ended, firing): (Vec<_>, Vec<_>) = states.iter().partition(ends);
+        let reports = ended.into_iter().chain(firing);
+        reports.fold(Ok(()), |all, state| all.and(self.on_report(agent, host, state, holder, now)))
     }
 
-    fn on_report(&mut self, agent: &str, host: &str, report: &ServiceState, now: Timestamp) {
+    fn on_report(
+        &mut self,
+        agent: &str,
+        host: &str,
+        report: &ServiceState,
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         let key = AlertKey::new(agent, report.service.clone());
         let was = self.firing_state(&key);
-        let change = self.alerts.apply(&key, host, report.clone(), now);
+        let change = self.apply_charged(&key, host, report.clone(), holder, now)?;
         self.on_move_from(&key, was, change, Reason::Reported, now);
+        Ok(())
     }
 
     fn firing_state(&self, key: &AlertKey) -> Option<State> {
@@ -272,7 +321,10 @@ impl Core {
     /// Deletes an alert that is no longer needed.
     pub(super) fn forget(&mut self, key: &AlertKey) {
         self.dirty_alerts.remove(key);
-        self.dirty.gone_alerts.extend(self.alerts.forget(key));
+        if let Some(gone) = self.alerts.forget(key) {
+            self.ledger.pay_back(&gone.charge);
+            self.dirty.gone_alerts.push(gone.row);
+        }
     }
 
     /// Records the change for notifications about other services of the host.

@@ -24,6 +24,7 @@
 //! | `digest` | one notification for everything that a rate limit delayed |
 //! | `audit` | who did what, from where |
 //! | `auditor` | finds states that no sequence of inputs should lead to |
+//! | `quotas` | senders over their quota, and the alert that names them |
 //! | `refused` | why a request of a person is refused |
 //! | `explain` | where an alert would go |
 //! | `view` | what people see of all this |
@@ -51,6 +52,7 @@ use crate::rules::{
     inhibit::Inhibitor,
     outbox::{Outbox, Row},
     period::Periods,
+    quota::{AGENT_BYTES, Holder, Ledger},
     reason::Reason,
     schedule::Schedule,
     silence::{Silence, Silences},
@@ -70,6 +72,7 @@ mod ingest;
 mod oncall;
 mod own_alerts;
 mod people;
+mod quotas;
 mod refused;
 mod review;
 mod rota;
@@ -95,6 +98,7 @@ pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub use view::{Sizes, ToldOpen, notification_info, title_of};
 
 use auditor::Auditor;
+use quotas::Refusals;
 use suppress::Unheard;
 
 /// The new content of one row of the store.
@@ -175,6 +179,9 @@ pub struct Core {
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
+    /// What each sender uses.
+    ledger: Ledger,
+    refusals: Refusals,
     /// When external alerts end unless they are posted again, by time and row.
     expiries: BTreeMap<(Timestamp, u64), AlertKey>,
     /// Open incidents, and resolved ones with recoveries still to send.
@@ -252,6 +259,8 @@ impl Core {
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
             alerts: AlertTable::new(hash_key.clone()),
+            ledger: Ledger::default(),
+            refusals: Refusals::default(),
             expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -309,8 +318,11 @@ impl Core {
             if !agent.silent {
                 self.quiet.insert((agent.silent_at(), id.clone()));
             }
+            self.ledger.charge(&Holder::of_agent(&agent.sender, &id), AGENT_BYTES);
             self.agents.insert(id, agent);
         }
+        self.restore_charges();
+        self.restore_refusals(now);
         self.periods = Periods::new(self.rules.periods.clone());
         self.rebuild_inhibitor();
         self.begin_settling();
@@ -324,6 +336,15 @@ impl Core {
         self.outbox.set_limits(&self.rules.limits());
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
+    }
+
+    fn restore_charges(&mut self) {
+        let holders =
+            self.alerts.iter().filter_map(|(key, alert)| Some((key.clone(), self.holder_of(key, alert)?)));
+        let holders: Vec<_> = holders.collect();
+        for (key, holder) in holders {
+            self.charge_alert(&key, &holder);
+        }
     }
 
     /// Applies a new config. Groups, timers and escalations continue.
@@ -342,6 +363,7 @@ impl Core {
         self.turn_periods(now);
         self.find_silent_agents(now);
         self.end_unreported(now);
+        self.tell_of_refusals(now);
         self.end_settling(now);
         self.find_covered(now);
         self.turn_silences(now);
@@ -391,6 +413,7 @@ impl Core {
             self.downtimes.next_wakeup(),
             self.periods.next_wakeup(),
             self.next_covered(),
+            self.refusals.next_wakeup(),
         ];
         let others = people.into_iter().chain([self.outbox.next_wakeup(), settled, unreported]);
         [incident, agent].into_iter().chain(others).flatten().min()

@@ -21,7 +21,7 @@ mod tests;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dogwatch_alertd_core::{
-    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
+    BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
     rules::{
         external::Posted,
         health::{Outside, Process, health},
@@ -301,10 +301,11 @@ impl<D: Deliver> Engine<D> {
     fn on_batch(
         &mut self,
         batch: &Batch,
+        sender: &Sender,
         answer: Answer<Result<BatchReply, BatchError>>,
         now: Timestamp,
     ) -> Owed {
-        let outcome = self.core.on_batch(batch, now);
+        let outcome = self.core.on_batch(batch, sender, now);
         Box::new(move |trouble| {
             let outcome = match (outcome, trouble) {
                 (Err(bad), _) => Err(bad.into()),
@@ -313,6 +314,7 @@ impl<D: Deliver> Engine<D> {
             };
             metrics::batch(match &outcome {
                 Ok(_) => "taken",
+                Err(BatchError::Bad(BadBatch::OverQuota(_))) => "over_quota",
                 Err(BatchError::Bad(_)) => "bad",
                 Err(BatchError::NotDurable(_)) => "not_durable",
             });
@@ -327,16 +329,18 @@ impl<D: Deliver> Engine<D> {
         answer: Answer<Result<Vec<u64>, PostError>>,
         now: Timestamp,
     ) -> Owed {
-        let Taken { incidents, problems } = self.core.on_posted(posted, sender, now);
+        let Taken { incidents, problems, over } = self.core.on_posted(posted, sender, now);
         Box::new(move |trouble| {
             let outcome = match trouble {
                 Some(trouble) => Err(PostError::NotDurable(trouble.into())),
+                None if over.is_some() => Err(PostError::OverQuota(over.unwrap_or_default())),
                 None if problems.is_empty() => Ok(incidents.into_iter().collect()),
                 None => Err(PostError::Bad(problems)),
             };
             metrics::batch(match &outcome {
                 Ok(_) => "taken",
                 Err(PostError::Bad(_)) => "bad",
+                Err(PostError::OverQuota(_)) => "over_quota",
                 Err(PostError::NotDurable(_)) => "not_durable",
             });
             let _ = answer.send(outcome);
@@ -345,7 +349,7 @@ impl<D: Deliver> Engine<D> {
 
     fn on_input(&mut self, input: Input, now: Timestamp) -> Option<Owed> {
         match input {
-            Input::Batch(batch, answer) => Some(self.on_batch(&batch, answer, now)),
+            Input::Batch(batch, sender, answer) => Some(self.on_batch(&batch, &sender, answer, now)),
             Input::Ack(number, ask, author, answer) => {
                 Some(owed(answer, self.core.on_ack(number, &ask, &author, now)))
             }
@@ -378,6 +382,11 @@ impl<D: Deliver> Engine<D> {
                 self.core.come_from(Some(origin));
                 let owed = self.on_input(*input, now);
                 self.core.come_from(None);
+                owed
+            }
+            Input::Holding(held, input) => {
+                let owed = self.on_input(*input, now);
+                drop(held);
                 owed
             }
             Input::Access(input) => self.on_access(input, now),

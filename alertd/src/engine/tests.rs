@@ -137,7 +137,14 @@ impl Running {
             states: None,
         };
         let (answer, answered) = oneshot::channel();
-        self.inputs.send(Input::Batch(Box::new(batch), answer)).await.unwrap();
+        self.inputs
+            .send(Input::Batch(
+                Box::new(batch),
+                dogwatch_alertd_core::rules::sender::Sender::default(),
+                answer,
+            ))
+            .await
+            .unwrap();
         answered
     }
 

@@ -2,9 +2,9 @@
 //! scripts and others.
 //!
 //! The labels and who may speak for the alert identify it: SHA-256 over both. A token for one host
-//! speaks for that host; every other sender speaks for any host, so two Prometheus servers that post
-//! the same labels mean the same alert. Nothing that a token for one host posts can have the key of
-//! an alert that it may not speak for. On a hit the labels are compared too. Alertmanager's
+//! speaks for that host; every other sender speaks for any host, so two Prometheus servers that
+//! post the same labels mean the same alert. Nothing that a token for one host posts can have the
+//! key of an alert that it may not speak for. On a hit the labels are compared too. Alertmanager's
 //! fingerprint (FNV-1a, 64 bits) is easy to collide with and only shown. It was the key once: an
 //! alert from a store of that time keeps its key until it ends, and its next sender claims it.
 //!

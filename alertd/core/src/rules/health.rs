@@ -8,6 +8,7 @@
 //! | receivers | | one accepts nothing | |
 //! | auditor | | found something | immediately |
 //! | agents | one is silent | | |
+//! | senders | one is over its quota | | |
 //! | on call | nobody at some time in the next 7 days | | |
 //! | disk | less than 10 % free | less than 5 % or 64 MiB free | |
 //! | dead-man | last ping failed | pings have stopped | |
@@ -47,6 +48,8 @@ pub struct Vitals {
     pub silent: Vec<String>,
     /// Future times at which nobody is on call, as text.
     pub gaps: Vec<String>,
+    /// Senders over their quota, as text.
+    pub refused: Vec<String>,
 }
 
 /// What the process outside the core knows.
@@ -107,6 +110,7 @@ pub fn health(vitals: &Vitals, process: &Process, version: &str, now: Timestamp)
         receivers(vitals, now),
         auditor(vitals),
         agents(vitals),
+        senders(vitals),
         on_call(vitals),
     ];
     checks.extend(process.disk.map(disk));
@@ -211,6 +215,13 @@ fn agents(vitals: &Vitals) -> HealthCheck {
     let names = vitals.silent.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if silent > NAMES_MAX { format!(" and {} more", silent - NAMES_MAX) } else { String::new() };
     check("agents", State::Warning, format!("{silent} of {all} silent: {names}{more}"))
+}
+
+fn senders(vitals: &Vitals) -> HealthCheck {
+    if vitals.refused.is_empty() {
+        return check("senders", State::Ok, "none over its quota".into());
+    }
+    check("senders", State::Warning, vitals.refused.join("; "))
 }
 
 fn on_call(vitals: &Vitals) -> HealthCheck {

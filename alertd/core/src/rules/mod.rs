@@ -23,6 +23,7 @@
 //! | [`storm`] | what many alerts have in common |
 //! | [`health`] | whether alertd is well |
 //! | [`token`] | API tokens and their scopes |
+//! | [`quota`] | how much one sender may make alertd remember |
 //! | [`sender`] | who sent an alert or a batch |
 //! | [`reason`] | the names of reasons, for log, metric, audit log and tests |
 //! | [`lately`] | what changed on a host in the last day |
@@ -45,6 +46,7 @@ pub mod moment;
 pub mod notification;
 pub mod outbox;
 pub mod period;
+pub mod quota;
 pub mod ratelimit;
 pub mod reason;
 pub mod route;

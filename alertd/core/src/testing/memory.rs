@@ -12,6 +12,7 @@ use crate::{
         downtime::Downtime,
         incident::Incident,
         outbox::{Row, RowState},
+        quota::Charge,
         silence::Silence,
         token::Token,
         told::Told,
@@ -43,7 +44,12 @@ impl Memory {
         spent.sort_by_key(|(_, at)| *at);
         Loaded {
             agents: self.agents.clone().into_iter().collect(),
-            alerts: self.alerts.values().cloned().collect(),
+            alerts: self
+                .alerts
+                .values()
+                // Not written to a store.
+                .map(|(key, alert)| (key.clone(), Alert { charge: Charge::default(), ..alert.clone() }))
+                .collect(),
             incidents: self.incidents.values().filter(|incident| !incident.left_memory).cloned().collect(),
             told: self
                 .told

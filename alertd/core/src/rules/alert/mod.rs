@@ -17,7 +17,13 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{lately::Happened, matcher::Labels, notification::NotifiedAlert, sender::Sender};
+use crate::rules::{
+    lately::Happened,
+    matcher::Labels,
+    notification::NotifiedAlert,
+    quota::{ALERT_BYTES, Charge},
+    sender::Sender,
+};
 
 use key::ByKey;
 pub use key::{AlertKey, Keys};
@@ -74,12 +80,21 @@ pub struct Alert {
     /// Additional data of an external alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
+    /// What its sender pays for it.
+    #[serde(skip)]
+    pub charge: Charge,
 }
 
 impl Alert {
     /// The state for notifications; `None` if it is resolved.
     pub fn claim(&self) -> Option<Claim> {
         if self.resolved_at.is_some() { None } else { Claim::of(self.state, self.flapping) }
+    }
+
+    /// What it uses in memory, about.
+    pub fn bytes(&self) -> usize {
+        let texts = self.summary.len() + self.detail.len() + self.perfdata.len();
+        ALERT_BYTES + texts + pairs_of(&self.labels) + pairs_of(&self.annotations)
     }
 
     /// Whether it ended without a claim that the service is OK.
@@ -194,10 +209,10 @@ impl AlertTable {
         self.alerts.insert(key, Arc::new(alert));
     }
 
-    /// Returns the row to delete.
-    pub fn forget(&mut self, key: &AlertKey) -> Option<u64> {
+    /// Returns what was known.
+    pub fn forget(&mut self, key: &AlertKey) -> Option<Arc<Alert>> {
         self.order.remove(key);
-        Some(self.alerts.remove(key)?.row)
+        self.alerts.remove(key)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
@@ -255,6 +270,7 @@ impl AlertTable {
         new.row = old.row;
         new.incidents.clone_from(&old.incidents);
         new.external.clone_from(&old.external);
+        new.charge.clone_from(&old.charge);
         new.resolved_at = claim.is_none().then_some(now);
         let reworded = **old != new;
         if reworded {
@@ -292,24 +308,50 @@ impl AlertTable {
     }
 }
 
-fn new_alert(host: &str, report: ServiceState) -> Alert {
-    let mut labels = cut_pairs(report.labels);
-    labels.insert("host".into(), cut(host.to_owned(), NAME_BYTES_MAX));
-    labels.insert("service".into(), cut(report.service, NAME_BYTES_MAX));
-    Alert {
-        row: 0,
-        labels,
-        annotations: cut_pairs(report.annotations),
-        state: report.state,
-        flapping: report.flapping,
+/// What is kept of a report.
+pub fn cut_report(report: ServiceState) -> ServiceState {
+    ServiceState {
+        service: cut(report.service, NAME_BYTES_MAX),
         summary: cut(report.summary, limits::SUMMARY_BYTES_MAX),
         detail: cut(report.detail, limits::DETAIL_BYTES_MAX),
         perfdata: cut(report.perfdata, limits::DETAIL_BYTES_MAX),
+        labels: cut_pairs(report.labels),
+        annotations: cut_pairs(report.annotations),
+        ..report
+    }
+}
+
+fn new_alert(host: &str, report: ServiceState) -> Alert {
+    let report = cut_report(report);
+    let mut labels = report.labels;
+    labels.insert("host".into(), cut(host.to_owned(), NAME_BYTES_MAX));
+    labels.insert("service".into(), report.service);
+    Alert {
+        row: 0,
+        labels,
+        annotations: report.annotations,
+        state: report.state,
+        flapping: report.flapping,
+        summary: report.summary,
+        detail: report.detail,
+        perfdata: report.perfdata,
         since: report.since,
         resolved_at: None,
         incidents: BTreeSet::new(),
         external: None,
+        charge: Charge::default(),
     }
+}
+
+/// Bytes of the texts of a report.
+pub fn texts_of(report: &ServiceState) -> usize {
+    let texts = report.summary.len() + report.detail.len() + report.perfdata.len();
+    texts + pairs_of(&report.labels) + pairs_of(&report.annotations)
+}
+
+/// Also counts what each entry of the map costs.
+fn pairs_of(labels: &Labels) -> usize {
+    labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum()
 }
 
 /// Maximum size in bytes of the name of a host, service or label.
