@@ -4,6 +4,7 @@ pub(crate) mod faults;
 mod host;
 mod lifecycle;
 mod resolvers;
+pub(crate) mod silence;
 
 use std::{fs, path::PathBuf, process, thread};
 
