@@ -24,6 +24,7 @@ use crate::{
     read::portable::is_portable,
     result::CheckResult,
     root::Root,
+    span,
     threshold::{Range, Thresholds},
 };
 
@@ -174,7 +175,11 @@ fn judge_step(past: &mut Past, reading: &Reading, limits: Thresholds) -> Finding
         State::Ok => format!("the clock was set by {moved:+.1} s, as expected"),
         _ => {
             let direction = if moved > 0.0 { "forward" } else { "back" };
-            format!("the clock jumped {direction} by {:.1} s within the last 10 min", moved.abs())
+            let by = match moved.abs() {
+                seconds if seconds < 120.0 => format!("{seconds:.1} s"),
+                seconds => span::human(Duration::from_secs_f64(seconds)),
+            };
+            format!("the clock jumped {direction} by {by} within the last 10 min")
         }
     };
     let perf = Perf::new("step", moved.abs(), "s").thresholds(limits.warn, limits.crit).bounds(0.0, None);

@@ -126,13 +126,13 @@ impl Layer {
     }
 }
 
-fn codename() -> Result<String> {
+pub(crate) fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(line.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
 }
 
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let listed =
         fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut sources: Vec<_> = listed
