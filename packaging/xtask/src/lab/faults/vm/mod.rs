@@ -128,7 +128,7 @@ const FAULTS: &[Fault] = &[
         "sysctl -q net.netfilter.nf_conntrack_max=65536",
     )
     .limit(60)
-    .also(&["time sync"]),
+    .also(&["time sync", "dns-*"]),
     // Processes
     Fault {
         stays: Some("a killed process counts for 30 minutes"),
@@ -151,7 +151,7 @@ const FAULTS: &[Fault] = &[
     )
     .limit(60)
     .group(3)
-    .also(&["procs *", "self-check"]),
+    .also(&["procs *", "self-check", "dns-*"]),
     // Clocks
     fault(
         "time service no longer answers",
