@@ -173,8 +173,11 @@ fn agent_id(agent: &config::Agent) -> io::Result<String> {
         let new = NewFile::with_mode(0o640);
         Ok(replace_file(&own, &new, |file| writeln!(file, "{id}")).map(drop)?)
     });
-    match kept {
-        Ok(()) => warn!("{error}; using a random id instead, kept in {}", own.display()),
+    match kept.and_then(|()| config::agent_id(&own)) {
+        Ok(id) => {
+            warn!("{error}; using a random id instead, kept in {}", own.display());
+            return Ok(id);
+        }
         // Another id after the next start costs one more agent in alertd's list; not to start
         // costs the watch.
         Err(failed) => warn!("{error}; using a random id that cannot be kept in {}: {failed}", own.display()),

@@ -161,7 +161,8 @@ impl Engine {
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
-        let mut outbox = Outbox::new(outbox_limits(&config), waiting, spool.next_seq, now.moment);
+        let host_hash = crate::schedule::host_hash(&agent_id);
+        let mut outbox = Outbox::new(outbox_limits(&config), host_hash, waiting, spool.next_seq, now.moment);
         if found.problem.is_some() {
             outbox.on_spool_failed();
         }

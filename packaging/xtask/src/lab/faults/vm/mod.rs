@@ -125,7 +125,8 @@ const FAULTS: &[Fault] = &[
         "connection table full",
         &[("conntrack", CRITICAL)],
         "sysctl -q net.netfilter.nf_conntrack_max=40; perl -MIO::Socket::INET -e 'for my $port (20001..20060) { my $s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:$port\", Proto => \"udp\"); $s->send(\"x\") }' || true",
-        "sysctl -q net.netfilter.nf_conntrack_max=65536",
+        // The cache has lost its upstream, too: until it has recovered.
+        "sysctl -q net.netfilter.nf_conntrack_max=65536; sleep 20",
     )
     .limit(60)
     .also(&["time sync", "dns-*"]),
