@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, hash::Hasher as _, ops::Range, path::PathBuf, t
 
 use dogwatch_checks::{Host, Lane, Value};
 use dogwatch_daemon::{
-    config::{Problems, Source, Spanned, closest},
+    config::{Problems, Source, Spanned, hint},
     duration::Span,
 };
 
@@ -230,11 +230,7 @@ impl<'a> Reader<'a> {
             self.problem(value.span(), SYSTEMD);
             return None;
         }
-        let hint = closest(kind, kinds()).map_or_else(
-            || format!("use one of {}", kinds().collect::<Vec<_>>().join(", ")),
-            |meant| format!("did you mean `{meant}`?"),
-        );
-        self.problem(value.span(), format!("unknown kind `{kind}`; {hint}"));
+        self.problem(value.span(), format!("unknown kind `{kind}`; {}", hint(kind, kinds())));
         None
     }
 

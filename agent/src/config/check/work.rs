@@ -1,7 +1,7 @@
 //! What a check does: the keys that depend on its kind.
 
 use dogwatch_checks::{OptionError, Options, State, Value};
-use dogwatch_daemon::config::{Spanned, closest};
+use dogwatch_daemon::config::{Spanned, hint};
 
 use super::{COMMON, Context, Reader};
 use crate::{
@@ -124,10 +124,7 @@ impl<'a> Reader<'a> {
         let unknown: Vec<_> =
             self.own_entries().filter(|(key, _)| !own.clone().any(|own| own == key.get_ref())).collect();
         for (key, _) in unknown {
-            let hint = match closest(key.get_ref(), own.clone().chain(COMMON)) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("use one of {}", own.clone().chain(COMMON).collect::<Vec<_>>().join(", ")),
-            };
+            let hint = hint(key.get_ref(), own.clone().chain(COMMON));
             self.problem(key.span(), format!("unknown key `{}`; {hint}", key.get_ref()));
         }
     }
