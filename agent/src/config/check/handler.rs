@@ -6,12 +6,18 @@ use dogwatch_checks::State;
 use dogwatch_daemon::{config::Spanned, duration::Span};
 
 use super::{LONGEST, Reader};
-use crate::{handler::Handler, plugin::Plugin};
+use crate::{
+    handler::Handler,
+    plugin::{Plugin, PluginError},
+};
 
 impl Reader<'_> {
     pub(super) fn handler(&mut self) -> Option<Arc<Handler>> {
         let written = self.file.handler.as_ref()?.get_ref();
         let mut on = Vec::new();
+        if let Some(empty) = written.on.as_ref().filter(|on| on.get_ref().is_empty()) {
+            self.problem(empty.span(), "handler.on must have at least one state, like [\"CRITICAL\"]");
+        }
         for name in written.on.iter().flat_map(Spanned::get_ref) {
             match name.parse() {
                 Ok(state) if state != State::Ok => on.push(state),
@@ -33,14 +39,14 @@ impl Reader<'_> {
             }
         };
         let spans = [
-            (&written.timeout, Duration::from_secs(30), Span::secs(1), Span::secs(600)),
-            (&written.cooldown, Duration::from_mins(10), Span::secs(1), LONGEST),
+            ("timeout", &written.timeout, Duration::from_secs(30), Span::secs(1), Span::secs(600)),
+            ("cooldown", &written.cooldown, Duration::from_mins(10), Span::secs(1), LONGEST),
         ];
-        let [timeout, cooldown] = spans.map(|(written, default, least, most)| match written {
+        let [timeout, cooldown] = spans.map(|(key, written, default, least, most)| match written {
             None => default,
             Some(span) if (least..=most).contains(span.get_ref()) => span.get_ref().0,
             Some(span) => {
-                self.problem(span.span(), format!("handler: must be {least} to {most}"));
+                self.problem(span.span(), format!("handler.{key} must be {least} to {most}"));
                 default
             }
         });
@@ -54,10 +60,16 @@ impl Reader<'_> {
         };
         let argv = written.command.get_ref().clone();
         let words = argv.join(" ");
-        match Plugin::new(argv, written.env.clone(), State::Unknown) {
+        match Plugin::handler(argv, written.env.clone()) {
             Ok(command) => Some(Arc::new(Handler { command, words, on, soft, timeout, cooldown, per_day })),
             Err(error) => {
-                self.problem(written.command.span(), format!("handler.command {error}"));
+                let example = match error {
+                    PluginError::Empty => {
+                        "; write an array like [\"systemctl\", \"restart\", \"nginx.service\"]"
+                    }
+                    PluginError::EnvName(_) | PluginError::Nul => "",
+                };
+                self.problem(written.command.span(), format!("handler.command {error}{example}"));
                 None
             }
         }

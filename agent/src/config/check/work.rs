@@ -78,7 +78,11 @@ impl<'a> Reader<'a> {
                     PluginError::EnvName(_) => self.file.env.as_ref().map_or(value.span(), Spanned::span),
                     PluginError::Empty | PluginError::Nul => value.span(),
                 };
-                self.problem(at, format!("command {error}"));
+                let example = match error {
+                    PluginError::Empty => "; write an array like [\"check_ping\", \"-H\", \"db1\"]",
+                    PluginError::EnvName(_) | PluginError::Nul => "",
+                };
+                self.problem(at, format!("command {error}{example}"));
                 None
             }
         }
