@@ -36,6 +36,8 @@ pub struct Config {
     pub replaced: Vec<Arc<str>>,
     /// Built-in checks that a file switches off, and where.
     pub off: BTreeMap<Arc<str>, Origin>,
+    /// Built-in checks that a file changes but that this host has nothing for, and why.
+    pub absent: BTreeMap<Arc<str>, String>,
 }
 
 impl Config {

@@ -17,8 +17,7 @@ pub(in crate::config) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check
         let check = kind.build(&Options::default(), context.host).ok()?;
         Some((kind.name, kind.name, Work::Native(check)))
     });
-    let has_cache = context.dns_control.exists() || cache_is_enabled();
-    let dns = BUILT_IN_DNS.into_iter().filter(|_| has_cache).map(|name| {
+    let dns = BUILT_IN_DNS.into_iter().filter(|_| has_cache(context)).map(|name| {
         let sensor = DnsSensor { control: context.dns_control.clone(), sensor: name.to_owned() };
         (name, "dns", Work::Native(sensor.into_check()))
     });
@@ -52,6 +51,19 @@ pub(in crate::config) fn built_in(context: &Context<'_>) -> Vec<(Arc<str>, Check
             (Arc::from(name), check)
         })
         .collect()
+}
+
+/// Why the built-in check of this name and kind has nothing to do on this host.
+pub(in crate::config) fn absent(name: &str, kind: &str, context: &Context<'_>) -> Option<String> {
+    if kind == "dns" && BUILT_IN_DNS.contains(&name) && !has_cache(context) {
+        let control = context.dns_control.display();
+        return Some(format!("the DNS cache is not enabled on this host ({control} does not exist)"));
+    }
+    dogwatch_checks::kind(kind).filter(|kind| kind.name == name)?.absent(context.host)
+}
+
+fn has_cache(context: &Context<'_>) -> bool {
+    context.dns_control.exists() || cache_is_enabled()
 }
 
 /// Whether systemd starts the DNS cache of the package. Then its checks do not go away with its

@@ -14,7 +14,7 @@ use dogwatch_daemon::{
     duration::Span,
 };
 
-pub(super) use built_in::built_in;
+pub(super) use built_in::{absent, built_in};
 pub(super) use settings::labels;
 
 use super::{Check, Origin, Settings, file::CheckFile};
@@ -130,7 +130,7 @@ pub(super) fn resolve(
 
 /// Whether a check of this kind has a service for each thing that it finds.
 fn has_things(kind: &str) -> bool {
-    kind == "job" || dogwatch_checks::kind(kind).is_some_and(|kind| kind.has_things)
+    kind == "job" || dogwatch_checks::kind(kind).is_some_and(|kind| kind.things.exist())
 }
 
 fn lane(kind: &str) -> Lane {

@@ -19,6 +19,7 @@ impl Reader<'_> {
                 self.problems.add(self.source, pattern.span(), message);
                 continue;
             }
+            self.refuse_wrong_pattern(kind, pattern);
             let mut part = self.part(pattern, table);
             let settings = part.settings(all);
             let enabled = part.enabled();
@@ -26,6 +27,22 @@ impl Reader<'_> {
             things.push((Pattern::new(pattern.get_ref()), enabled.then_some(settings)));
         }
         things
+    }
+
+    /// A pattern that matches no thing on any host is a mistake.
+    fn refuse_wrong_pattern(&mut self, kind: &str, pattern: &Spanned<String>) {
+        let (name, text) = (self.name, pattern.get_ref());
+        let meant = dogwatch_checks::kind(kind).and_then(|kind| kind.things.meant(text));
+        if text.trim().is_empty() {
+            self.problem(
+                pattern.span(),
+                format!("[check.{name}.{text:?}] names nothing; write for example \"*\""),
+            );
+        } else if let Some(meant) = meant {
+            let message =
+                format!("nothing that {name} finds is called {text:?}; write [check.{name}.{meant:?}]");
+            self.problem(pattern.span(), message);
+        }
     }
 
     /// A reader for the table of some things.
