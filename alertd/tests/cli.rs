@@ -36,9 +36,18 @@ fn a_wrong_config_is_refused_with_every_problem_its_place_and_what_was_meant() {
 }
 
 #[test]
-fn no_config_is_a_right_config() {
-    let out = alertd(&["--check", "--config", "/nonexistent/alertd.toml"]);
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+fn a_config_that_was_named_must_exist() {
+    for check in [&["--check"][..], &[]] {
+        let out = alertd(&[check, &["--config", "/nonexistent/alertd.toml"]].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{said}");
+        assert!(
+            said.contains(
+                "/nonexistent/alertd.toml: does not exist; only the default, /etc/dogwatch/alertd.toml"
+            ),
+            "{said}"
+        );
+    }
 }
 
 /// S10: a broken disk is what alertd must report, so it is no reason not to start.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -20,9 +20,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "load average per processor",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 

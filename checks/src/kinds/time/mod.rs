@@ -16,7 +16,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use self::service::Sync;
 use crate::{
-    Async, Blind, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Async, Blind, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     clock::{self, Clocks},
     options::{OptionSpec, Reader},
     pattern::Pattern,
@@ -33,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "synchronisation and jumps of the clock",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -65,7 +65,7 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         offset: limits("warn", "crit", [0.05, 0.5]),
         step: limits("warn_step", "crit_step", [1.0, 60.0]),
     };
-    let exclude = reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect();
+    let exclude = reader.patterns("exclude");
     Some(Check::asynchronous(Time { root: host.root.clone(), exclude, limits }))
 }
 
