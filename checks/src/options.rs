@@ -517,7 +517,7 @@ mod tests {
         }
         let mut reader = Reader::new(&options, TIMES);
         reader.per_thing(|reader| {
-            let defaults = [None, Some(Duration::from_secs(60))];
+            let defaults = [None, Some(Duration::from_mins(1))];
             reader.times(["warn_age", "crit_age"], defaults, Reader::time);
             reader.whole("port", 1..=10_u8);
         });

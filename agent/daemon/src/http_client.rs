@@ -327,7 +327,13 @@ impl Remote {
     }
 
     /// The addresses, looked up again if they are older than `kept`.
-    async fn addresses(&self, port: u16, patience: Duration, kept: Duration) -> io::Result<Vec<SocketAddr>> {
+    async fn addresses(
+        &self,
+        port: u16,
+        patience: Duration,
+        kept: Duration,
+        now: Instant,
+    ) -> io::Result<Vec<SocketAddr>> {
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let known = lock();

@@ -130,7 +130,7 @@ impl OldCode {
 
     /// The first file of a process that was replaced.
     fn examine(&self, process: &str) -> io::Result<Option<Deleted>> {
-        let path = |file: &str| self.root.path(&format!("/proc/{process}/{file}"));
+        let path = |file: &str| self.root.path(format!("/proc/{process}/{file}"));
         let program = fs::read_link(path("exe"))?;
         let (root, ours) = (fs::metadata(path("root"))?, fs::metadata(self.root.path("/"))?);
         if (root.dev(), root.ino()) != (ours.dev(), ours.ino()) {

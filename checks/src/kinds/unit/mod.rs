@@ -201,7 +201,7 @@ fn enabled(root: &Root) -> Vec<(String, &'static str)> {
     let mut enabled = Vec::new();
     for &target in TARGETS {
         for (base, by) in [("/etc", "wants"), ("/etc", "requires"), ("/run", "wants"), ("/run", "requires")] {
-            let directory = root.path(&format!("{base}/systemd/system/{target}.{by}"));
+            let directory = root.path(format!("{base}/systemd/system/{target}.{by}"));
             let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(ENABLED_MAX);
             let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
             enabled.extend(

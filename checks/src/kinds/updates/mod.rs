@@ -83,6 +83,7 @@ const DPKG_QUERY: &str = "/usr/bin/dpkg-query";
 const LISTS: &str = "/var/lib/apt/lists";
 const DAY: Duration = Duration::from_hours(24);
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let (warn, crit) = (3 * DAY, 14 * DAY);
     let after = reader.times(["warn_after", "crit_after"], [Some(warn), Some(crit)], Reader::delay);
@@ -232,7 +233,7 @@ const LISTS_MAX: usize = 10_000;
 fn fetched(root: &Root) -> i64 {
     ["lists", "lists/partial", "periodic/update-stamp", "periodic/update-success-stamp"]
         .iter()
-        .filter_map(|path| fs::metadata(root.path(&format!("/var/lib/apt/{path}"))).ok())
+        .filter_map(|path| fs::metadata(root.path(format!("/var/lib/apt/{path}"))).ok())
         .map(|metadata| metadata.mtime())
         .max()
         .unwrap_or(0)
