@@ -95,7 +95,7 @@ impl LaneLimits {
 impl Schedule {
     pub fn new(machine_id: &str, limits: LaneLimits) -> Self {
         Self {
-            host: hash(0, machine_id),
+            host: host_hash(machine_id),
             limits,
             entries: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -290,7 +290,7 @@ const RETRY_PER_COST: u32 = 20;
 
 /// In whole seconds if the interval allows it: checks that are due in the same second share a
 /// wakeup.
-fn phase(hash: u64, interval: Duration) -> Duration {
+pub(crate) fn phase(hash: u64, interval: Duration) -> Duration {
     let phase = nanos(u128::from(hash) % interval.as_nanos().max(1));
     if interval >= Duration::from_secs(10) { Duration::from_secs(phase.as_secs()) } else { phase }
 }
@@ -301,6 +301,11 @@ fn nanos(nanos: u128) -> Duration {
 
 /// FNV-1a, then the finalizer of splitmix64, so that names that differ in one letter get phases far
 /// apart.
+/// Spreads what hosts do at the same time.
+pub(crate) fn host_hash(id: &str) -> u64 {
+    hash(0, id)
+}
+
 fn hash(seed: u64, text: &str) -> u64 {
     let mut fnv = FnvHasher::with_key(FnvHasher::default().finish() ^ seed);
     fnv.write(text.as_bytes());

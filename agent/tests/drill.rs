@@ -284,7 +284,7 @@ impl Agent {
         let waiting = disk.spool.iter().filter(|event| event.seq > disk.acked).cloned().collect();
         Self {
             service: state.services.remove("db").unwrap_or_default().service,
-            outbox: Outbox::new(LIMITS, waiting, next_seq, moment(now)),
+            outbox: Outbox::new(LIMITS, 0, waiting, next_seq, moment(now)),
             order: None,
             dirty: false,
             next_run: now,

@@ -5,7 +5,7 @@ use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_alertd_core::{
-    Core,
+    Change, Core,
     rules::notification::{Accepted, DeliveryError, Notification},
 };
 use dogwatch_daemon::{
@@ -25,7 +25,7 @@ use crate::{
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
-    store::{Store as _, sqlite::Sqlite, writer::Writer},
+    store::{Store as _, late::Late, writer::Writer},
     web::Served,
 };
 
@@ -56,7 +56,8 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
 
     let mut clock = Clock::start();
     let (now, _) = clock.now();
-    let mut store = Sqlite::open(&config.state_dir, &random_name())?;
+    let scratch = config.socket.parent().unwrap_or(&config.state_dir);
+    let mut store = Late::open(&config.state_dir, scratch, &random_name())?;
     let loaded = store.load(now)?;
     let notice = store.notice.take();
     if let Some(notice) = &notice {
@@ -65,8 +66,13 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
     let keyring = Arc::new(Keyring::new(&loaded.tokens));
+    let (trouble, counters) = (store.trouble.take(), loaded.counters);
     let core = Core::new(config.rules, random_name(), RandomState::new(), loaded, now);
     let writer = Writer::start(store);
+    let writer = match trouble {
+        Some(trouble) => writer.failing(trouble, Change::Counters(counters)),
+        None => writer,
+    };
     let mut receivers = config.receivers;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     let (dead_man, pinged) = watch::channel(config.dead_man);

@@ -8,6 +8,7 @@
 //! (0.40.1). Its API changes with every minor version, so it is used only in this file.
 
 use std::{
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -77,11 +78,27 @@ impl Root {
     }
 
     /// The path of `absolute` below this root.
-    pub fn path(&self, absolute: &str) -> PathBuf {
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
         match &self.tree {
-            None => PathBuf::from(absolute),
-            Some(tree) => tree.join(absolute.trim_start_matches('/')),
+            None => absolute.to_owned(),
+            Some(tree) => tree.join(absolute.strip_prefix("/").unwrap_or(absolute)),
         }
+    }
+
+    /// A text with paths in which the kernel escapes bytes as `\ooo` (proc(5)). Bytes that are no
+    /// UTF-8 become such escapes too, so that no path is lost.
+    pub(crate) fn read_escaped(&self, absolute: &str) -> Result<String, ReadError> {
+        let path = self.path(absolute);
+        let bytes = fs::read(&path).map_err(|source| ReadError::Io { path, source })?;
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                let _ = write!(text, "\\{byte:03o}");
+            }
+        }
+        Ok(text)
     }
 
     pub fn read(&self, absolute: &str) -> Result<String, ReadError> {

@@ -29,12 +29,9 @@ pub(super) struct ListArguments {
 
 pub(super) fn run(command: &Command) -> ExitCode {
     let Command::Check(ConfigArgument { config }) = command;
-    if !config.exists() {
-        let text = format!("{} does not exist", config.display());
-        if config != Path::new(config::DEFAULT_PATH) {
-            return fail(&text);
-        }
-        complain(format_args!("warning: {text}; the agent runs with its defaults\n"));
+    if config == Path::new(config::DEFAULT_PATH) && !config.exists() {
+        let path = config.display();
+        complain(format_args!("warning: {path} does not exist; the agent runs with its defaults\n"));
     }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {

@@ -62,9 +62,9 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     if arguments.forget {
         let forget = Forget { service: format!("job {}", arguments.name) };
-        return match arguments.socket.client().post::<()>("/v1/forget", &forget).await {
+        return match arguments.socket.post("/v1/forget", &forget).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error.to_string()),
+            Err(error) => fail(&error),
         };
     }
     let start = clock::since_boot();
@@ -83,7 +83,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         text: text.chars().take(TEXT_CHARS_MAX).collect(),
         ttl_s: ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1)),
     };
-    if let Err(error) = arguments.socket.client().post::<()>("/v1/submit", &submit).await {
+    if let Err(error) = arguments.socket.post("/v1/submit", &submit).await {
         complain(format_args!(
             "dogwatch: job {}: the agent does not know how it ended: {error}\n",
             arguments.name

@@ -73,9 +73,17 @@ struct SocketArgument {
 }
 
 impl SocketArgument {
-    fn client(&self) -> Client {
-        let path = self.socket.clone().unwrap_or_else(|| crate::config::socket(&self.config.config));
-        Client::new(path, ANSWER_WITHIN)
+    fn client(&self) -> Result<Client, String> {
+        let config = &self.config.config;
+        match (&self.socket, crate::config::missing(config)) {
+            (Some(socket), _) => Ok(Client::new(socket.clone(), ANSWER_WITHIN)),
+            (None, None) => Ok(Client::new(crate::config::socket(config), ANSWER_WITHIN)),
+            (None, Some(missing)) => Err(missing),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<(), String> {
+        self.client()?.post::<()>(path, body).await.map_err(|error| error.to_string())
     }
 }
 

@@ -38,9 +38,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         text,
         ttl_s: arguments.ttl.map(|span| span.0.as_secs().max(1)),
     };
-    match arguments.socket.client().post::<()>("/v1/submit", &submit).await {
+    match arguments.socket.post("/v1/submit", &submit).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => fail(&error),
     }
 }
 

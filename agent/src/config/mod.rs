@@ -36,6 +36,8 @@ pub struct Config {
     pub replaced: Vec<Arc<str>>,
     /// Built-in checks that a file switches off, and where.
     pub off: BTreeMap<Arc<str>, Origin>,
+    /// Built-in checks that a file changes but that this host has nothing for, and why.
+    pub absent: BTreeMap<Arc<str>, String>,
 }
 
 impl Config {
@@ -220,14 +222,24 @@ impl fmt::Display for Origin {
 /// Reads `path` and its drop-ins.
 pub fn load(path: &Path, host: &Host) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let files = config::load::<file::ConfigFile>(path, &mut problems);
+    let files = read(path, &mut problems);
     let config = resolve::resolve(&files, &system_host_name(), host, &mut problems);
     problems.or(config)
 }
 
+fn read(path: &Path, problems: &mut Problems) -> Vec<(config::Source, file::ConfigFile)> {
+    config::load(path, Path::new(DEFAULT_PATH), problems)
+}
+
+/// Why there is no config at a path that was named.
+pub fn missing(path: &Path) -> Option<String> {
+    let why = config::missing(path, Path::new(DEFAULT_PATH))?;
+    Some(format!("{} {why}", path.display()))
+}
+
 /// The agent's socket, even if the rest of the config is invalid.
 pub fn socket(path: &Path) -> PathBuf {
-    let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let files = read(path, &mut Problems::default());
     let written = files.into_iter().rev().find_map(|(_, file)| file.agent.socket);
     written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
@@ -245,7 +257,7 @@ pub enum AlertdsAt {
 
 /// The alertds of this host, even if the rest of the config is invalid.
 pub fn alertds_at(path: &Path) -> AlertdsAt {
-    let mut files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let mut files = read(path, &mut Problems::default());
     let remote = files.iter().rev().find_map(|(_, file)| {
         let url = file.alertd.url.as_ref()?.get_ref().clone();
         let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().clone());

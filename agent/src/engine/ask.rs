@@ -156,6 +156,11 @@ impl Engine {
                 why: blind.why.clone(),
             })
         });
+        let absent = self.config.absent.iter().map(|(name, why)| BlindStatus {
+            check: name.to_string(),
+            thing: "all".to_owned(),
+            why: why.clone(),
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: self.config.agent.host.clone(),
@@ -163,7 +168,7 @@ impl Engine {
             started_at: self.started_at,
             warnings: self.warnings(now),
             services,
-            blind: blind.collect(),
+            blind: blind.chain(absent).collect(),
             spool: SpoolStatus {
                 events: self.outbox.depth(),
                 dropped: self.outbox.dropped(),

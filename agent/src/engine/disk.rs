@@ -28,13 +28,14 @@ pub(super) struct DiskState {
 }
 
 impl DiskState {
-    pub(super) fn new(store: Store, settled: u64, now: Moment) -> Self {
+    /// `problem` says why the directory could not be used at the start.
+    pub(super) fn new(store: Store, settled: u64, problem: Option<String>, now: Moment) -> Self {
         Self {
             store,
             busy_since: None,
-            write_at: None,
+            write_at: problem.is_some().then(|| now + RETRY_AFTER),
             not_before: now,
-            problem: None,
+            problem,
             settled,
             spool_bytes: 0,
         }

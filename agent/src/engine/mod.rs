@@ -161,7 +161,11 @@ impl Engine {
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
-        let outbox = Outbox::new(outbox_limits(&config), waiting, spool.next_seq, now.moment);
+        let host_hash = crate::schedule::host_hash(&agent_id);
+        let mut outbox = Outbox::new(outbox_limits(&config), host_hash, waiting, spool.next_seq, now.moment);
+        if found.problem.is_some() {
+            outbox.on_spool_failed();
+        }
         let mut engine = Self {
             schedule: Schedule::new(&agent_id, lanes(&config)),
             services: BTreeMap::new(),
@@ -169,7 +173,7 @@ impl Engine {
             lag: Lag::default(),
             outbox,
             epoch: spool.epoch,
-            disk: DiskState::new(store, spool.acked, now.moment),
+            disk: DiskState::new(store, spool.acked, found.problem, now.moment),
             alertds: Alertds::new(&config.alertd),
             runner,
             answers,

@@ -442,7 +442,9 @@ impl Engine {
         {
             let mut found = false;
             for (name, check) in config.checks {
-                if check.origin == config::Origin::Auto && !self.config.checks.contains_key(&name) {
+                let built_in = matches!(check.origin, config::Origin::Auto | config::Origin::Changed { .. });
+                if built_in && !self.config.checks.contains_key(&name) {
+                    self.config.absent.remove(&name);
                     info!(check = &*name, "found on this host; built-in check added");
                     self.config.checks.insert(name, check);
                     found = true;

@@ -168,8 +168,9 @@ impl Reader {
         all
     }
 
-    /// The points of a series from `from` to `to` (seconds since 1970), from the finest tier that
-    /// goes back that far, and how long each stands for.
+    /// The points of a series from `from` to `to` (seconds since 1970), and how long each stands
+    /// for. They come from the finest tier that goes back that far, or to the start of the series;
+    /// what its last row does not have yet comes from the finer ones.
     pub fn points(&self, key: &Key, from: i64, to: i64) -> Vec<Point> {
         let Some(column) =
             self.entries.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.key == *key))
@@ -177,14 +178,18 @@ impl Reader {
             return Vec::new();
         };
         let since = self.entries.get(column).and_then(Option::as_ref).map_or(from, |entry| entry.since);
-        let tier = layout::tier_for(to - from);
-        let first = tier.slot(from.max(since).max(to - tier.span() + tier.step));
-        (first..=tier.slot(to))
-            .filter_map(|slot| {
+        let mut from = from.max(since);
+        let wanted = layout::tier_for(to.saturating_sub(from));
+        let mut points: Vec<Point> = Vec::new();
+        for tier in TIERS.into_iter().rev().filter(|tier| tier.step <= wanted.step) {
+            let first = tier.slot(from.max(to - tier.span() + tier.step));
+            points.extend((first..=tier.slot(to)).filter_map(|slot| {
                 let cell = read_row(&self.file, tier, slot)?.get(column).copied()?;
                 cell.point(tier, slot)
-            })
-            .collect()
+            }));
+            from = points.last().map_or(from, |point| point.at + point.step);
+        }
+        points
     }
 }
 
@@ -232,6 +237,7 @@ mod tests {
     fn what_was_recorded_is_read_back_at_every_resolution_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut history = History::open(dir.path(), START).unwrap();
+        history.record(&sample("disk /", 0.0, START - 20 * DAY)).unwrap();
         for minute in 0..3 * 60 {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
             let value = minute as f64;
@@ -253,9 +259,25 @@ mod tests {
         assert!(fine.len() >= 175, "{}", fine.len());
         assert!((fine[100].avg - 101.0).abs() < 3.0, "{:?}", fine[100]);
         let hours = reader.points(&key("disk /"), now - 300 * 86_400, now);
-        assert_eq!(hours.len(), 3);
-        assert!(hours[1].min <= 61.0 && hours[1].max >= 118.0, "{:?}", hours[1]);
+        assert_eq!((hours.len(), hours[1].step), (4, 3_600));
+        assert!(hours[2].min <= 61.0 && hours[2].max >= 118.0, "{:?}", hours[2]);
         assert!(reader.points(&key("disk /var"), START, now).is_empty());
+    }
+
+    #[test]
+    fn a_young_series_is_read_from_the_tiers_that_have_it() {
+        for (minutes, since) in [(3, 7), (3, 300), (25, 7), (200, 30), (2_000, 7), (4_000, 300)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut history = History::open(dir.path(), START).unwrap();
+            for minute in 0..=minutes {
+                history.record(&sample("load", 1.0, START + minute * 60)).unwrap();
+            }
+            let now = START + minutes * 60;
+            let points = Reader::open(dir.path()).unwrap().points(&key("load"), now - since * DAY, now);
+            let known: i64 = points.iter().map(|point| point.step).sum();
+            assert_eq!(known, minutes * 60, "{minutes} minutes, --since {since}d");
+            assert!(points.is_sorted_by(|a, b| a.at + a.step <= b.at), "{points:?}");
+        }
     }
 
     #[test]

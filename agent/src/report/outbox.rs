@@ -20,7 +20,7 @@ use std::{collections::VecDeque, time::Duration};
 use dogwatch_wire::{BatchReply, Event, EventKind, limits};
 use jiff::Timestamp;
 
-use crate::moment::Moment;
+use crate::{moment::Moment, schedule::phase};
 
 /// The limits of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub struct Outbox {
     batch_max: usize,
     failures: u32,
     not_before: Moment,
+    /// A hash of the host's id, which spreads heartbeats.
+    host: u64,
+    /// Until then, a host without events does not begin the exchange.
+    hello_at: Moment,
     next_heartbeat: Moment,
     want_states: bool,
     /// The states are to be sent although alertd did not ask, and have not been since.
@@ -105,8 +109,10 @@ pub enum Verdict {
 
 impl Outbox {
     /// An outbox with the events from the spool. `next_seq` is the first number that was never
-    /// used.
-    pub fn new(limits: Limits, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
+    /// used. `host` is a hash of the host's id: agents that are started in the same second, as in
+    /// an upgrade of a fleet, begin the exchange within a third of a heartbeat's interval, and
+    /// send each further heartbeat in a slot of their own. Events never wait for that.
+    pub fn new(limits: Limits, host: u64, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
         let mut outbox = Self {
             limits,
             queue: VecDeque::new(),
@@ -120,6 +126,8 @@ impl Outbox {
             batch_max: limits::EVENTS_MAX,
             failures: 0,
             not_before: now,
+            host,
+            hello_at: now + phase(host.rotate_left(32), limits.heartbeat / 3),
             next_heartbeat: now,
             want_states: false,
             offered: false,
@@ -186,6 +194,9 @@ impl Outbox {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
+        if self.phase == Phase::Asking && self.queue.is_empty() && now < self.hello_at {
+            return None;
+        }
         let next = match self.phase {
             Phase::Asking => NextBatch { events: Vec::new(), heartbeat: false, states: false },
             Phase::Open => self.next_batch(now)?,
@@ -238,7 +249,7 @@ impl Outbox {
             self.states_not_before = now + STATES_APART;
         }
         if sent.heartbeat {
-            self.next_heartbeat = now + self.limits.heartbeat;
+            self.next_heartbeat = self.slot_after(now);
         }
         if sent.through.is_some_and(|through| reply.acked_seq < through) {
             // alertd answered but did not accept all events. Sending at once would be a loop.
@@ -249,6 +260,15 @@ impl Outbox {
             self.batch_max = limits::EVENTS_MAX;
         }
         Verdict::Accepted
+    }
+
+    /// The next slot of this host, at most an interval from now.
+    fn slot_after(&self, now: Moment) -> Moment {
+        let interval = self.limits.heartbeat;
+        let since = now.0.saturating_sub(phase(self.host, interval));
+        let slots = since.as_nanos() / interval.as_nanos().max(1) + 1;
+        let until = Duration::from_nanos_u128(slots * interval.as_nanos()).saturating_sub(since);
+        now + until.min(interval)
     }
 
     /// The batch was not accepted. `random` is in 0..1.
@@ -297,6 +317,9 @@ impl Outbox {
     pub fn next_wakeup(&self) -> Option<Moment> {
         if self.in_flight.is_some() {
             return None;
+        }
+        if self.phase == Phase::Asking && self.queue.is_empty() {
+            return Some(self.hello_at.max(self.not_before));
         }
         if self.phase == Phase::Asking || self.sendable().next().is_some() {
             return Some(self.not_before);
@@ -439,7 +462,7 @@ mod tests {
         outbox.on_spooled(1);
         assert!(outbox.poll_send(at(40)).unwrap().heartbeat);
         outbox.on_reply(&acked(1), at(40), 0.5);
-        assert_eq!(outbox.next_wakeup(), Some(at(70)));
+        assert_eq!(outbox.next_wakeup(), Some(at(60)), "the next slot");
     }
 
     #[test]
@@ -501,7 +524,7 @@ mod tests {
 
     #[test]
     fn if_alertd_has_more_than_the_spool_a_new_epoch_starts() {
-        let mut outbox = Outbox::new(LIMITS, Vec::new(), 4, at(0));
+        let mut outbox = Outbox::new(LIMITS, 0, Vec::new(), 4, at(0));
         push(&mut outbox, "a");
         outbox.on_spooled(4);
         outbox.poll_send(at(0)).unwrap();
@@ -553,8 +576,52 @@ mod tests {
         assert!(outbox.poll_send(later).is_some_and(|batch| batch.heartbeat));
     }
 
+    /// F3, and its siblings: a fleet that is back after an outage of alertd, and one with events.
+    #[test]
+    fn agents_that_start_together_do_not_beat_together() {
+        let started = Moment(Duration::from_hours(24));
+        let most_in_a_second = |moments: &[Moment]| {
+            let mut per_second = std::collections::BTreeMap::new();
+            for moment in moments {
+                *per_second.entry(moment.0.as_secs()).or_insert(0_usize) += 1;
+            }
+            per_second.into_values().max().unwrap()
+        };
+        let (mut hellos, mut beats, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for host in 0..3_000_u64 {
+            let host = crate::schedule::host_hash(&format!("{host:032x}"));
+            let mut outbox = Outbox::new(LIMITS, host, Vec::new(), 1, started);
+            let hello = outbox.next_wakeup().unwrap();
+            assert!(hello.since(started) <= Duration::from_secs(10));
+            assert!(outbox.poll_send(hello).is_some());
+            outbox.on_reply(&acked(0), hello, 0.5);
+            outbox.poll_send(hello).unwrap();
+            // All answers arrive in the same moment.
+            let answered = started + Duration::from_secs(12);
+            outbox.on_reply(&acked(0), answered, 0.5);
+            let beat = outbox.next_wakeup().unwrap();
+            assert!(beat.since(answered) <= LIMITS.heartbeat);
+            outbox.poll_send(beat).unwrap();
+            outbox.on_reply(&acked(0), beat + Duration::from_millis(40), 0.5);
+            hellos.push(hello);
+            beats.push(beat);
+            again.push(outbox.next_wakeup().unwrap());
+        }
+        // Even shares would be 300 and 100.
+        assert!(most_in_a_second(&hellos) < 400);
+        assert!(most_in_a_second(&beats) < 150);
+        assert!(most_in_a_second(&again) < 150);
+
+        let mut outbox = Outbox::new(LIMITS, u64::MAX, Vec::new(), 1, started);
+        assert!(outbox.next_wakeup().unwrap() > started);
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert_eq!(outbox.next_wakeup(), Some(started), "an event does not wait");
+        assert!(outbox.poll_send(started).is_some());
+    }
+
     fn outbox() -> Outbox {
-        Outbox::new(LIMITS, Vec::new(), 1, at(0))
+        Outbox::new(LIMITS, 0, Vec::new(), 1, at(0))
     }
 
     /// After the first exchange, with a heartbeat sent at 0.

@@ -164,11 +164,14 @@ const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
 const METRICS_DEFAULT: &str = "127.0.0.1:9848";
 
+/// The path of the packaged config. Without a file there, all defaults apply.
+pub const DEFAULT_PATH: &str = "/etc/dogwatch/alertd.toml";
+
 impl Config {
     /// Reads `path` and its drop-ins.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let files = load::<ConfigFile>(path, &mut problems);
+        let files = load::<ConfigFile>(path, Path::new(DEFAULT_PATH), &mut problems);
         Self::resolve(path, files, problems)
     }
 

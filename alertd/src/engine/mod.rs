@@ -556,7 +556,7 @@ impl<D: Deliver> Engine<D> {
         let (now, leapt) = self.clock.now();
         if let Some(leap) = leapt {
             tracing::warn!(
-                "the clock jumped {}s ahead; heartbeat deadlines are extended by as much",
+                "alertd did not run for {}s, or the clock was set ahead; heartbeat deadlines are extended by as much",
                 leap.as_secs()
             );
             self.core.on_leap(leap);

@@ -79,13 +79,13 @@ impl Sqlite {
             let dir = state_dir.display();
             StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set a different state_dir"))
         })?;
-        let path = state_dir.join("alertd.db");
+        let path = state_dir.join(NAME);
         backup::clear(&path);
         let (connection, notice) = match prepared(&path, instance) {
             Ok(connection) => (connection, None),
             Err(Trouble::Other(error)) => return Err(error),
             Err(Trouble::Damaged(reason)) => {
-                let aside = set_aside(&path)?;
+                let aside = rename(&path)?;
                 let notice = format!(
                     "the database was damaged ({reason}); it was moved to {aside}, and alertd started with an empty one"
                 );
@@ -98,6 +98,24 @@ impl Sqlite {
     pub fn archive(&self) -> SqliteArchive {
         SqliteArchive { path: self.path.clone(), idle: Mutex::new(Vec::new()) }
     }
+
+    /// The archive of the store in `state_dir`, which need not be open.
+    pub fn archive_in(state_dir: &Path) -> SqliteArchive {
+        SqliteArchive { path: state_dir.join(NAME), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// The id of the store.
+    pub(super) fn instance(&self) -> Result<String, StoreError> {
+        let sql = "SELECT value FROM meta WHERE key = 'instance'";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+}
+
+const NAME: &str = "alertd.db";
+
+/// Renames the store in `state_dir`, which must not be open, and returns its new name.
+pub(super) fn set_aside(state_dir: &Path) -> Result<String, StoreError> {
+    rename(&state_dir.join(NAME))
 }
 
 enum Trouble {
@@ -166,7 +184,7 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
 }
 
 /// Renames a damaged file and its WAL, and returns the new name.
-fn set_aside(path: &Path) -> Result<String, StoreError> {
+fn rename(path: &Path) -> Result<String, StoreError> {
     let free =
         (1..1_000).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
     let aside = free.unwrap_or_else(|| path.with_extension("damaged"));

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, State, clock, never,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, State, Things, clock,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -24,9 +24,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "connection to a port, response time, expected text",
     options: OPTIONS,
     lane: Lane::Network,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -50,22 +50,17 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
     let host = reader.text("host");
     let host = reader.required("host", host);
-    let port = reader.parsed("port", port);
+    let port = reader.whole("port", 1..=u16::MAX);
     let port = reader.required("port", port);
     let [send, expect] = ["send", "expect"].map(|name| reader.text(name).map(|text| unescape(&text)));
     let thresholds = times(reader, [None, None]);
     Some(Check::asynchronous(Tcp { host: host?, port: port?, send, expect, thresholds }))
 }
 
-fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse().ok().filter(|&port| port > 0).ok_or("must be a port from 1 to 65535")
-}
-
 /// The `warn` and `crit` options of a check that measures time. The ranges are in seconds.
 pub(crate) fn times(reader: &mut Reader<'_>, defaults: [Option<Duration>; 2]) -> Thresholds {
-    let [warn, crit] = [("warn", defaults[0]), ("crit", defaults[1])].map(|(name, default)| {
-        reader.seconds(name).or(default).map(|limit| Range::above(limit.as_secs_f64()))
-    });
+    let limits = reader.times(["warn", "crit"], defaults, Reader::time);
+    let [warn, crit] = limits.map(|limit| limit.map(|limit| Range::above(limit.as_secs_f64())));
     Thresholds { warn, crit }
 }
 

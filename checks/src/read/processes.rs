@@ -79,7 +79,7 @@ fn parse(pid: u32, line: &[u8]) -> Option<Process> {
 
 /// The arguments, separated by spaces. Empty for kernel threads.
 pub(crate) fn command_line(root: &Root, pid: u32) -> String {
-    let bytes = fs::read(root.path(&format!("/proc/{pid}/cmdline"))).unwrap_or_default();
+    let bytes = fs::read(root.path(format!("/proc/{pid}/cmdline"))).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     text.trim_end_matches('\0').replace('\0', " ")
 }
@@ -94,9 +94,9 @@ pub(crate) fn user(root: &Root, pid: u32) -> Option<u32> {
 
 /// Number of open files and its limit.
 pub(crate) fn open_files(root: &Root, pid: u32) -> io::Result<(u64, u64)> {
-    let limits = fs::read_to_string(root.path(&format!("/proc/{pid}/limits")))?;
+    let limits = fs::read_to_string(root.path(format!("/proc/{pid}/limits")))?;
     let limit = open_files_limit(&limits).ok_or(io::ErrorKind::InvalidData)?;
-    let fds = root.path(&format!("/proc/{pid}/fd"));
+    let fds = root.path(format!("/proc/{pid}/fd"));
     // Since Linux 6.2 the size of the directory is the number, which needs no permission.
     let size = fs::metadata(&fds)?.len();
     if root.is_live() && size > 0 {

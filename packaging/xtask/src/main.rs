@@ -11,6 +11,7 @@
 //! | [`house`] | `house`: which module may import which, and other house rules |
 //! | [`fuzz`] | `fuzz`: untrusted input, by mutation or guided by coverage |
 //! | [`bench`] | `bench`: measurements and their budgets |
+//! | [`lab::silence`] | `drill silence`: an hour on fresh hosts without a fault, without a false alarm |
 //! | [`soak`] | `drill soak`: an agent with 1,000 checks while faults come and go |
 //!
 //! Only the output of [`docs`] is shipped.
@@ -76,7 +77,8 @@ enum Command {
     /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
     /// Run the outage drills in virtual time; `faults`: real faults on a lab host (needs root);
-    /// `soak`: an agent with 1,000 checks in real time
+    /// `silence`: an hour on fresh hosts without a fault; `soak`: an agent with 1,000 checks in
+    /// real time
     Drill {
         /// For example `all`, `openai --seeds 100`, `faults`, `faults --help`, or `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         Command::House(options) => house::run(&options),
         Command::Drill { arguments } => match arguments.split_first() {
             Some((first, rest)) if first == "faults" => lab::faults::run(rest),
+            Some((first, _)) if first == "silence" => lab::silence::run(&Parser::parse_from(&arguments)),
             Some((first, _)) if first == "soak" => soak::run(&soak::Options::parse_from(&arguments)),
             _ => test::drill(&arguments),
         },

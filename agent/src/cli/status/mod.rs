@@ -34,7 +34,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
-    let mut status = match arguments.socket.client().get::<Status>("/v1/status").await {
+    let client = match arguments.socket.client() {
+        Ok(client) => client,
+        Err(message) => return fail(&message),
+    };
+    let mut status = match client.get::<Status>("/v1/status").await {
         Ok(status) => status,
         Err(error) => return fail(&format!("{error}; is the agent running (systemctl status dogwatch)?")),
     };

@@ -27,7 +27,8 @@ use choose::{Choice, Filter};
 use judge::{DiskLimits, Filesystem};
 
 use crate::{
-    Blind, Blocking, Check, Host, Judgement, Kind, Lane, always, clock,
+    Blind, Blocking, BuiltIn, Check, Host, Judgement, Kind, Lane, Things, clock,
+    name::escaped,
     options::{OptionSpec, PerThing, Reader},
     read::{
         fstab,
@@ -43,9 +44,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "space and inodes of all real filesystems; also filling, hanging, missing and read-only ones",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Paths,
     make,
 };
 
@@ -138,7 +139,7 @@ impl Blocking for Disk {
 
 impl Disk {
     fn read(&self) -> Result<(Vec<Filesystem>, Vec<Blind>), ReadError> {
-        let mounts = mountinfo::parse(&self.root.read("/proc/self/mountinfo")?);
+        let mounts = mountinfo::parse(&self.root.read_escaped("/proc/self/mountinfo")?);
         let fstab = self.fstab();
         self.seen_writable.look_at(&mounts);
         let (expected, blind) = if self.only.is_empty() {
@@ -178,7 +179,7 @@ impl Disk {
         if in_container(&self.root) {
             return Vec::new();
         }
-        fstab::parse(&self.root.read("/etc/fstab").unwrap_or_default())
+        fstab::parse(&self.root.read_escaped("/etc/fstab").unwrap_or_default())
     }
 
     fn access(&self, mount: &Mount, fstab: &[fstab::Line]) -> Access {
@@ -227,7 +228,7 @@ impl SeenWritable {
     }
 }
 
-/// A path for people, in one line.
+/// A path for people, and the name of its service.
 fn shown(point: &Path) -> String {
-    crate::output::clean(&point.to_string_lossy()).replace('\n', " ")
+    escaped(point)
 }

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Blind, Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
@@ -24,9 +25,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "number of processes and threads, zombies, and processes that hang in the kernel",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
