@@ -70,6 +70,8 @@ pub struct Found {
     pub spool: Recovered,
     pub state: Saved,
     pub state_damaged: bool,
+    /// Events that were spooled and are not in the file, although alertd has not acknowledged them.
+    pub events_lost: u64,
     /// Why the directory cannot be used. The agent works from memory until an order succeeds.
     pub problem: Option<String>,
 }

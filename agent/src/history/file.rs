@@ -27,6 +27,24 @@ pub struct History {
     entries: Vec<Option<Entry>>,
     fold: Fold,
     refused: u64,
+    damage: Damage,
+}
+
+/// What was damaged when the file was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// It was shorter than it is made, or another file had its name.
+    pub cut: bool,
+    /// Rows that are not as they were written: damage, or a write that power loss interrupted.
+    pub rows: u64,
+    /// Series that are no longer known by name.
+    pub series: u64,
+}
+
+impl Damage {
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl History {
@@ -34,10 +52,14 @@ impl History {
     /// `history.damaged`. `now` is in seconds since 1970.
     pub fn open(dir: &Path, now: i64) -> io::Result<Self> {
         let path = dir.join(NAME);
-        if let Ok(file) = File::open(&path)
-            && !has_head(&file)
-        {
-            std::fs::rename(&path, dir.join(DAMAGED_NAME))?;
+        let mut cut = false;
+        if let Ok(file) = File::open(&path) {
+            if !has_head(&file) {
+                std::fs::rename(&path, dir.join(DAMAGED_NAME))?;
+                cut = true;
+            } else if file.metadata()?.len() != FILE_BYTES {
+                cut = true;
+            }
         }
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path)?;
@@ -47,7 +69,8 @@ impl History {
         // Sparse: it takes space as it is used.
         file.set_len(FILE_BYTES)?;
         let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
-        let mut history = Self { file, entries, fold: Fold::default(), refused: 0 };
+        let damage = Damage { cut, ..damage(&file, &entries) };
+        let mut history = Self { file, entries, fold: Fold::default(), refused: 0, damage };
         history.resume(now);
         Ok(history)
     }
@@ -86,6 +109,11 @@ impl History {
             self.write(&row)?;
         }
         Ok(())
+    }
+
+    /// What was damaged when the file was opened.
+    pub fn damage(&self) -> Damage {
+        self.damage
     }
 
     /// Values that were not recorded, because all columns are taken.
@@ -191,6 +219,39 @@ impl Reader {
         }
         points
     }
+}
+
+/// Reads everything. Takes some milliseconds; holes of the file cost nothing.
+fn damage(file: &File, entries: &[Option<Entry>]) -> Damage {
+    let mut found = Damage::default();
+    let mut nameless = [false; SERIES_MAX];
+    for (column, entry) in entries.iter().enumerate() {
+        let mut bytes = [0_u8; ENTRY_BYTES];
+        let read = file.read_exact_at(&mut bytes, layout::entry_offset(column));
+        if entry.is_none() && (read.is_err() || bytes != [0; ENTRY_BYTES]) {
+            nameless[column] = true;
+        }
+    }
+    for tier in TIERS {
+        for slot in 0..tier.rows {
+            let mut bytes = [0_u8; ROW_BYTES];
+            if file.read_exact_at(&mut bytes, tier.row_offset(slot)).is_err() || bytes == [0; ROW_BYTES] {
+                continue;
+            }
+            let number = i64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+            match layout::decode_row(&bytes, number) {
+                Some(cells) if tier.row_offset(number) == tier.row_offset(slot) => {
+                    // A column keeps its entry for ever, so one without has lost it.
+                    let used = cells.iter().enumerate().filter(|(_, cell)| cell.is_some());
+                    let lost = used.filter(|(column, _)| entries.get(*column).is_none_or(Option::is_none));
+                    lost.for_each(|(column, _)| nameless[column] = true);
+                }
+                _ => found.rows += 1,
+            }
+        }
+    }
+    found.series = nameless.iter().filter(|lost| **lost).count() as u64;
+    found
 }
 
 fn has_head(file: &File) -> bool {

@@ -86,7 +86,9 @@ impl Core {
         let Reading { key, host, mut report, external } = reading;
         let key = self.key_in_use(key, &report.labels, sender, external.ends_at <= now);
         let old = self.alerts.get(&key);
-        if old.is_some_and(|alert| *shown_labels(alert) != report.labels) {
+        // One that stands for a damaged row has no labels.
+        let differs = |shown: &Labels| !shown.is_empty() && *shown != report.labels;
+        if old.is_some_and(|alert| differs(&shown_labels(alert))) {
             return Err(NotTaken::Bad("its key belongs to an alert with other labels".into()));
         }
         let old = old.filter(|alert| alert.resolved_at.is_none());

@@ -387,7 +387,7 @@ impl Core {
     }
 
     /// Finds or opens the incidents of a firing alert.
-    fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
+    pub(super) fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
         let Some(alert) = self.alerts.get(key) else { return Vec::new() };
         let still_open: Vec<_> = alert.incidents.iter().copied().filter(|n| self.is_open(*n)).collect();
         if !still_open.is_empty() {

@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::{
     agent::Agent,
-    alert::{Alert, AlertKey, AlertTable, Keys},
+    alert::{Alert, AlertKey, AlertTable, Claim, Keys},
     downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
@@ -53,8 +53,9 @@ use crate::rules::{
     outbox::{Outbox, Row},
     period::Periods,
     quota::{AGENT_BYTES, Holder, Ledger},
-    reason::Reason,
+    reason::{Cause, Reason},
     schedule::Schedule,
+    sender::Sender,
     silence::{Silence, Silences},
     token::Token,
     told::Told,
@@ -98,6 +99,7 @@ pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub use view::{Sizes, ToldOpen, notification_info, title_of};
 
 use auditor::Auditor;
+use own_alerts::OWN;
 use quotas::Refusals;
 use suppress::Unheard;
 
@@ -166,6 +168,18 @@ pub struct Loaded {
     pub counters: Counters,
     /// Number of failed notifications in the store.
     pub failed: u64,
+    pub lost: Lost,
+}
+
+/// Rows that the store had and could not read, by what is still known of them.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Keys of alerts, with their rows.
+    pub alerts: Vec<(AlertKey, u64)>,
+    /// Ids of agents.
+    pub agents: Vec<String>,
+    /// Incidents with lost notifications: it is unknown who was told.
+    pub notifications_of: Vec<u64>,
 }
 
 pub struct Core {
@@ -304,7 +318,14 @@ impl Core {
                 incident.told.insert(receiver, told);
             }
         }
-        for (key, alert) in loaded.alerts {
+        let (alerts, agents) = stand_ins(&loaded.lost, &loaded.agents, &self.incidents, now);
+        let mut homeless = Vec::new();
+        for (key, mut alert) in loaded.alerts.into_iter().chain(alerts) {
+            // An incident that was lost.
+            alert.incidents.retain(|number| self.incidents.contains_key(number));
+            if alert.resolved_at.is_none() && alert.incidents.is_empty() {
+                homeless.push(key.clone());
+            }
             for number in &alert.incidents {
                 if let Some(incident) = self.incidents.get_mut(number) {
                     incident.members.insert(key.clone());
@@ -312,7 +333,7 @@ impl Core {
             }
             self.alerts.restore(key, alert);
         }
-        for (id, mut agent) in loaded.agents {
+        for (id, mut agent) in loaded.agents.into_iter().chain(agents) {
             // It may have sent heartbeats while alertd was down.
             agent.last_heard_at = now;
             if !agent.silent {
@@ -336,6 +357,15 @@ impl Core {
         self.outbox.set_limits(&self.rules.limits());
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
+        for key in homeless {
+            self.join(&key, now);
+        }
+        for number in loaded.lost.notifications_of {
+            if let Some(incident) = self.incidents.get_mut(&number).filter(|one| one.resolved_at.is_none()) {
+                incident.begin_again(Cause::Opened, now);
+                self.dirty.incidents.insert(number);
+            }
+        }
     }
 
     fn restore_charges(&mut self) {
@@ -517,4 +547,31 @@ impl Core {
             repeat_every: Duration::ZERO,
         })
     }
+}
+
+/// What stands for alerts and agents that were lost: an alert fires as it was told, until its
+/// sender reports it; an agent is silent unless it reports.
+fn stand_ins(
+    lost: &Lost,
+    agents: &[(String, Agent)],
+    incidents: &BTreeMap<u64, Incident>,
+    now: Timestamp,
+) -> (Vec<(AlertKey, Alert)>, Vec<(String, Agent)>) {
+    let host_of =
+        |id: &str| agents.iter().find(|(known, _)| known == id).map(|(_, agent)| agent.host.clone());
+    let stand_in = |(key, row): &(AlertKey, u64)| {
+        let claims = |incident: &Incident| {
+            let told = incident.told.values().flat_map(|told| &told.knows);
+            told.filter(|(known, _)| known == key).map(|(_, claim)| *claim).max()
+        };
+        let told: BTreeMap<u64, Claim> =
+            incidents.iter().filter_map(|(number, incident)| Some((*number, claims(incident)?))).collect();
+        let host = host_of(&key.agent).unwrap_or_else(|| "unknown".into());
+        (key.clone(), Alert::lost(*row, key, host, told, now))
+    };
+    // Internal alerts are raised again if there is a reason.
+    let internal = |key: &AlertKey| key.agent == OWN || key.service.starts_with('@');
+    let alerts = lost.alerts.iter().filter(|(key, _)| !internal(key)).map(stand_in).collect();
+    let agent = |id: &String| (id.clone(), Agent::new(id, "", Sender::default(), now));
+    (alerts, lost.agents.iter().map(agent).collect())
 }

@@ -94,6 +94,8 @@ pub struct Engine<D> {
     testers: HashMap<u64, Answer<Result<ctl::NotificationInfo, Refused>>>,
     /// Messages to show in the status, such as a failed reload or damage found in the store.
     notices: Vec<String>,
+    /// What was damaged in the store.
+    damage: Vec<String>,
     keep_history: Duration,
     next_prune: Timestamp,
     next_gauges: Timestamp,
@@ -124,7 +126,8 @@ impl<D: Deliver> Engine<D> {
             deliveries: JoinSet::new(),
             leased: HashMap::new(),
             testers: HashMap::new(),
-            notices: notice.into_iter().collect(),
+            notices: Vec::new(),
+            damage: notice.into_iter().collect(),
             keep_history,
             next_prune,
             next_gauges: next_prune,
@@ -193,6 +196,7 @@ impl<D: Deliver> Engine<D> {
             behind: self.journal.behind(),
             lag: if between(at, now) < LAG_MEMORY { lag } else { Duration::ZERO },
             notices: self.notices.clone(),
+            damage: self.damage.clone(),
             disk,
             ping,
         };
@@ -437,7 +441,7 @@ impl<D: Deliver> Engine<D> {
                 self.journal.behind()
             )
         });
-        store.into_iter().chain(self.notices.iter().cloned()).collect()
+        store.into_iter().chain(self.damage.iter().chain(&self.notices).cloned()).collect()
     }
 
     fn dispatch(&mut self, lease: Lease) {
@@ -492,7 +496,7 @@ impl<D: Deliver> Engine<D> {
             }
             Order::Notice(words) => {
                 tracing::error!("{words}");
-                self.notices.push(words);
+                self.damage.push(words);
             }
             Order::ReloadFailed(problems) => {
                 metrics::reload(false);

@@ -13,6 +13,7 @@ use self::backup::{Copy, Stop};
 
 pub mod backup;
 mod check;
+mod damage;
 pub mod late;
 pub mod sqlite;
 pub mod writer;

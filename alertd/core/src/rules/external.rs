@@ -32,8 +32,7 @@ use crate::rules::{
     sender::Sender,
 };
 
-/// Used instead of an agent id.
-pub const EXTERNAL: &str = "@external";
+pub use crate::rules::alert::EXTERNAL;
 
 /// One posted alert: `postableAlert` of Alertmanager 0.28's openapi.yaml.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@
 //! | disk | less than 10 % free | less than 5 % or 64 MiB free | |
 //! | dead-man | last ping failed | pings have stopped | |
 //! | notice | there is one | | |
+//! | damage | | the store was damaged | |
 
 use std::time::Duration;
 
@@ -61,8 +62,10 @@ pub struct Process {
     pub behind: usize,
     /// The largest delay of a timer in the last minutes.
     pub lag: Duration,
-    /// Notices for people, for example about a failed reload or a damaged store.
+    /// Notices for people, for example about a failed reload.
     pub notices: Vec<String>,
+    /// What was damaged in the store at the start, or was found later.
+    pub damage: Vec<String>,
     pub disk: Option<Disk>,
     /// `None` if no dead man's switch is configured.
     pub ping: Option<PingState>,
@@ -117,6 +120,8 @@ pub fn health(vitals: &Vitals, process: &Process, version: &str, now: Timestamp)
     checks.extend(process.ping.as_ref().map(|ping| dead_man(ping, now)));
     let notices = process.notices.iter().map(|notice| check("notice", State::Warning, notice.clone()));
     checks.extend(notices);
+    let damage = process.damage.iter().map(|words| check("damage", State::Critical, words.clone()));
+    checks.extend(damage);
     let state = checks.iter().map(|check| check.state).max().unwrap_or(State::Ok);
     Health { version: version.into(), at: now, state, checks }
 }

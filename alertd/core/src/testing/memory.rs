@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::{
-    Change, Counters, Loaded, OverrideByHand,
+    Change, Counters, Loaded, Lost, OverrideByHand,
     rules::{
         agent::Agent,
         alert::{Alert, AlertKey},
@@ -66,6 +66,7 @@ impl Memory {
             spent,
             failed: self.outbox.values().filter(|row| row.state == RowState::Failed).count() as u64,
             counters: self.counters,
+            lost: Lost::default(),
         }
     }
 

@@ -7,7 +7,7 @@
 mod key;
 
 use std::{
-    collections::{BTreeSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     hash::RandomState,
     ops::Bound,
     sync::Arc,
@@ -26,7 +26,7 @@ use crate::rules::{
 };
 
 use key::ByKey;
-pub use key::{AlertKey, Keys};
+pub use key::{AlertKey, EXTERNAL, Keys};
 
 /// The state of a service in notifications. A flapping service has no meaningful state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,6 +89,29 @@ impl Alert {
     /// The state for notifications; `None` if it is resolved.
     pub fn claim(&self) -> Option<Claim> {
         if self.resolved_at.is_some() { None } else { Claim::of(self.state, self.flapping) }
+    }
+
+    /// Stands for an alert whose row was damaged, as its incidents' receivers know it.
+    pub fn lost(row: u64, key: &AlertKey, host: String, told: BTreeMap<u64, Claim>, now: Timestamp) -> Self {
+        let external = (key.agent == EXTERNAL).then(|| External {
+            ends_at: now,
+            generator_url: String::new(),
+            added: vec!["host".into(), "service".into()],
+            sender: None,
+        });
+        let service = if external.is_some() { "alert" } else { &key.service };
+        let report = ServiceState {
+            service: service.to_owned(),
+            state: told.values().max().map_or(State::Critical, |claim| claim.as_state()),
+            since: now,
+            flapping: false,
+            summary: "alertd's record of this alert was damaged; waiting for the next report".into(),
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        };
+        Self { row, incidents: told.into_keys().collect(), external, ..new_alert(&host, report) }
     }
 
     /// What it uses in memory, about.
