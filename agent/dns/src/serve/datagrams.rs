@@ -369,7 +369,7 @@ mod tests {
     /// Answers `known.example`, cached at `learned`; passes on the rest.
     fn start(learned: Moment, threads: usize) -> (Datagrams, Resolver, mpsc::Receiver<Event>, UdpSocket) {
         let clock = Clock::start();
-        let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+        let seeds = Seeds::repeatable(1, RandomState::new());
         let mut resolver = Resolver::new(Settings::default(), seeds, clock.now());
         let message = answer("known.example");
         let now = clock.now();

@@ -39,6 +39,7 @@ use tokio::{
 use crate::{
     clock::{self, Clock},
     config::{Config, Prefix, UpstreamSource},
+    random,
     serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
     transport::{Reply, Upstreams},
@@ -82,7 +83,9 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     // Listen first, so that no query is lost while the snapshot loads; read later.
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
-    let seeds = Seeds { ids: fastrand::u64(..), hash_keys: RandomState::new() };
+    let key = random::key()
+        .map_err(|error| RunError::Setup(format!("no random numbers from the kernel: {error}")))?;
+    let seeds = Seeds { key, hash_keys: RandomState::new() };
     let mut resolver = Resolver::new(config.settings(), seeds, clock.now());
     let writer = restore(&config, &mut resolver, clock.now());
 
@@ -323,6 +326,9 @@ impl Server {
         let mut now = self.clock.now();
         for reply in iter::once(first).chain(iter::from_fn(|| others.try_recv().ok()).take(TURN_MAX)) {
             now = self.clock.now();
+            if let Some(forged) = reply.forged {
+                self.resolver.on_forged(&forged.upstream, forged.packets, now);
+            }
             match reply.message {
                 Ok(message) => self.resolver.on_reply(reply.try_id, &message, now),
                 Err(error) => self.resolver.on_error(reply.try_id, error, now),

@@ -14,7 +14,7 @@ mod datagram;
 mod session;
 mod trust;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use dogwatch_dns_core::{
     health::endpoint::Endpoint,
@@ -30,7 +30,16 @@ pub(crate) use self::trust::check_authorities;
 #[derive(Debug)]
 pub struct Reply {
     pub try_id: u64,
+    /// Forged replies that were dropped while the try lasted.
+    pub forged: Option<Forged>,
     pub message: Result<Vec<u8>, TryError>,
+}
+
+/// Replies to one query that cannot be the upstream's.
+#[derive(Debug)]
+pub struct Forged {
+    pub upstream: Endpoint,
+    pub packets: u32,
 }
 
 pub struct Upstreams {
@@ -47,20 +56,23 @@ impl Upstreams {
     pub fn start(&self, send: Send) {
         let (sessions, replies) = (Arc::clone(&self.sessions), self.replies.clone());
         tokio::spawn(async move {
+            let forged = AtomicU32::new(0);
             let other_case = async {
                 let message = Err(TryError::OtherCase);
-                let _ = replies.send(Reply { try_id: send.try_id, message }).await;
+                let _ = replies.send(Reply { try_id: send.try_id, forged: None, message }).await;
             };
             let exchange = async {
                 match send.transport {
-                    Transport::Udp => datagram::exchange(&send, other_case).await,
+                    Transport::Udp => datagram::exchange(&send, &forged, other_case).await,
                     // Boxed: most tries are UDP, whose tasks should not reserve space for hickory.
                     Transport::Tcp => Box::pin(sessions.exchange(&send)).await,
                 }
             };
             let message = timeout(send.timeout, exchange).await.unwrap_or(Err(TryError::Timeout));
+            let packets = forged.into_inner();
+            let forged = (packets > 0).then(|| Forged { upstream: send.upstream.clone(), packets });
             // The loop is gone only when the process ends.
-            let _ = replies.send(Reply { try_id: send.try_id, message }).await;
+            let _ = replies.send(Reply { try_id: send.try_id, forged, message }).await;
         });
     }
 

@@ -128,7 +128,7 @@ impl Resolver {
             zone.recovery.on_other_question();
         }
         let mut message = Vec::with_capacity(question.name.len() + 27);
-        wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
+        wire::write_query(&mut message, self.random.id(), &question, dnssec_ok, checking_disabled);
         if let Some(name) = message.get_mut(HEADER_LEN..HEADER_LEN + question.name.len()) {
             letters::mix(name, letters.chosen);
         }
@@ -215,7 +215,7 @@ impl Resolver {
         let why = match error {
             TryError::OtherCase => return self.on_other_case(id, flight, try_id, now),
             _ if over_tcp && for_letters && now < flight.deadline => {
-                return self.give_up_letters(id, flight, try_id, now);
+                return self.ask_without_tcp(id, flight, try_id, now);
             }
             _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
             TryError::Local => {
@@ -439,7 +439,7 @@ impl Resolver {
         }
         recovery.on_settled(&flight.key, false);
         self.pins.on_failed(&flight.key, now);
-        let jitter = RECHECK_AFTER.mul_f64(self.random.f64() / 4.0);
+        let jitter = RECHECK_AFTER.mul_f64(self.random.jitter() / 4.0);
         match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
             Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
             None => self.failures.insert(&flight.key, why, now),
@@ -506,7 +506,7 @@ impl Resolver {
     pub(super) fn send_probes(&mut self, now: Moment) {
         for id in self.zones.ids() {
             for index in 0..self.zones.get(id).group.all().len() {
-                let jitter = self.random.f64();
+                let jitter = self.random.jitter();
                 loop {
                     let zone = self.zones.get_mut(id);
                     let Some(upstream) = zone.group.get_mut(index) else { break };

@@ -45,7 +45,6 @@ mod tests;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
-    hash::RandomState,
     sync::Arc,
     time::Duration,
 };
@@ -63,6 +62,7 @@ pub use self::{
     restoring::{Remembered, RememberedAnswers, Restored},
 };
 use self::{flight::Flight, report::counts::LastMinute, restoring::Start};
+pub use crate::random::Seeds;
 use crate::{
     cache::{self, Cache, Slot},
     fire_drill::FireDrill,
@@ -74,6 +74,7 @@ use crate::{
     },
     moment::Moment,
     policy::{self, Cached, Plan, StaleReason, Upstreams},
+    random::Random,
     resolver::hit::{Hit, Odd, Reader, ZoneStates},
     settings::Settings,
     zones::{
@@ -83,16 +84,6 @@ use crate::{
         zone::{Zone, ZoneId, Zones},
     },
 };
-
-/// The randomness a resolver runs on. The shell draws it; the core has no source of its own.
-#[derive(Debug, Clone)]
-pub struct Seeds {
-    /// Determines ids, jitter and letter case.
-    pub ids: u64,
-    /// Keys of the cache's hash function. They must be secret, or clients could choose names that
-    /// collide.
-    pub hash_keys: RandomState,
-}
 
 /// What to do after a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,10 +171,7 @@ pub struct Resolver {
     start: Option<Start>,
     /// Set by the shell, for status output.
     pub restored: Restored,
-    random: fastrand::Rng,
-    /// Chooses letter case. Separate, so that the case sent to one upstream does not depend on
-    /// queries to others.
-    letters: fastrand::Rng,
+    random: Random,
 }
 
 impl Resolver {
@@ -211,8 +199,7 @@ impl Resolver {
             counts: Counts::default(),
             start: None,
             restored: Restored::default(),
-            random: fastrand::Rng::with_seed(seeds.ids),
-            letters: fastrand::Rng::with_seed(!seeds.ids),
+            random: Random::new(seeds.key),
             settings,
         }
     }
