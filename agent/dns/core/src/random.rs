@@ -124,8 +124,8 @@ mod tests {
         assert_eq!(drawn([1; 32], 50), drawn([1; 32], 50));
         assert_ne!(drawn([1; 32], 50), drawn([2; 32], 50));
         let (mut one, mut other) = (Random::new([3; 32]), Random::new([3; 32]));
-        (0..1_000).for_each(|_| drop(one.letters()));
-        (0..1_000).for_each(|_| drop(one.jitter()));
+        (0..1_000).for_each(|_| _ = one.letters());
+        (0..1_000).for_each(|_| _ = one.jitter());
         assert_eq!(one.id(), other.id());
         assert!((0..10_000).map(|_| other.jitter()).all(|jitter| (0.0..1.0).contains(&jitter)));
     }

@@ -178,6 +178,7 @@ mod tests {
             letters_matter: true,
             late_after: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            probe: false,
         };
         let told = AtomicBool::new(false);
         let forged = AtomicU32::new(0);

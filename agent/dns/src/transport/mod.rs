@@ -3,6 +3,7 @@
 //! | module | transport |
 //! | --- | --- |
 //! | `datagram` | UDP: a new connected socket, and so a random port, per query; "port unreachable" fails at once |
+//! | `route` | notices that the network has changed |
 //! | `session` | TCP, TLS, HTTPS and QUIC through hickory: one shared connection per upstream, replaced when it dies |
 //! | `trust` | the trusted certificates, loaded when the first TLS upstream is used |
 //!
@@ -11,6 +12,7 @@
 //! query is sent again over a new connection.
 
 mod datagram;
+pub(crate) mod route;
 mod session;
 mod trust;
 

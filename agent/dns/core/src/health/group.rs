@@ -187,6 +187,11 @@ impl Group {
         }
     }
 
+    /// See [`Breaker::hurry`].
+    pub fn hurry(&mut self, now: Moment) {
+        self.upstreams.iter_mut().for_each(|upstream| upstream.breaker.hurry(now));
+    }
+
     /// Forged replies came in the name of this upstream.
     pub fn on_forged(&mut self, endpoint: &Endpoint, packets: u32, now: Moment) {
         for upstream in self.upstreams.iter_mut().filter(|upstream| upstream.endpoint == *endpoint) {

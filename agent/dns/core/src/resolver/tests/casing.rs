@@ -124,9 +124,11 @@ fn an_upstream_that_stops_keeping_case_and_has_no_tcp_costs_no_client_an_answer(
 #[test]
 fn an_upstream_that_ignores_mixed_case_is_asked_in_lower_case() {
     // An upstream that starts to ignore mixed case is down for a moment, and then learned again.
-    for (moods, deaf) in [("dddddddddd", "wwwfffffff"), ("..........dddddddddd", "ffffffffffwfwwwfffff")] {
+    for (moods, waits) in [("dddddddddd", 3), ("..........dddddddddd", 4)] {
         let mut world = World::new(1);
-        assert_eq!(world.new_names(moods), deaf);
+        let heard = world.new_names(moods);
+        assert!(heard.matches('w').count() <= waits && !heard.contains('!'), "{heard}");
+        assert!(heard.ends_with("ffff"), "{heard}");
         world.run(Duration::from_secs(3));
         let case = world.letter_case();
         assert!(["not_kept, healthy", "learning, healthy"].contains(&&*case), "{case}");

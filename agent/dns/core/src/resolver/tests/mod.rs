@@ -10,6 +10,7 @@ mod guarding;
 mod reloading;
 mod restoring;
 mod search_list;
+mod states;
 mod views;
 
 use super::*;
