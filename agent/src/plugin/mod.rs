@@ -351,7 +351,7 @@ const PIPE_BYTES_MAX: usize = 64 * 1_024;
     deprecated,
     reason = "unsound only for a descriptor that closes itself; the new name for it is an unsafe fn"
 )]
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
