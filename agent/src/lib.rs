@@ -31,6 +31,7 @@ pub mod passive;
 pub mod plot;
 pub mod plugin;
 pub mod recent;
+pub mod refused;
 pub mod replay;
 pub mod report;
 mod runner;

@@ -292,7 +292,7 @@ impl Agent {
     }
 
     fn snapshot(&self) -> Saved {
-        let db = SavedService { service: self.service.clone(), fresh_until: None };
+        let db = SavedService { service: self.service.clone(), fresh_until: None, last: None };
         Saved {
             epoch: EPOCH,
             through: self.outbox.next_seq() - 1,

@@ -35,7 +35,8 @@ pub(super) fn run(command: &Command) -> ExitCode {
     }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
-            for warning in loaded.warnings() {
+            let forbidden = config::Sandbox::installed().map(|sandbox| loaded.forbidden(&sandbox));
+            for warning in loaded.warnings().into_iter().chain(forbidden.into_iter().flatten()) {
                 complain(format_args!("warning: {}: {warning}\n", config.display()));
             }
             print(format_args!("{}: valid, {}\n", config.display(), loaded.summary()));

@@ -37,6 +37,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (from, to) = match period(arguments.since) {
+        Ok(period) => period,
+        Err(message) => return fail(&message),
+    };
     let reader = match open(&arguments.config) {
         Ok(reader) => reader,
         Err(message) => return fail(&message),
@@ -44,10 +48,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let Some(service) = &arguments.service else { return list(&reader, arguments.json) };
     let chosen = match choose(&reader, service, arguments.label.as_deref()) {
         Ok(chosen) => chosen,
-        Err(message) => return fail(&message),
-    };
-    let (from, to) = match period(arguments.since) {
-        Ok(period) => period,
         Err(message) => return fail(&message),
     };
     let series: Vec<_> = chosen.iter().map(|entry| (*entry, reader.points(&entry.key, from, to))).collect();

@@ -24,27 +24,28 @@ use tokio::{
     time::timeout,
 };
 
-use super::{SocketArgument, complain, fail};
+use super::{SocketArgument, complain, fail, time};
 use crate::{
-    api::{Forget, Submit},
+    api::{Forget, Start, Submit},
     clock,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Name of the job; its service is "job NAME"
+    #[arg(value_parser = name)]
     name: String,
     /// How often the job runs. If it has not run for this time and --grace, it is late
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     every: Option<Span>,
     /// How late it may be [default: a tenth of --every, at least 10m]
     #[arg(long, value_name = "DURATION", requires = "every")]
     grace: Option<Span>,
     /// End the job after this time; it has failed then
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     timeout: Option<Span>,
     /// WARNING if the job takes longer
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     warn: Option<Span>,
     /// Print nothing if the job succeeds, so that cron sends no mail
     #[arg(long)]
@@ -59,6 +60,17 @@ pub(super) struct Arguments {
     socket: SocketArgument,
 }
 
+/// As the agent accepts it.
+fn name(text: &str) -> Result<String, String> {
+    let is_name = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.trim() == text;
+    if is_name && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "must have 1 to {NAME_BYTES_MAX} bytes, no control characters, and no spaces at its ends; for example backup"
+    ))
+}
+
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     if arguments.forget {
         let forget = Forget { service: format!("job {}", arguments.name) };
@@ -67,7 +79,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             Err(error) => fail(&error),
         };
     }
+    let ttl_s = ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1));
     let start = clock::since_boot();
+    let started = tell_start(&arguments, ttl_s);
     let lines = Arc::new(Lines::new(arguments.quiet));
     let (end, copies) = execute(&arguments, &lines).await;
     let took = clock::since_boot().saturating_sub(start);
@@ -81,8 +95,10 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         service: format!("job {}", arguments.name),
         state: report.state.name().to_owned(),
         text: text.chars().take(TEXT_CHARS_MAX).collect(),
-        ttl_s: ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1)),
+        ttl_s,
     };
+    // Or the agent might hear of the start after the end.
+    let _ = started.await;
     if let Err(error) = arguments.socket.post("/v1/submit", &submit).await {
         complain(format_args!(
             "dogwatch: job {}: the agent does not know how it ended: {error}\n",
@@ -101,6 +117,19 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
             ExitCode::from(127)
         }
     }
+}
+
+/// Tells the agent that the job begins, so that the agent notices if this process is killed and
+/// cannot report. The job does not wait for that.
+fn tell_start(arguments: &Arguments, ttl_s: Option<u64>) -> JoinHandle<()> {
+    let start = Start { service: format!("job {}", arguments.name), ttl_s };
+    let client = arguments.socket.client();
+    tokio::spawn(async move {
+        if let Ok(client) = client {
+            // If the agent does not answer, the report of the end says so.
+            let _ = client.post::<()>("/v1/start", &start).await;
+        }
+    })
 }
 
 /// How the job ended.
@@ -302,6 +331,8 @@ async fn copy(mut from: impl AsyncRead + Unpin, lines: Arc<Lines>, is_error: boo
     }
 }
 
+/// The agent's limit for names of checks.
+const NAME_BYTES_MAX: usize = 100;
 const LINES_KEPT: usize = 20;
 const LINE_MAX: usize = 400;
 /// What --quiet keeps to print it if the job fails.
@@ -352,6 +383,16 @@ mod tests {
         assert_eq!(ttl(Some(Span::secs(3_600)), None), Some(Duration::from_mins(70)));
         assert_eq!(ttl(Some(Span::secs(86_400)), None), Some(Duration::from_mins(26 * 60 + 24)));
         assert_eq!(ttl(Some(Span::secs(60)), Some(Span::secs(5))), Some(Duration::from_secs(65)));
+    }
+
+    #[test]
+    fn a_name_is_one_printable_line() {
+        for right in ["backup", "backup of /srv", "größe"] {
+            assert_eq!(name(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", " ", "a ", "a\nb", "a\tb", &"x".repeat(101)] {
+            assert!(name(wrong).unwrap_err().starts_with("must have 1 to 100 bytes"), "{wrong:?}");
+        }
     }
 
     #[test]

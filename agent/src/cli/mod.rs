@@ -14,7 +14,7 @@ mod submit;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dogwatch_daemon::{logging, unix_http::Client};
+use dogwatch_daemon::{duration::Span, logging, unix_http::Client};
 
 use crate::config::DEFAULT_PATH;
 use print::{complain, print};
@@ -140,6 +140,19 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => fail(&format!("cannot start: {error}")),
     }
 }
+
+/// A time that is not nothing, for arguments.
+fn time(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if (Span::secs(1)..=TIME_MAX).contains(&span) {
+        Ok(span)
+    } else {
+        Err(format!("must be 1s to {TIME_MAX}"))
+    }
+}
+
+/// The longest time for which a result can be valid, and the longest that a job can wait.
+const TIME_MAX: Span = Span::secs(366 * 86_400);
 
 /// The agent usually answers in milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@
 mod check;
 mod file;
 mod resolve;
+mod sandbox;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,8 @@ use dogwatch_checks::{Host, Lane, Pattern, pattern};
 use dogwatch_daemon::config::{self, Problems};
 
 use crate::{flapping::Thresholds, handler::Handler, plugin::Plugin, schedule::Timing};
+
+pub use sandbox::Sandbox;
 
 /// The valid config of `dogwatch run`.
 #[derive(Debug, Clone)]
@@ -84,6 +87,29 @@ impl Config {
             )
         });
         nothing.into_iter().chain(replaced).chain(programs).chain(token).collect()
+    }
+
+    /// What the unit of the agent forbids to plugins and handlers.
+    pub fn forbidden(&self, sandbox: &Sandbox) -> Vec<String> {
+        let forbidden = self.checks.iter().flat_map(|(name, check)| {
+            let plugin = match &check.work {
+                Work::Plugin(plugin) => Some(plugin),
+                _ => None,
+            };
+            let settings = [&check.settings]
+                .into_iter()
+                .chain(check.things.iter().filter_map(|(_, some)| some.as_ref()));
+            let handlers = settings.filter_map(|settings| Some(&settings.handler.as_ref()?.command));
+            plugin.into_iter().chain(handlers).flat_map(move |plugin| {
+                let programs = sandbox::programs(plugin.argv(), |word| plugin.find(word));
+                let why = sandbox.forbids(plugin.argv(), &programs);
+                why.into_iter().map(move |why| format!("[check.{name}] at {}: {why}", check.origin))
+            })
+        });
+        let mut forbidden: Vec<_> = forbidden.collect();
+        // A handler counts for all things that have none of their own.
+        forbidden.dedup();
+        forbidden
     }
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::Engine;
+use super::{Engine, Last};
 use crate::{
     metrics,
     moment::{Moment, Now},
-    state::{Saved, SavedService},
+    state::{Saved, SavedResult, SavedService},
     store::{Done, Order, Store},
 };
 
@@ -155,7 +155,14 @@ impl Engine {
         let services = self.services.iter().map(|(name, watched)| {
             let until = watched.freshness.until();
             let fresh_until = until.and_then(|until| now.wall.checked_add(until.since(now.moment)).ok());
-            (name.to_string(), SavedService { service: watched.service.clone(), fresh_until })
+            let last = watched.last.as_ref().filter(|_| self.is_submitted(watched));
+            let last = last.map(|Last { result, at }| SavedResult {
+                state: result.state,
+                summary: result.summary.clone(),
+                perfdata: result.perfdata_text(),
+                at: *at,
+            });
+            (name.to_string(), SavedService { service: watched.service.clone(), fresh_until, last })
         });
         let pasts = self.running.iter().filter(|(_, running)| running.past.has_facts());
         Saved {

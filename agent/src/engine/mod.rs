@@ -9,11 +9,12 @@ mod ask;
 mod disk;
 mod reload;
 mod report;
+mod submit;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Blind, CheckResult, Host, Past};
+use dogwatch_checks::{Blind, CheckResult, Host, Past, perfdata};
 use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd,
@@ -35,6 +36,7 @@ use crate::{
     moment::{Moment, Now},
     passive::Freshness,
     recent::Recent,
+    refused::RefusedJobs,
     report::{
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
@@ -72,6 +74,7 @@ pub(crate) struct Engine {
     answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
     /// Why the last reload failed.
     config_problem: Option<String>,
+    refused_jobs: RefusedJobs,
     metrics_problem: Option<String>,
     history: Option<Writer>,
     /// Values for the history since the last turn.
@@ -107,6 +110,10 @@ struct Watched {
     handled: Option<(Moment, String)>,
     /// In how many runs in a row its thing was missing.
     missing: u8,
+    /// How long a problem must last to be hard, as of the last result; `None` if results count.
+    must_last: Option<Duration>,
+    /// The runs of a job that have begun and not ended, by the process of `dogwatch job`.
+    runs: BTreeMap<i32, Moment>,
 }
 
 /// What belongs to a check, whatever services it has.
@@ -122,7 +129,8 @@ struct Running {
 
 struct Last {
     result: CheckResult,
-    at: Timestamp,
+    /// When the check ran; `None` if it should have and did not.
+    at: Option<Timestamp>,
 }
 
 /// What `run` passes to the loop.
@@ -178,6 +186,7 @@ impl Engine {
             runner,
             answers,
             config_problem: None,
+            refused_jobs: RefusedJobs::default(),
             metrics_problem,
             history,
             samples: Vec::new(),
@@ -203,7 +212,7 @@ impl Engine {
         for (name, past) in saved.pasts {
             self.running.insert(name.into(), Running { past, ..Running::default() });
         }
-        for (name, SavedService { service, fresh_until }) in saved.services {
+        for (name, SavedService { service, fresh_until, last }) in saved.services {
             let (check, thing) = self.belongs_to(&name);
             let mut watched = Watched { service, ..Watched::new(check, thing) };
             if let Some(until) = fresh_until {
@@ -216,9 +225,22 @@ impl Engine {
                 });
                 watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
             }
+            if self.is_submitted(&watched) {
+                watched.last = last.map(|last| Last {
+                    result: CheckResult::new(last.state, last.summary)
+                        .with_perfdata(perfdata::parse(&last.perfdata).items),
+                    at: last.at,
+                });
+            }
             self.services.insert(name.into(), watched);
         }
         self.watch(now);
+    }
+
+    /// Whether the results of a service come from outside, so that the agent cannot just ask again.
+    fn is_submitted(&self, watched: &Watched) -> bool {
+        let check = self.config.checks.get(&watched.check);
+        check.is_some_and(|check| matches!(check.work, Work::Passive(_) | Work::Jobs(_)))
     }
 
     /// The check and the thing that a service was named after.
@@ -321,6 +343,8 @@ impl Watched {
             handler: Runs::default(),
             handled: None,
             missing: 0,
+            must_last: None,
+            runs: BTreeMap::new(),
         }
     }
 }

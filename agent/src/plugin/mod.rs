@@ -127,15 +127,26 @@ impl Plugin {
         self
     }
 
+    /// The program and its arguments.
+    pub fn argv(&self) -> &[String] {
+        &self.argv
+    }
+
+    /// The file of a program, looked up as for the plugin itself.
+    pub fn find(&self, program: &str) -> Option<PathBuf> {
+        if program.contains('/') {
+            return Some(Path::new("/").join(program)).filter(|path| path.exists());
+        }
+        let path = self.env.get("PATH").map_or(PATH, String::as_str);
+        path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.exists())
+    }
+
     /// Why the program cannot be run, as far as can be told without running it.
     pub fn missing(&self) -> Option<String> {
         let program = self.argv.first()?;
-        let found = if program.contains('/') {
-            Path::new(program).exists()
-        } else {
-            PATH.split(':').any(|folder| Path::new(folder).join(program).exists())
-        };
-        let place = if program.contains('/') { String::new() } else { format!(" in {PATH}") };
+        let found = self.find(program).is_some();
+        let path = self.env.get("PATH").map_or(PATH, String::as_str);
+        let place = if program.contains('/') { String::new() } else { format!(" in {path}") };
         (!found).then(|| format!("there is no program {program}{place}"))
     }
 
@@ -351,7 +362,7 @@ const PIPE_BYTES_MAX: usize = 64 * 1_024;
     deprecated,
     reason = "unsound only for a descriptor that closes itself; the new name for it is an unsafe fn"
 )]
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
