@@ -205,13 +205,12 @@ impl Places {
         } else if taken.by_number.len() >= self.bounds.connections {
             taken.make_room(None).then_some(())?;
         }
-        let descriptor = match Descriptor::take() {
-            Some(descriptor) => descriptor,
-            None => {
-                taken.make_room(None).then_some(())?;
-                // The one that leaves gives its descriptor back soon.
-                Descriptor::take_anyway()
-            }
+        let descriptor = if let Some(descriptor) = Descriptor::take() {
+            descriptor
+        } else {
+            taken.make_room(None).then_some(())?;
+            // The one that leaves gives its descriptor back soon.
+            Descriptor::take_anyway()
         };
         let number = taken.tick;
         taken.tick += 1;

@@ -139,8 +139,12 @@ impl Core {
         }
         let ends = |state: &&ServiceState| state.state == State::Ok && !state.flapping;
         let (ended, firing): (Vec<_>, Vec<_>) = states.iter().partition(ends);
-        let reports = ended.into_iter().chain(firing);
-        reports.fold(Ok(()), |all, state| all.and(self.on_report(agent, host, state, holder, now)))
+        // All are applied, whatever becomes of the others.
+        let mut outcome = Ok(());
+        for state in ended.into_iter().chain(firing) {
+            outcome = outcome.and(self.on_report(agent, host, state, holder, now));
+        }
+        outcome
     }
 
     fn on_report(

@@ -549,6 +549,8 @@ impl Core {
     }
 }
 
+type StandInAlerts = Vec<(AlertKey, Alert)>;
+
 /// What stands for alerts and agents that were lost: an alert fires as it was told, until its
 /// sender reports it; an agent is silent unless it reports.
 fn stand_ins(
@@ -556,7 +558,7 @@ fn stand_ins(
     agents: &[(String, Agent)],
     incidents: &BTreeMap<u64, Incident>,
     now: Timestamp,
-) -> (Vec<(AlertKey, Alert)>, Vec<(String, Agent)>) {
+) -> (StandInAlerts, Vec<(String, Agent)>) {
     let host_of =
         |id: &str| agents.iter().find(|(known, _)| known == id).map(|(_, agent)| agent.host.clone());
     let stand_in = |(key, row): &(AlertKey, u64)| {
@@ -567,7 +569,7 @@ fn stand_ins(
         let told: BTreeMap<u64, Claim> =
             incidents.iter().filter_map(|(number, incident)| Some((*number, claims(incident)?))).collect();
         let host = host_of(&key.agent).unwrap_or_else(|| "unknown".into());
-        (key.clone(), Alert::lost(*row, key, host, told, now))
+        (key.clone(), Alert::lost(*row, key, &host, told, now))
     };
     // Internal alerts are raised again if there is a reason.
     let internal = |key: &AlertKey| key.agent == OWN || key.service.starts_with('@');

@@ -35,10 +35,10 @@ impl FromRequest<Api> for Body {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Response> {
         let (head, body) = request.into_parts();
         let who = head.extensions.get::<Who>().copied().unwrap_or(Who::Uid(u32::MAX));
-        let mut held = api.bodies.hold(who);
-        let read = tokio::time::timeout(PATIENCE, read_whole(body, &mut held)).await;
+        let mut kept = api.bodies.hold(who);
+        let read = tokio::time::timeout(PATIENCE, read_whole(body, &mut kept)).await;
         let read = read.unwrap_or(Err(Failure::Slow(PATIENCE)));
-        read.map(|bytes| Self { bytes, held }).map_err(|failure| failure.answer(head.uri.path()))
+        read.map(|bytes| Self { bytes, held: kept }).map_err(|failure| failure.answer(head.uri.path()))
     }
 }
 

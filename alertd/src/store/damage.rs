@@ -150,8 +150,8 @@ impl Table {
 
     /// Rows that are not as they were written.
     fn damaged(&self, connection: &Connection) -> rusqlite::Result<Vec<LostRow>> {
-        let (name, list, covered) = (self.name, self.list(), self.covered());
-        let sql = format!("SELECT {list} FROM {name} WHERE crc IS NOT row_crc({covered})");
+        let (name, columns, covered) = (self.name, self.list(), self.covered());
+        let sql = format!("SELECT {columns} FROM {name} WHERE crc IS NOT row_crc({covered})");
         let mut statement = connection.prepare(&sql)?;
         let mut found = statement.query([])?;
         let mut lost = Vec::new();
@@ -189,9 +189,9 @@ pub(super) fn set_aside(connection: &Connection, with_history: bool) -> rusqlite
         if !lost.iter().any(|row| row.table == table.name) {
             continue;
         }
-        let (name, list, covered) = (table.name, table.list(), table.covered());
+        let (name, columns, covered) = (table.name, table.list(), table.covered());
         let wrong = format!("crc IS NOT row_crc({covered})");
-        let parts: Vec<_> = list.split(", ").map(|column| format!("quote({column})")).collect();
+        let parts: Vec<_> = columns.split(", ").map(|column| format!("quote({column})")).collect();
         transaction.execute_batch(&format!(
             "INSERT INTO set_aside (at_us, tab, content)
                SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER), '{name}', {} FROM {name} WHERE {wrong};
@@ -272,7 +272,8 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     let mut count = 0;
     let mut scan = |order: &str| -> (Option<Value>, bool) {
         let mut last = None;
-        let Ok(mut statement) = from.prepare(&format!("SELECT {list} FROM {name} ORDER BY {order}")) else {
+        let Ok(mut statement) = from.prepare(&format!("SELECT {columns} FROM {name} ORDER BY {order}"))
+        else {
             return (None, false);
         };
         let Ok(mut rows) = statement.query([]) else { return (None, false) };
@@ -295,7 +296,7 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     if let (true, Some(Value::Integer(low)), Some(Value::Integer(high))) =
         (table.has_rowid, first_end.or(Some(Value::Integer(0))), second_end)
     {
-        let mut one = from.prepare(&format!("SELECT {list} FROM {name} WHERE {order} = ?1"))?;
+        let mut one = from.prepare(&format!("SELECT {columns} FROM {name} WHERE {order} = ?1"))?;
         for number in (low + 1)..high.min(low.saturating_add(PROBES_MAX)) {
             if let Ok(mut rows) = one.query([number])
                 && let Ok(Some(row)) = rows.next()

@@ -111,7 +111,7 @@ pub struct Ledger {
     tokens: BTreeMap<String, Amount>,
     hosts: BTreeMap<String, Amount>,
     /// So that many alerts share one holder.
-    holders: BTreeMap<Arc<Holder>, ()>,
+    holders: BTreeSet<Arc<Holder>>,
 }
 
 impl Ledger {
@@ -153,10 +153,10 @@ impl Ledger {
             let host = self.hosts.entry(host.clone()).or_default();
             *host = host.plus(amount);
         }
-        let known = self.holders.get_key_value(holder).map(|(known, ())| Arc::clone(known));
+        let known = self.holders.get(holder).map(Arc::clone);
         let holder = known.unwrap_or_else(|| {
             let new = Arc::new(holder.clone());
-            self.holders.insert(Arc::clone(&new), ());
+            self.holders.insert(Arc::clone(&new));
             new
         });
         Charge { holder: Some(holder), bytes }

@@ -92,7 +92,7 @@ impl Alert {
     }
 
     /// Stands for an alert whose row was damaged, as its incidents' receivers know it.
-    pub fn lost(row: u64, key: &AlertKey, host: String, told: BTreeMap<u64, Claim>, now: Timestamp) -> Self {
+    pub fn lost(row: u64, key: &AlertKey, host: &str, told: BTreeMap<u64, Claim>, now: Timestamp) -> Self {
         let external = (key.agent == EXTERNAL).then(|| External {
             ends_at: now,
             generator_url: String::new(),
@@ -111,7 +111,7 @@ impl Alert {
             labels: Labels::new(),
             annotations: Labels::new(),
         };
-        Self { row, incidents: told.into_keys().collect(), external, ..new_alert(&host, report) }
+        Self { row, incidents: told.into_keys().collect(), external, ..new_alert(host, report) }
     }
 
     /// What it uses in memory, about.
