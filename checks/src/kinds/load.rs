@@ -4,14 +4,15 @@
 //! average, and the 15-minute average is late. node-mixin and awesome-prometheus-alerts warn above
 //! 2 tasks per processor, but that is what `make -j` with twice the processors does all day.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
     options::{OptionSpec, Reader},
     perfdata::Perf,
+    read::Readings,
     result::CheckResult,
-    root::{LoadAverage, ReadError, Root},
+    root::{LoadAverage, ReadError},
     threshold::{Range, Thresholds},
 };
 
@@ -58,7 +59,7 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     }
     let (warn, crit) = (warn.unwrap_or(default(4.0)), crit.unwrap_or(default(8.0)));
     let thresholds = [0, 1, 2].map(|i| Thresholds { warn: warn[i], crit: crit[i] });
-    Some(Check::blocking(Load { root: host.root.clone(), thresholds, total: reader.flag("total") }))
+    Some(Check::blocking(Load { readings: host.readings.clone(), thresholds, total: reader.flag("total") }))
 }
 
 /// `"2"` is for 5 minutes; `"4,2,1"` is for 1, 5 and 15, as in `check_load`.
@@ -75,7 +76,7 @@ fn three(text: &str) -> Result<[Option<Range>; 3], String> {
 }
 
 struct Load {
-    root: Root,
+    readings: Arc<Readings>,
     thresholds: [Thresholds; 3],
     total: bool,
 }
@@ -97,7 +98,7 @@ impl Blocking for Load {
 
 impl Load {
     fn read(&self) -> Result<(LoadAverage, usize), ReadError> {
-        Ok((self.root.load_average()?, self.root.cores()?))
+        self.readings.share(|root| Ok((root.load_average()?, root.cores()?))).map(|both| *both)
     }
 }
 
@@ -138,6 +139,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::root::Root;
     use crate::testing::{findings, fixture, run, run_with};
 
     #[test]
