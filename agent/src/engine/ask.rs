@@ -97,7 +97,7 @@ impl Engine {
                 return Err(Refused::Invalid(message));
             }
             let jobs = self.services.values().filter(|watched| watched.check == check_name).count();
-            if jobs >= JOBS_MAX || self.services.len() >= limits::STATES_MAX {
+            if jobs >= JOBS_MAX || self.services.len() >= limits::SERVICES_MAX {
                 return Err(Refused::Invalid(format!(
                     "there are already {jobs} jobs; `dogwatch job --forget` ends one"
                 )));

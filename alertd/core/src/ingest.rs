@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dogwatch_wire::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS, ServiceState,
+    State, StatesPart, ctl, limits,
 };
 use jiff::Timestamp;
 
@@ -26,7 +27,7 @@ use crate::rules::{
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
     #[error(
-        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+        "protocol {theirs} is newer than {PROTOCOL_PARTS}, the newest that this alertd supports; upgrade alertd"
     )]
     Version { theirs: u32 },
     #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
@@ -60,7 +61,7 @@ impl Core {
             self.on_event(id, &batch.host, event, now);
         }
         if let Some(states) = &batch.states {
-            self.on_states(id, &batch.host, states, now);
+            self.on_states(id, &batch.host, states, batch.states_part.as_ref(), now);
             want_states = false;
         }
         if let Some(heartbeat) = &batch.heartbeat {
@@ -68,7 +69,8 @@ impl Core {
             want_states |= batch.states.is_none() && heartbeat.digest != self.alerts.digest(id);
         }
         self.on_heard(id, now);
-        if !want_states {
+        let more_follows = batch.states_part.as_ref().is_some_and(|part| !part.is_last());
+        if !want_states && !more_follows {
             self.on_spoken(id);
         }
         if news {
@@ -85,13 +87,21 @@ impl Core {
         }
     }
 
-    /// The full state report of the agent replaces what is known.
-    fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
+    /// The full state report of the agent, or a part of it, replaces what is known.
+    fn on_states(
+        &mut self,
+        agent: &str,
+        host: &str,
+        states: &[ServiceState],
+        part: Option<&StatesPart>,
+        now: Timestamp,
+    ) {
         let unsaid: Vec<_> = self
             .alerts
             .of_agent(agent)
             .filter(|(key, alert)| alert.resolved_at.is_none() && !key.service.starts_with('@'))
             .map(|(key, _)| key.service.clone())
+            .filter(|service| part.is_none_or(|part| part.has(service)))
             .filter(|service| !states.iter().any(|state| state.service == *service))
             .collect();
         for state in states {
@@ -383,7 +393,7 @@ impl Core {
 }
 
 fn check(batch: &Batch) -> Result<(), BadBatch> {
-    if batch.protocol > PROTOCOL {
+    if batch.protocol > PROTOCOL_PARTS {
         return Err(BadBatch::Version { theirs: batch.protocol });
     }
     let too_many =

@@ -27,7 +27,7 @@ use dogwatch_alertd_core::{
         token::Scope::{Ack, Admin, Ingest, Read, Silence},
     },
 };
-use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
+use dogwatch_wire::{Batch, PROTOCOL_PARTS, ctl, limits};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -179,10 +179,10 @@ struct VersionOnly {
 async fn batch(State(api): State<Api>, caller: Caller, Body(body): Body) -> Result<Response, Failure> {
     let mut batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         match serde_json::from_slice::<VersionOnly>(&body) {
-            Ok(VersionOnly { protocol }) if protocol > PROTOCOL => {
+            Ok(VersionOnly { protocol }) if protocol > PROTOCOL_PARTS => {
                 Failure::Bad(BadBatch::Version { theirs: protocol }.to_string())
             }
-            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL}: {error}")),
+            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL_PARTS}: {error}")),
         }
     })?;
     if let Some(host) = caller.host() {

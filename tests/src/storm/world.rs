@@ -242,6 +242,7 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
         let taken = self.core.on_batch(&batch, now);
         debug_assert!(taken.is_ok(), "{taken:?}");

@@ -177,6 +177,7 @@ impl World {
                     changes: host.changes.clone(),
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
+                states_part: None,
             };
             let reply = self.core.on_batch(&batch, self.now).expect("what a host reports is taken");
             if !self.turn(crash) {
