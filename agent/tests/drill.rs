@@ -321,6 +321,7 @@ impl Agent {
                 changes: Vec::new(),
             }),
             states: next.states.then(|| vec![report::service_state(about, announced, wall(0))]),
+            states_part: None,
         }
     }
 }

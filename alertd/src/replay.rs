@@ -185,6 +185,7 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
         // alertd accepted it once, so it is accepted again.
         let _ = self.core.on_batch(&batch, &Sender::default(), self.now);

@@ -98,10 +98,10 @@ pub(super) fn resolve(
             }
         }
     }
-    if checks.len() > limits::STATES_MAX
+    if checks.len() > limits::SERVICES_MAX
         && let Some((source, _)) = files.first()
     {
-        let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::STATES_MAX);
+        let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::SERVICES_MAX);
         problems.add_whole(&source.path, message);
     }
     Config { agent, alertd, dns_control, checks, auto_checks, replaced, off, absent }

@@ -133,7 +133,7 @@ impl Engine {
             return Err(Refused::Invalid(format!("{service:?} is switched off in the config")));
         }
         let jobs = self.services.values().filter(|watched| watched.check == check_name).count();
-        if jobs >= JOBS_MAX || self.services.len() >= limits::STATES_MAX {
+        if jobs >= JOBS_MAX || self.services.len() >= limits::SERVICES_MAX {
             return Err(self.refuse_job(service, jobs, now));
         }
         self.refused_jobs.remove(service);

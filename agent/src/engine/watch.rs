@@ -163,10 +163,10 @@ impl Engine {
                 continue;
             }
             if !self.services.contains_key(&service) {
-                if self.services.len() >= limits::STATES_MAX {
+                if self.services.len() >= limits::SERVICES_MAX {
                     blind.push(Blind {
                         thing: finding.thing.unwrap_or_default(),
-                        why: format!("the agent already watches {} services", limits::STATES_MAX),
+                        why: format!("the agent already watches {} services", limits::SERVICES_MAX),
                     });
                     continue;
                 }

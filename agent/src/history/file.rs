@@ -1,6 +1,7 @@
 //! Reads and writes `history.ring`. Only this file knows the disk.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -25,6 +26,9 @@ const DAMAGED_NAME: &str = "history.damaged";
 pub struct History {
     file: File,
     entries: Vec<Option<Entry>>,
+    columns: HashMap<Key, usize>,
+    /// All columns are taken at least until then, in seconds since 1970.
+    full_until: i64,
     fold: Fold,
     refused: u64,
     damage: Damage,
@@ -69,8 +73,12 @@ impl History {
         // Sparse: it takes space as it is used.
         file.set_len(FILE_BYTES)?;
         let entries: Vec<_> = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        let known = entries.iter().enumerate().rev();
+        let columns =
+            known.filter_map(|(column, entry)| Some((entry.as_ref()?.key.clone(), column))).collect();
+        let fold = Fold::default();
         let damage = Damage { cut, ..damage(&file, &entries) };
-        let mut history = Self { file, entries, fold: Fold::default(), refused: 0, damage };
+        let mut history = Self { file, entries, columns, full_until: i64::MIN, fold, refused: 0, damage };
         history.resume(now);
         Ok(history)
     }
@@ -127,8 +135,7 @@ impl History {
 
     /// The column of a series; a new one, or that of a series which has had no value for a week.
     fn column(&mut self, sample: &Sample, unix: i64) -> io::Result<Option<usize>> {
-        let is_it = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.key == sample.key);
-        if let Some(column) = self.entries.iter().position(is_it) {
+        if let Some(&column) = self.columns.get(&sample.key) {
             if let Some(Some(entry)) = self.entries.get_mut(column)
                 && (entry.used / DAY != unix / DAY || entry.max != sample.max)
             {
@@ -139,10 +146,14 @@ impl History {
             }
             return Ok(Some(column));
         }
+        if unix <= self.full_until {
+            return Ok(None);
+        }
         let free = self.entries.iter().position(Option::is_none).or_else(|| {
             let used = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.used);
             let (column, oldest) = self.entries.iter().enumerate().min_by_key(|(_, entry)| used(entry))?;
-            (unix - used(oldest) > UNUSED_AFTER).then_some(column)
+            self.full_until = used(oldest) + UNUSED_AFTER;
+            (unix > self.full_until).then_some(column)
         });
         let Some(column) = free else { return Ok(None) };
         let entry = Entry {
@@ -156,8 +167,11 @@ impl History {
             return Ok(None);
         }
         self.fold.clear(column);
-        if let Some(slot) = self.entries.get_mut(column) {
-            *slot = Some(entry);
+        self.columns.insert(sample.key.clone(), column);
+        if let Some(slot) = self.entries.get_mut(column)
+            && let Some(before) = slot.replace(entry)
+        {
+            self.columns.remove(&before.key);
         }
         Ok(Some(column))
     }

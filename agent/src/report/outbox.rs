@@ -15,7 +15,7 @@
 //!   the last number that alertd has. If the spool does not know it, the disk has lost events
 //!   ([`Verdict::Amnesia`]).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dogwatch_wire::{BatchReply, Event, EventKind, limits};
 use jiff::Timestamp;
@@ -56,6 +56,8 @@ pub struct Outbox {
     want_states: bool,
     /// The states are to be sent although alertd did not ask, and have not been since.
     offered: bool,
+    /// The part of the states that follows is the one after this service.
+    states_after: Option<Arc<str>>,
     states_not_before: Moment,
 }
 
@@ -72,12 +74,14 @@ enum Phase {
     Open,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct InFlight {
     /// The number of the last event in it, if any.
     through: Option<u64>,
     heartbeat: bool,
     states: bool,
+    /// Its states are a part that ends with this service, and others follow.
+    states_through: Option<Arc<str>>,
 }
 
 /// A batch to send now. The caller adds the digest and the states after the last event.
@@ -86,6 +90,8 @@ pub struct NextBatch {
     pub events: Vec<Event>,
     pub heartbeat: bool,
     pub states: bool,
+    /// The states are those after this service. `None`: from the first.
+    pub states_after: Option<Arc<str>>,
 }
 
 /// Why alertd did not accept a batch, by what to do about it.
@@ -131,6 +137,7 @@ impl Outbox {
             next_heartbeat: now,
             want_states: false,
             offered: false,
+            states_after: None,
             states_not_before: now,
         };
         for event in events {
@@ -198,7 +205,9 @@ impl Outbox {
             return None;
         }
         let next = match self.phase {
-            Phase::Asking => NextBatch { events: Vec::new(), heartbeat: false, states: false },
+            Phase::Asking => {
+                NextBatch { events: Vec::new(), heartbeat: false, states: false, states_after: None }
+            }
             Phase::Open => self.next_batch(now)?,
         };
         self.offered &= !next.states;
@@ -206,8 +215,17 @@ impl Outbox {
             through: next.events.last().map(|event| event.seq),
             heartbeat: next.heartbeat,
             states: next.states,
+            states_through: None,
         });
         Some(next)
+    }
+
+    /// The batch of the last [`Self::poll_send`] has a part of the states, up to this service. The
+    /// next part follows when alertd has accepted this one.
+    pub fn on_part(&mut self, through: Arc<str>) {
+        if let Some(sent) = &mut self.in_flight {
+            sent.states_through = Some(through);
+        }
     }
 
     fn next_batch(&self, now: Moment) -> Option<NextBatch> {
@@ -226,7 +244,8 @@ impl Outbox {
         let states = all && (self.want_states || self.offered) && now >= self.states_not_before;
         let heartbeat = all && (now >= self.next_heartbeat || states || !events.is_empty());
         let nothing = events.is_empty() && !heartbeat;
-        (!nothing).then_some(NextBatch { events, heartbeat, states })
+        let states_after = self.states_after.clone().filter(|_| states);
+        (!nothing).then_some(NextBatch { events, heartbeat, states, states_after })
     }
 
     fn sendable(&self) -> impl Iterator<Item = &Queued> {
@@ -246,7 +265,11 @@ impl Outbox {
         self.phase = Phase::Open;
         self.want_states = reply.want_states;
         if sent.states {
-            self.states_not_before = now + STATES_APART;
+            // If alertd asks again after a part, it wants them from the first.
+            self.states_after = sent.states_through.filter(|_| !reply.want_states && !self.offered);
+            let more = self.states_after.is_some();
+            self.offered |= more;
+            self.states_not_before = if more { now } else { now + STATES_APART };
         }
         if sent.heartbeat {
             self.next_heartbeat = self.slot_after(now);
@@ -301,6 +324,7 @@ impl Outbox {
         }
         self.spooled = 0;
         self.in_flight = None;
+        self.states_after = None;
         self.phase = Phase::Asking;
         self.not_before = now;
     }
@@ -309,6 +333,7 @@ impl Outbox {
     /// no transition reports that.
     pub fn offer_states(&mut self, now: Moment) {
         self.offered = true;
+        self.states_after = None;
         self.states_not_before = self.states_not_before.max(now);
     }
 
@@ -476,6 +501,41 @@ mod tests {
         assert!(outbox.poll_send(at(40)).unwrap().states);
         outbox.on_reply(&acked(0), at(40), 0.5);
         assert!(!outbox.poll_send(at(70)).unwrap().states);
+    }
+
+    #[test]
+    fn states_that_do_not_fit_into_one_body_follow_part_by_part() {
+        let mut outbox = open();
+        outbox.poll_send(at(30)).unwrap();
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(30), 0.5);
+        let part = |outbox: &mut Outbox, now| {
+            let next = outbox.poll_send(at(now)).filter(|next| next.states).unwrap();
+            next.states_after.map(|after| after.to_string())
+        };
+        assert_eq!(part(&mut outbox, 40), None);
+        outbox.on_part("disk".into());
+        outbox.on_reply(&acked(0), at(40), 0.5);
+        assert_eq!(outbox.next_wakeup(), Some(at(40)), "the next part follows at once");
+        assert_eq!(part(&mut outbox, 40).as_deref(), Some("disk"));
+        outbox.on_part("load".into());
+        outbox.on_failure(Failure::Later { retry_after: None }, at(41), 0.0);
+        assert_eq!(part(&mut outbox, 41).as_deref(), Some("disk"), "the same part again");
+        outbox.on_part("load".into());
+        outbox.on_reply(&acked(0), at(42), 0.5);
+        assert_eq!(part(&mut outbox, 42).as_deref(), Some("load"));
+        outbox.on_reply(&acked(0), at(42), 0.5);
+        assert!(!outbox.poll_send(at(90)).unwrap().states, "that was the last part");
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(90), 0.5);
+
+        // New labels, or an alertd that has forgotten: from the first part.
+        assert_eq!(part(&mut outbox, 100), None);
+        outbox.on_part("disk".into());
+        outbox.offer_states(at(100));
+        outbox.on_reply(&acked(0), at(100), 0.5);
+        assert_eq!(part(&mut outbox, 110), None);
+        outbox.on_part("disk".into());
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(110), 0.5);
+        assert_eq!(part(&mut outbox, 120), None);
     }
 
     #[test]

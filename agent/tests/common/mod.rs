@@ -265,12 +265,14 @@ impl Memory {
         let acked_seq = *acked;
         if let Some(states) = &batch.states {
             let state = |state: &ServiceState| (state.service.clone(), (state.state, state.flapping));
-            self.states = states.iter().map(state).collect();
+            let part = batch.states_part.clone().unwrap_or_default();
+            self.states.retain(|name, _| !part.has(name));
+            self.states.extend(states.iter().map(state));
         }
         if let Some(heartbeat) = &batch.heartbeat {
             let own =
                 digest(self.states.iter().map(|(name, &(state, flapping))| (name.as_str(), state, flapping)));
-            want_states |= own != heartbeat.digest;
+            want_states |= batch.states.is_none() && own != heartbeat.digest;
         }
         self.asked_for_states += u64::from(want_states);
         self.batches.push(batch);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dogwatch_wire::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS, ServiceState,
+    State, StatesPart, ctl, limits,
 };
 use jiff::Timestamp;
 
@@ -29,7 +30,7 @@ use crate::rules::{
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
     #[error(
-        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+        "protocol {theirs} is newer than {PROTOCOL_PARTS}, the newest that this alertd supports; upgrade alertd"
     )]
     Version { theirs: u32 },
     #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
@@ -79,7 +80,8 @@ impl Core {
             over = self.on_event(id, &batch.host, event, &holder, now).err().or(over);
         }
         if let Some(states) = &batch.states {
-            over = self.on_states(id, &batch.host, states, &holder, now).err().or(over);
+            let part = batch.states_part.as_ref();
+            over = self.on_states(id, &batch.host, states, part, &holder, now).err().or(over);
             want_states = false;
         }
         if let Some(heartbeat) = &batch.heartbeat {
@@ -87,7 +89,8 @@ impl Core {
             want_states |= batch.states.is_none() && heartbeat.digest != self.alerts.digest(id);
         }
         self.on_heard(id, now);
-        if !want_states {
+        let more_follows = batch.states_part.as_ref().is_some_and(|part| !part.is_last());
+        if !want_states && !more_follows {
             self.on_spoken(id);
         }
         if news {
@@ -117,12 +120,13 @@ impl Core {
         }
     }
 
-    /// The full state report of the agent replaces what is known.
+    /// The full state report of the agent, or a part of it, replaces what is known.
     fn on_states(
         &mut self,
         agent: &str,
         host: &str,
         states: &[ServiceState],
+        part: Option<&StatesPart>,
         holder: &Holder,
         now: Timestamp,
     ) -> Result<(), Over> {
@@ -131,6 +135,7 @@ impl Core {
             .of_agent(agent)
             .filter(|(key, alert)| alert.resolved_at.is_none() && !key.service.starts_with('@'))
             .map(|(key, _)| key.service.clone())
+            .filter(|service| part.is_none_or(|part| part.has(service)))
             .filter(|service| !states.iter().any(|state| state.service == *service))
             .collect();
         // First what ends, which makes room.
@@ -439,7 +444,7 @@ impl Core {
 }
 
 fn check(batch: &Batch) -> Result<(), BadBatch> {
-    if batch.protocol > PROTOCOL {
+    if batch.protocol > PROTOCOL_PARTS {
         return Err(BadBatch::Version { theirs: batch.protocol });
     }
     let too_many =

@@ -393,6 +393,7 @@ mod tests {
             events: Vec::new(),
             heartbeat: None,
             states: None,
+            states_part: None,
         };
         let batches: Vec<_> = (0..300).map(batch).collect();
         let now = world.now;

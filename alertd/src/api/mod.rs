@@ -29,7 +29,7 @@ use dogwatch_alertd_core::{
     },
 };
 use dogwatch_daemon::bounds::Bodies;
-use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
+use dogwatch_wire::{Batch, PROTOCOL_PARTS, ctl, limits};
 use governor::Quota;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -204,10 +204,10 @@ async fn batch(State(api): State<Api>, caller: Caller, body: Body) -> Result<Res
     let Body { bytes: body, held } = body;
     let mut batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         match serde_json::from_slice::<VersionOnly>(&body) {
-            Ok(VersionOnly { protocol }) if protocol > PROTOCOL => {
+            Ok(VersionOnly { protocol }) if protocol > PROTOCOL_PARTS => {
                 Failure::Bad(BadBatch::Version { theirs: protocol }.to_string())
             }
-            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL}: {error}")),
+            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL_PARTS}: {error}")),
         }
     })?;
     if let Some(host) = caller.host() {

@@ -135,6 +135,7 @@ impl Running {
             events: vec![event],
             heartbeat: Some(heartbeat),
             states: None,
+            states_part: None,
         };
         let (answer, answered) = oneshot::channel();
         self.inputs

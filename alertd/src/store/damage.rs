@@ -272,8 +272,7 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     let mut count = 0;
     let mut scan = |order: &str| -> (Option<Value>, bool) {
         let mut last = None;
-        let Ok(mut statement) = from.prepare(&format!("SELECT {columns} FROM {name} ORDER BY {order}"))
-        else {
+        let Ok(mut statement) = from.prepare(&format!("SELECT {list} FROM {name} ORDER BY {order}")) else {
             return (None, false);
         };
         let Ok(mut rows) = statement.query([]) else { return (None, false) };
@@ -296,7 +295,7 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     if let (true, Some(Value::Integer(low)), Some(Value::Integer(high))) =
         (table.has_rowid, first_end.or(Some(Value::Integer(0))), second_end)
     {
-        let mut one = from.prepare(&format!("SELECT {columns} FROM {name} WHERE {order} = ?1"))?;
+        let mut one = from.prepare(&format!("SELECT {list} FROM {name} WHERE {order} = ?1"))?;
         for number in (low + 1)..high.min(low.saturating_add(PROBES_MAX)) {
             if let Ok(mut rows) = one.query([number])
                 && let Ok(Some(row)) = rows.next()

@@ -6,14 +6,15 @@
 //! few of them at once stay above 4 for as long as they run. 10 is a queue that grows, or processes
 //! that hang in the kernel.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
+    read::Readings,
     result::CheckResult,
-    root::{LoadAverage, ReadError, Root},
+    root::{LoadAverage, ReadError},
     threshold::{Range, Thresholds},
 };
 
@@ -60,7 +61,7 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     }
     let (warn, crit) = (warn.unwrap_or(default(10.0)), crit.unwrap_or(default(20.0)));
     let thresholds = [0, 1, 2].map(|i| Thresholds { warn: warn[i], crit: crit[i] });
-    Some(Check::blocking(Load { root: host.root.clone(), thresholds, total: reader.flag("total") }))
+    Some(Check::blocking(Load { readings: host.readings.clone(), thresholds, total: reader.flag("total") }))
 }
 
 /// `"2"` is for 5 minutes; `"4,2,1"` is for 1, 5 and 15, as in `check_load`.
@@ -77,7 +78,7 @@ fn three(text: &str) -> Result<[Option<Range>; 3], String> {
 }
 
 struct Load {
-    root: Root,
+    readings: Arc<Readings>,
     thresholds: [Thresholds; 3],
     total: bool,
 }
@@ -99,7 +100,7 @@ impl Blocking for Load {
 
 impl Load {
     fn read(&self) -> Result<(LoadAverage, usize), ReadError> {
-        Ok((self.root.load_average()?, self.root.cores()?))
+        self.readings.share(|root| Ok((root.load_average()?, root.cores()?))).map(|both| *both)
     }
 }
 
@@ -140,6 +141,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::root::Root;
     use crate::testing::{findings, fixture, run, run_with};
 
     #[test]

@@ -5,6 +5,11 @@
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
@@ -116,7 +121,11 @@ impl Tcp {
     /// Waits for the expected text of the server, if there is one. What it sends is added to
     /// `said`. The error is for people.
     async fn talk(&self, said: &mut Vec<u8>) -> Result<(), String> {
-        let mut stream = connect(&self.host, self.port).await?;
+        let reached = reach(&self.host, self.port).await?;
+        if self.send.is_none() && self.expect.is_none() {
+            return Ok(());
+        }
+        let mut stream = reached.stream()?;
         if let Some(text) = &self.send {
             stream.write_all(text.as_bytes()).await.map_err(|error| format!("cannot send: {error}"))?;
         }
@@ -137,22 +146,63 @@ impl Tcp {
     }
 }
 
-/// Connects to the first address of `host` that answers. If an address does not answer within
-/// [`ADDRESS_PATIENCE`], the next one is tried. The caller sets the overall deadline.
+/// Connects to the first address of `host` that answers. The caller sets the deadline.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    reach(host, port).await?.stream()
+}
+
+/// A connection.
+enum Reached {
+    /// At once, as on this host: the runtime does not know of it yet.
+    AtOnce(std::net::TcpStream),
+    Later(TcpStream),
+}
+
+impl Reached {
+    fn stream(self) -> Result<TcpStream, String> {
+        match self {
+            Self::AtOnce(stream) => TcpStream::from_std(stream).map_err(|error| refused(&error)),
+            Self::Later(stream) => Ok(stream),
+        }
+    }
+}
+
+/// Tries one address after the other. If one does not answer within [`ADDRESS_PATIENCE`], the next
+/// one is tried.
+async fn reach(host: &str, port: u16) -> Result<Reached, String> {
     let found = lookup_host((host, port)).await.map_err(|error| format!("cannot resolve {host}: {error}"))?;
     let addresses: Vec<SocketAddr> = found.collect();
     let mut problem = format!("{host} has no address");
     for (at, address) in addresses.iter().enumerate() {
         let last = at + 1 == addresses.len();
         let patience = if last { Duration::MAX } else { ADDRESS_PATIENCE };
-        match timeout(patience, TcpStream::connect(address)).await {
+        match timeout(patience, dial(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => problem = refused(&error),
             Err(_) => problem = format!("{address} does not answer"),
         }
     }
     Err(problem)
+}
+
+/// Waiting for a connection that exists already costs more than asking once whether it does.
+async fn dial(address: &SocketAddr) -> io::Result<Reached> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, address) {
+        Ok(()) => return Ok(Reached::AtOnce(socket.into())),
+        Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let at_once = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&Timespec::default()))?;
+    let stream = std::net::TcpStream::from(socket);
+    if at_once > 0 {
+        return stream.take_error()?.map_or(Ok(Reached::AtOnce(stream)), Err);
+    }
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(Reached::Later(stream)), Err)
 }
 
 /// Enough for a lost SYN and its first retransmission.

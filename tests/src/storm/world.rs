@@ -243,6 +243,7 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
         let taken = self.core.on_batch(&batch, &Sender::default(), now);
         debug_assert!(taken.is_ok(), "{taken:?}");

@@ -16,7 +16,7 @@
 //! a few senders that take all cannot silence the others.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -51,8 +51,8 @@ impl Default for Quotas {
         Self {
             all: Amount { alerts: 200_000, bytes: 400 * MIB },
             token: Amount { alerts: 150_000, bytes: 300 * MIB },
-            // One agent reports at most `limits::STATES_MAX` services.
-            host: Amount { alerts: 2_500, bytes: 16 * MIB },
+            // One agent reports at most `limits::SERVICES_MAX` services.
+            host: Amount { alerts: 12_000, bytes: 48 * MIB },
         }
     }
 }

@@ -187,6 +187,7 @@ impl World {
                     changes: host.changes.clone(),
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
+                states_part: None,
             };
             let reply = self.core.on_batch(&batch, &agents(), self.now);
             if let Err(refused @ BadBatch::OverQuota(_)) = &reply {

@@ -13,6 +13,7 @@ use crate::{
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
+    read::Readings,
     read::processes::{self, Process},
     root::{ReadError, Root},
     space::{human, percent, size},
@@ -98,11 +99,11 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         reader.error("name", "is required, unless cmdline or user is given");
         return None;
     }
-    Some(Check::blocking(Processes { root: host.root.clone(), wanted, limits: Arc::new(limits) }))
+    Some(Check::blocking(Processes { readings: host.readings.clone(), wanted, limits: Arc::new(limits) }))
 }
 
 struct Processes {
-    root: Root,
+    readings: Arc<Readings>,
     wanted: Wanted,
     limits: Arc<PerThing<Limits>>,
 }
@@ -119,7 +120,7 @@ struct Limits {
 impl Blocking for Processes {
     fn run(&self) -> Judgement {
         let limits = Arc::clone(&self.limits);
-        match self.wanted.find(&self.root) {
+        match self.wanted.find(&self.readings) {
             Ok(Ok(found)) => Judgement::new(move |past| judge(&found, &limits, past)),
             Ok(Err(unknown_user)) => CheckResult::unknown(unknown_user).into(),
             Err(error) => error.into(),
