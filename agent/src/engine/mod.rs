@@ -36,6 +36,7 @@ use crate::{
     passive::Freshness,
     recent::Recent,
     report::{
+        Process,
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
     },
@@ -57,6 +58,7 @@ pub(crate) struct Engine {
     host: Host,
     config: Config,
     agent_id: String,
+    process: Process,
     /// Recent changes of this host.
     changes: Changes,
     started_at: Timestamp,
@@ -132,6 +134,7 @@ pub(crate) struct Parts {
     pub(crate) host: Host,
     pub(crate) config: Config,
     pub(crate) agent_id: String,
+    pub(crate) process: Process,
     pub(crate) changes: Changes,
     pub(crate) store: Store,
     pub(crate) found: Found,
@@ -150,6 +153,7 @@ impl Engine {
             host,
             config,
             agent_id,
+            process,
             changes,
             store,
             found,
@@ -186,6 +190,7 @@ impl Engine {
             config_path,
             host,
             agent_id,
+            process,
             changes,
             config,
         };

@@ -53,6 +53,8 @@ pub struct Outbox {
     /// The states are to be sent although alertd did not ask, and have not been since.
     offered: bool,
     states_not_before: Moment,
+    /// When a new epoch may be started because alertd asks for it.
+    epoch_not_before: Moment,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,9 @@ pub enum Verdict {
     /// alertd has events of this epoch that the spool does not have: the disk has lost them. Start
     /// a new epoch ([`Outbox::start_epoch`]), or alertd will take new events for repeats.
     Amnesia,
+    /// Accepted, but another host has this epoch too, so this spool is a copy of its spool, or the
+    /// other way round. Start a new epoch.
+    Copied,
 }
 
 impl Outbox {
@@ -124,6 +129,7 @@ impl Outbox {
             want_states: false,
             offered: false,
             states_not_before: now,
+            epoch_not_before: now,
         };
         for event in events {
             outbox.enqueue(event);
@@ -248,6 +254,10 @@ impl Outbox {
             self.not_before = now;
             self.batch_max = limits::EVENTS_MAX;
         }
+        if reply.start_epoch && now >= self.epoch_not_before {
+            self.epoch_not_before = now + EPOCHS_APART;
+            return Verdict::Copied;
+        }
         Verdict::Accepted
     }
 
@@ -349,6 +359,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 /// often.
 const STATES_APART: Duration = Duration::from_secs(10);
 
+/// The same for new epochs.
+const EPOCHS_APART: Duration = Duration::from_mins(1);
+
 /// Leaves room in the body for the envelope.
 const BATCH_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
 
@@ -372,6 +385,7 @@ mod tests {
         assert_eq!((sent(&mut outbox, 0), outbox.depth()), (None, 0));
     }
 
+    /// G28.
     #[test]
     fn events_are_sent_after_they_are_on_disk_unless_the_disk_fails() {
         let mut outbox = open();
@@ -524,6 +538,28 @@ mod tests {
         assert_eq!(outbox.next_wakeup(), Some(at(1)));
     }
 
+    #[test]
+    fn g2_a_copied_spool_gets_its_own_epoch_and_loses_no_event() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        push(&mut outbox, "b");
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        let copied = BatchReply { start_epoch: true, ..acked(1) };
+        assert_eq!(outbox.on_reply(&copied, at(0), 0.5), Verdict::Copied);
+        outbox.start_epoch(at(0));
+        assert_eq!((outbox.depth(), outbox.next_seq()), (1, 2), "b has a new number");
+        assert_eq!(sent(&mut outbox, 0), Some(vec![]), "asks again");
+        // An alertd that asks again and again does not start a loop.
+        assert_eq!(
+            outbox.on_reply(&BatchReply { start_epoch: true, ..acked(0) }, at(0), 0.5),
+            Verdict::Accepted
+        );
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        assert_eq!(outbox.on_reply(&copied, at(60), 0.5), Verdict::Copied, "after a minute it counts");
+    }
+
     const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
 
     #[test]
@@ -541,6 +577,7 @@ mod tests {
         assert!(outbox.poll_send(at(3)).is_none());
     }
 
+    /// G28.
     #[test]
     fn a_heartbeat_that_is_due_while_the_disk_stalls_does_not_keep_the_loop_awake() {
         let mut outbox = open();
@@ -576,7 +613,12 @@ mod tests {
     }
 
     fn acked(seq: u64) -> BatchReply {
-        BatchReply { protocol: dogwatch_wire::PROTOCOL, acked_seq: seq, want_states: false }
+        BatchReply {
+            protocol: dogwatch_wire::PROTOCOL,
+            acked_seq: seq,
+            want_states: false,
+            start_epoch: false,
+        }
     }
 
     fn at(seconds: u64) -> Moment {

@@ -1,6 +1,6 @@
 //! Reports from agents, and silent agents.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use dogwatch_wire::{
     Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
@@ -10,10 +10,11 @@ use jiff::Timestamp;
 use super::{
     Core,
     own_alerts::{OWN, OwnAlert, SILENT},
+    shared_ids::{MARK, id_of},
     view::view_alert,
 };
 use crate::rules::{
-    agent::{Agent, EventOrder},
+    agent::EventOrder,
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{GroupKey, Incident},
     matcher::Labels,
@@ -39,16 +40,23 @@ impl Core {
     /// Applies a batch. The reply may be sent after the changes are committed.
     pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
         check(batch)?;
-        let id = &batch.agent;
-        let known = self.agents.contains_key(id);
-        let agent =
-            self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
-        let mut news = !known || agent.host != batch.host;
+        let nothing = BatchReply { protocol: PROTOCOL, acked_seq: 0, want_states: false, start_epoch: false };
+        let Some(id) = self.recognize(batch, now) else { return Ok(nothing) };
+        let id = id.as_str();
+        let address = self.origin.as_ref().filter(|from| from.parse::<IpAddr>().is_ok()).cloned();
+        let Some(agent) = self.agents.get_mut(id) else { return Ok(nothing) };
+        let renamed = agent.host != batch.host || agent.address != address;
+        let mut news = renamed;
         batch.host.clone_into(&mut agent.host);
+        agent.address = address;
         // A known agent has a new spool, so unsent events of the old one are lost.
         let new_epoch = agent.begin_epoch(&batch.epoch);
         news |= new_epoch;
         let mut want_states = new_epoch;
+        let doubtful = agent.doubt.is_some();
+        if renamed && agent.shares_id {
+            self.share_id(id_of(id), now);
+        }
 
         for event in &batch.events {
             let place = self.agents.get_mut(id).map_or(EventOrder::Old, |agent| agent.take(event.seq));
@@ -57,6 +65,7 @@ impl Core {
             }
             want_states |= place == EventOrder::AfterGap;
             news = true;
+            self.note_doubtful(id, event);
             self.on_event(id, &batch.host, event, now);
         }
         if let Some(states) = &batch.states {
@@ -72,10 +81,15 @@ impl Core {
             self.on_spoken(id);
         }
         if news {
-            self.dirty.agents.insert(id.clone());
+            self.dirty.agents.insert(id.to_owned());
         }
-        let acked_seq = self.agents.get(id).map_or(0, |agent| agent.last_seq);
-        Ok(BatchReply { protocol: PROTOCOL, acked_seq, want_states })
+        let Some(agent) = self.agents.get(id) else { return Ok(nothing) };
+        Ok(BatchReply {
+            protocol: PROTOCOL,
+            acked_seq: agent.last_seq,
+            want_states: want_states && !doubtful,
+            start_epoch: agent.epoch_is_copied,
+        })
     }
 
     fn on_event(&mut self, agent: &str, host: &str, event: &Event, now: Timestamp) {
@@ -183,6 +197,9 @@ impl Core {
             && at <= now
         {
             self.quiet.pop_first();
+            if self.is_replaced(&id, now) {
+                continue;
+            }
             let Some(agent) = self.agents.get_mut(&id) else { continue };
             agent.silent = true;
             let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
@@ -212,13 +229,22 @@ impl Core {
 
     /// Raises an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
+        self.raise_as(own, State::Critical, String::new(), now);
+    }
+
+    /// Raises an internal alert that can wait.
+    pub(super) fn warn(&mut self, own: OwnAlert, detail: String, now: Timestamp) {
+        self.raise_as(own, State::Warning, detail, now);
+    }
+
+    fn raise_as(&mut self, own: OwnAlert, state: State, detail: String, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
-            state: State::Critical,
+            state,
             since: own.since,
             flapping: false,
             summary: own.summary,
-            detail: String::new(),
+            detail,
             perfdata: String::new(),
             labels: own.labels,
             annotations: Labels::new(),
@@ -391,6 +417,15 @@ fn check(batch: &Batch) -> Result<(), BadBatch> {
     too_many("events", batch.events.len(), limits::EVENTS_MAX)?;
     too_many("states", batch.states.as_ref().map_or(0, Vec::len), limits::STATES_MAX)?;
     check_name("agent", &batch.agent)?;
+    if batch.agent.contains(MARK) {
+        let value = batch.agent.chars().take(64).collect();
+        return Err(BadBatch::Name { what: "agent", value, why: "it has a ~" });
+    }
+    for (what, value) in [("run", &batch.run), ("boot", &batch.boot)] {
+        if !value.is_empty() {
+            check_name(what, value)?;
+        }
+    }
     check_name("host", &batch.host)?;
     check_name("epoch", &batch.epoch)?;
     let events = batch.events.iter().map(|event| match &event.kind {

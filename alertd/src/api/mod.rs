@@ -188,7 +188,7 @@ async fn batch(State(api): State<Api>, caller: Caller, Body(body): Body) -> Resu
     if let Some(host) = caller.host() {
         bind(&mut batch, host);
     }
-    match api.ask(PATIENCE, |answer| Input::Batch(Box::new(batch), answer)).await? {
+    match api.ask_by(&caller, PATIENCE, |answer| Input::Batch(Box::new(batch), answer)).await? {
         Ok(reply) => Ok(Json(reply).into_response()),
         Err(BatchError::Bad(bad)) => Err(Failure::Bad(bad.to_string())),
         Err(error @ BatchError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),

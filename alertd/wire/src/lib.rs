@@ -14,6 +14,10 @@
 //! differs, it asks for the states and replaces its own. After data loss on either side, both agree
 //! again within one heartbeat.
 //!
+//! **Identity.** [`Batch::agent`] comes from the machine id, which a cloned image has twice. alertd
+//! tells the hosts apart by the process that sends ([`Batch::run`]) and by host name, boot id and
+//! epoch. Senders that are older than `run` count as one process for each epoch.
+//!
 //! **Versions.** [`PROTOCOL`] is the newest version that this build supports. Readers ignore
 //! unknown fields. alertd answers a batch of a newer protocol with `400` and an [`ErrorReply`] that
 //! names both versions. Files in `tests/golden/` pin every released message; old ones never change.
