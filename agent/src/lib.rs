@@ -141,6 +141,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         host,
         config,
         agent_id,
+        process: report::Process::new(fastrand::u64(..)),
         changes: changes::Changes::watch(),
         store,
         found,

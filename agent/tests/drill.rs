@@ -311,6 +311,8 @@ impl Agent {
             agent: "a".into(),
             host: "h".into(),
             epoch: format!("{EPOCH:016x}"),
+            run: String::new(),
+            boot: String::new(),
             sent_at: wall(now),
             events: next.events,
             heartbeat: next.heartbeat.then(|| Heartbeat {

@@ -175,6 +175,8 @@ impl World {
             agent: host.to_owned(),
             host: host.to_owned(),
             epoch: EPOCH.into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: self.now,
             events: events.collect(),
             heartbeat: Some(Heartbeat {

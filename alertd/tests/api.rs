@@ -164,9 +164,15 @@ async fn a_batch_that_comes_twice_changes_nothing_and_a_gap_is_asked_about() {
         alertd.client.post("/v1/agent/batch", &batch(seq, state)).await.expect("it is right")
     };
     assert_eq!(send(1, "CRITICAL").await.acked_seq, 1);
-    assert_eq!(send(1, "OK").await, BatchReply { protocol: 1, acked_seq: 1, want_states: false });
+    assert_eq!(
+        send(1, "OK").await,
+        BatchReply { protocol: 1, acked_seq: 1, want_states: false, start_epoch: false }
+    );
     assert_eq!(alertd.status().await.incidents.len(), 1, "event 1 was accepted before");
-    assert_eq!(send(5, "CRITICAL").await, BatchReply { protocol: 1, acked_seq: 5, want_states: true });
+    assert_eq!(
+        send(5, "CRITICAL").await,
+        BatchReply { protocol: 1, acked_seq: 5, want_states: true, start_epoch: false }
+    );
 }
 
 #[tokio::test]

@@ -240,6 +240,8 @@ impl Host {
             agent: format!("id-{host}"),
             host: host.into(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: Timestamp::UNIX_EPOCH,
             events: vec![Event { seq, at: Timestamp::UNIX_EPOCH, kind }],
             heartbeat: None,

@@ -38,6 +38,7 @@ use crate::{
     recent::Recent,
     refused::RefusedJobs,
     report::{
+        Process,
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
     },
@@ -59,6 +60,7 @@ pub(crate) struct Engine {
     host: Host,
     config: Config,
     agent_id: String,
+    process: Process,
     /// Recent changes of this host.
     changes: Changes,
     started_at: Timestamp,
@@ -140,6 +142,7 @@ pub(crate) struct Parts {
     pub(crate) host: Host,
     pub(crate) config: Config,
     pub(crate) agent_id: String,
+    pub(crate) process: Process,
     pub(crate) changes: Changes,
     pub(crate) store: Store,
     pub(crate) found: Found,
@@ -158,6 +161,7 @@ impl Engine {
             host,
             config,
             agent_id,
+            process,
             changes,
             store,
             found,
@@ -199,6 +203,7 @@ impl Engine {
             config_path,
             host,
             agent_id,
+            process,
             changes,
             config,
         };

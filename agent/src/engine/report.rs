@@ -55,12 +55,20 @@ impl Engine {
             agent: self.agent_id.clone(),
             host: self.config.agent.host.clone(),
             epoch: format!("{:016x}", self.epoch),
+            run: self.process.run.clone(),
+            boot: self.process.boot.clone(),
             sent_at: now.wall,
             events: next.events,
             heartbeat,
             states,
             states_part,
         }
+    }
+
+    fn start_epoch(&mut self, now: Now) {
+        self.epoch = fastrand::u64(1..);
+        self.outbox.start_epoch(now.moment);
+        self.write_within(Duration::ZERO, now.moment);
     }
 
     fn digest(&self) -> String {
@@ -103,17 +111,23 @@ impl Engine {
             Ok(reply) => {
                 let failing = self.outbox.failures() > 0;
                 metrics::on_batch(true);
-                if self.outbox.on_reply(&reply, now.moment, random) == Verdict::Amnesia {
-                    error!(
-                        acked = reply.acked_seq,
-                        next = self.outbox.next_seq(),
-                        "alertd has events that the spool does not have: the disk has lost them; starting a new epoch"
-                    );
-                    self.epoch = fastrand::u64(1..);
-                    self.outbox.start_epoch(now.moment);
-                    self.write_within(Duration::ZERO, now.moment);
-                } else if failing {
-                    info!("reports reach alertd again");
+                match self.outbox.on_reply(&reply, now.moment, random) {
+                    Verdict::Amnesia => {
+                        error!(
+                            acked = reply.acked_seq,
+                            next = self.outbox.next_seq(),
+                            "alertd has events that the spool does not have: the disk has lost them; starting a new epoch"
+                        );
+                        self.start_epoch(now);
+                    }
+                    Verdict::Copied => {
+                        warn!(
+                            "another host reports with the id of this one: they have the same machine id, as copies of one image do; on each copy run `rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup && systemctl restart dogwatch`"
+                        );
+                        self.start_epoch(now);
+                    }
+                    Verdict::Accepted if failing => info!("reports reach alertd again"),
+                    Verdict::Accepted => {}
                 }
             }
             Err(NotTaken { failure, reason }) => {

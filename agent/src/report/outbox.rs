@@ -59,6 +59,8 @@ pub struct Outbox {
     /// The part of the states that follows is the one after this service.
     states_after: Option<Arc<str>>,
     states_not_before: Moment,
+    /// When a new epoch may be started because alertd asks for it.
+    epoch_not_before: Moment,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,9 @@ pub enum Verdict {
     /// alertd has events of this epoch that the spool does not have: the disk has lost them. Start
     /// a new epoch ([`Outbox::start_epoch`]), or alertd will take new events for repeats.
     Amnesia,
+    /// Accepted, but another host has this epoch too, so this spool is a copy of its spool, or the
+    /// other way round. Start a new epoch.
+    Copied,
 }
 
 impl Outbox {
@@ -139,6 +144,7 @@ impl Outbox {
             offered: false,
             states_after: None,
             states_not_before: now,
+            epoch_not_before: now,
         };
         for event in events {
             outbox.enqueue(event);
@@ -282,6 +288,10 @@ impl Outbox {
             self.not_before = now;
             self.batch_max = limits::EVENTS_MAX;
         }
+        if reply.start_epoch && now >= self.epoch_not_before {
+            self.epoch_not_before = now + EPOCHS_APART;
+            return Verdict::Copied;
+        }
         Verdict::Accepted
     }
 
@@ -397,6 +407,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 /// often.
 const STATES_APART: Duration = Duration::from_secs(10);
 
+/// The same for new epochs.
+const EPOCHS_APART: Duration = Duration::from_mins(1);
+
 /// Leaves room in the body for the envelope.
 const BATCH_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
 
@@ -420,6 +433,7 @@ mod tests {
         assert_eq!((sent(&mut outbox, 0), outbox.depth()), (None, 0));
     }
 
+    /// G28.
     #[test]
     fn events_are_sent_after_they_are_on_disk_unless_the_disk_fails() {
         let mut outbox = open();
@@ -607,6 +621,28 @@ mod tests {
         assert_eq!(outbox.next_wakeup(), Some(at(1)));
     }
 
+    #[test]
+    fn g2_a_copied_spool_gets_its_own_epoch_and_loses_no_event() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        push(&mut outbox, "b");
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        let copied = BatchReply { start_epoch: true, ..acked(1) };
+        assert_eq!(outbox.on_reply(&copied, at(0), 0.5), Verdict::Copied);
+        outbox.start_epoch(at(0));
+        assert_eq!((outbox.depth(), outbox.next_seq()), (1, 2), "b has a new number");
+        assert_eq!(sent(&mut outbox, 0), Some(vec![]), "asks again");
+        // An alertd that asks again and again does not start a loop.
+        assert_eq!(
+            outbox.on_reply(&BatchReply { start_epoch: true, ..acked(0) }, at(0), 0.5),
+            Verdict::Accepted
+        );
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        assert_eq!(outbox.on_reply(&copied, at(60), 0.5), Verdict::Copied, "after a minute it counts");
+    }
+
     const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
 
     #[test]
@@ -624,6 +660,7 @@ mod tests {
         assert!(outbox.poll_send(at(3)).is_none());
     }
 
+    /// G28.
     #[test]
     fn a_heartbeat_that_is_due_while_the_disk_stalls_does_not_keep_the_loop_awake() {
         let mut outbox = open();
@@ -703,7 +740,12 @@ mod tests {
     }
 
     fn acked(seq: u64) -> BatchReply {
-        BatchReply { protocol: dogwatch_wire::PROTOCOL, acked_seq: seq, want_states: false }
+        BatchReply {
+            protocol: dogwatch_wire::PROTOCOL,
+            acked_seq: seq,
+            want_states: false,
+            start_epoch: false,
+        }
     }
 
     fn at(seconds: u64) -> Moment {

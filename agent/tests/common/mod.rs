@@ -276,7 +276,7 @@ impl Memory {
         }
         self.asked_for_states += u64::from(want_states);
         self.batches.push(batch);
-        BatchReply { protocol: PROTOCOL, acked_seq, want_states }
+        BatchReply { protocol: PROTOCOL, acked_seq, want_states, start_epoch: false }
     }
 }
 

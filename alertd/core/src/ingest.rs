@@ -1,6 +1,6 @@
 //! Reports from agents, and silent agents.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use dogwatch_wire::{
     Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS, ServiceState,
@@ -12,10 +12,11 @@ use super::{
     Core,
     own_alerts::{OWN, OwnAlert, SILENT},
     quotas,
+    shared_ids::{MARK, id_of},
     view::view_alert,
 };
 use crate::rules::{
-    agent::{Agent, EventOrder},
+    agent::EventOrder,
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{GroupKey, Incident},
     matcher::Labels,
@@ -51,24 +52,28 @@ impl Core {
         now: Timestamp,
     ) -> Result<BatchReply, BadBatch> {
         check(batch)?;
-        let id = &batch.agent;
-        let known = self.agents.contains_key(id);
-        if !known {
-            let added = self.may_add_agent(sender, id, now);
-            added.map_err(|over| BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)))?;
-        }
-        let agent = self
-            .agents
-            .entry(id.clone())
-            .or_insert_with(|| Agent::new(&batch.host, &batch.epoch, sender.clone(), now));
+        let nothing = BatchReply { protocol: PROTOCOL, acked_seq: 0, want_states: false, start_epoch: false };
+        let recognized = self.recognize(batch, sender, now);
+        let recognized =
+            recognized.map_err(|over| BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)))?;
+        let Some(id) = recognized else { return Ok(nothing) };
+        let id = id.as_str();
+        let address = self.origin.as_ref().filter(|from| from.parse::<IpAddr>().is_ok()).cloned();
+        let Some(agent) = self.agents.get_mut(id) else { return Ok(nothing) };
         let holder = Holder::of_agent(&agent.sender, id);
         let mut over = None;
-        let mut news = !known || agent.host != batch.host;
+        let renamed = agent.host != batch.host || agent.address != address;
+        let mut news = renamed;
         batch.host.clone_into(&mut agent.host);
+        agent.address = address;
         // A known agent has a new spool, so unsent events of the old one are lost.
         let new_epoch = agent.begin_epoch(&batch.epoch);
         news |= new_epoch;
         let mut want_states = new_epoch;
+        let doubtful = agent.doubt.is_some();
+        if renamed && agent.shares_id {
+            self.share_id(id_of(id), now);
+        }
 
         for event in &batch.events {
             let place = self.agents.get_mut(id).map_or(EventOrder::Old, |agent| agent.take(event.seq));
@@ -77,6 +82,7 @@ impl Core {
             }
             want_states |= place == EventOrder::AfterGap;
             news = true;
+            self.note_doubtful(id, event);
             over = self.on_event(id, &batch.host, event, &holder, now).err().or(over);
         }
         if let Some(states) = &batch.states {
@@ -94,13 +100,18 @@ impl Core {
             self.on_spoken(id);
         }
         if news {
-            self.dirty.agents.insert(id.clone());
+            self.dirty.agents.insert(id.to_owned());
         }
         if let Some(over) = over {
             return Err(BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)));
         }
-        let acked_seq = self.agents.get(id).map_or(0, |agent| agent.last_seq);
-        Ok(BatchReply { protocol: PROTOCOL, acked_seq, want_states })
+        let Some(agent) = self.agents.get(id) else { return Ok(nothing) };
+        Ok(BatchReply {
+            protocol: PROTOCOL,
+            acked_seq: agent.last_seq,
+            want_states: want_states && !doubtful,
+            start_epoch: agent.epoch_is_copied,
+        })
     }
 
     fn on_event(
@@ -241,6 +252,9 @@ impl Core {
             && at <= now
         {
             self.quiet.pop_first();
+            if self.is_replaced(&id, now) {
+                continue;
+            }
             let Some(agent) = self.agents.get_mut(&id) else { continue };
             agent.silent = true;
             let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
@@ -270,13 +284,22 @@ impl Core {
 
     /// Raises an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
+        self.raise_as(own, State::Critical, String::new(), now);
+    }
+
+    /// Raises an internal alert that can wait.
+    pub(super) fn warn(&mut self, own: OwnAlert, detail: String, now: Timestamp) {
+        self.raise_as(own, State::Warning, detail, now);
+    }
+
+    fn raise_as(&mut self, own: OwnAlert, state: State, detail: String, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
-            state: State::Critical,
+            state,
             since: own.since,
             flapping: false,
             summary: own.summary,
-            detail: String::new(),
+            detail,
             perfdata: String::new(),
             labels: own.labels,
             annotations: Labels::new(),
@@ -452,6 +475,15 @@ fn check(batch: &Batch) -> Result<(), BadBatch> {
     too_many("events", batch.events.len(), limits::EVENTS_MAX)?;
     too_many("states", batch.states.as_ref().map_or(0, Vec::len), limits::STATES_MAX)?;
     check_name("agent", &batch.agent)?;
+    if batch.agent.contains(MARK) {
+        let value = batch.agent.chars().take(64).collect();
+        return Err(BadBatch::Name { what: "agent", value, why: "it has a ~" });
+    }
+    for (what, value) in [("run", &batch.run), ("boot", &batch.boot)] {
+        if !value.is_empty() {
+            check_name(what, value)?;
+        }
+    }
     check_name("host", &batch.host)?;
     check_name("epoch", &batch.epoch)?;
     let events = batch.events.iter().map(|event| match &event.kind {

@@ -12,6 +12,7 @@
 //! | [`rules`] | one rule per file; the modules below combine them |
 //! | `ingest` | batches of agents; which incidents an alert belongs to; silent agents |
 //! | `external` | alerts that other tools post: taken, repeated, expired |
+//! | `shared_ids` | hosts that share an agent id: told apart, reported, mended |
 //! | `own_alerts` | internal alerts and their keys |
 //! | `review` | one incident: who is notified of what now, and when to look again |
 //! | `suppress` | which firing alerts are suppressed, by what, until when |
@@ -79,6 +80,7 @@ mod review;
 mod rota;
 pub mod rules;
 mod settings;
+mod shared_ids;
 mod silences;
 mod suppress;
 mod tokens;
@@ -106,7 +108,8 @@ use suppress::Unheard;
 /// The new content of one row of the store.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Agent(String, Agent),
+    Agent(String, Box<Agent>),
+    AgentGone(String),
     Alert(AlertKey, Arc<Alert>),
     /// An alert and its row.
     AlertGone(u64),
@@ -244,6 +247,7 @@ struct Failing {
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
+    gone_agents: Vec<String>,
     /// Rows of alerts to delete.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
@@ -456,9 +460,10 @@ impl Core {
         if dirty.counters {
             changes.push(Change::Counters(self.counters));
         }
+        changes.extend(dirty.gone_agents.into_iter().map(Change::AgentGone));
         for id in dirty.agents {
             if let Some(agent) = self.agents.get(&id) {
-                changes.push(Change::Agent(id, agent.clone()));
+                changes.push(Change::Agent(id, Box::new(agent.clone())));
             }
         }
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));

@@ -394,6 +394,8 @@ mod tests {
             heartbeat: None,
             states: None,
             states_part: None,
+            boot: String::new(),
+            run: String::new(),
         };
         let batches: Vec<_> = (0..300).map(batch).collect();
         let now = world.now;

@@ -214,8 +214,10 @@ async fn batch(State(api): State<Api>, caller: Caller, body: Body) -> Result<Res
         bind(&mut batch, host);
     }
     api.agents.take(&batch.agent).map_err(Failure::TooMany)?;
-    let input = |answer| Input::Batch(Box::new(batch), caller.sender(), answer);
-    match api.ask(PATIENCE, |answer| Input::Holding(held, Box::new(input(answer)))).await? {
+    let sender = caller.sender();
+    let input = |answer| Input::Batch(Box::new(batch), sender, answer);
+    let asked = api.ask_by(&caller, PATIENCE, |answer| Input::Holding(held, Box::new(input(answer))));
+    match asked.await? {
         Ok(reply) => Ok(Json(reply).into_response()),
         Err(BatchError::Bad(BadBatch::OverQuota(words))) => Err(Failure::OverQuota(words)),
         Err(BatchError::Bad(bad)) => Err(Failure::Bad(bad.to_string())),

@@ -131,6 +131,8 @@ impl Running {
             agent: format!("id-{host}"),
             host: host.into(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: now.since,
             events: vec![event],
             heartbeat: Some(heartbeat),

@@ -73,7 +73,7 @@ fn story() -> (World, Vec<Change>) {
 
 fn as_changes(loaded: Loaded) -> Vec<Change> {
     let mut changes = vec![Change::Counters(loaded.counters)];
-    changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, agent)));
+    changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, Box::new(agent))));
     changes.extend(loaded.alerts.into_iter().map(|(key, alert)| Change::Alert(key, Arc::new(alert))));
     changes.extend(loaded.incidents.into_iter().map(|incident| Change::Incident(Box::new(incident))));
     changes.extend(loaded.told.into_iter().map(|(incident, receiver, told)| Change::Told {
@@ -117,10 +117,11 @@ fn forgets_what_is_gone(mut store: impl Store) {
     let loaded = store.load(world.now).unwrap();
     let alerts = loaded.alerts.into_iter().map(|(_, alert)| Change::AlertGone(alert.row));
     let tokens = loaded.tokens.into_iter().map(|token| Change::Token(token.name, None));
-    let gone: Vec<_> = alerts.chain(tokens).collect();
+    let agents = loaded.agents.into_iter().map(|(id, _)| Change::AgentGone(id));
+    let gone: Vec<_> = alerts.chain(tokens).chain(agents).collect();
     store.commit(&gone).unwrap();
     let loaded = store.load(world.now).unwrap();
-    assert!(loaded.alerts.is_empty() && loaded.tokens.is_empty(), "{loaded:?}");
+    assert!(loaded.alerts.is_empty() && loaded.tokens.is_empty() && loaded.agents.is_empty(), "{loaded:?}");
 }
 
 #[test]

@@ -410,7 +410,10 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         }
         Change::Agent(id, agent) => {
             prepare("INSERT OR REPLACE INTO agent (id, body, crc) VALUES (?1, ?2, row_crc(?1, ?2))")?
-                .execute(params![id, to_json(agent)?])?;
+                .execute(params![id, to_json(agent.as_ref())?])?;
+        }
+        Change::AgentGone(id) => {
+            prepare("DELETE FROM agent WHERE id = ?1")?.execute([id])?;
         }
         Change::Alert(key, alert) => {
             prepare("INSERT OR REPLACE INTO alert (id, agent, service, body, crc) VALUES (?1, ?2, ?3, ?4, row_crc(?1, ?2, ?3, ?4))")?

@@ -190,7 +190,7 @@ impl Pending {
     fn add(&mut self, change: Change) {
         let key = match &change {
             Change::Counters(_) => RowKey::Counters,
-            Change::Agent(id, _) => RowKey::Agent(id.clone()),
+            Change::Agent(id, _) | Change::AgentGone(id) => RowKey::Agent(id.clone()),
             Change::Alert(_, alert) => RowKey::Alert(alert.row),
             Change::AlertGone(row) => RowKey::Alert(*row),
             Change::Incident(incident) => RowKey::Incident(incident.number),

@@ -19,6 +19,14 @@ pub struct Batch {
     /// The spool that the sequence numbers belong to: 16 hex digits, new whenever the agent starts
     /// with an empty spool.
     pub epoch: String,
+    /// The process that sends: 16 hex digits, new at each start. Two processes that take turns
+    /// are two hosts with the same `agent`. Empty: the sender is older than this field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// Boot id of the kernel, or empty if it is not known. With `host` and `epoch`, it tells a host
+    /// that was restarted from a copy of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     pub sent_at: Timestamp,
     /// In order of their sequence numbers; may be empty.
     #[serde(default)]
@@ -64,6 +72,10 @@ pub struct BatchReply {
     /// The digest differs or events are missing: send [`Batch::states`] next.
     #[serde(default)]
     pub want_states: bool,
+    /// Another host with the same `agent` has the same epoch, because its spool was copied: start a
+    /// new epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_epoch: bool,
 }
 
 /// One event with its sequence number.

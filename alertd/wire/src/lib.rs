@@ -14,6 +14,10 @@
 //! differs, it asks for the states and replaces its own. After data loss on either side, both agree
 //! again within one heartbeat.
 //!
+//! **Identity.** [`Batch::agent`] comes from the machine id, which a cloned image has twice. alertd
+//! tells the hosts apart by the process that sends ([`Batch::run`]) and by host name, boot id and
+//! epoch. Senders that are older than `run` count as one process for each epoch.
+//!
 //! **Versions.** Messages are of version [`PROTOCOL`], so that agent and alertd can be upgraded in
 //! any order. Only what an older reader would get wrong has a newer version ([`PROTOCOL_PARTS`]:
 //! agents with more than [`limits::STATES_MAX`] services). Readers ignore unknown fields. alertd

@@ -42,6 +42,12 @@ fn a_batch_that_only_asks() {
 }
 
 #[test]
+fn a_batch_that_names_its_process() {
+    let boot = "6f9619ff-8b86-d011-b42d-00cf4fc964ff".into();
+    golden("batch-run-1", &Batch { run: "00000000cafe0001".into(), boot, ..empty() });
+}
+
+#[test]
 fn a_batch_with_all_states() {
     let states = vec![disk(), plain("load", State::Ok), plain("web", State::Unknown)];
     golden("batch-states-1", &Batch { states: Some(states), ..empty() });
@@ -72,7 +78,9 @@ fn parts_cover_every_name_once() {
 
 #[test]
 fn the_answers() {
-    golden("reply-1", &BatchReply { protocol: PROTOCOL, acked_seq: 19, want_states: true });
+    let reply = BatchReply { protocol: PROTOCOL, acked_seq: 19, want_states: true, start_epoch: false };
+    golden("reply-1", &reply);
+    golden("reply-epoch-1", &BatchReply { start_epoch: true, ..reply });
     let error = "protocol 2 is newer than the 1 that this alertd speaks; upgrade alertd first".into();
     golden("error-1", &ErrorReply { error });
 }
@@ -122,6 +130,8 @@ fn empty() -> Batch {
         agent: "0123456789abcdef0123456789abcdef".into(),
         host: "web1".into(),
         epoch: "00000000deadbeef".into(),
+        run: String::new(),
+        boot: String::new(),
         sent_at: at(1_700_000_061),
         events: Vec::new(),
         heartbeat: None,

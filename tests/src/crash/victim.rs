@@ -135,6 +135,8 @@ impl Agent {
             agent: format!("id-{}", self.host),
             host: self.host.clone(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: Timestamp::UNIX_EPOCH,
             events: self.spool.clone(),
             heartbeat: None,

@@ -233,6 +233,8 @@ impl World {
             agent: format!("id-{host}"),
             host: host.to_owned(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: now,
             events: events.into_iter().map(&mut number).collect(),
             heartbeat: next_within_s.map(|next_within_s| Heartbeat {

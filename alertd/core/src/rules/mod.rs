@@ -6,6 +6,7 @@
 //! | [`alert`] | which alerts fire; the key and the table of alerts |
 //! | [`external`] | what an alert that another tool posts means |
 //! | [`agent`] | which events of an agent are new, and when the agent is silent |
+//! | [`identity`] | which host a batch comes from, if several share an agent id |
 //! | [`matcher`] | label matchers, as in Alertmanager |
 //! | [`route`] | the route tree: from labels to group, timing and policy |
 //! | [`incident`] | an incident from its first alert to its end |
@@ -38,6 +39,7 @@ pub mod downtime;
 pub mod escalation;
 pub mod external;
 pub mod health;
+pub mod identity;
 pub mod incident;
 pub mod inhibit;
 pub mod lately;

@@ -78,6 +78,10 @@ pub enum Reason {
     /// An agent's heartbeat is overdue.
     AgentSilent,
     AgentBack,
+    /// Several hosts have one agent id.
+    IdShared,
+    /// Only one host has the agent id now.
+    IdUnshared,
     /// A later rule of a user, because nobody has acknowledged.
     PersonalRule,
     /// Nobody is on call in the schedule, so the catch-all is notified.
@@ -149,6 +153,8 @@ impl Reason {
             Self::NoOtherReceiver => "no_other_receiver",
             Self::AgentSilent => "agent_silent",
             Self::AgentBack => "agent_back",
+            Self::IdShared => "id_shared",
+            Self::IdUnshared => "id_unshared",
             Self::PersonalRule => "personal_rule",
             Self::NoOneOnCall => "no_one_on_call",
             Self::OnCallAgain => "on_call_again",

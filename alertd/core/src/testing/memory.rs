@@ -74,7 +74,8 @@ impl Memory {
         for change in changes {
             match change.clone() {
                 Change::Counters(counters) => self.counters = counters,
-                Change::Agent(id, agent) => drop(self.agents.insert(id, agent)),
+                Change::Agent(id, agent) => drop(self.agents.insert(id, *agent)),
+                Change::AgentGone(id) => drop(self.agents.remove(&id)),
                 Change::Alert(key, alert) => drop(self.alerts.insert(alert.row, (key, (*alert).clone()))),
                 Change::AlertGone(row) => drop(self.alerts.remove(&row)),
                 Change::Incident(incident) => drop(self.incidents.insert(incident.number, *incident)),

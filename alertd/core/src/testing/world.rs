@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, hash::RandomState, time::Duration};
 
 use dogwatch_wire::{
-    Batch, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition, ctl,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition,
+    ctl,
 };
 use jiff::Timestamp;
 
@@ -48,14 +49,42 @@ pub struct Heard {
 #[derive(Default)]
 pub struct Host {
     pub states: BTreeMap<String, ServiceState>,
-    spool: Vec<Event>,
-    last_seq: u64,
+    pub(crate) spool: Vec<Event>,
+    pub(crate) last_seq: u64,
     pub quiet: bool,
     /// Changes to the host.
     pub changes: Vec<HostChange>,
-    wants_states: bool,
+    pub(crate) wants_states: bool,
     /// Agent id, if it is not `id-` and the name.
-    agent: Option<String>,
+    pub agent: Option<String>,
+    /// Host name, if it is not the name in [`World::hosts`].
+    pub name: Option<String>,
+    /// Empty: `e1`.
+    pub epoch: String,
+    /// Empty, like `boot`: an agent that does not send it.
+    pub run: String,
+    pub boot: String,
+    /// Its clock is behind.
+    pub behind: Duration,
+    /// It has been told to start a new epoch this often.
+    pub new_epochs: u32,
+}
+
+impl Host {
+    fn on_reply(&mut self, reply: &BatchReply, name: &str) {
+        if reply.acked_seq > self.last_seq || reply.start_epoch {
+            self.new_epochs += 1;
+            self.epoch = format!("{name}-{}", self.new_epochs);
+            self.last_seq = 0;
+            for event in &mut self.spool {
+                self.last_seq += 1;
+                event.seq = self.last_seq;
+            }
+            return;
+        }
+        self.spool.retain(|event| event.seq > reply.acked_seq);
+        self.wants_states = reply.want_states;
+    }
 }
 
 pub struct World {
@@ -175,9 +204,11 @@ impl World {
             let batch = Batch {
                 protocol: PROTOCOL,
                 agent: host.agent.clone().unwrap_or_else(|| format!("id-{name}")),
-                host: name.clone(),
-                epoch: "e1".into(),
-                sent_at: self.now,
+                host: host.name.clone().unwrap_or_else(|| name.clone()),
+                epoch: if host.epoch.is_empty() { "e1".into() } else { host.epoch.clone() },
+                run: host.run.clone(),
+                boot: host.boot.clone(),
+                sent_at: self.now.saturating_sub(host.behind).unwrap_or(Timestamp::MIN),
                 events: host.spool.clone(),
                 heartbeat: Some(Heartbeat {
                     digest: dogwatch_wire::digest(states),
@@ -200,8 +231,7 @@ impl World {
                 return false;
             }
             let host = self.hosts.get_mut(&name).expect("it was listed above");
-            host.spool.retain(|event| event.seq > reply.acked_seq);
-            host.wants_states = reply.want_states;
+            host.on_reply(&reply, &name);
         }
         true
     }

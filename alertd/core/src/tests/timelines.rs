@@ -5,7 +5,11 @@ use std::time::Duration;
 use dogwatch_wire::{Batch, HostChange, PROTOCOL_PARTS, ServiceState, StatesPart};
 
 use super::play::play;
-use crate::{Refused, rules::notification::Kind, testing::World};
+use crate::{
+    Refused,
+    rules::{notification::Kind, sender::Sender},
+    testing::World,
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -497,6 +501,8 @@ fn states_that_come_in_parts_replace_only_what_is_in_the_part() {
             heartbeat: None,
             states: Some(states),
             states_part: Some(part),
+            boot: String::new(),
+            run: String::new(),
         };
         let reply = world.core.on_batch(&batch, &Sender::default(), world.now).unwrap();
         assert!(!reply.want_states);

@@ -238,6 +238,15 @@ impl AlertTable {
         self.alerts.remove(key)
     }
 
+    /// Gives an alert another key. Returns false if there is no such alert.
+    pub fn rekey(&mut self, old: &AlertKey, new: AlertKey) -> bool {
+        let Some(alert) = self.alerts.remove(old) else { return false };
+        self.order.remove(old);
+        self.order.insert(new.clone());
+        self.alerts.insert(new, alert);
+        true
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
         self.after(None)
     }
