@@ -140,7 +140,7 @@ fn read_only(dir: &Path, fresh_epoch: u64, error: &io::Error) -> Found {
 
 fn nothing(epoch: u64, problem: String) -> Found {
     let spool = Recovered { epoch, next_seq: 1, acked: 0, events: Vec::new(), damage: Damage::default() };
-    Found { spool, state: Saved::default(), state_damaged: false, problem: Some(problem) }
+    Found { spool, state: Saved::default(), state_damaged: false, events_lost: 0, problem: Some(problem) }
 }
 
 /// A healthy disk answers within milliseconds.
@@ -190,12 +190,15 @@ impl Files {
         let lock = lock(dir)?;
         let (mut state, state_damaged) = Saved::load(dir)?;
         let (spool, mut recovered) = Spool::open(dir, fresh_epoch)?;
+        let mut events_lost = 0;
         if state.epoch == recovered.epoch {
+            let last = recovered.events.last().map_or(0, |event| event.seq).max(recovered.acked);
+            events_lost = state.through.saturating_sub(last.max(recovered.next_seq - 1));
             // If the disk has lost synced records: numbers up to here have been used.
             recovered.next_seq = recovered.next_seq.max(state.through + 1);
         }
         state.replay(recovered.epoch, &recovered.events);
-        let found = Found { spool: recovered, state, state_damaged, problem: None };
+        let found = Found { spool: recovered, state, state_damaged, events_lost, problem: None };
         Ok((Self { spool, _lock: lock }, found))
     }
 }

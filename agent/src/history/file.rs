@@ -68,7 +68,7 @@ impl History {
         }
         // Sparse: it takes space as it is used.
         file.set_len(FILE_BYTES)?;
-        let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        let entries: Vec<_> = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
         let damage = Damage { cut, ..damage(&file, &entries) };
         let mut history = Self { file, entries, fold: Fold::default(), refused: 0, damage };
         history.resume(now);
