@@ -95,6 +95,12 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     if found.state_damaged {
         error!("state.json was damaged and is kept as state.damaged; all services start at OK");
     }
+    if found.events_lost > 0 {
+        error!(
+            events = found.events_lost,
+            "the spool lacks events that had been written; alertd asks for all states instead"
+        );
+    }
     let damage = found.spool.damage;
     if damage.corrupt {
         error!(

@@ -47,6 +47,9 @@ impl Deliver for Receivers {
 pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let config = Config::read(&config_path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    for words in &config.warnings {
+        tracing::warn!("{words}");
+    }
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
     if let Some(address) = config.metrics {

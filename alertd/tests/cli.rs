@@ -69,12 +69,12 @@ fn an_unusable_state_directory_is_reported_and_alertd_starts() {
     let said = (0..100).find_map(|_| {
         let said = String::from_utf8_lossy(&health().stdout).into_owned();
         thread::sleep(Duration::from_millis(100));
-        said.contains("store").then_some(said)
+        said.contains("cannot write").then_some(said)
     });
     alertd.kill().unwrap();
     alertd.wait().unwrap();
     let said = said.expect("alertd answers");
-    let store = said.lines().find(|line| line.contains("store")).unwrap();
+    let store = said.lines().find(|line| line.contains(" store ")).unwrap();
     assert!(store.contains("CRITICAL") && store.contains("/proc/nothing"), "{said}");
     assert!(said.contains("not known"), "{said}");
 }

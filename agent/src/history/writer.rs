@@ -71,6 +71,15 @@ fn open(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64
     }
     loop {
         if let Ok(history) = opened {
+            let damage = history.damage();
+            if !damage.is_none() {
+                warn!(
+                    rows = damage.rows,
+                    series = damage.series,
+                    cut = damage.cut,
+                    "the history was damaged; its intact rows are used"
+                );
+            }
             return Some(history);
         }
         let samples = inbox.recv().ok()?;

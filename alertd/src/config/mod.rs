@@ -54,6 +54,7 @@ use std::{
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned, load},
     duration::Span,
+    secret::readable_by_all,
 };
 use serde::Deserialize;
 
@@ -151,6 +152,8 @@ pub struct Config {
     pub listen: Option<Listen>,
     pub dead_man: Option<DeadMan>,
     pub rights: Rights,
+    /// For people: what is not wrong, but not safe.
+    pub warnings: Vec<String>,
     pub keep_history: Duration,
     pub rules: Rules,
     pub receivers: Receivers,
@@ -197,6 +200,7 @@ impl Config {
         mut problems: Problems,
     ) -> Result<Self, Problems> {
         let mut parts = Parts::default();
+        let warnings = files.iter().flat_map(|(source, _)| readable_by_all(&source.text)).collect();
         for (source, file) in files {
             parts.take(source, file, &mut problems);
         }
@@ -245,6 +249,7 @@ impl Config {
             listen,
             dead_man,
             rights,
+            warnings,
             keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
             rules,
             receivers: Receivers::new(parts.resolved, sender),

@@ -116,9 +116,11 @@ impl<D: Deliver> Engine<D> {
         notice: Option<String>,
     ) -> Self {
         let (next_prune, _) = clock.now();
+        let journal = Journal::new(writer);
+        let store_fails_since = journal.trouble().map(|_| next_prune);
         Self {
             core,
-            journal: Journal::new(writer),
+            journal,
             owed: Vec::new(),
             keyring,
             receivers: Arc::new(receivers),
@@ -133,7 +135,7 @@ impl<D: Deliver> Engine<D> {
             next_gauges: next_prune,
             outside: None,
             lag: (Duration::ZERO, next_prune),
-            store_fails_since: None,
+            store_fails_since,
         }
     }
 

@@ -7,9 +7,9 @@
 //!   alertds never share a store. Readers have their own connections.
 //! - `PRAGMA user_version` contains the version of the schema. Each of the [`MIGRATIONS`] runs in a
 //!   transaction. A file of a newer version is rejected and not changed.
-//! - The file is checked at the start (`check.rs`). Damage never keeps alertd from starting: what can
-//!   be read is used, the rest is set aside and named in `alertctl health` (`damage.rs`). An alertd
-//!   that does not run notifies nobody, and agents send their states again.
+//! - The file is checked at the start (`check.rs`). Damage never keeps alertd from starting: what
+//!   can be read is used, the rest is set aside and named in `alertctl health` (`damage.rs`). An
+//!   alertd that does not run notifies nobody, and agents send their states again.
 //! - Placeholders are `?N`, because rusqlite binds `$N` by order, not by number.
 
 use std::{
