@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 
-use crate::config::DEFAULT_PATH;
+/// The path of the packaged config. Without a file there, all defaults apply.
+pub const DEFAULT_PATH: &str = "/etc/dogwatch/alertd.toml";
 
 /// Route alerts to people: group, notify, and escalate until somebody acknowledges
 #[derive(Debug, Parser)]

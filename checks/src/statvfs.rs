@@ -1,10 +1,11 @@
 //! Reads the usage of filesystems, any of which may hang.
 //!
 //! `statvfs` on a dead NFS or FUSE mount hangs in the kernel, and a thread in it cannot be killed.
-//! So a helper thread reads one mount after the other, and stays for a while for the next check. If one takes too long, it is recorded as
-//! hung, the helper is left behind, and a new helper continues with the rest. A hung mount is not
-//! read again until its helper returns. So it costs one thread in total, however often it is
-//! checked. (`node_exporter` leaked a thread per scrape: issues 578 and 3058.)
+//! So a helper thread reads one mount after the other, and stays for a while for the next check. If
+//! one takes too long, it is recorded as hung, the helper is left behind, and a new helper
+//! continues with the rest. A hung mount is not read again until its helper returns. So it costs
+//! one thread in total, however often it is checked. (`node_exporter` leaked a thread per scrape:
+//! issues 578 and 3058.)
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
 //! What the unit of the agent forbids to plugins and handlers, as far as it can be known without
-//! running them. A setuid program runs as usual when the admin tries it in a shell, and fails in the
-//! agent.
+//! running them. A setuid program runs as usual when the admin tries it in a shell, and fails in
+//! the agent.
 //!
 //! The unit is read as systemd does: the file of the highest directory, then its drop-ins, later
 //! lines winning (systemd.unit(5), systemd.exec(5)).

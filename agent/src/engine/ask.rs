@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dogwatch_checks::State;
 
-use super::{Engine, Watched, submit::JOBS_MAX, watch::append};
+use super::{Engine, JOBS_MAX, Watched, watch::append};
 use crate::{
     api::{Ask, BlindStatus, ServiceStatus, SpoolStatus, Status},
     config::{Check, Settings, Work},

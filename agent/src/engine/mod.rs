@@ -363,6 +363,8 @@ fn outbox_limits(config: &Config) -> Limits {
     Limits { bytes_max: config.agent.spool_bytes_max, heartbeat: config.alertd.heartbeat }
 }
 
+/// How many jobs can report. Each is a service in the state of the agent and of alertd.
+const JOBS_MAX: usize = 200;
 const LOCAL_MAX: usize = 8;
 const NETWORK_MAX: usize = 256;
 /// The longest time for which a submitted result can be valid.

@@ -7,7 +7,7 @@ use dogwatch_daemon::{config::closest, duration::Span, unix_http::Peer};
 use dogwatch_wire::limits;
 use tracing::warn;
 
-use super::{Engine, TTL_MAX, Watched, watch::SOFT_WITHIN};
+use super::{Engine, JOBS_MAX, TTL_MAX, Watched, watch::SOFT_WITHIN};
 use crate::{
     api::{Forget, Refused, Start, Submit},
     config::{Passive, Work},
@@ -15,8 +15,6 @@ use crate::{
     moment::Now,
 };
 
-/// How many jobs can report. Each is a service in the state of the agent and of alertd.
-pub(super) const JOBS_MAX: usize = 200;
 /// As for the names of checks, and `job `.
 const NAME_BYTES_MAX: usize = 104;
 /// How many runs of one job are followed at once.

@@ -8,7 +8,7 @@ use dogwatch_wire::{EventKind, limits};
 use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
-use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels, submit::JOBS_MAX};
+use super::{Engine, JOBS_MAX, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
     handler::Decision,

@@ -1,5 +1,6 @@
-//! Why a plugin or a handler did not start, or started something that does not exist. The kernel says only "no
-//! such file or directory" if the interpreter of a script is missing, so this looks at the file.
+//! Why a plugin or a handler did not start, or started something that does not exist. The kernel
+//! says only "no such file or directory" if the interpreter of a script is missing, so this looks
+//! at the file.
 
 use std::{
     fs,

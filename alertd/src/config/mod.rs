@@ -167,8 +167,7 @@ const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
 const METRICS_DEFAULT: &str = "127.0.0.1:9848";
 
-/// The path of the packaged config. Without a file there, all defaults apply.
-pub const DEFAULT_PATH: &str = "/etc/dogwatch/alertd.toml";
+pub use crate::arguments::DEFAULT_PATH;
 
 impl Config {
     /// Reads `path` and its drop-ins.

@@ -316,7 +316,10 @@ fn report(host: usize, service: &str, seq: u64) -> Batch {
         agent: format!("id-{host}"),
         host: format!("web{host}"),
         epoch: "e1".into(),
+        run: String::new(),
+        boot: String::new(),
         sent_at: start(),
+        states_part: None,
         events: vec![Event { seq, at: start(), kind }],
         heartbeat: Some(Heartbeat {
             digest: String::new(),
