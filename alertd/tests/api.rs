@@ -119,7 +119,7 @@ async fn garbage_is_answered_with_words_and_harms_nobody() {
     let post = Method::POST;
     let newer = json!({"protocol": 7, "shape": "unknown"});
     let (status, words) = alertd.refused(post.clone(), "/v1/agent/batch", Some(&newer)).await;
-    assert_eq!((status, words.contains('7') && words.contains('1')), (400, true), "{words}");
+    assert_eq!((status, words.contains('7') && words.contains('2')), (400, true), "{words}");
     let long = json!({"protocol": 1, "agent": "a".repeat(999), "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
     let own = json!({"protocol": 1, "agent": "@alertd", "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
     let all = json!({"matchers": ["host=~\".*\""], "duration_s": 60, "comment": ""});

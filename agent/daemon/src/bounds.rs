@@ -520,7 +520,7 @@ mod tests {
             ("agent/daemon/src/tcp_http.rs", "Bounds"),
             ("agent/daemon/src/unix_http.rs", "Bounds"),
             // DNS over UDP and TCP, with limits of its own.
-            ("agent/dns/src/serve/server.rs", "stream::CONNECTIONS_MAX"),
+            ("agent/dns/src/serve/server.rs", "Streams"),
         ];
         let mut found = Vec::new();
         for folder in ["agent", "alertd"] {

@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::Command,
+    signal::unix::{self, SignalKind},
     task::JoinHandle,
     time::timeout,
 };
@@ -142,6 +143,8 @@ enum End {
 /// Runs the job. Also returns what still copies the output of processes that the job has left
 /// running.
 async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHandle<()>>) {
+    // Before the command runs: a signal that comes then ends the command, and is reported.
+    let asked = Stop::listen();
     let spawned = Command::new(&arguments.command[0])
         .args(&arguments.command[1..])
         .stdout(Stdio::piped())
@@ -166,7 +169,7 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHan
             Err(_) => End::TimedOut,
         },
         // Whoever ends the wrapper means the job.
-        signal = asked_to_stop() => {
+        signal = asked.signal() => {
             kill(group, signal);
             match timeout(TERM_GRACE, child.wait()).await {
                 Ok(Ok(status)) => End::Exit(status),
@@ -191,15 +194,21 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHan
     (end, open)
 }
 
-async fn asked_to_stop() -> Signal {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => Signal::TERM,
-        _ = int.recv() => Signal::INT,
+/// The signals that end the wrapper. They wait here from the moment in which it is made.
+struct Stop(Option<(unix::Signal, unix::Signal)>);
+
+impl Stop {
+    fn listen() -> Self {
+        let term = unix::signal(SignalKind::terminate()).ok();
+        Self(term.zip(unix::signal(SignalKind::interrupt()).ok()))
+    }
+
+    async fn signal(self) -> Signal {
+        let Some((mut term, mut int)) = self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => Signal::TERM,
+            _ = int.recv() => Signal::INT,
+        }
     }
 }
 
