@@ -98,7 +98,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot check the history in the store");
     }
     let mut links = match config.web {
-        Some(web) => Some(Served::open(web, inputs.clone()).await.map_err(anyhow::Error::msg)?),
+        Some(web) => Some(Served::open(web, inputs.clone()).map_err(anyhow::Error::msg)?),
         None => None,
     };
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)

@@ -13,6 +13,7 @@ use std::{
 };
 
 /// The restrictions of a unit that a plugin may not expect.
+#[expect(clippy::struct_excessive_bools, reason = "one for each directive of the unit")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
     no_new_privileges: bool,

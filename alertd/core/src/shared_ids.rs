@@ -78,7 +78,7 @@ impl Core {
                 key
             }
             Verdict::Returned(key) => self.part(&key, &sender, payer, now)?,
-            Verdict::Another { maybe } => self.add_agent(id, &sender, payer, maybe, now)?,
+            Verdict::Another { maybe } => self.add_agent(id, &sender, payer, maybe.as_deref(), now)?,
         };
         let Some(agent) = self.agents.get_mut(&key) else { return Ok(None) };
         agent.process.last_at = agent.process.last_at.max(sender.sent_at);
@@ -102,7 +102,7 @@ impl Core {
         id: &str,
         sender: &Source<'_>,
         payer: &Sender,
-        maybe: Option<String>,
+        maybe: Option<&str>,
         now: Timestamp,
     ) -> Result<String, Over> {
         let is_first = self.with_id(id).next().is_none();
@@ -110,7 +110,7 @@ impl Core {
         self.may_add_agent(payer, &key, now)?;
         let agent = Agent {
             process: Process::new(sender),
-            maybe: maybe.clone(),
+            maybe: maybe.map(str::to_owned),
             ..Agent::new(sender.host, sender.epoch, payer.clone(), now)
         };
         self.agents.insert(key.clone(), agent);

@@ -157,7 +157,7 @@ impl Table {
         let mut lost = Vec::new();
         while let Some(row) = found.next()? {
             let values =
-                (0..self.columns.len()).map(|at| lossy(row.get_ref(at)?)).collect::<Result<_, _>>()?;
+                (0..self.columns.len()).map(|at| row.get_ref(at).map(lossy)).collect::<Result<_, _>>()?;
             lost.push(LostRow { table: name, values });
         }
         Ok(lost)
@@ -165,11 +165,11 @@ impl Table {
 }
 
 /// A flipped bit can make text that is not UTF-8.
-fn lossy(value: ValueRef<'_>) -> rusqlite::Result<Value> {
-    Ok(match value {
+fn lossy(value: ValueRef<'_>) -> Value {
+    match value {
         ValueRef::Text(bytes) => Value::Text(String::from_utf8_lossy(bytes).into_owned()),
         other => other.try_into().unwrap_or(Value::Null),
-    })
+    }
 }
 
 /// Finds rows that are not as they were written, and moves them to the table `set_aside`.
@@ -262,7 +262,7 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     let mut insert = to.prepare(&insert)?;
     let width = copied.len();
     let mut put = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Vec<Value>> {
-        let values: Vec<_> = (0..width).map(|at| lossy(row.get_ref(at)?)).collect::<Result<_, _>>()?;
+        let values: Vec<_> = (0..width).map(|at| row.get_ref(at).map(lossy)).collect::<Result<_, _>>()?;
         // A value of another type than the column's is damage too.
         let _ = insert.execute(params_from_iter(values.iter()));
         Ok(values)
@@ -271,7 +271,7 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
     let backwards = table.columns[..table.keys].join(" DESC, ");
     let mut count = 0;
     let mut scan = |order: &str| -> (Option<Value>, bool) {
-        let mut last = None;
+        let mut end = None;
         let Ok(mut statement) = from.prepare(&format!("SELECT {list} FROM {name} ORDER BY {order}")) else {
             return (None, false);
         };
@@ -280,10 +280,10 @@ fn copy_rows(from: &Connection, to: &Connection, table: &Table) -> rusqlite::Res
             match rows.next().and_then(|row| row.map(&mut put).transpose()) {
                 Ok(Some(values)) => {
                     count += 1;
-                    last = values.into_iter().next();
+                    end = values.into_iter().next();
                 }
-                Ok(None) => return (last, true),
-                Err(_) => return (last, false),
+                Ok(None) => return (end, true),
+                Err(_) => return (end, false),
             }
         }
     };

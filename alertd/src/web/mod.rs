@@ -62,7 +62,7 @@ impl Served {
     ///
     /// # Errors
     /// A message for people that says what to do.
-    pub async fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
+    pub fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
         let listener = tcp_http::bind(web.listen);
         let listener = listener.map_err(|error| {
             format!("cannot listen on {}: {error}; change [alertd.web] listen", web.listen)
@@ -105,7 +105,7 @@ impl Served {
             }
             old => old,
         };
-        match Self::open(new, inputs.clone()).await {
+        match Self::open(new, inputs.clone()) {
             Ok(served) => {
                 if let Some(old) = kept {
                     old.close().await;
