@@ -87,7 +87,7 @@ impl Runner {
 
 impl Runner {
     /// Starts the handler of a service.
-    pub(crate) fn handle(&self, service: Arc<str>, handler: &Handler) {
+    pub(crate) fn handle(&self, service: Arc<str>, handler: &Handler<plugin::Plugin>) {
         let (command, timeout) = (handler.command.clone(), handler.timeout);
         let reports = self.reports.clone();
         tokio::spawn(async move {

@@ -183,7 +183,7 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// What to run when it becomes a problem.
-    pub handler: Option<Arc<Handler>>,
+    pub handler: Option<Arc<Handler<Plugin>>>,
 }
 
 impl Check {

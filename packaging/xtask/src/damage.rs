@@ -4,7 +4,8 @@
 //! at its start. A start that fails, or panics, is a failure, and so is a loss that nobody is told
 //! of. Damage to the last commit of a WAL cannot be told from an interrupted commit, and a file to
 //! which records are appended that was cut between two of them not from one that was always so
-//! short. Both are counted by themselves.
+//! short. Both are counted by themselves. The second is a known gap: a cut can lose several commits
+//! of alertd's WAL, and nobody is told. Only a count of commits outside the file would show it.
 
 use std::{
     collections::BTreeMap,
@@ -153,6 +154,10 @@ fn campaign(options: &Options, scratch: &Path) -> Result<()> {
         }
     }
     print(&scores);
+    let gap: u32 = scores.values().map(|score| score.cut_off).sum();
+    if gap > 0 {
+        println!("known gap: {gap} losses by a cut were not reported");
+    }
     let sum = |of: fn(&Score) -> u32| scores.values().map(of).sum::<u32>();
     let (failed, unreported) = (sum(|score| score.failed), sum(|score| score.unreported));
     ensure!(failed == 0 && unreported == 0, "{failed} failed starts, {unreported} losses not reported");

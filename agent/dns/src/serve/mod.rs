@@ -16,6 +16,7 @@
 //! | [`metrics`] | declares and publishes all metrics |
 //! | `memory` | makes the allocator return unused memory |
 
+mod answers;
 mod batch;
 pub mod control;
 mod counters;

@@ -41,12 +41,7 @@ use crate::{
     config::{Config, Prefix, UpstreamSource},
     random,
     serve::{
-        control,
-        datagrams::Datagrams,
-        event::Event,
-        memory, metrics,
-        stream::{self, Streams},
-        tcp_check,
+        answers, control, datagrams::Datagrams, event::Event, memory, metrics, stream::Streams, tcp_check,
     },
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
     transport::{Reply, Upstreams, route},
@@ -260,7 +255,7 @@ struct Server {
     /// The clients that may ask, shared with threads and streams.
     allow: Arc<RwLock<Vec<Prefix>>>,
     /// TCP connections that wait for answers, or have.
-    streams: HashMap<u64, stream::Answers>,
+    streams: HashMap<u64, answers::Answers>,
     stream_thread: Streams,
     upstreams: Upstreams,
     writer: Writer,
