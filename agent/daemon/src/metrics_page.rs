@@ -4,7 +4,6 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_util::MetricKindMask;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// Histogram buckets in seconds, from a cached DNS answer to a slow mail relay.
@@ -14,6 +13,9 @@ const DURATION_BUCKETS_S: &[f64] =
 /// Histogram samples are kept until they are drained, so without this the memory would grow forever
 /// (metrics-exporter-prometheus, `PrometheusHandle::run_upkeep`).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Renders the metrics.
 #[derive(Clone)]
@@ -25,20 +27,7 @@ impl Metrics {
     /// # Panics
     /// If a recorder is installed already.
     pub fn install() -> Self {
-        Self::install_with(PrometheusBuilder::new())
-    }
-
-    /// The same for a daemon whose gauges come and go: a gauge that is not set for `gauges_kept` is
-    /// removed from the page.
-    ///
-    /// # Panics
-    /// If a recorder is installed already.
-    pub fn install_forgetting(gauges_kept: Duration) -> Self {
-        Self::install_with(PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(gauges_kept)))
-    }
-
-    fn install_with(builder: PrometheusBuilder) -> Self {
-        let handle = builder
+        let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATION_BUCKETS_S)
             .expect("the bucket list is not empty")
             .install_recorder()
@@ -56,7 +45,7 @@ impl Metrics {
         let handle = self.0.clone();
         let page = move || {
             let text = handle.render();
-            async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+            async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
         };
         Router::new().route("/metrics", get(page))
     }

@@ -19,7 +19,7 @@ pub mod control;
 mod datagrams;
 mod event;
 pub mod explain;
-mod memory;
+pub(crate) mod memory;
 pub mod metrics;
 mod present;
 pub mod server;
