@@ -127,6 +127,6 @@ fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU6
     }
 }
 
-/// Results of a few seconds.
-const QUEUE_MAX: usize = 1_024;
+/// The loop hands over what came together in some seconds.
+const QUEUE_MAX: usize = 64;
 const STACK_BYTES: usize = 256 * 1_024;

@@ -23,7 +23,7 @@ mod counters;
 mod datagrams;
 mod event;
 pub mod explain;
-mod memory;
+pub(crate) mod memory;
 pub mod metrics;
 mod places;
 mod present;
