@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::metrics::Measures;
+use crate::measures::Measures;
 
 /// A submitted result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! stays for the next check. Work that is due at the same time is done by one thread, one check
 //! after the other: waking eight of them for eight reads of a microsecond costs more than the
 //! reads. Only if work has waited for [`PATIENCE`], because a check is slow or hangs, does another
-//! thread help, up to [`THREADS_MAX`].
+//! thread help, up to [`THREADS_MAX`], or more while many checks hang.
 //!
 //! A thread that hangs cannot be killed. The loop gives it up ([`Pool::give_up`]); from then on it
 //! no longer counts, and it ends when its check does. Of the threads without work one stays, for
@@ -94,7 +94,7 @@ impl Pool {
         }
         if inner.idle > 0 {
             self.shared.work.notify_one();
-        } else if inner.threads < THREADS_MAX {
+        } else if inner.room_at().is_some_and(|at| at <= now) {
             self.start(inner);
         }
     }
@@ -137,11 +137,19 @@ impl Pool {
         runs
     }
 
-    /// When work has waited so long that another thread must help.
+    /// Nothing could run for so long.
+    pub(crate) fn forgive(&self, pause: Duration) {
+        let mut inner = self.shared.lock();
+        for since in inner.running.values_mut() {
+            *since = *since + pause;
+        }
+    }
+
+    /// When work has waited so long that another thread must help, and may.
     pub(crate) fn next_wakeup(&self) -> Option<Moment> {
         let inner = self.shared.lock();
-        let may_help = inner.idle > 0 || inner.threads < THREADS_MAX;
-        inner.queue.front().filter(|_| may_help).map(|first| first.since + PATIENCE)
+        let helps_at = inner.queue.front()?.since + PATIENCE;
+        if inner.idle > 0 { Some(helps_at) } else { Some(inner.room_at()?.max(helps_at)) }
     }
 
     /// Returns when there is something new to see. Cancel-safe.
@@ -210,6 +218,21 @@ impl Shared {
 }
 
 impl Inner {
+    /// From when on another thread may be started: at once while there are fewer than
+    /// [`THREADS_MAX`], not counting those that have been at one check for [`SLOW_AFTER`].
+    fn room_at(&self) -> Option<Moment> {
+        if self.threads < THREADS_MAX {
+            return Some(Moment(Duration::ZERO));
+        }
+        if self.threads >= THREADS_WITH_SLOW_MAX {
+            return None;
+        }
+        let running = self.running.iter().filter(|(id, _)| !self.given_up.contains(id));
+        let mut since: Vec<Moment> = running.map(|(_, since)| *since).collect();
+        since.sort_unstable();
+        since.get(self.threads - THREADS_MAX).map(|since| *since + SLOW_AFTER)
+    }
+
     fn fail_all(&mut self, error: &io::Error) {
         let result = CheckResult::unknown(format!("cannot start a thread for the check: {error}"));
         let failed = self.queue.drain(..).map(|job| Done {
@@ -243,8 +266,15 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Results are not kept back longer than this while there is more work.
 const SAID_EVERY: Duration = Duration::from_millis(5);
 
-/// Threads that work or wait. Those that hang do not count.
+/// Threads that work or wait. Those that were given up do not count.
 const THREADS_MAX: usize = 8;
+
+/// A check that takes so long probably hangs, with a file system for example. Others must not wait
+/// until it is given up at its deadline, so its thread does not count …
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+
+/// … up to so many threads.
+const THREADS_WITH_SLOW_MAX: usize = 64;
 
 /// Longer than the pauses of an agent with a few dozen checks a minute.
 const IDLE_FOR: Duration = Duration::from_secs(10);
@@ -317,16 +347,38 @@ mod tests {
             }
         }
         assert_eq!(pool.shared.lock().threads, THREADS_MAX);
-        assert_eq!(pool.next_wakeup(), None, "nobody can help");
+        assert!(pool.next_wakeup().unwrap() > late, "not before one of them proves to be slow");
         for id in &ids[..THREADS_MAX] {
             assert!(pool.give_up(*id));
         }
-        assert!(pool.next_wakeup().is_some());
+        assert!(pool.next_wakeup().unwrap() < late);
         hangs.open();
         pool.kick(late);
         let mut all = ended(&pool, ids.len()).await;
         all.sort_unstable();
         assert_eq!(all, ids);
+    }
+
+    #[tokio::test]
+    async fn checks_that_hang_do_not_hold_up_others_until_their_deadline() {
+        let (pool, hangs) = (Pool::default(), Arc::new(Gate::default()));
+        let free = Arc::new(Gate::default());
+        free.open();
+        let now = Moment(clock::since_boot());
+        let later = now + Duration::from_mins(1);
+        let stuck: Vec<_> = (0..20).map(|_| pool.push(Arc::clone(&hangs) as _, now)).collect();
+        let next = pool.push(Arc::clone(&free) as _, now);
+        for inside in 0..stuck.len() {
+            pool.kick(later);
+            while hangs.inside.load(Ordering::SeqCst) == inside {
+                thread::yield_now();
+            }
+        }
+        assert!(pool.next_wakeup().unwrap() < later);
+        pool.kick(later);
+        assert_eq!(ended(&pool, 1).await, [next]);
+        hangs.open();
+        assert_eq!(ended(&pool, stuck.len()).await.len(), stuck.len());
     }
 
     /// Waits for results and returns their numbers.

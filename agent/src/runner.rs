@@ -141,6 +141,11 @@ impl Runner {
         reports
     }
 
+    /// The agent itself did not run for so long: the checks on threads get that time back.
+    pub(crate) fn forgive(&self, pause: Duration) {
+        self.pool.forgive(pause);
+    }
+
     fn ended(&mut self, done: Done) -> Option<Report> {
         let Run { started, stuck, .. } = self.runs.remove(&done.id)?;
         if stuck {

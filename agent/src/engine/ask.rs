@@ -9,7 +9,7 @@ use crate::{
     api::{Ask, BlindStatus, ServiceStatus, SpoolStatus, Status},
     config::{Check, Settings, Work},
     history::writer::Writer,
-    metrics::{Measures, OwnMeasures, ServiceMeasures},
+    measures::{Measures, OwnMeasures, ServiceMeasures},
     moment::Now,
     status::Status as Belief,
 };

@@ -35,6 +35,7 @@ use crate::{
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
+    pause::{self, Excuse, Pauses},
     recent::Recent,
     refused::RefusedJobs,
     report::{
@@ -85,6 +86,7 @@ pub(crate) struct Engine {
     samples_due: Moment,
     grace_until: Moment,
     asleep: Duration,
+    pauses: Pauses,
     next_look: Moment,
     /// No submitted result becomes stale before this.
     stale_at: Option<Moment>,
@@ -132,6 +134,7 @@ struct Running {
     took: Duration,
     /// What it cannot watch, and why, in its last run.
     blind: Vec<Blind>,
+    excuse: Excuse,
     definition: u64,
 }
 
@@ -204,6 +207,7 @@ impl Engine {
             samples_due: now.moment,
             grace_until: Moment::BOOT + config.agent.boot_grace,
             asleep: clock.asleep(),
+            pauses: Pauses::default(),
             next_look: now.moment + LOOK_INTERVAL,
             stale_at: None,
             watchdog: systemd::watchdog_interval(),
@@ -284,6 +288,7 @@ impl Engine {
         loop {
             let now = self.clock.now();
             self.notice_sleep(now);
+            self.notice_pause(now);
             self.look_again(now);
             for report in self.runner.poll(now.moment) {
                 self.on_report(report);
@@ -295,8 +300,10 @@ impl Engine {
             self.remember(now);
             self.feed_watchdog(now);
             let wake = self.next_wakeup(now);
+            self.pauses.on_wait(wake);
             tokio::select! {
                 report = inputs.reports.recv() => {
+                    self.notice_pause(self.clock.now());
                     self.on_report(report.ok_or("the runner of checks")?);
                     // Those that arrived together share the turn. Their number is bounded by the
                     // channel.
@@ -362,6 +369,7 @@ impl Engine {
             watchdog,
             self.stale_at,
             Some(self.next_look),
+            self.schedule.is_running().then(|| pause::next_beat(now.moment)),
         ]
         .into_iter()
         .flatten()

@@ -12,11 +12,12 @@ use super::{Engine, JOBS_MAX, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
     handler::Decision,
-    history::{Key, Sample},
+    history::{Key, Sample, writer::Writer},
     lasting::Lasting,
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
+    plot,
     report::{self, About},
     runner::{Report, Started},
     schedule::Due,
@@ -93,6 +94,7 @@ impl Engine {
             match due {
                 Due::Run { name, late } => {
                     let Some(check) = self.config.checks.get(&name) else { continue };
+                    let late = self.pauses.without(late);
                     let started = Started { name, definition: check.definition, late };
                     self.runner.start(started, &check.work, check.timeout, now.moment);
                 }
@@ -120,6 +122,11 @@ impl Engine {
                 }
                 if let Some(running) = self.running.get_mut(&name) {
                     running.took = cost.took;
+                    if !running.excuse.counts() {
+                        self.schedule.on_finished(&name, false, Duration::ZERO, now.moment);
+                        self.schedule.run_now(&name, now.moment);
+                        return;
+                    }
                 }
                 let soft = self.judge(&name, outcome, now);
                 self.schedule.on_finished(&name, soft, cost.cpu, now.moment);
@@ -263,7 +270,8 @@ impl Engine {
         let before = (watched.service.status(), watched.service.flapping());
         let rules = Rules { confirm, flapping: settings.flapping };
         let transition = watched.service.on_result(&result, rules, now.wall);
-        watched.last = Some(Last { result: Arc::new(result), at: Some(now.wall) });
+        let result = Arc::new(result);
+        watched.last = Some(Last { result: Arc::clone(&result), at: Some(now.wall) });
         let soft = watched.service.status().is_soft();
         if let Some(handler) = &settings.handler
             && !grace
@@ -296,6 +304,10 @@ impl Engine {
             }
             if let Some((line, span)) = watched.recent.sparkline() {
                 append(&mut transition.now.said.detail, &format!("last {}: {line}", Span(span)));
+            }
+            if let Some(line) = self.history.as_ref().and_then(|history| week_ago(history, service, &result))
+            {
+                append(&mut transition.now.said.detail, &line);
             }
             info!(
                 service = &**service,
@@ -388,7 +400,7 @@ impl Engine {
         let seen = Seen {
             checks: self.config.checks.len(),
             services: self.services.len(),
-            waiting: waiting.map(|(name, _, waits)| (&**name, waits)),
+            waiting: waiting.map(|(name, _, waits)| (&**name, self.pauses.without(waits))),
             config_problem: self.config_problem.as_deref(),
             disk_problem: self.disk.problem(),
             dropped: self.outbox.dropped(),
@@ -456,6 +468,27 @@ impl Engine {
         self.asleep = asleep;
     }
 
+    /// After a pause of the agent itself, what was running has not had its time, and results that
+    /// were submitted meanwhile are still on their way.
+    pub(super) fn notice_pause(&mut self, now: Now) {
+        let Some(pause) = self.pauses.on_wake(now.moment) else { return };
+        info!(
+            paused_s = pause.as_secs(),
+            "the agent did not run for a while; what ran meanwhile is run again"
+        );
+        self.runner.forgive(pause);
+        for name in self.schedule.running() {
+            if let Some(running) = self.running.get_mut(name) {
+                running.excuse.on_pause();
+            }
+        }
+        let earliest = now.moment + AFTER_PAUSE;
+        for watched in self.services.values_mut() {
+            watched.freshness.not_before(earliest);
+        }
+        self.stale_at = self.services.values().filter_map(|watched| watched.freshness.until()).min();
+    }
+
     /// Adds built-in checks for what appeared after the start, like the DNS cache or swap.
     pub(super) fn look_again(&mut self, now: Now) {
         if now.moment < self.next_look {
@@ -510,8 +543,20 @@ const MISSING_MAX: u8 = 2;
 
 /// When a soft attempt is on disk. A kill may cost one attempt, but never a transition.
 pub(super) const SOFT_WITHIN: Duration = Duration::from_secs(1);
+/// What the first value is, and what it was in the same hour a week ago.
+fn week_ago(history: &Writer, service: &str, result: &CheckResult) -> Option<String> {
+    let perf = result.perfdata.first()?;
+    let value = perf.value.filter(|value| value.is_finite())?;
+    let key = Key { service: service.to_owned(), label: perf.label.clone() };
+    let before = f64::from(history.a_week_ago(&key)?);
+    let (value, before) = (plot::value(value, &perf.unit), plot::value(before, &perf.unit));
+    Some(format!("{} now {value}, in this hour a week ago {before}", perf.label))
+}
+
 /// How long values wait for others before the history gets them, while the loop is awake anyway.
 const SAMPLES_WITHIN: Duration = Duration::from_secs(5);
 const SAMPLES_MAX: usize = 1_000;
+/// No submitted result becomes stale so soon after a pause.
+const AFTER_PAUSE: Duration = Duration::from_secs(30);
 /// A shorter suspend does not matter.
 const SHORT_SLEEP: Duration = Duration::from_mins(1);
