@@ -21,7 +21,7 @@ use crate::{
     api::{self, Gate, UserRights},
     clock::Clock,
     config::{Config, Listen, Web},
-    engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
+    engine::{Deliver, Ended, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
@@ -43,8 +43,9 @@ impl Deliver for Receivers {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT. [`Ended::ClockSetBack`] asks the caller to run it again in a new
+/// process.
+pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let config = Config::read(&config_path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     for words in &config.warnings {
@@ -137,8 +138,10 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
                 }
             },
             ended = &mut engine => {
-                ended.context("the main loop has panicked")?;
-                anyhow::bail!("the main loop has ended unexpectedly");
+                match ended.context("the main loop has panicked")? {
+                    Ended::ClockSetBack => return Ok(Ended::ClockSetBack),
+                    Ended::Stopped => anyhow::bail!("the main loop has ended unexpectedly"),
+                }
             }
         }
     }
@@ -146,7 +149,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     engine.await.context("the main loop has panicked")?;
     serving.abort();
     let _ = std::fs::remove_file(&config.socket);
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 /// The API over TCP, as it was started.
