@@ -63,6 +63,7 @@ mod tests {
         (0..).zip(results.chars()).map(letter).collect()
     }
 
+    /// G12.
     #[test]
     fn a_problem_must_last() {
         assert_eq!(play("WWWWWWW.WWW"), "-----WW----");

@@ -104,6 +104,7 @@ mod tests {
         );
     }
 
+    /// G4.
     #[test]
     fn lag_alerts_and_names_the_check_even_one_that_never_starts() {
         let mut lag = Lag::default();

@@ -134,6 +134,7 @@ fn a_later_file_wins_and_labels_add_up() {
 
 const BUILT_IN: [&str; 6] = ["load", "memory", "disk", "dns-upstream", "dns-stale", "dns-guard"];
 
+/// G5.
 #[test]
 fn the_example_of_the_readme_adds_a_check_and_removes_none() {
     let built_in = names(&Files::new(&[]));
@@ -152,6 +153,7 @@ fn the_example_of_the_readme_adds_a_check_and_removes_none() {
     );
 }
 
+/// G5.
 #[test]
 fn no_check_in_any_file_switches_the_built_in_ones_off() {
     let built_in = names(&Files::new(&[]));

@@ -95,6 +95,7 @@ async fn a_reload_applies_a_valid_config_and_warns_about_an_invalid_one() {
     assert!(!stdout(&agent_dir.ask(&["status"])).contains("WARNING: invalid config"));
 }
 
+/// G5.
 #[tokio::test]
 async fn the_first_check_in_a_file_removes_no_built_in_one_on_reload_or_restart() {
     let agent_dir = AgentDir::with_built_in_checks("");

@@ -9,12 +9,15 @@ use clap::{CommandFactory, Parser};
 #[command(name = "alertd", version)]
 pub struct Arguments {
     /// Config file; drop-ins are read from the directory with its name and .d (alertd.d/*.toml)
-    #[arg(long, default_value = "/etc/dogwatch/alertd.toml")]
+    #[arg(long, default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
     /// Check the config, print all errors, and exit (2 if there are any)
     #[arg(long)]
     pub check: bool,
 }
+
+/// The path of the packaged config.
+pub const DEFAULT_CONFIG: &str = "/etc/dogwatch/alertd.toml";
 
 /// The whole command line.
 pub fn command() -> clap::Command {

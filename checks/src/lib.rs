@@ -238,6 +238,7 @@ mod tests {
         assert!(kind("laod").is_none());
     }
 
+    /// G22.
     #[test]
     fn a_critical_limit_before_the_warning_limit_is_an_error() {
         let build = |warn: &str, crit: &str| {

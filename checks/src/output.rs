@@ -189,6 +189,7 @@ mod tests {
         assert!(result.detail.ends_with('x'));
     }
 
+    /// G20.
     #[test]
     fn every_value_is_kept_and_the_result_says_when_there_are_too_many() {
         let many = |count: usize| {

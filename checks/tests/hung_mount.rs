@@ -20,6 +20,7 @@ fn a_dead_mount_is_critical_and_costs_one_thread_and_the_others_are_still_checke
     in_a_namespace("inside_a_new_mount_namespace");
 }
 
+/// G3.
 #[test]
 fn a_mount_below_another_one_never_has_its_numbers() {
     in_a_namespace("inside_with_a_hidden_mount");

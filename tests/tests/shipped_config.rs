@@ -17,6 +17,7 @@ use std::{
 
 use dogwatch_tests::process::binary;
 
+/// G24.
 #[test]
 fn examples_in_agent_toml_are_valid_and_keep_the_built_in_checks() {
     let shipped = Shipped::new("agent.toml");
@@ -35,6 +36,7 @@ fn examples_in_agent_toml_are_valid_and_keep_the_built_in_checks() {
     }
 }
 
+/// G24.
 #[test]
 fn examples_in_alertd_toml_are_valid_and_keep_the_built_in_receiver() {
     let shipped = Shipped::new("alertd.toml");
@@ -44,6 +46,7 @@ fn examples_in_alertd_toml_are_valid_and_keep_the_built_in_receiver() {
     }
 }
 
+/// G24.
 #[test]
 fn examples_in_dns_toml_are_valid() {
     let shipped = Shipped::new("dns.toml");

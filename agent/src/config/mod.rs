@@ -68,10 +68,10 @@ impl Config {
         });
         let programs = self.checks.iter().flat_map(|(name, check)| {
             let plugin = match &check.work {
-                Work::Plugin(plugin) => plugin.missing(),
+                Work::Plugin(plugin) => plugin.obstacle(),
                 _ => None,
             };
-            let handler = check.settings.handler.as_ref().and_then(|handler| handler.command.missing());
+            let handler = check.settings.handler.as_ref().and_then(|handler| handler.command.obstacle());
             let place = move |why: String| format!("[check.{name}] at {}: {why}", check.origin);
             plugin.into_iter().chain(handler).map(place)
         });

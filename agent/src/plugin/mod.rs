@@ -105,16 +105,19 @@ impl Plugin {
         self
     }
 
-    /// Why the program cannot be run, as far as can be told without running it.
-    pub fn missing(&self) -> Option<String> {
+    /// Why the program cannot be run or will not work, as far as can be told without running it.
+    pub fn obstacle(&self) -> Option<String> {
         let program = self.argv.first()?;
-        let found = if program.contains('/') {
-            Path::new(program).exists()
-        } else {
-            PATH.split(':').any(|folder| Path::new(folder).join(program).exists())
+        let Some(file) = self.program().file().filter(|file| file.exists()) else {
+            let place = if program.contains('/') { String::new() } else { format!(" in {PATH}") };
+            return Some(format!("there is no program {program}{place}"));
         };
-        let place = if program.contains('/') { String::new() } else { format!(" in {PATH}") };
-        (!found).then(|| format!("there is no program {program}{place}"))
+        reason::wants_rights(&file).map(|what| {
+            format!(
+                "{program} {what}, which the package's unit does not allow (NoNewPrivileges=yes): use a native \
+                 check such as kind = \"ping\", or run it elsewhere and submit its result to a passive check"
+            )
+        })
     }
 
     /// Runs the plugin once. Returns at the latest [`TERM_GRACE`] and a second after `deadline`.

@@ -23,7 +23,7 @@ pub(super) struct Program<'a> {
 
 impl Program<'_> {
     /// The file that the kernel tried; the first one if there are several.
-    fn file(self) -> Option<PathBuf> {
+    pub(super) fn file(self) -> Option<PathBuf> {
         if self.name.contains('/') {
             return Some(Path::new("/").join(self.name));
         }
@@ -34,6 +34,19 @@ impl Program<'_> {
 fn in_path(name: &str, path: &str) -> Option<PathBuf> {
     path.split(':').map(|folder| Path::new(folder).join(name)).find(|file| fs::metadata(file).is_ok())
 }
+
+/// The rights that the program gets from its file: a set-user-ID bit or capabilities(7).
+pub(super) fn wants_rights(file: &Path) -> Option<&'static str> {
+    let mode = fs::metadata(file).ok()?.mode();
+    if mode & SET_USER_ID != 0 {
+        return Some("runs as another user (set-user-ID)");
+    }
+    let mut value = [0; 64];
+    let has_capabilities = rustix::fs::getxattr(file, "security.capability", &mut value).is_ok();
+    has_capabilities.then_some("has capabilities")
+}
+
+const SET_USER_ID: u32 = 0o4000;
 
 /// Why it did not start.
 pub(super) fn not_started(program: Program<'_>, error: &io::Error) -> String {

@@ -265,6 +265,7 @@ mod tests {
         assert_eq!(states(&first), ["busy OK", "iowait OK"]);
     }
 
+    /// G12.
     #[test]
     fn ten_busy_minutes_alert_and_two_do_not() {
         let mut machine = Machine::new();

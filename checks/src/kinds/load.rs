@@ -163,6 +163,7 @@ mod tests {
         );
     }
 
+    /// G12.
     #[test]
     fn a_build_is_quiet_and_a_load_that_hovers_does_not_alert_again_and_again() {
         let tree = tempfile::tempdir().unwrap();

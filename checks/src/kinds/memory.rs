@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(run_with("memory", &[("warn", "3GiB"), ("crit", "2GiB")], &host).state, State::Critical);
     }
 
+    /// G9.
     #[test]
     fn huge_pages_of_a_database_are_no_use_of_memory() {
         let result = run("memory", &fixture("hugepages"));

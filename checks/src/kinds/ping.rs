@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(names, ["host", "family", "packets", "warn"]);
     }
 
-    /// The kernel of this host may not allow it. `unshare -n`, with the range set inside, does.
+    /// G6: the kernel of this host may not allow it. `unshare -n`, with the range set inside, does.
     #[tokio::test]
     async fn loopback_answers_or_the_result_says_what_to_set() {
         for host in ["127.0.0.1", "localhost", "::1"] {

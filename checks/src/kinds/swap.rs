@@ -153,6 +153,7 @@ mod tests {
         at(2, 1_000 + pages)
     }
 
+    /// G9.
     #[test]
     fn a_full_swap_alone_is_no_problem() {
         let result = run("swap", &fixture("busy"));
@@ -166,6 +167,7 @@ mod tests {
         assert_eq!(judge(reading, limits, Range::above(MIB), &mut Past::default()).state, State::Ok);
     }
 
+    /// G9.
     #[test]
     fn pages_that_come_back_while_tasks_wait_are_a_problem() {
         let result = thrashing(3, Some(25.0));

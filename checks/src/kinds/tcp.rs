@@ -294,6 +294,7 @@ mod tests {
         assert_eq!(result.summary, format!("127.0.0.1:{port}: no answer within 0.05 s"));
     }
 
+    /// G17.
     #[tokio::test]
     async fn another_banner_is_shown_with_the_expected_one_even_if_the_server_goes_on_waiting() {
         let said = async |greeting, wanted| {
@@ -318,6 +319,7 @@ mod tests {
         );
     }
 
+    /// G17.
     #[tokio::test]
     async fn a_server_that_hangs_up_at_once_is_not_said_to_have_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -59,6 +59,7 @@ mod tests {
 
     use super::*;
 
+    /// G11.
     #[test]
     fn lines_say_what_must_be_mounted_and_writable() {
         let lines = parse(

@@ -144,6 +144,35 @@ fn other_upstreams_and_zones_come_into_force_and_the_cache_stays() {
 }
 
 #[test]
+fn g13_a_resolv_conf_may_be_missing_appear_and_vanish() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("resolv.conf");
+    let address = ([127, 0, 0, 1], free_port()).into();
+    let dns = format!("resolv_conf = {:?}", file.display().to_string());
+    fs::write(folder.path().join("dns.toml"), config(&folder, address, &dns, "")).expect("it is writable");
+    let host = Host { cache: start(&folder), folder, address };
+    host.wait_for_answers();
+    let sensor = || host.status()["sensors"][0].clone();
+    let upstreams = || host.status()["upstreams"].as_array().map_or(0, Vec::len);
+    assert_eq!((&sensor()["name"], &sensor()["state"]), (&"dns-upstream".into(), &0.into()));
+    let said = sensor()["text"].to_string();
+    assert!(said.contains("no upstream is configured") && said.contains("does not exist"), "{said}");
+
+    fs::write(&file, "nameserver 192.0.2.1\n").expect("it is writable");
+    wait_for("the server to be picked up", || upstreams() == 1);
+    for text in [Some("# empty\n"), None] {
+        match text {
+            Some(text) => fs::write(&file, text).expect("it is writable"),
+            None => fs::remove_file(&file).expect("it is there"),
+        }
+        wait_for("the cache to notice", || host.cache.log().contains("the upstreams it had stay in use"));
+        assert_eq!(upstreams(), 1, "{text:?}");
+    }
+    fs::write(&file, "nameserver 192.0.2.2\nnameserver 192.0.2.3\n").expect("it is writable");
+    wait_for("the new servers", || upstreams() == 2);
+}
+
+#[test]
 fn names_of_a_zone_that_is_added_are_the_zones_and_never_again_what_others_said() {
     let outside = upstream(&[("www.corp.test.", at(1)), ("old.corp.test.", at(2)), ("www.test.", at(3))]);
     let inside = upstream(&[("www.corp.test.", at(101)), ("db.corp.test.", at(102))]);

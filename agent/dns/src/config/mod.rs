@@ -7,6 +7,7 @@ mod upstreams;
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +27,7 @@ use dogwatch_dns_core::{
     cache::Bounds,
     guard,
     health::{endpoint::Endpoint, group::CLIENT_TIMER_MAX},
-    settings::{Settings, ZoneSettings},
+    settings::{NoUpstreams, Settings, ZoneSettings},
     zones::{local::LocalNames, pinned::Pinned},
 };
 
@@ -150,8 +151,13 @@ impl Config {
 
     /// The settings of the core, with the current upstreams.
     pub fn settings(&self) -> Settings {
+        let (upstreams, no_upstreams) = match self.upstreams_now() {
+            Ok(upstreams) => (upstreams, None),
+            Err(none) => (Vec::new(), Some(none)),
+        };
         Settings {
-            upstreams: self.upstreams_now(),
+            upstreams,
+            no_upstreams,
             zones: self.zones.clone(),
             local: Arc::clone(&self.local),
             max_stale: self.max_stale,
@@ -163,12 +169,12 @@ impl Config {
         }
     }
 
-    fn upstreams_now(&self) -> Vec<Endpoint> {
+    fn upstreams_now(&self) -> Result<Vec<Endpoint>, NoUpstreams> {
         match &self.upstreams {
-            UpstreamSource::Listed(endpoints) => endpoints.clone(),
+            UpstreamSource::Listed(endpoints) => Ok(endpoints.clone()),
             UpstreamSource::ResolvConf(path) => {
-                let text = std::fs::read(path).unwrap_or_default();
-                name_servers(&text, &self.listen).into_iter().map(Endpoint::from).collect()
+                let servers = name_servers(std::fs::read(path), path, &self.listen)?;
+                Ok(servers.into_iter().map(Endpoint::from).collect())
             }
         }
     }
@@ -291,8 +297,23 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The name servers of a resolv.conf(5), without our own addresses, which would cause a loop.
-fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Ok((parsed, _)) = parse_resolv_conf(text) else { return Vec::new() };
+fn name_servers(
+    text: io::Result<Vec<u8>>,
+    path: &Path,
+    ourselves: &[SocketAddr],
+) -> Result<Vec<SocketAddr>, NoUpstreams> {
+    let none = |why: String| NoUpstreams { why: format!("{} {why}", path.display()), is_outage: false };
+    let text = text.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => none("does not exist".into()),
+        _ => none(format!("cannot be read ({error})")),
+    })?;
+    // The parser takes a file without servers for an error.
+    let names_a_server = |line: &[u8]| line.trim_ascii_start().starts_with(b"nameserver");
+    if !text.split(|&byte| byte == b'\n').any(names_a_server) {
+        return Err(none("names no server".into()));
+    }
+    let (parsed, _) =
+        parse_resolv_conf(text).map_err(|error| none(format!("is not a resolv.conf ({error})")))?;
     let mut servers = Vec::new();
     for server in parsed.name_servers() {
         let address = SocketAddr::new(server.ip, 53);
@@ -300,7 +321,10 @@ fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
             servers.push(address);
         }
     }
-    servers
+    if servers.is_empty() {
+        return Err(NoUpstreams { is_outage: true, ..none("names no server but this cache".into()) });
+    }
+    Ok(servers)
 }
 
 #[cfg(test)]
@@ -481,9 +505,30 @@ mod tests {
 
     #[test]
     fn our_own_address_in_resolv_conf_is_not_an_upstream() {
-        let text = b"nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
-        let servers = name_servers(text, &Config::default().listen);
-        assert_eq!(servers, ["192.0.2.1:53".parse().unwrap()]);
-        assert_eq!(name_servers(b"", &[]), []);
+        let text = "nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
+        assert_eq!(servers(Ok(text)).unwrap(), ["192.0.2.1:53".parse().unwrap()]);
+    }
+
+    fn servers(text: Result<&str, io::ErrorKind>) -> Result<Vec<SocketAddr>, (String, bool)> {
+        let text = text.map(|text| text.as_bytes().to_vec()).map_err(io::Error::from);
+        let found = name_servers(text, Path::new("/etc/resolv.conf"), &Config::default().listen);
+        found.map_err(|none| (none.why, none.is_outage))
+    }
+
+    #[test]
+    fn g13_a_resolv_conf_without_servers_is_no_outage_unless_programs_ask_this_cache() {
+        for (text, why, is_outage) in [
+            (Err(io::ErrorKind::NotFound), "does not exist", false),
+            (Err(io::ErrorKind::PermissionDenied), "cannot be read (permission denied)", false),
+            (Ok(""), "names no server", false),
+            (Ok("# none yet\nsearch example.org\noptions edns0\n"), "names no server", false),
+            (Ok("#nameserver 192.0.2.1\n"), "names no server", false),
+            (Ok("search a\n nameserver 127.0.0.153\n"), "names no server but this cache", true),
+        ] {
+            let none = servers(text).unwrap_err();
+            assert_eq!(none, (format!("/etc/resolv.conf {why}"), is_outage), "{text:?}");
+        }
+        let (why, is_outage) = servers(Ok("nameserver nonsense\n")).unwrap_err();
+        assert!(why.starts_with("/etc/resolv.conf is not a resolv.conf (") && !is_outage, "{why}");
     }
 }

@@ -26,6 +26,7 @@ use dogwatch_dns_core::{
     message::{name, reply::Transport},
     moment::Moment,
     resolver::{Client, Outcome, Resolver, Restored, Seeds},
+    settings::NoUpstreams,
     zones::{origin, zone::Zone},
 };
 use parking_lot::RwLock;
@@ -132,6 +133,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         origin: origin::Watch::default(),
         ticks: 0,
         health,
+        lost_upstreams: None,
     };
     server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
     systemd::stopping();
@@ -152,8 +154,10 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
         })
         .collect();
     if upstreams.is_empty() {
+        let why = config.settings().no_upstreams;
+        let why = why.map(|none| format!("{}: ", none.why)).unwrap_or_default();
         tracing::error!(
-            "no upstreams: set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
+            "no upstreams: {why}set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
         );
     }
     let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
@@ -265,6 +269,8 @@ struct Server {
     ticks: u32,
     /// The health of each zone when it was last logged.
     health: Vec<u8>,
+    /// Why the upstreams of an earlier resolv.conf are used.
+    lost_upstreams: Option<NoUpstreams>,
 }
 
 /// Why the loop woke up.
@@ -473,7 +479,7 @@ impl Server {
             metrics::publish_masking(&self.resolver.masking(now));
             metrics::publish_guard(&self.resolver, now);
             if matches!(self.config.upstreams, UpstreamSource::ResolvConf(_)) {
-                self.take_settings(now);
+                self.take_settings(true, now);
             }
         }
         self.note_origin(now);
@@ -503,8 +509,9 @@ impl Server {
                     );
                 }
                 let (listen, metrics) = (self.config.listen.clone(), self.config.metrics);
+                let same_source = config.upstreams == self.config.upstreams;
                 self.config = Config { listen, metrics, ..config };
-                self.take_settings(self.clock.now());
+                self.take_settings(same_source, self.clock.now());
                 tracing::info!("config reloaded; the cache is unchanged");
             }
             Err(problems) => {
@@ -513,8 +520,22 @@ impl Server {
         }
     }
 
-    fn take_settings(&mut self, now: Moment) {
-        let settings = self.config.settings();
+    /// If the upstreams come from the same resolv.conf as before and it has none now, the old ones
+    /// stay: a file that is being replaced, or lost, must not end name resolution.
+    fn take_settings(&mut self, same_source: bool, now: Moment) {
+        let mut settings = self.config.settings();
+        let before = self.resolver.zones().iter().find(|zone| zone.is_root());
+        let before = before.map(|zone| zone.settings().upstreams.clone()).unwrap_or_default();
+        let lost = settings.no_upstreams.take_if(|_| same_source && !before.is_empty());
+        if lost.is_some() {
+            settings.upstreams = before;
+        }
+        match (&lost, &self.lost_upstreams) {
+            (Some(lost), None) => tracing::warn!("{}; the upstreams it had stay in use", lost.why),
+            (None, Some(_)) => tracing::info!("resolv.conf has name servers again"),
+            _ => {}
+        }
+        self.lost_upstreams = lost;
         self.allow.write().clone_from(&self.config.allow);
         self.resolver.set(settings, now);
         let asked = self.resolver.zones().iter().flat_map(|zone| &zone.settings().upstreams);

@@ -188,6 +188,9 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
 }
 
 fn check(config: &Path) -> ExitCode {
+    if !config.exists() && config != Path::new(DEFAULT_PATH) {
+        return fail(&format!("{} does not exist", config.display()));
+    }
     match Config::load(config) {
         Ok(_) => {
             print(format_args!("{}: OK\n", config.display()));

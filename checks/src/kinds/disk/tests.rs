@@ -67,6 +67,7 @@ fn a_filesystem_that_became_read_only_is_critical() {
     assert!(!result.detail.contains("/media"));
 }
 
+/// G11.
 #[test]
 fn a_read_only_remount_is_noticed() {
     let tree = tempfile::tempdir().unwrap();

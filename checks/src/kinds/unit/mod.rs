@@ -289,6 +289,7 @@ mod tests {
         }
     }
 
+    /// G21.
     #[test]
     fn what_is_enabled_is_found_without_a_process() {
         let root = Root::captured(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/units"));
