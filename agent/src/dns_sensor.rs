@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn g13_a_cache_without_upstreams_is_ok_and_listed_as_not_watched() {
+    fn a_cache_without_upstreams_is_ok_and_listed_as_not_watched() {
         let sensor = DnsSensor { control: "/nowhere".into(), sensor: "dns-upstream".into() };
         let pick = |json: &str| sensor.pick(serde_json::from_str(json).unwrap());
         let hint = "no upstream is configured: /etc/resolv.conf does not exist";

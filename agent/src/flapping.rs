@@ -155,7 +155,6 @@ mod tests {
         assert!((percent("WC") - percent("CO")).abs() < 1e-9);
     }
 
-    /// G26.
     #[test]
     fn thirty_percent_takes_six_changes_and_twenty_takes_four() {
         let at =

@@ -38,6 +38,13 @@ impl Lasting {
     }
 }
 
+impl Lasting {
+    /// How long the present problem has lasted, at its worst state if that is what must last.
+    pub fn lasted(&self, now: Moment) -> Option<Duration> {
+        self.not_ok.map(|since| now.since(since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,7 +70,6 @@ mod tests {
         (0..).zip(results.chars()).map(letter).collect()
     }
 
-    /// G12.
     #[test]
     fn a_problem_must_last() {
         assert_eq!(play("WWWWWWW.WWW"), "-----WW----");

@@ -204,7 +204,6 @@ mod tests {
         assert_eq!(world.play(results), notices);
     }
 
-    /// G26.
     #[test]
     fn a_service_that_changes_often_flaps_however_often_it_is_checked() {
         // Checked every 5 s, changes every 20 s: a quarter of the results, which is below 30 %.

@@ -12,7 +12,6 @@ use std::{
 
 use common::{AgentDir, stderr};
 
-/// G19.
 #[test]
 fn a_full_disk_is_an_error_and_no_result() {
     let agent_dir = AgentDir::new("[check.backup]\nkind = \"passive\"\n");
@@ -34,7 +33,6 @@ fn a_full_disk_is_an_error_and_no_result() {
     }
 }
 
-/// G19.
 #[test]
 fn a_closed_pipe_is_no_error_and_the_exit_code_stays() {
     let agent_dir = AgentDir::new("[check.backup]\nkind = \"passive\"\n");
@@ -51,7 +49,6 @@ fn a_closed_pipe_is_no_error_and_the_exit_code_stays() {
     }
 }
 
-/// G19.
 #[test]
 fn a_closed_stderr_is_no_panic() {
     let (reader, writer) = std::io::pipe().unwrap();

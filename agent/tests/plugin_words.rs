@@ -13,7 +13,6 @@ use dogwatch::plugin::{OUTPUT_MAX, Plugin};
 use dogwatch_checks::{CheckResult, State};
 use tempfile::TempDir;
 
-/// G15.
 #[tokio::test]
 async fn a_plugin_that_explains_itself_only_on_stderr_is_quoted() {
     for (script, state, summary, detail) in [
@@ -56,7 +55,6 @@ async fn a_plugin_that_explains_itself_only_on_stderr_is_quoted() {
     }
 }
 
-/// G15.
 #[tokio::test]
 async fn stderr_is_shown_after_a_wrong_exit_code_and_a_timeout_too() {
     let missing = sh("no-such-command").await;
@@ -66,7 +64,6 @@ async fn stderr_is_shown_after_a_wrong_exit_code_and_a_timeout_too() {
     assert_eq!(slow.detail, "output: out\nstderr: connecting to db1");
 }
 
-/// G15.
 #[tokio::test]
 async fn a_flood_on_stderr_blocks_nothing_and_its_end_is_kept() {
     let flood = "head -c 1000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo the end >&2; exit 2";
@@ -80,7 +77,6 @@ async fn a_flood_on_stderr_blocks_nothing_and_its_end_is_kept() {
     assert_eq!(both.await.summary, "out");
 }
 
-/// G16.
 #[tokio::test]
 async fn a_plugin_that_cannot_start_says_why() {
     let home = Home::new();
@@ -116,7 +112,6 @@ async fn a_plugin_that_cannot_start_says_why() {
     }
 }
 
-/// G16.
 #[tokio::test]
 async fn what_is_no_file_is_named() {
     let home = Home::new();
@@ -134,7 +129,6 @@ async fn what_is_no_file_is_named() {
     assert_eq!(nothing.summary, "plugin \"no-such-plugin\" does not exist");
 }
 
-/// G16.
 #[tokio::test]
 async fn exit_codes_of_env_and_ssh_are_not_taken_for_a_signal() {
     let home = Home::new();
@@ -157,7 +151,6 @@ async fn exit_codes_of_env_and_ssh_are_not_taken_for_a_signal() {
     }
 }
 
-/// G20.
 #[tokio::test]
 async fn perfdata_has_base_units_and_half_a_value_is_dropped() {
     let result = sh("echo 'ok | time=1200ms;2000;5000;0 /=2MB;5;6 pl=20%;20;60'").await;
@@ -170,7 +163,6 @@ async fn perfdata_has_base_units_and_half_a_value_is_dropped() {
     assert!(flood.detail.contains("perfdata: only the first 1000 of "), "{}", flood.detail);
 }
 
-/// G6.
 #[tokio::test]
 async fn a_plugin_has_a_private_directory_that_lasts() {
     let home = Home::new();

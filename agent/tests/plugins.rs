@@ -22,7 +22,6 @@ const PLUGINS: &[(&str, &str, State, &str)] = &[
     ("garbage", "printf '\\\\377\\\\000\\\\033[31m'; exit 2", State::Critical, "\u{fffd}"),
 ];
 
-/// G4.
 #[tokio::test]
 async fn misbehaving_plugins_get_their_state_and_delay_no_other_check() {
     let agent_dir = AgentDir::new("");
@@ -53,7 +52,6 @@ async fn misbehaving_plugins_get_their_state_and_delay_no_other_check() {
     wait_for("the last plugin's end", || left(agent_dir.dir.path()).is_empty().then_some(()));
 }
 
-/// G22.
 #[test]
 fn invalid_plugins_are_found_by_config_check() {
     let agent_dir = AgentDir::new(

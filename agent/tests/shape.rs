@@ -9,11 +9,10 @@ use common::{AgentDir, Alertd, dogwatch, stderr, stdout, wait_for};
 use dogwatch_wire::{EventKind, State};
 use rustix::process::Signal;
 
-/// G1.
 #[tokio::test]
 async fn every_filesystem_is_a_service_that_can_be_tuned_and_switched_off_alone() {
     let agent_dir = AgentDir::new(
-        "[check.disk]\ninterval = \"200ms\"\n[check.disk.\"/\"]\nwarn = \"100%\"\nmax_attempts = 1\n\
+        "[check.disk]\ninterval = \"200ms\"\n[check.disk.\"/\"]\nwarn = \"100%\"\ncrit = \"0%\"\nmax_attempts = 1\n\
          labels = { team = \"storage\" }\n",
     );
     let alertd = Alertd::new();
@@ -136,7 +135,6 @@ async fn a_job_that_does_not_run_again_is_late_and_runs_without_an_agent_too() {
     assert!(stdout(&agent_dir.ask(&["status"])).contains("is late: it has not run since"));
 }
 
-/// G27.
 #[tokio::test]
 async fn the_state_of_a_check_belongs_to_its_definition() {
     let passive = "[check.backup]\nkind = \"passive\"\n";
@@ -211,7 +209,6 @@ async fn a_handler_mends_a_problem_and_the_incident_says_so() {
     assert_eq!(alertd.states_of("web", 4).await.last(), Some(&State::Critical));
 }
 
-/// G29.
 #[test]
 fn two_agents_do_not_share_a_state_directory() {
     let agent_dir = AgentDir::new("[check.job]\n");
@@ -223,7 +220,6 @@ fn two_agents_do_not_share_a_state_directory() {
     assert!(agent_dir.log().contains("another agent is running with this directory"), "{}", agent_dir.log());
 }
 
-/// G8.
 #[test]
 fn an_agent_without_its_metrics_port_watches_and_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -108,7 +108,6 @@ mod tests {
         assert!(!matches(&"*a".repeat(40), &"b".repeat(4_000)));
     }
 
-    /// G18.
     #[test]
     fn a_pattern_that_would_be_misunderstood_is_an_error() {
         let parsed = ["", "/mnt/[ab]", "/mnt/{a,b}", "/mnt/*"].map(str::parse::<Pattern>);

@@ -172,7 +172,6 @@ mod tests {
         (perf.value.unwrap() * factor, unit, rest.map(Option::unwrap_or_default).join(";"))
     }
 
-    /// G20.
     #[test]
     fn times_and_sizes_are_printed_in_seconds_and_bytes_and_the_rest_stays() {
         for (printed, based) in [

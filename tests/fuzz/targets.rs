@@ -45,7 +45,7 @@ const CLIENT: Client = Client::Stream(7);
 
 fn resolver() -> Resolver {
     let upstreams = vec![std::net::SocketAddr::from(([192, 0, 2, 1], 53)).into()];
-    let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+    let seeds = Seeds::repeatable(1, RandomState::new());
     Resolver::new(Settings { upstreams, ..Settings::default() }, seeds, Moment::START)
 }
 

@@ -81,7 +81,7 @@ impl Ours {
             |(name, check_tcp): &(String, Option<u16>)| Pinned { key: key_of(name), check_tcp: *check_tcp };
         settings.pinned = scenario.pinned.iter().map(pin).collect();
         settings.bounds = Bounds { bytes_max, ..settings.bounds };
-        let seeds = Seeds { ids: seed, hash_keys: RandomState::new() };
+        let seeds = Seeds::repeatable(seed, RandomState::new());
         let mut core = Resolver::new(settings.clone(), seeds, now);
         // In the order in which they were learned, as from a file.
         let mut kept: Vec<_> = disk.kept.iter().collect();

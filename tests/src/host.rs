@@ -246,6 +246,7 @@ impl Host {
             events: vec![Event { seq, at: Timestamp::UNIX_EPOCH, kind }],
             heartbeat: None,
             states: None,
+            states_part: None,
         };
         let client = Client::new(self.alertd_socket(), Duration::from_secs(20));
         let reply: BatchReply = client.post("/v1/agent/batch", &batch).await.expect("alertd takes the batch");

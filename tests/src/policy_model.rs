@@ -812,8 +812,8 @@ fn pick(which: u8, len: usize) -> Option<usize> {
     (len > 0).then(|| usize::from(which) % len)
 }
 
-fn seeds(ids: u64) -> Seeds {
-    Seeds { ids, hash_keys: RandomState::new() }
+fn seeds(seed: u64) -> Seeds {
+    Seeds::repeatable(seed, RandomState::new())
 }
 
 fn settings(number: u8) -> Settings {

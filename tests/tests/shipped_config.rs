@@ -17,7 +17,6 @@ use std::{
 
 use dogwatch_tests::process::binary;
 
-/// G24.
 #[test]
 fn examples_in_agent_toml_are_valid_and_keep_the_built_in_checks() {
     let shipped = Shipped::new("agent.toml");
@@ -36,7 +35,6 @@ fn examples_in_agent_toml_are_valid_and_keep_the_built_in_checks() {
     }
 }
 
-/// G24.
 #[test]
 fn examples_in_alertd_toml_are_valid_and_keep_the_built_in_receiver() {
     let shipped = Shipped::new("alertd.toml");
@@ -46,7 +44,6 @@ fn examples_in_alertd_toml_are_valid_and_keep_the_built_in_receiver() {
     }
 }
 
-/// G24.
 #[test]
 fn examples_in_dns_toml_are_valid() {
     let shipped = Shipped::new("dns.toml");

@@ -27,7 +27,7 @@ const ANSWERS: &str = "4000000";
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let names: u32 = env::args().nth(1).unwrap_or_else(|| "10000".into()).parse()?;
     let answers: u32 = env::args().nth(2).unwrap_or_else(|| ANSWERS.into()).parse()?;
-    let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+    let seeds = Seeds::repeatable(1, RandomState::new());
     let mut resolver = Resolver::new(Settings::default(), seeds, Moment::START);
     let queries: Vec<Vec<u8>> = (0..names).map(query).collect();
     for query in &queries {

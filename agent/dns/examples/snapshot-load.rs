@@ -80,7 +80,7 @@ impl Load {
     #[expect(clippy::cast_precision_loss, reason = "figures for people need no 53rd bit")]
     fn of(dir: &Path, names: u32) -> Result<Self, Box<dyn Error>> {
         let bounds = Bounds { bytes_max: 1 << 30, ..Bounds::default() };
-        let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+        let seeds = Seeds::repeatable(1, RandomState::new());
         let mut resolver = Resolver::new(Settings { bounds, ..Settings::default() }, seeds, Moment::START);
         let before = resident_bytes()?;
         let began = cpu_time();

@@ -11,11 +11,13 @@
 //! | [`snapshot`] | keeps the cache on disk, and loads it at start |
 //! | [`config`] | reads dns.toml and resolv.conf, and reports every error at once |
 //! | [`host_resolver`] | `dogwatch dns enable` and `disable`: edits the host's resolver configuration |
+//! | `random` | random bytes from the kernel |
 //! | [`clock`] | reads the clocks: time since boot and wall time |
 
 pub mod clock;
 pub mod config;
 pub mod host_resolver;
+mod random;
 pub mod serve;
 pub mod snapshot;
 pub mod transport;

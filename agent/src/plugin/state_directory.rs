@@ -59,7 +59,6 @@ mod tests {
         assert!(file_name(&"ä".repeat(100)).len() <= NAME_MAX);
     }
 
-    /// G6.
     #[test]
     fn a_directory_that_cannot_be_created_is_left_out() {
         assert_eq!(environment(Path::new("/proc/no/such")), []);

@@ -23,10 +23,12 @@ use super::{
 use crate::rules::{
     agent::{Agent, Doubt},
     alert::{AlertKey, Ending, NAME_BYTES_MAX, cut},
-    identity::{Process, Sender, Verdict},
+    identity::{Process, Source, Verdict},
     lately::Lately,
     matcher::Labels,
+    quota::Over,
     reason::Reason,
+    sender::Sender,
     text::{line, plural},
 };
 
@@ -47,16 +49,27 @@ fn alert_key(id: &str) -> AlertKey {
 impl Core {
     /// Returns the key of the agent that sent the batch; `None` if it may be from a process that
     /// has ended, so that it must not count.
-    pub(super) fn recognize(&mut self, batch: &Batch, now: Timestamp) -> Option<String> {
-        let (id, sender) = (batch.agent.as_str(), Sender::of(batch));
+    ///
+    /// # Errors
+    ///
+    /// It would be a new agent, for which `payer` has no room.
+    pub(super) fn recognize(
+        &mut self,
+        batch: &Batch,
+        payer: &Sender,
+        now: Timestamp,
+    ) -> Result<Option<String>, Over> {
+        let (id, sender) = (batch.agent.as_str(), Source::of(batch));
         let key = match sender.find(self.with_id(id), now) {
             Verdict::Same(key) => key,
             Verdict::Late(key) => {
-                self.agents.get_mut(&key)?.process.note_late(&sender);
-                return None;
+                if let Some(agent) = self.agents.get_mut(&key) {
+                    agent.process.note_late(&sender);
+                }
+                return Ok(None);
             }
             Verdict::Restarted { key, doubtful } => {
-                let agent = self.agents.get_mut(&key)?;
+                let Some(agent) = self.agents.get_mut(&key) else { return Ok(None) };
                 agent.process.replace(&sender);
                 if doubtful {
                     agent.doubt = Some(Doubt { until: agent.silent_at(), reported: BTreeSet::new() });
@@ -64,16 +77,16 @@ impl Core {
                 self.dirty.agents.insert(key.clone());
                 key
             }
-            Verdict::Returned(key) => self.part(&key, &sender, now),
-            Verdict::Another { maybe } => self.add_agent(id, &sender, maybe, now),
+            Verdict::Returned(key) => self.part(&key, &sender, payer, now)?,
+            Verdict::Another { maybe } => self.add_agent(id, &sender, payer, maybe.as_deref(), now)?,
         };
-        let agent = self.agents.get_mut(&key)?;
+        let Some(agent) = self.agents.get_mut(&key) else { return Ok(None) };
         agent.process.last_at = agent.process.last_at.max(sender.sent_at);
         if agent.doubt.take_if(|doubt| doubt.until <= now).is_some() {
             self.dirty.agents.insert(key.clone());
         }
         self.tell_apart(&key, &sender, now);
-        Some(key)
+        Ok(Some(key))
     }
 
     /// All agents with this id.
@@ -84,13 +97,21 @@ impl Core {
         first.into_iter().chain(others.take_while(move |(key, _)| id_of(key) == id))
     }
 
-    fn add_agent(&mut self, id: &str, sender: &Sender<'_>, maybe: Option<String>, now: Timestamp) -> String {
+    fn add_agent(
+        &mut self,
+        id: &str,
+        sender: &Source<'_>,
+        payer: &Sender,
+        maybe: Option<&str>,
+        now: Timestamp,
+    ) -> Result<String, Over> {
         let is_first = self.with_id(id).next().is_none();
         let key = if is_first { id.to_owned() } else { self.free_key(id, sender.run) };
+        self.may_add_agent(payer, &key, now)?;
         let agent = Agent {
             process: Process::new(sender),
-            maybe: maybe.clone(),
-            ..Agent::new(sender.host, sender.epoch, now)
+            maybe: maybe.map(str::to_owned),
+            ..Agent::new(sender.host, sender.epoch, payer.clone(), now)
         };
         self.agents.insert(key.clone(), agent);
         self.dirty.agents.insert(key.clone());
@@ -99,7 +120,7 @@ impl Core {
         } else if maybe.is_none() {
             self.share_id(id, now);
         }
-        key
+        Ok(key)
     }
 
     fn free_key(&self, id: &str, run: &str) -> String {
@@ -111,12 +132,19 @@ impl Core {
     }
 
     /// Two processes take turns under one key. The agent that was there longer keeps it.
-    fn part(&mut self, key: &str, returned: &Sender<'_>, now: Timestamp) -> String {
+    fn part(
+        &mut self,
+        key: &str,
+        returned: &Source<'_>,
+        payer: &Sender,
+        now: Timestamp,
+    ) -> Result<String, Over> {
         let id = id_of(key).to_owned();
-        let Some(present) = self.agents.get(key) else { return key.to_owned() };
+        let Some(present) = self.agents.get(key).cloned() else { return Ok(key.to_owned()) };
         let Some(doubt) = present.doubt.clone() else {
-            return self.add_agent(&id, returned, None, now);
+            return self.add_agent(&id, returned, payer, None, now);
         };
+        self.may_add_agent(payer, key, now)?;
         // The present process has just replaced the returned one.
         let newer = self.free_key(&id, &present.process.run);
         let mut former = present.process.former.clone();
@@ -131,7 +159,7 @@ impl Core {
         let kept = Agent {
             process: Process { former, ..Process::new(returned) },
             lately: present.lately.clone(),
-            ..Agent::new(returned.host, returned.epoch, now)
+            ..Agent::new(returned.host, returned.epoch, present.sender.clone(), now)
         };
         self.forget_deadline(key);
         self.agents.insert(key.to_owned(), kept);
@@ -140,7 +168,7 @@ impl Core {
         self.dirty.agents.extend([key.to_owned(), newer.clone()]);
         self.move_alerts(key, &newer, |service| doubt.reported.contains(service), now);
         self.share_id(&id, now);
-        key.to_owned()
+        Ok(key.to_owned())
     }
 
     /// Remembers whose alerts these are if two hosts turn out to speak for this agent.
@@ -153,7 +181,7 @@ impl Core {
     }
 
     /// The agent has sent a batch, so those that might have replaced it have not.
-    fn tell_apart(&mut self, key: &str, sender: &Sender<'_>, now: Timestamp) {
+    fn tell_apart(&mut self, key: &str, sender: &Source<'_>, now: Timestamp) {
         let id = id_of(key).to_owned();
         let like = |agent: &Agent| agent.maybe.as_deref() == Some(key);
         let others: Vec<_> =
@@ -202,7 +230,7 @@ impl Core {
     }
 
     /// A new agent may be a host that shared its id and was mended.
-    fn move_mended(&mut self, new: &str, sender: &Sender<'_>, now: Timestamp) {
+    fn move_mended(&mut self, new: &str, sender: &Source<'_>, now: Timestamp) {
         let same = |key: &String, agent: &Agent| {
             agent.epoch == sender.epoch || agent.silent && self.namesakes(key, &agent.host) == 1
         };

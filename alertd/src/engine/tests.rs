@@ -137,9 +137,17 @@ impl Running {
             events: vec![event],
             heartbeat: Some(heartbeat),
             states: None,
+            states_part: None,
         };
         let (answer, answered) = oneshot::channel();
-        self.inputs.send(Input::Batch(Box::new(batch), answer)).await.unwrap();
+        self.inputs
+            .send(Input::Batch(
+                Box::new(batch),
+                dogwatch_alertd_core::rules::sender::Sender::default(),
+                answer,
+            ))
+            .await
+            .unwrap();
         answered
     }
 

@@ -201,7 +201,6 @@ pub(super) mod tests {
         assert_eq!(of(Kind::Test), "[test] dogwatch test message to oncall");
     }
 
-    /// G1.
     #[test]
     fn the_title_of_an_update_says_what_joined_what() {
         let mut told = problem();

@@ -34,9 +34,33 @@ pub struct Batch {
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
     /// All hard states, sent when alertd asked for them. They replace what alertd knew of this
-    /// agent.
+    /// agent, or of the services in `states_part`.
     #[serde(default)]
     pub states: Option<Vec<ServiceState>>,
+    /// The services that `states` is about, if one body cannot hold them all. The other parts
+    /// follow in the next batches. A batch with it is of [`crate::PROTOCOL_PARTS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states_part: Option<StatesPart>,
+}
+
+/// The services whose names come after one name and not after another, in the order of their bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatesPart {
+    /// Empty in the first part.
+    pub after: String,
+    /// `None` in the last part.
+    #[serde(default)]
+    pub through: Option<String>,
+}
+
+impl StatesPart {
+    pub fn has(&self, service: &str) -> bool {
+        service > self.after.as_str() && self.through.as_deref().is_none_or(|through| service <= through)
+    }
+
+    pub fn is_last(&self) -> bool {
+        self.through.is_none()
+    }
 }
 
 /// Which events are durable, and whether alertd needs the full state.

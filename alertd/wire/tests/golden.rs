@@ -6,8 +6,8 @@
 use std::{fmt::Debug, fs, path::PathBuf};
 
 use dogwatch_wire::{
-    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State,
-    Transition, digest,
+    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS,
+    ServiceState, State, StatesPart, Transition, digest,
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,6 +51,29 @@ fn a_batch_that_names_its_process() {
 fn a_batch_with_all_states() {
     let states = vec![disk(), plain("load", State::Ok), plain("web", State::Unknown)];
     golden("batch-states-1", &Batch { states: Some(states), ..empty() });
+}
+
+#[test]
+fn a_batch_with_a_part_of_the_states() {
+    let part = StatesPart { after: "disk /".into(), through: Some("load".into()) };
+    let batch = Batch {
+        protocol: PROTOCOL_PARTS,
+        states: Some(vec![plain("load", State::Ok)]),
+        states_part: Some(part),
+        ..empty()
+    };
+    golden("batch-states-part-2", &batch);
+}
+
+#[test]
+fn parts_cover_every_name_once() {
+    let middle = StatesPart { after: "a".into(), through: Some("disk /".into()) };
+    assert_eq!(["a", "a b", "disk /", "disk /a"].map(|name| middle.has(name)), [false, true, true, false]);
+    let (first, last) =
+        (StatesPart { after: String::new(), ..middle }, StatesPart { after: "disk /".into(), through: None });
+    assert_eq!(["a", "disk /", "disk /a", "z"].map(|name| first.has(name)), [true, true, false, false]);
+    assert_eq!(["a", "disk /", "disk /a", "z"].map(|name| last.has(name)), [false, false, true, true]);
+    assert!(last.is_last() && !first.is_last());
 }
 
 #[test]
@@ -113,6 +136,7 @@ fn empty() -> Batch {
         events: Vec::new(),
         heartbeat: None,
         states: None,
+        states_part: None,
     }
 }
 

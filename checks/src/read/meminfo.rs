@@ -47,7 +47,6 @@ mod tests {
 
     use super::*;
 
-    /// G9.
     #[test]
     fn huge_pages_of_all_sizes_count() {
         let text = "MemTotal: 1000 kB\nMemAvailable:  500 kB\nHugePages_Total:       3\nHugepagesize:       100 kB\n";

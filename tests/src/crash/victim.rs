@@ -141,6 +141,7 @@ impl Agent {
             events: self.spool.clone(),
             heartbeat: None,
             states: None,
+            states_part: None,
         };
         let reply: BatchReply = self.client.post("/v1/agent/batch", &batch).await?;
         self.spool.retain(|event| event.seq > reply.acked_seq);

@@ -33,7 +33,7 @@ impl Dogwatch {
         };
         let seed = plan.seed << 32 | u64::from(host);
         let mut random = fastrand::Rng::with_seed(seed);
-        let seeds = Seeds { ids: seed, hash_keys: RandomState::new() };
+        let seeds = Seeds::repeatable(seed, RandomState::new());
         let mut resolver = Resolver::new(settings, seeds, Moment::START);
         // It has been up for long: every name is known.
         for packet in &world.packets {

@@ -14,6 +14,7 @@ use dogwatch_alertd_core::{
         alert::AlertKey,
         moment::{between, later},
         notification::{Accepted, DeliveryError},
+        sender::Sender,
     },
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
@@ -244,8 +245,9 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
-        let taken = self.core.on_batch(&batch, now);
+        let taken = self.core.on_batch(&batch, &Sender::default(), now);
         debug_assert!(taken.is_ok(), "{taken:?}");
     }
 

@@ -144,7 +144,7 @@ fn other_upstreams_and_zones_come_into_force_and_the_cache_stays() {
 }
 
 #[test]
-fn g13_a_resolv_conf_may_be_missing_appear_and_vanish() {
+fn a_resolv_conf_may_be_missing_appear_and_vanish() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let file = folder.path().join("resolv.conf");
     let address = ([127, 0, 0, 1], free_port()).into();

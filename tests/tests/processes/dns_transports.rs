@@ -61,6 +61,7 @@ impl Caller {
             letters_matter: false,
             late_after: LATE,
             timeout: GIVE_UP,
+            probe: false,
         });
     }
 
@@ -374,6 +375,7 @@ async fn truncated_over_udp_the_same_upstream_is_asked_over_tcp() {
             letters_matter: false,
             late_after: LATE,
             timeout: GIVE_UP,
+            probe: false,
         });
         let reply = caller.replies.recv().await.unwrap();
         assert_eq!(Reply::parse(&reply.message.unwrap()).addresses(), [right_address(number)]);

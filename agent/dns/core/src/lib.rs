@@ -18,6 +18,7 @@
 //! | [`message`] | reads and patches DNS messages, names and alias chains |
 //! | [`fire_drill`] | pretends that upstreams have failed, for a rehearsal on a live host |
 //! | [`moment`] | a point in time that counts suspended time too |
+//! | [`random`] | query ids, letter case and jitter, from a key that the shell draws |
 //! | [`workers`] | the trait through which the shell runs pieces of work side by side |
 //!
 //! It never validates DNSSEC (DO, CD and AD pass through), never asks for a CNAME's target by
@@ -33,6 +34,7 @@ pub mod health;
 pub mod message;
 pub mod moment;
 pub mod policy;
+pub mod random;
 pub mod resolver;
 pub mod settings;
 pub mod workers;

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::layout::{Resolved, Running};
-use crate::{clock, serve::control::Control};
+use crate::{clock, random, serve::control::Control};
 
 /// The result of a DNS query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -164,7 +164,7 @@ impl System for Real {
     }
 
     fn fresh_label(&mut self) -> String {
-        format!("dogwatch-check-{:08x}", fastrand::u32(..))
+        format!("dogwatch-check-{:08x}", random::number_u32())
     }
 
     fn pause(&mut self, span: Duration) {
@@ -202,7 +202,10 @@ fn processes_named(name: &str) -> bool {
 /// Queries an A record over UDP and returns the response code.
 fn exchange(server: SocketAddr, name: &str) -> io::Result<u8> {
     let name = name::from_text(name).ok_or_else(|| io::Error::other("not a domain name"))?;
-    let id = fastrand::u16(..);
+    let id = {
+        let [a, b, ..] = random::number().to_le_bytes();
+        u16::from_le_bytes([a, b])
+    };
     let mut query = Vec::with_capacity(name.len() + 16);
     // Recursion desired, one question.
     for word in [id, 0x0100, 1, 0, 0, 0] {

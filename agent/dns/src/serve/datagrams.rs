@@ -11,7 +11,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -35,6 +35,7 @@ use crate::{
     config::Prefix,
     serve::{
         batch::{BATCH, Batch},
+        counters::{Counters, add_one},
         event::Event,
     },
 };
@@ -50,20 +51,6 @@ const FROZEN_GAP: Duration = Duration::from_millis(5);
 
 /// With at least this many queries, their entries are prefetched from memory.
 const WORTH_PREFETCH: usize = 3;
-
-/// The counters of one thread. Only that thread writes them, so a plain load and store is enough.
-#[derive(Default)]
-struct Counters {
-    hits_fresh: AtomicU64,
-    hits_stale: [AtomicU64; StaleReason::ALL.len()],
-    unreadable: AtomicU64,
-    refused_clients: AtomicU64,
-    dropped: AtomicU64,
-}
-
-fn add_one(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
-}
 
 /// The threads and their sockets.
 pub(crate) struct Datagrams {
@@ -141,18 +128,6 @@ impl Datagrams {
             // A panic is already in the log.
             let _ = handle.join();
         }
-    }
-}
-
-impl Counters {
-    fn add_to(&self, tally: &mut Tally) {
-        tally.hits_fresh += self.hits_fresh.load(Relaxed);
-        for (sum, counter) in tally.hits_stale.iter_mut().zip(&self.hits_stale) {
-            *sum += counter.load(Relaxed);
-        }
-        tally.unreadable += self.unreadable.load(Relaxed);
-        tally.refused_clients += self.refused_clients.load(Relaxed);
-        tally.dropped += self.dropped.load(Relaxed);
     }
 }
 
@@ -369,7 +344,7 @@ mod tests {
     /// Answers `known.example`, cached at `learned`; passes on the rest.
     fn start(learned: Moment, threads: usize) -> (Datagrams, Resolver, mpsc::Receiver<Event>, UdpSocket) {
         let clock = Clock::start();
-        let seeds = Seeds { ids: 1, hash_keys: RandomState::new() };
+        let seeds = Seeds::repeatable(1, RandomState::new());
         let mut resolver = Resolver::new(Settings::default(), seeds, clock.now());
         let message = answer("known.example");
         let now = clock.now();

@@ -13,9 +13,9 @@ use dogwatch_dns_core::{
     },
 };
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::serve::present;
+use crate::serve::{present, stream::Answers};
 
 pub(crate) enum Event {
     /// A datagram that an answering thread could not answer from the cache.
@@ -24,10 +24,9 @@ pub(crate) enum Event {
     Refresh(Box<[u8]>),
     /// A thread answered this many queries (the last for this key) with answers held by a trip.
     Frozen(Box<[u8]>, u16),
-    StreamOpened(u64, mpsc::Sender<Vec<u8>>),
+    StreamOpened(u64, Answers),
     StreamQuery(u64, Vec<u8>),
     StreamClosed(u64),
-    ClientRefused,
     /// The result of a TCP check of a pinned name.
     Checked(TcpCheck, Accepting),
     Question(Question),

@@ -42,6 +42,7 @@ const UPSTREAM_FAILURES: &str = "dogwatch_dns_upstream_failures_total";
 const UPSTREAM_USABLE: &str = "dogwatch_dns_upstream_usable";
 const UPSTREAM_CASE_KEPT: &str = "dogwatch_dns_upstream_case_kept";
 const UPSTREAM_OTHER_CASE: &str = "dogwatch_dns_upstream_other_case_total";
+const UPSTREAM_FORGED: &str = "dogwatch_dns_upstream_forged_total";
 const HEALTH: &str = "dogwatch_dns_health";
 const NAMES: &str = "dogwatch_dns_cached_names";
 const BYTES: &str = "dogwatch_dns_cache_bytes";
@@ -116,6 +117,10 @@ pub fn describe() {
     describe_counter!(
         UPSTREAM_OTHER_CASE,
         "Answers rejected because their letter case did not match the query: forged, or the upstream changed."
+    );
+    describe_counter!(
+        UPSTREAM_FORGED,
+        "Replies that someone else sent in this upstream's name; all were rejected."
     );
     describe_gauge!(HEALTH, "Health of a zone's upstreams: 0 healthy, 1 recovering, 2 slow, 3 down.");
     describe_gauge!(NAMES, "Cached answers.");
@@ -204,6 +209,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
             gauge!(UPSTREAM_USABLE, &labels).set(f64::from(u8::from(upstream.breaker.usable())));
             if !upstream.endpoint.is_stream() {
                 gauge!(UPSTREAM_CASE_KEPT, &labels).set(f64::from(u8::from(upstream.letter_case.matters())));
+                counter!(UPSTREAM_FORGED, &labels).absolute(upstream.forgeries.total());
                 counter!(UPSTREAM_OTHER_CASE, &labels).absolute(upstream.counts.other_case);
             }
             for why in Failure::ALL {

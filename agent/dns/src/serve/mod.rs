@@ -5,8 +5,10 @@
 //! | [`server`] | starts everything, and runs the loop that owns the resolver |
 //! | `event` | what reaches the loop from clients and from the control socket |
 //! | `datagrams` | threads that answer UDP queries from the cache, and pass the rest to the loop |
+//! | `counters` | what these threads count |
 //! | `batch` | receives and sends many datagrams in one system call |
-//! | `stream` | DNS over TCP |
+//! | `stream` | DNS over TCP, on a thread of its own |
+//! | `places` | which connection gives way when all places are taken |
 //! | `tcp_check` | tries whether a pinned name's new addresses accept a TCP connection |
 //! | [`control`] | the control socket, both ends |
 //! | [`explain`] | what `dogwatch dns status`, `why`, `top` and `dump` print |
@@ -16,11 +18,13 @@
 
 mod batch;
 pub mod control;
+mod counters;
 mod datagrams;
 mod event;
 pub mod explain;
 mod memory;
 pub mod metrics;
+mod places;
 mod present;
 pub mod server;
 mod stream;

@@ -11,11 +11,12 @@ use std::{
     io, iter,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 
 use dogwatch_daemon::{
+    bounds,
     config::Problems,
     metrics_page::Metrics,
     signals::{Asked, Signals},
@@ -32,17 +33,24 @@ use dogwatch_dns_core::{
 use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
     clock::{self, Clock},
     config::{Config, Prefix, UpstreamSource},
-    serve::{control, datagrams::Datagrams, event::Event, memory, metrics, stream, tcp_check},
+    random,
+    serve::{
+        control,
+        datagrams::Datagrams,
+        event::Event,
+        memory, metrics,
+        stream::{self, Streams},
+        tcp_check,
+    },
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
-    transport::{Reply, Upstreams},
+    transport::{Reply, Upstreams, route},
 };
 
 /// Why the daemon cannot run.
@@ -65,6 +73,9 @@ pub enum RunError {
 const EVENTS_MAX: usize = 1_024;
 /// Events handled in one turn of the loop besides the first, before timers, health and sending.
 const TURN_MAX: usize = 31;
+/// The same for TCP connections, which wait when there is no room; UDP queries would be lost.
+const STREAM_EVENTS_MAX: usize = 256;
+const STREAM_TURN_MAX: usize = 7;
 /// Room for queries that arrive while the snapshot loads.
 const RECEIVE_BUFFER: usize = 1 << 20;
 const TICK: Duration = Duration::from_secs(1);
@@ -83,7 +94,9 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     // Listen first, so that no query is lost while the snapshot loads; read later.
     let sockets = Sockets::open(&config, inherited)?;
     let clock = Clock::start();
-    let seeds = Seeds { ids: fastrand::u64(..), hash_keys: RandomState::new() };
+    let key = random::key()
+        .map_err(|error| RunError::Setup(format!("no random numbers from the kernel: {error}")))?;
+    let seeds = Seeds { key, hash_keys: RandomState::new() };
     let mut resolver = Resolver::new(config.settings(), seeds, clock.now());
     let writer = restore(&config, &mut resolver, clock.now());
 
@@ -91,24 +104,10 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let (replies, reply_inbox) = mpsc::channel(EVENTS_MAX);
     let control = unix_http::bind(&config.control_socket, 0o660)
         .map_err(|source| RunError::Control { path: config.control_socket.clone(), source })?;
-    tokio::spawn(unix_http::serve(control, control::router(events.clone())));
-    page.serve(config.metrics, page.router())
-        .await
+    tokio::spawn(unix_http::serve(control, control::router(events.clone()), bounds::DNS_CONTROL));
+    page.serve(config.metrics, page.router(), bounds::DNS_METRICS)
         .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
     let allow = Arc::new(RwLock::new(config.allow.clone()));
-    let connections = Arc::new(Semaphore::new(stream::CONNECTIONS_MAX));
-    let next_stream = Arc::new(AtomicU64::new(0));
-    for listener in sockets.streams {
-        tokio::spawn(stream::accept(
-            listener,
-            Arc::clone(&allow),
-            connections.clone(),
-            stream::Patience::default(),
-            next_stream.clone(),
-            events.clone(),
-        ));
-    }
-
     let upstreams = Upstreams::new(replies);
     metrics::publish_restored(&resolver.restored);
     let said = announce(&config, &resolver);
@@ -117,6 +116,10 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let to_loop = events.clone();
     let datagrams = Datagrams::start(sockets.datagrams, resolver.reader(), clock, Arc::clone(&allow), events)
         .map_err(|error| RunError::Setup(format!("cannot start the answering threads: {error}")))?;
+    let (stream_events, stream_inbox) = mpsc::channel(STREAM_EVENTS_MAX);
+    let reader = resolver.reader();
+    let stream_thread = Streams::start(sockets.streams, reader, clock, Arc::clone(&allow), stream_events)
+        .map_err(|error| RunError::Setup(format!("cannot start the thread for TCP: {error}")))?;
     let mut server = Server {
         clock,
         resolver,
@@ -124,6 +127,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         to_loop,
         allow,
         streams: HashMap::new(),
+        stream_thread,
         upstreams,
         writer,
         refused_clients: 0,
@@ -131,11 +135,13 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         out: Vec::with_capacity(4_096),
         gaps: GapWatch::new(Anchor::now()),
         origin: origin::Watch::default(),
+        routes: route::Watch::default(),
         ticks: 0,
         health,
         lost_upstreams: None,
     };
-    server.turn_until_stopped(&config_file, &mut signals, inbox, reply_inbox).await;
+    let inboxes = Inboxes { events: inbox, stream_events: stream_inbox, replies: reply_inbox };
+    server.turn_until_stopped(&config_file, &mut signals, inboxes).await;
     systemd::stopping();
     server.datagrams.stop();
     server.take_tally();
@@ -154,11 +160,15 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
         })
         .collect();
     if upstreams.is_empty() {
-        let why = config.settings().no_upstreams;
-        let why = why.map(|none| format!("{}: ", none.why)).unwrap_or_default();
-        tracing::error!(
+        let none = config.settings().no_upstreams;
+        let why = none.as_ref().map(|none| format!("{}: ", none.why)).unwrap_or_default();
+        let said = format!(
             "no upstreams: {why}set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
         );
+        match none {
+            Some(NoUpstreams { is_outage: false, .. }) => tracing::warn!("{said}"),
+            _ => tracing::error!("{said}"),
+        }
     }
     let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
     tracing::info!(listen = ?config.listen, "{said}");
@@ -198,7 +208,7 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
 struct Sockets {
     /// One for each answering thread.
     datagrams: Vec<Arc<StdUdpSocket>>,
-    streams: Vec<TcpListener>,
+    streams: Vec<StdTcpListener>,
 }
 
 impl Sockets {
@@ -243,7 +253,7 @@ impl Sockets {
             self.datagrams.push(Arc::new(socket.into()));
         } else {
             socket.set_nonblocking(true)?;
-            self.streams.push(TcpListener::from_std(StdTcpListener::from(socket))?);
+            self.streams.push(socket.into());
         }
         Ok(())
     }
@@ -257,7 +267,9 @@ struct Server {
     to_loop: mpsc::Sender<Event>,
     /// The clients that may ask, shared with threads and streams.
     allow: Arc<RwLock<Vec<Prefix>>>,
-    streams: HashMap<u64, mpsc::Sender<Vec<u8>>>,
+    /// TCP connections that wait for answers, or have.
+    streams: HashMap<u64, stream::Answers>,
+    stream_thread: Streams,
     upstreams: Upstreams,
     writer: Writer,
     refused_clients: u64,
@@ -266,6 +278,7 @@ struct Server {
     out: Vec<u8>,
     gaps: GapWatch,
     origin: origin::Watch,
+    routes: route::Watch,
     ticks: u32,
     /// The health of each zone when it was last logged.
     health: Vec<u8>,
@@ -273,9 +286,19 @@ struct Server {
     lost_upstreams: Option<NoUpstreams>,
 }
 
+/// What reaches the loop.
+struct Inboxes {
+    /// From the answering threads and the control socket.
+    events: mpsc::Receiver<Event>,
+    /// From TCP connections, apart so that they take no room from UDP.
+    stream_events: mpsc::Receiver<Event>,
+    replies: mpsc::Receiver<Reply>,
+}
+
 /// Why the loop woke up.
 enum Woken {
     Event(Event),
+    StreamEvent(Event),
     Reply(Reply),
     Time,
     Tick,
@@ -287,8 +310,7 @@ impl Server {
         &mut self,
         config_file: &std::path::Path,
         signals: &mut Signals,
-        mut inbox: mpsc::Receiver<Event>,
-        mut replies: mpsc::Receiver<Reply>,
+        Inboxes { mut events, mut stream_events, mut replies }: Inboxes,
     ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -297,7 +319,8 @@ impl Server {
             alarm.set(self.resolver.next_wakeup(), self.clock.now());
             let woken = tokio::select! {
                 Some(reply) = replies.recv() => Woken::Reply(reply),
-                Some(event) = inbox.recv() => Woken::Event(event),
+                Some(event) = events.recv() => Woken::Event(event),
+                Some(event) = stream_events.recv() => Woken::StreamEvent(event),
                 () = alarm.sleep.as_mut() => Woken::Time,
                 _ = tick.tick() => Woken::Tick,
                 asked = signals.next() => Woken::Asked(asked),
@@ -306,7 +329,13 @@ impl Server {
                 Woken::Reply(reply) => self.on_replies(reply, &mut replies),
                 Woken::Event(event) => {
                     self.on_event(event);
-                    for event in iter::from_fn(|| inbox.try_recv().ok()).take(TURN_MAX) {
+                    for event in iter::from_fn(|| events.try_recv().ok()).take(TURN_MAX) {
+                        self.on_event(event);
+                    }
+                }
+                Woken::StreamEvent(event) => {
+                    self.on_event(event);
+                    for event in iter::from_fn(|| stream_events.try_recv().ok()).take(STREAM_TURN_MAX) {
                         self.on_event(event);
                     }
                 }
@@ -329,6 +358,9 @@ impl Server {
         let mut now = self.clock.now();
         for reply in iter::once(first).chain(iter::from_fn(|| others.try_recv().ok()).take(TURN_MAX)) {
             now = self.clock.now();
+            if let Some(forged) = reply.forged {
+                self.resolver.on_forged(&forged.upstream, forged.packets, now);
+            }
             match reply.message {
                 Ok(message) => self.resolver.on_reply(reply.try_id, &message, now),
                 Err(error) => self.resolver.on_error(reply.try_id, error, now),
@@ -351,7 +383,6 @@ impl Server {
             Event::Frozen(key, queries) => self.resolver.on_frozen(&key, queries, now),
             Event::StreamOpened(id, answers) => drop(self.streams.insert(id, answers)),
             Event::StreamClosed(id) => drop(self.streams.remove(&id)),
-            Event::ClientRefused => self.refused_clients += 1,
             Event::Checked(check, accepting) => self.resolver.on_checked(&check, accepting, now),
             Event::StreamQuery(id, packet) => {
                 let outcome =
@@ -362,9 +393,7 @@ impl Server {
                     Outcome::Wait => return,
                 };
                 if let Some(stream) = self.streams.get(&id) {
-                    // There is room: a stream never has more queries in flight than its queue
-                    // holds.
-                    let _ = stream.try_send(answer);
+                    stream.send(answer);
                 }
             }
             Event::Question(question) => {
@@ -398,7 +427,7 @@ impl Server {
                 }
                 Client::Stream(id) => {
                     if let Some(stream) = self.streams.get(&id) {
-                        let _ = stream.try_send(answer);
+                        stream.send(answer);
                     }
                 }
             }
@@ -455,9 +484,10 @@ impl Server {
 
     /// Collects the counters of the answering threads.
     fn take_tally(&mut self) {
-        let tally = self.datagrams.look();
-        self.refused_clients += tally.refused_clients;
-        self.resolver.on_tally(&tally, self.clock.now());
+        for tally in [self.datagrams.look(), self.stream_thread.look()] {
+            self.refused_clients += tally.refused_clients;
+            self.resolver.on_tally(&tally, self.clock.now());
+        }
     }
 
     fn on_tick(&mut self) {
@@ -478,12 +508,22 @@ impl Server {
         if self.ticks.is_multiple_of(TICKS_PER_WALK) {
             metrics::publish_masking(&self.resolver.masking(now));
             metrics::publish_guard(&self.resolver, now);
+            self.watch_routes(now);
             if matches!(self.config.upstreams, UpstreamSource::ResolvConf(_)) {
                 self.take_settings(true, now);
             }
         }
         self.note_origin(now);
         systemd::alive();
+    }
+
+    /// While upstreams are down, a change of the network is a reason to try them at once.
+    fn watch_routes(&mut self, now: Moment) {
+        let upstreams = self.resolver.zones().iter().flat_map(|zone| zone.group().all());
+        if self.routes.look(upstreams.map(|upstream| upstream.endpoint.address)) {
+            tracing::info!("the network has changed: upstreams that are down are probed again soon");
+            self.resolver.on_network_change(now);
+        }
     }
 
     /// Stores which upstreams the answers in the snapshot came from.

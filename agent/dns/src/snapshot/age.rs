@@ -21,7 +21,7 @@
 
 use std::{fs, sync::OnceLock, time::Duration};
 
-use crate::clock;
+use crate::{clock, random};
 
 /// ID of a boot (proc(5), random/boot_id).
 pub(super) type Boot = [u8; 16];
@@ -95,7 +95,7 @@ fn read_boot_id() -> Boot {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     // Without a boot ID, each start of the cache counts as a boot.
-    u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fastrand::u128(..)).to_be_bytes()
+    u128::from_str_radix(&digits, 16).unwrap_or_else(|_| random::number().into()).to_be_bytes()
 }
 
 /// Detects, while running, time that passed without the boot clock counting it.

@@ -414,7 +414,7 @@ fn many_answers_put_back_by_threads_are_those_put_back_one_by_one() {
     }
     writer.finish();
     let now = Moment::START;
-    let new = || Resolver::new(Settings::default(), Seeds { ids: 1, hash_keys: RandomState::new() }, now);
+    let new = || Resolver::new(Settings::default(), Seeds::repeatable(1, RandomState::new()), now);
     let (mut at_once, mut one_by_one) = (new(), new());
     let anchor = Anchor::now();
     load(dir.path(), &anchor, &mut Restoring::new(&mut at_once, now));

@@ -26,7 +26,7 @@ use super::{
         record_len, salt_of,
     },
 };
-use crate::clock;
+use crate::{clock, random};
 
 /// The cache's data is for its owner and group.
 const NEW_FILE: NewFile = NewFile::with_mode(0o640);
@@ -103,7 +103,7 @@ impl Writer {
     /// Starts the thread. Call it after [`super::load`].
     pub fn start(dir: &Path, loaded: &Loaded, limits: Limits) -> Self {
         let (inbox, counts) = (Arc::new(Inbox::default()), Arc::new(Counts::default()));
-        let (salt, boot) = (loaded.salt.unwrap_or_else(|| fastrand::u32(..)), Anchor::now().tag());
+        let (salt, boot) = (loaded.salt.unwrap_or_else(random::number_u32), Anchor::now().tag());
         let files = Files {
             dir: dir.to_owned(),
             salt,

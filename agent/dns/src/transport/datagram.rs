@@ -2,7 +2,11 @@
 //! come from the upstream's address and port, and a reply with another ID or question is skipped
 //! while the right one may still arrive (RFC 5452 §9).
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
@@ -16,8 +20,12 @@ use dogwatch_dns_core::{
 const RECEIVE_MAX: usize = 4_096;
 
 /// Sends the query and waits for the reply. Runs `other_case` at the first reply whose letter case
-/// differs, if it matters.
-pub(super) async fn exchange(send: &Send, other_case: impl Future<Output = ()>) -> Result<Vec<u8>, TryError> {
+/// differs, if it matters. Counts replies that cannot be the upstream's in `forged`.
+pub(super) async fn exchange(
+    send: &Send,
+    forged: &AtomicU32,
+    other_case: impl Future<Output = ()>,
+) -> Result<Vec<u8>, TryError> {
     let socket = connect(send.upstream.address).map_err(|error| failed(&error))?;
     socket.send(&send.message).await.map_err(|error| failed(&error))?;
     let mut other_case = Some(other_case);
@@ -36,7 +44,11 @@ pub(super) async fn exchange(send: &Send, other_case: impl Future<Output = ()>) 
                     tell.await;
                 }
             }
-            Ok((Heard::Noise, _)) => {}
+            Ok((Heard::Noise, _)) => {
+                forged.fetch_add(1, Ordering::Relaxed);
+                // A flood to this port must not keep the loop from its other work.
+                tokio::task::yield_now().await;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(failed(&error)),
         }
@@ -97,10 +109,7 @@ fn failed(error: &io::Error) -> TryError {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicBool, Ordering},
-        time::Duration,
-    };
+    use std::{sync::atomic::AtomicBool, time::Duration};
 
     use super::*;
     use dogwatch_dns_core::message::{name, reply::Transport, wire::Question};
@@ -169,13 +178,16 @@ mod tests {
             letters_matter: true,
             late_after: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            probe: false,
         };
         let told = AtomicBool::new(false);
-        let got = exchange(&send, async { told.store(true, Ordering::Relaxed) }).await.unwrap();
+        let forged = AtomicU32::new(0);
+        let got = exchange(&send, &forged, async { told.store(true, Ordering::Relaxed) }).await.unwrap();
         assert_eq!((&got[..2], got[13]), (&[0, 7][..], b'w'));
         assert!(told.load(Ordering::Relaxed));
+        assert_eq!(forged.into_inner(), 1, "the wrong id");
         served.join().unwrap();
         // The upstream's socket is closed now: the try fails at once instead of timing out.
-        assert_eq!(exchange(&send, async {}).await, Err(TryError::Network));
+        assert_eq!(exchange(&send, &AtomicU32::new(0), async {}).await, Err(TryError::Network));
     }
 }

@@ -3,6 +3,7 @@
 //! | module | transport |
 //! | --- | --- |
 //! | `datagram` | UDP: a new connected socket, and so a random port, per query; "port unreachable" fails at once |
+//! | `route` | notices that the network has changed |
 //! | `session` | TCP, TLS, HTTPS and QUIC through hickory: one shared connection per upstream, replaced when it dies |
 //! | `trust` | the trusted certificates, loaded when the first TLS upstream is used |
 //!
@@ -11,10 +12,11 @@
 //! query is sent again over a new connection.
 
 mod datagram;
+pub(crate) mod route;
 mod session;
 mod trust;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU32};
 
 use dogwatch_dns_core::{
     health::endpoint::Endpoint,
@@ -30,7 +32,16 @@ pub(crate) use self::trust::check_authorities;
 #[derive(Debug)]
 pub struct Reply {
     pub try_id: u64,
+    /// Forged replies that were dropped while the try lasted.
+    pub forged: Option<Forged>,
     pub message: Result<Vec<u8>, TryError>,
+}
+
+/// Replies to one query that cannot be the upstream's.
+#[derive(Debug)]
+pub struct Forged {
+    pub upstream: Endpoint,
+    pub packets: u32,
 }
 
 pub struct Upstreams {
@@ -47,20 +58,23 @@ impl Upstreams {
     pub fn start(&self, send: Send) {
         let (sessions, replies) = (Arc::clone(&self.sessions), self.replies.clone());
         tokio::spawn(async move {
+            let forged = AtomicU32::new(0);
             let other_case = async {
                 let message = Err(TryError::OtherCase);
-                let _ = replies.send(Reply { try_id: send.try_id, message }).await;
+                let _ = replies.send(Reply { try_id: send.try_id, forged: None, message }).await;
             };
             let exchange = async {
                 match send.transport {
-                    Transport::Udp => datagram::exchange(&send, other_case).await,
+                    Transport::Udp => datagram::exchange(&send, &forged, other_case).await,
                     // Boxed: most tries are UDP, whose tasks should not reserve space for hickory.
                     Transport::Tcp => Box::pin(sessions.exchange(&send)).await,
                 }
             };
             let message = timeout(send.timeout, exchange).await.unwrap_or(Err(TryError::Timeout));
+            let packets = forged.into_inner();
+            let forged = (packets > 0).then(|| Forged { upstream: send.upstream.clone(), packets });
             // The loop is gone only when the process ends.
-            let _ = replies.send(Reply { try_id: send.try_id, message }).await;
+            let _ = replies.send(Reply { try_id: send.try_id, forged, message }).await;
         });
     }
 

@@ -67,6 +67,7 @@ struct Session {
     connection: watch::Receiver<Option<Result<Connection, TryError>>>,
     state: Arc<State>,
     places: Arc<Semaphore>,
+    probe_places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -83,6 +84,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(10);
 /// Queries in flight on one connection. hickory refuses more than its queue holds, so we wait here.
 const ACTIVE_MAX: usize = 32;
+/// Probes beside these.
+const PROBES_MAX: usize = 8;
 
 impl Sessions {
     pub(super) async fn exchange(self: &Arc<Self>, send: &Send) -> Result<Vec<u8>, TryError> {
@@ -94,12 +97,10 @@ impl Sessions {
         let message = Message::from_vec(&send.message).map_err(|_| TryError::Malformed)?;
         let session = self.session(&endpoint);
         let reused = session.state.used.load(Ordering::Relaxed);
-        match session.exchange(&message, send.late_after).await {
+        match session.exchange(&message, send).await {
             // An upstream may close an idle connection at any time (RFC 7766 §6.2.3): not a
             // failure.
-            Err(TryError::Closed) if reused => {
-                self.session(&endpoint).exchange(&message, send.late_after).await
-            }
+            Err(TryError::Closed) if reused => self.session(&endpoint).exchange(&message, send).await,
             result => result,
         }
     }
@@ -122,8 +123,12 @@ impl Sessions {
             return session.clone();
         }
         let (dialled, connection) = watch::channel(None);
-        let session =
-            Session { connection, state: Arc::default(), places: Arc::new(Semaphore::new(ACTIVE_MAX)) };
+        let session = Session {
+            connection,
+            state: Arc::default(),
+            places: Arc::new(Semaphore::new(ACTIVE_MAX)),
+            probe_places: Arc::new(Semaphore::new(PROBES_MAX)),
+        };
         sessions.insert(endpoint.clone(), session.clone());
         drop(sessions);
         let (this, endpoint) = (Arc::clone(self), endpoint.clone());
@@ -195,20 +200,22 @@ impl Session {
         }
     }
 
-    async fn exchange(mut self, message: &Message, late_after: Duration) -> Result<Vec<u8>, TryError> {
+    async fn exchange(mut self, message: &Message, send: &Send) -> Result<Vec<u8>, TryError> {
         let connection = match self.connection.wait_for(Option::is_some).await {
             Ok(dialled) => dialled.clone().unwrap_or(Err(TryError::Closed))?,
             // The upstream was removed during the dial.
             Err(_) => return Err(TryError::Closed),
         };
         // The semaphore is never closed, so this waits for a permit until the try's deadline.
-        let _place = self.places.acquire().await;
+        // Probes have places of their own: forty dead names must not make the upstream look dead.
+        let places = if send.probe { &self.probe_places } else { &self.places };
+        let _place = places.acquire().await;
         let mut options = DnsRequestOptions::default();
         options.retry_interval = LONGEST;
         let mut reply = connection.send(DnsRequest::new(message.clone(), options)).first_answer();
         let reply = tokio::select! {
             reply = &mut reply => reply,
-            () = sleep(late_after) => {
+            () = sleep(send.late_after) => {
                 self.state.spent.store(true, Ordering::Relaxed);
                 reply.await
             }
@@ -241,7 +248,7 @@ async fn connect(
 ) -> Result<Connection, NetError> {
     let mut options = ResolverOpts::default();
     options.timeout = LONGEST;
-    options.max_active_requests = ACTIVE_MAX;
+    options.max_active_requests = ACTIVE_MAX + PROBES_MAX;
     let tls = match trust {
         Some(config) => TlsConfig { config: (*config).clone() },
         None => TlsConfig::new()?,
@@ -262,7 +269,7 @@ async fn dial_tls(
         tls_client_connect(endpoint.address, name, trust, TokioRuntimeProvider::default());
     let multiplexer = DnsMultiplexer::new(connecting.await?, sender)
         .with_timeout(LONGEST)
-        .with_max_active_requests(ACTIVE_MAX);
+        .with_max_active_requests(ACTIVE_MAX + PROBES_MAX);
     let (connection, background) = DnsExchange::from_stream(multiplexer);
     tokio::spawn(background);
     Ok(connection)

@@ -111,7 +111,6 @@ mod tests {
     }
 
     proptest! {
-        /// G25.
         #[test]
         fn no_line_is_too_long_and_no_word_is_lost(text in "[a-zä ]{0,60}", width in 1_usize..20) {
             let lines = wrap(&text, width);

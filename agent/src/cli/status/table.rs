@@ -236,7 +236,6 @@ load       OK                  1d1h   12s ago  in 48s  0.1 per core over 5 minut
         assert_eq!(shown(&status, PIPE), expected);
     }
 
-    /// G25.
     #[test]
     fn eighty_columns_are_enough() {
         let expected = "\
@@ -278,7 +277,6 @@ load       OK                  1d1h   0.1 per core over 5 minutes, 0.2 over 1…
         assert_eq!(shown(&status, PIPE), expected);
     }
 
-    /// G25.
     #[test]
     fn colour_changes_no_column() {
         let coloured = shown(&example(), Layout { width: Some(80), colour: true });

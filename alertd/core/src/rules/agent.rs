@@ -11,7 +11,7 @@ use dogwatch_wire::HostChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{identity::Process, lately::Lately, moment::later};
+use crate::rules::{identity::Process, lately::Lately, moment::later, sender::Sender};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
@@ -34,6 +34,9 @@ pub struct Agent {
     /// Changes to its host from its last heartbeat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
+    /// Who sent its first batch, and pays for it.
+    #[serde(default)]
+    pub sender: Sender,
     /// The process that sends.
     #[serde(default)]
     pub process: Process,
@@ -74,7 +77,7 @@ pub enum EventOrder {
 }
 
 impl Agent {
-    pub fn new(host: &str, epoch: &str, now: Timestamp) -> Self {
+    pub fn new(host: &str, epoch: &str, sender: Sender, now: Timestamp) -> Self {
         Self {
             host: host.into(),
             version: String::new(),
@@ -87,6 +90,7 @@ impl Agent {
             back_at: None,
             lately: Lately::default(),
             changes: Vec::new(),
+            sender,
             process: Process::default(),
             address: None,
             shares_id: false,
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn each_event_counts_once_and_a_gap_is_noticed() {
-        let mut agent = Agent::new("web1", "e1", Timestamp::UNIX_EPOCH);
+        let mut agent = Agent::new("web1", "e1", Sender::default(), Timestamp::UNIX_EPOCH);
         let seqs = [1, 2, 2, 1, 3, 5, 4, 6];
         let took = seqs.map(|seq| match agent.take(seq) {
             EventOrder::Old => '-',

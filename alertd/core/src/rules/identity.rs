@@ -51,7 +51,7 @@ pub struct Former {
 
 /// The sender of a batch, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sender<'a> {
+pub struct Source<'a> {
     pub host: &'a str,
     pub epoch: &'a str,
     pub run: &'a str,
@@ -75,7 +75,7 @@ pub enum Verdict {
 }
 
 impl Process {
-    pub fn new(sender: &Sender<'_>) -> Self {
+    pub fn new(sender: &Source<'_>) -> Self {
         Self {
             run: sender.run.to_owned(),
             boot: sender.boot.to_owned(),
@@ -87,7 +87,7 @@ impl Process {
     }
 
     /// The agent has a new process.
-    pub fn replace(&mut self, sender: &Sender<'_>) {
+    pub fn replace(&mut self, sender: &Source<'_>) {
         let former = Former { run: std::mem::take(&mut self.run), last_at: self.last_at };
         let mut all = std::mem::take(&mut self.former);
         all.retain(|one| one.run != sender.run);
@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Records a batch that does not prove that its sender still runs.
-    pub fn note_late(&mut self, sender: &Sender<'_>) {
+    pub fn note_late(&mut self, sender: &Source<'_>) {
         let known = self.former.iter_mut().find(|one| one.run == sender.run);
         let newer = known.is_none_or(|one| {
             let newer = sender.sent_at > one.last_at;
@@ -110,19 +110,19 @@ impl Process {
     }
 
     /// Whether a batch proves that its sender runs besides this process.
-    pub fn is_outlived_by(&self, sender: &Sender<'_>, last_at: Option<Timestamp>) -> bool {
+    pub fn is_outlived_by(&self, sender: &Source<'_>, last_at: Option<Timestamp>) -> bool {
         sender.sent_at >= self.first_at
             || (self.late >= LATE_MAX && last_at.is_none_or(|last_at| sender.sent_at > last_at))
     }
 
-    fn is(&self, sender: &Sender<'_>, epoch: &str) -> bool {
+    fn is(&self, sender: &Source<'_>, epoch: &str) -> bool {
         // Agents from before there were processes are known by their epoch.
         let run = if self.run.is_empty() { epoch } else { &self.run };
         run == sender.run
     }
 }
 
-impl<'a> Sender<'a> {
+impl<'a> Source<'a> {
     pub fn of(batch: &'a Batch) -> Self {
         Self {
             host: &batch.host,
@@ -185,10 +185,10 @@ mod tests {
     use crate::rules::moment::later;
 
     /// `host boot epoch run`, sent so many seconds after the start.
-    fn sender(words: &str, second: u64) -> Sender<'_> {
+    fn sender(words: &str, second: u64) -> Source<'_> {
         let words: Vec<_> = words.split_whitespace().collect();
         let [host, boot, epoch, run] = words[..] else { panic!("four words") };
-        Sender { host, boot, epoch, run, sent_at: at(second) }
+        Source { host, boot, epoch, run, sent_at: at(second) }
     }
 
     fn at(second: u64) -> Timestamp {
@@ -198,8 +198,10 @@ mod tests {
     /// One agent, last heard at 100 s, with a heartbeat of 60 s: silent from 225 s on.
     fn known(words: &str) -> BTreeMap<String, Agent> {
         let sender = sender(words, 100);
-        let agent =
-            Agent { process: Process::new(&sender), ..Agent::new(sender.host, sender.epoch, at(100)) };
+        let agent = Agent {
+            process: Process::new(&sender),
+            ..Agent::new(sender.host, sender.epoch, crate::rules::sender::Sender::default(), at(100))
+        };
         [("id".to_owned(), agent)].into()
     }
 
@@ -242,10 +244,10 @@ mod tests {
 
     #[test]
     fn senders_without_a_process_are_known_by_epoch_and_host() {
-        let old = |host, epoch| Sender { host, epoch, run: epoch, boot: "", sent_at: at(110) };
-        let stored = Agent::new("web1", "e1", at(100));
+        let old = |host, epoch| Source { host, epoch, run: epoch, boot: "", sent_at: at(110) };
+        let stored = Agent::new("web1", "e1", crate::rules::sender::Sender::default(), at(100));
         let agents: BTreeMap<_, _> = [("id".to_owned(), stored)].into();
-        let find = |sender: Sender<'_>| sender.find(agents.iter(), at(110));
+        let find = |sender: Source<'_>| sender.find(agents.iter(), at(110));
         assert_eq!(find(old("web1", "e1")), Verdict::Same("id".into()));
         assert_eq!(find(old("web1", "e2")), restarted(true));
         assert_eq!(find(old("web2", "e2")), another(None));

@@ -24,6 +24,8 @@
 //! | [`storm`] | what many alerts have in common |
 //! | [`health`] | whether alertd is well |
 //! | [`token`] | API tokens and their scopes |
+//! | [`quota`] | how much one sender may make alertd remember |
+//! | [`sender`] | who sent an alert or a batch |
 //! | [`reason`] | the names of reasons, for log, metric, audit log and tests |
 //! | [`lately`] | what changed on a host in the last day |
 //! | [`moment`] | sums of times that do not overflow |
@@ -46,10 +48,12 @@ pub mod moment;
 pub mod notification;
 pub mod outbox;
 pub mod period;
+pub mod quota;
 pub mod ratelimit;
 pub mod reason;
 pub mod route;
 pub mod schedule;
+pub mod sender;
 pub mod silence;
 pub mod storm;
 pub mod suppression;

@@ -101,6 +101,9 @@ pub enum Reason {
     /// The auditor found an impossible state.
     AuditFound,
     AuditClean,
+    /// Senders are over their quota.
+    QuotaExceeded,
+    QuotaFree,
 }
 
 impl Reason {
@@ -162,6 +165,8 @@ impl Reason {
             Self::Refused => "refused",
             Self::AuditFound => "audit_found",
             Self::AuditClean => "audit_clean",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::QuotaFree => "quota_free",
         }
     }
 }

@@ -10,10 +10,12 @@ use dogwatch_wire::{
 use jiff::Timestamp;
 
 use crate::{
-    Change, Core, Lease, Rules,
+    BadBatch, Change, Core, Lease, Rules,
     rules::{
         moment::later,
         notification::{Accepted, DeliveryError, Notification},
+        quota::Quotas,
+        sender::Sender,
     },
     testing::Memory,
 };
@@ -104,6 +106,13 @@ pub struct World {
     rules: Rules,
     hash_key: RandomState,
     lives: u32,
+    /// What agents over their quota were told.
+    pub refused: Vec<String>,
+}
+
+/// The sender of all batches.
+fn agents() -> Sender {
+    Sender { name: "token:agents".into(), host: None }
 }
 
 enum UnderWay {
@@ -136,6 +145,7 @@ impl World {
             rules,
             hash_key,
             lives: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -208,8 +218,15 @@ impl World {
                     changes: host.changes.clone(),
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
+                states_part: None,
             };
-            let reply = self.core.on_batch(&batch, self.now).expect("what a host reports is taken");
+            let reply = self.core.on_batch(&batch, &agents(), self.now);
+            if let Err(refused @ BadBatch::OverQuota(_)) = &reply {
+                self.refused.push(refused.to_string());
+                self.turn(crash);
+                continue;
+            }
+            let reply = reply.expect("what a host reports is taken");
             if !self.turn(crash) {
                 return false;
             }
@@ -306,6 +323,19 @@ impl World {
             self.now,
         );
         false
+    }
+
+    /// The hosts send. False if one was over its quota.
+    pub fn agents_send_unless_refused(&mut self) -> bool {
+        self.refused.clear();
+        self.agents_send(None);
+        self.refused.is_empty()
+    }
+
+    /// Applies other quotas while running.
+    pub fn take_quotas(&mut self, quotas: Quotas) {
+        self.rules.quotas = quotas;
+        self.take_rules(self.rules.clone());
     }
 
     /// Applies a new config while running.

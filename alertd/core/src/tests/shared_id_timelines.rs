@@ -52,7 +52,7 @@ fn skewed_world(a: &str, b: &str, skewed: &str) -> World {
 fn steps(world: &mut World, count: u32) {
     for _ in 0..count {
         world.agents_send(None);
-        world.pass(STEP - SECOND);
+        world.pass(STEP.saturating_sub(SECOND));
         world.now = later(world.now, SECOND);
     }
 }

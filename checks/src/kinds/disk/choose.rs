@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(choice.blind, [hidden]);
     }
 
-    /// G3: moby#35712, monitoring-plugins#1819, node_exporter#711, cluster-monitoring-operator#74.
+    /// moby#35712, monitoring-plugins#1819, node_exporter#711, cluster-monitoring-operator#74.
     #[test]
     fn mounts_of_containers_are_not_watched_but_the_administrators_below_their_directory_are() {
         let lines = "8:1 / / ext4
@@ -324,7 +324,6 @@ mod tests {
         assert_eq!(choice.blind, blind);
     }
 
-    /// G10.
     #[test]
     fn images_are_listed_as_blind_even_without_ro() {
         let lines = "8:1 / / ext4
@@ -358,7 +357,6 @@ mod tests {
         assert_eq!(watched("0:30 / /tmp tmpfs\n0:30 /systemd-private-1/tmp /tmp tmpfs"), paths(["/tmp"]));
     }
 
-    /// G18.
     #[test]
     fn patterns_exclude_and_say_so() {
         let lines = "8:1 / / ext4
@@ -377,7 +375,6 @@ mod tests {
         assert_eq!(blind[3].why, "excluded by exclude_type = \"fuse.*\"");
     }
 
-    /// G3.
     #[test]
     fn lines_of_fstab_without_a_mount_are_absent() {
         let fstab = "UUID=1 / ext4 defaults\n\

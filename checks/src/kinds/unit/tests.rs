@@ -180,7 +180,6 @@ fn a_service_that_ends_on_purpose_and_starts_again_is_no_restart_loop() {
     }
 }
 
-/// G21.
 #[test]
 fn named_units_must_be_active() {
     let mut world = World::captured().configured(&[
@@ -214,7 +213,6 @@ fn an_alias_is_a_name() {
     assert_eq!(lines(&world.look()), ["mysql.service OK running"]);
 }
 
-/// G21.
 #[test]
 fn an_enabled_service_that_ended_after_a_long_run_is_a_warning_unless_ignored() {
     let seconds = Duration::from_secs;

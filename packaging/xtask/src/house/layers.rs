@@ -47,6 +47,9 @@ struct Layers {
     /// The crates of this workspace that it may use.
     #[serde(default)]
     uses: Vec<String>,
+    /// Paths that no file of it names.
+    #[serde(default)]
+    never: Vec<String>,
     /// How many circles there are; not more.
     #[serde(default)]
     circles: usize,
@@ -124,7 +127,7 @@ impl Table {
         for (package, own) in graph.packages.iter().zip(&mut findings) {
             if let Some(layers) = self.crates.iter().find(|layers| layers.name == package.name) {
                 layers.judge(package, graph, &ranks, own);
-                self.keep_outside_out(package, graph, &ranks, own);
+                self.keep_outside_out(&layers.never, package, graph, &ranks, own);
             }
         }
         findings
@@ -151,6 +154,7 @@ impl Table {
 
     fn keep_outside_out(
         &self,
+        never: &[String],
         package: &Package,
         graph: &Graph,
         ranks: &BTreeMap<String, Rank>,
@@ -159,6 +163,12 @@ impl Table {
         let is_core = |file: &str| ranks.get(file).is_some_and(|rank| rank.core);
         for outside in graph.outside.iter().filter(|one| package.files.contains(&one.from)) {
             let path = outside.path.join("::");
+            if let Some(start) = never.iter().find(|start| starts_with(&path, start)) {
+                own.faults.push(format!(
+                    "{}:{}: names {path}; {} may not use {start}",
+                    outside.from, outside.line, package.name
+                ));
+            }
             let forbidden = self.not_in_core.iter().find(|start| starts_with(&path, start));
             let excepted = self.yet_in_core.iter().any(|start| starts_with(&path, start));
             if let Some(start) = forbidden.filter(|_| is_core(&outside.from) && !excepted) {
@@ -345,6 +355,18 @@ mod tests {
             faults(RULES, &[("a/src/rule.rs", "pub struct Rule;\nfn f() { std::fs::read(\"x\"); }")]),
             ["a/src/rule.rs:2: a core file names std::fs::read; no core file may use std::fs"]
         );
+    }
+
+    #[test]
+    fn a_path_that_a_crate_never_names_is_a_fault_in_any_file_but_not_in_tests() {
+        let rules = RULES.replace("name = \"dog\"", "name = \"dog\"\nnever = [\"fastrand\"]");
+        let text = "use crate::core::Core;\npub fn write(_: Core) { fastrand::u16(..); }";
+        assert_eq!(
+            faults(&rules, &[("a/src/disk.rs", text)]),
+            ["a/src/disk.rs:2: names fastrand::u16; dog may not use fastrand"]
+        );
+        let text = "use crate::core::Core;\npub fn write(_: Core) {}\n#[cfg(test)]\nmod tests { fn f() { fastrand::u16(..); } }";
+        assert_eq!(faults(&rules, &[("a/src/disk.rs", text)]), Vec::<String>::new());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Is this upstream healthy? Evidence goes in, a state comes out. Probes are sent when in doubt,
-//! and without end while it is down.
+//! and without end while it is down: every few seconds at first, five or six a minute in a long
+//! outage, and faster again when a client asks for a new name or the network changes.
 //!
 //! ```text
 //!            late, or failed            both probes failed
@@ -13,6 +14,9 @@
 //! suspicion; two immediate probes, with two questions that were answered recently, decide. A late
 //! answer proves that the upstream is alive but not that it can serve waiting clients: it stays
 //! down, and is known to be slow.
+//!
+//! Every state but `Healthy` waits for a verdict and sends its probes again if none comes: a probe
+//! can be lost on this host, or be dropped with the list of upstreams that it was sent for.
 
 use std::time::Duration;
 
@@ -134,7 +138,7 @@ pub enum Weight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Healthy,
-    Suspect { since: Moment, strikes: u8 },
+    Suspect { since: Moment, strikes: u8, probe_at: Moment },
     Down { since: Moment, why: Failure, probe_at: Moment, probes: u8 },
     Recovering { down_since: Moment, why: Failure, since: Moment, successes: u8, probe_at: Moment },
 }
@@ -145,6 +149,8 @@ pub struct Breaker {
     state: State,
     probes_due: u8,
     last_probe: Option<Moment>,
+    /// Since when probes while down are not slowed.
+    hurried: Moment,
     /// Recoveries that did not last; each makes the next one harder to pass.
     relapses: u8,
     closed_at: Option<Moment>,
@@ -164,13 +170,24 @@ pub struct Breaker {
 const STRIKES: u8 = 2;
 /// Minimum time between probes caused by weak or late evidence.
 const PROBE_GAP: Duration = Duration::from_millis(500);
+/// In doubt and without a verdict, it is probed again after this, when any probe is over.
+const PROBE_AGAIN: Duration = Duration::from_secs(2);
 /// Delay before the first probe while down, doubling …
 const PROBE_FIRST: Duration = Duration::from_millis(250);
-/// … up to this, without end, minus jitter. (Unbound can leave upstreams unused for days:
-/// NLnetLabs/unbound#1461.)
-const PROBE_LONGEST: Duration = Duration::from_secs(3);
-/// Probe interval while recovering.
+/// … up to this, minus jitter, for this long, because most outages are short …
+const PROBE_SOON: Duration = Duration::from_secs(3);
+const FASTEST_FOR: Duration = Duration::from_mins(1);
+/// … then this until so much of the outage is over …
+const PROBE_DOWN: Duration = Duration::from_secs(5);
+const FAST_FOR: Duration = Duration::from_mins(3);
+/// … then this, for as long again, and then a few a minute without end, because a thousand hosts
+/// probe the same upstream. (Unbound can leave upstreams unused for days: NLnetLabs/unbound#1461.)
+const PROBE_SLOWER: Duration = Duration::from_secs(10);
+const PROBE_SLOWEST: Duration = Duration::from_secs(12);
+/// Probe interval while recovering, if the pace of the recovery permits it …
 const PROBE_RECOVERING: Duration = Duration::from_millis(400);
+/// … and at most this, so that a quiet host ends its recovery too.
+const PROBE_RECOVERING_MOST: Duration = Duration::from_secs(2);
 const SUCCESSES: u8 = 3;
 /// How long a recovering upstream must keep answering; doubled by each relapse …
 const HOLD_FIRST: Duration = Duration::from_secs(1);
@@ -194,6 +211,7 @@ impl Breaker {
             state: State::Healthy,
             probes_due: 0,
             last_probe: None,
+            hurried: now,
             relapses: 0,
             closed_at: None,
             heard: now,
@@ -303,8 +321,7 @@ impl Breaker {
     /// An answer is overdue.
     pub fn on_late(&mut self, now: Moment) {
         if self.state == State::Healthy && self.may_probe(now) {
-            self.state = State::Suspect { since: now, strikes: 0 };
-            self.probes_due = STRIKES;
+            self.suspect(0, now);
         }
     }
 
@@ -314,9 +331,7 @@ impl Breaker {
             (State::Suspect { .. } | State::Recovering { .. }, Weight::Weak) => {}
             (State::Healthy, Weight::Weak) if !may_probe => {}
             (State::Healthy, _) => {
-                let strikes = u8::from(weight == Weight::Strong);
-                self.state = State::Suspect { since: now, strikes };
-                self.probes_due = STRIKES;
+                self.suspect(u8::from(weight == Weight::Strong), now);
             }
             (State::Suspect { strikes, .. }, Weight::Strong) => {
                 *strikes += 1;
@@ -328,6 +343,7 @@ impl Breaker {
             (&mut State::Recovering { down_since, .. }, Weight::Strong) => {
                 // The same outage continues, with its original start.
                 self.relapses = self.relapses.saturating_add(1);
+                self.hurried = now;
                 self.state = State::Down { since: down_since, why, probe_at: now + PROBE_FIRST, probes: 0 };
             }
         }
@@ -349,7 +365,46 @@ impl Breaker {
         let relapse = self.closed_at.is_some_and(|closed| now.since(closed) < RELAPSE_WINDOW);
         self.relapses = if relapse { self.relapses.saturating_add(1) } else { 0 };
         self.probes_due = 0;
+        self.hurried = now;
         self.state = State::Down { since: now, why, probe_at: now + PROBE_FIRST, probes: 0 };
+    }
+
+    fn suspect(&mut self, strikes: u8, now: Moment) {
+        self.state = State::Suspect { since: now, strikes, probe_at: now + PROBE_AGAIN };
+        self.probes_due = STRIKES;
+    }
+
+    /// A client waits for a name that only upstreams can answer, or the network has changed: if it
+    /// is down, it is probed at the fast rate again.
+    pub fn hurry(&mut self, now: Moment) {
+        self.hurried = now;
+        let soonest = self.last_probe.map_or(now, |last| (last + PROBE_DOWN).max(now));
+        if let State::Down { probe_at, .. } = &mut self.state {
+            *probe_at = soonest.min(*probe_at);
+        }
+    }
+
+    /// The recovery has no query to spare for a probe. Returns whether the probe can wait.
+    pub fn postpone_probe(&mut self, wait: Duration, now: Moment) -> bool {
+        let latest = self.last_probe.map_or(now, |last| last + PROBE_RECOVERING_MOST);
+        let State::Recovering { probe_at, .. } = &mut self.state else { return false };
+        *probe_at = (now + wait).min(latest).max(now);
+        *probe_at > now
+    }
+
+    /// Whether a probe is due that the recovery has to spare a query for.
+    pub fn wants_paced_probe(&self, now: Moment) -> bool {
+        matches!(self.state, State::Recovering { probe_at, .. } if probe_at <= now)
+    }
+
+    /// How long to wait between probes while down.
+    fn down_gap(&self, probes: u8, now: Moment) -> Duration {
+        match now.since(self.hurried) {
+            first if first < FASTEST_FOR => (PROBE_FIRST * (1 << probes.min(5))).min(PROBE_SOON),
+            fast if fast < FAST_FOR => PROBE_DOWN,
+            slower if slower < FAST_FOR * 2 => PROBE_SLOWER,
+            _ => PROBE_SLOWEST,
+        }
     }
 
     fn may_probe(&self, now: Moment) -> bool {
@@ -361,6 +416,16 @@ impl Breaker {
     pub fn poll_probe(&mut self, now: Moment, jitter: f64) -> bool {
         let spread = |wait: Duration| wait.mul_f64(1.0 - jitter / 4.0);
         let lossy = self.loss.since().is_some() && self.loss_probe_at <= now;
+        if let State::Suspect { probe_at, .. } = &mut self.state
+            && *probe_at <= now
+        {
+            *probe_at = now + PROBE_AGAIN;
+            self.probes_due = STRIKES;
+        }
+        let down_gap = match self.state {
+            State::Down { probes, .. } => self.down_gap(probes.saturating_add(1), now),
+            _ => PROBE_DOWN,
+        };
         let due = match &mut self.state {
             State::Healthy if now.since(self.heard) >= PROBE_IDLE => {
                 // Whatever the result, the next idle probe waits as long again.
@@ -374,7 +439,7 @@ impl Breaker {
             State::Healthy | State::Suspect { .. } if lossy => true,
             State::Down { probe_at, probes, .. } if *probe_at <= now => {
                 *probes = probes.saturating_add(1);
-                *probe_at = now + spread((PROBE_FIRST * (1 << (*probes).min(5))).min(PROBE_LONGEST));
+                *probe_at = now + spread(down_gap);
                 true
             }
             State::Recovering { probe_at, .. } if *probe_at <= now => {
@@ -396,7 +461,8 @@ impl Breaker {
             State::Healthy => {
                 Some(lossy.map_or(self.heard + PROBE_IDLE, |at| at.min(self.heard + PROBE_IDLE)))
             }
-            State::Suspect { since, .. } => (self.probes_due > 0).then_some(since).or(lossy),
+            State::Suspect { since, .. } if self.probes_due > 0 => Some(since),
+            State::Suspect { probe_at, .. } => Some(lossy.map_or(probe_at, |at| at.min(probe_at))),
             State::Down { probe_at, .. } | State::Recovering { probe_at, .. } => Some(probe_at),
         }
     }
@@ -508,18 +574,23 @@ mod tests {
     }
 
     #[test]
-    fn probes_never_stop_and_are_at_most_five_seconds_apart() {
+    fn f8_probes_never_stop_and_become_few_in_a_long_outage() {
         let mut now = Moment::START;
         let mut breaker = Breaker::new(now);
         breaker.on_failure(Failure::Timeout, Weight::Strong, now);
         breaker.on_failure(Failure::Timeout, Weight::Strong, now);
-        let mut last = now;
+        let (start, mut last) = (now, now);
         for _ in 0..1_000 {
             now = breaker.next_wakeup().unwrap();
-            assert!(now.since(last) <= Duration::from_secs(5));
+            let most = if now.since(start) < FAST_FOR { PROBE_DOWN } else { PROBE_SLOWEST };
+            assert!(now.since(last) <= most);
             assert!(breaker.poll_probe(now, 0.5));
             breaker.on_failure(Failure::Timeout, Weight::Strong, now);
             last = now;
         }
+        assert!(now.since(start) > Duration::from_hours(2), "six a minute at most");
+        breaker.hurry(now);
+        assert!(breaker.next_wakeup().unwrap() <= now + PROBE_DOWN);
+        assert!(breaker.next_wakeup().unwrap() >= now + PROBE_DOWN, "hurrying again and again sends no more");
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     health::{
         breaker::{Breaker, Failure, State},
         endpoint::Endpoint,
+        forgery::Forgeries,
         letter_case::LetterCase,
     },
     moment::Moment,
@@ -19,6 +20,7 @@ pub struct Upstream {
     pub endpoint: Endpoint,
     pub breaker: Breaker,
     pub letter_case: LetterCase,
+    pub forgeries: Forgeries,
     round_trip: RoundTrip,
     pub counts: UpstreamCounts,
 }
@@ -73,6 +75,7 @@ impl Group {
             endpoint: endpoint.clone(),
             breaker: Breaker::new(now),
             letter_case: LetterCase::UNKNOWN,
+            forgeries: Forgeries::default(),
             round_trip: RoundTrip::default(),
             counts: UpstreamCounts::default(),
         };
@@ -181,6 +184,18 @@ impl Group {
     pub fn on_sample(&mut self, index: usize, round_trip: Duration) {
         if let Some(upstream) = self.upstreams.get_mut(index) {
             upstream.round_trip.on_sample(round_trip);
+        }
+    }
+
+    /// See [`Breaker::hurry`].
+    pub fn hurry(&mut self, now: Moment) {
+        self.upstreams.iter_mut().for_each(|upstream| upstream.breaker.hurry(now));
+    }
+
+    /// Forged replies came in the name of this upstream.
+    pub fn on_forged(&mut self, endpoint: &Endpoint, packets: u32, now: Moment) {
+        for upstream in self.upstreams.iter_mut().filter(|upstream| upstream.endpoint == *endpoint) {
+            upstream.forgeries.on_forged(packets, now);
         }
     }
 

@@ -2,12 +2,12 @@
 //! different case.
 //!
 //! ```text
-//!            8 answers in our case                3 of the last few in another, or one and no TCP
-//!   Learning ─────────────────────────▶ Kept ────────────────────────────────────────────▶ NotKept
-//!      │ ▲ ▲                              │ the upstream goes down: its software may change     │
-//!      │ │ └──────────────────────────────┘                                                     │
-//!      │ └──────────────────────────── an hour ────────────────────────────────────────────────┘
-//!      └── 2 answers in another case; or 3 queries lost before any answer in ours ─────────▶ NotKept
+//!            8 answers in our case                  3 of the last few in another
+//!   Learning ─────────────────────────▶ Kept ────────────────────────────────────▶ NotKept
+//!      │ ▲ ▲                              │ the upstream goes down: its              │
+//!      │ │ └──────────────────────────────┘ software may change                     │
+//!      │ └──────────────────────────── an hour ─────────────────────────────────────┘
+//!      └── 2 answers in another case; or 3 queries lost before any answer in ours ──▶ NotKept
 //! ```
 //!
 //! While learning, any case is accepted, so an upstream that changes case does not look broken.
@@ -110,7 +110,7 @@ impl LetterCase {
         }
     }
 
-    pub fn give_up(&mut self, now: Moment) {
+    fn give_up(&mut self, now: Moment) {
         *self = Self::NotKept { until: now + LOOK_AGAIN_AFTER };
     }
 

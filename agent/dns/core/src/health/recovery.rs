@@ -308,6 +308,14 @@ impl Recovery {
         }
     }
 
+    /// A probe is to be sent: it takes a query of the recovery's rate. The error says when there is
+    /// one to spare.
+    pub fn take_for_probe(&mut self, now: Moment) -> Result<(), Duration> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        running.set_rate(now);
+        running.pace.take(now)
+    }
+
     /// A name that is due for refresh. Report the outcome with [`Self::on_settled`].
     pub fn poll(&mut self, now: Moment) -> Option<Arc<[u8]>> {
         let running = self.running.as_mut()?;

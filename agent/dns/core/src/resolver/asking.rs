@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::{
-    Client, FLIGHTS_MAX, LEARNED_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
+    Client, FLIGHTS_MAX, LEARNED_MAX, PROBES_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
     answering::Settled,
     checking::Accepting,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
@@ -58,7 +58,11 @@ impl Resolver {
 
     /// Starts a flight. `None` if there are too many, or if there is no upstream.
     pub(super) fn start(&mut self, key: &[u8], purpose: Purpose, now: Moment) -> Option<u64> {
-        if self.flights.len() >= FLIGHTS_MAX {
+        let (places, most) = match purpose {
+            Purpose::Probe(_) => (self.probes_out, PROBES_MAX),
+            Purpose::Client | Purpose::Refresh => (self.flights.len() - self.probes_out, FLIGHTS_MAX),
+        };
+        if places >= most {
             return None;
         }
         let zone = self.zones.of_key(key);
@@ -83,8 +87,9 @@ impl Resolver {
         self.send(id, &mut flight, upstream, Transport::Udp, now);
         self.timers.push(Reverse((flight.next_event(), id)));
         self.flights.insert(id, flight);
-        if !matches!(purpose, Purpose::Probe(_)) {
-            self.by_key.insert(key.into(), id);
+        match purpose {
+            Purpose::Probe(_) => self.probes_out += 1,
+            Purpose::Client | Purpose::Refresh => drop(self.by_key.insert(key.into(), id)),
         }
         Some(id)
     }
@@ -128,7 +133,7 @@ impl Resolver {
             zone.recovery.on_other_question();
         }
         let mut message = Vec::with_capacity(question.name.len() + 27);
-        wire::write_query(&mut message, self.random.u16(..), &question, dnssec_ok, checking_disabled);
+        wire::write_query(&mut message, self.random.id(), &question, dnssec_ok, checking_disabled);
         if let Some(name) = message.get_mut(HEADER_LEN..HEADER_LEN + question.name.len()) {
             letters::mix(name, letters.chosen);
         }
@@ -142,6 +147,7 @@ impl Resolver {
             letters_matter: letters.matter,
             late_after,
             timeout: now.until(flight.deadline),
+            probe: matches!(flight.purpose, Purpose::Probe(_)),
         });
         self.by_try.insert(try_id, flight_id);
         let late_at = now + late_after;
@@ -215,7 +221,7 @@ impl Resolver {
         let why = match error {
             TryError::OtherCase => return self.on_other_case(id, flight, try_id, now),
             _ if over_tcp && for_letters && now < flight.deadline => {
-                return self.give_up_letters(id, flight, try_id, now);
+                return self.ask_without_tcp(id, flight, try_id, now);
             }
             _ if over_tcp && after_truncation => Failure::TruncatedWithoutTcp,
             TryError::Local => {
@@ -439,7 +445,7 @@ impl Resolver {
         }
         recovery.on_settled(&flight.key, false);
         self.pins.on_failed(&flight.key, now);
-        let jitter = RECHECK_AFTER.mul_f64(self.random.f64() / 4.0);
+        let jitter = RECHECK_AFTER.mul_f64(self.random.jitter() / 4.0);
         match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
             Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
             None => self.failures.insert(&flight.key, why, now),
@@ -506,10 +512,19 @@ impl Resolver {
     pub(super) fn send_probes(&mut self, now: Moment) {
         for id in self.zones.ids() {
             for index in 0..self.zones.get(id).group.all().len() {
-                let jitter = self.random.f64();
+                let jitter = self.random.jitter();
                 loop {
                     let zone = self.zones.get_mut(id);
                     let Some(upstream) = zone.group.get_mut(index) else { break };
+                    // While recovering, a probe comes out of the recovery's own rate.
+                    if upstream.breaker.wants_paced_probe(now)
+                        && let Err(wait) = zone.recovery.take_for_probe(now)
+                    {
+                        if upstream.breaker.postpone_probe(wait, now) {
+                            break;
+                        }
+                        zone.recovery.on_other_question();
+                    }
                     if !upstream.breaker.poll_probe(now, jitter) {
                         break;
                     }
@@ -549,6 +564,9 @@ impl Resolver {
         }
         for attempt in &flight.tries {
             self.by_try.remove(&attempt.id);
+        }
+        if matches!(flight.purpose, Purpose::Probe(_)) {
+            self.probes_out -= 1;
         }
     }
 }

@@ -1,20 +1,38 @@
 //! Invariants between the resolver's tables, checked by the property tests and the fuzzer after
 //! every step.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    FLIGHTS_MAX, Resolver, WAITERS_MAX,
-    flight::{Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
+    FLIGHTS_MAX, PROBES_MAX, Resolver, WAITERS_MAX,
+    flight::{Flight, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState},
 };
 use crate::{message::reply::Transport, moment::Moment};
+
+/// The longest time between two probes: those of an idle upstream.
+const NEXT_STEP_WITHIN: Duration = Duration::from_secs(30);
 
 impl Resolver {
     /// Returns the first broken invariant. Call [`Resolver::on_wakeup`] with the same `now` first.
     #[doc(hidden)]
     pub fn audit(&self, now: Moment) -> Result<(), String> {
-        if self.flights.len() > FLIGHTS_MAX {
-            return Err(format!("{} flights", self.flights.len()));
+        let is_probe = |flight: &&Flight| matches!(flight.purpose, Purpose::Probe(_));
+        let probes = self.flights.values().filter(is_probe).count();
+        if probes != self.probes_out || probes > PROBES_MAX || self.flights.len() - probes > FLIGHTS_MAX {
+            return Err(format!(
+                "{} flights, {probes} probes, {} counted",
+                self.flights.len(),
+                self.probes_out
+            ));
+        }
+        // No state without a way out: whatever is not healthy has a next step soon.
+        for zone in self.zones.iter() {
+            for upstream in zone.group.all() {
+                let next = upstream.breaker.next_wakeup();
+                if next.is_none_or(|at| at > now + NEXT_STEP_WITHIN) {
+                    return Err(format!("{} waits for nothing: {:?}", upstream.endpoint, upstream.breaker));
+                }
+            }
         }
         let mut earliest: BTreeMap<u64, Moment> = BTreeMap::new();
         for entry in &self.timers {

@@ -2,17 +2,18 @@
 //! answer's case says about the upstream, and what happens to an answer in different case.
 //!
 //! Such an answer is ignored: the right one may still arrive, and meanwhile the question is sent
-//! again over TCP, where an off-path attacker cannot answer. If TCP fails too, we give up mixing
-//! case rather than the upstream.
+//! again over TCP, where an off-path attacker cannot answer. If TCP fails, it is sent again over
+//! UDP, in a new case and from a new port: an upstream that no longer keeps case shows it three
+//! times in a row, which a forger cannot.
 
 use std::{borrow::Cow, cmp::Reverse};
 
 use super::{
     Resolver,
-    flight::{Flight, Letters, Purpose, TryState},
+    flight::{Flight, Letters, Purpose, TRIES_MAX, TryState},
 };
 use crate::{
-    health::breaker::Failure,
+    health::{breaker::Failure, endpoint::Endpoint},
     message::{
         name,
         reply::Transport,
@@ -43,7 +44,7 @@ impl Resolver {
         if !asked.letter_case.mixes(asked.breaker.usable(), first, now) {
             return plain;
         }
-        let chosen = letters::fitting(name::name_of(&flight.key), self.letters.u64(..));
+        let chosen = letters::fitting(name::name_of(&flight.key), self.random.letters());
         Letters { chosen, matter: asked.letter_case.matters() }
     }
 
@@ -59,6 +60,7 @@ impl Resolver {
         let whole = Cow::Borrowed(message);
         let Some(attempt) = flight.find(try_id) else { return Some(whole) };
         let (upstream, own) = (attempt.upstream, attempt.letters);
+        let answered_before = attempt.state == TryState::OtherCase;
         let Some(asked) = self.zones.get_mut(flight.zone).group.get_mut(upstream) else { return Some(whole) };
         if own.chosen == 0 {
             let in_vain = flight.tries.iter().any(|earlier| {
@@ -78,6 +80,11 @@ impl Resolver {
         match letters::echo(message, name, own.chosen) {
             Echo::OtherCase if own.matter => return None,
             Echo::OtherCase => asked.letter_case.on_other(now),
+            Echo::Same if answered_before => {
+                // Both cannot be the upstream's.
+                asked.letter_case.on_same();
+                asked.forgeries.on_forged(1, now);
+            }
             _ if error => asked.letter_case.on_lost(now),
             Echo::Same => asked.letter_case.on_same(),
             Echo::None => {}
@@ -105,42 +112,44 @@ impl Resolver {
         self.flights.insert(id, flight);
     }
 
-    /// Asks again where case does not matter: over TCP, or in lower case if this upstream does not
-    /// keep case.
+    /// Asks again over TCP, or over UDP if that fails or if this upstream does not keep case.
     fn ask_beyond_forging(&mut self, id: u64, flight: &mut Flight, upstream: usize, now: Moment) {
         let zone = self.zones.get_mut(flight.zone);
         let Some(asked) = zone.group.get_mut(upstream) else { return };
         let mut own = flight.tries.iter().filter(|attempt| attempt.upstream == upstream);
-        if own.clone().any(|attempt| attempt.state == TryState::Late && attempt.transport == Transport::Tcp) {
-            // TCP does not work either.
-            asked.letter_case.give_up(now);
-        }
+        let fails = |state| matches!(state, TryState::Late | TryState::Failed(_));
+        let no_tcp = own.clone().any(|attempt| attempt.transport == Transport::Tcp && fails(attempt.state));
         let matters = asked.letter_case.matters();
         let under_way = own.any(|attempt| {
             attempt.state == TryState::Pending
                 && (attempt.transport == Transport::Tcp || !attempt.letters.matter)
         });
-        if !under_way && now < flight.deadline {
-            let transport = if matters { Transport::Tcp } else { Transport::Udp };
+        if !under_way && now < flight.deadline && flight.tries.len() < 2 * TRIES_MAX {
+            let transport = if matters && !no_tcp { Transport::Tcp } else { Transport::Udp };
             // The caller sets the timer.
             self.send(id, flight, upstream, transport, now);
         }
     }
 
-    /// TCP failed for a flight whose UDP answer came in different case: better that answer than
-    /// none.
-    pub(super) fn give_up_letters(&mut self, id: u64, mut flight: Flight, try_id: u64, now: Moment) {
+    /// TCP failed for a flight whose UDP answer came in different case. One such answer may be
+    /// forged, so UDP is tried again in mixed case until the upstream has shown itself.
+    pub(super) fn ask_without_tcp(&mut self, id: u64, mut flight: Flight, try_id: u64, now: Moment) {
         let upstream = flight.find(try_id).map(|attempt| {
             attempt.state = TryState::Failed(Failure::TruncatedWithoutTcp);
             attempt.upstream
         });
         if let Some(upstream) = upstream {
-            if let Some(asked) = self.zones.get_mut(flight.zone).group.get_mut(upstream) {
-                asked.letter_case.give_up(now);
-            }
             self.ask_beyond_forging(id, &mut flight, upstream, now);
         }
         self.timers.push(Reverse((flight.next_event(), id)));
         self.flights.insert(id, flight);
+    }
+
+    /// Replies to one query were dropped because they cannot be this upstream's: a wrong id, or
+    /// another question.
+    pub fn on_forged(&mut self, upstream: &Endpoint, packets: u32, now: Moment) {
+        for zone in self.zones.ids() {
+            self.zones.get_mut(zone).group.on_forged(upstream, packets, now);
+        }
     }
 }

@@ -292,20 +292,31 @@ impl Reader {
     }
 
     pub fn answer(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Hit {
-        self.look_up(asked, now).answer(asked.hash, out)
+        self.answer_over(asked, Transport::Udp, now, out)
+    }
+
+    pub fn answer_over(
+        &self,
+        asked: &Asked<'_>,
+        transport: Transport,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Hit {
+        self.look_up(asked, transport, now).answer(asked.hash, out)
     }
 
     pub fn answer_overloaded(&self, asked: &Asked<'_>, now: Moment, out: &mut Vec<u8>) -> Option<Hit> {
-        self.look_up(asked, now).answer_overloaded(asked.hash, out)
+        self.look_up(asked, Transport::Udp, now).answer_overloaded(asked.hash, out)
     }
 
     fn look_up<'a>(
         &'a self,
         asked: &'a Asked<'a>,
+        transport: Transport,
         now: Moment,
     ) -> Lookup<'a, impl Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> {
         let state_of = |name: &[u8]| self.zones.of(name);
-        Lookup { table: &self.table, state_of, query: &asked.query, transport: Transport::Udp, now }
+        Lookup { table: &self.table, state_of, query: &asked.query, transport, now }
     }
 
     /// Prefetches the entries for all of these into the CPU cache.

@@ -45,7 +45,6 @@ mod tests;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
-    hash::RandomState,
     sync::Arc,
     time::Duration,
 };
@@ -63,6 +62,7 @@ pub use self::{
     restoring::{Remembered, RememberedAnswers, Restored},
 };
 use self::{flight::Flight, report::counts::LastMinute, restoring::Start};
+pub use crate::random::Seeds;
 use crate::{
     cache::{self, Cache, Slot},
     fire_drill::FireDrill,
@@ -74,6 +74,7 @@ use crate::{
     },
     moment::Moment,
     policy::{self, Cached, Plan, StaleReason, Upstreams},
+    random::Random,
     resolver::hit::{Hit, Odd, Reader, ZoneStates},
     settings::Settings,
     zones::{
@@ -83,16 +84,6 @@ use crate::{
         zone::{Zone, ZoneId, Zones},
     },
 };
-
-/// The randomness a resolver runs on. The shell draws it; the core has no source of its own.
-#[derive(Debug, Clone)]
-pub struct Seeds {
-    /// Determines ids, jitter and letter case.
-    pub ids: u64,
-    /// Keys of the cache's hash function. They must be secret, or clients could choose names that
-    /// collide.
-    pub hash_keys: RandomState,
-}
 
 /// What to do after a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +109,8 @@ pub struct Send {
     pub late_after: Duration,
     /// Give up after this time.
     pub timeout: Duration,
+    /// It decides whether the upstream counts as healthy, so it must not wait behind others.
+    pub probe: bool,
 }
 
 /// Why the transport got no reply.
@@ -145,8 +138,12 @@ const RECHECK_AFTER: Duration = Duration::from_secs(5);
 /// A client without a stale answer gets its failure just before a stub resolver gives up
 /// (resolv.conf(5): 5 s).
 const FAIL_AFTER: Duration = Duration::from_millis(4_800);
-/// Most flights at once; beyond that, queries are answered from the cache or fail.
+/// Most flights at once, probes not counted; beyond that, queries are answered from the cache or
+/// fail.
 const FLIGHTS_MAX: usize = 1_024;
+/// Most probes under way. They have places of their own: without a verdict, an upstream that went
+/// silent under a flood of questions would count as healthy.
+const PROBES_MAX: usize = 256;
 /// Most clients waiting for one answer.
 const WAITERS_MAX: usize = 256;
 /// Most answers waiting for the snapshot writer.
@@ -160,6 +157,8 @@ pub struct Resolver {
     /// The zones' state as published to the answering threads.
     states: Arc<ZoneStates>,
     flights: BTreeMap<u64, Flight>,
+    /// How many of them are probes.
+    probes_out: usize,
     by_key: BTreeMap<Box<[u8]>, u64>,
     by_try: BTreeMap<u64, u64>,
     timers: BinaryHeap<Reverse<(Moment, u64)>>,
@@ -180,10 +179,7 @@ pub struct Resolver {
     start: Option<Start>,
     /// Set by the shell, for status output.
     pub restored: Restored,
-    random: fastrand::Rng,
-    /// Chooses letter case. Separate, so that the case sent to one upstream does not depend on
-    /// queries to others.
-    letters: fastrand::Rng,
+    random: Random,
 }
 
 impl Resolver {
@@ -195,6 +191,7 @@ impl Resolver {
             zones: Zones::new(&settings, now),
             states: Arc::default(),
             flights: BTreeMap::new(),
+            probes_out: 0,
             by_key: BTreeMap::new(),
             by_try: BTreeMap::new(),
             timers: BinaryHeap::new(),
@@ -211,8 +208,7 @@ impl Resolver {
             counts: Counts::default(),
             start: None,
             restored: Restored::default(),
-            random: fastrand::Rng::with_seed(seeds.ids),
-            letters: fastrand::Rng::with_seed(!seeds.ids),
+            random: Random::new(seeds.key),
             settings,
         }
     }
@@ -392,7 +388,12 @@ impl Resolver {
             Cached::Nothing | Cached::Failed | Cached::Fresh { .. } | Cached::Held { .. } => FAIL_AFTER,
         };
         let asked = answering::ClientQuery { query, transport };
-        match (policy::plan(cached, zone.upstreams(), patience, now), slot) {
+        let plan = policy::plan(cached, zone.upstreams(), patience, now);
+        if matches!(plan, Plan::ForwardPaced) {
+            // Someone needs them: they are probed at the fast rate again.
+            self.zones.get_mut(zone_id).group.hurry(now);
+        }
+        match (plan, slot) {
             (Plan::Reply, Some(slot)) => self.reply_fresh(&asked, slot, now, out),
             (Plan::ReplyThenRefresh, Some(slot)) => {
                 self.reply_fresh(&asked, slot, now, out);
@@ -491,6 +492,14 @@ impl Resolver {
                 Some(_) if self.failures.get(key, now).is_some() => Cached::Failed,
                 Some(_) => Cached::Nothing,
             },
+        }
+    }
+
+    /// The network has changed, for example another route or address: upstreams that were down may
+    /// be reachable now.
+    pub fn on_network_change(&mut self, now: Moment) {
+        for zone in self.zones.ids() {
+            self.zones.get_mut(zone).group.hurry(now);
         }
     }
 

@@ -103,7 +103,7 @@ impl Resolver {
 
     /// Schedules a check of a new answer: is it worth keeping warm?
     pub(super) fn note_warm(&mut self, slot: Slot, now: Moment) {
-        let spread = self.random.f64();
+        let spread = self.random.jitter();
         if let Some(entry) = self.cache.get(slot).filter(|entry| entry.verdict == Verdict::Positive) {
             self.warm.on_learned(slot, entry.expires(), entry.ttl(), spread);
         }
@@ -114,7 +114,7 @@ impl Resolver {
         if self.pins.is_empty() {
             return;
         }
-        let spread = self.random.f64();
+        let spread = self.random.jitter();
         let Some(entry) = self.cache.get(slot) else { return };
         let (key, expires, ttl) = (entry.key(), entry.expires(), entry.ttl());
         drop(entry);

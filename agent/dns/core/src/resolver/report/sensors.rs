@@ -66,6 +66,9 @@ pub struct UpstreamStatus {
     /// Answers rejected because of their letter case.
     #[serde(default)]
     pub other_case: u64,
+    /// Replies that someone else sent in its name; all were rejected.
+    #[serde(default)]
+    pub forged: u64,
 }
 
 /// How much stale data is being served.
@@ -353,6 +356,11 @@ impl Resolver {
                 (worst.state, worst.text + &also)
             }
         };
+        let (state, text) = match self.forging(now, wall) {
+            Some(forging) if state == OK => (WARNING, forging),
+            Some(forging) => (state, format!("{text}; {forging}")),
+            None => (state, text),
+        };
         SensorResult { name: "dns-upstream".into(), state, text, perfdata, blind }
     }
 
@@ -362,6 +370,27 @@ impl Resolver {
         Some(format!(
             "no upstream is configured: {}; set upstreams in dns.toml if programs are to use this cache",
             none.why
+        ))
+    }
+
+    /// Says that someone forges answers, in whose name, and what helps.
+    fn forging(&self, now: Moment, wall: Timestamp) -> Option<String> {
+        let upstreams = self.zones.iter().flat_map(|zone| zone.group.all());
+        let mut waves: Vec<_> =
+            upstreams.filter_map(|one| Some((one.forgeries.wave(now)?, &one.endpoint))).collect();
+        // An upstream of several zones counts once.
+        waves.sort_by_key(|(wave, endpoint)| (endpoint.address, wave.since));
+        waves.dedup_by_key(|(_, endpoint)| endpoint.address);
+        let since = waves.iter().map(|(wave, _)| wave.since).min()?;
+        let packets: u64 = waves.iter().map(|(wave, _)| wave.packets).sum();
+        let names: Vec<String> = waves.iter().map(|(_, endpoint)| endpoint.address.to_string()).collect();
+        let example =
+            waves.first().map_or_else(String::new, |(_, endpoint)| endpoint.address.ip().to_string());
+        Some(format!(
+            "someone is forging answers of {} since {}: {packets} false replies so far, all rejected; until the sender \
+             is found, use an upstream that cannot be forged, such as \"tcp://{example}\" or tls://",
+            names.join(" and "),
+            clock_time(at(since, now, wall), wall)
         ))
     }
 
@@ -592,6 +621,7 @@ fn upstream_status(zone: &Zone, upstream: &Upstream, now: Moment, wall: Timestam
         answered: upstream.counts.answered,
         letter_case: (!upstream.endpoint.is_stream()).then(|| upstream.letter_case.name().into()),
         other_case: upstream.counts.other_case,
+        forged: upstream.forgeries.total(),
     }
 }
 

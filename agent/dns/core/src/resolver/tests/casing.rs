@@ -110,9 +110,10 @@ fn an_upstream_that_stops_keeping_case_costs_three_queries_and_no_client_an_answ
 #[test]
 fn an_upstream_that_stops_keeping_case_and_has_no_tcp_costs_no_client_an_answer() {
     let mut world = World::new(1);
+    // The first client waits for five round trips: TCP, and three answers in another case.
     let heard = world.new_names(&(LEARNED.to_owned() + "BBBBBBBBBB"));
-    assert_eq!(heard, "f".repeat(20));
-    assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 20 + 2));
+    assert_eq!(heard, "f".repeat(10) + "wfffffffff");
+    assert_eq!((world.letter_case(), world.sent), ("not_kept, healthy".into(), 20 + 4));
     // If TCP is silent, the first client waits until that is known.
     let mut world = World::new(1);
     let heard = world.new_names(&(LEARNED.to_owned() + "bbbbbbbbbb"));
@@ -123,9 +124,11 @@ fn an_upstream_that_stops_keeping_case_and_has_no_tcp_costs_no_client_an_answer(
 #[test]
 fn an_upstream_that_ignores_mixed_case_is_asked_in_lower_case() {
     // An upstream that starts to ignore mixed case is down for a moment, and then learned again.
-    for (moods, deaf) in [("dddddddddd", "wwwfffffff"), ("..........dddddddddd", "ffffffffffwfwwwfffff")] {
+    for (moods, waits) in [("dddddddddd", 3), ("..........dddddddddd", 4)] {
         let mut world = World::new(1);
-        assert_eq!(world.new_names(moods), deaf);
+        let heard = world.new_names(moods);
+        assert!(heard.matches('w').count() <= waits && !heard.contains('!'), "{heard}");
+        assert!(heard.ends_with("ffff"), "{heard}");
         world.run(Duration::from_secs(3));
         let case = world.letter_case();
         assert!(["not_kept, healthy", "learning, healthy"].contains(&&*case), "{case}");
@@ -147,4 +150,59 @@ fn cached_answers_have_none_of_our_letter_case() {
     world.resolver.on_reply(send.try_id, &reply, world.now);
     let (_, answer) = world.resolver.poll_reply().unwrap();
     assert!(!answer[12..].iter().any(u8::is_ascii_uppercase), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+/// S12, where the upstream has no TCP: one forged reply must not switch letter case off.
+#[test]
+fn s12_one_forged_reply_does_not_switch_letter_case_off_where_there_is_no_tcp() {
+    for silent in [false, true] {
+        let mut world = World::new(1);
+        world.new_names(LEARNED);
+        let send = asked(&mut world, "www.bank.example");
+        world.resolver.on_error(send.try_id, TryError::OtherCase, world.now);
+        let over_tcp = world.resolver.poll_send().unwrap();
+        assert_eq!(over_tcp.transport, Transport::Tcp);
+        if silent {
+            world.run(Duration::from_millis(900));
+        } else {
+            world.resolver.on_error(over_tcp.try_id, TryError::Network, world.now);
+            let again = world.resolver.poll_send().unwrap();
+            assert_eq!((again.transport, again.letters_matter), (Transport::Udp, true));
+            assert_ne!(name_in(&again.message), "www.bank.example");
+        }
+        assert_eq!(world.letter_case(), "kept, healthy", "TCP silent: {silent}");
+        world.resolver.on_reply(send.try_id, &world.reply(&send.message, '.'), world.now);
+        assert!(world.resolver.poll_reply().is_some());
+        world.run(Duration::from_secs(8));
+        assert_eq!(world.letter_case(), "kept, healthy", "TCP silent: {silent}");
+        world.resolver.audit(world.now).unwrap();
+    }
+}
+
+/// S12: the right answer after one in another case proves that one forged.
+#[test]
+fn s12_a_wave_of_forged_replies_is_a_warning_and_ends() {
+    let mut world = World::new(1);
+    world.new_names(LEARNED);
+    for number in 0..12 {
+        let send = asked(&mut world, &format!("name{number}.bank.example"));
+        world.resolver.on_error(send.try_id, TryError::OtherCase, world.now);
+        let _over_tcp = world.resolver.poll_send().unwrap();
+        world.resolver.on_reply(send.try_id, &world.reply(&send.message, '.'), world.now);
+        // As many answers in our case as an attacker must let pass.
+        world.new_names("........");
+        world.resolver.on_forged(&send.upstream, 1, world.now);
+    }
+    assert_eq!(world.letter_case(), "kept, healthy");
+    let sensor = |world: &mut World| {
+        let sensors = world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH);
+        (sensors[0].state, sensors[0].text.clone())
+    };
+    let (state, text) = sensor(&mut world);
+    assert_eq!(state, 1, "{text}");
+    assert!(text.starts_with("someone is forging answers of 192.0.2.0:53 since "), "{text}");
+    assert!(text.contains("all rejected") && text.contains("\"tcp://192.0.2.0\""), "{text}");
+    assert_eq!(world.resolver.status(world.now, jiff::Timestamp::UNIX_EPOCH).upstreams[0].forged, 24);
+    world.run(Duration::from_mins(5));
+    assert_eq!(sensor(&mut world), (0, "1 of 1 upstreams up".into()));
 }

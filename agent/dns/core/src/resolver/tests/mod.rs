@@ -1,7 +1,7 @@
 //! Outage modes as timelines: a scripted upstream, a client that asks for one name each second,
 //! virtual time.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, hash::RandomState, net::SocketAddr, time::Duration};
 
 mod casing;
 mod chains;
@@ -10,6 +10,7 @@ mod guarding;
 mod reloading;
 mod restoring;
 mod search_list;
+mod states;
 mod views;
 
 use super::*;
@@ -61,7 +62,7 @@ struct Heard {
 fn seeds() -> Seeds {
     #[expect(clippy::disallowed_methods, reason = "a test is its own shell")]
     let hash_keys = RandomState::new();
-    Seeds { ids: 7, hash_keys }
+    Seeds::repeatable(7, hash_keys)
 }
 
 const ROUND_TRIP: Duration = Duration::from_millis(2);
@@ -267,18 +268,22 @@ fn query(name: &str, kind: u16, edns: bool) -> Vec<u8> {
 // TTL 5: the answer of second 6 is fresh until second 11, so the outage that begins at second 7
 // shows at second 12.
 
+/// When the first fresh answer after the outage comes depends on the jitter of the probes.
+fn recovers_in_time(heard: &str, through_the_outage: &str) {
+    let rest = heard.strip_prefix(through_the_outage).unwrap_or_else(|| panic!("{heard}"));
+    assert!(["fffffffff", "sffffffff", "ssfffffff"].contains(&rest), "{heard}");
+}
+
 #[test]
 fn m1_blackhole_costs_one_short_wait_then_stale_is_instant() {
     let upstream = ".......xxxxxxxxxxxxxxxxxxxx..........";
-    let expected = "fffffffffffflsssssssssssssssfffffffff";
-    assert_eq!(World::new(1).timeline(&[upstream]), expected);
+    recovers_in_time(&World::new(1).timeline(&[upstream]), "fffffffffffflsssssssssssssss");
 }
 
 #[test]
 fn m2_unreachable_costs_no_wait_at_all() {
     let upstream = ".......uuuuuuuuuuuuuuuuuuuu..........";
-    let expected = "ffffffffffffssssssssssssssssfffffffff";
-    assert_eq!(World::new(1).timeline(&[upstream]), expected);
+    recovers_in_time(&World::new(1).timeline(&[upstream]), "ffffffffffffssssssssssssssss");
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn upstream(last: u8) -> Endpoint {
 }
 
 #[test]
-fn g13_without_upstreams_the_sensor_is_ok_with_a_hint_unless_programs_ask_this_cache() {
+fn without_upstreams_the_sensor_is_ok_with_a_hint_unless_programs_ask_this_cache() {
     for (is_outage, state, said) in [
         (
             false,
