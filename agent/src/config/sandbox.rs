@@ -149,7 +149,7 @@ impl Sandbox {
 
 /// The files that a command runs, as far as its words tell: the program, one that it is known to
 /// call, and programs among its arguments, as for `env` and `timeout`.
-pub fn programs(argv: &[String], find: impl Fn(&str) -> Option<PathBuf>) -> Vec<Program> {
+pub(super) fn programs(argv: &[String], find: impl Fn(&str) -> Option<PathBuf>) -> Vec<Program> {
     let name = argv.first().map(|word| word.rsplit('/').next().unwrap_or(word)).unwrap_or_default();
     let called = CALLED.iter().filter(|(plugin, _)| *plugin == name).map(|(_, called)| *called);
     let arguments = argv.iter().skip(1).map(String::as_str);
