@@ -26,7 +26,7 @@ fn a_wrong_config_is_refused_with_every_problem_its_place_and_what_was_meant() {
     assert_eq!(out.status.code(), Some(2), "{said}");
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), 3, "{said}");
-    assert!(lines[0].contains("alertd.toml:2:10: \"host\" is not a matcher"), "{said}");
+    assert!(lines[0].contains("alertd.toml:2:10: match: \"host\" is not a matcher"), "{said}");
     assert!(
         lines[1].contains("alertd.toml:3:10: there is no policy \"oncal\"; did you mean \"oncall\"?"),
         "{said}"

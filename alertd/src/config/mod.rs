@@ -52,7 +52,7 @@ use std::{
 };
 
 use dogwatch_daemon::{
-    config::{Problems, Source, Spanned, load},
+    config::{FilePath, Problems, Source, Spanned, load},
     duration::Span,
     secret::readable_by_all,
 };
@@ -115,8 +115,8 @@ pub struct ConfigFile {
 #[serde(deny_unknown_fields)]
 struct AlertdFile {
     /// Unix socket for agents and alertctl.
-    socket: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
+    socket: Option<FilePath>,
+    state_dir: Option<FilePath>,
     /// Address of the metrics endpoint, or `"off"`.
     metrics: Option<Spanned<String>>,
     /// How long to keep resolved incidents, history and the audit log.
@@ -203,7 +203,8 @@ impl Config {
         for (source, file) in files {
             parts.take(source, file, &mut problems);
         }
-        let state_dir = parts.alertd.state_dir.take().unwrap_or_else(|| STATE_DIR_DEFAULT.into());
+        let state_dir =
+            parts.alertd.state_dir.take().map_or_else(|| STATE_DIR_DEFAULT.into(), |FilePath(path)| path);
         if !parts.receivers.contains_key(LOCAL_RECEIVER) {
             parts.add_local_receiver(path, &state_dir, &mut problems);
         }
@@ -241,7 +242,7 @@ impl Config {
         let links = web.as_ref().map(Web::links);
         let sender = Sender { host: rules.host.clone(), links, ..Sender::of_this_host() };
         problems.or(Self {
-            socket: parts.alertd.socket.unwrap_or_else(|| SOCKET_DEFAULT.into()),
+            socket: parts.alertd.socket.map_or_else(|| SOCKET_DEFAULT.into(), |FilePath(path)| path),
             state_dir,
             metrics,
             web,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use dogwatch_daemon::{
-    config::{self, Problems, Source, Spanned},
+    config::{self, FilePath, Problems, Source, Spanned},
     duration::Span,
 };
 use hickory_resolver::system_conf::parse_resolv_conf;
@@ -46,18 +46,18 @@ struct ConfigFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DnsTable {
-    listen: Option<Vec<Spanned<String>>>,
+    listen: Option<Spanned<Vec<Spanned<String>>>>,
     upstreams: Option<Vec<Spanned<String>>>,
     ca_file: Option<Spanned<PathBuf>>,
     hosts_file: Option<Spanned<PathBuf>>,
-    resolv_conf: Option<PathBuf>,
-    allow: Option<Vec<Spanned<String>>>,
+    resolv_conf: Option<FilePath>,
+    allow: Option<Spanned<Vec<Spanned<String>>>>,
     max_stale: Option<Spanned<Span>>,
     client_timer: Option<Spanned<Span>>,
     cache_mib: Option<Spanned<u32>>,
     threads: Option<Spanned<u16>>,
-    state_dir: Option<PathBuf>,
-    control_socket: Option<PathBuf>,
+    state_dir: Option<FilePath>,
+    control_socket: Option<FilePath>,
     metrics: Option<Spanned<String>>,
     guards: Option<Vec<Spanned<String>>>,
     vanish_grace: Option<Spanned<Span>>,
@@ -187,9 +187,14 @@ impl DnsTable {
     /// Applies all keys but the upstreams, which need the whole config.
     fn apply(&self, config: &mut Config, source: &Source, problems: &mut Problems) {
         if let Some(listen) = &self.listen {
+            if listen.get_ref().is_empty() {
+                let message = "must have at least one address, like [\"127.0.0.153:53\"]";
+                problems.add(source, listen.span(), message);
+            }
+            let listen = listen.get_ref();
             config.listen = parse_all(listen, source, problems, address);
         }
-        if let Some(path) = &self.resolv_conf {
+        if let Some(FilePath(path)) = &self.resolv_conf {
             config.upstreams = UpstreamSource::ResolvConf(path.clone());
         }
         if let Some(path) = &self.hosts_file {
@@ -210,6 +215,12 @@ impl DnsTable {
             }
         }
         if let Some(allow) = &self.allow {
+            if allow.get_ref().is_empty() {
+                let message =
+                    "must have at least one network, like [\"127.0.0.0/8\", \"::1\"], or nobody may ask";
+                problems.add(source, allow.span(), message);
+            }
+            let allow = allow.get_ref();
             config.allow = parse_all(allow, source, problems, str::parse);
         }
         if let Some(max_stale) = &self.max_stale {
@@ -247,10 +258,10 @@ impl DnsTable {
         }
         let graces = [&self.vanish_grace, &self.hot_vanish_grace, &self.empty_grace, &self.mass_grace];
         guards::apply(&mut config.guard, self.guards.as_ref(), graces, source, problems);
-        if let Some(path) = &self.state_dir {
+        if let Some(FilePath(path)) = &self.state_dir {
             config.state_dir.clone_from(path);
         }
-        if let Some(path) = &self.control_socket {
+        if let Some(FilePath(path)) = &self.control_socket {
             config.control_socket.clone_from(path);
         }
         if let Some(pinned) = &self.pinned {
