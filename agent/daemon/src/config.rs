@@ -205,7 +205,15 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
         };
         refused += 1;
         let span = error.span().unwrap_or(0..0);
-        problems.add(source, span.clone(), with_suggestion(error.message()));
+        let mut message = with_suggestion(error.message());
+        // The parser passes a date on as a string.
+        let written = source.text.get(span.clone()).unwrap_or_default();
+        if written.starts_with(|c: char| c.is_ascii_digit())
+            && message.starts_with(&format!("invalid type: string {written:?}"))
+        {
+            message = message.replacen(&format!("string {written:?}"), "a date", 1);
+        }
+        problems.add(source, span.clone(), message);
         let removed = remove(document.get_mut(), &span);
         if !removed || refused >= PROBLEMS_MAX {
             return None;
@@ -483,7 +491,10 @@ mod tests {
     fn values_that_no_key_has_are_refused_in_plain_words() {
         for (text, expected) in [
             ("name = \"a\"\nname = \"b\"", "2:1: duplicate key `name`; remove one of the two"),
-            ("check = 1979-05-27", "1:9: check: must be a table, like { key = \"value\" }, and not a date"),
+            (
+                "check = 1979-05-27",
+                "1:9: check: invalid type: a date, expected a table, like { key = \"value\" }",
+            ),
             ("file = \"\"", "1:8: file: must not be empty; write a path, like \"/run/x.sock\""),
             (
                 "mode = \"loose\"",
