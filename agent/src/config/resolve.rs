@@ -63,8 +63,10 @@ pub(super) fn resolve(
                     continue;
                 }
                 // Such a table only changes a built-in check, and must not bring one that can only
-                // fail.
-                if let Some(why) = check::absent(name.get_ref(), &check.kind, &context) {
+                // fail. With `kind = "dns"` it adds one: then a cache that is gone is a problem.
+                let is_added =
+                    check.kind == "dns" && entry.entries.iter().any(|(key, _)| key.get_ref() == "kind");
+                if !is_added && let Some(why) = check::absent(name.get_ref(), &check.kind, &context) {
                     let why = format!("{why} (settings at {})", check.origin);
                     absent.insert(Arc::from(name.get_ref().as_str()), why);
                     continue;
