@@ -64,8 +64,6 @@ pub enum RunError {
     Inherited(io::Error),
     #[error("cannot open the control socket {}: {source}", path.display())]
     Control { path: PathBuf, source: io::Error },
-    #[error("cannot serve metrics on {address}: {source}")]
-    Metrics { address: SocketAddr, source: io::Error },
     #[error("cannot set up: {0}")]
     Setup(String),
 }
@@ -105,8 +103,13 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let control = unix_http::bind(&config.control_socket, 0o660)
         .map_err(|source| RunError::Control { path: config.control_socket.clone(), source })?;
     tokio::spawn(unix_http::serve(control, control::router(events.clone()), bounds::DNS_CONTROL));
-    page.serve(config.metrics, page.router(), bounds::DNS_METRICS)
-        .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
+    if let Err(error) = page.serve(config.metrics, page.router(), bounds::DNS_METRICS) {
+        // Names that resolve matter more than being scraped.
+        let address = config.metrics;
+        tracing::error!(
+            "cannot serve metrics on {address}: {error}; running without them; set [dns] metrics"
+        );
+    }
     let allow = Arc::new(RwLock::new(config.allow.clone()));
     let upstreams = Upstreams::new(replies);
     metrics::publish_restored(&resolver.restored);
