@@ -51,6 +51,23 @@ fn a_config_that_was_named_must_exist() {
 }
 
 #[test]
+fn files_that_a_config_names_and_that_do_not_exist_are_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alertd.toml");
+    let config =
+        "[receiver.ops.webhook]\nurl = \"https://ops.example\"\nsecret_file = \"/nonexistent/secret\"\n";
+    fs::write(&path, config).unwrap();
+    let out = alertd(&["--check", "--config", path.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(0));
+    let warning = "warning: secret_file /nonexistent/secret does not exist\n";
+    assert_eq!(String::from_utf8_lossy(&out.stderr), warning);
+    let mut check = Command::new(env!("CARGO_BIN_EXE_alertctl"));
+    let out = check.args(["config", "check", "--config", path.to_str().unwrap()]).output().unwrap();
+    assert_eq!(out.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&out.stdout).starts_with(warning), "{out:?}");
+}
+
+#[test]
 fn the_log_has_colour_only_on_a_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("alertd.toml");
@@ -96,11 +113,6 @@ fn an_unusable_state_directory_is_reported_and_alertd_starts() {
     assert!(said.contains("not known"), "{said}");
 }
 
-#[test]
-fn alertctl_says_its_version() {
-    let out = Command::new(env!("CARGO_BIN_EXE_alertctl")).arg("--version").output().unwrap();
-    assert!(out.status.success());
-}
 #[test]
 fn alertd_without_its_metrics_port_runs_and_says_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -186,3 +198,8 @@ fn output_that_is_lost_is_an_error_and_output_that_nobody_reads_is_not() {
     assert_eq!(status.code(), Some(3), "no panic");
 }
 
+#[test]
+fn alertctl_says_its_version() {
+    let out = Command::new(env!("CARGO_BIN_EXE_alertctl")).arg("--version").output().unwrap();
+    assert!(out.status.success());
+}

@@ -54,7 +54,7 @@ use std::{
 use dogwatch_daemon::{
     config::{FilePath, Problems, Source, Spanned, load},
     duration::Span,
-    secret::readable_by_all,
+    secret::doubtful_files,
 };
 use serde::Deserialize;
 
@@ -152,7 +152,7 @@ pub struct Config {
     pub listen: Option<Listen>,
     pub dead_man: Option<DeadMan>,
     pub rights: Rights,
-    /// For people: what is not wrong, but not safe.
+    /// For people: what is valid but most likely a mistake, or not safe.
     pub warnings: Vec<String>,
     pub keep_history: Duration,
     pub rules: Rules,
@@ -199,7 +199,7 @@ impl Config {
         mut problems: Problems,
     ) -> Result<Self, Problems> {
         let mut parts = Parts::default();
-        let warnings = files.iter().flat_map(|(source, _)| readable_by_all(&source.text)).collect();
+        let warnings = files.iter().flat_map(|(source, _)| doubtful_files(&source.text)).collect();
         for (source, file) in files {
             parts.take(source, file, &mut problems);
         }
