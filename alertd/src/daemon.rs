@@ -53,9 +53,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     }
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
-    if let Some(address) = config.metrics {
-        let served = page.serve(address, page.router(), bounds::ALERTD_METRICS);
-        served.with_context(|| format!("cannot serve metrics on {address}; set [alertd] metrics"))?;
+    let mut metrics_problem = None;
+    if let Some(address) = config.metrics
+        && let Err(error) = page.serve(address, page.router(), bounds::ALERTD_METRICS)
+    {
+        // Alerts matter more than being scraped.
+        let words = format!("cannot serve metrics on {address}: {error}; running without them");
+        tracing::error!("{words}; set [alertd] metrics");
+        metrics_problem = Some(words);
     }
 
     let mut clock = Clock::start();
@@ -83,7 +88,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     let outside = selfwatch::start(config.state_dir, inputs.clone(), pinged);
     let keys = Arc::clone(&keyring);
     let engine = Engine::new(core, writer, keys, receivers.clone(), clock, config.keep_history, notice);
-    let engine = engine.watching(outside);
+    let engine = engine.watching(outside).noting(metrics_problem);
 
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
@@ -111,7 +116,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
         Some(listen) => Some(Door::open(listen, router.clone())?),
         None => None,
     };
-    let serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
+    let mut serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -142,6 +147,11 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
                     Ended::ClockSetBack => return Ok(Ended::ClockSetBack),
                     Ended::Stopped => anyhow::bail!("the main loop has ended unexpectedly"),
                 }
+            }
+            // Deaf to agents, but the loop would still feed the watchdog.
+            ended = &mut serving => {
+                ended.context("the server of the socket has panicked")?;
+                anyhow::bail!("the server of the socket has ended unexpectedly");
             }
         }
     }

@@ -10,6 +10,8 @@ mod disk;
 mod reload;
 mod report;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};

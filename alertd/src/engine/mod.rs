@@ -139,6 +139,13 @@ impl<D: Deliver> Engine<D> {
         }
     }
 
+    /// Shows a message in the status from the start.
+    #[must_use]
+    pub fn noting(mut self, words: Option<String>) -> Self {
+        self.notices.extend(words);
+        self
+    }
+
     /// Adds the observations from outside the loop.
     #[must_use]
     pub fn watching(self, outside: watch::Receiver<Outside>) -> Self {
