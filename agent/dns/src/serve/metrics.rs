@@ -61,6 +61,7 @@ const GUARD_HOLDS: &str = "dogwatch_dns_guard_holds_total";
 const CONTRADICTIONS: &str = "dogwatch_dns_contradicted_denials_total";
 const MOVED: &str = "dogwatch_dns_moved_answers_total";
 const SHRUNK: &str = "dogwatch_dns_shrunk_answers_total";
+const REBINDING: &str = "dogwatch_dns_rebinding_answers_total";
 const SNAPSHOT_SYNCS: &str = "dogwatch_dns_snapshot_syncs_total";
 const RESTORED_NAMES: &str = "dogwatch_dns_restored_names";
 const RESTORE_TIME: &str = "dogwatch_dns_restore_seconds";
@@ -150,6 +151,7 @@ pub fn describe() {
         SHRUNK,
         "Accepted answers with at most a fifth of the records that the name had before."
     );
+    describe_counter!(REBINDING, "Answers blocked because a public name led to a private address.");
     describe_counter!(SNAPSHOT_SYNCS, "Times the snapshot was forced to disk.");
     describe_gauge!(RESTORED_NAMES, "Answers loaded from disk at the last start.");
     describe_gauge!(
@@ -265,6 +267,7 @@ pub fn publish_guard(resolver: &Resolver, now: Moment) {
     counter!(CONTRADICTIONS).absolute(counts(|counts| counts.contradicted));
     counter!(MOVED).absolute(counts(|counts| counts.moved));
     counter!(SHRUNK).absolute(counts(|counts| counts.shrunk));
+    counter!(REBINDING).absolute(counts(|counts| counts.rebinding));
 }
 
 /// Publishes the result of loading the snapshot.

@@ -473,6 +473,7 @@ impl Server {
             match event {
                 guard::Event::TripStarted { .. } => tracing::error!(zone, "{event}"),
                 guard::Event::UpstreamLies { .. }
+                | guard::Event::Rebinding { .. }
                 | guard::Event::Changed { believed: false, .. } => {
                     tracing::warn!(zone, "{event}");
                 }

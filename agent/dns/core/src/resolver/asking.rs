@@ -398,7 +398,11 @@ impl Resolver {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
-        self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, true);
+        let zone = self.zones.get_mut(flight.zone);
+        zone.recovery.on_settled(&flight.key, true);
+        if let Some(address) = zone.settings.rebinding.blocks(name::name_of(&flight.key), message) {
+            return self.answer_blocked(flight, address, now);
+        }
         // A reload may have made the name local since it was asked.
         let kept = if self.is_local(&flight.key) {
             None

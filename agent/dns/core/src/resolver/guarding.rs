@@ -294,11 +294,11 @@ impl Resolver {
         if !matches!(cached, Cached::Expired { .. }) || zone.guard.is_idle() {
             return cached;
         }
-        let positive = self
-            .cache
-            .find(key)
-            .and_then(|slot| self.cache.get(slot))
-            .is_some_and(|entry| entry.verdict == Verdict::Positive);
+        let entry = self.cache.find(key).and_then(|slot| self.cache.get(slot));
+        if entry.as_ref().is_some_and(|entry| zone.guard.confirmed_since(key, entry.learned())) {
+            return cached;
+        }
+        let positive = entry.is_some_and(|entry| entry.verdict == Verdict::Positive);
         let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
         let stance = positive.then(|| zone.guard.stance(key, usable, now)).flatten();
         stance.map_or(cached, |Stance { why, ask }| Cached::Held { reason: stale_reason(why), ask })

@@ -188,7 +188,9 @@ impl Resolver {
 
     pub(super) fn start_refresh(&mut self, key: &[u8], now: Moment) -> bool {
         // While upstreams deny many names, only the guard's own queries are sent for them.
-        if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
+        let guard = &self.zones.get(self.zones.of_key(key)).guard;
+        let learned = self.cache.find(key).and_then(|slot| Some(self.cache.get(slot)?.learned()));
+        if guard.trip_of(key).is_some() && !learned.is_some_and(|at| guard.confirmed_since(key, at)) {
             self.forget_refresh(key);
             return false;
         }

@@ -31,6 +31,7 @@ impl Chains {
             max_stale: Duration::from_hours(1),
             serve_stale,
             guard: guard::Rules::default(),
+            rebinding: guard::Rebinding::default(),
         };
         let zones = vec![zone("corp.test", true), zone("once.test", false)];
         let mut world = World::with_settings(1, Settings { zones, ..Settings::default() });
