@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `GET /v1/status` | – | [`Status`] |
 //! | `POST /v1/submit` | [`Submit`] | `null` |
+//! | `POST /v1/start` | [`Start`] | `null` |
 //! | `POST /v1/forget` | [`Forget`] | `null` |
 //!
 //! Every user on the host may read the status. Results may be submitted by root, by the agent's own
@@ -76,6 +77,12 @@ pub struct ServiceStatus {
     pub state_type: String,
     pub attempt: u8,
     pub max_attempts: u8,
+    /// How long a problem must last to be hard, if it is not results that count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub must_last_s: Option<f64>,
+    /// How long the present problem has lasted so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_s: Option<f64>,
     pub flapping: bool,
     pub flapping_percent: f64,
     /// When the last announced hard state began; `None` if it was always OK.
@@ -109,7 +116,19 @@ pub struct SpoolStatus {
 pub enum Ask {
     Status(oneshot::Sender<Status>),
     Submit { submit: Submit, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+    Start { start: Start, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
     Forget { forget: Forget, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+}
+
+/// A job that begins. The caller reports its end with a [`Submit`]; if it ends without, the job's
+/// service is CRITICAL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub service: String,
+    /// As in [`Submit`], for a job that has never ended.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
 }
 
 /// A job that no longer runs.
@@ -135,6 +154,7 @@ pub fn router(asks: mpsc::Sender<Ask>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/submit", post(submit))
+        .route("/v1/start", post(start))
         .route("/v1/forget", post(forget))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(asks)
@@ -157,6 +177,18 @@ async fn submit(
         Err(rejection) => return error(rejection.status(), rejection.body_text()),
     };
     done(ask(&asks, |answer| Ask::Submit { submit, peer, answer }).await)
+}
+
+async fn start(
+    State(asks): State<mpsc::Sender<Ask>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<Start>, JsonRejection>,
+) -> Response {
+    let start = match body {
+        Ok(Json(start)) => start,
+        Err(rejection) => return error(rejection.status(), rejection.body_text()),
+    };
+    done(ask(&asks, |answer| Ask::Start { start, peer, answer }).await)
 }
 
 async fn forget(

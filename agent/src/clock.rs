@@ -4,7 +4,7 @@
 //! timers (`CLOCK_MONOTONIC`) stop then, and a check that is due at seven would run at eight. So
 //! the loop sleeps on a timer of that clock (timerfd_create(2)).
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{cell::Cell, io, os::fd::OwnedFd, time::Duration};
 
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
@@ -18,6 +18,8 @@ use crate::moment::{Moment, Now};
 #[derive(Debug)]
 pub struct Clock {
     timer: AsyncFd<OwnedFd>,
+    /// What the timer is set to, until it has expired.
+    set_to: Cell<Option<Duration>>,
 }
 
 impl Clock {
@@ -28,7 +30,8 @@ impl Clock {
         let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
         // SAFETY: the `OwnedFd` stays the same open descriptor as long as `AsyncFd` holds it, and
         // it is never taken out.
-        Ok(Self { timer: unsafe { AsyncFd::register(timer) }.map_err(io::Error::from)? })
+        let timer = unsafe { AsyncFd::register(timer) }.map_err(io::Error::from)?;
+        Ok(Self { timer, set_to: Cell::new(None) })
     }
 
     pub fn now(&self) -> Now {
@@ -46,15 +49,22 @@ impl Clock {
         let Some(when) = when else { return std::future::pending().await };
         // Zero would switch the timer off. The boot is in the past, so any small value will do.
         let at = when.0.max(Duration::from_nanos(1));
-        let once = Itimerspec { it_interval: Timespec::default(), it_value: timespec(at) };
-        if let Err(error) = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once) {
-            tracing::error!(%error, "cannot set the timer; waking up every second instead");
-            return tokio::time::sleep(Duration::from_secs(1)).await;
+        if self.set_to.get() != Some(at) {
+            let once = Itimerspec { it_interval: Timespec::default(), it_value: timespec(at) };
+            self.set_to.set(None);
+            if let Err(error) = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once) {
+                tracing::error!(%error, "cannot set the timer; waking up every second instead");
+                return tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            self.set_to.set(Some(at));
         }
         loop {
             let Ok(mut ready) = self.timer.readable().await else { return };
             let expired = rustix::io::read(self.timer.get_ref(), &mut [0_u8; 8]);
             ready.clear_ready();
+            if expired.is_ok() {
+                self.set_to.set(None);
+            }
             // This wakeup may be left over from an earlier alarm.
             if expired.is_ok() || moment() >= when {
                 return;

@@ -38,6 +38,13 @@ impl Lasting {
     }
 }
 
+impl Lasting {
+    /// How long the present problem has lasted, at its worst state if that is what must last.
+    pub fn lasted(&self, now: Moment) -> Option<Duration> {
+        self.not_ok.map(|since| now.since(since))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

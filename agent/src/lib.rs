@@ -31,6 +31,7 @@ pub mod passive;
 pub mod plot;
 pub mod plugin;
 pub mod recent;
+pub mod refused;
 pub mod replay;
 pub mod report;
 mod runner;
@@ -48,6 +49,7 @@ use std::{
 
 use dogwatch_checks::Host;
 use dogwatch_daemon::{
+    bounds,
     config::Problems,
     metrics_page::Metrics,
     replace::{NewFile, replace_file},
@@ -83,8 +85,21 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let (done_to, done) = mpsc::channel(1);
     let (store, found) = store::open(&agent.state_dir, fastrand::u64(1..), done_to)
         .map_err(start(format!("cannot use state_dir {}", agent.state_dir.display())))?;
+    if let Some(problem) = &found.problem {
+        error!(
+            dir = %agent.state_dir.display(),
+            "cannot use the state directory: {problem}; starting from memory: events are lost if the agent stops \
+             before the directory can be written"
+        );
+    }
     if found.state_damaged {
         error!("state.json was damaged and is kept as state.damaged; all services start at OK");
+    }
+    if found.events_lost > 0 {
+        error!(
+            events = found.events_lost,
+            "the spool lacks events that had been written; alertd asks for all states instead"
+        );
     }
     let damage = found.spool.damage;
     if damage.corrupt {
@@ -100,7 +115,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
     metrics::declare();
     if let Some(address) = agent.metrics {
-        match page.serve(address, page.router()).await {
+        match page.serve(address, page.router(), bounds::AGENT_METRICS) {
             Ok(bound) => info!("metrics on http://{bound}/metrics"),
             // Watching the host matters more than being scraped.
             Err(error) => {
@@ -112,7 +127,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
     let listener = unix_http::bind(&agent.socket, SOCKET_MODE)
         .map_err(start(format!("cannot serve {}", agent.socket.display())))?;
     let (asks_to, asks) = mpsc::channel(ASKS_MAX);
-    tokio::spawn(unix_http::serve(listener, api::router(asks_to)));
+    tokio::spawn(unix_http::serve(listener, api::router(asks_to), bounds::AGENT_SOCKET));
 
     let history = agent.history.then(|| Writer::start(&agent.state_dir, clock::wall().as_second()));
     let history =
@@ -132,6 +147,7 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         host,
         config,
         agent_id,
+        process: report::Process::new(fastrand::u64(..)),
         changes: changes::Changes::watch(),
         store,
         found,
@@ -161,11 +177,21 @@ fn agent_id(agent: &config::Agent) -> io::Result<String> {
     if !missing {
         return Err(error);
     }
-    warn!("{error}; using a random id instead, kept in {}", own.display());
-    std::fs::create_dir_all(&agent.state_dir)?;
-    let id = format!("{:032x}\n", fastrand::u128(..));
-    replace_file(&own, &NewFile::with_mode(0o640), |file| file.write_all(id.as_bytes()))?;
-    config::agent_id(&own)
+    let id = format!("{:032x}", fastrand::u128(..));
+    let kept = std::fs::create_dir_all(&agent.state_dir).and_then(|()| {
+        let new = NewFile::with_mode(0o640);
+        Ok(replace_file(&own, &new, |file| writeln!(file, "{id}")).map(drop)?)
+    });
+    match kept.and_then(|()| config::agent_id(&own)) {
+        Ok(id) => {
+            warn!("{error}; using a random id instead, kept in {}", own.display());
+            return Ok(id);
+        }
+        // Another id after the next start costs one more agent in alertd's list; not to start
+        // costs the watch.
+        Err(failed) => warn!("{error}; using a random id that cannot be kept in {}: {failed}", own.display()),
+    }
+    Ok(id)
 }
 
 fn start(what: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {

@@ -28,6 +28,7 @@ pub(crate) fn declare() {
         counter!("dogwatch_batches_total", "taken" => taken).absolute(0);
     }
     counter!("dogwatch_spool_errors_total").absolute(0);
+    counter!("dogwatch_jobs_refused_total").absolute(0);
 }
 
 /// Call in each turn of the loop.
@@ -64,6 +65,10 @@ pub(crate) fn on_spool_error() {
 pub(crate) fn on_handler(service: &str, worked: bool) {
     let outcome = if worked { "ok" } else { "failed" };
     counter!("dogwatch_handler_runs_total", "check" => service.to_owned(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn on_refused_job() {
+    counter!("dogwatch_jobs_refused_total").increment(1);
 }
 
 pub(crate) fn on_history(dropped: u64) {
@@ -139,6 +144,11 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
         "dogwatch_history_dropped_values_total",
         Unit::Count,
         "Values that were not kept: too many series, or the disk was too slow.",
+    ),
+    (
+        "dogwatch_jobs_refused_total",
+        Unit::Count,
+        "Reports of jobs that were refused because there are too many jobs or services.",
     ),
     ("dogwatch_spool_dropped_events_total", Unit::Count, "Events lost because the spool was full."),
     ("dogwatch_spool_errors_total", Unit::Count, "How often writing the spool began to fail."),

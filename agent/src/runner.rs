@@ -21,12 +21,13 @@ use std::{
 };
 
 use dogwatch_checks::{Blocking, Check, CheckResult, Judgement};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-use crate::{clock, config::Work, handler::Handler};
+use crate::{clock, config::Work, handler::Handler, plugin};
 
 /// The outcome of a started check.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) enum Report {
     Stuck { started: Started, result: CheckResult },
     /// A stuck check has ended after all.
     Released { name: Arc<str> },
+    /// A process of `dogwatch job` has ended.
+    JobGone { service: Arc<str>, pid: i32 },
     /// A handler of a service ended, with a result as of a plugin, after this time.
     Handled { service: Arc<str>, result: CheckResult, took: Duration },
 }
@@ -94,6 +97,22 @@ impl Runner {
             let took = clock::since_boot().saturating_sub(began);
             let _ = reports.send(Report::Handled { service, result, took }).await;
         });
+    }
+}
+
+impl Runner {
+    /// Reports when a process that is not a child ends. Returns whether that is possible.
+    pub(crate) fn watch_job(&self, service: &Arc<str>, pid: i32) -> bool {
+        let Some(id) = Pid::from_raw(pid) else { return false };
+        let Ok(process) = pidfd_open(id, PidfdFlags::empty()) else { return false };
+        let Ok(ended) = plugin::watch(process) else { return false };
+        let (reports, service) = (self.reports.clone(), Arc::clone(service));
+        tokio::spawn(async move {
+            if ended.readable().await.is_ok() {
+                let _ = reports.send(Report::JobGone { service, pid }).await;
+            }
+        });
+        true
     }
 }
 

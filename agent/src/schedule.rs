@@ -95,7 +95,7 @@ impl LaneLimits {
 impl Schedule {
     pub fn new(machine_id: &str, limits: LaneLimits) -> Self {
         Self {
-            host: hash(0, machine_id),
+            host: host_hash(machine_id),
             limits,
             entries: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -288,11 +288,16 @@ const FIRST_RUN_WITHIN: Duration = Duration::from_secs(10);
 /// check (3.7 CPU seconds) that is retried every 30 s takes 12 % of a core.
 const RETRY_PER_COST: u32 = 20;
 
-/// In whole seconds if the interval allows it: checks that are due in the same second share a
-/// wakeup.
-fn phase(hash: u64, interval: Duration) -> Duration {
-    let phase = nanos(u128::from(hash) % interval.as_nanos().max(1));
-    if interval >= Duration::from_secs(10) { Duration::from_secs(phase.as_secs()) } else { phase }
+/// In whole seconds, or tenths of a second, if the interval allows it: checks that are due at the
+/// same time share a wakeup.
+pub(crate) fn phase(hash: u64, interval: Duration) -> Duration {
+    let phase = u128::from(hash) % interval.as_nanos().max(1);
+    let grid = match interval.as_secs() {
+        10.. => Duration::from_secs(1),
+        1..10 => Duration::from_millis(100),
+        0 => Duration::from_nanos(1),
+    };
+    nanos(phase - phase % grid.as_nanos())
 }
 
 fn nanos(nanos: u128) -> Duration {
@@ -301,6 +306,11 @@ fn nanos(nanos: u128) -> Duration {
 
 /// FNV-1a, then the finalizer of splitmix64, so that names that differ in one letter get phases far
 /// apart.
+/// Spreads what hosts do at the same time.
+pub(crate) fn host_hash(id: &str) -> u64 {
+    hash(0, id)
+}
+
 fn hash(seed: u64, text: &str) -> u64 {
     let mut fnv = FnvHasher::with_key(FnvHasher::default().finish() ^ seed);
     fnv.write(text.as_bytes());
@@ -350,6 +360,17 @@ mod tests {
             })
             .collect();
         assert!(phases.len() > 40, "{} of 60 phases used by 100 hosts", phases.len());
+    }
+
+    #[test]
+    fn checks_of_one_host_share_their_wakeups() {
+        let wakeups = |interval: Duration| {
+            let all: BTreeSet<_> = (0..1_000_u32).map(|n| phase(hash(7, &n.to_string()), interval)).collect();
+            all.len()
+        };
+        assert_eq!(wakeups(MINUTE), 60);
+        assert_eq!(wakeups(Duration::from_secs(1)), 10);
+        assert_eq!(wakeups(Duration::from_millis(900)), 1_000, "too short to share");
     }
 
     #[test]

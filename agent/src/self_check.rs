@@ -26,6 +26,8 @@ pub struct Seen<'a> {
     /// Events that were lost since the start of the agent.
     pub dropped: u64,
     pub spooled: usize,
+    /// The jobs that have no service, because there are too many.
+    pub refused_jobs: Option<&'a str>,
 }
 
 impl Lag {
@@ -63,6 +65,10 @@ impl Lag {
         if seen.dropped > 0 {
             state = state.max(State::Warning);
             problems.push(format!("{} events were lost because the spool was full", seen.dropped));
+        }
+        if let Some(refused) = seen.refused_jobs {
+            state = state.max(State::Warning);
+            problems.push(refused.to_owned());
         }
         let mut summary = problems.join("; ");
         if problems.is_empty() {
@@ -121,6 +127,9 @@ mod tests {
     #[test]
     fn lost_events_and_invalid_configs_are_warnings() {
         let mut lag = Lag::default();
+        let refused_jobs = Some("1 job is not watched");
+        let result = lag.judge(Seen { refused_jobs, ..Seen::default() });
+        assert_eq!((result.state, &*result.summary), (State::Warning, "1 job is not watched"));
         let seen =
             Seen { dropped: 3, config_problem: Some("agent.toml:3:1: unknown key"), ..Seen::default() };
         let result = lag.judge(seen);

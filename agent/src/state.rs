@@ -27,7 +27,7 @@ use std::{
     path::Path,
 };
 
-use dogwatch_checks::Past;
+use dogwatch_checks::{Past, State};
 use dogwatch_daemon::replace::{NewFile, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,21 @@ pub struct SavedService {
     /// For a passive check: until when its last result is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fresh_until: Option<Timestamp>,
+    /// The last result of a service that nobody runs again for a while: a job, a passive check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<SavedResult>,
+}
+
+/// A result without its further lines, which may be long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedResult {
+    pub state: State,
+    pub summary: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub perfdata: String,
+    /// When it was submitted; `None` if never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl Saved {
@@ -121,7 +136,7 @@ fn parse(bytes: &[u8]) -> Option<Saved> {
 
 #[cfg(test)]
 mod tests {
-    use dogwatch_checks::{CheckResult, State};
+    use dogwatch_checks::CheckResult;
 
     use super::*;
     use crate::{service::Rules, status::Confirm};
@@ -156,7 +171,7 @@ mod tests {
         let mut service = Service::default();
         let rules = Rules { confirm: Confirm::After(1), flapping: None };
         service.on_result(&CheckResult::new(State::Critical, "full"), rules, Timestamp::UNIX_EPOCH);
-        let disk = SavedService { service, fresh_until: Some(Timestamp::UNIX_EPOCH) };
+        let disk = SavedService { service, fresh_until: Some(Timestamp::UNIX_EPOCH), last: None };
         Saved { epoch: 7, through: 3, services: [("disk".to_owned(), disk)].into(), pasts: BTreeMap::new() }
     }
 }

@@ -47,6 +47,36 @@ fn config_check_reports_all_problems_and_exits_with_1() {
 }
 
 #[test]
+fn a_config_that_was_named_must_exist() {
+    for words in [
+        &["run"][..],
+        &["status"],
+        &["list"],
+        &["list", "--blind"],
+        &["discover"],
+        &["submit", "backup", "OK", "done"],
+        &["job", "--forget", "backup"],
+        &["graph"],
+        &["replay", "load", "--warn", "1"],
+        &["config", "check"],
+        &["dns"],
+        &["dns", "status"],
+        &["dns", "why", "example.org"],
+    ] {
+        let output = dogwatch(words.iter().copied().chain(["--config", "/nope/agent.toml"]));
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = [stderr(&output), stdout(&output)].concat();
+        assert!(said.contains("/nope/agent.toml"), "{words:?}: {said}");
+        assert!(said.contains("does not exist; only the default, /etc/dogwatch/"), "{words:?}: {said}");
+    }
+    // A job runs in any case.
+    let job = ["job", "backup", "--config", "/nope/agent.toml", "--", "sh", "-c", "echo ran; exit 7"];
+    let output = dogwatch(job);
+    assert_eq!((output.status.code(), &*stdout(&output)), (Some(7), "ran\n"));
+    assert!(stderr(&output).contains("/nope/agent.toml does not exist"), "{}", stderr(&output));
+}
+
+#[test]
 fn the_agent_does_not_start_with_an_invalid_config_and_logs_all_problems() {
     let agent_dir = AgentDir::new("[check.a]\nkind = \"laod\"\n");
     let mut agent = agent_dir.start();

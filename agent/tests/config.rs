@@ -210,6 +210,100 @@ fn a_check_with_a_built_in_name_changes_that_check_and_keeps_its_other_settings(
 }
 
 #[test]
+fn a_built_in_check_that_this_host_has_nothing_for_is_blind_and_not_unknown() {
+    let tuned = "[check.zfs]\nmax_attempts = 7\n[check.dns-stale]\nmax_attempts = 7\n";
+    let own = "[check.pools]\nkind = \"zfs\"\n";
+    for auto_checks in [true, false] {
+        let files = Files::new(&[]);
+        let control = format!("[dns]\ncontrol = \"/nope\"\n[agent]\nauto_checks = {auto_checks}\n");
+        fs::write(files.0.path().join("agent.d/00-dns.toml"), control).unwrap();
+        let before = names(&files);
+        fs::write(files.0.path().join("agent.d/mine.toml"), format!("{tuned}{own}")).unwrap();
+        assert_eq!(names(&files), with(&before, &["pools"]));
+        let main = files.main();
+        let blind = dogwatch(["list", "--blind", "--config", main.to_str().unwrap()]);
+        let blind = stdout(&blind).split_whitespace().collect::<Vec<_>>().join(" ");
+        for expected in [
+            "zfs all this host has no ZFS pools of its own (settings at ",
+            "dns-stale all the DNS cache is not enabled on this host (/nope does not exist) (settings at ",
+        ] {
+            assert!(blind.contains(expected), "{expected} is not in {blind}");
+        }
+    }
+}
+
+#[test]
+fn settings_for_things_that_cannot_exist_are_an_error() {
+    let said = |text: &str| {
+        let said = problems(&[("agent.toml", text)]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    for (text, expected) in [
+        (
+            "[check.disk.\"data\"]\n",
+            "agent.toml:1:13: check \"disk\": nothing that disk finds is called \"data\"; write [check.disk.\"/data\"]\n",
+        ),
+        (
+            "[check.disk.\"/data/\"]\n",
+            "agent.toml:1:13: check \"disk\": nothing that disk finds is called \"/data/\"; write [check.disk.\"/data\"]\n",
+        ),
+        (
+            "[check.unit.nginx]\n",
+            "agent.toml:1:13: check \"unit\": nothing that unit finds is called \"nginx\"; write [check.unit.\"nginx.service\"]\n",
+        ),
+        (
+            "[check.diskio.\"/dev/sda\"]\n",
+            "agent.toml:1:15: check \"diskio\": nothing that diskio finds is called \"/dev/sda\"; write [check.diskio.\"sda\"]\n",
+        ),
+        (
+            "[check.nic.\"\"]\n",
+            "agent.toml:1:12: check \"nic\": [check.nic.\"\"] names nothing; write for example \"*\"\n",
+        ),
+        (
+            "[check.diskio]\ncrit = \"1s\"\n[check.diskio.sda]\nwarn = \"2s\"\n",
+            "agent.toml:4:8: check \"diskio\": warn: the warning limit 2s must not be above the critical limit 1s\n",
+        ),
+        (
+            "[check.nic.eth0]\nwarn_errors = \"9\"\ncrit_errors = \"8\"\n",
+            "agent.toml:3:15: check \"nic\": crit_errors: ",
+        ),
+        (
+            "[check.cpu.busy]\nwarn = \"90\"\n",
+            "agent.toml:2:8: check \"cpu\": warn: is for the whole check; write it in the table of the check\n",
+        ),
+        (
+            "[check.disk.\"/a\"]\nexclude = \"/b\"\n",
+            "agent.toml:2:11: check \"disk\": exclude: is for the whole check",
+        ),
+        (
+            "[check.t]\nkind = \"tcp\"\nhost = \"h\"\nport = 80\nwarn = 5\n",
+            "agent.toml:5:8: check \"t\": warn: \"5\" is not a duration; write a number and a unit",
+        ),
+        (
+            "[check.t]\nkind = \"tcp\"\nhost = \"h\"\nport = \"http\"\n",
+            "agent.toml:4:8: check \"t\": port: \"http\" is not a whole number from 1 to 65535\n",
+        ),
+        ("[check.disk]\npath = []\n", "agent.toml:2:8: check \"disk\": path: must have at least one item"),
+        ("[check.kmsg]\nexclude = [\"\"]\n", "agent.toml:2:11: check \"kmsg\": exclude: must not be empty\n"),
+        (
+            "[check.load]\nhandler = { command = [\"true\"], cooldown = \"0s\" }\n",
+            "agent.toml:2:44: check \"load\": handler.cooldown must be 1s to 7d\n",
+        ),
+        (
+            "[check.load]\nhandler = { command = [\"true\"], on = [] }\n",
+            "agent.toml:2:38: check \"load\": handler.on must have at least one state",
+        ),
+        (
+            "[check.load]\nhandler = { command = [] }\n",
+            "agent.toml:2:23: check \"load\": handler.command is empty; write an array like [\"systemctl\"",
+        ),
+    ] {
+        assert!(said(text).starts_with(expected), "{text}: {}", said(text));
+    }
+}
+
+#[test]
 fn only_auto_checks_false_switches_the_built_in_checks_off() {
     let off = "[agent]\nauto_checks = false\n";
     let one = "[check.disk]\n[check.backup]\nkind = \"passive\"\n";

@@ -284,7 +284,7 @@ impl Agent {
         let waiting = disk.spool.iter().filter(|event| event.seq > disk.acked).cloned().collect();
         Self {
             service: state.services.remove("db").unwrap_or_default().service,
-            outbox: Outbox::new(LIMITS, waiting, next_seq, moment(now)),
+            outbox: Outbox::new(LIMITS, 0, waiting, next_seq, moment(now)),
             order: None,
             dirty: false,
             next_run: now,
@@ -292,7 +292,7 @@ impl Agent {
     }
 
     fn snapshot(&self) -> Saved {
-        let db = SavedService { service: self.service.clone(), fresh_until: None };
+        let db = SavedService { service: self.service.clone(), fresh_until: None, last: None };
         Saved {
             epoch: EPOCH,
             through: self.outbox.next_seq() - 1,
@@ -311,6 +311,8 @@ impl Agent {
             agent: "a".into(),
             host: "h".into(),
             epoch: format!("{EPOCH:016x}"),
+            run: String::new(),
+            boot: String::new(),
             sent_at: wall(now),
             events: next.events,
             heartbeat: next.heartbeat.then(|| Heartbeat {
@@ -321,6 +323,7 @@ impl Agent {
                 changes: Vec::new(),
             }),
             states: next.states.then(|| vec![report::service_state(about, announced, wall(0))]),
+            states_part: None,
         }
     }
 }

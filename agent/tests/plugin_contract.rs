@@ -52,6 +52,23 @@ async fn other_exit_codes_are_unknown_with_the_reason_first() {
 }
 
 #[tokio::test]
+async fn a_handler_is_not_called_a_plugin() {
+    let run = async |argv: &[&str], patience| {
+        let argv = argv.iter().map(|&word| word.to_owned()).collect();
+        Plugin::handler(argv, BTreeMap::new()).unwrap().run(patience).await.summary
+    };
+    let sh = async |script: &str| run(&["/bin/sh", "-c", script], PATIENCE).await;
+    assert_eq!(run(&["/no/such/handler"], PATIENCE).await, "handler \"/no/such/handler\" does not exist");
+    assert_eq!(run(&["/etc"], PATIENCE).await, "handler \"/etc\" is a directory");
+    assert_eq!(sh("exit 1").await, "handler exited with code 1");
+    assert_eq!(sh("echo no such unit; exit 1").await, "handler exited with code 1: no such unit");
+    assert_eq!(sh("echo no such unit >&2; exit 5").await, "handler exited with code 5");
+    assert_eq!(sh("kill -9 $$").await, "handler was killed by signal 9");
+    assert_eq!(run(&["/bin/sleep", "60"], SHORT).await, "handler timed out after 0.3 s");
+    assert_eq!(Plugin::handler(Vec::new(), BTreeMap::new()).err(), Some(PluginError::Empty));
+}
+
+#[tokio::test]
 async fn a_plugin_that_is_missing_or_not_executable_is_unknown() {
     let home = Home::new();
     let run = async |program: &str| plugin(&[program]).run(PATIENCE).await;

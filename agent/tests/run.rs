@@ -151,6 +151,46 @@ async fn a_check_removed_while_the_agent_was_down_is_removed_when_it_starts() {
 }
 
 #[tokio::test]
+async fn more_services_than_fit_into_one_body_are_reported_part_by_part() {
+    let checks = |label: &str| {
+        let one = |n| format!("[check.p{n:04}]\nkind = \"passive\"\nlabels = {{ n = \"{label}\" }}\n");
+        (0..2_100).map(one).collect::<String>()
+    };
+    let agent_dir = AgentDir::new(&checks("old"));
+    let alertd = Alertd::new();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    alertd
+        .wait_for("a heartbeat", |memory| {
+            memory.batches.iter().any(|batch| batch.heartbeat.is_some()).then_some(())
+        })
+        .await;
+    // New labels are sent with all states.
+    agent_dir.write_config(&checks("new"));
+    agent.signal(Signal::HUP);
+    let parts = alertd
+        .wait_for("the last part", |memory| {
+            let parts = memory.batches.iter().filter_map(|batch| {
+                let part = batch.states_part.clone()?;
+                Some((batch.protocol, part, batch.states.clone()?))
+            });
+            let parts: Vec<_> = parts.collect();
+            parts.last().is_some_and(|(_, part, _)| part.is_last()).then_some(parts)
+        })
+        .await;
+    let lengths: Vec<_> = parts.iter().map(|(_, _, states)| states.len()).collect();
+    assert_eq!(lengths, [500, 500, 500, 500, 100]);
+    let mut after = String::new();
+    for (protocol, part, states) in parts {
+        assert_eq!((protocol, &part.after), (2, &after), "an old alertd would take it for all states");
+        assert!(states.iter().all(|state| part.has(&state.service)));
+        after = part.through.unwrap_or_default();
+    }
+    assert_eq!(alertd.memory(|memory| memory.states.len()), 2_100);
+    assert_eq!(agent.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn new_labels_of_a_firing_service_reach_alertd() {
     let (agent_dir, alertd, agent) = started(&["web"]);
     set(&agent_dir, "web", 2);
@@ -190,7 +230,7 @@ async fn the_dns_sensors_are_read_and_a_dead_cache_is_noticed() {
     ]);
     let router = Router::new().route("/v1/sensors", get(move || async move { Json(sensors) }));
     let listener = unix_http::bind(&agent_dir.path("dns.sock"), 0o600).unwrap();
-    let cache = tokio::spawn(unix_http::serve(listener, router));
+    let cache = tokio::spawn(unix_http::serve(listener, router, dogwatch_daemon::bounds::DNS_CONTROL));
     let _agent = agent_dir.start();
     assert_eq!(alertd.states_of("dns-upstream", 1).await, [State::Critical]);
     let said = alertd.memory(|memory| match &memory.events[0].kind {

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 #[tokio::test]
 async fn every_filesystem_is_a_service_that_can_be_tuned_and_switched_off_alone() {
     let agent_dir = AgentDir::new(
-        "[check.disk]\ninterval = \"200ms\"\n[check.disk.\"/\"]\nwarn = \"100%\"\nmax_attempts = 1\n\
+        "[check.disk]\ninterval = \"200ms\"\n[check.disk.\"/\"]\nwarn = \"100%\"\ncrit = \"0%\"\nmax_attempts = 1\n\
          labels = { team = \"storage\" }\n",
     );
     let alertd = Alertd::new();

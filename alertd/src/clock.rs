@@ -3,8 +3,9 @@
 //! Timers survive restarts, so they are kept in UTC. But UTC can be set back, and an escalation
 //! must not wait an hour longer because of that. [`Clock::now`] therefore follows the wall clock
 //! forwards, and the monotonic clock while the wall clock stands still or goes back, so it never
-//! goes backwards. A jump forwards (the clock was set, or the machine slept) is reported, because
-//! agents that could not report during this time are not silent.
+//! goes backwards. A jump forwards (the clock was set, or the machine slept) is reported, and so is
+//! a time in which alertd did not run (SIGSTOP, a paused virtual machine, overload): agents whose
+//! heartbeats it could not take in this time are not silent.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub struct Clock {
 
 /// A jump forwards of at least this much is reported.
 const STEP_LEAST: Duration = Duration::from_secs(5);
+/// The loop reads the clock every two seconds. After a pause of at least this much, it did not run.
+const ABSENCE_LEAST: Duration = Duration::from_secs(10);
 
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -25,16 +28,22 @@ impl Clock {
         Self { last: Timestamp::now(), last_read: Instant::now() }
     }
 
-    /// The time, and how far it jumped ahead, if it did.
+    /// The time, and how much of it alertd has missed, if it has.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn now(&mut self) -> (Timestamp, Option<Duration>) {
-        let read = Instant::now();
-        let steady = later(self.last, read.duration_since(self.last_read));
-        let wall = Timestamp::now();
+        self.advance(Instant::now(), Timestamp::now())
+    }
+
+    fn advance(&mut self, read: Instant, wall: Timestamp) -> (Timestamp, Option<Duration>) {
+        let elapsed = read.saturating_duration_since(self.last_read);
+        let steady = later(self.last, elapsed);
         let leap = between(steady, wall);
         self.last = steady.max(wall);
         self.last_read = read;
-        (self.last, (leap >= STEP_LEAST).then_some(leap))
+        let counted =
+            |missed: Duration, least: Duration| if missed >= least { missed } else { Duration::ZERO };
+        let missed = counted(leap, STEP_LEAST) + counted(elapsed, ABSENCE_LEAST);
+        (self.last, (!missed.is_zero()).then_some(missed))
     }
 }
 
@@ -61,5 +70,29 @@ impl Stopwatch {
 
     pub fn seconds(&self) -> f64 {
         self.0.elapsed().as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S11, and its siblings: a suspended machine, a clock that is set forwards or back.
+    #[test]
+    fn time_in_which_alertd_did_not_run_is_missed() {
+        let secs = Duration::from_secs;
+        let mut clock = Clock::start();
+        let (start, noon) = (clock.last_read, clock.last);
+        let mut at = |monotonic: u64, wall: i64| {
+            let (now, missed) =
+                clock.advance(start + secs(monotonic), noon + jiff::SignedDuration::from_secs(wall));
+            (between(noon, now), missed)
+        };
+        assert_eq!(at(2, 2), (secs(2), None));
+        assert_eq!(at(62, 62), (secs(62), Some(secs(60))), "SIGSTOP");
+        assert_eq!(at(64, 124), (secs(124), Some(secs(60))), "suspended, or set forwards");
+        assert_eq!(at(66, 0), (secs(126), None), "set back");
+        assert_eq!(at(126, 0), (secs(186), Some(secs(60))), "set back, and SIGSTOP");
+        assert_eq!(at(130, 4), (secs(190), None), "busy for a moment");
     }
 }

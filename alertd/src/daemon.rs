@@ -5,10 +5,11 @@ use std::{hash::RandomState, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use dogwatch_alertd_core::{
-    Core,
+    Change, Core,
     rules::notification::{Accepted, DeliveryError, Notification},
 };
 use dogwatch_daemon::{
+    bounds,
     identity::Identity,
     metrics_page::Metrics,
     signals::{Asked, Signals},
@@ -17,14 +18,14 @@ use dogwatch_daemon::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{self, Gate},
+    api::{self, Gate, UserRights},
     clock::Clock,
     config::{Config, Listen, Web},
     engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
-    store::{Store as _, sqlite::Sqlite, writer::Writer},
+    store::{Store as _, late::Late, writer::Writer},
     web::Served,
 };
 
@@ -46,16 +47,20 @@ impl Deliver for Receivers {
 pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let config = Config::read(&config_path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    for words in &config.warnings {
+        tracing::warn!("{words}");
+    }
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
     if let Some(address) = config.metrics {
-        let served = page.serve(address, page.router()).await;
+        let served = page.serve(address, page.router(), bounds::ALERTD_METRICS);
         served.with_context(|| format!("cannot serve metrics on {address}; set [alertd] metrics"))?;
     }
 
     let mut clock = Clock::start();
     let (now, _) = clock.now();
-    let mut store = Sqlite::open(&config.state_dir, &random_name())?;
+    let scratch = config.socket.parent().unwrap_or(&config.state_dir);
+    let mut store = Late::open(&config.state_dir, scratch, &random_name())?;
     let loaded = store.load(now)?;
     let notice = store.notice.take();
     if let Some(notice) = &notice {
@@ -64,8 +69,13 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let (incidents, outbox) = (loaded.incidents.len(), loaded.outbox.len());
     let archive = Arc::new(store.archive());
     let keyring = Arc::new(Keyring::new(&loaded.tokens));
+    let (trouble, counters) = (store.trouble.take(), loaded.counters);
     let core = Core::new(config.rules, random_name(), RandomState::new(), loaded, now);
     let writer = Writer::start(store);
+    let writer = match trouble {
+        Some(trouble) => writer.failing(trouble, Change::Counters(counters)),
+        None => writer,
+    };
     let mut receivers = config.receivers;
     let (inputs, inbox) = mpsc::channel(INPUTS_MAX);
     let (dead_man, pinged) = watch::channel(config.dead_man);
@@ -88,17 +98,19 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot check the history in the store");
     }
     let mut links = match config.web {
-        Some(web) => Some(Served::open(web, inputs.clone()).await.map_err(anyhow::Error::msg)?),
+        Some(web) => Some(Served::open(web, inputs.clone()).map_err(anyhow::Error::msg)?),
         None => None,
     };
     let listener = unix_http::bind(&config.socket, SOCKET_MODE)
         .with_context(|| format!("cannot listen on {}; set [alertd] socket", config.socket.display()))?;
-    let router = api::router(inputs.clone(), archive, Gate::new(keyring, inputs.clone()));
+    let rights = Arc::new(UserRights::new(&config.rights));
+    let gate = Gate::new(keyring, Arc::clone(&rights), inputs.clone());
+    let router = api::router(inputs.clone(), archive, gate);
     let door = match config.listen {
-        Some(listen) => Some(Door::open(listen, router.clone()).await?),
+        Some(listen) => Some(Door::open(listen, router.clone())?),
         None => None,
     };
-    let serving = tokio::spawn(unix_http::serve(listener, router));
+    let serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -110,7 +122,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
             asked = signals.next() => match asked {
                 Asked::Stop => break,
                 Asked::Reload => {
-                    let (mut order, web, new_dead_man) = reload(&config_path, door.as_ref());
+                    let (mut order, web, new_dead_man) = reload(&config_path, door.as_ref(), &rights);
                     if let Order::Reload(_, new, trouble) = &mut order {
                         new.start(&inputs, Some(&receivers));
                         receivers = new.clone();
@@ -144,7 +156,7 @@ struct Door {
 }
 
 impl Door {
-    async fn open(listen: Listen, router: axum::Router) -> anyhow::Result<Self> {
+    fn open(listen: Listen, router: axum::Router) -> anyhow::Result<Self> {
         let address = listen.address;
         let identity = match &listen.tls {
             Some(pair) => Some(Arc::new(
@@ -153,12 +165,12 @@ impl Door {
             )),
             None => None,
         };
-        let listener = tokio::net::TcpListener::bind(address).await;
+        let listener = tcp_http::bind(address);
         let listener =
             listener.with_context(|| format!("cannot listen on {address}; set [alertd.listen] address"))?;
         tracing::info!(%address, tls = identity.is_some(), "serving the API over TCP");
-        let limits = tcp_http::Limits::default();
-        tokio::spawn(tcp_http::serve(listener, identity.clone(), router, limits, metrics::turned));
+        let bounds = bounds::ALERTD_API;
+        tokio::spawn(tcp_http::serve(listener, identity.clone(), router, bounds, metrics::turned));
         Ok(Self { listen, identity })
     }
 
@@ -179,11 +191,16 @@ impl Door {
 
 const RESTART: &str = "[alertd.listen]: changing the address, or turning TLS on or off, needs a restart";
 
-/// A reload changes routes, policies, receivers, certificates, the web server for email links, and
-/// the dead man's switch. Sockets, state directory and metrics need a restart.
-fn reload(path: &std::path::Path, door: Option<&Door>) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
+/// A reload changes routes, policies, receivers, rights, certificates, the web server for email
+/// links, and the dead man's switch. Sockets, state directory and metrics need a restart.
+fn reload(
+    path: &std::path::Path,
+    door: Option<&Door>,
+    rights: &UserRights,
+) -> (Order<Receivers>, Option<Web>, Option<DeadMan>) {
     match Config::read(path) {
         Ok(config) => {
+            rights.replace(&config.rights);
             let opened = match door {
                 Some(door) => door.reload(config.listen.as_ref()),
                 None if config.listen.is_some() => Err(RESTART.into()),

@@ -14,7 +14,9 @@ use dogwatch_alertd_core::{
     rules::{
         downtime::Downtime,
         notification::{Accepted, Kind},
+        quota::Quotas,
         reason::Reason,
+        sender::Sender,
         silence::Silence,
     },
 };
@@ -43,7 +45,7 @@ const LEASES_MAX: usize = 64;
 const EPOCH: &str = "replay";
 
 /// Returns everything that would have been sent after the start, in order.
-pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
+pub fn replay(mut rules: Rules, story: &Story) -> Vec<ctl::Sent> {
     let loaded = Loaded {
         silences: story.silences.clone(),
         downtimes: story.downtimes.iter().map(|one| one.as_before(story.from)).collect(),
@@ -51,6 +53,8 @@ pub fn replay(rules: Rules, story: &Story) -> Vec<ctl::Sent> {
         instance: EPOCH.into(),
         ..Loaded::default()
     };
+    // alertd accepted all of it once.
+    rules.quotas = Quotas::UNLIMITED;
     let core = Core::new(rules, EPOCH.into(), RandomState::new(), loaded, story.from);
     let mut world =
         World { core, now: story.from, seqs: BTreeMap::new(), sent: Vec::new(), members: BTreeMap::new() };
@@ -171,6 +175,8 @@ impl World {
             agent: host.to_owned(),
             host: host.to_owned(),
             epoch: EPOCH.into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: self.now,
             events: events.collect(),
             heartbeat: Some(Heartbeat {
@@ -181,9 +187,10 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
         // alertd accepted it once, so it is accepted again.
-        let _ = self.core.on_batch(&batch, self.now);
+        let _ = self.core.on_batch(&batch, &Sender::default(), self.now);
         // The recorded data says which agents became silent.
         self.core.expect_no_heartbeats();
     }

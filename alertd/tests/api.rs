@@ -119,7 +119,7 @@ async fn garbage_is_answered_with_words_and_harms_nobody() {
     let post = Method::POST;
     let newer = json!({"protocol": 7, "shape": "unknown"});
     let (status, words) = alertd.refused(post.clone(), "/v1/agent/batch", Some(&newer)).await;
-    assert_eq!((status, words.contains('7') && words.contains('1')), (400, true), "{words}");
+    assert_eq!((status, words.contains('7') && words.contains('2')), (400, true), "{words}");
     let long = json!({"protocol": 1, "agent": "a".repeat(999), "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
     let own = json!({"protocol": 1, "agent": "@alertd", "host": "h", "epoch": "e", "sent_at": "2026-11-21T05:00:00Z"});
     let all = json!({"matchers": ["host=~\".*\""], "duration_s": 60, "comment": ""});
@@ -164,9 +164,15 @@ async fn a_batch_that_comes_twice_changes_nothing_and_a_gap_is_asked_about() {
         alertd.client.post("/v1/agent/batch", &batch(seq, state)).await.expect("it is right")
     };
     assert_eq!(send(1, "CRITICAL").await.acked_seq, 1);
-    assert_eq!(send(1, "OK").await, BatchReply { protocol: 1, acked_seq: 1, want_states: false });
+    assert_eq!(
+        send(1, "OK").await,
+        BatchReply { protocol: 1, acked_seq: 1, want_states: false, start_epoch: false }
+    );
     assert_eq!(alertd.status().await.incidents.len(), 1, "event 1 was accepted before");
-    assert_eq!(send(5, "CRITICAL").await, BatchReply { protocol: 1, acked_seq: 5, want_states: true });
+    assert_eq!(
+        send(5, "CRITICAL").await,
+        BatchReply { protocol: 1, acked_seq: 5, want_states: true, start_epoch: false }
+    );
 }
 
 #[tokio::test]
@@ -269,4 +275,42 @@ async fn others_post_alerts_over_alertmanagers_api_and_with_alertctl() {
     assert!(code == Some(2) && said.contains("\"nonsense\" is not a label"), "{said}");
     let (_, error) = alertd.refused(Method::GET, "/api/v2/alerts?active=maybe", None).await;
     assert!(error.contains("true or false"), "{error}");
+}
+
+/// S7, with real processes of real users. uid 1 is `daemon`, uid 2 `bin`, on every Debian system.
+#[tokio::test]
+async fn the_kernel_says_who_calls_and_rights_follow_the_uid() {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: only root can start processes of other users");
+        return;
+    }
+    let alertd = Alertd::start("[alertd.rights]\ndaemon = [\"ingest\"]\nbin = []\n").await;
+    fs::set_permissions(alertd.folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(&alertd.socket, fs::Permissions::from_mode(0o666)).expect("it is ours");
+    // The build may be below a directory that only root can enter.
+    let alertctl = alertd.folder.path().join("alertctl");
+    fs::copy(env!("CARGO_BIN_EXE_alertctl"), &alertctl).expect("alertctl is built");
+    let run = |uid: u32, arguments: &[&str]| {
+        let mut command = Command::new(&alertctl);
+        command.uid(uid).gid(uid).env_clear().arg("--socket").arg(&alertd.socket).args(arguments);
+        let output = command.output().expect("alertctl starts");
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&words).into_owned())
+    };
+    let token = ["token", "create", "mine", "--scope", "admin"];
+    for (uid, what) in [(1, "daemon has ingest"), (2, "bin has nothing"), (54_321, "ack, silence")] {
+        let (done, words) = run(uid, &token);
+        assert!(!done && words.contains("requires the right admin") && words.contains(what), "{words}");
+    }
+    assert!(run(1, &["send", "Backup", "job=nightly"]).0);
+    let health = run(1, &["health"]).1;
+    assert!(health.contains("all changes are on disk"), "{health}");
+    assert!(!run(1, &["status"]).0);
+    assert!(!run(2, &["send", "Backup", "job=nightly"]).0 && run(2, &["health"]).1.contains("requires"));
+    assert!(run(54_321, &["status"]).0);
+    let silence = run(54_321, &["silence", "job=nightly", "--for", "1h", "--comment", "tape"]);
+    assert!(silence.0, "{}", silence.1);
+    assert!(!run(54_321, &["test-notify", "local"]).0);
+    assert!(run(0, &token).0);
 }

@@ -3,7 +3,9 @@
 
 use std::{
     fs,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 fn alertd(arguments: &[&str]) -> Output {
@@ -34,19 +36,47 @@ fn a_wrong_config_is_refused_with_every_problem_its_place_and_what_was_meant() {
 }
 
 #[test]
-fn no_config_is_a_right_config() {
-    let out = alertd(&["--check", "--config", "/nonexistent/alertd.toml"]);
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+fn a_config_that_was_named_must_exist() {
+    for check in [&["--check"][..], &[]] {
+        let out = alertd(&[check, &["--config", "/nonexistent/alertd.toml"]].concat());
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{said}");
+        assert!(
+            said.contains(
+                "/nonexistent/alertd.toml: does not exist; only the default, /etc/dogwatch/alertd.toml"
+            ),
+            "{said}"
+        );
+    }
 }
 
+/// S10: a broken disk is what alertd must report, so it is no reason not to start.
 #[test]
-fn an_unusable_state_directory_ends_the_daemon_with_words() {
+fn an_unusable_state_directory_is_reported_and_alertd_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("alertd.toml");
-    fs::write(&path, "[alertd]\nstate_dir = \"/proc/nothing\"\nmetrics = \"off\"\n").unwrap();
-    let out = alertd(&["--config", path.to_str().unwrap()]);
-    assert_eq!(out.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&out.stderr).contains("/proc/nothing"));
+    let (path, socket) = (dir.path().join("alertd.toml"), dir.path().join("alertd.sock"));
+    let config = format!("[alertd]\nstate_dir = \"/proc/nothing\"\nmetrics = \"off\"\nsocket = {socket:?}\n");
+    fs::write(&path, config).unwrap();
+    let mut alertd = Command::new(env!("CARGO_BIN_EXE_alertd"))
+        .args(["--config", path.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let health = || {
+        let mut ask = Command::new(env!("CARGO_BIN_EXE_alertctl"));
+        ask.args(["--socket", socket.to_str().unwrap(), "health"]).output().unwrap()
+    };
+    let said = (0..100).find_map(|_| {
+        let said = String::from_utf8_lossy(&health().stdout).into_owned();
+        thread::sleep(Duration::from_millis(100));
+        said.contains("cannot write").then_some(said)
+    });
+    alertd.kill().unwrap();
+    alertd.wait().unwrap();
+    let said = said.expect("alertd answers");
+    let store = said.lines().find(|line| line.contains(" store ")).unwrap();
+    assert!(store.contains("CRITICAL") && store.contains("/proc/nothing"), "{said}");
+    assert!(said.contains("not known"), "{said}");
 }
 
 #[test]

@@ -12,9 +12,7 @@ use hyper::{
     Request, Response, StatusCode, Uri,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{
-        ACCEPT, AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
-    },
+    header::{ACCEPT, ACCEPT_LANGUAGE, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -124,12 +122,16 @@ fn request(get: &Get, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
     let same_origin =
         is_host_of(&get.url, url) && port(&get.url) == port(url) && is_tls(&get.url) == is_tls(url);
     for (name, value) in &get.headers {
-        if same_origin || ![AUTHORIZATION, COOKIE, HOST].contains(name) {
+        // Any other header can be a key: `X-Api-Key`, `PRIVATE-TOKEN`, `Cookie`.
+        if same_origin || HARMLESS.contains(name) {
             request.headers_mut().insert(name, value.clone());
         }
     }
     Ok(request)
 }
+
+/// Headers of the config that are sent to other origins too, after a redirect.
+const HARMLESS: [HeaderName; 3] = [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT];
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -264,6 +266,28 @@ fn without_dots(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// S14, with two siblings: another port, and http instead of https.
+    #[test]
+    fn keys_are_sent_to_their_own_origin_only() {
+        let names = ["authorization", "cookie", "x-api-key", "private-token", "accept-language", "host"];
+        let headers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("secret")));
+        let get = Get {
+            url: "https://example.org/a".parse().unwrap(),
+            address: None,
+            headers: headers.to_vec(),
+            redirects: 5,
+        };
+        let sent = |url: &str| {
+            let request = request(&get, &url.parse().unwrap()).unwrap();
+            let secret = |name: &&str| request.headers().get(*name).is_some_and(|value| value == "secret");
+            names.iter().filter(|name| secret(name)).count()
+        };
+        assert_eq!(sent("https://example.org/b"), names.len());
+        for other in ["https://example.net/", "https://example.org:8443/", "http://example.org/"] {
+            assert_eq!(sent(other), 1, "{other}: only the language");
+        }
+    }
 
     #[test]
     fn redirects_are_resolved_relative_to_the_page() {

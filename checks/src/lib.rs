@@ -15,6 +15,7 @@ mod finding;
 mod http_get;
 mod icmp;
 mod kinds;
+mod name;
 pub mod options;
 pub mod output;
 mod past;
@@ -26,6 +27,7 @@ pub mod root;
 mod space;
 mod span;
 mod statvfs;
+mod things;
 pub mod threshold;
 mod tls;
 pub mod unit;
@@ -41,6 +43,7 @@ pub use pattern::Pattern;
 pub use perfdata::Perf;
 pub use result::CheckResult;
 use root::Root;
+pub use things::Things;
 
 /// A check, ready to run any number of times. A [`Blocking`] check must run on a thread that may
 /// hang, so not on a thread of the runtime; an [`Async`] check runs as a task.
@@ -114,14 +117,24 @@ pub struct Kind {
     pub options: &'static [OptionSpec],
     /// Whose turn it takes when it runs.
     pub lane: Lane,
-    /// Whether the agent runs it without any configuration, on this host.
-    built_in: fn(&Host) -> bool,
+    /// Whether the agent runs it without any configuration.
+    built_in: BuiltIn,
     /// How often it runs, if not as often as most.
     pub interval: Option<Duration>,
-    /// It has a service for each thing that it finds.
-    pub has_things: bool,
+    /// The things that it finds, with a service for each.
+    pub things: Things,
     /// `None` only with an error in the reader.
     make: fn(&mut options::Reader<'_>, &Host) -> Option<Check>,
+}
+
+/// On which hosts a kind runs without any configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum BuiltIn {
+    Always,
+    /// It must be configured.
+    Never,
+    /// On a host that has this.
+    With(&'static str, fn(&Host) -> bool),
 }
 
 /// What a check waits for. Checks of one lane never wait for those of another.
@@ -141,11 +154,30 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 }
 
 impl Kind {
+    /// Whether the agent runs it on this host without any configuration.
+    fn is_built_in(&self, host: &Host) -> bool {
+        match self.built_in {
+            BuiltIn::Always => true,
+            BuiltIn::Never => false,
+            BuiltIn::With(_, has) => has(host),
+        }
+    }
+
+    /// Why a built-in kind has nothing to check on this host. `None` if it has, and for a kind that
+    /// must be configured.
+    pub fn absent(&self, host: &Host) -> Option<String> {
+        match self.built_in {
+            BuiltIn::With(what, _) if !self.is_built_in(host) => Some(format!("this host has no {what}")),
+            BuiltIn::Always | BuiltIn::Never | BuiltIn::With(..) => None,
+        }
+    }
+
     /// Returns a check with these options, or all errors in them.
     pub fn build(&self, options: &Options, host: &Host) -> Result<Check, Vec<OptionError>> {
         let mut reader = options::Reader::new(options, self.options);
         reader.refuse_inverted_limits();
         let check = (self.make)(&mut reader, host);
+        reader.refuse_lost_options();
         let errors = reader.into_errors();
         match check {
             Some(check) if errors.is_empty() => Ok(check),
@@ -156,17 +188,7 @@ impl Kind {
 
 /// The kinds of the built-in checks for this host. They run with their default options.
 pub fn built_in(host: &Host) -> impl Iterator<Item = &'static Kind> {
-    KINDS.iter().filter(|kind| (kind.built_in)(host))
-}
-
-/// For kinds that every host has.
-fn always(_: &Host) -> bool {
-    true
-}
-
-/// For kinds that must be configured.
-fn never(_: &Host) -> bool {
-    false
+    KINDS.iter().filter(|kind| kind.is_built_in(host))
 }
 
 #[cfg(test)]

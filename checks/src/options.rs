@@ -6,7 +6,9 @@
 //! their options, so that the caller can show the position. Options for the scheduler (`interval`,
 //! `timeout`, …) are not passed here.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+
+use dogwatch_duration::Span;
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -186,11 +188,20 @@ pub struct Reader<'a> {
     options: &'a Options,
     specs: &'static [OptionSpec],
     errors: Vec<OptionError>,
+    /// The options that were read, and those that may differ from thing to thing.
+    taken: RefCell<BTreeSet<String>>,
+    of_things: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(options: &'a Options, specs: &'static [OptionSpec]) -> Self {
-        let mut reader = Self { options, specs, errors: Vec::new() };
+        let mut reader = Self {
+            options,
+            specs,
+            errors: Vec::new(),
+            taken: RefCell::default(),
+            of_things: BTreeSet::new(),
+        };
         for name in options.names() {
             if !specs.iter().any(|spec| spec.name == name) {
                 let known: Vec<_> = specs.iter().map(|spec| spec.name).collect();
@@ -219,21 +230,46 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An option for some things that only counts for the whole check would be lost. Called after
+    /// all were read.
+    pub(crate) fn refuse_lost_options(&mut self) {
+        for (pattern, options) in &self.options.1 {
+            let lost = options.names().filter(|name| {
+                !self.of_things.contains(*name) && self.specs.iter().any(|spec| spec.name == *name)
+            });
+            let message = "is for the whole check; write it in the table of the check".to_owned();
+            self.errors.extend(lost.map(|name| OptionError {
+                things: Some(pattern.clone()),
+                option: name.to_owned(),
+                message: message.clone(),
+            }));
+        }
+    }
+
     pub(crate) fn into_errors(self) -> Vec<OptionError> {
         self.errors
     }
 
     /// Reads options that may differ from thing to thing.
     pub(crate) fn per_thing<T>(&mut self, take: impl Fn(&mut Reader<'_>) -> T) -> PerThing<T> {
+        self.taken.take();
         let all = take(self);
+        self.of_things.append(&mut self.taken.take());
         let mut some = Vec::new();
         for (pattern, options) in &self.options.1 {
             let merged = self.options.with(options);
             let mut reader = Reader::new(&merged, self.specs);
+            reader.refuse_inverted_limits();
             some.push((Pattern::new(pattern), take(&mut reader)));
-            let errors =
-                reader.into_errors().into_iter().filter(|error| options.get(&error.option).is_some());
-            self.errors.extend(errors.map(|error| OptionError { things: Some(pattern.clone()), ..error }));
+            let errors = reader.into_errors().into_iter().filter_map(|error| {
+                // A limit may be wrong only beside one that is for all things.
+                let paired = |from: &str, to: &str| error.option.replacen(from, to, 1);
+                let named = [error.option.clone(), paired("crit", "warn"), paired("warn", "crit")];
+                let option = named.into_iter().find(|name| options.get(name).is_some())?;
+                Some(OptionError { things: Some(pattern.clone()), option, message: error.message })
+            });
+            let errors: Vec<_> = errors.filter(|error| !self.has_error(&error.message)).collect();
+            self.errors.extend(errors);
         }
         PerThing { all, some }
     }
@@ -242,8 +278,18 @@ impl<'a> Reader<'a> {
         self.errors.push(OptionError { things: None, option: option.to_owned(), message: message.into() });
     }
 
+    fn has_error(&self, message: &str) -> bool {
+        self.errors.iter().any(|error| error.things.is_none() && error.message == message)
+    }
+
+    /// The patterns of the things that have options of their own.
+    pub(crate) fn things(&self) -> impl Iterator<Item = &'a str> {
+        self.options.1.iter().map(|(pattern, _)| pattern.as_str())
+    }
+
     fn get(&self, name: &str) -> Option<&'a Value> {
         debug_assert!(self.specs.iter().any(|spec| spec.name == name), "option {name} is not declared");
+        self.taken.borrow_mut().insert(name.to_owned());
         self.options.get(name)
     }
 
@@ -272,12 +318,66 @@ impl<'a> Reader<'a> {
         self.parsed(name, str::parse)
     }
 
+    /// A whole number.
+    pub(crate) fn whole<T>(&mut self, name: &str, allowed: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        self.parsed(name, |text| {
+            text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
+                format!("{text:?} is not a whole number from {} to {}", allowed.start(), allowed.end())
+            })
+        })
+    }
+
     pub(crate) fn range(&mut self, name: &str) -> Option<Range> {
         self.value(name)
     }
 
-    pub(crate) fn seconds(&mut self, name: &str) -> Option<Duration> {
-        self.parsed(name, duration)
+    /// How long something may take or last, and not nothing.
+    pub(crate) fn time(&mut self, name: &str) -> Option<Duration> {
+        self.parsed(name, |text| match time(text) {
+            Ok(Duration::ZERO) => Err("must be more than 0s".to_owned()),
+            other => other,
+        })
+    }
+
+    /// How long to wait. `"0s"` means not at all.
+    pub(crate) fn delay(&mut self, name: &str) -> Option<Duration> {
+        self.parsed(name, time)
+    }
+
+    /// The limits above which a time alerts. The warning limit must not be above the critical one,
+    /// whether both are written or one is the default.
+    pub(crate) fn times(
+        &mut self,
+        [warn, crit]: [&str; 2],
+        [warn_default, crit_default]: [Option<Duration>; 2],
+        take: fn(&mut Self, &str) -> Option<Duration>,
+    ) -> [Option<Duration>; 2] {
+        let limits = [take(self, warn).or(warn_default), take(self, crit).or(crit_default)];
+        let show = |time: &Duration| Span(*time).to_string();
+        self.refuse_inverted([warn, crit], [limits[0].as_ref(), limits[1].as_ref()], show);
+        limits
+    }
+
+    /// Two limits of which the warning must not be above the critical one.
+    pub(crate) fn refuse_inverted<T: PartialOrd>(
+        &mut self,
+        [warn, crit]: [&str; 2],
+        limits: [Option<&T>; 2],
+        show: impl Fn(&T) -> String,
+    ) {
+        if let [Some(lower), Some(upper)] = limits
+            && lower > upper
+        {
+            let (lower, upper) = (show(lower), show(upper));
+            let written = if self.options.get(crit).is_some() { crit } else { warn };
+            self.error(
+                written,
+                format!("the warning limit {lower} must not be above the critical limit {upper}"),
+            );
+        }
     }
 
     pub(crate) fn flag(&mut self, name: &str) -> bool {
@@ -293,22 +393,37 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list. A single string is a list of one.
+    /// A list of what is wanted, so not an empty one. A single string is a list of one.
     pub(crate) fn list(&mut self, name: &str) -> Option<Vec<String>> {
-        match self.get(name)? {
-            Value::List(items) => Some(items.clone()),
-            Value::Text(text) => Some(vec![text.clone()]),
-            Value::Number(_) | Value::Bool(_) => {
-                self.error(name, "must be a list of strings");
-                None
-            }
+        let list = self.any_list(name)?;
+        if list.is_empty() {
+            self.error(name, format!("must have at least one item; without {name}, remove the line"));
+            return None;
         }
+        Some(list)
     }
 
-    /// A list of patterns. A pattern that matches nothing is no error.
+    /// A list of what is not wanted, which may be empty.
+    pub(crate) fn any_list(&mut self, name: &str) -> Option<Vec<String>> {
+        let list = match self.get(name)? {
+            Value::List(items) => items.clone(),
+            Value::Text(text) => vec![text.clone()],
+            Value::Number(_) | Value::Bool(_) => {
+                self.error(name, "must be a string or a list of strings, like [\"a\", \"b\"]");
+                return None;
+            }
+        };
+        if list.iter().any(|item| item.trim().is_empty()) {
+            self.error(name, "must not be empty");
+            return None;
+        }
+        Some(list)
+    }
+
+    /// A list of patterns, which may be empty. A pattern that matches nothing is no error.
     pub(crate) fn patterns(&mut self, name: &str) -> Vec<Pattern> {
         let mut patterns = Vec::new();
-        for text in self.list(name).unwrap_or_default() {
+        for text in self.any_list(name).unwrap_or_default() {
             match text.parse() {
                 Ok(pattern) => patterns.push(pattern),
                 Err(error) => self.error(name, format!("{text:?}: {error}")),
@@ -325,21 +440,16 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `"1s"`, `"250ms"`, `"2m"`, or a number of seconds without a unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => f64::NAN,
-    };
-    let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * factor;
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| format!("{text:?} is not a duration; write for example \"250ms\", \"5s\" or \"2m\""))
+/// The longest time of an option. More is a mistake.
+const LONGEST: Span = Span::secs(10 * 366 * 86_400);
+
+/// `"1s"`, `"250ms"`, `"1h 30m"`. A number needs a unit.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let span: Span = text.parse()?;
+    if span > LONGEST {
+        return Err(format!("{text:?} is too long; at most {LONGEST}"));
+    }
+    Ok(span.0)
 }
 
 #[cfg(test)]
@@ -383,13 +493,79 @@ mod tests {
     }
 
     #[test]
-    fn durations_need_a_valid_unit() {
-        let millis = |text: &str| duration(text).map(|d| d.as_millis());
+    fn times_need_a_unit_and_an_end() {
+        let millis = |text: &str| time(text).map(|time| time.as_millis());
         assert_eq!(millis("250ms"), Ok(250));
-        assert_eq!(millis("1.5"), Ok(1_500));
-        assert_eq!(millis("2 m"), Ok(120_000));
-        for wrong in ["", "s", "-1s", "1y", "1s2", "1e9d", "99999999999999999999999d"] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
+        assert_eq!(millis("1.5s"), Ok(1_500));
+        assert_eq!(millis("1h 30m"), Ok(5_400_000));
+        for wrong in ["", "5", "1.5", "s", "-1s", "1y", "1s2", "1e9d", "99999d", "99999999999999999999999d"] {
+            assert!(time(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    const TIMES: &[OptionSpec] = &[
+        OptionSpec { name: "warn_age", value: "TIME", help: "" },
+        OptionSpec { name: "crit_age", value: "TIME", help: "" },
+        OptionSpec { name: "port", value: "NUMBER", help: "" },
+        OptionSpec { name: "path", value: "PATH", help: "" },
+    ];
+
+    fn said(all: &[(&str, &str)], some: &[(&str, &str)]) -> Vec<String> {
+        let mut options: Options = all.iter().copied().collect();
+        if !some.is_empty() {
+            options.set_for("/a", some.iter().copied().collect());
+        }
+        let mut reader = Reader::new(&options, TIMES);
+        reader.per_thing(|reader| {
+            let defaults = [None, Some(Duration::from_mins(1))];
+            reader.times(["warn_age", "crit_age"], defaults, Reader::time);
+            reader.whole("port", 1..=10_u8);
+        });
+        let shown = |error: &OptionError| format!("{}{error}", error.things.as_deref().unwrap_or_default());
+        reader.into_errors().iter().map(shown).collect()
+    }
+
+    #[test]
+    fn a_warning_limit_above_the_critical_limit_is_found_for_times_too() {
+        let above =
+            |lower, upper| format!("the warning limit {lower} must not be above the critical limit {upper}");
+        assert_eq!(said(&[("warn_age", "5s"), ("crit_age", "5s")], &[]), [""; 0]);
+        assert_eq!(
+            said(&[("warn_age", "5s"), ("crit_age", "1s")], &[]),
+            [format!("crit_age: {}", above("5s", "1s"))]
+        );
+        assert_eq!(said(&[("warn_age", "2m")], &[]), [format!("warn_age: {}", above("2m", "1m"))]);
+        assert_eq!(
+            said(&[("crit_age", "10s")], &[("warn_age", "20s")]),
+            [format!("/awarn_age: {}", above("20s", "10s"))]
+        );
+        assert_eq!(said(&[("warn_age", "0s")], &[]), ["warn_age: must be more than 0s"]);
+    }
+
+    #[test]
+    fn a_number_says_what_it_may_be() {
+        for text in ["x", "-1", "1.5", "0", "11", "300", ""] {
+            assert_eq!(
+                said(&[("port", text)], &[]),
+                [format!("port: {text:?} is not a whole number from 1 to 10")]
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_of_what_is_wanted_is_not_empty() {
+        for (list, expected) in [
+            (vec![], "path: must have at least one item; without path, remove the line"),
+            (vec!["/a", " "], "path: must not be empty"),
+            (vec![""], "path: must not be empty"),
+        ] {
+            let list = Value::List(list.into_iter().map(str::to_owned).collect());
+            let options = Options(vec![("path".to_owned(), list)], Vec::new());
+            let mut reader = Reader::new(&options, SPECS);
+            assert_eq!(reader.list("path"), None);
+            assert_eq!(reader.into_errors()[0].to_string(), expected);
+        }
+        let options = Options(vec![("path".to_owned(), Value::List(Vec::new()))], Vec::new());
+        assert_eq!(Reader::new(&options, SPECS).patterns("path"), []);
     }
 }

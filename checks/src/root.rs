@@ -8,11 +8,17 @@
 //! (0.40.1). Its API changes with every minor version, so it is used only in this file.
 
 use std::{
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+use rustix::{
+    buffer::spare_capacity,
+    fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags},
+    io::Errno,
+    path::Arg,
+};
 use sysinfo::System;
 
 /// The root directory for the checks.
@@ -77,20 +83,38 @@ impl Root {
     }
 
     /// The path of `absolute` below this root.
-    pub fn path(&self, absolute: &str) -> PathBuf {
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
         match &self.tree {
-            None => PathBuf::from(absolute),
-            Some(tree) => tree.join(absolute.trim_start_matches('/')),
+            None => absolute.to_owned(),
+            Some(tree) => tree.join(absolute.strip_prefix("/").unwrap_or(absolute)),
         }
     }
 
-    pub fn read(&self, absolute: &str) -> Result<String, ReadError> {
+    /// A text with paths in which the kernel escapes bytes as `\ooo` (proc(5)). Bytes that are no
+    /// UTF-8 become such escapes too, so that no path is lost.
+    pub(crate) fn read_escaped(&self, absolute: &str) -> Result<String, ReadError> {
         let path = self.path(absolute);
-        match fs::read(&path) {
-            // One odd name of a mount point must not hide all others.
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(source) => Err(ReadError::Io { path, source }),
+        let bytes = fs::read(&path).map_err(|source| ReadError::Io { path, source })?;
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                let _ = write!(text, "\\{byte:03o}");
+            }
         }
+        Ok(text)
+    }
+
+    pub fn read(&self, absolute: &str) -> Result<String, ReadError> {
+        let bytes = match &self.tree {
+            None => read_whole(absolute),
+            Some(_) => read_whole(self.path(absolute)),
+        };
+        let bytes = bytes.map_err(|source| ReadError::Io { path: self.path(absolute), source })?;
+        // One odd name of a mount point must not hide all others.
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|odd| String::from_utf8_lossy(odd.as_bytes()).into_owned()))
     }
 
     pub fn load_average(&self) -> Result<LoadAverage, ReadError> {
@@ -167,6 +191,25 @@ fn mounted_as(path: &Path) -> Option<MountedAs> {
     let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     known.then_some(MountedAs { id: stat.stx_mnt_id, is_root })
 }
+
+/// Files of the kernel have no size, so std would ask for it in vain, and read twice at their end.
+fn read_whole(path: impl Arg) -> io::Result<Vec<u8>> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    loop {
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve(bytes.len());
+        }
+        match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Most files of the kernel are smaller.
+const READ_BYTES: usize = 4_096;
 
 /// Whether systemd is the init of this host; the same test as in `sd_booted(3)`.
 pub fn runs_systemd(root: &Root) -> bool {

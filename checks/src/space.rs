@@ -65,7 +65,7 @@ impl FromStr for Limit {
                 if number(part).is_some() {
                     return Err(format!("{part:?} has no unit; write \"{part}%\" or \"{part}GiB\""));
                 }
-                limit.bytes = Some(bytes(part).ok_or_else(wrong)?);
+                limit.bytes = Some(bytes(part).filter(|bytes| *bytes <= LARGEST).ok_or_else(wrong)?);
             }
         }
         Ok(limit)
@@ -144,10 +144,14 @@ pub(crate) fn percent(part: f64, total: f64) -> f64 {
 }
 
 const GIB: f64 = 1_073_741_824.0;
+/// 1 EiB: no filesystem of Linux is larger in practice, so more is a mistake.
+const LARGEST: f64 = GIB * 1_073_741_824.0;
 
 /// A size as an option.
 pub(crate) fn size(text: &str) -> Result<f64, String> {
-    bytes(text).ok_or_else(|| format!("{text:?} is not a size; write for example \"500MiB\" or \"2GiB\""))
+    bytes(text).filter(|bytes| *bytes <= LARGEST).ok_or_else(|| {
+        format!("{text:?} is not a size up to {}; write for example \"500MiB\" or \"2GiB\"", human(LARGEST))
+    })
 }
 
 /// `5GiB`, `500 MB`, `1024`.

@@ -1,10 +1,11 @@
 //! Reads the usage of filesystems, any of which may hang.
 //!
 //! `statvfs` on a dead NFS or FUSE mount hangs in the kernel, and a thread in it cannot be killed.
-//! So a helper thread reads one mount after the other. If one takes too long, it is recorded as
-//! hung, the helper is left behind, and a new helper continues with the rest. A hung mount is not
-//! read again until its helper returns. So it costs one thread in total, however often it is
-//! checked. (`node_exporter` leaked a thread per scrape: issues 578 and 3058.)
+//! So a helper thread reads one mount after the other, and stays for a while for the next check. If
+//! one takes too long, it is recorded as hung, the helper is left behind, and a new helper
+//! continues with the rest. A hung mount is not read again until its helper returns. So it costs
+//! one thread in total, however often it is checked. (`node_exporter` leaked a thread per scrape:
+//! issues 578 and 3058.)
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,21 @@ pub(crate) enum Answer {
     Hung(Duration),
 }
 
+/// Mounts to read, and where the answers go.
+struct Question {
+    paths: Vec<PathBuf>,
+    answers: Sender<Answer>,
+}
+
+/// What came from a helper.
+enum Heard {
+    All,
+    /// It hangs and is left behind.
+    Hung,
+    /// It has ended before it had answered all.
+    Nothing,
+}
+
 type Read = dyn Fn(&Path) -> io::Result<FsUsage> + Send + Sync;
 
 /// Reads mounts and remembers which of them hang. Shared by all checks of a process.
@@ -39,13 +55,18 @@ pub(crate) struct Asker {
     read: Box<Read>,
     /// The mounts that a helper hangs in, and since when.
     hung: Mutex<BTreeMap<PathBuf, Instant>>,
-    /// Held while reading, so that two checks do not hang in the same mount.
-    turn: Mutex<()>,
+    /// The helper that waits for its next question. Held while reading, so that two checks do not
+    /// hang in the same mount.
+    turn: Mutex<Option<Sender<Question>>>,
 }
 
 /// For all mounts together, so the first one that hangs may take 4 s. Local mounts take
 /// microseconds, remote ones milliseconds. Must be below the default timeout of a check, 10 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a helper waits for its next question. Longer than the pauses between the usual checks
+/// would keep a thread for nothing.
+const IDLE_FOR: Duration = Duration::from_secs(10);
 
 /// The helper needs very little stack.
 const HELPER_STACK: usize = 128 * 1_024;
@@ -65,20 +86,38 @@ impl Asker {
     /// hide the mounts after it. But it always gets at least an eighth of `patience`, so that a
     /// healthy mount of a busy host is not reported.
     pub(crate) fn ask(self: &Arc<Self>, paths: &[PathBuf], patience: Duration) -> Vec<Answer> {
-        let _turn = lock(&self.turn);
+        let mut helper = lock(&self.turn);
         let end = clock::now() + patience;
         let mut answers = Vec::with_capacity(paths.len());
         while answers.len() < paths.len() {
             let rest = &paths[answers.len()..];
-            match self.clone().start_helper(rest.to_vec()) {
-                Ok(helper) => {
-                    let share = || (end.saturating_duration_since(clock::now()) / 2).max(patience / 8);
-                    self.listen(&helper, rest, share, &mut answers);
+            let (to, from) = mpsc::channel();
+            let is_new = match self.put(&mut helper, Question { paths: rest.to_vec(), answers: to }) {
+                Ok(is_new) => is_new,
+                Err(error) => {
+                    answers.push(Answer::Failed(error));
+                    continue;
                 }
-                Err(error) => answers.push(Answer::Failed(error)),
+            };
+            let share = || (end.saturating_duration_since(clock::now()) / 2).max(patience / 8);
+            match self.listen(&from, rest, share, &mut answers) {
+                Heard::All => {}
+                Heard::Hung => *helper = None,
+                Heard::Nothing => {
+                    *helper = None;
+                    if is_new {
+                        answers.push(Answer::Failed(io::Error::other("the helper thread has ended")));
+                    }
+                    // Else it had waited long enough, and ended as it was asked.
+                }
             }
         }
         answers
+    }
+
+    /// For a mount that cannot hang.
+    pub(crate) fn ask_at_once(&self, path: &Path) -> Answer {
+        (self.read)(path).map_or_else(Answer::Failed, Answer::Usage)
     }
 
     /// Receives answers until all have arrived or one mount hangs.
@@ -88,15 +127,12 @@ impl Asker {
         paths: &[PathBuf],
         share: impl Fn() -> Duration,
         answers: &mut Vec<Answer>,
-    ) {
+    ) -> Heard {
         for path in paths {
             let waited = share();
             match helper.recv_timeout(waited) {
                 Ok(answer) => answers.push(answer),
-                Err(RecvTimeoutError::Disconnected) => {
-                    answers.push(Answer::Failed(io::Error::other("the helper thread has ended")));
-                    return;
-                }
+                Err(RecvTimeoutError::Disconnected) => return Heard::Nothing,
                 Err(RecvTimeoutError::Timeout) => {
                     // The helper sends while it holds this lock: either it has answered, or from
                     // now on it knows that it was left behind.
@@ -107,23 +143,44 @@ impl Asker {
                         let now = clock::now();
                         hung.insert(path.clone(), now.checked_sub(waited).unwrap_or(now));
                         answers.push(Answer::Hung(waited));
-                        return;
+                        return Heard::Hung;
                     }
                 }
             }
         }
+        Heard::All
     }
 
-    fn start_helper(self: Arc<Self>, paths: Vec<PathBuf>) -> io::Result<Receiver<Answer>> {
-        let (sender, receiver) = mpsc::channel();
-        let helper = thread::Builder::new().name("statvfs".into()).stack_size(HELPER_STACK);
-        helper.spawn(move || self.help(&paths, &sender))?;
-        Ok(receiver)
+    /// Hands a question to the helper that waits, or to a new one. Returns whether it is new.
+    fn put(self: &Arc<Self>, helper: &mut Option<Sender<Question>>, question: Question) -> io::Result<bool> {
+        let mut question = question;
+        if let Some(waiting) = helper {
+            match waiting.send(question) {
+                Ok(()) => return Ok(false),
+                Err(mpsc::SendError(back)) => question = back,
+            }
+        }
+        let (sender, questions) = mpsc::channel();
+        let _ = sender.send(question);
+        let asker = Arc::clone(self);
+        let thread = thread::Builder::new().name("statvfs".into()).stack_size(HELPER_STACK);
+        thread.spawn(move || asker.help(&questions))?;
+        *helper = Some(sender);
+        Ok(true)
     }
 
     /// The helper thread.
-    fn help(&self, paths: &[PathBuf], answers: &Sender<Answer>) {
-        for path in paths {
+    fn help(&self, questions: &Receiver<Question>) {
+        while let Ok(question) = questions.recv_timeout(IDLE_FOR) {
+            if !self.answer(&question) {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether the helper is still needed.
+    fn answer(&self, question: &Question) -> bool {
+        for path in &question.paths {
             let hung_since = lock(&self.hung).get(path).copied();
             let answer = match hung_since {
                 Some(since) => Answer::Hung(clock::now().saturating_duration_since(since)),
@@ -131,12 +188,13 @@ impl Asker {
             };
             let mut hung = lock(&self.hung);
             if hung_since.is_none() && hung.remove(path).is_some() {
-                return; // It hung and was left behind. Another helper has continued.
+                return false; // It hung and was left behind. Another helper has continued.
             }
-            if answers.send(answer).is_err() {
-                return;
+            if question.answers.send(answer).is_err() {
+                return false;
             }
         }
+        true
     }
 }
 

@@ -63,7 +63,8 @@ fn inside_a_new_mount_namespace() {
             result.summary
         );
         assert!(result.detail.contains("\n/ ") || result.detail.starts_with("/ "), "{}", result.detail);
-        assert_eq!(threads(), before + 1, "round {round}");
+        // One that hangs, and one that waits for the next check.
+        assert!(threads() <= before + 2, "round {round}");
     }
 
     // The server ends: the thread returns with an error, and the mount can be read again.

@@ -240,10 +240,13 @@ impl Host {
             agent: format!("id-{host}"),
             host: host.into(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: Timestamp::UNIX_EPOCH,
             events: vec![Event { seq, at: Timestamp::UNIX_EPOCH, kind }],
             heartbeat: None,
             states: None,
+            states_part: None,
         };
         let client = Client::new(self.alertd_socket(), Duration::from_secs(20));
         let reply: BatchReply = client.post("/v1/agent/batch", &batch).await.expect("alertd takes the batch");

@@ -94,10 +94,15 @@ impl Source {
 /// Reads `main` and its drop-in directory (`agent.toml` → `agent.d/*.toml`), in the order of their
 /// names. Returns the value and source of each file.
 ///
-/// A missing main file or directory counts as empty, because the binary has all defaults. A file
-/// that exists but cannot be read is a problem.
-pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(Source, T)> {
+/// A missing directory counts as empty, and so does the file at `default`, because the binary has
+/// all defaults. Another main file must exist: the caller has named it. A file that exists but
+/// cannot be read is a problem, and so is a link to nothing.
+pub fn load<T: DeserializeOwned>(main: &Path, default: &Path, problems: &mut Problems) -> Vec<(Source, T)> {
     let mut read = Vec::new();
+    if let Some(why) = missing(main, default) {
+        problems.add_whole(main, why);
+        return read;
+    }
     for path in files(main, problems) {
         match fs::read_to_string(&path) {
             Ok(text) => {
@@ -106,11 +111,29 @@ pub fn load<T: DeserializeOwned>(main: &Path, problems: &mut Problems) -> Vec<(S
                     read.push((source, value));
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Ok(target) = fs::read_link(&path) {
+                    let target = target.display();
+                    let text =
+                        format!("is a link to {target}, which does not exist; remove the link or mend it");
+                    problems.add_whole(&path, text);
+                }
+            }
             Err(error) => problems.add_whole(&path, format!("cannot be read: {error}")),
         }
     }
     read
+}
+
+/// Why a main file that was named does not count: there is nothing. Only the one at `default` may
+/// be missing.
+pub fn missing(main: &Path, default: &Path) -> Option<String> {
+    let gone = main != default && fs::symlink_metadata(main).is_err_and(|error| is_nothing(&error));
+    gone.then(|| format!("does not exist; only the default, {}, may be missing", default.display()))
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Parses one file. Entries that serde rejects become problems and are left out of the value, so
@@ -153,6 +176,10 @@ fn files(main: &Path, problems: &mut Problems) -> Vec<PathBuf> {
                 .filter_map(Result::ok)
                 .map(|entry| entry.path())
                 .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                // Not what `*.toml` stands for in a shell: editors keep copies and locks there.
+                .filter(|path| {
+                    path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+                })
                 .collect();
             paths.sort();
             files.extend(paths);
@@ -220,6 +247,15 @@ pub fn closest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .filter(|&(distance, candidate)| distance <= candidate.len().max(wrong.len()) / 3 + 1)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// What to write instead of `wrong`: the name that was meant, or all names.
+pub fn hint<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<_> = known.into_iter().collect();
+    match closest(wrong, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("use one of {}", known.join(", ")),
+    }
 }
 
 fn one_line(message: &str) -> String {
@@ -299,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_counts_as_empty_and_drop_ins_are_read_in_name_order() {
+    fn a_missing_default_counts_as_empty_and_drop_ins_are_read_in_name_order() {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("agent.toml");
         fs::create_dir(dir.path().join("agent.d")).unwrap();
@@ -307,8 +343,50 @@ mod tests {
         fs::write(dir.path().join("agent.d/10-a.toml"), "name = \"a\"").unwrap();
         fs::write(dir.path().join("agent.d/readme.txt"), "not toml").unwrap();
         let mut problems = Problems::default();
-        let read = load::<File>(&main, &mut problems);
+        let read = load::<File>(&main, &main, &mut problems);
         let names: Vec<_> = read.iter().filter_map(|(_, file)| file.name.as_deref()).collect();
         assert_eq!((names, problems.0.len()), (vec!["a", "b"], 0));
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("there.toml");
+        fs::write(&there, "").unwrap();
+        for (name, expected) in [
+            ("there.toml", ""),
+            ("nope.toml", "nope.toml: does not exist; only the default, /etc/x.toml, may be missing"),
+            ("there.toml/x.toml", "x.toml: does not exist; only the default, /etc/x.toml, may be missing"),
+            ("", "cannot be read: Is a directory (os error 21)"),
+        ] {
+            let mut problems = Problems::default();
+            load::<File>(&dir.path().join(name), Path::new("/etc/x.toml"), &mut problems);
+            assert!(problems.to_string().ends_with(expected), "{name}: {problems}");
+            assert_eq!(problems.0.is_empty(), expected.is_empty(), "{name}: {problems}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_an_error_and_a_mask_or_a_lock_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (main, drop_ins) = (dir.path().join("agent.toml"), dir.path().join("agent.d"));
+        fs::create_dir(&drop_ins).unwrap();
+        let link =
+            |target: &str, name: &str| std::os::unix::fs::symlink(target, drop_ins.join(name)).unwrap();
+        link("/no/such/file", "10-gone.toml");
+        link("20-loop.toml", "20-loop.toml");
+        link("/dev/null", "30-masked.toml");
+        link("root@web1.4711:1700000000", ".#40-edited.toml");
+        let mut problems = Problems::default();
+        assert_eq!(load::<File>(&main, &main, &mut problems).len(), 1);
+        let said: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said[0].ends_with(
+                "10-gone.toml: is a link to /no/such/file, which does not exist; remove the link or mend it"
+            ),
+            "{said:?}"
+        );
+        assert!(said[1].contains("20-loop.toml: cannot be read"), "{said:?}");
     }
 }

@@ -5,15 +5,17 @@
 //!
 //! The certificate of a remote daemon is verified with the CAs in `ca_file`, or with the system's
 //! store if there is none. Token and CAs are read when they are used, so new ones need no reload.
-//! The host name is resolved for each request. If that fails, the last known addresses are used:
-//! reporting a DNS outage must not need DNS.
+//! Addresses are kept for [`KEPT`], because what every agent does must cost the name servers
+//! little. If none of them can be reached, the name is resolved again, but at most once in
+//! [`LOOKUPS_APART`]. If that fails, the last known addresses stay: reporting a DNS outage must not
+//! need DNS.
 
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
@@ -271,8 +273,19 @@ pub struct Remote {
     /// `None`: without TLS, to this host only.
     trust: Option<Trust>,
     /// The last known addresses.
-    known: Mutex<Vec<SocketAddr>>,
+    known: Mutex<Known>,
 }
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: Vec<SocketAddr>,
+    /// When the name was last resolved, or could not be.
+    looked_up: Option<Instant>,
+}
+
+/// The system's resolver tells no TTL.
+const KEPT: Duration = Duration::from_mins(5);
+const LOOKUPS_APART: Duration = Duration::from_mins(1);
 
 impl Remote {
     /// `url` is `https://HOST:PORT`, or `http` for this host only. The error is a message for the
@@ -304,36 +317,66 @@ impl Remote {
 
     async fn connect(&self, deadline: Duration) -> io::Result<TcpStream> {
         let port = self.url.port_u16().unwrap_or(if self.trust.is_some() { 443 } else { 80 });
-        let addresses = self.addresses(port, deadline / 3).await?;
-        // The remaining time is shared by all addresses. If none works, the last error is reported.
-        let share = deadline / 2 / u32::try_from(addresses.len()).unwrap_or(1).max(1);
-        let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(last)
+        let addresses = self.addresses(port, deadline / 3, KEPT, clock()).await?;
+        let failed = match connect_to_one(&addresses, deadline / 3).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let others = self.addresses(port, deadline / 6, LOOKUPS_APART, clock()).await?;
+        if others == addresses { Err(failed) } else { connect_to_one(&others, deadline / 6).await }
     }
 
-    async fn addresses(&self, port: u16, patience: Duration) -> io::Result<Vec<SocketAddr>> {
+    /// The addresses, looked up again if they are older than `kept`.
+    async fn addresses(
+        &self,
+        port: u16,
+        patience: Duration,
+        kept: Duration,
+        now: Instant,
+    ) -> io::Result<Vec<SocketAddr>> {
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let known = lock();
+            let is_fresh = known.looked_up.is_some_and(|at| now.saturating_duration_since(at) < kept);
+            if is_fresh && !known.addresses.is_empty() {
+                return Ok(known.addresses.clone());
+            }
+        }
         let found = timeout(patience, lookup_host((self.host(), port))).await;
         let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock();
+        known.looked_up = Some(now);
         match found {
             Ok(found) => {
-                *known = found.take(ADDRESSES_MAX).collect();
-                Ok(known.clone())
+                known.addresses = found.take(ADDRESSES_MAX).collect();
+                Ok(known.addresses.clone())
             }
-            Err(_) if !known.is_empty() => Ok(known.clone()),
+            Err(_) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
             Err(error) => Err(error),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long an address is kept is nobody's decision but ours")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// The time is shared by all addresses. If none works, the last error is returned.
+async fn connect_to_one(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let share = limit / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// If a name has more addresses, these are enough to reach one of its hosts.
@@ -420,15 +463,27 @@ mod tests {
         assert_eq!(made("https://[2001:db8::1]:9093/a").unwrap().host(), "2001:db8::1");
     }
 
+    /// F9: at rest the name is looked up every five minutes; while alertd is down, once a minute;
+    /// while DNS fails, the last addresses stay.
     #[tokio::test]
-    async fn the_last_addresses_are_used_while_the_name_does_not_resolve() {
+    async fn addresses_are_kept() {
         let remote = Remote::new("https://localhost:1", "/t".into(), None).unwrap();
-        let patience = Duration::from_secs(5);
-        let first = remote.addresses(7, patience).await.unwrap();
+        let (patience, start) = (Duration::from_secs(5), clock());
+        let first = remote.addresses(7, patience, KEPT, start).await.unwrap();
         assert!(!first.is_empty() && first.iter().all(|address| address.ip().is_loopback()));
+        // The port tells the lookups apart.
+        let port = async |at, kept| {
+            remote.addresses(8, patience, kept, start + Duration::from_secs(at)).await.unwrap()[0].port()
+        };
+        assert_eq!(port(59, LOOKUPS_APART).await, 7, "looked up less than a minute ago");
+        assert_eq!(port(299, KEPT).await, 7);
+        assert_eq!(port(299, LOOKUPS_APART).await, 8, "cannot be reached");
+        remote.known.lock().unwrap().addresses.clone_from(&first);
+        assert_eq!(port(598, KEPT).await, 7);
+        assert_eq!(port(600, KEPT).await, 8);
         let gone = Remote { url: "https://a..b".parse().unwrap(), ..remote };
-        assert_eq!(gone.addresses(7, patience).await.unwrap(), first);
-        gone.known.lock().unwrap().clear();
-        assert!(gone.addresses(7, Duration::from_millis(500)).await.is_err());
+        assert_eq!(gone.addresses(9, patience, Duration::ZERO, start).await.unwrap()[0].port(), 8);
+        gone.known.lock().unwrap().addresses.clear();
+        assert!(gone.addresses(9, patience, KEPT, start).await.is_err());
     }
 }

@@ -12,33 +12,70 @@ use std::{
 
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::{ring, ring::Ticketer},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::ProducesTickets,
 };
 
 /// Shared with the listener. A reload takes effect with the next handshake.
 #[derive(Debug)]
-pub struct Identity(RwLock<Arc<ServerConfig>>);
+pub struct Identity {
+    current: RwLock<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// The content of the certificate's file.
+    pem: Vec<u8>,
+    /// Clients keep the state of their sessions, encrypted, so any number of them can resume. Kept
+    /// across reloads, but not longer than the certificate: who resumes does not verify it again.
+    tickets: Arc<dyn ProducesTickets>,
+}
 
 impl Identity {
     /// Reads both files. The error is a message for the operator.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, String> {
-        config(certificate, key).map(|config| Self(RwLock::new(Arc::new(config))))
+        Ok(Self { current: RwLock::new(Current::read(certificate, key, None)?) })
     }
 
     /// Reads both files again, possibly from other paths. On an error the old identity stays.
     pub fn replace(&self, certificate: &Path, key: &Path) -> Result<(), String> {
-        let config = Arc::new(config(certificate, key)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let before = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            (current.pem.clone(), Arc::clone(&current.tickets))
+        };
+        let new = Current::read(certificate, key, Some(before))?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).config)
     }
 }
 
-fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
+impl Current {
+    fn read(
+        certificate: &Path,
+        key: &Path,
+        before: Option<(Vec<u8>, Arc<dyn ProducesTickets>)>,
+    ) -> Result<Self, String> {
+        let pem = fs::read(certificate).unwrap_or_default();
+        let tickets = match before {
+            Some((known, tickets)) if known == pem => tickets,
+            _ => Ticketer::new().map_err(|error| format!("cannot set up TLS: {error}"))?,
+        };
+        let config = Arc::new(config(certificate, key, &tickets)?);
+        Ok(Self { config, pem, tickets })
+    }
+}
+
+fn config(
+    certificate: &Path,
+    key: &Path,
+    tickets: &Arc<dyn ProducesTickets>,
+) -> Result<ServerConfig, String> {
     let wrong = |what: &str, path: &Path, error: &dyn Display| {
         format!("cannot read the {what} {}: {error}", path.display())
     };
@@ -62,6 +99,7 @@ fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
             let (certificate, key) = (certificate.display(), key.display());
             format!("the certificate {certificate} and the key {key} do not match: {error}")
         })?;
+    config.ticketer = Arc::clone(tickets);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -2,10 +2,11 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`bounded`] | limits the number and time of connections |
+//! | [`bounds`] | what strangers may use of a daemon: the bounds of every listener |
 //! | [`config`] | reads TOML files into one typed value, or reports all problems with file, line, column and suggestion |
 //! | [`duration`] | `"90s"`, `"5m"`, `"2h 30m"` in config files and on command lines |
 //! | [`http_client`] | sends a request to a daemon, over its unix socket or over TLS with a token |
+//! | [`http_server`] | one HTTP connection within the bounds of its listener |
 //! | [`identity`] | certificate and key of a TLS server, with reload |
 //! | [`logging`] | logs to stderr, with priorities for the journal |
 //! | [`metrics_page`] | renders the metrics of the process for Prometheus |
@@ -21,9 +22,10 @@
 //!
 //! This crate knows nothing about checks, DNS or alerts.
 
-pub mod bounded;
+pub mod bounds;
 pub mod config;
 pub mod http_client;
+pub mod http_server;
 pub mod identity;
 pub mod logging;
 pub mod metrics_page;

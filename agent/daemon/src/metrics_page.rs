@@ -5,7 +5,9 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
+
+use crate::{bounds::Bounds, tcp_http};
 
 /// Histogram buckets in seconds, from a cached DNS answer to a slow mail relay.
 const DURATION_BUCKETS_S: &[f64] =
@@ -73,16 +75,16 @@ impl Metrics {
         })
     }
 
-    /// Serves `router` on `address` and returns the bound address. For the page alone, pass
-    /// [`Metrics::router`].
+    /// Serves `router` on `address`, for anyone who can connect, and returns the bound address. For
+    /// the page alone, pass [`Metrics::router`].
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn serve(&self, address: SocketAddr, router: Router) -> io::Result<SocketAddr> {
-        let listener = TcpListener::bind(address).await?;
+    pub fn serve(&self, address: SocketAddr, router: Router, bounds: Bounds) -> io::Result<SocketAddr> {
+        let listener = tcp_http::bind(address)?;
         let bound = listener.local_addr()?;
         self.spawn_upkeep();
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(tcp_http::serve(listener, None, router, bounds, |_| {}));
         Ok(bound)
     }
 }

@@ -1,7 +1,12 @@
 //! A password, key or token in a file. It is read at each use, so a new secret needs no reload. It
 //! never appears in a log, a command line or an error.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 /// A longer file is not a secret; the path must be wrong.
 const BYTES_MAX: u64 = 16 * 1024;
@@ -38,11 +43,67 @@ impl SecretFile {
     }
 }
 
+/// For people: files named in this config that hold a secret and that every user can read.
+pub fn readable_by_all(config: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Ok(table) = config.parse::<toml::Table>() {
+        look_at(&toml::Value::Table(table), &mut found);
+    }
+    found
+}
+
+/// Keys of files with secrets; `key` is that of a TLS server.
+fn holds_secret(key: &str) -> bool {
+    let kinds = ["password_file", "token_file", "secret_file", "url_file", "key_file"];
+    key == "key" || kinds.iter().any(|kind| key.ends_with(kind))
+}
+
+fn look_at(value: &toml::Value, found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                match value.as_str().filter(|path| path.starts_with('/') && holds_secret(key)) {
+                    Some(path) => found.extend(exposed(path.as_ref())),
+                    None => look_at(value, found),
+                }
+            }
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| look_at(value, found)),
+        _ => {}
+    }
+}
+
+fn exposed(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let path = path.display();
+    (mode & 0o004 != 0)
+        .then(|| format!("every user of this host can read the secret in {path}; run `chmod o-r {path}`"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+
+    /// S15.
+    #[test]
+    fn a_secret_that_everybody_can_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let (open, closed, ca) = (file("open", 0o644), file("closed", 0o640), file("ca", 0o644));
+        let config = format!(
+            "[receiver.a.email]\npassword_file = \"{open}\"\nca_file = \"{ca}\"\n\
+             [receiver.b.ntfy]\ntoken_file = \"{closed}\"\n[alertd.listen]\nkey = \"{open}\"\n\
+             [receiver.c.webhook]\nsecret_file = \"/nonexistent\"\n"
+        );
+        let found = readable_by_all(&config);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().all(|words| words.contains(&open)));
+    }
 
     #[test]
     fn a_secret_is_one_line_and_never_printed() {

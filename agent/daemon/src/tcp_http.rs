@@ -1,114 +1,102 @@
 //! HTTP/1.1 over TCP, with or without TLS, for callers that are not trusted.
 //!
-//! | limit | protects against |
-//! | --- | --- |
-//! | [`Limits::connections`], [`Limits::of_one_address`] | many callers, or one, that use up descriptors and memory |
-//! | [`Limits::handshake`] | a TLS handshake that never ends; each runs in its own task, so that none delays another |
-//! | [`Limits::head`] | a request head that arrives byte by byte, and an idle connection |
-//! | [`Limits::lives`] | a connection that never ends: it is closed after the answer in progress, which has one more minute, or the time that its handler requested ([`Life`]) |
-//!
-//! The router decides who may call what and how long a body may be. It finds the address of the
-//! caller with `ConnectInfo<SocketAddr>`.
+//! The router decides who may call what. It finds the address of the caller with
+//! `ConnectInfo<SocketAddr>`, and whom it counts for as the extension [`Who`].
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, http::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::{Router, extract::ConnectInfo};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service as _;
 
-use crate::{bounded::Life, identity::Identity};
-
-/// How much of the daemon callers may use.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at once. More wait in the kernel's queue.
-    pub connections: usize,
-    /// Connections at once from one IPv4 address or one IPv6 /64. More are closed.
-    pub of_one_address: usize,
-    /// For the whole TLS handshake.
-    pub handshake: Duration,
-    /// From the start of a connection, or the end of an answer, to the end of the next request
-    /// head.
-    pub head: Duration,
-    /// After this time the answer in progress is the last one.
-    pub lives: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1_024,
-            of_one_address: 256,
-            handshake: Duration::from_secs(10),
-            head: Duration::from_secs(30),
-            lives: Duration::from_mins(5),
-        }
-    }
-}
+use crate::{
+    bounds::{Bounds, Places, Who},
+    http_server::{bounded, talk},
+    identity::Identity,
+};
 
 /// Why a connection was closed without a request, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turned {
-    /// The address has too many connections already.
+    /// There is no place, and no idle connection.
     TooMany,
     /// The TLS handshake failed or took too long.
     Handshake,
 }
 
-/// For the head of a request and for what is read ahead.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// For the answer in progress when the time of a connection is over.
-const LAST_WORDS: Duration = Duration::from_mins(1);
+/// Handshakes at once. More wait: many at once would all be late.
+const HANDSHAKES_MAX: usize = 64;
+/// Connections that wait in the kernel to be accepted, while a fleet reconnects.
+const BACKLOG: u32 = 4_096;
 /// After an error that the next accept would meet again, for example no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Listens on `address`.
+///
+/// # Errors
+/// The address cannot be bound.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `router` until dropped, with TLS if there is an `identity`.
 pub async fn serve(
     listener: TcpListener,
     identity: Option<Arc<Identity>>,
     router: Router,
-    limits: Limits,
+    bounds: Bounds,
     turned: fn(Turned),
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let counts = Arc::new(ConnectionCounts::default());
+    let places = Places::new(bounds);
+    let router = bounded(router, &bounds);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
-        let Ok(permit) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_caller(&error) {
-                    tracing::error!(%error, "cannot accept connections");
+                    tracing::error!(%error, listener = bounds.listener, "cannot accept connections");
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
-        let Some(connection) = counts.add(address.ip(), limits.of_one_address, permit) else {
+        let who = Who::of_address(address.ip());
+        let Some(place) = places.enter(who) else {
             turned(Turned::TooMany);
             continue;
         };
-        let (router, identity) = (router.clone(), identity.clone());
+        // Fails only if the caller is gone.
+        let _ = stream.set_nodelay(true);
+        let (router, identity, handshakes) = (router.clone(), identity.clone(), Arc::clone(&handshakes));
         tokio::spawn(async move {
-            let _counted = connection;
-            let Some(identity) = identity else { return talk(stream, address, router, limits).await };
-            let handshake = TlsAcceptor::from(identity.current()).accept(stream);
-            match timeout(limits.handshake, handshake).await {
-                Ok(Ok(stream)) => talk(stream, address, router, limits).await,
+            let introduce = move |extensions: &mut axum::http::Extensions| {
+                extensions.insert(ConnectInfo(address));
+                extensions.insert(who);
+            };
+            let Some(identity) = identity else {
+                return talk(stream, place, &bounds, router, introduce).await;
+            };
+            let handshake = async {
+                // Who sends nothing takes nobody's turn.
+                stream.peek(&mut [0]).await?;
+                let _turn = handshakes.acquire().await;
+                TlsAcceptor::from(identity.current()).accept(stream).await
+            };
+            let handshake = timeout(bounds.handshake, handshake);
+            let done = tokio::select! {
+                done = handshake => done,
+                () = place.asked_to_leave() => return turned(Turned::TooMany),
+            };
+            match done {
+                Ok(Ok(stream)) => talk(stream, place, &bounds, router, introduce).await,
                 Ok(Err(_)) | Err(_) => turned(Turned::Handshake),
             }
         });
@@ -123,83 +111,6 @@ fn is_of_one_caller(error: &io::Error) -> bool {
     )
 }
 
-async fn talk<S>(stream: S, address: SocketAddr, router: Router, limits: Limits)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let life = Life::default();
-    let of_request = life.clone();
-    let answer = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(address));
-        request.extensions_mut().insert(of_request.clone());
-        router.clone().call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), answer);
-    tokio::pin!(connection);
-    tokio::select! {
-        // Errors are the caller's: it closed the connection, or it does not speak HTTP.
-        _ = &mut connection => return,
-        () = sleep(limits.lives) => connection.as_mut().graceful_shutdown(),
-    }
-    let asked_for = life.take().unwrap_or_default();
-    let _ = timeout(LAST_WORDS.max(asked_for), connection).await;
-}
-
-/// Connections per network.
-#[derive(Default)]
-struct ConnectionCounts(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection that counts until it is dropped.
-struct CountedConnection {
-    counts: Arc<ConnectionCounts>,
-    network: IpAddr,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl ConnectionCounts {
-    /// `None` if the network has `most` connections already.
-    fn add(
-        self: &Arc<Self>,
-        address: IpAddr,
-        most: usize,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<CountedConnection> {
-        let network = network(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(CountedConnection { counts: Arc::clone(self), network, _permit: permit })
-    }
-}
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        let mut counts = self.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
-    }
-}
-
-/// The addresses that count as one caller: an IPv4 address, or an IPv6 /64, which is the least that
-/// a site gets (RFC 6177).
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() & (u128::MAX << 64))),
-        four @ IpAddr::V4(_) => four,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
@@ -209,9 +120,10 @@ mod tests {
     };
 
     use super::*;
+    use crate::bounds::{AGENT_METRICS, ALERTD_API};
 
-    async fn start(limits: Limits) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn start(bounds: Bounds) -> SocketAddr {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let who = |ConnectInfo(who): ConnectInfo<SocketAddr>| async move { who.ip().to_string() };
         let slow = || async {
@@ -219,7 +131,7 @@ mod tests {
             "done"
         };
         let router = Router::new().route("/", get(who)).route("/slow", get(slow));
-        tokio::spawn(serve(listener, None, router, limits, |_| {}));
+        tokio::spawn(serve(listener, None, router, bounds, |_| {}));
         address
     }
 
@@ -239,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_is_known_by_its_address_and_may_ask_again() {
-        let address = start(Limits::default()).await;
+        let address = start(ALERTD_API);
         let mut stream = TcpStream::connect(address).await.unwrap();
         for _ in 0..2 {
             let answer = ask(&mut stream, "/").await;
@@ -247,36 +159,49 @@ mod tests {
         }
     }
 
+    /// S1: thousands of half requests, and the page still answers each whole one.
     #[tokio::test]
-    async fn connections_of_one_address_are_limited() {
-        let address = start(Limits { of_one_address: 2, ..Limits::default() }).await;
-        let mut first = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        ask(&mut first, "/").await;
-        ask(&mut second, "/").await;
-        let mut third = TcpStream::connect(address).await.unwrap();
-        assert!(is_hung_up(&mut third).await);
-        drop(first);
-        for _ in 0..500 {
-            let mut next = TcpStream::connect(address).await.unwrap();
-            let _ = next.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-            let mut answer = String::new();
-            if next.read_to_string(&mut answer).await.is_ok() && answer.starts_with("HTTP/1.1 200") {
-                return;
+    async fn half_requests_never_keep_a_whole_one_out() {
+        let address = start(AGENT_METRICS);
+        let mut half = Vec::new();
+        for round in 0..400 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HT").await.unwrap();
+            half.push(stream);
+            if round % 20 == 0 {
+                let mut good = TcpStream::connect(address).await.unwrap();
+                let answer = ask(&mut good, "/").await;
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             }
-            sleep(Duration::from_millis(10)).await;
         }
-        panic!("a closed connection made no room for the next");
+        // Each of the first ones gave way.
+        assert!(is_hung_up(&mut half[0]).await && is_hung_up(&mut half[100]).await);
+    }
+
+    #[tokio::test]
+    async fn busy_connections_are_limited_and_one_that_ends_makes_room() {
+        let address = start(Bounds { connections: 2, share: 2, ..ALERTD_API });
+        let mut busy =
+            [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for stream in &mut busy {
+            stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        }
+        let ends = busy.each_mut().map(|stream| async {
+            let mut answer = [0; 4096];
+            let read = stream.read(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer[..read]).contains("200 OK")
+        });
+        let [one, two] = ends;
+        assert!(one.await && two.await, "an answer under way is never cut");
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut third, "/").await.contains("200 OK"));
     }
 
     #[tokio::test]
     async fn a_silent_caller_is_disconnected_and_a_busy_one_gets_its_last_answer() {
-        let limits = Limits {
-            head: Duration::from_millis(200),
-            lives: Duration::from_millis(100),
-            ..Limits::default()
-        };
-        let address = start(limits).await;
+        let bounds =
+            Bounds { head: Duration::from_millis(200), life: Duration::from_millis(100), ..ALERTD_API };
+        let address = start(bounds);
         let mut silent = TcpStream::connect(address).await.unwrap();
         assert!(is_hung_up(&mut silent).await);
         let mut busy = TcpStream::connect(address).await.unwrap();
@@ -285,11 +210,49 @@ mod tests {
         assert!(is_hung_up(&mut busy).await);
     }
 
-    #[test]
-    fn addresses_of_one_site_count_as_one_caller() {
-        let of = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(of("192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    /// F4: more clients than any cache of sessions has entries. F5: each answer at once.
+    #[tokio::test]
+    async fn every_client_resumes_its_session_and_no_small_answer_waits_for_an_acknowledgement() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let [pem, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        std::fs::write(&pem, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let identity = Arc::new(Identity::read(&pem, &key).unwrap());
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "hello"));
+        tokio::spawn(serve(listener, Some(Arc::clone(&identity)), router, ALERTD_API, |_| {}));
+
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let clients: Vec<_> = (0..600)
+            .map(|_| {
+                let builder = rustls::ClientConfig::builder_with_provider(Arc::new(
+                    rustls::crypto::ring::default_provider(),
+                ));
+                let builder = builder.with_safe_default_protocol_versions().unwrap();
+                Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth())
+            })
+            .collect();
+        let mut resumed = 0;
+        for round in 0..2 {
+            if round == 1 {
+                identity.replace(&pem, &key).unwrap();
+            }
+            for client in &clients {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let name = "localhost".try_into().unwrap();
+                let connector = tokio_rustls::TlsConnector::from(Arc::clone(client));
+                let mut stream = connector.connect(name, stream).await.unwrap();
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.ends_with("hello"), "{answer}");
+                let kind = stream.get_ref().1.handshake_kind();
+                resumed += usize::from(kind == Some(rustls::HandshakeKind::Resumed));
+            }
+        }
+        assert_eq!(resumed, clients.len(), "all of the second round, across a reload");
     }
 }

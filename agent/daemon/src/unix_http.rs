@@ -1,28 +1,25 @@
 //! HTTP/1.1 over a unix socket, with the client of `http_client.rs`. The server knows the caller
 //! from the kernel (SO_PEERCRED), not from what the caller claims.
 //!
-//! At most [`CONNECTIONS_MAX`] connections are served at once, each for at most
-//! [`CONNECTION_LIVES`]. Callers can make each other wait, but they cannot use up the daemon's file
-//! descriptors or memory.
+//! The [`Bounds`] of the listener say how much of the daemon one user may use.
 
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
-use axum::{
-    Router,
-    extract::{ConnectInfo, Request, connect_info::Connected},
-    middleware::map_request,
-    serve::IncomingStream,
-};
+use axum::{Router, extract::ConnectInfo, http::Extensions};
 use nix::unistd::{Uid, User};
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, time::sleep};
 
-use crate::bounded::{Bounded, Life};
 pub use crate::http_client::{CallError, Client};
+use crate::{
+    bounds::{Bounds, Places, Who},
+    http_server::{bounded, talk},
+};
 
 /// The user at the other end. Extract it in a handler with `ConnectInfo(peer): ConnectInfo<Peer>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,33 +36,6 @@ impl Peer {
             Ok(None) | Err(_) => format!("uid {}", self.uid),
         }
     }
-}
-
-/// A connection as it was accepted.
-#[derive(Debug, Clone)]
-struct Accepted {
-    peer: Peer,
-    life: Life,
-}
-
-impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Accepted {
-    fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
-        let peer = match stream.io().stream().peer_cred() {
-            Ok(peer) => Peer { uid: peer.uid(), pid: peer.pid() },
-            // The caller is gone already: treat it as the user without any rights.
-            Err(_) => Peer { uid: u32::MAX, pid: None },
-        };
-        Self { peer, life: stream.io().life() }
-    }
-}
-
-/// Gives the handlers the caller and the time of the connection.
-async fn introduce(mut request: Request) -> Request {
-    if let Some(ConnectInfo(Accepted { peer, life })) = request.extensions_mut().remove() {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(life);
-    }
-    request
 }
 
 /// Binds `path` with `mode` (for example `0o660`). Replaces the socket of a daemon that has ended.
@@ -94,20 +64,42 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves `router` until the returned future is dropped or fails.
-pub async fn serve(listener: UnixListener, router: Router) -> io::Result<()> {
-    serve_bounded(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), router).await
+/// Serves `router` until dropped.
+pub async fn serve(listener: UnixListener, router: Router, bounds: Bounds) {
+    serve_places(listener, router, Places::new(bounds)).await;
 }
 
-async fn serve_bounded(listener: Bounded<UnixListener>, router: Router) -> io::Result<()> {
-    let router = router.layer(map_request(introduce));
-    axum::serve(listener, router.into_make_service_with_connect_info::<Accepted>()).await
+async fn serve_places(listener: UnixListener, router: Router, places: Arc<Places>) {
+    let bounds = *places.bounds();
+    let router = bounded(router, &bounds);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!(%error, listener = bounds.listener, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // The caller is gone already: treat it as the user without any rights.
+        let peer = stream
+            .peer_cred()
+            .map_or(Peer { uid: u32::MAX, pid: None }, |peer| Peer { uid: peer.uid(), pid: peer.pid() });
+        let who = Who::Uid(peer.uid);
+        let Some(place) = places.enter(who) else { continue };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let introduce = move |extensions: &mut Extensions| {
+                extensions.insert(ConnectInfo(peer.clone()));
+                extensions.insert(who);
+            };
+            talk(stream, place, &bounds, router, introduce).await;
+        });
+    }
 }
 
-/// More connections wait in the kernel's queue.
-pub const CONNECTIONS_MAX: usize = 128;
-/// Our own clients make one request per connection; the slowest answer (a test message) takes less.
-pub const CONNECTION_LIVES: Duration = Duration::from_mins(2);
+/// After an error that the next accept would meet again, for example no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -115,6 +107,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::{bounds::AGENT_SOCKET, http_server::Life};
 
     #[tokio::test]
     async fn the_server_knows_the_caller_and_errors_keep_their_message() {
@@ -127,7 +120,7 @@ mod tests {
                 "/no",
                 get(|| async { (StatusCode::CONFLICT, Json(serde_json::json!({"error": "not now"}))) }),
             );
-        tokio::spawn(serve(listener, router));
+        tokio::spawn(serve(listener, router, AGENT_SOCKET));
 
         let client = Client::new(&path, Duration::from_secs(5));
         assert_eq!(client.get::<u32>("/who").await.unwrap(), nix::unistd::getuid().as_raw());
@@ -135,32 +128,38 @@ mod tests {
         assert_eq!(bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
+    /// S9: idle connections of one user, many more than there are places.
     #[tokio::test]
-    async fn connections_are_limited_and_a_closed_one_makes_room_for_the_next() {
+    async fn idle_connections_keep_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
-        let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, CONNECTION_LIVES);
-        let places = bounded.places();
+        let listener = bind(&path, 0o600).unwrap();
+        let places = Places::new(Bounds { connections: 8, share: 4, ..AGENT_SOCKET });
         let router = Router::new().route("/", get(|| async { Json(1) }));
-        tokio::spawn(serve_bounded(bounded, router));
-        let idle = [UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap()];
+        tokio::spawn(serve_places(listener, router, Arc::clone(&places)));
+        let mut idle = Vec::new();
         let client = Client::new(&path, Duration::from_secs(30));
-        let mut call = Box::pin(client.get::<u32>("/"));
-        while places.available_permits() > 0 {
-            assert!(is_pending(&mut call).await, "no place is left for it");
+        for _ in 0..20 {
+            for _ in 0..10 {
+                idle.push(UnixStream::connect(&path).await.unwrap());
+            }
+            assert_eq!(client.get::<u32>("/").await.unwrap(), 1);
+            assert!(places.count() <= 4);
         }
-        drop(idle);
-        assert_eq!(call.await.unwrap(), 1);
     }
 
     #[tokio::test]
     async fn a_handler_can_extend_the_time_of_its_connection() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.sock");
-        let lives = Duration::from_millis(100);
-        let bounded = Bounded::new(bind(&path, 0o600).unwrap(), 2, lives);
+        let listener = bind(&path, 0o600).unwrap();
+        let bounds = Bounds {
+            life: Duration::from_millis(100),
+            last_answer: Duration::from_millis(100),
+            ..AGENT_SOCKET
+        };
         let slow = || async {
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            sleep(Duration::from_millis(600)).await;
             Json(7)
         };
         let whole = move |Extension(life): Extension<Life>| {
@@ -168,19 +167,10 @@ mod tests {
             slow()
         };
         let router = Router::new().route("/cut", get(slow)).route("/whole", get(whole));
-        tokio::spawn(serve_bounded(bounded, router));
+        tokio::spawn(serve(listener, router, bounds));
         let client = Client::new(&path, Duration::from_secs(30));
         assert_eq!(client.get::<u32>("/whole").await.unwrap(), 7);
         assert!(client.get::<u32>("/cut").await.is_err());
-    }
-
-    /// Lets everything else run once; true while the call has no answer.
-    async fn is_pending<F: Future + Unpin>(call: &mut F) -> bool {
-        tokio::select! {
-            biased;
-            _ = call => false,
-            () = tokio::task::yield_now() => true,
-        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode, thread, time::Duration};
 
 use dogwatch_checks::{Check, CheckResult, Findings, Host, Judgement, Kind, Options, Past};
-use dogwatch_daemon::{config::closest, duration::Span};
+use dogwatch_daemon::{config::hint, duration::Span};
 
 use super::print;
 use crate::clock;
@@ -153,14 +153,6 @@ fn dashed(name: &str) -> String {
 
 fn has_option(kind: &Kind, name: &str) -> bool {
     kind.options.iter().any(|option| option.name == name)
-}
-
-/// The name that was meant, or all names.
-fn hint(wrong: &str, known: impl Iterator<Item = &'static str> + Clone) -> String {
-    match closest(wrong, known.clone()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("use one of {}", known.collect::<Vec<_>>().join(", ")),
-    }
 }
 
 fn is_switch(kind: &str, option: &str) -> bool {

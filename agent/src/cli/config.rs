@@ -29,16 +29,14 @@ pub(super) struct ListArguments {
 
 pub(super) fn run(command: &Command) -> ExitCode {
     let Command::Check(ConfigArgument { config }) = command;
-    if !config.exists() {
-        let text = format!("{} does not exist", config.display());
-        if config != Path::new(config::DEFAULT_PATH) {
-            return fail(&text);
-        }
-        complain(format_args!("warning: {text}; the agent runs with its defaults\n"));
+    if config == Path::new(config::DEFAULT_PATH) && !config.exists() {
+        let path = config.display();
+        complain(format_args!("warning: {path} does not exist; the agent runs with its defaults\n"));
     }
     match config::load(config, &Host::live()) {
         Ok(loaded) => {
-            for warning in loaded.warnings() {
+            let forbidden = config::Sandbox::installed().map(|sandbox| loaded.forbidden(&sandbox));
+            for warning in loaded.warnings().into_iter().chain(forbidden.into_iter().flatten()) {
                 complain(format_args!("warning: {}: {warning}\n", config.display()));
             }
             print(format_args!("{}: valid, {}\n", config.display(), loaded.summary()));

@@ -1,7 +1,7 @@
 //! `dogwatch discover`: what is watched on this host and why, and what is not. `dogwatch list
 //! --blind`: only what is not. Both run every check once, so they need no running agent.
 
-use std::{fmt::Write as _, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode, time::Duration};
 
 use dogwatch_checks::{Blind, Findings, Host, Options};
 
@@ -48,7 +48,12 @@ pub(super) async fn blind(config: &Config, as_json: bool) -> ExitCode {
         let why = format!("switched off at {at}");
         (name.to_string(), Blind { thing: "all".to_owned(), why })
     });
-    let rows: Vec<_> = rows.map(|(check, blind)| (check.to_owned(), blind.clone())).chain(off).collect();
+    let absent = config
+        .absent
+        .iter()
+        .map(|(name, why)| (name.to_string(), Blind { thing: "all".to_owned(), why: why.clone() }));
+    let rows = rows.map(|(check, blind)| (check.to_owned(), blind.clone()));
+    let rows: Vec<_> = rows.chain(off).chain(absent).collect();
     if as_json {
         let rows: Vec<_> = rows
             .iter()
@@ -139,6 +144,9 @@ fn render(found: &[Found], config: &Config) -> String {
     for (name, at) in &config.off {
         let _ = writeln!(text, "{name}: switched off at {at}");
     }
+    for (name, why) in &config.absent {
+        let _ = writeln!(text, "{name}: {why}");
+    }
     let (absent, unconfigured) = others(config);
     if !absent.is_empty() {
         let _ = writeln!(text, "\nNot on this host: {}", absent.join(", "));
@@ -205,6 +213,7 @@ fn json(found: &[Found], config: &Config) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "checks": checks,
+        "absent": config.absent.iter().map(|(name, why)| (name.to_string(), why)).collect::<BTreeMap<_, _>>(),
         "off": config.off.keys().map(ToString::to_string).collect::<Vec<_>>(),
         "not_on_this_host": absent,
         "need_configuration": unconfigured,

@@ -6,10 +6,14 @@ use dogwatch_checks::Host;
 use dogwatch_daemon::{config::closest, duration::Span};
 use jiff::tz::TimeZone;
 
-use super::{ConfigArgument, fail, print};
+use super::{ConfigArgument, complain, fail, print};
 use crate::{
     clock, config,
-    history::{Point, file::Reader, layout::Entry},
+    history::{
+        Point,
+        file::Reader,
+        layout::{self, Entry},
+    },
     plot::{self, Plot},
 };
 
@@ -33,6 +37,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (from, to) = match period(arguments.since) {
+        Ok(period) => period,
+        Err(message) => return fail(&message),
+    };
     let reader = match open(&arguments.config) {
         Ok(reader) => reader,
         Err(message) => return fail(&message),
@@ -42,8 +50,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(chosen) => chosen,
         Err(message) => return fail(&message),
     };
-    let to = clock::wall().as_second();
-    let from = to - i64::try_from(arguments.since.0.as_secs()).unwrap_or(i64::MAX / 2);
     let series: Vec<_> = chosen.iter().map(|entry| (*entry, reader.points(&entry.key, from, to))).collect();
     if arguments.json {
         print(format_args!("{}\n", json(&series)));
@@ -74,6 +80,19 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// The last `since`, in seconds since 1970; no more than the history keeps.
+pub(super) fn period(since: Span) -> Result<(i64, i64), String> {
+    let kept = Span::secs(layout::LONG.span().unsigned_abs());
+    if since.0.as_secs() < layout::FINE.step.unsigned_abs() {
+        return Err(format!("--since {since} is too short; the history has one value every minute"));
+    }
+    if since > kept {
+        complain(format_args!("dogwatch: the history goes back {kept}; --since {since} shows no more\n"));
+    }
+    let to = clock::wall().as_second();
+    Ok((to - i64::try_from(since.min(kept).0.as_secs()).unwrap_or(0), to))
 }
 
 /// Opens the history of the configured agent.

@@ -20,31 +20,33 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::Command,
+    signal::unix::{self, SignalKind},
     task::JoinHandle,
     time::timeout,
 };
 
-use super::{SocketArgument, complain, fail};
+use super::{SocketArgument, complain, fail, time};
 use crate::{
-    api::{Forget, Submit},
+    api::{Forget, Start, Submit},
     clock,
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Name of the job; its service is "job NAME"
+    #[arg(value_parser = name)]
     name: String,
     /// How often the job runs. If it has not run for this time and --grace, it is late
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     every: Option<Span>,
     /// How late it may be [default: a tenth of --every, at least 10m]
     #[arg(long, value_name = "DURATION", requires = "every")]
     grace: Option<Span>,
     /// End the job after this time; it has failed then
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     timeout: Option<Span>,
     /// WARNING if the job takes longer
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     warn: Option<Span>,
     /// Print nothing if the job succeeds, so that cron sends no mail
     #[arg(long)]
@@ -59,15 +61,28 @@ pub(super) struct Arguments {
     socket: SocketArgument,
 }
 
+/// As the agent accepts it.
+fn name(text: &str) -> Result<String, String> {
+    let is_name = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.trim() == text;
+    if is_name && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "must have 1 to {NAME_BYTES_MAX} bytes, no control characters, and no spaces at its ends; for example backup"
+    ))
+}
+
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
     if arguments.forget {
         let forget = Forget { service: format!("job {}", arguments.name) };
-        return match arguments.socket.client().post::<()>("/v1/forget", &forget).await {
+        return match arguments.socket.post("/v1/forget", &forget).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error.to_string()),
+            Err(error) => fail(&error),
         };
     }
+    let ttl_s = ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1));
     let start = clock::since_boot();
+    let started = tell_start(&arguments, ttl_s);
     let lines = Arc::new(Lines::new(arguments.quiet));
     let (end, copies) = execute(&arguments, &lines).await;
     let took = clock::since_boot().saturating_sub(start);
@@ -81,9 +96,11 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         service: format!("job {}", arguments.name),
         state: report.state.name().to_owned(),
         text: text.chars().take(TEXT_CHARS_MAX).collect(),
-        ttl_s: ttl(arguments.every, arguments.grace).map(|ttl| ttl.as_secs().max(1)),
+        ttl_s,
     };
-    if let Err(error) = arguments.socket.client().post::<()>("/v1/submit", &submit).await {
+    // Or the agent might hear of the start after the end.
+    let _ = started.await;
+    if let Err(error) = arguments.socket.post("/v1/submit", &submit).await {
         complain(format_args!(
             "dogwatch: job {}: the agent does not know how it ended: {error}\n",
             arguments.name
@@ -103,6 +120,19 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
+/// Tells the agent that the job begins, so that the agent notices if this process is killed and
+/// cannot report. The job does not wait for that.
+fn tell_start(arguments: &Arguments, ttl_s: Option<u64>) -> JoinHandle<()> {
+    let start = Start { service: format!("job {}", arguments.name), ttl_s };
+    let client = arguments.socket.client();
+    tokio::spawn(async move {
+        if let Ok(client) = client {
+            // If the agent does not answer, the report of the end says so.
+            let _ = client.post::<()>("/v1/start", &start).await;
+        }
+    })
+}
+
 /// How the job ended.
 enum End {
     Exit(ExitStatus),
@@ -113,6 +143,8 @@ enum End {
 /// Runs the job. Also returns what still copies the output of processes that the job has left
 /// running.
 async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHandle<()>>) {
+    // Before the command runs: a signal that comes then ends the command, and is reported.
+    let asked = Stop::listen();
     let spawned = Command::new(&arguments.command[0])
         .args(&arguments.command[1..])
         .stdout(Stdio::piped())
@@ -137,7 +169,7 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHan
             Err(_) => End::TimedOut,
         },
         // Whoever ends the wrapper means the job.
-        signal = asked_to_stop() => {
+        signal = asked.signal() => {
             kill(group, signal);
             match timeout(TERM_GRACE, child.wait()).await {
                 Ok(Ok(status)) => End::Exit(status),
@@ -162,15 +194,21 @@ async fn execute(arguments: &Arguments, lines: &Arc<Lines>) -> (End, Vec<JoinHan
     (end, open)
 }
 
-async fn asked_to_stop() -> Signal {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => Signal::TERM,
-        _ = int.recv() => Signal::INT,
+/// The signals that end the wrapper. They wait here from the moment in which it is made.
+struct Stop(Option<(unix::Signal, unix::Signal)>);
+
+impl Stop {
+    fn listen() -> Self {
+        let term = unix::signal(SignalKind::terminate()).ok();
+        Self(term.zip(unix::signal(SignalKind::interrupt()).ok()))
+    }
+
+    async fn signal(self) -> Signal {
+        let Some((mut term, mut int)) = self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => Signal::TERM,
+            _ = int.recv() => Signal::INT,
+        }
     }
 }
 
@@ -302,6 +340,8 @@ async fn copy(mut from: impl AsyncRead + Unpin, lines: Arc<Lines>, is_error: boo
     }
 }
 
+/// The agent's limit for names of checks.
+const NAME_BYTES_MAX: usize = 100;
 const LINES_KEPT: usize = 20;
 const LINE_MAX: usize = 400;
 /// What --quiet keeps to print it if the job fails.
@@ -352,6 +392,16 @@ mod tests {
         assert_eq!(ttl(Some(Span::secs(3_600)), None), Some(Duration::from_mins(70)));
         assert_eq!(ttl(Some(Span::secs(86_400)), None), Some(Duration::from_mins(26 * 60 + 24)));
         assert_eq!(ttl(Some(Span::secs(60)), Some(Span::secs(5))), Some(Duration::from_secs(65)));
+    }
+
+    #[test]
+    fn a_name_is_one_printable_line() {
+        for right in ["backup", "backup of /srv", "größe"] {
+            assert_eq!(name(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", " ", "a ", "a\nb", "a\tb", &"x".repeat(101)] {
+            assert!(name(wrong).unwrap_err().starts_with("must have 1 to 100 bytes"), "{wrong:?}");
+        }
     }
 
     #[test]

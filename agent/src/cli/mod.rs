@@ -14,7 +14,7 @@ mod submit;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dogwatch_daemon::{logging, unix_http::Client};
+use dogwatch_daemon::{duration::Span, logging, unix_http::Client};
 
 use crate::config::DEFAULT_PATH;
 use print::{complain, print};
@@ -73,9 +73,17 @@ struct SocketArgument {
 }
 
 impl SocketArgument {
-    fn client(&self) -> Client {
-        let path = self.socket.clone().unwrap_or_else(|| crate::config::socket(&self.config.config));
-        Client::new(path, ANSWER_WITHIN)
+    fn client(&self) -> Result<Client, String> {
+        let config = &self.config.config;
+        match (&self.socket, crate::config::missing(config)) {
+            (Some(socket), _) => Ok(Client::new(socket.clone(), ANSWER_WITHIN)),
+            (None, None) => Ok(Client::new(crate::config::socket(config), ANSWER_WITHIN)),
+            (None, Some(missing)) => Err(missing),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<(), String> {
+        self.client()?.post::<()>(path, body).await.map_err(|error| error.to_string())
     }
 }
 
@@ -132,6 +140,19 @@ fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => fail(&format!("cannot start: {error}")),
     }
 }
+
+/// A time that is not nothing, for arguments.
+fn time(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if (Span::secs(1)..=TIME_MAX).contains(&span) {
+        Ok(span)
+    } else {
+        Err(format!("must be 1s to {TIME_MAX}"))
+    }
+}
+
+/// The longest time for which a result can be valid, and the longest that a job can wait.
+const TIME_MAX: Span = Span::secs(366 * 86_400);
 
 /// The agent usually answers in milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

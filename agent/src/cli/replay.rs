@@ -9,7 +9,6 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigArgument, fail, graph, print};
 use crate::{
-    clock,
     history::layout::Entry,
     plot,
     replay::{self, Problem},
@@ -54,6 +53,7 @@ fn replayed(arguments: &Arguments) -> Result<String, String> {
     if arguments.warn.is_none() && arguments.crit.is_none() {
         return Err("give a limit to try: --warn RANGE, --crit RANGE, or both".to_owned());
     }
+    let (from, to) = graph::period(arguments.since)?;
     let reader = graph::open(&arguments.config)?;
     let entry = match graph::choose(&reader, &arguments.service, arguments.label.as_deref())?[..] {
         [entry] => entry,
@@ -68,8 +68,6 @@ fn replayed(arguments: &Arguments) -> Result<String, String> {
     };
     let limit = |text: &Option<String>| text.as_deref().map(|text| range(text, entry)).transpose();
     let limits = Thresholds { warn: limit(&arguments.warn)?, crit: limit(&arguments.crit)? };
-    let to = clock::wall().as_second();
-    let from = to - i64::try_from(arguments.since.0.as_secs()).unwrap_or(i64::MAX / 2);
     let points = reader.points(&entry.key, from, to);
     let Some((first, last)) = points.first().zip(points.last()) else {
         return Err(format!("no values of {} in the last {}", arguments.service, arguments.since));

@@ -4,7 +4,7 @@ use std::{io::Read, process::ExitCode};
 
 use dogwatch_daemon::duration::Span;
 
-use super::{SocketArgument, fail};
+use super::{SocketArgument, fail, time};
 use crate::api::Submit;
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     text: String,
     /// How long this result is valid; then the service is UNKNOWN [default: `freshness` of the
     /// check].
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = time)]
     ttl: Option<Span>,
     #[command(flatten)]
     socket: SocketArgument,
@@ -38,9 +38,9 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         text,
         ttl_s: arguments.ttl.map(|span| span.0.as_secs().max(1)),
     };
-    match arguments.socket.client().post::<()>("/v1/submit", &submit).await {
+    match arguments.socket.post("/v1/submit", &submit).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => fail(&error),
     }
 }
 

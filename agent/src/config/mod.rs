@@ -6,6 +6,7 @@
 mod check;
 mod file;
 mod resolve;
+mod sandbox;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,8 @@ use dogwatch_checks::{Host, Lane, Pattern, pattern};
 use dogwatch_daemon::config::{self, Problems};
 
 use crate::{flapping::Thresholds, handler::Handler, plugin::Plugin, schedule::Timing};
+
+pub use sandbox::Sandbox;
 
 /// The valid config of `dogwatch run`.
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub replaced: Vec<Arc<str>>,
     /// Built-in checks that a file switches off, and where.
     pub off: BTreeMap<Arc<str>, Origin>,
+    /// Built-in checks that a file changes but that this host has nothing for, and why.
+    pub absent: BTreeMap<Arc<str>, String>,
 }
 
 impl Config {
@@ -82,6 +87,29 @@ impl Config {
             )
         });
         nothing.into_iter().chain(replaced).chain(programs).chain(token).collect()
+    }
+
+    /// What the unit of the agent forbids to plugins and handlers.
+    pub fn forbidden(&self, sandbox: &Sandbox) -> Vec<String> {
+        let forbidden = self.checks.iter().flat_map(|(name, check)| {
+            let plugin = match &check.work {
+                Work::Plugin(plugin) => Some(plugin),
+                _ => None,
+            };
+            let settings = [&check.settings]
+                .into_iter()
+                .chain(check.things.iter().filter_map(|(_, some)| some.as_ref()));
+            let handlers = settings.filter_map(|settings| Some(&settings.handler.as_ref()?.command));
+            plugin.into_iter().chain(handlers).flat_map(move |plugin| {
+                let programs = sandbox::programs(plugin.argv(), |word| plugin.find(word));
+                let why = sandbox.forbids(plugin.argv(), &programs);
+                why.into_iter().map(move |why| format!("[check.{name}] at {}: {why}", check.origin))
+            })
+        });
+        let mut forbidden: Vec<_> = forbidden.collect();
+        // A handler counts for all things that have none of their own.
+        forbidden.dedup();
+        forbidden
     }
 }
 
@@ -220,14 +248,24 @@ impl fmt::Display for Origin {
 /// Reads `path` and its drop-ins.
 pub fn load(path: &Path, host: &Host) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let files = config::load::<file::ConfigFile>(path, &mut problems);
+    let files = read(path, &mut problems);
     let config = resolve::resolve(&files, &system_host_name(), host, &mut problems);
     problems.or(config)
 }
 
+fn read(path: &Path, problems: &mut Problems) -> Vec<(config::Source, file::ConfigFile)> {
+    config::load(path, Path::new(DEFAULT_PATH), problems)
+}
+
+/// Why there is no config at a path that was named.
+pub fn missing(path: &Path) -> Option<String> {
+    let why = config::missing(path, Path::new(DEFAULT_PATH))?;
+    Some(format!("{} {why}", path.display()))
+}
+
 /// The agent's socket, even if the rest of the config is invalid.
 pub fn socket(path: &Path) -> PathBuf {
-    let files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let files = read(path, &mut Problems::default());
     let written = files.into_iter().rev().find_map(|(_, file)| file.agent.socket);
     written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
 }
@@ -245,7 +283,7 @@ pub enum AlertdsAt {
 
 /// The alertds of this host, even if the rest of the config is invalid.
 pub fn alertds_at(path: &Path) -> AlertdsAt {
-    let mut files = config::load::<file::ConfigFile>(path, &mut Problems::default());
+    let mut files = read(path, &mut Problems::default());
     let remote = files.iter().rev().find_map(|(_, file)| {
         let url = file.alertd.url.as_ref()?.get_ref().clone();
         let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().clone());

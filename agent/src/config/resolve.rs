@@ -44,7 +44,7 @@ pub(super) fn resolve(
     let mut checks: BTreeMap<_, _> =
         if auto_checks { check::built_in(&context).into_iter().collect() } else { BTreeMap::new() };
     let mut replaced = Vec::new();
-    let mut off = BTreeMap::new();
+    let (mut off, mut absent) = (BTreeMap::new(), BTreeMap::new());
     let mut written: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, file) in files {
         for (name, entry) in &file.check {
@@ -59,6 +59,13 @@ pub(super) fn resolve(
                     let name: Arc<str> = Arc::from(name.get_ref().as_str());
                     checks.remove(&name);
                     off.insert(name, check.origin);
+                    continue;
+                }
+                // Such a table only changes a built-in check, and must not bring one that can only
+                // fail.
+                if let Some(why) = check::absent(name.get_ref(), &check.kind, &context) {
+                    let why = format!("{why} (settings at {})", check.origin);
+                    absent.insert(Arc::from(name.get_ref().as_str()), why);
                     continue;
                 }
                 let built_in = checks.get(name.get_ref().as_str());
@@ -91,13 +98,13 @@ pub(super) fn resolve(
             }
         }
     }
-    if checks.len() > limits::STATES_MAX
+    if checks.len() > limits::SERVICES_MAX
         && let Some((source, _)) = files.first()
     {
-        let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::STATES_MAX);
+        let message = format!("{} checks; an agent can have at most {}", checks.len(), limits::SERVICES_MAX);
         problems.add_whole(&source.path, message);
     }
-    Config { agent, alertd, dns_control, checks, auto_checks, replaced, off }
+    Config { agent, alertd, dns_control, checks, auto_checks, replaced, off, absent }
 }
 
 fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut Problems) -> Agent {

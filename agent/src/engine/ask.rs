@@ -1,18 +1,13 @@
-//! The part of the loop that answers requests: the status, submitted results.
+//! The part of the loop that answers requests: the status.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use dogwatch_checks::{State, output};
-use dogwatch_daemon::{config::closest, unix_http::Peer};
-use dogwatch_wire::limits;
+use dogwatch_checks::State;
 
-use super::{
-    Engine, Watched,
-    watch::{SOFT_WITHIN, append},
-};
+use super::{Engine, JOBS_MAX, Watched, watch::append};
 use crate::{
-    api::{Ask, BlindStatus, Forget, Refused, ServiceStatus, SpoolStatus, Status, Submit},
-    config::{Check, Passive, Settings, Work},
+    api::{Ask, BlindStatus, ServiceStatus, SpoolStatus, Status},
+    config::{Check, Settings, Work},
     metrics,
     moment::Now,
     status::Status as Belief,
@@ -27,110 +22,15 @@ fn detail(watched: &Watched) -> String {
     detail
 }
 
-/// Root, the agent's own user, and those that the config names.
-fn may_submit(passive: &Passive, peer: &Peer) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    peer.uid == 0 || peer.uid == own || passive.submitters.contains(&peer.name())
-}
-
-/// How many jobs can report without being in the config.
-const JOBS_MAX: usize = 200;
-/// As for the names of checks, and `job `.
-const NAME_BYTES_MAX: usize = 104;
-
 impl Engine {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         match ask {
             // If the caller is gone, it does not need the answer.
             Ask::Status(answer) => drop(answer.send(self.status())),
             Ask::Forget { forget, peer, answer } => drop(answer.send(self.forget(&forget, &peer))),
+            Ask::Start { start, peer, answer } => drop(answer.send(self.start_job(&start, &peer))),
             Ask::Submit { submit, peer, answer } => drop(answer.send(self.submit(&submit, &peer))),
         }
-    }
-
-    fn submit(&mut self, submit: &Submit, peer: &Peer) -> Result<(), Refused> {
-        let now = self.clock.now();
-        let (check_name, thing) = self.belongs_to(&submit.service);
-        let Some(check) = self.config.checks.get(&check_name) else {
-            let passive =
-                self.config.checks.iter().filter(|(_, check)| matches!(check.work, Work::Passive(_)));
-            let hint = closest(&submit.service, passive.map(|(name, _)| &**name))
-                .map(|meant| format!("; did you mean {meant:?}?"))
-                .unwrap_or_default();
-            let message = format!(
-                "no check {:?}; add [check.{:?}] kind = \"passive\" to the config{hint}",
-                submit.service, submit.service
-            );
-            return Err(Refused::NoSuchService(message));
-        };
-        let passive = match (&check.work, &thing) {
-            (Work::Passive(passive), None) | (Work::Jobs(passive), Some(_)) => passive,
-            (Work::Jobs(_), None) => {
-                return Err(Refused::Invalid("a job needs a name".to_owned()));
-            }
-            _ => {
-                let message = format!(
-                    "check {check_name:?} is of kind {:?}; only passive checks accept results",
-                    check.kind
-                );
-                return Err(Refused::Invalid(message));
-            }
-        };
-        if !may_submit(passive, peer) {
-            let message = format!(
-                "{} may not submit results for {:?}; add the user to the submitters of [check.{check_name}]",
-                peer.name(),
-                submit.service
-            );
-            return Err(Refused::Forbidden(message));
-        }
-        let state: State = submit.state.parse().map_err(Refused::Invalid)?;
-        let ttl = submit.ttl_s.map(Duration::from_secs).or(passive.freshness);
-        let name: Arc<str> = submit.service.as_str().into();
-        if !self.services.contains_key(&name) {
-            let valid = name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control);
-            if !valid || check.settings(thing.as_deref()).is_none() {
-                let message = format!(
-                    "a name must have at most {NAME_BYTES_MAX} bytes, and no control \
-                                       characters, and must not be switched off in the config"
-                );
-                return Err(Refused::Invalid(message));
-            }
-            let jobs = self.services.values().filter(|watched| watched.check == check_name).count();
-            if jobs >= JOBS_MAX || self.services.len() >= limits::STATES_MAX {
-                return Err(Refused::Invalid(format!(
-                    "there are already {jobs} jobs; `dogwatch job --forget` ends one"
-                )));
-            }
-            self.services.insert(Arc::clone(&name), Watched::new(check_name, thing));
-        }
-        if let Some(watched) = self.services.get_mut(&name) {
-            watched.freshness.on_result(ttl, now.moment);
-        }
-        let result = output::parse(state, submit.text.as_bytes());
-        self.write_within(SOFT_WITHIN, now.moment);
-        self.on_result(&name, result, now);
-        Ok(())
-    }
-
-    /// Ends the service of a job that no longer runs.
-    fn forget(&mut self, forget: &Forget, peer: &Peer) -> Result<(), Refused> {
-        let now = self.clock.now();
-        let name: Arc<str> = forget.service.as_str().into();
-        let passive = self.check_of(&name).and_then(|check| match &check.work {
-            Work::Jobs(passive) => Some(passive),
-            _ => None,
-        });
-        let Some(passive) = passive else {
-            let message =
-                format!("no job has reported as {:?}; `dogwatch status` lists the services", forget.service);
-            return Err(Refused::NoSuchService(message));
-        };
-        if !may_submit(passive, peer) {
-            return Err(Refused::Forbidden(format!("{} may not end {:?}", peer.name(), forget.service)));
-        }
-        self.remove(&name, now);
-        Ok(())
     }
 
     fn status(&self) -> Status {
@@ -156,6 +56,11 @@ impl Engine {
                 why: blind.why.clone(),
             })
         });
+        let absent = self.config.absent.iter().map(|(name, why)| BlindStatus {
+            check: name.to_string(),
+            thing: "all".to_owned(),
+            why: why.clone(),
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             host: self.config.agent.host.clone(),
@@ -163,7 +68,7 @@ impl Engine {
             started_at: self.started_at,
             warnings: self.warnings(now),
             services,
-            blind: blind.collect(),
+            blind: blind.chain(absent).collect(),
             spool: SpoolStatus {
                 events: self.outbox.depth(),
                 dropped: self.outbox.dropped(),
@@ -188,6 +93,7 @@ impl Engine {
         if self.outbox.dropped() > 0 {
             warnings.push(format!("{} events were lost because the spool was full", self.outbox.dropped()));
         }
+        warnings.extend(self.refused_jobs.said(JOBS_MAX));
         if now.moment < self.grace_until {
             let left = self.grace_until.since(now.moment).as_secs();
             warnings.push(format!("the host has just booted or resumed; problems stay soft for {left} s"));
@@ -223,7 +129,17 @@ impl Engine {
             (None, Some(announced)) => announced.said.summary.clone(),
             (None, None) => String::new(),
         };
-        let took = self.running.get(&watched.check).map(|running| running.took.as_secs_f64());
+        let took = match &check.work {
+            Work::Native(_) | Work::Plugin(_) => {
+                self.running.get(&watched.check).map(|running| running.took.as_secs_f64())
+            }
+            // As `dogwatch job` measured it.
+            Work::Jobs(_) => last.and_then(|last| {
+                last.result.perfdata.iter().find(|perf| perf.label == "duration" && perf.unit == "s")?.value
+            }),
+            Work::Passive(_) | Work::Own => None,
+        };
+        let lasted = watched.lasting.lasted(now.moment).filter(|_| watched.must_last.is_some());
         ServiceStatus {
             service: name.to_string(),
             check: watched.check.to_string(),
@@ -234,10 +150,12 @@ impl Engine {
             state_type: if service.status().is_soft() { "SOFT" } else { "HARD" }.to_owned(),
             attempt: service.status().attempt(settings.max_attempts),
             max_attempts: settings.max_attempts,
+            must_last_s: watched.must_last.map(|span| span.as_secs_f64()),
+            lasted_s: lasted.map(|span| span.as_secs_f64()),
             flapping: service.flapping(),
             flapping_percent: service.flapping_percent(),
             since: announced.map(|announced| announced.since),
-            last_run: last.map(|last| last.at),
+            last_run: last.and_then(|last| last.at),
             next_run: next.and_then(|next| now.wall.checked_add(next.since(now.moment)).ok()),
             duration_s: last.and(took),
             output,

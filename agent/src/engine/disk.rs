@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::Engine;
+use super::{Engine, Last};
 use crate::{
     metrics,
     moment::{Moment, Now},
-    state::{Saved, SavedService},
+    state::{Saved, SavedResult, SavedService},
     store::{Done, Order, Store},
 };
 
@@ -28,13 +28,14 @@ pub(super) struct DiskState {
 }
 
 impl DiskState {
-    pub(super) fn new(store: Store, settled: u64, now: Moment) -> Self {
+    /// `problem` says why the directory could not be used at the start.
+    pub(super) fn new(store: Store, settled: u64, problem: Option<String>, now: Moment) -> Self {
         Self {
             store,
             busy_since: None,
-            write_at: None,
+            write_at: problem.is_some().then(|| now + RETRY_AFTER),
             not_before: now,
-            problem: None,
+            problem,
             settled,
             spool_bytes: 0,
         }
@@ -154,7 +155,14 @@ impl Engine {
         let services = self.services.iter().map(|(name, watched)| {
             let until = watched.freshness.until();
             let fresh_until = until.and_then(|until| now.wall.checked_add(until.since(now.moment)).ok());
-            (name.to_string(), SavedService { service: watched.service.clone(), fresh_until })
+            let last = watched.last.as_ref().filter(|_| self.is_submitted(watched));
+            let last = last.map(|Last { result, at }| SavedResult {
+                state: result.state,
+                summary: result.summary.clone(),
+                perfdata: result.perfdata_text(),
+                at: *at,
+            });
+            (name.to_string(), SavedService { service: watched.service.clone(), fresh_until, last })
         });
         let pasts = self.running.iter().filter(|(_, running)| running.past.has_facts());
         Saved {

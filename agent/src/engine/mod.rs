@@ -9,11 +9,12 @@ mod ask;
 mod disk;
 mod reload;
 mod report;
+mod submit;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Blind, CheckResult, Host, Past};
+use dogwatch_checks::{Blind, CheckResult, Host, Past, perfdata};
 use dogwatch_daemon::{
     signals::{Asked, Signals},
     systemd,
@@ -35,7 +36,9 @@ use crate::{
     moment::{Moment, Now},
     passive::Freshness,
     recent::Recent,
+    refused::RefusedJobs,
     report::{
+        Process,
         client::{Alertds, NotTaken},
         outbox::{Limits, Outbox},
     },
@@ -57,6 +60,7 @@ pub(crate) struct Engine {
     host: Host,
     config: Config,
     agent_id: String,
+    process: Process,
     /// Recent changes of this host.
     changes: Changes,
     started_at: Timestamp,
@@ -72,6 +76,7 @@ pub(crate) struct Engine {
     answers: mpsc::Sender<Result<BatchReply, NotTaken>>,
     /// Why the last reload failed.
     config_problem: Option<String>,
+    refused_jobs: RefusedJobs,
     metrics_problem: Option<String>,
     history: Option<Writer>,
     /// Values for the history since the last turn.
@@ -107,6 +112,10 @@ struct Watched {
     handled: Option<(Moment, String)>,
     /// In how many runs in a row its thing was missing.
     missing: u8,
+    /// How long a problem must last to be hard, as of the last result; `None` if results count.
+    must_last: Option<Duration>,
+    /// The runs of a job that have begun and not ended, by the process of `dogwatch job`.
+    runs: BTreeMap<i32, Moment>,
 }
 
 /// What belongs to a check, whatever services it has.
@@ -122,7 +131,8 @@ struct Running {
 
 struct Last {
     result: CheckResult,
-    at: Timestamp,
+    /// When the check ran; `None` if it should have and did not.
+    at: Option<Timestamp>,
 }
 
 /// What `run` passes to the loop.
@@ -132,6 +142,7 @@ pub(crate) struct Parts {
     pub(crate) host: Host,
     pub(crate) config: Config,
     pub(crate) agent_id: String,
+    pub(crate) process: Process,
     pub(crate) changes: Changes,
     pub(crate) store: Store,
     pub(crate) found: Found,
@@ -150,6 +161,7 @@ impl Engine {
             host,
             config,
             agent_id,
+            process,
             changes,
             store,
             found,
@@ -161,7 +173,11 @@ impl Engine {
         let now = clock.now();
         let spool = found.spool;
         let waiting = spool.events.into_iter().filter(|event| event.seq > spool.acked).collect();
-        let outbox = Outbox::new(outbox_limits(&config), waiting, spool.next_seq, now.moment);
+        let host_hash = crate::schedule::host_hash(&agent_id);
+        let mut outbox = Outbox::new(outbox_limits(&config), host_hash, waiting, spool.next_seq, now.moment);
+        if found.problem.is_some() {
+            outbox.on_spool_failed();
+        }
         let mut engine = Self {
             schedule: Schedule::new(&agent_id, lanes(&config)),
             services: BTreeMap::new(),
@@ -169,11 +185,12 @@ impl Engine {
             lag: Lag::default(),
             outbox,
             epoch: spool.epoch,
-            disk: DiskState::new(store, spool.acked, now.moment),
+            disk: DiskState::new(store, spool.acked, found.problem, now.moment),
             alertds: Alertds::new(&config.alertd),
             runner,
             answers,
             config_problem: None,
+            refused_jobs: RefusedJobs::default(),
             metrics_problem,
             history,
             samples: Vec::new(),
@@ -186,6 +203,7 @@ impl Engine {
             config_path,
             host,
             agent_id,
+            process,
             changes,
             config,
         };
@@ -199,7 +217,7 @@ impl Engine {
         for (name, past) in saved.pasts {
             self.running.insert(name.into(), Running { past, ..Running::default() });
         }
-        for (name, SavedService { service, fresh_until }) in saved.services {
+        for (name, SavedService { service, fresh_until, last }) in saved.services {
             let (check, thing) = self.belongs_to(&name);
             let mut watched = Watched { service, ..Watched::new(check, thing) };
             if let Some(until) = fresh_until {
@@ -212,9 +230,22 @@ impl Engine {
                 });
                 watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
             }
+            if self.is_submitted(&watched) {
+                watched.last = last.map(|last| Last {
+                    result: CheckResult::new(last.state, last.summary)
+                        .with_perfdata(perfdata::parse(&last.perfdata).items),
+                    at: last.at,
+                });
+            }
             self.services.insert(name.into(), watched);
         }
         self.watch(now);
+    }
+
+    /// Whether the results of a service come from outside, so that the agent cannot just ask again.
+    fn is_submitted(&self, watched: &Watched) -> bool {
+        let check = self.config.checks.get(&watched.check);
+        check.is_some_and(|check| matches!(check.work, Work::Passive(_) | Work::Jobs(_)))
     }
 
     /// The check and the thing that a service was named after.
@@ -317,6 +348,8 @@ impl Watched {
             handler: Runs::default(),
             handled: None,
             missing: 0,
+            must_last: None,
+            runs: BTreeMap::new(),
         }
     }
 }
@@ -330,6 +363,8 @@ fn outbox_limits(config: &Config) -> Limits {
     Limits { bytes_max: config.agent.spool_bytes_max, heartbeat: config.alertd.heartbeat }
 }
 
+/// How many jobs can report. Each is a service in the state of the agent and of alertd.
+const JOBS_MAX: usize = 200;
 const LOCAL_MAX: usize = 8;
 const NETWORK_MAX: usize = 256;
 /// The longest time for which a submitted result can be valid.

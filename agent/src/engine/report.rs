@@ -1,9 +1,11 @@
 //! The part of the loop that reports to alertd.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use dogwatch_checks::State;
-use dogwatch_wire::{Batch, BatchReply, Heartbeat, PROTOCOL, ServiceState, digest};
+use dogwatch_wire::{
+    Batch, BatchReply, Heartbeat, PROTOCOL, PROTOCOL_PARTS, ServiceState, StatesPart, digest, limits,
+};
 use tracing::{error, info, warn};
 
 use super::Engine;
@@ -23,6 +25,9 @@ impl Engine {
     pub(super) fn send(&mut self, now: Now) {
         let Some(next) = self.outbox.poll_send(now.moment) else { return };
         let batch = self.batch(next, now);
+        if let Some(through) = batch.states_part.as_ref().and_then(|part| part.through.as_deref()) {
+            self.outbox.on_part(through.into());
+        }
         let (alertds, answers) = (self.alertds.clone(), self.answers.clone());
         tokio::spawn(async move {
             // In a task of its own, so that a panic in it counts as a failed batch.
@@ -43,16 +48,27 @@ impl Engine {
             services: u32::try_from(self.services.len()).unwrap_or(u32::MAX),
             changes: self.changes.known(),
         });
+        let (states, states_part) =
+            if next.states { self.states(next.states_after.as_ref()) } else { (None, None) };
         Batch {
-            protocol: PROTOCOL,
+            protocol: if states_part.is_some() { PROTOCOL_PARTS } else { PROTOCOL },
             agent: self.agent_id.clone(),
             host: self.config.agent.host.clone(),
             epoch: format!("{:016x}", self.epoch),
+            run: self.process.run.clone(),
+            boot: self.process.boot.clone(),
             sent_at: now.wall,
             events: next.events,
             heartbeat,
-            states: next.states.then(|| self.states()),
+            states,
+            states_part,
         }
+    }
+
+    fn start_epoch(&mut self, now: Now) {
+        self.epoch = fastrand::u64(1..);
+        self.outbox.start_epoch(now.moment);
+        self.write_within(Duration::ZERO, now.moment);
     }
 
     fn digest(&self) -> String {
@@ -63,9 +79,21 @@ impl Engine {
         }))
     }
 
-    fn states(&self) -> Vec<ServiceState> {
-        let mut states = Vec::with_capacity(self.services.len());
-        for (name, watched) in &self.services {
+    /// The states of all services. If there are too many for one body: of those after `after`, as
+    /// many as have room, and which those are.
+    fn states(&self, after: Option<&Arc<str>>) -> (Option<Vec<ServiceState>>, Option<StatesPart>) {
+        let is_part = after.is_some() || self.services.len() > limits::STATES_MAX;
+        let most = if is_part { STATES_IN_PART } else { limits::STATES_MAX };
+        let begin = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Arc::clone(after)));
+        let mut rest = self.services.range((begin, Bound::Unbounded));
+        let some: Vec<_> = rest.by_ref().take(most).collect();
+        let last = some.last().map(|(name, _)| name.to_string());
+        let part = is_part.then(|| StatesPart {
+            after: after.map(ToString::to_string).unwrap_or_default(),
+            through: last.filter(|_| rest.next().is_some()),
+        });
+        let mut states = Vec::with_capacity(some.len());
+        for (name, watched) in some {
             let Some(check) = self.config.checks.get(&watched.check) else { continue };
             let Some(settings) = check.settings(watched.thing.as_deref()) else { continue };
             let labels = labels(&watched.check, watched.thing.as_deref(), settings);
@@ -73,7 +101,7 @@ impl Engine {
             states.push(report::service_state(about, watched.service.announced(), self.started_at));
         }
         report::fit(&mut states);
-        states
+        (Some(states), part)
     }
 
     pub(super) fn on_answer(&mut self, answer: Result<BatchReply, NotTaken>) {
@@ -83,17 +111,23 @@ impl Engine {
             Ok(reply) => {
                 let failing = self.outbox.failures() > 0;
                 metrics::on_batch(true);
-                if self.outbox.on_reply(&reply, now.moment, random) == Verdict::Amnesia {
-                    error!(
-                        acked = reply.acked_seq,
-                        next = self.outbox.next_seq(),
-                        "alertd has events that the spool does not have: the disk has lost them; starting a new epoch"
-                    );
-                    self.epoch = fastrand::u64(1..);
-                    self.outbox.start_epoch(now.moment);
-                    self.write_within(Duration::ZERO, now.moment);
-                } else if failing {
-                    info!("reports reach alertd again");
+                match self.outbox.on_reply(&reply, now.moment, random) {
+                    Verdict::Amnesia => {
+                        error!(
+                            acked = reply.acked_seq,
+                            next = self.outbox.next_seq(),
+                            "alertd has events that the spool does not have: the disk has lost them; starting a new epoch"
+                        );
+                        self.start_epoch(now);
+                    }
+                    Verdict::Copied => {
+                        warn!(
+                            "another host reports with the id of this one: they have the same machine id, as copies of one image do; on each copy run `rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup && systemctl restart dogwatch`"
+                        );
+                        self.start_epoch(now);
+                    }
+                    Verdict::Accepted if failing => info!("reports reach alertd again"),
+                    Verdict::Accepted => {}
                 }
             }
             Err(NotTaken { failure, reason }) => {
@@ -117,6 +151,9 @@ pub(super) fn labels(check: &str, thing: Option<&str>, settings: &Settings) -> B
     }
     labels
 }
+
+/// So few that most keep their details ([`report::fit`]).
+const STATES_IN_PART: usize = 500;
 
 /// As for labels in the config.
 const LABEL_BYTES_MAX: usize = 256;

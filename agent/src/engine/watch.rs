@@ -8,7 +8,7 @@ use dogwatch_wire::{EventKind, limits};
 use jiff::tz::TimeZone;
 use tracing::{error, info, warn};
 
-use super::{Engine, LOOK_INTERVAL, Last, Watched, report::labels};
+use super::{Engine, JOBS_MAX, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
     handler::Decision,
@@ -124,6 +124,7 @@ impl Engine {
                 let soft = self.judge(&name, outcome, now);
                 self.schedule.on_finished(&name, soft, cpu, now.moment);
             }
+            Report::JobGone { service, pid } => self.on_job_gone(&service, pid, now),
             Report::Stuck { started: Started { name, .. }, result } => {
                 error!(check = &*name, "check hangs; it will not be started again until it ends");
                 metrics::on_overrun(&name);
@@ -162,10 +163,10 @@ impl Engine {
                 continue;
             }
             if !self.services.contains_key(&service) {
-                if self.services.len() >= limits::STATES_MAX {
+                if self.services.len() >= limits::SERVICES_MAX {
                     blind.push(Blind {
                         thing: finding.thing.unwrap_or_default(),
-                        why: format!("the agent already watches {} services", limits::STATES_MAX),
+                        why: format!("the agent already watches {} services", limits::SERVICES_MAX),
                     });
                     continue;
                 }
@@ -232,6 +233,7 @@ impl Engine {
             None => (Confirm::After(settings.max_attempts), true),
         };
         let confirm = if grace { Confirm::NotYet } else { confirm };
+        watched.must_last = lasting;
         for (at, perf) in result.perfdata.iter().enumerate() {
             let Some(value) = perf.value.filter(|value| value.is_finite()) else { continue };
             if at == 0 {
@@ -248,7 +250,7 @@ impl Engine {
         let before = (watched.service.status(), watched.service.flapping());
         let rules = Rules { confirm, flapping: settings.flapping };
         let transition = watched.service.on_result(&result, rules, now.wall);
-        watched.last = Some(Last { result, at: now.wall });
+        watched.last = Some(Last { result, at: Some(now.wall) });
         let soft = watched.service.status().is_soft();
         if let Some(handler) = &settings.handler
             && !grace
@@ -362,6 +364,8 @@ impl Engine {
             .filter(|(_, check)| matches!(check.work, Work::Own))
             .map(|(name, _)| Arc::clone(name))
             .collect();
+        self.refused_jobs.expire(now.moment);
+        let refused = self.refused_jobs.said(JOBS_MAX);
         let waiting = self.schedule.longest_waiting(now.moment);
         let seen = Seen {
             checks: self.config.checks.len(),
@@ -371,6 +375,7 @@ impl Engine {
             disk_problem: self.disk.problem(),
             dropped: self.outbox.dropped(),
             spooled: self.outbox.depth(),
+            refused_jobs: refused.as_deref(),
         };
         let result = self.lag.judge(seen);
         for name in own {
@@ -392,18 +397,23 @@ impl Engine {
             .collect();
         for name in stale {
             let is_job = self.check_of(&name).is_some_and(|check| matches!(check.work, Work::Jobs(_)));
-            let last = self.services.get(&name).and_then(|watched| watched.last.as_ref());
+            let at = self.services.get(&name).and_then(|watched| watched.last.as_ref()?.at);
+            let result = match (is_job, at) {
+                (true, Some(at)) => {
+                    CheckResult::new(State::Critical, format!("is late: it has not run since {at:.0}"))
+                }
+                (true, None) => CheckResult::new(State::Critical, "is late: it began and has not ended"),
+                (false, Some(at)) => CheckResult::unknown(format!("stale: the last result is from {at:.0}")),
+                (false, None) => CheckResult::unknown("stale: no result was submitted in time"),
+            };
+            self.on_result(&name, result, now);
+            // Nothing has run.
+            if let Some(last) = self.services.get_mut(&name).and_then(|watched| watched.last.as_mut()) {
+                last.at = at;
+            }
             if is_job {
-                let since = last.map_or_else(String::new, |last| format!(" since {:.0}", last.at));
-                let text = format!("is late: it has not run{since}");
-                self.on_result(&name, CheckResult::new(State::Critical, text), now);
                 continue;
             }
-            let text = match last {
-                Some(last) => format!("stale: the last result is from {:.0}", last.at),
-                None => "stale: no result was submitted in time".to_owned(),
-            };
-            self.on_result(&name, CheckResult::unknown(text), now);
             let retry = self.check_of(&name).map(|check| check.timing.retry_interval);
             if let (Some(retry), Some(watched)) = (retry, self.services.get_mut(&name))
                 && watched.service.status().is_soft()
@@ -442,7 +452,9 @@ impl Engine {
         {
             let mut found = false;
             for (name, check) in config.checks {
-                if check.origin == config::Origin::Auto && !self.config.checks.contains_key(&name) {
+                let built_in = matches!(check.origin, config::Origin::Auto | config::Origin::Changed { .. });
+                if built_in && !self.config.checks.contains_key(&name) {
+                    self.config.absent.remove(&name);
                     info!(check = &*name, "found on this host; built-in check added");
                     self.config.checks.insert(name, check);
                     found = true;

@@ -1,6 +1,7 @@
 //! Reads and writes `history.ring`. Only this file knows the disk.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -25,8 +26,29 @@ const DAMAGED_NAME: &str = "history.damaged";
 pub struct History {
     file: File,
     entries: Vec<Option<Entry>>,
+    columns: HashMap<Key, usize>,
+    /// All columns are taken at least until then, in seconds since 1970.
+    full_until: i64,
     fold: Fold,
     refused: u64,
+    damage: Damage,
+}
+
+/// What was damaged when the file was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// It was shorter than it is made, or another file had its name.
+    pub cut: bool,
+    /// Rows that are not as they were written: damage, or a write that power loss interrupted.
+    pub rows: u64,
+    /// Series that are no longer known by name.
+    pub series: u64,
+}
+
+impl Damage {
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 impl History {
@@ -34,10 +56,14 @@ impl History {
     /// `history.damaged`. `now` is in seconds since 1970.
     pub fn open(dir: &Path, now: i64) -> io::Result<Self> {
         let path = dir.join(NAME);
-        if let Ok(file) = File::open(&path)
-            && !has_head(&file)
-        {
-            std::fs::rename(&path, dir.join(DAMAGED_NAME))?;
+        let mut cut = false;
+        if let Ok(file) = File::open(&path) {
+            if !has_head(&file) {
+                std::fs::rename(&path, dir.join(DAMAGED_NAME))?;
+                cut = true;
+            } else if file.metadata()?.len() != FILE_BYTES {
+                cut = true;
+            }
         }
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path)?;
@@ -46,8 +72,13 @@ impl History {
         }
         // Sparse: it takes space as it is used.
         file.set_len(FILE_BYTES)?;
-        let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
-        let mut history = Self { file, entries, fold: Fold::default(), refused: 0 };
+        let entries: Vec<_> = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        let known = entries.iter().enumerate().rev();
+        let columns =
+            known.filter_map(|(column, entry)| Some((entry.as_ref()?.key.clone(), column))).collect();
+        let fold = Fold::default();
+        let damage = Damage { cut, ..damage(&file, &entries) };
+        let mut history = Self { file, entries, columns, full_until: i64::MIN, fold, refused: 0, damage };
         history.resume(now);
         Ok(history)
     }
@@ -88,6 +119,11 @@ impl History {
         Ok(())
     }
 
+    /// What was damaged when the file was opened.
+    pub fn damage(&self) -> Damage {
+        self.damage
+    }
+
     /// Values that were not recorded, because all columns are taken.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -99,8 +135,7 @@ impl History {
 
     /// The column of a series; a new one, or that of a series which has had no value for a week.
     fn column(&mut self, sample: &Sample, unix: i64) -> io::Result<Option<usize>> {
-        let is_it = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.key == sample.key);
-        if let Some(column) = self.entries.iter().position(is_it) {
+        if let Some(&column) = self.columns.get(&sample.key) {
             if let Some(Some(entry)) = self.entries.get_mut(column)
                 && (entry.used / DAY != unix / DAY || entry.max != sample.max)
             {
@@ -111,10 +146,14 @@ impl History {
             }
             return Ok(Some(column));
         }
+        if unix <= self.full_until {
+            return Ok(None);
+        }
         let free = self.entries.iter().position(Option::is_none).or_else(|| {
             let used = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.used);
             let (column, oldest) = self.entries.iter().enumerate().min_by_key(|(_, entry)| used(entry))?;
-            (unix - used(oldest) > UNUSED_AFTER).then_some(column)
+            self.full_until = used(oldest) + UNUSED_AFTER;
+            (unix > self.full_until).then_some(column)
         });
         let Some(column) = free else { return Ok(None) };
         let entry = Entry {
@@ -128,8 +167,11 @@ impl History {
             return Ok(None);
         }
         self.fold.clear(column);
-        if let Some(slot) = self.entries.get_mut(column) {
-            *slot = Some(entry);
+        self.columns.insert(sample.key.clone(), column);
+        if let Some(slot) = self.entries.get_mut(column)
+            && let Some(before) = slot.replace(entry)
+        {
+            self.columns.remove(&before.key);
         }
         Ok(Some(column))
     }
@@ -157,7 +199,7 @@ impl Reader {
         if !has_head(&file) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "this is not a history of dogwatch"));
         }
-        let entries = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
+        let entries: Vec<_> = (0..SERIES_MAX).map(|column| read_entry(&file, column)).collect();
         Ok(Self { file, entries })
     }
 
@@ -168,8 +210,9 @@ impl Reader {
         all
     }
 
-    /// The points of a series from `from` to `to` (seconds since 1970), from the finest tier that
-    /// goes back that far, and how long each stands for.
+    /// The points of a series from `from` to `to` (seconds since 1970), and how long each stands
+    /// for. They come from the finest tier that goes back that far, or to the start of the series;
+    /// what its last row does not have yet comes from the finer ones.
     pub fn points(&self, key: &Key, from: i64, to: i64) -> Vec<Point> {
         let Some(column) =
             self.entries.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.key == *key))
@@ -177,15 +220,52 @@ impl Reader {
             return Vec::new();
         };
         let since = self.entries.get(column).and_then(Option::as_ref).map_or(from, |entry| entry.since);
-        let tier = layout::tier_for(to - from);
-        let first = tier.slot(from.max(since).max(to - tier.span() + tier.step));
-        (first..=tier.slot(to))
-            .filter_map(|slot| {
+        let mut from = from.max(since);
+        let wanted = layout::tier_for(to.saturating_sub(from));
+        let mut points: Vec<Point> = Vec::new();
+        for tier in TIERS.into_iter().rev().filter(|tier| tier.step <= wanted.step) {
+            let first = tier.slot(from.max(to - tier.span() + tier.step));
+            points.extend((first..=tier.slot(to)).filter_map(|slot| {
                 let cell = read_row(&self.file, tier, slot)?.get(column).copied()?;
                 cell.point(tier, slot)
-            })
-            .collect()
+            }));
+            from = points.last().map_or(from, |point| point.at + point.step);
+        }
+        points
     }
+}
+
+/// Reads everything. Takes some milliseconds; holes of the file cost nothing.
+fn damage(file: &File, entries: &[Option<Entry>]) -> Damage {
+    let mut found = Damage::default();
+    let mut nameless = [false; SERIES_MAX];
+    for (column, entry) in entries.iter().enumerate() {
+        let mut bytes = [0_u8; ENTRY_BYTES];
+        let read = file.read_exact_at(&mut bytes, layout::entry_offset(column));
+        if entry.is_none() && (read.is_err() || bytes != [0; ENTRY_BYTES]) {
+            nameless[column] = true;
+        }
+    }
+    for tier in TIERS {
+        for slot in 0..tier.rows {
+            let mut bytes = [0_u8; ROW_BYTES];
+            if file.read_exact_at(&mut bytes, tier.row_offset(slot)).is_err() || bytes == [0; ROW_BYTES] {
+                continue;
+            }
+            let number = i64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+            match layout::decode_row(&bytes, number) {
+                Some(cells) if tier.row_offset(number) == tier.row_offset(slot) => {
+                    // A column keeps its entry for ever, so one without has lost it.
+                    let used = cells.iter().enumerate().filter(|(_, cell)| cell.is_some());
+                    let lost = used.filter(|(column, _)| entries.get(*column).is_none_or(Option::is_none));
+                    lost.for_each(|(column, _)| nameless[column] = true);
+                }
+                _ => found.rows += 1,
+            }
+        }
+    }
+    found.series = nameless.iter().filter(|lost| **lost).count() as u64;
+    found
 }
 
 fn has_head(file: &File) -> bool {
@@ -232,6 +312,7 @@ mod tests {
     fn what_was_recorded_is_read_back_at_every_resolution_and_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let mut history = History::open(dir.path(), START).unwrap();
+        history.record(&sample("disk /", 0.0, START - 20 * DAY)).unwrap();
         for minute in 0..3 * 60 {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
             let value = minute as f64;
@@ -253,9 +334,25 @@ mod tests {
         assert!(fine.len() >= 175, "{}", fine.len());
         assert!((fine[100].avg - 101.0).abs() < 3.0, "{:?}", fine[100]);
         let hours = reader.points(&key("disk /"), now - 300 * 86_400, now);
-        assert_eq!(hours.len(), 3);
-        assert!(hours[1].min <= 61.0 && hours[1].max >= 118.0, "{:?}", hours[1]);
+        assert_eq!((hours.len(), hours[1].step), (4, 3_600));
+        assert!(hours[2].min <= 61.0 && hours[2].max >= 118.0, "{:?}", hours[2]);
         assert!(reader.points(&key("disk /var"), START, now).is_empty());
+    }
+
+    #[test]
+    fn a_young_series_is_read_from_the_tiers_that_have_it() {
+        for (minutes, since) in [(3, 7), (3, 300), (25, 7), (200, 30), (2_000, 7), (4_000, 300)] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut history = History::open(dir.path(), START).unwrap();
+            for minute in 0..=minutes {
+                history.record(&sample("load", 1.0, START + minute * 60)).unwrap();
+            }
+            let now = START + minutes * 60;
+            let points = Reader::open(dir.path()).unwrap().points(&key("load"), now - since * DAY, now);
+            let known: i64 = points.iter().map(|point| point.step).sum();
+            assert_eq!(known, minutes * 60, "{minutes} minutes, --since {since}d");
+            assert!(points.is_sorted_by(|a, b| a.at + a.step <= b.at), "{points:?}");
+        }
     }
 
     #[test]

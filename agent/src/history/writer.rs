@@ -61,14 +61,42 @@ impl Writer {
     }
 }
 
-fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
-    let mut history = match History::open(dir, now) {
-        Ok(history) => history,
-        Err(error) => {
-            warn!("cannot keep a history in {}: {error}; going on without", dir.display());
-            return;
+/// Opens the history. While that fails, samples are dropped, and every [`RETRY_S`] it is tried
+/// again. `None` when the agent stops.
+fn open(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) -> Option<History> {
+    let mut tried = now;
+    let mut opened = History::open(dir, now);
+    if let Err(error) = &opened {
+        warn!("cannot keep a history in {}: {error}; trying again", dir.display());
+    }
+    loop {
+        if let Ok(history) = opened {
+            let damage = history.damage();
+            if !damage.is_none() {
+                warn!(
+                    rows = damage.rows,
+                    series = damage.series,
+                    cut = damage.cut,
+                    "the history was damaged; its intact rows are used"
+                );
+            }
+            return Some(history);
         }
-    };
+        let samples = inbox.recv().ok()?;
+        dropped.fetch_add(u64::try_from(samples.len()).unwrap_or(0), Ordering::Relaxed);
+        let at = samples.last().map_or(tried, |sample| sample.at.as_second());
+        if at >= tried + RETRY_S {
+            tried = at;
+            opened = History::open(dir, at);
+        }
+    }
+}
+
+/// Seconds.
+const RETRY_S: i64 = 60;
+
+fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
+    let Some(mut history) = open(dir, now, inbox, dropped) else { return };
     let (mut failing, mut full) = (false, false);
     while let Ok(samples) = inbox.recv() {
         for sample in &samples {

@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_checks::{CheckResult, State};
+use dogwatch_checks::{CheckResult, State, output};
 use kept::{Complaints, Printed};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
@@ -55,6 +55,23 @@ pub struct Plugin {
     timeout_state: State,
     /// For files that it keeps between its runs; created when it runs.
     state_directory: Option<PathBuf>,
+    role: Role,
+}
+
+/// What a program is for. Any exit code but 0 is a failure of a handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Plugin,
+    Handler,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plugin => "plugin",
+            Self::Handler => "handler",
+        })
+    }
 }
 
 /// How much output is kept: as much as NRPE can carry.
@@ -71,7 +88,7 @@ const KILL_GRACE: Duration = Duration::from_secs(1);
 /// Why a plugin in the config is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PluginError {
-    #[error("is empty; write an array like [\"check_ping\", \"-H\", \"db1\"]")]
+    #[error("is empty")]
     Empty,
     #[error("contains a NUL byte")]
     Nul,
@@ -94,7 +111,12 @@ impl Plugin {
         if argv.iter().chain(env.keys()).chain(env.values()).any(|text| text.contains('\0')) {
             return Err(PluginError::Nul);
         }
-        Ok(Self { argv, env, timeout_state, state_directory: None })
+        Ok(Self { argv, env, timeout_state, state_directory: None, role: Role::Plugin })
+    }
+
+    /// The command of a handler.
+    pub fn handler(argv: Vec<String>, env: BTreeMap<String, String>) -> Result<Self, PluginError> {
+        Ok(Self { role: Role::Handler, ..Self::new(argv, env, State::Unknown)? })
     }
 
     /// Gives the plugin a private directory below the state directory of the agent, for the files
@@ -105,15 +127,26 @@ impl Plugin {
         self
     }
 
+    /// The program and its arguments.
+    pub fn argv(&self) -> &[String] {
+        &self.argv
+    }
+
+    /// The file of a program, looked up as for the plugin itself.
+    pub fn find(&self, program: &str) -> Option<PathBuf> {
+        if program.contains('/') {
+            return Some(Path::new("/").join(program)).filter(|path| path.exists());
+        }
+        let path = self.env.get("PATH").map_or(PATH, String::as_str);
+        path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.exists())
+    }
+
     /// Why the program cannot be run, as far as can be told without running it.
     pub fn missing(&self) -> Option<String> {
         let program = self.argv.first()?;
-        let found = if program.contains('/') {
-            Path::new(program).exists()
-        } else {
-            PATH.split(':').any(|folder| Path::new(folder).join(program).exists())
-        };
-        let place = if program.contains('/') { String::new() } else { format!(" in {PATH}") };
+        let found = self.find(program).is_some();
+        let path = self.env.get("PATH").map_or(PATH, String::as_str);
+        let place = if program.contains('/') { String::new() } else { format!(" in {path}") };
         (!found).then(|| format!("there is no program {program}{place}"))
     }
 
@@ -128,7 +161,8 @@ impl Plugin {
     }
 
     fn program(&self) -> reason::Program<'_> {
-        reason::Program { name: &self.argv[0], path: self.env.get("PATH").map_or(PATH, String::as_str) }
+        let path = self.env.get("PATH").map_or(PATH, String::as_str);
+        reason::Program { role: self.role, name: &self.argv[0], path }
     }
 
     fn start(&self) -> io::Result<Running> {
@@ -158,26 +192,36 @@ impl Plugin {
     }
 
     fn verdict(&self, end: End, printed: &Printed, complaints: &Complaints) -> CheckResult {
+        let role = self.role;
         let (state, reason) = match end {
             End::Exited(status) => match (status.code(), status.signal()) {
                 (Some(code), _) => match State::from_exit_code(code) {
-                    Some(state) => return complaints.added_to(printed.parse(state)),
+                    Some(state) => {
+                        let mut result = complaints.added_to(printed.parse(state));
+                        if role == Role::Handler && state != State::Ok {
+                            let why = reason::exit_code(code, self.program());
+                            let said = std::mem::take(&mut result.summary);
+                            result.summary =
+                                if said == output::NO_OUTPUT { why } else { format!("{why}: {said}") };
+                        }
+                        return result;
+                    }
                     None => (State::Unknown, reason::exit_code(code, self.program())),
                 },
-                (None, Some(signal)) => (State::Unknown, format!("plugin was killed by signal {signal}")),
-                (None, None) => (State::Unknown, "plugin ended without an exit code".to_owned()),
+                (None, Some(signal)) => (State::Unknown, format!("{role} was killed by signal {signal}")),
+                (None, None) => (State::Unknown, format!("{role} ended without an exit code")),
             },
             End::Deadline(after) => {
-                (self.timeout_state, format!("plugin timed out after {}", seconds(after)))
+                (self.timeout_state, format!("{role} timed out after {}", seconds(after)))
             }
             End::Unkillable(after) => (
                 self.timeout_state,
                 format!(
-                    "plugin timed out after {} and cannot be killed: it hangs in the kernel",
+                    "{role} timed out after {} and cannot be killed: it hangs in the kernel",
                     seconds(after)
                 ),
             ),
-            End::Lost(error) => (State::Unknown, format!("cannot wait for the plugin: {error}")),
+            End::Lost(error) => (State::Unknown, format!("cannot wait for the {role}: {error}")),
         };
         let mut result = CheckResult::new(state, reason);
         if !printed.is_empty() {
@@ -318,7 +362,7 @@ const PIPE_BYTES_MAX: usize = 64 * 1_024;
     deprecated,
     reason = "unsound only for a descriptor that closes itself; the new name for it is an unsafe fn"
 )]
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 

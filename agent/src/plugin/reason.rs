@@ -1,5 +1,6 @@
-//! Why a plugin did not start, or started something that does not exist. The kernel says only "no
-//! such file or directory" if the interpreter of a script is missing, so this looks at the file.
+//! Why a plugin or a handler did not start, or started something that does not exist. The kernel
+//! says only "no such file or directory" if the interpreter of a script is missing, so this looks
+//! at the file.
 
 use std::{
     fs,
@@ -14,9 +15,13 @@ use rustix::{
     process::{getegid, geteuid},
 };
 
+use super::Role;
+
 /// A program as in the config, and where it is looked up if it has no slash.
 #[derive(Clone, Copy)]
 pub(super) struct Program<'a> {
+    /// How it is called in errors: `plugin`.
+    pub(super) role: Role,
     pub(super) name: &'a str,
     pub(super) path: &'a str,
 }
@@ -37,25 +42,25 @@ fn in_path(name: &str, path: &str) -> Option<PathBuf> {
 
 /// Why it did not start.
 pub(super) fn not_started(program: Program<'_>, error: &io::Error) -> String {
-    let name = program.name;
+    let (role, name) = (program.role, program.name);
     let file = program.file();
     let file = file.as_deref();
     match error.kind() {
-        ErrorKind::NotFound => file.and_then(|file| not_found(name, file, program.path)),
-        ErrorKind::PermissionDenied => file.and_then(|file| forbidden(name, file)),
+        ErrorKind::NotFound => file.and_then(|file| not_found(program, file)),
+        ErrorKind::PermissionDenied => file.and_then(|file| forbidden(program, file)),
         _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOEXEC) => file.map(|file| no_program(name, file)),
-            Some(Errno::TXTBSY) => Some(format!("plugin {name:?} is being written")),
+            Some(Errno::NOEXEC) => file.map(|file| no_program(program, file)),
+            Some(Errno::TXTBSY) => Some(format!("{role} {name:?} is being written")),
             Some(Errno::AGAIN) => {
-                Some(format!("cannot start plugin {name:?}: too many processes (TasksMax= of the service?)"))
+                Some(format!("cannot start {role} {name:?}: too many processes (TasksMax= of the service?)"))
             }
             _ => None,
         },
     }
     .unwrap_or_else(|| match error.kind() {
-        ErrorKind::NotFound => format!("plugin {name:?} does not exist"),
-        ErrorKind::PermissionDenied => format!("no permission to execute plugin {name:?}"),
-        _ => format!("cannot start plugin {name:?}: {error}"),
+        ErrorKind::NotFound => format!("{role} {name:?} does not exist"),
+        ErrorKind::PermissionDenied => format!("no permission to execute {role} {name:?}"),
+        _ => format!("cannot start {role} {name:?}: {error}"),
     })
 }
 
@@ -69,27 +74,31 @@ pub(super) fn exit_code(code: i32, program: Program<'_>) -> String {
         (None, 129..=192) => format!(" (in a shell script: a command was killed by signal {})", code - 128),
         _ => String::new(),
     };
-    format!("plugin exited with code {code}, expected 0 to 3{meaning}")
+    match program.role {
+        Role::Plugin => format!("plugin exited with code {code}, expected 0 to 3{meaning}"),
+        Role::Handler => format!("handler exited with code {code}{meaning}"),
+    }
 }
 
 /// The kernel has found no file, but there is one.
-fn not_found(name: &str, file: &Path, path: &str) -> Option<String> {
+fn not_found(program: Program<'_>, file: &Path) -> Option<String> {
+    let Program { role, name, path } = program;
     if let Ok(target) = fs::read_link(file)
         && fs::metadata(file).is_err()
     {
-        return Some(format!("plugin {name:?} is a link to {}, which does not exist", target.display()));
+        return Some(format!("{role} {name:?} is a link to {}, which does not exist", target.display()));
     }
     fs::metadata(file).ok()?;
     if let Some(problem) = first_line_problem(file, path) {
-        return Some(format!("cannot start plugin {name:?}: {problem}"));
+        return Some(format!("cannot start {role} {name:?}: {problem}"));
     }
     start_of(file).starts_with(b"\x7fELF").then(|| {
-        format!("cannot start plugin {name:?}: its loader does not exist (built for another system or architecture?)")
+        format!("cannot start {role} {name:?}: its loader does not exist (built for another system or architecture?)")
     })
 }
 
-fn forbidden(name: &str, file: &Path) -> Option<String> {
-    let refused = format!("no permission to execute plugin {name:?}");
+fn forbidden(Program { role, name, .. }: Program<'_>, file: &Path) -> Option<String> {
+    let refused = format!("no permission to execute {role} {name:?}");
     let user = geteuid().as_raw();
     let metadata = match fs::metadata(file) {
         Ok(metadata) => metadata,
@@ -100,7 +109,7 @@ fn forbidden(name: &str, file: &Path) -> Option<String> {
     };
     let mode = metadata.mode() & 0o7777;
     if metadata.is_dir() {
-        return Some(format!("plugin {name:?} is a directory"));
+        return Some(format!("{role} {name:?} is a directory"));
     }
     if mode & 0o111 == 0 {
         return Some(format!("{refused}: it is not executable (mode {mode:04o}); run chmod +x on it"));
@@ -124,7 +133,7 @@ fn forbidden(name: &str, file: &Path) -> Option<String> {
 }
 
 /// The kernel knows no way to execute it.
-fn no_program(name: &str, file: &Path) -> String {
+fn no_program(Program { role, name, .. }: Program<'_>, file: &Path) -> String {
     let start = start_of(file);
     let why = match &start[..] {
         [] => "it is empty",
@@ -135,7 +144,7 @@ fn no_program(name: &str, file: &Path) -> String {
         [b'#', b'!', ..] => "its first line names no interpreter",
         _ => "it is not a program, and its first line does not start with #!",
     };
-    format!("cannot start plugin {name:?}: {why}")
+    format!("cannot start {role} {name:?}: {why}")
 }
 
 /// What is wrong with the `#!` line of a script.

@@ -24,6 +24,23 @@ pub struct About<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
+/// What tells this process from others that report with the same id.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub run: String,
+    /// Empty if the kernel does not say.
+    pub boot: String,
+}
+
+impl Process {
+    pub fn new(random: u64) -> Self {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let is_id = |text: &str| text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        let boot = Some(boot.trim()).filter(|text| is_id(text)).unwrap_or_default().to_owned();
+        Self { run: format!("{random:016x}"), boot }
+    }
+}
+
 /// The event for a transition.
 pub fn transition(about: About<'_>, transition: &Transition) -> EventKind {
     EventKind::Transition(wire::Transition {

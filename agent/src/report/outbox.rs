@@ -15,12 +15,12 @@
 //!   the last number that alertd has. If the spool does not know it, the disk has lost events
 //!   ([`Verdict::Amnesia`]).
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dogwatch_wire::{BatchReply, Event, EventKind, limits};
 use jiff::Timestamp;
 
-use crate::moment::Moment;
+use crate::{moment::Moment, schedule::phase};
 
 /// The limits of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +48,19 @@ pub struct Outbox {
     batch_max: usize,
     failures: u32,
     not_before: Moment,
+    /// A hash of the host's id, which spreads heartbeats.
+    host: u64,
+    /// Until then, a host without events does not begin the exchange.
+    hello_at: Moment,
     next_heartbeat: Moment,
     want_states: bool,
     /// The states are to be sent although alertd did not ask, and have not been since.
     offered: bool,
+    /// The part of the states that follows is the one after this service.
+    states_after: Option<Arc<str>>,
     states_not_before: Moment,
+    /// When a new epoch may be started because alertd asks for it.
+    epoch_not_before: Moment,
 }
 
 #[derive(Debug)]
@@ -68,12 +76,14 @@ enum Phase {
     Open,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct InFlight {
     /// The number of the last event in it, if any.
     through: Option<u64>,
     heartbeat: bool,
     states: bool,
+    /// Its states are a part that ends with this service, and others follow.
+    states_through: Option<Arc<str>>,
 }
 
 /// A batch to send now. The caller adds the digest and the states after the last event.
@@ -82,6 +92,8 @@ pub struct NextBatch {
     pub events: Vec<Event>,
     pub heartbeat: bool,
     pub states: bool,
+    /// The states are those after this service. `None`: from the first.
+    pub states_after: Option<Arc<str>>,
 }
 
 /// Why alertd did not accept a batch, by what to do about it.
@@ -101,12 +113,17 @@ pub enum Verdict {
     /// alertd has events of this epoch that the spool does not have: the disk has lost them. Start
     /// a new epoch ([`Outbox::start_epoch`]), or alertd will take new events for repeats.
     Amnesia,
+    /// Accepted, but another host has this epoch too, so this spool is a copy of its spool, or the
+    /// other way round. Start a new epoch.
+    Copied,
 }
 
 impl Outbox {
     /// An outbox with the events from the spool. `next_seq` is the first number that was never
-    /// used.
-    pub fn new(limits: Limits, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
+    /// used. `host` is a hash of the host's id: agents that are started in the same second, as in
+    /// an upgrade of a fleet, begin the exchange within a third of a heartbeat's interval, and
+    /// send each further heartbeat in a slot of their own. Events never wait for that.
+    pub fn new(limits: Limits, host: u64, events: Vec<Event>, next_seq: u64, now: Moment) -> Self {
         let mut outbox = Self {
             limits,
             queue: VecDeque::new(),
@@ -120,10 +137,14 @@ impl Outbox {
             batch_max: limits::EVENTS_MAX,
             failures: 0,
             not_before: now,
+            host,
+            hello_at: now + phase(host.rotate_left(32), limits.heartbeat / 3),
             next_heartbeat: now,
             want_states: false,
             offered: false,
+            states_after: None,
             states_not_before: now,
+            epoch_not_before: now,
         };
         for event in events {
             outbox.enqueue(event);
@@ -186,8 +207,13 @@ impl Outbox {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
+        if self.phase == Phase::Asking && self.queue.is_empty() && now < self.hello_at {
+            return None;
+        }
         let next = match self.phase {
-            Phase::Asking => NextBatch { events: Vec::new(), heartbeat: false, states: false },
+            Phase::Asking => {
+                NextBatch { events: Vec::new(), heartbeat: false, states: false, states_after: None }
+            }
             Phase::Open => self.next_batch(now)?,
         };
         self.offered &= !next.states;
@@ -195,8 +221,17 @@ impl Outbox {
             through: next.events.last().map(|event| event.seq),
             heartbeat: next.heartbeat,
             states: next.states,
+            states_through: None,
         });
         Some(next)
+    }
+
+    /// The batch of the last [`Self::poll_send`] has a part of the states, up to this service. The
+    /// next part follows when alertd has accepted this one.
+    pub fn on_part(&mut self, through: Arc<str>) {
+        if let Some(sent) = &mut self.in_flight {
+            sent.states_through = Some(through);
+        }
     }
 
     fn next_batch(&self, now: Moment) -> Option<NextBatch> {
@@ -215,7 +250,8 @@ impl Outbox {
         let states = all && (self.want_states || self.offered) && now >= self.states_not_before;
         let heartbeat = all && (now >= self.next_heartbeat || states || !events.is_empty());
         let nothing = events.is_empty() && !heartbeat;
-        (!nothing).then_some(NextBatch { events, heartbeat, states })
+        let states_after = self.states_after.clone().filter(|_| states);
+        (!nothing).then_some(NextBatch { events, heartbeat, states, states_after })
     }
 
     fn sendable(&self) -> impl Iterator<Item = &Queued> {
@@ -235,10 +271,14 @@ impl Outbox {
         self.phase = Phase::Open;
         self.want_states = reply.want_states;
         if sent.states {
-            self.states_not_before = now + STATES_APART;
+            // If alertd asks again after a part, it wants them from the first.
+            self.states_after = sent.states_through.filter(|_| !reply.want_states && !self.offered);
+            let more = self.states_after.is_some();
+            self.offered |= more;
+            self.states_not_before = if more { now } else { now + STATES_APART };
         }
         if sent.heartbeat {
-            self.next_heartbeat = now + self.limits.heartbeat;
+            self.next_heartbeat = self.slot_after(now);
         }
         if sent.through.is_some_and(|through| reply.acked_seq < through) {
             // alertd answered but did not accept all events. Sending at once would be a loop.
@@ -248,7 +288,20 @@ impl Outbox {
             self.not_before = now;
             self.batch_max = limits::EVENTS_MAX;
         }
+        if reply.start_epoch && now >= self.epoch_not_before {
+            self.epoch_not_before = now + EPOCHS_APART;
+            return Verdict::Copied;
+        }
         Verdict::Accepted
+    }
+
+    /// The next slot of this host, at most an interval from now.
+    fn slot_after(&self, now: Moment) -> Moment {
+        let interval = self.limits.heartbeat;
+        let since = now.0.saturating_sub(phase(self.host, interval));
+        let slots = since.as_nanos() / interval.as_nanos().max(1) + 1;
+        let until = Duration::from_nanos_u128(slots * interval.as_nanos()).saturating_sub(since);
+        now + until.min(interval)
     }
 
     /// The batch was not accepted. `random` is in 0..1.
@@ -281,6 +334,7 @@ impl Outbox {
         }
         self.spooled = 0;
         self.in_flight = None;
+        self.states_after = None;
         self.phase = Phase::Asking;
         self.not_before = now;
     }
@@ -289,6 +343,7 @@ impl Outbox {
     /// no transition reports that.
     pub fn offer_states(&mut self, now: Moment) {
         self.offered = true;
+        self.states_after = None;
         self.states_not_before = self.states_not_before.max(now);
     }
 
@@ -297,6 +352,9 @@ impl Outbox {
     pub fn next_wakeup(&self) -> Option<Moment> {
         if self.in_flight.is_some() {
             return None;
+        }
+        if self.phase == Phase::Asking && self.queue.is_empty() {
+            return Some(self.hello_at.max(self.not_before));
         }
         if self.phase == Phase::Asking || self.sendable().next().is_some() {
             return Some(self.not_before);
@@ -349,6 +407,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 /// often.
 const STATES_APART: Duration = Duration::from_secs(10);
 
+/// The same for new epochs.
+const EPOCHS_APART: Duration = Duration::from_mins(1);
+
 /// Leaves room in the body for the envelope.
 const BATCH_BYTES_MAX: usize = limits::BODY_BYTES_MAX - 64 * 1_024;
 
@@ -372,6 +433,7 @@ mod tests {
         assert_eq!((sent(&mut outbox, 0), outbox.depth()), (None, 0));
     }
 
+    /// G28.
     #[test]
     fn events_are_sent_after_they_are_on_disk_unless_the_disk_fails() {
         let mut outbox = open();
@@ -439,7 +501,7 @@ mod tests {
         outbox.on_spooled(1);
         assert!(outbox.poll_send(at(40)).unwrap().heartbeat);
         outbox.on_reply(&acked(1), at(40), 0.5);
-        assert_eq!(outbox.next_wakeup(), Some(at(70)));
+        assert_eq!(outbox.next_wakeup(), Some(at(60)), "the next slot");
     }
 
     #[test]
@@ -453,6 +515,41 @@ mod tests {
         assert!(outbox.poll_send(at(40)).unwrap().states);
         outbox.on_reply(&acked(0), at(40), 0.5);
         assert!(!outbox.poll_send(at(70)).unwrap().states);
+    }
+
+    #[test]
+    fn states_that_do_not_fit_into_one_body_follow_part_by_part() {
+        let mut outbox = open();
+        outbox.poll_send(at(30)).unwrap();
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(30), 0.5);
+        let part = |outbox: &mut Outbox, now| {
+            let next = outbox.poll_send(at(now)).filter(|next| next.states).unwrap();
+            next.states_after.map(|after| after.to_string())
+        };
+        assert_eq!(part(&mut outbox, 40), None);
+        outbox.on_part("disk".into());
+        outbox.on_reply(&acked(0), at(40), 0.5);
+        assert_eq!(outbox.next_wakeup(), Some(at(40)), "the next part follows at once");
+        assert_eq!(part(&mut outbox, 40).as_deref(), Some("disk"));
+        outbox.on_part("load".into());
+        outbox.on_failure(Failure::Later { retry_after: None }, at(41), 0.0);
+        assert_eq!(part(&mut outbox, 41).as_deref(), Some("disk"), "the same part again");
+        outbox.on_part("load".into());
+        outbox.on_reply(&acked(0), at(42), 0.5);
+        assert_eq!(part(&mut outbox, 42).as_deref(), Some("load"));
+        outbox.on_reply(&acked(0), at(42), 0.5);
+        assert!(!outbox.poll_send(at(90)).unwrap().states, "that was the last part");
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(90), 0.5);
+
+        // New labels, or an alertd that has forgotten: from the first part.
+        assert_eq!(part(&mut outbox, 100), None);
+        outbox.on_part("disk".into());
+        outbox.offer_states(at(100));
+        outbox.on_reply(&acked(0), at(100), 0.5);
+        assert_eq!(part(&mut outbox, 110), None);
+        outbox.on_part("disk".into());
+        outbox.on_reply(&BatchReply { want_states: true, ..acked(0) }, at(110), 0.5);
+        assert_eq!(part(&mut outbox, 120), None);
     }
 
     #[test]
@@ -501,7 +598,7 @@ mod tests {
 
     #[test]
     fn if_alertd_has_more_than_the_spool_a_new_epoch_starts() {
-        let mut outbox = Outbox::new(LIMITS, Vec::new(), 4, at(0));
+        let mut outbox = Outbox::new(LIMITS, 0, Vec::new(), 4, at(0));
         push(&mut outbox, "a");
         outbox.on_spooled(4);
         outbox.poll_send(at(0)).unwrap();
@@ -524,6 +621,28 @@ mod tests {
         assert_eq!(outbox.next_wakeup(), Some(at(1)));
     }
 
+    #[test]
+    fn g2_a_copied_spool_gets_its_own_epoch_and_loses_no_event() {
+        let mut outbox = open();
+        push(&mut outbox, "a");
+        push(&mut outbox, "b");
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        let copied = BatchReply { start_epoch: true, ..acked(1) };
+        assert_eq!(outbox.on_reply(&copied, at(0), 0.5), Verdict::Copied);
+        outbox.start_epoch(at(0));
+        assert_eq!((outbox.depth(), outbox.next_seq()), (1, 2), "b has a new number");
+        assert_eq!(sent(&mut outbox, 0), Some(vec![]), "asks again");
+        // An alertd that asks again and again does not start a loop.
+        assert_eq!(
+            outbox.on_reply(&BatchReply { start_epoch: true, ..acked(0) }, at(0), 0.5),
+            Verdict::Accepted
+        );
+        outbox.on_spooled(1);
+        assert_eq!(sent(&mut outbox, 0), Some(vec![1]));
+        assert_eq!(outbox.on_reply(&copied, at(60), 0.5), Verdict::Copied, "after a minute it counts");
+    }
+
     const LIMITS: Limits = Limits { bytes_max: 4_000_000, heartbeat: Duration::from_secs(30) };
 
     #[test]
@@ -541,6 +660,7 @@ mod tests {
         assert!(outbox.poll_send(at(3)).is_none());
     }
 
+    /// G28.
     #[test]
     fn a_heartbeat_that_is_due_while_the_disk_stalls_does_not_keep_the_loop_awake() {
         let mut outbox = open();
@@ -553,8 +673,52 @@ mod tests {
         assert!(outbox.poll_send(later).is_some_and(|batch| batch.heartbeat));
     }
 
+    /// F3, and its siblings: a fleet that is back after an outage of alertd, and one with events.
+    #[test]
+    fn agents_that_start_together_do_not_beat_together() {
+        let started = Moment(Duration::from_hours(24));
+        let most_in_a_second = |moments: &[Moment]| {
+            let mut per_second = std::collections::BTreeMap::new();
+            for moment in moments {
+                *per_second.entry(moment.0.as_secs()).or_insert(0_usize) += 1;
+            }
+            per_second.into_values().max().unwrap()
+        };
+        let (mut hellos, mut beats, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for host in 0..3_000_u64 {
+            let host = crate::schedule::host_hash(&format!("{host:032x}"));
+            let mut outbox = Outbox::new(LIMITS, host, Vec::new(), 1, started);
+            let hello = outbox.next_wakeup().unwrap();
+            assert!(hello.since(started) <= Duration::from_secs(10));
+            assert!(outbox.poll_send(hello).is_some());
+            outbox.on_reply(&acked(0), hello, 0.5);
+            outbox.poll_send(hello).unwrap();
+            // All answers arrive in the same moment.
+            let answered = started + Duration::from_secs(12);
+            outbox.on_reply(&acked(0), answered, 0.5);
+            let beat = outbox.next_wakeup().unwrap();
+            assert!(beat.since(answered) <= LIMITS.heartbeat);
+            outbox.poll_send(beat).unwrap();
+            outbox.on_reply(&acked(0), beat + Duration::from_millis(40), 0.5);
+            hellos.push(hello);
+            beats.push(beat);
+            again.push(outbox.next_wakeup().unwrap());
+        }
+        // Even shares would be 300 and 100.
+        assert!(most_in_a_second(&hellos) < 400);
+        assert!(most_in_a_second(&beats) < 150);
+        assert!(most_in_a_second(&again) < 150);
+
+        let mut outbox = Outbox::new(LIMITS, u64::MAX, Vec::new(), 1, started);
+        assert!(outbox.next_wakeup().unwrap() > started);
+        push(&mut outbox, "a");
+        outbox.on_spooled(1);
+        assert_eq!(outbox.next_wakeup(), Some(started), "an event does not wait");
+        assert!(outbox.poll_send(started).is_some());
+    }
+
     fn outbox() -> Outbox {
-        Outbox::new(LIMITS, Vec::new(), 1, at(0))
+        Outbox::new(LIMITS, 0, Vec::new(), 1, at(0))
     }
 
     /// After the first exchange, with a heartbeat sent at 0.
@@ -576,7 +740,12 @@ mod tests {
     }
 
     fn acked(seq: u64) -> BatchReply {
-        BatchReply { protocol: dogwatch_wire::PROTOCOL, acked_seq: seq, want_states: false }
+        BatchReply {
+            protocol: dogwatch_wire::PROTOCOL,
+            acked_seq: seq,
+            want_states: false,
+            start_epoch: false,
+        }
     }
 
     fn at(seconds: u64) -> Moment {

@@ -237,11 +237,24 @@ impl Spool {
     }
 }
 
+/// What can be read of the spool in `dir`, without changing it.
+pub fn read(dir: &Path) -> Option<Recovered> {
+    recover(&fs::read(dir.join(NAME)).ok()?)
+}
+
+/// Keeps a copy of the spool in `dir` as `spool.old`, if there are events in it. Best effort.
+pub fn keep_old(dir: &Path) {
+    if read(dir).is_some_and(|old| !old.events.is_empty()) {
+        let _ = fs::copy(dir.join(NAME), dir.join(OLD_NAME));
+    }
+}
+
 /// Smaller files are not worth rewriting.
 const COMPACT_BYTES_MIN: u64 = 64 * 1_024;
 
 const NAME: &str = "spool.log";
 const DAMAGED_NAME: &str = "spool.damaged";
+const OLD_NAME: &str = "spool.old";
 const MAGIC: &[u8; 8] = b"DWSPOOL1";
 const HEADER_BYTES: usize = 36;
 const SYNC: &[u8; 4] = b"\xf7dw\n";

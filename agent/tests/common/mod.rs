@@ -191,7 +191,7 @@ impl Alertd {
     pub(crate) fn serve(&self, path: &Path) -> tokio::task::JoinHandle<()> {
         let router = Router::new().route("/v1/agent/batch", post(take)).with_state(self.clone());
         let listener = unix_http::bind(path, 0o600).unwrap();
-        tokio::spawn(async move { unix_http::serve(listener, router).await.unwrap() })
+        tokio::spawn(unix_http::serve(listener, router, dogwatch_daemon::bounds::ALERTD_SOCKET))
     }
 
     pub(crate) fn memory<T>(&self, read: impl FnOnce(&mut Memory) -> T) -> T {
@@ -265,16 +265,18 @@ impl Memory {
         let acked_seq = *acked;
         if let Some(states) = &batch.states {
             let state = |state: &ServiceState| (state.service.clone(), (state.state, state.flapping));
-            self.states = states.iter().map(state).collect();
+            let part = batch.states_part.clone().unwrap_or_default();
+            self.states.retain(|name, _| !part.has(name));
+            self.states.extend(states.iter().map(state));
         }
         if let Some(heartbeat) = &batch.heartbeat {
             let own =
                 digest(self.states.iter().map(|(name, &(state, flapping))| (name.as_str(), state, flapping)));
-            want_states |= own != heartbeat.digest;
+            want_states |= batch.states.is_none() && own != heartbeat.digest;
         }
         self.asked_for_states += u64::from(want_states);
         self.batches.push(batch);
-        BatchReply { protocol: PROTOCOL, acked_seq, want_states }
+        BatchReply { protocol: PROTOCOL, acked_seq, want_states, start_epoch: false }
     }
 }
 

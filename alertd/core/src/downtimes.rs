@@ -24,6 +24,8 @@ use crate::rules::{
 };
 
 /// Maximum duration of a flexible downtime.
+/// Current and future ones.
+const DOWNTIMES_MAX: usize = 20_000;
 const FLEXIBLE_MAX: Duration = Duration::from_hours(31 * 24);
 
 impl Core {
@@ -37,6 +39,10 @@ impl Core {
         let starts_at = ask.starts_at.unwrap_or(now).max(now);
         let ends_at = ask.ends_at.unwrap_or_else(|| later(starts_at, Duration::from_secs(ask.duration_s)));
         check_span(starts_at, ends_at, now).map_err(Refused::BadDowntime)?;
+        if self.downtimes.iter().count() >= DOWNTIMES_MAX {
+            let words = format!("there are already {DOWNTIMES_MAX} downtimes; cancel some first");
+            return Err(Refused::BadDowntime(words));
+        }
         self.check_period(ask.period.as_deref()).map_err(Refused::BadDowntime)?;
         let shape = match (ask.flexible_s, ask.period.clone()) {
             (Some(_), Some(_)) => {

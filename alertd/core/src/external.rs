@@ -4,15 +4,17 @@ use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::Core;
+use super::{Core, quotas};
 use crate::{
     alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
     rules::{
         alert::{Alert, AlertKey, Ending, External, Move},
-        external::{EXTERNAL, Posted, Reading, fingerprint},
+        external::{EXTERNAL, Posted, Reading, fingerprint, key_of, old_key_of},
         matcher::{Labels, Matcher, all_match},
         moment::later,
+        quota::{Holder, Over},
         reason::Reason,
+        sender::Sender,
         suppression::SuppressedBy,
     },
 };
@@ -39,46 +41,97 @@ pub struct Taken {
     pub incidents: BTreeSet<u64>,
     /// Alerts that were not accepted, each with its position in the list.
     pub problems: Vec<String>,
+    /// Some were not accepted because the sender is over its quota.
+    pub over: Option<String>,
+}
+
+/// Why an alert was not accepted.
+enum NotTaken {
+    /// The text is for the sender.
+    Bad(String),
+    Over(Over),
 }
 
 impl Core {
     /// Applies all valid alerts of a post.
-    pub fn on_posted(&mut self, posted: Vec<Posted>, now: Timestamp) -> Taken {
+    pub fn on_posted(&mut self, posted: Vec<Posted>, sender: &Sender, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
-            match posted.read(self.rules.resolve_timeout, now) {
-                Ok(reading) => {
-                    let key = reading.key.clone();
-                    self.on_reading(reading, now);
+            let read = posted.read(sender, self.rules.resolve_timeout, now);
+            match read.map_err(NotTaken::Bad).and_then(|reading| self.on_reading(reading, sender, now)) {
+                Ok(key) => {
                     taken
                         .incidents
                         .extend(self.alerts.get(&key).into_iter().flat_map(|alert| &alert.incidents));
                 }
-                Err(why) if taken.problems.len() < PROBLEMS_MAX => {
+                Err(NotTaken::Over(over)) => {
+                    taken.over.get_or_insert_with(|| quotas::words(over, &self.rules.quotas));
+                }
+                Err(NotTaken::Bad(why)) if taken.problems.len() < PROBLEMS_MAX => {
                     taken.problems.push(format!("alert {number}: {why}"));
                 }
-                Err(_) => {}
+                Err(NotTaken::Bad(_)) => {}
             }
         }
         taken
     }
 
-    fn on_reading(&mut self, reading: Reading, now: Timestamp) {
+    /// Returns the key of the alert.
+    fn on_reading(
+        &mut self,
+        reading: Reading,
+        sender: &Sender,
+        now: Timestamp,
+    ) -> Result<AlertKey, NotTaken> {
         let Reading { key, host, mut report, external } = reading;
-        let old = self.alerts.get(&key).filter(|alert| alert.resolved_at.is_none());
+        let key = self.key_in_use(key, &report.labels, sender, external.ends_at <= now);
+        let old = self.alerts.get(&key);
+        // One that stands for a damaged row has no labels.
+        let differs = |shown: &Labels| !shown.is_empty() && *shown != report.labels;
+        if old.is_some_and(|alert| differs(&shown_labels(alert))) {
+            return Err(NotTaken::Bad("its key belongs to an alert with other labels".into()));
+        }
+        let old = old.filter(|alert| alert.resolved_at.is_none());
         if external.ends_at <= now {
             if old.is_some() {
                 let change = self.alerts.resolve(&key, Ending::Well("resolved by its sender"), now);
                 self.on_move(&key, change, Reason::Reported, now);
             }
-            return;
+            return Ok(key);
         }
         if let Some(old) = old {
             report.since = report.since.min(old.since);
         }
-        let change = self.alerts.apply(&key, &host, report, now);
+        let holder = Holder::of_post(sender);
+        let change = self.apply_charged(&key, &host, report, &holder, now).map_err(NotTaken::Over)?;
         self.expect_again(&key, external);
         self.on_move(&key, change, Reason::Reported, now);
+        Ok(key)
+    }
+
+    /// The key of the alert that this sender means: usually `key`. The alert can have its old key,
+    /// and a sender that speaks for any host can end what a token for one host posted.
+    fn key_in_use(&self, key: AlertKey, labels: &Labels, sender: &Sender, ends: bool) -> AlertKey {
+        let fires = |key: &AlertKey| {
+            let alert = self.alerts.get(key).filter(|alert| alert.resolved_at.is_none());
+            alert.filter(|alert| *shown_labels(alert) == *labels)
+        };
+        if self.alerts.get(&key).is_some() {
+            return key;
+        }
+        let old = old_key_of(labels);
+        let may_claim = |alert: &Alert| {
+            let by = alert.external.as_ref().and_then(|external| external.sender.as_ref());
+            by.is_none_or(|by| by.host == sender.host)
+        };
+        if fires(&old).is_some_and(may_claim) {
+            return old;
+        }
+        match labels.get("host").filter(|_| ends && sender.host.is_none()) {
+            Some(host) => Some(key_of(labels, Some(host))).filter(|of_host| fires(of_host).is_some()),
+            None => None,
+        }
+        .unwrap_or(key)
     }
 
     /// One page of firing alerts that match, as Alertmanager's API shows them, including alerts
@@ -149,8 +202,10 @@ impl Core {
     /// Sets when an alert ends. This alone is not written; the store gets it with the next change.
     fn expect_again(&mut self, key: &AlertKey, external: External) {
         let Some(alert) = self.alerts.get_mut(key) else { return };
+        let mut external = external;
         if let Some(before) = &alert.external {
             self.expiries.remove(&(before.ends_at, alert.row));
+            external.sender = before.sender.clone().or(external.sender);
         }
         self.expiries.insert((external.ends_at, alert.row), key.clone());
         alert.external = Some(external);
@@ -228,8 +283,33 @@ mod tests {
     }
 
     fn post(world: &mut World, alerts: &[Posted]) {
-        assert_eq!(world.core.on_posted(alerts.to_vec(), world.now).problems, Vec::<String>::new());
+        assert_eq!(
+            world.core.on_posted(alerts.to_vec(), &anyone(), world.now).problems,
+            Vec::<String>::new()
+        );
         world.turn(None);
+    }
+
+    fn anyone() -> Sender {
+        Sender { name: "token:prometheus".into(), host: None }
+    }
+
+    fn bound(host: &str) -> Sender {
+        Sender { name: format!("token:{host}"), host: Some(host.into()) }
+    }
+
+    /// Posts one alert that ends now.
+    fn end(world: &mut World, sender: &Sender, alert: Posted) -> Vec<String> {
+        let over = Posted { ends_at: Some(world.now), starts_at: Some(world.now), ..alert };
+        let problems = world.core.on_posted(vec![over], sender, world.now).problems;
+        world.turn(None);
+        problems
+    }
+
+    fn on_host(host: &str) -> Posted {
+        let mut alert = posted("Disk");
+        alert.labels.insert("host".into(), host.into());
+        alert
     }
 
     fn heard(world: &World) -> Vec<(Kind, String)> {
@@ -260,7 +340,7 @@ mod tests {
         let mut world = World::new(CONFIG, 1);
         post(&mut world, &[posted("Disk")]);
         world.now = later(world.now, MINUTE);
-        world.core.on_posted(vec![posted("Disk")], world.now);
+        world.core.on_posted(vec![posted("Disk")], &anyone(), world.now);
         world.core.settle(world.now);
         assert_eq!(world.core.take_changes().len(), 0);
     }
@@ -305,11 +385,79 @@ mod tests {
         assert_eq!(world.open_incidents().len(), 0);
     }
 
+    /// S3. A token for web2 posts exactly what another sender posted; so does a token for web1 of
+    /// what a sender for any host posted about web1.
+    #[test]
+    fn only_who_may_speak_for_an_alert_ends_it() {
+        let mut world = World::new(CONFIG, 1);
+        let now = world.now;
+        world.core.on_posted(vec![on_host("web1")], &anyone(), now);
+        world.turn(None);
+        for stranger in [bound("web1"), bound("web2")] {
+            end(&mut world, &stranger, on_host("web1"));
+            assert_eq!(world.open_incidents().len(), 1, "{stranger:?}");
+        }
+        end(&mut world, &anyone(), on_host("web1"));
+        assert_eq!(world.open_incidents().len(), 0);
+
+        world.core.on_posted(vec![on_host("web1")], &bound("web1"), world.now);
+        world.turn(None);
+        end(&mut world, &bound("web2"), on_host("web1"));
+        assert_eq!(world.open_incidents().len(), 1);
+        end(&mut world, &anyone(), on_host("web1"));
+        assert_eq!(world.open_incidents().len(), 0, "who speaks for any host speaks for web1");
+    }
+
+    /// S3. The store was forged or damaged: the key is right, the labels are not.
+    #[test]
+    fn a_key_with_other_labels_is_not_a_hit() {
+        let mut world = World::new(CONFIG, 1);
+        world.core.on_posted(vec![on_host("web1")], &anyone(), world.now);
+        let key = key_of(&on_host("web1").labels, None);
+        let alert = world.core.alerts.get_mut(&key).unwrap();
+        alert.labels.insert("instance".into(), "db7".into());
+        world.turn(None);
+        let problems = end(&mut world, &anyone(), on_host("web1"));
+        assert!(problems[0].contains("other labels"), "{problems:?}");
+        assert_eq!(world.open_incidents().len(), 1);
+    }
+
+    /// An old store has FNV keys and no senders.
+    #[test]
+    fn an_alert_of_an_old_store_keeps_its_key_until_it_ends() {
+        let old_key = old_key_of(&on_host("web1").labels);
+        let key = key_of(&on_host("web1").labels, None);
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[on_host("web1")]);
+        let mut alert = world.core.alerts.get(&key).unwrap().clone();
+        world.core.alerts.forget(&key);
+        alert.external.as_mut().unwrap().sender = None;
+        world.core.alerts.restore(old_key.clone(), alert);
+        let open = world.core.incidents.get_mut(&1).unwrap();
+        open.members = [old_key.clone()].into();
+        open.told
+            .values_mut()
+            .for_each(|told| told.knows.iter_mut().for_each(|(known, _)| *known = old_key.clone()));
+        world.core.restore_expiries(world.now);
+
+        for _ in 0..3 {
+            post(&mut world, &[on_host("web1")]);
+            world.pass(MINUTE);
+        }
+        assert_eq!((heard(&world).len(), world.open_incidents().len()), (1, 1), "one alert, told once");
+        end(&mut world, &bound("web1"), on_host("web1"));
+        assert_eq!(world.open_incidents().len(), 1, "claimed by another sender");
+        end(&mut world, &anyone(), on_host("web1"));
+        assert_eq!(heard(&world)[1..], [(Kind::Recovery, "resolved by its sender".into())]);
+        post(&mut world, &[on_host("web1")]);
+        assert!(world.core.alerts.get(&key).is_some() && world.core.alerts.get(&old_key).is_none());
+    }
+
     #[test]
     fn invalid_alerts_are_named_and_the_rest_is_accepted() {
         let mut world = World::new(CONFIG, 1);
-        let Taken { problems, incidents } =
-            world.core.on_posted(vec![Posted::default(), posted("Disk")], world.now);
+        let Taken { problems, incidents, .. } =
+            world.core.on_posted(vec![Posted::default(), posted("Disk")], &anyone(), world.now);
         assert_eq!(incidents, [1].into());
         world.turn(None);
         assert_eq!(problems.len(), 1);

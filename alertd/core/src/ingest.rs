@@ -1,54 +1,79 @@
 //! Reports from agents, and silent agents.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use dogwatch_wire::{
-    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, ctl, limits,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS, ServiceState,
+    State, StatesPart, ctl, limits,
 };
 use jiff::Timestamp;
 
 use super::{
     Core,
     own_alerts::{OWN, OwnAlert, SILENT},
+    quotas,
+    shared_ids::{MARK, id_of},
     view::view_alert,
 };
 use crate::rules::{
-    agent::{Agent, EventOrder},
+    agent::EventOrder,
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{GroupKey, Incident},
     matcher::Labels,
     moment::{between, later},
+    quota::{Holder, Over},
     reason::{Cause, Reason},
     route::RouteMatch,
+    sender::Sender,
 };
 
 /// Why a batch is rejected. Sending it again will not help.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadBatch {
     #[error(
-        "protocol {theirs} is newer than {PROTOCOL}, the newest that this alertd supports; upgrade alertd"
+        "protocol {theirs} is newer than {PROTOCOL_PARTS}, the newest that this alertd supports; upgrade alertd"
     )]
     Version { theirs: u32 },
     #[error("{what} has {count} entries, but the maximum is {most}; send fewer at a time")]
     TooMany { what: &'static str, count: usize, most: usize },
     #[error("{what} {value:?} is not valid: {why}")]
     Name { what: &'static str, value: String, why: &'static str },
+    /// The rest of the batch was applied; the agent's next full report has what is missing.
+    #[error("{0}")]
+    OverQuota(String),
 }
 
 impl Core {
     /// Applies a batch. The reply may be sent after the changes are committed.
-    pub fn on_batch(&mut self, batch: &Batch, now: Timestamp) -> Result<BatchReply, BadBatch> {
+    pub fn on_batch(
+        &mut self,
+        batch: &Batch,
+        sender: &Sender,
+        now: Timestamp,
+    ) -> Result<BatchReply, BadBatch> {
         check(batch)?;
-        let id = &batch.agent;
-        let known = self.agents.contains_key(id);
-        let agent =
-            self.agents.entry(id.clone()).or_insert_with(|| Agent::new(&batch.host, &batch.epoch, now));
-        let mut news = !known || agent.host != batch.host;
+        let nothing = BatchReply { protocol: PROTOCOL, acked_seq: 0, want_states: false, start_epoch: false };
+        let recognized = self.recognize(batch, sender, now);
+        let recognized =
+            recognized.map_err(|over| BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)))?;
+        let Some(id) = recognized else { return Ok(nothing) };
+        let id = id.as_str();
+        let address = self.origin.as_ref().filter(|from| from.parse::<IpAddr>().is_ok()).cloned();
+        let Some(agent) = self.agents.get_mut(id) else { return Ok(nothing) };
+        let holder = Holder::of_agent(&agent.sender, id);
+        let mut over = None;
+        let renamed = agent.host != batch.host || agent.address != address;
+        let mut news = renamed;
         batch.host.clone_into(&mut agent.host);
+        agent.address = address;
         // A known agent has a new spool, so unsent events of the old one are lost.
         let new_epoch = agent.begin_epoch(&batch.epoch);
         news |= new_epoch;
         let mut want_states = new_epoch;
+        let doubtful = agent.doubt.is_some();
+        if renamed && agent.shares_id {
+            self.share_id(id_of(id), now);
+        }
 
         for event in &batch.events {
             let place = self.agents.get_mut(id).map_or(EventOrder::Old, |agent| agent.take(event.seq));
@@ -57,10 +82,12 @@ impl Core {
             }
             want_states |= place == EventOrder::AfterGap;
             news = true;
-            self.on_event(id, &batch.host, event, now);
+            self.note_doubtful(id, event);
+            over = self.on_event(id, &batch.host, event, &holder, now).err().or(over);
         }
         if let Some(states) = &batch.states {
-            self.on_states(id, &batch.host, states, now);
+            let part = batch.states_part.as_ref();
+            over = self.on_states(id, &batch.host, states, part, &holder, now).err().or(over);
             want_states = false;
         }
         if let Some(heartbeat) = &batch.heartbeat {
@@ -68,45 +95,87 @@ impl Core {
             want_states |= batch.states.is_none() && heartbeat.digest != self.alerts.digest(id);
         }
         self.on_heard(id, now);
-        if !want_states {
+        let more_follows = batch.states_part.as_ref().is_some_and(|part| !part.is_last());
+        if !want_states && !more_follows {
             self.on_spoken(id);
         }
         if news {
-            self.dirty.agents.insert(id.clone());
+            self.dirty.agents.insert(id.to_owned());
         }
-        let acked_seq = self.agents.get(id).map_or(0, |agent| agent.last_seq);
-        Ok(BatchReply { protocol: PROTOCOL, acked_seq, want_states })
+        if let Some(over) = over {
+            return Err(BadBatch::OverQuota(quotas::words(over, &self.rules.quotas)));
+        }
+        let Some(agent) = self.agents.get(id) else { return Ok(nothing) };
+        Ok(BatchReply {
+            protocol: PROTOCOL,
+            acked_seq: agent.last_seq,
+            want_states: want_states && !doubtful,
+            start_epoch: agent.epoch_is_copied,
+        })
     }
 
-    fn on_event(&mut self, agent: &str, host: &str, event: &Event, now: Timestamp) {
+    fn on_event(
+        &mut self,
+        agent: &str,
+        host: &str,
+        event: &Event,
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         match &event.kind {
-            EventKind::Transition(transition) => self.on_report(agent, host, &transition.now, now),
-            EventKind::Removed { service } => self.on_removed(agent, service, now),
+            EventKind::Transition(transition) => self.on_report(agent, host, &transition.now, holder, now),
+            EventKind::Removed { service } => {
+                self.on_removed(agent, service, now);
+                Ok(())
+            }
         }
     }
 
-    /// The full state report of the agent replaces what is known.
-    fn on_states(&mut self, agent: &str, host: &str, states: &[ServiceState], now: Timestamp) {
+    /// The full state report of the agent, or a part of it, replaces what is known.
+    fn on_states(
+        &mut self,
+        agent: &str,
+        host: &str,
+        states: &[ServiceState],
+        part: Option<&StatesPart>,
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         let unsaid: Vec<_> = self
             .alerts
             .of_agent(agent)
             .filter(|(key, alert)| alert.resolved_at.is_none() && !key.service.starts_with('@'))
             .map(|(key, _)| key.service.clone())
+            .filter(|service| part.is_none_or(|part| part.has(service)))
             .filter(|service| !states.iter().any(|state| state.service == *service))
             .collect();
-        for state in states {
-            self.on_report(agent, host, state, now);
-        }
+        // First what ends, which makes room.
         for service in unsaid {
             self.on_removed(agent, &service, now);
         }
+        let ends = |state: &&ServiceState| state.state == State::Ok && !state.flapping;
+        let (ended, firing): (Vec<_>, Vec<_>) = states.iter().partition(ends);
+        // All are applied, whatever becomes of the others.
+        let mut outcome = Ok(());
+        for state in ended.into_iter().chain(firing) {
+            outcome = outcome.and(self.on_report(agent, host, state, holder, now));
+        }
+        outcome
     }
 
-    fn on_report(&mut self, agent: &str, host: &str, report: &ServiceState, now: Timestamp) {
+    fn on_report(
+        &mut self,
+        agent: &str,
+        host: &str,
+        report: &ServiceState,
+        holder: &Holder,
+        now: Timestamp,
+    ) -> Result<(), Over> {
         let key = AlertKey::new(agent, report.service.clone());
         let was = self.firing_state(&key);
-        let change = self.alerts.apply(&key, host, report.clone(), now);
+        let change = self.apply_charged(&key, host, report.clone(), holder, now)?;
         self.on_move_from(&key, was, change, Reason::Reported, now);
+        Ok(())
     }
 
     fn firing_state(&self, key: &AlertKey) -> Option<State> {
@@ -183,6 +252,9 @@ impl Core {
             && at <= now
         {
             self.quiet.pop_first();
+            if self.is_replaced(&id, now) {
+                continue;
+            }
             let Some(agent) = self.agents.get_mut(&id) else { continue };
             agent.silent = true;
             let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
@@ -212,13 +284,22 @@ impl Core {
 
     /// Raises an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
+        self.raise_as(own, State::Critical, String::new(), now);
+    }
+
+    /// Raises an internal alert that can wait.
+    pub(super) fn warn(&mut self, own: OwnAlert, detail: String, now: Timestamp) {
+        self.raise_as(own, State::Warning, detail, now);
+    }
+
+    fn raise_as(&mut self, own: OwnAlert, state: State, detail: String, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
-            state: State::Critical,
+            state,
             since: own.since,
             flapping: false,
             summary: own.summary,
-            detail: String::new(),
+            detail,
             perfdata: String::new(),
             labels: own.labels,
             annotations: Labels::new(),
@@ -272,7 +353,10 @@ impl Core {
     /// Deletes an alert that is no longer needed.
     pub(super) fn forget(&mut self, key: &AlertKey) {
         self.dirty_alerts.remove(key);
-        self.dirty.gone_alerts.extend(self.alerts.forget(key));
+        if let Some(gone) = self.alerts.forget(key) {
+            self.ledger.pay_back(&gone.charge);
+            self.dirty.gone_alerts.push(gone.row);
+        }
     }
 
     /// Records the change for notifications about other services of the host.
@@ -335,7 +419,7 @@ impl Core {
     }
 
     /// Finds or opens the incidents of a firing alert.
-    fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
+    pub(super) fn join(&mut self, key: &AlertKey, now: Timestamp) -> Vec<u64> {
         let Some(alert) = self.alerts.get(key) else { return Vec::new() };
         let still_open: Vec<_> = alert.incidents.iter().copied().filter(|n| self.is_open(*n)).collect();
         if !still_open.is_empty() {
@@ -383,7 +467,7 @@ impl Core {
 }
 
 fn check(batch: &Batch) -> Result<(), BadBatch> {
-    if batch.protocol > PROTOCOL {
+    if batch.protocol > PROTOCOL_PARTS {
         return Err(BadBatch::Version { theirs: batch.protocol });
     }
     let too_many =
@@ -391,6 +475,15 @@ fn check(batch: &Batch) -> Result<(), BadBatch> {
     too_many("events", batch.events.len(), limits::EVENTS_MAX)?;
     too_many("states", batch.states.as_ref().map_or(0, Vec::len), limits::STATES_MAX)?;
     check_name("agent", &batch.agent)?;
+    if batch.agent.contains(MARK) {
+        let value = batch.agent.chars().take(64).collect();
+        return Err(BadBatch::Name { what: "agent", value, why: "it has a ~" });
+    }
+    for (what, value) in [("run", &batch.run), ("boot", &batch.boot)] {
+        if !value.is_empty() {
+            check_name(what, value)?;
+        }
+    }
     check_name("host", &batch.host)?;
     check_name("epoch", &batch.epoch)?;
     let events = batch.events.iter().map(|event| match &event.kind {

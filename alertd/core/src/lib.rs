@@ -12,6 +12,7 @@
 //! | [`rules`] | one rule per file; the modules below combine them |
 //! | `ingest` | batches of agents; which incidents an alert belongs to; silent agents |
 //! | `external` | alerts that other tools post: taken, repeated, expired |
+//! | `shared_ids` | hosts that share an agent id: told apart, reported, mended |
 //! | `own_alerts` | internal alerts and their keys |
 //! | `review` | one incident: who is notified of what now, and when to look again |
 //! | `suppress` | which firing alerts are suppressed, by what, until when |
@@ -24,6 +25,7 @@
 //! | `digest` | one notification for everything that a rate limit delayed |
 //! | `audit` | who did what, from where |
 //! | `auditor` | finds states that no sequence of inputs should lead to |
+//! | `quotas` | senders over their quota, and the alert that names them |
 //! | `refused` | why a request of a person is refused |
 //! | `explain` | where an alert would go |
 //! | `view` | what people see of all this |
@@ -44,15 +46,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::rules::{
     agent::Agent,
-    alert::{Alert, AlertKey, AlertTable, Keys},
+    alert::{Alert, AlertKey, AlertTable, Claim, Keys},
     downtime::{Downtime, Downtimes},
     escalation::Policy,
     incident::{GroupKey, Incident},
     inhibit::Inhibitor,
     outbox::{Outbox, Row},
     period::Periods,
-    reason::Reason,
+    quota::{AGENT_BYTES, Holder, Ledger},
+    reason::{Cause, Reason},
     schedule::Schedule,
+    sender::Sender,
     silence::{Silence, Silences},
     token::Token,
     told::Told,
@@ -70,11 +74,13 @@ mod ingest;
 mod oncall;
 mod own_alerts;
 mod people;
+mod quotas;
 mod refused;
 mod review;
 mod rota;
 pub mod rules;
 mod settings;
+mod shared_ids;
 mod silences;
 mod suppress;
 mod tokens;
@@ -95,12 +101,15 @@ pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub use view::{Sizes, ToldOpen, notification_info, title_of};
 
 use auditor::Auditor;
+use own_alerts::OWN;
+use quotas::Refusals;
 use suppress::Unheard;
 
 /// The new content of one row of the store.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Agent(String, Agent),
+    Agent(String, Box<Agent>),
+    AgentGone(String),
     Alert(AlertKey, Arc<Alert>),
     /// An alert and its row.
     AlertGone(u64),
@@ -162,6 +171,18 @@ pub struct Loaded {
     pub counters: Counters,
     /// Number of failed notifications in the store.
     pub failed: u64,
+    pub lost: Lost,
+}
+
+/// Rows that the store had and could not read, by what is still known of them.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Keys of alerts, with their rows.
+    pub alerts: Vec<(AlertKey, u64)>,
+    /// Ids of agents.
+    pub agents: Vec<String>,
+    /// Incidents with lost notifications: it is unknown who was told.
+    pub notifications_of: Vec<u64>,
 }
 
 pub struct Core {
@@ -175,6 +196,9 @@ pub struct Core {
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
     alerts: AlertTable,
+    /// What each sender uses.
+    ledger: Ledger,
+    refusals: Refusals,
     /// When external alerts end unless they are posted again, by time and row.
     expiries: BTreeMap<(Timestamp, u64), AlertKey>,
     /// Open incidents, and resolved ones with recoveries still to send.
@@ -223,6 +247,7 @@ struct Failing {
 #[derive(Default)]
 struct Dirty {
     agents: BTreeSet<String>,
+    gone_agents: Vec<String>,
     /// Rows of alerts to delete.
     gone_alerts: Vec<u64>,
     incidents: BTreeSet<u64>,
@@ -252,6 +277,8 @@ impl Core {
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
             alerts: AlertTable::new(hash_key.clone()),
+            ledger: Ledger::default(),
+            refusals: Refusals::default(),
             expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -295,7 +322,14 @@ impl Core {
                 incident.told.insert(receiver, told);
             }
         }
-        for (key, alert) in loaded.alerts {
+        let (alerts, agents) = stand_ins(&loaded.lost, &loaded.agents, &self.incidents, now);
+        let mut homeless = Vec::new();
+        for (key, mut alert) in loaded.alerts.into_iter().chain(alerts) {
+            // An incident that was lost.
+            alert.incidents.retain(|number| self.incidents.contains_key(number));
+            if alert.resolved_at.is_none() && alert.incidents.is_empty() {
+                homeless.push(key.clone());
+            }
             for number in &alert.incidents {
                 if let Some(incident) = self.incidents.get_mut(number) {
                     incident.members.insert(key.clone());
@@ -303,14 +337,17 @@ impl Core {
             }
             self.alerts.restore(key, alert);
         }
-        for (id, mut agent) in loaded.agents {
+        for (id, mut agent) in loaded.agents.into_iter().chain(agents) {
             // It may have sent heartbeats while alertd was down.
             agent.last_heard_at = now;
             if !agent.silent {
                 self.quiet.insert((agent.silent_at(), id.clone()));
             }
+            self.ledger.charge(&Holder::of_agent(&agent.sender, &id), AGENT_BYTES);
             self.agents.insert(id, agent);
         }
+        self.restore_charges();
+        self.restore_refusals(now);
         self.periods = Periods::new(self.rules.periods.clone());
         self.rebuild_inhibitor();
         self.begin_settling();
@@ -324,6 +361,24 @@ impl Core {
         self.outbox.set_limits(&self.rules.limits());
         self.outbox.replay_spending(&loaded.spent);
         loaded.outbox.into_iter().for_each(|row| self.outbox.restore(row));
+        for key in homeless {
+            self.join(&key, now);
+        }
+        for number in loaded.lost.notifications_of {
+            if let Some(incident) = self.incidents.get_mut(&number).filter(|one| one.resolved_at.is_none()) {
+                incident.begin_again(Cause::Opened, now);
+                self.dirty.incidents.insert(number);
+            }
+        }
+    }
+
+    fn restore_charges(&mut self) {
+        let holders =
+            self.alerts.iter().filter_map(|(key, alert)| Some((key.clone(), self.holder_of(key, alert)?)));
+        let holders: Vec<_> = holders.collect();
+        for (key, holder) in holders {
+            self.charge_alert(&key, &holder);
+        }
     }
 
     /// Applies a new config. Groups, timers and escalations continue.
@@ -342,6 +397,7 @@ impl Core {
         self.turn_periods(now);
         self.find_silent_agents(now);
         self.end_unreported(now);
+        self.tell_of_refusals(now);
         self.end_settling(now);
         self.find_covered(now);
         self.turn_silences(now);
@@ -391,6 +447,7 @@ impl Core {
             self.downtimes.next_wakeup(),
             self.periods.next_wakeup(),
             self.next_covered(),
+            self.refusals.next_wakeup(),
         ];
         let others = people.into_iter().chain([self.outbox.next_wakeup(), settled, unreported]);
         [incident, agent].into_iter().chain(others).flatten().min()
@@ -403,9 +460,10 @@ impl Core {
         if dirty.counters {
             changes.push(Change::Counters(self.counters));
         }
+        changes.extend(dirty.gone_agents.into_iter().map(Change::AgentGone));
         for id in dirty.agents {
             if let Some(agent) = self.agents.get(&id) {
-                changes.push(Change::Agent(id, agent.clone()));
+                changes.push(Change::Agent(id, Box::new(agent.clone())));
             }
         }
         changes.extend(dirty.gone_alerts.into_iter().map(Change::AlertGone));
@@ -494,4 +552,33 @@ impl Core {
             repeat_every: Duration::ZERO,
         })
     }
+}
+
+type StandInAlerts = Vec<(AlertKey, Alert)>;
+
+/// What stands for alerts and agents that were lost: an alert fires as it was told, until its
+/// sender reports it; an agent is silent unless it reports.
+fn stand_ins(
+    lost: &Lost,
+    agents: &[(String, Agent)],
+    incidents: &BTreeMap<u64, Incident>,
+    now: Timestamp,
+) -> (StandInAlerts, Vec<(String, Agent)>) {
+    let host_of =
+        |id: &str| agents.iter().find(|(known, _)| known == id).map(|(_, agent)| agent.host.clone());
+    let stand_in = |(key, row): &(AlertKey, u64)| {
+        let claims = |incident: &Incident| {
+            let told = incident.told.values().flat_map(|told| &told.knows);
+            told.filter(|(known, _)| known == key).map(|(_, claim)| *claim).max()
+        };
+        let told: BTreeMap<u64, Claim> =
+            incidents.iter().filter_map(|(number, incident)| Some((*number, claims(incident)?))).collect();
+        let host = host_of(&key.agent).unwrap_or_else(|| "unknown".into());
+        (key.clone(), Alert::lost(*row, key, &host, told, now))
+    };
+    // Internal alerts are raised again if there is a reason.
+    let internal = |key: &AlertKey| key.agent == OWN || key.service.starts_with('@');
+    let alerts = lost.alerts.iter().filter(|(key, _)| !internal(key)).map(stand_in).collect();
+    let agent = |id: &String| (id.clone(), Agent::new(id, "", Sender::default(), now));
+    (alerts, lost.agents.iter().map(agent).collect())
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::rules::{
-    budgets::Limits, escalation::Policy, inhibit::Rule, period::Period, ratelimit::Rate, route::Route,
-    schedule::Schedule, user::User,
+    budgets::Limits, escalation::Policy, inhibit::Rule, period::Period, quota::Quotas, ratelimit::Rate,
+    route::Route, schedule::Schedule, user::User,
 };
 
 /// The policy of routes that name none; [`Rules::complete`] makes sure that it exists.
@@ -39,6 +39,8 @@ pub struct Rules {
     pub catch_all: String,
     /// Rate limit for all receivers together.
     pub rate: Option<Rate>,
+    /// How much senders may make alertd remember.
+    pub quotas: Quotas,
     /// Host name of this alertd, for internal alerts.
     pub host: String,
 }

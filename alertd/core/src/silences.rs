@@ -21,6 +21,8 @@ use crate::rules::{
 const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
 /// Maximum number of alerts in a preview.
 const SHOWN_MAX: usize = 50;
+/// Current and future ones. Each takes memory and is compared with every alert.
+const SILENCES_MAX: usize = 5_000;
 
 impl Core {
     pub fn on_silence(
@@ -44,6 +46,10 @@ impl Core {
             reminded: false,
         };
         check_span(starts_at, ends_at, now).map_err(Refused::BadSilence)?;
+        if self.silences.len() >= SILENCES_MAX {
+            let words = format!("there are already {SILENCES_MAX} silences; end some first");
+            return Err(Refused::BadSilence(words));
+        }
         self.check_period(silence.period.as_deref()).map_err(Refused::BadSilence)?;
         if ask.dry_run {
             return Ok(self.view_silence(&silence, now));

@@ -158,6 +158,13 @@ impl Core {
         }
     }
 
+    /// The alert gets another key.
+    pub(super) fn update_inhibitor_without(&mut self, key: &AlertKey) {
+        for affected in self.inhibitor.update(key, None) {
+            self.touch_alert(&affected);
+        }
+    }
+
     fn touch_alert(&mut self, key: &AlertKey) {
         if let Some(alert) = self.alerts.get(key) {
             self.touched.extend(&alert.incidents);

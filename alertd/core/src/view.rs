@@ -94,6 +94,7 @@ impl Core {
                 .map(|agent| agent.host.clone())
                 .collect(),
             gaps: self.gap_warnings().collect(),
+            refused: self.refused_senders(),
             ..Vitals::default()
         };
         for row in self.outbox.iter() {

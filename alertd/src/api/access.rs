@@ -2,7 +2,7 @@
 //!
 //! | connection | identity | permissions |
 //! | --- | --- | --- |
-//! | unix socket | login name, from the kernel | everything; mode (0660) and group control access |
+//! | unix socket | uid, from the kernel | those of the user (`rights.rs`); mode (0660) and group control access |
 //! | TCP | `Authorization: Bearer TOKEN` | the token's scopes (`token.rs`) |
 //!
 //! Every request goes through [`check`] with the needs of its route. A route cannot be added
@@ -21,15 +21,16 @@ use axum::{
     response::Response,
 };
 use dogwatch_alertd_core::rules::{
+    sender::Sender,
     text::line,
     token::{Scope, Token, looks_like_one},
 };
-use dogwatch_daemon::{tcp_http::network, unix_http::Peer};
+use dogwatch_daemon::{bounds::network, unix_http::Peer};
 use governor::Quota;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Failure, PATIENCE, rate::Rates};
+use super::{Failure, PATIENCE, rate::Rates, rights::UserRights};
 use crate::{
     clock,
     engine::{Access, Input, keyring::Keyring},
@@ -40,6 +41,11 @@ use crate::{
 pub enum Needs {
     /// No token: the answer contains nothing confidential.
     Nothing,
+    /// As `read`, but our own agent may ask too: it runs the plugin `alertctl health`.
+    Health,
+    /// As `ingest`, for agents' batches: a whole fleet can share one token and one address. Each
+    /// agent has a rate limit of its own (`batch`).
+    Report,
     Scope(Scope),
 }
 
@@ -67,6 +73,10 @@ impl Caller {
         }
     }
 
+    pub(crate) fn sender(&self) -> Sender {
+        Sender { name: self.name(), host: self.host().map(str::to_owned) }
+    }
+
     /// The only host whose alerts the caller may report; `None`: any host.
     pub(crate) fn host(&self) -> Option<&str> {
         match self {
@@ -85,10 +95,12 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Rate limit per token and address, because a whole fleet may share one token. An agent sends one
-/// request per heartbeat; a dashboard sends a few per page.
+/// Rate limit per token and address. A dashboard sends a few requests per page.
 const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 const CALLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(300).unwrap();
+/// The same for agents' batches: 30,000 agents behind one address, with one token.
+const REPORTS_A_SECOND: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+const REPORTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
 /// Rate limit for wrong tokens. Nobody can guess 256 bits; this keeps the log readable.
 const WRONG_A_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 const WRONG_AT_ONCE: NonZeroU32 = NonZeroU32::new(10).unwrap();
@@ -99,32 +111,43 @@ const ASKED_CHARS_MAX: usize = 200;
 /// Decides who may use which route.
 pub struct Gate {
     keyring: Arc<Keyring>,
+    rights: Arc<UserRights>,
     inputs: mpsc::Sender<Input>,
     calls: Rates<(String, IpAddr)>,
+    reports: Rates<(String, IpAddr)>,
     wrong: Rates<IpAddr>,
+    refused: Rates<u32>,
 }
 
 impl Gate {
-    pub fn new(keyring: Arc<Keyring>, inputs: mpsc::Sender<Input>) -> Self {
+    pub fn new(keyring: Arc<Keyring>, rights: Arc<UserRights>, inputs: mpsc::Sender<Input>) -> Self {
         Self {
             keyring,
+            rights,
             inputs,
             calls: Rates::new(Quota::per_second(CALLS_A_SECOND).allow_burst(CALLS_AT_ONCE)),
+            reports: Rates::new(Quota::per_second(REPORTS_A_SECOND).allow_burst(REPORTS_AT_ONCE)),
             wrong: Rates::new(Quota::per_second(WRONG_A_SECOND).allow_burst(WRONG_AT_ONCE)),
+            refused: Rates::new(Quota::per_second(WRONG_A_SECOND).allow_burst(WRONG_AT_ONCE)),
         }
     }
 
     fn admit(&self, request: &Request, needs: Needs, now: Timestamp) -> Result<Option<Caller>, Denied> {
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<Peer>>() {
-            return Ok(Some(Caller::User(peer.clone())));
+            return self.admit_user(peer, needs).map(Some);
         }
         let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
             return Err(Failure::Unknown("the origin of the request is unknown".into()).into());
         };
         let from = network(address.ip());
-        let Needs::Scope(scope) = needs else {
-            self.calls.take(&(String::new(), from)).map_err(Failure::TooMany)?;
-            return Ok(None);
+        let scope = match needs {
+            Needs::Scope(scope) => scope,
+            Needs::Health => Scope::Read,
+            Needs::Report => Scope::Ingest,
+            Needs::Nothing => {
+                self.calls.take(&(String::new(), from)).map_err(Failure::TooMany)?;
+                return Ok(None);
+            }
         };
         let token = self.token(request.headers(), now).map_err(|words| match self.wrong.take(&from) {
             Ok(()) => {
@@ -133,7 +156,8 @@ impl Gate {
             }
             Err(wait) => Failure::TooMany(wait),
         })?;
-        self.calls.take(&(token.name.clone(), from)).map_err(Failure::TooMany)?;
+        let calls = if needs == Needs::Report { &self.reports } else { &self.calls };
+        calls.take(&(token.name.clone(), from)).map_err(Failure::TooMany)?;
         if !token.may(scope) {
             let has: Vec<_> = token.scopes.iter().map(|scope| scope.name()).collect();
             let failure = Failure::Forbidden(format!(
@@ -148,6 +172,28 @@ impl Gate {
             let _ = self.inputs.try_send(Input::Access(Access::Used(token.name.clone())));
         }
         Ok(Some(Caller::Token(token, address.ip())))
+    }
+
+    fn admit_user(&self, peer: &Peer, needs: Needs) -> Result<Caller, Denied> {
+        let rights = self.rights.of(peer.uid);
+        let scope = match needs {
+            Needs::Nothing => None,
+            Needs::Health => Some(Scope::Read).filter(|_| !rights.contains(&Scope::Ingest)),
+            Needs::Report => Some(Scope::Ingest),
+            Needs::Scope(scope) => Some(scope),
+        };
+        let caller = Caller::User(peer.clone());
+        let Some(scope) = scope.filter(|scope| !scope.is_allowed_by(&rights)) else { return Ok(caller) };
+        if let Err(wait) = self.refused.take(&peer.uid) {
+            return Err(Failure::TooMany(wait).into());
+        }
+        let has: Vec<_> = rights.iter().map(|scope| scope.name()).collect();
+        let has = if has.is_empty() { "nothing".to_owned() } else { has.join(", ") };
+        let failure = Failure::Forbidden(format!(
+            "this requires the right {scope}; the user {} has {has}; run it as root, or see [alertd.rights]",
+            peer.name()
+        ));
+        Err(Denied { failure, caller: Some(caller) })
     }
 
     /// Writes a line of the audit log; the refusal is answered after it, like everything that is
@@ -199,7 +245,7 @@ impl From<Failure> for Denied {
 /// A gate without tokens, for listing the routes.
 impl Default for Gate {
     fn default() -> Self {
-        Self::new(Arc::default(), mpsc::channel(1).0)
+        Self::new(Arc::default(), Arc::default(), mpsc::channel(1).0)
     }
 }
 
@@ -324,5 +370,26 @@ mod tests {
         request.extensions_mut().insert(ConnectInfo(Peer { uid: 0, pid: None }));
         let caller = gate().admit(&request, Needs::Scope(Scope::Admin), at(1)).ok().flatten();
         assert_eq!(caller.unwrap().name(), "root");
+    }
+
+    /// S7. On every Debian system, uid 1 is `daemon` and uid 2 is `bin`; here they stand for the
+    /// agent and the cache.
+    #[test]
+    fn a_user_of_the_socket_may_do_what_its_uid_may() {
+        let rights = [("daemon".to_owned(), [Scope::Ingest].into()), ("bin".to_owned(), [].into())];
+        let rights = Arc::new(UserRights::new(&rights.into()));
+        let gate = Gate { rights, ..Gate::default() };
+        let may = |uid| {
+            let mut request = Request::new(axum::body::Body::empty());
+            request.extensions_mut().insert(ConnectInfo(Peer { uid, pid: None }));
+            let all = Scope::ALL.into_iter().map(|scope| (Needs::Scope(scope), scope.name()));
+            let all = all.chain([(Needs::Health, "health")]);
+            let may = all.filter(|(needs, _)| gate.admit(&request, *needs, at(1)).is_ok());
+            may.map(|(_, name)| name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(may(1), "ingest health");
+        assert_eq!(may(2), "");
+        assert_eq!(may(54_321), "ingest read ack silence health");
+        assert_eq!(may(0), "ingest read ack silence admin health");
     }
 }

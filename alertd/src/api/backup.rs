@@ -20,7 +20,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-use dogwatch_daemon::bounded::Life;
+use dogwatch_daemon::http_server::Life;
 use dogwatch_wire::ctl::{self, BACKUP_HEADER as ABOUT};
 use hyper::body::{Frame, SizeHint};
 use tokio::{

@@ -15,6 +15,8 @@ use crate::{metrics, store::StoreError};
 
 /// How long an agent should wait before it sends again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// For a sender over its quota, which does not end soon.
+const OVER_QUOTA_WAIT: Duration = Duration::from_secs(30);
 
 pub(crate) enum Failure {
     Bad(String),
@@ -28,6 +30,8 @@ pub(crate) enum Failure {
     Slow(Duration),
     /// Over the rate limit; the time to wait.
     TooMany(Duration),
+    /// The sender is over its quota.
+    OverQuota(String),
     /// Try again later.
     Unavailable(String),
 }
@@ -50,6 +54,7 @@ impl Failure {
                 StatusCode::TOO_MANY_REQUESTS,
                 format!("too many requests; try again in {} s", whole_seconds(wait)),
             ),
+            Self::OverQuota(error) => (StatusCode::TOO_MANY_REQUESTS, error),
             Self::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
         }
     }
@@ -64,6 +69,7 @@ impl Failure {
         let wait = match &self {
             Self::TooMany(wait) => Some(*wait),
             Self::Unavailable(_) => Some(RETRY_AFTER),
+            Self::OverQuota(_) => Some(OVER_QUOTA_WAIT),
             _ => None,
         };
         if let Some(reason) = self.refusal() {
@@ -90,6 +96,7 @@ impl Failure {
             Self::TooLarge => Some("size"),
             Self::Slow(_) => Some("slow"),
             Self::TooMany(_) => Some("rate"),
+            Self::OverQuota(_) => Some("quota"),
             Self::Bad(_) | Self::NotFound(_) | Self::Unavailable(_) => None,
         }
     }

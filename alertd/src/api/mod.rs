@@ -7,12 +7,13 @@
 //! | --- | --- |
 //! | `access.rs` | authentication and authorization |
 //! | `routes.rs` | routes and the scopes they need |
+//! | `rights.rs` | what users of the unix socket may do |
 //! | `rate.rs`, `body.rs` | rate limits; limits for the size and duration of bodies |
 //! | `failure.rs` | error answers |
 //! | `tokens.rs` | `/v1/tokens` |
 //! | `backup.rs` | `/v1/backup` |
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -27,7 +28,9 @@ use dogwatch_alertd_core::{
         token::Scope::{Ack, Admin, Ingest, Read, Silence},
     },
 };
-use dogwatch_wire::{Batch, PROTOCOL, ctl, limits};
+use dogwatch_daemon::bounds::Bodies;
+use dogwatch_wire::{Batch, PROTOCOL_PARTS, ctl, limits};
+use governor::Quota;
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -39,6 +42,7 @@ mod failure;
 #[cfg(test)]
 mod openapi_tests;
 mod rate;
+mod rights;
 mod routes;
 mod tokens;
 pub(crate) mod v2;
@@ -46,9 +50,11 @@ pub(crate) mod v2;
 pub(crate) use self::{access::Caller, body::Body, failure::Failure, routes::Routes};
 pub use self::{
     access::{Gate, Needs},
+    rights::UserRights,
     routes::Endpoint,
 };
 
+use self::rate::Rates;
 use crate::{
     engine::{BatchError, Input, PostError},
     store::{Archive, StoreError},
@@ -58,6 +64,11 @@ use crate::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long to wait for a test notification, which waits for the receiver.
 const TEST_PATIENCE: Duration = Duration::from_secs(40);
+/// Agents with a rate limit of their own.
+const AGENTS_MAX: usize = 150_000;
+/// Batches of one agent: one per heartbeat, more after an outage.
+const BATCHES_A_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
+const BATCHES_AT_ONCE: NonZeroU32 = NonZeroU32::new(60).unwrap();
 const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 10_000;
 
@@ -68,23 +79,36 @@ pub(crate) struct Api {
     archive: Arc<dyn Archive>,
     /// One permit, because a backup needs disk time and space.
     backup: Arc<Semaphore>,
+    /// Bytes of all bodies under way.
+    bodies: Arc<Bodies>,
+    /// Per agent.
+    agents: Arc<Rates<String>>,
 }
 
 /// The router, the same for the unix socket and for TCP.
 pub fn router(inputs: mpsc::Sender<Input>, archive: Arc<dyn Archive>, gate: Gate) -> Router {
     let all = routes(&Arc::new(gate)).router.fallback(nowhere);
     let all = all.layer(DefaultBodyLimit::disable()); // `Body` has its own
-    all.with_state(Api { inputs, archive, backup: Arc::new(Semaphore::new(1)) })
+    all.with_state(Api {
+        inputs,
+        archive,
+        backup: Arc::new(Semaphore::new(1)),
+        bodies: Arc::default(),
+        agents: Arc::new(Rates::of(
+            AGENTS_MAX,
+            Quota::per_second(BATCHES_A_SECOND).allow_burst(BATCHES_AT_ONCE),
+        )),
+    })
 }
 
 /// The table of all routes and the scopes they need.
 fn routes(gate: &Arc<Gate>) -> Routes {
     use Needs::Scope;
     let routes = Routes::new(gate)
-        .post("/v1/agent/batch", Scope(Ingest), batch)
+        .post("/v1/agent/batch", Needs::Report, batch)
         .post("/v1/alerts", Scope(Ingest), post_alerts)
         .get("/v1/status", Scope(Read), status)
-        .get("/v1/health", Scope(Read), health)
+        .get("/v1/health", Needs::Health, health)
         .get("/v1/incidents/{number}/why", Scope(Read), why)
         .get("/v1/history", Scope(Read), history)
         .get("/v1/oncall", Scope(Read), on_call)
@@ -176,20 +200,26 @@ struct VersionOnly {
     protocol: u32,
 }
 
-async fn batch(State(api): State<Api>, caller: Caller, Body(body): Body) -> Result<Response, Failure> {
+async fn batch(State(api): State<Api>, caller: Caller, body: Body) -> Result<Response, Failure> {
+    let Body { bytes: body, held } = body;
     let mut batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         match serde_json::from_slice::<VersionOnly>(&body) {
-            Ok(VersionOnly { protocol }) if protocol > PROTOCOL => {
+            Ok(VersionOnly { protocol }) if protocol > PROTOCOL_PARTS => {
                 Failure::Bad(BadBatch::Version { theirs: protocol }.to_string())
             }
-            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL}: {error}")),
+            _ => Failure::Bad(format!("this is not a batch of protocol {PROTOCOL_PARTS}: {error}")),
         }
     })?;
     if let Some(host) = caller.host() {
         bind(&mut batch, host);
     }
-    match api.ask(PATIENCE, |answer| Input::Batch(Box::new(batch), answer)).await? {
+    api.agents.take(&batch.agent).map_err(Failure::TooMany)?;
+    let sender = caller.sender();
+    let input = |answer| Input::Batch(Box::new(batch), sender, answer);
+    let asked = api.ask_by(&caller, PATIENCE, |answer| Input::Holding(held, Box::new(input(answer))));
+    match asked.await? {
         Ok(reply) => Ok(Json(reply).into_response()),
+        Err(BatchError::Bad(BadBatch::OverQuota(words))) => Err(Failure::OverQuota(words)),
         Err(BatchError::Bad(bad)) => Err(Failure::Bad(bad.to_string())),
         Err(error @ BatchError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
     }
@@ -203,20 +233,16 @@ fn bind(batch: &mut Batch, host: &str) {
 }
 
 async fn post_alerts(State(api): State<Api>, caller: Caller, body: Body) -> Reply<ctl::Posted> {
-    let mut posted: Vec<Posted> = body.json()?;
-    bind_posted(&mut posted, &caller);
-    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+    let Body { bytes, held } = body;
+    let posted: Vec<Posted> =
+        serde_json::from_slice(&bytes).map_err(|error| Failure::Bad(format!("invalid body: {error}")))?;
+    drop(bytes);
+    let input = |answer| Input::Posted(posted, caller.sender(), answer);
+    match api.ask(PATIENCE, |answer| Input::Holding(held, Box::new(input(answer)))).await? {
         Ok(incidents) => Ok(Json(ctl::Posted { incidents })),
+        Err(PostError::OverQuota(words)) => Err(Failure::OverQuota(words)),
         Err(PostError::Bad(problems)) => Err(Failure::Bad(problems.join("; "))),
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string())),
-    }
-}
-
-/// Alerts posted with a token for one host belong to this host.
-pub(crate) fn bind_posted(posted: &mut [Posted], caller: &Caller) {
-    let Some(host) = caller.host() else { return };
-    for alert in posted {
-        alert.labels.insert("host".into(), host.into());
     }
 }
 

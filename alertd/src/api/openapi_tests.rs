@@ -39,6 +39,8 @@ fn exactly_the_routes_of_the_server_are_documented_with_their_scopes() {
     }
     let scope = |needs| match needs {
         Needs::Nothing => "-",
+        Needs::Report => Scope::Ingest.name(),
+        Needs::Health => Scope::Read.name(),
         Needs::Scope(scope) => Scope::name(scope),
     };
     let served: BTreeSet<_> = endpoints()

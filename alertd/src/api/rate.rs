@@ -20,6 +20,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 pub(super) struct Rates<K: Hash + Eq + Clone> {
     each: DefaultKeyedRateLimiter<K>,
+    most: usize,
     others: DefaultDirectRateLimiter,
     swept: Mutex<Option<Instant>>,
     clock: DefaultClock,
@@ -27,7 +28,13 @@ pub(super) struct Rates<K: Hash + Eq + Clone> {
 
 impl<K: Hash + Eq + Clone> Rates<K> {
     pub(super) fn new(quota: Quota) -> Self {
+        Self::of(CALLERS_MAX, quota)
+    }
+
+    /// For at most that many callers with their own limit.
+    pub(super) fn of(most: usize, quota: Quota) -> Self {
         Self {
+            most,
             each: RateLimiter::keyed(quota),
             others: RateLimiter::direct(quota),
             swept: Mutex::default(),
@@ -38,9 +45,9 @@ impl<K: Hash + Eq + Clone> Rates<K> {
     /// Counts one request of this caller, or returns how long to wait.
     pub(super) fn take(&self, caller: &K) -> Result<(), Duration> {
         let wait = |until: NotUntil<_>| until.wait_time_from(self.clock.now());
-        if self.each.len() >= CALLERS_MAX {
+        if self.each.len() >= self.most {
             self.sweep();
-            if self.each.len() >= CALLERS_MAX {
+            if self.each.len() >= self.most {
                 return self.others.check().map_err(wait);
             }
         }

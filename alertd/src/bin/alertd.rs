@@ -9,7 +9,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.check {
         return match Config::read(&arguments.config) {
-            Ok(_) => ExitCode::SUCCESS,
+            Ok(config) => {
+                config.warnings.iter().for_each(|words| eprintln!("warning: {words}"));
+                ExitCode::SUCCESS
+            }
             Err(problems) => {
                 eprintln!("{problems}");
                 ExitCode::from(2)

@@ -23,6 +23,8 @@
 //! | `user.rs`, `schedule.rs` | `[user.NAME]`, `[schedule.NAME]` |
 //! | `web.rs`, `listen.rs` | `[alertd.web]`, `[alertd.listen]` |
 //! | `receiver.rs` | `[receiver.NAME]`: fallback and rate limit; `notify` has the rest |
+//! | `quota.rs` | `[alertd.quota]` |
+//! | `rights.rs` | `[alertd.rights]` |
 //! | `rate.rs` | `rate = { … }` of receivers, users and `[alertd]` |
 //! | `names.rs` | named entries of several files, references, did-you-mean |
 
@@ -31,8 +33,10 @@ mod listen;
 mod names;
 mod period;
 mod policy;
+mod quota;
 mod rate;
 mod receiver;
+mod rights;
 mod route;
 mod schedule;
 #[cfg(test)]
@@ -50,6 +54,7 @@ use std::{
 use dogwatch_daemon::{
     config::{Problems, Source, Spanned, load},
     duration::Span,
+    secret::readable_by_all,
 };
 use serde::Deserialize;
 
@@ -59,7 +64,9 @@ use self::{
     names::{Names, Section, TARGET, check_known, take_named},
     period::PeriodFile,
     policy::PolicyFile,
+    quota::QuotaFile,
     receiver::ReceiverPart,
+    rights::RightsFile,
     route::RouteFile,
     schedule::ScheduleFile,
     user::UserFile,
@@ -68,11 +75,15 @@ use self::{
 pub use self::{
     listen::{Listen, Pair},
     rate::RateFile,
+    rights::Rights,
     web::Web,
 };
 use crate::notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sender};
 pub use dogwatch_alertd_core::rules::schedule::NOBODY;
-use dogwatch_alertd_core::{DEFAULT_POLICY, LOCAL_RECEIVER, Rules, rules::ratelimit::Rate};
+use dogwatch_alertd_core::{
+    DEFAULT_POLICY, LOCAL_RECEIVER, Rules,
+    rules::{quota::Quotas, ratelimit::Rate},
+};
 
 /// One file as written.
 #[derive(Debug, Default, Deserialize)]
@@ -125,6 +136,10 @@ struct AlertdFile {
     listen: Option<ListenFile>,
     /// Rate limit for all receivers together. Default: no limit.
     rate: Option<RateFile>,
+    /// How much senders may make alertd remember.
+    quota: Option<QuotaFile>,
+    /// What login names may do on the unix socket.
+    rights: Option<RightsFile>,
 }
 
 /// The validated config. Nothing that uses it validates again.
@@ -136,6 +151,9 @@ pub struct Config {
     pub web: Option<Web>,
     pub listen: Option<Listen>,
     pub dead_man: Option<DeadMan>,
+    pub rights: Rights,
+    /// For people: what is not wrong, but not safe.
+    pub warnings: Vec<String>,
     pub keep_history: Duration,
     pub rules: Rules,
     pub receivers: Receivers,
@@ -149,11 +167,13 @@ const SOCKET_DEFAULT: &str = "/run/alertd/alertd.sock";
 const STATE_DIR_DEFAULT: &str = "/var/lib/alertd";
 const METRICS_DEFAULT: &str = "127.0.0.1:9848";
 
+pub use crate::arguments::DEFAULT_PATH;
+
 impl Config {
     /// Reads `path` and its drop-ins.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let files = load::<ConfigFile>(path, &mut problems);
+        let files = load::<ConfigFile>(path, Path::new(DEFAULT_PATH), &mut problems);
         Self::resolve(path, files, problems)
     }
 
@@ -179,6 +199,7 @@ impl Config {
         mut problems: Problems,
     ) -> Result<Self, Problems> {
         let mut parts = Parts::default();
+        let warnings = files.iter().flat_map(|(source, _)| readable_by_all(&source.text)).collect();
         for (source, file) in files {
             parts.take(source, file, &mut problems);
         }
@@ -199,6 +220,7 @@ impl Config {
             schedules: parts.schedules(&names, &mut problems),
             catch_all: parts.catch_all(&names, &mut problems).unwrap_or_default(),
             rate: parts.rate(&mut problems),
+            quotas: parts.quotas(&mut problems),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.users = parts.users(&names, &mut rules.receivers, &mut problems);
@@ -209,6 +231,10 @@ impl Config {
             web.and_then(|web| web.resolve(&state_dir, &parts.sources[parts.web_source], &mut problems));
         let listen = parts.alertd.listen.take();
         let listen = listen.and_then(|it| it.resolve(&parts.sources[parts.listen_source], &mut problems));
+        let rights = match parts.alertd.rights.take() {
+            Some(written) => rights::resolve(&written, &parts.sources[parts.rights_source], &mut problems),
+            None => rights::defaults(),
+        };
         let dead_man = parts.dead_man.take();
         let dead_man =
             dead_man.and_then(|(source, file)| file.resolve(&parts.sources[source], &mut problems));
@@ -221,6 +247,8 @@ impl Config {
             web,
             listen,
             dead_man,
+            rights,
+            warnings,
             keep_history: parts.alertd.keep_history.map_or(KEEP_HISTORY_DEFAULT, |span| span.0),
             rules,
             receivers: Receivers::new(parts.resolved, sender),
@@ -239,6 +267,8 @@ struct Parts {
     listen_source: usize,
     resolve_timeout_source: usize,
     rate_source: usize,
+    quota_source: usize,
+    rights_source: usize,
     routes: Vec<(usize, RouteFile)>,
     inhibits: Vec<(usize, InhibitFile)>,
     dependencies: Vec<(usize, DependencyFile)>,
@@ -266,7 +296,15 @@ impl Parts {
             web,
             listen,
             rate,
+            quota,
+            rights,
         } = file.alertd;
+        if rights.is_some() {
+            self.rights_source = at;
+        }
+        if quota.is_some() {
+            self.quota_source = at;
+        }
         if rate.is_some() {
             self.rate_source = at;
         }
@@ -298,6 +336,8 @@ impl Parts {
             web: web.or(old.web),
             listen: listen.or(old.listen),
             rate: rate.or(old.rate),
+            quota: quota.or(old.quota),
+            rights: rights.or(old.rights),
         };
         self.routes.extend(file.route.into_iter().map(|route| (at, route)));
         self.inhibits.extend(file.inhibit.into_iter().map(|rule| (at, rule)));
@@ -374,6 +414,12 @@ impl Parts {
 
     fn rate(&self, problems: &mut Problems) -> Option<Rate> {
         self.alertd.rate.as_ref().map(|rate| rate.resolve(&self.sources[self.rate_source], problems))
+    }
+
+    fn quotas(&self, problems: &mut Problems) -> Quotas {
+        let written = self.alertd.quota.as_ref();
+        written
+            .map_or_else(Quotas::default, |quota| quota.resolve(&self.sources[self.quota_source], problems))
     }
 
     fn metrics(&self, problems: &mut Problems) -> Option<SocketAddr> {

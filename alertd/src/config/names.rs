@@ -90,3 +90,13 @@ pub(super) fn check_known(
     problems.add(source, name.span(), format!("there is no {what} {name_text:?}; {hint}"));
     false
 }
+
+/// Why a time zone is refused.
+pub(super) fn no_zone(text: &str) -> String {
+    let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    let hint = match closest(text, names.iter().map(String::as_str)) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => "use an IANA name like \"Europe/Berlin\" or \"UTC\"".to_owned(),
+    };
+    format!("there is no time zone {text:?}; {hint}")
+}

@@ -20,11 +20,14 @@ use std::{
 };
 
 use dogwatch_alertd_core::rules::period::{DAY, Period, When};
-use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
+use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
-use super::{Parts, names::Entry};
+use super::{
+    Parts,
+    names::{Entry, no_zone},
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,14 +128,6 @@ fn resolve(name: &str, entry: Entry<PeriodFile>, source: &Source, problems: &mut
         return None;
     };
     Some(Period { zone, any: whens })
-}
-
-fn no_zone(text: &str) -> String {
-    let names: Vec<_> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-    match closest(text, names.iter().map(String::as_str)) {
-        Some(meant) => format!("there is no time zone {text:?}; did you mean {meant:?}?"),
-        None => format!("there is no time zone {text:?}; use an IANA name like \"Europe/Berlin\""),
-    }
 }
 
 impl WhenFile {

@@ -20,17 +20,17 @@ use std::{
 };
 
 use dogwatch_alertd_core::rules::schedule::{Every, Hours, Layer, NOBODY, Override, Schedule, on_the_wall};
-use dogwatch_daemon::config::{Problems, Source, Spanned, closest};
+use dogwatch_daemon::config::{Problems, Source, Spanned};
 use jiff::{
     Timestamp,
     civil::{DateTime, Time, date},
-    tz::{self, TimeZone},
+    tz::TimeZone,
 };
 use serde::Deserialize;
 
 use super::{
     Parts,
-    names::{Entry, Names, check_known},
+    names::{Entry, Names, check_known, no_zone},
 };
 
 #[derive(Debug, Deserialize)]
@@ -103,14 +103,6 @@ fn resolve_schedule(
         .filter_map(|one| resolve_override(&one, &zone, source, users, problems))
         .collect();
     Some(Schedule { name: name.into(), zone, layers, overrides, gaps_are_meant: gaps_ok })
-}
-
-fn no_zone(text: &str) -> String {
-    let known: Vec<String> = tz::db().available().map(|name| name.to_string()).collect();
-    match closest(text, known.iter().map(String::as_str)) {
-        Some(meant) => format!("there is no time zone {text:?}; did you mean {meant:?}?"),
-        None => format!("there is no time zone {text:?}; use an IANA name like \"Europe/Berlin\" or \"UTC\""),
-    }
 }
 
 fn resolve_layer(

@@ -72,11 +72,11 @@ Examples:
   alertctl status
   alertctl why 4711
   alertctl ack 4711 looking at it
-  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap'
+  alertctl silence host=web1 check=disk --for 2h --comment 'disk swap'
   alertctl downtime web1 --from 22:00 --until 02:00 --comment 'new kernel'
   alertctl oncall --week
   alertctl send BackupFailed job=nightly -m 'no backup since Tuesday'
-  alertctl route test host=web1 service=disk
+  alertctl route test host=web1 'service=disk /var' check=disk
   alertctl health
 
 Run 'alertctl COMMAND --help' for more about a command.";
@@ -89,7 +89,7 @@ Examples:
 
 const SILENCE_EXAMPLES: &str = "\
 Examples:
-  alertctl silence host=web1 'service=~disk.*' --for 2h --comment 'disk swap'
+  alertctl silence host=web1 check=disk --for 2h --comment 'disk swap'
   alertctl silence dc=fra1 service=ping --for 1h --preview
   alertctl silence host=web1 --from '2026-12-24 22:00' --until '2026-12-25 02:00' \\
     --comment 'new kernel'
@@ -353,7 +353,7 @@ pub struct Unack {
 pub struct Silence {
     #[command(subcommand)]
     pub command: Option<SilenceCommand>,
-    /// Alerts to silence, such as host=web1 or 'service=~disk.*'
+    /// Alerts to silence, such as host=web1 or check=disk
     #[arg(value_name = "MATCHER", required_unless_present = "broad")]
     pub matchers: Vec<String>,
     /// How long the silence lasts, such as 2h
@@ -534,7 +534,7 @@ pub enum RouteCommand {
 
 #[derive(Debug, Args)]
 pub struct RouteTest {
-    /// Labels of the alert, such as host=web1 service=disk
+    /// Labels of the alert, such as host=web1 'service=disk /var' check=disk
     #[arg(value_name = "LABEL=VALUE", required = true, value_parser = label)]
     pub labels: Vec<(String, String)>,
     /// State of the alert; users can have different rules for CRITICAL

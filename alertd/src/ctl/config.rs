@@ -7,33 +7,20 @@ use dogwatch_daemon::config::Problems;
 use serde_json::json;
 
 use super::{Answer, Exit, pretty};
-use crate::config::Config;
-
-/// The default of `alertd --config`.
-const DEFAULT: &str = "/etc/dogwatch/alertd.toml";
+use crate::config::{Config, DEFAULT_PATH};
 
 /// A file that you name must exist. If the default file does not exist, all defaults apply.
 pub(super) fn check(named: Option<&Path>, as_json: bool) -> Answer {
-    let path = named.unwrap_or(Path::new(DEFAULT));
-    let checked = if named.is_some() { read(path) } else { Config::read(path) };
-    match checked {
+    let path = named.unwrap_or(Path::new(DEFAULT_PATH));
+    match Config::read(path) {
         Ok(config) => Answer { text: fine(path, &config, as_json), exit: Exit::Done },
         Err(problems) => refused(&problems, as_json),
     }
 }
 
-fn read(path: &Path) -> Result<Config, Problems> {
-    if path.exists() {
-        return Config::read(path);
-    }
-    let mut problems = Problems::default();
-    problems.add_whole(path, "file not found; use the file that alertd reads");
-    Err(problems)
-}
-
 /// The rules of the named config.
 pub(super) fn rules(named: &Path) -> Result<Rules, Problems> {
-    Ok(read(named)?.rules)
+    Ok(Config::read(named)?.rules)
 }
 
 pub(super) fn refused(problems: &Problems, as_json: bool) -> Answer {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use dogwatch_alertd_core::{
     BadBatch, Refused, Rules, ToldOpen,
     alertmanager_view::AlertsPage,
-    rules::{alert::AlertKey, external::Posted, matcher::Matcher, token::Hash},
+    rules::{alert::AlertKey, external::Posted, matcher::Matcher, sender::Sender, token::Hash},
 };
+use dogwatch_daemon::bounds::Held;
 use dogwatch_wire::{Batch, BatchReply, ctl};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -15,7 +16,7 @@ pub(super) type Answer<T> = oneshot::Sender<T>;
 
 /// A request to the engine.
 pub enum Input {
-    Batch(Box<Batch>, Answer<Result<BatchReply, BatchError>>),
+    Batch(Box<Batch>, Sender, Answer<Result<BatchReply, BatchError>>),
     Ack(u64, ctl::Ack, String, Answer<Result<ctl::Incident, Refused>>),
     Unack(u64, ctl::Unack, String, Answer<Result<ctl::Incident, Refused>>),
     Silence(ctl::NewSilence, String, Answer<Result<ctl::Silence, Refused>>),
@@ -30,7 +31,7 @@ pub enum Input {
     /// The health of alertd itself.
     Health(Answer<ctl::Health>),
     /// External alerts; answered with the numbers of their incidents.
-    Posted(Vec<Posted>, Answer<Result<Vec<u64>, PostError>>),
+    Posted(Vec<Posted>, Sender, Answer<Result<Vec<u64>, PostError>>),
     /// A page of the firing alerts that match, for Alertmanager's API, starting after a key.
     Alerts(Arc<[Matcher]>, Option<AlertKey>, Answer<AlertsPage>),
     Receivers(Answer<Vec<String>>),
@@ -48,6 +49,8 @@ pub enum Input {
     Override(ctl::NewOverride, String, Answer<Result<ctl::Override, Refused>>),
     EndOverride(u64, String, Answer<Result<ctl::Override, Refused>>),
     Access(Access),
+    /// Another input, whose body counts against the budget of all bodies until it is handled.
+    Holding(Held, Box<Self>),
     /// Another input together with its origin, for the audit log.
     From(String, Box<Self>),
 }
@@ -67,6 +70,9 @@ pub enum BatchError {
 pub enum PostError {
     #[error("{}", .0.join("; "))]
     Bad(Vec<String>),
+    /// Those that fit were accepted.
+    #[error("{0}")]
+    OverQuota(String),
     /// They were handled but are not on disk: post them again.
     #[error("cannot write to the store ({0}); post these alerts again")]
     NotDurable(String),

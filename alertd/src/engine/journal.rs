@@ -41,7 +41,8 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn new(writer: Writer) -> Self {
-        Self { writer: Some(writer), under_way: None, trouble: None, behind: 0 }
+        let (trouble, behind) = (writer.trouble().map(str::to_owned), writer.behind());
+        Self { writer: Some(writer), under_way: None, trouble, behind }
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -21,13 +21,14 @@ mod tests;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dogwatch_alertd_core::{
-    Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
+    BadBatch, Change, Core, LOOK_AHEAD, Lease, Refused, Taken, notification_info,
     rules::{
         external::Posted,
         health::{Outside, Process, health},
         moment::{between, later},
         notification::{Accepted, DeliveryError, Notification},
         outbox::LEASE,
+        sender::Sender,
     },
 };
 use dogwatch_daemon::systemd;
@@ -93,6 +94,8 @@ pub struct Engine<D> {
     testers: HashMap<u64, Answer<Result<ctl::NotificationInfo, Refused>>>,
     /// Messages to show in the status, such as a failed reload or damage found in the store.
     notices: Vec<String>,
+    /// What was damaged in the store.
+    damage: Vec<String>,
     keep_history: Duration,
     next_prune: Timestamp,
     next_gauges: Timestamp,
@@ -113,9 +116,11 @@ impl<D: Deliver> Engine<D> {
         notice: Option<String>,
     ) -> Self {
         let (next_prune, _) = clock.now();
+        let journal = Journal::new(writer);
+        let store_fails_since = journal.trouble().map(|_| next_prune);
         Self {
             core,
-            journal: Journal::new(writer),
+            journal,
             owed: Vec::new(),
             keyring,
             receivers: Arc::new(receivers),
@@ -123,13 +128,14 @@ impl<D: Deliver> Engine<D> {
             deliveries: JoinSet::new(),
             leased: HashMap::new(),
             testers: HashMap::new(),
-            notices: notice.into_iter().collect(),
+            notices: Vec::new(),
+            damage: notice.into_iter().collect(),
             keep_history,
             next_prune,
             next_gauges: next_prune,
             outside: None,
             lag: (Duration::ZERO, next_prune),
-            store_fails_since: None,
+            store_fails_since,
         }
     }
 
@@ -192,6 +198,7 @@ impl<D: Deliver> Engine<D> {
             behind: self.journal.behind(),
             lag: if between(at, now) < LAG_MEMORY { lag } else { Duration::ZERO },
             notices: self.notices.clone(),
+            damage: self.damage.clone(),
             disk,
             ping,
         };
@@ -300,10 +307,11 @@ impl<D: Deliver> Engine<D> {
     fn on_batch(
         &mut self,
         batch: &Batch,
+        sender: &Sender,
         answer: Answer<Result<BatchReply, BatchError>>,
         now: Timestamp,
     ) -> Owed {
-        let outcome = self.core.on_batch(batch, now);
+        let outcome = self.core.on_batch(batch, sender, now);
         Box::new(move |trouble| {
             let outcome = match (outcome, trouble) {
                 (Err(bad), _) => Err(bad.into()),
@@ -312,6 +320,7 @@ impl<D: Deliver> Engine<D> {
             };
             metrics::batch(match &outcome {
                 Ok(_) => "taken",
+                Err(BatchError::Bad(BadBatch::OverQuota(_))) => "over_quota",
                 Err(BatchError::Bad(_)) => "bad",
                 Err(BatchError::NotDurable(_)) => "not_durable",
             });
@@ -322,19 +331,22 @@ impl<D: Deliver> Engine<D> {
     fn on_posted(
         &mut self,
         posted: Vec<Posted>,
+        sender: &Sender,
         answer: Answer<Result<Vec<u64>, PostError>>,
         now: Timestamp,
     ) -> Owed {
-        let Taken { incidents, problems } = self.core.on_posted(posted, now);
+        let Taken { incidents, problems, over } = self.core.on_posted(posted, sender, now);
         Box::new(move |trouble| {
             let outcome = match trouble {
                 Some(trouble) => Err(PostError::NotDurable(trouble.into())),
+                None if over.is_some() => Err(PostError::OverQuota(over.unwrap_or_default())),
                 None if problems.is_empty() => Ok(incidents.into_iter().collect()),
                 None => Err(PostError::Bad(problems)),
             };
             metrics::batch(match &outcome {
                 Ok(_) => "taken",
                 Err(PostError::Bad(_)) => "bad",
+                Err(PostError::OverQuota(_)) => "over_quota",
                 Err(PostError::NotDurable(_)) => "not_durable",
             });
             let _ = answer.send(outcome);
@@ -343,7 +355,7 @@ impl<D: Deliver> Engine<D> {
 
     fn on_input(&mut self, input: Input, now: Timestamp) -> Option<Owed> {
         match input {
-            Input::Batch(batch, answer) => Some(self.on_batch(&batch, answer, now)),
+            Input::Batch(batch, sender, answer) => Some(self.on_batch(&batch, &sender, answer, now)),
             Input::Ack(number, ask, author, answer) => {
                 Some(owed(answer, self.core.on_ack(number, &ask, &author, now)))
             }
@@ -378,6 +390,11 @@ impl<D: Deliver> Engine<D> {
                 self.core.come_from(None);
                 owed
             }
+            Input::Holding(held, input) => {
+                let owed = self.on_input(*input, now);
+                drop(held);
+                owed
+            }
             Input::Access(input) => self.on_access(input, now),
             Input::Route(ask, answer) => {
                 tell(answer, ask.alerts.iter().map(|alert| self.core.routed(alert, now)).collect())
@@ -399,7 +416,7 @@ impl<D: Deliver> Engine<D> {
                 tell(answer, self.core.status(env!("CARGO_PKG_VERSION"), self.warnings(), now))
             }
             Input::Health(answer) => tell(answer, self.health(now)),
-            Input::Posted(posted, answer) => Some(self.on_posted(posted, answer, now)),
+            Input::Posted(posted, sender, answer) => Some(self.on_posted(posted, &sender, answer, now)),
             Input::Alerts(matchers, after, answer) => {
                 tell(answer, self.core.alerts_v2(&matchers, after.as_ref(), now))
             }
@@ -426,7 +443,7 @@ impl<D: Deliver> Engine<D> {
                 self.journal.behind()
             )
         });
-        store.into_iter().chain(self.notices.iter().cloned()).collect()
+        store.into_iter().chain(self.damage.iter().chain(&self.notices).cloned()).collect()
     }
 
     fn dispatch(&mut self, lease: Lease) {
@@ -481,7 +498,7 @@ impl<D: Deliver> Engine<D> {
             }
             Order::Notice(words) => {
                 tracing::error!("{words}");
-                self.notices.push(words);
+                self.damage.push(words);
             }
             Order::ReloadFailed(problems) => {
                 metrics::reload(false);
@@ -545,7 +562,7 @@ impl<D: Deliver> Engine<D> {
         let (now, leapt) = self.clock.now();
         if let Some(leap) = leapt {
             tracing::warn!(
-                "the clock jumped {}s ahead; heartbeat deadlines are extended by as much",
+                "alertd did not run for {}s, or the clock was set ahead; heartbeat deadlines are extended by as much",
                 leap.as_secs()
             );
             self.core.on_leap(leap);

@@ -131,13 +131,23 @@ impl Running {
             agent: format!("id-{host}"),
             host: host.into(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: now.since,
             events: vec![event],
             heartbeat: Some(heartbeat),
             states: None,
+            states_part: None,
         };
         let (answer, answered) = oneshot::channel();
-        self.inputs.send(Input::Batch(Box::new(batch), answer)).await.unwrap();
+        self.inputs
+            .send(Input::Batch(
+                Box::new(batch),
+                dogwatch_alertd_core::rules::sender::Sender::default(),
+                answer,
+            ))
+            .await
+            .unwrap();
         answered
     }
 

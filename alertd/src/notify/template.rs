@@ -220,12 +220,12 @@ pub(super) fn samples() -> Vec<Notification> {
     let pairs =
         |pairs: &[(&str, &str)]| pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect();
     let alert = |host: &str, annotations: &[(&str, &str)], perfdata: &str| NotifiedAlert {
-        labels: pairs(&[("host", host), ("service", "disk")]),
+        labels: pairs(&[("host", host), ("service", "disk /var"), ("check", "disk"), ("thing", "/var")]),
         annotations: pairs(annotations),
         state: State::Critical,
         flapping: false,
-        summary: "/var 96% used".into(),
-        detail: "/var 96% of 20 GiB\n/ 40% of 10 GiB".into(),
+        summary: "4% free (0.8 GiB), limit 5%".into(),
+        detail: "mounted from /dev/sda2\nhandler not run: it ran a moment ago".into(),
         perfdata: perfdata.into(),
         since: at,
         resolved_at: None,
@@ -240,7 +240,7 @@ pub(super) fn samples() -> Vec<Notification> {
         sticky: false,
         expires_at: None,
     };
-    let line = DigestLine { incident: 17, kind: Kind::Problem, title: "CRITICAL web1/disk".into(), at };
+    let line = DigestLine { incident: 17, kind: Kind::Problem, title: "CRITICAL web1/disk /var".into(), at };
     let happened = Happened { at, service: Some("load".into()), what: "OK".into() };
     let kinds = [
         Kind::Problem,
@@ -288,6 +288,8 @@ fn sample_sender() -> Sender {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use dogwatch_daemon::config;
 
     use super::{super::words::tests::problem, *};
@@ -298,7 +300,15 @@ mod tests {
         let block =
             |fence: &str| page.split(&format!("```{fence}\n")).nth(1).unwrap().split("```").next().unwrap();
         let text = block("toml").replace("[receiver.ops.template]\n", "");
-        let (rendered, trouble) = resolve(&text).unwrap().render(&problem(), &sample_sender());
+        // As an agent reports it.
+        let mut told = problem();
+        told.group = BTreeMap::from([("host".into(), "web1".into())]);
+        let alert = &mut told.firing[0];
+        let labels = [("host", "web1"), ("service", "disk /var"), ("check", "disk"), ("thing", "/var")];
+        alert.labels = labels.map(|(name, value)| (name.into(), value.into())).into();
+        alert.summary = "4% free (0.8 GiB), limit 5% and 5.0 GiB".into();
+        alert.perfdata = "/var=20615843021B;19327352832;20401094656;0;21474836480".into();
+        let (rendered, trouble) = resolve(&text).unwrap().render(&told, &sample_sender());
         assert_eq!(trouble, None);
         let said = format!("{}\n\n{}\n", rendered.subject.unwrap(), rendered.text.unwrap());
         assert_eq!(said, block("text"));

@@ -6,6 +6,8 @@ use std::{fs, path::Path};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::damage;
+
 /// A database up to this size is checked completely at the start.
 const WHOLE_MAX: u64 = 64 << 20;
 /// Tables that grow with history.
@@ -16,7 +18,7 @@ const OPEN_ROWS: [&str; 2] = [
     "SELECT SUM(LENGTH(body)) FROM outbox WHERE settled_us IS NULL",
 ];
 
-fn is_large(path: &Path) -> bool {
+pub(super) fn is_large(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() > WHOLE_MAX)
 }
 
@@ -46,7 +48,8 @@ pub(super) fn rest(path: &Path) -> Option<String> {
         return None;
     }
     let open = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
-    let found = match open.and_then(|connection| quick_check(&connection, None)) {
+    let found = open.and_then(|connection| quick_check(&connection, None));
+    let found = match found.and_then(|found| Ok(found.or(damage::of_history(path)?))) {
         Ok(found) => found?,
         Err(error) => error.to_string(),
     };

@@ -73,7 +73,7 @@ fn story() -> (World, Vec<Change>) {
 
 fn as_changes(loaded: Loaded) -> Vec<Change> {
     let mut changes = vec![Change::Counters(loaded.counters)];
-    changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, agent)));
+    changes.extend(loaded.agents.into_iter().map(|(id, agent)| Change::Agent(id, Box::new(agent))));
     changes.extend(loaded.alerts.into_iter().map(|(key, alert)| Change::Alert(key, Arc::new(alert))));
     changes.extend(loaded.incidents.into_iter().map(|incident| Change::Incident(Box::new(incident))));
     changes.extend(loaded.told.into_iter().map(|(incident, receiver, told)| Change::Told {
@@ -117,10 +117,11 @@ fn forgets_what_is_gone(mut store: impl Store) {
     let loaded = store.load(world.now).unwrap();
     let alerts = loaded.alerts.into_iter().map(|(_, alert)| Change::AlertGone(alert.row));
     let tokens = loaded.tokens.into_iter().map(|token| Change::Token(token.name, None));
-    let gone: Vec<_> = alerts.chain(tokens).collect();
+    let agents = loaded.agents.into_iter().map(|(id, _)| Change::AgentGone(id));
+    let gone: Vec<_> = alerts.chain(tokens).chain(agents).collect();
     store.commit(&gone).unwrap();
     let loaded = store.load(world.now).unwrap();
-    assert!(loaded.alerts.is_empty() && loaded.tokens.is_empty(), "{loaded:?}");
+    assert!(loaded.alerts.is_empty() && loaded.tokens.is_empty() && loaded.agents.is_empty(), "{loaded:?}");
 }
 
 #[test]
@@ -241,6 +242,7 @@ fn a_newer_schema_and_a_second_alertd_are_refused_with_words() {
     assert!(refused(dir.path()).contains("another alertd uses"));
     drop(store);
     let raw = rusqlite::Connection::open(dir.path().join("alertd.db")).unwrap();
+    raw.execute_batch("CREATE TABLE of_tomorrow (x)").unwrap();
     raw.pragma_update(None, "user_version", 99).unwrap();
     assert!(refused(dir.path()).contains("has schema 99"));
 }
@@ -282,4 +284,86 @@ fn the_archive_answers_beside_the_writer() {
         world.now,
     );
     assert_eq!(core.outbox_status().queued, 2);
+}
+
+/// S5: one bit in the body of a row. What the row's columns still say is used.
+#[test]
+fn a_damaged_row_is_set_aside_and_named_and_its_alert_fires_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, everything) = story();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    store.commit(&everything).unwrap();
+    let firing = world.store.alerts.len();
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("alertd.db")).unwrap();
+    for table in ["alert", "incident", "outbox"] {
+        let changed = raw.execute(
+            &format!(
+                "UPDATE {table} SET body = substr(body, 1, length(body) - 9) || 'damaged!}}'
+                 WHERE rowid = (SELECT MIN(rowid) FROM {table})"
+            ),
+            [],
+        );
+        let changed = changed.unwrap();
+        assert!(changed > 0, "{table}");
+    }
+    drop(raw);
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    let notice = store.notice.clone().unwrap();
+    assert!(notice.contains("damaged rows") && notice.contains("incident 1"), "{notice}");
+    let loaded = store.load(world.now).unwrap();
+    assert!(!loaded.lost.alerts.is_empty() && !loaded.lost.notifications_of.is_empty(), "{:?}", loaded.lost);
+    let rules = Config::rules_of(CONFIG);
+    let mut core = Core::new(rules, "x".into(), RandomState::new(), loaded, world.now);
+    core.settle(world.now);
+    assert_eq!(core.sizes(world.now).firing, firing);
+    assert_eq!(core.status("1", Vec::new(), world.now).incidents.len(), world.open_incidents().len());
+    let raw = rusqlite::Connection::open(dir.path().join("alertd.db")).unwrap();
+    let kept: i64 = raw.query_row("SELECT COUNT(*) FROM set_aside", [], |row| row.get(0)).unwrap();
+    assert!(kept >= 3);
+    drop((raw, store));
+    assert_eq!(Sqlite::open(dir.path(), "test").unwrap().notice, None, "said once");
+}
+
+/// A damaged header or schema does not make alertd refuse its own file.
+#[test]
+fn a_damaged_version_number_is_not_a_newer_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut world, everything) = story();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    store.commit(&everything).unwrap();
+    drop(store);
+    for wrong in [0, 3, 4_104] {
+        let raw = rusqlite::Connection::open(dir.path().join("alertd.db")).unwrap();
+        raw.pragma_update(None, "user_version", wrong).unwrap();
+        drop(raw);
+        let mut store = Sqlite::open(dir.path(), "test").unwrap();
+        same(&shown(&mut store, world.now), &shown(&mut world.store, world.now));
+    }
+}
+
+/// A file whose structure is damaged: every row that can be read is used.
+#[test]
+fn of_a_file_with_a_damaged_page_all_other_rows_are_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, everything) = story();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    store.commit(&everything).unwrap();
+    drop(store);
+    let path = dir.path().join("alertd.db");
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let root: usize = raw
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'silence'", [], |row| row.get(0))
+        .unwrap();
+    drop(raw);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(root - 1) * 4_096..][..512].fill(0xaa);
+    std::fs::write(&path, bytes).unwrap();
+    let mut store = Sqlite::open(dir.path(), "test").unwrap();
+    assert!(store.notice.as_ref().unwrap().contains("rows could be read"), "{:?}", store.notice);
+    let loaded = store.load(world.now).unwrap();
+    assert_eq!(loaded.incidents.len(), world.store.incidents.len());
+    assert_eq!(loaded.alerts.len(), world.store.alerts.len());
+    assert_eq!(loaded.instance, "test");
 }

@@ -13,6 +13,8 @@ use self::backup::{Copy, Stop};
 
 pub mod backup;
 mod check;
+mod damage;
+pub mod late;
 pub mod sqlite;
 pub mod writer;
 

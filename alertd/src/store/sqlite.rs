@@ -7,9 +7,9 @@
 //!   alertds never share a store. Readers have their own connections.
 //! - `PRAGMA user_version` contains the version of the schema. Each of the [`MIGRATIONS`] runs in a
 //!   transaction. A file of a newer version is rejected and not changed.
-//! - The file is checked at the start (`check.rs`). A damaged file is moved aside with a warning
-//!   and alertd starts with a new one: an alertd that does not run notifies nobody, and agents send
-//!   their states again.
+//! - The file is checked at the start (`check.rs`). Damage never keeps alertd from starting: what
+//!   can be read is used, the rest is set aside and named in `alertctl health` (`damage.rs`). An
+//!   alertd that does not run notifies nobody, and agents send their states again.
 //! - Placeholders are `?N`, because rusqlite binds `$N` by order, not by number.
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 };
 
 use dogwatch_alertd_core::{
-    Change, Counters, Loaded, notification_info,
+    Change, Counters, Loaded, Lost, notification_info,
     rules::{
         alert::{Alert, AlertKey},
         incident::Incident,
@@ -43,6 +43,7 @@ use super::{
     Archive, Store, StoreError,
     backup::{self, Copy, Stop},
     cannot, check,
+    damage::{self, LostRow},
 };
 
 /// The steps of the schema. A released step never changes.
@@ -54,6 +55,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-alert-rows.sql"),
     include_str!("schema-tokens.sql"),
     include_str!("schema-audit.sql"),
+    include_str!("schema-checksums.sql"),
 ];
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How far back rate limits are restored.
@@ -66,6 +68,8 @@ pub struct Sqlite {
     _lock: File,
     /// A notice for people: the file was damaged at the start.
     pub notice: Option<String>,
+    /// Rows that the start could not read.
+    lost: Vec<LostRow>,
 }
 
 impl Sqlite {
@@ -79,25 +83,55 @@ impl Sqlite {
             let dir = state_dir.display();
             StoreError::Unusable(format!("another alertd uses {dir}; stop it, or set a different state_dir"))
         })?;
-        let path = state_dir.join("alertd.db");
+        let path = state_dir.join(NAME);
         backup::clear(&path);
-        let (connection, notice) = match prepared(&path, instance) {
-            Ok(connection) => (connection, None),
+        let mut notices: Vec<_> = look_at_wal(&path).into_iter().collect();
+        let (connection, lost) = match checked(&path, instance) {
+            Ok(checked) => checked,
             Err(Trouble::Other(error)) => return Err(error),
             Err(Trouble::Damaged(reason)) => {
-                let aside = set_aside(&path)?;
-                let notice = format!(
-                    "the database was damaged ({reason}); it was moved to {aside}, and alertd started with an empty one"
-                );
-                (prepared(&path, instance).map_err(Trouble::into_error)?, Some(notice))
+                let aside = rename(&path)?;
+                let (connection, _) = checked(&path, instance).map_err(Trouble::into_error)?;
+                let saved = match damage::salvage(Path::new(&aside), &connection) {
+                    Ok(saved) => format!("{saved} rows could be read and are kept, what else it had is lost"),
+                    Err(error) => {
+                        let _ = connection.execute_batch("ROLLBACK");
+                        format!("nothing in it could be read: {error}")
+                    }
+                };
+                notices
+                    .push(format!("the database was damaged ({reason}); it was moved to {aside}; {saved}"));
+                let lost = damage::set_aside(&connection, true)?;
+                connection.execute(INSTANCE, [instance])?;
+                (connection, lost)
             }
         };
-        Ok(Self { connection, path, _lock: lock, notice })
+        notices.extend(damage::words(&lost));
+        let notice = (!notices.is_empty()).then(|| notices.join("; "));
+        Ok(Self { connection, path, _lock: lock, notice, lost })
     }
 
     pub fn archive(&self) -> SqliteArchive {
         SqliteArchive { path: self.path.clone(), idle: Mutex::new(Vec::new()) }
     }
+
+    /// The archive of the store in `state_dir`, which need not be open.
+    pub fn archive_in(state_dir: &Path) -> SqliteArchive {
+        SqliteArchive { path: state_dir.join(NAME), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// The id of the store.
+    pub(super) fn instance(&self) -> Result<String, StoreError> {
+        let sql = "SELECT value FROM meta WHERE key = 'instance'";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+}
+
+const NAME: &str = "alertd.db";
+
+/// Renames the store in `state_dir`, which must not be open, and returns its new name.
+pub(super) fn set_aside(state_dir: &Path) -> Result<String, StoreError> {
+    rename(&state_dir.join(NAME))
 }
 
 enum Trouble {
@@ -116,11 +150,20 @@ impl Trouble {
 
 impl From<rusqlite::Error> for Trouble {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, PermissionDenied,
+            SystemIoFailure,
+        };
+        /// The file ends too early: `SQLITE_IOERR_SHORT_READ`.
+        const SHORT_READ: i32 = 522;
+        let extended = error.sqlite_error().map(|error| error.extended_code);
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Self::Damaged(error.to_string())
-            }
-            _ => Self::Other(error.into()),
+            Some(SystemIoFailure) if extended == Some(SHORT_READ) => Self::Damaged(error.to_string()),
+            Some(
+                CannotOpen | DatabaseBusy | DatabaseLocked | DiskFull | OutOfMemory | PermissionDenied
+                | SystemIoFailure,
+            ) => Self::Other(error.into()),
+            _ => Self::Damaged(error.to_string()),
         }
     }
 }
@@ -131,8 +174,20 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {
+/// Opens the file and sets damaged rows aside.
+fn checked(path: &Path, instance: &str) -> Result<(Connection, Vec<LostRow>), Trouble> {
+    let connection = prepared(path)?;
+    let lost = damage::set_aside(&connection, !check::is_large(path))?;
+    connection.execute(INSTANCE, [instance])?;
+    Ok((connection, lost))
+}
+
+const INSTANCE: &str =
+    "INSERT OR IGNORE INTO meta (key, value, crc) VALUES ('instance', ?1, row_crc('instance', ?1))";
+
+fn prepared(path: &Path) -> Result<Connection, Trouble> {
     let mut connection = Connection::open(path)?;
+    damage::add_function(&connection)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -142,13 +197,42 @@ fn prepared(path: &Path, instance: &str) -> Result<Connection, Trouble> {
         return Err(Trouble::Damaged(found));
     }
     migrate(&mut connection, path)?;
-    connection.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('instance', ?1)", [instance])?;
+    if damage::schema_of(&connection)? != damage::schema_of(&model()?)? {
+        return Err(Trouble::Damaged("its schema is not the one that was written".into()));
+    }
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 
+/// An empty store, to compare with.
+fn model() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    damage::add_function(&connection)?;
+    MIGRATIONS.iter().try_for_each(|step| connection.execute_batch(step))?;
+    Ok(connection)
+}
+
+/// What is lost of the WAL, for people; a damaged one is kept.
+fn look_at_wal(path: &Path) -> Option<String> {
+    let wal = path.with_extension("db-wal");
+    let words = damage::wal_damage(&fs::read(&wal).ok()?)?;
+    let kept = (1..1_000).map(|n| path.with_extension(format!("wal-damaged-{n}")));
+    let kept = kept.into_iter().find(|candidate| !candidate.exists())?;
+    let copied = match fs::copy(&wal, &kept) {
+        Ok(_) => format!("it is kept as {}", kept.display()),
+        Err(error) => format!("it could not be kept: {error}"),
+    };
+    Some(format!("the log of recent commits ({}) was damaged: {words}; {copied}", wal.display()))
+}
+
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
     let version: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    // A damaged number would make alertd refuse a file that is its own.
+    let has_all = damage::schema_of(connection)? == damage::schema_of(&model()?)?;
+    if has_all && version != MIGRATIONS.len() {
+        connection.pragma_update(None, "user_version", MIGRATIONS.len())?;
+        return Ok(());
+    }
     if version > MIGRATIONS.len() {
         let (path, ours) = (path.display(), MIGRATIONS.len());
         let words = format!(
@@ -166,55 +250,113 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
 }
 
 /// Renames a damaged file and its WAL, and returns the new name.
-fn set_aside(path: &Path) -> Result<String, StoreError> {
+fn rename(path: &Path) -> Result<String, StoreError> {
     let free =
         (1..1_000).map(|n| path.with_extension(format!("damaged-{n}"))).find(|candidate| !candidate.exists());
     let aside = free.unwrap_or_else(|| path.with_extension("damaged"));
     fs::rename(path, &aside).map_err(|error| cannot(path, &error))?;
-    for suffix in ["db-wal", "db-shm"] {
-        let _ = fs::remove_file(path.with_extension(suffix));
-    }
+    let mut wal = aside.clone().into_os_string();
+    wal.push("-wal");
+    // It has the latest commits.
+    let _ = fs::rename(path.with_extension("db-wal"), wal);
+    let _ = fs::remove_file(path.with_extension("db-shm"));
     Ok(aside.display().to_string())
+}
+
+impl Sqlite {
+    /// What the start could not read, as far as it matters.
+    fn lost(&self) -> Lost {
+        let of = |table: &'static str| self.lost.iter().filter(move |row| row.table == table);
+        Lost {
+            alerts: of("alert")
+                .filter_map(|row| Some((AlertKey::new(row.text(1)?, row.text(2)?), row.number(0)?)))
+                .collect(),
+            agents: of("agent").filter_map(|row| row.text(0).map(str::to_owned)).collect(),
+            notifications_of: of("outbox").chain(of("told")).filter_map(incident_of).collect(),
+        }
+    }
+
+    /// The next free numbers, above those in use.
+    fn above(&self, counters: Counters) -> Result<Counters, StoreError> {
+        let next = |table: &str, key: &str| -> Result<u64, StoreError> {
+            let sql = format!("SELECT COALESCE(MAX({key}), 0) + 1 FROM {table}");
+            Ok(self.connection.query_row(&sql, [], |row| row.get(0))?)
+        };
+        Ok(Counters {
+            incident: counters.incident.max(next("incident", "number")?),
+            outbox: counters.outbox.max(next("outbox", "seq")?),
+            silence: counters.silence.max(next("silence", "number")?),
+            overrides: counters.overrides.max(next("override", "number")?),
+            downtime: counters.downtime.max(next("downtime", "number")?),
+        })
+    }
+}
+
+fn incident_of(row: &LostRow) -> Option<u64> {
+    row.number(if row.table == "told" { 0 } else { 2 })
+}
+
+/// As [`rows`], but leaves out and counts what cannot be read.
+fn readable<T>(
+    connection: &Connection,
+    sql: &str,
+    bad: &mut Vec<String>,
+    read: impl Fn(&SqlRow<'_>, &str) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let read = |row: &SqlRow<'_>, body: &str| Ok(read(row, body).map_err(|error| error.to_string()));
+    let mut good = Vec::new();
+    for row in rows(connection, sql, read)? {
+        match row {
+            Ok(row) => good.push(row),
+            Err(error) => bad.push(error),
+        }
+    }
+    Ok(good)
 }
 
 impl Store for Sqlite {
     fn load(&mut self, now: Timestamp) -> Result<Loaded, StoreError> {
         let c = &self.connection;
-        let instance = c.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))?;
+        let instance = self.instance()?;
         let counters: Option<String> =
             c.query_row("SELECT value FROM meta WHERE key = 'counters'", [], |row| row.get(0)).optional()?;
+        let counters = counters.and_then(|text| from_json::<Counters>(&text).ok()).unwrap_or_default();
         let since = micros(now) - i64::try_from(SPENT_MEMORY.as_micros()).unwrap_or(i64::MAX);
-        Ok(Loaded {
+        let mut unread = Vec::new();
+        let bad = &mut unread;
+        let current =
+            |table: &str| format!("SELECT body FROM {table} WHERE ends_us > {} ORDER BY number", micros(now));
+        let loaded = Loaded {
             instance,
-            counters: counters.map_or(Ok(Counters::default()), |text| from_json(&text))?,
-            agents: rows(c, "SELECT body, id FROM agent", |row, body| Ok((row.get(1)?, from_json(body)?)))?,
-            alerts: rows(c, "SELECT body, agent, service, id FROM alert ORDER BY id", |row, body| {
-                let key = AlertKey::new(row.get::<_, String>(1)?, row.get::<_, String>(2)?);
-                Ok((key, Alert { row: row.get(3)?, ..from_json(body)? }))
+            counters: self.above(counters)?,
+            agents: readable(c, "SELECT body, id FROM agent", bad, |row, body| {
+                Ok((row.get(1)?, from_json(body)?))
             })?,
-            incidents: rows(c, "SELECT body FROM incident WHERE open = 1", |_, body| from_json(body))?,
-            told: rows(c, "SELECT body, incident, receiver FROM told", |row, body| {
-                Ok((row.get::<_, u64>(1)?, row.get(2)?, from_json(body)?))
-            })?,
-            silences: rows(
+            alerts: readable(
                 c,
-                &format!("SELECT body FROM silence WHERE ends_us > {}", micros(now)),
-                |_, body| from_json(body),
+                "SELECT body, agent, service, id FROM alert ORDER BY id",
+                bad,
+                |row, body| {
+                    let key = AlertKey::new(row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+                    Ok((key, Alert { row: row.get(3)?, ..from_json(body)? }))
+                },
             )?,
-            downtimes: rows(
-                c,
-                &format!("SELECT body FROM downtime WHERE ends_us > {} ORDER BY number", micros(now)),
-                |_, body| from_json(body),
-            )?,
-            overrides: rows(
-                c,
-                &format!("SELECT body FROM override WHERE ends_us > {} ORDER BY number", micros(now)),
-                |_, body| from_json(body),
-            )?,
-            tokens: rows(c, "SELECT body FROM token ORDER BY name", |_, body| from_json(body))?,
-            outbox: rows(c, "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq", |_, body| {
+            incidents: readable(c, "SELECT body FROM incident WHERE open = 1", bad, |_, body| {
                 from_json(body)
             })?,
+            told: readable(c, "SELECT body, incident, receiver FROM told", bad, |row, body| {
+                Ok((row.get::<_, u64>(1)?, row.get(2)?, from_json(body)?))
+            })?,
+            silences: readable(c, &current("silence"), bad, |_, body| from_json(body))?,
+            downtimes: readable(c, &current("downtime"), bad, |_, body| from_json(body))?,
+            overrides: readable(c, &current("override"), bad, |_, body| from_json(body))?,
+            tokens: readable(c, "SELECT body FROM token ORDER BY name", bad, |_, body| from_json(body))?,
+            outbox: readable(
+                c,
+                "SELECT body FROM outbox WHERE settled_us IS NULL ORDER BY seq",
+                bad,
+                |_, body| from_json(body),
+            )?,
             failed: c
                 .query_row("SELECT COUNT(*) FROM outbox WHERE state = 'failed'", [], |row| row.get(0))?,
             spent: rows(
@@ -224,7 +366,14 @@ impl Store for Sqlite {
                 ),
                 |row, receiver| Ok((receiver.to_owned(), from_micros(row.get(1)?))),
             )?,
-        })
+            lost: self.lost(),
+        };
+        if !unread.is_empty() {
+            let words = format!("{} rows of the database cannot be read: {}", unread.len(), unread[0]);
+            self.notice =
+                Some(self.notice.take().map_or_else(|| words.clone(), |also| format!("{also}; {words}")));
+        }
+        Ok(loaded)
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -256,15 +405,18 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
     let prepare = |sql| -> rusqlite::Result<CachedStatement<'_>> { to.prepare_cached(sql) };
     match change {
         Change::Counters(counters) => {
-            prepare("INSERT OR REPLACE INTO meta (key, value) VALUES ('counters', ?1)")?
+            prepare("INSERT OR REPLACE INTO meta (key, value, crc) VALUES ('counters', ?1, row_crc('counters', ?1))")?
                 .execute([to_json(counters)?])?;
         }
         Change::Agent(id, agent) => {
-            prepare("INSERT OR REPLACE INTO agent (id, body) VALUES (?1, ?2)")?
-                .execute(params![id, to_json(agent)?])?;
+            prepare("INSERT OR REPLACE INTO agent (id, body, crc) VALUES (?1, ?2, row_crc(?1, ?2))")?
+                .execute(params![id, to_json(agent.as_ref())?])?;
+        }
+        Change::AgentGone(id) => {
+            prepare("DELETE FROM agent WHERE id = ?1")?.execute([id])?;
         }
         Change::Alert(key, alert) => {
-            prepare("INSERT OR REPLACE INTO alert (id, agent, service, body) VALUES (?1, ?2, ?3, ?4)")?
+            prepare("INSERT OR REPLACE INTO alert (id, agent, service, body, crc) VALUES (?1, ?2, ?3, ?4, row_crc(?1, ?2, ?3, ?4))")?
                 .execute(params![alert.row, key.agent, key.service, to_json(alert.as_ref())?])?;
         }
         Change::AlertGone(row) => {
@@ -272,7 +424,7 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         }
         Change::Incident(incident) => write_incident(to, incident)?,
         Change::Told { incident, receiver, told: Some(told) } => {
-            prepare("INSERT OR REPLACE INTO told (incident, receiver, body) VALUES (?1, ?2, ?3)")?
+            prepare("INSERT OR REPLACE INTO told (incident, receiver, body, crc) VALUES (?1, ?2, ?3, row_crc(?1, ?2, ?3))")?
                 .execute(params![incident, receiver, to_json(told)?])?;
         }
         Change::Told { incident, receiver, told: None } => {
@@ -280,19 +432,19 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
                 .execute(params![incident, receiver])?;
         }
         Change::Silence(silence) => {
-            prepare("INSERT OR REPLACE INTO silence (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+            prepare("INSERT OR REPLACE INTO silence (number, ends_us, body, crc) VALUES (?1, ?2, ?3, row_crc(?1, ?2, ?3))")?
                 .execute(params![silence.number, micros(silence.ends_at), to_json(silence)?])?;
         }
         Change::Downtime(downtime) => {
-            prepare("INSERT OR REPLACE INTO downtime (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+            prepare("INSERT OR REPLACE INTO downtime (number, ends_us, body, crc) VALUES (?1, ?2, ?3, row_crc(?1, ?2, ?3))")?
                 .execute(params![downtime.number, micros(downtime.over_at()), to_json(downtime)?])?;
         }
         Change::Override(one) => {
-            prepare("INSERT OR REPLACE INTO override (number, ends_us, body) VALUES (?1, ?2, ?3)")?
+            prepare("INSERT OR REPLACE INTO override (number, ends_us, body, crc) VALUES (?1, ?2, ?3, row_crc(?1, ?2, ?3))")?
                 .execute(params![one.number, micros(one.until), to_json(one)?])?;
         }
         Change::Token(name, Some(token)) => {
-            prepare("INSERT OR REPLACE INTO token (name, body) VALUES (?1, ?2)")?
+            prepare("INSERT OR REPLACE INTO token (name, body, crc) VALUES (?1, ?2, row_crc(?1, ?2))")?
                 .execute(params![name, to_json(token)?])?;
         }
         Change::Token(name, None) => {
@@ -301,7 +453,7 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
         Change::Outbox(row) => write_outbox(to, row)?,
         Change::History(entry) => {
             let detail = entry.detail.as_ref().map(to_json).transpose()?;
-            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text, detail, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            prepare("INSERT INTO history (at_us, incident, kind, reason, author, text, detail, origin, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_crc(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8))")?
                 .execute(params![micros(entry.at), entry.incident, entry.kind, entry.reason, entry.author, entry.text, detail, entry.from])?;
         }
     }
@@ -310,7 +462,7 @@ fn write(to: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
 
 fn write_incident(to: &Transaction<'_>, incident: &Incident) -> Result<(), StoreError> {
     to.prepare_cached(
-        "INSERT OR REPLACE INTO incident (number, open, opened_us, resolved_us, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO incident (number, open, opened_us, resolved_us, body, crc) VALUES (?1, ?2, ?3, ?4, ?5, row_crc(?1, ?2, ?3, ?4, ?5))",
     )?
     .execute(params![
         incident.number,
@@ -324,8 +476,8 @@ fn write_incident(to: &Transaction<'_>, incident: &Incident) -> Result<(), Store
 
 fn write_outbox(to: &Transaction<'_>, row: &Row) -> Result<(), StoreError> {
     to.prepare_cached(
-        "INSERT OR REPLACE INTO outbox (seq, id, incident, receiver, state, first_try_us, settled_us, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR REPLACE INTO outbox (seq, id, incident, receiver, state, first_try_us, settled_us, body, crc)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, row_crc(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8))",
     )?
     .execute(params![
         row.seq,

@@ -69,6 +69,14 @@ impl Writer {
         Self { jobs, pending: Pending::default(), stuck: None, trouble: None }
     }
 
+    /// For a store that could not be opened: `unwritten` is tried until it can.
+    #[must_use]
+    pub fn failing(mut self, trouble: String, unwritten: Change) -> Self {
+        self.pending.add(unwritten);
+        self.complain(trouble);
+        self
+    }
+
     /// Makes `changes` durable, together with earlier unwritten changes. Returns true if everything
     /// is durable now.
     pub async fn commit(&mut self, changes: Vec<Change>) -> bool {
@@ -182,7 +190,7 @@ impl Pending {
     fn add(&mut self, change: Change) {
         let key = match &change {
             Change::Counters(_) => RowKey::Counters,
-            Change::Agent(id, _) => RowKey::Agent(id.clone()),
+            Change::Agent(id, _) | Change::AgentGone(id) => RowKey::Agent(id.clone()),
             Change::Alert(_, alert) => RowKey::Alert(alert.row),
             Change::AlertGone(row) => RowKey::Alert(*row),
             Change::Incident(incident) => RowKey::Incident(incident.number),

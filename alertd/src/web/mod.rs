@@ -11,26 +11,24 @@
 //! Anyone who has the token ([`link`]) may acknowledge its incident, or those that its receiver was
 //! notified of. There are no cookies, scripts, referrers or caching.
 //!
-//! Strangers can reach this server, so it serves at most [`CONNECTIONS_MAX`] connections at once,
-//! each for at most [`CONNECTION_LIVES`], and accepts at most [`GUESSES_A_SECOND`] wrong links per
-//! second. TLS is left to the reverse proxy.
+//! Strangers can reach this server, within [`bounds::ALERTD_WEB`]. It accepts at most
+//! [`GUESSES_A_SECOND`] wrong links per second. TLS is left to the reverse proxy.
 
 pub mod link;
 pub(crate) mod links;
 mod page;
 
-use std::{io, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path as Segment, State, connect_info::Connected},
+    extract::{ConnectInfo, Path as Segment, State},
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
-    serve::IncomingStream,
 };
 use dogwatch_alertd_core::Refused;
-use dogwatch_daemon::{bounded::Bounded, secret::SecretFile};
+use dogwatch_daemon::{bounds, secret::SecretFile, tcp_http};
 use dogwatch_wire::ctl;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use jiff::tz::TimeZone;
@@ -48,10 +46,6 @@ use self::{
 };
 use crate::{clock, config::Web, engine::Input};
 
-/// Connections served at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 64;
-/// Longest time for one connection; pages are small.
-const CONNECTION_LIVES: Duration = Duration::from_secs(20);
 const GUESSES_A_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// A list must go through all incidents.
 const LISTS_A_SECOND: NonZeroU32 = NonZeroU32::new(5).unwrap();
@@ -68,8 +62,8 @@ impl Served {
     ///
     /// # Errors
     /// A message for people that says what to do.
-    pub async fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
-        let listener = TcpListener::bind(web.listen).await;
+    pub fn open(web: Web, inputs: mpsc::Sender<Input>) -> Result<Self, String> {
+        let listener = tcp_http::bind(web.listen);
         let listener = listener.map_err(|error| {
             format!("cannot listen on {}: {error}; change [alertd.web] listen", web.listen)
         })?;
@@ -78,9 +72,7 @@ impl Served {
             .map_err(|error| format!("cannot create the key for email links, {key}: {error}"))?;
         let served = web.clone();
         let task = tokio::spawn(async move {
-            if let Err(error) = serve(listener, &served, inputs).await {
-                tracing::error!(%error, "the web server for email links has stopped");
-            }
+            serve(listener, &served, inputs).await;
         });
         Ok(Self { web, task })
     }
@@ -113,7 +105,7 @@ impl Served {
             }
             old => old,
         };
-        match Self::open(new, inputs.clone()).await {
+        match Self::open(new, inputs.clone()) {
             Ok(served) => {
                 if let Some(old) = kept {
                     old.close().await;
@@ -141,7 +133,7 @@ struct Site {
 }
 
 /// Serves until dropped.
-async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) -> io::Result<()> {
+async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) {
     let site = Site {
         inputs,
         keys: SecretFile::new(web.key_file.clone()),
@@ -155,24 +147,13 @@ async fn serve(listener: TcpListener, web: &Web, inputs: mpsc::Sender<Input>) ->
         .fallback(async || {
             answer(StatusCode::NOT_FOUND, page::said("Not found", "This page does not exist."))
         })
-        .layer(DefaultBodyLimit::max(1_024))
         .with_state(site);
-    let service = router.into_make_service_with_connect_info::<Visitor>();
-    axum::serve(Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIVES), service).await
+    tcp_http::serve(listener, None, router, bounds::ALERTD_WEB, |_| {}).await;
 }
 
 /// The address of a connection, usually the reverse proxy's. Forwarding headers are ignored because
 /// anybody could send them.
-#[derive(Debug, Clone, Copy)]
-struct Visitor(SocketAddr);
-
-impl Connected<IncomingStream<'_, Bounded<TcpListener>>> for Visitor {
-    fn connect_info(stream: IncomingStream<'_, Bounded<TcpListener>>) -> Self {
-        Self(*stream.remote_addr())
-    }
-}
-
-type Came = ConnectInfo<Visitor>;
+type Came = ConnectInfo<SocketAddr>;
 
 async fn ask(State(site): State<Site>, from: Came, Segment(token): Segment<String>) -> Response {
     site.handle(&token, from, false).await
@@ -236,7 +217,7 @@ impl Site {
         answer(StatusCode::OK, page::list(&told, &receiver, link, &self.zone, now))
     }
 
-    async fn handle(&self, token: &str, ConnectInfo(Visitor(from)): Came, press: bool) -> Response {
+    async fn handle(&self, token: &str, ConnectInfo(from): Came, press: bool) -> Response {
         let Some(keys) = self.keys() else { return not_now() };
         let now = clock::wall();
         let link = match link::verify(&keys, token, now) {

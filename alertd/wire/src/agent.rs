@@ -19,6 +19,14 @@ pub struct Batch {
     /// The spool that the sequence numbers belong to: 16 hex digits, new whenever the agent starts
     /// with an empty spool.
     pub epoch: String,
+    /// The process that sends: 16 hex digits, new at each start. Two processes that take turns
+    /// are two hosts with the same `agent`. Empty: the sender is older than this field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// Boot id of the kernel, or empty if it is not known. With `host` and `epoch`, it tells a host
+    /// that was restarted from a copy of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     pub sent_at: Timestamp,
     /// In order of their sequence numbers; may be empty.
     #[serde(default)]
@@ -26,9 +34,33 @@ pub struct Batch {
     #[serde(default)]
     pub heartbeat: Option<Heartbeat>,
     /// All hard states, sent when alertd asked for them. They replace what alertd knew of this
-    /// agent.
+    /// agent, or of the services in `states_part`.
     #[serde(default)]
     pub states: Option<Vec<ServiceState>>,
+    /// The services that `states` is about, if one body cannot hold them all. The other parts
+    /// follow in the next batches. A batch with it is of [`crate::PROTOCOL_PARTS`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states_part: Option<StatesPart>,
+}
+
+/// The services whose names come after one name and not after another, in the order of their bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatesPart {
+    /// Empty in the first part.
+    pub after: String,
+    /// `None` in the last part.
+    #[serde(default)]
+    pub through: Option<String>,
+}
+
+impl StatesPart {
+    pub fn has(&self, service: &str) -> bool {
+        service > self.after.as_str() && self.through.as_deref().is_none_or(|through| service <= through)
+    }
+
+    pub fn is_last(&self) -> bool {
+        self.through.is_none()
+    }
 }
 
 /// Which events are durable, and whether alertd needs the full state.
@@ -40,6 +72,10 @@ pub struct BatchReply {
     /// The digest differs or events are missing: send [`Batch::states`] next.
     #[serde(default)]
     pub want_states: bool,
+    /// Another host with the same `agent` has the same epoch, because its spool was copied: start a
+    /// new epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_epoch: bool,
 }
 
 /// One event with its sequence number.

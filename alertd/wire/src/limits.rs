@@ -4,8 +4,10 @@
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Events in one [`crate::Batch`].
 pub const EVENTS_MAX: usize = 500;
-/// Services in one state report, and therefore per agent.
+/// Services in one state report. An agent with more sends them in parts.
 pub const STATES_MAX: usize = 2_000;
+/// Services of one agent.
+pub const SERVICES_MAX: usize = 10_000;
 /// Bytes of a summary line. Longer ones are truncated at a character boundary and end with `…`.
 pub const SUMMARY_BYTES_MAX: usize = 1_024;
 /// Bytes of long output, and of performance data.

@@ -6,8 +6,8 @@
 use std::{fmt::Debug, fs, path::PathBuf};
 
 use dogwatch_wire::{
-    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State,
-    Transition, digest,
+    Batch, BatchReply, ErrorReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, PROTOCOL_PARTS,
+    ServiceState, State, StatesPart, Transition, digest,
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -42,14 +42,45 @@ fn a_batch_that_only_asks() {
 }
 
 #[test]
+fn a_batch_that_names_its_process() {
+    let boot = "6f9619ff-8b86-d011-b42d-00cf4fc964ff".into();
+    golden("batch-run-1", &Batch { run: "00000000cafe0001".into(), boot, ..empty() });
+}
+
+#[test]
 fn a_batch_with_all_states() {
     let states = vec![disk(), plain("load", State::Ok), plain("web", State::Unknown)];
     golden("batch-states-1", &Batch { states: Some(states), ..empty() });
 }
 
 #[test]
+fn a_batch_with_a_part_of_the_states() {
+    let part = StatesPart { after: "disk /".into(), through: Some("load".into()) };
+    let batch = Batch {
+        protocol: PROTOCOL_PARTS,
+        states: Some(vec![plain("load", State::Ok)]),
+        states_part: Some(part),
+        ..empty()
+    };
+    golden("batch-states-part-2", &batch);
+}
+
+#[test]
+fn parts_cover_every_name_once() {
+    let middle = StatesPart { after: "a".into(), through: Some("disk /".into()) };
+    assert_eq!(["a", "a b", "disk /", "disk /a"].map(|name| middle.has(name)), [false, true, true, false]);
+    let (first, last) =
+        (StatesPart { after: String::new(), ..middle }, StatesPart { after: "disk /".into(), through: None });
+    assert_eq!(["a", "disk /", "disk /a", "z"].map(|name| first.has(name)), [true, true, false, false]);
+    assert_eq!(["a", "disk /", "disk /a", "z"].map(|name| last.has(name)), [false, false, true, true]);
+    assert!(last.is_last() && !first.is_last());
+}
+
+#[test]
 fn the_answers() {
-    golden("reply-1", &BatchReply { protocol: PROTOCOL, acked_seq: 19, want_states: true });
+    let reply = BatchReply { protocol: PROTOCOL, acked_seq: 19, want_states: true, start_epoch: false };
+    golden("reply-1", &reply);
+    golden("reply-epoch-1", &BatchReply { start_epoch: true, ..reply });
     let error = "protocol 2 is newer than the 1 that this alertd speaks; upgrade alertd first".into();
     golden("error-1", &ErrorReply { error });
 }
@@ -99,10 +130,13 @@ fn empty() -> Batch {
         agent: "0123456789abcdef0123456789abcdef".into(),
         host: "web1".into(),
         epoch: "00000000deadbeef".into(),
+        run: String::new(),
+        boot: String::new(),
         sent_at: at(1_700_000_061),
         events: Vec::new(),
         heartbeat: None,
         states: None,
+        states_part: None,
     }
 }
 

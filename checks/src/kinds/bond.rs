@@ -8,7 +8,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -23,9 +23,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "bonds that have lost ports",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_bonds,
+    built_in: BuiltIn::With("bonds", has_bonds),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -48,9 +48,9 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Bonds {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         limits: Arc::new(reader.per_thing(|reader| Limits {
-            ports: reader.value("ports"),
+            ports: reader.whole("ports", 1..=1_000),
             lost: Thresholds {
                 warn: reader.range("warn").or(Some(Range::above(0.0))),
                 crit: reader.range("crit"),

@@ -5,7 +5,7 @@
 //! `ioerrors`, free space in `disk`.
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::Reader,
     perfdata::Perf,
     read::btrfs::{self, Btrfs},
@@ -20,9 +20,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "btrfs: missing devices, metadata that cannot grow",
     options: &[],
     lane: Lane::Local,
-    built_in: |host| !in_container(&host.root) && !btrfs::read(&host.root).is_empty(),
+    built_in: BuiltIn::With("btrfs filesystems of its own", |host| {
+        !in_container(&host.root) && !btrfs::read(&host.root).is_empty()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 

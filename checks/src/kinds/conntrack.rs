@@ -2,7 +2,7 @@
 //! connections.
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -16,9 +16,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "connections that the firewall tracks, against their limit",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: tracks,
+    built_in: BuiltIn::With("connection tracking in the kernel", tracks),
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 

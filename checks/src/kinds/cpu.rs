@@ -13,7 +13,8 @@
 use std::time::Duration;
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
@@ -28,9 +29,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "time that the processors are busy, wait for disks, or are taken by the hypervisor",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.readings.get::<Stat>().is_ok(),
+    built_in: BuiltIn::With("/proc/stat", |host| host.readings.get::<Stat>().is_ok()),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn a_stat_that_cannot_be_read_is_unknown_and_not_built_in() {
         let host = fixture("empty");
-        assert!(!(KIND.built_in)(&host));
+        assert!(!KIND.is_built_in(&host));
         let found = findings("cpu", &[], &host, &mut Past::default(), Duration::ZERO);
         assert_eq!(found.list[0].result.state, State::Unknown);
     }

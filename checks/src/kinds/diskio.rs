@@ -11,7 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     perfdata::Perf,
     read::{
@@ -29,13 +29,13 @@ pub(crate) const KIND: Kind = Kind {
     about: "how long reads and writes take, for each disk",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| {
+    built_in: BuiltIn::With("disks of its own", |host| {
         !in_container(&host.root)
             && host.root.path("/proc/diskstats").exists()
             && !block::disks(&host.root).is_empty()
-    },
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Devices,
     make,
 };
 
@@ -56,17 +56,8 @@ const OPTIONS: &[OptionSpec] = &[
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let limits = reader.per_thing(|reader| {
-        let limits = Limits {
-            warn: reader.seconds("warn"),
-            crit: reader.seconds("crit"),
-            lasting: reader.seconds("lasting"),
-        };
-        if let (Some(warn), Some(crit)) = (limits.warn, limits.crit)
-            && warn > crit
-        {
-            reader.error("warn", "the warning limit must not be above the critical limit");
-        }
-        limits
+        let [warn, crit] = reader.times(["warn", "crit"], [None; 2], Reader::time);
+        Limits { warn, crit, lasting: reader.delay("lasting") }
     });
     Some(Check::blocking(DiskIo { host: host.clone(), limits: Arc::new(limits) }))
 }
@@ -362,6 +353,6 @@ mod tests {
     fn limits_that_contradict_are_an_error() {
         let options = [("warn", "2s"), ("crit", "1s")].into_iter().collect();
         let errors = crate::kind("diskio").unwrap().build(&options, &Host::live()).unwrap_err();
-        assert_eq!(errors[0].option, "warn");
+        assert_eq!(errors[0].option, "crit");
     }
 }

@@ -20,9 +20,8 @@ use hickory_resolver::proto::{
 use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, State, clock, dns_client,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, State, Things, clock, dns_client,
     kinds::tcp::{in_ms, time_perf, times},
-    never,
     options::{OptionSpec, Reader},
     pattern::Pattern,
     result::CheckResult,
@@ -35,9 +34,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "answer of a DNS server and its response time",
     options: OPTIONS,
     lane: Lane::Network,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 

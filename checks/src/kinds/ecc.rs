@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::hwmon::text,
@@ -26,9 +26,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "memory errors and machine checks",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_sources,
+    built_in: BuiltIn::With("counters of memory errors", has_sources),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 

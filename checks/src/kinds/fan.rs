@@ -9,7 +9,7 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::temperature::excluded;
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -27,9 +27,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "fans that stand still or are too slow",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_fans,
+    built_in: BuiltIn::With("fans that can be read", has_fans),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -47,7 +47,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Fan {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         limits: Arc::new(
             reader.per_thing(|reader| Thresholds { warn: reader.range("warn"), crit: reader.range("crit") }),
         ),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, limits::FileNr},
@@ -17,9 +17,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "open files of the whole host",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.readings.get::<FileNr>().is_ok(),
+    built_in: BuiltIn::With("file handles that can be counted (/proc/sys/fs/file-nr)", |host| {
+        host.readings.get::<FileNr>().is_ok()
+    }),
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(judged(9_500, 10_000).state, State::Critical);
         assert_eq!(judged(8_000, 9_223_372_036_854_775_807).state, State::Ok);
         assert_eq!(judged(8_000, 0).state, State::Ok);
-        assert!((KIND.built_in)(&Host::live()) && !(KIND.built_in)(&fixture("empty")));
+        assert!(KIND.is_built_in(&Host::live()) && !KIND.is_built_in(&fixture("empty")));
         assert_eq!(run("fd", &fixture("empty")).state, State::Unknown);
     }
 }

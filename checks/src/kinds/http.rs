@@ -26,14 +26,16 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, State, clock,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, State, Things, clock,
     http_get::{self, Answer, BODY_MAX, Get},
-    kinds::tcp::{in_ms, time_perf, times},
-    never,
+    kinds::{
+        certificate::remaining_days,
+        tcp::{in_ms, time_perf, times},
+    },
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
-    threshold::{Range, Thresholds},
+    threshold::Thresholds,
     tls::{self, Trust},
 };
 
@@ -42,9 +44,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "status, content, response time and certificate of a page",
     options: OPTIONS,
     lane: Lane::Network,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -108,16 +110,13 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         status: reader.value("status").unwrap_or(Statuses(vec![(200, 299)])),
         expect: reader.text("expect"),
         time: times(reader, [Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
-        days: Thresholds {
-            warn: Some(days(reader, "warn_days", 14.0)),
-            crit: Some(days(reader, "crit_days", 7.0)),
-        },
+        days: remaining_days(reader, 14, 7),
     };
     let get = Get {
         url: url?,
         address: reader.text("address"),
         headers,
-        redirects: reader.value("redirects").unwrap_or(5),
+        redirects: reader.whole("redirects", 0..=20).unwrap_or(5),
     };
     Some(Check::asynchronous(Http { get, tls, judge }))
 }
@@ -132,12 +131,6 @@ fn header(reader: &mut Reader<'_>, line: &str) -> Option<(HeaderName, HeaderValu
         reader.error("header", "must be a name, a colon and a value");
     }
     parsed
-}
-
-/// Alerts if fewer are left.
-fn days(reader: &mut Reader<'_>, name: &str, default: f64) -> Range {
-    let limit = reader.value::<u32>(name).map_or(default, f64::from);
-    Range::below(limit)
 }
 
 /// The expected status codes, as ranges.
@@ -301,6 +294,7 @@ fn body_perf(bytes: usize) -> Perf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threshold::Range;
 
     const DAY: i64 = SECONDS_A_DAY;
 

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
@@ -27,9 +27,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "errors of disks, ext4 and btrfs that the kernel counts",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !in_container(&host.root) && !read(&host.root).0.is_empty(),
+    built_in: BuiltIn::With("disks with error counters", |host| {
+        !in_container(&host.root) && !read(&host.root).0.is_empty()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, limits::HungTasks, meminfo::Meminfo},
@@ -16,9 +17,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "hung tasks and broken memory that the kernel has found",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| has_hung_tasks(&host.readings) || corrupted(&host.readings).is_some(),
+    built_in: BuiltIn::With("signs of hung tasks and broken memory in /proc", |host| {
+        has_hung_tasks(&host.readings) || corrupted(&host.readings).is_some()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -153,6 +156,6 @@ mod tests {
 
     #[test]
     fn an_old_kernel_has_no_such_check() {
-        assert!(!(KIND.built_in)(&fixture("debian12-vm")));
+        assert!(!KIND.is_built_in(&fixture("debian12-vm")));
     }
 }

@@ -20,7 +20,7 @@ use std::{
 use rustix::{fs::OFlags, io::Errno};
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     output::clean,
     perfdata::Perf,
@@ -35,9 +35,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "the kernel log: errors of hardware, disks and filesystems, lockups, lack of memory",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in,
+    built_in: BuiltIn::With("/dev/kmsg", built_in),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -64,8 +64,8 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(KernelLog {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default(),
-        hold: reader.seconds("hold").unwrap_or(Duration::from_hours(1)),
+        exclude: reader.any_list("exclude").unwrap_or_default(),
+        hold: reader.delay("hold").unwrap_or(Duration::from_hours(1)),
         open: Mutex::default(),
     }))
 }

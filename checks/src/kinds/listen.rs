@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, sockets::Netstat},
@@ -20,9 +20,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "TCP connections that listening programs did not take",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_counters,
+    built_in: BuiltIn::With("counters of the TCP stack (/proc/net/netstat)", has_counters),
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 

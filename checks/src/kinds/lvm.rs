@@ -8,7 +8,7 @@ use std::{path::Path, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 use tokio::process::Command;
 
 use crate::{
-    Async, Blind, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Async, Blind, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     perfdata::Perf,
     read::block::{names, text},
@@ -23,9 +23,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "data and metadata of LVM thin pools",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !in_container(&host.root) && !pools(&host.root).is_empty(),
+    built_in: BuiltIn::With("thin pools and RAID volumes of LVM of its own", |host| {
+        !in_container(&host.root) && !pools(&host.root).is_empty()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -41,9 +43,8 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
             warn: reader.parsed("warn", percentage).unwrap_or(90.0),
             crit: reader.parsed("crit", percentage).unwrap_or(98.0),
         };
-        if limits.warn > limits.crit {
-            reader.error("warn", "the warning limit must not be above the critical limit");
-        }
+        let both = [Some(&limits.warn), Some(&limits.crit)];
+        reader.refuse_inverted(["warn", "crit"], both, |percent| format!("{percent}%"));
         limits
     });
     Some(Check::asynchronous(Lvm { root: host.root.clone(), limits: Arc::new(limits) }))

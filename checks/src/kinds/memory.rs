@@ -10,7 +10,8 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, arcstats::Arcstats, meminfo::Meminfo, vmstat::Vmstat},
@@ -23,9 +24,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "memory available without swapping",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 

@@ -19,7 +19,8 @@ use std::{
 };
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, clock,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
+    clock,
     options::{OptionSpec, Reader},
     output::clean,
     pattern::Pattern,
@@ -35,9 +36,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "processes that run programs or libraries that were replaced",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in,
+    built_in: BuiltIn::With("/proc/PID/maps", built_in),
     interval: Some(Duration::from_hours(1)),
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -59,8 +60,8 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(OldCode {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
-        warn_after: reader.seconds("warn_after").unwrap_or(Duration::from_hours(24)),
+        exclude: reader.patterns("exclude"),
+        warn_after: reader.delay("warn_after").unwrap_or(Duration::from_hours(24)),
         sessions: reader.flag("sessions"),
     }))
 }
@@ -129,7 +130,7 @@ impl OldCode {
 
     /// The first file of a process that was replaced.
     fn examine(&self, process: &str) -> io::Result<Option<Deleted>> {
-        let path = |file: &str| self.root.path(&format!("/proc/{process}/{file}"));
+        let path = |file: &str| self.root.path(format!("/proc/{process}/{file}"));
         let program = fs::read_link(path("exe"))?;
         let (root, ours) = (fs::metadata(path("root"))?, fs::metadata(self.root.path("/"))?);
         if (root.dev(), root.ino()) != (ours.dev(), ours.ino()) {

@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, vmstat::Vmstat},
@@ -16,9 +17,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "processes killed for lack of memory",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.readings.get::<Vmstat>().is_ok_and(|vmstat| vmstat.oom_kills.is_some()),
+    built_in: BuiltIn::With("count of out-of-memory kills (/proc/vmstat)", |host| {
+        host.readings.get::<Vmstat>().is_ok_and(|vmstat| vmstat.oom_kills.is_some())
+    }),
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -98,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_kernel_that_does_not_count_has_no_such_check() {
-        assert!(!(KIND.built_in)(&fixture("empty")));
+        assert!(!KIND.is_built_in(&fixture("empty")));
         assert_eq!(run("oom", &fixture("empty")).state, State::Unknown);
-        assert!((KIND.built_in)(&Host::live()));
+        assert!(KIND.is_built_in(&Host::live()));
         assert_eq!(run("oom", &Host::live()).state, State::Ok);
     }
 }

@@ -14,14 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dogwatch_duration::Span;
 use tokio::{net::lookup_host, time::timeout_at};
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, State, clock,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, State, Things, clock,
     icmp::{self, Family},
     kinds::tcp::in_ms,
-    never,
-    options::{OptionSpec, Reader, duration},
+    options::{OptionSpec, Reader, time},
     perfdata::Perf,
     result::CheckResult,
     root::Root,
@@ -33,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "round-trip time and packet loss",
     options: OPTIONS,
     lane: Lane::Network,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -59,15 +59,16 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         "6" => Ok(Family::V6),
         _ => Err("must be 4 or 6"),
     });
-    let packets = reader.parsed("packets", |text| {
-        text.parse().ok().filter(|count| (1..=20).contains(count)).ok_or("must be a number from 1 to 20")
-    });
+    let packets = reader.whole("packets", 1..=20);
     let mut limits = |name, time, loss| {
         let default = Limits { time: Some(Duration::from_millis(time)), loss: Some(loss) };
         reader.value(name).unwrap_or(default)
     };
     let warn = limits("warn", 100, 20.0);
     let crit = limits("crit", 500, 60.0);
+    let both = ["warn", "crit"];
+    reader.refuse_inverted(both, [warn.time.as_ref(), crit.time.as_ref()], |time| Span(*time).to_string());
+    reader.refuse_inverted(both, [warn.loss.as_ref(), crit.loss.as_ref()], |loss| format!("{loss}%"));
     Some(Check::asynchronous(Ping {
         host: name?,
         family,
@@ -101,7 +102,7 @@ impl FromStr for Limits {
                 // Milliseconds in check_ping, seconds in our other checks.
                 return Err(format!("{part:?} has no unit; write for example \"100ms,20%\""));
             } else {
-                limits.time = Some(duration(part)?);
+                limits.time = Some(time(part)?);
             }
         }
         Ok(limits)

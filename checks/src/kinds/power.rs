@@ -8,7 +8,7 @@ use std::{fs, path::Path, time::Duration};
 
 use super::temperature::excluded;
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -23,9 +23,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "power supplies of a server, and its UPS",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_supplies,
+    built_in: BuiltIn::With("power supplies that can be read", has_supplies),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -52,7 +52,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Power {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         charge: reader.range("crit").unwrap_or(Range::below(20.0)),
     }))
 }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
@@ -24,9 +24,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "time that tasks wait for processors, memory and disks (PSI)",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.readings.get::<MemoryPressure>().is_ok(),
+    built_in: BuiltIn::With("pressure stall information (/proc/pressure)", |host| {
+        host.readings.get::<MemoryPressure>().is_ok()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -192,10 +194,10 @@ mod tests {
 
     #[test]
     fn a_kernel_without_pressure_has_no_such_check() {
-        assert!(!(KIND.built_in)(&fixture("empty")));
+        assert!(!KIND.is_built_in(&fixture("empty")));
         let found = run(&fixture("empty"), &mut Past::default());
         assert!(found.list.iter().all(|finding| finding.result.state == State::Unknown));
         let (_tree, host) = host("1.0 0", "1.0 0", "1.0 0");
-        assert!((KIND.built_in)(&host));
+        assert!(KIND.is_built_in(&host));
     }
 }

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, Things,
     options::{OptionSpec, PerThing, Reader},
     perfdata::Perf,
     read::md::{self, Array},
@@ -20,9 +20,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "the arrays of md: missing and failed disks, rebuilds, mismatches",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| !in_container(&host.root) && !md::read(&host.root).is_empty(),
+    built_in: BuiltIn::With("md arrays of its own", |host| {
+        !in_container(&host.root) && !md::read(&host.root).is_empty()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Devices,
     make,
 };
 
@@ -42,8 +44,8 @@ const OPTIONS: &[OptionSpec] = &[
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     let limits = reader.per_thing(|reader| Limits {
-        missing: reader.value("missing").unwrap_or(0),
-        mismatches: reader.value("mismatches").unwrap_or(1_024),
+        missing: reader.whole("missing", 0..=1_000).unwrap_or(0),
+        mismatches: reader.whole("mismatches", 0..=u64::MAX).unwrap_or(1_024),
     });
     Some(Check::blocking(Raid { root: host.root.clone(), limits: Arc::new(limits) }))
 }

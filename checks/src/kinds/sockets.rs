@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
@@ -24,9 +24,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "memory of TCP and orphaned connections, against their limits",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_limits,
+    built_in: BuiltIn::With("limits of sockets in /proc", has_limits),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 

@@ -8,7 +8,8 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
-    Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{Readings, meminfo::Meminfo, pressure::MemoryPressure, vmstat::Vmstat},
@@ -21,9 +22,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "programs that wait for swap, if the host has swap",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: |host| host.readings.get::<Meminfo>().is_ok_and(|memory| memory.swap_total > 0),
+    built_in: BuiltIn::With("swap", |host| {
+        host.readings.get::<Meminfo>().is_ok_and(|memory| memory.swap_total > 0)
+    }),
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -184,8 +187,8 @@ mod tests {
     fn a_host_without_swap_is_ok() {
         let host = fixture("debian12-vm");
         assert_eq!(run("swap", &host).to_nagios("swap"), "SWAP OK - no swap on this host");
-        assert!(!(KIND.built_in)(&host));
-        assert!((KIND.built_in)(&fixture("busy")));
+        assert!(!KIND.is_built_in(&host));
+        assert!(KIND.is_built_in(&fixture("busy")));
     }
 
     #[test]

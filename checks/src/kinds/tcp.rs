@@ -5,6 +5,11 @@
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
@@ -12,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, State, clock, never,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, State, Things, clock,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     result::CheckResult,
@@ -24,9 +29,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "connection to a port, response time, expected text",
     options: OPTIONS,
     lane: Lane::Network,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -50,22 +55,17 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, _: &Host) -> Option<Check> {
     let host = reader.text("host");
     let host = reader.required("host", host);
-    let port = reader.parsed("port", port);
+    let port = reader.whole("port", 1..=u16::MAX);
     let port = reader.required("port", port);
     let [send, expect] = ["send", "expect"].map(|name| reader.text(name).map(|text| unescape(&text)));
     let thresholds = times(reader, [None, None]);
     Some(Check::asynchronous(Tcp { host: host?, port: port?, send, expect, thresholds }))
 }
 
-fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse().ok().filter(|&port| port > 0).ok_or("must be a port from 1 to 65535")
-}
-
 /// The `warn` and `crit` options of a check that measures time. The ranges are in seconds.
 pub(crate) fn times(reader: &mut Reader<'_>, defaults: [Option<Duration>; 2]) -> Thresholds {
-    let [warn, crit] = [("warn", defaults[0]), ("crit", defaults[1])].map(|(name, default)| {
-        reader.seconds(name).or(default).map(|limit| Range::above(limit.as_secs_f64()))
-    });
+    let limits = reader.times(["warn", "crit"], defaults, Reader::time);
+    let [warn, crit] = limits.map(|limit| limit.map(|limit| Range::above(limit.as_secs_f64())));
     Thresholds { warn, crit }
 }
 
@@ -121,7 +121,11 @@ impl Tcp {
     /// Waits for the expected text of the server, if there is one. What it sends is added to
     /// `said`. The error is for people.
     async fn talk(&self, said: &mut Vec<u8>) -> Result<(), String> {
-        let mut stream = connect(&self.host, self.port).await?;
+        let reached = reach(&self.host, self.port).await?;
+        if self.send.is_none() && self.expect.is_none() {
+            return Ok(());
+        }
+        let mut stream = reached.stream()?;
         if let Some(text) = &self.send {
             stream.write_all(text.as_bytes()).await.map_err(|error| format!("cannot send: {error}"))?;
         }
@@ -142,22 +146,63 @@ impl Tcp {
     }
 }
 
-/// Connects to the first address of `host` that answers. If an address does not answer within
-/// [`ADDRESS_PATIENCE`], the next one is tried. The caller sets the overall deadline.
+/// Connects to the first address of `host` that answers. The caller sets the deadline.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    reach(host, port).await?.stream()
+}
+
+/// A connection.
+enum Reached {
+    /// At once, as on this host: the runtime does not know of it yet.
+    AtOnce(std::net::TcpStream),
+    Later(TcpStream),
+}
+
+impl Reached {
+    fn stream(self) -> Result<TcpStream, String> {
+        match self {
+            Self::AtOnce(stream) => TcpStream::from_std(stream).map_err(|error| refused(&error)),
+            Self::Later(stream) => Ok(stream),
+        }
+    }
+}
+
+/// Tries one address after the other. If one does not answer within [`ADDRESS_PATIENCE`], the next
+/// one is tried.
+async fn reach(host: &str, port: u16) -> Result<Reached, String> {
     let found = lookup_host((host, port)).await.map_err(|error| format!("cannot resolve {host}: {error}"))?;
     let addresses: Vec<SocketAddr> = found.collect();
     let mut problem = format!("{host} has no address");
     for (at, address) in addresses.iter().enumerate() {
         let last = at + 1 == addresses.len();
         let patience = if last { Duration::MAX } else { ADDRESS_PATIENCE };
-        match timeout(patience, TcpStream::connect(address)).await {
+        match timeout(patience, dial(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => problem = refused(&error),
             Err(_) => problem = format!("{address} does not answer"),
         }
     }
     Err(problem)
+}
+
+/// Waiting for a connection that exists already costs more than asking once whether it does.
+async fn dial(address: &SocketAddr) -> io::Result<Reached> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, address) {
+        Ok(()) => return Ok(Reached::AtOnce(socket.into())),
+        Err(Errno::INPROGRESS | Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let at_once = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&Timespec::default()))?;
+    let stream = std::net::TcpStream::from(socket);
+    if at_once > 0 {
+        return stream.take_error()?.map_or(Ok(Reached::AtOnce(stream)), Err);
+    }
+    let stream = TcpStream::from_std(stream)?;
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(Reached::Later(stream)), Err)
 }
 
 /// Enough for a lost SYN and its first retransmission.

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, fs, sync::Arc, time::Duration};
 
 use super::temperature::{excluded, is_board_chip};
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -23,9 +23,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "voltages, currents and power outside of their limits",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_sensors,
+    built_in: BuiltIn::With("voltage sensors", has_sensors),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -65,7 +65,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Voltage {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         limits: Arc::new(
             reader.per_thing(|reader| Thresholds { warn: reader.range("warn"), crit: reader.range("crit") }),
         ),

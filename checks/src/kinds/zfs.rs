@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, Things,
     options::Reader,
     read::block::{names, text},
     result::CheckResult,
@@ -15,9 +15,11 @@ pub(crate) const KIND: Kind = Kind {
     about: "the state of ZFS pools",
     options: &[],
     lane: Lane::Local,
-    built_in: |host| !in_container(&host.root) && !pools(&host.root).is_empty(),
+    built_in: BuiltIn::With("ZFS pools of its own", |host| {
+        !in_container(&host.root) && !pools(&host.root).is_empty()
+    }),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -80,9 +82,9 @@ mod tests {
         }
         fs::write(stats.join("arcstats"), "9 1 0x01\n").unwrap();
         let host = Host::new(Root::captured(dir.path()));
-        assert!((KIND.built_in)(&host));
+        assert!(KIND.is_built_in(&host));
         fs::write(dir.path().join(".dockerenv"), "").unwrap();
-        assert!(!(KIND.built_in)(&host), "the pools of another host");
+        assert!(!KIND.is_built_in(&host), "the pools of another host");
         let found = findings("zfs", &[], &host, &mut Past::default(), Duration::ZERO);
         assert_eq!(
             lines(&found),
@@ -99,6 +101,6 @@ mod tests {
     fn a_host_with_the_module_and_no_pool_has_no_check() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("proc/spl/kstat/zfs")).unwrap();
-        assert!(!(KIND.built_in)(&Host::new(Root::captured(dir.path()))));
+        assert!(!KIND.is_built_in(&Host::new(Root::captured(dir.path()))));
     }
 }

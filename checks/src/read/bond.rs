@@ -1,8 +1,11 @@
 //! Bonds and their ports (`/sys/class/net/*/bonding`, the kernel's `bonding.rst`).
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
-use crate::root::{ReadError, Root};
+use crate::{
+    name::escaped,
+    root::{ReadError, Root},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bond {
@@ -32,14 +35,14 @@ pub(crate) enum PortState {
 pub(crate) fn bonds(root: &Root) -> Result<Vec<Bond>, ReadError> {
     let path = root.path("/sys/class/net");
     let entries = fs::read_dir(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut bonds: Vec<_> = names.filter_map(|name| bond(&path, name)).collect();
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut bonds: Vec<_> = names.filter_map(|name| bond(&path, &name)).collect();
     bonds.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(bonds)
 }
 
-fn bond(class: &Path, name: String) -> Option<Bond> {
-    let at = class.join(&name);
+fn bond(class: &Path, name: &OsStr) -> Option<Bond> {
+    let at = class.join(name);
     let read = |file: &str| fs::read_to_string(at.join(file)).map(|text| text.trim().to_owned()).ok();
     let slaves = read("bonding/slaves")?;
     // "802.3ad 4"
@@ -56,7 +59,7 @@ fn bond(class: &Path, name: String) -> Option<Bond> {
             .and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok())
             .is_none_or(|flags| flags & 1 != 0),
         mode,
-        name,
+        name: escaped(name),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Reads `/sys/fs/btrfs` (Documentation/ABI/testing/sysfs-fs-btrfs and fs/btrfs/sysfs.c).
 
 use super::block::{names, number, text};
-use crate::root::Root;
+use crate::{name::escaped, root::Root};
 
 /// One mounted filesystem.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ fn read_one(root: &Root, uuid: String) -> (String, Btrfs) {
     let allocated = ["data", "metadata", "system"].map(|sort| chunks(sort, "disk_total"));
     let label = text(root, &format!("{base}/label")).filter(|label| !label.is_empty());
     let filesystem = Btrfs {
-        name: label.map_or_else(|| uuid.clone(), |label| crate::output::clean(&label).replace('\n', " ")),
+        name: label.map_or_else(|| uuid.clone(), escaped),
         devices: names(root, &format!("{base}/devinfo")).into_iter().map(device).collect(),
         metadata: chunks("metadata", "total_bytes")
             .zip(chunks("metadata", "bytes_used"))

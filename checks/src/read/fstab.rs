@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::mountinfo::unescape;
+use super::mountinfo::{shown, unescape};
 
 /// A line that mounts a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +44,14 @@ fn parse_line(line: &str) -> Option<Line> {
     let mut fields = line.split_whitespace();
     let source = fields.next().filter(|source| !source.starts_with('#'))?;
     let (point, fs_type) = (unescape(fields.next()?), fields.next()?);
-    if !point.starts_with('/') || fs_type == "swap" || fs_type == "ignore" {
+    let point = Path::new(&point);
+    if !point.is_absolute() || fs_type == "swap" || fs_type == "ignore" {
         return None;
     }
     let options = fields.next().unwrap_or("defaults").split(',').map(str::to_owned).collect();
     // Without a slash at the end.
-    let point = Path::new(&point).components().collect();
-    Some(Line { source: unescape(source), point, fs_type: fs_type.to_owned(), options })
+    let point = point.components().collect();
+    Some(Line { source: shown(source), point, fs_type: fs_type.to_owned(), options })
 }
 
 #[cfg(test)]

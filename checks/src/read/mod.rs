@@ -63,8 +63,20 @@ impl Readings {
         Self { root, kept: Mutex::default() }
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
     /// A reading that is at most [`KEPT`] old.
     pub(crate) fn get<T: Source>(&self) -> Result<Arc<T>, ReadError> {
+        self.share(read_source)
+    }
+
+    /// The same as [`Self::get`] for what is not in one file. `read` says how to read it.
+    pub(crate) fn share<T: Send + Sync + 'static>(
+        &self,
+        read: impl FnOnce(&Root) -> Result<T, ReadError>,
+    ) -> Result<Arc<T>, ReadError> {
         let now = clock::now();
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&TypeId::of::<T>()).cloned();
         if let Some((at, reading)) = kept
@@ -74,15 +86,26 @@ impl Readings {
         {
             return Ok(reading);
         }
+        self.renew(read)
+    }
+
+    /// The same, but not older than this call.
+    pub(crate) fn renew<T: Send + Sync + 'static>(
+        &self,
+        read: impl FnOnce(&Root) -> Result<T, ReadError>,
+    ) -> Result<Arc<T>, ReadError> {
+        let now = clock::now();
         // Not under the lock: a file may hang.
-        let text = self.root.read(T::PATH)?;
-        let reading = T::parse(&text)
-            .map_err(|why| ReadError::Format { path: self.root.path(T::PATH), why })
-            .map(Arc::new)?;
+        let reading = Arc::new(read(&self.root)?);
         let any: AnyReading = reading.clone();
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(TypeId::of::<T>(), (now, any));
         Ok(reading)
     }
+}
+
+fn read_source<T: Source>(root: &Root) -> Result<T, ReadError> {
+    let text = root.read(T::PATH)?;
+    T::parse(&text).map_err(|why| ReadError::Format { path: root.path(T::PATH), why })
 }
 
 impl fmt::Debug for Readings {

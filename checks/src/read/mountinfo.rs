@@ -1,6 +1,12 @@
 //! Parses `/proc/self/mountinfo` (proc(5)).
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::name::escaped;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,17 +71,17 @@ fn parse_line(line: &str) -> Option<Mount> {
     Some(Mount {
         id,
         device: device.to_owned(),
-        root: unescape(root),
+        root: shown(root),
         point: PathBuf::from(unescape(point)),
         options: options.to_owned(),
         fs_type: fs_type.to_owned(),
-        source: unescape(source),
+        source: shown(source),
         super_options: filesystem.next().unwrap_or_default().to_owned(),
     })
 }
 
 /// Space, tab, newline and backslash are escaped as `\040` and so on.
-pub(crate) fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> OsString {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
@@ -90,7 +96,12 @@ pub(crate) fn unescape(text: &str) -> String {
         out.push(escaped.unwrap_or(first));
         rest = if escaped.is_some() { &tail[3..] } else { tail };
     }
-    String::from_utf8_lossy(&out).into_owned()
+    OsString::from_vec(out)
+}
+
+/// The same for people.
+pub(crate) fn shown(text: &str) -> String {
+    escaped(unescape(text))
 }
 
 /// The mount of `path`.
@@ -120,6 +131,17 @@ mod tests {
         assert_eq!((mount.point.to_str(), mount.device.as_str()), (Some("/mnt two"), "98:0"));
         assert_eq!((mount.root.as_str(), mount.fs_type.as_str()), ("/mnt1", "ext3"));
         assert_eq!(unescape(r"a\134\011\9\04"), "a\\\t\\9\\04");
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_kept() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let root = crate::root::Root::captured(dir.path());
+        let line = b"36 35 98:0 / /mnt/gr\xf6\xdfe\\011x rw - ext3 /dev/root rw\n";
+        std::fs::write(dir.path().join("mounts"), line).unwrap();
+        let mounts = parse(&root.read_escaped("/mounts").unwrap());
+        assert_eq!(mounts[0].point.as_os_str().as_bytes(), b"/mnt/gr\xf6\xdfe\tx");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Network interfaces: what each is and whether it has a link (`/sys/class/net`), and what it has
 //! carried (`/proc/net/dev`).
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
 use super::Source;
-use crate::root::{ReadError, Root};
+use crate::{
+    name::escaped,
+    root::{ReadError, Root},
+};
 
 /// What an interface is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +50,17 @@ pub(crate) struct Interface {
 pub(crate) fn interfaces(root: &Root) -> Result<Vec<Interface>, ReadError> {
     let path = root.path(CLASS);
     let entries = fs::read_dir(&path).map_err(|source| ReadError::Io { path: path.clone(), source })?;
-    let mut names: Vec<_> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     // `bonding_masters` is a file.
     names.retain(|name| path.join(name).is_dir());
-    Ok(names.into_iter().map(|name| interface(&path, name)).collect())
+    Ok(names.iter().map(|name| interface(&path, name)).collect())
 }
 
 const CLASS: &str = "/sys/class/net";
 
-fn interface(class: &Path, name: String) -> Interface {
-    let at = class.join(&name);
+fn interface(class: &Path, name: &OsStr) -> Interface {
+    let at = class.join(name);
     let read = |file: &str| fs::read_to_string(at.join(file)).map(|text| text.trim().to_owned()).ok();
     let flags = read("flags").and_then(|hex| u32::from_str_radix(hex.trim_start_matches("0x"), 16).ok());
     let flags = flags.unwrap_or(0);
@@ -75,7 +77,7 @@ fn interface(class: &Path, name: String) -> Interface {
         driver: variable(&at.join("device/uevent"), "DRIVER").unwrap_or_default(),
         bonded: at.join("bonding_slave").exists(),
         port: at.join("brport").exists() || fs::symlink_metadata(at.join("master")).is_ok(),
-        name,
+        name: escaped(name),
     }
 }
 
@@ -179,7 +181,7 @@ fn line_of(line: &str) -> Option<(String, Carried)> {
         let [bytes, packets, errors, drops] = *numbers.get(from..from + 4)? else { return None };
         Some(Counters { bytes, packets, errors, drops })
     };
-    Some((name.trim().to_owned(), Carried { received: counters(0)?, sent: counters(8)? }))
+    Some((escaped(name.trim()), Carried { received: counters(0)?, sent: counters(8)? }))
 }
 
 #[cfg(test)]

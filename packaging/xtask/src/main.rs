@@ -11,6 +11,8 @@
 //! | [`house`] | `house`: which module may import which, and other house rules |
 //! | [`fuzz`] | `fuzz`: untrusted input, by mutation or guided by coverage |
 //! | [`bench`] | `bench`: measurements and their budgets |
+//! | [`lab::silence`] | `drill silence`: an hour on fresh hosts without a fault, without a false alarm |
+//! | [`damage`] | `drill damage`: flips, cuts and zeroes the state files of all daemons, and opens them |
 //! | [`soak`] | `drill soak`: an agent with 1,000 checks while faults come and go |
 //!
 //! Only the output of [`docs`] is shipped.
@@ -18,6 +20,7 @@
 mod apt;
 mod bench;
 mod clock;
+mod damage;
 mod deb;
 mod deny;
 // The tests' code and not the product's, so that one checks the other.
@@ -76,7 +79,8 @@ enum Command {
     /// Print files, lines, import circles and upward imports per crate; fail on a broken rule
     House(house::Options),
     /// Run the outage drills in virtual time; `faults`: real faults on a lab host (needs root);
-    /// `soak`: an agent with 1,000 checks in real time
+    /// `silence`: an hour on fresh hosts without a fault; `damage`: damaged state files; `soak`:
+    /// an agent with 1,000 checks in real time
     Drill {
         /// For example `all`, `openai --seeds 100`, `faults`, `faults --help`, or `--help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -112,6 +116,8 @@ fn main() -> ExitCode {
         Command::House(options) => house::run(&options),
         Command::Drill { arguments } => match arguments.split_first() {
             Some((first, rest)) if first == "faults" => lab::faults::run(rest),
+            Some((first, _)) if first == "silence" => lab::silence::run(&Parser::parse_from(&arguments)),
+            Some((first, _)) if first == "damage" => damage::run(&damage::Options::parse_from(&arguments)),
             Some((first, _)) if first == "soak" => soak::run(&soak::Options::parse_from(&arguments)),
             _ => test::drill(&arguments),
         },

@@ -135,10 +135,13 @@ impl Agent {
             agent: format!("id-{}", self.host),
             host: self.host.clone(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: Timestamp::UNIX_EPOCH,
             events: self.spool.clone(),
             heartbeat: None,
             states: None,
+            states_part: None,
         };
         let reply: BatchReply = self.client.post("/v1/agent/batch", &batch).await?;
         self.spool.retain(|event| event.seq > reply.acked_seq);

@@ -14,6 +14,7 @@ use dogwatch_alertd_core::{
         alert::AlertKey,
         moment::{between, later},
         notification::{Accepted, DeliveryError},
+        sender::Sender,
     },
 };
 use dogwatch_wire::{Batch, Event, EventKind, Heartbeat, PROTOCOL, ServiceState, State, Transition};
@@ -232,6 +233,8 @@ impl World {
             agent: format!("id-{host}"),
             host: host.to_owned(),
             epoch: "e1".into(),
+            run: String::new(),
+            boot: String::new(),
             sent_at: now,
             events: events.into_iter().map(&mut number).collect(),
             heartbeat: next_within_s.map(|next_within_s| Heartbeat {
@@ -242,8 +245,9 @@ impl World {
                 changes: Vec::new(),
             }),
             states: None,
+            states_part: None,
         };
-        let taken = self.core.on_batch(&batch, now);
+        let taken = self.core.on_batch(&batch, &Sender::default(), now);
         debug_assert!(taken.is_ok(), "{taken:?}");
     }
 

@@ -12,7 +12,7 @@ use dogwatch_wire::State;
 fn config(server: &str, more: &str) -> String {
     format!(
         "[[route]]\nreceiver = \"team\"\ngroup_wait = \"0s\"\n\n\
-         [receiver.team.irc]\nserver = \"127.0.0.1\"\nchannel = \"#ops\"\nnick = \"dogwatch\"\n\
+         [receiver.team.irc]\nserver = \"127.0.0.1\"\nchannel = \"#ops\"\nnick = \"dogwatch\"\nrequire_account = false\n\
          nicks = {{ ann_ = \"ann\" }}\n{server}{more}"
     )
 }

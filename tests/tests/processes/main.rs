@@ -26,3 +26,4 @@ mod quiet;
 mod receivers;
 mod remote;
 mod selfwatch;
+mod shared_id;

@@ -159,7 +159,18 @@ async fn health_says_what_is_wrong_with_the_exit_codes_of_a_plugin() {
         health["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(
         names,
-        ["store", "loop", "outbox", "receivers", "auditor", "agents", "on call", "disk", "dead-man"]
+        [
+            "store",
+            "loop",
+            "outbox",
+            "receivers",
+            "auditor",
+            "agents",
+            "senders",
+            "on call",
+            "disk",
+            "dead-man"
+        ]
     );
     host.alertd.as_mut().unwrap().stop();
     let gone = host.alertctl(&["health"]);

@@ -134,11 +134,14 @@ impl Default for Config {
     }
 }
 
+/// The path of the packaged config. Without a file there, all defaults apply.
+pub const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
+
 impl Config {
     /// Reads `main` and its drop-ins. Reports all errors at once.
     pub fn load(main: &Path) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let files = config::load::<ConfigFile>(main, &mut problems);
+        let files = config::load::<ConfigFile>(main, Path::new(DEFAULT_PATH), &mut problems);
         let mut config = Self::default();
         let mut written = Written::default();
         for (source, file) in &files {
@@ -326,7 +329,7 @@ mod tests {
 
     #[test]
     fn without_a_file_it_listens_only_on_its_own_loopback_address() {
-        let config = Config::load(Path::new("/nonexistent/dns.toml")).unwrap();
+        let config = load("").unwrap();
         assert_eq!(config.listen[0].to_string(), "127.0.0.153:53");
         let allowed = |ip: &str| config.allow.iter().any(|prefix| prefix.contains(ip.parse().unwrap()));
         assert!(allowed("127.0.0.1") && allowed("::1") && allowed("::ffff:127.1.2.3"));

@@ -578,6 +578,7 @@ fn the_cache_accepts_the_drop_in_that_enable_writes() {
     for (manager, host) in hosts() {
         let mut world = host();
         world.enable().unwrap();
+        fs::write(world.at("/etc/dogwatch/dns.toml"), "").unwrap();
         let config = crate::config::Config::load(&world.at("/etc/dogwatch/dns.toml")).unwrap();
         let seconds = if manager == Manager::SystemdResolved { 1_800 } else { 900 };
         assert_eq!(config.client_timer, Duration::from_millis(seconds), "{manager}");

@@ -16,6 +16,7 @@ use std::{
 };
 
 use dogwatch_daemon::{
+    bounds,
     config::Problems,
     metrics_page::Metrics,
     signals::{Asked, Signals},
@@ -103,9 +104,8 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let (replies, reply_inbox) = mpsc::channel(EVENTS_MAX);
     let control = unix_http::bind(&config.control_socket, 0o660)
         .map_err(|source| RunError::Control { path: config.control_socket.clone(), source })?;
-    tokio::spawn(unix_http::serve(control, control::router(events.clone())));
-    page.serve(config.metrics, page.router())
-        .await
+    tokio::spawn(unix_http::serve(control, control::router(events.clone()), bounds::DNS_CONTROL));
+    page.serve(config.metrics, page.router(), bounds::DNS_METRICS)
         .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
     let allow = Arc::new(RwLock::new(config.allow.clone()));
     let upstreams = Upstreams::new(replies);

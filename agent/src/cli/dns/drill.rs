@@ -18,7 +18,11 @@ use dogwatch_daemon::{
     duration::Span,
     http_client::{Client, Remote},
 };
-use dogwatch_dns::{Control, config::Config, serve::control::Drill};
+use dogwatch_dns::{
+    Control,
+    config::{Config, DEFAULT_PATH},
+    serve::control::Drill,
+};
 use dogwatch_dns_core::{
     fire_drill::Mode,
     message::{name, wire},
@@ -28,7 +32,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::options::DEFAULT_PATH;
 use crate::{
     api,
     cli::{fail, print},
@@ -155,6 +158,9 @@ async fn rehearse(arguments: &Arguments, config: &Config, control: &Control) -> 
         let message = "the cache contains no recently used name, so there is nothing to watch; look some up first, \
             for example with `getent hosts NAME`";
         return Err(message.into());
+    }
+    if let Some(missing) = crate::config::missing(&arguments.agent_config) {
+        return Err(missing);
     }
     let agent = crate::config::socket(&arguments.agent_config);
     let alertd = alertds(arguments)?;

@@ -8,14 +8,14 @@ use std::{
 
 use dogwatch_dns::{
     Control,
-    config::Config,
+    config::{Config, DEFAULT_PATH},
     host_resolver::{self, HostStatus, Real, Switch, SwitchError, report},
     serve::explain,
 };
 use dogwatch_dns_core::resolver::Status;
 use serde::Serialize;
 
-use super::options::{DEFAULT_PATH, How};
+use super::options::How;
 use crate::cli::{fail, print};
 
 #[derive(Debug, clap::Args)]

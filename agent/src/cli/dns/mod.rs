@@ -12,13 +12,13 @@ use std::{
 use clap::Subcommand;
 use dogwatch_daemon::logging;
 use dogwatch_dns::{
-    config::Config,
+    config::{Config, DEFAULT_PATH},
     serve::{control::Flush, explain},
 };
 use dogwatch_dns_core::resolver::Flushed;
 
 use super::{complain, fail, print};
-use options::{DEFAULT_PATH, How};
+use options::How;
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -5,7 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use dogwatch_dns::{Control, config::Config};
+use dogwatch_dns::{
+    Control,
+    config::{Config, DEFAULT_PATH},
+};
 use serde::Serialize;
 
 use crate::cli::{fail, print};
@@ -22,8 +25,6 @@ pub(super) struct How {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
 }
-
-pub(super) const DEFAULT_PATH: &str = "/etc/dogwatch/dns.toml";
 
 impl How {
     pub(super) fn control(&self) -> Option<Control> {

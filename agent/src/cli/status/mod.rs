@@ -8,7 +8,7 @@ mod layout;
 mod one;
 mod table;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use dogwatch_checks::{Host, Pattern};
 use dogwatch_daemon::{config::closest, duration::Span};
@@ -34,7 +34,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> ExitCode {
-    let mut status = match arguments.socket.client().get::<Status>("/v1/status").await {
+    let client = match arguments.socket.client() {
+        Ok(client) => client,
+        Err(message) => return fail(&message),
+    };
+    let mut status = match client.get::<Status>("/v1/status").await {
         Ok(status) => status,
         Err(error) => return fail(&format!("{error}; is the agent running (systemctl status dogwatch)?")),
     };
@@ -87,11 +91,21 @@ fn labels(socket: &SocketArgument, service: &ServiceStatus) -> BTreeMap<String, 
     settings.map(|settings| settings.labels.clone()).unwrap_or_default()
 }
 
-/// `soft 1/3`. Nothing for OK, which needs no confirmation.
+/// `soft 1/3`, or `soft 40s of 10m` if a problem must last. Nothing for OK, which needs no
+/// confirmation.
 fn confirmed(service: &ServiceStatus) -> String {
-    match service.state.as_str() {
-        "OK" | "PENDING" => String::new(),
-        _ => format!("{} {}/{}", service.state_type.to_lowercase(), service.attempt, service.max_attempts),
+    let kind = service.state_type.to_lowercase();
+    let span = |seconds: f64| Span(Duration::from_secs_f64(seconds.clamp(0.0, 1e9).floor()));
+    match (service.state.as_str(), service.must_last_s) {
+        ("OK" | "PENDING", _) => String::new(),
+        (_, Some(must)) if kind == "soft" && must > 0.0 => {
+            format!("soft {} of {}", span(service.lasted_s.unwrap_or_default()), span(must))
+        }
+        // After a restart nothing is known of a problem that must last, until its next result.
+        (_, None) if service.attempt <= service.max_attempts => {
+            format!("{kind} {}/{}", service.attempt, service.max_attempts)
+        }
+        _ => kind,
     }
 }
 
@@ -127,6 +141,8 @@ mod testing {
             state_type: "HARD".into(),
             attempt: 3,
             max_attempts: 3,
+            must_last_s: None,
+            lasted_s: None,
             flapping: false,
             flapping_percent: 0.0,
             since: Some(at(NOW - 90_061)),
@@ -137,6 +153,20 @@ mod testing {
             detail: String::new(),
             perfdata: String::new(),
         }
+    }
+
+    #[test]
+    fn a_soft_problem_says_what_makes_it_hard() {
+        let said = |state: &str, kind: &str, attempt, must_last_s, lasted_s| {
+            let service = service("load", "", state, "");
+            confirmed(&ServiceStatus { state_type: kind.into(), attempt, must_last_s, lasted_s, ..service })
+        };
+        assert_eq!(said("WARNING", "SOFT", 2, None, None), "soft 2/3");
+        assert_eq!(said("WARNING", "SOFT", 158, Some(600.0), Some(40.7)), "soft 40s of 10m");
+        assert_eq!(said("WARNING", "HARD", 3, Some(600.0), Some(700.0)), "hard");
+        assert_eq!(said("CRITICAL", "HARD", 3, Some(0.0), Some(0.0)), "hard");
+        assert_eq!(said("WARNING", "SOFT", 158, None, None), "soft", "after a restart");
+        assert_eq!(said("OK", "HARD", 3, Some(600.0), None), "");
     }
 
     #[test]

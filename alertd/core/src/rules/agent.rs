@@ -5,13 +5,13 @@
 //! heartbeat without events is not written to the store, so every agent gets a full grace period
 //! after a restart.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use dogwatch_wire::HostChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{lately::Lately, moment::later};
+use crate::rules::{identity::Process, lately::Lately, moment::later, sender::Sender};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {
@@ -34,6 +34,36 @@ pub struct Agent {
     /// Changes to its host from its last heartbeat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<HostChange>,
+    /// Who sent its first batch, and pays for it.
+    #[serde(default)]
+    pub sender: Sender,
+    /// The process that sends.
+    #[serde(default)]
+    pub process: Process,
+    /// The address from which it reports, if not over the unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// It shares its id with another host, or has done so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares_id: bool,
+    /// Its spool may be a copy of another host's, so it must start a new epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub epoch_is_copied: bool,
+    /// The agent that this may be, with a new name or state: they have one id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maybe: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+}
+
+/// The process before this one may still run, on another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Before that, the states of this process are not asked for: they would replace those of the
+    /// other host.
+    pub until: Timestamp,
+    /// Services that the new process has reported.
+    pub reported: BTreeSet<String>,
 }
 
 /// How to treat an event.
@@ -47,7 +77,7 @@ pub enum EventOrder {
 }
 
 impl Agent {
-    pub fn new(host: &str, epoch: &str, now: Timestamp) -> Self {
+    pub fn new(host: &str, epoch: &str, sender: Sender, now: Timestamp) -> Self {
         Self {
             host: host.into(),
             version: String::new(),
@@ -60,6 +90,13 @@ impl Agent {
             back_at: None,
             lately: Lately::default(),
             changes: Vec::new(),
+            sender,
+            process: Process::default(),
+            address: None,
+            shares_id: false,
+            epoch_is_copied: false,
+            maybe: None,
+            doubt: None,
         }
     }
 
@@ -70,6 +107,7 @@ impl Agent {
         }
         epoch.clone_into(&mut self.epoch);
         self.last_seq = 0;
+        self.epoch_is_copied = false;
         true
     }
 
@@ -81,6 +119,10 @@ impl Agent {
         let next = seq == self.last_seq + 1;
         self.last_seq = seq;
         if next { EventOrder::Next } else { EventOrder::AfterGap }
+    }
+
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.silent || self.silent_at() <= now
     }
 
     /// When it counts as silent: after two announced intervals, plus some seconds for a busy host.
@@ -104,7 +146,7 @@ mod tests {
 
     #[test]
     fn each_event_counts_once_and_a_gap_is_noticed() {
-        let mut agent = Agent::new("web1", "e1", Timestamp::UNIX_EPOCH);
+        let mut agent = Agent::new("web1", "e1", Sender::default(), Timestamp::UNIX_EPOCH);
         let seqs = [1, 2, 2, 1, 3, 5, 4, 6];
         let took = seqs.map(|seq| match agent.take(seq) {
             EventOrder::Old => '-',

@@ -1,7 +1,14 @@
 //! External alerts, posted through Alertmanager's API v2 (`POST /api/v2/alerts`) by Prometheus,
 //! scripts and others.
 //!
-//! The labels identify an alert. It fires from `startsAt` until `endsAt`, and its sender repeats it
+//! The labels and who may speak for the alert identify it: SHA-256 over both. A token for one host
+//! speaks for that host; every other sender speaks for any host, so two Prometheus servers that
+//! post the same labels mean the same alert. Nothing that a token for one host posts can have the
+//! key of an alert that it may not speak for. On a hit the labels are compared too. Alertmanager's
+//! fingerprint (FNV-1a, 64 bits) is easy to collide with and only shown. It was the key once: an
+//! alert from a store of that time keeps its key until it ends, and its next sender claims it.
+//!
+//! An alert fires from `startsAt` until `endsAt`, and its sender repeats it
 //! before that; a repeat that changes only `endsAt` is not written to the store. An alert posted
 //! with an `endsAt` in the past is resolved by its sender. If `endsAt` passes without another post,
 //! the alert ends as *no longer reported*, and alertd does not claim that the problem is solved,
@@ -12,18 +19,20 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use data_encoding::HEXLOWER;
 use dogwatch_wire::{ServiceState, State, fnv1a, limits};
 use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{
     alert::{AlertKey, External, NAME_BYTES_MAX},
     matcher::Labels,
     moment::later,
+    sender::Sender,
 };
 
-/// Used instead of an agent id.
-pub const EXTERNAL: &str = "@external";
+pub use crate::rules::alert::EXTERNAL;
 
 /// One posted alert: `postableAlert` of Alertmanager 0.28's openapi.yaml.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +60,11 @@ pub struct Reading {
 
 impl Posted {
     /// Validates and completes it. The error is for the sender.
-    pub fn read(self, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
+    pub fn read(self, sender: &Sender, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
         let Self { mut labels, mut annotations, starts_at, ends_at, generator_url } = self;
+        if let Some(host) = &sender.host {
+            labels.insert("host".into(), host.clone());
+        }
         labels.retain(|_, value| !value.is_empty());
         if labels.is_empty() {
             return Err("an alert needs at least one label with a value".into());
@@ -90,11 +102,12 @@ impl Posted {
             annotations.entry("runbook".into()).or_insert(runbook);
         }
         Ok(Reading {
-            key: AlertKey::new(EXTERNAL, format!("{:016x}", fingerprint(&labels))),
+            key: key_of(&labels, sender.host.as_deref()),
             host: host.unwrap_or_else(|| "external".into()),
             external: External {
                 ends_at,
                 generator_url: generator_url.chars().take(URL_CHARS_MAX).collect(),
+                sender: Some(sender.clone()),
                 added: added.map(|name| (*name).to_owned()).collect(),
             },
             report: ServiceState {
@@ -136,6 +149,28 @@ fn state_of(severity: &str) -> State {
     }
 }
 
+/// The key of an external alert. `speaker` is the host of a token that is bound to one.
+pub fn key_of(labels: &Labels, speaker: Option<&str>) -> AlertKey {
+    let mut context = Context::new(&SHA256);
+    let mut add = |text: &str| {
+        // With its length, so that no two lists of texts have the same bytes.
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    };
+    add(speaker.map_or("any", |_| "host"));
+    add(speaker.unwrap_or_default());
+    for (name, value) in labels {
+        add(name);
+        add(value);
+    }
+    AlertKey::new(EXTERNAL, HEXLOWER.encode(context.finish().as_ref()))
+}
+
+/// The key that alerts have in old stores.
+pub fn old_key_of(labels: &Labels) -> AlertKey {
+    AlertKey::new(EXTERNAL, format!("{:016x}", fingerprint(labels)))
+}
+
 /// FNV-1a over the sorted labels, as in `prometheus/common/model`: the id that other tools show.
 pub fn fingerprint(labels: &Labels) -> u64 {
     const SEPARATOR: u8 = 0xff;
@@ -158,7 +193,8 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, &str)]) -> Result<Reading, String> {
-        Posted { labels: labels(pairs), ..Posted::default() }.read(Duration::from_mins(5), at(1_000))
+        let posted = Posted { labels: labels(pairs), ..Posted::default() };
+        posted.read(&Sender::default(), Duration::from_mins(5), at(1_000))
     }
 
     #[test]
@@ -197,12 +233,45 @@ mod tests {
             ends_at: Some(at(800)),
             ..Posted::default()
         };
-        assert!(posted.read(Duration::from_mins(5), at(1_000)).unwrap_err().contains("before startsAt"));
+        assert!(
+            posted
+                .read(&Sender::default(), Duration::from_mins(5), at(1_000))
+                .unwrap_err()
+                .contains("before startsAt")
+        );
     }
 
     #[test]
     fn an_alert_without_an_end_ends_after_the_resolve_timeout() {
         assert_eq!(read(&[("a", "b")]).unwrap().external.ends_at, at(1_300));
+    }
+
+    /// S3: the key is no 64-bit hash, depends on who speaks, and has no two readings.
+    #[test]
+    fn the_key_includes_who_may_speak_for_the_alert() {
+        let key = |pairs: &[(&str, &str)], speaker| key_of(&labels(pairs), speaker).service.clone();
+        let any = key(&[("a", "b")], None);
+        assert_eq!(any.len(), 64);
+        assert_eq!(any, key(&[("a", "b")], None));
+        let others = [
+            key(&[("a", "b")], Some("web1")),
+            key(&[("a", "b")], Some("web2")),
+            key(&[("a", "b")], Some("")),
+            key(&[("ab", "")], None),
+            key(&[("", "ab")], None),
+            key(&[("a", "b"), ("c", "d")], None),
+            key(&[("a", "bcd")], None),
+        ];
+        let all: std::collections::BTreeSet<_> = others.iter().chain([&any]).collect();
+        assert_eq!(all.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_token_for_one_host_cannot_speak_for_another() {
+        let posted = Posted { labels: labels(&[("a", "b"), ("host", "web2")]), ..Posted::default() };
+        let web1 = Sender { name: "token:web1".into(), host: Some("web1".into()) };
+        let reading = posted.read(&web1, Duration::from_mins(5), at(1_000)).unwrap();
+        assert_eq!((reading.host.as_str(), reading.report.labels["host"].as_str()), ("web1", "web1"));
     }
 
     /// From prometheus/common: the empty set, and labels that any Prometheus shows.

@@ -8,10 +8,12 @@
 //! | receivers | | one accepts nothing | |
 //! | auditor | | found something | immediately |
 //! | agents | one is silent | | |
+//! | senders | one is over its quota | | |
 //! | on call | nobody at some time in the next 7 days | | |
 //! | disk | less than 10 % free | less than 5 % or 64 MiB free | |
 //! | dead-man | last ping failed | pings have stopped | |
 //! | notice | there is one | | |
+//! | damage | | the store was damaged | |
 
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub struct Vitals {
     pub silent: Vec<String>,
     /// Future times at which nobody is on call, as text.
     pub gaps: Vec<String>,
+    /// Senders over their quota, as text.
+    pub refused: Vec<String>,
 }
 
 /// What the process outside the core knows.
@@ -58,8 +62,10 @@ pub struct Process {
     pub behind: usize,
     /// The largest delay of a timer in the last minutes.
     pub lag: Duration,
-    /// Notices for people, for example about a failed reload or a damaged store.
+    /// Notices for people, for example about a failed reload.
     pub notices: Vec<String>,
+    /// What was damaged in the store at the start, or was found later.
+    pub damage: Vec<String>,
     pub disk: Option<Disk>,
     /// `None` if no dead man's switch is configured.
     pub ping: Option<PingState>,
@@ -107,12 +113,15 @@ pub fn health(vitals: &Vitals, process: &Process, version: &str, now: Timestamp)
         receivers(vitals, now),
         auditor(vitals),
         agents(vitals),
+        senders(vitals),
         on_call(vitals),
     ];
     checks.extend(process.disk.map(disk));
     checks.extend(process.ping.as_ref().map(|ping| dead_man(ping, now)));
     let notices = process.notices.iter().map(|notice| check("notice", State::Warning, notice.clone()));
     checks.extend(notices);
+    let damage = process.damage.iter().map(|words| check("damage", State::Critical, words.clone()));
+    checks.extend(damage);
     let state = checks.iter().map(|check| check.state).max().unwrap_or(State::Ok);
     Health { version: version.into(), at: now, state, checks }
 }
@@ -211,6 +220,13 @@ fn agents(vitals: &Vitals) -> HealthCheck {
     let names = vitals.silent.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     let more = if silent > NAMES_MAX { format!(" and {} more", silent - NAMES_MAX) } else { String::new() };
     check("agents", State::Warning, format!("{silent} of {all} silent: {names}{more}"))
+}
+
+fn senders(vitals: &Vitals) -> HealthCheck {
+    if vitals.refused.is_empty() {
+        return check("senders", State::Ok, "none over its quota".into());
+    }
+    check("senders", State::Warning, vitals.refused.join("; "))
 }
 
 fn on_call(vitals: &Vitals) -> HealthCheck {

@@ -116,6 +116,25 @@ impl Incident {
         Self { told: BTreeMap::new(), members: BTreeSet::new(), ..self.clone() }
     }
 
+    /// A member has another key. Returns the receivers that know of it.
+    pub fn rekey(&mut self, old: &AlertKey, new: &AlertKey) -> Vec<String> {
+        if self.members.remove(old) {
+            self.members.insert(new.clone());
+        }
+        if let Some(why) = self.withheld.remove(old) {
+            self.withheld.insert(new.clone(), why);
+        }
+        let mut who = Vec::new();
+        for (receiver, told) in &mut self.told {
+            for (key, _) in told.knows.iter_mut().filter(|(key, _)| key == old) {
+                key.clone_from(new);
+                who.push(receiver.clone());
+            }
+            told.knows.sort();
+        }
+        who
+    }
+
     /// Whether it waits for its first notification: open, policy not started, not acknowledged, and
     /// not completely suppressed.
     pub fn is_gathering(&self, now: Timestamp) -> bool {

@@ -6,6 +6,7 @@
 //! | [`alert`] | which alerts fire; the key and the table of alerts |
 //! | [`external`] | what an alert that another tool posts means |
 //! | [`agent`] | which events of an agent are new, and when the agent is silent |
+//! | [`identity`] | which host a batch comes from, if several share an agent id |
 //! | [`matcher`] | label matchers, as in Alertmanager |
 //! | [`route`] | the route tree: from labels to group, timing and policy |
 //! | [`incident`] | an incident from its first alert to its end |
@@ -23,6 +24,8 @@
 //! | [`storm`] | what many alerts have in common |
 //! | [`health`] | whether alertd is well |
 //! | [`token`] | API tokens and their scopes |
+//! | [`quota`] | how much one sender may make alertd remember |
+//! | [`sender`] | who sent an alert or a batch |
 //! | [`reason`] | the names of reasons, for log, metric, audit log and tests |
 //! | [`lately`] | what changed on a host in the last day |
 //! | [`moment`] | sums of times that do not overflow |
@@ -36,6 +39,7 @@ pub mod downtime;
 pub mod escalation;
 pub mod external;
 pub mod health;
+pub mod identity;
 pub mod incident;
 pub mod inhibit;
 pub mod lately;
@@ -44,10 +48,12 @@ pub mod moment;
 pub mod notification;
 pub mod outbox;
 pub mod period;
+pub mod quota;
 pub mod ratelimit;
 pub mod reason;
 pub mod route;
 pub mod schedule;
+pub mod sender;
 pub mod silence;
 pub mod storm;
 pub mod suppression;

@@ -33,7 +33,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{
-    alert::Claim,
+    alert::{AlertKey, Claim},
     budgets::{Budgets, Limits, OverBudget, Whose},
     moment::later,
     notification::{Kind, Notification},
@@ -276,6 +276,15 @@ impl Outbox {
 
     pub fn get(&self, seq: u64) -> Option<&Row> {
         self.rows.get(&seq)
+    }
+
+    /// An alert of this incident has another key. Adds the changed rows to `dirty`.
+    pub fn rekey(&mut self, incident: u64, old: &AlertKey, new: &AlertKey, dirty: &mut BTreeSet<u64>) {
+        for row in self.rows.values_mut().filter(|row| row.notification.incident == incident) {
+            if row.says.rekey(old, new) {
+                dirty.insert(row.seq);
+            }
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Row> {
@@ -561,7 +570,7 @@ mod tests {
     }
 
     fn critical(seq: u64, incident: u64, receiver: &str) -> Row {
-        let key = crate::rules::alert::AlertKey::new("a", "s");
+        let key = AlertKey::new("a", "s");
         let says = Says { firing: vec![(key, Claim::Critical)], ..Says::default() };
         Row { says, ..row(seq, incident, receiver) }
     }

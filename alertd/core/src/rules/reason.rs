@@ -78,6 +78,10 @@ pub enum Reason {
     /// An agent's heartbeat is overdue.
     AgentSilent,
     AgentBack,
+    /// Several hosts have one agent id.
+    IdShared,
+    /// Only one host has the agent id now.
+    IdUnshared,
     /// A later rule of a user, because nobody has acknowledged.
     PersonalRule,
     /// Nobody is on call in the schedule, so the catch-all is notified.
@@ -97,6 +101,9 @@ pub enum Reason {
     /// The auditor found an impossible state.
     AuditFound,
     AuditClean,
+    /// Senders are over their quota.
+    QuotaExceeded,
+    QuotaFree,
 }
 
 impl Reason {
@@ -146,6 +153,8 @@ impl Reason {
             Self::NoOtherReceiver => "no_other_receiver",
             Self::AgentSilent => "agent_silent",
             Self::AgentBack => "agent_back",
+            Self::IdShared => "id_shared",
+            Self::IdUnshared => "id_unshared",
             Self::PersonalRule => "personal_rule",
             Self::NoOneOnCall => "no_one_on_call",
             Self::OnCallAgain => "on_call_again",
@@ -156,6 +165,8 @@ impl Reason {
             Self::Refused => "refused",
             Self::AuditFound => "audit_found",
             Self::AuditClean => "audit_clean",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::QuotaFree => "quota_free",
         }
     }
 }

@@ -176,6 +176,14 @@ impl Silences {
         self.current.push(silence);
     }
 
+    pub fn len(&self) -> usize {
+        self.current.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.current.is_empty()
+    }
+
     pub fn get(&self, number: u64) -> Option<&Silence> {
         self.current.iter().find(|silence| silence.number == number)
     }

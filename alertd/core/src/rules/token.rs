@@ -48,6 +48,11 @@ impl Scope {
         }
     }
 
+    /// Whether one of `scopes` allows this.
+    pub fn is_allowed_by(self, scopes: &BTreeSet<Self>) -> bool {
+        scopes.iter().any(|scope| scope.includes(self))
+    }
+
     /// Scopes that allow changes include reading. `ingest` does not, because these tokens are on
     /// every host.
     fn includes(self, other: Self) -> bool {
@@ -101,7 +106,7 @@ const NAME_CHARS_MAX: usize = 64;
 
 impl Token {
     pub fn may(&self, wanted: Scope) -> bool {
-        self.scopes.iter().any(|scope| scope.includes(wanted))
+        wanted.is_allowed_by(&self.scopes)
     }
 
     pub fn is_expired(&self, now: Timestamp) -> bool {

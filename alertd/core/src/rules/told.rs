@@ -36,6 +36,19 @@ pub struct Says {
 }
 
 impl Says {
+    /// An alert has another key. Returns true if this is about the alert.
+    pub fn rekey(&mut self, old: &AlertKey, new: &AlertKey) -> bool {
+        let mut changed = self.resolved.remove(old);
+        if changed {
+            self.resolved.insert(new.clone());
+        }
+        for (key, _) in self.firing.iter_mut().filter(|(key, _)| key == old) {
+            key.clone_from(new);
+            changed = true;
+        }
+        changed
+    }
+
     /// What a receiver that knew `knows` knows after this notification.
     pub fn add_to(&self, knows: &mut Claims) {
         knows.extend(self.firing.iter().cloned());

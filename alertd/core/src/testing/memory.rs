@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::{
-    Change, Counters, Loaded, OverrideByHand,
+    Change, Counters, Loaded, Lost, OverrideByHand,
     rules::{
         agent::Agent,
         alert::{Alert, AlertKey},
         downtime::Downtime,
         incident::Incident,
         outbox::{Row, RowState},
+        quota::Charge,
         silence::Silence,
         token::Token,
         told::Told,
@@ -43,7 +44,12 @@ impl Memory {
         spent.sort_by_key(|(_, at)| *at);
         Loaded {
             agents: self.agents.clone().into_iter().collect(),
-            alerts: self.alerts.values().cloned().collect(),
+            alerts: self
+                .alerts
+                .values()
+                // Not written to a store.
+                .map(|(key, alert)| (key.clone(), Alert { charge: Charge::default(), ..alert.clone() }))
+                .collect(),
             incidents: self.incidents.values().filter(|incident| !incident.left_memory).cloned().collect(),
             told: self
                 .told
@@ -60,6 +66,7 @@ impl Memory {
             spent,
             failed: self.outbox.values().filter(|row| row.state == RowState::Failed).count() as u64,
             counters: self.counters,
+            lost: Lost::default(),
         }
     }
 
@@ -67,7 +74,8 @@ impl Memory {
         for change in changes {
             match change.clone() {
                 Change::Counters(counters) => self.counters = counters,
-                Change::Agent(id, agent) => drop(self.agents.insert(id, agent)),
+                Change::Agent(id, agent) => drop(self.agents.insert(id, *agent)),
+                Change::AgentGone(id) => drop(self.agents.remove(&id)),
                 Change::Alert(key, alert) => drop(self.alerts.insert(alert.row, (key, (*alert).clone()))),
                 Change::AlertGone(row) => drop(self.alerts.remove(&row)),
                 Change::Incident(incident) => drop(self.incidents.insert(incident.number, *incident)),

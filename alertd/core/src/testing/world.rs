@@ -4,15 +4,18 @@
 use std::{collections::BTreeMap, hash::RandomState, time::Duration};
 
 use dogwatch_wire::{
-    Batch, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition, ctl,
+    Batch, BatchReply, Event, EventKind, Heartbeat, HostChange, PROTOCOL, ServiceState, State, Transition,
+    ctl,
 };
 use jiff::Timestamp;
 
 use crate::{
-    Change, Core, Lease, Rules,
+    BadBatch, Change, Core, Lease, Rules,
     rules::{
         moment::later,
         notification::{Accepted, DeliveryError, Notification},
+        quota::Quotas,
+        sender::Sender,
     },
     testing::Memory,
 };
@@ -46,14 +49,42 @@ pub struct Heard {
 #[derive(Default)]
 pub struct Host {
     pub states: BTreeMap<String, ServiceState>,
-    spool: Vec<Event>,
-    last_seq: u64,
+    pub(crate) spool: Vec<Event>,
+    pub(crate) last_seq: u64,
     pub quiet: bool,
     /// Changes to the host.
     pub changes: Vec<HostChange>,
-    wants_states: bool,
+    pub(crate) wants_states: bool,
     /// Agent id, if it is not `id-` and the name.
-    agent: Option<String>,
+    pub agent: Option<String>,
+    /// Host name, if it is not the name in [`World::hosts`].
+    pub name: Option<String>,
+    /// Empty: `e1`.
+    pub epoch: String,
+    /// Empty, like `boot`: an agent that does not send it.
+    pub run: String,
+    pub boot: String,
+    /// Its clock is behind.
+    pub behind: Duration,
+    /// It has been told to start a new epoch this often.
+    pub new_epochs: u32,
+}
+
+impl Host {
+    fn on_reply(&mut self, reply: &BatchReply, name: &str) {
+        if reply.acked_seq > self.last_seq || reply.start_epoch {
+            self.new_epochs += 1;
+            self.epoch = format!("{name}-{}", self.new_epochs);
+            self.last_seq = 0;
+            for event in &mut self.spool {
+                self.last_seq += 1;
+                event.seq = self.last_seq;
+            }
+            return;
+        }
+        self.spool.retain(|event| event.seq > reply.acked_seq);
+        self.wants_states = reply.want_states;
+    }
 }
 
 pub struct World {
@@ -75,6 +106,13 @@ pub struct World {
     rules: Rules,
     hash_key: RandomState,
     lives: u32,
+    /// What agents over their quota were told.
+    pub refused: Vec<String>,
+}
+
+/// The sender of all batches.
+fn agents() -> Sender {
+    Sender { name: "token:agents".into(), host: None }
 }
 
 enum UnderWay {
@@ -107,6 +145,7 @@ impl World {
             rules,
             hash_key,
             lives: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -165,9 +204,11 @@ impl World {
             let batch = Batch {
                 protocol: PROTOCOL,
                 agent: host.agent.clone().unwrap_or_else(|| format!("id-{name}")),
-                host: name.clone(),
-                epoch: "e1".into(),
-                sent_at: self.now,
+                host: host.name.clone().unwrap_or_else(|| name.clone()),
+                epoch: if host.epoch.is_empty() { "e1".into() } else { host.epoch.clone() },
+                run: host.run.clone(),
+                boot: host.boot.clone(),
+                sent_at: self.now.saturating_sub(host.behind).unwrap_or(Timestamp::MIN),
                 events: host.spool.clone(),
                 heartbeat: Some(Heartbeat {
                     digest: dogwatch_wire::digest(states),
@@ -177,14 +218,20 @@ impl World {
                     changes: host.changes.clone(),
                 }),
                 states: host.wants_states.then(|| host.states.values().cloned().collect()),
+                states_part: None,
             };
-            let reply = self.core.on_batch(&batch, self.now).expect("what a host reports is taken");
+            let reply = self.core.on_batch(&batch, &agents(), self.now);
+            if let Err(refused @ BadBatch::OverQuota(_)) = &reply {
+                self.refused.push(refused.to_string());
+                self.turn(crash);
+                continue;
+            }
+            let reply = reply.expect("what a host reports is taken");
             if !self.turn(crash) {
                 return false;
             }
             let host = self.hosts.get_mut(&name).expect("it was listed above");
-            host.spool.retain(|event| event.seq > reply.acked_seq);
-            host.wants_states = reply.want_states;
+            host.on_reply(&reply, &name);
         }
         true
     }
@@ -276,6 +323,19 @@ impl World {
             self.now,
         );
         false
+    }
+
+    /// The hosts send. False if one was over its quota.
+    pub fn agents_send_unless_refused(&mut self) -> bool {
+        self.refused.clear();
+        self.agents_send(None);
+        self.refused.is_empty()
+    }
+
+    /// Applies other quotas while running.
+    pub fn take_quotas(&mut self, quotas: Quotas) {
+        self.rules.quotas = quotas;
+        self.take_rules(self.rules.clone());
     }
 
     /// Applies a new config while running.

@@ -15,6 +15,7 @@ use crate::{
         inhibit::Rule,
         matcher::Matcher,
         period::{Period, When},
+        quota::Quotas,
         ratelimit::Rate,
         route::{self, GroupBy, Route, Timing},
         schedule::{self, Every, Layer, Schedule},
@@ -196,6 +197,7 @@ fn rules(config: &str) -> Rules {
         schedules: file.schedule.into_iter().map(|(name, file)| (name.clone(), file.resolve(name))).collect(),
         catch_all: file.alertd.catch_all.unwrap_or_default(),
         rate: file.alertd.rate.map(RateFile::resolve),
+        quotas: Quotas::default(),
         host: "alertd1".into(),
     };
     rules.complete();

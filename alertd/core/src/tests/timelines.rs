@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use dogwatch_wire::HostChange;
+use dogwatch_wire::{Batch, HostChange, PROTOCOL_PARTS, ServiceState, StatesPart};
 
 use super::play::play;
-use crate::{Refused, rules::notification::Kind, testing::World};
+use crate::{
+    Refused,
+    rules::{notification::Kind, sender::Sender},
+    testing::World,
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -475,4 +479,37 @@ fn an_alertd_that_lost_its_store_recovers_from_the_next_heartbeats() {
     world.agents_send(None); // differs: asks for the states
     world.agents_send(None); // gets them
     assert_eq!(world.open_incidents()[0].alerts[0].labels["service"], "disk");
+}
+
+#[test]
+fn states_that_come_in_parts_replace_only_what_is_in_the_part() {
+    let mut world = World::new(ONE_STEP, 1);
+    for service in ["a", "m", "z"] {
+        world.report("h", service, 'C');
+    }
+    assert!(world.agents_send(None));
+    let still_critical = world.hosts["h"].states["a"].clone();
+    let mut report = |states: Vec<ServiceState>, after: &str, through: Option<&str>| {
+        let part = StatesPart { after: after.into(), through: through.map(str::to_owned) };
+        let batch = Batch {
+            protocol: PROTOCOL_PARTS,
+            agent: "id-h".into(),
+            host: "h".into(),
+            epoch: "e1".into(),
+            sent_at: world.now,
+            events: Vec::new(),
+            heartbeat: None,
+            states: Some(states),
+            states_part: Some(part),
+            boot: String::new(),
+            run: String::new(),
+        };
+        let reply = world.core.on_batch(&batch, &Sender::default(), world.now).unwrap();
+        assert!(!reply.want_states);
+        let firing = world.core.alerts.of_agent("id-h").filter(|(_, alert)| alert.resolved_at.is_none());
+        firing.map(|(key, _)| key.service.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(report(vec![still_critical.clone()], "", Some("m")), ["a", "z"], "m is gone");
+    assert_eq!(report(vec![], "m", None), ["a"], "so is z");
+    assert_eq!(report(vec![still_critical], "", Some("b")), ["a"], "the same part twice");
 }

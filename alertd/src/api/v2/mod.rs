@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes, bind_posted},
+    api::{Api, Body, Caller, Failure, Needs, PATIENCE, Routes},
     engine::{Input, PostError},
 };
 
@@ -70,16 +70,15 @@ type Reply<T> = Result<Json<T>, Problem>;
 
 /// Answers 200 when the alerts are on disk. If some are invalid, a 400 names them; the others are
 /// accepted.
-async fn post_alerts(
-    State(api): State<Api>,
-    caller: Caller,
-    Body(body): Body,
-) -> Result<StatusCode, Problem> {
-    let mut posted: Vec<Posted> = serde_json::from_slice(&body)
+async fn post_alerts(State(api): State<Api>, caller: Caller, body: Body) -> Result<StatusCode, Problem> {
+    let Body { bytes, held } = body;
+    let posted: Vec<Posted> = serde_json::from_slice(&bytes)
         .map_err(|error| bad(format!("the body is not a list of alerts: {error}")))?;
-    bind_posted(&mut posted, &caller);
-    match api.ask(PATIENCE, |answer| Input::Posted(posted, answer)).await? {
+    drop(bytes);
+    let input = |answer| Input::Posted(posted, caller.sender(), answer);
+    match api.ask(PATIENCE, |answer| Input::Holding(held, Box::new(input(answer)))).await? {
         Ok(_) => Ok(StatusCode::OK),
+        Err(PostError::OverQuota(words)) => Err(Failure::OverQuota(words).into()),
         Err(PostError::Bad(problems)) => Err(bad(problems.join("; "))),
         // Prometheus retries after any 5xx.
         Err(error @ PostError::NotDurable(_)) => Err(Failure::Unavailable(error.to_string()).into()),

@@ -153,9 +153,9 @@ pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Reply
     found.map(Json).ok_or_else(|| Failure::NotFound(format!("there is no silence {id:?}")).into())
 }
 
-pub(super) async fn create(State(api): State<Api>, caller: Caller, Body(body): Body) -> Reply<Made> {
-    let asked: PostableSilence =
-        serde_json::from_slice(&body).map_err(|error| bad(format!("the body is not a silence: {error}")))?;
+pub(super) async fn create(State(api): State<Api>, caller: Caller, body: Body) -> Reply<Made> {
+    let asked: PostableSilence = serde_json::from_slice(&body.bytes)
+        .map_err(|error| bad(format!("the body is not a silence: {error}")))?;
     let matchers: Vec<_> =
         asked.matchers.iter().map(MatcherV2::text).collect::<Result<_, _>>().map_err(bad)?;
     let id = asked.id.as_deref().filter(|id| !id.is_empty());

@@ -8,7 +8,7 @@
 //! nick = "dogwatch"
 //! account = "dogwatch"              # SASL PLAIN login, if the network requires it
 //! password_file = "/etc/dogwatch/irc.password"
-//! nicks = { ann_ = "ann", bob = "bob" }   # who may acknowledge, and as which user
+//! nicks = { ann = "ann", bob = "bob" }    # who may acknowledge, by services account
 //! ```
 //!
 //! | module | contents |
@@ -20,8 +20,9 @@
 //!
 //! *Delivered* means that the server answered a PING sent after the last line, and reported no
 //! error before that. The connection survives a reload that does not change its table. People who
-//! are not in `nicks` get answers but cannot change anything. On networks where anybody can take
-//! any nick, `require_account` identifies people by their services account instead.
+//! are not in `nicks` get answers but cannot change anything. People are known by their services
+//! account, because on many networks anybody can take any nick. `require_account = false` trusts
+//! nicks.
 //!
 //! Not supported: private messages, several channels, DCC, colours.
 
@@ -71,11 +72,16 @@ pub struct File {
     pub password_file: Option<Spanned<PathBuf>>,
     /// The server's password (`PASS`).
     pub server_password_file: Option<Spanned<PathBuf>>,
-    /// From nicks (accounts with `require_account`) to the user names that acks get.
+    /// From services accounts (nicks without `require_account`) to the user names that acks get.
     #[serde(default)]
     pub nicks: BTreeMap<Spanned<String>, String>,
-    #[serde(default)]
+    /// Default: true. On many networks anybody can take any nick.
+    #[serde(default = "yes")]
     pub require_account: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Receivers with equal configs share a connection across reloads.
@@ -309,6 +315,10 @@ mod tests {
         let irc = resolve("server = \"irc.example\"\nchannel = \"#ops\"\nnicks = { \"Ann[m]\" = \"ann\" }\n")
             .unwrap();
         let user = |nick: &str, account| irc.config.user(nick, account, true);
+        assert!(user("ann[m]", None).unwrap_err().contains("log in"), "S15: by default a nick is not enough");
+        assert_eq!(user("eve", Some("ann[m]")), Ok("ann".into()));
+        let lax = Config { require_account: false, ..(*irc.config).clone() };
+        let user = |nick: &str, account| lax.user(nick, account, true);
         assert_eq!(user("ann{M}", None), Ok("ann".into()));
         assert!(user("eve", Some("ann{m}")).unwrap_err().contains("eve may not do this"));
         let strict = Config { require_account: true, ..(*irc.config).clone() };

@@ -10,16 +10,16 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, ErrorKind, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use chain::Certificate;
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, clock, never,
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, Things, clock,
+    name::escaped,
     options::{OptionSpec, PerThing, Reader},
-    output::clean,
     pattern::Pattern,
     perfdata::Perf,
     result::CheckResult,
@@ -33,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "how long the certificates in files are still valid",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: Some(Duration::from_hours(1)),
-    has_things: true,
+    things: Things::Paths,
     make,
 };
 
@@ -68,18 +68,26 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
 }
 
 fn days(reader: &mut Reader<'_>) -> Thresholds {
-    let (warn, crit): (Option<u32>, Option<u32>) = (reader.value("warn_days"), reader.value("crit_days"));
-    let (warn, crit) = (warn.unwrap_or(WARN_DAYS), crit.unwrap_or(CRIT_DAYS));
+    remaining_days(reader, WARN_DAYS, CRIT_DAYS)
+}
+
+/// The limits below which the remaining days of a certificate alert.
+pub(crate) fn remaining_days(reader: &mut Reader<'_>, warn: u32, crit: u32) -> Thresholds {
+    let (written, default) = (reader.whole("warn_days", 0..=DAYS_MAX), warn);
+    let warn = written.unwrap_or(default);
+    let crit = reader.whole("crit_days", 0..=DAYS_MAX).unwrap_or(crit);
     if warn < crit {
-        let option = if warn == WARN_DAYS { "crit_days" } else { "warn_days" };
         reader.error(
-            option,
+            if written.is_some() { "warn_days" } else { "crit_days" },
             format!("the warning limit ({warn}) must not be below the critical limit ({crit})"),
         );
     }
     let below = |days: u32| Some(Range::below(days.into()));
     Thresholds { warn: below(warn), crit: below(crit) }
 }
+
+/// X.509 ends with the year 9999.
+const DAYS_MAX: u32 = 3_000_000;
 
 /// certbot renews 30 days before the end, so 14 days mean that it has failed for two weeks.
 const WARN_DAYS: u32 = 14;
@@ -101,12 +109,12 @@ impl Blocking for Files {
             let found = expand(&self.root, pattern);
             if found.is_empty() {
                 let result = CheckResult::new(State::Critical, "no file matches");
-                list.push(Finding::of(clean(pattern), result).at_once());
+                list.push(Finding::of(escaped(pattern), result).at_once());
             }
             for path in found {
                 if seen.insert(path.clone()) {
                     let result = self.examine(&path, now);
-                    list.push(Finding::of(clean(&path), result).at_once());
+                    list.push(Finding::of(escaped(&path), result).at_once());
                 }
             }
         }
@@ -115,10 +123,10 @@ impl Blocking for Files {
 }
 
 impl Files {
-    fn examine(&self, path: &str, now: i64) -> CheckResult {
+    fn examine(&self, path: &Path, now: i64) -> CheckResult {
         let read = read(self.root.path(path));
         match read.map(|bytes| chain::parse(&bytes)) {
-            Ok(Ok(chain)) => judge(&chain, *self.days.of(path), now),
+            Ok(Ok(chain)) => judge(&chain, *self.days.of(&escaped(path)), now),
             Ok(Err(problem)) => CheckResult::new(State::Critical, problem),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 CheckResult::new(State::Critical, "does not exist")
@@ -138,13 +146,13 @@ fn read(path: PathBuf) -> io::Result<Vec<u8>> {
 const FILE_MAX: u64 = 4 * 1_024 * 1_024;
 
 /// The paths that match, in order. A path without `*` or `?` is returned even if it does not exist.
-fn expand(root: &Root, pattern: &str) -> Vec<String> {
-    let mut paths = vec![String::new()];
+fn expand(root: &Root, pattern: &str) -> Vec<PathBuf> {
+    let mut paths = vec![PathBuf::from("/")];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         let glob = Pattern::new(part);
         if glob.is_literal() {
             for path in &mut paths {
-                *path = format!("{path}/{part}");
+                path.push(part);
             }
             continue;
         }
@@ -159,12 +167,15 @@ fn expand(root: &Root, pattern: &str) -> Vec<String> {
     paths
 }
 
-fn entries(root: &Root, directory: &str, glob: &Pattern) -> Vec<String> {
-    let entries = fs::read_dir(root.path(&format!("{directory}/"))).into_iter().flatten().flatten();
+fn entries(root: &Root, directory: &Path, glob: &Pattern) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.path(directory)).into_iter().flatten().flatten();
     entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| glob.matches(name) && (!name.starts_with('.') || glob.as_str().starts_with('.')))
-        .map(|name| format!("{directory}/{name}"))
+        .map(|entry| entry.file_name())
+        .filter(|name| {
+            let shown = escaped(name);
+            glob.matches(&shown) && (!shown.starts_with('.') || glob.as_str().starts_with('.'))
+        })
+        .map(|name| directory.join(name))
         .collect()
 }
 

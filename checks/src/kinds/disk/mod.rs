@@ -19,18 +19,20 @@ mod tests;
 
 use std::{
     collections::BTreeSet,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use choose::{Choice, Filter};
 use judge::{DiskLimits, Filesystem};
 
 use crate::{
-    Blind, Blocking, Check, Host, Judgement, Kind, Lane, always, clock,
+    Blind, Blocking, BuiltIn, Check, Host, Judgement, Kind, Lane, Things, clock,
+    name::escaped,
     options::{OptionSpec, PerThing, Reader},
     read::{
-        fstab,
+        Readings, fstab,
         mountinfo::{self, Access, Mount},
     },
     root::{ReadError, Root, in_container},
@@ -43,9 +45,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "space and inodes of all real filesystems; also filling, hanging, missing and read-only ones",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Paths,
     make,
 };
 
@@ -101,7 +103,8 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         reader.error("exclude", format!("\"{wrong}\" must start with a slash"));
     }
     Some(Check::blocking(Disk {
-        root: host.root.clone(),
+        readings: host.readings.clone(),
+        in_container: OnceLock::new(),
         asker: host.asker.clone(),
         seen_writable: host.seen_writable.clone(),
         only: only.into_iter().map(PathBuf::from).collect(),
@@ -115,7 +118,8 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
 }
 
 struct Disk {
-    root: Root,
+    readings: Arc<Readings>,
+    in_container: OnceLock<bool>,
     asker: Arc<Asker>,
     seen_writable: Arc<SeenWritable>,
     only: Vec<PathBuf>,
@@ -138,11 +142,23 @@ impl Blocking for Disk {
 
 impl Disk {
     fn read(&self) -> Result<(Vec<Filesystem>, Vec<Blind>), ReadError> {
-        let mounts = mountinfo::parse(&self.root.read("/proc/self/mountinfo")?);
+        let look = self.look(&self.readings.share(read_mounts)?);
+        let as_read = |one: &Filesystem| match (&one.seen, &one.expected) {
+            (Some(seen), Some(expected)) => seen.id == expected.id,
+            (seen, _) => seen.is_some() || matches!(one.answer, Answer::Hung(_)),
+        };
+        if !look.0.iter().all(as_read) {
+            // Something was mounted or unmounted after the shared reading.
+            return Ok(self.look(&self.readings.renew(read_mounts)?));
+        }
+        Ok(look)
+    }
+
+    fn look(&self, mounts: &Arc<Vec<Mount>>) -> (Vec<Filesystem>, Vec<Blind>) {
         let fstab = self.fstab();
-        self.seen_writable.look_at(&mounts);
+        self.seen_writable.look_at(mounts);
         let (expected, blind) = if self.only.is_empty() {
-            let Choice { watched, absent, blind } = choose::choose(&mounts, &fstab, &self.filter);
+            let Choice { watched, absent, blind } = choose::choose(mounts, &fstab, &self.filter);
             let watched = watched.into_iter().map(|mount| (mount.point.clone(), Some(mount), None));
             let absent = absent.into_iter().map(|line| (line.point, None, Some(line.source)));
             (watched.chain(absent).collect::<Vec<_>>(), blind)
@@ -155,9 +171,9 @@ impl Disk {
             (named.collect(), Vec::new())
         };
         let points: Vec<_> = expected.iter().map(|(point, _, _)| point.clone()).collect();
-        let answers = self.asker.ask(&points, PATIENCE);
+        let answers = self.answers(mounts, &points);
         let filesystem = |((point, expected, absent), answer): ((PathBuf, Option<Mount>, _), Answer)| {
-            let seen = seen(&mounts, &point, &answer);
+            let seen = seen(mounts, &point, &answer);
             let access =
                 expected.as_ref().or(seen).map_or(Access::ReadWrite, |mount| self.access(mount, &fstab));
             Filesystem {
@@ -170,15 +186,28 @@ impl Disk {
                 answer,
             }
         };
-        Ok((expected.into_iter().zip(answers).map(filesystem).collect(), blind))
+        (expected.into_iter().zip(answers).map(filesystem).collect(), blind)
+    }
+
+    /// In the order of the points. Those that may hang are asked together.
+    fn answers(&self, mounts: &[Mount], points: &[PathBuf]) -> Vec<Answer> {
+        let at_once: Vec<bool> = points.iter().map(|point| answers_at_once(mounts, point)).collect();
+        let each = || points.iter().zip(&at_once);
+        let slow: Vec<_> = each().filter(|(_, at_once)| !**at_once).map(|(point, _)| point.clone()).collect();
+        let mut slow = if slow.is_empty() { Vec::new() } else { self.asker.ask(&slow, PATIENCE) }.into_iter();
+        let answer = |(point, at_once): (&PathBuf, &bool)| {
+            if *at_once { Some(self.asker.ask_at_once(point)) } else { slow.next() }
+        };
+        each().filter_map(answer).collect()
     }
 
     /// Empty in a container, whose image may have any fstab that nobody mounts.
-    fn fstab(&self) -> Vec<fstab::Line> {
-        if in_container(&self.root) {
-            return Vec::new();
+    fn fstab(&self) -> Arc<Vec<fstab::Line>> {
+        if *self.in_container.get_or_init(|| in_container(self.readings.root())) {
+            return Arc::default();
         }
-        fstab::parse(&self.root.read("/etc/fstab").unwrap_or_default())
+        let read = |root: &Root| root.read_escaped("/etc/fstab").map(|text| fstab::parse(&text));
+        self.readings.share(read).unwrap_or_default()
     }
 
     fn access(&self, mount: &Mount, fstab: &[fstab::Line]) -> Access {
@@ -197,6 +226,33 @@ impl Disk {
     }
 }
 
+/// Whether the kernel has the usage of this mount in memory, and the way to it too: it keeps the
+/// directories above every mount point.
+fn answers_at_once(mounts: &[Mount], point: &Path) -> bool {
+    // As bytes: comparing components takes longer than the kernel takes to answer.
+    let point = point.as_os_str().as_bytes();
+    let mut is_mount_point = false;
+    for mount in mounts {
+        let above = mount.point.as_os_str().as_bytes();
+        let on_the_way = above == b"/"
+            || point.strip_prefix(above).is_some_and(|rest| rest.first().is_none_or(|&next| next == b'/'));
+        if on_the_way && !IN_MEMORY.contains(&mount.fs_type.as_str()) {
+            return false;
+        }
+        is_mount_point |= above == point;
+    }
+    is_mount_point
+}
+
+/// Filesystems whose statfs(2) reads counters in memory and takes no lock that is held while
+/// waiting for a disk. Not xfs (before Linux 5.19 it waits for inodes to be freed), zfs (waits
+/// while the pool is suspended) or vfat (may count clusters on disk).
+const IN_MEMORY: &[&str] = &["ext2", "ext3", "ext4", "btrfs", "tmpfs", "devtmpfs"];
+
+fn read_mounts(root: &Root) -> Result<Vec<Mount>, ReadError> {
+    Ok(mountinfo::parse(&root.read_escaped("/proc/self/mountinfo")?))
+}
+
 /// The mount that answered. Old kernels do not tell, so then it is the one that should have.
 fn seen<'a>(mounts: &'a [Mount], point: &Path, answer: &Answer) -> Option<&'a Mount> {
     match answer {
@@ -210,24 +266,37 @@ fn seen<'a>(mounts: &'a [Mount], point: &Path, answer: &Answer) -> Option<&'a Mo
 
 /// The mounts that were writable at the last check. Shared by all checks of a process.
 #[derive(Debug, Default)]
-pub(crate) struct SeenWritable(Mutex<BTreeSet<(u64, String)>>);
+pub(crate) struct SeenWritable(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The reading that was looked at last.
+    last: Option<Arc<Vec<Mount>>>,
+    writable: BTreeSet<(u64, String)>,
+}
 
 impl SeenWritable {
     /// Adds the mounts that are writable now and removes those that no longer exist.
-    fn look_at(&self, mounts: &[Mount]) {
+    fn look_at(&self, mounts: &Arc<Vec<Mount>>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|(id, device)| mounts.iter().any(|mount| mount.id == *id && mount.device == *device));
+        if seen.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, mounts)) {
+            return;
+        }
+        seen.last = Some(Arc::clone(mounts));
+        let exists =
+            |id: u64, device: &str| mounts.iter().any(|mount| mount.id == id && mount.device == device);
+        seen.writable.retain(|(id, device)| exists(*id, device));
         let writable = mounts.iter().filter(|mount| mount.access() == Access::ReadWrite);
-        seen.extend(writable.map(|mount| (mount.id, mount.device.clone())));
+        seen.writable.extend(writable.map(|mount| (mount.id, mount.device.clone())));
     }
 
     fn contains(&self, mount: &Mount) -> bool {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.contains(&(mount.id, mount.device.clone()))
+        seen.writable.contains(&(mount.id, mount.device.clone()))
     }
 }
 
-/// A path for people, in one line.
+/// A path for people, and the name of its service.
 fn shown(point: &Path) -> String {
-    crate::output::clean(&point.to_string_lossy()).replace('\n', " ")
+    escaped(point)
 }

@@ -309,3 +309,23 @@ fn the_fullest_filesystem_speaks_for_all_in_the_one_line_of_a_plugin() {
     );
     assert_eq!(result.summary, "/var 2% free (400.0 MiB); also OK: /, /archive, /srv/mail, /backup");
 }
+
+#[test]
+fn only_mounts_whose_usage_is_in_memory_are_read_without_a_helper() {
+    let mounts = mountinfo::parse(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n\
+         2 1 0:5 / /run rw - tmpfs tmpfs rw\n\
+         3 1 8:2 / /srv rw - xfs /dev/sda2 rw\n\
+         4 1 0:9 / /nfs rw - nfs4 nas:/ rw\n\
+         5 4 8:3 / /nfs/local rw - ext4 /dev/sda3 rw\n\
+         6 1 0:8 / /auto rw - autofs systemd-1 rw\n\
+         7 1 8:4 / /hidden rw - ext4 /dev/sda4 rw\n\
+         8 1 0:7 / /hidden rw - fuse.sshfs a:/ rw\n",
+    );
+    let at_once = |path: &str| answers_at_once(&mounts, Path::new(path));
+    assert!(at_once("/") && at_once("/run"));
+    for may_hang in ["/srv", "/nfs", "/nfs/local", "/auto", "/hidden"] {
+        assert!(!at_once(may_hang), "{may_hang}");
+    }
+    assert!(!at_once("/var/lib"), "no mount point: the way to it may be on disk only");
+}

@@ -1,8 +1,12 @@
 //! Finds the files of a path or pattern.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
-use crate::{Pattern, root::Root};
+use crate::{Pattern, name::escaped, root::Root};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,27 +47,26 @@ pub(super) fn error(path: &str) -> Option<&'static str> {
     }
 }
 
-/// A pattern finds no hidden files, unless it starts with a dot, and no directories.
+/// A pattern finds no hidden files, unless it starts with a dot. It finds directories only if it
+/// ends with a slash, and then nothing else.
 pub(super) fn find(root: &Root, path: &str) -> Look {
     let mut look = Look::default();
     let mut budget = ENTRIES_MAX;
-    let mut found = vec![String::new()];
+    let mut found = vec![PathBuf::from("/")];
     for part in path.split('/').filter(|part| !part.is_empty()) {
         if !is_pattern(part) {
             for path in &mut found {
-                path.push('/');
-                path.push_str(part);
+                path.push(part);
             }
             continue;
         }
         let pattern = Pattern::new(part);
         let mut below = Vec::new();
         for directory in &found {
-            let absolute = if directory.is_empty() { "/" } else { directory };
-            let entries = match fs::read_dir(root.path(absolute)) {
+            let entries = match fs::read_dir(root.path(directory)) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    look.fail(absolute, &error);
+                    look.fail(directory, &error);
                     continue;
                 }
             };
@@ -73,10 +76,11 @@ pub(super) fn find(root: &Root, path: &str) -> Look {
                     break;
                 }
                 budget -= 1;
-                let Ok(name) = entry.file_name().into_string() else { continue };
-                let is_hidden = name.starts_with('.') && !part.starts_with('.');
-                if !is_hidden && pattern.matches(&name) {
-                    below.push(format!("{directory}/{name}"));
+                let name = entry.file_name();
+                let shown = escaped(&name);
+                let is_hidden = shown.starts_with('.') && !part.starts_with('.');
+                if !is_hidden && pattern.matches(&shown) {
+                    below.push(directory.join(name));
                 }
             }
         }
@@ -85,12 +89,12 @@ pub(super) fn find(root: &Root, path: &str) -> Look {
     found.sort();
     for file in found {
         match fs::metadata(root.path(&file)) {
-            Ok(data) if data.is_dir() && is_pattern(path) => {}
+            Ok(data) if is_pattern(path) && data.is_dir() != path.ends_with('/') => {}
             Ok(data) => look.files.push(Found {
                 changed: data.mtime(),
                 size: data.len(),
                 mode: data.mode(),
-                path: file,
+                path: escaped(file),
             }),
             Err(error) => look.fail(&file, &error),
         }
@@ -100,9 +104,9 @@ pub(super) fn find(root: &Root, path: &str) -> Look {
 
 impl Look {
     /// A file that is gone is none, also if it vanished meanwhile.
-    fn fail(&mut self, path: &str, error: &io::Error) {
+    fn fail(&mut self, path: &Path, error: &io::Error) {
         if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
-            self.error.get_or_insert(format!("cannot read {path}: {error}"));
+            self.error.get_or_insert(format!("cannot read {}: {error}", escaped(path)));
         }
     }
 }

@@ -11,8 +11,9 @@ use std::{sync::Arc, time::Duration};
 use find::{Found, Look, find};
 
 use crate::{
-    Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, clock, never,
-    options::{OptionSpec, PerThing, Reader, duration},
+    Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Pattern, State, Things, clock,
+    name::escaped,
+    options::{OptionSpec, PerThing, Reader},
     perfdata::Perf,
     result::CheckResult,
     root::Root,
@@ -25,9 +26,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "whether files exist, and their age, size, number and mode",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: true,
+    things: Things::Paths,
     make,
 };
 
@@ -64,6 +65,12 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     for path in &paths {
         if let Some(wrong) = find::error(path) {
             reader.error("path", format!("{path:?} {wrong}"));
+        }
+    }
+    for pattern in reader.things().map(Pattern::new).collect::<Vec<_>>() {
+        if !paths.iter().any(|path| pattern.matches(&escaped(path))) {
+            let text = format!("none of these is {pattern:?}, so [check.NAME.{pattern:?}] is for nothing");
+            reader.error("path", text);
         }
     }
     let wanted = reader.per_thing(Wanted::take);
@@ -103,9 +110,9 @@ impl Wanted {
     fn take(reader: &mut Reader<'_>) -> Self {
         let wanted = Self {
             absent: reader.flag("absent"),
-            age: Limits::take(reader, "warn_age", "crit_age", duration),
-            oldest: Limits::take(reader, "warn_oldest", "crit_oldest", duration),
-            size: Limits::take(reader, "warn_size", "crit_size", size),
+            age: times(reader, ["warn_age", "crit_age"]),
+            oldest: times(reader, ["warn_oldest", "crit_oldest"]),
+            size: sizes(reader, ["warn_size", "crit_size"]),
             min_size: reader.parsed("min_size", size),
             count: Limits { warn: reader.range("warn_count"), crit: reader.range("crit_count") },
             mode: reader.parsed("mode", mode),
@@ -138,14 +145,15 @@ impl<T: Copy> Limits<T> {
     }
 }
 
-impl<T: Copy + PartialOrd> Limits<T> {
-    fn take(reader: &mut Reader<'_>, warn: &str, crit: &str, parse: fn(&str) -> Result<T, String>) -> Self {
-        let limits = Self { warn: reader.parsed(warn, parse), crit: reader.parsed(crit, parse) };
-        if limits.warn.zip(limits.crit).is_some_and(|(warn, crit)| warn > crit) {
-            reader.error(warn, "the warning limit must not be above the critical limit");
-        }
-        limits
-    }
+fn times(reader: &mut Reader<'_>, names: [&str; 2]) -> Limits<Duration> {
+    let [warn, crit] = reader.times(names, [None; 2], Reader::time);
+    Limits { warn, crit }
+}
+
+fn sizes(reader: &mut Reader<'_>, names: [&str; 2]) -> Limits<f64> {
+    let [warn, crit] = names.map(|name| reader.parsed(name, size));
+    reader.refuse_inverted(names, [warn.as_ref(), crit.as_ref()], |size| human(*size));
+    Limits { warn, crit }
 }
 
 /// `0640`, `640`.
@@ -159,12 +167,12 @@ impl Blocking for Files {
         let now = clock::unix_seconds();
         let is_whole = self.paths.len() == 1;
         let list = self.paths.iter().map(|path| {
-            let result = judge(path, &find(&self.root, path), self.wanted.of(path), now);
+            let result = judge(path, &find(&self.root, path), self.wanted.of(&escaped(path)), now);
             if is_whole {
-                let summary = format!("{path}: {}", result.summary);
+                let summary = format!("{}: {}", escaped(path), result.summary);
                 Finding::whole(CheckResult { summary, ..result })
             } else {
-                Finding::of(path, result)
+                Finding::of(escaped(path), result)
             }
         });
         Findings::all(list.collect()).into()

@@ -133,13 +133,58 @@ fn each_path_has_its_own_service_unless_there_is_only_one() {
 }
 
 #[test]
+fn every_way_to_write_a_directory_is_understood() {
+    let world = World::new();
+    world.file("srv/a/x", 1, 1);
+    world.file("srv/readme", 1, 1);
+    for path in ["/", "//", "/.", "/srv", "/srv/", "//srv//", "/srv/.", "/srv/../srv"] {
+        let said = world.said(path, Wanted::default());
+        assert!(said.starts_with("OK changed "), "{path}: {said}");
+    }
+    let of = |path: &str| find(&world.root, path).files.into_iter().map(|file| file.path).collect::<Vec<_>>();
+    assert_eq!(of("/"), ["/"]);
+    assert_eq!(of("/*/"), ["/srv"]);
+    assert_eq!(of("/srv/*"), ["/srv/readme"]);
+    assert_eq!(of("/srv/*/"), ["/srv/a"]);
+    assert_eq!(of("//srv//a//*"), ["/srv/a/x"]);
+}
+
+#[test]
+fn odd_names_are_found_and_differ() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let world = World::new();
+    for name in [&b"a b"[..], b"a\tb", b"a\nb", b"a\xffb"] {
+        fs::write(world.dir.path().join(OsStr::from_bytes(name)), "").unwrap();
+    }
+    let found = find(&world.root, "/a*").files.into_iter().map(|file| file.path).collect::<Vec<_>>();
+    assert_eq!(found, [r"/a\x09b", r"/a\x0ab", "/a b", r"/a\xffb"]);
+}
+
+#[test]
+fn settings_for_a_path_that_is_not_looked_at_are_an_error() {
+    let errors = |pattern: &str| {
+        let mut options = [("path", "/a"), ("path", "/b/c")].into_iter().collect::<crate::Options>();
+        options.set_for(pattern, [("warn_age", "1h")].into_iter().collect());
+        kind("file").unwrap().build(&options, &Host::live()).err().map_or(0, |errors| errors.len())
+    };
+    assert_eq!(["/a", "/b/*", "*", "/c", "/b"].map(errors), [0, 0, 0, 1, 1]);
+}
+
+#[test]
 fn contradictions_are_errors() {
     let wrong: &[(&[(&str, &str)], &str)] = &[
         (&[], "path"),
         (&[("path", "a")], "path"),
         (&[("path", "/a/**/b")], "path"),
         (&[("path", "/a/[bc]*")], "path"),
-        (&[("path", "/a"), ("warn_age", "2h"), ("crit_age", "1h")], "warn_age"),
+        (&[("path", "/a"), ("warn_age", "2h"), ("crit_age", "1h")], "crit_age"),
+        (&[("path", "/a"), ("warn_size", "2GiB"), ("crit_size", "1GiB")], "crit_size"),
+        (&[("path", "/a"), ("warn_age", "26")], "warn_age"),
+        (&[("path", "/a"), ("crit_oldest", "0s")], "crit_oldest"),
+        (&[("path", "/a"), ("crit_oldest", "9999999d")], "crit_oldest"),
+        (&[("path", "/a"), ("crit_size", "1e30GiB")], "crit_size"),
+        (&[("path", "/a"), ("crit_size", "9999999TiB")], "crit_size"),
+        (&[("path", "")], "path"),
         (&[("path", "/a"), ("mode", "0999")], "mode"),
         (&[("path", "/a"), ("min_size", "ten")], "min_size"),
         (&[("path", "/a"), ("absent", "true"), ("warn_age", "2h")], "absent"),

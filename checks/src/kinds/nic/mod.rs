@@ -16,7 +16,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -36,9 +36,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "network interfaces: link, speed, errors and drops",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_cards,
+    built_in: BuiltIn::With("network cards of its own", has_cards),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -83,10 +83,10 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         root: host.root.clone(),
         readings: Arc::clone(&host.readings),
         only: reader.list("interface").unwrap_or_default(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         limits: Arc::new(reader.per_thing(|reader| Limits {
             no_link_ok: reader.flag("no_link_ok"),
-            min_speed: reader.value("min_speed"),
+            min_speed: reader.whole("min_speed", 0..=10_000_000),
             errors: Thresholds {
                 warn: reader.range("warn_errors").or(Some(Range::above(1.0))),
                 crit: reader.range("crit_errors").or(Some(Range::above(5.0))),

@@ -1,6 +1,6 @@
 //! Finds the processes that a check of the kind `process` watches.
 
-use super::{Duration, Pattern, Process, ReadError, Root, processes};
+use super::{Duration, Pattern, Process, ReadError, Readings, Root, processes};
 
 /// Which processes to find. With several names, there is a group for each.
 pub(super) struct Wanted {
@@ -33,7 +33,8 @@ impl Wanted {
     }
 
     /// Returns the groups, or that the user does not exist.
-    pub(super) fn find(&self, root: &Root) -> Result<Result<Vec<Found>, String>, ReadError> {
+    pub(super) fn find(&self, readings: &Readings) -> Result<Result<Vec<Found>, String>, ReadError> {
+        let root = readings.root();
         let user = match &self.user {
             None => None,
             Some(user) => match user_id(&root.read("/etc/passwd").unwrap_or_default(), user) {
@@ -43,21 +44,19 @@ impl Wanted {
                 }
             },
         };
-        let mut processes = processes::all(root)?;
-        if self.cmdline.is_some() && root.is_live() {
-            let own = with_parents(&processes, std::process::id());
-            processes.retain(|process| !own.contains(&process.pid));
-        }
-        processes.retain(|process| {
-            process.is_running() && user.is_none_or(|user| processes::user(root, process.pid) == Some(user))
+        let all = processes::all(readings)?;
+        let own = if self.cmdline.is_some() && root.is_live() {
+            with_parents(&all.0, std::process::id())
+        } else {
+            Vec::new()
+        };
+        let candidates = all.0.iter().filter(|process| {
+            !own.contains(&process.pid)
+                && process.is_running()
+                && user.is_none_or(|user| processes::user(root, process.pid) == Some(user))
         });
-        let mut candidates: Vec<(Process, String)> = processes
-            .into_iter()
-            .map(|process| {
-                let line = processes::command_line(root, process.pid);
-                (process, line)
-            })
-            .collect();
+        let mut candidates: Vec<(Process, String)> =
+            candidates.map(|process| (process.clone(), processes::command_line(root, process.pid))).collect();
         if let Some(pattern) = &self.cmdline {
             candidates.retain(|(_, line)| pattern.matches(line));
         }
@@ -153,7 +152,7 @@ mod tests {
     fn a_pattern_for_command_lines_does_not_match_the_test_itself() {
         let wanted =
             |cmdline: &str| Wanted { names: vec![], cmdline: Some(Pattern::new(cmdline)), user: None };
-        let found = wanted("*dogwatch_checks-*").find(&Root::live()).unwrap().unwrap();
+        let found = wanted("*dogwatch_checks-*").find(&Readings::new(Root::live())).unwrap().unwrap();
         let own = std::process::id();
         assert!(found[0].processes.iter().all(|process| process.pid != own));
     }

@@ -8,10 +8,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, never,
+    Blind, Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
+    read::Readings,
     read::processes::{self, Process},
     root::{ReadError, Root},
     space::{human, percent, size},
@@ -27,9 +29,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "processes that must run, and their memory, processor time and open files",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: never,
+    built_in: BuiltIn::Never,
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -79,29 +81,29 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     };
     let limits = reader.per_thing(|reader| {
         let above = |size: f64| Range::above(size);
+        let names = ["warn_rss", "crit_rss"];
+        let rss = names.map(|name| reader.parsed(name, size));
+        reader.refuse_inverted(names, [rss[0].as_ref(), rss[1].as_ref()], |size| human(*size));
         Limits {
             count: reader.range("count").unwrap_or(Range::below(1.0)),
-            rss: Thresholds {
-                warn: reader.parsed("warn_rss", size).map(above),
-                crit: reader.parsed("crit_rss", size).map(above),
-            },
+            rss: Thresholds { warn: rss[0].map(above), crit: rss[1].map(above) },
             cpu: Thresholds { warn: reader.range("warn_cpu"), crit: reader.range("crit_cpu") },
             files: Thresholds {
                 warn: reader.range("warn_files").or(Some(Range::above(80.0))),
                 crit: reader.range("crit_files").or(Some(Range::above(95.0))),
             },
-            min_uptime: reader.seconds("min_uptime"),
+            min_uptime: reader.time("min_uptime"),
         }
     });
     if wanted.is_everything() {
         reader.error("name", "is required, unless cmdline or user is given");
         return None;
     }
-    Some(Check::blocking(Processes { root: host.root.clone(), wanted, limits: Arc::new(limits) }))
+    Some(Check::blocking(Processes { readings: host.readings.clone(), wanted, limits: Arc::new(limits) }))
 }
 
 struct Processes {
-    root: Root,
+    readings: Arc<Readings>,
     wanted: Wanted,
     limits: Arc<PerThing<Limits>>,
 }
@@ -118,7 +120,7 @@ struct Limits {
 impl Blocking for Processes {
     fn run(&self) -> Judgement {
         let limits = Arc::clone(&self.limits);
-        match self.wanted.find(&self.root) {
+        match self.wanted.find(&self.readings) {
             Ok(Ok(found)) => Judgement::new(move |past| judge(&found, &limits, past)),
             Ok(Err(unknown_user)) => CheckResult::unknown(unknown_user).into(),
             Err(error) => error.into(),

@@ -7,14 +7,16 @@
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Blind, Blocking, BuiltIn, Check, CheckResult, Finding, Findings, Host, Judgement, Kind, Lane, Past,
+    State, Things,
     options::{OptionSpec, Reader},
     perfdata::Perf,
     read::{
+        Readings,
         limits::{self, TaskLimit},
-        processes::{self, Process},
+        processes::{self, Process, Processes},
     },
-    root::{ReadError, Root},
+    root::ReadError,
     space::percent,
     threshold::{Range, Thresholds},
 };
@@ -24,9 +26,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "number of processes and threads, zombies, and processes that hang in the kernel",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -58,11 +60,11 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         zombies: limits("warn_zombies", 5.0, "crit_zombies", 10.0),
         blocked: limits("warn_blocked", 0.0, "crit_blocked", 9.0),
     };
-    Some(Check::blocking(Procs { root: host.root.clone(), limits: Arc::new(limits) }))
+    Some(Check::blocking(Procs { readings: host.readings.clone(), limits: Arc::new(limits) }))
 }
 
 struct Procs {
-    root: Root,
+    readings: Arc<Readings>,
     limits: Arc<Limits>,
 }
 
@@ -75,8 +77,8 @@ struct Limits {
 
 /// What one run has read.
 struct Reading {
-    limits: Vec<TaskLimit>,
-    processes: Vec<Process>,
+    limits: Arc<Vec<TaskLimit>>,
+    processes: Arc<Processes>,
     /// Processes in state D, with the kernel function in which they sleep.
     sleeping: BTreeMap<u32, Option<String>>,
 }
@@ -84,7 +86,7 @@ struct Reading {
 impl Blocking for Procs {
     fn run(&self) -> Judgement {
         let limits = Arc::clone(&self.limits);
-        match Reading::take(&self.root) {
+        match Reading::take(&self.readings) {
             Ok(reading) => Judgement::new(move |past| judge(&reading, &limits, past)),
             Err(error) => error.into(),
         }
@@ -92,19 +94,19 @@ impl Blocking for Procs {
 }
 
 impl Reading {
-    fn take(root: &Root) -> Result<Self, ReadError> {
-        let processes = processes::all(root)?;
-        let asleep = processes.iter().filter(|process| process.state == b'D' && !process.of_kernel);
+    fn take(readings: &Readings) -> Result<Self, ReadError> {
+        let (root, processes) = (readings.root(), processes::all(readings)?);
+        let asleep = processes.0.iter().filter(|process| process.state == b'D' && !process.of_kernel);
         let sleeping = asleep
             .filter(|process| !processes::is_frozen(root, process.pid))
             .map(|process| (process.pid, processes::sleeps_in(root, process.pid)))
             .collect();
-        Ok(Self { limits: limits::of_tasks(root)?, processes, sleeping })
+        Ok(Self { limits: readings.share(limits::of_tasks)?, processes, sleeping })
     }
 
     /// `sshd (4711)`.
     fn name_of(&self, pid: u32) -> String {
-        let name = self.processes.iter().find(|process| process.pid == pid).map(|process| &process.name);
+        let name = self.processes.0.iter().find(|process| process.pid == pid).map(|process| &process.name);
         format!("{} ({pid})", name.map_or("?", String::as_str))
     }
 }
@@ -112,7 +114,7 @@ impl Reading {
 fn judge(reading: &Reading, limits: &Limits, past: &mut Past) -> Findings {
     let mut list = vec![judge_count(reading, limits.count, past)];
     // With the mount option hidepid, others' processes are invisible. Every host has a process 1.
-    if !reading.processes.iter().any(|process| process.pid == 1) {
+    if !reading.processes.0.iter().any(|process| process.pid == 1) {
         let why = "/proc is mounted with hidepid, so processes of other users are invisible";
         let blind = ["zombies", "blocked"].map(|thing| Blind { thing: thing.into(), why: why.into() });
         return Findings::all(list).with_blind(blind.to_vec());
@@ -133,21 +135,21 @@ fn judge_count(reading: &Reading, limits: Thresholds, past: &mut Past) -> Findin
     let TaskLimit { name, used, max } = worst;
     let mut summary = format!("{used} processes and threads, {:.0}% of {name} ({max})", share(worst));
     if state != State::Ok
-        && let Some((name, count)) = most_frequent(reading.processes.iter().map(|process| &process.name))
+        && let Some((name, count)) = most_frequent(reading.processes.0.iter().map(|process| &process.name))
     {
         let _ = write!(summary, "; most often {name} ({count} processes)");
     }
     let perfdata = vec![
         Perf::new("used", share(worst), "%").thresholds(limits.warn, limits.crit).bounds(0.0, 100.0),
         Perf::new("tasks", *used as f64, "").bounds(0.0, *max as f64),
-        Perf::new("processes", reading.processes.len() as f64, "").bounds(0.0, None),
+        Perf::new("processes", reading.processes.0.len() as f64, "").bounds(0.0, None),
     ];
     Finding::of(COUNT, CheckResult::new(state, summary).with_perfdata(perfdata))
 }
 
 fn judge_zombies(reading: &Reading, limits: Thresholds, past: &mut Past) -> Finding {
     const ZOMBIES: &str = "zombies";
-    let zombies: Vec<&Process> = reading.processes.iter().filter(|process| process.state == b'Z').collect();
+    let zombies: Vec<&Process> = reading.processes.0.iter().filter(|process| process.state == b'Z').collect();
     let count = float(zombies.len());
     let state = limits.judge_after(count, past.was(Some(ZOMBIES)));
     let mut summary = match zombies.len() {
@@ -173,7 +175,7 @@ fn judge_blocked(reading: &Reading, limits: Thresholds, past: &mut Past) -> Find
     // If it has used the processor meanwhile, it is another sleep.
     let id = |process: &Process| format!("{} {}", process.id(), process.ticks);
     let asleep: Vec<&Process> =
-        reading.processes.iter().filter(|process| reading.sleeping.contains_key(&process.pid)).collect();
+        reading.processes.0.iter().filter(|process| reading.sleeping.contains_key(&process.pid)).collect();
     let mut blocked = Vec::new();
     for &process in &asleep {
         let since = past.holds_for(&format!("blocked {}", id(process)), true).unwrap_or_default();

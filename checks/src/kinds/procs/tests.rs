@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::root::Root;
 use crate::testing::{findings, fixture, lines};
 
 /// A host with some processes.

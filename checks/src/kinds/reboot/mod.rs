@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, clock,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, State, Things, clock,
     options::{OptionSpec, Reader},
     output::clean,
     read::wtmp,
@@ -33,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "unexpected reboots, and reboots that are needed for a new kernel or library",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in,
+    built_in: BuiltIn::With("record of boots and kernels, as a container has none", built_in),
     interval: Some(Duration::from_mins(5)),
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -63,7 +63,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Reboot {
         root: host.root.clone(),
-        warn_after: reader.seconds("warn_after").unwrap_or(Duration::from_hours(7 * 24)),
+        warn_after: reader.delay("warn_after").unwrap_or(Duration::from_hours(7 * 24)),
         ignore_kernel: reader.flag("ignore_kernel"),
     }))
 }

@@ -14,7 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     options::{OptionSpec, PerThing, Reader},
     pattern::Pattern,
     perfdata::Perf,
@@ -33,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "temperatures of processors, disks and boards",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: has_sensors,
+    built_in: BuiltIn::With("temperature sensors", has_sensors),
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -57,7 +57,7 @@ const OPTIONS: &[OptionSpec] = &[
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
     Some(Check::blocking(Temperature {
         root: host.root.clone(),
-        exclude: reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect(),
+        exclude: reader.patterns("exclude"),
         limits: Arc::new(
             reader.per_thing(|reader| Thresholds { warn: reader.range("warn"), crit: reader.range("crit") }),
         ),

@@ -16,7 +16,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use self::service::Sync;
 use crate::{
-    Async, Blind, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, always,
+    Async, Blind, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
     clock::{self, Clocks},
     options::{OptionSpec, Reader},
     pattern::Pattern,
@@ -24,6 +24,7 @@ use crate::{
     read::portable::is_portable,
     result::CheckResult,
     root::Root,
+    span,
     threshold::{Range, Thresholds},
 };
 
@@ -32,9 +33,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "synchronisation and jumps of the clock",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: always,
+    built_in: BuiltIn::Always,
     interval: None,
-    has_things: true,
+    things: Things::Names,
     make,
 };
 
@@ -64,7 +65,7 @@ fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
         offset: limits("warn", "crit", [0.05, 0.5]),
         step: limits("warn_step", "crit_step", [1.0, 60.0]),
     };
-    let exclude = reader.list("exclude").unwrap_or_default().into_iter().map(Pattern::new).collect();
+    let exclude = reader.patterns("exclude");
     Some(Check::asynchronous(Time { root: host.root.clone(), exclude, limits }))
 }
 
@@ -174,7 +175,11 @@ fn judge_step(past: &mut Past, reading: &Reading, limits: Thresholds) -> Finding
         State::Ok => format!("the clock was set by {moved:+.1} s, as expected"),
         _ => {
             let direction = if moved > 0.0 { "forward" } else { "back" };
-            format!("the clock jumped {direction} by {:.1} s within the last 10 min", moved.abs())
+            let by = match moved.abs() {
+                seconds if seconds < 120.0 => format!("{seconds:.1} s"),
+                seconds => span::human(Duration::from_secs_f64(seconds)),
+            };
+            format!("the clock jumped {direction} by {by} within the last 10 min")
         }
     };
     let perf = Perf::new("step", moved.abs(), "s").thresholds(limits.warn, limits.crit).bounds(0.0, None);

@@ -88,7 +88,7 @@ fn a_jump_is_shown_for_ten_minutes() {
     let mut world = World::new(Some(chrony(0.0)));
     world.minute();
     world.reading.clocks.wall += Duration::from_hours(1);
-    let jumped = "step CRITICAL the clock jumped forward by 3600.0 s within the last 10 min";
+    let jumped = "step CRITICAL the clock jumped forward by 60 min within the last 10 min";
     assert_eq!(world.minute()[1], jumped);
     assert_eq!(world.wait(Duration::from_mins(7))[1], jumped);
     assert_eq!(world.wait(Duration::from_mins(10))[1], NO_JUMP);

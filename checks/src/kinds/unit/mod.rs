@@ -22,13 +22,14 @@ use std::{fs, pin::Pin, process::Stdio, sync::Arc, time::Duration};
 use tokio::{io::AsyncReadExt as _, process::Command, time::timeout};
 
 use crate::{
-    Async, Check, Host, Judgement, Kind, Lane, clock,
+    Async, BuiltIn, Check, Host, Judgement, Kind, Lane, Things, clock,
     options::{OptionSpec, PerThing, Reader},
     output::clean,
     pattern::Pattern,
     read::systemctl,
     result::CheckResult,
     root::{Root, runs_systemd},
+    things::has_unit_type,
     threshold::{Range, Thresholds},
 };
 
@@ -37,9 +38,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "systemd: failed units, restart loops, stopped services, late timers",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: booted,
+    built_in: BuiltIn::With("systemd as its init", booted),
     interval: None,
-    has_things: true,
+    things: Things::Units,
     make,
 };
 
@@ -105,23 +106,9 @@ fn warn_or_ignore(text: &str) -> Result<bool, String> {
 
 /// `nginx` means `nginx.service`, as for systemctl.
 fn full(name: String) -> String {
-    let has_type = TYPES.iter().any(|suffix| name.ends_with(suffix)) || name.ends_with('*');
+    let has_type = has_unit_type(&name) || name.ends_with('*');
     if has_type { name } else { format!("{name}.service") }
 }
-
-const TYPES: &[&str] = &[
-    ".service",
-    ".socket",
-    ".target",
-    ".timer",
-    ".path",
-    ".mount",
-    ".automount",
-    ".swap",
-    ".slice",
-    ".scope",
-    ".device",
-];
 
 struct Units {
     root: Root,
@@ -214,7 +201,7 @@ fn enabled(root: &Root) -> Vec<(String, &'static str)> {
     let mut enabled = Vec::new();
     for &target in TARGETS {
         for (base, by) in [("/etc", "wants"), ("/etc", "requires"), ("/run", "wants"), ("/run", "requires")] {
-            let directory = root.path(&format!("{base}/systemd/system/{target}.{by}"));
+            let directory = root.path(format!("{base}/systemd/system/{target}.{by}"));
             let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(ENABLED_MAX);
             let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
             enabled.extend(

@@ -20,7 +20,8 @@ use std::{
 };
 
 use crate::{
-    Blind, Blocking, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, clock,
+    Blind, Blocking, BuiltIn, Check, Finding, Findings, Host, Judgement, Kind, Lane, Past, State, Things,
+    clock,
     options::{OptionSpec, Reader},
     output::clean,
     perfdata::Perf,
@@ -36,9 +37,9 @@ pub(crate) const KIND: Kind = Kind {
     about: "security updates that wait to be installed (Debian, Ubuntu)",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in,
+    built_in: BuiltIn::With("uncompressed package lists of a security archive, which apt keeps", built_in),
     interval: Some(Duration::from_hours(1)),
-    has_things: false,
+    things: Things::None,
     make,
 };
 
@@ -82,17 +83,16 @@ const DPKG_QUERY: &str = "/usr/bin/dpkg-query";
 const LISTS: &str = "/var/lib/apt/lists";
 const DAY: Duration = Duration::from_hours(24);
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
 fn make(reader: &mut Reader<'_>, host: &Host) -> Option<Check> {
+    let (warn, crit) = (3 * DAY, 14 * DAY);
+    let after = reader.times(["warn_after", "crit_after"], [Some(warn), Some(crit)], Reader::delay);
     let limits = Limits {
-        warn: reader.seconds("warn_after").unwrap_or(3 * DAY),
-        crit: reader.seconds("crit_after").unwrap_or(14 * DAY),
-        lists: reader.seconds("warn_lists").unwrap_or(7 * DAY),
+        warn: after[0].unwrap_or(warn),
+        crit: after[1].unwrap_or(crit),
+        lists: reader.time("warn_lists").unwrap_or(7 * DAY),
         held: reader.flag("held"),
     };
-    if limits.warn > limits.crit {
-        reader.error("warn_after", "must not be longer than crit_after");
-        return None;
-    }
     Some(Check::blocking(Updates { root: host.root.clone(), limits }))
 }
 
@@ -233,7 +233,7 @@ const LISTS_MAX: usize = 10_000;
 fn fetched(root: &Root) -> i64 {
     ["lists", "lists/partial", "periodic/update-stamp", "periodic/update-success-stamp"]
         .iter()
-        .filter_map(|path| fs::metadata(root.path(&format!("/var/lib/apt/{path}"))).ok())
+        .filter_map(|path| fs::metadata(root.path(format!("/var/lib/apt/{path}"))).ok())
         .map(|metadata| metadata.mtime())
         .max()
         .unwrap_or(0)

@@ -33,20 +33,47 @@ pub(crate) fn folder() -> PathBuf {
     sh::target().join("lab")
 }
 
-/// Makes the base image if it is missing. Returns whether it was made or kept.
+/// Makes the base image of this machine's release if it is missing. Returns whether it was made or
+/// kept.
 pub(crate) fn base() -> Result<&'static str> {
-    let (base, done) = (folder().join("base"), folder().join("base.done"));
-    let suite = codename()?;
+    make_base(&codename()?, &base_folder(None), sources())
+}
+
+/// Makes the base image of another release of Debian, from the same mirrors.
+pub(crate) fn base_of(suite: &str) -> Result<&'static str> {
+    let own = codename()?;
+    if suite == own {
+        return base();
+    }
+    let folder = base_folder(Some(suite));
+    fs::create_dir_all(&folder)?;
+    let mut renamed = Vec::new();
+    for source in sources() {
+        let text = fs::read_to_string(&source)?.replace(&own, suite);
+        let copy = folder.with_extension(source.extension().unwrap_or_default());
+        fs::write(&copy, text)?;
+        renamed.push(copy);
+    }
+    make_base(suite, &folder, renamed)
+}
+
+fn base_folder(suite: Option<&str>) -> PathBuf {
+    let other = suite.filter(|suite| codename().is_ok_and(|own| own != *suite));
+    folder().join(other.map_or_else(|| "base".to_owned(), |suite| format!("base-{suite}")))
+}
+
+fn make_base(suite: &str, base: &Path, sources: Vec<PathBuf>) -> Result<&'static str> {
+    let done = base.with_extension("done");
     let want = format!("{suite} {BASE_PACKAGES}\n");
     if fs::read_to_string(&done).is_ok_and(|have| have == want) {
         return Ok("kept");
     }
     let _ = fs::remove_file(&done);
-    sh::output(sh::command(&["rm", "-rf"]).arg(&base))?;
+    sh::output(sh::command(&["rm", "-rf"]).arg(base))?;
     fs::create_dir_all(folder())?;
-    println!("making the base image, which takes 20 s once …");
+    println!("making the base image of {suite}, which takes 20 s once …");
     let mut make = sh::command(&["mmdebstrap", "--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io"]);
-    make.arg(format!("--include={BASE_PACKAGES}")).arg(&suite).arg(&base).args(sources());
+    make.arg(format!("--include={BASE_PACKAGES}")).arg(suite).arg(base).args(sources);
     sh::output(&mut make)?;
     // Each host gets its own id, and no resolver that it cannot reach.
     fs::write(base.join("etc/machine-id"), "")?;
@@ -99,13 +126,13 @@ impl Layer {
     }
 }
 
-fn codename() -> Result<String> {
+pub(crate) fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let line = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(line.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
 }
 
-fn sources() -> Vec<PathBuf> {
+pub(crate) fn sources() -> Vec<PathBuf> {
     let listed =
         fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
     let mut sources: Vec<_> = listed
@@ -122,6 +149,7 @@ fn sources() -> Vec<PathBuf> {
 /// A booted host. Dropping it stops it and removes everything that it added to this machine.
 pub(crate) struct Host {
     folder: PathBuf,
+    base: PathBuf,
     layer: Option<Layer>,
     pid1: String,
 }
@@ -138,12 +166,30 @@ impl Host {
         layer: Option<Layer>,
         prepare: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
+        Self::boot_from(name, base_folder(None), layer, prepare)
+    }
+
+    /// Boots a host with another release of Debian, which [`base_of`] has made.
+    pub(crate) fn boot_suite(
+        name: &str,
+        suite: &str,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::boot_from(name, base_folder(Some(suite)), None, prepare)
+    }
+
+    fn boot_from(
+        name: &str,
+        base: PathBuf,
+        layer: Option<Layer>,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let host = folder().join("hosts").join(name);
         remove(&host);
         for part in ["up", "work", "root"] {
             fs::create_dir_all(host.join(part))?;
         }
-        let mut booted = Self { folder: host, layer, pid1: String::new() };
+        let mut booted = Self { folder: host, base, layer, pid1: String::new() };
         booted.mount()?;
         fs::write(booted.path("etc/hostname"), format!("{name}\n"))?;
         fs::write(booted.path("etc/hosts"), format!("127.0.0.1 localhost\n127.0.1.1 {name}\n"))?;
@@ -154,12 +200,13 @@ impl Host {
 
     fn mount(&self) -> Result<()> {
         let layer = self.layer.map(|layer| layer.folder().join("up"));
-        let lower: Vec<_> = layer.into_iter().chain([folder().join("base")]).collect();
+        let lower: Vec<_> = layer.into_iter().chain([self.base.clone()]).collect();
         mount(&self.folder, &lower)
     }
 
     fn start(&mut self) -> Result<()> {
-        let cgroups = cgroups();
+        let name = self.folder.file_name().unwrap_or_default().to_string_lossy();
+        let cgroups = cgroups(&name);
         fs::write(self.folder.join("cgroups"), cgroups.join("\n"))?;
         for cgroup in &cgroups {
             fs::create_dir_all(cgroup)?;
@@ -346,9 +393,9 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// The cgroup of the host in every hierarchy. It is below ours, so our limits apply to it.
-fn cgroups() -> Vec<String> {
+fn cgroups(host: &str) -> Vec<String> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let name = format!("dogwatch-lab-{}", std::process::id());
+    let name = format!("dogwatch-lab-{}-{host}", std::process::id());
     own.lines()
         .filter_map(|line| {
             let mut parts = line.splitn(3, ':');

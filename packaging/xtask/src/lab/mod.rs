@@ -4,6 +4,8 @@ pub(crate) mod faults;
 mod host;
 mod lifecycle;
 mod resolvers;
+pub(crate) mod silence;
+mod vm;
 
 use std::{fs, path::PathBuf, process, thread};
 
@@ -79,6 +81,24 @@ fn life(made: Made, resolver: Option<&str>, count: &mut Count) -> Result<()> {
     };
     host::clean();
     done
+}
+
+/// A lab host or a virtual machine.
+trait Machine {
+    /// Runs a shell script as root in the machine. An exit status other than 0 is an error.
+    fn inside(&self, script: &str) -> Result<String>;
+    /// Runs a shell script on the machine around it.
+    fn outside(&self, script: &str) -> Result<String>;
+}
+
+impl Machine for host::Host {
+    fn inside(&self, script: &str) -> Result<String> {
+        self.output(&["sh", "-c", script])
+    }
+
+    fn outside(&self, script: &str) -> Result<String> {
+        host::Host::outside(self, script)
+    }
 }
 
 /// Makes sure that only one lab runs, and removes what earlier ones left.

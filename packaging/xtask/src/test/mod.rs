@@ -27,7 +27,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use self::steps::Steps;
-use crate::{apt, clock, deb, deny, fuzz, house, lab, outcome::Outcome, sh};
+use crate::{apt, clock, damage, deb, deny, fuzz, house, lab, outcome::Outcome, sh};
 
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
@@ -97,6 +97,7 @@ fn everything(steps: &mut Steps, options: &Options) {
     steps.run("drill", |_| drill(&["openai", "--seeds", "100"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("drills", |_| drill(&["all", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("storm", |_| drill(&["storm", "--hosts", "2000"].map(String::from)).map(|()| Outcome::Passed));
+    steps.run("damage", |_| damage::short().map(|()| Outcome::Passed));
     steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
     steps.run("licences", |count| deny::step(options.strict || sh::strict(), count));
     if let Err(error) = beside.and_then(|beside| beside.finish(steps)) {

@@ -1,5 +1,5 @@
 //! Is this upstream healthy? Evidence goes in, a state comes out. Probes are sent when in doubt,
-//! and without end while it is down: every few seconds at first, three or four a minute in a long
+//! and without end while it is down: every few seconds at first, five or six a minute in a long
 //! outage, and faster again when a client asks for a new name or the network changes.
 //!
 //! ```text
@@ -174,13 +174,16 @@ const PROBE_GAP: Duration = Duration::from_millis(500);
 const PROBE_AGAIN: Duration = Duration::from_secs(2);
 /// Delay before the first probe while down, doubling …
 const PROBE_FIRST: Duration = Duration::from_millis(250);
-/// … up to this, minus jitter, for this long …
+/// … up to this, minus jitter, for this long, because most outages are short …
+const PROBE_SOON: Duration = Duration::from_secs(3);
+const FASTEST_FOR: Duration = Duration::from_mins(1);
+/// … then this until so much of the outage is over …
 const PROBE_DOWN: Duration = Duration::from_secs(5);
 const FAST_FOR: Duration = Duration::from_mins(3);
 /// … then this, for as long again, and then a few a minute without end, because a thousand hosts
 /// probe the same upstream. (Unbound can leave upstreams unused for days: NLnetLabs/unbound#1461.)
 const PROBE_SLOWER: Duration = Duration::from_secs(10);
-const PROBE_SLOWEST: Duration = Duration::from_secs(20);
+const PROBE_SLOWEST: Duration = Duration::from_secs(12);
 /// Probe interval while recovering, if the pace of the recovery permits it …
 const PROBE_RECOVERING: Duration = Duration::from_millis(400);
 /// … and at most this, so that a quiet host ends its recovery too.
@@ -397,7 +400,8 @@ impl Breaker {
     /// How long to wait between probes while down.
     fn down_gap(&self, probes: u8, now: Moment) -> Duration {
         match now.since(self.hurried) {
-            fast if fast < FAST_FOR => (PROBE_FIRST * (1 << probes.min(5))).min(PROBE_DOWN),
+            first if first < FASTEST_FOR => (PROBE_FIRST * (1 << probes.min(5))).min(PROBE_SOON),
+            fast if fast < FAST_FOR => PROBE_DOWN,
             slower if slower < FAST_FOR * 2 => PROBE_SLOWER,
             _ => PROBE_SLOWEST,
         }
@@ -584,7 +588,7 @@ mod tests {
             breaker.on_failure(Failure::Timeout, Weight::Strong, now);
             last = now;
         }
-        assert!(now.since(start) > Duration::from_hours(4), "four a minute at most");
+        assert!(now.since(start) > Duration::from_hours(2), "six a minute at most");
         breaker.hurry(now);
         assert!(breaker.next_wakeup().unwrap() <= now + PROBE_DOWN);
         assert!(breaker.next_wakeup().unwrap() >= now + PROBE_DOWN, "hurrying again and again sends no more");

@@ -25,6 +25,9 @@ pub struct KeyParts {
     digest: u64,
 }
 
+/// Used instead of an agent id for the alerts of other systems.
+pub const EXTERNAL: &str = "@external";
+
 /// A map by alert key. The hash key is random and comes from the shell, because senders choose
 /// these names. What is hashed with it is the key's digest: to fill one bucket, a sender would need
 /// many names with the same 64 bits.

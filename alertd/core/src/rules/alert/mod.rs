@@ -7,7 +7,7 @@
 mod key;
 
 use std::{
-    collections::{BTreeSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     hash::RandomState,
     ops::Bound,
     sync::Arc,
@@ -17,10 +17,16 @@ use dogwatch_wire::{ServiceState, State, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{lately::Happened, matcher::Labels, notification::NotifiedAlert};
+use crate::rules::{
+    lately::Happened,
+    matcher::Labels,
+    notification::NotifiedAlert,
+    quota::{ALERT_BYTES, Charge},
+    sender::Sender,
+};
 
 use key::ByKey;
-pub use key::{AlertKey, Keys};
+pub use key::{AlertKey, EXTERNAL, Keys};
 
 /// The state of a service in notifications. A flapping service has no meaningful state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,12 +80,44 @@ pub struct Alert {
     /// Additional data of an external alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<External>,
+    /// What its sender pays for it.
+    #[serde(skip)]
+    pub charge: Charge,
 }
 
 impl Alert {
     /// The state for notifications; `None` if it is resolved.
     pub fn claim(&self) -> Option<Claim> {
         if self.resolved_at.is_some() { None } else { Claim::of(self.state, self.flapping) }
+    }
+
+    /// Stands for an alert whose row was damaged, as its incidents' receivers know it.
+    pub fn lost(row: u64, key: &AlertKey, host: &str, told: BTreeMap<u64, Claim>, now: Timestamp) -> Self {
+        let external = (key.agent == EXTERNAL).then(|| External {
+            ends_at: now,
+            generator_url: String::new(),
+            added: vec!["host".into(), "service".into()],
+            sender: None,
+        });
+        let service = if external.is_some() { "alert" } else { &key.service };
+        let report = ServiceState {
+            service: service.to_owned(),
+            state: told.values().max().map_or(State::Critical, |claim| claim.as_state()),
+            since: now,
+            flapping: false,
+            summary: "alertd's record of this alert was damaged; waiting for the next report".into(),
+            detail: String::new(),
+            perfdata: String::new(),
+            labels: Labels::new(),
+            annotations: Labels::new(),
+        };
+        Self { row, incidents: told.into_keys().collect(), external, ..new_alert(host, report) }
+    }
+
+    /// What it uses in memory, about.
+    pub fn bytes(&self) -> usize {
+        let texts = self.summary.len() + self.detail.len() + self.perfdata.len();
+        ALERT_BYTES + texts + pairs_of(&self.labels) + pairs_of(&self.annotations)
     }
 
     /// Whether it ended without a claim that the service is OK.
@@ -135,6 +173,9 @@ pub struct External {
     pub generator_url: String,
     /// Labels that alertd added.
     pub added: Vec<String>,
+    /// Who posted it first. `None`: an alert from an old store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
 }
 
 /// What a report changed.
@@ -191,10 +232,19 @@ impl AlertTable {
         self.alerts.insert(key, Arc::new(alert));
     }
 
-    /// Returns the row to delete.
-    pub fn forget(&mut self, key: &AlertKey) -> Option<u64> {
+    /// Returns what was known.
+    pub fn forget(&mut self, key: &AlertKey) -> Option<Arc<Alert>> {
         self.order.remove(key);
-        Some(self.alerts.remove(key)?.row)
+        self.alerts.remove(key)
+    }
+
+    /// Gives an alert another key. Returns false if there is no such alert.
+    pub fn rekey(&mut self, old: &AlertKey, new: AlertKey) -> bool {
+        let Some(alert) = self.alerts.remove(old) else { return false };
+        self.order.remove(old);
+        self.order.insert(new.clone());
+        self.alerts.insert(new, alert);
+        true
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&AlertKey, &Alert)> {
@@ -252,6 +302,7 @@ impl AlertTable {
         new.row = old.row;
         new.incidents.clone_from(&old.incidents);
         new.external.clone_from(&old.external);
+        new.charge.clone_from(&old.charge);
         new.resolved_at = claim.is_none().then_some(now);
         let reworded = **old != new;
         if reworded {
@@ -289,24 +340,50 @@ impl AlertTable {
     }
 }
 
-fn new_alert(host: &str, report: ServiceState) -> Alert {
-    let mut labels = cut_pairs(report.labels);
-    labels.insert("host".into(), cut(host.to_owned(), NAME_BYTES_MAX));
-    labels.insert("service".into(), cut(report.service, NAME_BYTES_MAX));
-    Alert {
-        row: 0,
-        labels,
-        annotations: cut_pairs(report.annotations),
-        state: report.state,
-        flapping: report.flapping,
+/// What is kept of a report.
+pub fn cut_report(report: ServiceState) -> ServiceState {
+    ServiceState {
+        service: cut(report.service, NAME_BYTES_MAX),
         summary: cut(report.summary, limits::SUMMARY_BYTES_MAX),
         detail: cut(report.detail, limits::DETAIL_BYTES_MAX),
         perfdata: cut(report.perfdata, limits::DETAIL_BYTES_MAX),
+        labels: cut_pairs(report.labels),
+        annotations: cut_pairs(report.annotations),
+        ..report
+    }
+}
+
+fn new_alert(host: &str, report: ServiceState) -> Alert {
+    let report = cut_report(report);
+    let mut labels = report.labels;
+    labels.insert("host".into(), cut(host.to_owned(), NAME_BYTES_MAX));
+    labels.insert("service".into(), report.service);
+    Alert {
+        row: 0,
+        labels,
+        annotations: report.annotations,
+        state: report.state,
+        flapping: report.flapping,
+        summary: report.summary,
+        detail: report.detail,
+        perfdata: report.perfdata,
         since: report.since,
         resolved_at: None,
         incidents: BTreeSet::new(),
         external: None,
+        charge: Charge::default(),
     }
+}
+
+/// Bytes of the texts of a report.
+pub fn texts_of(report: &ServiceState) -> usize {
+    let texts = report.summary.len() + report.detail.len() + report.perfdata.len();
+    texts + pairs_of(&report.labels) + pairs_of(&report.annotations)
+}
+
+/// Also counts what each entry of the map costs.
+fn pairs_of(labels: &Labels) -> usize {
+    labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum()
 }
 
 /// Maximum size in bytes of the name of a host, service or label.

@@ -6,23 +6,27 @@
 //! stays after its fault was mended. Faults of a group are injected together, because a host
 //! rarely has one problem at a time and the drill should take minutes.
 //!
-//! `list` has the faults; `host.toml`, `prepare.sh`, `network.sh` and `peer.pl` make the host.
+//! A lab host shares this machine's kernel, so it can have no RAID, no sensors and no clock of its
+//! own. With `--vm` the faults are those that need a kernel.
+//!
+//! `list` has the faults of a lab host; `host.toml`, `prepare.sh`, `network.sh` and `peer.pl` make
+//! it. `vm/` has the same for the virtual machine.
 
+mod drill;
 mod list;
+mod vm;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use serde::Serialize;
 
-use self::list::{FAULTS, Fault, NOT_HERE, Step};
+use self::{
+    drill::{Drill, Report},
+    list::Place,
+};
 use super::{
-    Made, clean_when_interrupted,
+    Machine, Made, clean_when_interrupted,
     host::{self, Host, Layer},
     lifecycle::file_name,
     lock, packages, unfit,
@@ -38,6 +42,9 @@ pub(crate) struct Options {
     /// Use the programs of the release profile, which take minutes to build
     #[arg(long)]
     release: bool,
+    /// The faults that need a kernel of their own, in a virtual machine (QEMU without KVM)
+    #[arg(long)]
+    vm: bool,
     /// Inject only faults with this text in their name, and those that they need
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -47,25 +54,17 @@ pub(crate) struct Options {
 }
 
 const LAYER: Layer = Layer { name: "faults", packages: "nftables openssl" };
-/// Every built-in check has run twice.
-const BASELINE: Duration = Duration::from_secs(20);
-/// How long a service may take to be OK again: more than the minute between two self-checks.
-const MEND_LIMIT: Duration = Duration::from_secs(75);
-const LOOK: Duration = Duration::from_millis(300);
-const SHORTENED: &str = "shortened for this drill: interval 2s, retry_interval 1s; interval of \
-    certificate 2s; `for` of listen, zombies, fans, lost and hung filesystems, links, and units of the lab 2s \
-    to 4s instead of 0s to 10m";
-
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let words = std::iter::once("faults").chain(arguments.iter().map(String::as_str));
     let options = Options::parse_from(words);
-    if let Some(why) = unfit() {
+    let unfit = if options.vm { unfit().or_else(super::vm::unfit) } else { unfit() };
+    if let Some(why) = unfit {
         println!("SKIPPED faults: {why}");
         return Ok(());
     }
     let _lock = lock()?;
     clean_when_interrupted()?;
-    let done = on_a_host(&options);
+    let done = if options.vm { vm::run(&options) } else { on_a_host(&options) };
     host::clean();
     let report = done?;
     if options.json {
@@ -97,17 +96,24 @@ fn on_a_host(options: &Options) -> Result<Report> {
     })?;
     eprintln!("host booted, {}", clock::took(from));
     prepare(&host, &package).context("cannot prepare the host")?;
-    let mut drill = Drill::new(&host, options);
-    eprintln!("agent installed, {}; {SHORTENED}", clock::took(from));
+    eprintln!("agent installed, {}", clock::took(from));
+    Ok(inject(&host, &list::LAB, options.only.as_deref()))
+}
+
+/// Injects all faults of a place where the agent runs.
+fn inject(machine: &dyn Machine, place: &'static Place, only: Option<&str>) -> Report {
+    let from = clock::now();
+    let mut drill = Drill::new(machine, place, only);
+    eprintln!("{}", place.shortened);
     drill.baseline();
     let groups: BTreeSet<u8> = drill.runs.iter().map(|run| run.fault.group).collect();
     for group in groups {
         drill.group(group);
     }
-    Ok(drill.report(clock::now().duration_since(from)))
+    drill.report(clock::now().duration_since(from))
 }
 
-fn prepare(host: &Host, package: &std::path::Path) -> Result<()> {
+fn prepare(host: &Host, package: &Path) -> Result<()> {
     let name = file_name(package)?;
     fs::copy(package, host.path("root").join(name))?;
     host.outside(LOOP)?;
@@ -130,338 +136,3 @@ loop=$(losetup -f --show $FOLDER/ext4.img)
 basename $loop > $FOLDER/loop
 nsenter -t $PID1 -m mknod /dev/lab-loop b 7 ${loop#/dev/loop}
 nsenter -t $PID1 -n sh -c 'echo "0 2147483647" > /proc/sys/net/ipv4/ping_group_range'"#;
-
-struct Drill<'a> {
-    host: &'a Host,
-    runs: Vec<Run>,
-    alarms: BTreeMap<String, String>,
-    /// Services that may still have a problem from a fault before.
-    excused: BTreeSet<String>,
-}
-
-struct Run {
-    fault: &'static Fault,
-    phase: Phase,
-    took: Option<Duration>,
-    said: String,
-}
-
-enum Phase {
-    Waiting,
-    Injected(Instant),
-    /// Found or missed, but a fault that is injected during this one is not done.
-    Judged,
-    Mending(Instant),
-    Done,
-}
-
-/// What `dogwatch status` says about a service.
-struct Service {
-    name: String,
-    state: String,
-    is_hard: bool,
-    output: String,
-}
-
-impl Service {
-    fn is_problem(&self) -> bool {
-        self.is_hard && !matches!(self.state.as_str(), "OK" | "PENDING")
-    }
-}
-
-impl<'a> Drill<'a> {
-    fn new(host: &'a Host, options: &Options) -> Self {
-        let wanted =
-            |fault: &Fault| options.only.as_ref().is_none_or(|text| fault.name.contains(text.as_str()));
-        let needed: Vec<_> =
-            FAULTS.iter().filter(|fault| wanted(fault)).filter_map(|fault| fault.during).collect();
-        let runs = FAULTS
-            .iter()
-            .filter(|fault| wanted(fault) || needed.contains(&fault.name))
-            .map(|fault| Run { fault, phase: Phase::Waiting, took: None, said: String::new() })
-            .collect();
-        Self { host, runs, alarms: BTreeMap::new(), excused: BTreeSet::new() }
-    }
-
-    /// Without a fault nothing may be a problem.
-    fn baseline(&mut self) {
-        let from = clock::now();
-        while clock::now().duration_since(from) < BASELINE {
-            let services = self.services();
-            self.watch(&services, 0);
-            thread::sleep(LOOK);
-        }
-        let services = self.services();
-        eprintln!("{} services without a fault, {} false alarms", services.len(), self.alarms.len());
-    }
-
-    fn group(&mut self, group: u8) {
-        loop {
-            let mut open = false;
-            for at in 0..self.runs.len() {
-                if self.runs[at].fault.group == group && matches!(self.runs[at].phase, Phase::Waiting) {
-                    self.inject(at);
-                }
-            }
-            let services = self.services();
-            for at in 0..self.runs.len() {
-                if self.runs[at].fault.group == group {
-                    self.judge(at, &services);
-                    open |= !matches!(self.runs[at].phase, Phase::Done);
-                }
-            }
-            self.watch(&services, group);
-            if !open {
-                break;
-            }
-            thread::sleep(LOOK);
-        }
-        let of_group = self.runs.iter().filter(|run| run.fault.group == group);
-        self.excused
-            .extend(of_group.filter(|run| run.fault.stays.is_some()).flat_map(|run| names(run.fault)));
-    }
-
-    fn inject(&mut self, at: usize) {
-        let fault = self.runs[at].fault;
-        if let Some(first) = fault.during {
-            let is_there = |run: &Run| {
-                run.fault.name == first && run.took.is_some() && matches!(run.phase, Phase::Judged)
-            };
-            if !self.runs.iter().any(is_there) {
-                let over = |run: &Run| run.fault.name == first && matches!(run.phase, Phase::Done);
-                if self.runs.iter().any(over) {
-                    self.end(at, format!("{first:?} was missed"));
-                }
-                return;
-            }
-        }
-        let from = clock::now();
-        match self.step(fault.inject) {
-            Ok(()) => self.runs[at].phase = Phase::Injected(from),
-            Err(error) => self.end(at, format!("cannot inject: {error:#}")),
-        }
-    }
-
-    fn end(&mut self, at: usize, said: String) {
-        eprintln!("MISSED  {}: {said}", self.runs[at].fault.name);
-        self.runs[at].said = said;
-        self.runs[at].phase = Phase::Done;
-    }
-
-    fn judge(&mut self, at: usize, services: &[Service]) {
-        let now = clock::now();
-        let fault = self.runs[at].fault;
-        match self.runs[at].phase {
-            Phase::Waiting | Phase::Done => {}
-            Phase::Injected(since) => {
-                let seen = |(name, state): &(&str, &str)| {
-                    let found = services.iter().find(|service| matches(name, &service.name));
-                    let is = found.is_some_and(|found| found.is_hard && found.state == *state);
-                    let said = found.map_or_else(
-                        || format!("{name}: no such service"),
-                        |found| {
-                            let soft = if found.is_hard { "" } else { " (soft)" };
-                            format!("{} {}{soft}: {}", found.name, found.state, found.output)
-                        },
-                    );
-                    (is, said)
-                };
-                let (all, said): (Vec<bool>, Vec<String>) = fault.expect.iter().map(seen).unzip();
-                let took = now.duration_since(since);
-                let run = &mut self.runs[at];
-                run.said = said.join("; ");
-                if all.iter().all(|is| *is) {
-                    run.took = Some(took);
-                    eprintln!("found   {:<58} {:>5.1} s  {}", fault.name, took.as_secs_f64(), run.said);
-                } else if took.as_secs() >= fault.limit_s {
-                    eprintln!("MISSED  {:<58} {:>5.1} s  {}", fault.name, took.as_secs_f64(), run.said);
-                } else {
-                    return;
-                }
-                run.phase = Phase::Judged;
-                self.mend(at);
-            }
-            Phase::Judged => self.mend(at),
-            Phase::Mending(since) => self.mended(at, since, services),
-        }
-    }
-
-    fn mend(&mut self, at: usize) {
-        let fault = self.runs[at].fault;
-        let used = |run: &Run| {
-            run.fault.during == Some(fault.name) && !matches!(run.phase, Phase::Mending(_) | Phase::Done)
-        };
-        if self.runs[at].took.is_some() && self.runs.iter().any(used) {
-            return;
-        }
-        if let Err(error) = self.step(fault.mend) {
-            self.alarms.insert(format!("mending {}", fault.name), format!("{error:#}"));
-        }
-        self.runs[at].phase = Phase::Mending(clock::now());
-    }
-
-    fn mended(&mut self, at: usize, since: Instant, services: &[Service]) {
-        let fault = self.runs[at].fault;
-        let concerns = |service: &&Service| names(fault).any(|name| matches(&name, &service.name));
-        let bad: Vec<_> = services
-            .iter()
-            .filter(concerns)
-            .filter(|service| service.state != "OK" && service.state != "PENDING")
-            .filter(|service| !self.shared(at, &service.name))
-            .collect();
-        let late = clock::now().duration_since(since) > MEND_LIMIT;
-        if !bad.is_empty() && !late && fault.stays.is_none() {
-            return;
-        }
-        for service in bad.iter().filter(|_| fault.stays.is_none()) {
-            let said = format!(
-                "still {} {} s after {:?} was mended: {}",
-                service.state,
-                MEND_LIMIT.as_secs(),
-                fault.name,
-                service.output
-            );
-            eprintln!("FALSE   {}: {said}", service.name);
-            self.alarms.insert(service.name.clone(), said);
-        }
-        self.runs[at].phase = Phase::Done;
-    }
-
-    /// Whether another fault that is still there breaks the service too.
-    fn shared(&self, at: usize, service: &str) -> bool {
-        self.runs.iter().enumerate().any(|(other, run)| {
-            other != at
-                && !matches!(run.phase, Phase::Waiting | Phase::Done)
-                && names(run.fault).any(|name| matches(&name, service))
-        })
-    }
-
-    /// Notes problems that no fault explains.
-    fn watch(&mut self, services: &[Service], group: u8) {
-        for service in services.iter().filter(|service| service.is_problem()) {
-            let explained = self
-                .runs
-                .iter()
-                .filter(|run| run.fault.group == group)
-                .flat_map(|run| names(run.fault))
-                .chain(self.excused.iter().cloned())
-                .any(|name| matches(&name, &service.name));
-            if !explained && !self.alarms.contains_key(&service.name) {
-                let said = format!("{}: {}", service.state, service.output);
-                eprintln!("FALSE   {} {said}", service.name);
-                self.alarms.insert(service.name.clone(), said);
-            }
-        }
-    }
-
-    fn step(&self, step: Step) -> Result<()> {
-        match step {
-            Step::Inside(script) => self.host.output(&["sh", "-c", script]).map(drop),
-            Step::Outside(script) => self.host.outside(script).map(drop),
-        }
-    }
-
-    /// Empty while the agent does not answer.
-    fn services(&self) -> Vec<Service> {
-        let said = self.host.output(&["dogwatch", "status", "--json"]).unwrap_or_default();
-        let status: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
-        let services = status["services"].as_array().into_iter().flatten();
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        services
-            .map(|service| Service {
-                name: text(&service["service"]),
-                state: text(&service["state"]),
-                is_hard: service["state_type"] == "HARD",
-                output: text(&service["output"]),
-            })
-            .collect()
-    }
-
-    fn report(self, took: Duration) -> Report {
-        let faults: Vec<_> = self
-            .runs
-            .into_iter()
-            .map(|run| Row {
-                fault: run.fault.name,
-                found: run.took.is_some(),
-                seconds_to_hard: run.took.map(|took| took.as_secs_f64()),
-                stays: run.fault.stays,
-                said: run.said,
-            })
-            .collect();
-        Report {
-            faults,
-            false_alarms: self.alarms,
-            not_possible_here: NOT_HERE.iter().copied().collect(),
-            shortened: SHORTENED,
-            seconds: took.as_secs_f64(),
-        }
-    }
-}
-
-/// The services that a fault may break.
-fn names(fault: &Fault) -> impl Iterator<Item = String> {
-    fault.expect.iter().map(|(name, _)| *name).chain(fault.also.iter().copied()).map(ToOwned::to_owned)
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
-}
-
-#[derive(Serialize)]
-struct Report {
-    faults: Vec<Row>,
-    false_alarms: BTreeMap<String, String>,
-    not_possible_here: BTreeMap<&'static str, &'static str>,
-    shortened: &'static str,
-    seconds: f64,
-}
-
-#[derive(Serialize)]
-struct Row {
-    fault: &'static str,
-    found: bool,
-    seconds_to_hard: Option<f64>,
-    /// Why the problem stays after it was mended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stays: Option<&'static str>,
-    said: String,
-}
-
-impl Report {
-    fn missed(&self) -> impl Iterator<Item = &Row> {
-        self.faults.iter().filter(|row| !row.found)
-    }
-
-    fn print(&self) {
-        println!();
-        let mut times = Vec::new();
-        for row in &self.faults {
-            let took = row.seconds_to_hard.map_or_else(|| "MISSED".into(), |took| format!("{took:.1} s"));
-            println!("{:<62} {took:>7}", row.fault);
-            times.extend(row.seconds_to_hard.map(|took| (took, row.fault)));
-        }
-        println!();
-        for (what, why) in NOT_HERE {
-            println!("not possible here: {what}: {why}");
-        }
-        for row in &self.faults {
-            if let Some(why) = row.stays {
-                println!("not waited for OK: {}: {why}", row.fault);
-            }
-        }
-        println!("{}\n", self.shortened);
-        times.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        println!("found {} of {} faults in {:.0} s", times.len(), self.faults.len(), self.seconds);
-        for row in self.missed() {
-            println!("  missed: {}: {}", row.fault, row.said);
-        }
-        if let (Some((median, _)), Some((worst, fault))) = (times.get(times.len() / 2), times.last()) {
-            println!("time to hard: median {median:.1} s, worst {worst:.1} s ({fault})");
-        }
-        println!("false alarms: {}", self.false_alarms.len());
-        for (service, said) in &self.false_alarms {
-            println!("  {service}: {said}");
-        }
-    }
-}

@@ -1,0 +1,24 @@
+-- Each row carries a checksum of its other columns. What is not as it was written is moved to set_aside.
+ALTER TABLE meta ADD COLUMN crc INTEGER;
+UPDATE meta SET crc = row_crc(key, value);
+ALTER TABLE agent ADD COLUMN crc INTEGER;
+UPDATE agent SET crc = row_crc(id, body);
+ALTER TABLE alert ADD COLUMN crc INTEGER;
+UPDATE alert SET crc = row_crc(id, agent, service, body);
+ALTER TABLE incident ADD COLUMN crc INTEGER;
+UPDATE incident SET crc = row_crc(number, open, opened_us, resolved_us, body);
+ALTER TABLE told ADD COLUMN crc INTEGER;
+UPDATE told SET crc = row_crc(incident, receiver, body);
+ALTER TABLE silence ADD COLUMN crc INTEGER;
+UPDATE silence SET crc = row_crc(number, ends_us, body);
+ALTER TABLE downtime ADD COLUMN crc INTEGER;
+UPDATE downtime SET crc = row_crc(number, ends_us, body);
+ALTER TABLE override ADD COLUMN crc INTEGER;
+UPDATE override SET crc = row_crc(number, ends_us, body);
+ALTER TABLE token ADD COLUMN crc INTEGER;
+UPDATE token SET crc = row_crc(name, body);
+ALTER TABLE outbox ADD COLUMN crc INTEGER;
+UPDATE outbox SET crc = row_crc(seq, id, incident, receiver, state, first_try_us, settled_us, body);
+ALTER TABLE history ADD COLUMN crc INTEGER;
+UPDATE history SET crc = row_crc(at_us, incident, kind, reason, author, text, detail, origin);
+CREATE TABLE set_aside (id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, tab TEXT NOT NULL, content TEXT) STRICT;
