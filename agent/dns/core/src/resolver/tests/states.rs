@@ -16,10 +16,10 @@ fn live(seed: u64) {
             1 => world.moods = vec!['x', 'x'],
             2 => {
                 world.moods[0] =
-                    *random.choice(&['.', 'x', 'S', 'R', 'u', 's', '%', 't', 'n', 'L', 'b']).unwrap()
+                    *random.choice(&['.', 'x', 'S', 'R', 'u', 's', '%', 't', 'n', 'L', 'b']).unwrap();
             }
             3 => {
-                world.moods[1] = *random.choice(&['.', 'x', 'S', 'e', 'u', 's', '%', 't', 'd', 'B']).unwrap()
+                world.moods[1] = *random.choice(&['.', 'x', 'S', 'e', 'u', 's', '%', 't', 'd', 'B']).unwrap();
             }
             4..=6 => {
                 let lists = [
@@ -64,7 +64,7 @@ fn live(seed: u64) {
     }
     // And so is it that nothing does.
     world.moods = vec!['x', 'x'];
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     let health = world.resolver.zones.get(ZoneId::ROOT).group.health(world.now);
     assert_eq!(health, Upstreams::Down, "seed {seed}");
 }
@@ -106,7 +106,7 @@ fn d31_a_reload_while_probes_are_out_leaves_no_upstream_suspect() {
     let upstreams = (0..2).map(|last| SocketAddr::from(([192, 0, 2, last], 53)).into()).collect();
     let settings = Settings { upstreams, ..world.resolver.settings.clone() };
     world.resolver.set(settings, world.now);
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     assert_eq!(world.state(0), 2, "dns-upstream CRITICAL");
 }
 
