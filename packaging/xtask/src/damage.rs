@@ -469,7 +469,7 @@ fn fill_dns(dir: &Path) {
     for part in 0..2_u16 {
         let anchor = Anchor::now();
         let loaded = snapshot::load(dir, &anchor, &mut |_: &Remembered<'_>| {});
-        let writer = snapshot::Writer::start(dir, &loaded, Limits { bytes_max: 32 << 20 });
+        let writer = snapshot::Writer::start(dir, &loaded, Limits { bytes_max: 32 << 20 }, None);
         for number in part * 200..part * 200 + 200 {
             let message = dns_message(number);
             writer.remember(&Learned {
