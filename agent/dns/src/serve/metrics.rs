@@ -34,6 +34,7 @@ const RECOVERY_VERIFIED: &str = "dogwatch_dns_recovery_verified_names";
 const RECOVERY_WAITING: &str = "dogwatch_dns_recovery_waiting_names";
 const PROBES: &str = "dogwatch_dns_probes_total";
 const LOCAL_FAILURES: &str = "dogwatch_dns_local_failures_total";
+const PAUSES: &str = "dogwatch_dns_pauses_total";
 const TRANSITIONS: &str = "dogwatch_dns_health_transitions_total";
 const EVICTED: &str = "dogwatch_dns_evictions_total";
 const UPSTREAM_QUERIES: &str = "dogwatch_dns_upstream_queries_total";
@@ -105,6 +106,10 @@ pub fn describe() {
     describe_gauge!(RECOVERY_WAITING, "After an outage: names waiting for their refresh.");
     describe_counter!(PROBES, "Queries sent only to check an upstream.");
     describe_counter!(LOCAL_FAILURES, "Upstream queries that failed on this host: no socket, no memory.");
+    describe_counter!(
+        PAUSES,
+        "Times the cache noticed that it had not run: stopped, suspended or overloaded. Upstreams are not judged by such times."
+    );
     describe_counter!(TRANSITIONS, "Changes of a zone's upstream health.");
     describe_counter!(EVICTED, "Answers evicted to stay below cache_mib.");
     describe_counter!(UPSTREAM_QUERIES, "Queries sent to an upstream.");
@@ -180,6 +185,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (DROPPED, counts.dropped),
         (PROBES, counts.probes),
         (LOCAL_FAILURES, counts.local_failures),
+        (PAUSES, counts.pauses),
         (WARM, counts.warm_refreshes),
         (WARM_OVER_BUDGET, counts.warm_over_budget),
         (PINNED_REFRESHES, counts.pinned_refreshes),

@@ -158,12 +158,14 @@ impl Resolver {
             sent: now,
             late_at,
             letters,
+            excused: false,
             state: TryState::Pending,
         });
     }
 
     /// A message from an upstream arrived.
     pub fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
+        self.notice_pause(now);
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let Some(message) = self.check_letters(&mut flight, try_id, message, now) else {
             return self.on_other_case(id, flight, try_id, now);
@@ -214,6 +216,7 @@ impl Resolver {
 
     /// The transport failed.
     pub fn on_error(&mut self, try_id: u64, error: TryError, now: Moment) {
+        self.notice_pause(now);
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let after_truncation = flight.tries.iter().any(|attempt| attempt.state == TryState::Replaced);
         let over_tcp = flight.find(try_id).is_some_and(|attempt| attempt.transport == Transport::Tcp);
@@ -304,6 +307,9 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Late;
+            if attempt.excused {
+                continue;
+            }
             // A slow upstream is always late, and so are answers to queries sent while it was slow:
             // that says nothing about its load.
             let slow = zone.health == Upstreams::Slow || attempt.sent < zone.health_since;
@@ -331,6 +337,9 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Failed(Failure::Timeout);
+            if attempt.excused {
+                continue;
+            }
             let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
             upstream.counts.failed[Failure::Timeout as usize] += 1;
             // Old evidence: by now the breaker knows more, so it only raises suspicion.
@@ -344,9 +353,14 @@ impl Resolver {
         if let Some(attempt) = flight.find(try_id) {
             was_late = attempt.state == TryState::Late;
             attempt.state = TryState::Failed(why);
+            // What the upstream said counts whenever it said it.
+            attempt.excused &= !why.is_an_answer();
             let (index, sent) = (attempt.upstream, attempt.sent);
-            if let Some(upstream) = group.get_mut(index) {
+            if let Some(upstream) = group.get_mut(index).filter(|_| !attempt.excused) {
                 upstream.counts.failed[why as usize] += 1;
+                if why.is_an_answer() {
+                    upstream.pauses = 0;
+                }
                 if flight.known && why.is_an_answer() {
                     upstream.breaker.note_answered(was_late);
                 }
@@ -435,12 +449,13 @@ impl Resolver {
                 }
             }
         }
+        let blameless = flight.blameless();
         let zone = self.zones.get_mut(flight.zone);
         let (slow, recovery) = (zone.health == Upstreams::Slow, &mut zone.recovery);
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
             // Lost packets cause most of these failures, and the rate is low already.
-            if !slow {
+            if !slow && !blameless {
                 recovery.on_failed(now);
             }
         }
@@ -451,6 +466,7 @@ impl Resolver {
         self.pins.on_failed(&flight.key, now);
         let jitter = RECHECK_AFTER.mul_f64(self.random.jitter() / 4.0);
         match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
+            _ if blameless => {}
             Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
             None => self.failures.insert(&flight.key, why, now),
         }

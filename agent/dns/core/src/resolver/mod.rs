@@ -22,6 +22,7 @@
 //! | `casing` | chooses the case of a question's letters, and checks it in the answer (0x20) |
 //! | `guarding` | asks the guard before an answer replaces a good one |
 //! | `checking` | delays a pinned name's new addresses until one accepts a TCP connection |
+//! | `pauses` | excuses upstreams for the time in which this daemon did not run |
 //! | `refreshing` | refreshes after an outage, keep-warm, pinned names |
 //! | `restoring` | puts back saved answers; time that the clock did not count |
 //! | `report` | check results, status, listings, counters |
@@ -36,6 +37,7 @@ mod client;
 mod flight;
 mod guarding;
 pub mod hit;
+mod pauses;
 mod refreshing;
 mod report;
 mod restoring;
@@ -436,6 +438,7 @@ impl Resolver {
 
     /// Time has passed: runs probes, timers and paced refreshes.
     pub fn on_wakeup(&mut self, now: Moment) {
+        self.notice_pause(now);
         self.end_fire_drill_if_over(now);
         self.send_probes(now);
         while let Some(&Reverse((at, flight))) = self.timers.peek() {

@@ -38,6 +38,8 @@ pub struct Counts {
     pub probes: u64,
     /// Tries that failed on this host: no socket, no memory.
     pub local_failures: u64,
+    /// Times this daemon noticed that it had not run for a while.
+    pub pauses: u64,
     /// Changes of a zone's health.
     pub transitions: u64,
 }

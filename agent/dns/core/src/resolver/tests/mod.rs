@@ -7,6 +7,7 @@ mod casing;
 mod chains;
 mod checking;
 mod guarding;
+mod pauses;
 mod reloading;
 mod restoring;
 mod search_list;
