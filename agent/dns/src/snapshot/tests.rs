@@ -421,6 +421,59 @@ fn restorable(number: u32, renewed: u8) -> Vec<u8> {
     message
 }
 
+/// A log with one answer (TTL one hour) cached ten minutes before `now`, or at `at`.
+fn log_of_one(at: Duration, good_for_s: u32, message: &[u8]) -> Vec<u8> {
+    let mut log = file_head(SALT).to_vec();
+    push_anchor(&mut log, SALT, &anchor());
+    push_answer(
+        &mut log,
+        SALT,
+        &Answer { boot: anchor().tag(), at, uses: u16::MAX, good_for_s, flags: 0, message },
+    );
+    log
+}
+
+/// The cache after loading: how long its one answer is fresh, and how long ago it was received.
+fn loaded_as(log: &[u8], read_at: &Anchor) -> (Duration, Duration) {
+    let now = Moment::START;
+    let mut resolver = Resolver::new(Settings::default(), Seeds::repeatable(1, RandomState::new()), now);
+    load_bytes(&[], log, read_at, &mut Restoring::new(&mut resolver, now));
+    let (_, entry) = resolver.cache().iter().next().expect("the answer is loaded");
+    (now.until(entry.expires()), now.since(entry.learned()))
+}
+
+/// Issue 13, point 6: the wall clock steps by ten years across a restart or a reboot.
+#[test]
+fn a_wall_clock_ten_years_off_loses_no_answer_and_keeps_none_fresh() {
+    const TEN_YEARS_MS: i64 = 10 * 365 * 24 * 3_600_000;
+    let (ten, log) = (Duration::from_mins(10), log_of_one(HOUR, 0, &restorable(1, 0)));
+    for step in [-TEN_YEARS_MS, 0, TEN_YEARS_MS] {
+        for (boot, at) in [([1; 16], HOUR + ten), ([2; 16], ten)] {
+            let read_at = Anchor::of(boot, at, anchor().wall_ms + 600_000 + step);
+            let (fresh_for, age) = loaded_as(&log, &read_at);
+            assert!(fresh_for <= HOUR - ten, "{step} {boot:?}: fresh for {fresh_for:?}");
+            assert!(age >= ten && age <= HOUR * 25, "{step} {boot:?}: {age:?} old");
+        }
+    }
+}
+
+/// The same: whatever a file says, an answer is fresh for a day at most, and counted from now.
+#[test]
+fn times_that_a_file_claims_are_clamped_when_it_is_loaded() {
+    let mut forever = restorable(1, 0);
+    let ttl = forever.len() - 10;
+    forever[ttl..ttl + 4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+    let day = HOUR * 24;
+    for at in [HOUR, HOUR * 2, HOUR * 24 * 3_650, Duration::from_millis(u64::MAX >> 1)] {
+        for good_for_s in [0, u32::MAX] {
+            for read_at in [anchor(), Anchor::of([2; 16], HOUR, anchor().wall_ms + 1)] {
+                let (fresh_for, age) = loaded_as(&log_of_one(at, good_for_s, &forever), &read_at);
+                assert!(fresh_for <= day && age <= day * 2, "{at:?}: {fresh_for:?}, {age:?}");
+            }
+        }
+    }
+}
+
 /// Several threads, each with a share of the cache. The core has a test without threads that
 /// everything else is the same too.
 #[test]
