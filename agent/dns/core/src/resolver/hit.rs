@@ -179,7 +179,8 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
     fn assemble(&self, out: &mut Vec<u8>, chain: Entry<'_>) -> Option<u32> {
         let Query { question, checking_disabled, .. } = *self.query;
         let (zone, state) = (self.state_of)(chain.name())?;
-        if !state.serves(Duration::ZERO) {
+        // The rebinding guard has seen the chain, but not what would be combined with it.
+        if !state.serves(Duration::ZERO) || state.rebinding {
             return None;
         }
         let (mut learned, mut ttl_s) = (chain.learned(), stale_ttl_s(&chain));

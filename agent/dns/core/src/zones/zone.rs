@@ -50,6 +50,8 @@ pub(crate) struct ZoneState {
     pub(crate) max_stale: Option<Duration>,
     /// The guard holds names, so only the core can decide about expired entries.
     pub(crate) guarded: bool,
+    /// Public names must not lead to private addresses.
+    pub(crate) rebinding: bool,
     /// How long the name in question is held, if it had a good answer. `None` if it is not held, or
     /// if this describes a whole zone.
     pub(crate) frozen: Option<guard::Frozen>,
@@ -209,6 +211,7 @@ impl Zone {
             upstreams: self.upstreams(),
             max_stale: settings.serve_stale.then_some(settings.max_stale),
             guarded: !self.guard.is_idle(),
+            rebinding: settings.rebinding.on,
             frozen: None,
         }
     }
