@@ -8,7 +8,7 @@ use crate::{
     health::recovery::{Candidate, Progress},
     message::wire::Verdict,
     moment::Moment,
-    policy::Upstreams,
+    policy::{Upstreams, prefetch_window},
     zones::{
         pinned, warm,
         zone::{Zone, ZoneId},
@@ -148,7 +148,7 @@ impl Resolver {
             let Some(entry) = self.cache.get(slot).filter(|entry| !entry.pinned()) else { continue };
             // The slot may hold another entry, or this one may be refreshed already.
             let left = now.until(entry.expires());
-            if left.is_zero() || left > entry.ttl() / 10 {
+            if left.is_zero() || left > prefetch_window(entry.ttl()) {
                 continue;
             }
             let used = use_of(&entry, now);
