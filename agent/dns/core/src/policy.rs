@@ -246,8 +246,10 @@ mod tests {
 
     #[test]
     fn the_end_of_a_ttl_is_prefetched_only_while_upstreams_are_healthy() {
-        let fresh =
-            |left_ms, ttl| Cached::Fresh { left: Duration::from_millis(left_ms), ttl: Duration::from_secs(ttl) };
+        let fresh = |left_ms, ttl| Cached::Fresh {
+            left: Duration::from_millis(left_ms),
+            ttl: Duration::from_secs(ttl),
+        };
         let planned = |held, upstreams| plan(held, upstreams, PATIENCE, Moment::START);
         assert_eq!(planned(fresh(1_900, 300), Upstreams::Healthy), Plan::ReplyThenRefresh);
         assert_eq!(planned(fresh(900, 10), Upstreams::Healthy), Plan::ReplyThenRefresh);

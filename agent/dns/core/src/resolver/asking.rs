@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 
 use super::{
-    Client, FLIGHTS_MAX, LEARNED_MAX, PROBES_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
+    Client, FLIGHTS_KEPT, FLIGHTS_MAX, GIVES_WAY_AFTER, LEARNED_MAX, PROBES_MAX, RECHECK_AFTER, Resolver,
+    Send, TryError, WAITERS_MAX, WAITERS_SURE, WAITERS_TOTAL,
     answering::Settled,
     checking::Accepting,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
@@ -46,10 +47,14 @@ impl Resolver {
                 None => return false,
             },
         };
-        let Some(flight) = self.flights.get_mut(&id).filter(|flight| flight.waiters.len() < WAITERS_MAX)
-        else {
-            return false;
+        let room = match self.flights.get(&id).map_or(WAITERS_MAX, |flight| flight.waiters.len()) {
+            ..WAITERS_SURE => true,
+            ..WAITERS_MAX => {
+                self.flights.values().map(|flight| flight.waiters.len()).sum::<usize>() < WAITERS_TOTAL
+            }
+            _ => false,
         };
+        let Some(flight) = self.flights.get_mut(&id).filter(|_| room) else { return false };
         self.counts.misses += 1;
         flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
         self.timers.push(Reverse((until.min(flight.next_event()), id)));
@@ -58,11 +63,15 @@ impl Resolver {
 
     /// Starts a flight. `None` if there are too many, or if there is no upstream.
     pub(super) fn start(&mut self, key: &[u8], purpose: Purpose, now: Moment) -> Option<u64> {
+        let known = matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some();
+        let pinned = || self.pins.contains(key);
+        let others = self.flights.len() - self.probes_out;
         let (places, most) = match purpose {
             Purpose::Probe(_) => (self.probes_out, PROBES_MAX),
-            Purpose::Client | Purpose::Refresh => (self.flights.len() - self.probes_out, FLIGHTS_MAX),
+            Purpose::Client if !known && !pinned() => (others, FLIGHTS_MAX - FLIGHTS_KEPT),
+            Purpose::Client | Purpose::Refresh => (others, FLIGHTS_MAX),
         };
-        if places >= most {
+        if places >= most && (purpose != Purpose::Client || !self.make_room(now)) {
             return None;
         }
         let zone = self.zones.of_key(key);
@@ -76,7 +85,7 @@ impl Resolver {
             key: key.into(),
             zone,
             purpose,
-            known: matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some(),
+            known,
             waiters: Vec::new(),
             tries: Vec::with_capacity(2),
             deadline: now + RESOLUTION_TIMER,
@@ -92,6 +101,26 @@ impl Resolver {
             Purpose::Client | Purpose::Refresh => drop(self.by_key.insert(key.into(), id)),
         }
         Some(id)
+    }
+
+    /// Ends the question for an unknown name that has been under way for longest, if that is long.
+    /// (Unbound calls it jostle.)
+    fn make_room(&mut self, now: Moment) -> bool {
+        // In the order in which they began.
+        let slowest = self.flights.iter().find(|(_, flight)| {
+            flight.purpose == Purpose::Client && !flight.known && !self.pins.contains(&flight.key)
+        });
+        let Some((&id, _)) =
+            slowest.filter(|(_, flight)| now + RESOLUTION_TIMER >= flight.deadline + GIVES_WAY_AFTER)
+        else {
+            return false;
+        };
+        let Some(mut flight) = self.flights.remove(&id) else { return false };
+        self.counts.overloads += flight.waiters.len() as u64;
+        let why = flight.failure();
+        self.conclude_failure(&mut flight, why, now);
+        self.drop_flight(id, &flight);
+        true
     }
 
     /// Its upstreams were removed from the config: clients should not wait for their timeouts.

@@ -146,8 +146,18 @@ const FLIGHTS_MAX: usize = 1_024;
 /// Most probes under way. They have places of their own: without a verdict, an upstream that went
 /// silent under a flood of questions would count as healthy.
 const PROBES_MAX: usize = 256;
-/// Most clients waiting for one answer.
-const WAITERS_MAX: usize = 256;
+/// Of these, places that only questions for known names can take.
+const FLIGHTS_KEPT: usize = 128;
+/// A question for an unknown name that has been under way for this long gives its place to a new
+/// one: most likely its servers are dead. Not sooner, because its sockets stay open until its
+/// deadline.
+const GIVES_WAY_AFTER: Duration = Duration::from_millis(1_500);
+/// Most clients waiting for one answer …
+const WAITERS_MAX: usize = 2_048;
+/// … of which this many always find room, and the others only …
+const WAITERS_SURE: usize = 256;
+/// … while no more wait for all answers together.
+const WAITERS_TOTAL: usize = 16_384;
 /// Most answers waiting for the snapshot writer.
 const LEARNED_MAX: usize = 65_536;
 

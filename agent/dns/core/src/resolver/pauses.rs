@@ -49,7 +49,8 @@ impl Resolver {
         let zones = &self.zones;
         for (&id, flight) in &mut self.flights {
             let group = &zones.get(flight.zone).group;
-            let excusable = |upstream: usize| group.all().get(upstream).is_some_and(|one| one.pauses <= EXCUSES_MAX);
+            let excusable =
+                |upstream: usize| group.all().get(upstream).is_some_and(|one| one.pauses <= EXCUSES_MAX);
             if flight.excuse(since, now + GRACE, excusable) {
                 self.timers.push(Reverse((flight.next_event(), id)));
             }

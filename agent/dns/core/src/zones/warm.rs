@@ -146,7 +146,10 @@ mod tests {
             for ttl in [10, 60, 86_400] {
                 let ttl = Duration::from_secs(ttl);
                 let at = refresh_at(expires, ttl, spread).unwrap();
-                assert!(at < expires && at >= expires - (ttl / 10).min(Duration::from_secs(2)), "{ttl:?} {spread}");
+                assert!(
+                    at < expires && at >= expires - (ttl / 10).min(Duration::from_secs(2)),
+                    "{ttl:?} {spread}"
+                );
             }
         }
         for ttl in [0, 1, 5, 9] {

@@ -20,7 +20,7 @@ pub struct Counts {
     pub coalesced: u64,
     /// Clients that got a failure.
     pub failures: u64,
-    /// Clients refused because too many were already waiting.
+    /// Clients refused because too many were waiting, or that gave way to others.
     pub overloads: u64,
     /// Queries dropped because the core was too busy to take them from an answering thread.
     pub dropped: u64,

@@ -157,6 +157,7 @@ impl World {
             let silent = match mood {
                 'x' => true,
                 '%' => self.sent.is_multiple_of(2),
+                _ if send.message.windows(8).any(|part| part.eq_ignore_ascii_case(b"\x06silent\x04")) => true,
                 'd' => mixed,
                 'b' => over_tcp,
                 _ => false,

@@ -60,7 +60,11 @@ fn d2_questions_whose_answers_were_lost_in_a_pause_are_asked_again_and_count_aga
         let sent = world.sent;
         world.run(Duration::from_secs(1));
         if pause_ms < 6_000 {
-            assert!(under_way > 30 && world.sent >= sent + under_way, "{pause_ms} ms: {} sent", world.sent - sent);
+            assert!(
+                under_way > 30 && world.sent >= sent + under_way,
+                "{pause_ms} ms: {} sent",
+                world.sent - sent
+            );
         }
         names.iter().for_each(|name| world.ask(name));
         world.run(Duration::from_secs(1));

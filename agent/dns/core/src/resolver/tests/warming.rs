@@ -57,7 +57,10 @@ fn played(names: usize, per_minute: u32, ttl_s: u32) -> (Load, Load) {
 fn f10_keep_warm_costs_a_few_queries_and_spares_clients_many_waits() {
     for (names, per_minute, ttl_s) in [(60, 120, 60), (200, 120, 300), (300, 600, 60), (40, 30, 60)] {
         let (ours, plain) = played(names, per_minute, ttl_s);
-        println!("| {names} | {per_minute} | {ttl_s} s | {:.1} | {:.1} | {:.1} | {:.1} |", plain.upstream, ours.upstream, plain.waited, ours.waited);
+        println!(
+            "| {names} | {per_minute} | {ttl_s} s | {:.1} | {:.1} | {:.1} | {:.1} |",
+            plain.upstream, ours.upstream, plain.waited, ours.waited
+        );
         assert!(ours.upstream <= plain.upstream * 1.1, "{ours:?} beside {plain:?}");
         assert!(ours.waited <= plain.waited * 0.87, "{ours:?} beside {plain:?}");
         let spared = (plain.waited - ours.waited) / (ours.upstream - plain.upstream);
