@@ -33,7 +33,7 @@ use std::{
 
 use dogwatch_dns_core::{
     cache::Bounds,
-    guard::Rules,
+    guard::{Rebinding, Rules},
     health::endpoint::Endpoint,
     message::{
         name::{self, Key, read_key},
@@ -824,6 +824,7 @@ fn settings(number: u8) -> Settings {
         max_stale: Duration::from_hours(if number & 4 == 0 { 2 } else { 100 }),
         serve_stale,
         guard: Rules::default(),
+        rebinding: Rebinding::default(),
     };
     Settings {
         upstreams: (1..=1 + number % 3).map(upstream).collect(),

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn write(dir: &Path, names: u32) {
     let nothing = snapshot::load(dir, &Anchor::now(), &mut |_: &Remembered<'_>| {});
-    let writer = Writer::start(dir, &nothing, Limits { bytes_max: 1 << 30 });
+    let writer = Writer::start(dir, &nothing, Limits { bytes_max: 1 << 30 }, None);
     for number in 0..names {
         let message = message(number);
         writer.remember(&Learned {

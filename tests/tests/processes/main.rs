@@ -9,6 +9,7 @@ mod backup;
 mod differential;
 mod dns_by_hand;
 mod dns_guard;
+mod dns_paused;
 mod dns_pinned;
 mod dns_real;
 mod dns_reload;

@@ -204,10 +204,17 @@ pub fn plan(cached: Cached, upstreams: Upstreams, patience: Duration, now: Momen
     }
 }
 
-/// Whether this is the last tenth of a TTL of ten seconds or more. Shorter TTLs would be refreshed
+/// Whether this is the end of a TTL of ten seconds or more. Shorter TTLs would be refreshed
 /// constantly.
 pub(crate) fn near_expiry(left: Duration, ttl: Duration) -> bool {
-    ttl >= PREFETCH_TTL_MIN && left < ttl / 10
+    ttl >= PREFETCH_TTL_MIN && left < prefetch_window(ttl)
+}
+
+/// The end of a TTL in which an answer is refreshed: its last tenth, but at most two seconds, which
+/// is enough for a lost packet and a second try. Every second more is time that the old answer
+/// would still have been good for.
+pub(crate) fn prefetch_window(ttl: Duration) -> Duration {
+    (ttl / 10).min(Duration::from_secs(2))
 }
 
 /// Below this TTL a prefetch saves no client any waiting.
@@ -238,13 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tenth_of_a_ttl_is_prefetched_only_while_upstreams_are_healthy() {
-        let fresh =
-            |left, ttl| Cached::Fresh { left: Duration::from_secs(left), ttl: Duration::from_secs(ttl) };
+    fn the_end_of_a_ttl_is_prefetched_only_while_upstreams_are_healthy() {
+        let fresh = |left_ms, ttl| Cached::Fresh {
+            left: Duration::from_millis(left_ms),
+            ttl: Duration::from_secs(ttl),
+        };
         let planned = |held, upstreams| plan(held, upstreams, PATIENCE, Moment::START);
-        assert_eq!(planned(fresh(29, 300), Upstreams::Healthy), Plan::ReplyThenRefresh);
-        assert_eq!(planned(fresh(31, 300), Upstreams::Healthy), Plan::Reply);
+        assert_eq!(planned(fresh(1_900, 300), Upstreams::Healthy), Plan::ReplyThenRefresh);
+        assert_eq!(planned(fresh(900, 10), Upstreams::Healthy), Plan::ReplyThenRefresh);
+        assert_eq!(planned(fresh(1_100, 10), Upstreams::Healthy), Plan::Reply);
+        assert_eq!(planned(fresh(2_100, 300), Upstreams::Healthy), Plan::Reply);
         assert_eq!(planned(fresh(0, 5), Upstreams::Healthy), Plan::Reply);
-        assert_eq!(planned(fresh(29, 300), Upstreams::Down), Plan::Reply);
+        assert_eq!(planned(fresh(1_900, 300), Upstreams::Down), Plan::Reply);
     }
 }

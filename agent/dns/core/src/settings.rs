@@ -26,6 +26,7 @@ pub struct Settings {
     pub local: Arc<LocalNames>,
     /// Settings of the guard.
     pub guard: guard::Rules,
+    pub rebinding: guard::Rebinding,
     /// Questions that must always have an answer.
     pub pinned: Vec<Pinned>,
     /// A hash of the machine id. It differs between hosts, so that they do not all recover at the
@@ -45,6 +46,7 @@ impl Default for Settings {
             bounds: Bounds::default(),
             local: Arc::default(),
             guard: guard::Rules::default(),
+            rebinding: guard::Rebinding::default(),
             pinned: Vec::new(),
             host_phase: 0,
         }
@@ -72,4 +74,5 @@ pub struct ZoneSettings {
     pub serve_stale: bool,
     /// Settings of the guard.
     pub guard: guard::Rules,
+    pub rebinding: guard::Rebinding,
 }

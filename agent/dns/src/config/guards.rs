@@ -7,7 +7,7 @@ use dogwatch_daemon::{
     duration::Span,
 };
 
-use dogwatch_dns_core::guard;
+use dogwatch_dns_core::{guard, message::name};
 
 /// Applies `guards`, `vanish_grace`, `hot_vanish_grace`, `empty_grace` and `mass_grace` to `rules`.
 pub(super) fn apply(
@@ -43,6 +43,14 @@ pub(super) fn apply(
             problems.add(source, written.span(), message);
         }
     }
+}
+
+/// A domain of `rebinding_allow`.
+pub(super) fn suffix(text: &str) -> Result<Box<[u8]>, String> {
+    let name = name::from_text(text).filter(|_| !text.contains('/'));
+    let name =
+        name.ok_or_else(|| format!("{text:?} is not a domain name; write one like \"corp.example\""))?;
+    Ok(name.to_ascii_lowercase().into())
 }
 
 /// A day is enough to decide, and `dogwatch dns accept` ends any hold.

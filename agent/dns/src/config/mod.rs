@@ -64,6 +64,8 @@ struct DnsTable {
     hot_vanish_grace: Option<Spanned<Span>>,
     empty_grace: Option<Spanned<Span>>,
     mass_grace: Option<Spanned<Span>>,
+    rebinding_guard: Option<bool>,
+    rebinding_allow: Option<Vec<Spanned<String>>>,
     pinned: Option<Vec<Spanned<pinned::PinnedFile>>>,
     pin_own: Option<bool>,
 }
@@ -88,6 +90,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     pub metrics: SocketAddr,
     pub guard: guard::Rules,
+    /// For names outside `zones`.
+    pub rebinding: guard::Rebinding,
     /// Questions that must always be answered, including those that dogwatch itself needs.
     pub pinned: Vec<Pinned>,
     /// Whether the hosts named in agent.toml and alertd.toml are pinned too.
@@ -123,6 +127,7 @@ impl Default for Config {
             control_socket: "/run/dogwatch-dns/control.sock".into(),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9849)),
             guard: guard::Rules::default(),
+            rebinding: guard::Rebinding::default(),
             pinned: Vec::new(),
             pin_own: true,
             host_phase: 0,
@@ -167,6 +172,7 @@ impl Config {
             client_timer: self.client_timer,
             bounds: Bounds { bytes_max: self.cache_bytes, ..Bounds::default() },
             guard: self.guard.clone(),
+            rebinding: self.rebinding.clone(),
             pinned: self.pinned.clone(),
             host_phase: self.host_phase,
         }
@@ -258,6 +264,10 @@ impl DnsTable {
         }
         let graces = [&self.vanish_grace, &self.hot_vanish_grace, &self.empty_grace, &self.mass_grace];
         guards::apply(&mut config.guard, self.guards.as_ref(), graces, source, problems);
+        config.rebinding.on = self.rebinding_guard.unwrap_or(config.rebinding.on);
+        if let Some(allow) = &self.rebinding_allow {
+            config.rebinding.allow = parse_all(allow, source, problems, guards::suffix);
+        }
         if let Some(FilePath(path)) = &self.state_dir {
             config.state_dir.clone_from(path);
         }
@@ -414,6 +424,24 @@ mod tests {
         assert!(said.contains("QUUX") && said.contains("more than 256"), "{said}");
         let said = load("[dns]\npinned = [{ name = \"x.example\", typos = [] }, 7]\n").unwrap_err();
         assert!(said.contains("typos") && said.contains("a name, or a table"), "{said}");
+    }
+
+    #[test]
+    fn s13_the_rebinding_guard_is_off_by_default_and_in_forward_zones() {
+        assert!(!load("").unwrap().rebinding.on);
+        let config = load(
+            "[dns]\nrebinding_guard = true\nrebinding_allow = [\"Plex.Direct\"]\n\
+             [zone.\"corp.example\"]\nupstreams = [\"10.0.0.53\"]\n\
+             [zone.\"guests.example\"]\nupstreams = [\"10.0.0.53\"]\nrebinding_guard = true\n",
+        )
+        .unwrap();
+        assert!(config.rebinding.on);
+        assert_eq!(config.rebinding.allow, [(*b"\x04plex\x06direct\0").into()]);
+        let zones: Vec<bool> = config.zones.iter().map(|zone| zone.rebinding.on).collect();
+        assert_eq!(zones, [false, true]);
+        assert_eq!(config.zones[1].rebinding.allow.len(), 1);
+        let said = load("[dns]\nrebinding_allow = [\"192.168.0.0/16\"]\n").unwrap_err();
+        assert!(said.contains("is not a domain name"), "{said}");
     }
 
     #[test]

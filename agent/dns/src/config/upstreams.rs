@@ -10,7 +10,7 @@ use dogwatch_daemon::{
     config::{Problems, Source, Spanned},
     duration::Span,
 };
-use dogwatch_dns_core::{health::endpoint::Endpoint, message::name, settings::ZoneSettings};
+use dogwatch_dns_core::{guard, health::endpoint::Endpoint, message::name, settings::ZoneSettings};
 use serde::Deserialize;
 
 use super::{Config, ConfigFile, UpstreamSource, check_max_stale, guards};
@@ -29,6 +29,7 @@ pub(super) struct ZoneTable {
     hot_vanish_grace: Option<Spanned<Span>>,
     empty_grace: Option<Spanned<Span>>,
     mass_grace: Option<Spanned<Span>>,
+    rebinding_guard: Option<bool>,
 }
 
 /// A value and the file it comes from.
@@ -53,6 +54,7 @@ struct WrittenZone<'a> {
     ca_file: At<'a, Spanned<PathBuf>>,
     max_stale: Option<&'a Spanned<Span>>,
     serve_stale: Option<bool>,
+    rebinding_guard: Option<bool>,
     /// As written; missing keys come from [dns].
     guards: Vec<(&'a Source, &'a ZoneTable)>,
 }
@@ -101,6 +103,7 @@ impl<'a> Written<'a> {
             zone.ca_file = table.ca_file.as_ref().map(|path| (source, path)).or(zone.ca_file);
             zone.max_stale = table.max_stale.as_ref().or(zone.max_stale);
             zone.serve_stale = table.serve_stale.or(zone.serve_stale);
+            zone.rebinding_guard = table.rebinding_guard.or(zone.rebinding_guard);
             zone.guards.push((source, table));
         }
     }
@@ -138,6 +141,11 @@ impl<'a> Written<'a> {
                 max_stale: zone.max_stale.map_or(config.max_stale, |written| written.get_ref().0),
                 serve_stale: zone.serve_stale.unwrap_or(true),
                 guard,
+                // Whoever sends names to other servers expects addresses of theirs.
+                rebinding: guard::Rebinding {
+                    on: zone.rebinding_guard.unwrap_or(false),
+                    allow: config.rebinding.allow.clone(),
+                },
             };
             config.zones.push(zone);
         }
@@ -154,6 +162,7 @@ impl<'a> WrittenZone<'a> {
             ca_file: None,
             max_stale: None,
             serve_stale: None,
+            rebinding_guard: None,
             guards: Vec::new(),
         }
     }

@@ -34,6 +34,7 @@ const RECOVERY_VERIFIED: &str = "dogwatch_dns_recovery_verified_names";
 const RECOVERY_WAITING: &str = "dogwatch_dns_recovery_waiting_names";
 const PROBES: &str = "dogwatch_dns_probes_total";
 const LOCAL_FAILURES: &str = "dogwatch_dns_local_failures_total";
+const PAUSES: &str = "dogwatch_dns_pauses_total";
 const TRANSITIONS: &str = "dogwatch_dns_health_transitions_total";
 const EVICTED: &str = "dogwatch_dns_evictions_total";
 const UPSTREAM_QUERIES: &str = "dogwatch_dns_upstream_queries_total";
@@ -61,6 +62,7 @@ const GUARD_HOLDS: &str = "dogwatch_dns_guard_holds_total";
 const CONTRADICTIONS: &str = "dogwatch_dns_contradicted_denials_total";
 const MOVED: &str = "dogwatch_dns_moved_answers_total";
 const SHRUNK: &str = "dogwatch_dns_shrunk_answers_total";
+const REBINDING: &str = "dogwatch_dns_rebinding_answers_total";
 const SNAPSHOT_SYNCS: &str = "dogwatch_dns_snapshot_syncs_total";
 const RESTORED_NAMES: &str = "dogwatch_dns_restored_names";
 const RESTORE_TIME: &str = "dogwatch_dns_restore_seconds";
@@ -104,6 +106,10 @@ pub fn describe() {
     describe_gauge!(RECOVERY_WAITING, "After an outage: names waiting for their refresh.");
     describe_counter!(PROBES, "Queries sent only to check an upstream.");
     describe_counter!(LOCAL_FAILURES, "Upstream queries that failed on this host: no socket, no memory.");
+    describe_counter!(
+        PAUSES,
+        "Times the cache noticed that it had not run: stopped, suspended or overloaded. Upstreams are not judged by such times."
+    );
     describe_counter!(TRANSITIONS, "Changes of a zone's upstream health.");
     describe_counter!(EVICTED, "Answers evicted to stay below cache_mib.");
     describe_counter!(UPSTREAM_QUERIES, "Queries sent to an upstream.");
@@ -150,6 +156,7 @@ pub fn describe() {
         SHRUNK,
         "Accepted answers with at most a fifth of the records that the name had before."
     );
+    describe_counter!(REBINDING, "Answers blocked because a public name led to a private address.");
     describe_counter!(SNAPSHOT_SYNCS, "Times the snapshot was forced to disk.");
     describe_gauge!(RESTORED_NAMES, "Answers loaded from disk at the last start.");
     describe_gauge!(
@@ -178,6 +185,7 @@ pub fn publish(resolver: &Resolver, refused_clients: u64, snapshot: &snapshot::C
         (DROPPED, counts.dropped),
         (PROBES, counts.probes),
         (LOCAL_FAILURES, counts.local_failures),
+        (PAUSES, counts.pauses),
         (WARM, counts.warm_refreshes),
         (WARM_OVER_BUDGET, counts.warm_over_budget),
         (PINNED_REFRESHES, counts.pinned_refreshes),
@@ -265,6 +273,7 @@ pub fn publish_guard(resolver: &Resolver, now: Moment) {
     counter!(CONTRADICTIONS).absolute(counts(|counts| counts.contradicted));
     counter!(MOVED).absolute(counts(|counts| counts.moved));
     counter!(SHRUNK).absolute(counts(|counts| counts.shrunk));
+    counter!(REBINDING).absolute(counts(|counts| counts.rebinding));
 }
 
 /// Publishes the result of loading the snapshot.

@@ -8,7 +8,8 @@
 //! | `counters` | what these threads count |
 //! | `batch` | receives and sends many datagrams in one system call |
 //! | `stream` | DNS over TCP, on a thread of its own |
-//! | `places` | which connection gives way when all places are taken |
+//! | `places` | which connection gives way to a new one |
+//! | `owner` | which user of this host a TCP client is |
 //! | `tcp_check` | tries whether a pinned name's new addresses accept a TCP connection |
 //! | [`control`] | the control socket, both ends |
 //! | [`explain`] | what `dogwatch dns status`, `why`, `top` and `dump` print |
@@ -25,6 +26,7 @@ mod event;
 pub mod explain;
 pub(crate) mod memory;
 pub mod metrics;
+mod owner;
 mod places;
 mod present;
 pub mod server;

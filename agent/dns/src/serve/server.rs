@@ -10,7 +10,7 @@ use std::{
     hash::RandomState,
     io, iter,
     net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -44,7 +44,7 @@ use crate::{
     serve::{
         answers, control, datagrams::Datagrams, event::Event, memory, metrics, stream::Streams, tcp_check,
     },
-    snapshot::{self, Anchor, GapWatch, Learned, Limits, Restoring, Writer},
+    snapshot::{self, Anchor, GapWatch, Learned, Limits, Lock, Restoring, Writer},
     transport::{Reply, Upstreams, route},
 };
 
@@ -91,7 +91,8 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         .map_err(|error| RunError::Setup(format!("no random numbers from the kernel: {error}")))?;
     let seeds = Seeds { key, hash_keys: RandomState::new() };
     let mut resolver = Resolver::new(config.settings(), seeds, clock.now());
-    let writer = restore(&config, &mut resolver, clock.now());
+    let lock = lock_state(&config.state_dir)?;
+    let writer = restore(&config, &mut resolver, lock, clock.now());
 
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
     let (replies, reply_inbox) = mpsc::channel(EVENTS_MAX);
@@ -173,8 +174,18 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
     said
 }
 
+/// Without a usable directory the cache works from memory; the writer says so and tries again. A
+/// directory that another cache uses is a mistake to refuse.
+fn lock_state(dir: &Path) -> Result<Option<Lock>, RunError> {
+    match Lock::take(dir) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(RunError::Setup(error.to_string())),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Loads the snapshot into the resolver and starts the writer.
-fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
+fn restore(config: &Config, resolver: &mut Resolver, lock: Option<Lock>, now: Moment) -> Writer {
     let (dir, began) = (&config.state_dir, clock::since_boot());
     let loaded = snapshot::load(dir, &Anchor::now(), &mut Restoring::new(resolver, now));
     let mut troubles = 0;
@@ -199,7 +210,7 @@ fn restore(config: &Config, resolver: &mut Resolver, now: Moment) -> Writer {
     tracing::info!("restored {names} names in {ms:.1} ms");
     troubles += loaded.reports.iter().filter(|report| !report.harmless()).count();
     resolver.restored = Restored { names, ms, troubles };
-    Writer::start(dir, &loaded, Limits { bytes_max: config.cache_bytes })
+    Writer::start(dir, &loaded, Limits { bytes_max: config.cache_bytes }, lock)
 }
 
 /// The sockets to serve on: those passed by systemd, else our own.
@@ -306,7 +317,7 @@ enum Woken {
 impl Server {
     async fn turn_until_stopped(
         &mut self,
-        config_file: &std::path::Path,
+        config_file: &Path,
         signals: &mut Signals,
         Inboxes { mut events, mut stream_events, mut replies }: Inboxes,
     ) {
@@ -339,7 +350,11 @@ impl Server {
                 }
                 Woken::Time => {
                     alarm.rang();
-                    self.resolver.on_wakeup(self.clock.now());
+                    // Answers that have arrived count before their deadlines do.
+                    match replies.try_recv() {
+                        Ok(reply) => self.on_replies(reply, &mut replies),
+                        Err(_) => self.resolver.on_wakeup(self.clock.now()),
+                    }
                 }
                 Woken::Tick => self.on_tick(),
                 Woken::Asked(Asked::Stop) => return,
@@ -469,7 +484,9 @@ impl Server {
         while let Some((zone, event)) = self.resolver.poll_guard_event() {
             match event {
                 guard::Event::TripStarted { .. } => tracing::error!(zone, "{event}"),
-                guard::Event::UpstreamLies { .. } | guard::Event::Changed { believed: false, .. } => {
+                guard::Event::UpstreamLies { .. }
+                | guard::Event::Rebinding { .. }
+                | guard::Event::Changed { believed: false, .. } => {
                     tracing::warn!(zone, "{event}");
                 }
                 guard::Event::TripEnded { .. }
@@ -533,7 +550,7 @@ impl Server {
 
     /// Applies a new config if it is valid; otherwise keeps the running one and logs the errors.
     /// Addresses, paths and threads need a restart.
-    fn reload(&mut self, config_file: &std::path::Path) {
+    fn reload(&mut self, config_file: &Path) {
         match Config::load(config_file) {
             Ok(config) => {
                 let fixed = (config.listen != self.config.listen)

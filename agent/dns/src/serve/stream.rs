@@ -9,7 +9,8 @@
 //! answers wait for a client that does not read them; if more come from the core, it is closed. A
 //! connection is idle when nothing is in flight and nothing arrives. A client that half-closes the
 //! connection still gets its answers. A client that sends or reads too slowly is disconnected. When
-//! all places are taken, [`Places`] says which connection gives way to a new one.
+//! a user or an address has its share of the places, or all are taken, [`Places`] says which
+//! connection gives way to a new one.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use dogwatch_daemon::bounds::Who;
 use dogwatch_dns_core::{
     message::{name::Key, reply::Transport},
     policy::StaleReason,
@@ -47,6 +49,7 @@ use crate::{
         answers::{Answer, Answers, room_for},
         counters::{Counters, add_one},
         event::Event,
+        owner,
         places::Places,
     },
 };
@@ -78,6 +81,8 @@ const UNDER_WAY: Duration = Duration::from_secs(7);
 /// A client that does not read its answers is disconnected.
 const WRITE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 128;
+/// Of one address, or of one user on this host.
+const CONNECTIONS_SHARE: usize = 64;
 /// Queries in flight on one connection, and answers waiting to be written.
 const UNDER_WAY_MAX: u16 = 64;
 /// The kernel's buffers of one connection, which count against the unit's memory too. Linux doubles
@@ -98,6 +103,8 @@ struct Shared {
     allow: Arc<RwLock<Vec<Prefix>>>,
     core: mpsc::Sender<Event>,
     patience: Patience,
+    /// Who a connection counts for, by its two ends.
+    owner: fn(SocketAddr, SocketAddr) -> Who,
     counters: Counters,
     connections: Mutex<Connections>,
 }
@@ -118,7 +125,7 @@ impl Streams {
         allow: Arc<RwLock<Vec<Prefix>>>,
         core: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(reader, clock, allow, core, Patience::default()));
+        let shared = Arc::new(Shared::new(reader, clock, allow, core, Patience::default(), owner::of));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let serving = Arc::clone(&shared);
         thread::Builder::new().name("streams".into()).spawn(move || {
@@ -152,11 +159,11 @@ impl Shared {
         allow: Arc<RwLock<Vec<Prefix>>>,
         core: mpsc::Sender<Event>,
         patience: Patience,
+        owner: fn(SocketAddr, SocketAddr) -> Who,
     ) -> Self {
-        let connections =
-            Connections { next_id: 0, places: Places::new(CONNECTIONS_MAX), close: BTreeMap::new() };
-        let counters = Counters::default();
-        Self { reader, clock, allow, core, patience, counters, connections: Mutex::new(connections) }
+        let places = Places::new(CONNECTIONS_MAX, CONNECTIONS_SHARE);
+        let connections = Mutex::new(Connections { next_id: 0, places, close: BTreeMap::new() });
+        Self { reader, clock, allow, core, patience, owner, counters: Counters::default(), connections }
     }
 
     fn allows(&self, peer: SocketAddr) -> bool {
@@ -164,12 +171,12 @@ impl Shared {
     }
 
     /// A place for a new connection; another may have to give way.
-    fn admit(&self, peer: SocketAddr) -> (u64, Arc<Notify>) {
+    fn admit(&self, holder: Who) -> (u64, Arc<Notify>) {
         let (now, close) = (self.clock.now(), Arc::<Notify>::default());
         let mut connections = self.connections.lock();
         let id = connections.next_id;
         connections.next_id += 1;
-        if let Some(victim) = connections.places.admit(id, peer.ip(), now)
+        if let Some(victim) = connections.places.admit(id, holder, now)
             && let Some(close) = connections.close.remove(&victim)
         {
             close.notify_one();
@@ -200,7 +207,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) if shared.allows(peer) => {
-                let (id, close) = shared.admit(peer);
+                let holder = match stream.local_addr() {
+                    Ok(local) => (shared.owner)(peer, local),
+                    Err(_) => Who::of_address(peer.ip()),
+                };
+                let (id, close) = shared.admit(holder);
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     serve(id, stream, &close, &shared).await;
@@ -404,6 +415,11 @@ mod tests {
         _resolver: Resolver,
     }
 
+    /// Whoever runs the tests is one user.
+    fn by_address(peer: SocketAddr, _: SocketAddr) -> Who {
+        Who::of_address(peer.ip())
+    }
+
     fn query(name: &str) -> Vec<u8> {
         let mut packet = Vec::new();
         let name = from_text(name).unwrap();
@@ -437,7 +453,7 @@ mod tests {
             let mut resolver = Resolver::new(Settings::default(), seeds, clock.now());
             assert!(resolver.restore(&Remembered::new(&large()), clock.now()));
             let allow = Arc::new(RwLock::new(vec!["127.0.0.0/8".parse().unwrap()]));
-            let shared = Arc::new(Shared::new(resolver.reader(), clock, allow, sender, patience));
+            let shared = Arc::new(Shared::new(resolver.reader(), clock, allow, sender, patience, by_address));
             tokio::spawn(accept(listener, Arc::clone(&shared)));
             Self { address, events, answers: None, shared, _resolver: resolver }
         }
@@ -626,7 +642,7 @@ mod tests {
         let mut same = world.connect().await;
         same.write_all(&framed(&query("large.example"))).await.unwrap();
         assert!(read_frame(&mut same).await.len() > 60_000);
-        world.until_open(CONNECTIONS_MAX).await;
+        world.until_open(CONNECTIONS_SHARE + 1).await;
         for _ in 0..200 {
             hostile.push(world.connect().await);
         }

@@ -199,6 +199,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
     const DAY: i64 = 24;
+    const TEN_YEARS: i64 = 10 * 365 * DAY;
     /// Hours from 1970 to some day in 2026.
     const TODAY: i64 = 495_000;
 
@@ -226,6 +227,10 @@ mod tests {
             ("reboot, wall clock in 2099", (1, 10, TODAY), (2, 3, TODAY + 73 * 365 * DAY), (3, 24)),
             ("reboot, wall clock two days back", (1, 10, TODAY), (2, 3, TODAY - 2 * DAY), (3, 24)),
             ("reboot, wall clock behind uptime", (1, 10, TODAY), (2, 30, TODAY + 1), (30, 0)),
+            ("same boot, ten years ahead", (1, 10, TODAY), (1, 11, TODAY + TEN_YEARS), (1, 87_599)),
+            ("same boot, ten years back", (1, 10, TODAY), (1, 11, TODAY - TEN_YEARS), (1, 0)),
+            ("reboot, ten years ahead", (1, 10, TODAY), (2, 3, TODAY + TEN_YEARS), (3, 24)),
+            ("reboot, ten years back", (1, 10, TODAY), (2, 3, TODAY - TEN_YEARS), (3, 24)),
             ("written in 1970, read with a correct clock", (1, 10, 0), (2, 3, TODAY), (3, 24)),
             ("the boot clock cannot go back, but a file can claim so", (1, 10, TODAY), (1, 9, TODAY), (0, 0)),
         ];
@@ -273,5 +278,17 @@ mod tests {
         assert_eq!(look(3, 3), 0, "set back");
         assert_eq!(look(4, 52), 0, "ahead again: nothing new");
         assert_eq!(look(5, 80), 27);
+    }
+
+    #[test]
+    fn a_step_of_ten_years_while_running_is_seen_once_and_one_back_not_at_all() {
+        let steps = [0, 1, 1, 0, 1, -1, 0, 1, -1, 0];
+        let mut watch = GapWatch::new(anchor(1, 0, TODAY));
+        let unseen: Vec<u64> = (1..)
+            .zip(steps)
+            .map(|(at, step)| hours(watch.look(anchor(1, at, TODAY + i64::from(at) + step * TEN_YEARS))))
+            .collect();
+        assert_eq!(unseen[1], 87_600, "perhaps a pause: everything is refreshed once");
+        assert_eq!(unseen.iter().filter(|&&unseen| unseen > 0).count(), 1, "{unseen:?}");
     }
 }

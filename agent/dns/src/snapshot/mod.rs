@@ -70,11 +70,13 @@ pub use self::{
     into_cache::Restoring,
     load::{Answers, FileReport, Loaded, Take, Trouble, load, load_bytes, load_origin},
     record::Damage,
-    writer::{Counts, Learned, Limits, Writer},
+    writer::{Counts, Learned, Limits, Lock, Writer},
 };
 
 const SNAPSHOT: &str = "cache.snapshot";
 const LOG: &str = "cache.log";
+/// Where a merge writes the new snapshot.
+const LEFTOVER: &str = "cache.snapshot.new";
 /// [`crate::zones::origin`] as JSON: small, and rewritten as a whole.
 const ORIGIN: &str = "cache.origin";
 /// How long the log was when it was last synced.

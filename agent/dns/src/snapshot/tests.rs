@@ -72,7 +72,7 @@ fn load_dir(dir: &Path) -> (Vec<Vec<u8>>, Loaded) {
 }
 
 fn learn(dir: &Path, loaded: &Loaded, limits: Limits, numbers: std::ops::Range<u16>) {
-    let writer = Writer::start(dir, loaded, limits);
+    let writer = Writer::start(dir, loaded, limits, Lock::take(dir).ok());
     for number in numbers {
         writer.remember(&Learned {
             at: clock::since_boot(),
@@ -224,7 +224,7 @@ fn a_directory_in_place_of_a_file_is_reported_and_the_cache_continues() {
 fn two_caches_in_one_directory_do_not_truncate_each_others_log() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
-    let first = Writer::start(dir.path(), &loaded, LIMITS);
+    let first = Writer::start(dir.path(), &loaded, LIMITS, Lock::take(dir.path()).ok());
     first.remember(&learned(&message(1)));
     // The first write takes the lock.
     while first.counts().records() == 0 || !dir.path().join(LOG).exists() {
@@ -234,6 +234,42 @@ fn two_caches_in_one_directory_do_not_truncate_each_others_log() {
     first.finish();
     let (messages, loaded) = load_dir(dir.path());
     assert_eq!((messages, words(&loaded)), (vec![message(1)], String::new()));
+}
+
+/// D38: the second cache was started while the first one ran, and goes on when that has ended.
+#[test]
+fn d38_a_second_cache_is_refused_with_words_and_later_keeps_what_the_first_one_wrote() {
+    let dir = TempDir::new().unwrap();
+    learn(dir.path(), &Loaded::default(), LIMITS, 0..100);
+    let lock = Lock::take(dir.path()).unwrap();
+    let (_, loaded) = load_dir(dir.path());
+    let first = Writer::start(dir.path(), &loaded, LIMITS, Some(lock));
+    let refused = Lock::take(dir.path()).err().unwrap();
+    let said = refused.to_string();
+    assert!(said.starts_with("another dogwatch dns uses ") && said.contains("state_dir"), "{said}");
+    let second = Writer::start(dir.path(), &loaded, LIMITS, None);
+    second.remember(&learned(&message(1_000)));
+    (100..600).for_each(|number| first.remember(&learned(&message(number))));
+    first.finish();
+    // The second one tries again every few seconds; when it ends, at once.
+    second.remember(&learned(&message(1_001)));
+    second.finish();
+    let (messages, loaded) = load_dir(dir.path());
+    assert_eq!(words(&loaded), "");
+    let missing: Vec<u16> = (0..600).filter(|&number| !messages.contains(&message(number))).collect();
+    assert_eq!(missing, Vec::<u16>::new());
+    assert!(messages.contains(&message(1_001)));
+}
+
+/// D38: a merge that was killed leaves no file that keeps a full disk full.
+#[test]
+fn d38_what_a_killed_merge_left_behind_is_removed_at_the_start() {
+    let dir = TempDir::new().unwrap();
+    let left = dir.path().join(LEFTOVER);
+    fs::write(&left, [0; 4_096]).unwrap();
+    learn(dir.path(), &Loaded::default(), LIMITS, 0..3);
+    assert!(!left.exists());
+    assert_eq!(load_dir(dir.path()).0.len(), 3);
 }
 
 fn learned(message: &[u8]) -> Learned<'_> {
@@ -251,7 +287,7 @@ fn learned(message: &[u8]) -> Learned<'_> {
 fn flags_and_uses_are_restored_and_the_younger_answer_of_a_question_wins() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
-    let writer = Writer::start(dir.path(), &loaded, LIMITS);
+    let writer = Writer::start(dir.path(), &loaded, LIMITS, Lock::take(dir.path()).ok());
     let older = [message(1), vec![1]].concat();
     writer.remember(&Learned {
         at: clock::since_boot().saturating_sub(Duration::from_mins(1)),
@@ -270,7 +306,7 @@ fn flags_and_uses_are_restored_and_the_younger_answer_of_a_question_wins() {
 fn flushed_answers_stay_flushed_until_they_are_cached_again() {
     let dir = TempDir::new().unwrap();
     let (_, loaded) = load_dir(dir.path());
-    let writer = Writer::start(dir.path(), &loaded, LIMITS);
+    let writer = Writer::start(dir.path(), &loaded, LIMITS, Lock::take(dir.path()).ok());
     let ago = |seconds| clock::since_boot().saturating_sub(Duration::from_secs(seconds));
     let key = |number| [&message(number)[wire::HEADER_LEN..], &[1]].concat();
     for number in 0..4 {
@@ -385,13 +421,66 @@ fn restorable(number: u32, renewed: u8) -> Vec<u8> {
     message
 }
 
+/// A log with one answer (TTL one hour) cached ten minutes before `now`, or at `at`.
+fn log_of_one(at: Duration, good_for_s: u32, message: &[u8]) -> Vec<u8> {
+    let mut log = file_head(SALT).to_vec();
+    push_anchor(&mut log, SALT, &anchor());
+    push_answer(
+        &mut log,
+        SALT,
+        &Answer { boot: anchor().tag(), at, uses: u16::MAX, good_for_s, flags: 0, message },
+    );
+    log
+}
+
+/// The cache after loading: how long its one answer is fresh, and how long ago it was received.
+fn loaded_as(log: &[u8], read_at: &Anchor) -> (Duration, Duration) {
+    let now = Moment::START;
+    let mut resolver = Resolver::new(Settings::default(), Seeds::repeatable(1, RandomState::new()), now);
+    load_bytes(&[], log, read_at, &mut Restoring::new(&mut resolver, now));
+    let (_, entry) = resolver.cache().iter().next().expect("the answer is loaded");
+    (now.until(entry.expires()), now.since(entry.learned()))
+}
+
+/// Issue 13, point 6: the wall clock steps by ten years across a restart or a reboot.
+#[test]
+fn a_wall_clock_ten_years_off_loses_no_answer_and_keeps_none_fresh() {
+    const TEN_YEARS_MS: i64 = 10 * 365 * 24 * 3_600_000;
+    let (ten, log) = (Duration::from_mins(10), log_of_one(HOUR, 0, &restorable(1, 0)));
+    for step in [-TEN_YEARS_MS, 0, TEN_YEARS_MS] {
+        for (boot, at) in [([1; 16], HOUR + ten), ([2; 16], ten)] {
+            let read_at = Anchor::of(boot, at, anchor().wall_ms + 600_000 + step);
+            let (fresh_for, age) = loaded_as(&log, &read_at);
+            assert!(fresh_for <= HOUR - ten, "{step} {boot:?}: fresh for {fresh_for:?}");
+            assert!(age >= ten && age <= HOUR * 25, "{step} {boot:?}: {age:?} old");
+        }
+    }
+}
+
+/// The same: whatever a file says, an answer is fresh for a day at most, and counted from now.
+#[test]
+fn times_that_a_file_claims_are_clamped_when_it_is_loaded() {
+    let mut forever = restorable(1, 0);
+    let ttl = forever.len() - 10;
+    forever[ttl..ttl + 4].copy_from_slice(&0x7fff_ffff_u32.to_be_bytes());
+    let day = HOUR * 24;
+    for at in [HOUR, HOUR * 2, HOUR * 24 * 3_650, Duration::from_millis(u64::MAX >> 1)] {
+        for good_for_s in [0, u32::MAX] {
+            for read_at in [anchor(), Anchor::of([2; 16], HOUR, anchor().wall_ms + 1)] {
+                let (fresh_for, age) = loaded_as(&log_of_one(at, good_for_s, &forever), &read_at);
+                assert!(fresh_for <= day && age <= day * 2, "{at:?}: {fresh_for:?}, {age:?}");
+            }
+        }
+    }
+}
+
 /// Several threads, each with a share of the cache. The core has a test without threads that
 /// everything else is the same too.
 #[test]
 fn many_answers_put_back_by_threads_are_those_put_back_one_by_one() {
     let dir = TempDir::new().unwrap();
     let nothing = load(dir.path(), &Anchor::now(), &mut |_: &Remembered<'_>| {});
-    let writer = Writer::start(dir.path(), &nothing, Limits { bytes_max: 1 << 30 });
+    let writer = Writer::start(dir.path(), &nothing, Limits { bytes_max: 1 << 30 }, None);
     let at = clock::since_boot().saturating_sub(Duration::from_secs(30));
     for (renewed, numbers) in [(0, 0..9_000), (1, 500..900), (2, 600..700)] {
         for number in numbers {

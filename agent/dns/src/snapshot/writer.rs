@@ -17,7 +17,7 @@ use dogwatch_dns_core::zones::origin::Origin;
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    LOG, ORIGIN, SNAPSHOT,
+    LEFTOVER, LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor},
     inbox::Inbox,
     length,
@@ -101,14 +101,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. Call it after [`super::load`].
-    pub fn start(dir: &Path, loaded: &Loaded, limits: Limits) -> Self {
+    /// Starts the thread. Call it after [`super::load`]; `lock` is from before that.
+    pub fn start(dir: &Path, loaded: &Loaded, limits: Limits, lock: Option<Lock>) -> Self {
+        if lock.is_some() {
+            // A merge that was killed, perhaps on a full disk.
+            let _ = fs::remove_file(dir.join(LEFTOVER));
+        }
         let (inbox, counts) = (Arc::new(Inbox::default()), Arc::new(Counts::default()));
         let (salt, boot) = (loaded.salt.unwrap_or_else(random::number_u32), Anchor::now().tag());
         let files = Files {
             dir: dir.to_owned(),
             salt,
-            lock: None,
+            lock,
+            locked_late: false,
             log: None,
             log_len: loaded.log_len as u64,
             pending: Vec::new(),
@@ -195,11 +200,37 @@ impl Drop for Writer {
     }
 }
 
+/// The right to write in a state directory, as long as it is kept: two caches in one directory
+/// would truncate each other's log.
+pub struct Lock {
+    _folder: File,
+}
+
+impl Lock {
+    /// Fails with [`ErrorKind::WouldBlock`] if another process has it.
+    pub fn take(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let folder = File::open(dir)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Self { _folder: folder }),
+            Err(TryLockError::WouldBlock) => {
+                let why = format!(
+                    "another dogwatch dns uses {}; stop it, or give each its own state_dir",
+                    dir.display()
+                );
+                Err(io::Error::new(ErrorKind::WouldBlock, why))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 struct Files {
     dir: PathBuf,
     salt: u32,
-    /// The locked directory: two caches in one directory would truncate each other's log.
-    lock: Option<File>,
+    lock: Option<Lock>,
+    /// The lock was taken after loading: another cache may have written since.
+    locked_late: bool,
     log: Option<File>,
     /// Bytes of complete records in the log.
     log_len: u64,
@@ -350,6 +381,11 @@ impl Files {
         fs::create_dir_all(&self.dir)?;
         self.lock()?;
         self.put_aside()?;
+        if self.locked_late {
+            // Keeps what the other cache wrote; the log is empty afterwards.
+            self.merge(&Anchor::now())?;
+            self.locked_late = false;
+        }
         let path = self.dir.join(LOG);
         let mut log = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
         let mut head = [0; FILE_HEAD];
@@ -375,15 +411,8 @@ impl Files {
         if self.lock.is_some() {
             return Ok(());
         }
-        let folder = File::open(&self.dir)?;
-        match folder.try_lock() {
-            Ok(()) => self.lock = Some(folder),
-            Err(TryLockError::WouldBlock) => {
-                let why = "another dogwatch dns uses this directory; give each its own state_dir";
-                return Err(io::Error::new(ErrorKind::WouldBlock, why));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        self.lock = Some(Lock::take(&self.dir)?);
+        self.locked_late = true;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use super::{
     Cause, End, Event, Guard, Hold, Known, Reason, Trip, Witnesses,
     evidence::{self, Evidence},
     is_below,
+    trial::{self, Trial, Verdict},
 };
 use crate::{
     message::name::{self, name_of},
@@ -17,6 +18,10 @@ impl Guard {
     pub(super) fn look_for_mass_vanish(&mut self, key: &[u8], reason: Reason, now: Moment) -> bool {
         if !self.rules.mass_vanish {
             return false;
+        }
+        if let Some(trial) = &mut self.trial {
+            trial.on_answer(key, false);
+            return self.judge(now);
         }
         let cause = if reason == Reason::Nowhere { Cause::Nowhere } else { Cause::Gone };
         let domain = name::zone_of(key);
@@ -31,6 +36,37 @@ impl Guard {
         if self.trips.iter().any(known) {
             return false;
         }
+        let again = |(suffix, until): &(Box<[u8]>, Moment)| now < *until && is_below(&scope, suffix);
+        if self.acquitted.as_ref().is_some_and(again) {
+            return false;
+        }
+        let suspect = |domain: &[u8]| self.domains.get(domain).is_some_and(|domain| domain.gone() > 0);
+        let controls = self.well.controls(&scope, suspect, |key| self.holds.contains_key(key));
+        if controls.is_empty() {
+            self.convict(cause, scope, now);
+            return true;
+        }
+        self.trial = Some(Trial::new(cause, scope, controls, now));
+        false
+    }
+
+    /// Ends the trial if its outcome is clear. Returns whether a trip began.
+    pub(super) fn judge(&mut self, now: Moment) -> bool {
+        let Some(verdict) = self.trial.as_ref().and_then(|trial| trial.verdict(now)) else { return false };
+        let Some(trial) = self.trial.take() else { return false };
+        match verdict {
+            Verdict::Guilty if self.rules.mass_vanish => {
+                self.convict(trial.cause, trial.scope, now);
+                true
+            }
+            Verdict::Guilty | Verdict::Acquitted => {
+                self.acquitted = Some((trial.scope, now + trial::ACQUITTED_FOR));
+                false
+            }
+        }
+    }
+
+    fn convict(&mut self, cause: Cause, scope: Box<[u8]>, now: Moment) {
         // A zone-wide trip replaces those of single domains.
         self.trips.retain(|trip| !(trip.cause.vanish() && is_below(&trip.scope, &scope)));
         let mut trip = Trip::new(cause, scope, self.relapses.needed(cause, now), now);
@@ -46,7 +82,6 @@ impl Guard {
             trip.on_denied(key, hold.known, true);
         }
         self.start_trip(trip);
-        true
     }
 
     pub(super) fn start_convergence(&mut self, address: IpAddr, now: Moment) {

@@ -11,7 +11,8 @@
 //!                      `vanish_grace` (`hot_vanish_grace` if it is asked for often); 1 min if
 //!                      another upstream agrees and it is not hot; `empty_grace` if the answer is
 //!                      empty and the name is hot and was good for half an hour
-//!  mass vanish       five names among the last 25 answers of a minute → a trip: all names of that
+//!  mass vanish       five names among the last 25 answers of a minute, and most names that were
+//!                    well a moment ago are denied too ([`trial`]) → a trip: all names of that
 //!                    domain, or of the zone, are held until canaries are back or four times as
 //!                    many neighbours prove to be well; at most as long as the steadiest name was
 //!                    good, within `vanish_grace` to `mass_grace`
@@ -29,11 +30,13 @@ mod evidence;
 mod hold;
 mod mass;
 mod pinned;
+mod rebinding;
 mod rules;
 mod said;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod trip;
 mod view;
 
@@ -46,6 +49,7 @@ use std::{
 pub use self::{
     convergence::{Displaced, leads_nowhere, shrunk},
     hold::{Hold, Reason, Witnesses},
+    rebinding::Rebinding,
     rules::Rules,
     terms::{Accepted, Counts, Event, HeldBy, Known, Stance},
     trip::{Cause, End, Trip},
@@ -53,6 +57,7 @@ pub use self::{
 use self::{
     convergence::{Move, Moves},
     evidence::{Evidence, Item, What},
+    trial::{Trial, Well},
     trip::Relapses,
 };
 use crate::{message::name::name_of, moment::Moment};
@@ -64,6 +69,7 @@ const DOMAINS_MAX: usize = 64;
 const EVENTS_MAX: usize = 64;
 /// A move is logged if the name had not changed for this long.
 const STEADY: Duration = Duration::from_hours(1);
+const REBINDING_SAID_EVERY: Duration = Duration::from_secs(10);
 const PASSES_MAX: usize = 64;
 /// After a trip's bound or an operator's accept, upstreams are believed for this long.
 pub const PASS: Duration = Duration::from_hours(1);
@@ -75,6 +81,13 @@ const DENIED_WAITS: f32 = 2.0;
 /// Names that one upstream denies and another has, within [`evidence::WINDOW`], before the first
 /// upstream is left out.
 const LIES: usize = 3;
+
+/// While a trip lasts, names that were last confirmed before `since` are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frozen {
+    pub until: Moment,
+    pub since: Moment,
+}
 
 /// A suffix below which upstreams are believed, and until when.
 #[derive(Debug)]
@@ -92,6 +105,11 @@ pub struct Guard {
     holds: BTreeMap<Box<[u8]>, Hold>,
     trips: Vec<Trip>,
     relapses: Relapses,
+    /// A mass vanish that is not proven yet.
+    trial: Option<Trial>,
+    /// The last trial found nothing: no other below this suffix until then.
+    acquitted: Option<(Box<[u8]>, Moment)>,
+    well: Well,
     /// For the whole zone, and for domains in which a name vanished recently.
     evidence: Evidence,
     domains: BTreeMap<Box<[u8]>, Evidence>,
@@ -101,6 +119,7 @@ pub struct Guard {
     /// Upstream queries earned by client queries during a trip.
     credit: f32,
     events: VecDeque<Event>,
+    rebinding_said: Option<Moment>,
     put_back: Vec<Displaced>,
     recovered: bool,
     pub counts: Counts,
@@ -114,6 +133,9 @@ impl Guard {
             holds: BTreeMap::new(),
             trips: Vec::new(),
             relapses: Relapses::default(),
+            trial: None,
+            acquitted: None,
+            well: Well::default(),
             evidence: Evidence::default(),
             domains: BTreeMap::new(),
             moves: Moves::default(),
@@ -121,6 +143,7 @@ impl Guard {
             contradictions: VecDeque::new(),
             credit: 0.0,
             events: VecDeque::new(),
+            rebinding_said: None,
             put_back: Vec::new(),
             recovered: false,
             counts: Counts::default(),
@@ -147,6 +170,9 @@ impl Guard {
     pub fn forget_evidence(&mut self) {
         self.evidence = Evidence::default();
         self.domains.clear();
+        self.trial = None;
+        self.acquitted = None;
+        self.well.forget();
         self.moves.forget();
         self.contradictions.clear();
     }
@@ -177,12 +203,23 @@ impl Guard {
         Some(Stance { why, ask: self.credit >= cost(upstreams) * wanted })
     }
 
-    /// Domains below which every known good name is held, whatever its own hold says, and until
-    /// when. Empty while upstreams are believed for some names.
-    pub fn frozen_domains(&self) -> impl Iterator<Item = (&[u8], Moment)> {
+    /// Domains below which every known good name is held, whatever its own hold says, unless an
+    /// upstream has confirmed it since. Empty while upstreams are believed for some names.
+    pub fn frozen_domains(&self) -> impl Iterator<Item = (&[u8], Frozen)> {
         let trips = self.trips.iter().filter(|trip| trip.cause.vanish() && self.passes.is_empty());
         // No name is held for longer than the longest grace period.
-        trips.map(|trip| (&*trip.scope, trip.until(&self.rules).min(trip.first_held + self.rules.bound())))
+        trips.map(|trip| {
+            let until = trip.until(&self.rules).min(trip.first_held + self.rules.bound());
+            (&*trip.scope, Frozen { until, since: trip.since })
+        })
+    }
+
+    /// Whether an upstream has confirmed this name, whose answer was learned then, since the trips
+    /// around it began: it is not held.
+    pub fn confirmed_since(&self, key: &[u8], learned: Moment) -> bool {
+        let name = name_of(key);
+        !self.holds.contains_key(key)
+            && self.trips.iter().filter(|trip| trip.freezes(name)).all(|trip| learned >= trip.since)
     }
 
     /// Counts queries that were answered from names frozen by a trip without calling
@@ -319,6 +356,11 @@ impl Guard {
     pub fn on_good(&mut self, key: &[u8], addresses: &[IpAddr], now: Moment) {
         self.end_what_is_over(now);
         self.moves.note(addresses, now);
+        self.well.note(key, now);
+        if let Some(trial) = &mut self.trial {
+            trial.on_answer(key, true);
+            self.judge(now);
+        }
         if self.evidence.watches(now) {
             self.note(Item::new(now, key, What::Still));
         }
@@ -368,9 +410,22 @@ impl Guard {
         self.say(Event::Shrunk { key: key.into(), from, to });
     }
 
+    /// An answer was blocked because of this private address.
+    pub fn on_rebinding(&mut self, key: &[u8], address: IpAddr, now: Moment) {
+        self.counts.rebinding += 1;
+        // A web page can cause many of them.
+        if self.rebinding_said.is_none_or(|at| now.since(at) >= REBINDING_SAID_EVERY) {
+            self.rebinding_said = Some(now);
+            self.say(Event::Rebinding { key: key.into(), address });
+        }
+    }
+
     /// A held name to ask upstreams for now, to find the end of a trip.
     pub fn poll_canary(&mut self, now: Moment) -> Option<Box<[u8]>> {
         self.end_what_is_over(now);
+        if let Some(control) = self.trial.as_mut().and_then(Trial::poll_ask) {
+            return Some(control);
+        }
         let (holds, trips) = (&mut self.holds, &mut self.trips);
         trips.iter_mut().find_map(|trip| trip.poll_canary(holds, now))
     }
@@ -378,11 +433,17 @@ impl Guard {
     /// The cache no longer has this canary.
     pub fn forget(&mut self, key: &[u8]) {
         self.holds.remove(key);
+        if let Some(trial) = &mut self.trial {
+            trial.forget(key);
+        }
     }
 
     /// When [`Self::poll_canary`] has something to do.
     pub fn next_wakeup(&self) -> Option<Moment> {
-        self.trips.iter().map(|trip| trip.canary_at.min(trip.until(&self.rules))).min()
+        let trips = self.trips.iter().map(|trip| trip.canary_at.min(trip.until(&self.rules)));
+        // What is to be asked is due at once.
+        let trial = self.trial.as_ref().map(|trial| if trial.asks() { Moment::START } else { trial.until });
+        trips.chain(trial).min()
     }
 
     /// An operator accepts the current answers for all names at or below `suffix` (wire format,
@@ -491,6 +552,7 @@ impl Guard {
                 self.end_trip(index, End::Bound, now);
             }
         }
+        self.judge(now);
         if !self.passes.is_empty() {
             self.passes.retain(|pass| now < pass.until);
         }

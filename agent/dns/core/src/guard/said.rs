@@ -53,6 +53,14 @@ impl fmt::Display for Event {
                     ", which accept no TCP connection; serving the old answer; to accept the change: dogwatch dns accept {name}"
                 )
             }
+            Self::Rebinding { key, address } => {
+                let name = name::to_text(name_of(key));
+                write!(
+                    f,
+                    "blocked: {name} leads to the private address {address}; if that is intended, add it or a domain \
+                     above it to rebinding_allow in dns.toml"
+                )
+            }
             Self::Shrunk { key, from, to } => {
                 write!(f, "{} has {to} records, down from {from}", name::to_text(name_of(key)))
             }

@@ -67,6 +67,11 @@ pub enum Event {
         /// False if none of the new addresses accepts a TCP connection and the old answer is kept.
         believed: bool,
     },
+    /// A public name led to a private address; clients get no address.
+    Rebinding {
+        key: Box<[u8]>,
+        address: IpAddr,
+    },
     /// Most of a name's records are gone; the rest is believed.
     Shrunk {
         key: Box<[u8]>,
@@ -94,6 +99,8 @@ pub struct Counts {
     pub contradicted: u64,
     pub moved: u64,
     pub shrunk: u64,
+    /// Answers blocked because a public name led to a private address.
+    pub rebinding: u64,
 }
 
 /// The holds and trips that [`Guard::accept`] ended.

@@ -21,6 +21,8 @@ pub struct Upstream {
     pub breaker: Breaker,
     pub letter_case: LetterCase,
     pub forgeries: Forgeries,
+    /// Pauses of this daemon since the upstream's last answer.
+    pub pauses: u8,
     round_trip: RoundTrip,
     pub counts: UpstreamCounts,
 }
@@ -76,6 +78,7 @@ impl Group {
             breaker: Breaker::new(now),
             letter_case: LetterCase::UNKNOWN,
             forgeries: Forgeries::default(),
+            pauses: 0,
             round_trip: RoundTrip::default(),
             counts: UpstreamCounts::default(),
         };
@@ -181,10 +184,20 @@ impl Group {
         usual.clamp(CLIENT_TIMER_MIN.min(most), most)
     }
 
-    pub fn on_sample(&mut self, index: usize, round_trip: Duration) {
+    /// An upstream answered; `round_trip` is `None` if this daemon paused meanwhile.
+    pub fn on_answer(&mut self, index: usize, round_trip: Option<Duration>) {
         if let Some(upstream) = self.upstreams.get_mut(index) {
-            upstream.round_trip.on_sample(round_trip);
+            upstream.counts.answered += 1;
+            upstream.pauses = 0;
+            if let Some(round_trip) = round_trip {
+                upstream.round_trip.on_sample(round_trip);
+            }
         }
+    }
+
+    /// This daemon did not run for a while.
+    pub fn on_pause(&mut self) {
+        self.upstreams.iter_mut().for_each(|upstream| upstream.pauses = upstream.pauses.saturating_add(1));
     }
 
     /// See [`Breaker::hurry`].

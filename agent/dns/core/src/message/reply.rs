@@ -38,6 +38,7 @@ pub enum Ttl {
 pub enum Extended {
     StaleAnswer,
     CachedError,
+    Blocked,
     StaleNxDomain,
     NoReachableAuthority,
     NetworkError,
@@ -48,6 +49,7 @@ impl Extended {
         match self {
             Self::StaleAnswer => 3,
             Self::CachedError => 13,
+            Self::Blocked => 15,
             Self::StaleNxDomain => 19,
             Self::NoReachableAuthority => 22,
             Self::NetworkError => 23,

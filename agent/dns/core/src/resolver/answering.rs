@@ -1,5 +1,7 @@
 //! Replies to clients: from the cache, at once or when a flight ends.
 
+use std::net::IpAddr;
+
 use super::{
     Outcome, Resolver,
     flight::{Flight, Waiter},
@@ -9,6 +11,7 @@ use crate::{
     cache::Slot,
     health::breaker::Failure,
     message::{
+        name,
         reply::{self, Extended, Transport, Ttl},
         wire::{self, Query, rcode},
     },
@@ -141,6 +144,30 @@ impl Resolver {
 
     fn stale(&self, slot: Slot, now: Moment) -> bool {
         self.cache.get(slot).is_some_and(|entry| entry.stale_for(now).is_some())
+    }
+
+    /// The answer leads from a public name into the private network: waiting clients get none, and
+    /// it replaces nothing.
+    pub(super) fn answer_blocked(&mut self, flight: &mut Flight, address: IpAddr, now: Moment) {
+        let zone = self.zones.get_mut(flight.zone);
+        zone.guard.on_rebinding(&flight.key, address, now);
+        // Cached before the guard was switched on.
+        let slot = self.cache.find(&flight.key);
+        let before = slot.and_then(|slot| self.cache.get(slot)).is_some_and(|entry| {
+            zone.settings.rebinding.blocks(name::name_of(&flight.key), entry.kept().message).is_some()
+        });
+        if let Some(slot) = slot.filter(|_| before) {
+            self.cache.remove(slot);
+            self.forgotten.push_back(flight.key.clone());
+        }
+        for waiter in std::mem::take(&mut flight.waiters) {
+            let Ok(query) = wire::read_query(&waiter.packet) else { continue };
+            let mut out = Vec::new();
+            let why = (Extended::Blocked, "rebinding guard: public name with a private address");
+            reply::write_error(&mut out, &query, rcode::NOERROR, Some(why));
+            self.last_minute.on_answer(false, now);
+            self.replies.push_back((waiter.client, out));
+        }
     }
 
     /// Passes on an answer that must not be cached.

@@ -4,7 +4,8 @@
 use std::cmp::Reverse;
 
 use super::{
-    Client, FLIGHTS_MAX, LEARNED_MAX, PROBES_MAX, RECHECK_AFTER, Resolver, Send, TryError, WAITERS_MAX,
+    Client, FLIGHTS_KEPT, FLIGHTS_MAX, GIVES_WAY_AFTER, LEARNED_MAX, PROBES_MAX, RECHECK_AFTER, Resolver,
+    Send, TryError, WAITERS_MAX, WAITERS_SURE, WAITERS_TOTAL,
     answering::Settled,
     checking::Accepting,
     flight::{Flight, LAST_TRY_AFTER, Purpose, RESOLUTION_TIMER, TRIES_MAX, Try, TryState, Waiter},
@@ -43,10 +44,14 @@ impl Resolver {
                 None => return false,
             },
         };
-        let Some(flight) = self.flights.get_mut(&id).filter(|flight| flight.waiters.len() < WAITERS_MAX)
-        else {
-            return false;
+        let room = match self.flights.get(&id).map_or(WAITERS_MAX, |flight| flight.waiters.len()) {
+            ..WAITERS_SURE => true,
+            ..WAITERS_MAX => {
+                self.flights.values().map(|flight| flight.waiters.len()).sum::<usize>() < WAITERS_TOTAL
+            }
+            _ => false,
         };
+        let Some(flight) = self.flights.get_mut(&id).filter(|_| room) else { return false };
         self.counts.misses += 1;
         flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
         self.timers.push(Reverse((until.min(flight.next_event()), id)));
@@ -55,11 +60,15 @@ impl Resolver {
 
     /// Starts a flight. `None` if there are too many, or if there is no upstream.
     pub(super) fn start(&mut self, key: &[u8], purpose: Purpose, now: Moment) -> Option<u64> {
+        let known = matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some();
+        let pinned = || self.pins.contains(key);
+        let others = self.flights.len() - self.probes_out;
         let (places, most) = match purpose {
             Purpose::Probe(_) => (self.probes_out, PROBES_MAX),
-            Purpose::Client | Purpose::Refresh => (self.flights.len() - self.probes_out, FLIGHTS_MAX),
+            Purpose::Client if !known && !pinned() => (others, FLIGHTS_MAX - FLIGHTS_KEPT),
+            Purpose::Client | Purpose::Refresh => (others, FLIGHTS_MAX),
         };
-        if places >= most {
+        if places >= most && (purpose != Purpose::Client || !self.make_room(now)) {
             return None;
         }
         let zone = self.zones.of_key(key);
@@ -73,7 +82,7 @@ impl Resolver {
             key: key.into(),
             zone,
             purpose,
-            known: matches!(purpose, Purpose::Probe(_)) || self.cache.find(key).is_some(),
+            known,
             waiters: Vec::new(),
             tries: Vec::with_capacity(2),
             deadline: now + RESOLUTION_TIMER,
@@ -89,6 +98,26 @@ impl Resolver {
             Purpose::Client | Purpose::Refresh => drop(self.by_key.insert(key.into(), id)),
         }
         Some(id)
+    }
+
+    /// Ends the question for an unknown name that has been under way for longest, if that is long.
+    /// (Unbound calls it jostle.)
+    fn make_room(&mut self, now: Moment) -> bool {
+        // In the order in which they began.
+        let slowest = self.flights.iter().find(|(_, flight)| {
+            flight.purpose == Purpose::Client && !flight.known && !self.pins.contains(&flight.key)
+        });
+        let Some((&id, _)) =
+            slowest.filter(|(_, flight)| now + RESOLUTION_TIMER >= flight.deadline + GIVES_WAY_AFTER)
+        else {
+            return false;
+        };
+        let Some(mut flight) = self.flights.remove(&id) else { return false };
+        self.counts.overloads += flight.waiters.len() as u64;
+        let why = flight.failure();
+        self.conclude_failure(&mut flight, why, now);
+        self.drop_flight(id, &flight);
+        true
     }
 
     /// Its upstreams were removed from the config: clients should not wait for their timeouts.
@@ -155,12 +184,14 @@ impl Resolver {
             sent: now,
             late_at,
             letters,
+            excused: false,
             state: TryState::Pending,
         });
     }
 
     /// A message from an upstream arrived.
     pub fn on_reply(&mut self, try_id: u64, message: &[u8], now: Moment) {
+        self.notice_pause(now);
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let Some(message) = self.check_letters(&mut flight, try_id, message, now) else {
             return self.on_other_case(id, flight, try_id, now);
@@ -211,6 +242,7 @@ impl Resolver {
 
     /// The transport failed.
     pub fn on_error(&mut self, try_id: u64, error: TryError, now: Moment) {
+        self.notice_pause(now);
         let Some((id, mut flight)) = self.take_flight(try_id) else { return };
         let after_truncation = flight.tries.iter().any(|attempt| attempt.state == TryState::Replaced);
         let over_tcp = flight.find(try_id).is_some_and(|attempt| attempt.transport == Transport::Tcp);
@@ -301,6 +333,9 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Late;
+            if attempt.excused {
+                continue;
+            }
             // A slow upstream is always late, and so are answers to queries sent while it was slow:
             // that says nothing about its load.
             let slow = zone.health == Upstreams::Slow || attempt.sent < zone.health_since;
@@ -328,6 +363,9 @@ impl Resolver {
                 continue;
             }
             attempt.state = TryState::Failed(Failure::Timeout);
+            if attempt.excused {
+                continue;
+            }
             let Some(upstream) = group.get_mut(attempt.upstream) else { continue };
             upstream.counts.failed[Failure::Timeout as usize] += 1;
             // Old evidence: by now the breaker knows more, so it only raises suspicion.
@@ -341,9 +379,14 @@ impl Resolver {
         if let Some(attempt) = flight.find(try_id) {
             was_late = attempt.state == TryState::Late;
             attempt.state = TryState::Failed(why);
+            // What the upstream said counts whenever it said it.
+            attempt.excused &= !why.is_an_answer();
             let (index, sent) = (attempt.upstream, attempt.sent);
-            if let Some(upstream) = group.get_mut(index) {
+            if let Some(upstream) = group.get_mut(index).filter(|_| !attempt.excused) {
                 upstream.counts.failed[why as usize] += 1;
+                if why.is_an_answer() {
+                    upstream.pauses = 0;
+                }
                 if flight.known && why.is_an_answer() {
                     upstream.breaker.note_answered(was_late);
                 }
@@ -395,7 +438,11 @@ impl Resolver {
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_done += 1;
         }
-        self.zones.get_mut(flight.zone).recovery.on_settled(&flight.key, true);
+        let zone = self.zones.get_mut(flight.zone);
+        zone.recovery.on_settled(&flight.key, true);
+        if let Some(address) = zone.settings.rebinding.blocks(name::name_of(&flight.key), message) {
+            return self.answer_blocked(flight, address, now);
+        }
         // A reload may have made the name local since it was asked.
         let kept = if self.is_local(&flight.key) {
             None
@@ -428,12 +475,13 @@ impl Resolver {
                 }
             }
         }
+        let blameless = flight.blameless();
         let zone = self.zones.get_mut(flight.zone);
         let (slow, recovery) = (zone.health == Upstreams::Slow, &mut zone.recovery);
         if flight.purpose == Purpose::Refresh {
             self.counts.refreshes_failed += 1;
             // Lost packets cause most of these failures, and the rate is low already.
-            if !slow {
+            if !slow && !blameless {
                 recovery.on_failed(now);
             }
         }
@@ -444,6 +492,7 @@ impl Resolver {
         self.pins.on_failed(&flight.key, now);
         let jitter = RECHECK_AFTER.mul_f64(self.random.jitter() / 4.0);
         match self.cache.find(&flight.key).and_then(|slot| self.cache.get(slot)) {
+            _ if blameless => {}
             Some(entry) => entry.set_recheck_at(now + RECHECK_AFTER - jitter),
             None => self.failures.insert(&flight.key, why, now),
         }

@@ -64,7 +64,10 @@ impl Resolver {
         let Some(asked) = self.zones.get_mut(flight.zone).group.get_mut(upstream) else { return Some(whole) };
         if own.chosen == 0 {
             let in_vain = flight.tries.iter().any(|earlier| {
-                earlier.upstream == upstream && earlier.state == TryState::Late && earlier.letters.chosen != 0
+                earlier.upstream == upstream
+                    && earlier.state == TryState::Late
+                    && !earlier.excused
+                    && earlier.letters.chosen != 0
             });
             if in_vain {
                 asked.letter_case.on_lost(now);

@@ -44,6 +44,8 @@ pub(super) struct Try {
     pub(super) sent: Moment,
     pub(super) late_at: Moment,
     pub(super) letters: Letters,
+    /// This daemon paused meanwhile, so its lateness or failure is no evidence.
+    pub(super) excused: bool,
     pub(super) state: TryState,
 }
 

@@ -228,14 +228,14 @@ impl Resolver {
         let Some(attempt) = flight.find(try_id) else { return };
         let late = std::mem::replace(&mut attempt.state, TryState::Answered) == TryState::Late;
         let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
+        let (late, round_trip) = (late && !attempt.excused, (!attempt.excused).then_some(round_trip));
         let group = &mut self.zones.get_mut(flight.zone).group;
-        group.on_sample(index, round_trip);
+        group.on_answer(index, round_trip);
         if let Some(upstream) = group.get_mut(index) {
-            upstream.counts.answered += 1;
             if flight.known {
                 upstream.breaker.note_answered(late);
             }
-            if round_trip > CLIENT_TIMER_MAX {
+            if round_trip.is_some_and(|round_trip| round_trip > CLIENT_TIMER_MAX) {
                 upstream.breaker.on_late_success(now);
             } else if positive || !lies(upstream.breaker.state()) {
                 // An upstream caught lying must resolve a name to be trusted again; another "no"
@@ -246,6 +246,7 @@ impl Resolver {
         // An upstream that failed where another succeeded is at fault itself.
         for attempt in &flight.tries {
             if let TryState::Failed(why) = attempt.state
+                && !attempt.excused
                 && attempt.upstream != index
                 && let Some(upstream) = group.get_mut(attempt.upstream)
             {
@@ -260,15 +261,15 @@ impl Resolver {
         let Some(attempt) = flight.find(try_id) else { return false };
         let late = std::mem::replace(&mut attempt.state, TryState::Denied) == TryState::Late;
         let (index, round_trip) = (attempt.upstream, now.since(attempt.sent));
+        let (late, round_trip) = (late && !attempt.excused, (!attempt.excused).then_some(round_trip));
         let group = &mut self.zones.get_mut(flight.zone).group;
-        group.on_sample(index, round_trip);
+        group.on_answer(index, round_trip);
         let Some(upstream) = group.get_mut(index) else { return false };
-        upstream.counts.answered += 1;
         upstream.breaker.note_answered(late);
         let lies = lies(upstream.breaker.state());
         if lies {
             upstream.breaker.on_failure(Failure::Lies, Weight::Strong, now);
-        } else if round_trip <= CLIENT_TIMER_MAX {
+        } else if round_trip.is_none_or(|round_trip| round_trip <= CLIENT_TIMER_MAX) {
             upstream.breaker.on_success(now);
         } else {
             upstream.breaker.on_late_success(now);
@@ -294,11 +295,11 @@ impl Resolver {
         if !matches!(cached, Cached::Expired { .. }) || zone.guard.is_idle() {
             return cached;
         }
-        let positive = self
-            .cache
-            .find(key)
-            .and_then(|slot| self.cache.get(slot))
-            .is_some_and(|entry| entry.verdict == Verdict::Positive);
+        let entry = self.cache.find(key).and_then(|slot| self.cache.get(slot));
+        if entry.as_ref().is_some_and(|entry| zone.guard.confirmed_since(key, entry.learned())) {
+            return cached;
+        }
+        let positive = entry.is_some_and(|entry| entry.verdict == Verdict::Positive);
         let usable = zone.group.all().iter().filter(|upstream| upstream.breaker.usable()).count();
         let stance = positive.then(|| zone.guard.stance(key, usable, now)).flatten();
         stance.map_or(cached, |Stance { why, ask }| Cached::Held { reason: stale_reason(why), ask })

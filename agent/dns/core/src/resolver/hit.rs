@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use crate::{
     cache::{self, Entry, Facts, Table},
+    guard::Frozen,
     message::{
         chain,
         name::{self, Key},
@@ -178,7 +179,8 @@ impl<F: Fn(&[u8]) -> Option<(ZoneId, ZoneState)>> Lookup<'_, F> {
     fn assemble(&self, out: &mut Vec<u8>, chain: Entry<'_>) -> Option<u32> {
         let Query { question, checking_disabled, .. } = *self.query;
         let (zone, state) = (self.state_of)(chain.name())?;
-        if !state.serves(Duration::ZERO) {
+        // The rebinding guard has seen the chain, but not what would be combined with it.
+        if !state.serves(Duration::ZERO) || state.rebinding {
             return None;
         }
         let (mut learned, mut ttl_s) = (chain.learned(), stale_ttl_s(&chain));
@@ -233,12 +235,12 @@ struct Published {
 struct PublishedZone {
     state: ZoneState,
     /// [`crate::guard::Guard::frozen_domains`].
-    frozen: Vec<(Box<[u8]>, Moment)>,
+    frozen: Vec<(Box<[u8]>, Frozen)>,
 }
 
 impl PublishedZone {
     fn of(zone: &Zone) -> Self {
-        let frozen = zone.guard.frozen_domains().map(|(domain, until)| (domain.into(), until));
+        let frozen = zone.guard.frozen_domains().map(|(domain, frozen)| (domain.into(), frozen));
         Self { state: zone.state(), frozen: frozen.collect() }
     }
 
@@ -246,8 +248,8 @@ impl PublishedZone {
         self.state == zone.state() && zone.guard.frozen_domains().eq(self.frozen())
     }
 
-    fn frozen(&self) -> impl Iterator<Item = (&[u8], Moment)> {
-        self.frozen.iter().map(|(domain, until)| (&**domain, *until))
+    fn frozen(&self) -> impl Iterator<Item = (&[u8], Frozen)> {
+        self.frozen.iter().map(|(domain, frozen)| (&**domain, *frozen))
     }
 }
 

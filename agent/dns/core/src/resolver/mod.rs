@@ -22,6 +22,7 @@
 //! | `casing` | chooses the case of a question's letters, and checks it in the answer (0x20) |
 //! | `guarding` | asks the guard before an answer replaces a good one |
 //! | `checking` | delays a pinned name's new addresses until one accepts a TCP connection |
+//! | `pauses` | excuses upstreams for the time in which this daemon did not run |
 //! | `refreshing` | refreshes after an outage, keep-warm, pinned names |
 //! | `restoring` | puts back saved answers; time that the clock did not count |
 //! | `report` | check results, status, listings, counters |
@@ -36,6 +37,7 @@ mod client;
 mod flight;
 mod guarding;
 pub mod hit;
+mod pauses;
 mod refreshing;
 mod report;
 mod restoring;
@@ -144,8 +146,18 @@ const FLIGHTS_MAX: usize = 1_024;
 /// Most probes under way. They have places of their own: without a verdict, an upstream that went
 /// silent under a flood of questions would count as healthy.
 const PROBES_MAX: usize = 256;
-/// Most clients waiting for one answer.
-const WAITERS_MAX: usize = 256;
+/// Of these, places that only questions for known names can take.
+const FLIGHTS_KEPT: usize = 128;
+/// A question for an unknown name that has been under way for this long gives its place to a new
+/// one: most likely its servers are dead. Not sooner, because its sockets stay open until its
+/// deadline.
+const GIVES_WAY_AFTER: Duration = Duration::from_millis(1_500);
+/// Most clients waiting for one answer …
+const WAITERS_MAX: usize = 2_048;
+/// … of which this many always find room, and the others only …
+const WAITERS_SURE: usize = 256;
+/// … while no more wait for all answers together.
+const WAITERS_TOTAL: usize = 16_384;
 /// Most answers waiting for the snapshot writer.
 const LEARNED_MAX: usize = 65_536;
 
@@ -436,6 +448,7 @@ impl Resolver {
 
     /// Time has passed: runs probes, timers and paced refreshes.
     pub fn on_wakeup(&mut self, now: Moment) {
+        self.notice_pause(now);
         self.end_fire_drill_if_over(now);
         self.send_probes(now);
         while let Some(&Reverse((at, flight))) = self.timers.peek() {

@@ -8,7 +8,7 @@ use crate::{
     health::recovery::{Candidate, Progress},
     message::wire::Verdict,
     moment::Moment,
-    policy::Upstreams,
+    policy::{Upstreams, prefetch_window},
     zones::{
         pinned, warm,
         zone::{Zone, ZoneId},
@@ -148,7 +148,7 @@ impl Resolver {
             let Some(entry) = self.cache.get(slot).filter(|entry| !entry.pinned()) else { continue };
             // The slot may hold another entry, or this one may be refreshed already.
             let left = now.until(entry.expires());
-            if left.is_zero() || left > entry.ttl() / 10 {
+            if left.is_zero() || left > prefetch_window(entry.ttl()) {
                 continue;
             }
             let used = use_of(&entry, now);
@@ -188,7 +188,9 @@ impl Resolver {
 
     pub(super) fn start_refresh(&mut self, key: &[u8], now: Moment) -> bool {
         // While upstreams deny many names, only the guard's own queries are sent for them.
-        if self.zones.get(self.zones.of_key(key)).guard.trip_of(key).is_some() {
+        let guard = &self.zones.get(self.zones.of_key(key)).guard;
+        let learned = self.cache.find(key).and_then(|slot| Some(self.cache.get(slot)?.learned()));
+        if guard.trip_of(key).is_some() && !learned.is_some_and(|at| guard.confirmed_since(key, at)) {
             self.forget_refresh(key);
             return false;
         }

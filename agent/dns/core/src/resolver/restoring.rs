@@ -326,5 +326,6 @@ impl Resolver {
     /// someone set the clock.
     pub fn on_unseen_time(&mut self, unseen: Duration, now: Moment) {
         self.cache.pass_unseen(unseen, now);
+        self.on_pause(now, unseen, now);
     }
 }

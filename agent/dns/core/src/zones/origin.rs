@@ -137,6 +137,7 @@ mod tests {
             max_stale: Duration::from_hours(1),
             serve_stale: true,
             guard: crate::guard::Rules::default(),
+            rebinding: crate::guard::Rebinding::default(),
         };
         Settings {
             upstreams: vec![Endpoint::parse("192.0.2.1", None).unwrap()],

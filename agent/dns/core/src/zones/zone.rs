@@ -50,9 +50,11 @@ pub(crate) struct ZoneState {
     pub(crate) max_stale: Option<Duration>,
     /// The guard holds names, so only the core can decide about expired entries.
     pub(crate) guarded: bool,
-    /// Until when the name in question is held, if it had a good answer. `None` if it is not held,
-    /// or if this describes a whole zone.
-    pub(crate) frozen_until: Option<Moment>,
+    /// Public names must not lead to private addresses.
+    pub(crate) rebinding: bool,
+    /// How long the name in question is held, if it had a good answer. `None` if it is not held, or
+    /// if this describes a whole zone.
+    pub(crate) frozen: Option<guard::Frozen>,
 }
 
 impl ZoneState {
@@ -62,14 +64,18 @@ impl ZoneState {
     }
 
     /// The state for this name, given the domains below which all names are held.
-    pub(crate) fn for_name<'a>(self, name: &[u8], frozen: impl Iterator<Item = (&'a [u8], Moment)>) -> Self {
+    pub(crate) fn for_name<'a>(
+        self,
+        name: &[u8],
+        frozen: impl Iterator<Item = (&'a [u8], guard::Frozen)>,
+    ) -> Self {
         let ours = frozen.filter(|(domain, _)| guard::is_below(name, domain));
-        Self { frozen_until: ours.map(|(_, until)| until).max(), ..self }
+        Self { frozen: ours.map(|(_, frozen)| frozen).max(), ..self }
     }
 
     /// Whether an entry this far past its TTL is held, decided without asking the core.
     pub(crate) fn freezes(&self, entry: &Facts, past: Duration, now: Moment) -> bool {
-        self.frozen_until.is_some_and(|until| now < until)
+        self.frozen.is_some_and(|frozen| now < frozen.until && entry.learned() < frozen.since)
             && self.max_stale.is_some_and(|most| past <= most)
             && entry.verdict == Verdict::Positive
             && !entry.of_other_view()
@@ -205,7 +211,8 @@ impl Zone {
             upstreams: self.upstreams(),
             max_stale: settings.serve_stale.then_some(settings.max_stale),
             guarded: !self.guard.is_idle(),
-            frozen_until: None,
+            rebinding: settings.rebinding.on,
+            frozen: None,
         }
     }
 
@@ -417,6 +424,7 @@ fn root_settings(settings: &Settings) -> ZoneSettings {
         max_stale: settings.max_stale,
         serve_stale: true,
         guard: settings.guard.clone(),
+        rebinding: settings.rebinding.clone(),
     }
 }
 
@@ -435,6 +443,7 @@ mod tests {
             max_stale: Duration::from_hours(1),
             serve_stale: true,
             guard: Rules::default(),
+            rebinding: guard::Rebinding::default(),
         };
         Settings {
             upstreams: vec![upstream(1)],

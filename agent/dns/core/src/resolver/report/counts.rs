@@ -20,7 +20,7 @@ pub struct Counts {
     pub coalesced: u64,
     /// Clients that got a failure.
     pub failures: u64,
-    /// Clients refused because too many were already waiting.
+    /// Clients refused because too many were waiting, or that gave way to others.
     pub overloads: u64,
     /// Queries dropped because the core was too busy to take them from an answering thread.
     pub dropped: u64,
@@ -38,6 +38,8 @@ pub struct Counts {
     pub probes: u64,
     /// Tries that failed on this host: no socket, no memory.
     pub local_failures: u64,
+    /// Times this daemon noticed that it had not run for a while.
+    pub pauses: u64,
     /// Changes of a zone's health.
     pub transitions: u64,
 }

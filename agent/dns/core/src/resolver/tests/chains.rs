@@ -31,6 +31,7 @@ impl Chains {
             max_stale: Duration::from_hours(1),
             serve_stale,
             guard: guard::Rules::default(),
+            rebinding: guard::Rebinding::default(),
         };
         let zones = vec![zone("corp.test", true), zone("once.test", false)];
         let mut world = World::with_settings(1, Settings { zones, ..Settings::default() });
@@ -142,6 +143,19 @@ fn views_are_never_mixed() {
     settings.zones.retain(|zone| *zone.suffix != *name::from_text("corp.test").unwrap());
     chains.0.resolver.set(settings, chains.0.now);
     assert_eq!(chains.now_leads_to(from), 1, "another view");
+}
+
+/// S13: `nas.home.arpa` may have a private address, and a public alias must not lead there.
+#[test]
+fn s13_with_the_rebinding_guard_a_stale_chain_is_not_combined_with_a_newer_answer() {
+    let mut chains = Chains::new();
+    chains.learn(&kept("www.evil.test", Some("nas.home.arpa"), 2, 1), 30, false);
+    chains.learn(&kept("nas.home.arpa", None, 200, 9), 10, false);
+    assert_eq!(chains.now_leads_to("www.evil.test"), 9);
+    let rebinding = guard::Rebinding { on: true, allow: Vec::new() };
+    let settings = Settings { rebinding, ..chains.0.resolver.settings.clone() };
+    chains.0.resolver.set(settings, chains.0.now);
+    assert_eq!(chains.now_leads_to("www.evil.test"), 1);
 }
 
 #[test]

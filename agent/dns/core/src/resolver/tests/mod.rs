@@ -7,11 +7,13 @@ mod casing;
 mod chains;
 mod checking;
 mod guarding;
+mod pauses;
 mod reloading;
 mod restoring;
 mod search_list;
 mod states;
 mod views;
+mod warming;
 
 use super::*;
 use crate::{
@@ -26,9 +28,9 @@ use crate::{
 ///
 /// `.` correct, `x` silent, `S` SERVFAIL, `R` REFUSED, `e` empty without SOA, `t` truncated and no
 /// TCP, `s` five seconds late, `%` loses every second packet, `u` unreachable. False answers: `n`
-/// NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0, `c` one address for all names. Letter case: `L`
-/// correct but in lower case; `B` the same and no TCP, `b` the same and silent over TCP; `d`
-/// ignores mixed case.
+/// NXDOMAIN, `E` empty, both with SOA; `z` 0.0.0.0, `c` one address for all names, `p` a private
+/// one. Letter case: `L` correct but in lower case; `B` the same and no TCP, `b` the same and
+/// silent over TCP; `d` ignores mixed case.
 type Mood = char;
 
 /// A resolver between a client and scripted upstreams.
@@ -45,6 +47,8 @@ struct World {
     broken: Option<&'static str>,
     /// A name, including all below it, that upstreams correctly report as gone.
     gone: Option<&'static str>,
+    /// The same for single names.
+    gone_names: Vec<String>,
     /// Whether names have AAAA records; `None` if such answers are malformed.
     ipv6: Option<bool>,
 }
@@ -87,6 +91,7 @@ impl World {
             answers: Vec::new(),
             broken: None,
             gone: None,
+            gone_names: Vec::new(),
             ipv6: None,
         }
     }
@@ -152,6 +157,7 @@ impl World {
             let silent = match mood {
                 'x' => true,
                 '%' => self.sent.is_multiple_of(2),
+                _ if send.message.windows(8).any(|part| part.eq_ignore_ascii_case(b"\x06silent\x04")) => true,
                 'd' => mixed,
                 'b' => over_tcp,
                 _ => false,
@@ -176,7 +182,8 @@ impl World {
         let asked = question.name.to_ascii_lowercase();
         let broken = self.broken.is_some_and(|broken| name::to_text(&asked).ends_with(broken));
         let mood = if broken { 'S' } else { mood };
-        let gone = self.gone.is_some_and(|gone| name::to_text(&asked).ends_with(gone));
+        let gone = self.gone.is_some_and(|gone| name::to_text(&asked).ends_with(gone))
+            || self.gone_names.contains(&name::to_text(&asked));
         let mood = if gone && mood == '.' { 'n' } else { mood };
         let mood = if question.kind == 28 && self.ipv6 == Some(false) { 'E' } else { mood };
         let mut reply = query[..end].to_vec();
@@ -201,6 +208,7 @@ impl World {
             let address = match mood {
                 'z' => [0, 0, 0, 0],
                 'c' => [203, 0, 113, 66],
+                'p' => [192, 168, 1, 1],
                 // A different address for each name.
                 _ => [192, 0, 2, asked.iter().fold(1, |sum, &byte| byte.wrapping_add(sum))],
             };
@@ -628,6 +636,7 @@ fn two_zones(serve_stale: bool) -> World {
         max_stale: Duration::from_hours(1),
         serve_stale,
         guard: guard::Rules::default(),
+        rebinding: guard::Rebinding::default(),
     };
     let mut world = World::with_settings(1, Settings { zones: vec![zone], ..Settings::default() });
     world.moods.push('.');

@@ -111,6 +111,7 @@ fn a_restart_knows_each_zones_normal_query_rate() {
         max_stale: Duration::from_hours(1),
         serve_stale: true,
         guard: guard::Rules::default(),
+        rebinding: guard::Rebinding::default(),
     };
     let mut world = World::with_settings(1, Settings { zones: vec![corp], ..Settings::default() });
     let bytes = br#"[{"suffix":".","upstreams":["192.0.2.1:53"],"per_second":40.5},

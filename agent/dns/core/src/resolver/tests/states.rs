@@ -92,6 +92,46 @@ fn d31_an_upstream_that_goes_silent_under_a_flood_of_dead_names_is_found_down() 
     assert_eq!(world.answers.last().unwrap().sign(), 's', "stale at once");
 }
 
+/// D35: 400 questions a second for names of dead servers take no answer from other new names, nor
+/// from known ones.
+#[test]
+fn d35_a_flood_of_dead_names_keeps_no_good_name_out_while_the_upstream_is_well() {
+    let mut world = World::new(1);
+    (0..20).for_each(|name| world.ask(&format!("known{name}.example")));
+    world.run(Duration::from_secs(6));
+    let (mut good, mut dead) = (Vec::new(), 0);
+    for second in 0..10 {
+        for hundredth in 0..100 {
+            for _ in 0..4 {
+                dead += 1;
+                world.ask(&format!("n{dead}.silent.test"));
+            }
+            if hundredth % 5 == 0 {
+                good.push(world.answers.len());
+                world.ask(&format!("good{hundredth}.s{second}.example"));
+                good.push(world.answers.len());
+                world.ask(&format!("known{}.example", hundredth / 5));
+            }
+            world.run(Duration::from_millis(10));
+        }
+        assert_eq!(world.resolver.audit(world.now), Ok(()));
+    }
+    world.run(Duration::from_secs(1));
+    let failed = good.iter().filter(|&&answer| world.answers[answer].code != rcode::NOERROR).count();
+    assert_eq!(failed, 0, "of {}", good.len());
+    assert_eq!(world.state(0), 0);
+}
+
+/// D35: many clients ask for one new name at once.
+#[test]
+fn d35_six_hundred_clients_that_ask_for_one_new_name_get_its_address() {
+    let mut world = World::new(1);
+    (0..600).for_each(|_| world.ask("new.example"));
+    world.run(Duration::from_millis(10));
+    assert_eq!(world.answers.iter().filter(|answer| answer.code == rcode::NOERROR).count(), 600);
+    assert!(world.sent <= 2, "{}", world.sent);
+}
+
 /// D31: the probes of a suspect upstream are out when the list changes around it.
 #[test]
 fn d31_a_reload_while_probes_are_out_leaves_no_upstream_suspect() {

@@ -20,6 +20,7 @@ fn set_zone(world: &mut World, upstream: Option<u8>) {
         max_stale: Duration::from_hours(1),
         serve_stale: true,
         guard: guard::Rules::default(),
+        rebinding: guard::Rebinding::default(),
     };
     settings.zones = upstream.map(zone).into_iter().collect();
     world.resolver.set(settings, world.now);
