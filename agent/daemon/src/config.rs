@@ -394,7 +394,7 @@ mod tests {
         check: BTreeMap<String, Check>,
         #[serde(default)]
         route: Vec<Check>,
-        file: Option<FilePath>,
+        place: Option<FilePath>,
         mode: Option<Mode>,
         one: Option<One>,
     }
@@ -503,7 +503,7 @@ mod tests {
                 "check = 1979-05-27",
                 "1:9: check: invalid type: a date, expected a table, like { key = \"value\" }",
             ),
-            ("file = \"\"", "1:8: file: must not be empty; write a path, like \"/run/x.sock\""),
+            ("place = \"\"", "1:9: place: must not be empty; write a path, like \"/run/x.sock\""),
             (
                 "mode = \"loose\"",
                 "1:8: mode: unknown value `loose`, expected `strict` or `lose`; did you mean `lose`?",
