@@ -53,6 +53,10 @@ fn read() -> Option<Plan> {
 }
 
 /// Aborts, blocks or panics here if the test asked for it.
+///
+/// # Panics
+///
+/// If the test asked for it.
 pub fn point(name: &str) {
     let Some(plan) = PLAN.get_or_init(read) else { return };
     if plan.name == name && plan.left.fetch_sub(1, Ordering::SeqCst) == 1 {

@@ -48,20 +48,10 @@ impl Deliver for Receivers {
 pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let config = Config::read(&config_path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    for words in &config.warnings {
-        tracing::warn!("{words}");
-    }
+    config.warnings.iter().for_each(|words| tracing::warn!("{words}"));
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
-    let mut metrics_problem = None;
-    if let Some(address) = config.metrics
-        && let Err(error) = page.serve(address, page.router(), bounds::ALERTD_METRICS)
-    {
-        // Alerts matter more than being scraped.
-        let words = format!("cannot serve metrics on {address}: {error}; running without them");
-        tracing::error!("{words}; set [alertd] metrics");
-        metrics_problem = Some(words);
-    }
+    let metrics_problem = config.metrics.and_then(|address| serve_metrics(&page, address));
 
     let mut clock = Clock::start();
     let (now, _) = clock.now();
@@ -160,6 +150,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     serving.abort();
     let _ = std::fs::remove_file(&config.socket);
     Ok(Ended::Stopped)
+}
+
+/// Returns why there are no metrics. Alerts matter more than being scraped.
+fn serve_metrics(page: &Metrics, address: std::net::SocketAddr) -> Option<String> {
+    let error = page.serve(address, page.router(), bounds::ALERTD_METRICS).err()?;
+    let words = format!("cannot serve metrics on {address}: {error}; running without them");
+    tracing::error!("{words}; set [alertd] metrics");
+    Some(words)
 }
 
 /// The API over TCP, as it was started.

@@ -198,6 +198,8 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
     }
     let mut document = document;
     let mut refused = 0;
+    // Offsets and keys of the entries that were left out. That these are missing is no news.
+    let mut left_out: Vec<(usize, String)> = Vec::new();
     loop {
         let error = match T::deserialize(toml::Deserializer::from(document.clone())) {
             Ok(value) => return Some(value),
@@ -213,7 +215,13 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
         {
             message = message.replacen(&format!("string {written:?}"), "a date", 1);
         }
-        problems.add(source, span.clone(), message);
+        let is_left_out = |(at, key): &(usize, String)| {
+            span.contains(at) && error.message() == format!("missing field `{key}`")
+        };
+        if !left_out.iter().any(is_left_out) {
+            problems.add(source, span.clone(), message);
+        }
+        left_out.extend(source.key_of(span.start).map(|key| (span.start, key)));
         let removed = remove(document.get_mut(), &span);
         if !removed || refused >= PROBLEMS_MAX {
             return None;
@@ -386,7 +394,7 @@ mod tests {
         check: BTreeMap<String, Check>,
         #[serde(default)]
         route: Vec<Check>,
-        file: Option<FilePath>,
+        place: Option<FilePath>,
         mode: Option<Mode>,
         one: Option<One>,
     }
@@ -495,7 +503,7 @@ mod tests {
                 "check = 1979-05-27",
                 "1:9: check: invalid type: a date, expected a table, like { key = \"value\" }",
             ),
-            ("file = \"\"", "1:8: file: must not be empty; write a path, like \"/run/x.sock\""),
+            ("place = \"\"", "1:9: place: must not be empty; write a path, like \"/run/x.sock\""),
             (
                 "mode = \"loose\"",
                 "1:8: mode: unknown value `loose`, expected `strict` or `lose`; did you mean `lose`?",

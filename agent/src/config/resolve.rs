@@ -31,8 +31,7 @@ pub(super) fn resolve(
         labels.extend(check::labels(&file.agent.labels, source, problems));
     }
     let dns_control = last(files, |file| file.dns.control.clone())
-        .map(|FilePath(path)| path)
-        .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
+        .map_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"), |FilePath(path)| path);
 
     let context = check::Context {
         defaults,
@@ -159,7 +158,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
         }
     }
     let path = |get: fn(&ConfigFile) -> Option<FilePath>, default: &str| {
-        last(files, get).map(|FilePath(path)| path).unwrap_or_else(|| PathBuf::from(default))
+        last(files, get).map_or_else(|| PathBuf::from(default), |FilePath(path)| path)
     };
     Agent {
         host,

@@ -1,5 +1,5 @@
-//! The loop with real threads and tasks, one of which panics. An agent that is deaf or mute must not
-//! go on and feed the watchdog: it ends, and systemd starts it again.
+//! The loop with real threads and tasks, one of which panics. An agent that is deaf or mute must
+//! not go on and feed the watchdog: it ends, and systemd starts it again.
 
 use std::fs;
 

@@ -154,7 +154,7 @@ until = "2026-01-01 08:00"
         "20:10: rotate: \"biweekly\" is not a rotation",
         "21:1: this layer has no users",
         "23:9: since: \"soon\" is not a time",
-        "24:10: \"mon-fri 9-17\" is not a time of the week",
+        "24:10: hours: \"mon-fri 9-17\" is not a time of the week",
         "25:11: \"ann\" is also the name of a user",
         "25:11: schedule \"ann\" has no layers",
         "28:8: there is no user \"bena\"; did you mean \"ben\"?",

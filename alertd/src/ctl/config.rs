@@ -36,7 +36,8 @@ fn fine(path: &Path, config: &Config, as_json: bool) -> String {
     }
     let names: Vec<_> = receivers.iter().map(|name| name.as_str()).collect();
     let missing = if path.exists() { "" } else { " (not found, all defaults apply)" };
-    let warnings: String = config.warnings.iter().map(|words| format!("warning: {words}\n")).collect();
+    let warnings: Vec<_> = config.warnings.iter().map(|words| format!("warning: {words}\n")).collect();
+    let warnings = warnings.concat();
     format!("{warnings}{}{missing}: valid; receivers: {}\n", path.display(), names.join(", "))
 }
 

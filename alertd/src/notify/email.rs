@@ -161,14 +161,11 @@ impl File {
 }
 
 fn mailbox(text: &Spanned<String>, source: &Source, problems: &mut Problems) -> Option<Mailbox> {
-    match text.get_ref().parse() {
-        Ok(mailbox) => Some(mailbox),
-        Err(_) => {
-            let message = not_an_address(text.get_ref());
-            problems.add(source, text.span(), message);
-            None
-        }
+    let mailbox = text.get_ref().parse().ok();
+    if mailbox.is_none() {
+        problems.add(source, text.span(), not_an_address(text.get_ref()));
     }
+    mailbox
 }
 
 fn is_this_host(server: &str) -> bool {

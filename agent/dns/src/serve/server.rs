@@ -164,9 +164,10 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
         let said = format!(
             "no upstreams: {why}set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
         );
-        match none {
-            Some(NoUpstreams { is_outage: false, .. }) => tracing::warn!("{said}"),
-            _ => tracing::error!("{said}"),
+        if none.is_some_and(|none| !none.is_outage) {
+            tracing::warn!("{said}");
+        } else {
+            tracing::error!("{said}");
         }
     }
     let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
