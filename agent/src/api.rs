@@ -12,7 +12,7 @@
 //! credentials. A body has at most 64 KiB. Handlers decide nothing: they pass the request to the
 //! loop. If the loop is too busy, or does not answer within [`ANSWER_WITHIN`], the answer is 503.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -29,6 +29,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
+
+use crate::measures::Measures;
 
 /// A submitted result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,9 +117,26 @@ pub struct SpoolStatus {
 #[derive(Debug)]
 pub enum Ask {
     Status(oneshot::Sender<Status>),
-    Submit { submit: Submit, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
-    Start { start: Start, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
-    Forget { forget: Forget, peer: Peer, answer: oneshot::Sender<Result<(), Refused>> },
+    /// For the metrics page: the services after this one.
+    Measures {
+        after: Option<Arc<str>>,
+        answer: oneshot::Sender<Measures>,
+    },
+    Submit {
+        submit: Submit,
+        peer: Peer,
+        answer: oneshot::Sender<Result<(), Refused>>,
+    },
+    Start {
+        start: Start,
+        peer: Peer,
+        answer: oneshot::Sender<Result<(), Refused>>,
+    },
+    Forget {
+        forget: Forget,
+        peer: Peer,
+        answer: oneshot::Sender<Result<(), Refused>>,
+    },
 }
 
 /// A job that begins. The caller reports its end with a [`Submit`]; if it ends without, the job's
@@ -218,7 +237,11 @@ fn done(outcome: Option<Result<(), Refused>>) -> Response {
     }
 }
 
-async fn ask<T>(asks: &mpsc::Sender<Ask>, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+/// Puts a question to the loop; `None` if it does not answer.
+pub(crate) async fn ask<T>(
+    asks: &mpsc::Sender<Ask>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+) -> Option<T> {
     let (answer, answered) = oneshot::channel();
     asks.try_send(question(answer)).ok()?;
     timeout(ANSWER_WITHIN, answered).await.ok()?.ok()

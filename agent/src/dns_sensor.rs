@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
-use dogwatch_checks::{Async, Check, CheckResult, Judgement, State, perfdata};
+use dogwatch_checks::{Async, Blind, Check, CheckResult, Findings, Judgement, State, perfdata};
 use dogwatch_daemon::unix_http::Client;
 use serde::Deserialize;
 
@@ -25,6 +25,8 @@ struct Reading {
     text: String,
     #[serde(default)]
     perfdata: String,
+    /// Why it has nothing to watch.
+    blind: Option<String>,
 }
 
 impl DnsSensor {
@@ -32,13 +34,13 @@ impl DnsSensor {
         Check::Async(Arc::new(self))
     }
 
-    async fn read(&self) -> CheckResult {
+    async fn read(&self) -> Findings {
         let client = Client::new(&self.control, Duration::from_secs(2));
         let mut waited = Duration::ZERO;
         loop {
             match client.get::<Vec<Reading>>("/v1/sensors").await {
                 Ok(readings) => return self.pick(readings),
-                Err(error) if waited >= RESTART => return self.unreachable(&error.to_string()),
+                Err(error) if waited >= RESTART => return self.unreachable(&error.to_string()).into(),
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY).await;
@@ -46,17 +48,18 @@ impl DnsSensor {
         }
     }
 
-    fn pick(&self, readings: Vec<Reading>) -> CheckResult {
+    fn pick(&self, readings: Vec<Reading>) -> Findings {
         let names = readings.iter().map(|reading| reading.name.clone()).collect::<Vec<_>>().join(", ");
         let Some(reading) = readings.into_iter().find(|reading| reading.name == self.sensor) else {
             let message = format!("dogwatch dns has no sensor {}; it has {names}", self.sensor);
-            return CheckResult::unknown(message);
+            return CheckResult::unknown(message).into();
         };
         let parsed = perfdata::parse(&reading.perfdata);
         let state = State::from_exit_code(reading.state).unwrap_or(State::Unknown);
         let mut result = CheckResult::new(state, reading.text).with_perfdata(parsed.items);
         result.unparsable = parsed.unparsable;
-        result
+        let blind = reading.blind.map(|why| Blind { thing: "upstreams".to_owned(), why });
+        Findings::from(result).with_blind(blind.into_iter().collect())
     }
 
     fn unreachable(&self, why: &str) -> CheckResult {
@@ -69,7 +72,8 @@ impl Async for DnsSensor {
     fn run(self: Arc<Self>, timeout: Duration) -> Pin<Box<dyn Future<Output = Judgement> + Send>> {
         Box::pin(async move {
             let reading = tokio::time::timeout(timeout, self.read());
-            reading.await.unwrap_or_else(|_| self.unreachable("no answer in time")).into()
+            let found = reading.await;
+            found.unwrap_or_else(|_| self.unreachable("no answer in time").into()).into()
         })
     }
 }
@@ -78,3 +82,23 @@ impl Async for DnsSensor {
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 const RESTART: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_without_upstreams_is_ok_and_listed_as_not_watched() {
+        let sensor = DnsSensor { control: "/nowhere".into(), sensor: "dns-upstream".into() };
+        let pick = |json: &str| sensor.pick(serde_json::from_str(json).unwrap());
+        let hint = "no upstream is configured: /etc/resolv.conf does not exist";
+        let found = pick(&format!(
+            r#"[{{"name": "dns-upstream", "state": 0, "text": "{hint}", "perfdata": "", "blind": "{hint}"}}]"#
+        ));
+        assert_eq!(found.list[0].result.state, State::Ok);
+        assert_eq!(found.blind, [Blind { thing: "upstreams".into(), why: hint.into() }]);
+        // With an upstream, and from a cache of an older version.
+        let found = pick(r#"[{"name": "dns-upstream", "state": 2, "text": "down"}]"#);
+        assert_eq!((found.list[0].result.state, found.blind.len()), (State::Critical, 0));
+    }
+}

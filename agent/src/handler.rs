@@ -8,12 +8,12 @@ use std::{collections::VecDeque, time::Duration};
 
 use dogwatch_checks::State;
 
-use crate::{moment::Moment, plugin::Plugin, status::Status};
+use crate::{moment::Moment, status::Status};
 
-/// The handler of a check, from the config.
+/// The handler of a check, from the config. Whether it runs does not depend on its command `C`.
 #[derive(Debug, Clone)]
-pub struct Handler {
-    pub command: Plugin,
+pub struct Handler<C> {
+    pub command: C,
     /// As written, for people.
     pub words: String,
     /// The states that it is for.
@@ -47,7 +47,13 @@ pub enum Decision {
 
 impl Runs {
     /// Decides after a result. `before` and `after` are the status around it.
-    pub fn decide(&mut self, handler: &Handler, before: Status, after: Status, now: Moment) -> Decision {
+    pub fn decide<C>(
+        &mut self,
+        handler: &Handler<C>,
+        before: Status,
+        after: Status,
+        now: Moment,
+    ) -> Decision {
         let (problem, fits) = match after {
             Status::Ok => return Decision::Nothing,
             Status::Soft { problem, attempt } => (problem, handler.soft && attempt == 1),
@@ -92,9 +98,9 @@ mod tests {
     const SOFT: Status = Status::Soft { problem: Problem::Critical, attempt: 1 };
     const HARD: Status = Status::Hard(Problem::Critical);
 
-    fn handler(soft: bool) -> Handler {
+    fn handler(soft: bool) -> Handler<()> {
         Handler {
-            command: Plugin::new(vec!["/bin/true".into()], [].into(), State::Unknown).unwrap(),
+            command: (),
             words: "/bin/true".into(),
             on: vec![State::Critical],
             soft,

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`engine`] | the main loop, which owns everything below |
 //! | [`schedule`], [`status`], [`flapping`], [`service`], [`passive`], [`report::outbox`] | pure: what runs next, the status of each service, what to send |
-//! | [`runner`], [`plugin`] | run checks, each with a deadline |
+//! | [`runner`], [`pool`], [`plugin`] | run checks, each with a deadline |
 //! | [`store`], [`report::spool`], [`state`] | the state on disk |
 //! | [`report::client`], [`api`], [`metrics`] | alertd, the socket of the agent, Prometheus |
 //! | [`config`], [`cli`] | config file and command line |
@@ -25,11 +25,14 @@ pub mod flapping;
 pub mod handler;
 pub mod history;
 pub mod lasting;
+mod measures;
 mod metrics;
 pub mod moment;
 pub mod passive;
+pub mod pause;
 pub mod plot;
 pub mod plugin;
+mod pool;
 pub mod recent;
 pub mod refused;
 pub mod replay;
@@ -75,6 +78,7 @@ pub enum RunError {
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub async fn run(config_path: &Path) -> Result<(), RunError> {
+    dogwatch_dns::keep_small();
     let signals = Signals::listen().map_err(start("cannot listen for signals"))?;
     let host = Host::live();
     let config = config::load(config_path, &host)?;
@@ -111,22 +115,25 @@ pub async fn run(config_path: &Path) -> Result<(), RunError> {
         warn!(bytes = damage.bytes, "removed an incomplete record at the end of the spool");
     }
 
+    let (asks_to, asks) = mpsc::channel(ASKS_MAX);
     let mut metrics_problem = None;
-    let page = Metrics::install_forgetting(metrics::GAUGES_KEPT);
+    let page = Metrics::install();
     metrics::declare();
     if let Some(address) = agent.metrics {
-        match page.serve(address, page.router(), bounds::AGENT_METRICS) {
+        match page.serve(address, metrics::router(page.clone(), asks_to.clone()), bounds::AGENT_METRICS) {
             Ok(bound) => info!("metrics on http://{bound}/metrics"),
             // Watching the host matters more than being scraped.
             Err(error) => {
                 error!("cannot serve metrics on {address}: {error}; starting without them");
                 metrics_problem = Some(format!("cannot serve metrics on {address}: {error}"));
+                page.spawn_upkeep();
             }
         }
+    } else {
+        page.spawn_upkeep();
     }
     let listener = unix_http::bind(&agent.socket, SOCKET_MODE)
         .map_err(start(format!("cannot serve {}", agent.socket.display())))?;
-    let (asks_to, asks) = mpsc::channel(ASKS_MAX);
     tokio::spawn(unix_http::serve(listener, api::router(asks_to), bounds::AGENT_SOCKET));
 
     let history = agent.history.then(|| Writer::start(&agent.state_dir, clock::wall().as_second()));

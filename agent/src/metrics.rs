@@ -1,23 +1,29 @@
 //! All metrics of the agent: name, unit, help, labels.
 //!
-//! The loop sets all gauges at least once a minute. A gauge that is not set for [`GAUGES_KEPT`] is
-//! removed, so that a removed check leaves no series behind.
+//! The recorder has what happens: histograms and counters. What *is* (the state of each service,
+//! its performance data, the spool) is asked of the loop when the page is read, so that a result
+//! costs nothing here and a removed check leaves no series behind. If the loop does not answer, the
+//! page has the metrics of the recorder alone.
 
 use std::time::Duration;
 
-use dogwatch_checks::Perf;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use axum::{
+    Router,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use dogwatch_daemon::metrics_page::{self, Metrics};
+use metrics::{Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use tokio::sync::mpsc;
 
-use crate::{api::ServiceStatus, report::outbox::Outbox};
+use crate::{
+    api::{self, Ask},
+    measures,
+};
 
-/// Longer than the loop ever goes without setting a gauge.
-pub(crate) const GAUGES_KEPT: Duration = Duration::from_mins(3);
-
-/// Declares all metrics. Call once, before the first one is used.
+/// Declares the metrics of the recorder. Call once, before the first one is used.
 pub(crate) fn declare() {
-    for (name, unit, help) in GAUGES {
-        describe_gauge!(*name, *unit, *help);
-    }
     for (name, unit, help) in COUNTERS {
         describe_counter!(*name, *unit, *help);
     }
@@ -31,23 +37,27 @@ pub(crate) fn declare() {
     counter!("dogwatch_jobs_refused_total").absolute(0);
 }
 
-/// Call in each turn of the loop.
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-pub(crate) fn on_turn(outbox: &Outbox, spool_file_bytes: u64, config_ok: bool) {
-    gauge!("dogwatch_spool_events").set(outbox.depth() as f64);
-    gauge!("dogwatch_spool_memory_bytes").set(outbox.bytes() as f64);
-    gauge!("dogwatch_spool_file_bytes").set(spool_file_bytes as f64);
-    counter!("dogwatch_spool_dropped_events_total").absolute(outbox.dropped());
-    gauge!("dogwatch_config_reload_ok").set(f64::from(u8::from(config_ok)));
-    gauge!("dogwatch_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+/// The histograms of the loop, looked up once.
+pub(crate) struct Lags {
+    starts: Histogram,
+    wakes: Histogram,
 }
 
-pub(crate) fn on_wake(late: Duration) {
-    histogram!("dogwatch_loop_lag_seconds").record(late.as_secs_f64());
-}
+impl Lags {
+    pub(crate) fn new() -> Self {
+        Self {
+            starts: histogram!("dogwatch_check_start_lag_seconds"),
+            wakes: histogram!("dogwatch_loop_lag_seconds"),
+        }
+    }
 
-pub(crate) fn on_start(late: Duration) {
-    histogram!("dogwatch_check_start_lag_seconds").record(late.as_secs_f64());
+    pub(crate) fn on_wake(&self, late: Duration) {
+        self.wakes.record(late.as_secs_f64());
+    }
+
+    pub(crate) fn on_start(&self, late: Duration) {
+        self.starts.record(late.as_secs_f64());
+    }
 }
 
 pub(crate) fn on_overrun(check: &str) {
@@ -71,65 +81,35 @@ pub(crate) fn on_refused_job() {
     counter!("dogwatch_jobs_refused_total").increment(1);
 }
 
-pub(crate) fn on_history(dropped: u64) {
-    counter!("dogwatch_history_dropped_values_total").absolute(dropped);
-}
-
-/// Sets the metrics of one service.
-pub(crate) fn on_service(status: &ServiceStatus, perfdata: &[Perf], skipped: u64) {
-    let check = &status.service;
-    let gauge = |name, value: f64| gauge!(name, "check" => check.clone()).set(value);
-    let state = match status.state.as_str() {
-        "OK" => 0.0,
-        "WARNING" => 1.0,
-        "CRITICAL" => 2.0,
-        "UNKNOWN" => 3.0,
-        // Pending: there is no state to show.
-        _ => return,
+/// `GET /metrics`.
+pub(crate) fn router(recorder: Metrics, asks: mpsc::Sender<Ask>) -> Router {
+    let page = move || {
+        let (recorder, asks) = (recorder.clone(), asks.clone());
+        async move { page(&recorder, &asks).await }
     };
-    gauge("dogwatch_check_state", state);
-    gauge("dogwatch_check_hard", f64::from(u8::from(status.state_type == "HARD")));
-    gauge("dogwatch_check_attempt", f64::from(status.attempt));
-    gauge("dogwatch_check_flapping", f64::from(u8::from(status.flapping)));
-    if let Some(seconds) = status.duration_s {
-        gauge("dogwatch_check_duration_seconds", seconds);
-    }
-    if let Some(at) = status.last_run {
-        gauge("dogwatch_check_last_run_timestamp_seconds", at.as_duration().as_secs_f64());
-    }
-    counter!("dogwatch_check_skipped_runs_total", "check" => check.clone()).absolute(skipped);
-    for perf in perfdata.iter().take(PERFDATA_MAX) {
-        let Some(value) = perf.value else { continue };
-        let labels = [("check", check.clone()), ("label", perf.label.clone()), ("unit", perf.unit.clone())];
-        gauge!("dogwatch_check_perfdata", &labels).set(value);
-    }
+    Router::new().route("/metrics", get(page))
 }
 
-/// Series per check. A plugin that reports a thousand disks must not fill the recorder.
-const PERFDATA_MAX: usize = 1_000;
-
-const GAUGES: &[(&str, Unit, &str)] = &[
-    ("dogwatch_build_info", Unit::Count, "Version of the agent; always 1."),
-    ("dogwatch_check_attempt", Unit::Count, "Current attempt, from 1 to max_attempts."),
-    ("dogwatch_check_duration_seconds", Unit::Seconds, "Duration of the last run."),
-    ("dogwatch_check_flapping", Unit::Count, "1 while the service is flapping."),
-    ("dogwatch_check_hard", Unit::Count, "1 if the state is hard, 0 while it is soft."),
-    ("dogwatch_check_last_run_timestamp_seconds", Unit::Seconds, "Unix time of the last result."),
-    ("dogwatch_check_perfdata", Unit::Count, "Performance data of the last run, in the check's own unit."),
-    (
-        "dogwatch_check_state",
-        Unit::Count,
-        "State of the last result: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.",
-    ),
-    (
-        "dogwatch_config_reload_ok",
-        Unit::Count,
-        "0 if the last reload failed and the previous config is still in use.",
-    ),
-    ("dogwatch_spool_events", Unit::Count, "Events that alertd has not acknowledged."),
-    ("dogwatch_spool_file_bytes", Unit::Bytes, "Size of the spool on disk."),
-    ("dogwatch_spool_memory_bytes", Unit::Bytes, "JSON size of the events that alertd has not acknowledged."),
-];
+async fn page(recorder: &Metrics, asks: &mpsc::Sender<Ask>) -> Response {
+    let mut services = Vec::new();
+    let mut own = None;
+    let mut after = None;
+    loop {
+        let Some(said) = api::ask(asks, |answer| Ask::Measures { after, answer }).await else { break };
+        services.extend(said.services);
+        own = Some(said.own);
+        after = said.more_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut text = recorder.render();
+    if let Some(own) = own {
+        measures::write_own(&mut text, &own);
+        measures::write_services(&mut text, &services);
+    }
+    ([(CONTENT_TYPE, metrics_page::CONTENT_TYPE)], text).into_response()
+}
 
 const COUNTERS: &[(&str, Unit, &str)] = &[
     ("dogwatch_batches_total", Unit::Count, "Batches sent to alertd, by whether it accepted them."),
@@ -138,19 +118,12 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Scheduled runs of a check at which it was hanging, including the one that hangs.",
     ),
-    ("dogwatch_check_skipped_runs_total", Unit::Count, "Scheduled runs that were skipped."),
     ("dogwatch_handler_runs_total", Unit::Count, "Runs of handlers, by outcome."),
-    (
-        "dogwatch_history_dropped_values_total",
-        Unit::Count,
-        "Values that were not kept: too many series, or the disk was too slow.",
-    ),
     (
         "dogwatch_jobs_refused_total",
         Unit::Count,
         "Reports of jobs that were refused because there are too many jobs or services.",
     ),
-    ("dogwatch_spool_dropped_events_total", Unit::Count, "Events lost because the spool was full."),
     ("dogwatch_spool_errors_total", Unit::Count, "How often writing the spool began to fail."),
 ];
 

@@ -31,6 +31,11 @@ impl Freshness {
         self.until = Some(now + span);
     }
 
+    /// A stale result stays valid until `earliest`, because the agent itself paused.
+    pub fn not_before(&mut self, earliest: Moment) {
+        self.until = self.until.map(|until| until.max(earliest));
+    }
+
     pub fn until(&self) -> Option<Moment> {
         self.until
     }

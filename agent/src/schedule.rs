@@ -211,6 +211,16 @@ impl Schedule {
         first.min().map(|(due, name, lane)| (name, lane, now.since(*due)))
     }
 
+    pub fn is_running(&self) -> bool {
+        self.running.values().any(|count| *count > 0)
+    }
+
+    /// The checks that run now.
+    pub fn running(&self) -> impl Iterator<Item = &Arc<str>> {
+        let runs = |entry: &Entry| matches!(entry.run, Run::Running { .. });
+        self.entries.iter().filter(move |(_, entry)| runs(entry)).map(|(name, _)| name)
+    }
+
     /// When this check runs next; `None` while it runs, and for checks without a schedule.
     pub fn next_run(&self, name: &str) -> Option<Moment> {
         let waits = |entry: &&Entry| !matches!(entry.run, Run::Running { .. });

@@ -218,6 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn other_rates_and_changes_between_problems_flap_too() {
+        for (step, cycle, max_attempts) in [
+            (1, "C ".repeat(20) + &". ".repeat(20), 1),
+            (5, "W W W W C C C C ".to_owned(), 3),
+            (10, "C C C . . . ".to_owned(), 3),
+            (30, "U U . . ".to_owned(), 1),
+            (60, "C . ".to_owned(), 1),
+        ] {
+            let mut world = World::new(max_attempts);
+            world.step = step;
+            let results = cycle.len() / 2;
+            let cycles = 36 * 60 / usize::try_from(step).unwrap() / results;
+            let notices = world.play(cycle.repeat(cycles).trim_end());
+            let count = notices.split(' ').filter(|&notice| notice != "-").count();
+            assert!(count <= 7, "every {step} s {cycle:?}: {count} in 36 minutes: {notices}");
+        }
+    }
+
+    #[test]
     fn a_restart_repeats_and_loses_no_announcement() {
         let mut world = World::new(3);
         assert_eq!(world.play(". C C C C"), "- - - P -");

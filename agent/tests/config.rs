@@ -57,11 +57,11 @@ fn all_problems_of_a_file_are_reported_at_once() {
     let expected = "\
 agent.toml:2:1: unknown field `hots`, expected one of `host`, `labels`, `state_dir`, `socket`, `metrics`, \
 `machine_id_file`, `boot_grace`, `max_concurrent`, `spool_bytes_max`, `auto_checks`, `history`; did you mean `host`?
-agent.toml:3:11: \"9847\" is not an address and port; write \"127.0.0.1:9847\" or \"off\"
-agent.toml:4:12: \"my-env\" is not a label name; use letters, digits and _
+agent.toml:3:11: metrics: \"9847\" is not an address and port; write \"127.0.0.1:9847\" or \"off\"
+agent.toml:4:12: labels: \"my-env\" is not a label name; use letters, digits and _
 agent.toml:4:31: dogwatch sets the label service itself; use another name
-agent.toml:7:11: must name the socket of at least one alertd
-agent.toml:8:13: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
+agent.toml:7:11: sockets: must name the socket of at least one alertd
+agent.toml:8:13: heartbeat: \"30\" is not a duration; write a number and a unit, like \"30s\", \"5m\", \"2h\" or \"1d\"
 agent.toml:11:18: retry_interval 5m must not be longer than interval 1m
 agent.toml:14:1: check \"disk\": unknown key `intervall`; did you mean `interval`?
 agent.toml:18:18: check \"load\": retry_interval 1m must not be longer than interval 30s
@@ -96,8 +96,8 @@ fn a_check_that_is_defined_twice_is_an_error_with_both_files() {
 fn a_remote_alertd_needs_a_token_and_tls() {
     let said = |alertd: &str| problems(&[("agent.toml", &format!("[alertd]\n{alertd}\n"))]);
     for (alertd, words) in [
-        ("url = \"https://mon1\"", "agent.toml:2:7: needs a token_file; run on alertd's host"),
-        ("token_file = \"/t\"", "agent.toml:2:14: is for an alertd on another host; add its url"),
+        ("url = \"https://mon1\"", "agent.toml:2:7: url: needs a token_file; run on alertd's host"),
+        ("token_file = \"/t\"", "agent.toml:2:14: token_file: is for an alertd on another host; add its url"),
         (
             "url = \"http://mon1\"\ntoken_file = \"/t\"",
             "agent.toml:2:7: a token must not travel in the clear",

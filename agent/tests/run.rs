@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, io::Write as _, process::Command};
+use std::{collections::BTreeSet, fs, io::Write as _, process::Command, time::Duration};
 
 use axum::{Json, Router, routing::get};
 use common::{Agent, AgentDir, Alertd, stderr, stdout, wait_for};
@@ -251,6 +251,28 @@ async fn the_dns_sensors_are_read_and_a_dead_cache_is_noticed() {
         status.contains("dns-upstream  CRITICAL  hard 1/1").then_some(status)
     });
     assert!(status.contains("cannot reach dogwatch dns: "), "{status}");
+}
+
+#[tokio::test]
+async fn a_run_that_our_own_pause_fell_into_does_not_count() {
+    let agent_dir = AgentDir::new("");
+    let dir = agent_dir.dir.path().display();
+    // The first run outlasts the pause, and its deadline passes in it.
+    agent_dir.write_config(&format!(
+        "[check.slow]\nkind = \"plugin\"\ninterval = \"10s\"\ntimeout = \"3s\"\nmax_attempts = 1\n\
+         command = [\"/bin/sh\", \"-c\", \"if [ -e {dir}/begun ]; then echo fine; else : > {dir}/begun; sleep 20; fi\"]\n"
+    ));
+    let alertd = Alertd::new();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    wait_for("the first run", || agent_dir.path("begun").exists().then_some(()));
+    agent.signal(Signal::STOP);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    agent.signal(Signal::CONT);
+    wait_for_result(&agent_dir, "slow", "OK");
+    assert!(agent_dir.log().contains("the agent did not run for a while"), "{}", agent_dir.log());
+    assert!(!agent_dir.log().contains("to=\"UNKNOWN\""), "{}", agent_dir.log());
+    assert_eq!(alertd.memory(|memory| memory.events.len()), 0, "nothing to tell");
 }
 
 #[tokio::test]

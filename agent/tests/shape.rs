@@ -45,6 +45,38 @@ async fn every_filesystem_is_a_service_that_can_be_tuned_and_switched_off_alone(
 }
 
 #[tokio::test]
+async fn what_befalls_one_thing_is_news_of_its_own_and_no_other_hides_it() {
+    let agent_dir = AgentDir::new("");
+    let (first, second) = (agent_dir.path("first"), agent_dir.path("second"));
+    for path in [&first, &second] {
+        fs::write(path, "x").unwrap();
+    }
+    agent_dir.write_config(&format!(
+        "[check.backup]\nkind = \"file\"\npath = [{first:?}, {second:?}]\ninterval = \"200ms\"\nmax_attempts = 1\n"
+    ));
+    let alertd = Alertd::new();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let _agent = agent_dir.start();
+    agent_dir.wait_until_up();
+    let name = |path: &std::path::Path| format!("backup {}", path.display());
+    fs::remove_file(&first).unwrap();
+    assert_eq!(alertd.states_of(&name(&first), 1).await, [State::Critical]);
+    fs::remove_file(&second).unwrap();
+    assert_eq!(alertd.states_of(&name(&second), 1).await, [State::Critical]);
+    fs::write(&first, "x").unwrap();
+    assert_eq!(alertd.states_of(&name(&first), 2).await, [State::Critical, State::Ok]);
+    let left = alertd.memory(|memory| {
+        memory
+            .states
+            .iter()
+            .filter(|(_, (state, _))| *state == State::Critical)
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(left, [name(&second)]);
+}
+
+#[tokio::test]
 async fn a_job_is_a_service_from_its_first_run_until_it_is_forgotten() {
     let agent_dir = AgentDir::new("[check.job]\n");
     let alertd = Alertd::new();
@@ -171,6 +203,51 @@ async fn the_state_of_a_check_belongs_to_its_definition() {
         assert!(!status.contains(" old"), "the old command's result counts for the new one: {status}");
         status.contains(" new").then_some(())
     });
+}
+
+/// The command of the old definition is still running when the check becomes a passive one, or is
+/// removed and added again.
+#[tokio::test]
+async fn the_result_of_an_older_definition_counts_for_nothing() {
+    let agent_dir = AgentDir::new("");
+    let dir = agent_dir.dir.path().display().to_string();
+    let slow = |word: &str, code: u8| {
+        format!(
+            "[check.backup]\nkind = \"plugin\"\ninterval = \"1h\"\nmax_attempts = 1\n\
+             command = [\"/bin/sh\", \"-c\", \"touch {dir}/{word}; while [ ! -e {dir}/{word}.go ]; do sleep 0.05; \
+             done; touch {dir}/{word}.ended; echo {word}; exit {code}\"]\n"
+        )
+    };
+    agent_dir.write_config(&slow("first", 2));
+    let alertd = Alertd::new();
+    drop(alertd.serve(&agent_dir.path("alertd.sock")));
+    let agent = agent_dir.start();
+    let wait_for_file =
+        |name: String| wait_for(&name.clone(), || agent_dir.path(&name).exists().then_some(()));
+    let go_on = |word: &str| {
+        fs::write(agent_dir.path(&format!("{word}.go")), "").unwrap();
+        wait_for_file(format!("{word}.ended"));
+    };
+    wait_for_file("first".into());
+    agent_dir.write_config("[check.backup]\nkind = \"passive\"\n[check.extra]\nkind = \"passive\"\n");
+    agent.signal(Signal::HUP);
+    wait_for("the reload", || stdout(&agent_dir.ask(&["status"])).contains("extra").then_some(()));
+    go_on("first");
+    assert!(agent_dir.ask(&["submit", "backup", "WARNING", "slow"]).status.success());
+    assert_eq!(alertd.states_of("backup", 1).await, [State::Warning]);
+
+    agent_dir.write_config(&slow("second", 2));
+    agent.signal(Signal::HUP);
+    wait_for_file("second".into());
+    agent_dir.write_config("[check.extra]\nkind = \"passive\"\n");
+    agent.signal(Signal::HUP);
+    wait_for("the removal", || (!stdout(&agent_dir.ask(&["status"])).contains("backup")).then_some(()));
+    agent_dir.write_config(&slow("third", 0));
+    agent.signal(Signal::HUP);
+    go_on("second");
+    go_on("third");
+    wait_for("the new result", || stdout(&agent_dir.ask(&["status"])).contains(" third").then_some(()));
+    assert_eq!(alertd.memory(|memory| memory.states_of("backup")), [State::Warning], "{}", agent_dir.log());
 }
 
 #[tokio::test]

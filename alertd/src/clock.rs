@@ -3,7 +3,8 @@
 //! Timers survive restarts, so they are kept in UTC. But UTC can be set back, and an escalation
 //! must not wait an hour longer because of that. [`Clock::now`] therefore follows the wall clock
 //! forwards, and the monotonic clock while the wall clock stands still or goes back, so it never
-//! goes backwards. A jump forwards (the clock was set, or the machine slept) is reported, and so is
+//! goes backwards. If the wall clock was set back by more than a moment ([`Clock::is_ahead`]), alertd
+//! starts again with the new time. A jump forwards (the clock was set, or the machine slept) is reported, and so is
 //! a time in which alertd did not run (SIGSTOP, a paused virtual machine, overload): agents whose
 //! heartbeats it could not take in this time are not silent.
 
@@ -22,6 +23,9 @@ const STEP_LEAST: Duration = Duration::from_secs(5);
 /// The loop reads the clock every two seconds. After a pause of at least this much, it did not run.
 const ABSENCE_LEAST: Duration = Duration::from_secs(10);
 
+/// Timers may be so far ahead of the wall clock.
+const AHEAD_MAX: Duration = Duration::from_mins(1);
+
 impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
@@ -32,6 +36,12 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn now(&mut self) -> (Timestamp, Option<Duration>) {
         self.advance(Instant::now(), Timestamp::now())
+    }
+
+    /// How far [`Self::now`] is ahead of the wall clock, if it is too far to wait for it.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn is_ahead(&self) -> Option<Duration> {
+        Some(between(Timestamp::now(), self.last)).filter(|ahead| *ahead >= AHEAD_MAX)
     }
 
     fn advance(&mut self, read: Instant, wall: Timestamp) -> (Timestamp, Option<Duration>) {

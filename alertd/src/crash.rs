@@ -12,7 +12,7 @@
 //! | `recorded` | the outcome is on disk | – |
 //!
 //! `ALERTD_HANG_AT` instead blocks the thread there forever: the loop's thread, or that of a
-//! delivery for `leased` and `sent`.
+//! delivery for `leased` and `sent`. `ALERTD_PANIC_AT` panics there.
 //!
 //! The variables are read once. Without them, a point costs one load and a branch.
 
@@ -30,26 +30,38 @@ static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 struct Plan {
     name: String,
     left: AtomicU64,
-    hangs: bool,
+    way: Way,
 }
+
+#[derive(Clone, Copy)]
+enum Way {
+    Abort,
+    Hang,
+    Panic,
+}
+
+const VARIABLES: [(&str, Way); 3] =
+    [("ALERTD_CRASH_AT", Way::Abort), ("ALERTD_HANG_AT", Way::Hang), ("ALERTD_PANIC_AT", Way::Panic)];
 
 fn read() -> Option<Plan> {
-    let find = |variable, hangs| Some((variable, env::var(variable).ok()?, hangs));
-    let (variable, text, hangs) = find("ALERTD_CRASH_AT", false).or_else(|| find("ALERTD_HANG_AT", true))?;
+    let mut set =
+        VARIABLES.into_iter().filter_map(|(variable, way)| Some((variable, env::var(variable).ok()?, way)));
+    let (variable, text, way) = set.next()?;
     let (name, nth) = text.split_once(':').unwrap_or((&text, "1"));
     tracing::warn!(point = name, "{variable} is set: this alertd will fail on purpose");
-    Some(Plan { name: name.to_owned(), left: AtomicU64::new(nth.parse().unwrap_or(1).max(1)), hangs })
+    Some(Plan { name: name.to_owned(), left: AtomicU64::new(nth.parse().unwrap_or(1).max(1)), way })
 }
 
-/// Aborts or blocks here if the test asked for it.
+/// Aborts, blocks or panics here if the test asked for it.
 pub fn point(name: &str) {
     let Some(plan) = PLAN.get_or_init(read) else { return };
     if plan.name == name && plan.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        if !plan.hangs {
-            process::abort();
-        }
-        loop {
-            thread::park();
+        match plan.way {
+            Way::Abort => process::abort(),
+            Way::Hang => loop {
+                thread::park();
+            },
+            Way::Panic => panic!("on purpose, at {name}"),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     api::{self, Gate, UserRights},
     clock::Clock,
     config::{Config, Listen, Web},
-    engine::{Deliver, Engine, INPUTS_MAX, Order, keyring::Keyring},
+    engine::{Deliver, Ended, Engine, INPUTS_MAX, Order, keyring::Keyring},
     metrics,
     notify::{DeadMan, Receivers},
     selfwatch,
@@ -43,8 +43,9 @@ impl Deliver for Receivers {
     }
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
+/// Runs until SIGTERM or SIGINT. [`Ended::ClockSetBack`] asks the caller to run it again in a new
+/// process.
+pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let config = Config::read(&config_path).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     for words in &config.warnings {
@@ -52,9 +53,14 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     }
     let page = Metrics::install();
     metrics::describe(env!("CARGO_PKG_VERSION"));
-    if let Some(address) = config.metrics {
-        let served = page.serve(address, page.router(), bounds::ALERTD_METRICS);
-        served.with_context(|| format!("cannot serve metrics on {address}; set [alertd] metrics"))?;
+    let mut metrics_problem = None;
+    if let Some(address) = config.metrics
+        && let Err(error) = page.serve(address, page.router(), bounds::ALERTD_METRICS)
+    {
+        // Alerts matter more than being scraped.
+        let words = format!("cannot serve metrics on {address}: {error}; running without them");
+        tracing::error!("{words}; set [alertd] metrics");
+        metrics_problem = Some(words);
     }
 
     let mut clock = Clock::start();
@@ -82,7 +88,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     let outside = selfwatch::start(config.state_dir, inputs.clone(), pinged);
     let keys = Arc::clone(&keyring);
     let engine = Engine::new(core, writer, keys, receivers.clone(), clock, config.keep_history, notice);
-    let engine = engine.watching(outside);
+    let engine = engine.watching(outside).noting(metrics_problem);
 
     receivers.start(&inputs, None);
     let (orders, obeyed) = mpsc::channel(4);
@@ -110,7 +116,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
         Some(listen) => Some(Door::open(listen, router.clone())?),
         None => None,
     };
-    let serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
+    let mut serving = tokio::spawn(unix_http::serve(listener, router, bounds::ALERTD_SOCKET));
     let mut engine = tokio::spawn(engine.run(inbox, obeyed));
     tracing::info!(
         socket = %config.socket.display(), incidents, outbox,
@@ -137,8 +143,15 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
                 }
             },
             ended = &mut engine => {
-                ended.context("the main loop has panicked")?;
-                anyhow::bail!("the main loop has ended unexpectedly");
+                match ended.context("the main loop has panicked")? {
+                    Ended::ClockSetBack => return Ok(Ended::ClockSetBack),
+                    Ended::Stopped => anyhow::bail!("the main loop has ended unexpectedly"),
+                }
+            }
+            // Deaf to agents, but the loop would still feed the watchdog.
+            ended = &mut serving => {
+                ended.context("the server of the socket has panicked")?;
+                anyhow::bail!("the server of the socket has ended unexpectedly");
             }
         }
     }
@@ -146,7 +159,7 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<()> {
     engine.await.context("the main loop has panicked")?;
     serving.abort();
     let _ = std::fs::remove_file(&config.socket);
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 /// The API over TCP, as it was started.

@@ -7,7 +7,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::{CheckResult, Past, State, root::ReadError};
+use crate::{CheckResult, Past, State};
 
 /// What was found out about one thing.
 #[derive(Debug, Clone, PartialEq)]
@@ -170,15 +170,5 @@ impl From<Findings> for Judgement {
 impl From<CheckResult> for Judgement {
     fn from(result: CheckResult) -> Self {
         Self::new(|_| result.into())
-    }
-}
-
-impl From<ReadError> for Judgement {
-    /// The check as a whole is UNKNOWN; nothing is known about its things.
-    fn from(error: ReadError) -> Self {
-        Self::new(move |_| Findings {
-            list: vec![Finding::whole(CheckResult::unknown(error.to_string()))],
-            ..Findings::default()
-        })
     }
 }

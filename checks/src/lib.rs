@@ -15,6 +15,7 @@ mod finding;
 mod http_get;
 mod icmp;
 mod kinds;
+mod lane;
 mod name;
 pub mod options;
 pub mod output;
@@ -37,6 +38,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 pub use dogwatch_wire::State;
 pub use finding::{Blind, Finding, Findings, Judgement};
 pub use kinds::KINDS;
+pub use lane::Lane;
 pub use options::{OptionError, OptionSpec, Options, Value};
 pub use past::Past;
 pub use pattern::Pattern;
@@ -135,17 +137,6 @@ pub(crate) enum BuiltIn {
     Never,
     /// On a host that has this.
     With(&'static str, fn(&Host) -> bool),
-}
-
-/// What a check waits for. Checks of one lane never wait for those of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
-    /// The kernel of this host, or a program of it.
-    Local,
-    /// Another host.
-    Network,
-    /// A plugin, of which nobody knows what it does.
-    Plugin,
 }
 
 /// The kind with this name.

@@ -21,6 +21,8 @@ use rustix::{
 };
 use sysinfo::System;
 
+use crate::{CheckResult, Finding, Findings, Judgement};
+
 /// The root directory for the checks.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -37,6 +39,16 @@ pub enum ReadError {
     Format { path: PathBuf, why: &'static str },
     #[error("cannot read {what}: {source}")]
     Sysinfo { what: &'static str, source: sysinfo::Error },
+}
+
+impl From<ReadError> for Judgement {
+    /// The check as a whole is UNKNOWN; nothing is known about its things.
+    fn from(error: ReadError) -> Self {
+        Self::new(move |_| Findings {
+            list: vec![Finding::whole(CheckResult::unknown(error.to_string()))],
+            ..Findings::default()
+        })
+    }
 }
 
 /// Load averages over 1, 5 and 15 minutes.

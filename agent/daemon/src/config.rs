@@ -14,9 +14,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 pub use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer};
+use toml::de::{DeTable, DeValue};
 
 /// One problem and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +49,13 @@ impl Problems {
     /// Adds a problem at bytes `span` of `source`.
     pub fn add(&mut self, source: &Source, span: Range<usize>, message: impl Into<String>) {
         let at = Some(source.line_and_column(span.start));
-        self.0.push(Problem { file: source.path.clone(), at, message: message.into() });
+        let mut message = message.into();
+        if SUBJECTLESS.iter().any(|start| message.starts_with(start))
+            && let Some(key) = source.key_of(span.start)
+        {
+            message = format!("{key}: {message}");
+        }
+        self.0.push(Problem { file: source.path.clone(), at, message });
     }
 
     /// Adds a problem of the file as a whole.
@@ -75,6 +84,21 @@ impl fmt::Display for Problems {
     }
 }
 
+/// The path of a file, which is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl<'de> Deserialize<'de> for FilePath {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match PathBuf::deserialize(from)? {
+            path if path.as_os_str().is_empty() => {
+                Err(D::Error::custom("must not be empty; write a path, like \"/run/x.sock\""))
+            }
+            path => Ok(Self(path)),
+        }
+    }
+}
+
 /// The text of one config file, kept to turn byte offsets into lines.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -82,7 +106,26 @@ pub struct Source {
     pub text: String,
 }
 
+/// How a message begins that is about a value and does not name its key.
+const SUBJECTLESS: [&str; 9] = [
+    "\"",
+    "unknown value",
+    "must ",
+    "needs ",
+    "is ",
+    "cannot ",
+    "invalid type",
+    "invalid value",
+    "invalid length",
+];
+
 impl Source {
+    /// The key whose value is at an offset.
+    fn key_of(&self, offset: usize) -> Option<String> {
+        let (document, _) = DeTable::parse_recoverable(&self.text);
+        key_in(document.get_ref(), offset)
+    }
+
     /// Line and column (in characters), both from 1.
     fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..self.text.floor_char_boundary(offset)];
@@ -143,20 +186,34 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
     let (document, syntax) = DeTable::parse_recoverable(&source.text);
     if !syntax.is_empty() {
         for error in syntax {
-            problems.add(source, error.span().unwrap_or(0..0), one_line(error.message()));
+            let span = error.span().unwrap_or(0..0);
+            let mut message = one_line(error.message());
+            if message == "duplicate key" {
+                let key = source.text.get(span.clone()).unwrap_or_default();
+                message = format!("duplicate key `{}`; remove one of the two", key.trim());
+            }
+            problems.add(source, span, message);
         }
         return None;
     }
     let mut document = document;
     let mut refused = 0;
     loop {
-        let error = match T::deserialize(Deserializer::from(document.clone())) {
+        let error = match T::deserialize(toml::Deserializer::from(document.clone())) {
             Ok(value) => return Some(value),
             Err(error) => error,
         };
         refused += 1;
         let span = error.span().unwrap_or(0..0);
-        problems.add(source, span.clone(), with_suggestion(error.message()));
+        let mut message = with_suggestion(error.message());
+        // The parser passes a date on as a string.
+        let written = source.text.get(span.clone()).unwrap_or_default();
+        if written.starts_with(|c: char| c.is_ascii_digit())
+            && message.starts_with(&format!("invalid type: string {written:?}"))
+        {
+            message = message.replacen(&format!("string {written:?}"), "a date", 1);
+        }
+        problems.add(source, span.clone(), message);
         let removed = remove(document.get_mut(), &span);
         if !removed || refused >= PROBLEMS_MAX {
             return None;
@@ -190,6 +247,23 @@ fn files(main: &Path, problems: &mut Problems) -> Vec<PathBuf> {
     files
 }
 
+/// The innermost key whose value is at an offset.
+fn key_in(table: &DeTable<'_>, offset: usize) -> Option<String> {
+    table.iter().find_map(|(key, value)| {
+        let below = match value.get_ref() {
+            DeValue::Table(inner) => key_in(inner, offset),
+            DeValue::Array(items) => items.iter().find_map(|item| match item.get_ref() {
+                DeValue::Table(inner) => key_in(inner, offset),
+                _ => None,
+            }),
+            _ => None,
+        };
+        // A table with a header of its own is at its header.
+        let is_here = value.span().contains(&offset) && key.span().end <= value.span().start;
+        below.or_else(|| is_here.then(|| key.get_ref().to_string()))
+    })
+}
+
 /// Removes the innermost entry at `span`, or the innermost table around it.
 fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
     let hit = |at: Range<usize>| at.start <= span.start && span.end <= at.end;
@@ -213,9 +287,9 @@ fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
 
 /// Adds the most likely name to serde's "unknown field `intervall`, expected one of `interval`, …".
 fn with_suggestion(message: &str) -> String {
-    let message = with_plain_type(one_line(message));
+    let message = with_plain_type(in_plain_words(one_line(message)));
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown value");
     let Some(wrong) = quoted.next().filter(|_| unknown) else { return message };
     match closest(wrong, quoted) {
         Some(meant) => format!("{message}; did you mean `{meant}`?"),
@@ -223,18 +297,50 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
+/// Replaces what serde and toml say of how the program is built.
+fn in_plain_words(message: String) -> String {
+    if message.contains("$__toml_private_datetime") && message.starts_with("unknown field") {
+        return "must be a table, like { key = \"value\" }, and not a date".to_owned();
+    }
+    if message == "wanted string or table" || message.starts_with("wanted exactly 1 element") {
+        return "must be a string in quotes".to_owned();
+    }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("{key} is missing in this table");
+    }
+    match message.strip_prefix("unknown variant ") {
+        Some(rest) => format!("unknown value {rest}"),
+        None => message,
+    }
+}
+
 /// Replaces serde's "expected u16" for readers who do not know Rust.
 fn with_plain_type(message: String) -> String {
     let Some((before, kind)) = message.rsplit_once(", expected ") else { return message };
+    let before = before
+        .replace("invalid type: sequence", "invalid type: a list")
+        .replace("invalid type: map", "invalid type: a table")
+        .replace("invalid type: string \"$__toml_private_datetime\"", "invalid type: a date")
+        .replace("` as i128", "`")
+        .replace("` as u128", "`");
     let plain = match kind {
+        _ if kind.starts_with("struct ") => "a table, like { key = \"value\" }",
+        "a map" => "a table, like { key = \"value\" }",
+        "a sequence" => "a list, like [\"a\", \"b\"]",
+        "a spanned value" => "a number, a list, or text in quotes",
+        "a string" | "a borrowed string" => "a string in quotes",
+        "path string" => "a path in quotes, like \"/etc/hosts\"",
         "u8" => "a whole number, 0 to 255",
         "u16" => "a whole number, 0 to 65535",
         "u32" => "a whole number, 0 to 4294967295",
+        "a nonzero u32" | "a nonzero usize" | "a nonzero u64" | "a nonzero u16" | "a nonzero u8" => {
+            "a whole number, 1 or more"
+        }
         "u64" | "usize" => "a whole number, 0 or more",
         "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
-        _ => return message,
+        _ => kind,
     };
     format!("{before}, expected {plain}")
 }
@@ -280,6 +386,22 @@ mod tests {
         check: BTreeMap<String, Check>,
         #[serde(default)]
         route: Vec<Check>,
+        file: Option<FilePath>,
+        mode: Option<Mode>,
+        one: Option<One>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Mode {
+        Strict,
+        Lose,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only the reading is tested")]
+    struct One {
+        key: std::num::NonZeroU32,
     }
 
     #[derive(Debug, Deserialize)]
@@ -307,8 +429,44 @@ mod tests {
         assert!(said[1].starts_with("agent.toml:3:1:") && said[1].ends_with("did you mean `interval`?"));
         assert!(said[2].starts_with("agent.toml:4:16:"), "{said:#?}");
         assert!(said[2].ends_with("expected a whole number, 0 to 255"), "{said:#?}");
-        assert!(said[3].contains("agent.toml:6:12: \"5\" is not a duration; write a number and a unit"));
+        assert!(
+            said[3].contains("agent.toml:6:12: interval: \"5\" is not a duration; write a number and a unit")
+        );
         assert!(said[4].starts_with("agent.toml:8:12:"), "{said:#?}");
+    }
+
+    #[test]
+    fn a_message_about_a_value_names_its_key_and_no_type_of_rust() {
+        for (text, expected) in [
+            ("name = 5", "1:8: name: invalid type: integer `5`, expected a string in quotes"),
+            ("name = []", "1:8: name: invalid type: a list, expected a string in quotes"),
+            (
+                "check = 5",
+                "1:9: check: invalid type: integer `5`, expected a table, like { key = \"value\" }",
+            ),
+            (
+                "[check]\ndisk = true",
+                "2:8: disk: invalid type: boolean `true`, expected a table, like { key = \"value\" }",
+            ),
+            ("route = {}", "1:9: route: invalid type: a table, expected a list, like [\"a\", \"b\"]"),
+            (
+                "[check.disk]\ninterval = 5",
+                "2:12: interval: invalid type: integer `5`, expected a duration like \"30s\" or \"5m\"",
+            ),
+            ("check.disk.interval = \"5\"", "1:23: interval: \"5\" is not a duration"),
+            ("check = { disk = { interval = \"x\" } }", "1:31: interval: \"x\" is not a duration"),
+            (
+                "[[route]]\nmax_attempts = -1",
+                "2:16: max_attempts: invalid value: integer `-1`, expected a whole number, 0 to 255",
+            ),
+            (
+                "[[route]]\nmax_attempts = 1.5",
+                "2:16: max_attempts: invalid type: floating point `1.5`, expected a whole number, 0 to 255",
+            ),
+        ] {
+            let said = problems(text);
+            assert!(said[0].starts_with(&format!("agent.toml:{expected}")), "{text}: {said:?}");
+        }
     }
 
     #[test]
@@ -327,6 +485,35 @@ mod tests {
         let said = problems("name = \n[check.disk\ninterval = \"5m\"\nx = 'a\n");
         assert!(said.len() >= 2, "{said:#?}");
         assert!(said[0].starts_with("agent.toml:1:"), "{said:#?}");
+    }
+
+    #[test]
+    fn values_that_no_key_has_are_refused_in_plain_words() {
+        for (text, expected) in [
+            ("name = \"a\"\nname = \"b\"", "2:1: duplicate key `name`; remove one of the two"),
+            (
+                "check = 1979-05-27",
+                "1:9: check: invalid type: a date, expected a table, like { key = \"value\" }",
+            ),
+            ("file = \"\"", "1:8: file: must not be empty; write a path, like \"/run/x.sock\""),
+            (
+                "mode = \"loose\"",
+                "1:8: mode: unknown value `loose`, expected `strict` or `lose`; did you mean `lose`?",
+            ),
+            ("mode = 5", "1:8: mode: must be a string in quotes"),
+            ("one = {}", "1:7: `key` is missing in this table"),
+            (
+                "one = { key = 0 }",
+                "1:15: key: invalid value: integer `0`, expected a whole number, 1 or more",
+            ),
+            ("name = 1979-05-27", "1:8: name: invalid type: a date, expected a string in quotes"),
+            (
+                "name = 99999999999999999999",
+                "1:8: name: invalid type: integer `99999999999999999999`, expected a string in quotes",
+            ),
+        ] {
+            assert_eq!(problems(text), [format!("agent.toml:{expected}")]);
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, http::header, routing::get};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_util::MetricKindMask;
 use tokio::task::JoinHandle;
 
 use crate::{bounds::Bounds, tcp_http};
@@ -17,6 +16,9 @@ const DURATION_BUCKETS_S: &[f64] =
 /// (metrics-exporter-prometheus, `PrometheusHandle::run_upkeep`).
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Renders the metrics.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
@@ -27,20 +29,7 @@ impl Metrics {
     /// # Panics
     /// If a recorder is installed already.
     pub fn install() -> Self {
-        Self::install_with(PrometheusBuilder::new())
-    }
-
-    /// The same for a daemon whose gauges come and go: a gauge that is not set for `gauges_kept` is
-    /// removed from the page.
-    ///
-    /// # Panics
-    /// If a recorder is installed already.
-    pub fn install_forgetting(gauges_kept: Duration) -> Self {
-        Self::install_with(PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(gauges_kept)))
-    }
-
-    fn install_with(builder: PrometheusBuilder) -> Self {
-        let handle = builder
+        let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATION_BUCKETS_S)
             .expect("the bucket list is not empty")
             .install_recorder()
@@ -58,7 +47,7 @@ impl Metrics {
         let handle = self.0.clone();
         let page = move || {
             let text = handle.render();
-            async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+            async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], text) }
         };
         Router::new().route("/metrics", get(page))
     }

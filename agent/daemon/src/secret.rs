@@ -43,8 +43,8 @@ impl SecretFile {
     }
 }
 
-/// For people: files named in this config that hold a secret and that every user can read.
-pub fn readable_by_all(config: &str) -> Vec<String> {
+/// For people: files named in this config that do not exist, and secrets that every user can read.
+pub fn doubtful_files(config: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Ok(table) = config.parse::<toml::Table>() {
         look_at(&toml::Value::Table(table), &mut found);
@@ -58,19 +58,37 @@ fn holds_secret(key: &str) -> bool {
     key == "key" || kinds.iter().any(|kind| key.ends_with(kind))
 }
 
+/// Keys of files that the daemon reads and does not create, as it does `key_file`.
+fn must_exist(key: &str) -> bool {
+    key != "key_file" && (holds_secret(key) || key == "ca_file" || key == "certificate")
+}
+
 fn look_at(value: &toml::Value, found: &mut Vec<String>) {
     match value {
         toml::Value::Table(table) => {
             for (key, value) in table {
-                match value.as_str().filter(|path| path.starts_with('/') && holds_secret(key)) {
-                    Some(path) => found.extend(exposed(path.as_ref())),
-                    None => look_at(value, found),
+                let program = value.as_array().filter(|_| key == "command").and_then(|words| words.first());
+                let path = program.unwrap_or(value).as_str().filter(|path| path.starts_with('/'));
+                match path {
+                    Some(path) if program.is_some() || must_exist(key) || holds_secret(key) => {
+                        let missing =
+                            (program.is_some() || must_exist(key)).then(|| missing(key, path.as_ref()));
+                        let exposed = holds_secret(key).then(|| exposed(path.as_ref()));
+                        found.extend(missing.flatten().or(exposed.flatten()));
+                    }
+                    _ => look_at(value, found),
                 }
             }
         }
         toml::Value::Array(values) => values.iter().for_each(|value| look_at(value, found)),
         _ => {}
     }
+}
+
+/// Not if it cannot be seen, for example by another user than the daemon's.
+fn missing(key: &str, path: &Path) -> Option<String> {
+    let error = fs::metadata(path).err().filter(|error| error.kind() == std::io::ErrorKind::NotFound);
+    error.map(|_| format!("{key} {} does not exist", path.display()))
 }
 
 fn exposed(path: &Path) -> Option<String> {
@@ -98,11 +116,35 @@ mod tests {
         let config = format!(
             "[receiver.a.email]\npassword_file = \"{open}\"\nca_file = \"{ca}\"\n\
              [receiver.b.ntfy]\ntoken_file = \"{closed}\"\n[alertd.listen]\nkey = \"{open}\"\n\
-             [receiver.c.webhook]\nsecret_file = \"/nonexistent\"\n"
+             [receiver.c.webhook]\nsecret_file = \"{closed}\"\n"
         );
-        let found = readable_by_all(&config);
+        let found = doubtful_files(&config);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found.iter().all(|words| words.contains(&open)));
+    }
+
+    #[test]
+    fn a_file_or_program_that_does_not_exist_is_named() {
+        let found = doubtful_files(
+            "[receiver.a.email]\npassword_file = \"/no/a\"\n[receiver.b.webhook]\nsecret_file = \"/no/b\"\n\
+             ca_file = \"/no/ca\"\n[[receiver.c]]\nexec.command = [\"/no/program\", \"/no/matter\"]\n\
+             [alertd.listen]\ncertificate = \"/no/c\"\nkey = \"/no/k\"\n\
+             [alertd.web]\nkey_file = \"/no/one/yet\"\n[receiver.d.exec]\ncommand = [\"/bin/sh\"]\n",
+        );
+        let mut found: Vec<_> =
+            found.iter().map(|words| words.strip_suffix(" does not exist").unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                "ca_file /no/ca",
+                "certificate /no/c",
+                "command /no/program",
+                "key /no/k",
+                "password_file /no/a",
+                "secret_file /no/b",
+            ]
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod serve;
 pub mod snapshot;
 pub mod transport;
 
+pub use self::serve::memory::keep_small;
 pub use self::serve::{
     control::Control,
     server::{RunError, run},

@@ -1,9 +1,12 @@
 //! `agent.toml` as written: all keys, without validation.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt};
 
 use dogwatch_checks::Value;
-use dogwatch_daemon::{config::Spanned, duration::Span};
+use dogwatch_daemon::{
+    config::{FilePath, Spanned},
+    duration::Span,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{
@@ -33,11 +36,11 @@ pub(super) struct AgentFile {
     pub(super) host: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) labels: Labels,
-    pub(super) state_dir: Option<PathBuf>,
-    pub(super) socket: Option<PathBuf>,
+    pub(super) state_dir: Option<FilePath>,
+    pub(super) socket: Option<FilePath>,
     pub(super) metrics: Option<Spanned<String>>,
-    pub(super) machine_id_file: Option<PathBuf>,
-    pub(super) boot_grace: Option<Span>,
+    pub(super) machine_id_file: Option<FilePath>,
+    pub(super) boot_grace: Option<Spanned<Span>>,
     pub(super) max_concurrent: Option<Spanned<usize>>,
     pub(super) spool_bytes_max: Option<Spanned<usize>>,
     pub(super) auto_checks: Option<bool>,
@@ -47,11 +50,11 @@ pub(super) struct AgentFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AlertdFile {
-    pub(super) sockets: Option<Spanned<Vec<PathBuf>>>,
+    pub(super) sockets: Option<Spanned<Vec<FilePath>>>,
     /// An alertd on another host, over TLS.
     pub(super) url: Option<Spanned<String>>,
-    pub(super) token_file: Option<Spanned<PathBuf>>,
-    pub(super) ca_file: Option<Spanned<PathBuf>>,
+    pub(super) token_file: Option<Spanned<FilePath>>,
+    pub(super) ca_file: Option<Spanned<FilePath>>,
     pub(super) heartbeat: Option<Spanned<Span>>,
     pub(super) timeout: Option<Spanned<Span>>,
 }
@@ -59,7 +62,7 @@ pub(super) struct AlertdFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DnsFile {
-    pub(super) control: Option<PathBuf>,
+    pub(super) control: Option<FilePath>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -183,7 +183,7 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// What to run when it becomes a problem.
-    pub handler: Option<Arc<Handler>>,
+    pub handler: Option<Arc<Handler<Plugin>>>,
 }
 
 impl Check {
@@ -267,7 +267,7 @@ pub fn missing(path: &Path) -> Option<String> {
 pub fn socket(path: &Path) -> PathBuf {
     let files = read(path, &mut Problems::default());
     let written = files.into_iter().rev().find_map(|(_, file)| file.agent.socket);
-    written.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+    written.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), |config::FilePath(path)| path)
 }
 
 /// Where the alertds of this host are.
@@ -286,13 +286,16 @@ pub fn alertds_at(path: &Path) -> AlertdsAt {
     let mut files = read(path, &mut Problems::default());
     let remote = files.iter().rev().find_map(|(_, file)| {
         let url = file.alertd.url.as_ref()?.get_ref().clone();
-        let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().clone());
+        let ca_file = file.alertd.ca_file.as_ref().map(|file| file.get_ref().0.clone());
         Some(AlertdsAt::Remote { url, ca_file })
     });
     remote.unwrap_or_else(|| {
         let sockets = files.iter_mut().rev().find_map(|(_, file)| file.alertd.sockets.take());
         let default = || vec![PathBuf::from(DEFAULT_ALERTD)];
-        AlertdsAt::Sockets(sockets.map_or_else(default, toml::Spanned::into_inner))
+        let paths = |written: toml::Spanned<Vec<config::FilePath>>| {
+            written.into_inner().into_iter().map(|config::FilePath(path)| path).collect()
+        };
+        AlertdsAt::Sockets(sockets.map_or_else(default, paths))
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use dogwatch_checks::Host;
 use dogwatch_daemon::{
-    config::{Problems, Source, Spanned},
+    config::{FilePath, Problems, Source, Spanned},
     duration::Span,
     http_client::Remote,
 };
@@ -31,6 +31,7 @@ pub(super) fn resolve(
         labels.extend(check::labels(&file.agent.labels, source, problems));
     }
     let dns_control = last(files, |file| file.dns.control.clone())
+        .map(|FilePath(path)| path)
         .unwrap_or_else(|| PathBuf::from("/run/dogwatch-dns/control.sock"));
 
     let context = check::Context {
@@ -62,8 +63,10 @@ pub(super) fn resolve(
                     continue;
                 }
                 // Such a table only changes a built-in check, and must not bring one that can only
-                // fail.
-                if let Some(why) = check::absent(name.get_ref(), &check.kind, &context) {
+                // fail. With `kind = "dns"` it adds one: then a cache that is gone is a problem.
+                let is_added =
+                    check.kind == "dns" && entry.entries.iter().any(|(key, _)| key.get_ref() == "kind");
+                if !is_added && let Some(why) = check::absent(name.get_ref(), &check.kind, &context) {
                     let why = format!("{why} (settings at {})", check.origin);
                     absent.insert(Arc::from(name.get_ref().as_str()), why);
                     continue;
@@ -117,6 +120,8 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
     // Some thousand events, enough for hours without alertd, and small enough for the agent's
     // memory.
     let mut spool_bytes_max = 2 * 1_024 * 1_024;
+    // Services start one after another; a slow database takes two minutes.
+    let mut boot_grace = Duration::from_mins(2);
     for (source, file) in files {
         if let Some(name) = &file.agent.host {
             if name.get_ref().trim().is_empty() || name.get_ref().len() > 253 {
@@ -138,6 +143,8 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
                     .ok(),
             };
         }
+        let longest = Span::secs(86_400);
+        between(source, file.agent.boot_grace.as_ref(), &mut boot_grace, Span::secs(0), longest, problems);
         let counts = [
             (&file.agent.max_concurrent, &mut max_concurrent, 1, 256, "checks at once"),
             (&file.agent.spool_bytes_max, &mut spool_bytes_max, 64 * 1_024, 256 * 1_024 * 1_024, "bytes"),
@@ -151,8 +158,8 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
             }
         }
     }
-    let path = |get: fn(&ConfigFile) -> Option<PathBuf>, default: &str| {
-        last(files, get).unwrap_or_else(|| PathBuf::from(default))
+    let path = |get: fn(&ConfigFile) -> Option<FilePath>, default: &str| {
+        last(files, get).map(|FilePath(path)| path).unwrap_or_else(|| PathBuf::from(default))
     };
     Agent {
         host,
@@ -160,8 +167,7 @@ fn agent(files: &[(Source, ConfigFile)], system_host_name: &str, problems: &mut 
         socket: path(|file| file.agent.socket.clone(), DEFAULT_SOCKET),
         metrics,
         machine_id_file: path(|file| file.agent.machine_id_file.clone(), "/etc/machine-id"),
-        // Services start one after another; a slow database takes two minutes.
-        boot_grace: last(files, |file| file.agent.boot_grace).map_or(Duration::from_mins(2), |span| span.0),
+        boot_grace,
         max_concurrent,
         spool_bytes_max,
         history: last(files, |file| file.agent.history).unwrap_or(true),
@@ -177,7 +183,7 @@ fn alertd(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Alertd {
             if written.get_ref().is_empty() {
                 problems.add(source, written.span(), "must name the socket of at least one alertd");
             }
-            sockets.clone_from(written.get_ref());
+            sockets = written.get_ref().iter().map(|FilePath(path)| path.clone()).collect();
         }
         let spans = [
             (&file.alertd.heartbeat, &mut heartbeat, Span::secs(1), Span::secs(3_600)),
@@ -220,8 +226,8 @@ fn remote(files: &[(Source, ConfigFile)], problems: &mut Problems) -> Option<Rem
     };
     let remote = RemoteAlertd {
         url: url.get_ref().clone(),
-        token_file: token_file.get_ref().clone(),
-        ca_file: written.ca_file.as_ref().map(|file| file.get_ref().clone()),
+        token_file: token_file.get_ref().0.clone(),
+        ca_file: written.ca_file.as_ref().map(|file| file.get_ref().0.clone()),
     };
     match Remote::new(&remote.url, remote.token_file.clone(), remote.ca_file.clone()) {
         Ok(_) => Some(remote),

@@ -1,6 +1,6 @@
 //! The part of the loop that answers requests: the status.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use dogwatch_checks::State;
 
@@ -8,7 +8,8 @@ use super::{Engine, JOBS_MAX, Watched, watch::append};
 use crate::{
     api::{Ask, BlindStatus, ServiceStatus, SpoolStatus, Status},
     config::{Check, Settings, Work},
-    metrics,
+    history::writer::Writer,
+    measures::{Measures, OwnMeasures, ServiceMeasures},
     moment::Now,
     status::Status as Belief,
 };
@@ -27,6 +28,7 @@ impl Engine {
         match ask {
             // If the caller is gone, it does not need the answer.
             Ask::Status(answer) => drop(answer.send(self.status())),
+            Ask::Measures { after, answer } => drop(answer.send(self.measures(after))),
             Ask::Forget { forget, peer, answer } => drop(answer.send(self.forget(&forget, &peer))),
             Ask::Start { start, peer, answer } => drop(answer.send(self.start_job(&start, &peer))),
             Ask::Submit { submit, peer, answer } => drop(answer.send(self.submit(&submit, &peer))),
@@ -39,9 +41,10 @@ impl Engine {
             self.services.iter().filter_map(|(name, watched)| self.service_status(name, watched, now));
         let mut services: Vec<_> = services.collect();
         // A check that has not found its things yet.
+        let heard: BTreeSet<&str> = self.services.values().map(|watched| &*watched.check).collect();
         let silent = self.config.checks.iter().filter(|(name, check)| {
             let runs = matches!(check.work, Work::Native(_));
-            runs && check.has_things && !self.services.values().any(|watched| watched.check == **name)
+            runs && check.has_things && !heard.contains(&***name)
         });
         services.extend(silent.filter_map(|(name, check)| {
             let done = self.running.get(name).is_some_and(|running| !running.took.is_zero());
@@ -118,10 +121,7 @@ impl Engine {
         let service = &watched.service;
         let last = watched.last.as_ref();
         let announced = service.announced();
-        let believed = match service.status() {
-            Belief::Ok => State::Ok,
-            Belief::Soft { problem, .. } | Belief::Hard(problem) => problem.into(),
-        };
+        let believed = believed(service.status());
         let pending = last.is_none() && believed == State::Ok;
         let next = self.schedule.next_run(&watched.check).or_else(|| watched.freshness.until());
         let output = match (last, announced) {
@@ -164,10 +164,54 @@ impl Engine {
         }
     }
 
-    pub(super) fn measure(&self, name: &Arc<str>, now: Now) {
-        let Some(watched) = self.services.get(name) else { return };
-        let Some(status) = self.service_status(name, watched, now) else { return };
-        let perfdata = watched.last.as_ref().map_or(&[][..], |last| &last.result.perfdata);
-        metrics::on_service(&status, perfdata, self.schedule.skipped(&watched.check));
+    /// For the metrics page. A service without a result has no state to show.
+    fn measures(&self, after: Option<Arc<str>>) -> Measures {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.services.range((from, Bound::Unbounded));
+        let some: Vec<_> = rest.by_ref().take(MEASURED_AT_ONCE).collect();
+        let more = rest.next().is_some();
+        Measures {
+            own: OwnMeasures {
+                spool_events: self.outbox.depth(),
+                spool_memory_bytes: self.outbox.bytes(),
+                spool_file_bytes: self.disk.spool_bytes(),
+                dropped_events: self.outbox.dropped(),
+                history_dropped: self.history.as_ref().map_or(0, Writer::dropped),
+                config_ok: self.config_problem.is_none(),
+            },
+            more_after: some.last().filter(|_| more).map(|(name, _)| Arc::clone(name)),
+            services: some.into_iter().filter_map(|(name, watched)| self.measured(name, watched)).collect(),
+        }
+    }
+
+    fn measured(&self, name: &Arc<str>, watched: &Watched) -> Option<ServiceMeasures> {
+        let settings = self.config.checks.get(&watched.check)?.settings(watched.thing.as_deref())?;
+        let service = &watched.service;
+        let (state, last) = (believed(service.status()), watched.last.as_ref());
+        if last.is_none() && state == State::Ok {
+            return None;
+        }
+        let took = self.running.get(&watched.check).map(|running| running.took);
+        Some(ServiceMeasures {
+            service: Arc::clone(name),
+            state,
+            hard: !service.status().is_soft(),
+            attempt: service.status().attempt(settings.max_attempts),
+            flapping: service.flapping(),
+            skipped: self.schedule.skipped(&watched.check),
+            took: last.and(took),
+            last: last
+                .and_then(|last| Some((Arc::clone(&last.result), last.at?.as_duration().as_secs_f64()))),
+        })
     }
 }
+
+fn believed(status: Belief) -> State {
+    match status {
+        Belief::Ok => State::Ok,
+        Belief::Soft { problem, .. } | Belief::Hard(problem) => problem.into(),
+    }
+}
+
+/// How many services are measured in one turn of the loop, which takes less than a millisecond.
+const MEASURED_AT_ONCE: usize = 1_000;

@@ -10,6 +10,8 @@ mod disk;
 mod reload;
 mod report;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -35,6 +37,7 @@ use crate::{
     metrics,
     moment::{Moment, Now},
     passive::Freshness,
+    pause::{self, Excuse, Pauses},
     recent::Recent,
     refused::RefusedJobs,
     report::{
@@ -68,6 +71,7 @@ pub(crate) struct Engine {
     services: BTreeMap<Arc<str>, Watched>,
     running: BTreeMap<Arc<str>, Running>,
     lag: Lag,
+    lags: metrics::Lags,
     outbox: Outbox,
     epoch: u64,
     disk: DiskState,
@@ -79,11 +83,18 @@ pub(crate) struct Engine {
     refused_jobs: RefusedJobs,
     metrics_problem: Option<String>,
     history: Option<Writer>,
-    /// Values for the history since the last turn.
+    /// Values for the history, and when it gets them.
     samples: Vec<Sample>,
+    samples_due: Moment,
     grace_until: Moment,
     asleep: Duration,
+    pauses: Pauses,
     next_look: Moment,
+    /// No submitted result becomes stale before this.
+    stale_at: Option<Moment>,
+    /// How often systemd must hear of the loop, and when it does next.
+    watchdog: Option<Duration>,
+    next_alive: Moment,
 }
 
 /// What the loop waits for.
@@ -122,15 +133,15 @@ struct Watched {
 #[derive(Default)]
 struct Running {
     past: Past,
-    since: Option<Moment>,
     took: Duration,
     /// What it cannot watch, and why, in its last run.
     blind: Vec<Blind>,
+    excuse: Excuse,
     definition: u64,
 }
 
 struct Last {
-    result: CheckResult,
+    result: Arc<CheckResult>,
     /// When the check ran; `None` if it should have and did not.
     at: Option<Timestamp>,
 }
@@ -183,6 +194,7 @@ impl Engine {
             services: BTreeMap::new(),
             running: BTreeMap::new(),
             lag: Lag::default(),
+            lags: metrics::Lags::new(),
             outbox,
             epoch: spool.epoch,
             disk: DiskState::new(store, spool.acked, found.problem, now.moment),
@@ -194,9 +206,14 @@ impl Engine {
             metrics_problem,
             history,
             samples: Vec::new(),
+            samples_due: now.moment,
             grace_until: Moment::BOOT + config.agent.boot_grace,
             asleep: clock.asleep(),
+            pauses: Pauses::default(),
             next_look: now.moment + LOOK_INTERVAL,
+            stale_at: None,
+            watchdog: systemd::watchdog_interval(),
+            next_alive: now.moment,
             started_at: now.wall,
             clock,
             had_config_file: config_path.exists(),
@@ -229,11 +246,14 @@ impl Engine {
                     _ => None,
                 });
                 watched.freshness.on_result(Some(left.min(most.unwrap_or(TTL_MAX))), now.moment);
+                self.stale_at = watch::earlier(self.stale_at, watched.freshness.until());
             }
             if self.is_submitted(&watched) {
                 watched.last = last.map(|last| Last {
-                    result: CheckResult::new(last.state, last.summary)
-                        .with_perfdata(perfdata::parse(&last.perfdata).items),
+                    result: Arc::new(
+                        CheckResult::new(last.state, last.summary)
+                            .with_perfdata(perfdata::parse(&last.perfdata).items),
+                    ),
                     at: last.at,
                 });
             }
@@ -270,17 +290,30 @@ impl Engine {
         loop {
             let now = self.clock.now();
             self.notice_sleep(now);
+            self.notice_pause(now);
             self.look_again(now);
+            for report in self.runner.poll(now.moment) {
+                self.on_report(report);
+            }
             self.run_due(now);
             self.expire(now);
             self.write(now);
             self.send(now);
-            self.remember();
-            metrics::on_turn(&self.outbox, self.disk.spool_bytes(), self.config_problem.is_none());
-            systemd::alive();
+            self.remember(now);
+            self.feed_watchdog(now);
             let wake = self.next_wakeup(now);
+            self.pauses.on_wait(wake);
             tokio::select! {
-                report = inputs.reports.recv() => self.on_report(report.ok_or("the runner of checks")?),
+                report = inputs.reports.recv() => {
+                    self.notice_pause(self.clock.now());
+                    self.on_report(report.ok_or("the runner of checks")?);
+                    // Those that arrived together share the turn. Their number is bounded by the
+                    // channel.
+                    while let Ok(report) = inputs.reports.try_recv() {
+                        self.on_report(report);
+                    }
+                }
+                () = self.runner.finished() => {}
                 done = inputs.done.recv() => self.on_disk_done(done.ok_or("the thread that writes to the disk")?),
                 answer = inputs.answers.recv() => self.on_answer(answer.ok_or("the client of alertd")?),
                 ask = inputs.asks.recv() => self.on_ask(ask.ok_or("the server of the agent's socket")?),
@@ -288,7 +321,7 @@ impl Engine {
                     Asked::Stop => break,
                     Asked::Reload => self.reload(),
                 },
-                () = self.clock.sleep_until(wake) => metrics::on_wake(self.clock.now().moment.since(wake.unwrap_or(now.moment))),
+                () = self.clock.sleep_until(wake) => self.lags.on_wake(self.clock.now().moment.since(wake.unwrap_or(now.moment))),
             }
         }
         self.stop(inputs.done).await;
@@ -307,7 +340,7 @@ impl Engine {
             if let Some(answer) = done.recv().await {
                 self.on_disk_done(answer);
             }
-            self.remember();
+            self.hand_over();
             if let Some(history) = self.history.take() {
                 let _ = tokio::task::spawn_blocking(|| history.stop()).await;
             }
@@ -318,19 +351,30 @@ impl Engine {
         info!("stopped");
     }
 
+    /// Each message wakes systemd too, so not in every turn.
+    fn feed_watchdog(&mut self, now: Now) {
+        if let Some(interval) = self.watchdog
+            && now.moment >= self.next_alive
+        {
+            systemd::alive();
+            self.next_alive = now.moment + interval / 2;
+        }
+    }
+
     fn next_wakeup(&self, now: Now) -> Option<Moment> {
-        let fresh = self.services.values().filter_map(|watched| watched.freshness.until());
-        let watchdog = systemd::watchdog_interval().map(|interval| now.moment + interval);
+        let watchdog = self.watchdog.map(|_| self.next_alive.max(now.moment));
         [
             self.schedule.next_wakeup(),
+            self.runner.next_wakeup(),
             self.outbox.next_wakeup(),
             self.disk.next_wakeup(),
             watchdog,
+            self.stale_at,
             Some(self.next_look),
+            self.schedule.is_running().then(|| pause::next_beat(now.moment)),
         ]
         .into_iter()
         .flatten()
-        .chain(fresh)
         .min()
     }
 }
@@ -354,7 +398,8 @@ impl Watched {
     }
 }
 
-/// Reads of the kernel take microseconds; those that hang do not count. Network checks only wait.
+/// Reads of the kernel take microseconds, and those that hang do not count. Network checks only
+/// wait.
 fn lanes(config: &Config) -> LaneLimits {
     LaneLimits { local: LOCAL_MAX, network: NETWORK_MAX, plugin: config.agent.max_concurrent }
 }
@@ -365,10 +410,11 @@ fn outbox_limits(config: &Config) -> Limits {
 
 /// How many jobs can report. Each is a service in the state of the agent and of alertd.
 const JOBS_MAX: usize = 200;
-const LOCAL_MAX: usize = 8;
+/// For all threads of the pool together; most of them wait for the one that works.
+const LOCAL_MAX: usize = 64;
 const NETWORK_MAX: usize = 256;
 /// The longest time for which a submitted result can be valid.
 const TTL_MAX: Duration = Duration::from_hours(24 * 366);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// How often to look for new things to check, and to set all gauges.
+/// How often to look for new things to check.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);

@@ -7,7 +7,10 @@ use dogwatch_daemon::{config::closest, duration::Span, unix_http::Peer};
 use dogwatch_wire::limits;
 use tracing::warn;
 
-use super::{Engine, JOBS_MAX, TTL_MAX, Watched, watch::SOFT_WITHIN};
+use super::{
+    Engine, JOBS_MAX, TTL_MAX, Watched,
+    watch::{SOFT_WITHIN, earlier},
+};
 use crate::{
     api::{Forget, Refused, Start, Submit},
     config::{Passive, Work},
@@ -34,6 +37,7 @@ impl Engine {
         let ttl = submit.ttl_s.map(Duration::from_secs).or(freshness).map(|ttl| ttl.min(TTL_MAX));
         if let Some(watched) = self.services.get_mut(&name) {
             watched.freshness.on_result(ttl, now.moment);
+            self.stale_at = earlier(self.stale_at, watched.freshness.until());
             if let Some(pid) = peer.pid {
                 watched.runs.remove(&pid);
             }
@@ -52,6 +56,7 @@ impl Engine {
         let Some(watched) = self.services.get_mut(&name) else { return Ok(()) };
         if watched.last.is_none() && watched.freshness.until().is_none() {
             watched.freshness.on_result(ttl, now.moment);
+            self.stale_at = earlier(self.stale_at, watched.freshness.until());
             self.write_within(SOFT_WITHIN, now.moment);
         }
         let Some(watched) = self.services.get_mut(&name) else { return Ok(()) };

@@ -1,6 +1,6 @@
 //! The part of the loop that runs checks and turns their results into announcements.
 
-use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, ops::Bound, sync::Arc, time::Duration};
 
 use dogwatch_checks::{Blind, CheckResult, Judgement, State};
 use dogwatch_daemon::duration::Span;
@@ -12,11 +12,12 @@ use super::{Engine, JOBS_MAX, LOOK_INTERVAL, Last, Watched, report::labels};
 use crate::{
     config::{self, Work},
     handler::Decision,
-    history::{Key, Sample},
+    history::{Key, Sample, writer::Writer},
     lasting::Lasting,
     metrics,
-    moment::Now,
+    moment::{Moment, Now},
     passive::Freshness,
+    plot,
     report::{self, About},
     runner::{Report, Started},
     schedule::Due,
@@ -57,7 +58,6 @@ impl Engine {
             if redefined {
                 // What the old definition has found out does not count for the new one. What was
                 // announced stays, so that its end is announced too.
-                running.since = None;
                 for watched in self.services.values_mut().filter(|watched| watched.check == *name) {
                     watched.last = None;
                     watched.freshness = Freshness::default();
@@ -72,6 +72,7 @@ impl Engine {
                     let armed = watched.freshness.until().is_some() || watched.last.is_some();
                     if !armed || redefined {
                         watched.freshness.on_result(passive.freshness, now.moment);
+                        self.stale_at = earlier(self.stale_at, watched.freshness.until());
                     }
                 }
                 Work::Native(_) | Work::Plugin(_) | Work::Jobs(_) | Work::Own => {
@@ -93,13 +94,9 @@ impl Engine {
             match due {
                 Due::Run { name, late } => {
                     let Some(check) = self.config.checks.get(&name) else { continue };
-                    if let Some(running) = self.running.get_mut(&name) {
-                        running.since = Some(now.moment);
-                    }
-                    metrics::on_start(late);
-                    self.lag.on_start(&name, late);
-                    let started = Started { name, definition: check.definition };
-                    self.runner.start(started, &check.work, check.timeout);
+                    let late = self.pauses.without(late);
+                    let started = Started { name, definition: check.definition, late };
+                    self.runner.start(started, &check.work, check.timeout, now.moment);
                 }
                 Due::StillStuck { name, stuck_for } => {
                     let text = format!("check has been hanging in the kernel for {} s", stuck_for.as_secs());
@@ -108,12 +105,14 @@ impl Engine {
                 }
             }
         }
+        self.runner.kick(now.moment);
     }
 
     pub(super) fn on_report(&mut self, report: Report) {
         let now = self.clock.now();
         match report {
-            Report::Finished { started: Started { name, definition }, outcome, cpu } => {
+            Report::Finished { started: Started { name, definition, late }, outcome, cost } => {
+                self.on_started(&name, late + cost.waited);
                 let current = self.config.checks.get(&name).map(|check| check.definition);
                 if current != Some(definition) {
                     // The check was changed or removed while it ran.
@@ -121,11 +120,20 @@ impl Engine {
                     self.schedule.run_now(&name, now.moment);
                     return;
                 }
+                if let Some(running) = self.running.get_mut(&name) {
+                    running.took = cost.took;
+                    if !running.excuse.counts() {
+                        self.schedule.on_finished(&name, false, Duration::ZERO, now.moment);
+                        self.schedule.run_now(&name, now.moment);
+                        return;
+                    }
+                }
                 let soft = self.judge(&name, outcome, now);
-                self.schedule.on_finished(&name, soft, cpu, now.moment);
+                self.schedule.on_finished(&name, soft, cost.cpu, now.moment);
             }
             Report::JobGone { service, pid } => self.on_job_gone(&service, pid, now),
-            Report::Stuck { started: Started { name, .. }, result } => {
+            Report::Stuck { started: Started { name, late, .. }, result } => {
+                self.on_started(&name, late);
                 error!(check = &*name, "check hangs; it will not be started again until it ends");
                 metrics::on_overrun(&name);
                 self.on_whole(&name, result, now);
@@ -139,11 +147,17 @@ impl Engine {
         }
     }
 
+    /// A run began this long after it was due: it waited for the loop, for other checks, and for a
+    /// thread.
+    fn on_started(&mut self, name: &Arc<str>, late: Duration) {
+        self.lags.on_start(late);
+        self.lag.on_start(name, late);
+    }
+
     /// Judges what a run has read, with what is known from earlier runs. Returns whether a result
     /// must be confirmed soon.
     fn judge(&mut self, name: &Arc<str>, outcome: Judgement, now: Now) -> bool {
         let Some(running) = self.running.get_mut(name) else { return false };
-        running.took = running.since.take().map_or(Duration::ZERO, |since| now.moment.since(since));
         let findings = outcome.judge(&mut running.past, now.moment.0);
         let learnt = running.past.take_news();
         if learnt {
@@ -153,7 +167,10 @@ impl Engine {
         let mut found = BTreeSet::new();
         let mut soft = false;
         for finding in findings.list {
-            let service = service_name(name, finding.thing.as_deref());
+            let service = match finding.thing.as_deref() {
+                None => Arc::clone(name),
+                thing => service_name(name, thing),
+            };
             let Some(check) = self.config.checks.get(name) else { return false };
             if check.settings(finding.thing.as_deref()).is_none() {
                 blind.push(Blind {
@@ -190,7 +207,10 @@ impl Engine {
     /// race with whoever removes it and puts it back.
     fn miss(&mut self, check: &Arc<str>, found: &BTreeSet<Arc<str>>, now: Now) {
         let mut gone = Vec::new();
-        for (name, watched) in self.services.iter_mut().filter(|(_, watched)| watched.check == *check) {
+        // The services of a check are named after it: `disk`, `disk /`, `disk /var`.
+        let named = self.services.range_mut::<str, _>((Bound::Included(&**check), Bound::Unbounded));
+        let named = named.take_while(|(name, _)| name.starts_with(&**check));
+        for (name, watched) in named.filter(|(_, watched)| watched.check == *check) {
             watched.missing = if found.contains(name) { 0 } else { watched.missing.saturating_add(1) };
             if watched.missing >= MISSING_MAX {
                 gone.push(Arc::clone(name));
@@ -250,7 +270,8 @@ impl Engine {
         let before = (watched.service.status(), watched.service.flapping());
         let rules = Rules { confirm, flapping: settings.flapping };
         let transition = watched.service.on_result(&result, rules, now.wall);
-        watched.last = Some(Last { result, at: Some(now.wall) });
+        let result = Arc::new(result);
+        watched.last = Some(Last { result: Arc::clone(&result), at: Some(now.wall) });
         let soft = watched.service.status().is_soft();
         if let Some(handler) = &settings.handler
             && !grace
@@ -284,6 +305,10 @@ impl Engine {
             if let Some((line, span)) = watched.recent.sparkline() {
                 append(&mut transition.now.said.detail, &format!("last {}: {line}", Span(span)));
             }
+            if let Some(line) = self.history.as_ref().and_then(|history| week_ago(history, service, &result))
+            {
+                append(&mut transition.now.said.detail, &line);
+            }
             info!(
                 service = &**service,
                 from = transition.from.name(),
@@ -303,7 +328,6 @@ impl Engine {
         } else if changed || before.1 {
             self.write_within(SOFT_WITHIN, now.moment);
         }
-        self.measure(service, now);
         soft && counts
     }
 
@@ -343,15 +367,21 @@ impl Engine {
         self.schedule.run_now(&name, now.moment);
     }
 
-    /// Hands the values of this turn to the history.
-    pub(super) fn remember(&mut self) {
-        if self.samples.is_empty() {
+    /// Hands the values of some seconds to the history, which keeps one row a minute. Each time,
+    /// its thread wakes up.
+    pub(super) fn remember(&mut self, now: Now) {
+        let waits = self.samples.len() < SAMPLES_MAX && now.moment < self.samples_due;
+        if self.samples.is_empty() || waits {
             return;
         }
+        self.hand_over();
+        self.samples_due = now.moment + SAMPLES_WITHIN;
+    }
+
+    pub(super) fn hand_over(&mut self) {
         let samples = std::mem::take(&mut self.samples);
         if let Some(history) = &self.history {
             history.record(samples);
-            metrics::on_history(history.dropped());
         }
     }
 
@@ -370,7 +400,7 @@ impl Engine {
         let seen = Seen {
             checks: self.config.checks.len(),
             services: self.services.len(),
-            waiting: waiting.map(|(name, _, waits)| (&**name, waits)),
+            waiting: waiting.map(|(name, _, waits)| (&**name, self.pauses.without(waits))),
             config_problem: self.config_problem.as_deref(),
             disk_problem: self.disk.problem(),
             dropped: self.outbox.dropped(),
@@ -390,6 +420,9 @@ impl Engine {
 
     /// Makes passive services UNKNOWN whose last result has become stale.
     pub(super) fn expire(&mut self, now: Now) {
+        if self.stale_at.is_none_or(|at| now.moment < at) {
+            return;
+        }
         let stale: Vec<Arc<str>> = self
             .services
             .iter_mut()
@@ -421,6 +454,7 @@ impl Engine {
                 watched.freshness.again_after(retry, now.moment);
             }
         }
+        self.stale_at = self.services.values().filter_map(|watched| watched.freshness.until()).min();
     }
 
     /// After a suspend, much is still starting up, as after a boot.
@@ -434,15 +468,33 @@ impl Engine {
         self.asleep = asleep;
     }
 
+    /// After a pause of the agent itself, what was running has not had its time, and results that
+    /// were submitted meanwhile are still on their way.
+    pub(super) fn notice_pause(&mut self, now: Now) {
+        let Some(pause) = self.pauses.on_wake(now.moment) else { return };
+        info!(
+            paused_s = pause.as_secs(),
+            "the agent did not run for a while; what ran meanwhile is run again"
+        );
+        self.runner.forgive(pause);
+        for name in self.schedule.running() {
+            if let Some(running) = self.running.get_mut(name) {
+                running.excuse.on_pause();
+            }
+        }
+        let earliest = now.moment + AFTER_PAUSE;
+        for watched in self.services.values_mut() {
+            watched.freshness.not_before(earliest);
+        }
+        self.stale_at = self.services.values().filter_map(|watched| watched.freshness.until()).min();
+    }
+
     /// Adds built-in checks for what appeared after the start, like the DNS cache or swap.
     pub(super) fn look_again(&mut self, now: Now) {
         if now.moment < self.next_look {
             return;
         }
         self.next_look = now.moment + LOOK_INTERVAL;
-        for name in self.services.keys().cloned().collect::<Vec<_>>() {
-            self.measure(&name, now);
-        }
         self.check_self(now);
         if !self.config.auto_checks || self.config_problem.is_some() {
             return;
@@ -467,6 +519,10 @@ impl Engine {
     }
 }
 
+pub(super) fn earlier(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    a.into_iter().chain(b).min()
+}
+
 pub(super) fn append(detail: &mut String, line: &str) {
     if !detail.is_empty() {
         detail.push('\n');
@@ -487,5 +543,20 @@ const MISSING_MAX: u8 = 2;
 
 /// When a soft attempt is on disk. A kill may cost one attempt, but never a transition.
 pub(super) const SOFT_WITHIN: Duration = Duration::from_secs(1);
+/// What the first value is, and what it was in the same hour a week ago.
+fn week_ago(history: &Writer, service: &str, result: &CheckResult) -> Option<String> {
+    let perf = result.perfdata.first()?;
+    let value = perf.value.filter(|value| value.is_finite())?;
+    let key = Key { service: service.to_owned(), label: perf.label.clone() };
+    let before = f64::from(history.a_week_ago(&key)?);
+    let (value, before) = (plot::value(value, &perf.unit), plot::value(before, &perf.unit));
+    Some(format!("{} now {value}, in this hour a week ago {before}", perf.label))
+}
+
+/// How long values wait for others before the history gets them, while the loop is awake anyway.
+const SAMPLES_WITHIN: Duration = Duration::from_secs(5);
+const SAMPLES_MAX: usize = 1_000;
+/// No submitted result becomes stale so soon after a pause.
+const AFTER_PAUSE: Duration = Duration::from_secs(30);
 /// A shorter suspend does not matter.
 const SHORT_SLEEP: Duration = Duration::from_mins(1);

@@ -9,13 +9,15 @@ use std::{
 };
 
 use super::{
-    Key, Point, Sample,
+    Earlier, Key, Point, Sample,
     fold::{Fold, Row},
     layout::{
-        self, ENTRY_BYTES, Entry, FILE_BYTES, FINE, HEAD, ROW_BYTES, SERIES_MAX, TIERS, Tier, encode_entry,
-        encode_row,
+        self, ENTRY_BYTES, Entry, FILE_BYTES, FINE, HEAD, LONG, ROW_BYTES, SERIES_MAX, TIERS, Tier,
+        encode_entry, encode_row,
     },
 };
+
+const WEEK_S: i64 = 7 * 86_400;
 
 /// The name of the file in the state directory.
 pub const NAME: &str = "history.ring";
@@ -117,6 +119,21 @@ impl History {
             self.write(&row)?;
         }
         Ok(())
+    }
+
+    /// The average of every series in the same hour a week before `unix` (seconds since 1970).
+    pub fn a_week_before(&self, unix: i64) -> Earlier {
+        let slot = LONG.slot(unix - WEEK_S);
+        let cells = read_row(&self.file, LONG, slot).unwrap_or_default();
+        let known = self.entries.iter().enumerate();
+        known
+            .filter_map(|(column, entry)| Some((column, entry.as_ref()?)))
+            .filter(|(_, entry)| entry.since <= (slot + 1) * LONG.step)
+            .filter_map(|(column, entry)| {
+                let point = cells.get(column)?.point(LONG, slot)?;
+                Some((entry.key.clone(), point.avg))
+            })
+            .collect()
     }
 
     /// What was damaged when the file was opened.
@@ -337,6 +354,22 @@ mod tests {
         assert_eq!((hours.len(), hours[1].step), (4, 3_600));
         assert!(hours[2].min <= 61.0 && hours[2].max >= 118.0, "{:?}", hours[2]);
         assert!(reader.points(&key("disk /var"), START, now).is_empty());
+    }
+
+    #[test]
+    fn what_a_value_was_in_the_same_hour_a_week_ago_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut history = History::open(dir.path(), START).unwrap();
+        for minute in 0..180 {
+            let value = if (60..120).contains(&minute) { 40.0 } else { 90.0 };
+            history.record(&sample("load", value, START + minute * 60)).unwrap();
+        }
+        let asked = START + 7 * 86_400 + 90 * 60;
+        assert_eq!(history.a_week_before(asked), [(key("load"), 40.0)].into());
+        assert_eq!(history.a_week_before(asked + 86_400), Earlier::new());
+        // A series that is younger than the row took over the column of another one.
+        history.entries[0].as_mut().unwrap().since = START + 86_400;
+        assert_eq!(history.a_week_before(asked), Earlier::new());
     }
 
     #[test]

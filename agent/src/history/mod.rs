@@ -15,6 +15,8 @@ pub mod fold;
 pub mod layout;
 pub mod writer;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 /// Names one series: a value in the performance data of a service.
@@ -46,3 +48,6 @@ pub struct Point {
     pub avg: f32,
     pub max: f32,
 }
+
+/// Averages of an earlier hour.
+pub type Earlier = BTreeMap<Key, f32>;

@@ -5,7 +5,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -14,13 +14,15 @@ use std::{
 
 use tracing::warn;
 
-use super::{Sample, file::History};
+use super::{Earlier, Key, Sample, file::History};
 
 /// Sends samples to the thread.
 #[derive(Debug)]
 pub struct Writer {
     samples: Option<SyncSender<Vec<Sample>>>,
     dropped: Arc<AtomicU64>,
+    /// What the values were a week ago; renewed by the thread each hour.
+    week_ago: Arc<Mutex<Earlier>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,12 +31,13 @@ impl Writer {
     pub fn start(dir: &Path, now: i64) -> io::Result<Self> {
         let (samples, inbox) = sync_channel(QUEUE_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let (dir, counter) = (dir.to_owned(), Arc::clone(&dropped));
+        let week_ago = Arc::new(Mutex::new(Earlier::new()));
+        let (dir, counter, earlier) = (dir.to_owned(), Arc::clone(&dropped), Arc::clone(&week_ago));
         let thread = thread::Builder::new()
             .name("history".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || write(&dir, now, &inbox, &counter))?;
-        Ok(Self { samples: Some(samples), dropped, thread: Some(thread) })
+            .spawn(move || write(&dir, now, &inbox, &counter, &earlier))?;
+        Ok(Self { samples: Some(samples), dropped, week_ago, thread: Some(thread) })
     }
 
     /// Records samples, or drops them if the disk cannot keep up.
@@ -50,6 +53,11 @@ impl Writer {
     /// series.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The average of a value in the same hour a week ago, if it is known.
+    pub fn a_week_ago(&self, key: &Key) -> Option<f32> {
+        self.week_ago.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 
     /// Writes the rows in progress and ends the thread. May hang with the disk.
@@ -95,10 +103,25 @@ fn open(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64
 /// Seconds.
 const RETRY_S: i64 = 60;
 
-fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU64) {
+fn write(
+    dir: &Path,
+    now: i64,
+    inbox: &Receiver<Vec<Sample>>,
+    dropped: &AtomicU64,
+    week_ago: &Mutex<Earlier>,
+) {
     let Some(mut history) = open(dir, now, inbox, dropped) else { return };
     let (mut failing, mut full) = (false, false);
+    let mut hour = None;
     while let Ok(samples) = inbox.recv() {
+        if let Some(at) = samples.last().map(|sample| sample.at.as_second())
+            && hour != Some(at.div_euclid(3_600))
+        {
+            hour = Some(at.div_euclid(3_600));
+            // Read before the lock is taken: the loop must not wait for the disk.
+            let earlier = history.a_week_before(at);
+            *week_ago.lock().unwrap_or_else(PoisonError::into_inner) = earlier;
+        }
         for sample in &samples {
             match history.record(sample) {
                 Ok(true) => failing = false,
@@ -127,6 +150,6 @@ fn write(dir: &Path, now: i64, inbox: &Receiver<Vec<Sample>>, dropped: &AtomicU6
     }
 }
 
-/// Results of a few seconds.
-const QUEUE_MAX: usize = 1_024;
+/// The loop hands over what came together in some seconds.
+const QUEUE_MAX: usize = 64;
 const STACK_BYTES: usize = 256 * 1_024;

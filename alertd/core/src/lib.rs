@@ -65,6 +65,7 @@ use crate::rules::{
 pub mod alertmanager_view;
 mod audit;
 mod auditor;
+mod clamp;
 mod delivery;
 mod digest;
 mod downtimes;
@@ -309,7 +310,8 @@ impl Core {
         core
     }
 
-    fn restore(&mut self, loaded: Loaded, now: Timestamp) {
+    fn restore(&mut self, mut loaded: Loaded, now: Timestamp) {
+        clamp::clamp(&mut loaded, now);
         for incident in loaded.incidents {
             if incident.resolved_at.is_none() {
                 self.groups.insert(incident.group.clone(), incident.number);

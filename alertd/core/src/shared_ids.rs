@@ -23,9 +23,10 @@ use super::{
 use crate::rules::{
     agent::{Agent, Doubt},
     alert::{AlertKey, Ending, NAME_BYTES_MAX, cut},
-    identity::{Process, Source, Verdict},
+    identity::Verdict,
     lately::Lately,
     matcher::Labels,
+    process::{Process, Source},
     quota::Over,
     reason::Reason,
     sender::Sender,

@@ -1,9 +1,13 @@
 //! The binary `alertd`: parses the arguments, runs the daemon from the library, sets the exit code.
 
-use std::process::ExitCode;
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
 
 use clap::Parser;
-use dogwatch_alertd::{arguments::Arguments, config::Config, daemon};
+use dogwatch_alertd::{arguments::Arguments, config::Config, daemon, engine::Ended};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -26,10 +30,23 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
     };
     match ran {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(Ended::ClockSetBack) => start_again(),
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The same program with the same arguments in the same process, as after a kill.
+fn start_again() -> ExitCode {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(env::args_os().skip(1));
+    if let Some(name) = env::args_os().next() {
+        command.arg0(name);
+    }
+    let error = command.exec();
+    tracing::error!("cannot start again: {error}");
+    ExitCode::FAILURE
 }

@@ -126,7 +126,7 @@ mod tests {
                 "address = \"192.0.2.1:9093\"\nplaintext = false",
                 "alertd.toml:2:11: without TLS, tokens would",
             ),
-            ("address = \"mon1\"", "alertd.toml:2:11: \"mon1\" is not an address"),
+            ("address = \"mon1\"", "alertd.toml:2:11: address: \"mon1\" is not an address"),
             ("certificate = \"/c\"", "alertd.toml:2:15: TLS needs both a certificate and a key; add the key"),
             ("key = \"/k\"", "alertd.toml:2:7: TLS needs both a certificate and a key; add the certificate"),
             (

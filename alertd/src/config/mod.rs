@@ -52,9 +52,9 @@ use std::{
 };
 
 use dogwatch_daemon::{
-    config::{Problems, Source, Spanned, load},
+    config::{FilePath, Problems, Source, Spanned, load},
     duration::Span,
-    secret::readable_by_all,
+    secret::doubtful_files,
 };
 use serde::Deserialize;
 
@@ -115,8 +115,8 @@ pub struct ConfigFile {
 #[serde(deny_unknown_fields)]
 struct AlertdFile {
     /// Unix socket for agents and alertctl.
-    socket: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
+    socket: Option<FilePath>,
+    state_dir: Option<FilePath>,
     /// Address of the metrics endpoint, or `"off"`.
     metrics: Option<Spanned<String>>,
     /// How long to keep resolved incidents, history and the audit log.
@@ -152,7 +152,7 @@ pub struct Config {
     pub listen: Option<Listen>,
     pub dead_man: Option<DeadMan>,
     pub rights: Rights,
-    /// For people: what is not wrong, but not safe.
+    /// For people: what is valid but most likely a mistake, or not safe.
     pub warnings: Vec<String>,
     pub keep_history: Duration,
     pub rules: Rules,
@@ -199,11 +199,12 @@ impl Config {
         mut problems: Problems,
     ) -> Result<Self, Problems> {
         let mut parts = Parts::default();
-        let warnings = files.iter().flat_map(|(source, _)| readable_by_all(&source.text)).collect();
+        let warnings = files.iter().flat_map(|(source, _)| doubtful_files(&source.text)).collect();
         for (source, file) in files {
             parts.take(source, file, &mut problems);
         }
-        let state_dir = parts.alertd.state_dir.take().unwrap_or_else(|| STATE_DIR_DEFAULT.into());
+        let state_dir =
+            parts.alertd.state_dir.take().map_or_else(|| STATE_DIR_DEFAULT.into(), |FilePath(path)| path);
         if !parts.receivers.contains_key(LOCAL_RECEIVER) {
             parts.add_local_receiver(path, &state_dir, &mut problems);
         }
@@ -241,7 +242,7 @@ impl Config {
         let links = web.as_ref().map(Web::links);
         let sender = Sender { host: rules.host.clone(), links, ..Sender::of_this_host() };
         problems.or(Self {
-            socket: parts.alertd.socket.unwrap_or_else(|| SOCKET_DEFAULT.into()),
+            socket: parts.alertd.socket.map_or_else(|| SOCKET_DEFAULT.into(), |FilePath(path)| path),
             state_dir,
             metrics,
             web,

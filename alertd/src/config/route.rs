@@ -32,7 +32,7 @@ pub(super) struct RouteFile {
     group_by: Option<Vec<String>>,
     group_wait: Option<Span>,
     group_interval: Option<Span>,
-    repeat_interval: Option<Span>,
+    repeat_interval: Option<Spanned<Span>>,
     /// Periods in which the route is muted. `[]` removes inherited periods.
     mute_during: Option<Vec<Spanned<String>>>,
     /// The only periods in which the route is not muted.
@@ -99,6 +99,13 @@ fn resolve_route(
         active_during: periods(file.active_during, &parent.hours.active_during),
     };
     let inherited = parent.timing;
+    if let Some(zero) = file.repeat_interval.as_ref().filter(|span| span.get_ref().0.is_zero()) {
+        problems.add(
+            source,
+            zero.span(),
+            "must be more than 0s, like \"4h\": it is the time between reminders",
+        );
+    }
     let mut route = Route {
         matchers,
         goes_on: file.goes_on,
@@ -106,7 +113,7 @@ fn resolve_route(
         timing: Timing {
             group_wait: file.group_wait.map_or(inherited.group_wait, |span| span.0),
             group_interval: file.group_interval.map_or(inherited.group_interval, |span| span.0),
-            repeat_interval: file.repeat_interval.map_or(inherited.repeat_interval, |span| span.0),
+            repeat_interval: file.repeat_interval.map_or(inherited.repeat_interval, |span| span.get_ref().0),
         },
         hours,
         policy: policy.unwrap_or_else(|| parent.policy.clone()),

@@ -51,8 +51,8 @@ path = "/m"
 "#,
     );
     let expected = [
-        "3:11: \"localhost\" is not an address",
-        "5:10: \"(\" is not a regular expression",
+        "3:11: metrics: \"localhost\" is not an address",
+        "5:10: match: \"(\" is not a regular expression",
         "6:10: there is no policy \"oncal\"; did you mean \"oncall\"?",
         "8:12: there is no receiver \"pagr\"; did you mean \"pager\"?",
         "10:10: a route can have a policy or a receiver, not both",
@@ -151,9 +151,9 @@ until = "2026-01-01 08:00"
         "17:13: there is no time zone \"Europe/Berln\"; did you mean \"Europe/Berlin\"?",
         "18:1: with several users, since is required",
         "19:10: there is no user \"anna\"; did you mean \"ann\"?",
-        "20:10: \"biweekly\" is not a rotation",
+        "20:10: rotate: \"biweekly\" is not a rotation",
         "21:1: this layer has no users",
-        "23:9: \"soon\" is not a time",
+        "23:9: since: \"soon\" is not a time",
         "24:10: \"mon-fri 9-17\" is not a time of the week",
         "25:11: \"ann\" is also the name of a user",
         "25:11: schedule \"ann\" has no layers",
@@ -250,8 +250,12 @@ of = ["host=web1"]
 on = ["switch1"]
 "#,
     );
-    let expected =
-        ["3:10: ", "5:10: source is empty", "6:11: \"(\" is not", "9:7: \"switch1\" is not a matcher"];
+    let expected = [
+        "3:10: ",
+        "5:10: source is empty",
+        "6:11: target: \"(\" is not",
+        "9:7: on: \"switch1\" is not a matcher",
+    ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");
     for (said, expected) in said.iter().zip(expected) {
         assert!(said.starts_with(&format!("alertd.toml:{expected}")), "{said}\nbut expected {expected}");
@@ -283,19 +287,19 @@ any = [{ weekdays = ["sat"] }, {}]
     for words in [
         "3:16: there is no period \"nigths\"; did you mean \"nights\"?",
         "5:13: there is no time zone \"Europe/Berlim\"; did you mean \"Europe/Berlin\"?",
-        "6:10: \"22:00-07:00\" crosses midnight; split it into \"22:00-24:00\" and \"00:00-07:00\"",
-        "6:25: \"9-17\" is not a time range",
-        "6:33: \"08:00-24:01\" is not a time range",
-        "6:48: \"12:00-12:00\" ends when it begins",
-        "7:13: \"mo\" is not a weekday",
-        "8:9: \"0\" is not a day of the month",
-        "8:14: \"32\" is not a day",
-        "8:20: \"-1..-3\" ends before it begins",
-        "8:30: \"-1..5\" ends before it begins",
-        "8:39: \"5..2\" ends before it begins",
-        "9:11: \"jan-foo\" is not a month",
-        "10:10: \"2028-2027\" is not a year",
-        "10:23: \"0\" is not a year",
+        "6:10: hours: \"22:00-07:00\" crosses midnight; split it into \"22:00-24:00\" and \"00:00-07:00\"",
+        "6:25: hours: \"9-17\" is not a time range",
+        "6:33: hours: \"08:00-24:01\" is not a time range",
+        "6:48: hours: \"12:00-12:00\" ends when it begins",
+        "7:13: weekdays: \"mo\" is not a weekday",
+        "8:9: days: \"0\" is not a day of the month",
+        "8:14: days: \"32\" is not a day",
+        "8:20: days: \"-1..-3\" ends before it begins",
+        "8:30: days: \"-1..5\" ends before it begins",
+        "8:39: days: \"5..2\" ends before it begins",
+        "9:11: months: \"jan-foo\" is not a month",
+        "10:10: years: \"2028-2027\" is not a year",
+        "10:23: years: \"0\" is not a year",
         "11:9: period \"never\" is empty",
         "13:9: period \"both\" has both any and fields next to it",
         "16:32: this entry is empty and would always be in effect",

@@ -494,7 +494,7 @@ pub struct History {
     #[arg(long, default_value = "24h", value_name = "DURATION")]
     pub since: Span,
     /// Maximum number of entries to show
-    #[arg(long, default_value_t = 200, value_name = "COUNT")]
+    #[arg(long, default_value_t = 200, value_name = "COUNT", value_parser = count)]
     pub limit: u32,
 }
 
@@ -578,6 +578,12 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// How many lines to show.
+fn count(text: &str) -> Result<u32, String> {
+    let count = text.parse().ok().filter(|&count| count > 0);
+    count.ok_or_else(|| format!("{text:?} is not a whole number of 1 or more; write for example 50"))
+}
+
 /// `4711` or `#4711`.
 fn number(text: &str) -> Result<u64, String> {
     text.strip_prefix('#')
@@ -646,7 +652,8 @@ mod tests {
             ("route test web1", "is not a label"),
             ("config diff", "--config"),
             ("oncall --at yesterday", "is not a time"),
-            ("history --limit many", "limit"),
+            ("history --limit many", "is not a whole number of 1 or more"),
+            ("history --limit 0", "is not a whole number of 1 or more"),
             ("backup", "FILE"),
             ("stauts", "status"),
         ] {

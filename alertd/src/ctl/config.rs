@@ -30,11 +30,14 @@ pub(super) fn refused(problems: &Problems, as_json: bool) -> Answer {
 fn fine(path: &Path, config: &Config, as_json: bool) -> String {
     let receivers: Vec<_> = config.rules.receivers.keys().collect();
     if as_json {
-        return pretty(&json!({ "ok": true, "problems": [], "receivers": receivers }));
+        return pretty(
+            &json!({ "ok": true, "problems": [], "warnings": config.warnings, "receivers": receivers }),
+        );
     }
     let names: Vec<_> = receivers.iter().map(|name| name.as_str()).collect();
     let missing = if path.exists() { "" } else { " (not found, all defaults apply)" };
-    format!("{}{missing}: valid; receivers: {}\n", path.display(), names.join(", "))
+    let warnings: String = config.warnings.iter().map(|words| format!("warning: {words}\n")).collect();
+    format!("{warnings}{}{missing}: valid; receivers: {}\n", path.display(), names.join(", "))
 }
 
 fn wrong(problems: &Problems, as_json: bool) -> String {

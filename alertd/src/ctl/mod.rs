@@ -109,11 +109,23 @@ pub async fn main() -> ExitCode {
             return failure.exit.into();
         }
     };
-    // A closed pipe is not a failure: `alertctl history | head`.
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Refused.into(),
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A closed pipe is not a failure: `alertctl history | head`.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("alertctl: cannot write to standard output: {error}"));
+            // To whoever runs `health` as a plugin, 1 would mean WARNING.
+            let lost =
+                if matches!(exit, Exit::Health(_)) { Exit::Health(State::Unknown) } else { Exit::Refused };
+            lost.into()
+        }
         _ => exit.into(),
     }
+}
+
+/// Writes to standard error. Unlike `eprintln!`, this does not panic if nobody reads it.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 fn say_failure(failure: &Failure, json: bool) {
@@ -121,9 +133,9 @@ fn say_failure(failure: &Failure, json: bool) {
         // The output of a plugin is what it prints on stdout. A closed pipe is not a failure.
         let _ = writeln!(io::stdout(), "{}", failure.words);
     } else if json {
-        eprintln!("{}", serde_json::json!({ "error": failure.words, "exit": failure.exit.code() }));
+        complain(serde_json::json!({ "error": failure.words, "exit": failure.exit.code() }));
     } else {
-        eprintln!("alertctl: {}", failure.words);
+        complain(format_args!("alertctl: {}", failure.words));
     }
 }
 

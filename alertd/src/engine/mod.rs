@@ -139,23 +139,44 @@ impl<D: Deliver> Engine<D> {
         }
     }
 
+    /// Shows a message in the status from the start.
+    #[must_use]
+    pub fn noting(mut self, words: Option<String>) -> Self {
+        self.notices.extend(words);
+        self
+    }
+
     /// Adds the observations from outside the loop.
     #[must_use]
     pub fn watching(self, outside: watch::Receiver<Outside>) -> Self {
         Self { outside: Some(outside), ..self }
     }
 
-    /// Runs until [`Order::Stop`].
-    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut orders: mpsc::Receiver<Order<D>>) {
-        loop {
+    /// Runs until [`Order::Stop`], or until the clock was set back.
+    pub async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut orders: mpsc::Receiver<Order<D>>,
+    ) -> Ended {
+        let ended = loop {
             let now = self.now();
+            if let Some(ahead) = self.clock.is_ahead() {
+                tracing::warn!(
+                    "the clock was set back by {}s; starting again with its time",
+                    ahead.as_secs()
+                );
+                break Ended::ClockSetBack;
+            }
             let due = self.core.next_wakeup();
             let pause = due.map_or(BEAT, |at| between(now, at)).min(BEAT);
             let mut taken = Vec::new();
             let mut pressing = false;
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Order::Stop) | None => break,
+                    Some(Order::Stop) | None => {
+                        systemd::stopping();
+                        break Ended::Stopped;
+                    }
                     Some(order) => self.obey(order),
                 },
                 held = self.journal.written() => self.release(held),
@@ -176,8 +197,9 @@ impl<D: Deliver> Engine<D> {
             if let Some(at) = due.filter(|at| *at <= after) {
                 self.note_lag(between(at, after), after);
             }
-        }
+        };
         self.finish(inputs).await;
+        ended
     }
 
     fn note_lag(&mut self, lag: Duration, now: Timestamp) {
@@ -513,7 +535,6 @@ impl<D: Deliver> Engine<D> {
     /// Handles the queued inputs and waits a short time for running deliveries. The others are in
     /// the store and are sent after the next start.
     async fn finish(mut self, mut inputs: mpsc::Receiver<Input>) {
-        systemd::stopping();
         inputs.close();
         let mut rest = Vec::new();
         while let Ok(input) = inputs.try_recv() {
@@ -565,6 +586,10 @@ impl<D: Deliver> Engine<D> {
                 "alertd did not run for {}s, or the clock was set ahead; heartbeat deadlines are extended by as much",
                 leap.as_secs()
             );
+            if leap >= LEAP_WITHOUT_PRUNE {
+                // If the new time is wrong, the history must outlive it.
+                self.next_prune = later(now, LEAP_WITHOUT_PRUNE);
+            }
             self.core.on_leap(leap);
         }
         now
@@ -576,6 +601,17 @@ fn tell<T>(answer: Answer<T>, value: T) -> Option<Owed> {
     drop(answer.send(value));
     None
 }
+
+/// Why the engine has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// The process should start again: timers have run ahead of the clock.
+    ClockSetBack,
+}
+
+/// After a jump of the clock by this much, nothing is pruned for as long.
+const LEAP_WITHOUT_PRUNE: Duration = Duration::from_hours(24);
 
 type Delivered = (tokio::task::Id, (Result<Accepted, DeliveryError>, f64));
 

@@ -163,8 +163,8 @@ impl File {
 fn mailbox(text: &Spanned<String>, source: &Source, problems: &mut Problems) -> Option<Mailbox> {
     match text.get_ref().parse() {
         Ok(mailbox) => Some(mailbox),
-        Err(error) => {
-            let message = format!("{:?} is not an email address: {error}", text.get_ref());
+        Err(_) => {
+            let message = not_an_address(text.get_ref());
             problems.add(source, text.span(), message);
             None
         }
@@ -175,10 +175,14 @@ fn is_this_host(server: &str) -> bool {
     server == "localhost" || server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+fn not_an_address(text: &str) -> String {
+    format!("{text:?} is not an email address; write for example \"ann@example.org\"")
+}
+
 impl Email {
     /// The same settings with another recipient.
     pub fn to_address(&self, text: &str) -> Result<Self, String> {
-        let to = text.parse().map_err(|error| format!("{text:?} is not an email address: {error}"))?;
+        let to = text.parse().map_err(|_| not_an_address(text))?;
         Ok(Self { to: vec![to], delivered: Arc::default(), ..self.clone() })
     }
 
@@ -397,7 +401,12 @@ mod tests {
             "to = [\"ada\", \"bob@\"]\nserver = \"mx.example\"\ntls = \"none\"\nusername = \"u\"\npassword_file = \"/p\"\n",
         );
         assert_eq!(said.len(), 3, "{said:#?}");
-        assert!(said[0].starts_with("alertd.toml:1:7: \"ada\" is not an email address"), "{said:#?}");
+        assert!(
+            said[0].starts_with(
+                "alertd.toml:1:7: to: \"ada\" is not an email address; write for example \"ann@example.org\""
+            ),
+            "{said:#?}"
+        );
         assert!(said[2].starts_with("alertd.toml:4:12: the password would be sent unencrypted"), "{said:#?}");
         assert!(problems("to = []\n")[0].contains("no recipients"));
         assert!(problems("to = [\"a@b\"]\nusername = \"u\"\n")[0].contains("without password_file"));

@@ -41,7 +41,7 @@ use super::{
     delivered::Delivered,
     held,
     http::{self, Endpoint},
-    mail,
+    mail, perfdata,
     secret::SecretFile,
     sender::Sender,
     words::{self, ALERTS_MAX, DIGEST_LINES_MAX},
@@ -296,7 +296,7 @@ fn one_alert(alert: &NotifiedAlert, sender: &Sender, detail: Detail) -> serde_js
         "since": text::clock_time(alert.since, &sender.zone),
     });
     if matches!(detail, Detail::Full) {
-        value["value"] = text::line(&alert.perfdata, 500).into();
+        value["value"] = perfdata::in_words(&alert.perfdata, 500).into();
         value["detail"] = text::block(&alert.detail, 40).into();
         for (name, text) in alert.annotations.iter().take(20) {
             value[text::line(name, 40)] = text::line(text, 500).into();
@@ -355,7 +355,7 @@ mod tests {
                             "state": "CRITICAL",
                             "summary": "/var 96% used",
                             "since": "02:12 Sat 21 Nov 2026 UTC",
-                            "value": "/var=96%;80;90",
+                            "value": "/var 96% (warning above 80, critical above 90)",
                             "detail": ["/var 96% of 20 GiB", "/ 40% of 10 GiB"],
                             "note": "ask storage first",
                             "runbook": "https://wiki.example/disk",

@@ -1,6 +1,9 @@
 //! Performance data as text: `/var=96%;80;90` → `/var 96% (warning above 80, critical above 90)`.
 //! Pure.
 //!
+//! Bytes and seconds, the base units of the agent, are shown in units for people: `20615843021B` is
+//! `19.2 GiB`, and so are its limits, which are written without a unit.
+//!
 //! The grammar is that of Nagios plugins (monitoring-plugins development guidelines, "Performance
 //! data" and "Threshold and ranges"). Text that does not follow it is shown unchanged.
 
@@ -23,28 +26,92 @@ pub(super) fn in_words(perfdata: &str, chars_max: usize) -> String {
 }
 
 fn said(value: &Sample<'_>) -> String {
-    let limits = [("warning", limit(value.warning)), ("critical", limit(value.critical))];
+    let (amount, unit) = value.value.split_at(end_of_number(value.value));
+    let amount = match unit {
+        "B" | "s" => number(amount, unit),
+        _ => value.value.to_owned(),
+    };
+    let limits = [("warning", limit(value.warning, unit)), ("critical", limit(value.critical, unit))];
     let limits: Vec<_> =
         limits.into_iter().filter_map(|(name, limit)| Some(format!("{name} {}", limit?))).collect();
     let limits = if limits.is_empty() { String::new() } else { format!(" ({})", limits.join(", ")) };
-    format!("{} {}{limits}", value.label, value.value)
+    format!("{} {amount}{limits}", value.label)
 }
 
 /// `80` → above 80, `10:` → below 10, `~:20` → above 20, `5:10` → outside 5 to 10, `@5:10` → inside
-/// 5 to 10.
-fn limit(range: &str) -> Option<String> {
+/// 5 to 10. `unit` is that of the value.
+fn limit(range: &str, unit: &str) -> Option<String> {
     let (inside, range) = range.strip_prefix('@').map_or((false, range), |rest| (true, rest));
     if range.is_empty() {
         return None;
     }
+    let of = |bound: &str| number(bound, unit);
     Some(match (inside, range.split_once(':')) {
-        (false, None) => format!("above {range}"),
-        (false, Some((low, ""))) => format!("below {low}"),
-        (false, Some(("~", high))) => format!("above {high}"),
-        (false, Some((low, high))) => format!("outside {low} to {high}"),
-        (true, None) => format!("inside 0 to {range}"),
-        (true, Some((low, high))) => format!("inside {low} to {high}"),
+        (false, None) => format!("above {}", of(range)),
+        (false, Some((low, ""))) => format!("below {}", of(low)),
+        (false, Some(("~", high))) => format!("above {}", of(high)),
+        (false, Some((low, high))) => format!("outside {} to {}", of(low), of(high)),
+        (true, None) => format!("inside 0 to {}", of(range)),
+        (true, Some((low, high))) => format!("inside {} to {}", of(low), of(high)),
     })
+}
+
+/// A number of bytes or seconds for people; everything else unchanged.
+fn number(text: &str, unit: &str) -> String {
+    match (text.parse::<f64>(), unit) {
+        (Ok(bytes), "B") if bytes.is_finite() => size(bytes),
+        (Ok(seconds), "s") if seconds.is_finite() => time(seconds),
+        _ => text.to_owned(),
+    }
+}
+
+/// Where the unit begins.
+fn end_of_number(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_digit() && !"+-.".contains(c)).unwrap_or(text.len())
+}
+
+/// `512 B`, `19.2 GiB`.
+fn size(bytes: f64) -> String {
+    if bytes.abs() < 1_024.0 {
+        return format!("{} B", short(bytes));
+    }
+    let mut amount = bytes;
+    let mut unit = "";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
+        (amount, unit) = (amount / 1_024.0, larger);
+        // 1023.96 would be printed as 1024.0.
+        if amount.abs() < 1_023.95 {
+            break;
+        }
+    }
+    format!("{amount:.1} {unit}")
+}
+
+/// `350 µs`, `1.2 ms`, `3.5 s`, `4 min 10 s`, `3 d`: at most two units.
+fn time(seconds: f64) -> String {
+    match seconds.abs() {
+        0.0 => "0 s".to_owned(),
+        few if few < 1e-3 => format!("{} µs", short(seconds * 1e6)),
+        few if few < 1.0 => format!("{} ms", short(seconds * 1e3)),
+        few if few < 60.0 => format!("{} s", short(seconds)),
+        many => {
+            let sign = if seconds < 0.0 { "-" } else { "" };
+            let (large, name, small, rest) = match many {
+                many if many < 3_600.0 => (60.0, "min", 1.0, "s"),
+                many if many < 86_400.0 => (3_600.0, "h", 60.0, "min"),
+                _ => (86_400.0, "d", 3_600.0, "h"),
+            };
+            let (whole, left) = ((many / large).floor(), (many % large / small).floor());
+            let left = if left > 0.0 { format!(" {left} {rest}") } else { String::new() };
+            format!("{sign}{whole} {name}{left}")
+        }
+    }
+}
+
+/// Two decimals at most, without zeros at the end.
+fn short(number: f64) -> String {
+    let text = format!("{number:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// All values, or `None` if any is malformed: showing only some would mislead.
@@ -105,6 +172,31 @@ mod tests {
         assert_eq!(said("t=21;@10:20;~:40"), "t 21 (warning inside 10 to 20, critical above 40)");
         assert_eq!(said("load1=0.5;;5:10;0"), "load1 0.5 (critical outside 5 to 10)");
         assert_eq!(said("n=U"), "n U");
+    }
+
+    #[test]
+    fn bytes_and_seconds_are_shown_in_units_for_people() {
+        for (perfdata, expected) in [
+            (
+                "/var=20615843021B;19327352832;20401094656;0;21474836480",
+                "/var 19.2 GiB (warning above 18.0 GiB, critical above 19.0 GiB)",
+            ),
+            (
+                "free=524288000B;1073741824:;524288000:",
+                "free 500.0 MiB (warning below 1.0 GiB, critical below 500.0 MiB)",
+            ),
+            ("in=0B out=1023B big=1125899906842624B", "in 0 B, out 1023 B, big 1.0 PiB"),
+            ("x=1048575B;@1024:2048", "x 1.0 MiB (warning inside 1.0 KiB to 2.0 KiB)"),
+            ("rta=0.00035s;0.1;~:1.5", "rta 350 µs (warning above 100 ms, critical above 1.5 s)"),
+            ("runway=259200s age=4000s;90:", "age 1 h 6 min (warning below 1 min 30 s), runway 3 d"),
+            ("offset=-0.25s;-1:1", "offset -250 ms (warning outside -1 s to 1 s)"),
+            // Not in base units, not a number, or nothing known.
+            ("free=1.5GB;2:", "free 1.5GB (warning below 2)"),
+            ("t=U;5 load=20615843021;x", "t U (warning above 5), load 20615843021 (warning above x)"),
+            ("q=5e3s", "q 5e3s"),
+        ] {
+            assert_eq!(said(perfdata), expected);
+        }
     }
 
     #[test]

@@ -8,9 +8,10 @@
 //!
 //! SQLite ignores the rest of a WAL from the first frame that is not intact, because an interrupted
 //! commit looks like that. More than one commit after it means that finished commits are lost. A
-//! damaged *last* commit cannot be told from an interrupted one.
+//! WAL that was cut, or whose *last* commit is damaged, has nothing to show for it: that is what
+//! the number of commits beside the store is for (`commits.rs`).
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rusqlite::{
     Connection, OpenFlags,
@@ -108,6 +109,19 @@ pub(super) fn words(lost: &[LostRow]) -> Option<String> {
         lost.len(),
         names.join(", ")
     ))
+}
+
+/// What is lost of the WAL, for people; a damaged one is kept.
+pub(super) fn look_at_wal(path: &Path) -> Option<String> {
+    let wal = path.with_extension("db-wal");
+    let words = wal_damage(&fs::read(&wal).ok()?)?;
+    let kept = (1..1_000).map(|n| path.with_extension(format!("wal-damaged-{n}")));
+    let kept = kept.into_iter().find(|candidate| !candidate.exists())?;
+    let copied = match fs::copy(&wal, &kept) {
+        Ok(_) => format!("it is kept as {}", kept.display()),
+        Err(error) => format!("it could not be kept: {error}"),
+    };
+    Some(format!("the log of recent commits ({}) was damaged: {words}; {copied}", wal.display()))
 }
 
 /// Makes the function `row_crc` available, which all writes use.
@@ -329,7 +343,7 @@ const FRAME_HEAD: usize = 24;
 
 /// What is lost of a WAL, for people; `None` for an intact one, and for one that ends within a
 /// commit. The format is described at <https://www.sqlite.org/fileformat2.html#walformat>.
-pub(super) fn wal_damage(wal: &[u8]) -> Option<String> {
+fn wal_damage(wal: &[u8]) -> Option<String> {
     let word =
         |at: usize| wal.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
     // Shorter: it was created and never used.
@@ -405,7 +419,7 @@ mod tests {
         for number in 0..commits {
             db.execute("INSERT INTO t VALUES (?1)", [number]).unwrap();
         }
-        let wal = std::fs::read(dir.path().join("x.db-wal")).unwrap();
+        let wal = fs::read(dir.path().join("x.db-wal")).unwrap();
         (dir, wal)
     }
 
@@ -438,7 +452,7 @@ mod tests {
         }
         db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
         db.execute("INSERT INTO t VALUES (2)", []).unwrap();
-        let wal = std::fs::read(dir.path().join("x.db-wal")).unwrap();
+        let wal = fs::read(dir.path().join("x.db-wal")).unwrap();
         assert!(wal.len() > WAL_HEAD + 2 * (FRAME_HEAD + 4_096));
         assert_eq!(wal_damage(&wal), None);
     }

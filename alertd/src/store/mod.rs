@@ -13,6 +13,7 @@ use self::backup::{Copy, Stop};
 
 pub mod backup;
 mod check;
+mod commits;
 mod damage;
 pub mod late;
 pub mod sqlite;

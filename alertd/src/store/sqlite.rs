@@ -43,6 +43,7 @@ use super::{
     Archive, Store, StoreError,
     backup::{self, Copy, Stop},
     cannot, check,
+    commits::Commits,
     damage::{self, LostRow},
 };
 
@@ -70,6 +71,7 @@ pub struct Sqlite {
     pub notice: Option<String>,
     /// Rows that the start could not read.
     lost: Vec<LostRow>,
+    commits: Commits,
 }
 
 impl Sqlite {
@@ -85,11 +87,13 @@ impl Sqlite {
         })?;
         let path = state_dir.join(NAME);
         backup::clear(&path);
-        let mut notices: Vec<_> = look_at_wal(&path).into_iter().collect();
+        let mut notices: Vec<_> = damage::look_at_wal(&path).into_iter().collect();
+        let mut salvaged = false;
         let (connection, lost) = match checked(&path, instance) {
             Ok(checked) => checked,
             Err(Trouble::Other(error)) => return Err(error),
             Err(Trouble::Damaged(reason)) => {
+                salvaged = true;
                 let aside = rename(&path)?;
                 let (connection, _) = checked(&path, instance).map_err(Trouble::into_error)?;
                 let saved = match damage::salvage(Path::new(&aside), &connection) {
@@ -107,8 +111,19 @@ impl Sqlite {
             }
         };
         notices.extend(damage::words(&lost));
+        let made = connection.query_row(COMMITS_MADE, [], |row| row.get::<_, String>(0)).optional()?;
+        let made = made.and_then(|text| text.parse().ok());
+        let commits = Commits::new(&path, instance_of(&connection)?, made.unwrap_or(0));
+        let lacking = commits.lacking();
+        if lacking > 0 && !salvaged && (made.is_some() || lost.iter().all(|row| row.table != "meta")) {
+            notices.push(format!(
+                "the last {lacking} commits are missing from {}: it was cut or damaged, or is an older copy; open \
+                 incidents may be of an earlier time, and agents send their current states again",
+                path.display()
+            ));
+        }
         let notice = (!notices.is_empty()).then(|| notices.join("; "));
-        Ok(Self { connection, path, _lock: lock, notice, lost })
+        Ok(Self { connection, path, _lock: lock, notice, lost, commits })
     }
 
     pub fn archive(&self) -> SqliteArchive {
@@ -122,10 +137,18 @@ impl Sqlite {
 
     /// The id of the store.
     pub(super) fn instance(&self) -> Result<String, StoreError> {
-        let sql = "SELECT value FROM meta WHERE key = 'instance'";
-        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+        instance_of(&self.connection)
     }
 }
+
+fn instance_of(connection: &Connection) -> Result<String, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = 'instance'";
+    Ok(connection.query_row(sql, [], |row| row.get(0))?)
+}
+
+const COMMITS_MADE: &str = "SELECT value FROM meta WHERE key = 'commits'";
+const COUNT_COMMIT: &str =
+    "INSERT OR REPLACE INTO meta (key, value, crc) VALUES ('commits', ?1, row_crc('commits', ?1))";
 
 const NAME: &str = "alertd.db";
 
@@ -210,19 +233,6 @@ fn model() -> rusqlite::Result<Connection> {
     damage::add_function(&connection)?;
     MIGRATIONS.iter().try_for_each(|step| connection.execute_batch(step))?;
     Ok(connection)
-}
-
-/// What is lost of the WAL, for people; a damaged one is kept.
-fn look_at_wal(path: &Path) -> Option<String> {
-    let wal = path.with_extension("db-wal");
-    let words = damage::wal_damage(&fs::read(&wal).ok()?)?;
-    let kept = (1..1_000).map(|n| path.with_extension(format!("wal-damaged-{n}")));
-    let kept = kept.into_iter().find(|candidate| !candidate.exists())?;
-    let copied = match fs::copy(&wal, &kept) {
-        Ok(_) => format!("it is kept as {}", kept.display()),
-        Err(error) => format!("it could not be kept: {error}"),
-    };
-    Some(format!("the log of recent commits ({}) was damaged: {words}; {copied}", wal.display()))
 }
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Trouble> {
@@ -381,7 +391,11 @@ impl Store for Sqlite {
         for change in changes {
             write(&transaction, change)?;
         }
-        Ok(transaction.commit()?)
+        let made = self.commits.made + 1;
+        transaction.prepare_cached(COUNT_COMMIT)?.execute([made.to_string()])?;
+        transaction.commit()?;
+        self.commits.done(made);
+        Ok(())
     }
 
     fn prune(&mut self, before: Timestamp) -> Result<(), StoreError> {

@@ -29,7 +29,7 @@ const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 /// The highest exposure permitted for each service by `systemd-analyze security`, in tenths of its
 /// scale from 0 to 10.
 const EXPOSURE_MAX: &[(&str, u32)] =
-    &[("dogwatch.service", 25), ("dogwatch-dns.service", 18), ("alertd.service", 20)];
+    &[("dogwatch.service", 20), ("dogwatch-dns.service", 15), ("alertd.service", 15)];
 
 /// Builds `dist/dogwatch_VERSION_ARCH.deb` from a release build, checks it, and returns its path.
 pub(crate) fn build(version: Option<&str>) -> Result<PathBuf> {

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -141,6 +141,67 @@ fn other_upstreams_and_zones_come_into_force_and_the_cache_stays() {
     let said = host.reload(&format!("{}\nthreads = 2", asks(&second)), "");
     assert!(said.contains("take effect only after a restart"), "{said}");
     assert_eq!(host.addresses(&name(7, LONG_TTL_S)), [right_address(7)]);
+}
+
+#[test]
+fn a_cache_without_its_metrics_port_answers_and_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = taken.local_addr().expect("it is bound").port();
+    let ours = upstream(&[("www.test.", at(3))]);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let address = ([127, 0, 0, 1], free_port()).into();
+    let text = config(&folder, address, &asks(&ours), "");
+    let text = text.replace("metrics = \"127.0.0.1:0\"", &format!("metrics = \"127.0.0.1:{port}\""));
+    fs::write(folder.path().join("dns.toml"), text).expect("it is writable");
+    let host = Host { cache: start(&folder), folder, address };
+    host.wait_for_answers();
+    assert_eq!(host.addresses("www.test."), [[10, 0, 0, 3]]);
+    let log = host.cache.log();
+    assert!(
+        log.contains(&format!("cannot serve metrics on 127.0.0.1:{port}: Address already in use")),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_resolv_conf_may_be_missing_appear_and_vanish() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let file = folder.path().join("resolv.conf");
+    let address = ([127, 0, 0, 1], free_port()).into();
+    let dns = format!("resolv_conf = {:?}", file.display().to_string());
+    fs::write(folder.path().join("dns.toml"), config(&folder, address, &dns, "")).expect("it is writable");
+    let host = Host { cache: start(&folder), folder, address };
+    host.wait_for_answers();
+    let sensor = || host.status()["sensors"][0].clone();
+    let upstreams = || host.status()["upstreams"].as_array().map_or(0, Vec::len);
+    assert_eq!((&sensor()["name"], &sensor()["state"]), (&"dns-upstream".into(), &0.into()));
+    let said = sensor()["text"].to_string();
+    assert!(said.contains("no upstream is configured") && said.contains("does not exist"), "{said}");
+    let agent = host.folder.path().join("agent.toml");
+    let control = host.folder.path().join("control.sock");
+    let check = "[agent]\nauto_checks = false\n[check.dns-upstream]\nkind = \"dns\"\n";
+    fs::write(&agent, format!("[dns]\ncontrol = {control:?}\n{check}")).expect("it is writable");
+    let blind = || {
+        let mut list = Command::new(binary("dogwatch"));
+        list.args(["list", "--blind", "--config"]).arg(&agent);
+        String::from_utf8(list.output().expect("the built binary can be run").stdout).expect("it is text")
+    };
+    let listed = blind();
+    assert!(listed.contains("dns-upstream") && listed.contains("does not exist"), "{listed}");
+
+    fs::write(&file, "nameserver 192.0.2.1\n").expect("it is writable");
+    wait_for("the server to be picked up", || upstreams() == 1);
+    assert_eq!(blind(), "nothing that the checks find is left out\n");
+    for text in [Some("# empty\n"), None] {
+        match text {
+            Some(text) => fs::write(&file, text).expect("it is writable"),
+            None => fs::remove_file(&file).expect("it is there"),
+        }
+        wait_for("the cache to notice", || host.cache.log().contains("the upstreams it had stay in use"));
+        assert_eq!(upstreams(), 1, "{text:?}");
+    }
+    fs::write(&file, "nameserver 192.0.2.2\nnameserver 192.0.2.3\n").expect("it is writable");
+    wait_for("the new servers", || upstreams() == 2);
 }
 
 #[test]

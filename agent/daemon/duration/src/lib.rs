@@ -15,6 +15,9 @@ impl Span {
     }
 }
 
+/// Nothing here lasts longer. More is a mistake, and would overflow the calendar.
+const LONGEST: Duration = Duration::from_hours(3_660 * 24);
+
 impl FromStr for Span {
     type Err = String;
 
@@ -50,6 +53,9 @@ impl FromStr for Span {
                 .and_then(|part| total.checked_add(part))
                 .ok_or_else(wrong)?;
             rest = tail.trim_start();
+        }
+        if total > LONGEST {
+            return Err(format!("{text:?} is too long; at most 3660d, which is ten years"));
         }
         Ok(Self(total))
     }
@@ -110,7 +116,9 @@ mod tests {
 
     #[test]
     fn a_missing_unit_or_an_overflow_is_an_error() {
-        for text in ["", "5", "5 minutes ago", "-3s", "s", "1e400d", "99999999999999999999w", "1..2s"] {
+        for text in
+            ["", "5", "5 minutes ago", "-3s", "s", "1e400d", "99999999999999999999w", "1..2s", "3661d"]
+        {
             assert!(text.parse::<Span>().is_err(), "{text:?}");
         }
     }

@@ -13,6 +13,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub upstreams: Vec<Endpoint>,
+    /// Why there are none, if they come from resolv.conf.
+    pub no_upstreams: Option<NoUpstreams>,
     /// Forward zones: zones with their own upstreams.
     pub zones: Vec<ZoneSettings>,
     /// How long past its TTL an answer may still be served.
@@ -36,6 +38,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             upstreams: Vec::new(),
+            no_upstreams: None,
             zones: Vec::new(),
             // Long enough for a weekend.
             max_stale: Duration::from_hours(72),
@@ -48,6 +51,15 @@ impl Default for Settings {
             host_phase: 0,
         }
     }
+}
+
+/// Why resolv.conf gives no upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoUpstreams {
+    /// `/etc/resolv.conf does not exist`.
+    pub why: String,
+    /// Programs on this host ask this cache and nothing else, so no name resolves.
+    pub is_outage: bool,
 }
 
 /// The guard settings of one zone.

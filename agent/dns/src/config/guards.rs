@@ -39,7 +39,7 @@ pub(super) fn apply(
         let Some(written) = written else { continue };
         *field = written.get_ref().0;
         if *field > GRACE_LIMIT {
-            let message = "a grace period must be at most \"24h\": longer would hide real changes for days";
+            let message = "must be at most \"24h\"; longer would hide real changes for days";
             problems.add(source, written.span(), message);
         }
     }

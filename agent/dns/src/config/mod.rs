@@ -7,6 +7,7 @@ mod upstreams;
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use dogwatch_daemon::{
-    config::{self, Problems, Source, Spanned},
+    config::{self, FilePath, Problems, Source, Spanned},
     duration::Span,
 };
 use hickory_resolver::system_conf::parse_resolv_conf;
@@ -26,7 +27,7 @@ use dogwatch_dns_core::{
     cache::Bounds,
     guard,
     health::{endpoint::Endpoint, group::CLIENT_TIMER_MAX},
-    settings::{Settings, ZoneSettings},
+    settings::{NoUpstreams, Settings, ZoneSettings},
     zones::{local::LocalNames, pinned::Pinned},
 };
 
@@ -45,18 +46,18 @@ struct ConfigFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DnsTable {
-    listen: Option<Vec<Spanned<String>>>,
+    listen: Option<Spanned<Vec<Spanned<String>>>>,
     upstreams: Option<Vec<Spanned<String>>>,
     ca_file: Option<Spanned<PathBuf>>,
     hosts_file: Option<Spanned<PathBuf>>,
-    resolv_conf: Option<PathBuf>,
-    allow: Option<Vec<Spanned<String>>>,
+    resolv_conf: Option<FilePath>,
+    allow: Option<Spanned<Vec<Spanned<String>>>>,
     max_stale: Option<Spanned<Span>>,
     client_timer: Option<Spanned<Span>>,
     cache_mib: Option<Spanned<u32>>,
     threads: Option<Spanned<u16>>,
-    state_dir: Option<PathBuf>,
-    control_socket: Option<PathBuf>,
+    state_dir: Option<FilePath>,
+    control_socket: Option<FilePath>,
     metrics: Option<Spanned<String>>,
     guards: Option<Vec<Spanned<String>>>,
     vanish_grace: Option<Spanned<Span>>,
@@ -158,8 +159,13 @@ impl Config {
 
     /// The settings of the core, with the current upstreams.
     pub fn settings(&self) -> Settings {
+        let (upstreams, no_upstreams) = match self.upstreams_now() {
+            Ok(upstreams) => (upstreams, None),
+            Err(none) => (Vec::new(), Some(none)),
+        };
         Settings {
-            upstreams: self.upstreams_now(),
+            upstreams,
+            no_upstreams,
             zones: self.zones.clone(),
             local: Arc::clone(&self.local),
             max_stale: self.max_stale,
@@ -172,12 +178,12 @@ impl Config {
         }
     }
 
-    fn upstreams_now(&self) -> Vec<Endpoint> {
+    fn upstreams_now(&self) -> Result<Vec<Endpoint>, NoUpstreams> {
         match &self.upstreams {
-            UpstreamSource::Listed(endpoints) => endpoints.clone(),
+            UpstreamSource::Listed(endpoints) => Ok(endpoints.clone()),
             UpstreamSource::ResolvConf(path) => {
-                let text = std::fs::read(path).unwrap_or_default();
-                name_servers(&text, &self.listen).into_iter().map(Endpoint::from).collect()
+                let servers = name_servers(std::fs::read(path), path, &self.listen)?;
+                Ok(servers.into_iter().map(Endpoint::from).collect())
             }
         }
     }
@@ -187,9 +193,14 @@ impl DnsTable {
     /// Applies all keys but the upstreams, which need the whole config.
     fn apply(&self, config: &mut Config, source: &Source, problems: &mut Problems) {
         if let Some(listen) = &self.listen {
+            if listen.get_ref().is_empty() {
+                let message = "must have at least one address, like [\"127.0.0.153:53\"]";
+                problems.add(source, listen.span(), message);
+            }
+            let listen = listen.get_ref();
             config.listen = parse_all(listen, source, problems, address);
         }
-        if let Some(path) = &self.resolv_conf {
+        if let Some(FilePath(path)) = &self.resolv_conf {
             config.upstreams = UpstreamSource::ResolvConf(path.clone());
         }
         if let Some(path) = &self.hosts_file {
@@ -210,6 +221,12 @@ impl DnsTable {
             }
         }
         if let Some(allow) = &self.allow {
+            if allow.get_ref().is_empty() {
+                let message =
+                    "must have at least one network, like [\"127.0.0.0/8\", \"::1\"], or nobody may ask";
+                problems.add(source, allow.span(), message);
+            }
+            let allow = allow.get_ref();
             config.allow = parse_all(allow, source, problems, str::parse);
         }
         if let Some(max_stale) = &self.max_stale {
@@ -251,10 +268,10 @@ impl DnsTable {
         if let Some(allow) = &self.rebinding_allow {
             config.rebinding.allow = parse_all(allow, source, problems, guards::suffix);
         }
-        if let Some(path) = &self.state_dir {
+        if let Some(FilePath(path)) = &self.state_dir {
             config.state_dir.clone_from(path);
         }
-        if let Some(path) = &self.control_socket {
+        if let Some(FilePath(path)) = &self.control_socket {
             config.control_socket.clone_from(path);
         }
         if let Some(pinned) = &self.pinned {
@@ -304,8 +321,23 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The name servers of a resolv.conf(5), without our own addresses, which would cause a loop.
-fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Ok((parsed, _)) = parse_resolv_conf(text) else { return Vec::new() };
+fn name_servers(
+    text: io::Result<Vec<u8>>,
+    path: &Path,
+    ourselves: &[SocketAddr],
+) -> Result<Vec<SocketAddr>, NoUpstreams> {
+    let none = |why: String| NoUpstreams { why: format!("{} {why}", path.display()), is_outage: false };
+    let text = text.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => none("does not exist".into()),
+        _ => none(format!("cannot be read ({error})")),
+    })?;
+    // The parser takes a file without servers for an error.
+    let names_a_server = |line: &[u8]| line.trim_ascii_start().starts_with(b"nameserver");
+    if !text.split(|&byte| byte == b'\n').any(names_a_server) {
+        return Err(none("names no server".into()));
+    }
+    let (parsed, _) =
+        parse_resolv_conf(text).map_err(|error| none(format!("is not a resolv.conf ({error})")))?;
     let mut servers = Vec::new();
     for server in parsed.name_servers() {
         let address = SocketAddr::new(server.ip, 53);
@@ -313,7 +345,10 @@ fn name_servers(text: &[u8], ourselves: &[SocketAddr]) -> Vec<SocketAddr> {
             servers.push(address);
         }
     }
-    servers
+    if servers.is_empty() {
+        return Err(NoUpstreams { is_outage: true, ..none("names no server but this cache".into()) });
+    }
+    Ok(servers)
 }
 
 #[cfg(test)]
@@ -512,9 +547,30 @@ mod tests {
 
     #[test]
     fn our_own_address_in_resolv_conf_is_not_an_upstream() {
-        let text = b"nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
-        let servers = name_servers(text, &Config::default().listen);
-        assert_eq!(servers, ["192.0.2.1:53".parse().unwrap()]);
-        assert_eq!(name_servers(b"", &[]), []);
+        let text = "nameserver 127.0.0.153\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nsearch example\n";
+        assert_eq!(servers(Ok(text)).unwrap(), ["192.0.2.1:53".parse().unwrap()]);
+    }
+
+    fn servers(text: Result<&str, io::ErrorKind>) -> Result<Vec<SocketAddr>, (String, bool)> {
+        let text = text.map(|text| text.as_bytes().to_vec()).map_err(io::Error::from);
+        let found = name_servers(text, Path::new("/etc/resolv.conf"), &Config::default().listen);
+        found.map_err(|none| (none.why, none.is_outage))
+    }
+
+    #[test]
+    fn a_resolv_conf_without_servers_is_no_outage_unless_programs_ask_this_cache() {
+        for (text, why, is_outage) in [
+            (Err(io::ErrorKind::NotFound), "does not exist", false),
+            (Err(io::ErrorKind::PermissionDenied), "cannot be read (permission denied)", false),
+            (Ok(""), "names no server", false),
+            (Ok("# none yet\nsearch example.org\noptions edns0\n"), "names no server", false),
+            (Ok("#nameserver 192.0.2.1\n"), "names no server", false),
+            (Ok("search a\n nameserver 127.0.0.153\n"), "names no server but this cache", true),
+        ] {
+            let none = servers(text).unwrap_err();
+            assert_eq!(none, (format!("/etc/resolv.conf {why}"), is_outage), "{text:?}");
+        }
+        let (why, is_outage) = servers(Ok("nameserver nonsense\n")).unwrap_err();
+        assert!(why.starts_with("/etc/resolv.conf is not a resolv.conf (") && !is_outage, "{why}");
     }
 }

@@ -15,7 +15,7 @@ use dogwatch_dns_core::{
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::serve::{present, stream::Answers};
+use crate::serve::{answers::Answers, present};
 
 pub(crate) enum Event {
     /// A datagram that an answering thread could not answer from the cache.

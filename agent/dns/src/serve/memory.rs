@@ -8,7 +8,7 @@
 #![cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "mallopt(3) has no safe wrapper"))]
 
 /// Does nothing with other C libraries. Call it before starting threads.
-pub(crate) fn keep_small() {
+pub fn keep_small() {
     #[cfg(target_env = "gnu")]
     {
         // Larger than any buffer of a query, smaller than the buffers of a snapshot.

@@ -17,13 +17,14 @@
 //! | [`metrics`] | declares and publishes all metrics |
 //! | `memory` | makes the allocator return unused memory |
 
+mod answers;
 mod batch;
 pub mod control;
 mod counters;
 mod datagrams;
 mod event;
 pub mod explain;
-mod memory;
+pub(crate) mod memory;
 pub mod metrics;
 mod owner;
 mod places;

@@ -27,6 +27,7 @@ use dogwatch_dns_core::{
     message::{name, reply::Transport},
     moment::Moment,
     resolver::{Client, Outcome, Resolver, Restored, Seeds},
+    settings::NoUpstreams,
     zones::{origin, zone::Zone},
 };
 use parking_lot::RwLock;
@@ -41,12 +42,7 @@ use crate::{
     config::{Config, Prefix, UpstreamSource},
     random,
     serve::{
-        control,
-        datagrams::Datagrams,
-        event::Event,
-        memory, metrics,
-        stream::{self, Streams},
-        tcp_check,
+        answers, control, datagrams::Datagrams, event::Event, memory, metrics, stream::Streams, tcp_check,
     },
     snapshot::{self, Anchor, GapWatch, Learned, Limits, Lock, Restoring, Writer},
     transport::{Reply, Upstreams, route},
@@ -63,8 +59,6 @@ pub enum RunError {
     Inherited(io::Error),
     #[error("cannot open the control socket {}: {source}", path.display())]
     Control { path: PathBuf, source: io::Error },
-    #[error("cannot serve metrics on {address}: {source}")]
-    Metrics { address: SocketAddr, source: io::Error },
     #[error("cannot set up: {0}")]
     Setup(String),
 }
@@ -105,8 +99,13 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
     let control = unix_http::bind(&config.control_socket, 0o660)
         .map_err(|source| RunError::Control { path: config.control_socket.clone(), source })?;
     tokio::spawn(unix_http::serve(control, control::router(events.clone()), bounds::DNS_CONTROL));
-    page.serve(config.metrics, page.router(), bounds::DNS_METRICS)
-        .map_err(|source| RunError::Metrics { address: config.metrics, source })?;
+    if let Err(error) = page.serve(config.metrics, page.router(), bounds::DNS_METRICS) {
+        // Names that resolve matter more than being scraped.
+        let address = config.metrics;
+        tracing::error!(
+            "cannot serve metrics on {address}: {error}; running without them; set [dns] metrics"
+        );
+    }
     let allow = Arc::new(RwLock::new(config.allow.clone()));
     let upstreams = Upstreams::new(replies);
     metrics::publish_restored(&resolver.restored);
@@ -138,6 +137,7 @@ pub async fn run(config_file: PathBuf) -> Result<(), RunError> {
         routes: route::Watch::default(),
         ticks: 0,
         health,
+        lost_upstreams: None,
     };
     let inboxes = Inboxes { events: inbox, stream_events: stream_inbox, replies: reply_inbox };
     server.turn_until_stopped(&config_file, &mut signals, inboxes).await;
@@ -159,9 +159,15 @@ fn announce(config: &Config, resolver: &Resolver) -> String {
         })
         .collect();
     if upstreams.is_empty() {
-        tracing::error!(
-            "no upstreams: set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
+        let none = config.settings().no_upstreams;
+        let why = none.as_ref().map(|none| format!("{}: ", none.why)).unwrap_or_default();
+        let said = format!(
+            "no upstreams: {why}set upstreams = [\"192.0.2.1\"] in dns.toml, or name servers in resolv.conf"
         );
+        match none {
+            Some(NoUpstreams { is_outage: false, .. }) => tracing::warn!("{said}"),
+            _ => tracing::error!("{said}"),
+        }
     }
     let said = format!("serving {} names; upstreams: {}", resolver.cache().len(), upstreams.join(", "));
     tracing::info!(listen = ?config.listen, "{said}");
@@ -271,7 +277,7 @@ struct Server {
     /// The clients that may ask, shared with threads and streams.
     allow: Arc<RwLock<Vec<Prefix>>>,
     /// TCP connections that wait for answers, or have.
-    streams: HashMap<u64, stream::Answers>,
+    streams: HashMap<u64, answers::Answers>,
     stream_thread: Streams,
     upstreams: Upstreams,
     writer: Writer,
@@ -285,6 +291,8 @@ struct Server {
     ticks: u32,
     /// The health of each zone when it was last logged.
     health: Vec<u8>,
+    /// Why the upstreams of an earlier resolv.conf are used.
+    lost_upstreams: Option<NoUpstreams>,
 }
 
 /// What reaches the loop.
@@ -517,7 +525,7 @@ impl Server {
             metrics::publish_guard(&self.resolver, now);
             self.watch_routes(now);
             if matches!(self.config.upstreams, UpstreamSource::ResolvConf(_)) {
-                self.take_settings(now);
+                self.take_settings(true, now);
             }
         }
         self.note_origin(now);
@@ -556,8 +564,9 @@ impl Server {
                     );
                 }
                 let (listen, metrics) = (self.config.listen.clone(), self.config.metrics);
+                let same_source = config.upstreams == self.config.upstreams;
                 self.config = Config { listen, metrics, ..config };
-                self.take_settings(self.clock.now());
+                self.take_settings(same_source, self.clock.now());
                 tracing::info!("config reloaded; the cache is unchanged");
             }
             Err(problems) => {
@@ -566,8 +575,22 @@ impl Server {
         }
     }
 
-    fn take_settings(&mut self, now: Moment) {
-        let settings = self.config.settings();
+    /// If the upstreams come from the same resolv.conf as before and it has none now, the old ones
+    /// stay: a file that is being replaced, or lost, must not end name resolution.
+    fn take_settings(&mut self, same_source: bool, now: Moment) {
+        let mut settings = self.config.settings();
+        let before = self.resolver.zones().iter().find(|zone| zone.is_root());
+        let before = before.map(|zone| zone.settings().upstreams.clone()).unwrap_or_default();
+        let lost = settings.no_upstreams.take_if(|_| same_source && !before.is_empty());
+        if lost.is_some() {
+            settings.upstreams = before;
+        }
+        match (&lost, &self.lost_upstreams) {
+            (Some(lost), None) => tracing::warn!("{}; the upstreams it had stay in use", lost.why),
+            (None, Some(_)) => tracing::info!("resolv.conf has name servers again"),
+            _ => {}
+        }
+        self.lost_upstreams = lost;
         self.allow.write().clone_from(&self.config.allow);
         self.resolver.set(settings, now);
         let asked = self.resolver.zones().iter().flat_map(|zone| &zone.settings().upstreams);

@@ -5,7 +5,7 @@
 //! through a queue of their own, so that no number of pipelined queries takes the core from UDP.
 //!
 //! When a connection has [`UNDER_WAY_MAX`] queries in flight, it is not read until some are
-//! answered, so every answer has room in the queue. Nor is it read while [`BYTES_MAX`] bytes of
+//! answered, so every answer has room in the queue. Nor is it read while 128 KiB of
 //! answers wait for a client that does not read them; if more come from the core, it is closed. A
 //! connection is idle when nothing is in flight and nothing arrives. A client that half-closes the
 //! connection still gets its answers. A client that sends or reads too slowly is disconnected. When
@@ -38,7 +38,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     time::timeout,
 };
 
@@ -46,6 +46,7 @@ use crate::{
     clock::Clock,
     config::Prefix,
     serve::{
+        answers::{Answer, Answers, room_for},
         counters::{Counters, add_one},
         event::Event,
         owner,
@@ -84,8 +85,6 @@ const CONNECTIONS_MAX: usize = 128;
 const CONNECTIONS_SHARE: usize = 64;
 /// Queries in flight on one connection, and answers waiting to be written.
 const UNDER_WAY_MAX: u16 = 64;
-/// Answers waiting to be written on one connection: 16 MiB for all connections.
-const BYTES_MAX: u32 = 128 << 10;
 /// The kernel's buffers of one connection, which count against the unit's memory too. Linux doubles
 /// it, and would otherwise grow them to megabytes.
 const SOCKET_BUFFER: usize = 64 << 10;
@@ -115,20 +114,6 @@ struct Connections {
     places: Places,
     /// Closes each.
     close: BTreeMap<u64, Arc<Notify>>,
-}
-
-/// Where the core puts the answers of one connection.
-#[derive(Clone)]
-pub(crate) struct Answers {
-    queue: mpsc::Sender<Answer>,
-    bytes: Arc<Semaphore>,
-    close: Arc<Notify>,
-}
-
-/// One answer on its way, and the room it takes until it is written.
-struct Answer {
-    message: Vec<u8>,
-    _room: OwnedSemaphorePermit,
 }
 
 impl Streams {
@@ -165,23 +150,6 @@ impl Streams {
         self.taken = total;
         news
     }
-}
-
-impl Answers {
-    /// An empty answer is not sent; it only frees its place. If the client reads too slowly to take
-    /// this one, it is disconnected.
-    pub(crate) fn send(&self, message: Vec<u8>) {
-        match Arc::clone(&self.bytes).try_acquire_many_owned(room_for(&message)) {
-            // There is room in the queue: a connection never has more queries in flight.
-            Ok(room) => drop(self.queue.try_send(Answer { message, _room: room })),
-            Err(_) => self.close.notify_one(),
-        }
-    }
-}
-
-/// Of [`BYTES_MAX`]; no message is larger.
-fn room_for(message: &[u8]) -> u32 {
-    u32::try_from(message.len()).unwrap_or(BYTES_MAX).clamp(1, BYTES_MAX)
 }
 
 impl Shared {
@@ -269,8 +237,7 @@ async fn serve(id: u64, stream: TcpStream, close: &Arc<Notify>, shared: &Arc<Sha
     let _ = (socket.set_send_buffer_size(SOCKET_BUFFER), socket.set_recv_buffer_size(SOCKET_BUFFER));
     let (reader, writer) = stream.into_split();
     let (queue, waiting) = mpsc::channel(usize::from(UNDER_WAY_MAX));
-    let answers =
-        Answers { queue, bytes: Arc::new(Semaphore::new(BYTES_MAX as usize)), close: Arc::clone(close) };
+    let answers = Answers::new(queue, Arc::clone(close));
     let places = Arc::new(Semaphore::new(usize::from(UNDER_WAY_MAX)));
     let mut client =
         Client { id, shared: Arc::clone(shared), answers, known: false, frozen: 0, out: Vec::new() };
@@ -437,6 +404,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::serve::answers;
 
     /// A server whose misses are answered by the test.
     struct World {
@@ -629,7 +597,7 @@ mod tests {
         }
         assert!(answered() >= 8 * 2, "{}", answered());
         let kernel = u64::try_from(4 * SOCKET_BUFFER).unwrap() + (4 << 20);
-        let most = 8 * (u64::from(BYTES_MAX) + kernel) / 61_000 + 8 * 3;
+        let most = 8 * (u64::from(answers::BYTES_MAX) + kernel) / 61_000 + 8 * 3;
         assert!(answered() < most.min(8 * 64), "{}", answered());
         // They all get their answers once they read.
         for client in &mut clients {
@@ -654,7 +622,7 @@ mod tests {
         }
         world.until_open(0).await;
         let room = world.answers.as_ref().unwrap().bytes.available_permits();
-        assert_eq!(room, BYTES_MAX as usize, "all given back");
+        assert_eq!(room, answers::BYTES_MAX as usize, "all given back");
     }
 
     /// S9: an address that holds all places keeps nobody out.

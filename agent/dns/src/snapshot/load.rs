@@ -18,6 +18,7 @@ use dogwatch_dns_core::{
 use super::{
     LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor, Lapse, Stretches},
+    length,
     record::{Answer, Damage, FLAG_CD, FLAG_DO, Forgotten, NoHead, Record, Records, Skipped, salt_of},
     side_by_side,
 };
@@ -68,6 +69,10 @@ pub enum Trouble {
         offset: usize,
         bytes: usize,
     },
+    /// It was longer when it was last synced.
+    Shorter {
+        bytes: u64,
+    },
 }
 
 impl FileReport {
@@ -108,6 +113,9 @@ impl fmt::Display for FileReport {
             }
             Trouble::Undated { records } => {
                 write!(f, "{file}: skipped {records} answers of unknown age")
+            }
+            Trouble::Shorter { bytes } => {
+                write!(f, "{file} has lost its end ({bytes} bytes); the rest is loaded")
             }
             Trouble::Torn { offset, bytes } => {
                 write!(f, "{file}: removed an incomplete write at the end ({bytes} bytes at {offset})")
@@ -168,6 +176,11 @@ pub fn load(dir: &Path, now: &Anchor, to: &mut dyn Take) -> Loaded {
         })
     });
     let mut loaded = load_bytes(&snapshot, &log, now, to);
+    let known = length::read(dir, salt_of(&log)).unwrap_or(0);
+    let lost = known.saturating_sub(log.len() as u64);
+    if lost > 0 {
+        loaded.reports.push(FileReport { file: LOG, trouble: Trouble::Shorter { bytes: lost } });
+    }
     loaded.unread.extend(unreadable.iter().map(|report| report.file));
     loaded.reports.extend(unreadable);
     loaded

@@ -36,8 +36,8 @@
 //! write that a kill cut short; it is removed before the next append. A file that cannot be read,
 //! or was written by another version, is renamed to `NAME.unread`. The cache starts in every case.
 //!
-//! A third file, `cache.origin`, says which upstreams the answers came from
-//! ([`crate::zones::origin`]). Without it, they are attributed to the configured upstreams.
+//! A fourth file, `cache.length`, has the length of the log at its last sync, so that a log that
+//! was cut is noticed.
 //!
 //! Disk budget: at most four writes a second and one `fdatasync` every five seconds, and none while
 //! there are no new answers. The snapshot is at most as large as the cache's byte limit, and the
@@ -47,6 +47,7 @@
 //! | --- | --- | --- |
 //! | [`age`] | pure | how old an answer is, whatever the clocks did since |
 //! | [`record`] | pure | the bytes |
+//! | [`length`] | shell | how long the log was |
 //! | [`load`] | shell | both files into answers |
 //! | [`inbox`] | shell | records on their way to that thread |
 //! | [`into_cache`] | shell | answers into the resolver's cache, by a few threads |
@@ -56,6 +57,7 @@
 pub mod age;
 mod inbox;
 mod into_cache;
+mod length;
 mod load;
 mod record;
 mod side_by_side;
@@ -77,6 +79,8 @@ const LOG: &str = "cache.log";
 const LEFTOVER: &str = "cache.snapshot.new";
 /// [`crate::zones::origin`] as JSON: small, and rewritten as a whole.
 const ORIGIN: &str = "cache.origin";
+/// How long the log was when it was last synced.
+const LENGTH: &str = "cache.length";
 
 /// A file with these payloads and valid checksums, for the fuzzer.
 #[doc(hidden)]

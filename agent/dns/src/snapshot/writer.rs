@@ -20,6 +20,7 @@ use super::{
     LEFTOVER, LOG, ORIGIN, SNAPSHOT,
     age::{Ages, Anchor},
     inbox::Inbox,
+    length,
     load::{Book, Dated, Loaded, Pieces, TOO_OLD, drop_forgotten, explained},
     record::{
         Answer, FILE_HEAD, FLAG_CD, FLAG_DO, Forgotten, file_head, push_anchor, push_answer, push_forgotten,
@@ -367,6 +368,7 @@ impl Files {
         if let Some(log) = &self.log {
             self.counts.syncs.fetch_add(1, Ordering::Relaxed);
             log.sync_data()?;
+            length::write(&self.dir, self.salt, self.log_len)?;
         }
         self.unsynced_since = None;
         Ok(())
@@ -389,6 +391,7 @@ impl Files {
         let mut head = [0; FILE_HEAD];
         let named = io::Read::read_exact(&mut log, &mut head).is_ok() && salt_of(&head) == Some(self.salt);
         if !named || self.log_len < FILE_HEAD as u64 {
+            length::forget(&self.dir)?;
             log.set_len(0)?;
             log.seek(SeekFrom::Start(0))?;
             self.log_len = 0;
@@ -467,6 +470,7 @@ impl Files {
         self.log = None;
         self.log_len = 0;
         self.unsynced_since = None;
+        length::forget(&self.dir)?;
         match fs::remove_file(self.dir.join(LOG)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -61,7 +61,7 @@ enum Ask {
         #[arg(long, default_value = "uses", value_parser = ["uses", "stale", "risk"])]
         by: String,
         /// Number of names
-        #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+        #[arg(short = 'n', long, default_value_t = 20, value_parser = lines)]
         lines: u16,
         #[command(flatten)]
         how: How,
@@ -185,6 +185,12 @@ async fn dump(zone: &str, how: &How) -> ExitCode {
         from = page.next;
     }
     ExitCode::SUCCESS
+}
+
+/// How many names to list.
+fn lines(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=2_000).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not a whole number from 1 to 2000"))
 }
 
 fn check(config: &Path) -> ExitCode {

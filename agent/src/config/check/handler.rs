@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Reader<'_> {
-    pub(super) fn handler(&mut self) -> Option<Arc<Handler>> {
+    pub(super) fn handler(&mut self) -> Option<Arc<Handler<Plugin>>> {
         let written = self.file.handler.as_ref()?.get_ref();
         let mut on = Vec::new();
         if let Some(empty) = written.on.as_ref().filter(|on| on.get_ref().is_empty()) {

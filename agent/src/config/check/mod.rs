@@ -51,6 +51,8 @@ const BUILT_IN_DNS: [&str; 3] = ["dns-upstream", "dns-stale", "dns-guard"];
 /// The limits of every interval and timeout.
 pub(super) const SHORTEST: Span = Span(Duration::from_millis(100));
 pub(super) const LONGEST: Span = Span::secs(7 * 86_400);
+/// The limit of a result's validity: a job that runs once a year.
+const LONGEST_VALID: Span = Span::secs(366 * 86_400);
 
 /// The keys of every kind.
 const COMMON: [&str; 11] = [
@@ -246,14 +248,18 @@ impl<'a> Reader<'a> {
     }
 
     fn span(&mut self, key: &str) -> Option<Duration> {
+        self.span_up_to(key, LONGEST)
+    }
+
+    fn span_up_to(&mut self, key: &str, most: Span) -> Option<Duration> {
         let (_, value) = self.entry(key)?;
         let read = match value.get_ref() {
             Value::Text(text) => text.parse::<Span>(),
             _ => Err("must be a duration like \"30s\" or \"5m\"".to_owned()),
         };
         let message = match read {
-            Ok(span) if (SHORTEST..=LONGEST).contains(&span) => return Some(span.0),
-            Ok(_) => format!("must be {SHORTEST} to {LONGEST}"),
+            Ok(span) if (SHORTEST..=most).contains(&span) => return Some(span.0),
+            Ok(_) => format!("must be {SHORTEST} to {most}"),
             Err(message) => message,
         };
         self.problem(value.span(), format!("{key}: {message}"));

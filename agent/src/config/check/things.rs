@@ -3,7 +3,7 @@
 use dogwatch_checks::Pattern;
 use dogwatch_daemon::config::Spanned;
 
-use super::{COMMON, Reader, has_things};
+use super::{COMMON, Reader, has_things, work::kind_options};
 use crate::config::{Settings, file::CheckFile};
 
 /// The keys that a table for some things may have besides those of the kind.
@@ -14,6 +14,9 @@ impl Reader<'_> {
     pub(super) fn things(&mut self, kind: &str, all: &Settings) -> Vec<(Pattern, Option<Settings>)> {
         let mut things = Vec::new();
         for (pattern, table) in &self.file.things {
+            if is_option(kind, pattern.get_ref()) {
+                continue;
+            }
             if !has_things(kind) {
                 let message = format!("a check of kind {kind:?} has no things of its own; remove this table");
                 self.problems.add(self.source, pattern.span(), message);
@@ -58,10 +61,9 @@ impl Reader<'_> {
 
     /// `warn = {}` is no table about a thing called `warn`.
     pub(super) fn refuse_tables_for_options(&mut self, kind: &str) {
-        let options = dogwatch_checks::kind(kind).map_or(&[][..], |kind| kind.options);
         for (key, _) in &self.file.things {
             let name = key.get_ref().as_str();
-            if COMMON.contains(&name) || options.iter().any(|option| option.name == name) {
+            if is_option(kind, name) {
                 self.problem(key.span(), format!("{name} must be a value, not a table"));
             }
         }
@@ -84,4 +86,11 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+fn is_option(kind: &str, name: &str) -> bool {
+    let own = dogwatch_checks::kind(kind).map_or(&[][..], |kind| kind.options);
+    COMMON.contains(&name)
+        || kind_options(kind).any(|option| option == name)
+        || own.iter().any(|option| option.name == name)
 }

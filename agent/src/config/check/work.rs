@@ -3,7 +3,7 @@
 use dogwatch_checks::{OptionError, Options, State, Value};
 use dogwatch_daemon::config::{Spanned, hint};
 
-use super::{COMMON, Context, Reader};
+use super::{COMMON, Context, LONGEST_VALID, Reader};
 use crate::{
     config::{Passive, Work},
     dns_sensor::DnsSensor,
@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
 
     fn passive(&mut self) -> Option<Passive> {
         self.refuse_unknown(&kind_options("passive"));
-        let freshness = self.span("freshness");
+        let freshness = self.span_up_to("freshness", LONGEST_VALID);
         let submitters = match self.entry("submitters") {
             None => Vec::new(),
             Some((_, value)) => match value.get_ref() {
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The keys of the agent's own kinds.
-fn kind_options(kind: &str) -> impl Iterator<Item = &'static str> + Clone {
+pub(super) fn kind_options(kind: &str) -> impl Iterator<Item = &'static str> + Clone {
     let options: &'static [&'static str] = match kind {
         "passive" => &["freshness", "submitters"],
         "dns" => &["sensor"],

@@ -11,7 +11,7 @@ use dogwatch_wire::HostChange;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{identity::Process, lately::Lately, moment::later, sender::Sender};
+use crate::rules::{lately::Lately, moment::later, process::Process, sender::Sender};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agent {

@@ -127,6 +127,20 @@ impl Escalation {
         }
     }
 
+    /// It cannot have begun or stopped later than `now`, and the next round not later than its
+    /// pause permits: the clock was ahead.
+    pub fn not_after(&mut self, now: Timestamp) {
+        let began_by = later(now, self.policy.repeat_every);
+        match &mut self.phase {
+            Phase::Running(position) => position.round_began = position.round_began.min(began_by),
+            Phase::Paused { position, since } => {
+                *since = (*since).min(now);
+                position.round_began = position.round_began.min(began_by);
+            }
+            Phase::Idle | Phase::Done => {}
+        }
+    }
+
     /// Returns the due step and advances to the next. Call until `None`.
     pub fn poll(&mut self, now: Timestamp) -> Option<Position> {
         let Phase::Running(due) = self.phase else { return None };

@@ -16,48 +16,9 @@
 //! repeat it. So a replaced process counts as running only with batches that it sent after the
 //! successor started, or with several different ones, if the clocks of the two hosts differ.
 
-use std::collections::VecDeque;
-
-use dogwatch_wire::Batch;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::rules::agent::Agent;
-
-/// The process that speaks for an agent, and those that did before.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    pub run: String,
-    pub boot: String,
-    /// When it sent its first and its last batch, by the clock of its host. The store contains the
-    /// values of the last write.
-    pub first_at: Timestamp,
-    pub last_at: Timestamp,
-    /// Processes that it replaced, the newest last.
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    pub former: VecDeque<Former>,
-    /// Batches that could be late ones of a replaced process.
-    #[serde(default)]
-    pub late: u8,
-}
-
-/// A process that was replaced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Former {
-    pub run: String,
-    /// When it sent its last known batch.
-    pub last_at: Timestamp,
-}
-
-/// The sender of a batch, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Source<'a> {
-    pub host: &'a str,
-    pub epoch: &'a str,
-    pub run: &'a str,
-    pub boot: &'a str,
-    pub sent_at: Timestamp,
-}
+use crate::rules::{agent::Agent, process::Source};
 
 /// Which of the agents with one id sent a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,65 +35,7 @@ pub enum Verdict {
     Late(String),
 }
 
-impl Process {
-    pub fn new(sender: &Source<'_>) -> Self {
-        Self {
-            run: sender.run.to_owned(),
-            boot: sender.boot.to_owned(),
-            first_at: sender.sent_at,
-            last_at: sender.sent_at,
-            former: VecDeque::new(),
-            late: 0,
-        }
-    }
-
-    /// The agent has a new process.
-    pub fn replace(&mut self, sender: &Source<'_>) {
-        let former = Former { run: std::mem::take(&mut self.run), last_at: self.last_at };
-        let mut all = std::mem::take(&mut self.former);
-        all.retain(|one| one.run != sender.run);
-        all.push_back(former);
-        while all.len() > FORMER_MAX {
-            all.pop_front();
-        }
-        *self = Self { former: all, ..Self::new(sender) };
-    }
-
-    /// Records a batch that does not prove that its sender still runs.
-    pub fn note_late(&mut self, sender: &Source<'_>) {
-        let known = self.former.iter_mut().find(|one| one.run == sender.run);
-        let newer = known.is_none_or(|one| {
-            let newer = sender.sent_at > one.last_at;
-            one.last_at = one.last_at.max(sender.sent_at);
-            newer
-        });
-        self.late = self.late.saturating_add(u8::from(newer));
-    }
-
-    /// Whether a batch proves that its sender runs besides this process.
-    pub fn is_outlived_by(&self, sender: &Source<'_>, last_at: Option<Timestamp>) -> bool {
-        sender.sent_at >= self.first_at
-            || (self.late >= LATE_MAX && last_at.is_none_or(|last_at| sender.sent_at > last_at))
-    }
-
-    fn is(&self, sender: &Source<'_>, epoch: &str) -> bool {
-        // Agents from before there were processes are known by their epoch.
-        let run = if self.run.is_empty() { epoch } else { &self.run };
-        run == sender.run
-    }
-}
-
-impl<'a> Source<'a> {
-    pub fn of(batch: &'a Batch) -> Self {
-        Self {
-            host: &batch.host,
-            epoch: &batch.epoch,
-            run: if batch.run.is_empty() { &batch.epoch } else { &batch.run },
-            boot: &batch.boot,
-            sent_at: batch.sent_at,
-        }
-    }
-
+impl Source<'_> {
     /// How many of boot, host and epoch agree. Senders without a boot id have that of their host.
     /// The boot alone counts for nothing: all containers of a host have the same.
     pub fn agreement(&self, agent: &Agent) -> u8 {
@@ -172,17 +75,15 @@ impl<'a> Source<'a> {
     }
 }
 
-/// More processes than a crashing agent starts in the time in which a batch can be late.
-const FORMER_MAX: usize = 16;
-/// A process has one batch on its way, and a proxy may keep some more.
-const LATE_MAX: u8 = 2;
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use super::*;
-    use crate::rules::moment::later;
+    use crate::rules::{
+        moment::later,
+        process::{FORMER_MAX, Process},
+    };
 
     /// `host boot epoch run`, sent so many seconds after the start.
     fn sender(words: &str, second: u64) -> Source<'_> {

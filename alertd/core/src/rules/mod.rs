@@ -48,6 +48,7 @@ pub mod moment;
 pub mod notification;
 pub mod outbox;
 pub mod period;
+pub mod process;
 pub mod quota;
 pub mod ratelimit;
 pub mod reason;

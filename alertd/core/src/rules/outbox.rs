@@ -543,6 +543,8 @@ pub fn backoff(attempts: u32, asked: Option<Duration>, random: u64) -> Duration 
     }
 }
 
+/// No attempt waits longer than this.
+pub const WAIT_MAX: Duration = ASKED_MAX.saturating_add(BACKOFF_FIRST);
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
 const BACKOFF_LEAST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_mins(2);

@@ -45,7 +45,8 @@ impl Quotas {
 }
 
 impl Default for Quotas {
-    /// With these, a store at its limit needs about 700 MiB of alertd's unit's 1 GiB.
+    /// Meant to leave room in the 1 GiB of alertd's unit: 400 MiB by this count, which estimates
+    /// what each alert costs ([`ALERT_BYTES`]) and has not been measured at the limit.
     fn default() -> Self {
         const MIB: usize = 1 << 20;
         Self {

@@ -1,5 +1,6 @@
 //! The core in virtual time: timelines, and a model with random faults.
 
+mod clock_timelines;
 mod config;
 mod downtime_timelines;
 mod model;

@@ -331,6 +331,23 @@ fn g2_a_copy_whose_clock_is_behind_or_ahead_is_found_too() {
 }
 
 #[test]
+fn g2_the_alert_names_addresses_and_boot_ids_as_far_as_they_are_known() {
+    let mut world = world("web1 b1 e1 r1", "web1 b2 e2 r2");
+    world.core.come_from(Some("192.0.2.7".into()));
+    steps(&mut world, 9);
+    let (_, text) = shared(&world).unwrap();
+    assert!(text.starts_with("2 hosts named web1 (192.0.2.7) have the same /etc/machine-id"), "{text}");
+    let about_it = world.heard.iter().map(|heard| &heard.notification.firing[0]);
+    let alert = about_it.clone().find(|alert| alert.labels.contains_key("shared_id")).unwrap();
+    assert_eq!(alert.detail.lines().count(), 2, "{}", alert.detail);
+    assert!(alert.detail.contains("boot_id b1") && alert.detail.contains("boot_id b2"), "{}", alert.detail);
+    // Over the unix socket there is none.
+    world.core.come_from(Some("uid 0".into()));
+    steps(&mut world, 3);
+    assert!(shared(&world).unwrap().1.starts_with("2 hosts named web1 have"), "reworded");
+}
+
+#[test]
 fn g2_acks_and_silences_of_the_two_are_their_own() {
     let mut world = world("web1 b1 e1 r1", "web2 b2 e1 r2");
     steps(&mut world, 9);

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use dogwatch_wire::{Batch, HostChange, PROTOCOL_PARTS, ServiceState, StatesPart};
+use dogwatch_wire::{Batch, HostChange, PROTOCOL_PARTS, ServiceState, State, StatesPart};
 
 use super::play::play;
 use crate::{
     Refused,
-    rules::{notification::Kind, sender::Sender},
+    rules::{
+        notification::{Kind, NotifiedAlert},
+        sender::Sender,
+    },
     testing::World,
 };
 
@@ -128,6 +131,43 @@ fn changes_in_a_group_wait_for_group_interval_but_worse_states_do_not() {
     let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk), ("web1/swap", swap)], &[("mail", mail)]);
     let reasons: Vec<_> = world.heard.iter().map(|heard| heard.notification.reason.as_str()).collect();
     assert_eq!(reasons, ["first_notification", "new_alerts", "worsened", "some_resolved", "all_resolved"]);
+}
+
+#[test]
+fn a_second_full_filesystem_is_news_and_stays_when_the_first_is_emptied() {
+    let first = "C . . . . . . O . . . .";
+    let other = ". . C . . . . . . . . O";
+    let mail = "P . . U . . . U . . . R";
+    let inputs = [("web1/disk /var", first), ("web1/disk /srv", other)];
+    let world = play(ONE_STEP, MINUTE, &inputs[..], &[("mail", mail)]);
+    let told = |at: usize| {
+        let told = &world.heard[at].notification;
+        let names = |alerts: &[NotifiedAlert]| -> Vec<String> {
+            alerts.iter().map(|alert| alert.labels["service"].clone()).collect()
+        };
+        (names(&told.firing), names(&told.resolved))
+    };
+    let joined = &world.heard[1].notification.firing;
+    let joined: Vec<_> =
+        joined.iter().filter(|alert| alert.joined).map(|alert| &alert.labels["service"]).collect();
+    assert_eq!(joined, ["disk /srv"]);
+    assert_eq!(told(2), (vec!["disk /srv".into()], vec!["disk /var".into()]), "one is left, and which");
+    assert_eq!(told(3).1, ["disk /srv"]);
+}
+
+#[test]
+fn what_alertctl_shows_is_what_is_full_now() {
+    let mut world = World::new(ONE_STEP, 1);
+    for (service, letter) in [("disk /var", 'C'), ("disk /srv", 'W'), ("disk /var", 'O')] {
+        world.report("web1", service, letter);
+        world.agents_send(None);
+        world.pass(MINUTE);
+    }
+    let open = world.open_incidents();
+    let firing = open[0].alerts.iter().filter(|alert| alert.resolved_at.is_none());
+    let firing: Vec<_> = firing.map(|alert| alert.labels["service"].as_str()).collect();
+    assert_eq!((open.len(), firing), (1, vec!["disk /srv"]));
+    assert_eq!(open[0].state, State::Warning);
 }
 
 #[test]
@@ -305,7 +345,7 @@ fn a_service_no_longer_watched_ends_without_claiming_a_recovery() {
     let world = play(ONE_STEP, MINUTE, &[("web1/disk", disk)], &[("mail", mail)]);
     let recovery = &world.heard[1].notification;
     assert_eq!(recovery.reason, "removed");
-    assert_eq!(recovery.resolved[0].state, dogwatch_wire::State::Critical);
+    assert_eq!(recovery.resolved[0].state, State::Critical);
 }
 
 #[test]

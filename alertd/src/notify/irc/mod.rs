@@ -334,8 +334,8 @@ mod tests {
             "server = \"x.example\"\nchannel = \"ops\"\nnick = \"a b\"\naccount = \"x\"\ntls = false\nserver_password_file = \"/p\"\n",
         );
         for part in [
-            "2:11: \"ops\" is not a channel name",
-            "3:8: \"a b\" is not a valid nick",
+            "2:11: channel: \"ops\" is not a channel name",
+            "3:8: nick: \"a b\" is not a valid nick",
             "4:11: account without",
             "6:24: the password would be sent unencrypted",
         ] {

@@ -65,6 +65,9 @@ enum Part {
         /// How long each of the three parts is measured
         #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..))]
         seconds: u64,
+        /// Only the CPU time of one check
+        #[arg(long)]
+        cost: bool,
     },
 }
 
@@ -104,7 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Part::Outage { arguments: Vec::new() },
         Part::Snapshot { arguments: Vec::new() },
         Part::Alertd { arguments: Vec::new() },
-        Part::Agent { seconds: 120 },
+        Part::Agent { seconds: 120, cost: false },
     ];
     let parts = options.part.as_ref().map_or(all.to_vec(), |part| vec![part.clone()]);
     build(&parts)?;
@@ -127,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Installs the peers and builds the release profile.
 fn build(parts: &[Part]) -> Result<()> {
-    let agents = parts.iter().any(|part| matches!(part, Part::Agent { .. }));
+    let agents = parts.iter().any(|part| matches!(part, Part::Agent { cost: false, .. }));
     let servers = parts.iter().any(|part| !matches!(part, Part::Agent { .. }));
     let lists = [(agents, apt::AGENTS), (servers, apt::PEERS)];
     for (_, list) in lists.into_iter().filter(|(wanted, _)| *wanted) {
@@ -157,7 +160,14 @@ impl Part {
     /// Runs it and prints its tables unless `json`. Returns the report and its budgets.
     fn run(&self, json: bool) -> Result<(Value, Vec<Budget>)> {
         match self {
-            Self::Agent { seconds } => {
+            Self::Agent { seconds, cost: true } => {
+                let costs = agent::measure_costs(Duration::from_secs(*seconds))?;
+                if !json {
+                    agent::print_costs(&costs);
+                }
+                Ok((serde_json::to_value(&costs)?, agent::budgets_of(&costs)))
+            }
+            Self::Agent { seconds, cost: false } => {
                 let report = agent::measure(Duration::from_secs(*seconds))?;
                 if !json {
                     agent::print_table(&report);

@@ -12,10 +12,7 @@ use super::{
     guarding::Belief,
 };
 use crate::{
-    health::{
-        breaker::{Failure, Weight},
-        recovery,
-    },
+    health::breaker::{Failure, Weight},
     message::{
         name,
         reply::Transport,
@@ -517,7 +514,7 @@ impl Resolver {
         }
         self.counts.transitions += 1;
         let before = std::mem::replace(&mut zone.health, health);
-        let lasted = now.since(std::mem::replace(&mut zone.health_since, now));
+        zone.health_since = now;
         match (before, health) {
             (_, Upstreams::Down) => {
                 zone.down_at.get_or_insert(now);
@@ -533,10 +530,7 @@ impl Resolver {
                 }
             }
             // Names verified while it was unstable or slow may be stale again.
-            (Upstreams::Recovering | Upstreams::Slow, Upstreams::Healthy)
-                if zone.recovery.outdated(now)
-                    && (before == Upstreams::Slow || lasted < recovery::OUTDATED_AFTER) =>
-            {
+            (Upstreams::Recovering | Upstreams::Slow, Upstreams::Healthy) if zone.recovery.outdated(now) => {
                 self.begin_recovery(id, now);
             }
             (Upstreams::Healthy | Upstreams::Recovering | Upstreams::Slow, _) => {}

@@ -25,7 +25,7 @@ const WARM: Duration = Duration::from_secs(11);
 
 /// What one kind of check costs.
 #[derive(Serialize)]
-pub(super) struct Cost {
+pub(in crate::bench) struct Cost {
     pub(super) check: &'static str,
     native_us: f64,
     plugin_us: f64,

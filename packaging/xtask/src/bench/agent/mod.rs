@@ -47,10 +47,9 @@ const SETTLE: Duration = Duration::from_secs(35);
 const SCRAPE_EVERY: Duration = Duration::from_secs(15);
 
 const MANY: usize = 1_000;
-/// An agent has at most 2,000 services, because all of their states must fit into one request
-/// body. Every 12 s makes 10,000 runs a minute.
-const MOST: usize = 2_000;
-const MOST_EVERY: &str = "12s";
+/// As many services as an agent can have.
+const MOST: usize = 10_000;
+const MOST_EVERY: &str = "60s";
 
 const ZERO_CONFIG: &str = "dogwatch, no configuration";
 const FEW_NATIVE: &str = "dogwatch, 50 native checks";
@@ -117,14 +116,27 @@ impl Subject {
     }
 }
 
-/// Measures for `span` in each of the three parts.
-pub(super) fn measure(span: Duration) -> Result<Report> {
+fn stage() -> Result<Stage> {
     let dir = PathBuf::from("target/bench/agent");
     let _ = fs::remove_dir_all(sh::root().join(&dir));
     let stage = Stage { dir, port: PORT, upstream: None, binaries: sh::target().join("release") };
     stage.is_free()?;
     config::prepare(&stage, &Checks { auto: false, text: String::new() })?;
-    let target = tcp_target()?;
+    Ok(stage)
+}
+
+/// Only the third part, for `span`.
+pub(super) fn measure_costs(span: Duration) -> Result<Vec<Cost>> {
+    let (stage, target) = (stage()?, tcp_target()?);
+    let mut alertd = Parts(Vec::new());
+    alertd.0.push((Part::Alertd, stage.start(Part::Alertd)?));
+    anyhow::ensure!(cost::has_plugins(target), "monitoring-plugins-basic is not installed");
+    cost::measure(&stage, target, span)
+}
+
+/// Measures for `span` in each of the three parts.
+pub(super) fn measure(span: Duration) -> Result<Report> {
+    let (stage, target) = (stage()?, tcp_target()?);
     let mut parts = Parts(Vec::new());
     for part in [Part::Upstream, Part::Dns, Part::Alertd] {
         parts.0.push((part, stage.start(part)?));
@@ -348,11 +360,22 @@ pub(super) fn budgets(report: &Report) -> Vec<Budget> {
         "s",
     ));
     budgets.push(Budget::at_least("the same: runs", report.lag.runs_per_minute, 9_900.0, "a minute"));
-    for cost in &report.costs {
-        let what = format!("{}: plugin by native", cost.check);
-        budgets.push(Budget::at_least(&what, cost.ratio, 50.0, "×"));
-    }
+    budgets.extend(budgets_of(&report.costs));
     budgets
+}
+
+pub(super) fn budgets_of(costs: &[Cost]) -> Vec<Budget> {
+    let budget = |cost: &Cost| {
+        let what = format!("{}: plugin by native", cost.check);
+        Budget::at_least(&what, cost.ratio, 50.0, "×")
+    };
+    costs.iter().map(budget).collect()
+}
+
+pub(super) fn print_costs(costs: &[Cost]) {
+    cost::print_table(costs);
+    println!();
+    super::summarise(&budgets_of(costs));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]

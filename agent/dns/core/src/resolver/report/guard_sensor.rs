@@ -49,7 +49,7 @@ impl Resolver {
             }
             (None, None) => (OK, "no answers are being held".to_owned()),
         };
-        SensorResult { name: "dns-guard".into(), state, text, perfdata }
+        SensorResult { name: "dns-guard".into(), state, text, perfdata, blind: None }
     }
 
     /// How many names are held now.

@@ -328,16 +328,25 @@ impl Resolver {
         now: Moment,
         wall: Timestamp,
     ) -> SensorResult {
-        let mut reports: Vec<Report> =
-            self.zones.iter().zip(held).map(|(zone, holding)| report(zone, holding, now, wall)).collect();
+        let why = self.settings.no_upstreams.as_ref().map(|none| none.why.as_str());
+        let mut reports: Vec<Report> = self
+            .zones
+            .iter()
+            .zip(held)
+            .map(|(zone, holding)| report(zone, holding, why, now, wall))
+            .collect();
         let usable: usize = reports.iter().map(|report| report.usable).sum();
         let all: usize = self.zones.iter().map(|zone| zone.group.all().len()).sum();
         let perfdata = format!("upstreams_usable={usable};;;0;{all} runway={}s", masking.runway_s);
         // Of equally bad zones, the first is described: the root, then in config order.
         reports.sort_by_key(|report| std::cmp::Reverse((report.state, report.health)));
         let zones = reports.len();
-        let mut ill = reports.into_iter().filter(|report| report.state != OK);
+        let blind = self.no_upstreams_hint();
+        // Without upstreams the host does not use this cache, so nothing is hidden from anyone.
+        let mut ill =
+            reports.into_iter().filter(|report| report.state != OK && !(report.is_empty && blind.is_some()));
         let (state, text) = match ill.next() {
+            None if let Some(hint) = &blind => (OK, hint.clone()),
             None if zones == 1 => (OK, format!("{usable} of {usable} upstreams up")),
             None => (OK, format!("{usable} of {usable} upstreams up, in {zones} zones")),
             Some(worst) => {
@@ -352,7 +361,16 @@ impl Resolver {
             Some(forging) => (state, format!("{text}; {forging}")),
             None => (state, text),
         };
-        SensorResult { name: "dns-upstream".into(), state, text, perfdata }
+        SensorResult { name: "dns-upstream".into(), state, text, perfdata, blind }
+    }
+
+    /// Why there are no upstreams, if that is no outage.
+    fn no_upstreams_hint(&self) -> Option<String> {
+        let none = self.settings.no_upstreams.as_ref().filter(|none| !none.is_outage)?;
+        Some(format!(
+            "no upstream is configured: {}; set upstreams in dns.toml if programs are to use this cache",
+            none.why
+        ))
     }
 
     /// Says that someone forges answers, in whose name, and what helps.
@@ -412,7 +430,7 @@ impl Resolver {
              lost_names={} pinned_stale={};;;0;{}",
             masking.lost_names, masking.pinned_stale, masking.pinned
         );
-        SensorResult { name: "dns-stale".into(), state, text, perfdata }
+        SensorResult { name: "dns-stale".into(), state, text, perfdata, blind: None }
     }
 }
 
@@ -485,12 +503,19 @@ struct Report {
     state: u8,
     health: u8,
     usable: usize,
+    is_empty: bool,
     text: String,
     /// For a list after another zone's text.
     short: String,
 }
 
-fn report(zone: &Zone, holding: &ZoneRunway, now: Moment, wall: Timestamp) -> Report {
+fn report(
+    zone: &Zone,
+    holding: &ZoneRunway,
+    no_upstreams: Option<&str>,
+    now: Moment,
+    wall: Timestamp,
+) -> Report {
     let all = zone.group.all();
     let usable = all.iter().filter(|upstream| upstream.breaker.usable()).count();
     let sound = all.iter().filter(|upstream| upstream.breaker.sound()).count();
@@ -505,7 +530,11 @@ fn report(zone: &Zone, holding: &ZoneRunway, now: Moment, wall: Timestamp) -> Re
     let progress = zone.recovery.progress();
     let (state, text) = match zone.group.health(now) {
         _ if all.is_empty() => {
-            (CRITICAL, "no upstreams: set upstreams in dns.toml, or name servers in resolv.conf".to_owned())
+            let why = no_upstreams.map_or_else(String::new, |why| format!("{why}: "));
+            (
+                CRITICAL,
+                format!("no upstreams: {why}set upstreams in dns.toml, or name servers in resolv.conf"),
+            )
         }
         Upstreams::Healthy if zone.recovery.running() => {
             let after = zone.down_at.map_or_else(
@@ -547,7 +576,7 @@ fn report(zone: &Zone, holding: &ZoneRunway, now: Moment, wall: Timestamp) -> Re
         ill => health_name(ill).to_owned(),
     };
     let short = format!("zone {}: {short}", zone.name());
-    Report { state, health: zone.health_number(), usable, text, short }
+    Report { state, health: zone.health_number(), usable, is_empty: all.is_empty(), text, short }
 }
 
 /// The state of each upstream. Leaves out the time if it is the minute of `outage`.

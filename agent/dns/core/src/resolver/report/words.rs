@@ -15,6 +15,9 @@ pub struct SensorResult {
     pub state: u8,
     pub text: String,
     pub perfdata: String,
+    /// What it cannot watch, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blind: Option<String>,
 }
 
 pub(in crate::resolver) const OK: u8 = 0;

@@ -2,10 +2,41 @@
 //! (`tests/src/policy_model.rs`).
 
 use super::*;
-use crate::zones::local::LocalNames;
+use crate::{settings::NoUpstreams, zones::local::LocalNames};
 
 fn upstream(last: u8) -> Endpoint {
     SocketAddr::from(([192, 0, 2, last], 53)).into()
+}
+
+#[test]
+fn without_upstreams_the_sensor_is_ok_with_a_hint_unless_programs_ask_this_cache() {
+    for (is_outage, state, said) in [
+        (
+            false,
+            0,
+            "no upstream is configured: /etc/resolv.conf does not exist; set upstreams in dns.toml if",
+        ),
+        (true, 2, "no upstreams: /etc/resolv.conf does not exist: set upstreams in dns.toml, or"),
+    ] {
+        let none = NoUpstreams { why: "/etc/resolv.conf does not exist".into(), is_outage };
+        let settings = Settings { no_upstreams: Some(none), ..Settings::default() };
+        let mut world = World::with_settings(0, settings);
+        let sensor =
+            |world: &mut World| world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH).swap_remove(0);
+        let first = sensor(&mut world);
+        assert_eq!(first.state, state);
+        assert!(first.text.starts_with(said), "{}", first.text);
+        assert_eq!(first.blind.is_some(), !is_outage);
+        // The file appears.
+        world.moods = vec!['.'];
+        let settings = Settings { upstreams: vec![upstream(0)], ..Settings::default() };
+        world.resolver.set(settings, world.now);
+        let then = sensor(&mut world);
+        assert_eq!((then.state, then.text.as_str(), then.blind), (0, "1 of 1 upstreams up", None));
+    }
+    // `upstreams = []`.
+    let mut world = World::new(0);
+    assert_eq!(world.resolver.sensors(world.now, jiff::Timestamp::UNIX_EPOCH)[0].state, 2);
 }
 
 #[test]

@@ -52,6 +52,7 @@ cat > /etc/systemd/system/dogwatch.service.d/drill.conf <<'END'
 NotifyAccess=all
 TimeoutStartSec=120
 WatchdogSec=0
+ProtectKernelLogs=no
 DeviceAllow=/dev/kmsg r
 ExecStart=
 ExecStart=+/usr/bin/unshare --time --monotonic 86400 --boottime 86400 --fork --kill-child /usr/bin/setpriv --reuid dogwatch --regid dogwatch --init-groups --inh-caps=-all,+syslog --ambient-caps=-all,+syslog --bounding-set=-all,+syslog /usr/bin/dogwatch run --config /etc/dogwatch/agent.toml
