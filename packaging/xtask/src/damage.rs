@@ -227,7 +227,7 @@ fn kinds(scratch: &Path) -> Result<Vec<Kind>> {
     fill_history(&history)?;
     kinds.push(kind("agent", read_all(&history, &["history.ring"])?, open_history, scratch)?);
     let dns = dir("dns")?;
-    fill_dns(&dns);
+    fill_dns(&dns)?;
     let names: Vec<_> = ["cache.snapshot", "cache.log", "cache.length"]
         .into_iter()
         .filter(|name| dns.join(name).exists())
@@ -432,7 +432,7 @@ fn dns_message(number: u16) -> Vec<u8> {
     message
 }
 
-fn fill_dns(dir: &Path) {
+fn fill_dns(dir: &Path) -> Result<()> {
     for part in 0..2_u16 {
         let anchor = Anchor::now();
         let loaded = snapshot::load(dir, &anchor, &mut |_: &Remembered<'_>| {});
@@ -449,7 +449,13 @@ fn fill_dns(dir: &Path) {
             });
         }
         writer.finish();
+        if part == 0 {
+            // A merge makes the snapshot, and both files have the same format.
+            fs::rename(dir.join("cache.log"), dir.join("cache.snapshot"))?;
+            fs::remove_file(dir.join("cache.length"))?;
+        }
     }
+    Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the table of kinds")]
