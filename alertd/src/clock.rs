@@ -3,10 +3,10 @@
 //! Timers survive restarts, so they are kept in UTC. But UTC can be set back, and an escalation
 //! must not wait an hour longer because of that. [`Clock::now`] therefore follows the wall clock
 //! forwards, and the monotonic clock while the wall clock stands still or goes back, so it never
-//! goes backwards. If the wall clock was set back by more than a moment ([`Clock::is_ahead`]), alertd
-//! starts again with the new time. A jump forwards (the clock was set, or the machine slept) is reported, and so is
-//! a time in which alertd did not run (SIGSTOP, a paused virtual machine, overload): agents whose
-//! heartbeats it could not take in this time are not silent.
+//! goes backwards. If the wall clock was set back by more than a moment ([`Clock::is_ahead`]),
+//! alertd starts again with the new time. A jump forwards (the clock was set, or the machine slept)
+//! is reported, and so is a time in which alertd did not run (SIGSTOP, a paused virtual machine,
+//! overload): agents whose heartbeats it could not take in this time are not silent.
 
 use std::time::{Duration, Instant};
 

@@ -60,9 +60,9 @@ fn clamp_row(row: &mut Row, now: Timestamp) {
     match &mut row.state {
         // Whoever waits for it has waited long enough.
         RowState::Queued { not_before } if *not_before > later(now, WAIT_MAX) => *not_before = now,
-        RowState::Queued { .. } => {}
         RowState::Leased { until } => due(until, now, WAIT_MAX),
-        RowState::Accepted
+        RowState::Queued { .. }
+        | RowState::Accepted
         | RowState::Delivered
         | RowState::Failed
         | RowState::Superseded

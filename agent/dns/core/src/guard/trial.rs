@@ -89,7 +89,9 @@ impl Trial {
 
 /// Names that upstreams confirmed lately, by domain.
 #[derive(Debug, Default)]
-pub(super) struct Well(BTreeMap<Box<[u8]>, (Moment, VecDeque<Box<[u8]>>)>);
+pub(super) struct Well(BTreeMap<Box<[u8]>, (Moment, Names)>);
+
+type Names = VecDeque<Box<[u8]>>;
 
 impl Well {
     pub(super) fn note(&mut self, key: &[u8], now: Moment) {
@@ -135,11 +137,11 @@ impl Well {
         let of_one = domains.len() == 1 && domains.iter().all(|(domain, _)| is_below(scope, domain));
         domains.sort_by_key(|(_, (at, _))| std::cmp::Reverse(*at));
         let each = if of_one { CONTROLS_MAX } else { 1 };
-        let fit = |key: &&Box<[u8]>| is_below(name_of(key), scope) && !gone(key);
+        let fit = |key: &[u8]| is_below(name_of(key), scope) && !gone(key);
         domains
             .into_iter()
             .filter(|(domain, _)| of_one || !suspect(domain))
-            .flat_map(|(_, (_, names))| names.iter().rev().filter(fit).take(each))
+            .flat_map(|(_, (_, names))| names.iter().rev().filter(|key| fit(key)).take(each))
             .take(CONTROLS_MAX)
             .cloned()
             .collect()

@@ -44,13 +44,9 @@ impl Resolver {
                 None => return false,
             },
         };
-        let room = match self.flights.get(&id).map_or(WAITERS_MAX, |flight| flight.waiters.len()) {
-            ..WAITERS_SURE => true,
-            ..WAITERS_MAX => {
-                self.flights.values().map(|flight| flight.waiters.len()).sum::<usize>() < WAITERS_TOTAL
-            }
-            _ => false,
-        };
+        let waiting = self.flights.get(&id).map_or(WAITERS_MAX, |flight| flight.waiters.len());
+        let all = || self.flights.values().map(|flight| flight.waiters.len()).sum::<usize>();
+        let room = waiting < WAITERS_SURE || (waiting < WAITERS_MAX && all() < WAITERS_TOTAL);
         let Some(flight) = self.flights.get_mut(&id).filter(|_| room) else { return false };
         self.counts.misses += 1;
         flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
