@@ -49,8 +49,11 @@ impl Resolver {
         let room = waiting < WAITERS_SURE || (waiting < WAITERS_MAX && all() < WAITERS_TOTAL);
         let Some(flight) = self.flights.get_mut(&id).filter(|_| room) else { return false };
         self.counts.misses += 1;
+        // The flight has a timer for its next event; a storm of clients must not add one each.
+        if until < flight.next_event() {
+            self.timers.push(Reverse((until, id)));
+        }
         flight.waiters.push(Waiter { client, transport, packet: packet.into(), until });
-        self.timers.push(Reverse((until.min(flight.next_event()), id)));
         true
     }
 
