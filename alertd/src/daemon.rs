@@ -132,12 +132,10 @@ pub async fn run(config_path: PathBuf) -> anyhow::Result<Ended> {
                     orders.send(order).await.context("the main loop has ended")?;
                 }
             },
-            ended = &mut engine => {
-                match ended.context("the main loop has panicked")? {
-                    Ended::ClockSetBack => return Ok(Ended::ClockSetBack),
-                    Ended::Stopped => anyhow::bail!("the main loop has ended unexpectedly"),
-                }
-            }
+            ended = &mut engine => match ended.context("the main loop has panicked")? {
+                Ended::ClockSetBack => return Ok(Ended::ClockSetBack),
+                Ended::Stopped => anyhow::bail!("the main loop has ended unexpectedly"),
+            },
             // Deaf to agents, but the loop would still feed the watchdog.
             ended = &mut serving => {
                 ended.context("the server of the socket has panicked")?;

@@ -208,12 +208,14 @@ pub fn parse<T: DeserializeOwned>(source: &Source, problems: &mut Problems) -> O
         refused += 1;
         let span = error.span().unwrap_or(0..0);
         let mut message = with_suggestion(error.message());
-        // The parser passes a date on as a string.
+        // The parser passes a date on as a string or as a table.
         let written = source.text.get(span.clone()).unwrap_or_default();
-        if written.starts_with(|c: char| c.is_ascii_digit())
-            && message.starts_with(&format!("invalid type: string {written:?}"))
-        {
-            message = message.replacen(&format!("string {written:?}"), "a date", 1);
+        if written.starts_with(|c: char| c.is_ascii_digit()) {
+            for passed in [format!("string {written:?}"), "a table".to_owned()] {
+                if message.starts_with(&format!("invalid type: {passed},")) {
+                    message = message.replacen(&passed, "a date", 1);
+                }
+            }
         }
         let is_left_out = |(at, key): &(usize, String)| {
             span.contains(at) && error.message() == format!("missing field `{key}`")

@@ -151,7 +151,7 @@ fn a_drill_can_be_ended_by_hand_and_mistakes_are_said() {
         (&["flush"], "--zone"),
         (&["flush", "a.example", "NOTYPE"], "not a record type"),
         (&["top", "--by", "size"], "risk"),
-        (&["top", "-n", "0"], "1..=2000"),
+        (&["top", "-n", "0"], "from 1 to 2000"),
         (&["dump", "a..b"], "not a domain name"),
     ] {
         let output = setup.dns(arguments);

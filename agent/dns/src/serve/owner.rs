@@ -25,7 +25,9 @@ pub(super) fn of(peer: SocketAddr, local: SocketAddr) -> Who {
 /// linux/sock_diag.h and linux/inet_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
-const REQUEST_LEN: usize = 16 + 56;
+const REQUEST_LEN: u8 = 16 + 56;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const TCP: u8 = 6;
 const ESTABLISHED: u8 = 1;
 const NO_COOKIE: [u8; 8] = [0xff; 8];
@@ -51,15 +53,15 @@ fn uid(peer: SocketAddr, local: SocketAddr) -> io::Result<Option<u32>> {
 
 fn request(peer: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let (theirs, ours) = (address(peer.ip()), address(local.ip()));
-    let family = if peer.ip().to_canonical().is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let mut out = Vec::with_capacity(REQUEST_LEN);
-    out.extend((REQUEST_LEN as u32).to_ne_bytes());
+    let family = if peer.ip().to_canonical().is_ipv4() { AF_INET } else { AF_INET6 };
+    let mut out = Vec::with_capacity(REQUEST_LEN.into());
+    out.extend(u32::from(REQUEST_LEN).to_ne_bytes());
     out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     out.extend(NLM_F_REQUEST.to_ne_bytes());
     // Sequence number and port: none.
     out.extend([0; 8]);
     // No extensions; all states.
-    out.extend([family.as_raw() as u8, TCP, 0, 0]);
+    out.extend([family, TCP, 0, 0]);
     out.extend(u32::MAX.to_ne_bytes());
     // Their socket, from their point of view.
     out.extend(peer.port().to_be_bytes());
@@ -116,7 +118,7 @@ mod tests {
     fn addresses_of_other_hosts_count_as_such_and_damage_does_not_panic() {
         let peer: SocketAddr = "192.0.2.7:40000".parse().unwrap();
         assert_eq!(of(peer, "192.0.2.1:53".parse().unwrap()), Who::of_address(peer.ip()));
-        assert_eq!(request(peer, peer).len(), REQUEST_LEN);
+        assert_eq!(request(peer, peer).len(), usize::from(REQUEST_LEN));
         (0..UID_AT + 4).for_each(|length| assert_eq!(read(&vec![20; length]), None));
     }
 }

@@ -130,15 +130,16 @@ impl Escalation {
     /// It cannot have begun or stopped later than `now`, and the next round not later than its
     /// pause permits: the clock was ahead.
     pub fn not_after(&mut self, now: Timestamp) {
-        let began_by = later(now, self.policy.repeat_every);
-        match &mut self.phase {
-            Phase::Running(position) => position.round_began = position.round_began.min(began_by),
+        let position = match &mut self.phase {
+            Phase::Running(position) => position,
             Phase::Paused { position, since } => {
                 *since = (*since).min(now);
-                position.round_began = position.round_began.min(began_by);
+                position
             }
-            Phase::Idle | Phase::Done => {}
-        }
+            Phase::Idle | Phase::Done => return,
+        };
+        let wait = if position.round == 0 { Duration::ZERO } else { self.policy.repeat_every };
+        position.round_began = position.round_began.min(later(now, wait));
     }
 
     /// Returns the due step and advances to the next. Call until `None`.
