@@ -392,12 +392,16 @@ fn d32_names_of_strangers_that_vanish_do_not_hold_the_names_of_others() {
     load(&mut world, &all, 50, 20);
     let hostile = ["a.evil.test", "b.evil.test", "c.evil.test", "a.bad.test", "b.bad.test", "c.bad.test"];
     for _ in 0..3 {
-        hostile.iter().for_each(|name| world.ask(name));
+        for name in &hostile {
+            world.ask(name);
+        }
         world.run(Duration::from_secs(6));
     }
     world.gone = Some("test");
     for _ in 0..6 {
-        hostile.iter().for_each(|name| world.ask(name));
+        for name in &hostile {
+            world.ask(name);
+        }
         let answers = load(&mut world, &all, 50, 6);
         assert!(!world.resolver.zones.get(ZoneId::ROOT).guard.tripped(), "no trip");
         let stale = answers.iter().filter(|answer| answer.stale).count();

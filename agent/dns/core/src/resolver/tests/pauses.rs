@@ -11,7 +11,9 @@ fn names(count: usize) -> Vec<String> {
 fn known(names: &[String]) -> World {
     let mut world = World::new(1);
     world.ttl_s = 60;
-    names.iter().for_each(|name| world.ask(name));
+    for name in names {
+        world.ask(name);
+    }
     world.run(Duration::from_secs(61));
     world
 }
@@ -34,7 +36,9 @@ fn d2_answers_that_waited_while_the_process_was_stopped_are_not_late() {
     for pause_ms in PAUSES_MS {
         let mut world = known(&names);
         let before = judged(&world);
-        names.iter().for_each(|name| world.ask(name));
+        for name in &names {
+            world.ask(name);
+        }
         pause(&mut world, Duration::from_millis(pause_ms));
         world.run(Duration::from_secs(1));
         assert_eq!(judged(&world), before, "{pause_ms} ms");
@@ -50,7 +54,9 @@ fn d2_questions_whose_answers_were_lost_in_a_pause_are_asked_again_and_count_aga
     for pause_ms in PAUSES_MS {
         let mut world = known(&names);
         let before = judged(&world);
-        names.iter().for_each(|name| world.ask(name));
+        for name in &names {
+            world.ask(name);
+        }
         // The machine was suspended.
         let under_way = world.wire.len();
         for (at, _, what) in &mut world.wire {
@@ -66,7 +72,9 @@ fn d2_questions_whose_answers_were_lost_in_a_pause_are_asked_again_and_count_aga
                 world.sent - sent
             );
         }
-        names.iter().for_each(|name| world.ask(name));
+        for name in &names {
+            world.ask(name);
+        }
         world.run(Duration::from_secs(1));
         let fresh = world.answers[world.answers.len() - names.len()..].iter().filter(|one| !one.stale);
         assert_eq!(fresh.count(), names.len(), "{pause_ms} ms: no failure is remembered");
@@ -133,7 +141,9 @@ fn d2_time_that_no_clock_counted_is_a_pause_too() {
     let names = names(40);
     let mut world = known(&names);
     let before = judged(&world);
-    names.iter().for_each(|name| world.ask(name));
+    for name in &names {
+        world.ask(name);
+    }
     for (at, _, what) in &mut world.wire {
         (*at, *what) = (world.now + flight::RESOLUTION_TIMER, Err(TryError::Timeout));
     }
