@@ -14,7 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// use them. A key is in many tables, so its text is stored once and hashed once: the keys of one
 /// sender are long and differ late.
 #[derive(Debug, Clone)]
-pub struct AlertKey(Arc<KeyParts>);
+pub struct AlertKey {
+    /// The first bytes of `service` if `agent` is [`EXTERNAL`]. Those services are hashes: most
+    /// comparisons in a large table need no more, and the texts are elsewhere in memory.
+    head: Option<[u8; 8]>,
+    parts: Arc<KeyParts>,
+}
 
 #[derive(Debug, Serialize)]
 pub struct KeyParts {
@@ -41,13 +46,14 @@ impl AlertKey {
         let (agent, service) = (agent.into(), service.into());
         let mut hasher = DefaultHasher::new();
         (&agent, &service).hash(&mut hasher);
-        Self(Arc::new(KeyParts { agent, service, digest: hasher.finish() }))
+        let head = (agent == EXTERNAL).then(|| service.as_bytes().first_chunk().copied()).flatten();
+        Self { head, parts: Arc::new(KeyParts { agent, service, digest: hasher.finish() }) }
     }
 }
 
 impl PartialEq for AlertKey {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.parts, &other.parts)
             || (self.digest == other.digest && self.agent == other.agent && self.service == other.service)
     }
 }
@@ -64,13 +70,18 @@ impl Deref for AlertKey {
     type Target = KeyParts;
 
     fn deref(&self) -> &KeyParts {
-        &self.0
+        &self.parts
     }
 }
 
 impl Ord for AlertKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) {
+        if let (Some(head), Some(other)) = (self.head, other.head)
+            && head != other
+        {
+            return head.cmp(&other);
+        }
+        if Arc::ptr_eq(&self.parts, &other.parts) {
             return Ordering::Equal;
         }
         self.agent.cmp(&other.agent).then_with(|| self.service.cmp(&other.service))
@@ -85,7 +96,7 @@ impl PartialOrd for AlertKey {
 
 impl Serialize for AlertKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.parts.serialize(serializer)
     }
 }
 
@@ -98,5 +109,20 @@ impl<'de> Deserialize<'de> for AlertKey {
         }
         let Parts { agent, service } = Parts::deserialize(deserializer)?;
         Ok(Self::new(agent, service))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ordered_by_agent_and_service_whatever_is_compared_first() {
+        let texts = ["", "a", "abcdefgh", "abcdefgh1", "abcdefgi", "b"];
+        let agents = ["@", EXTERNAL, "@externals", "web1"];
+        let keys = || agents.iter().flat_map(|agent| texts.iter().map(move |service| (*agent, *service)));
+        for (a, b) in keys().flat_map(|a| keys().map(move |b| (a, b))) {
+            assert_eq!(AlertKey::new(a.0, a.1).cmp(&AlertKey::new(b.0, b.1)), a.cmp(&b), "{a:?} {b:?}");
+        }
     }
 }
