@@ -118,14 +118,14 @@ mod tests {
         let clock = Clock::new().unwrap();
         let start = clock.now().moment;
         {
-            let mut first = Box::pin(clock.sleep_until(Some(start + Duration::from_millis(5))));
+            let mut first = Box::pin(clock.sleep_until(Some(start + Duration::from_millis(500))));
             tokio::select! {
                 biased;
                 () = &mut first => panic!("not yet"),
                 () = tokio::task::yield_now() => {}
             }
         }
-        let late = start + Duration::from_millis(60);
+        let late = start + Duration::from_millis(550);
         clock.sleep_until(Some(late)).await;
         assert!(clock.now().moment >= late);
     }
