@@ -9,7 +9,7 @@ use crate::{
     alertmanager_view::{AlertStatus, AlertsPage, GettableAlert, Named},
     rules::{
         alert::{Alert, AlertKey, Ending, External, Move},
-        external::{EXTERNAL, Posted, Reading, fingerprint, key_of, old_key_of},
+        external::{EXTERNAL, Posted, Reading, fingerprint, key_of, old_key_of, shown_labels},
         matcher::{Labels, Matcher, all_match},
         moment::later,
         quota::{Holder, Over},
@@ -23,12 +23,10 @@ use crate::{
 const LOOKED_AT_MAX: usize = 2_000;
 
 /// The labels of an alert as its sender posted them.
-fn shown_labels(alert: &Alert) -> Cow<'_, Labels> {
+fn posted_labels(alert: &Alert) -> Cow<'_, Labels> {
     match &alert.external {
         Some(external) if !external.added.is_empty() => {
-            let mut labels = alert.labels.clone();
-            labels.retain(|name, _| !external.added.contains(name));
-            Cow::Owned(labels)
+            Cow::Owned(shown_labels(alert).map(|(name, value)| (name.clone(), value.clone())).collect())
         }
         _ => Cow::Borrowed(&alert.labels),
     }
@@ -57,6 +55,10 @@ impl Core {
     pub fn on_posted(&mut self, posted: Vec<Posted>, sender: &Sender, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
+            if let Some(alert) = self.repeated(&posted, sender, now) {
+                taken.incidents.extend(&alert.incidents);
+                continue;
+            }
             let read = posted.read(sender, self.rules.resolve_timeout, now);
             match read.map_err(NotTaken::Bad).and_then(|reading| self.on_reading(reading, sender, now)) {
                 Ok(key) => {
@@ -76,6 +78,21 @@ impl Core {
         taken
     }
 
+    /// Accepts an alert that is posted again as it was, which only puts off its end.
+    fn repeated(&mut self, posted: &Posted, sender: &Sender, now: Timestamp) -> Option<&Alert> {
+        let (key, ends_at) = posted.repeated_key(sender, self.rules.resolve_timeout, now)?;
+        let alert = self.alerts.get(&key).filter(|alert| posted.repeats(alert, now))?;
+        let before = alert.external.as_ref()?.ends_at;
+        if before != ends_at {
+            let row = alert.row;
+            let in_use = self.expiries.remove(&(before, row)).unwrap_or_else(|| key.clone());
+            self.expiries.insert((ends_at, row), in_use);
+            let external = self.alerts.get_mut(&key)?.external.as_mut()?;
+            external.ends_at = ends_at;
+        }
+        self.alerts.get(&key)
+    }
+
     /// Returns the key of the alert.
     fn on_reading(
         &mut self,
@@ -87,8 +104,9 @@ impl Core {
         let key = self.key_in_use(key, &report.labels, sender, external.ends_at <= now);
         let old = self.alerts.get(&key);
         // One that stands for a damaged row has no labels.
-        let differs = |shown: &Labels| !shown.is_empty() && *shown != report.labels;
-        if old.is_some_and(|alert| differs(&shown_labels(alert))) {
+        let differs =
+            |alert: &Alert| shown_labels(alert).next().is_some() && !shown_labels(alert).eq(&report.labels);
+        if old.is_some_and(differs) {
             return Err(NotTaken::Bad("its key belongs to an alert with other labels".into()));
         }
         let old = old.filter(|alert| alert.resolved_at.is_none());
@@ -114,7 +132,7 @@ impl Core {
     fn key_in_use(&self, key: AlertKey, labels: &Labels, sender: &Sender, ends: bool) -> AlertKey {
         let fires = |key: &AlertKey| {
             let alert = self.alerts.get(key).filter(|alert| alert.resolved_at.is_none());
-            alert.filter(|alert| *shown_labels(alert) == *labels)
+            alert.filter(|alert| shown_labels(alert).eq(labels))
         };
         if self.alerts.get(&key).is_some() {
             return key;
@@ -141,7 +159,7 @@ impl Core {
         for (key, alert) in self.alerts.after(after).take(LOOKED_AT_MAX) {
             last = Some(key);
             // Labels that alertd added are not shown, so matchers do not see them either.
-            if alert.resolved_at.is_none() && all_match(matchers, &shown_labels(alert)) {
+            if alert.resolved_at.is_none() && all_match(matchers, &posted_labels(alert)) {
                 alerts.push(self.view_v2(key, alert, now));
             }
         }
@@ -180,7 +198,7 @@ impl Core {
             }
         }
         let external = alert.external.as_ref();
-        let labels = shown_labels(alert).into_owned();
+        let labels = posted_labels(alert).into_owned();
         let mut annotations = alert.annotations.clone();
         // Alertmanager clients expect the summary as an annotation.
         if external.is_none() {
@@ -280,6 +298,87 @@ mod tests {
         let labels: Labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let annotations = [("summary".into(), format!("{name} is on fire"))].into();
         Posted { labels, annotations, ..Posted::default() }
+    }
+
+    /// What is called a repeat changes nothing but the end when it is read and applied; every
+    /// other change is not called one.
+    #[test]
+    fn a_repeat_is_known_without_reading_it_and_nothing_else_is() {
+        let full = || {
+            let mut posted = posted("Disk");
+            posted.annotations.insert("runbook_url".into(), "https://runbooks.test".into());
+            posted.annotations.insert("description".into(), "two\nlines".into());
+            posted.generator_url = "http://prometheus.test/graph".into();
+            posted.starts_at = Some(Timestamp::from_second(60).unwrap());
+            posted
+        };
+        let edit = |edit: &dyn Fn(&mut Posted)| {
+            let mut posted = full();
+            edit(&mut posted);
+            posted
+        };
+        let label = |name: &str, value: &str| {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            edit(&move |posted| drop(posted.labels.insert(name.clone(), value.clone())))
+        };
+        let note = |name: &str, value: &str| {
+            let (name, value) = (name.to_owned(), value.to_owned());
+            edit(&move |posted| drop(posted.annotations.insert(name.clone(), value.clone())))
+        };
+        let start = |second| edit(&move |posted| posted.starts_at = Timestamp::from_second(second).ok());
+        for (name, posted, sender, is_repeat) in [
+            ("the same", full(), anyone(), true),
+            ("by another sender", full(), Sender { name: "token:b".into(), host: None }, true),
+            ("a later start", start(61), anyone(), true),
+            ("an earlier start", start(59), anyone(), false),
+            ("no start", edit(&|posted| posted.starts_at = None), anyone(), true),
+            ("an end", edit(&|posted| posted.ends_at = Timestamp::from_second(9_999).ok()), anyone(), true),
+            ("ended", edit(&|posted| posted.ends_at = Timestamp::from_second(61).ok()), anyone(), false),
+            ("another label", label("a", "b"), anyone(), false),
+            ("an empty label", label("a", ""), anyone(), false),
+            ("the host that was added", label("host", "web1"), anyone(), false),
+            ("another summary", note("summary", "worse"), anyone(), false),
+            ("another runbook", note("runbook_url", "https://other.test"), anyone(), false),
+            ("two runbooks", note("runbook", "https://other.test"), anyone(), false),
+            ("an annotation more", note("a", "b"), anyone(), false),
+            ("one less", edit(&|posted| drop(posted.annotations.remove("description"))), anyone(), false),
+            ("no runbook", edit(&|posted| drop(posted.annotations.remove("runbook_url"))), anyone(), false),
+            ("another link", edit(&|posted| posted.generator_url.clear()), anyone(), false),
+            ("of a bound token", full(), bound("web1"), false),
+        ] {
+            let mut world = World::new(CONFIG, 1);
+            world.now = Timestamp::from_second(120).unwrap();
+            post(&mut world, &[full()]);
+            let key = key_of(&full().labels, None);
+            let before = world.core.alerts.get(&key).unwrap().clone();
+            assert_eq!(world.core.repeated(&posted, &sender, world.now).is_some(), is_repeat, "{name}");
+            if is_repeat {
+                let quick = world.core.alerts.get(&key).unwrap().clone();
+                let reading = posted.read(&sender, world.core.rules.resolve_timeout, world.now).unwrap();
+                assert!(world.core.on_reading(reading, &sender, world.now).is_ok());
+                assert_eq!(*world.core.alerts.get(&key).unwrap(), quick, "{name}");
+                let ends_at = before.external.as_ref().unwrap().ends_at;
+                let mut as_before = quick;
+                as_before.external.as_mut().unwrap().ends_at = ends_at;
+                assert_eq!(as_before, before, "{name}");
+                assert_eq!(world.core.expiries.len(), 1, "{name}");
+            }
+        }
+    }
+
+    /// Prometheus puts off the end with every post.
+    #[test]
+    fn repeats_put_off_the_end_and_a_missing_one_ends_the_alert() {
+        let mut world = World::new(CONFIG, 1);
+        post(&mut world, &[posted("Disk")]);
+        for _ in 0..10 {
+            world.now = later(world.now, 4 * MINUTE);
+            post(&mut world, &[posted("Disk")]);
+            assert_eq!(world.core.alerts.firing_count(), 1);
+        }
+        world.now = later(world.now, 6 * MINUTE);
+        world.turn(None);
+        assert_eq!(world.core.alerts.firing_count(), 0);
     }
 
     fn post(world: &mut World, alerts: &[Posted]) {

@@ -26,7 +26,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{
-    alert::{AlertKey, External, NAME_BYTES_MAX},
+    alert::{Alert, AlertKey, External, NAME_BYTES_MAX},
     matcher::Labels,
     moment::later,
     sender::Sender,
@@ -91,15 +91,11 @@ impl Posted {
         let host = labels.get("host").cloned().or_else(|| labels.get("instance").map(|it| host_of(it)));
         let service = labels.get("service").or_else(|| labels.get("alertname")).cloned();
         let added = ["host", "service"].iter().filter(|name| !labels.contains_key(**name));
-        let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
-        let summary = summary.or_else(|| labels.get("alertname")).cloned().unwrap_or_default();
-        let (first, rest) = summary.split_once('\n').unwrap_or((&summary, ""));
-        // As an annotation, the severity may change without making a different alert.
-        let severity = labels.get("severity").or_else(|| annotations.get("severity"));
-        let state = state_of(severity.map_or("", String::as_str));
-        // The name that Prometheus mixins use.
-        if let Some(runbook) = annotations.remove("runbook_url") {
-            annotations.entry("runbook".into()).or_insert(runbook);
+        let state = state_of(&labels, &annotations);
+        let (summary, detail) = texts_of(&labels, &annotations);
+        let (summary, detail) = (summary.to_owned(), detail.to_owned());
+        if let Some(runbook) = annotations.remove(RUNBOOK_URL) {
+            annotations.entry(RUNBOOK.into()).or_insert(runbook);
         }
         Ok(Reading {
             key: key_of(&labels, sender.host.as_deref()),
@@ -115,15 +111,69 @@ impl Posted {
                 state,
                 since,
                 flapping: false,
-                summary: first.to_owned(),
-                detail: rest.to_owned(),
+                summary,
+                detail,
                 perfdata: String::new(),
                 labels,
                 annotations,
             },
         })
     }
+
+    /// The key of the alert that it repeats, and when that now ends, if reading it may be skipped:
+    /// it is complete as posted, valid, and firing. [`Self::repeats`] says whether it does repeat it.
+    pub fn repeated_key(
+        &self,
+        sender: &Sender,
+        resolve_timeout: Duration,
+        now: Timestamp,
+    ) -> Option<(AlertKey, Timestamp)> {
+        let ends_at = self.ends_at.unwrap_or_else(|| later(now, resolve_timeout));
+        let is_plain = ends_at > now
+            && self.labels.values().all(|value| !value.is_empty())
+            && sender.host.as_ref().is_none_or(|host| self.labels.get("host") == Some(host));
+        is_plain.then(|| (key_of(&self.labels, sender.host.as_deref()), ends_at))
+    }
+
+    /// Whether reading and applying it would change nothing in `alert` but the time when it ends.
+    /// May be false although nothing would change, never the other way round. Copies nothing: most
+    /// of what Prometheus posts is a repeat.
+    pub fn repeats(&self, alert: &Alert, now: Timestamp) -> bool {
+        let Some(external) = alert.external.as_ref().filter(|_| alert.resolved_at.is_none()) else {
+            return false;
+        };
+        let since = self.starts_at.or(self.ends_at).unwrap_or(now).min(now);
+        external.sender.is_some()
+            && since >= alert.since
+            && !alert.flapping
+            && external.generator_url == self.generator_url
+            && self.labels.iter().eq(shown_labels(alert))
+            && self.annotates_like(alert)
+            && alert.state == state_of(&self.labels, &self.annotations)
+            && texts_of(&self.labels, &self.annotations) == (&alert.summary, &alert.detail)
+    }
+
+    fn annotates_like(&self, alert: &Alert) -> bool {
+        let (posted, kept) = (&self.annotations, &alert.annotations);
+        if !posted.contains_key(RUNBOOK_URL) {
+            return posted == kept;
+        }
+        let kept_as = |name: &str| kept.get(if name == RUNBOOK_URL { RUNBOOK } else { name });
+        !posted.contains_key(RUNBOOK)
+            && posted.len() == kept.len()
+            && posted.iter().all(|(name, value)| kept_as(name) == Some(value))
+    }
 }
+
+/// The labels of an alert as its sender posted them, in order.
+pub fn shown_labels(alert: &Alert) -> impl Iterator<Item = (&String, &String)> {
+    let added = alert.external.as_ref().map_or(&[][..], |external| &external.added);
+    alert.labels.iter().filter(|(name, _)| !added.contains(name))
+}
+
+/// The name that Prometheus mixins use, and ours.
+const RUNBOOK_URL: &str = "runbook_url";
+const RUNBOOK: &str = "runbook";
 
 const URL_CHARS_MAX: usize = 2_000;
 
@@ -140,11 +190,22 @@ fn host_of(instance: &str) -> String {
     }
 }
 
-/// Recognizes common names for severities. Anything else, or nothing, is CRITICAL.
-fn state_of(severity: &str) -> State {
-    match severity.to_ascii_lowercase().as_str() {
-        "warning" | "warn" | "info" | "notice" | "low" | "minor" | "none" | "ticket" => State::Warning,
-        "unknown" => State::Unknown,
+/// Summary and detail: the first line of the annotation, and the rest.
+fn texts_of<'a>(labels: &'a Labels, annotations: &'a Labels) -> (&'a str, &'a str) {
+    let summary = ["summary", "message", "description"].iter().find_map(|name| annotations.get(*name));
+    let summary = summary.or_else(|| labels.get("alertname")).map_or("", String::as_str);
+    summary.split_once('\n').unwrap_or((summary, ""))
+}
+
+/// Recognizes common names for severities. Anything else, or nothing, is CRITICAL. As an annotation,
+/// the severity may change without making a different alert.
+fn state_of(labels: &Labels, annotations: &Labels) -> State {
+    const WARNING: [&str; 8] = ["warning", "warn", "info", "notice", "low", "minor", "none", "ticket"];
+    let severity = labels.get("severity").or_else(|| annotations.get("severity"));
+    let severity = severity.map_or("", String::as_str);
+    match severity {
+        _ if WARNING.iter().any(|name| severity.eq_ignore_ascii_case(name)) => State::Warning,
+        _ if severity.eq_ignore_ascii_case("unknown") => State::Unknown,
         _ => State::Critical,
     }
 }
