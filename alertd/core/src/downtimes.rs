@@ -138,8 +138,9 @@ impl Core {
     /// Starts the flexible downtimes that cover a new hard problem.
     pub(super) fn begin_flexible(&mut self, key: &AlertKey, now: Timestamp) {
         let Some(alert) = self.alerts.get(key).filter(|alert| alert.resolved_at.is_none()) else { return };
-        let line = alert.line();
-        for begun in self.downtimes.on_problem(&alert.labels, now) {
+        let begun = self.downtimes.on_problem(&alert.labels, now);
+        let line = if begun.is_empty() { String::new() } else { alert.line() };
+        for begun in begun {
             let text = format!("{} starts: {line}", begun.name());
             self.note(now, None, "downtime_begun", Reason::Reported, &text);
             self.dirty.downtimes.push(begun);

@@ -55,11 +55,12 @@ impl Core {
     pub fn on_posted(&mut self, posted: Vec<Posted>, sender: &Sender, now: Timestamp) -> Taken {
         let mut taken = Taken::default();
         for (number, posted) in (1..).zip(posted) {
-            if let Some(alert) = self.repeated(&posted, sender, now) {
+            let key = posted.key_as_posted(sender);
+            if let Some(alert) = key.as_ref().and_then(|key| self.repeated(key, &posted, now)) {
                 taken.incidents.extend(&alert.incidents);
                 continue;
             }
-            let read = posted.read(sender, self.rules.resolve_timeout, now);
+            let read = posted.read(key, sender, self.rules.resolve_timeout, now);
             match read.map_err(NotTaken::Bad).and_then(|reading| self.on_reading(reading, sender, now)) {
                 Ok(key) => {
                     taken
@@ -79,18 +80,17 @@ impl Core {
     }
 
     /// Accepts an alert that is posted again as it was, which only puts off its end.
-    fn repeated(&mut self, posted: &Posted, sender: &Sender, now: Timestamp) -> Option<&Alert> {
-        let (key, ends_at) = posted.repeated_key(sender, self.rules.resolve_timeout, now)?;
-        let alert = self.alerts.get(&key).filter(|alert| posted.repeats(alert, now))?;
+    fn repeated(&mut self, key: &AlertKey, posted: &Posted, now: Timestamp) -> Option<&Alert> {
+        let ends_at = posted.until(self.rules.resolve_timeout, now);
+        let alert = self.alerts.get(key).filter(|alert| ends_at > now && posted.repeats(alert, now))?;
         let before = alert.external.as_ref()?.ends_at;
         if before != ends_at {
             let row = alert.row;
             let in_use = self.expiries.remove(&(before, row)).unwrap_or_else(|| key.clone());
             self.expiries.insert((ends_at, row), in_use);
-            let external = self.alerts.get_mut(&key)?.external.as_mut()?;
-            external.ends_at = ends_at;
+            self.alerts.get_mut(key)?.external.as_mut()?.ends_at = ends_at;
         }
-        self.alerts.get(&key)
+        self.alerts.get(key)
     }
 
     /// Returns the key of the alert.
@@ -137,12 +137,12 @@ impl Core {
         if self.alerts.get(&key).is_some() {
             return key;
         }
-        let old = old_key_of(labels);
+        let old = self.alerts.has_old_keys().then(|| old_key_of(labels));
         let may_claim = |alert: &Alert| {
             let by = alert.external.as_ref().and_then(|external| external.sender.as_ref());
             by.is_none_or(|by| by.host == sender.host)
         };
-        if fires(&old).is_some_and(may_claim) {
+        if let Some(old) = old.filter(|old| fires(old).is_some_and(may_claim)) {
             return old;
         }
         match labels.get("host").filter(|_| ends && sender.host.is_none()) {
@@ -351,10 +351,13 @@ mod tests {
             post(&mut world, &[full()]);
             let key = key_of(&full().labels, None);
             let before = world.core.alerts.get(&key).unwrap().clone();
-            assert_eq!(world.core.repeated(&posted, &sender, world.now).is_some(), is_repeat, "{name}");
+            let posted_key = posted.key_as_posted(&sender);
+            let repeated = posted_key.and_then(|key| world.core.repeated(&key, &posted, world.now));
+            assert_eq!(repeated.is_some(), is_repeat, "{name}");
             if is_repeat {
                 let quick = world.core.alerts.get(&key).unwrap().clone();
-                let reading = posted.read(&sender, world.core.rules.resolve_timeout, world.now).unwrap();
+                let reading =
+                    posted.read(None, &sender, world.core.rules.resolve_timeout, world.now).unwrap();
                 assert!(world.core.on_reading(reading, &sender, world.now).is_ok());
                 assert_eq!(*world.core.alerts.get(&key).unwrap(), quick, "{name}");
                 let ends_at = before.external.as_ref().unwrap().ends_at;

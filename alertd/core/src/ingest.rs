@@ -432,7 +432,7 @@ impl Core {
                 way.group.extend(alert.labels.clone());
             }
         }
-        let numbers: Vec<_> = ways.iter().map(|way| self.find_or_open(way, now)).collect();
+        let numbers: Vec<_> = ways.into_iter().map(|way| self.find_or_open(way, now)).collect();
         for number in &numbers {
             if let Some(incident) = self.incidents.get_mut(number) {
                 incident.members.insert(key.clone());
@@ -448,8 +448,8 @@ impl Core {
         self.incidents.get(&number).is_some_and(|incident| incident.resolved_at.is_none())
     }
 
-    fn find_or_open(&mut self, way: &RouteMatch, now: Timestamp) -> u64 {
-        let group = GroupKey { route: way.path.clone(), labels: way.group.clone() };
+    fn find_or_open(&mut self, way: RouteMatch, now: Timestamp) -> u64 {
+        let group = GroupKey { route: way.path, labels: way.group };
         if let Some(&number) = self.groups.get(&group) {
             return number;
         }
@@ -457,10 +457,11 @@ impl Core {
         self.counters.incident += 1;
         self.dirty.counters = true;
         let policy = self.policy(&way.policy);
-        self.incidents.insert(number, Incident::open(number, way, policy, now));
+        let text = format!("by route {}", group.route.join(" > "));
+        self.incidents
+            .insert(number, Incident::open(number, group.clone(), way.timing, way.hours, policy, now));
         self.groups.insert(group, number);
         self.dirty.incidents.insert(number);
-        let text = format!("by route {}", way.path.join(" > "));
         self.note(now, Some(number), "opened", Reason::Reported, &text);
         number
     }

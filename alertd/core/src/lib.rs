@@ -34,7 +34,7 @@
 //! | `testing` | for tests: a world in virtual time and a store in memory (feature `testing`) |
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::RandomState,
     sync::Arc,
     time::Duration,
@@ -204,7 +204,7 @@ pub struct Core {
     expiries: BTreeMap<(Timestamp, u64), AlertKey>,
     /// Open incidents, and resolved ones with recoveries still to send.
     incidents: BTreeMap<u64, Incident>,
-    groups: BTreeMap<GroupKey, u64>,
+    groups: HashMap<GroupKey, u64, RandomState>,
     wakeups: BTreeSet<(Timestamp, u64)>,
     woken_at: BTreeMap<u64, Timestamp>,
     silences: Silences,
@@ -282,7 +282,7 @@ impl Core {
             refusals: Refusals::default(),
             expiries: BTreeMap::new(),
             incidents: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            groups: HashMap::with_hasher(hash_key.clone()),
             wakeups: BTreeSet::new(),
             woken_at: BTreeMap::new(),
             silences: Silences::default(),

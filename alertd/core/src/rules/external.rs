@@ -59,9 +59,17 @@ pub struct Reading {
 }
 
 impl Posted {
-    /// Validates and completes it. The error is for the sender.
-    pub fn read(self, sender: &Sender, resolve_timeout: Duration, now: Timestamp) -> Result<Reading, String> {
-        let Self { mut labels, mut annotations, starts_at, ends_at, generator_url } = self;
+    /// Validates and completes it. `key` is its key if that is known. The error is for the sender.
+    pub fn read(
+        self,
+        key: Option<AlertKey>,
+        sender: &Sender,
+        resolve_timeout: Duration,
+        now: Timestamp,
+    ) -> Result<Reading, String> {
+        let ends_at = self.until(resolve_timeout, now);
+        let since = self.starts_at.or(self.ends_at).unwrap_or(now).min(now);
+        let Self { mut labels, mut annotations, generator_url, .. } = self;
         if let Some(host) = &sender.host {
             labels.insert("host".into(), host.clone());
         }
@@ -83,8 +91,6 @@ impl Posted {
                  may be longer than {NAME_BYTES_MAX} bytes"
             ));
         }
-        let since = starts_at.or(ends_at).unwrap_or(now).min(now);
-        let ends_at = ends_at.unwrap_or_else(|| later(now, resolve_timeout));
         if ends_at < since {
             return Err("endsAt is before startsAt".into());
         }
@@ -98,7 +104,7 @@ impl Posted {
             annotations.entry(RUNBOOK.into()).or_insert(runbook);
         }
         Ok(Reading {
-            key: key_of(&labels, sender.host.as_deref()),
+            key: key.unwrap_or_else(|| key_of(&labels, sender.host.as_deref())),
             host: host.unwrap_or_else(|| "external".into()),
             external: External {
                 ends_at,
@@ -120,24 +126,21 @@ impl Posted {
         })
     }
 
-    /// The key of the alert that it repeats, and when that now ends, if reading it may be skipped:
-    /// it is complete as posted, valid, and firing. [`Self::repeats`] says whether it does repeat it.
-    pub fn repeated_key(
-        &self,
-        sender: &Sender,
-        resolve_timeout: Duration,
-        now: Timestamp,
-    ) -> Option<(AlertKey, Timestamp)> {
-        let ends_at = self.ends_at.unwrap_or_else(|| later(now, resolve_timeout));
-        let is_plain = ends_at > now
-            && self.labels.values().all(|value| !value.is_empty())
+    /// Its key if it is complete as posted: reading it does not change its labels.
+    pub fn key_as_posted(&self, sender: &Sender) -> Option<AlertKey> {
+        let is_complete = self.labels.values().all(|value| !value.is_empty())
             && sender.host.as_ref().is_none_or(|host| self.labels.get("host") == Some(host));
-        is_plain.then(|| (key_of(&self.labels, sender.host.as_deref()), ends_at))
+        is_complete.then(|| key_of(&self.labels, sender.host.as_deref()))
+    }
+
+    /// When it ends unless it is posted again.
+    pub fn until(&self, resolve_timeout: Duration, now: Timestamp) -> Timestamp {
+        self.ends_at.unwrap_or_else(|| later(now, resolve_timeout))
     }
 
     /// Whether reading and applying it would change nothing in `alert` but the time when it ends.
-    /// May be false although nothing would change, never the other way round. Copies nothing: most
-    /// of what Prometheus posts is a repeat.
+    /// May be false although nothing would change, never the other way round. Its key is that of the
+    /// alert, and it has not ended. Copies nothing: most of what Prometheus posts is a repeat.
     pub fn repeats(&self, alert: &Alert, now: Timestamp) -> bool {
         let Some(external) = alert.external.as_ref().filter(|_| alert.resolved_at.is_none()) else {
             return false;
@@ -255,7 +258,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Reading, String> {
         let posted = Posted { labels: labels(pairs), ..Posted::default() };
-        posted.read(&Sender::default(), Duration::from_mins(5), at(1_000))
+        posted.read(None, &Sender::default(), Duration::from_mins(5), at(1_000))
     }
 
     #[test]
@@ -296,7 +299,7 @@ mod tests {
         };
         assert!(
             posted
-                .read(&Sender::default(), Duration::from_mins(5), at(1_000))
+                .read(None, &Sender::default(), Duration::from_mins(5), at(1_000))
                 .unwrap_err()
                 .contains("before startsAt")
         );
@@ -331,7 +334,7 @@ mod tests {
     fn a_token_for_one_host_cannot_speak_for_another() {
         let posted = Posted { labels: labels(&[("a", "b"), ("host", "web2")]), ..Posted::default() };
         let web1 = Sender { name: "token:web1".into(), host: Some("web1".into()) };
-        let reading = posted.read(&web1, Duration::from_mins(5), at(1_000)).unwrap();
+        let reading = posted.read(None, &web1, Duration::from_mins(5), at(1_000)).unwrap();
         assert_eq!((reading.host.as_str(), reading.report.labels["host"].as_str()), ("web1", "web1"));
     }
 

@@ -16,14 +16,14 @@ use crate::rules::{
     escalation::{Escalation, Policy},
     moment::later,
     reason::Cause,
-    route::{Hours, RouteMatch, Timing},
+    route::{Hours, Timing},
     suppression::{self, Suppressions},
     told::Told,
     user::Page,
 };
 
 /// Alerts with the same group key belong to the same incident.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GroupKey {
     pub route: Vec<String>,
     pub labels: BTreeMap<String, String>,
@@ -82,15 +82,22 @@ pub struct Incident {
 }
 
 impl Incident {
-    pub fn open(number: u64, way: &RouteMatch, policy: Policy, now: Timestamp) -> Self {
+    pub fn open(
+        number: u64,
+        group: GroupKey,
+        timing: Timing,
+        hours: Hours,
+        policy: Policy,
+        now: Timestamp,
+    ) -> Self {
         Self {
             number,
-            group: GroupKey { route: way.path.clone(), labels: way.group.clone() },
-            timing: way.timing,
-            hours: way.hours.clone(),
+            group,
+            timing,
+            hours,
             opened_at: now,
             resolved_at: None,
-            flush_at: Some(later(now, way.timing.group_wait)),
+            flush_at: Some(later(now, timing.group_wait)),
             last_flush: None,
             cause: Cause::Opened,
             withheld: Suppressions::new(),

@@ -49,6 +49,11 @@ impl AlertKey {
         let head = (agent == EXTERNAL).then(|| service.as_bytes().first_chunk().copied()).flatten();
         Self { head, parts: Arc::new(KeyParts { agent, service, digest: hasher.finish() }) }
     }
+
+    /// Whether it is the key of an external alert from an old store: 64 bits instead of 256.
+    pub fn is_fingerprint(&self) -> bool {
+        self.head.is_some() && self.service.len() == 16
+    }
 }
 
 impl PartialEq for AlertKey {

@@ -205,11 +205,13 @@ pub struct AlertTable {
     /// The keys in order, for iterating by agent.
     order: BTreeSet<AlertKey>,
     last_row: u64,
+    /// Alerts from a store of the time when fingerprints were the keys of external alerts.
+    old_keys: usize,
 }
 
 impl AlertTable {
     pub fn new(hash_key: RandomState) -> Self {
-        Self { alerts: ByKey::with_hasher(hash_key), order: BTreeSet::new(), last_row: 0 }
+        Self { alerts: ByKey::with_hasher(hash_key), order: BTreeSet::new(), last_row: 0, old_keys: 0 }
     }
 
     pub fn get(&self, key: &AlertKey) -> Option<&Alert> {
@@ -229,19 +231,31 @@ impl AlertTable {
     pub fn restore(&mut self, key: AlertKey, alert: Alert) {
         self.last_row = self.last_row.max(alert.row);
         self.order.insert(key.clone());
-        self.alerts.insert(key, Arc::new(alert));
+        let is_old = key.is_fingerprint();
+        if self.alerts.insert(key, Arc::new(alert)).is_none() {
+            self.old_keys += usize::from(is_old);
+        }
     }
 
     /// Returns what was known.
     pub fn forget(&mut self, key: &AlertKey) -> Option<Arc<Alert>> {
         self.order.remove(key);
-        self.alerts.remove(key)
+        let gone = self.alerts.remove(key)?;
+        self.old_keys -= usize::from(key.is_fingerprint());
+        Some(gone)
+    }
+
+    /// Whether an alert has the key that external alerts had once.
+    pub fn has_old_keys(&self) -> bool {
+        self.old_keys > 0
     }
 
     /// Gives an alert another key. Returns false if there is no such alert.
     pub fn rekey(&mut self, old: &AlertKey, new: AlertKey) -> bool {
         let Some(alert) = self.alerts.remove(old) else { return false };
         self.order.remove(old);
+        self.old_keys -= usize::from(old.is_fingerprint());
+        self.old_keys += usize::from(new.is_fingerprint());
         self.order.insert(new.clone());
         self.alerts.insert(new, alert);
         true
@@ -287,6 +301,7 @@ impl AlertTable {
             Entry::Vacant(free) if claim.is_some() => {
                 self.last_row += 1;
                 let alert = Alert { row: self.last_row, ..new_alert(host, report) };
+                self.old_keys += usize::from(key.is_fingerprint());
                 self.order.insert(key.clone());
                 free.insert(Arc::new(alert));
                 return Move::Fired;
