@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use dogwatch_checks::{Check, CheckResult, Judgement};
+use dogwatch_checks::{Check, CheckResult, Judgement, State};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -173,8 +173,19 @@ impl Runner {
 
 impl Runner {
     /// Starts the handler of a service.
-    pub(crate) fn handle(&self, service: Arc<str>, handler: &Handler<plugin::Plugin>) {
-        let (command, timeout) = (handler.command.clone(), handler.timeout);
+    pub(crate) fn handle(
+        &self,
+        service: Arc<str>,
+        check: &str,
+        state: State,
+        handler: &Handler<plugin::Plugin>,
+    ) {
+        let command = handler.command.clone().about([
+            ("DOGWATCH_SERVICE", service.to_string()),
+            ("DOGWATCH_CHECK", check.to_owned()),
+            ("DOGWATCH_STATE", state.name().to_owned()),
+        ]);
+        let timeout = handler.timeout;
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let began = clock::since_boot();

@@ -112,11 +112,7 @@ impl Service {
             problem: Problem::of(state),
             since: if state == before { since.unwrap_or(at) } else { at },
             flapping: self.flapping,
-            said: Said {
-                summary: result.summary.clone(),
-                detail: result.detail.clone(),
-                perfdata: result.perfdata_text(),
-            },
+            said: Said::of(result),
         };
         self.announced = Some(now.clone());
         Some(Transition { from: before, now })
@@ -154,9 +150,32 @@ impl Service {
         self.history.percent()
     }
 
+    /// The problem that was announced goes on with another text: what to say now. Its state and its
+    /// beginning stay.
+    pub fn reworded(&mut self, result: &CheckResult) -> Option<Transition> {
+        let goes_on = self.status == self.announced.as_ref()?.problem.map_or(Status::Ok, Status::Hard);
+        let announced = self.announced.as_mut()?;
+        let is_steady = announced.problem.is_some() && !announced.flapping && !self.flapping && goes_on;
+        if !is_steady || announced.said.summary == result.summary {
+            return None;
+        }
+        announced.said = Said::of(result);
+        Some(Transition { from: announced.state(), now: announced.clone() })
+    }
+
     /// `None` if nothing was ever announced: for alertd the service is OK.
     pub fn announced(&self) -> Option<&Announced> {
         self.announced.as_ref()
+    }
+}
+
+impl Said {
+    fn of(result: &CheckResult) -> Self {
+        Self {
+            summary: result.summary.clone(),
+            detail: result.detail.clone(),
+            perfdata: result.perfdata_text(),
+        }
     }
 }
 
@@ -175,6 +194,27 @@ mod tests {
         let results = ". . C C . C C C C W . .";
         let notices = "- - - - - - - P - X R -";
         assert_eq!(announced(3, results), notices);
+    }
+
+    #[test]
+    fn a_problem_that_goes_on_can_get_another_text_and_nothing_else_can() {
+        let mut service = Service::default();
+        let rules = Rules { confirm: Confirm::After(2), flapping: None };
+        let at = Timestamp::UNIX_EPOCH;
+        let full = |text: &str| CheckResult::new(State::Critical, text);
+        let mut after = |state: State, text: &str| {
+            let result = CheckResult::new(state, text);
+            let announced = service.on_result(&result, rules, at).is_some();
+            let reworded = service.reworded(&result).map(|again| again.now.said.summary);
+            (announced, reworded)
+        };
+        assert_eq!(after(State::Ok, "80% free"), (false, None));
+        assert_eq!(after(State::Critical, "7% free"), (false, None), "soft");
+        assert_eq!(after(State::Critical, "6% free"), (true, None));
+        assert_eq!(after(State::Critical, "6% free"), (false, None), "the same text");
+        assert_eq!(after(State::Critical, "0% free"), (false, Some("0% free".into())));
+        assert_eq!(after(State::Ok, "80% free"), (true, None), "over");
+        assert_eq!(service.reworded(&full("0% free")), None, "nothing goes on");
     }
 
     #[test]

@@ -89,7 +89,10 @@ fn a_check_that_is_defined_twice_is_an_error_with_both_files() {
         ("agent.toml", "[check.disk]\n"),
         ("agent.d/50-mine.toml", "\n[check.disk]\nwarn = \"10%\"\n"),
     ]);
-    assert_eq!(said, "agent.d/50-mine.toml:2:8: check \"disk\" is already defined in agent.toml\n");
+    assert_eq!(
+        said,
+        "agent.d/50-mine.toml:2:8: check \"disk\" is already defined in agent.toml; put all tables of a check into one file\n"
+    );
 }
 
 #[test]

@@ -18,7 +18,10 @@ fn a_full_disk_is_an_error_and_no_result() {
     let config = agent_dir.config();
     let config = config.to_str().unwrap();
     for (words, code) in [
-        (&["check", "load", "--warn", "100000", "--crit", "100000"][..], 3),
+        (&["--help"][..], 1),
+        (&["graph", "--help"], 1),
+        (&["--version"], 1),
+        (&["check", "load", "--warn", "100000", "--crit", "100000"], 3),
         (&["check", "load", "--json"], 3),
         (&["check", "--help"], 3),
         (&["check", "nothing"], 3),
@@ -40,6 +43,7 @@ fn a_closed_pipe_is_no_error_and_the_exit_code_stays() {
     for (words, code) in [
         (&["check", "load", "--warn", "@0:100000", "--crit", "100000"][..], 1),
         (&["check", "--help"], 3),
+        (&["--help"], 0),
         (&["list", "--config", config.to_str().unwrap()], 0),
     ] {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -25,7 +25,7 @@ pub mod perfdata;
 mod read;
 pub mod result;
 pub mod root;
-mod space;
+pub mod space;
 mod span;
 mod statvfs;
 mod things;

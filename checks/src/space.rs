@@ -72,6 +72,17 @@ impl FromStr for Limit {
     }
 }
 
+/// The range of used space that a limit in the words of the config allows: `10% free`, `80% used`,
+/// `5GiB`, `5GiB free`. `total` is the size of the whole, in bytes.
+///
+/// # Errors
+///
+/// The text is not such a limit.
+pub fn used_range(text: &str, total: f64) -> Result<Range, String> {
+    let limit: Limit = text.trim().trim_end_matches("free").trim().parse()?;
+    Ok(Range::above((total - limit.floor(total)).max(0.0)))
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.percent, self.bytes) {
@@ -209,6 +220,14 @@ mod tests {
         for wrong in ["", "ten", "110%", "-1%", "10% full", "15", "5 parsecs", "10%,,"] {
             assert!(wrong.parse::<Limit>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_free_space_is_a_range_of_used_space() {
+        for (text, above) in [("10% free", 90.0), ("80% used", 80.0), ("5 B free", 95.0), ("5B", 95.0)] {
+            assert_eq!(used_range(text, 100.0), Ok(Range::above(above)), "{text}");
+        }
+        assert!(used_range("much", 100.0).is_err());
     }
 
     #[test]

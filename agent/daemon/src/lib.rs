@@ -15,6 +15,7 @@
 //! | [`signals`] | stop and reload |
 //! | [`systemd`] | readiness, status, watchdog, inherited sockets |
 //! | [`tcp_http`] | serves HTTP over TCP or TLS to callers that are not trusted |
+//! | [`usage`] | the answer to `--help`, `--version` and a wrong command line |
 //! | [`unix_http`] | serves HTTP over a unix socket, with the name of the caller |
 //!
 //! [`duration`] is a crate of its own, so that pure cores can print durations without depending on
@@ -35,5 +36,6 @@ pub mod signals;
 pub mod systemd;
 pub mod tcp_http;
 pub mod unix_http;
+pub mod usage;
 
 pub use dogwatch_duration as duration;

@@ -14,7 +14,7 @@ mod submit;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dogwatch_daemon::{duration::Span, logging, unix_http::Client};
+use dogwatch_daemon::{duration::Span, logging, unix_http::Client, usage};
 
 use crate::config::DEFAULT_PATH;
 use print::{complain, print};
@@ -58,7 +58,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
     /// Config file. Drop-ins (agent.d/*.toml beside agent.toml) are read after it.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    #[arg(long, value_name = "FILE", env = "DOGWATCH_CONFIG", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
@@ -94,7 +94,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the command.
 pub fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(answer) => return usage::answer("dogwatch", &answer),
+    };
     // For a plugin, 1 would mean WARNING.
     let lost = if matches!(command, Command::Check(_)) { 3 } else { 1 };
     let code = run(command);

@@ -3,7 +3,10 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use dogwatch_checks::threshold::{Range, Thresholds};
+use dogwatch_checks::{
+    space,
+    threshold::{Range, Thresholds},
+};
 use dogwatch_daemon::duration::Span;
 use jiff::tz::TimeZone;
 
@@ -20,7 +23,8 @@ pub(super) struct Arguments {
     service: String,
     /// Value to judge, if the service has several
     label: Option<String>,
-    /// WARNING range ("90", "10:", "@5:7"); with % it is of the greatest possible value
+    /// WARNING range of the recorded value ("90", "10:", "@5:7"), or space ("90% used", "10% free",
+    /// "5GiB free"). A percentage alone is of the greatest possible value: 90% is 90% used
     #[arg(long, value_name = "RANGE")]
     warn: Option<String>,
     /// CRITICAL range
@@ -88,14 +92,22 @@ fn replayed(arguments: &Arguments) -> Result<String, String> {
         let step = first.step;
         return Ok(format!("{}\n", serde_json::json!({"problems": rows, "resolution_s": step})));
     }
-    Ok(render(&problems, entry, now, known, first.step))
+    let text = render(&problems, entry, now, known, first.step);
+    Ok(format!("{text}{}", meant(arguments, limits, entry)))
 }
 
-/// A range in the unit of the series. `90%` of a value that is not a percentage is 90 % of its
+/// A range in the unit of the series, or a limit of space as in the config. `90%` of a value that is not a percentage is 90 % of its
 /// greatest possible value.
 fn range(text: &str, entry: &Entry) -> Result<Range, String> {
+    let is_space = ["used", "free", "iB", "B"].iter().any(|end| text.trim_end().ends_with(end));
+    if let (true, Some(max)) = (is_space, entry.max) {
+        return space::used_range(text, max);
+    }
     let number = text.replace('%', "");
-    let range: Range = number.parse().map_err(|error| format!("{error}"))?;
+    let range: Range = number.parse().map_err(|error| {
+        let space = if entry.max.is_some() { ", or space like \"90% used\" or \"5GiB free\"" } else { "" };
+        format!("{error}{space}")
+    })?;
     if !text.contains('%') || entry.unit == "%" {
         return Ok(range);
     }
@@ -103,6 +115,21 @@ fn range(text: &str, entry: &Entry) -> Result<Range, String> {
         Some(max) => Ok(range.scaled(max / 100.0)),
         None => Err(format!("{} has no greatest value, so {text:?} of it means nothing", entry.key.service)),
     }
+}
+
+/// What was judged: the recorded value is not always what the limits in the config are about.
+fn meant(arguments: &Arguments, limits: Thresholds, entry: &Entry) -> String {
+    let told = [("warn", &arguments.warn, limits.warn), ("crit", &arguments.crit, limits.crit)];
+    let one = |(name, text, range): (&str, &Option<String>, Option<Range>)| {
+        let (text, range) = (text.as_deref()?, range?);
+        let means = match range.to_string().parse() {
+            Ok(end) => format!("above {}", plot::value(end, &entry.unit)),
+            Err(_) => format!("outside {range}"),
+        };
+        Some(format!("--{name} {text:?} was judged as {} {means}", entry.key.label))
+    };
+    let told: Vec<_> = told.into_iter().filter_map(one).collect();
+    if told.is_empty() { String::new() } else { format!("({})\n", told.join("; ")) }
 }
 
 fn render(problems: &[Problem], entry: &Entry, now: i64, known: Span, step: i64) -> String {
@@ -116,7 +143,7 @@ fn render(problems: &[Problem], entry: &Entry, now: i64, known: Span, step: i64)
     };
     if !problems.is_empty() {
         let short = resolution.max(300);
-        let _ = writeln!(text, ", {} of them of at most {}", count(short), Span::secs(short));
+        let _ = writeln!(text, ", {} of at most {}", count(short), Span::secs(short));
     }
     for problem in problems {
         let end = if problem.until.is_some() { "" } else { ", still" };

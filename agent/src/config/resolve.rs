@@ -49,8 +49,11 @@ pub(super) fn resolve(
     for (source, file) in files {
         for (name, entry) in &file.check {
             if let Some(first) = written.insert(name.get_ref(), source) {
-                let message =
-                    format!("check {:?} is already defined in {}", name.get_ref(), first.path.display());
+                let message = format!(
+                    "check {:?} is already defined in {}; put all tables of a check into one file",
+                    name.get_ref(),
+                    first.path.display()
+                );
                 problems.add(source, name.span(), message);
                 continue;
             }

@@ -121,6 +121,8 @@ struct Watched {
     handler: Runs,
     /// What the handler did about the present problem, and when.
     handled: Option<(Moment, String)>,
+    /// When alertd was last sent its text.
+    said_at: Option<Moment>,
     /// In how many runs in a row its thing was missing.
     missing: u8,
     /// How long a problem must last to be hard, as of the last result; `None` if results count.
@@ -391,6 +393,7 @@ impl Watched {
             recent: Recent::default(),
             handler: Runs::default(),
             handled: None,
+            said_at: None,
             missing: 0,
             must_last: None,
             runs: BTreeMap::new(),

@@ -280,7 +280,7 @@ impl Engine {
                 Decision::Run => {
                     info!(service = &**service, "running the handler: {}", handler.words);
                     watched.handled = Some((now.moment, format!("handler running: {}", handler.words)));
-                    self.runner.handle(Arc::clone(service), handler);
+                    self.runner.handle(Arc::clone(service), &watched.check, result.state, handler);
                 }
                 Decision::Skip(why) => {
                     info!(service = &**service, "the handler does not run: {why}");
@@ -290,7 +290,11 @@ impl Engine {
             }
         }
         let changed = before != (watched.service.status(), watched.service.flapping());
-        if let Some(mut transition) = transition {
+        let is_old = watched.said_at.is_none_or(|at| now.moment.since(at) >= REWORD_INTERVAL);
+        let reworded = if transition.is_none() && is_old { watched.service.reworded(&result) } else { None };
+        let is_news = transition.is_some();
+        if let Some(mut transition) = transition.or(reworded) {
+            watched.said_at = Some(now.moment);
             if let Some((at, did)) = &watched.handled {
                 let mut line = did.clone();
                 if transition.now.problem.is_none() {
@@ -309,14 +313,16 @@ impl Engine {
             {
                 append(&mut transition.now.said.detail, &line);
             }
-            info!(
-                service = &**service,
-                from = transition.from.name(),
-                to = transition.now.state().name(),
-                flapping = transition.now.flapping,
-                "{}",
-                transition.now.said.summary
-            );
+            if is_news {
+                info!(
+                    service = &**service,
+                    from = transition.from.name(),
+                    to = transition.now.state().name(),
+                    flapping = transition.now.flapping,
+                    "{}",
+                    transition.now.said.summary
+                );
+            }
             let labels = labels(&watched.check, watched.thing.as_deref(), settings);
             let about = About { name: service, labels: &labels, annotations: &settings.annotations };
             let dropped = self.outbox.dropped();
@@ -324,7 +330,7 @@ impl Engine {
             if self.outbox.dropped() > dropped {
                 error!(dropped = self.outbox.dropped(), "the spool is full; the oldest events are lost");
             }
-            self.write_within(Duration::ZERO, now.moment);
+            self.write_within(if is_news { Duration::ZERO } else { SOFT_WITHIN }, now.moment);
         } else if changed || before.1 {
             self.write_within(SOFT_WITHIN, now.moment);
         }
@@ -537,6 +543,10 @@ pub(super) fn service_name(check: &str, thing: Option<&str>) -> Arc<str> {
         None => check.into(),
     }
 }
+
+/// alertd gets a new text of a problem that goes on at most this often, so that whoever is notified
+/// later reads how it is, and a host with many problems costs alertd little.
+const REWORD_INTERVAL: Duration = Duration::from_mins(5);
 
 /// In how many runs in a row a thing must be missing to be gone.
 const MISSING_MAX: u8 = 2;

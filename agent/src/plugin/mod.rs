@@ -114,6 +114,16 @@ impl Plugin {
         Ok(Self { argv, env, timeout_state, state_directory: None, role: Role::Plugin })
     }
 
+    /// The same command with these variables, unless the config sets them.
+    #[must_use]
+    pub fn about(mut self, variables: [(&str, String); 3]) -> Self {
+        for (name, value) in variables {
+            // A NUL cannot be passed; a service has no such name.
+            self.env.entry(name.to_owned()).or_insert_with(|| value.replace('\0', ""));
+        }
+        self
+    }
+
     /// The command of a handler.
     pub fn handler(argv: Vec<String>, env: BTreeMap<String, String>) -> Result<Self, PluginError> {
         Ok(Self { role: Role::Handler, ..Self::new(argv, env, State::Unknown)? })

@@ -124,6 +124,9 @@ impl Core {
 
     /// The next step unless somebody acknowledges: a step of the policy, or a rule of a user.
     pub(super) fn next_step(&self, incident: &Incident, now: Timestamp) -> Option<ctl::NextStep> {
+        if incident.resolved_at.is_some() {
+            return None;
+        }
         let steps = &incident.escalation.policy.steps;
         let targets = |step: usize, at: Timestamp| {
             let named = steps.get(step).map_or(&[][..], |step| &step.notify);

@@ -10,7 +10,10 @@ use clap::Parser;
 use dogwatch_alertd::{arguments::Arguments, config::Config, daemon, engine::Ended};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return dogwatch_daemon::usage::answer("alertd", &answer),
+    };
     if arguments.check {
         return match Config::read(&arguments.config) {
             Ok(config) => {

@@ -30,7 +30,10 @@ use std::{
 };
 
 use clap::{CommandFactory, Parser};
-use dogwatch_daemon::unix_http::{CallError, Client};
+use dogwatch_daemon::{
+    unix_http::{CallError, Client},
+    usage,
+};
 use dogwatch_wire::{
     State,
     ctl::{self, HistoryEntry, Incident, Status, TestResult, Why},
@@ -100,7 +103,10 @@ impl From<Exit> for ExitCode {
 
 /// Parses the command line and runs the command.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return usage::answer("alertctl", &answer),
+    };
     let json = cli.json;
     let (exit, text) = match run(cli).await {
         Ok(answer) => (answer.exit, answer.text),

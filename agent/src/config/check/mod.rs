@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, hash::Hasher as _, ops::Range, path::PathBuf, t
 
 use dogwatch_checks::{Host, Lane, Value};
 use dogwatch_daemon::{
-    config::{Problems, Source, Spanned, hint},
+    config::{Problems, Source, Spanned, closest, hint},
     duration::Span,
 };
 
@@ -217,8 +217,13 @@ impl<'a> Reader<'a> {
                 self.problem(self.at.clone(), SYSTEMD);
                 return None;
             }
-            let known = kinds().collect::<Vec<_>>().join(", ");
-            self.problem(self.at.clone(), format!("kind is missing; use one of {known}"));
+            let message = match closest(self.name, kinds()) {
+                Some(meant) => {
+                    format!("kind is missing; did you mean [check.{meant}]? All kinds: dogwatch check --help")
+                }
+                None => format!("kind is missing; {}", hint(self.name, kinds())),
+            };
+            self.problem(self.at.clone(), message);
             return None;
         };
         let Value::Text(kind) = value.get_ref() else {

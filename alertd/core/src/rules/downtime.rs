@@ -41,9 +41,11 @@ pub enum Shape {
 }
 
 impl Downtime {
+    /// A service is covered by its own name or by that of its check: `disk` covers `disk /var`.
     pub fn covers(&self, labels: &Labels) -> bool {
         let is = |name, value: &str| labels.get(name).is_some_and(|found| found == value);
-        is("host", &self.host) && self.service.as_ref().is_none_or(|service| is("service", service))
+        let is_service = |service: &String| is("service", service) || is("check", service);
+        is("host", &self.host) && self.service.as_ref().is_none_or(is_service)
     }
 
     /// When it ends, if it is in effect.

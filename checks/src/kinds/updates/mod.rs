@@ -6,8 +6,8 @@
 //! ago.
 //!
 //! Whether the lists are fresh is judged by when apt last ran: their own mtime is that of the
-//! server. Lists that apt keeps compressed (`Acquire::GzipIndexes`, usual in container images) are
-//! not read.
+//! server. Lists that apt keeps compressed (`Acquire::GzipIndexes`, usual in container and cloud
+//! images) are read with apt's own `apt-helper cat-file`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,7 +37,7 @@ pub(crate) const KIND: Kind = Kind {
     about: "security updates that wait to be installed (Debian, Ubuntu)",
     options: OPTIONS,
     lane: Lane::Local,
-    built_in: BuiltIn::With("uncompressed package lists of a security archive, which apt keeps", built_in),
+    built_in: BuiltIn::With("package lists of a security archive, which apt keeps", built_in),
     interval: Some(Duration::from_hours(1)),
     things: Things::None,
     make,
@@ -49,7 +49,7 @@ fn built_in(host: &Host) -> bool {
     exists(DPKG_QUERY)
         && !exists("/.dockerenv")
         && !exists("/run/.containerenv")
-        && lists(&host.root).iter().any(|list| is_security(list) && is_plain(list))
+        && lists(&host.root).iter().any(|list| is_security(list) && (is_plain(list) || can_unpack()))
 }
 
 fn is_security(list: &Path) -> bool {
@@ -58,6 +58,11 @@ fn is_security(list: &Path) -> bool {
 
 fn is_plain(list: &Path) -> bool {
     name(list).ends_with(LIST)
+}
+
+/// Whether compressed lists can be read.
+fn can_unpack() -> bool {
+    Path::new(APT_HELPER).exists()
 }
 
 const OPTIONS: &[OptionSpec] = &[
@@ -80,6 +85,7 @@ const OPTIONS: &[OptionSpec] = &[
 ];
 
 const DPKG_QUERY: &str = "/usr/bin/dpkg-query";
+const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 const LISTS: &str = "/var/lib/apt/lists";
 const DAY: Duration = Duration::from_hours(24);
 
@@ -141,13 +147,16 @@ impl Blocking for Updates {
 
 impl Updates {
     fn read(&self) -> Result<Reading, ReadError> {
-        let (plain, compressed): (Vec<_>, Vec<_>) =
-            lists(&self.root).into_iter().filter(|list| is_security(list)).partition(|list| is_plain(list));
-        let waiting = self.waiting(&plain)?;
+        let unpacks = can_unpack();
+        let (readable, compressed): (Vec<_>, Vec<_>) = lists(&self.root)
+            .into_iter()
+            .filter(|list| is_security(list))
+            .partition(|list| is_plain(list) || unpacks);
+        let waiting = self.waiting(&readable)?;
         Ok(Reading {
             waiting,
             fetched: fetched(&self.root),
-            read: plain.len(),
+            read: readable.len(),
             compressed: compressed.len(),
             now: clock::unix_seconds(),
         })
@@ -159,8 +168,12 @@ impl Updates {
         let mut waiting = Waiting::default();
         for list in lists {
             let published = fs::metadata(list).map_or(i64::MAX, |metadata| metadata.mtime());
-            let open = File::open(list).map(|file| BufReader::with_capacity(BUFFER, file));
-            let read = open.and_then(|from| find(from, published, &installed, &mut waiting));
+            let mut look = |from: &mut dyn io::BufRead| find(from, published, &installed, &mut waiting);
+            let read = if is_plain(list) {
+                File::open(list).and_then(|file| look(&mut BufReader::with_capacity(BUFFER, file)))
+            } else {
+                unpacked(list, look)
+            };
             read.map_err(|source| failed(list, source))?;
         }
         waiting.held.sort();
@@ -188,6 +201,26 @@ impl Updates {
             _ => Err(io::Error::other(format!("dpkg-query ended with {status}"))),
         }
     }
+}
+
+/// Lets `look` read a list that apt keeps compressed, whatever the compression is.
+fn unpacked(list: &Path, look: impl FnOnce(&mut dyn io::BufRead) -> io::Result<()>) -> io::Result<()> {
+    let mut child = Command::new(APT_HELPER)
+        .arg("cat-file")
+        .arg(list)
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let looked = match child.stdout.take() {
+        Some(stdout) => look(&mut BufReader::with_capacity(BUFFER, stdout)),
+        None => Ok(()),
+    };
+    let status = child.wait()?;
+    looked?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("apt-helper ended with {status}"))) }
 }
 
 const BUFFER: usize = 64 * 1_024;
@@ -243,7 +276,8 @@ fn fetched(root: &Root) -> i64 {
 fn judge(reading: &Reading, limits: Limits, past: &mut Past) -> Findings {
     let blind = (reading.compressed > 0).then(|| Blind {
         thing: "security updates".into(),
-        why: "apt keeps its package lists compressed (Acquire::GzipIndexes)".into(),
+        why: "apt keeps its package lists compressed (Acquire::GzipIndexes), and there is no apt-helper"
+            .into(),
     });
     if reading.read == 0 {
         let result = CheckResult::unknown("no readable package list of a security archive");

@@ -76,6 +76,26 @@ fn compressed_lists_are_not_taken_for_good_news() {
     assert!(found.blind[0].why.contains("GzipIndexes"));
 }
 
+/// As in Debian's images for containers and clouds.
+#[test]
+fn a_compressed_list_is_read_with_apts_own_tool() {
+    if !can_unpack() {
+        return eprintln!("SKIPPED: there is no {APT_HELPER}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("security_main_binary-amd64_Packages.gz");
+    let text = "Package: openssl\nArchitecture: amd64\nVersion: 3.0.17-1~deb12u2\n\n";
+    let plain = folder.path().join("plain");
+    fs::write(&plain, text).unwrap();
+    let packed = Command::new("gzip").arg("-c").arg(&plain).output().unwrap();
+    fs::write(&list, &packed.stdout).unwrap();
+    let mut read = String::new();
+    unpacked(&list, |from| from.read_to_string(&mut read).map(drop)).unwrap();
+    assert_eq!(read, text);
+    fs::write(&list, &packed.stdout[..packed.stdout.len() / 2]).unwrap();
+    assert!(unpacked(&list, |from| from.read_to_string(&mut read).map(drop)).is_err());
+}
+
 #[test]
 fn the_files_of_a_host_are_compared() {
     let tree = tempfile::tempdir().unwrap();

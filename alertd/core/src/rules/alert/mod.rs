@@ -319,6 +319,10 @@ impl AlertTable {
         new.external.clone_from(&old.external);
         new.charge.clone_from(&old.charge);
         new.resolved_at = claim.is_none().then_some(now);
+        if claim.is_none() {
+            // How long the problem lasted, not since when the service is OK.
+            new.since = old.since;
+        }
         let reworded = **old != new;
         if reworded {
             *old = Arc::new(new);
@@ -471,6 +475,17 @@ mod tests {
         let reports = "..WWCCUW..C.ffF.fC.";
         let changed = "--!-^-vvR-!R!-wR!^R";
         assert_eq!(moves(reports), changed);
+    }
+
+    #[test]
+    fn a_resolved_alert_keeps_the_time_when_its_problem_began() {
+        let mut table = AlertTable::new(hash_key());
+        let (key, at) = (AlertKey::new("a", "disk"), |second| Timestamp::from_second(second).unwrap());
+        for (letter, second, since) in [('C', 100, 100), ('.', 310, 100), ('W', 400, 400)] {
+            let report = ServiceState { since: at(second), ..report(letter) };
+            table.apply(&key, "web1", report, at(second));
+            assert_eq!(table.get(&key).unwrap().since, at(since), "{letter}");
+        }
     }
 
     #[test]
