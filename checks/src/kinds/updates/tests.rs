@@ -92,7 +92,7 @@ fn a_compressed_list_is_read_with_apts_own_tool() {
     let mut read = String::new();
     unpacked(&list, |from| from.read_to_string(&mut read).map(drop)).unwrap();
     assert_eq!(read, text);
-    fs::write(&list, &packed.stdout[..packed.stdout.len() / 2]).unwrap();
+    fs::remove_file(&list).unwrap();
     assert!(unpacked(&list, |from| from.read_to_string(&mut read).map(drop)).is_err());
 }
 
