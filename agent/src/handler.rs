@@ -73,10 +73,10 @@ impl Runs {
             return Decision::Skip("its last run has not ended");
         }
         if self.at.back().is_some_and(|&at| now.since(at) < handler.cooldown) {
-            return Decision::Skip("it ran a moment ago");
+            return Decision::Skip("its cooldown is not over");
         }
         if self.at.len() >= handler.per_day {
-            return Decision::Skip("it has run as often today as it may");
+            return Decision::Skip("it has reached its limit per day");
         }
         self.running = true;
         self.at.push_back(now);
@@ -147,12 +147,12 @@ mod tests {
         assert_eq!(decide(&mut runs, 0), Decision::Run);
         assert_eq!(decide(&mut runs, 20), Decision::Skip("its last run has not ended"));
         runs.on_ended();
-        assert_eq!(decide(&mut runs, 5), Decision::Skip("it ran a moment ago"));
+        assert_eq!(decide(&mut runs, 5), Decision::Skip("its cooldown is not over"));
         for minute in [20, 40] {
             assert_eq!(decide(&mut runs, minute), Decision::Run);
             runs.on_ended();
         }
-        assert_eq!(decide(&mut runs, 60), Decision::Skip("it has run as often today as it may"));
+        assert_eq!(decide(&mut runs, 60), Decision::Skip("it has reached its limit per day"));
         assert_eq!(decide(&mut runs, 24 * 60 + 1), Decision::Run);
     }
 }

@@ -159,7 +159,7 @@ async fn a_job_that_does_not_run_again_is_late_and_runs_without_an_agent_too() {
     let run = || dogwatch(job.into_iter().chain(["--", "/bin/echo", "done"]));
     let alone = run();
     assert_eq!((alone.status.code(), stdout(&alone)), (Some(0), "done\n".into()));
-    assert!(stderr(&alone).contains("the agent does not know how it ended"), "{}", stderr(&alone));
+    assert!(stderr(&alone).contains("could not report the result to the agent"), "{}", stderr(&alone));
     let _agent = agent_dir.start();
     agent_dir.wait_until_up();
     assert!(run().status.success());
@@ -280,7 +280,7 @@ async fn a_handler_mends_a_problem_and_the_incident_says_so() {
         .await;
     assert!(said[0].contains("handler running: /bin/sh -c echo 0"), "{said:?}");
     assert!(said[1].contains("handler ran at "), "{said:?}");
-    assert!(said[2].contains("; well again after "), "{said:?}");
+    assert!(said[2].contains("; recovered after "), "{said:?}");
     // A second problem on the same day is only announced.
     fs::write(agent_dir.path("switch"), "2").unwrap();
     assert_eq!(alertd.states_of("web", 4).await.last(), Some(&State::Critical));

@@ -38,6 +38,12 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
         return ExitCode::from(3);
     }
     let Some(kind) = dogwatch_checks::kind(&asked.kind) else {
+        if ["plugin", "passive", "job"].contains(&asked.kind.as_str()) {
+            let kind = &asked.kind;
+            return unknown(&format!(
+                "{kind} cannot be run here; [check.NAME] with kind = \"{kind}\": docs/checks.md"
+            ));
+        }
         let kinds = dogwatch_checks::KINDS.iter().map(|kind| kind.name);
         return unknown(&format!("unknown kind of check `{}`; {}", asked.kind, hint(&asked.kind, kinds)));
     };

@@ -102,7 +102,7 @@ pub(super) async fn run(arguments: Arguments) -> ExitCode {
     let _ = started.await;
     if let Err(error) = arguments.socket.post("/v1/submit", &submit).await {
         complain(format_args!(
-            "dogwatch: job {}: the agent does not know how it ended: {error}\n",
+            "dogwatch: job {}: could not report the result to the agent: {error}\n",
             arguments.name
         ));
     }
@@ -234,7 +234,7 @@ fn report(end: &End, took: Duration, warn: Option<Duration>, last: &[String]) ->
             (None, Some(signal)) => (State::Critical, format!("was ended by signal {signal} after {after}")),
             (None, None) => (State::Critical, format!("failed after {after}")),
         },
-        End::TimedOut => (State::Critical, format!("did not end in time; ended after {after}")),
+        End::TimedOut => (State::Critical, format!("killed after its --timeout of {after}")),
         End::NotStarted(error) => (State::Critical, format!("could not be started: {error}")),
     };
     if let Some(limit) = warn

@@ -91,7 +91,9 @@ impl Engine {
             warnings.push(format!("cannot write the spool: {problem}; events are only in memory"));
         }
         if self.outbox.failures() > 0 {
-            warnings.push(format!("cannot report to alertd; {} events are waiting", self.outbox.depth()));
+            let events = self.outbox.depth();
+            let noun = if events == 1 { "event" } else { "events" };
+            warnings.push(format!("cannot report to alertd; {events} {noun} queued"));
         }
         if self.outbox.dropped() > 0 {
             warnings.push(format!("{} events were lost because the spool was full", self.outbox.dropped()));

@@ -116,7 +116,7 @@ impl Engine {
         };
         if !may_submit(passive, peer) {
             let message = format!(
-                "{} may not submit results for {service:?}; add the user to the submitters of [check.{check_name}]",
+                "user {:?} is not allowed to submit results for {service:?}; add the user to the submitters of [check.{check_name}]",
                 peer.name(),
             );
             return Err(Refused::Forbidden(message));

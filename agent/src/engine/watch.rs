@@ -298,8 +298,7 @@ impl Engine {
             if let Some((at, did)) = &watched.handled {
                 let mut line = did.clone();
                 if transition.now.problem.is_none() {
-                    let _ =
-                        write!(line, "; well again after {}", Span::secs(now.moment.since(*at).as_secs()));
+                    let _ = write!(line, "; recovered after {}", Span::secs(now.moment.since(*at).as_secs()));
                 }
                 append(&mut transition.now.said.detail, &line);
             }

@@ -74,7 +74,11 @@ impl Core {
             None => Ok(()),
             Some(period) => {
                 let names: Vec<_> = self.periods.names().collect();
-                Err(format!("there is no period {period:?} in the config; periods: {}", names.join(", ")))
+                let known = match names[..] {
+                    [] => "it has none; add [period.NAME]".to_owned(),
+                    _ => format!("periods: {}", names.join(", ")),
+                };
+                Err(format!("there is no period {period:?} in the config; {known}"))
             }
         }
     }

@@ -60,6 +60,7 @@ impl Core {
             agents: agents.collect(),
             outbox: self.outbox_status(),
             downtimes: self.downtimes(now),
+            silences: self.silences.iter().filter(|one| one.is_active(&self.periods, now)).count(),
             warnings,
         }
     }

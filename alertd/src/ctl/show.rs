@@ -35,6 +35,10 @@ pub(super) fn status(status: &Status, view: &View) -> String {
         let _ = writeln!(out, "{} in effect:", plural(active.len(), "downtime"));
         out.push_str(&super::downtime::downtimes(&active, view));
     }
+    if status.silences > 0 {
+        let count = plural(status.silences, "silence");
+        let _ = writeln!(out, "{count} in effect; to see them: alertctl silence list");
+    }
     let _ = writeln!(out, "{}", outbox(status, view));
     let _ = writeln!(out, "alertd {} up {}", line(&status.version, 40), view.age(status.started_at));
     out
@@ -446,6 +450,7 @@ mod tests {
             incidents: vec![incident()],
             agents: vec![alive, silent],
             downtimes: Vec::new(),
+            silences: 2,
             outbox: OutboxStatus { queued: 1, leased: 1, failed: 0, oldest_at: Some(at("03:15")), held: 0 },
             warnings: vec!["receiver \"pager\" failed 3 times".into()],
         };
@@ -459,6 +464,7 @@ mod tests {
              2 agents, 6 services; 1 agent silent:\n\
              \x20 HOST  LAST HEARTBEAT  VERSION  SERVICES\n\
              \x20 db1   6 min ago       0.1.0    3\n\
+             2 silences in effect; to see them: alertctl silence list\n\
              notifications: 2 waiting (oldest: 1 min), 0 failed\n\
              alertd 0.1.0 up 3 h 0 min\n"
         );

@@ -76,7 +76,7 @@ pub(super) fn short_text(told: &Notification, sender: &Sender) -> String {
         lines.extend(rows(only, told, sender).into_iter().map(|(name, value)| format!("{name}: {value}")));
     } else {
         for alert in alerts.iter().take(SHORT_ALERTS_MAX) {
-            let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
+            let state = alert.state_words();
             let (name, summary) = (words::alert_name(alert), text::line(&alert.summary, 160));
             lines.push(format!("{state} {name}: {summary}"));
         }

@@ -157,7 +157,7 @@ fn text_of(told: &Notification, sender: &Sender, link: Option<MailLink>) -> Text
 }
 
 fn section(alert: &NotifiedAlert, told: &Notification, sender: &Sender) -> Section {
-    let state = if alert.resolved_at.is_some() { "OK" } else { alert.state.name() };
+    let state = alert.state_words();
     Section {
         head: format!("{state} {}", words::alert_name(alert)),
         line: text::line(&alert.summary, 1_000),

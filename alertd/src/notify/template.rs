@@ -225,7 +225,7 @@ pub(super) fn samples() -> Vec<Notification> {
         state: State::Critical,
         flapping: false,
         summary: "4% free (0.8 GiB), limit 5%".into(),
-        detail: "mounted from /dev/sda2\nhandler not run: it ran a moment ago".into(),
+        detail: "mounted from /dev/sda2\nhandler not run: its cooldown is not over".into(),
         perfdata: perfdata.into(),
         since: at,
         resolved_at: None,

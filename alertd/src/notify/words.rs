@@ -39,7 +39,15 @@ fn title_after_tag(told: &Notification, zone: &TimeZone) -> String {
             Some(news) => format!("{} {news}", bad(told)),
             None => format!("{} (update) {}", bad(told), subject(told)),
         },
+        Kind::Reminder if told.reason == "downtime_started" => {
+            format!("in downtime: {} {}", bad(told), subject(told))
+        }
         Kind::Reminder => format!("still {} {}", bad(told), subject(told)),
+        Kind::Recovery
+            if !told.resolved.is_empty() && told.resolved.iter().all(NotifiedAlert::is_unwatched) =>
+        {
+            format!("no longer watched: {}", subject(told))
+        }
         Kind::Recovery => format!("OK {}", subject(told)),
         Kind::Acknowledged => match &told.ack {
             Some(ack) => format!("acknowledged by {}: {}", ack.author, subject(told)),
@@ -152,7 +160,9 @@ pub fn why_told(told: &Notification) -> String {
         (_, "on_call_again") => "it started while nobody was on call; you are on call now",
         (_, "ack_ending") => "an acknowledgement expires soon and the problem persists",
         (_, "ack_expired") => "an acknowledgement expired and the problem persists",
-        (_, "ack_outdated") => "the incident changed after it was acknowledged",
+        (_, "ack_outdated") => {
+            "a state changed, which ended the acknowledgement (alertctl ack --sticky keeps it)"
+        }
         (_, "unacked") => "the acknowledgement was taken back",
         (_, "removed") => "it is no longer monitored; it may not be OK",
         (Kind::Problem, _) => "your first notification of this incident",

@@ -63,6 +63,9 @@ pub struct Status {
     /// Current and future ones.
     #[serde(default)]
     pub downtimes: Vec<Downtime>,
+    /// How many silences are in effect.
+    #[serde(default)]
+    pub silences: usize,
     /// Problems of alertd itself, one sentence each, for example a failing receiver.
     pub warnings: Vec<String>,
 }

@@ -105,7 +105,7 @@ fn judge(stat: &Stat, limits: Limits, past: &mut Past) -> Findings {
             busy.perfdata.push(Perf::new(format!("{name}_per_second"), rate, "").bounds(0.0, None));
         }
     }
-    let waits = "idle and waiting for disks";
+    let waits = "iowait";
     let iowait = judge_one("iowait", waits, shares.map(Shares::iowait), limits.iowait, past);
     let mut list = vec![Finding::of("busy", busy), Finding::of("iowait", iowait).lasting(WAITING)];
     // Without a hypervisor, or if it does not tell, this is always 0.
@@ -128,7 +128,7 @@ fn judge_one(
     let before = past.was(Some(thing));
     let Some(share) = share else {
         let state = if before == State::Unknown { State::Ok } else { before };
-        return CheckResult::new(state, "the first share is known after two readings");
+        return CheckResult::new(state, "needs a second reading");
     };
     let (judged, over) = match past.average(thing, share, AVERAGED) {
         Some(average) => (Some(average), " on average over the last 10 min"),
@@ -255,7 +255,7 @@ mod tests {
     fn the_first_reading_is_ok_and_the_second_has_shares_and_rates() {
         let mut machine = Machine::new();
         let found = machine.spend(1, [50, 10, 5, 0]);
-        assert_eq!(lines(&found), ["busy OK 50% busy", "iowait OK 5% idle and waiting for disks"]);
+        assert_eq!(lines(&found), ["busy OK 50% busy", "iowait OK 5% iowait"]);
         let perfdata = found.list[0].result.perfdata_text();
         assert_eq!(
             perfdata,

@@ -49,8 +49,8 @@ fn summary(status: &Status) -> String {
     let counts = if counts.is_empty() { "no services".to_owned() } else { counts.join(", ") };
     let alertd = match (status.spool.alertd_failures, status.spool.events) {
         (0, _) => "alertd reached".to_owned(),
-        (_, 1) => "alertd not reached, 1 event waiting".to_owned(),
-        (_, events) => format!("alertd not reached, {events} events waiting"),
+        (_, 1) => "cannot reach alertd, 1 event queued".to_owned(),
+        (_, events) => format!("cannot reach alertd, {events} events queued"),
     };
     format!("{}: {counts}; agent {}, {alertd}", status.host, status.version)
 }
@@ -218,11 +218,11 @@ mod tests {
     #[test]
     fn problems_come_first_and_the_things_of_a_check_together() {
         let mut status = example();
-        status.warnings.push("cannot report to alertd; 2 events are waiting".into());
+        status.warnings.push("cannot report to alertd; 2 events queued".into());
         (status.spool.alertd_failures, status.spool.events) = (3, 2);
         let expected = "\
-web1: 1 CRITICAL, 1 UNKNOWN, 2 WARNING, 1 PENDING, 2 OK; agent 0.1.0, alertd not reached, 2 events waiting
-WARNING: cannot report to alertd; 2 events are waiting
+web1: 1 CRITICAL, 1 UNKNOWN, 2 WARNING, 1 PENDING, 2 OK; agent 0.1.0, cannot reach alertd, 2 events queued
+WARNING: cannot report to alertd; 2 events queued
 
 SERVICE    STATE     TYPE      SINCE  LAST     NEXT    OUTPUT
 disk /var  CRITICAL  hard 3/3  1d1h   12s ago  in 48s  97 % full (limit 95 %), 1.2 GiB free; grows by 3 GiB per hour, full in 25 minutes

@@ -224,7 +224,7 @@ fn agents(vitals: &Vitals) -> HealthCheck {
 
 fn senders(vitals: &Vitals) -> HealthCheck {
     if vitals.refused.is_empty() {
-        return check("senders", State::Ok, "none over its quota".into());
+        return check("senders", State::Ok, "no sender is over its quota".into());
     }
     check("senders", State::Warning, vitals.refused.join("; "))
 }

@@ -100,6 +100,22 @@ pub struct NotifiedAlert {
     pub joined: bool,
 }
 
+impl NotifiedAlert {
+    /// Whether it ended without a claim that the service is OK.
+    pub fn is_unwatched(&self) -> bool {
+        self.resolved_at.is_some() && (self.flapping || self.state != State::Ok)
+    }
+
+    /// Its state for people: `CRITICAL`, `OK`, `no longer watched`.
+    pub fn state_words(&self) -> &'static str {
+        match self.resolved_at {
+            None => self.state.name(),
+            Some(_) if self.is_unwatched() => "no longer watched",
+            Some(_) => "OK",
+        }
+    }
+}
+
 /// The notifications that a digest summarizes, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
