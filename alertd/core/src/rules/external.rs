@@ -139,8 +139,8 @@ impl Posted {
     }
 
     /// Whether reading and applying it would change nothing in `alert` but the time when it ends.
-    /// May be false although nothing would change, never the other way round. Its key is that of the
-    /// alert, and it has not ended. Copies nothing: most of what Prometheus posts is a repeat.
+    /// May be false although nothing would change, never the other way round. Its key is that of
+    /// the alert, and it has not ended. Copies nothing: most of what Prometheus posts is a repeat.
     pub fn repeats(&self, alert: &Alert, now: Timestamp) -> bool {
         let Some(external) = alert.external.as_ref().filter(|_| alert.resolved_at.is_none()) else {
             return false;
@@ -200,8 +200,8 @@ fn texts_of<'a>(labels: &'a Labels, annotations: &'a Labels) -> (&'a str, &'a st
     summary.split_once('\n').unwrap_or((summary, ""))
 }
 
-/// Recognizes common names for severities. Anything else, or nothing, is CRITICAL. As an annotation,
-/// the severity may change without making a different alert.
+/// Recognizes common names for severities. Anything else, or nothing, is CRITICAL. As an
+/// annotation, the severity may change without making a different alert.
 fn state_of(labels: &Labels, annotations: &Labels) -> State {
     const WARNING: [&str; 8] = ["warning", "warn", "info", "notice", "low", "minor", "none", "ticket"];
     let severity = labels.get("severity").or_else(|| annotations.get("severity"));
