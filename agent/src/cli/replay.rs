@@ -96,8 +96,8 @@ fn replayed(arguments: &Arguments) -> Result<String, String> {
     Ok(format!("{text}{}", meant(arguments, limits, entry)))
 }
 
-/// A range in the unit of the series, or a limit of space as in the config. `90%` of a value that is
-/// not a percentage is 90 % of its greatest possible value.
+/// A range in the unit of the series, or a limit of space as in the config. `90%` of a value that
+/// is not a percentage is 90 % of its greatest possible value.
 fn range(text: &str, entry: &Entry) -> Result<Range, String> {
     let is_space = ["used", "free", "iB", "B"].iter().any(|end| text.trim_end().ends_with(end));
     if let (true, Some(max)) = (is_space, entry.max) {
