@@ -22,6 +22,8 @@
 //! | [`bench`] | benchmarks beside other servers |
 //! | [`crash`] | kills alertd while alerts flow, and counts what arrived |
 //! | [`herd`] | many hosts that come back to one weak upstream, in virtual time |
+//! | [`hostile`] | a leaked token and local users attack alertd while others report |
+//! | [`neighbours`] | another user and another address attack all listeners while others ask and report |
 //! | [`storm`] | ten thousand hosts fail at once: what one person on call gets, in virtual time |
 
 pub mod authority;
@@ -35,10 +37,12 @@ pub mod drill;
 pub mod forwarder;
 pub mod herd;
 pub mod host;
+pub mod hostile;
 pub mod http;
 pub mod http_server;
 pub mod irc_server;
 pub mod mail_server;
+pub mod neighbours;
 pub mod pagerduty;
 pub mod plain_cache;
 pub mod plot;

@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -24,6 +24,8 @@ pub struct Upstream {
     behaviour: Arc<Mutex<Behaviour>>,
     data: Arc<Mutex<Data>>,
     queries: Arc<AtomicU64>,
+    forge: Arc<AtomicU32>,
+    forged: Arc<AtomicU64>,
     started: Instant,
 }
 
@@ -44,6 +46,8 @@ impl Upstream {
             behaviour: Arc::default(),
             data,
             queries: Arc::default(),
+            forge: Arc::default(),
+            forged: Arc::default(),
             started: Instant::now(),
         };
         let (for_udp, for_tcp) = (upstream.clone(), upstream.clone());
@@ -64,6 +68,36 @@ impl Upstream {
     /// Queries received since the start, answered or not.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Sends so many forged replies before each reply over UDP: [`FORGED_ADDRESS`], with another id
+    /// or with the name in another letter case.
+    pub fn forge(&self, each: u32) {
+        self.forge.store(each, Ordering::Relaxed);
+    }
+
+    /// Forged replies so far.
+    pub fn forged(&self) -> u64 {
+        self.forged.load(Ordering::Relaxed)
+    }
+
+    fn forgeries(&self, query: &[u8]) -> Vec<Vec<u8>> {
+        let each = self.forge.load(Ordering::Relaxed);
+        let mut forger = Behaviour::default();
+        forger.set(Mood::Sinkhole(FORGED_ADDRESS));
+        let data = Data::default();
+        let forged = (0..each).filter_map(|number| {
+            match forger.act(query, false, &data, Duration::ZERO, &mut fastrand::Rng::new()) {
+                Act::Reply(mut reply) => {
+                    // The first letter of the name, or the id.
+                    let (at, bits) = if number == 0 { (13, 0x20) } else { (1, fastrand::u8(1..)) };
+                    *reply.get_mut(at)? ^= bits;
+                    Some(reply)
+                }
+                _ => None,
+            }
+        });
+        forged.collect()
     }
 
     fn behaviour(&self) -> MutexGuard<'_, Behaviour> {
@@ -91,6 +125,10 @@ impl Upstream {
             // Looks up now and then whether its port is to be closed.
             let _ = socket.set_read_timeout(Some(TICK));
             let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+            for forged in self.forgeries(&buffer[..length]) {
+                self.forged.fetch_add(1, Ordering::Relaxed);
+                let _ = socket.send_to(&forged, from);
+            }
             match self.act(&buffer[..length], false) {
                 Act::Reply(reply) => drop(socket.send_to(&reply, from)),
                 Act::Late(late, reply) => {
@@ -165,6 +203,8 @@ fn bind_again<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     bind()
 }
 
+/// What forged replies say.
+pub const FORGED_ADDRESS: [u8; 4] = [6, 6, 6, 6];
 const TICK: Duration = Duration::from_millis(20);
 const BINDS_MAX: u32 = 100;
 const TCP_SILENCE: Duration = Duration::from_secs(10);

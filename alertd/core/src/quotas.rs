@@ -132,7 +132,8 @@ impl Core {
         let name = match host.map(|host| host.strip_suffix('#').unwrap_or(host)) {
             Some(id) => match self.agents.get(id) {
                 Some(agent) => format!("host {}", agent.host),
-                None => format!("host {id}"),
+                // Which token to revoke.
+                None => format!("{} for host {id}", holder.token),
             },
             None => holder.token.clone(),
         };
@@ -431,7 +432,11 @@ mod tests {
         let mut world = world(small());
         post(&mut world, &sender("web1", Some("web1")), (0..120).map(|n| alert(n, 0)).collect());
         let vitals = world.core.vitals(world.now);
-        assert!(vitals.refused[0].starts_with("host web1: 20 alerts refused"), "{:?}", vitals.refused);
+        assert!(
+            vitals.refused[0].starts_with("web1 for host web1: 20 alerts refused"),
+            "{:?}",
+            vitals.refused
+        );
         let process = crate::rules::health::Process::default();
         let health = crate::rules::health::health(&vitals, &process, "1", world.now);
         let line = health.checks.iter().find(|check| check.name == "senders").unwrap();

@@ -1,15 +1,17 @@
 //! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json]
-//! [--svg DIR]`, `drill herd`, `drill storm`; and `drill crash`, a real alertd killed in real time.
+//! [--svg DIR]`, `drill herd`, `drill storm`; and with real processes in real time: `drill crash`,
+//! an alertd that is killed, `drill hostile`, one that is attacked, and `drill neighbours`, the three
+//! daemons while all their listeners are attacked.
 //! Exit code 1 if a promise is broken.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use dogwatch_tests::{
     crash::campaign,
     drill::{self, Table},
-    herd, storm,
+    herd, hostile, neighbours, storm,
 };
 
 /// Outage drills in virtual time, with the real cores
@@ -74,6 +76,27 @@ enum Which {
         #[arg(long)]
         json: bool,
     },
+    /// A leaked ingest token and local users attack a real alertd, while others report (root)
+    Hostile {
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// 20 s against small quotas, as in `cargo xtask test`
+        #[arg(long, conflicts_with = "minutes")]
+        short: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Another user and another address attack all listeners of the three daemons, while others ask
+    /// and report (root)
+    Neighbours {
+        /// Ten minutes without the attacks and ten with them, not 15 s each
+        #[arg(long)]
+        long: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Hosts lose a rack and a DNS upstream within ten seconds: what one person on call gets, and
     /// what became of each alert
     Storm {
@@ -127,6 +150,13 @@ fn main() -> Result<ExitCode> {
         Which::Crash { kills, hosts, rate, life_ms, seed, no_mail, json } => {
             let plan = campaign::Plan { kills, hosts, rate, life_ms, seed, mail: !no_mail };
             return run_crash(&plan, json);
+        }
+        Which::Hostile { minutes, short, json } => {
+            let attack = if short { hostile::SHORT } else { Duration::from_mins(minutes) };
+            return run_hostile(&hostile::Plan { attack, short }, json);
+        }
+        Which::Neighbours { long, json } => {
+            return run_neighbours(if long { neighbours::LONG } else { neighbours::SHORT }, json);
         }
         Which::Storm { hosts, seed, json } => return run_storm(hosts, seed, json),
     };
@@ -197,4 +227,28 @@ fn run_storm(hosts: u32, seed: u64, json: bool) -> Result<ExitCode> {
         print!("{}", storm::Report(&run));
     }
     Ok(if run.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_hostile(plan: &hostile::Plan, json: bool) -> Result<ExitCode> {
+    let Some(report) = hostile::run(plan, &|line| eprintln!("  {line} …"))? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_neighbours(each: Duration, json: bool) -> Result<ExitCode> {
+    let Some(report) = neighbours::run(each, &|line| eprintln!("  {line} …"))? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -97,6 +97,8 @@ fn everything(steps: &mut Steps, options: &Options) {
     steps.run("drill", |_| drill(&["openai", "--seeds", "100"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("drills", |_| drill(&["all", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("storm", |_| drill(&["storm", "--hosts", "2000"].map(String::from)).map(|()| Outcome::Passed));
+    steps.run("hostile", |_| attacked(&["hostile", "--short"]));
+    steps.run("neighbours", |_| attacked(&["neighbours"]));
     steps.run("damage", |_| damage::short().map(|()| Outcome::Passed));
     steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
     steps.run("licences", |count| deny::step(options.strict || sh::strict(), count));
@@ -175,6 +177,14 @@ impl Beside {
 }
 
 /// Runs the drill of `dogwatch-tests`, with a low priority: it only computes.
+/// A drill whose attackers are other users.
+fn attacked(arguments: &[&str]) -> Result<Outcome> {
+    if !sh::is_root() {
+        return Ok(Outcome::Skipped("attacking as another user needs root".into()));
+    }
+    drill(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|()| Outcome::Passed)
+}
+
 pub(crate) fn drill(arguments: &[String]) -> Result<()> {
     // For the whole workspace dependencies have the features that they have in the build of the
     // tests. With `-p dogwatch-tests` cargo would compile many of them again.
