@@ -70,8 +70,8 @@ impl Upstream {
         self.queries.load(Ordering::Relaxed)
     }
 
-    /// Sends so many forged replies before each reply over UDP: [`FORGED_ADDRESS`], with another id
-    /// or with the name in another letter case.
+    /// Sends so many forged replies before each reply over UDP: [`FORGED_ADDRESS`], as of
+    /// someone who knows everything but the id.
     pub fn forge(&self, each: u32) {
         self.forge.store(each, Ordering::Relaxed);
     }
@@ -86,12 +86,10 @@ impl Upstream {
         let mut forger = Behaviour::default();
         forger.set(Mood::Sinkhole(FORGED_ADDRESS));
         let data = Data::default();
-        let forged = (0..each).filter_map(|number| {
+        let forged = (0..each).filter_map(|_| {
             match forger.act(query, false, &data, Duration::ZERO, &mut fastrand::Rng::new()) {
                 Act::Reply(mut reply) => {
-                    // The first letter of the name, or the id.
-                    let (at, bits) = if number == 0 { (13, 0x20) } else { (1, fastrand::u8(1..)) };
-                    *reply.get_mut(at)? ^= bits;
+                    *reply.get_mut(1)? ^= fastrand::u8(1..);
                     Some(reply)
                 }
                 _ => None,

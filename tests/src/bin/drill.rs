@@ -1,7 +1,7 @@
 //! The outage drills in virtual time: `drill all|openai|d1|…|d6 [--seeds N] [--long] [--json]
 //! [--svg DIR]`, `drill herd`, `drill storm`; and with real processes in real time: `drill crash`,
-//! an alertd that is killed, `drill hostile`, one that is attacked, and `drill neighbours`, the three
-//! daemons while all their listeners are attacked.
+//! an alertd that is killed; `drill hostile`, one that is attacked; and `drill neighbours`, the
+//! three daemons while all their listeners are attacked.
 //! Exit code 1 if a promise is broken.
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -93,6 +93,10 @@ enum Which {
         /// Ten minutes without the attacks and ten with them, not 15 s each
         #[arg(long)]
         long: bool,
+        /// Attack only listeners whose name contains this: `agent-metrics`, `alertd-socket`, `tcp`,
+        /// `udp`, `forger`, …
+        #[arg(long)]
+        only: Option<String>,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -155,8 +159,9 @@ fn main() -> Result<ExitCode> {
             let attack = if short { hostile::SHORT } else { Duration::from_mins(minutes) };
             return run_hostile(&hostile::Plan { attack, short }, json);
         }
-        Which::Neighbours { long, json } => {
-            return run_neighbours(if long { neighbours::LONG } else { neighbours::SHORT }, json);
+        Which::Neighbours { long, only, json } => {
+            let each = if long { neighbours::LONG } else { neighbours::SHORT };
+            return run_neighbours(each, only.as_deref(), json);
         }
         Which::Storm { hosts, seed, json } => return run_storm(hosts, seed, json),
     };
@@ -241,8 +246,8 @@ fn run_hostile(plan: &hostile::Plan, json: bool) -> Result<ExitCode> {
     Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_neighbours(each: Duration, json: bool) -> Result<ExitCode> {
-    let Some(report) = neighbours::run(each, &|line| eprintln!("  {line} …"))? else {
+fn run_neighbours(each: Duration, only: Option<&str>, json: bool) -> Result<ExitCode> {
+    let Some(report) = neighbours::run(each, only, &|line| eprintln!("  {line} …"))? else {
         return Ok(ExitCode::SUCCESS);
     };
     if json {

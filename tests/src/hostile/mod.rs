@@ -71,6 +71,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const STANDING: usize = 10;
 /// Hosts that fail and recover all the time.
 const BUSY: usize = 10;
+/// With two batches each time, below the 5 a second that alertd accepts of one agent.
+const CHANGE_EVERY: Duration = Duration::from_millis(500);
 const POSTS_EVERY: Duration = Duration::from_secs(1);
 
 impl Plan {
@@ -263,7 +265,7 @@ async fn episodes(mut agent: Agent, heard: Heard, stop: Arc<AtomicBool>) -> ((us
             return ((done, Some(format!("{lost:#}"))), agent);
         }
         done += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(CHANGE_EVERY).await;
     }
     ((done, None), agent)
 }

@@ -37,7 +37,8 @@ const TTL_S: u32 = 5;
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// One question in so many goes over TCP.
 const TCP_IN: u32 = 10;
-const CHANGE_EVERY: Duration = Duration::from_millis(100);
+/// With two batches each time, below the 5 a second that alertd accepts of one agent.
+const CHANGE_EVERY: Duration = Duration::from_millis(500);
 
 /// Asks until told to stop. Each question gets one try of 5 s.
 pub(super) fn ask(server: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<Seen> {

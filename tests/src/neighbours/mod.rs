@@ -1,5 +1,6 @@
 //! All attacks at once against the three daemons, from another user (`nobody`) and another address
-//! (127.0.0.2), while a stub resolver asks and agents report. First without the attacks, to compare.
+//! (127.0.0.2), while a stub resolver asks and agents report. First without the attacks, to
+//! compare.
 //!
 //! | module | what it gives |
 //! | --- | --- |
@@ -31,7 +32,7 @@ use crate::{
     host::Host,
     hostile::caller::{Door, ELSEWHERE, raise_descriptors},
     http,
-    process::{Process, free_port, root_or_skip},
+    process::{Process, free_port, holds_within, root_or_skip},
     upstream::Upstream,
 };
 
@@ -42,13 +43,15 @@ pub const LONG: Duration = Duration::from_mins(10);
 const AGENTS: usize = 10;
 /// Forged replies before each reply of the upstream.
 const FORGED_EACH: u32 = 3;
+const METRICS_WITHIN: Duration = Duration::from_secs(20);
 const FORGED_METRIC: &str = "dogwatch_dns_upstream_forged_total{";
 
-/// Runs it. `None`: it cannot run here, and has said so.
+/// Runs it, with all attacks or with those whose name contains `only`. `None`: it cannot run here,
+/// and has said so.
 ///
 /// # Errors
 /// If the drill itself fails.
-pub fn run(each: Duration, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
+pub fn run(each: Duration, only: Option<&str>, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
     if !root_or_skip("to attack as another user") {
         return Ok(None);
     }
@@ -78,13 +81,28 @@ pub fn run(each: Duration, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
 
     let war = War::default();
     let elsewhere = |port| Door::Tcp { port, from: ELSEWHERE };
-    let mut doors: Vec<_> =
-        [host.agent_metrics, host.dns_metrics, host.alertd_metrics, api, web].map(elsewhere).into();
-    doors.extend([host.path("agent.sock"), host.path("dns.sock"), host.alertd_socket()].map(Door::Unix));
-    let mut attacks: Vec<_> = doors.iter().flat_map(|door| war.on_http(door)).collect();
-    attacks.extend(war.on_dns_tcp(host.dns_port));
-    attacks.extend(war.on_dns_udp(host.dns_port));
-    upstream.forge(FORGED_EACH);
+    let doors = [
+        ("agent-metrics", elsewhere(host.agent_metrics)),
+        ("dns-metrics", elsewhere(host.dns_metrics)),
+        ("alertd-metrics", elsewhere(host.alertd_metrics)),
+        ("alertd-api", elsewhere(api)),
+        ("alertd-web", elsewhere(web)),
+        ("agent-socket", Door::Unix(host.path("agent.sock"))),
+        ("dns-socket", Door::Unix(host.path("dns.sock"))),
+        ("alertd-socket", Door::Unix(host.alertd_socket())),
+    ];
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    let attacked = doors.iter().filter(|(name, _)| wanted(name));
+    let mut attacks: Vec<_> = attacked.flat_map(|(_, door)| war.on_http(door)).collect();
+    if wanted("tcp") {
+        attacks.extend(war.on_dns_tcp(host.dns_port));
+    }
+    if wanted("udp") {
+        attacks.extend(war.on_dns_udp(host.dns_port));
+    }
+    if wanted("forger") {
+        upstream.forge(FORGED_EACH);
+    }
     progress("attacked");
     let attacked = under_load(&runtime, &host, &mut agents, &heard, each)?;
     war.stop.store(true, Relaxed);
@@ -143,7 +161,12 @@ fn under_load(
 
 /// Forged replies that the cache counted.
 fn counted(port: u16) -> u64 {
-    let Some((_, page)) = http::get(port, "/metrics") else { return 0 };
+    let mut page = String::new();
+    // The attackers' last connections may still be open.
+    holds_within(METRICS_WITHIN, || {
+        page = http::get(port, "/metrics").filter(|(status, _)| *status == 200).unwrap_or_default().1;
+        !page.is_empty()
+    });
     let lines = page.lines().filter(|line| line.starts_with(FORGED_METRIC));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
