@@ -433,7 +433,7 @@ mod tests {
         post(&mut world, &sender("web1", Some("web1")), (0..120).map(|n| alert(n, 0)).collect());
         let vitals = world.core.vitals(world.now);
         assert!(
-            vitals.refused[0].starts_with("web1 for host web1: 20 alerts refused"),
+            vitals.refused[0].starts_with("token:web1 for host web1: 20 alerts refused"),
             "{:?}",
             vitals.refused
         );
