@@ -20,7 +20,7 @@ use crate::rules::{
     alert::{Alert, AlertKey, Claim, Ending, Move, NAME_BYTES_MAX, cut},
     incident::{GroupKey, Incident},
     matcher::Labels,
-    moment::{between, later},
+    moment::later,
     quota::{Holder, Over},
     reason::{Cause, Reason},
     route::RouteMatch,
@@ -217,6 +217,7 @@ impl Core {
         self.quiet.insert((agent.silent_at(), id.to_owned()));
         if std::mem::take(&mut agent.silent) {
             agent.back_at = Some(now);
+            self.leave_mass(id);
             self.dirty.agents.insert(id.to_owned());
             self.touch_services_of(id);
             let key = AlertKey::new(id, SILENT);
@@ -247,41 +248,6 @@ impl Core {
         }
     }
 
-    pub(super) fn find_silent_agents(&mut self, now: Timestamp) {
-        while let Some((at, id)) = self.quiet.first().cloned()
-            && at <= now
-        {
-            self.quiet.pop_first();
-            if self.is_replaced(&id, now) {
-                continue;
-            }
-            let Some(agent) = self.agents.get_mut(&id) else { continue };
-            agent.silent = true;
-            let (host, quiet_for) = (agent.host.clone(), between(agent.last_heard_at, now).as_secs());
-            let since = agent.last_heard_at;
-            self.dirty.agents.insert(id.clone());
-            self.touch_services_of(&id);
-            let key = AlertKey::new(id, SILENT);
-            let own = OwnAlert {
-                key: key.clone(),
-                summary: format!("no heartbeat from the agent on {host} for {quiet_for}s"),
-                host,
-                service: "agent",
-                labels: Labels::new(),
-                since,
-                reason: Reason::AgentSilent,
-            };
-            self.raise(own, now);
-            // A silent agent is worse than its services' states and does not wait for
-            // `group_interval`.
-            for number in self.numbers_of(&key) {
-                if self.incidents.get_mut(&number).is_some_and(|incident| incident.plan_flush(true, now)) {
-                    self.dirty.incidents.insert(number);
-                }
-            }
-        }
-    }
-
     /// Raises an internal alert.
     pub(super) fn raise(&mut self, own: OwnAlert, now: Timestamp) {
         self.raise_as(own, State::Critical, String::new(), now);
@@ -292,7 +258,7 @@ impl Core {
         self.raise_as(own, State::Warning, detail, now);
     }
 
-    fn raise_as(&mut self, own: OwnAlert, state: State, detail: String, now: Timestamp) {
+    pub(super) fn raise_as(&mut self, own: OwnAlert, state: State, detail: String, now: Timestamp) {
         let report = ServiceState {
             service: own.service.into(),
             state,
@@ -414,7 +380,7 @@ impl Core {
         assert!(truth.visible.contains_key(key) && truth.withheld == incident.withheld);
     }
 
-    fn numbers_of(&self, key: &AlertKey) -> Vec<u64> {
+    pub(super) fn numbers_of(&self, key: &AlertKey) -> Vec<u64> {
         self.alerts.get(key).map(|alert| alert.incidents.iter().copied().collect()).unwrap_or_default()
     }
 

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`rules`] | one rule per file; the modules below combine them |
 //! | `ingest` | batches of agents; which incidents an alert belongs to; silent agents |
+//! | `mass_silence` | silent agents: one by one, or many together as one alert |
 //! | `external` | alerts that other tools post: taken, repeated, expired |
 //! | `shared_ids` | hosts that share an agent id: told apart, reported, mended |
 //! | `own_alerts` | internal alerts and their keys |
@@ -72,6 +73,7 @@ mod downtimes;
 mod explain;
 mod external;
 mod ingest;
+mod mass_silence;
 mod oncall;
 mod own_alerts;
 mod people;
@@ -102,6 +104,7 @@ pub use settings::{DEFAULT_POLICY, LOCAL_RECEIVER, ReceiverRules, Rules};
 pub use view::{Sizes, ToldOpen, notification_info, title_of};
 
 use auditor::Auditor;
+use mass_silence::MassSilence;
 use own_alerts::OWN;
 use quotas::Refusals;
 use suppress::Unheard;
@@ -196,6 +199,7 @@ pub struct Core {
     counters: Counters,
     agents: BTreeMap<String, Agent>,
     quiet: BTreeSet<(Timestamp, String)>,
+    mass: MassSilence,
     alerts: AlertTable,
     /// What each sender uses.
     ledger: Ledger,
@@ -277,6 +281,7 @@ impl Core {
             counters: loaded.counters,
             agents: BTreeMap::new(),
             quiet: BTreeSet::new(),
+            mass: MassSilence::default(),
             alerts: AlertTable::new(hash_key.clone()),
             ledger: Ledger::default(),
             refusals: Refusals::default(),
@@ -348,6 +353,7 @@ impl Core {
             self.ledger.charge(&Holder::of_agent(&agent.sender, &id), AGENT_BYTES);
             self.agents.insert(id, agent);
         }
+        self.restore_mass_silence();
         self.restore_charges();
         self.restore_refusals(now);
         self.periods = Periods::new(self.rules.periods.clone());
@@ -450,6 +456,7 @@ impl Core {
             self.periods.next_wakeup(),
             self.next_covered(),
             self.refusals.next_wakeup(),
+            self.mass.next_wakeup(),
         ];
         let others = people.into_iter().chain([self.outbox.next_wakeup(), settled, unreported]);
         [incident, agent].into_iter().chain(others).flatten().min()

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::rules::{
-    budgets::Limits, escalation::Policy, inhibit::Rule, period::Period, quota::Quotas, ratelimit::Rate,
-    route::Route, schedule::Schedule, user::User,
+    budgets::Limits, escalation::Policy, inhibit::Rule, mass::Mass, period::Period, quota::Quotas,
+    ratelimit::Rate, route::Route, schedule::Schedule, user::User,
 };
 
 /// The policy of routes that name none; [`Rules::complete`] makes sure that it exists.
@@ -41,6 +41,8 @@ pub struct Rules {
     pub rate: Option<Rate>,
     /// How much senders may make alertd remember.
     pub quotas: Quotas,
+    /// When many silent hosts are one problem.
+    pub mass: Mass,
     /// Host name of this alertd, for internal alerts.
     pub host: String,
 }

@@ -264,6 +264,7 @@ impl Core {
             self.on_move(&alert, change, Reason::IdShared, now);
         }
         self.forget_deadline(key);
+        self.leave_mass(key);
         self.on_spoken(key);
         self.agents.remove(key);
         self.dirty.agents.remove(key);

@@ -82,7 +82,7 @@ use crate::notify::{DeadMan, DeadManFile, Receiver, ReceiverFile, Receivers, Sen
 pub use dogwatch_alertd_core::rules::schedule::NOBODY;
 use dogwatch_alertd_core::{
     DEFAULT_POLICY, LOCAL_RECEIVER, Rules,
-    rules::{quota::Quotas, ratelimit::Rate},
+    rules::{mass::Mass, quota::Quotas, ratelimit::Rate},
 };
 
 /// One file as written.
@@ -222,6 +222,7 @@ impl Config {
             catch_all: parts.catch_all(&names, &mut problems).unwrap_or_default(),
             rate: parts.rate(&mut problems),
             quotas: parts.quotas(&mut problems),
+            mass: Mass::default(),
             host: parts.alertd.host.take().unwrap_or_else(|| Sender::of_this_host().host),
         };
         rules.users = parts.users(&names, &mut rules.receivers, &mut problems);

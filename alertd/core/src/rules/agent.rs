@@ -25,6 +25,9 @@ pub struct Agent {
     /// The store contains the value of the last write, not of the last heartbeat.
     pub last_heard_at: Timestamp,
     pub silent: bool,
+    /// It is silent together with many others, which have one alert.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_mass: bool,
     /// When it sent a heartbeat again after it was silent.
     #[serde(default)]
     pub back_at: Option<Timestamp>,
@@ -87,6 +90,7 @@ impl Agent {
             next_within_s: HEARTBEAT_DEFAULT_S,
             last_heard_at: now,
             silent: false,
+            in_mass: false,
             back_at: None,
             lately: Lately::default(),
             changes: Vec::new(),
@@ -127,9 +131,16 @@ impl Agent {
 
     /// When it counts as silent: after two announced intervals, plus some seconds for a busy host.
     pub fn silent_at(&self) -> Timestamp {
-        let interval = self.next_within_s.clamp(HEARTBEAT_MIN_S, HEARTBEAT_MAX_S);
-        later(self.last_heard_at, 2 * Duration::from_secs(interval.into()) + GRACE)
+        later(self.last_heard_at, 2 * self.interval() + GRACE)
     }
+
+    /// The longest time between two heartbeats.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(self.next_within_s.clamp(HEARTBEAT_MIN_S, HEARTBEAT_MAX_S).into())
+    }
+
+    /// The largest value of [`Self::interval`].
+    pub const INTERVAL_MAX: Duration = Duration::from_secs(HEARTBEAT_MAX_S as u64);
 }
 
 const GRACE: Duration = Duration::from_secs(5);

@@ -21,6 +21,7 @@
 //! | [`notification`] | one attempt to tell one receiver: its content and its outcome |
 //! | [`outbox`] | notifications that are decided and not settled, and their order |
 //! | [`ratelimit`], [`budgets`] | how often one receiver, one user, and all together are notified |
+//! | [`mass`] | whether hosts are silent one by one or together |
 //! | [`storm`] | what many alerts have in common |
 //! | [`health`] | whether alertd is well |
 //! | [`token`] | API tokens and their scopes |
@@ -43,6 +44,7 @@ pub mod identity;
 pub mod incident;
 pub mod inhibit;
 pub mod lately;
+pub mod mass;
 pub mod matcher;
 pub mod moment;
 pub mod notification;

@@ -198,6 +198,7 @@ fn rules(config: &str) -> Rules {
         catch_all: file.alertd.catch_all.unwrap_or_default(),
         rate: file.alertd.rate.map(RateFile::resolve),
         quotas: Quotas::default(),
+        mass: crate::rules::mass::Mass::default(),
         host: "alertd1".into(),
     };
     rules.complete();

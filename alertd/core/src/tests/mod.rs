@@ -3,6 +3,7 @@
 mod clock_timelines;
 mod config;
 mod downtime_timelines;
+mod mass_timelines;
 mod model;
 mod model_limits;
 mod model_rota;
