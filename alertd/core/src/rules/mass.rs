@@ -25,8 +25,9 @@ pub struct Mass {
 }
 
 impl Default for Mass {
+    /// More than a rack or two: what they depend on says more about them than their number.
     fn default() -> Self {
-        Self { hosts: 10, percent: 2 }
+        Self { hosts: 10, percent: 20 }
     }
 }
 
@@ -84,8 +85,8 @@ mod tests {
     fn a_mass_needs_a_number_and_a_share() {
         let mass = Mass::default();
         let least = [0, 10, 499, 1_000, 100_000].map(|all| mass.least(all));
-        assert_eq!(least, [10, 10, 10, 20, 2_000]);
-        assert_eq!([4, 5].map(|silent| mass.is_few(silent, 100)), [true, false]);
+        assert_eq!(least, [10, 10, 100, 200, 20_000]);
+        assert_eq!([9, 10].map(|silent| mass.is_few(silent, 100)), [true, false]);
         assert_eq!(Mass { hosts: 0, percent: 0 }.least(50), 2, "one host is never a mass");
     }
 
