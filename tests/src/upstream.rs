@@ -86,7 +86,7 @@ impl Upstream {
         let mut forger = Behaviour::default();
         forger.set(Mood::Sinkhole(FORGED_ADDRESS));
         let data = Data::default();
-        let forged = (0..each).filter_map(|_| {
+        let replies = (0..each).filter_map(|_| {
             match forger.act(query, false, &data, Duration::ZERO, &mut fastrand::Rng::new()) {
                 Act::Reply(mut reply) => {
                     *reply.get_mut(1)? ^= fastrand::u8(1..);
@@ -95,7 +95,7 @@ impl Upstream {
                 _ => None,
             }
         });
-        forged.collect()
+        replies.collect()
     }
 
     fn behaviour(&self) -> MutexGuard<'_, Behaviour> {

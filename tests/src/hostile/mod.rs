@@ -66,7 +66,7 @@ const UNIT_BYTES: u64 = 1 << 30;
 const QUOTA_MIB: u64 = 400;
 const SHORT_QUOTA_MIB: u64 = 24;
 /// systemd waits 90 s for a unit to be ready.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 /// Hosts whose alert fires all the time; as many from agents as from the Prometheus.
 const STANDING: usize = 10;
 /// Hosts that fail and recover all the time.
@@ -154,48 +154,26 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
     let daemon = attacker(Some(DAEMON), &socket, None);
     let attacks = [with_token.flood(), with_token.pose(), nobody.flood(), daemon.pose()];
 
-    let start = now();
-    while start.elapsed() < plan.attack {
-        thread::sleep(plan.attack.saturating_sub(start.elapsed()).min(Duration::from_secs(30)));
-        let mib = host.alertd.as_ref().map_or(0, Process::peak_bytes) >> 20;
-        progress(&format!(
-            "{} s, peak {mib} MiB, {} notifications",
-            start.elapsed().as_secs(),
-            heard.arrived()
-        ));
-    }
+    wait_for_the_end(plan, &host, &heard, progress);
     let survived = host.alertd.as_mut().is_some_and(Process::running);
     let peak_bytes = host.alertd.as_ref().map_or(0, Process::peak_bytes);
     // Its exit code is the state.
     let health = words(&host.alertctl(&["health"]));
     stop.store(true, Relaxed);
-    let mut counts = Counts::default();
-    while let Some(agent) = runtime.block_on(busy.join_next()) {
-        match agent?.0 {
-            (episodes, None) => counts.changes += 2 * episodes,
-            (episodes, Some(lost)) => {
-                counts.changes += 2 * episodes;
-                counts.lost.push(lost);
-            }
-        }
-    }
-    let posted = posting.join().map_err(|_| anyhow::anyhow!("the poster panicked"))?;
-    counts.changes += posted.len();
+    let mut counts = runtime.block_on(count(busy))?;
+    let reported = posting.join().map_err(|_| anyhow::anyhow!("the poster panicked"))?;
+    counts.changes += reported.len();
     let is_told = |name: &String| heard.count(name, "problem") > 0;
-    holds_within(LOST_AFTER, || posted.iter().all(is_told));
-    counts.lost.extend(posted.iter().filter(|name| !is_told(name)).map(|name| format!("problem of {name}")));
+    holds_within(LOST_AFTER, || reported.iter().all(is_told));
+    let untold = reported.iter().filter(|name| !is_told(name));
+    counts.lost.extend(untold.map(|name| format!("problem of {name}")));
     counts.resolved.extend(all.iter().filter(|name| heard.count(name, "recovery") > 0).cloned());
     for attack in attacks.into_iter().flatten() {
         attack.join().map_err(|_| anyhow::anyhow!("an attack panicked"))?;
     }
 
     progress("restarts alertd");
-    if let Some(alertd) = &mut host.alertd {
-        alertd.kill();
-    }
-    let start = now();
-    host.restart_alertd();
-    let ready = start.elapsed();
+    let ready = restart(&mut host);
     // Those that came by post have `resolve_timeout` from here.
     let fires = firing(&host);
     counts.resolved.extend(all.iter().filter(|name| !fires.contains(name)).cloned());
@@ -210,14 +188,14 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
     );
     counts.changes += by_agent.len();
     let answers = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let named = ["token:leaked", "nobody"].map(|name| (name.to_owned(), health.contains(name)));
+    let accused = ["token:leaked", "nobody"].map(|name| (name.to_owned(), health.contains(name)));
     let mut report = Report {
         attack_s: plan.attack.as_secs(),
         survived,
         peak_bytes,
         bytes_max: plan.bytes_max(),
         counts,
-        named: named.to_vec(),
+        named: accused.to_vec(),
         ready_s: ready.as_secs_f64(),
         ready_max_s: READY_MAX.as_secs_f64(),
         answers: report::rows(&answers),
@@ -226,6 +204,37 @@ pub fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Option<Report>> {
     };
     report.judge();
     Ok(Some(report))
+}
+
+fn wait_for_the_end(plan: &Plan, host: &Host, heard: &Heard, progress: &dyn Fn(&str)) {
+    let start = now();
+    while start.elapsed() < plan.attack {
+        thread::sleep(plan.attack.saturating_sub(start.elapsed()).min(Duration::from_secs(30)));
+        let mib = host.alertd.as_ref().map_or(0, Process::peak_bytes) >> 20;
+        let (seconds, arrived) = (start.elapsed().as_secs(), heard.arrived());
+        progress(&format!("{seconds} s, peak {mib} MiB, {arrived} notifications"));
+    }
+}
+
+/// What became of the changes of the busy agents.
+async fn count(mut busy: JoinSet<((usize, Option<String>), Agent)>) -> Result<Counts> {
+    let mut counts = Counts::default();
+    while let Some(agent) = busy.join_next().await {
+        let (episodes, lost) = agent?.0;
+        counts.changes += 2 * episodes;
+        counts.lost.extend(lost);
+    }
+    Ok(counts)
+}
+
+/// Kills alertd and starts it again. Returns how long it takes to answer.
+fn restart(host: &mut Host) -> Duration {
+    if let Some(alertd) = &mut host.alertd {
+        alertd.kill();
+    }
+    let start = now();
+    host.restart_alertd();
+    start.elapsed()
 }
 
 /// What well-behaved senders report is notified by webhook without a limit; all else goes to the

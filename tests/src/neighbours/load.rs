@@ -48,7 +48,7 @@ pub(super) fn ask(server: SocketAddr, stop: Arc<AtomicBool>) -> JoinHandle<Seen>
         while !stop.load(Relaxed) {
             let number = fastrand::u32(..NAMES);
             let (over, ask): (_, fn(_, &str, _) -> _) =
-                if count % TCP_IN == 0 { ("TCP", ask_tcp) } else { ("UDP", ask_udp) };
+                if count.is_multiple_of(TCP_IN) { ("TCP", ask_tcp) } else { ("UDP", ask_udp) };
             count += 1;
             let start = now();
             match ask(server, &name(number, TTL_S), A) {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::rules::{lately::Lately, moment::later, process::Process, sender::Sender};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, stored by these names")]
 pub struct Agent {
     pub host: String,
     pub version: String,
