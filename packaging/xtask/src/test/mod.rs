@@ -98,7 +98,6 @@ fn everything(steps: &mut Steps, options: &Options) {
     steps.run("drills", |_| drill(&["all", "--seeds", "1"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("storm", |_| drill(&["storm", "--hosts", "2000"].map(String::from)).map(|()| Outcome::Passed));
     steps.run("hostile", |_| attacked(&["hostile", "--short"]));
-    steps.run("neighbours", |_| attacked(&["neighbours"]));
     steps.run("damage", |_| damage::short().map(|()| Outcome::Passed));
     steps.run("fuzz", |_| fuzz::bounded().map(|()| Outcome::Passed));
     steps.run("licences", |count| deny::step(options.strict || sh::strict(), count));
