@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{dogwatch, stderr, stdout};
+use common::{AgentDir, dogwatch, stderr, stdout};
 
 const BROKEN: &str = r#"[agent]
 hots = "web1"
@@ -387,4 +387,19 @@ fn problems(files: &[(&str, &str)]) -> String {
     let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     stderr(&output).replace(&format!("{}/", dir.path().display()), "")
+}
+
+/// A breaker's find: opening a FIFO waited for a writer, with the whole agent.
+#[test]
+fn a_drop_in_that_is_no_file_is_an_error_and_nobody_waits_for_it() {
+    let agent_dir = AgentDir::new("");
+    let drop_ins = agent_dir.path("agent.d");
+    fs::create_dir_all(&drop_ins).unwrap();
+    let fifo = drop_ins.join("10.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let config = agent_dir.config();
+    let output = dogwatch(["config", "check", "--config", config.to_str().unwrap()]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("10.toml: cannot be read: it is not a regular file"), "{said}");
 }

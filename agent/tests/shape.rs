@@ -258,7 +258,7 @@ async fn a_handler_mends_a_problem_and_the_incident_says_so() {
     agent_dir.write_config(&format!(
         "[check.web]\nkind = \"plugin\"\ninterval = \"200ms\"\nmax_attempts = 1\n\
          command = [\"/bin/sh\", \"-c\", \"exit $(cat {dir}/switch)\"]\n\
-         handler = {{ command = [\"/bin/sh\", \"-c\", \"echo 0 > {dir}/switch\"], per_day = 1 }}\n"
+         handler = {{ command = [\"/bin/sh\", \"-c\", \"echo 0 > {dir}/switch; env > {dir}/env\"], per_day = 1 }}\n"
     ));
     let alertd = Alertd::new();
     drop(alertd.serve(&agent_dir.path("alertd.sock")));
@@ -281,6 +281,10 @@ async fn a_handler_mends_a_problem_and_the_incident_says_so() {
     assert!(said[0].contains("handler running: /bin/sh -c echo 0"), "{said:?}");
     assert!(said[1].contains("handler ran at "), "{said:?}");
     assert!(said[2].contains("; recovered after "), "{said:?}");
+    let env = fs::read_to_string(agent_dir.path("env")).unwrap();
+    for line in ["DOGWATCH_SERVICE=web", "DOGWATCH_CHECK=web", "DOGWATCH_STATE=CRITICAL"] {
+        assert!(env.lines().any(|known| known == line), "{line}\n{env}");
+    }
     // A second problem on the same day is only announced.
     fs::write(agent_dir.path("switch"), "2").unwrap();
     assert_eq!(alertd.states_of("web", 4).await.last(), Some(&State::Critical));

@@ -9,8 +9,11 @@
 //! added by the caller with [`Problems::add`], at the position of a [`Spanned`] value.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Read as _},
     ops::Range,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -147,7 +150,7 @@ pub fn load<T: DeserializeOwned>(main: &Path, default: &Path, problems: &mut Pro
         return read;
     }
     for path in files(main, problems) {
-        match fs::read_to_string(&path) {
+        match read_text(&path) {
             Ok(text) => {
                 let source = Source { path, text };
                 if let Some(value) = parse(&source, problems) {
@@ -167,6 +170,27 @@ pub fn load<T: DeserializeOwned>(main: &Path, default: &Path, problems: &mut Pro
     }
     read
 }
+
+/// Reads a file without waiting for anybody: opening a FIFO waits for a writer, and `/dev/zero`
+/// does not end. What a shell passes as `<(command)` is read all the same.
+fn read_text(path: &Path) -> io::Result<String> {
+    if path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") {
+        return fs::read_to_string(path);
+    }
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)? as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20)));
+    }
+    Ok(text)
+}
+
+/// Far more than 10,000 checks need.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Why a main file that was named does not count: there is nothing. Only the one at `default` may
 /// be missing.

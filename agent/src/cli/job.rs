@@ -234,7 +234,7 @@ fn report(end: &End, took: Duration, warn: Option<Duration>, last: &[String]) ->
             (None, Some(signal)) => (State::Critical, format!("was ended by signal {signal} after {after}")),
             (None, None) => (State::Critical, format!("failed after {after}")),
         },
-        End::TimedOut => (State::Critical, format!("killed after its --timeout of {after}")),
+        End::TimedOut => (State::Critical, format!("ran into its --timeout; killed after {after}")),
         End::NotStarted(error) => (State::Critical, format!("could not be started: {error}")),
     };
     if let Some(limit) = warn

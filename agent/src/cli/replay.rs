@@ -124,7 +124,7 @@ fn meant(arguments: &Arguments, limits: Thresholds, entry: &Entry) -> String {
         let (text, range) = (text.as_deref()?, range?);
         let means = match range.to_string().parse() {
             Ok(end) => format!("above {}", plot::value(end, &entry.unit)),
-            Err(_) => format!("outside {range}"),
+            Err(_) => format!("by the range {range}"),
         };
         Some(format!("--{name} {text:?} was judged as {} {means}", entry.key.label))
     };

@@ -239,6 +239,7 @@ impl Core {
     /// The clock jumped forward. No agent could send heartbeats in the skipped time.
     pub fn on_leap(&mut self, leap: Duration) {
         self.put_off_expiries(leap);
+        self.mass.put_off(leap);
         let quiet = std::mem::take(&mut self.quiet);
         for (_, id) in quiet {
             if let Some(agent) = self.agents.get_mut(&id) {

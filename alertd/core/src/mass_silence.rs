@@ -1,6 +1,9 @@
 //! Silent agents: one by one, or many together as one alert (`rules/mass.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -36,6 +39,12 @@ pub(super) struct MassSilence {
 }
 
 impl MassSilence {
+    /// The clock jumped forward. Nobody could come back in the skipped time.
+    pub(super) fn put_off(&mut self, leap: Duration) {
+        let times = self.few_since.iter_mut().chain(self.lone.values_mut());
+        times.for_each(|at| *at = later(*at, leap));
+    }
+
     pub(super) fn next_wakeup(&self) -> Option<Timestamp> {
         self.few_since.map(|since| later(since, CALM))
     }

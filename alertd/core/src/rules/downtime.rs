@@ -249,6 +249,10 @@ mod tests {
         assert!(!host.covers(&labels("web11", "disk")));
         let disk = downtime(Some("disk"), Shape::Fixed);
         assert!(disk.covers(&labels("web1", "disk")) && !disk.covers(&labels("web1", "swap")));
+        let mut var = labels("web1", "disk /var");
+        assert!(!disk.covers(&var));
+        var.insert("check".into(), "disk".into());
+        assert!(disk.covers(&var), "all things of a check");
         assert_eq!(
             (host.name(), disk.name()),
             ("downtime 1 of web1".into(), "downtime 1 of web1/disk".into())

@@ -17,12 +17,15 @@ use jiff::Timestamp;
 
 use crate::rules::{agent::Agent, moment::later};
 
-/// When many silent hosts are one problem: both must be reached.
+/// When many silent hosts are one problem: both must be reached, or [`MANY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mass {
     pub hosts: usize,
     pub percent: usize,
 }
+
+/// So many are a mass in any fleet. It bounds the alerts of silent hosts.
+pub const MANY: usize = 500;
 
 impl Default for Mass {
     /// More than a rack or two: what they depend on says more about them than their number.
@@ -39,7 +42,7 @@ pub const CALM: Duration = Duration::from_mins(1);
 impl Mass {
     /// The number of hosts of `all` that is a mass.
     pub fn least(self, all: usize) -> usize {
-        self.hosts.max(all.saturating_mul(self.percent).div_ceil(100)).max(2)
+        self.hosts.max(all.saturating_mul(self.percent).div_ceil(100)).clamp(2, MANY)
     }
 
     /// Few enough to be named one by one. Half of what makes a mass, so that it does not flap.
@@ -85,7 +88,7 @@ mod tests {
     fn a_mass_needs_a_number_and_a_share() {
         let mass = Mass::default();
         let least = [0, 10, 499, 1_000, 100_000].map(|all| mass.least(all));
-        assert_eq!(least, [10, 10, 100, 200, 20_000]);
+        assert_eq!(least, [10, 10, 100, 200, MANY]);
         assert_eq!([9, 10].map(|silent| mass.is_few(silent, 100)), [true, false]);
         assert_eq!(Mass { hosts: 0, percent: 0 }.least(50), 2, "one host is never a mass");
     }
